@@ -1,0 +1,53 @@
+# The front desk: everything a newcomer asks for, each with its own set-up.
+#
+#   make demo     a look around, no server and no account needed
+#   make test     the whole test suite, real mail servers on loopback included
+#   make check    lint, formatting, types and the layering of the package
+#   make bench    the benchmarks, each a ratio against a rival measured in the same run
+#
+# `make test ARGS="tests/protocol -x"` hands ARGS to pytest.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ARGS ?=
+
+# The first interpreter that runs, is new enough and can make a virtual environment. A name on the PATH
+# proves little: version managers put names there that only say "not installed".
+PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 python3.12 python3; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+.PHONY: demo test check bench venv servers
+.DEFAULT_GOAL := demo
+
+demo: venv
+	@$(PY) -m smtp_async demo
+
+test: venv servers
+	@$(PY) -m pytest $(ARGS)
+
+check: venv
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -q tests/test_layering.py
+
+bench: venv
+	@$(PY) -m benchmarks
+
+venv: $(READY)
+
+# Made anew when pyproject.toml changes, so that a dependency that was dropped there is gone here too.
+$(READY): pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 with venv was found; set PYTHON=/path/to/python" >&2; exit 1; fi
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@
+
+servers:
+	@tests/servers/install.sh

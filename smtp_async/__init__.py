@@ -1,0 +1,85 @@
+"""An asyncio-native SMTP client.
+
+    from smtp_async import Message, SMTPClient
+
+    async with SMTPClient("smtp.example.com", username="ann", password="…") as client:
+        receipt = await client.send(Message(sender="ann@example.com", to="bob@example.org",
+                                            subject="Hello", text="Hi Bob"))
+
+What is public is named here, in `smtp_async.errors`, in `smtp_async.events` and in `smtp_async.testing`.
+"""
+
+from __future__ import annotations
+
+from . import errors, events
+from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
+from .auth.mechanism import Credentials
+from .check import ServerReport
+from .client import ClientOptions, SMTPClient, send_blocking
+from .errors import (
+    MessageRefused,
+    NotSent,
+    OutcomeUnknown,
+    RecipientsRefused,
+    SenderRefused,
+    SMTPError,
+)
+from .message import Attachment, Message
+from .pool import PoolLimits, PoolStatistics
+from .protocol.extensions import Extensions
+from .protocol.states import Stage
+from .protocol.transaction import SendOptions
+from .receipt import Outcome, Receipt, Verdict
+from .reply import EnhancedCode, Reply
+from .secret import Secret
+from .session import Session
+from .timeouts import Timeouts
+from .tls.context import Security, TLSOptions, TrustOptions
+from .tls.info import ConnectionInfo
+from .transport.dial import AddressFamily, SocketOptions
+
+__all__ = [
+    "Address",
+    "AddressFamily",
+    "Attachment",
+    "ClientOptions",
+    "ConnectionInfo",
+    "Credentials",
+    "EVERYONE",
+    "EnhancedCode",
+    "Envelope",
+    "Extensions",
+    "Kind",
+    "Message",
+    "MessageRefused",
+    "NOBODY",
+    "NotSent",
+    "Outcome",
+    "OutcomeUnknown",
+    "PoolLimits",
+    "PoolStatistics",
+    "Receipt",
+    "Recipient",
+    "RecipientsRefused",
+    "Reply",
+    "SMTPClient",
+    "SMTPError",
+    "Secret",
+    "Security",
+    "SendOptions",
+    "SenderRefused",
+    "ServerReport",
+    "Session",
+    "SocketOptions",
+    "Stage",
+    "TLSOptions",
+    "Timeouts",
+    "TrustOptions",
+    "Verdict",
+    "__version__",
+    "errors",
+    "events",
+    "send_blocking",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,21 @@
+"""SASL without I/O: challenge bytes in, response bytes out."""
+
+from .mechanism import (
+    RANKING,
+    Credentials,
+    Mechanism,
+    Pending,
+    decode_challenge,
+    encode_response,
+    select,
+)
+
+__all__ = [
+    "RANKING",
+    "Credentials",
+    "Mechanism",
+    "Pending",
+    "decode_challenge",
+    "encode_response",
+    "select",
+]

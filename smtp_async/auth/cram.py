@@ -1,0 +1,55 @@
+"""CRAM-MD5, RFC 2195: an HMAC of the server's challenge, keyed with the password."""
+
+from __future__ import annotations
+
+import hmac
+from typing import ClassVar
+
+from ..errors import FeatureUnavailable, ProtocolViolation
+from ..secret import Secret
+from .mechanism import Mechanism
+from .plain import encoded
+
+__all__ = ["CramMD5"]
+
+
+class CramMD5(Mechanism):
+    """CRAM-MD5, RFC 2195.
+
+    The server learns nothing that it could use elsewhere, but it must keep the password readable, is not
+    authenticated, and the digest can be guessed at offline.
+    """
+
+    name: ClassVar[str] = "CRAM-MD5"
+
+    def initial_response(self) -> None:
+        """Return None: the server sends its challenge first."""
+        return None
+
+    def respond(self, challenge: bytes) -> bytes:
+        """Return `username SP digest`, the digest in lower-case hexadecimal.
+
+        Raises:
+            ProtocolViolation: the challenge is empty, or a second one.
+            FeatureUnavailable: this machine's TLS library has no MD5 (FIPS).
+            InvalidArgument: the credentials do not fit the mechanism.
+        """
+        if not challenge or self.complete:
+            what = "sent a second challenge" if self.complete else "sent an empty challenge"
+            raise ProtocolViolation(f"CRAM-MD5 has one challenge, but the server {what}", stage="AUTH")
+        username = encoded(self._credentials.username, "user name")
+        digest = _digest(self._credentials.password, challenge)
+        if digest is None:
+            raise FeatureUnavailable("CRAM-MD5 needs MD5", needs="a TLS library that offers MD5")
+        self.complete = True
+        return username + b" " + digest.hex().encode()
+
+
+def _digest(password: Secret, challenge: bytes) -> bytes | None:
+    # Encoded before the `try`, so that its own error is not taken for a missing MD5.
+    key = encoded(password, "password")
+    # Returns instead of raising, for a traceback would show the key among the local variables.
+    try:
+        return hmac.digest(key, challenge, "md5")
+    except ValueError:
+        return None

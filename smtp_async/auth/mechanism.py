@@ -1,0 +1,296 @@
+"""Who we are, how we may prove it, and which way is chosen.
+
+The order of preference is one table, `RANKING`, with the reason beside each place. Three rules stand above
+it:
+
+* A password never travels in clear unless the application says so by name (`allow_cleartext`), and neither
+  does anything from which it could be guessed.
+* What the server offers only narrows the choice. An attacker who removes offers, or a server that refuses the
+  better mechanism, cannot bring us below the table's floor: a mechanism that is weak wherever it is used has
+  to be asked for by name.
+* One mechanism is tried. After a 535 the password is wrong, and sending it again in another wrapping would
+  only show it twice.
+
+How an exchange goes (RFC 4954 section 4):
+
+    mechanism = select(offered, credentials, secure=True)
+    first = mechanism.initial_response()         # goes with AUTH; None: the server speaks first
+    ...
+    challenge = decode_challenge(text_of_the_334)
+    answer = encode_response(mechanism.respond(challenge))
+    ...
+    # a 235 counts only if mechanism.complete
+
+A mechanism that has to block (a slow key derivation, a ticket from a file) or to ask somebody (a token
+provider) works in two steps, because nothing here may wait: before `initial_response` and each `respond` the
+caller asks `pending`, and does the work that it returns where waiting is allowed.
+"""
+
+from __future__ import annotations
+
+import binascii
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, NamedTuple
+
+from ..errors import AuthenticationUnavailable, InvalidArgument, ProtocolViolation
+from ..secret import Secret
+
+__all__ = [
+    "RANKING",
+    "Credentials",
+    "Mechanism",
+    "Pending",
+    "Place",
+    "decode_challenge",
+    "encode_response",
+    "select",
+]
+
+#: RFC 4954 section 4: the longest line of base64 in an AUTH exchange, in octets.
+MAX_ENCODED: Final = 12_288
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+class Credentials:
+    """Who we are, and the proof.
+
+    Attributes:
+        username: the account.
+        password: its password; kept as a `Secret`.
+        authzid: the account to act as, if it is another one (RFC 4616 section 2).
+        mechanisms: names of the mechanisms that may be used, best first; empty leaves it to `RANKING`. A
+            mechanism that is never chosen by itself is chosen if it is named here.
+        allow_cleartext: send the password in clear where there is no verified TLS. Everybody on the way can
+            read it then.
+    """
+
+    username: str = ""
+    password: Secret = Secret("")
+    authzid: str = ""
+    mechanisms: tuple[str, ...] = ()
+    allow_cleartext: bool = False
+
+    def __init__(
+        self,
+        *,
+        username: str = "",
+        password: Secret | str = "",
+        authzid: str = "",
+        mechanisms: tuple[str, ...] = (),
+        allow_cleartext: bool = False,
+    ) -> None:
+        # First of all, so that no frame of ours holds the text. Nothing is checked here for the same reason.
+        password = Secret(password)
+        values = (username, password, authzid, tuple(mechanisms), allow_cleartext)
+        for name, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+
+class Pending(NamedTuple):
+    """Work that has to be done before a mechanism can go on.
+
+    Attributes:
+        work: to be called without arguments; it leaves its result in the mechanism. If it returns an
+            awaitable, that is awaited.
+        blocking: True: call it in a thread, for it takes long. False: call it in the event loop.
+    """
+
+    work: Callable[[], Any]
+    blocking: bool
+
+
+class Mechanism(ABC):
+    """One SASL mechanism in one exchange: bytes in, bytes out (RFC 4422 section 3). Made anew for each.
+
+    Attributes:
+        name: as the server offers it.
+        complete: has this side said and verified all that it must? A 235 before that is a failure: somebody
+            who knows nothing could have sent it.
+    """
+
+    name: ClassVar[str]
+    complete: bool = False
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def pending(self, challenge: bytes | None) -> Pending | None:
+        """Return the work to do before answering, None if there is none.
+
+        Args:
+            challenge: the one that `respond` will be given; None before `initial_response`.
+        """
+        return None
+
+    @abstractmethod
+    def initial_response(self) -> bytes | None:
+        """Return what goes with the AUTH command; None if the server speaks first.
+
+        If the line gets too long for that, send AUTH alone and these bytes in answer to the empty challenge.
+
+        Raises:
+            InvalidArgument: the credentials do not fit the mechanism.
+        """
+
+    @abstractmethod
+    def respond(self, challenge: bytes) -> bytes:
+        """Return the answer to a challenge.
+
+        Args:
+            challenge: decoded, as `decode_challenge` returns it.
+
+        Raises:
+            ProtocolViolation: the mechanism knows no such challenge; cancel the exchange with `*`.
+            InvalidArgument: the credentials do not fit the mechanism.
+        """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class Place(NamedTuple):
+    """A mechanism's place in the ranking.
+
+    Attributes:
+        name: of the mechanism.
+        make: returns it for an exchange.
+        reveals_password: does the server, and whoever reads along, get the password itself?
+        only_by_name: why it is not chosen unless it is asked for by name over TLS; empty if it is.
+        takes_authzid: can it carry an authorization identity?
+    """
+
+    name: str
+    make: Callable[[Credentials], Mechanism]
+    reveals_password: bool
+    only_by_name: str = ""
+    takes_authzid: bool = False
+
+
+def _plain(credentials: Credentials) -> Mechanism:
+    from .plain import Plain
+
+    return Plain(credentials)
+
+
+def _login(credentials: Credentials) -> Mechanism:
+    from .plain import Login
+
+    return Login(credentials)
+
+
+def _cram_md5(credentials: Credentials) -> Mechanism:
+    from .cram import CramMD5
+
+    return CramMD5(credentials)
+
+
+#: Best first, over TLS. In clear, what does not reveal the password goes before what does.
+RANKING: Final[tuple[Place, ...]] = (
+    # One message, one round trip, a standard with a defined charset; TLS is what protects it.
+    Place("PLAIN", _plain, reveals_password=True, takes_authzid=True),
+    # Never standardised, two round trips more, no defined charset: for servers that know nothing else.
+    Place("LOGIN", _login, reveals_password=True),
+    # Inside TLS it adds nothing, and makes the server keep the password readable: never before PLAIN.
+    # Outside, whoever reads along can guess at the password at leisure, but does not have it yet.
+    Place(
+        "CRAM-MD5",
+        _cram_md5,
+        reveals_password=False,
+        only_by_name="it makes servers keep passwords readable",
+    ),
+)
+
+
+def select(offered: Collection[str], credentials: Credentials, *, secure: bool) -> Mechanism:
+    """Return the mechanism to use.
+
+    Args:
+        offered: names from the server's AUTH line, after TLS has started.
+        credentials: who we are; `mechanisms` restricts the choice and sets its order.
+        secure: is the connection encrypted to a verified server (or a Unix socket)?
+
+    Raises:
+        AuthenticationUnavailable: none is offered, known and safe here; the message says why, for each.
+        InvalidArgument: user name or password is missing.
+    """
+    if not credentials.username or not credentials.password:
+        raise InvalidArgument("credentials need a user name and a password")
+    names = {name.upper() for name in offered}
+    reasons = []
+    for place in _order(credentials, secure=secure):
+        reason = _objection(place, names, credentials, secure=secure)
+        if not reason:
+            return place.make(credentials)
+        reasons.append(reason)
+    raise AuthenticationUnavailable(_teach(offered, credentials, reasons), stage="AUTH")
+
+
+def _order(credentials: Credentials, *, secure: bool) -> list[Place]:
+    if credentials.mechanisms:
+        known = {place.name: place for place in RANKING}
+        return [known[name.upper()] for name in credentials.mechanisms if name.upper() in known]
+    # The sort keeps the order of equals.
+    return list(RANKING) if secure else sorted(RANKING, key=lambda place: place.reveals_password)
+
+
+def _objection(place: Place, offered: set[str], credentials: Credentials, *, secure: bool) -> str:
+    if place.name not in offered:
+        return f"{place.name} is not offered"
+    if not secure and not credentials.allow_cleartext:
+        leak = "would show the password" if place.reveals_password else "would let others guess the password"
+        return f"{place.name} is offered, but the connection is not protected by verified TLS, so it {leak}"
+    if credentials.authzid and not place.takes_authzid:
+        return f"{place.name} is offered, but cannot carry an authzid"
+    if secure and place.only_by_name and not credentials.mechanisms:
+        return (
+            f"{place.name} is offered, but is used only when named, because {place.only_by_name}: "
+            f'Credentials(mechanisms=("{place.name}",))'
+        )
+    return ""
+
+
+def _teach(offered: Collection[str], credentials: Credentials, reasons: list[str]) -> str:
+    server = (
+        f"the server offers {', '.join(sorted(offered))}"
+        if offered
+        else "the server offers no authentication"
+    )
+    if credentials.mechanisms:
+        ours = f"only {', '.join(credentials.mechanisms)} may be used"
+    else:
+        ours = f"this side knows {', '.join(place.name for place in RANKING)}"
+    return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)
+
+
+# --- framing ----------------------------------------------------------------------------------------------
+
+
+def decode_challenge(text: bytes) -> bytes:
+    """Return the challenge of a 334 reply.
+
+    Args:
+        text: what follows the code, base64 (RFC 4954 section 4); empty is an empty challenge.
+
+    Raises:
+        ProtocolViolation: it is longer than 12,288 octets or not base64.
+    """
+    if len(text) > MAX_ENCODED:
+        raise ProtocolViolation(f"an AUTH challenge of {len(text)} octets is too long", stage="AUTH")
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error as error:
+        raise ProtocolViolation(f"an AUTH challenge is not base64: {error}", stage="AUTH") from error
+
+
+def encode_response(response: bytes, *, initial: bool = False) -> bytes:
+    """Return `response` in base64, without a line end.
+
+    Args:
+        response: the bytes of the mechanism.
+        initial: it goes with the AUTH command, where an empty one is written `=` (RFC 4954 section 4).
+    """
+    if initial and not response:
+        return b"="
+    return binascii.b2a_base64(response, newline=False)

@@ -1,0 +1,548 @@
+"""What applications hold: one `SMTPClient` for the process, used by any number of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from urllib.parse import unquote, urlsplit
+
+from .address import Address, Envelope, Recipient
+from .auth.mechanism import Credentials
+from .check import ServerReport, examine
+from .content import Content, Mail
+from .errors import (
+    InvalidArgument,
+    InvalidPort,
+    MissingHost,
+    NotConnected,
+    SettingInUse,
+    SMTPError,
+    UsageError,
+)
+from .events import Event
+from .hooks import Hook, Hooks
+from .job import Job, Step
+from .message.builder import Message
+from .message.foreign import ForeignMail, content_of, content_of_raw
+from .opening import Route, Surroundings
+from .pool import Pool, PoolLimits, PoolStatistics
+from .protocol.transaction import SendOptions
+from .receipt import Receipt
+from .reply import Reply
+from .secret import Secret
+from .session import Session
+from .timeouts import Timeouts
+from .tls.context import Security, TLSOptions, default_port, resolve_security
+from .transport.dial import SocketOptions
+
+if TYPE_CHECKING:
+    from email.message import Message as EmailMessage
+
+__all__ = ["ClientOptions", "SMTPClient", "send_blocking"]
+
+_H = TypeVar("_H", bound=Hook)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """How a client works; every group is a value of its own.
+
+    Attributes:
+        tls: what is trusted.
+        pool: how many connections.
+        timeouts: how long each stage may take.
+        socket: local address, keepalive and the like.
+        send: how messages are sent where `send` is not told otherwise.
+        hello: the name for EHLO; None takes the full local host name, or the local address as a literal.
+        extensions: greet with EHLO; False uses HELO and no extension at all.
+        pipelining: use PIPELINING where it is offered.
+        send_rset: write RSET after an aborted transaction; without it such a connection is closed.
+        lmtp: speak LMTP (RFC 2033).
+    """
+
+    tls: TLSOptions = field(default_factory=TLSOptions)
+    pool: PoolLimits = field(default_factory=PoolLimits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    socket: SocketOptions = field(default_factory=SocketOptions)
+    send: SendOptions = field(default_factory=SendOptions)
+    hello: str | None = None
+    extensions: bool = True
+    pipelining: bool = True
+    send_rset: bool = True
+    lmtp: bool = False
+
+
+class SMTPClient:
+    """Send mail through one server, from any number of tasks.
+
+    Connections are opened when they are needed and kept for the next message. Close the client when the application
+    ends, or use it as an async context manager.
+
+    Args:
+        host: name or address of the server; a path (beginning with "/") is a Unix socket.
+        port: None takes 587, with IMPLICIT 465, with PLAINTEXT or OPPORTUNISTIC 25, with LMTP 24.
+        username, password: to log in with; both or neither.
+        credentials: the same with more choices, in place of `username` and `password`.
+        security: when TLS starts; see `Security`.
+        options: everything else.
+
+    Raises:
+        MissingHost, InvalidPort, InvalidArgument: what cannot be meant.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | None = None,
+        *,
+        username: str | None = None,
+        password: str | Secret | None = None,
+        credentials: Credentials | None = None,
+        security: Security = Security.AUTO,
+        options: ClientOptions = ClientOptions(),
+    ) -> None:
+        self._options = options
+        self._route = _route(host, port, _credentials(username, password, credentials), security, options)
+        self._hooks = Hooks()
+        self._surroundings = Surroundings()
+        self._pool: Pool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._closed = False
+        self._session_count = 0
+        self._job_count = 0
+
+    @classmethod
+    def from_url(cls, url: str, *, options: ClientOptions = ClientOptions()) -> Self:
+        """Make a client from a URL.
+
+        `smtps://user:password@host[:465]` is TLS from the first byte, `smtp://user:password@host[:587]` requires
+        STARTTLS, `smtp+plain://host[:25]` uses no TLS, `lmtp://host[:24]` and `lmtp+unix:///path` speak LMTP. User and
+        password are percent-encoded.
+
+        Raises:
+            InvalidArgument: not such a URL. It is not repeated in the message: it may hold a password.
+        """
+        return cls(**_from_url(url, options))
+
+    def __repr__(self) -> str:
+        pool = self._pool
+        state = "closed" if self._closed else "not used yet" if pool is None else repr(pool)
+        return f"<SMTPClient {self._route.name} {self._route.security.value}: {state}>"
+
+    # --- what is so ------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """The server's name, or the path of its socket."""
+        return self._route.path or self._route.host
+
+    @host.setter
+    def host(self, value: str) -> None:
+        raise SettingInUse.of("host")
+
+    @property
+    def port(self) -> int:
+        """The server's port; 0 for a Unix socket."""
+        return self._route.port
+
+    @port.setter
+    def port(self, value: int) -> None:
+        raise SettingInUse.of("port")
+
+    @property
+    def security(self) -> Security:
+        """When TLS starts; AUTO is resolved."""
+        return self._route.security
+
+    @property
+    def options(self) -> ClientOptions:
+        """What the client was made with."""
+        return self._options
+
+    def statistics(self) -> PoolStatistics:
+        """Return what the pool holds and has done."""
+        if self._pool is None:
+            return PoolStatistics(self._options.pool.max_connections, *[0] * 11)
+        return self._pool.statistics()
+
+    # --- sending ---------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        message: Message | EmailMessage | Mail,
+        *,
+        sender: str | Address | None = None,
+        recipients: Sequence[str | Address | Recipient] | None = None,
+        options: SendOptions | None = None,
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Send one message and return what became of each recipient.
+
+        Args:
+            message: what to send; it is left as it is.
+            sender: another envelope sender than the message's; the header does not change.
+            recipients: other envelope recipients; plain texts count as To.
+            options: how to send it; None takes the client's.
+            deadline: seconds for everything, waiting for a connection included; None takes `timeouts.send`.
+
+        Returns:
+            The receipt; its outcome is ACCEPTED or PARTIAL.
+
+        Raises:
+            SenderRefused, RecipientsRefused, MessageRefused: the server said no.
+            NotSent: it did not leave; sending again is safe. Also when the deadline passed in time.
+            OutcomeUnknown: it may or may not be delivered. Also when the deadline passed too late.
+            UsageError: the message or the call makes no sense.
+            SMTPError: no connection could be had; every one of these has a `receipt`.
+        """
+        mail = _addressed(_mail(message), sender, recipients)
+        return await self._send(mail, options, deadline)
+
+    async def send_raw(
+        self,
+        source: bytes,
+        *,
+        sender: str | Address | None = None,
+        recipients: Sequence[str | Address | Recipient] | None = None,
+        options: SendOptions | None = None,
+        deadline: float | None = None,
+    ) -> Receipt:
+        """Send a message that is complete already.
+
+        Bare CR and LF become CRLF, Bcc and Resent-Bcc are cut out; nothing else is changed.
+
+        Args:
+            source: header, empty line, body.
+            sender, recipients: the envelope; what is not given is read from the message's own header.
+            options, deadline: as for `send`.
+
+        Returns:
+            The receipt, as `send`.
+
+        Raises:
+            SMTPError: as `send`.
+        """
+        return await self._send(_addressed(content_of_raw(source), sender, recipients), options, deadline)
+
+    async def _send(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
+        pool = self._use()
+        if deadline is None:
+            deadline = self._options.timeouts.send
+        self._job_count += 1
+        due = None if deadline is None else pool.now() + deadline
+        job = Job(self._job_count, mail, options or self._options.send, due)
+        receipt = await _deliver(pool, job)
+        if receipt.error is not None:
+            receipt.raise_for_outcome()
+        return receipt
+
+    # --- other calls -----------------------------------------------------------------------------------------
+
+    async def check(self) -> ServerReport:
+        """Connect, negotiate TLS, log in, say NOOP and QUIT, and report what was seen and what is wrong.
+
+        Never raises for what the server does: a failure is a finding of the report.
+        """
+        pool = self._use()
+        return await examine(pool, self._route)
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Give one conversation to the caller alone, not connected yet.
+
+        It counts against the pool's bound. It is closed at the end, never pooled.
+        """
+        pool = self._use()
+        session = await pool.lend()
+        try:
+            yield session
+        except BaseException:
+            session.abort()
+            raise
+        else:
+            await session.quit()
+        finally:
+            session.abort()
+            pool.give_back(session)
+
+    async def verify(self, address: str) -> Reply:
+        """Ask whether an address exists (VRFY, RFC 5321 section 3.5); most servers answer 252.
+
+        Raises:
+            CommandRefused: the server says no, or does not tell.
+        """
+        async with self.session() as session:
+            await session.connect()
+            return await session.verify(address)
+
+    async def expand(self, name: str) -> list[Address]:
+        """Ask for the members of a mailing list (EXPN, RFC 5321 section 3.5).
+
+        Raises:
+            CommandRefused: the server says no, or does not tell.
+        """
+        async with self.session() as session:
+            await session.connect()
+            return await session.expand(name)
+
+    # --- hooks -----------------------------------------------------------------------------------------------
+
+    @overload
+    def on(self, event: type[Event]) -> Callable[[_H], _H]: ...
+
+    @overload
+    def on(self, event: type[Event], hook: _H) -> _H: ...
+
+    def on(self, event: type[Event], hook: Hook | None = None) -> Any:
+        """Call `hook` for every `event`; without a hook, a decorator. `Event` stands for all of them.
+
+        Hooks may be async or plain. They run inline, in the session's task: a slow one slows its session, one that
+        raises is logged, and none can use this client.
+        """
+        if hook is not None:
+            self._hooks.add(event, hook)
+            return hook
+
+        def register(hook: _H) -> _H:
+            self._hooks.add(event, hook)
+            return hook
+
+        return register
+
+    def off(self, event: type[Event], hook: Hook) -> None:
+        """Call `hook` no more for `event`.
+
+        Raises:
+            ValueError: it was not registered.
+        """
+        self._hooks.remove(event, hook)
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Fail what waits as not sent, let running messages end within `timeouts.close`, then say QUIT."""
+        self._hooks.refuse_reentry()
+        self._closed = True
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._demand_own_loop()
+            await pool.close()
+
+    async def __aenter__(self) -> Self:
+        self._use()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def _use(self) -> Pool:
+        """Return the pool, made by the first call; it belongs to this loop and this process."""
+        self._hooks.refuse_reentry()
+        pool = self._pool
+        if pool is None:
+            if self._closed:
+                raise NotConnected("the client is closed")
+            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+            pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
+        else:
+            self._demand_own_loop()
+        return pool
+
+    def _demand_own_loop(self) -> None:
+        if self._process != os.getpid():
+            raise UsageError("this client was used before the process forked: make one in the child")
+        if self._loop is not asyncio.get_running_loop():
+            raise UsageError("this client belongs to another event loop: make one for each")
+
+    def _make(self, pool: Pool) -> Session:
+        self._session_count += 1
+        return Session(
+            self._route,
+            number=self._session_count,
+            timeouts=self._options.timeouts,
+            hooks=self._hooks,
+            surroundings=self._surroundings,
+            keeper=pool,
+            options=self._options.send,
+            adapt=_mail,
+            number_job=self._next_job,
+        )
+
+    def _next_job(self) -> int:
+        self._job_count += 1
+        return self._job_count
+
+
+def send_blocking(
+    message: Message | EmailMessage | Mail, *, url: str, options: ClientOptions = ClientOptions()
+) -> Receipt:
+    """Send one message from a script that has no event loop; `url` as for `SMTPClient.from_url`.
+
+    Raises:
+        UsageError: an event loop is running: await `SMTPClient.send` there.
+        SMTPError: as `SMTPClient.send`.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_send_once(message, url, options))
+    raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
+
+
+async def _send_once(message: Message | EmailMessage | Mail, url: str, options: ClientOptions) -> Receipt:
+    async with SMTPClient.from_url(url, options=options) as client:
+        return await client.send(message)
+
+
+async def _deliver(pool: Pool, job: Job) -> Receipt:
+    """Take a job through its steps in its caller's task; when that goes away, so does the job, synchronously."""
+    loop = asyncio.get_running_loop()
+    try:
+        job.extensions = pool.extensions
+        while job.receipt is None:
+            if job.extensions is not None and job.transaction is None:
+                job.prepare()
+            job.waiter = loop.create_future()
+            pool.submit(job)
+            step = await job.waiter
+            while step is Step.WRITE and job.session is not None:
+                job.waiter = loop.create_future()
+                await job.session.write_body(job)
+                step = await job.waiter
+    except SMTPError as error:
+        pool.cancel(job)
+        if error.receipt is None:
+            error.receipt = job.unsent(error)
+        raise
+    except BaseException:
+        pool.cancel(job)
+        raise
+    return job.receipt
+
+
+# --- what a message may be -----------------------------------------------------------------------------------
+
+
+class _Readdressed:
+    """A mail under another envelope."""
+
+    __slots__ = ("_envelope", "_mail")
+
+    def __init__(self, mail: Mail, envelope: Envelope) -> None:
+        self._mail = mail
+        self._envelope = envelope
+
+    def envelope(self) -> Envelope:
+        return self._envelope
+
+    def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+        return self._mail.render(eightbit=eightbit, utf8=utf8)
+
+
+def _mail(message: Any) -> Mail:
+    if hasattr(message, "render") and hasattr(message, "envelope"):
+        mail: Mail = message
+        return mail
+    if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
+        return content_of(message)
+    raise InvalidArgument(
+        f"cannot send {type(message).__name__}: a Message or email.message.Message is needed"
+    )
+
+
+def _addressed(
+    mail: Mail, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
+) -> Mail:
+    if sender is None and recipients is None:
+        return mail
+    if isinstance(recipients, str | bytes):
+        raise InvalidArgument("recipients is a sequence of addresses, not one text")
+    if isinstance(mail, ForeignMail):
+        return _Readdressed(mail, mail.envelope(sender, recipients))
+    if sender is None:
+        sender = mail.envelope().sender
+        return _Readdressed(mail, Envelope(sender, recipients or ()))
+    return _Readdressed(
+        mail, Envelope(sender, mail.envelope().recipients if recipients is None else recipients)
+    )
+
+
+# --- what a client is made of --------------------------------------------------------------------------------
+
+
+def _credentials(
+    username: str | None, password: str | Secret | None, credentials: Credentials | None
+) -> Credentials | None:
+    if username is None and password is None:
+        return credentials
+    if credentials is not None:
+        raise InvalidArgument("either credentials, or username and password")
+    if not username or password is None:
+        raise InvalidArgument("username and password belong together")
+    return Credentials(username=username, password=password)
+
+
+def _route(
+    host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
+) -> Route:
+    if not host:
+        raise MissingHost("no server is named")
+    path = host if host.startswith("/") else None
+    if path is not None:
+        security, port = Security.PLAINTEXT if security is Security.AUTO else security, 0
+    elif port is None:
+        port = default_port(security, lmtp=options.lmtp)
+    elif not 0 < port < 65536:
+        raise InvalidPort(f"a port is between 1 and 65535, not {port}")
+    return Route(
+        host="localhost" if path is not None else host,
+        port=port,
+        path=path,
+        security=resolve_security(security, port, credentials=credentials is not None),
+        lmtp=options.lmtp,
+        credentials=credentials,
+        hello=options.hello,
+        extensions=options.extensions,
+        pipelining=options.pipelining,
+        send_rset=options.send_rset,
+        tls=options.tls,
+        socket=options.socket,
+    )
+
+
+_SCHEMES = {
+    "smtps": Security.IMPLICIT,
+    "smtp": Security.STARTTLS,
+    "smtp+plain": Security.PLAINTEXT,
+    "lmtp": Security.AUTO,
+    "lmtp+unix": Security.PLAINTEXT,
+}
+
+
+def _from_url(url: str, options: ClientOptions) -> dict[str, Any]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        # Not chained: its text may repeat the URL, and with it a password.
+        raise InvalidArgument(f"not a URL of a mail server: {type(error).__name__}") from None
+    security = _SCHEMES.get(parts.scheme)
+    if security is None or parts.query or parts.fragment:
+        raise InvalidArgument(f"not a URL of a mail server: the schemes are {', '.join(_SCHEMES)}")
+    lmtp = parts.scheme.startswith("lmtp")
+    unix = parts.scheme == "lmtp+unix"
+    if (parts.path not in ("", "/")) != unix or (unix and parts.netloc):
+        raise InvalidArgument("not a URL of a mail server: only lmtp+unix has a path, and it has no host")
+    return {
+        "host": unquote(parts.path) if unix else parts.hostname or "",
+        "port": port,
+        "username": unquote(parts.username) if parts.username is not None else None,
+        "password": unquote(parts.password) if parts.password is not None else None,
+        "security": security,
+        "options": replace(options, lmtp=lmtp),
+    }

@@ -1,0 +1,172 @@
+"""What is sent after DATA or BDAT: a plan of segments, and what it asks of the server.
+
+Content is made in the caller's task, before a job is queued, so that a session gets bytes that cannot fail.
+It says what it needs (8BITMIME, SMTPUTF8, BINARYMIME) and how long it is, because MAIL tells both before its
+first byte leaves.
+
+The invariant: content is CRLF-delimited and holds no bare CR or LF, unless it was taken exactly as given, and
+then `binary` says so. Dot-stuffing is not its business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, Protocol
+
+from .address import Envelope
+from .errors import UsageError
+
+__all__ = ["Content", "Mail", "Source", "longest_line_exceeds", "normalised"]
+
+#: RFC 5321 section 4.5.3.1.6: octets of a line without its CRLF.
+MAX_LINE: Final = 998
+
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
+
+
+class Source(Protocol):
+    """Bytes of a message that are read while they are sent.
+
+    What `chunks` yields is already encoded as it has to travel, with CRLF line ends.
+    """
+
+    @property
+    def size(self) -> int | None:
+        """Octets in all, `None` if that is not known before they were read."""
+
+    @property
+    def rereadable(self) -> bool:
+        """`chunks` may be called again and gives the same bytes."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Open the source and give its bytes.
+
+        Raises:
+            FileError: it cannot be opened or read, or is not as long as it promised.
+        """
+
+
+class Content:
+    """A message as it has to reach the server.
+
+    Args:
+        segments: the bytes in order; large or slow parts are sources.
+        size: octets before dot-stuffing; by default the sum, `None` if a source does not know.
+        eightbit: it holds octets above 127, so 8BITMIME is needed (RFC 6152).
+        utf8: its header fields are not ASCII, so SMTPUTF8 is needed (RFC 6531).
+        binary: it holds bare CR or LF, NUL, or lines over 998 octets, so BINARYMIME is needed (RFC 3030).
+        message_id: the value of its Message-ID field, if known.
+    """
+
+    __slots__ = ("binary", "eightbit", "message_id", "rereadable", "segments", "size", "utf8")
+
+    def __init__(
+        self,
+        segments: Iterable[bytes | Source],
+        *,
+        size: int | None = None,
+        eightbit: bool = False,
+        utf8: bool = False,
+        binary: bool = False,
+        message_id: str | None = None,
+    ) -> None:
+        self.segments = tuple(segments)
+        self.size = size
+        self.eightbit = eightbit
+        self.utf8 = utf8
+        self.binary = binary
+        #: Every source can be read again, so the message can be sent again.
+        self.rereadable = True
+        self.message_id = message_id
+        total: int | None = 0
+        for segment in self.segments:
+            if isinstance(segment, bytes):
+                length: int | None = len(segment)
+            else:
+                length = segment.size
+                self.rereadable = self.rereadable and segment.rereadable
+            total = None if total is None or length is None else total + length
+        if size is None:
+            self.size = total
+
+    @classmethod
+    def of_bytes(cls, data: bytes, *, exact: bool = False) -> Content:
+        """Make content of a whole message, header fields included.
+
+        Args:
+            data: the message.
+            exact: leave every octet as it is; else bare CR and LF become CRLF and the last line gets its end.
+        """
+        data = bytes(data)
+        if not exact:
+            data = normalised(data)
+        head, separator, _ = data.partition(b"\r\n\r\n")
+        match = _MESSAGE_ID.search(head)
+        return cls(
+            (data,),
+            eightbit=not data.isascii(),
+            utf8=not head.isascii(),
+            binary=(exact and not _only_crlf(data)) or b"\0" in data or longest_line_exceeds(data, MAX_LINE),
+            message_id=match[1].decode("utf-8", "backslashreplace") if match else None,
+        )
+
+    def join(self) -> bytes:
+        """Return the whole message.
+
+        Raises:
+            UsageError: a part of it is a source, which only sending reads.
+        """
+        whole = [segment for segment in self.segments if isinstance(segment, bytes)]
+        if len(whole) != len(self.segments):
+            raise UsageError(
+                "a part of the message is read while it is sent, so it is not in memory as bytes"
+            )
+        return whole[0] if len(whole) == 1 else b"".join(whole)
+
+    def __repr__(self) -> str:
+        needs = [name for name in ("eightbit", "utf8", "binary") if getattr(self, name)]
+        return f"<Content {self.size} octets{''.join(', ' + name for name in needs)}>"
+
+
+class Mail(Protocol):
+    """What can be sent: it has an envelope, and content made for what the server offers."""
+
+    def envelope(self) -> Envelope:
+        """Return where bounces go and who gets it.
+
+        Raises:
+            MissingSender, MissingRecipient: one of them is not known.
+        """
+
+    def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+        """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time."""
+
+
+def normalised(data: bytes) -> bytes:
+    r"""Return `data` with every line end, bare CR and bare LF included, as CRLF, the last one added.
+
+    A server that takes a bare LF for a line end would see another message in `\n.\n` (SMTP smuggling).
+    Nothing is copied when nothing is to be done.
+    """
+    if not _only_crlf(data):
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    return data if data.endswith(b"\r\n") or not data else data + b"\r\n"
+
+
+def longest_line_exceeds(data: bytes, limit: int) -> bool:
+    """Tell whether a line of CRLF-delimited `data` is longer than `limit` octets without its CRLF."""
+    # From the start of a line its end must be found within limit + 2; the last line end in that window is as
+    # good as the next one and lets the search leap: one step for every `limit` octets, not for every line.
+    position, width = 0, limit + 2
+    while len(data) - position > limit:
+        found = data.rfind(b"\n", position, position + width)
+        if found < 0:
+            return True
+        position = found + 1
+    return False
+
+
+def _only_crlf(data: bytes) -> bool:
+    pairs = data.count(b"\r\n")
+    return data.count(b"\n") == pairs == data.count(b"\r")

@@ -1,0 +1,684 @@
+"""Every exception of the library, in one tree.
+
+    SMTPError                        20000
+    ├── UsageError (RuntimeError)      211   the call makes no sense here; nothing was sent
+    │   ├── AlreadyConnected           104
+    │   ├── AlreadyConnecting         1105
+    │   ├── NotConnected               212
+    │   │   └── ConnectFirst          1117
+    │   ├── Busy                       166
+    │   ├── SettingInUse               100   also 101 106 107 112 1119
+    │   ├── WouldBlock                 135
+    │   ├── FeatureUnavailable         270   an extra or a newer Python is needed: `needs`
+    │   └── InvalidArgument (ValueError) 20001
+    │       ├── InvalidAddress       20002
+    │       ├── InvalidHeader        20003
+    │       ├── InvalidHost            102
+    │       ├── InvalidPort            116
+    │       ├── MissingHost            163
+    │       ├── MissingSender          164
+    │       ├── MissingRecipient       165
+    │       └── TextNotEncodable       434
+    ├── FileError (OSError)            302   an attachment or body cannot be opened or read
+    ├── CommunicationError (ConnectionError) 162   reading or writing failed
+    │   ├── ConnectionLost            1120
+    │   ├── SocketError              10004 … 10093, by errno
+    │   ├── ResolveError             11001 … 11004
+    │   ├── ProxyError                 118
+    │   ├── Timeout (TimeoutError)     201
+    │   ├── Interrupted                301
+    │   └── ProtocolViolation        20010   the server broke the protocol; the connection is closed
+    │       ├── ReplyTooLong         20011
+    │       └── PlaintextInjected    20012   bytes behind the 220 to STARTTLS: an attack
+    ├── TLSError                       276
+    │   ├── TLSLibraryError            270
+    │   ├── CertificateStoreError      271
+    │   ├── CertificateNotFound        272
+    │   ├── ClientIdentityError        273
+    │   ├── ChainNotFound              274
+    │   ├── ChainInvalid               275
+    │   ├── HandshakeFailed            276
+    │   │   └── WrongTLSMode         20022   TLS on a plain port, or the reverse
+    │   ├── CertificateRejected        280
+    │   ├── ClientCertificateMissing   281
+    │   ├── ServerCertificateMissing   282
+    │   ├── EncryptionFailed           283
+    │   ├── DecryptionFailed           284
+    │   └── StartTLSUnavailable      20020   not offered although required
+    ├── CommandRefused                 161   the server said no: `reply`
+    │   ├── GreetingRefused            161
+    │   ├── HelloRefused               161
+    │   ├── StartTLSRefused            161   (a TLSError too)
+    │   ├── AuthenticationFailed       161
+    │   ├── SenderRefused              161   the outcome of `send`: `receipt`
+    │   ├── RecipientsRefused          161
+    │   └── MessageRefused             161
+    ├── AuthenticationUnavailable    20030   no mechanism both sides know, or none that is safe here
+    ├── ExtensionMissing             20040   the message needs what the server does not offer
+    │   └── MessageTooLarge          20041
+    ├── TooManyRecipients            20042
+    ├── NotSent                      20050   safe to send again
+    │   └── QueueFull                20051
+    └── OutcomeUnknown               20060   the end of data left, its reply did not come (RFC 1047)
+
+Four questions are attributes of every instance:
+
+* `remote`: did the other side cause it (True) or this one (False)?
+* `temporary`: may the same call succeed later?
+* `connection_usable`: can the connection go on?
+* `reply`, `stage`, `receipt`: what the server said, where in the conversation, what became of each recipient.
+
+`code` is a stable number. Where the components that this library replaces had a number for a fault, it is that
+number; others start at 20000. Operating system and resolver errors become 10004 to 11004, with the system's own
+number in `errno`.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+from .reply import Reply
+
+if TYPE_CHECKING:
+    from .receipt import Receipt
+
+__all__ = [
+    "AlreadyConnected",
+    "AlreadyConnecting",
+    "AuthenticationFailed",
+    "AuthenticationUnavailable",
+    "Busy",
+    "CertificateNotFound",
+    "CertificateRejected",
+    "CertificateStoreError",
+    "ChainInvalid",
+    "ChainNotFound",
+    "ClientCertificateMissing",
+    "ClientIdentityError",
+    "CommandRefused",
+    "CommunicationError",
+    "ConnectFirst",
+    "ConnectionLost",
+    "DecryptionFailed",
+    "EncryptionFailed",
+    "ExtensionMissing",
+    "FeatureUnavailable",
+    "FileError",
+    "GreetingRefused",
+    "HandshakeFailed",
+    "HelloRefused",
+    "Interrupted",
+    "InvalidAddress",
+    "InvalidArgument",
+    "InvalidHeader",
+    "InvalidHost",
+    "InvalidPort",
+    "MessageRefused",
+    "MessageTooLarge",
+    "MissingHost",
+    "MissingRecipient",
+    "MissingSender",
+    "NotConnected",
+    "NotSent",
+    "OutcomeUnknown",
+    "PlaintextInjected",
+    "ProtocolViolation",
+    "ProxyError",
+    "QueueFull",
+    "RecipientsRefused",
+    "ReplyTooLong",
+    "ResolveError",
+    "SMTPError",
+    "SenderRefused",
+    "ServerCertificateMissing",
+    "SettingInUse",
+    "SocketError",
+    "StartTLSRefused",
+    "StartTLSUnavailable",
+    "TLSError",
+    "TLSLibraryError",
+    "TextNotEncodable",
+    "Timeout",
+    "TooManyRecipients",
+    "UsageError",
+    "WouldBlock",
+    "WrongTLSMode",
+]
+
+
+class SMTPError(Exception):
+    """Anything that can go wrong in this library.
+
+    Args:
+        message: what happened, for a person.
+        reply: the server's whole reply, if it was one that failed.
+        stage: the stage of the conversation, for example `"MAIL"`.
+        receipt: what became of each recipient, if a message was on its way.
+        code: another number than the class's own.
+    """
+
+    code: int = 20000
+    remote: ClassVar[bool] = False
+    _temporary: ClassVar[bool] = False
+    _usable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reply: Reply | None = None,
+        stage: str | None = None,
+        receipt: Receipt | None = None,
+        code: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reply = reply
+        self.stage = stage
+        self.receipt = receipt
+        if code is not None:
+            self.code = code
+
+    @property
+    def temporary(self) -> bool:
+        """May the same call succeed later? A reply's class digit decides where there is one."""
+        return self.reply.temporary if self.reply is not None else self._temporary
+
+    @property
+    def connection_usable(self) -> bool:
+        """Can the connection go on? A 421 ends it whatever it answers (RFC 5321 section 3.8)."""
+        return self._usable and (self.reply is None or self.reply.code != 421)
+
+    def __str__(self) -> str:
+        if self.reply is None:
+            return self.message
+        return f"{self.message}: {self.reply}" if self.message else str(self.reply)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__.copy(), self.__cause__)
+
+    def copy(self) -> Self:
+        """Return a twin: one failure of a connection is raised in many tasks, each with its own traceback."""
+        rebuild, args = self.__reduce__()
+        twin: Self = rebuild(*args)
+        return twin
+
+
+def _rebuild(cls: type[SMTPError], state: dict[str, Any], cause: BaseException | None) -> SMTPError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, state["message"])
+    error.__dict__.update(state)
+    error.__cause__ = cause
+    return error
+
+
+# --- the caller's side ---------------------------------------------------------------------------------------
+
+
+class UsageError(SMTPError, RuntimeError):
+    """The call makes no sense in the present state; nothing was sent."""
+
+    code = 211
+    _usable = True
+
+
+class AlreadyConnected(UsageError):
+    """`connect` was called on a session that is connected."""
+
+    code = 104
+
+
+class AlreadyConnecting(UsageError):
+    """`connect` was called while another `connect` is running."""
+
+    code = 1105
+
+
+class NotConnected(UsageError):
+    """The call needs an open connection and the session has none any more."""
+
+    code = 212
+    _usable = False
+
+
+class ConnectFirst(NotConnected):
+    """The call needs an open connection and `connect` was never called."""
+
+    code = 1117
+
+
+class Busy(UsageError):
+    """Another task is using this session, or a hook called the client that it observes."""
+
+    code = 166
+    _temporary = True
+
+
+class SettingInUse(UsageError):
+    """A setting cannot be changed while connections use it."""
+
+    code = 100
+    NUMBERS: ClassVar[Mapping[str, int]] = MappingProxyType(
+        {"port": 100, "host": 101, "local_port": 106, "local_address": 107, "max_line_length": 112}
+    )
+
+    @classmethod
+    def of(cls, setting: str) -> Self:
+        """Return the error for `setting`, with its own number."""
+        text = f"{setting} cannot be changed while it is in use: make another client"
+        return cls(text, code=cls.NUMBERS.get(setting))
+
+
+class WouldBlock(UsageError, BlockingIOError):
+    """A foreign stream in non-blocking mode had nothing to give."""
+
+    code = 135
+    _temporary = True
+
+
+class FeatureUnavailable(UsageError, NotImplementedError):
+    """A feature needs an extra, a newer Python or another system: `needs` names it."""
+
+    code = 270
+
+    def __init__(self, message: str, *, needs: str) -> None:
+        super().__init__(message)
+        self.needs = needs
+
+
+class InvalidArgument(UsageError, ValueError):
+    """An argument that must not reach the wire: refused before a byte is written."""
+
+    code = 20001
+
+
+class InvalidAddress(InvalidArgument):
+    """Not a mail address of RFC 5321, or one that would break a command line."""
+
+    code = 20002
+
+
+class InvalidHeader(InvalidArgument):
+    """A header field name or value that would change the structure of the message."""
+
+    code = 20003
+
+
+class InvalidHost(InvalidArgument):
+    """The all-zero address, or not a host name."""
+
+    code = 102
+
+
+class InvalidPort(InvalidArgument):
+    """A port below 1 or above 65535."""
+
+    code = 116
+
+
+class MissingHost(InvalidArgument):
+    """No server is named."""
+
+    code = 163
+
+
+class MissingSender(InvalidArgument):
+    """The message has no sender."""
+
+    code = 164
+
+
+class MissingRecipient(InvalidArgument):
+    """The message has no recipient."""
+
+    code = 165
+
+
+class TextNotEncodable(InvalidArgument):
+    """The charset cannot express the text, or is unknown."""
+
+    code = 434
+
+
+class FileError(SMTPError, OSError):
+    """A file or stream to be sent cannot be opened or read."""
+
+    code = 302
+    _usable = True
+
+
+# --- the connection ------------------------------------------------------------------------------------------
+
+
+class CommunicationError(SMTPError, ConnectionError):
+    """Reading from or writing to the server failed; the cause is chained."""
+
+    code = 162
+    remote = True
+    _temporary = True
+
+
+class ConnectionLost(CommunicationError):
+    """The server closed or reset the connection in the middle of a session."""
+
+    code = 1120
+
+
+class Timeout(CommunicationError, TimeoutError):
+    """A stage took longer than its limit in `Timeouts`; `stage` names it."""
+
+    code = 201
+
+
+class Interrupted(CommunicationError):
+    """The operation was stopped from this side, by `abort()` or `close()`."""
+
+    code = 301
+    remote = False
+
+
+class ProxyError(CommunicationError):
+    """A proxy refused or failed."""
+
+    code = 118
+
+
+class ProtocolViolation(CommunicationError):
+    """The server broke the protocol. Replies can no longer be paired, so the connection is dead."""
+
+    code = 20010
+    _temporary = False
+
+
+class ReplyTooLong(ProtocolViolation):
+    """A reply line, a number of lines or a whole reply exceeded its limit."""
+
+    code = 20011
+
+
+class PlaintextInjected(ProtocolViolation):
+    """Bytes followed the 220 to STARTTLS before the handshake: evidence of an attack."""
+
+    code = 20012
+
+
+class SocketError(CommunicationError):
+    """The system refused a socket operation; `errno` is its number, `code` the Winsock one."""
+
+    code = 10004
+
+    def __init__(self, message: str = "", *, errno: int | None = None, winerror: int | None = None) -> None:
+        super().__init__(message, code=winerror or SOCKET_CODES.get(errno or 0))
+        self.errno = errno
+
+    @classmethod
+    def of(cls, error: OSError, message: str) -> SocketError:
+        """Translate `error`, keeping it as the cause."""
+        translated = cls(message, errno=error.errno, winerror=getattr(error, "winerror", None))
+        translated.__cause__ = error
+        return translated
+
+
+class ResolveError(CommunicationError):
+    """A name could not be resolved; `errno` is the resolver's number, `code` one of 11001 to 11004."""
+
+    code = 11001
+
+    def __init__(self, message: str = "", *, errno: int | None = None, code: int | None = None) -> None:
+        super().__init__(message, code=code)
+        self.errno = errno
+
+    @property
+    def temporary(self) -> bool:
+        """Only "try again" (11002) is worth a second call."""
+        return self.code == 11002
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------
+
+
+class TLSError(SMTPError):
+    """TLS could not be set up or broke down."""
+
+    code = 276
+    remote = True
+
+
+class TLSLibraryError(TLSError):
+    """The TLS library or a feature of it cannot be loaded."""
+
+    code = 270
+    remote = False
+
+
+class CertificateStoreError(TLSError):
+    """A certificate file or store cannot be opened."""
+
+    code = 271
+    remote = False
+
+
+class CertificateNotFound(TLSError):
+    """The certificate asked for is not in the store."""
+
+    code = 272
+    remote = False
+
+
+class ClientIdentityError(TLSError):
+    """The client's key or certificate cannot be put to use."""
+
+    code = 273
+    remote = False
+
+
+class ChainNotFound(TLSError):
+    """No chain leads from the server's certificate to a trusted one."""
+
+    code = 274
+
+
+class ChainInvalid(TLSError):
+    """The server's certificate chain does not verify."""
+
+    code = 275
+
+
+class HandshakeFailed(TLSError):
+    """The TLS handshake ended with an alert, a protocol error or no common version or suite."""
+
+    code = 276
+
+
+class WrongTLSMode(HandshakeFailed):
+    """The port speaks the other dialect: TLS where plaintext was expected, or the reverse."""
+
+    code = 20022
+
+
+class CertificateRejected(TLSError):
+    """The server's certificate is for another name, out of date, blocked or refused by the application."""
+
+    code = 280
+
+
+class ClientCertificateMissing(TLSError):
+    """Client authentication was configured without a certificate and key."""
+
+    code = 281
+    remote = False
+
+
+class ServerCertificateMissing(TLSError):
+    """The server showed no certificate although one is needed."""
+
+    code = 282
+
+
+class EncryptionFailed(TLSError):
+    """The TLS layer failed to encrypt outgoing data."""
+
+    code = 283
+    remote = False
+
+
+class DecryptionFailed(TLSError):
+    """The TLS layer failed to decrypt incoming data."""
+
+    code = 284
+
+
+class StartTLSUnavailable(TLSError):
+    """STARTTLS is required and the server does not offer it, or an attacker removed the offer."""
+
+    code = 20020
+
+
+# --- the server said no --------------------------------------------------------------------------------------
+
+
+class CommandRefused(SMTPError):
+    """The server refused a command: `reply` is its answer."""
+
+    code = 161
+    remote = True
+    _usable = True
+
+
+class GreetingRefused(CommandRefused):
+    """The server greeted with a refusal."""
+
+    _usable = False
+
+
+class HelloRefused(CommandRefused):
+    """The server refused EHLO, LHLO or HELO."""
+
+    _usable = False
+
+
+class StartTLSRefused(CommandRefused, TLSError):
+    """The server refused STARTTLS although it is required."""
+
+    code = 161
+    _usable = False
+
+
+class AuthenticationFailed(CommandRefused):
+    """The server refused the credentials (535) or the mechanism."""
+
+    _usable = False
+
+
+class SenderRefused(CommandRefused):
+    """The envelope sender was refused; the message was not sent."""
+
+
+class RecipientsRefused(CommandRefused):
+    """Recipients were refused, so the message was not sent: see `receipt.refused`."""
+
+
+class MessageRefused(CommandRefused):
+    """The message itself was refused, at DATA or at its end."""
+
+
+class AuthenticationUnavailable(SMTPError):
+    """No mechanism that both sides know, or none that is safe on this connection."""
+
+    code = 20030
+    remote = True
+
+
+class ExtensionMissing(SMTPError):
+    """The message or an option needs an extension that the server does not offer."""
+
+    code = 20040
+    remote = True
+    _usable = True
+
+
+class MessageTooLarge(ExtensionMissing):
+    """The message is larger than the server's SIZE limit (RFC 1870)."""
+
+    code = 20041
+
+
+class TooManyRecipients(SMTPError):
+    """More recipients than the server takes in one transaction."""
+
+    code = 20042
+    remote = True
+    _usable = True
+
+
+class NotSent(SMTPError):
+    """The message did not leave: sending it again cannot make a second copy. The cause is chained."""
+
+    code = 20050
+    _temporary = True
+
+
+class QueueFull(NotSent):
+    """Too many messages are waiting for a connection (`PoolLimits.max_waiting`)."""
+
+    code = 20051
+
+
+class OutcomeUnknown(SMTPError):
+    """The end of data left and its reply did not come: the message may or may not be delivered (RFC 1047)."""
+
+    code = 20060
+    remote = True
+
+
+# --- numbers -------------------------------------------------------------------------------------------------
+
+_NAMES: Final = (
+    "EINTR 10004 EBADF 10009 EACCES 10013 EPERM 10013 EFAULT 10014 EINVAL 10022 EMFILE 10024 ENFILE 10024 "
+    "EWOULDBLOCK 10035 EAGAIN 10035 EINPROGRESS 10036 EALREADY 10037 ENOTSOCK 10038 EDESTADDRREQ 10039 "
+    "EMSGSIZE 10040 EPROTOTYPE 10041 ENOPROTOOPT 10042 EPROTONOSUPPORT 10043 ESOCKTNOSUPPORT 10044 "
+    "EOPNOTSUPP 10045 EPFNOSUPPORT 10046 EAFNOSUPPORT 10047 EADDRINUSE 10048 EADDRNOTAVAIL 10049 "
+    "ENETDOWN 10050 ENETUNREACH 10051 ENETRESET 10052 ECONNABORTED 10053 ECONNRESET 10054 EPIPE 10054 "
+    "ENOBUFS 10055 EISCONN 10056 ENOTCONN 10057 ESHUTDOWN 10058 ETOOMANYREFS 10059 ETIMEDOUT 10060 "
+    "ECONNREFUSED 10061 ELOOP 10062 ENAMETOOLONG 10063 EHOSTDOWN 10064 EHOSTUNREACH 10065 ENOTEMPTY 10066 "
+    "EUSERS 10068 EDQUOT 10069 ESTALE 10070 EREMOTE 10071"
+).split()
+
+#: errno → the Winsock number that the components use; a system lacks some of the names.
+SOCKET_CODES: Final[Mapping[int, int]] = MappingProxyType(
+    {
+        getattr(_errno, name): int(number)
+        for name, number in zip(_NAMES[::2], _NAMES[1::2], strict=True)
+        if hasattr(_errno, name)
+    }
+)
+
+#: Winsock numbers without an errno: they come as `OSError.winerror` on Windows only.
+WINSOCK_ONLY: Final = (10067, 10091, 10092, 10093)
+
+
+def _classes(cls: type[SMTPError]) -> list[type[SMTPError]]:
+    return [cls, *(c for sub in cls.__subclasses__() for c in _classes(sub))]
+
+
+def _by_number() -> Mapping[int, type[SMTPError]]:
+    table: dict[int, type[SMTPError]] = {}
+    for cls in _classes(SMTPError):
+        if cls.__module__ == __name__:
+            table.setdefault(cls.code, cls)
+    table |= {20000: SMTPError, 161: CommandRefused, 276: TLSError, 270: TLSLibraryError}
+    table |= {number: SettingInUse for number in (*SettingInUse.NUMBERS.values(), 1119)}
+    table |= {number: SocketError for number in (*SOCKET_CODES.values(), *WINSOCK_ONLY)}
+    table |= {number: ResolveError for number in (11001, 11002, 11003, 11004)}
+    return MappingProxyType(table)
+
+
+#: The class that raises each number.
+BY_NUMBER: Final = _by_number()
+
+if sys.platform == "win32" and not TYPE_CHECKING:  # pragma: no cover
+    SOCKET_CODES = MappingProxyType({**SOCKET_CODES, **{n: n for n in range(10004, 10094)}})

@@ -1,0 +1,152 @@
+"""What happened, for hooks: values only, no dispatch.
+
+Every event names the session it happened on, and the job (the message) it belongs to where there is one. Numbers
+count from 1 within a client. Events are made only when a hook asked for their class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .address import Recipient
+from .receipt import Receipt
+from .reply import Reply
+
+__all__ = [
+    "Abandoned",
+    "ConnectionKind",
+    "ConnectionStatus",
+    "Direction",
+    "EndTransfer",
+    "Error",
+    "Event",
+    "Notification",
+    "PITrail",
+    "SSLStatus",
+    "StartTransfer",
+    "Transfer",
+]
+
+
+class Direction(Enum):
+    """Who a line or a byte came from."""
+
+    CLIENT = 0
+    SERVER = 1
+    INFO = 2
+
+
+class ConnectionKind(Enum):
+    """What happened to a connection; the values are the numbers of the components' connection events."""
+
+    PROXY_UP = 0
+    TLS_UP = 1
+    CONNECTED = 2
+    DISCONNECTED = 3
+    TLS_BROKEN = 4
+    PROXY_DOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened on a session.
+
+    Attributes:
+        session: number of the session within its client, from 1; 0 outside any session.
+        job: number of the message within its client, if it is about one.
+    """
+
+    session: int = 0
+    job: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatus(Event):
+    """A connection, its TLS layer or its proxy came up or went down; `status_code` is 0 without an error."""
+
+    kind: ConnectionKind
+    status_code: int = 0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PITrail(Event):
+    """One line of the dialogue, secrets masked.
+
+    Attributes:
+        direction: who said it; INFO is the library itself.
+        message: the line without its end.
+        command: the verb of the line, or the one that a server's line answers.
+        reply: the whole reply, on its last line.
+    """
+
+    direction: Direction
+    message: str
+    command: str | None = None
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SSLStatus(Event):
+    """A step of the TLS negotiation, in words."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTransfer(Event):
+    """The bytes of a part of a message begin to leave."""
+
+    direction: Direction = Direction.CLIENT
+    part: str = "message"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer(Event):
+    """A slice left.
+
+    Attributes:
+        sent: bytes so far, before framing.
+        total: bytes in all, if known.
+        percent: 0 to 100, -1 when the total is unknown.
+        data: the slice.
+    """
+
+    direction: Direction = Direction.CLIENT
+    sent: int
+    total: int | None = None
+    percent: int = -1
+    data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndTransfer(Event):
+    """The bytes of a part of a message have left."""
+
+    direction: Direction = Direction.CLIENT
+    part: str = "message"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error(Event):
+    """Something failed, also where no exception tells it, for example a refused Bcc recipient."""
+
+    code: int
+    description: str
+    recipient: Recipient | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification(Event):
+    """An internal step that has no event of its own."""
+
+    name: str
+    parameter: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandoned(Event):
+    """The receipt of a message whose caller had gone away when it came to its end."""
+
+    receipt: Receipt

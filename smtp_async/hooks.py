@@ -1,0 +1,135 @@
+"""Who is told what happened: registration, dispatch, isolation.
+
+Hooks observe, they never steer. They run inline and in order, in the session's own task: a slow hook slows its
+session. One that raises is logged and breaks nothing. One that calls the client it observes would wait for itself;
+a context variable tells, and the call raises `Busy` instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from .errors import Busy
+from .events import Direction, EndTransfer, Event, PITrail, StartTransfer, Transfer
+from .protocol.machine import TrailLine
+from .protocol.states import Verb
+from .protocol.transaction import Transaction
+from .reply import Reply, printable
+
+__all__ = ["Hook", "Hooks", "trail_events"]
+
+#: A hook: async or plain, called with the event.
+Hook = Callable[[Any], Awaitable[None] | None]
+
+_log = logging.getLogger("smtp_async")
+
+#: The hooks that are being dispatched in this context, and by which task: a task that a hook starts inherits the
+#: context, but may use the client.
+_dispatching: ContextVar[tuple[Hooks, asyncio.Task[object] | None] | None] = ContextVar(
+    "smtp_async_dispatching", default=None
+)
+
+
+class Hooks:
+    """The hooks of one client."""
+
+    __slots__ = ("_by_event", "active")
+
+    def __init__(self) -> None:
+        self._by_event: dict[type[Event], list[Hook]] = {}
+        #: Is any hook registered? The one test that an event costs when there is none.
+        self.active = False
+
+    def add(self, event: type[Event], hook: Hook) -> None:
+        """Call `hook` for every `event`; `Event` itself stands for all."""
+        if not (isinstance(event, type) and issubclass(event, Event)):
+            raise TypeError(f"not an event class: {event!r}")
+        self._by_event.setdefault(event, []).append(hook)
+        self.active = True
+
+    def remove(self, event: type[Event], hook: Hook) -> None:
+        """Call `hook` no more; one that is not registered is an error of the caller.
+
+        Raises:
+            ValueError: it was not registered for this event.
+        """
+        hooks = self._by_event.get(event, [])
+        hooks.remove(hook)
+        if not hooks:
+            del self._by_event[event]
+        self.active = bool(self._by_event)
+
+    def wants(self, event: type[Event]) -> bool:
+        """Would anybody be told of `event`?"""
+        return self.active and (event in self._by_event or Event in self._by_event)
+
+    async def tell(self, events: Iterable[Event]) -> None:
+        """Tell every hook of `events`, one after the other."""
+        token = _dispatching.set((self, asyncio.current_task()))
+        try:
+            for event in events:
+                for hook in (*self._by_event.get(type(event), ()), *self._by_event.get(Event, ())):
+                    await _call(hook, event)
+        finally:
+            _dispatching.reset(token)
+
+    def refuse_reentry(self) -> None:
+        """Raise if the caller is a hook of these.
+
+        Raises:
+            Busy: a hook called the client that it observes.
+        """
+        if self.active and _dispatching.get() == (self, asyncio.current_task()):
+            raise Busy(
+                "a hook cannot use the client that it observes: start a task of its own, or another client"
+            )
+
+
+async def _call(hook: Hook, event: Event) -> None:
+    try:
+        result = hook(event)
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        # The event is named by class only: its fields may be long, and a log line is for people.
+        _log.exception("a hook for %s raised", type(event).__name__)
+
+
+def trail_events(line: TrailLine, session: int) -> Iterator[Event]:
+    """Return the events of one line of the dialogue: a command, an end of data or a reply."""
+    transaction = line.transaction
+    job = getattr(transaction.owner, "number", None) if transaction is not None else None
+    if line.reply is not None:
+        yield from _reply_events(line, line.reply, session, job)
+        return
+    if line.verb is Verb.END_OF_DATA and transaction is not None:
+        yield from _body_events(transaction, session, job)
+    text = line.line.decode("utf-8", "backslashreplace")
+    yield PITrail(session=session, job=job, direction=Direction.CLIENT, message=text, command=line.verb.value)
+
+
+def _reply_events(line: TrailLine, reply: Reply, session: int, job: int | None) -> Iterator[Event]:
+    last = len(reply.lines) - 1
+    for index, text in enumerate(reply.lines):
+        yield PITrail(
+            session=session,
+            job=job,
+            direction=Direction.SERVER,
+            message=printable(f"{reply.code}{'-' if index < last else ' '}{text}"),
+            command=line.verb.value,
+            reply=reply if index == last else None,
+        )
+
+
+def _body_events(transaction: Transaction, session: int, job: int | None) -> Iterator[Event]:
+    """A small body leaves in one slice; the slices of a streamed one were told by who wrote them."""
+    if transaction.payload is not None:
+        data = transaction.content.join()
+        yield StartTransfer(session=session, job=job)
+        yield Transfer(session=session, job=job, sent=len(data), total=len(data), percent=100, data=data)
+    yield EndTransfer(session=session, job=job)

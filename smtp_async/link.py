@@ -1,0 +1,241 @@
+"""Machine and stream joined: bytes move, clocks run, what happened is noted for hooks.
+
+A link decides nothing. `receive` reads once and gives the bytes to the machine; `flush` writes what the machine has;
+`converse` does both until one command is answered. Everything that can go wrong on the way ends in one place, `abort`,
+which is synchronous: it remembers the reason and closes the stream, so that the pending read ends and raises it.
+
+The clock is one timer per connection. What it waits for is the machine's to say (`expected`); the time counts from the
+last completed reply, or from when a command began to wait. Single bytes do not restart it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from .errors import ConnectionLost, SMTPError, Timeout
+from .events import Event
+from .hooks import Hooks, trail_events
+from .protocol.machine import ClientProtocol, Exchange
+from .reply import Reply
+from .timeouts import Timeouts
+from .transport.stream import Stream
+
+__all__ = ["Link"]
+
+#: Seconds for the end of the stream after a 421 announced it.
+_GOODBYE: Final = 5.0
+
+
+class Link:
+    """The joint of one connection; its session's task is the only one that reads.
+
+    Args:
+        number: the session's, for events.
+        machine: the protocol.
+        timeouts: the limits.
+        hooks: who is told.
+    """
+
+    __slots__ = (
+        "_due",
+        "_events",
+        "_loop",
+        "_timer",
+        "_waiting_for",
+        "_wrote",
+        "active_at",
+        "failure",
+        "first",
+        "hooks",
+        "machine",
+        "number",
+        "round_trips",
+        "stream",
+        "timeouts",
+    )
+
+    def __init__(self, number: int, machine: ClientProtocol, timeouts: Timeouts, hooks: Hooks) -> None:
+        self.number = number
+        self.machine = machine
+        self.timeouts = timeouts
+        self.hooks = hooks
+        self.stream: Stream | None = None
+        #: How often something was written and then waited for.
+        self.round_trips = 0
+        #: Why the connection was aborted from this side.
+        self.failure: SMTPError | None = None
+        #: The first bytes that arrived: a port that speaks TLS shows itself there.
+        self.first = b""
+        #: Loop time of the last byte that arrived.
+        self.active_at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._events: list[Event] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        self._waiting_for = ""
+        self._wrote = False
+
+    # --- bytes -----------------------------------------------------------------------------------------------
+
+    async def receive(self) -> None:
+        """Read once; the machine gets what came, and the clock is set for what is owed next.
+
+        Raises:
+            ConnectionLost: the stream ended.
+            ProtocolViolation: the server broke the protocol.
+            SMTPError: the reason of `abort`.
+        """
+        assert self.stream is not None
+        try:
+            data = await self.stream.read()
+        except SMTPError as error:
+            raise self.failure or error from None
+        if self.failure is not None:
+            raise self.failure
+        if not data:
+            raise self._ended()
+        self.active_at = self._loop.time()
+        if self._wrote:
+            self._wrote = False
+            self.round_trips += 1
+        if not self.first:
+            self.first = data[:16]
+        machine = self.machine
+        before = machine.answered
+        self.watch()
+        try:
+            machine.receive_data(data)
+        finally:
+            if machine.trail:
+                self._note_lines()
+        if machine.answered != before:
+            self.start_clock()
+
+    def flush(self) -> None:
+        """Hand what the machine has to the stream.
+
+        Raises:
+            ConnectionLost: the stream is closed; nothing counts as handed.
+        """
+        machine, stream = self.machine, self.stream
+        assert stream is not None
+        if not machine.has_output:
+            return
+        if stream.is_closing():
+            raise self.failure or ConnectionLost("the connection is closed", stage=machine.answering)
+        stream.write(machine.data_to_send())
+        self._wrote = True
+        if self._due is None:
+            self.start_clock()
+        if machine.trail:
+            self._note_lines()
+
+    async def converse(self, exchange: Exchange) -> Reply:
+        """Write one command, read until it is answered, and return the reply.
+
+        Raises:
+            as `receive` and `flush`.
+        """
+        self.flush()
+        while exchange.reply is None:
+            await self.receive()
+        if self._events:
+            await self.tell()
+        return exchange.reply
+
+    def watch(self) -> None:
+        """Record lines from here on if there are hooks; called before the machine reads or writes."""
+        machine = self.machine
+        if not self.hooks.active:
+            machine.trail = None
+        elif machine.trail is None:
+            machine.trail = []
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    def abort(self, reason: SMTPError) -> None:
+        """Close the stream at once; the pending read raises `reason`."""
+        if self.failure is None:
+            self.failure = reason
+        self.stop_clock()
+        if self.stream is not None:
+            self.stream.abort()
+
+    def _ended(self) -> SMTPError:
+        machine = self.machine
+        if machine.goodbye is not None:
+            return ConnectionLost(
+                "the server closed the connection", reply=machine.goodbye, stage=machine.answering
+            )
+        return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
+
+    # --- the clock -------------------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        """Count the time of the reply that is owed next from now on."""
+        expected = self.machine.expected
+        if self.machine.goodbye is not None:
+            limit: float | None = _GOODBYE
+        elif expected is None:
+            limit = None
+        else:
+            limit = getattr(self.timeouts, expected)
+            self._waiting_for = expected
+        if limit is None:
+            self._due = None
+            return
+        self._due = due = self._loop.time() + limit
+        timer = self._timer
+        if timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def stop_clock(self) -> None:
+        """Count no more."""
+        self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        # A timer that is no longer wanted runs out instead of being cancelled: cheaper than one per message.
+        self._timer = None
+        if self._due is None:
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._tick)
+            return
+        waited = self.machine.answering or self._waiting_for
+        limit = getattr(self.timeouts, self._waiting_for, _GOODBYE)
+        self.abort(Timeout(f"no reply to {waited} within {limit:g} s", stage=waited))
+
+    # --- hooks -----------------------------------------------------------------------------------------------
+
+    def wants(self, event: type[Event]) -> bool:
+        """Would a hook be told of `event`?"""
+        return self.hooks.active and self.hooks.wants(event)
+
+    def note(self, event: Event) -> None:
+        """Keep `event` for the next `tell`; made only if `wants`."""
+        self._events.append(event)
+
+    @property
+    def noted(self) -> bool:
+        """Is there anything to tell?"""
+        return bool(self._events)
+
+    async def tell(self) -> None:
+        """Tell the hooks what was noted, in order."""
+        while self._events:
+            events, self._events = self._events, []
+            await self.hooks.tell(events)
+
+    def _note_lines(self) -> None:
+        machine = self.machine
+        lines, machine.trail = machine.trail or [], []
+        for line in lines:
+            self._events += [
+                event for event in trail_events(line, self.number) if self.hooks.wants(type(event))
+            ]

@@ -1,0 +1,317 @@
+"""From a route to a connection that is ready for mail: dial, TLS, greeting, EHLO, STARTTLS, AUTH.
+
+Straight-line dialogue, run by the session's task. What is learnt before TLS is forgotten after it (RFC 3207
+section 4.2); credentials are sent only over a verified TLS connection, a Unix socket, or where the user allowed clear
+text by name; a refusal of EHLO falls back to HELO only where neither TLS nor AUTH is wanted, since an attacker could
+have caused it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from .auth.mechanism import Credentials, decode_challenge, select
+from .errors import (
+    AuthenticationFailed,
+    GreetingRefused,
+    HandshakeFailed,
+    HelloRefused,
+    ProtocolViolation,
+    SMTPError,
+    StartTLSRefused,
+    StartTLSUnavailable,
+    Timeout,
+    WrongTLSMode,
+)
+from .events import ConnectionKind, ConnectionStatus, SSLStatus
+from .link import Link
+from .reply import Reply
+from .tls.context import Security, TLSOptions, make_context
+from .tls.info import ConnectionInfo
+from .tls.verify import explain, hint_for_silence, looks_like_tls
+from .transport.dial import SocketOptions, dial, dial_unix
+from .transport.stream import Endpoint, Stream
+
+__all__ = ["Route", "Surroundings", "authenticate", "open_link"]
+
+_log = logging.getLogger("smtp_async")
+
+#: An initial response that makes the AUTH line longer waits for the server's 334 (RFC 4954 section 4).
+_INITIAL_LINE = 512
+#: No mechanism needs more rounds.
+_MAX_ROUNDS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a session connects to, and how.
+
+    Attributes:
+        host, port: the server; for LMTP over a Unix socket `path` instead.
+        security: never AUTO: the client resolves it.
+        lmtp: speak LMTP.
+        credentials: logged in with when the connection opens.
+        hello: the name for EHLO; None looks up the full local host name.
+        extensions: greet with EHLO; False greets with HELO and uses no extension.
+        pipelining: use PIPELINING where offered.
+        send_rset: write RSET after an aborted transaction.
+    """
+
+    host: str
+    port: int = 0
+    path: str | None = None
+    security: Security = Security.PLAINTEXT
+    lmtp: bool = False
+    credentials: Credentials | None = None
+    hello: str | None = None
+    extensions: bool = True
+    pipelining: bool = True
+    send_rset: bool = True
+    tls: TLSOptions = field(default_factory=TLSOptions)
+    socket: SocketOptions = field(default_factory=SocketOptions)
+
+    @property
+    def name(self) -> str:
+        """The server for messages: host and port, or the path."""
+        return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
+
+
+class Surroundings:
+    """What all sessions of a client share and what is slow to make: the TLS context, the local host name."""
+
+    __slots__ = ("_context", "_fqdn")
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | None = None
+        self._fqdn: str | None = None
+
+    async def context(self, options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
+        """Return the TLS context, made once in a thread: loading the trusted certificates takes long."""
+        if self._context is None:
+            self._context = await asyncio.to_thread(make_context, options, verify=verify)
+        return self._context
+
+    async def local_name(self, endpoint: Endpoint) -> str:
+        """Return this host's full name, or its address as a literal when it has no dot (RFC 5321 4.1.4)."""
+        if self._fqdn is None:
+            self._fqdn = await asyncio.to_thread(socket.getfqdn)
+        name = self._fqdn.encode("ascii", "ignore").decode()
+        if "." in name.strip(".") and name == self._fqdn:
+            return name.strip(".")
+        return _literal(endpoint)
+
+
+async def open_link(link: Link, route: Route, surroundings: Surroundings) -> ConnectionInfo:
+    """Open the connection of `link` along `route` until mail can be sent.
+
+    Raises:
+        SMTPError: of the class that names the step; the connection is of no use then.
+    """
+    await _dial(link, route)
+    if route.security is Security.IMPLICIT:
+        await _encrypt(link, route, surroundings)
+    await _greet(link, route)
+    name = route.hello or await surroundings.local_name(_stream(link).local)
+    await _hello(link, route, name)
+    if route.security in (Security.STARTTLS, Security.OPPORTUNISTIC) and await _starttls(
+        link, route, surroundings
+    ):
+        await _hello(link, route, name)
+    info = ConnectionInfo.of(_stream(link), host=route.host, port=route.port)
+    if route.credentials is not None:
+        await authenticate(link, route.credentials, secure=secure(route, info))
+    return info
+
+
+def secure(route: Route, info: ConnectionInfo) -> bool:
+    """May credentials travel here? Over verified TLS, or without leaving this machine's kernel."""
+    return route.path is not None or (info.encrypted and info.verified is not False)
+
+
+def _stream(link: Link) -> Stream:
+    assert link.stream is not None
+    return link.stream
+
+
+def _deadline(limit: float | None) -> float | None:
+    return None if limit is None else asyncio.get_running_loop().time() + limit
+
+
+async def _dial(link: Link, route: Route) -> None:
+    deadline = _deadline(link.timeouts.connect)
+    if route.path is not None:
+        link.stream = await dial_unix(route.path, deadline=deadline)
+    else:
+        link.stream = await dial(route.host, route.port, options=route.socket, deadline=deadline)
+    if link.failure is not None:
+        link.stream.abort()
+        raise link.failure
+    link.start_clock()
+    await _status(link, ConnectionKind.CONNECTED, description=route.name)
+
+
+async def _status(link: Link, kind: ConnectionKind, *, code: int = 0, description: str) -> None:
+    if link.wants(ConnectionStatus):
+        link.note(ConnectionStatus(session=link.number, kind=kind, status_code=code, description=description))
+    if link.noted:
+        await link.tell()
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------
+
+
+async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None:
+    verify = route.security is not Security.OPPORTUNISTIC
+    context = await surroundings.context(route.tls, verify=verify)
+    name = route.tls.server_hostname or route.host
+    _say_tls(link, f"TLS handshake with {name} begins")
+    link.stop_clock()
+    try:
+        await _stream(link).start_tls(context, name, deadline=_deadline(link.timeouts.tls))
+    except SMTPError as error:
+        explained = link.failure or _explained(error, link, route)
+        _say_tls(link, f"TLS handshake failed: {explained}")
+        await _status(link, ConnectionKind.TLS_BROKEN, code=explained.code, description=str(explained))
+        raise explained from error
+    ssl_object = _stream(link).ssl_object
+    version = ssl_object.version() if ssl_object is not None else None
+    _say_tls(link, f"TLS handshake with {name} is complete: {version}")
+    link.start_clock()
+    await _status(link, ConnectionKind.TLS_UP, description=str(version))
+
+
+def _explained(error: SMTPError, link: Link, route: Route) -> SMTPError:
+    cause = error.__cause__
+    if isinstance(error, HandshakeFailed) and isinstance(cause, (ssl.SSLError, OSError)):
+        return explain(
+            cause, host=route.tls.server_hostname or route.host, port=route.port, security=route.security
+        )
+    return error
+
+
+def _say_tls(link: Link, message: str) -> None:
+    if link.wants(SSLStatus):
+        link.note(SSLStatus(session=link.number, message=message))
+
+
+async def _starttls(link: Link, route: Route, surroundings: Surroundings) -> bool:
+    """Upgrade the connection; False where it may stay in clear (OPPORTUNISTIC)."""
+    required = route.security is Security.STARTTLS
+    machine = link.machine
+    if not machine.extensions.starttls:
+        if required:
+            raise StartTLSUnavailable(
+                f"{route.name} does not offer STARTTLS, which this client requires; nothing was sent in clear. "
+                "Port 465 usually speaks TLS from the first byte: security=IMPLICIT",
+                stage="STARTTLS",
+            )
+        return False
+    link.watch()
+    reply = await link.converse(machine.starttls())
+    if not reply.positive:
+        if required:
+            raise StartTLSRefused(f"{route.name} refused STARTTLS", reply=reply, stage="STARTTLS")
+        return False
+    await _encrypt(link, route, surroundings)
+    machine.tls_established()
+    return True
+
+
+# --- greeting and EHLO ---------------------------------------------------------------------------------------
+
+
+async def _greet(link: Link, route: Route) -> None:
+    try:
+        reply = await link.converse(link.machine.greeting)
+    except Timeout as error:
+        hint = hint_for_silence(route.port, route.security)
+        raise Timeout(f"{error.message}. {hint}" if hint else error.message, stage="greeting") from error
+    except ProtocolViolation as error:
+        if looks_like_tls(link.first):
+            raise WrongTLSMode(
+                f"{route.name} speaks TLS from the first byte: use security=IMPLICIT (the usual port is 465)",
+                stage="greeting",
+            ) from error
+        raise
+    if not reply.positive:
+        raise GreetingRefused(f"{route.name} refused the connection", reply=reply, stage="greeting")
+
+
+async def _hello(link: Link, route: Route, name: str) -> None:
+    machine = link.machine
+    link.watch()
+    if route.extensions:
+        reply = await link.converse(machine.hello(name))
+        if reply.positive:
+            return
+        if not _may_fall_back(link, route, reply):
+            raise HelloRefused(
+                f"{route.name} refused {'LHLO' if route.lmtp else 'EHLO'}", reply=reply, stage="EHLO"
+            )
+        link.watch()
+    reply = await link.converse(machine.helo(name))
+    if not reply.positive:
+        raise HelloRefused(f"{route.name} refused HELO", reply=reply, stage="HELO")
+
+
+def _may_fall_back(link: Link, route: Route, reply: Reply) -> bool:
+    """HELO means no TLS and no AUTH: only where nobody asked for them, and the server lives on."""
+    wanted = route.credentials is not None or route.security in (Security.STARTTLS, Security.IMPLICIT)
+    return reply.permanent and not wanted and not route.lmtp and link.machine.goodbye is None
+
+
+# --- AUTH ----------------------------------------------------------------------------------------------------
+
+
+async def authenticate(link: Link, credentials: Credentials, *, secure: bool) -> Reply:
+    """Log in, RFC 4954; one mechanism, because a second one would show a refused password again.
+
+    Raises:
+        AuthenticationUnavailable: no mechanism fits.
+        AuthenticationFailed: the server refused.
+        ProtocolViolation: it broke the mechanism's rules.
+    """
+    machine = link.machine
+    mechanism = select(machine.extensions.auth, credentials, secure=secure)
+    initial = mechanism.initial_response()
+    # Base64 grows by a third; the verb and the name come before it.
+    waiting = initial is not None and len(initial) * 4 // 3 + len(mechanism.name) + 12 > _INITIAL_LINE
+    link.watch()
+    reply = await link.converse(machine.auth(mechanism.name, None if waiting else initial))
+    for _ in range(_MAX_ROUNDS):
+        if not reply.intermediate:
+            break
+        try:
+            if waiting and initial is not None:
+                response, waiting = initial, False
+            else:
+                response = mechanism.respond(decode_challenge(reply.raw[0]))
+        except SMTPError:
+            link.watch()
+            await link.converse(machine.auth_response(None))
+            raise
+        link.watch()
+        reply = await link.converse(machine.auth_response(response))
+    if reply.intermediate:
+        raise ProtocolViolation(f"{mechanism.name} did not end after {_MAX_ROUNDS} rounds", stage="AUTH")
+    if not reply.positive:
+        raise AuthenticationFailed(
+            f"the server refused the credentials ({mechanism.name})", reply=reply, stage="AUTH"
+        )
+    if not mechanism.complete:
+        raise ProtocolViolation(
+            f"the server ended {mechanism.name} before it was complete", reply=reply, stage="AUTH"
+        )
+    return reply
+
+
+def _literal(endpoint: Endpoint) -> str:
+    if not isinstance(endpoint, tuple):
+        return "[127.0.0.1]"
+    address = ip_address(endpoint[0].partition("%")[0])
+    return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"

@@ -1,0 +1,457 @@
+"""Who sends on which session.
+
+Bookkeeping only: every method is synchronous except `close`, and what a session has to do is done by its own task.
+Dialling belongs to the pool, never to a caller: a caller that goes away cannot leave half a connection behind.
+
+Rules:
+
+1. Open and opening connections together never exceed the bound; sessions that users hold count too.
+2. First come, first served. A job that was not sent because its connection died goes back to the head, twice at most.
+3. Spread before depth: a session gets a second job only when none is idle and none may be opened.
+4. A dial that fails while no session is open fails every waiting job with its error; the next dial waits a little,
+   longer each time. While others are open it only lowers the bound for a while.
+5. A refused login fails every waiting job and is not tried again for a minute: each try shows the password once
+   more, and servers lock accounts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from .errors import (
+    AuthenticationFailed,
+    GreetingRefused,
+    Interrupted,
+    InvalidArgument,
+    NotConnected,
+    NotSent,
+    OutcomeUnknown,
+    QueueFull,
+    SMTPError,
+    Timeout,
+)
+from .job import Job, Step
+from .protocol.extensions import Extensions
+from .receipt import Outcome, Receipt
+from .session import Session
+from .timeouts import Timeouts
+
+__all__ = ["Pool", "PoolLimits", "PoolStatistics"]
+
+#: A job goes back to the queue this often.
+_MAX_RETRIES: Final = 2
+#: Seconds before the next dial after the first failure, doubled with each one up to the second figure.
+_BACKOFF: Final = (0.1, 10.0)
+#: Seconds for which a refused login is remembered, and the bound is lowered.
+_LATCH: Final = 60.0
+#: Replies that say "too many connections": RFC 5321 section 3.8, and two that large providers use.
+_CROWDED: Final = frozenset({421, 432, 454})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """How many connections, and for how long.
+
+    Attributes:
+        max_connections: the most connections open or being opened at once.
+        max_messages: messages per connection, None without limit.
+        idle_time: seconds after which an idle connection is closed, None never.
+        max_age: seconds after which a connection takes no new message, None never.
+        max_waiting: the most messages waiting for a connection, None without limit; one more raises `QueueFull`.
+    """
+
+    max_connections: int = 10
+    max_messages: int | None = 1000
+    idle_time: float | None = 60.0
+    max_age: float | None = 3600.0
+    max_waiting: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is None and name != "max_connections":
+                continue
+            if not isinstance(value, int | float) or not value > 0:
+                raise InvalidArgument(f"{name} must be above 0, not {value!r}")
+
+
+class PoolStatistics(NamedTuple):
+    """What a pool holds and has done.
+
+    Attributes:
+        bound: the most connections allowed now; may be below `max_connections` after the server refused one.
+        open, opening, idle, busy: connections by state; `busy` and `idle` add up to `open`.
+        waiting: messages without a connection.
+        sent, refused, not_sent, unknown: messages by outcome since the start; `sent` counts partial ones too.
+        reconnects: messages that went back to the queue because their connection died.
+        round_trips: times that a connection wrote and then waited for the server.
+    """
+
+    bound: int
+    open: int
+    opening: int
+    idle: int
+    busy: int
+    waiting: int
+    sent: int
+    refused: int
+    not_sent: int
+    unknown: int
+    reconnects: int
+    round_trips: int
+
+
+class Pool:
+    """The sessions of one client and the messages that wait for them.
+
+    Args:
+        limits: the bounds.
+        timeouts: `queue` and `close` are the pool's.
+        make: makes a session that is not connected.
+    """
+
+    def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Session]) -> None:
+        self.limits = limits
+        #: What the server offered last.
+        self.extensions: Extensions | None = None
+        self._timeouts = timeouts
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self._opening: dict[Session, None] = {}
+        self._open: dict[Session, None] = {}
+        # The last one used is taken first: the others may then grow old and be closed.
+        self._idle: dict[Session, None] = {}
+        # Handed out to users.
+        self._private: dict[Session, None] = {}
+        # Users waiting for a session of their own.
+        self._places: list[asyncio.Future[None]] = []
+        self._waiting: OrderedDict[Job, None] = OrderedDict()
+        self._live: set[Job] = set()
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._latched: tuple[float, SMTPError] | None = None
+        self._backoff = 0.0
+        self._dial_at = 0.0
+        self._dial_timer: asyncio.TimerHandle | None = None
+        self._cuts: list[float] = []
+        self._closed = False
+        self._counts = dict.fromkeys(Outcome, 0)
+        self._reconnects = 0
+        self._round_trips = 0
+
+    def __repr__(self) -> str:
+        s = self.statistics()
+        return f"<Pool {s.open} open ({s.busy} busy), {s.opening} opening of {s.bound}, {s.waiting} waiting, {s.sent} sent>"
+
+    def statistics(self) -> PoolStatistics:
+        """Return what is so now."""
+        held = len(self._open) + sum(session.connected for session in self._private)
+        counts = self._counts
+        return PoolStatistics(
+            bound=self._bound(),
+            open=held,
+            opening=len(self._opening),
+            idle=len(self._idle),
+            busy=held - len(self._idle),
+            waiting=len(self._waiting),
+            sent=counts[Outcome.ACCEPTED] + counts[Outcome.PARTIAL],
+            refused=counts[Outcome.REFUSED],
+            not_sent=counts[Outcome.NOT_SENT],
+            unknown=counts[Outcome.UNKNOWN],
+            reconnects=self._reconnects,
+            round_trips=self._round_trips
+            + sum(session.round_trips for group in (self._open, self._private) for session in group),
+        )
+
+    # --- for callers -----------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Give `job` to an idle session, or have it wait for one.
+
+        Raises:
+            QueueFull: too many wait already.
+            NotConnected: the pool is closed.
+            SMTPError: the server refused the login a moment ago.
+        """
+        self._demand_open()
+        self._live.add(job)
+        if job.due is not None and (self._due is None or job.due < self._due):
+            self._expire_at(job.due)
+        if self._idle and not self._waiting:
+            session, _ = self._idle.popitem()
+            if session.may_begin and not self._spent(session):
+                if not session.offer(job):
+                    self._idle[session] = None
+                return
+            session.finish()
+        limit = self.limits.max_waiting
+        if limit is not None and len(self._waiting) >= limit:
+            self._live.discard(job)
+            raise QueueFull(f"{limit} messages are waiting for a connection")
+        self._waiting[job] = None
+        self._grow()
+
+    def cancel(self, job: Job) -> bool:
+        """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
+        job.abandoned = True
+        self._live.discard(job)
+        if job in self._waiting:
+            del self._waiting[job]
+            self._counts[Outcome.NOT_SENT] += 1
+            return True
+        if job.session is None:
+            return job.receipt is None
+        return job.session.cancel(job)
+
+    def now(self) -> float:
+        """Loop time."""
+        return self._loop.time()
+
+    async def lend(self) -> Session:
+        """Return a session for a user, not connected yet, as soon as the bound allows one more."""
+        self._demand_open()
+        while self._full():
+            if self._idle:
+                session, _ = self._idle.popitem()
+                session.finish()
+            place: asyncio.Future[None] = self._loop.create_future()
+            self._places.append(place)
+            try:
+                await place
+            finally:
+                self._places.remove(place)
+            self._demand_open()
+        session = self._make(self)
+        self._private[session] = None
+        return session
+
+    def give_back(self, session: Session) -> None:
+        """A user is done with `session`."""
+        self._private.pop(session, None)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """A place may be free: for a user who waits for a session first, then for messages."""
+        for place in self._places:
+            if not place.done():
+                place.set_result(None)
+                return
+        if not self._closed:
+            self._grow()
+
+    async def close(self) -> None:
+        """Take no more jobs, fail the waiting ones, let running ones end within `timeouts.close`, then QUIT."""
+        self._closed = True
+        self._fail_waiting(Interrupted("the client was closed"))
+        for place in self._places:
+            if not place.done():
+                place.set_result(None)
+        for timer in (self._timer, self._dial_timer):
+            if timer is not None:
+                timer.cancel()
+        sessions = [*self._opening, *self._open, *self._private]
+        for session in sessions:
+            session.finish()
+        tasks = [session.task for session in sessions if session.task is not None]
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=self._timeouts.close)
+        finally:
+            # Also when cancelled: nothing stays open. The tasks end by themselves, in the loop's next turns.
+            for session in sessions:
+                session.abort(Interrupted("the client was closed"), force=True)
+        if any(not task.done() for task in tasks):
+            await asyncio.wait(tasks)
+
+    # --- for sessions ----------------------------------------------------------------------------------------
+
+    def opened(self, session: Session) -> None:
+        """A session can take jobs."""
+        if self.extensions != session.extensions:
+            self.extensions = session.extensions
+        self._backoff = 0.0
+        self._latched = None
+        if session in self._private:
+            return
+        self._opening.pop(session, None)
+        self._open[session] = None
+        # They waited to know what the server offers; each comes back prepared, in the same order.
+        for job in [job for job in self._waiting if job.transaction is None]:
+            del self._waiting[job]
+            job.extensions = self.extensions
+            job.advance(Step.PREPARE)
+
+    def next_job(self, session: Session) -> Job | None:
+        """Return the next job that `session` may begin."""
+        if not self._waiting or session in self._private:
+            return None
+        if session.jobs and (self._idle or not self._full()):
+            return None
+        if self._spent(session):
+            session.finish()
+            return None
+        self._idle.pop(session, None)
+        job, _ = self._waiting.popitem(last=False)
+        return job
+
+    def resting(self, session: Session) -> None:
+        """A session has nothing to do."""
+        if session in self._private or self._closed or session in self._idle:
+            return
+        if self._spent(session):
+            session.finish()
+            return
+        self._idle[session] = None
+        limit = self.limits.idle_time
+        if limit is not None and len(self._idle) == 1:
+            self._loop.call_later(limit, self._reap)
+
+    def finished(self, job: Job, receipt: Receipt) -> None:
+        """A job has come to its end."""
+        self._live.discard(job)
+        self._counts[receipt.outcome] += 1
+        job.settle(receipt)
+
+    def unsent(self, job: Job, receipt: Receipt) -> None:
+        """A job's connection died before it was sent: it goes back to the head of the queue."""
+        transaction = job.transaction
+        if self._closed or transaction is None or job.retries >= _MAX_RETRIES:
+            self.finished(job, receipt)
+            return
+        job.retries += 1
+        self._reconnects += 1
+        transaction.renew()
+        self._waiting[job] = None
+        self._waiting.move_to_end(job, last=False)
+
+    def ended(self, session: Session, error: SMTPError | None) -> None:
+        """A session is over."""
+        self._round_trips += session.round_trips
+        was_opening = self._opening.pop(session, self) is None
+        self._open.pop(session, None)
+        self._idle.pop(session, None)
+        self._private.pop(session, None)
+        if was_opening and error is not None and not self._closed:
+            self._dial_failed(error)
+        self._make_room()
+
+    # --- growing ---------------------------------------------------------------------------------------------
+
+    def _bound(self) -> int:
+        now = self._loop.time()
+        self._cuts = [until for until in self._cuts if until > now]
+        return max(1, self.limits.max_connections - len(self._cuts))
+
+    def _full(self) -> bool:
+        return len(self._open) + len(self._opening) + len(self._private) >= self._bound()
+
+    def _grow(self) -> None:
+        """Open sessions for the jobs that wait, one each, as far as the bound allows."""
+        if len(self._waiting) <= len(self._opening) or self._full():
+            return
+        wait = self._dial_at - self._loop.time()
+        if wait > 0:
+            if self._dial_timer is None:
+                self._dial_timer = self._loop.call_later(wait, self._dial_again)
+            return
+        while len(self._waiting) > len(self._opening) and not self._full():
+            session = self._make(self)
+            # Noted first: an eager task may run, and end, before `start` returns.
+            self._opening[session] = None
+            session.start()
+
+    def _dial_again(self) -> None:
+        self._dial_timer = None
+        self._grow()
+
+    def _dial_failed(self, error: SMTPError) -> None:
+        now = self._loop.time()
+        first, most = _BACKOFF
+        self._backoff = min(most, self._backoff * 2 or first)
+        self._dial_at = now + self._backoff
+        crowded = (
+            isinstance(error, GreetingRefused) and error.reply is not None and error.reply.code in _CROWDED
+        )
+        if crowded or self._open:
+            self._cuts.append(now + _LATCH)
+        if isinstance(error, AuthenticationFailed):
+            self._latched = (now + _LATCH, error)
+            self._fail_waiting(error)
+        elif not self._open:
+            self._fail_waiting(error)
+
+    def _fail_waiting(self, error: SMTPError) -> None:
+        while self._waiting:
+            job, _ = self._waiting.popitem(last=False)
+            self.finished(job, job.unsent(error))
+
+    def _demand_open(self) -> None:
+        if self._closed:
+            raise NotConnected("the client is closed")
+        if self._latched is not None:
+            until, error = self._latched
+            if self._loop.time() < until:
+                raise error.copy()
+            self._latched = None
+
+    # --- growing old -----------------------------------------------------------------------------------------
+
+    def _spent(self, session: Session) -> bool:
+        limits = self.limits
+        if limits.max_messages is not None and session.messages + session.jobs >= limits.max_messages:
+            return True
+        return limits.max_age is not None and self._loop.time() - session.opened_at >= limits.max_age
+
+    def _reap(self) -> None:
+        """Close what has been idle too long; look again when the next one will have been."""
+        limit = self.limits.idle_time
+        if limit is None or self._closed:
+            return
+        now = self._loop.time()
+        for session in [one for one in self._idle if now - one.idle_since >= limit]:
+            del self._idle[session]
+            session.finish()
+        if self._idle:
+            oldest = min(session.idle_since for session in self._idle)
+            self._loop.call_at(oldest + limit, self._reap)
+
+    # --- deadlines -------------------------------------------------------------------------------------------
+
+    def _expire_at(self, due: float) -> None:
+        self._due = due
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._expire)
+
+    def _expire(self) -> None:
+        """Answer every caller whose deadline has passed; the timer is set for the next one."""
+        now = self._loop.time()
+        self._timer = self._due = None
+        for job in [job for job in self._live if job.due is not None and job.due <= now]:
+            self._give_up(job)
+        dues = [job.due for job in self._live if job.due is not None]
+        if dues:
+            self._expire_at(min(dues))
+
+    def _give_up(self, job: Job) -> None:
+        waited = job.session is None
+        timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
+        certain = self.cancel(job)
+        text = (
+            "the deadline passed before the message was sent"
+            if certain
+            else "the deadline passed after the end"
+        )
+        error: SMTPError = NotSent(text) if certain else OutcomeUnknown(text)
+        error.__cause__ = timeout
+        receipt = job.unsent(error)
+        if not certain:
+            verdicts = tuple(verdict._replace(outcome=Outcome.UNKNOWN) for verdict in receipt.verdicts)
+            receipt = receipt._replace(verdicts=verdicts)
+        # Its own end, if it comes, goes to the Abandoned event.
+        job.receipt = receipt
+        job.advance(Step.DONE)

@@ -1,0 +1,1 @@
+"""SMTP and LMTP without I/O: bytes in, outcomes out."""

@@ -1,0 +1,134 @@
+"""What a server offers: the EHLO reply as a value, RFC 5321 section 4.1.1.1.
+
+The keyword is the first word of a line, compared whole and without regard to case: `NOSTARTTLS` and `X AUTH PLAIN`
+offer nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, Self
+
+from ..reply import Reply
+
+__all__ = ["Extensions"]
+
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+# RFC 9422 section 3: limit-name=limit-value, all known values are numbers without leading zeros.
+_LIMIT = re.compile(r"([A-Z0-9]{1,16})=([1-9][0-9]{0,5})")
+
+
+class Extensions:
+    """The service extensions of one server; immutable, equal when the offers are equal.
+
+    `"DSN" in extensions` and `extensions["LIMITS"]` answer for any keyword; those the library uses are attributes.
+
+    Attributes:
+        domain: how the server named itself.
+        pipelining: RFC 2920. chunking, binarymime: RFC 3030. eightbitmime: RFC 6152. smtputf8: RFC 6531.
+        dsn: RFC 3461. starttls: RFC 3207. enhancedstatuscodes: RFC 2034. requiretls: RFC 8689.
+        size: RFC 1870, the server's limit in octets; 0 when it names none, None when it does not offer SIZE.
+        auth: RFC 4954, the mechanisms in the server's order, in capitals.
+        limits: RFC 9422, for example `{"RCPTMAX": 100}`.
+    """
+
+    __slots__ = (
+        "_keywords",
+        "auth",
+        "binarymime",
+        "chunking",
+        "domain",
+        "dsn",
+        "eightbitmime",
+        "enhancedstatuscodes",
+        "limits",
+        "pipelining",
+        "requiretls",
+        "size",
+        "smtputf8",
+        "starttls",
+    )
+
+    def __init__(self, keywords: Mapping[str, str] = MappingProxyType({}), *, domain: str = "") -> None:
+        offered = {keyword.upper(): value for keyword, value in keywords.items()}
+        self._keywords = MappingProxyType(offered)
+        self.domain = domain
+        self.pipelining = "PIPELINING" in offered
+        self.chunking = "CHUNKING" in offered
+        # RFC 3030 section 3: BINARYMIME cannot be used without CHUNKING.
+        self.binarymime = "BINARYMIME" in offered and self.chunking
+        self.eightbitmime = "8BITMIME" in offered
+        self.smtputf8 = "SMTPUTF8" in offered
+        self.dsn = "DSN" in offered
+        self.starttls = "STARTTLS" in offered
+        self.enhancedstatuscodes = "ENHANCEDSTATUSCODES" in offered
+        self.requiretls = "REQUIRETLS" in offered
+        self.size = _size(offered.get("SIZE"))
+        self.auth = tuple(dict.fromkeys(offered.get("AUTH", "").upper().split()))
+        self.limits: Mapping[str, int] = MappingProxyType(
+            {name: int(value) for name, value in _LIMIT.findall(offered.get("LIMITS", "").upper())}
+        )
+
+    @classmethod
+    def parse(cls, reply: Reply) -> Self:
+        """Read the positive reply to EHLO or LHLO; lines that are no keyword are passed over."""
+        first, *rest = reply.lines
+        keywords: dict[str, str] = {}
+        for line in rest:
+            match = _KEYWORD.match(line)
+            if match is None or line[match.end() : match.end() + 1] not in ("", " ", "\t"):
+                continue
+            keyword, value = match[0].upper(), line[match.end() :].strip()
+            # A repeated keyword adds to the first: two AUTH lines are seen in the wild.
+            keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
+        return cls(keywords, domain=first.split(" ", 1)[0])
+
+    def without(self, *keywords: str) -> Extensions:
+        """Return the same offer less `keywords`, for options that switch an extension off."""
+        gone = {keyword.upper() for keyword in keywords}
+        kept = {keyword: value for keyword, value in self._keywords.items() if keyword not in gone}
+        return self if len(kept) == len(self._keywords) else Extensions(kept, domain=self.domain)
+
+    def __contains__(self, keyword: object) -> bool:
+        return isinstance(keyword, str) and keyword.upper() in self._keywords
+
+    def __getitem__(self, keyword: str) -> str:
+        return self._keywords[keyword.upper()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keywords)
+
+    def __len__(self) -> int:
+        return len(self._keywords)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Extensions):
+            return NotImplemented
+        return self is other or (self._keywords == other._keywords and self.domain == other.domain)
+
+    def __hash__(self) -> int:
+        return hash((self.domain, frozenset(self._keywords.items())))
+
+    def __repr__(self) -> str:
+        offer = ", ".join(f"{key} {value}".rstrip() for key, value in self._keywords.items())
+        return f"<Extensions of {self.domain or '?'}: {offer or 'none'}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (dict(self._keywords), self.domain)
+
+
+def _rebuild(keywords: dict[str, str], domain: str) -> Extensions:
+    return Extensions(keywords, domain=domain)
+
+
+def _size(value: str | None) -> int | None:
+    """RFC 1870 section 4: up to 20 digits; anything else is as good as no number."""
+    if value is None:
+        return None
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else 0
+
+
+#: What a server offers that was greeted with HELO.
+NO_EXTENSIONS: Final = Extensions()

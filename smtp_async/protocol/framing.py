@@ -1,0 +1,105 @@
+"""Content → what a server may safely read: dot-stuffing and BDAT chunks as streaming transforms.
+
+Strategy: bare CR and bare LF become CRLF before anything else, so that no receiver can see the end of the
+data anywhere but where this client put it (SMTP smuggling). Then a dot at the start of a line is doubled, RFC 5321
+section 4.5.2. Both look at most one byte back over a chunk's edge. `exact` content skips the first step; it may be
+framed as BDAT only.
+"""
+
+from __future__ import annotations
+
+import re
+
+from . import commands
+
+__all__ = ["ChunkFramer", "DotStuffer", "dot_stuffed", "normalized"]
+
+_BARE = re.compile(rb"\r\n|\r|\n")
+
+
+def normalized(data: bytes) -> bytes:
+    """Return `data` with every line end as CRLF; the same object when it is so already."""
+    ends = data.count(b"\r\n")
+    if data.count(b"\n") == ends and data.count(b"\r") == ends:
+        return data
+    return _BARE.sub(b"\r\n", data)
+
+
+def dot_stuffed(data: bytes) -> bytes:
+    """Return normalized `data` framed for DATA, with its end: RFC 5321 sections 4.1.1.4 and 4.5.2."""
+    if b"\r\n." in data:
+        data = data.replace(b"\r\n.", b"\r\n..")
+    if data.startswith(b"."):
+        data = b"." + data
+    if data and not data.endswith(b"\r\n"):
+        return data + b"\r\n.\r\n"
+    return data + b".\r\n"
+
+
+class DotStuffer:
+    """Frame a stream of chunks for DATA."""
+
+    __slots__ = ("_cr", "_line_start")
+
+    def __init__(self) -> None:
+        self._line_start = True
+        self._cr = False
+
+    def frame(self, chunk: bytes) -> bytes:
+        """Return what to write for `chunk`; a CR at its end waits for what follows."""
+        if self._cr:
+            chunk = b"\r" + chunk
+        self._cr = chunk.endswith(b"\r")
+        if self._cr:
+            chunk = chunk[:-1]
+        if not chunk:
+            return b""
+        data = normalized(chunk).replace(b"\r\n.", b"\r\n..")
+        if self._line_start and data.startswith(b"."):
+            data = b"." + data
+        self._line_start = data.endswith(b"\r\n")
+        return data
+
+    def end(self) -> bytes:
+        """Return the end of the data; call once."""
+        tail = b"\r\n" if self._cr or not self._line_start else b""
+        return tail + commands.END_OF_DATA
+
+
+class ChunkFramer:
+    """Frame a stream of chunks for BDAT, RFC 3030 section 2.
+
+    Args:
+        exact: leave bare CR and LF as they are (BINARYMIME).
+    """
+
+    __slots__ = ("_cr", "_ended", "_exact")
+
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
+        self._cr = False
+        self._ended = True
+
+    def content(self, chunk: bytes) -> bytes:
+        """Return the octets of the content in `chunk`; a CR at its end waits for what follows."""
+        if self._exact:
+            return chunk
+        if self._cr:
+            chunk = b"\r" + chunk
+        self._cr = chunk.endswith(b"\r")
+        if self._cr:
+            chunk = chunk[:-1]
+        data = normalized(chunk)
+        if data:
+            self._ended = data.endswith(b"\r\n")
+        return data
+
+    def frame(self, chunk: bytes) -> bytes:
+        """Return one BDAT command with its octets, or nothing for an empty chunk."""
+        data = self.content(chunk)
+        return commands.bdat(len(data), last=False) + data if data else b""
+
+    def end(self) -> bytes:
+        """Return the last BDAT command; call once."""
+        tail = b"" if self._exact or (self._ended and not self._cr) else b"\r\n"
+        return commands.bdat(len(tail), last=True) + tail

@@ -1,0 +1,193 @@
+"""Which command may be written when: the only writer of a connection's state.
+
+Rules, in prose:
+
+1. A stage says what was WRITTEN last, not what was answered: with pipelining the answers come later, and are
+   kept by each transaction (`transaction.py`). Only where nothing may be written before the answer (the greeting,
+   EHLO, STARTTLS, AUTH, DATA) does an answer change the stage.
+2. What is not in the table must not be written; trying it is a fault of this library or of its user, and raises
+   before a byte leaves.
+3. MAIL follows RSET unless this side *knows* that the server has no transaction open (`reset_needed`). It knows so
+   when the connection is fresh; when the last MAIL was refused; when the end of data was written after a 354; when
+   BDAT LAST was answered with 2xx; when RSET was written. Without this rule a server that answers 503 to a
+   nested MAIL goes on to take the next recipient and body under the old sender.
+4. QUIT may be written wherever a command may; CLOSED is final.
+
+`docs/design.md` draws the diagram from `WRITES` and `ANSWERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from ..errors import UsageError
+
+__all__ = ["ANSWERS", "Connection", "Stage", "Verb", "WRITES"]
+
+
+class Stage(Enum):
+    """Where a connection stands."""
+
+    #: The server speaks first.
+    GREETING = "greeting"
+    #: Greeted, or TLS is up: EHLO comes next.
+    HELLO = "hello"
+    #: EHLO was written.
+    GREETED = "greeted"
+    #: STARTTLS was written; from its 220 on the handshake owns the connection.
+    STARTTLS = "starttls"
+    #: AUTH was written; only responses may follow.
+    AUTH = "auth"
+    #: No transaction is being written.
+    READY = "ready"
+    #: MAIL was written.
+    MAIL = "mail"
+    #: At least one RCPT was written.
+    RCPT = "rcpt"
+    #: DATA was written.
+    DATA = "data"
+    #: 354 was read: only the content may be written.
+    BODY = "body"
+    #: DATA or BDAT was refused: the transaction is still open.
+    ABORTED = "aborted"
+    #: BDAT without LAST was written.
+    CHUNKS = "chunks"
+    #: QUIT was written.
+    QUIT = "quit"
+    #: Over.
+    CLOSED = "closed"
+
+
+class Verb(Enum):
+    """What is written, as the table sees it."""
+
+    GREETING = "greeting"
+    EHLO = "EHLO"
+    LHLO = "LHLO"
+    HELO = "HELO"
+    STARTTLS = "STARTTLS"
+    AUTH = "AUTH"
+    RESPONSE = "AUTH response"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    END_OF_DATA = "end of data"
+    BDAT = "BDAT"
+    BDAT_LAST = "BDAT LAST"
+    RSET = "RSET"
+    NOOP = "NOOP"
+    VRFY = "VRFY"
+    EXPN = "EXPN"
+    OTHER = "command"
+    QUIT = "QUIT"
+
+    # Enum hashes its name in Python code; identity is what is meant, and this is on the path of every command.
+    __hash__ = object.__hash__
+
+
+Stage.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+_HELLO: Final = {Verb.EHLO: Stage.GREETED, Verb.LHLO: Stage.GREETED, Verb.HELO: Stage.GREETED}
+_BDAT: Final = {Verb.BDAT: Stage.CHUNKS, Verb.BDAT_LAST: Stage.READY}
+_END: Final = {Verb.RSET: Stage.READY, Verb.QUIT: Stage.QUIT}
+
+#: stage → what may be written → the stage that it leads to.
+WRITES: Final[Mapping[Stage, Mapping[Verb, Stage]]] = MappingProxyType(
+    {
+        Stage.GREETING: {},
+        Stage.HELLO: {**_HELLO, Verb.QUIT: Stage.QUIT},
+        Stage.GREETED: {},
+        Stage.STARTTLS: {},
+        Stage.AUTH: {Verb.RESPONSE: Stage.AUTH},
+        Stage.READY: {
+            **_END,
+            Verb.STARTTLS: Stage.STARTTLS,
+            Verb.AUTH: Stage.AUTH,
+            Verb.MAIL: Stage.MAIL,
+            Verb.NOOP: Stage.READY,
+            Verb.VRFY: Stage.READY,
+            Verb.EXPN: Stage.READY,
+            Verb.OTHER: Stage.READY,
+        },
+        Stage.MAIL: {**_END, Verb.RCPT: Stage.RCPT},
+        Stage.RCPT: {**_END, **_BDAT, Verb.RCPT: Stage.RCPT, Verb.DATA: Stage.DATA},
+        Stage.DATA: {},
+        Stage.BODY: {Verb.END_OF_DATA: Stage.READY},
+        Stage.ABORTED: _END,
+        Stage.CHUNKS: {**_END, **_BDAT},
+        Stage.QUIT: {},
+        Stage.CLOSED: {},
+    }
+)
+
+#: stage → class digit of the answer to the command that led there → next stage; absent: the stage stays.
+ANSWERS: Final[Mapping[tuple[Stage, Verb], Mapping[int, Stage]]] = MappingProxyType(
+    {
+        (Stage.GREETING, Verb.GREETING): {2: Stage.HELLO},
+        (Stage.GREETED, Verb.EHLO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
+        (Stage.GREETED, Verb.LHLO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
+        (Stage.GREETED, Verb.HELO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
+        (Stage.STARTTLS, Verb.STARTTLS): {4: Stage.READY, 5: Stage.READY},
+        (Stage.AUTH, Verb.AUTH): {2: Stage.READY, 4: Stage.READY, 5: Stage.READY},
+        (Stage.AUTH, Verb.RESPONSE): {2: Stage.READY, 4: Stage.READY, 5: Stage.READY},
+        (Stage.DATA, Verb.DATA): {3: Stage.BODY, 4: Stage.ABORTED, 5: Stage.ABORTED},
+        (Stage.CHUNKS, Verb.BDAT): {4: Stage.ABORTED, 5: Stage.ABORTED},
+    }
+)
+
+_IN_TRANSACTION: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage.CHUNKS})
+_WAITS: Final = frozenset(stage for stage, _ in ANSWERS)
+
+
+class Connection:
+    """The state of one connection, moved by `wrote` and `answered` only."""
+
+    __slots__ = ("reset_needed", "stage")
+
+    def __init__(self) -> None:
+        self.stage = Stage.GREETING
+        #: May the server have a transaction open?
+        self.reset_needed = False
+
+    def may_write(self, verb: Verb) -> bool:
+        """Is `verb` allowed now?"""
+        return verb in WRITES[self.stage]
+
+    def wrote(self, verb: Verb) -> None:
+        """Note that `verb` is being written.
+
+        Raises:
+            UsageError: the table does not allow it.
+        """
+        following = WRITES[self.stage].get(verb)
+        if following is None:
+            raise UsageError(
+                f"{verb.value} cannot be written in stage {self.stage.value}", stage=self.stage.value
+            )
+        self.stage = following
+        if verb is Verb.MAIL:
+            self.reset_needed = True
+        elif verb is Verb.END_OF_DATA or verb is Verb.RSET:
+            self.reset_needed = False
+
+    def answered(self, verb: Verb, klass: int) -> None:
+        """Note the class digit of the reply to `verb`; only stages that wait for it move."""
+        if self.stage in _WAITS:
+            self.stage = ANSWERS.get((self.stage, verb), {}).get(klass, self.stage)
+
+    def transaction_closed(self) -> None:
+        """The newest MAIL was refused, or its BDAT LAST accepted: the server has no transaction open."""
+        self.reset_needed = False
+        if self.stage in _IN_TRANSACTION:
+            self.stage = Stage.READY
+
+    def tls_established(self) -> None:
+        """A handshake after STARTTLS ended well: the conversation begins anew, RFC 3207 section 4.2."""
+        self.stage = Stage.HELLO
+
+    def closed(self) -> None:
+        """The connection is over."""
+        self.stage = Stage.CLOSED

@@ -1,0 +1,355 @@
+"""One record per message: what to write, what was answered, who is to blame, what became of whom.
+
+Strategy: `plan` turns an envelope and its content into a `Transaction` for one offer of extensions: every line is
+made and checked here, in the caller's task, so that a session gets bytes that cannot fail. The machine fills in the
+answers as they come. When the last owed one is read, or the connection is dead, `conclude` or `give_up` writes the
+receipt.
+
+Blame follows cause, not order of complaint: a refused MAIL is the reason for the 503s behind it; a refused recipient
+keeps its own reply; what remains is refused by DATA or by the end of data.
+
+The line between "not sent" and "unknown" is `handed`: whether the last byte of the end of data was handed to the
+transport. What the kernel did with it cannot be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ..address import EVERYONE, Envelope, Kind, Recipient
+from ..content import Content
+from ..errors import (
+    ExtensionMissing,
+    MessageRefused,
+    MessageTooLarge,
+    NotSent,
+    OutcomeUnknown,
+    ProtocolViolation,
+    RecipientsRefused,
+    SenderRefused,
+    SMTPError,
+)
+from ..receipt import Outcome, Receipt, Verdict
+from ..reply import Reply
+from . import commands
+from .extensions import Extensions
+from .framing import dot_stuffed
+
+__all__ = ["SMALL_BODY", "SendOptions", "Transaction", "plan"]
+
+#: A body up to this size is written at once by the session; a larger one by its caller's task.
+SMALL_BODY: Final = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOptions:
+    """How one message is sent.
+
+    Attributes:
+        must_accept: kinds of recipients of whom a single refusal refuses the message for all. `EVERYONE` and
+            `NOBODY` are the extremes; when every recipient is refused nothing is sent in any case.
+        before_end_of_data: awaited before the end of data may leave; if it raises, the message is not sent.
+    """
+
+    must_accept: frozenset[Kind] = EVERYONE - {Kind.BCC}
+    before_end_of_data: Callable[[], Awaitable[None]] | None = None
+
+
+class Transaction:
+    """One message on its way over one connection.
+
+    Made by `plan`; the machine alone changes it. `owner` is the session's, for whatever it wants to find again.
+    """
+
+    __slots__ = (
+        "accepted",
+        "answers",
+        "bytes_sent",
+        "content",
+        "data_answer",
+        "ended",
+        "envelope",
+        "extensions",
+        "final",
+        "handed",
+        "hold",
+        "mail",
+        "mail_answer",
+        "message_id",
+        "must_accept",
+        "owed",
+        "owner",
+        "payload",
+        "rcpts",
+        "receipt",
+        "recipients",
+        "streamed",
+        "withdrawn",
+        "written",
+    )
+
+    def __init__(
+        self,
+        mail: bytes,
+        rcpts: tuple[bytes, ...],
+        recipients: tuple[Recipient, ...],
+        content: Content,
+        extensions: Extensions,
+        options: SendOptions,
+    ) -> None:
+        self.mail = mail
+        self.rcpts = rcpts
+        self.recipients = recipients
+        self.envelope = mail + (rcpts[0] if len(rcpts) == 1 else b"".join(rcpts))
+        self.content = content
+        self.extensions = extensions
+        self.must_accept = options.must_accept
+        self.message_id = content.message_id
+        # None: the body is streamed by its caller.
+        self.payload: bytes | None = None
+        self.owner: object = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget everything answered: the same message is going to be tried on another connection."""
+        #: Lines of the envelope written so far, DATA not among them.
+        self.written = 0
+        #: Replies owed.
+        self.owed = 0
+        #: Wait for every RCPT reply before DATA is written?
+        self.hold = False
+        self.mail_answer: Reply | None = None
+        self.answers: list[Reply] = []
+        self.accepted = 0
+        self.data_answer: Reply | None = None
+        self.final: list[Reply] = []
+        #: The end of data is written, or will never be.
+        self.ended = False
+        #: The last byte of the end of data was handed to the transport.
+        self.handed = False
+        #: Its caller has gone; it must not be sent.
+        self.withdrawn = False
+        self.bytes_sent = 0
+        #: Octets of a streamed body so far, before framing.
+        self.streamed = 0
+        self.receipt: Receipt | None = None
+
+    @property
+    def decides(self) -> bool:
+        """May a refused recipient refuse the message for others? Then DATA waits for all RCPT replies.
+
+        Once 354 is out only a dropped connection could stop the message. A single recipient needs no waiting: when
+        it is refused nobody is left.
+        """
+        return len(self.recipients) > 1 and any(one.kind in self.must_accept for one in self.recipients)
+
+    @property
+    def vetoed(self) -> bool:
+        """Was a recipient refused that must be accepted?"""
+        return self.accepted < len(self.answers) and any(
+            not answer.positive and one.kind in self.must_accept
+            for one, answer in zip(self.recipients, self.answers, strict=False)
+        )
+
+    @property
+    def mail_refused(self) -> bool:
+        """Was MAIL answered with anything but 2xx?"""
+        return self.mail_answer is not None and not self.mail_answer.positive
+
+    def conclude(self, *, per_recipient: bool) -> None:
+        """Write the receipt of a transaction all of whose owed replies were read.
+
+        Args:
+            per_recipient: LMTP, where each accepted recipient has a final reply of its own.
+        """
+        if self.mail_refused:
+            self._conclude_refused_mail()
+        elif self.final and self.accepted:
+            self._conclude_delivered(per_recipient)
+        else:
+            self._conclude_undelivered()
+
+    def give_up(self, error: SMTPError, *, goodbye: bool, per_recipient: bool = False) -> None:
+        """Write the receipt of a transaction whose connection is dead.
+
+        Args:
+            error: what killed it.
+            goodbye: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
+            per_recipient: LMTP.
+        """
+        if not self.handed:
+            self.receipt = self._whole(
+                Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
+            )
+        elif self.mail_refused:
+            self._conclude_refused_mail()
+        else:
+            self._give_up_handed(error, Outcome.NOT_SENT if goodbye else Outcome.UNKNOWN, per_recipient)
+
+    def _conclude_refused_mail(self) -> None:
+        # A server that refuses MAIL and yet accepts the end of data may have delivered under any sender.
+        if any(reply.positive for reply in self.final):
+            violation = ProtocolViolation("the server refused the sender and accepted the message")
+            text = "the sender was refused and the end of data accepted"
+            self.receipt = self._whole(
+                Outcome.UNKNOWN, self.mail_answer, _caused(OutcomeUnknown, text, violation)
+            )
+            return
+        error = SenderRefused("the sender was refused", reply=self.mail_answer, stage="MAIL")
+        self.receipt = self._whole(Outcome.REFUSED, self.mail_answer, error)
+
+    def _conclude_delivered(self, per_recipient: bool) -> None:
+        if len(self.recipients) == 1:
+            # The path of nearly every message.
+            reply = self.final[0]
+            if reply.positive:
+                verdict = Verdict(self.recipients[0], Outcome.ACCEPTED, reply)
+                self.receipt = Receipt((verdict,), reply, None, self.message_id, self.bytes_sent)
+                return
+        finals = iter(self.final if per_recipient else self.final * self.accepted)
+        verdicts = tuple(
+            _verdict(one, next(finals) if answer.positive else answer)
+            for one, answer in zip(self.recipients, self.answers, strict=True)
+        )
+        self._judge(verdicts)
+
+    def _conclude_undelivered(self) -> None:
+        """DATA or BDAT was refused, or was never written because of refused recipients."""
+        later = self.data_answer or (self.final[0] if self.final else None)
+        verdicts = []
+        for one, answer in zip(self.recipients, self.answers, strict=True):
+            if not answer.positive:
+                verdicts.append(Verdict(one, Outcome.REFUSED, answer))
+            elif later is None or not self.accepted:
+                verdicts.append(Verdict(one, Outcome.NOT_SENT, answer))
+            else:
+                verdicts.append(Verdict(one, Outcome.REFUSED, later))
+        self._judge(tuple(verdicts))
+
+    def _give_up_handed(self, error: SMTPError, rest: Outcome, per_recipient: bool) -> None:
+        finals = iter(self.final if per_recipient else self.final * self.accepted)
+        verdicts = []
+        for index, one in enumerate(self.recipients):
+            answer = self.answers[index] if index < len(self.answers) else None
+            if answer is not None and not answer.positive:
+                verdicts.append(Verdict(one, Outcome.REFUSED, answer))
+                continue
+            final = next(finals, None)
+            verdicts.append(Verdict(one, rest, answer) if final is None else _verdict(one, final))
+        if rest is Outcome.UNKNOWN:
+            cause = _caused(
+                OutcomeUnknown, "the end of the message was sent and its reply did not come", error
+            )
+        else:
+            cause = _caused(NotSent, "the server closed the connection before it took the message", error)
+        self.receipt = Receipt(tuple(verdicts), _blamed(verdicts), cause, self.message_id, self.bytes_sent)
+
+    def _judge(self, verdicts: tuple[Verdict, ...]) -> None:
+        """Write the receipt for complete verdicts, with the exception that tells it."""
+        if any(verdict.outcome is Outcome.ACCEPTED for verdict in verdicts):
+            reply = _blamed(verdicts) or self.final[0]
+            self.receipt = Receipt(verdicts, reply, None, self.message_id, self.bytes_sent)
+            return
+        refused = [
+            (one, answer)
+            for one, answer in zip(self.recipients, self.answers, strict=False)
+            if not answer.positive
+        ]
+        blamed = refused[0][1] if refused else self.final[0] if self.final else self.data_answer
+        error: SMTPError
+        if refused:
+            error = RecipientsRefused(_named([one for one, _ in refused]), reply=blamed, stage="RCPT")
+        else:
+            stage = "end of data" if self.final else "DATA"
+            error = MessageRefused("the message was refused", reply=blamed, stage=stage)
+        self.receipt = Receipt(verdicts, blamed, error, self.message_id, self.bytes_sent)
+
+    def _whole(self, outcome: Outcome, reply: Reply | None, error: SMTPError) -> Receipt:
+        verdicts = tuple(Verdict(one, outcome, reply) for one in self.recipients)
+        return Receipt(verdicts, reply, error, self.message_id, self.bytes_sent)
+
+
+def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:
+    """Return the receipt of a message that never met a server."""
+    return Receipt(tuple(Verdict(one, Outcome.NOT_SENT) for one in recipients), None, error, message_id)
+
+
+def plan(
+    envelope: Envelope,
+    content: Content,
+    extensions: Extensions,
+    options: SendOptions,
+    *,
+    chunking: bool = False,
+) -> Transaction:
+    """Make every line of a transaction, for what the server offers.
+
+    Args:
+        envelope: who sends to whom.
+        content: the message.
+        extensions: the server's offer.
+        options: the caller's wishes.
+        chunking: write the body with BDAT (RFC 3030) instead of DATA; needs the server's CHUNKING.
+
+    Raises:
+        ExtensionMissing: the message needs SMTPUTF8, 8BITMIME or BINARYMIME and the server has it not.
+        MessageTooLarge: larger than the server's SIZE limit, RFC 1870 section 6.1.
+        InvalidAddress: an address that cannot be written on a command line.
+    """
+    utf8 = _needs_utf8(envelope, content)
+    if utf8 and not extensions.smtputf8:
+        raise ExtensionMissing("an address or header needs SMTPUTF8, which the server does not offer")
+    parameters = _mail_parameters(content, extensions, utf8=utf8)
+    sender = envelope.sender
+    mail = commands.mail(b"" if sender is None else sender.wire(utf8=utf8), parameters)
+    rcpts = tuple([commands.rcpt(one.address.wire(utf8=utf8)) for one in envelope.recipients])
+    transaction = Transaction(mail, rcpts, envelope.recipients, content, extensions, options)
+    if content.size is not None and content.size <= SMALL_BODY:
+        transaction.payload = dot_stuffed(content.join())
+    return transaction
+
+
+def _needs_utf8(envelope: Envelope, content: Content) -> bool:
+    if content.utf8 or (envelope.sender is not None and envelope.sender.needs_utf8):
+        return True
+    return any(one.address.needs_utf8 for one in envelope.recipients)
+
+
+def _mail_parameters(content: Content, extensions: Extensions, *, utf8: bool) -> list[bytes]:
+    parameters = []
+    if extensions.size is not None and content.size is not None:
+        if 0 < extensions.size < content.size:
+            text = f"the message has {content.size} bytes, the server takes {extensions.size}"
+            raise MessageTooLarge(text, stage="MAIL")
+        parameters.append(b"SIZE=%d" % content.size)
+    if content.binary:
+        raise ExtensionMissing("the message has bare CR or LF, NUL or overlong lines and needs BINARYMIME")
+    if content.eightbit or utf8:
+        if not extensions.eightbitmime:
+            raise ExtensionMissing("the message has 8-bit content and the server does not offer 8BITMIME")
+        parameters.append(b"BODY=8BITMIME")
+    if utf8:
+        parameters.append(b"SMTPUTF8")
+    return parameters
+
+
+def _verdict(recipient: Recipient, final: Reply) -> Verdict:
+    return Verdict(recipient, Outcome.ACCEPTED if final.positive else Outcome.REFUSED, final)
+
+
+def _blamed(verdicts: list[Verdict] | tuple[Verdict, ...]) -> Reply | None:
+    return next((verdict.reply for verdict in verdicts if verdict.outcome is Outcome.REFUSED), None)
+
+
+def _named(recipients: list[Recipient]) -> str:
+    names = ", ".join(str(one.address) for one in recipients[:3])
+    more = f" and {len(recipients) - 3} more" if len(recipients) > 3 else ""
+    return f"refused: {names}{more}"
+
+
+def _caused(cls: type[NotSent] | type[OutcomeUnknown], text: str, cause: SMTPError) -> SMTPError:
+    error = cls(f"{text}: {cause}", stage=cause.stage)
+    error.__cause__ = cause
+    return error

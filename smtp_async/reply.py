@@ -1,0 +1,102 @@
+"""What a server answers: values only.
+
+A reply is judged by its first digit (RFC 5321 section 4.2.1); an unknown code is never fatal. The bytes are
+kept as they came and decoded only when somebody reads them, because most replies are never read by a person.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+__all__ = ["EnhancedCode", "Reply", "printable"]
+
+# RFC 3463 section 2: class "." subject "." detail, the last two of one to three digits.
+_ENHANCED = re.compile(rb"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]|$)")
+
+#: A reply shown in a log line or an exception is cut at this many characters.
+SHOWN = 1000
+
+
+class EnhancedCode(NamedTuple):
+    """An enhanced status code, RFC 3463."""
+
+    klass: int
+    subject: int
+    detail: int
+
+    def __str__(self) -> str:
+        return f"{self.klass}.{self.subject}.{self.detail}"
+
+
+class Reply(NamedTuple):
+    """One complete reply, RFC 5321 section 4.2.
+
+    Attributes:
+        code: the three digits, 200 to 599.
+        raw: the text of each line behind code and separator, as it came, without the line end.
+    """
+
+    code: int
+    raw: tuple[bytes, ...] = (b"",)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The text of each line; bytes that are not UTF-8 are shown as escapes."""
+        return tuple(line.decode("utf-8", "backslashreplace") for line in self.raw)
+
+    @property
+    def text(self) -> str:
+        """All lines joined by newlines."""
+        return "\n".join(self.lines)
+
+    @property
+    def enhanced(self) -> EnhancedCode | None:
+        """The enhanced status code, if its class is that of the reply (RFC 2034 section 4)."""
+        match = _ENHANCED.match(self.raw[0])
+        if match is None or int(match[1]) != self.code // 100:
+            return None
+        return EnhancedCode(int(match[1]), int(match[2]), int(match[3]))
+
+    @property
+    def positive(self) -> bool:
+        """2xx: the command was carried out."""
+        return 200 <= self.code < 300
+
+    @property
+    def intermediate(self) -> bool:
+        """3xx: the server waits for more."""
+        return 300 <= self.code < 400
+
+    @property
+    def temporary(self) -> bool:
+        """4xx: refused now, may succeed later."""
+        return 400 <= self.code < 500
+
+    @property
+    def permanent(self) -> bool:
+        """5xx: refused, the same command will be refused again."""
+        return self.code >= 500
+
+    def __str__(self) -> str:
+        return printable(f"{self.code} {' '.join(self.lines)}".rstrip(), SHOWN)
+
+
+def printable(text: str, limit: int = SHOWN) -> str:
+    """Return `text` on one line, control and direction characters escaped, cut at `limit` characters.
+
+    A server chooses the text of its replies: shown raw it could clear a terminal, forge a log line or turn
+    the direction of writing.
+    """
+    if not text.isascii() or not text.isprintable():
+        text = "".join(c if _harmless(c) else _escaped(c) for c in text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _harmless(char: str) -> bool:
+    return char.isprintable() and unicodedata.category(char)[0] != "C"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,195 @@
+"""One conversation with a server, for a task that wants it to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .address import Address, parse_list
+from .auth.mechanism import Credentials
+from .content import Mail
+from .errors import (
+    AlreadyConnected,
+    AlreadyConnecting,
+    Busy,
+    CommandRefused,
+    InvalidArgument,
+    NotConnected,
+)
+from .job import Job, Step
+from .opening import authenticate, secure
+from .protocol.machine import ClientProtocol, Exchange
+from .protocol.transaction import SendOptions
+from .pump import Pump
+from .receipt import Receipt
+from .reply import Reply
+
+__all__ = ["Session"]
+
+
+class Session(Pump):
+    """One connection to a server, used by one task at a time.
+
+    `SMTPClient.session()` gives one that is not connected yet. While a task's call is running, a call of another
+    task raises `Busy`.
+
+    Attributes:
+        connected: can mail be sent?
+        stage: where the conversation stands.
+        extensions: what the server offers.
+        last_reply: the reply that was read last.
+        info: what was negotiated.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        options: SendOptions,
+        adapt: Callable[[Any], Mail],
+        number_job: Callable[[], int],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._options = options
+        self._adapt = adapt
+        self._number_job = number_job
+        self._in_use = False
+
+    async def connect(self) -> Reply:
+        """Dial, negotiate TLS, greet and log in as the client's options say.
+
+        Returns:
+            The server's greeting.
+
+        Raises:
+            AlreadyConnected, AlreadyConnecting: it was called before.
+            SMTPError: of the class that names the step that failed.
+        """
+        if self._over:
+            raise NotConnected("this session has ended: make another one")
+        if self.connected:
+            raise AlreadyConnected("this session is connected")
+        if self._task is not None:
+            raise AlreadyConnecting("this session is being connected")
+        with self._use():
+            self.start()
+            assert self._ready is not None
+            try:
+                await asyncio.shield(self._ready)
+            except asyncio.CancelledError:
+                self.abort()
+                raise
+        greeting = self._joint.machine.greeting.reply
+        assert greeting is not None
+        return greeting
+
+    async def login(self, credentials: Credentials | None = None) -> Reply:
+        """Authenticate, RFC 4954.
+
+        Args:
+            credentials: whose; None means the client's.
+
+        Raises:
+            InvalidArgument: there are no credentials.
+            AuthenticationUnavailable: no mechanism is offered that fits and is safe here.
+            AuthenticationFailed: the server refused.
+        """
+        chosen = credentials or self.route.credentials
+        if chosen is None:
+            raise InvalidArgument("there are no credentials to log in with")
+        wanted: Credentials = chosen
+
+        async def work() -> Reply:
+            return await authenticate(self._joint, wanted, secure=secure(self.route, self.info))
+
+        with self._use():
+            return await self.ask(work)
+
+    async def send(self, mail: Any, *, options: SendOptions | None = None) -> Receipt:
+        """Send one message; arguments, result and errors as `SMTPClient.send`."""
+        with self._use():
+            self.demand_connected()
+            job = Job(self._number_job(), self._adapt(mail), options or self._options)
+            job.extensions = self.extensions
+            job.prepare()
+            receipt = await self._deliver(job)
+        receipt.raise_for_outcome()
+        return receipt
+
+    async def _deliver(self, job: Job) -> Receipt:
+        loop = asyncio.get_running_loop()
+        try:
+            job.waiter = loop.create_future()
+            if not self.may_begin:
+                raise NotConnected("this connection cannot carry another message")
+            self.offer(job)
+            while await job.waiter is Step.WRITE:
+                job.waiter = loop.create_future()
+                await self.write_body(job)
+        except BaseException:
+            self.cancel(job)
+            raise
+        assert job.receipt is not None
+        return job.receipt
+
+    async def verify(self, address: str) -> Reply:
+        """Ask whether an address exists, RFC 5321 section 3.5; most servers answer 252.
+
+        Raises:
+            CommandRefused: the server says no, or does not tell.
+        """
+        return await self._query(lambda machine: machine.verify(address))
+
+    async def expand(self, name: str) -> list[Address]:
+        """Ask for the members of a mailing list, RFC 5321 section 3.5.
+
+        Raises:
+            CommandRefused: the server says no, or does not tell.
+        """
+        reply = await self._query(lambda machine: machine.expand(name))
+        return [address for line in reply.lines for address in parse_list(line)]
+
+    async def command(self, line: str) -> Reply:
+        """Send any other command of one line and return its one reply, whatever it is.
+
+        Raises:
+            UsageError: the verb is the library's own (DATA, BDAT, EHLO, HELO, LHLO, STARTTLS, AUTH, XCLIENT).
+            InvalidArgument: a control character in the line.
+        """
+        return await self._converse(lambda machine: machine.command(line))
+
+    async def reset(self) -> Reply:
+        """Abort the transaction that `command` may have begun, RFC 5321 section 4.1.1.5."""
+        return await self._query(lambda machine: machine.reset())
+
+    async def noop(self) -> Reply:
+        """Ask for a sign of life, RFC 5321 section 4.1.1.9."""
+        return await self._query(lambda machine: machine.noop())
+
+    async def quit(self) -> None:
+        """Say goodbye and close; never raises for what the server does then. Safe to call again."""
+        self.finish()
+        await self.wait_ended()
+
+    async def _query(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
+        reply = await self._converse(write)
+        if not reply.positive:
+            raise CommandRefused("the server refused the command", reply=reply, stage=self.stage.value)
+        return reply
+
+    async def _converse(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
+        with self._use():
+            return await self.ask(lambda: self.converse(write))
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[None]:
+        self._hooks.refuse_reentry()
+        if self._in_use:
+            raise Busy("another task is using this session: every task needs its own, or the client itself")
+        self._in_use = True
+        try:
+            yield
+        finally:
+            self._in_use = False

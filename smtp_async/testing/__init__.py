@@ -1,0 +1,83 @@
+"""The test kit: servers that misbehave on command, broken connections, cancellation at every await.
+
+    from smtp_async.testing import RecordingSink, ScriptedServer, close, default, reply
+
+- `ScriptedServer`: a strict SMTP or LMTP server with a script of deviations (`smtp_async.testing.server`);
+- `RecordingSink`: the same, always accepting, for applications that want to see what they sent;
+- `CutProxy`: cuts a connection after any byte, in either direction, by FIN, RST or silence;
+- `cancellations`: runs a scenario again and again, cancelled at its first, second, … await;
+- `ServerThread`: any of the servers in a thread of its own, for tests without an event loop;
+- the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
+"""
+
+from .faults import (
+    CancelledRun,
+    CancelManner,
+    CancelMoment,
+    Cut,
+    CutManner,
+    CutProxy,
+    Direction,
+    Link,
+    cancellations,
+    run_cancelled_at,
+)
+from .mechanisms import Mechanism
+from .records import ConnectionLog, ReceivedLine, ReceivedMessage
+from .script import (
+    Action,
+    Rule,
+    Step,
+    close,
+    cut,
+    default,
+    delay,
+    drip,
+    endless,
+    flush,
+    raw,
+    reply,
+    reset,
+    stall,
+    swallow,
+    wait_input,
+)
+from .server import ScriptedServer
+from .sink import RecordingSink
+from .thread import ServerThread
+
+__all__ = [
+    "Action",
+    "CancelManner",
+    "CancelMoment",
+    "CancelledRun",
+    "ConnectionLog",
+    "Cut",
+    "CutManner",
+    "CutProxy",
+    "Direction",
+    "Link",
+    "Mechanism",
+    "ReceivedLine",
+    "ReceivedMessage",
+    "RecordingSink",
+    "Rule",
+    "ScriptedServer",
+    "ServerThread",
+    "Step",
+    "cancellations",
+    "close",
+    "cut",
+    "default",
+    "delay",
+    "drip",
+    "endless",
+    "flush",
+    "raw",
+    "reply",
+    "reset",
+    "run_cancelled_at",
+    "stall",
+    "swallow",
+    "wait_input",
+]

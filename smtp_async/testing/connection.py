@@ -1,0 +1,274 @@
+"""One conversation of the test server: the script around the strict dialogue.
+
+One task per connection takes commands out of the buffer, asks the script, then the dialogue, and writes
+down what it saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from .dialogue import Dialogue
+from .grammar import Command, ServerReply, chunk_size, is_last, parse_command, unstuff
+from .records import ReceivedLine
+from .script import Rule, Step
+from .wire import Over, Wire
+
+if TYPE_CHECKING:
+    from .server import ScriptedServer
+
+# RFC 2920 §3.1: these end a group, nothing may be sent behind them before their reply.
+_LAST_IN_GROUP: Final = frozenset(
+    {"EHLO", "HELO", "LHLO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "STARTTLS", "AUTH", "RESPONSE"}
+)
+_MAX_LINE: Final = 12288  # RFC 4954 §4.3, the longest of all
+_END_OF_DATA: Final = b"\r\n.\r\n"
+
+
+class Connection(Wire):
+    """One client, from accept to the end."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        """Wait for `connection_made`.
+
+        Args:
+            server: Whose script is followed and whose records are kept.
+        """
+        super().__init__(server.connections.add(), split=server.split, keep_raw=server.keep_raw)
+        self._server = server
+        self.dialogue = Dialogue(server.settings, self.log.number, server.deliver)
+        self._rule: Rule | None = None
+        self._body_seen = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the conversation."""
+        super().connection_made(transport)
+        self._server.live.add(self)
+        self._server.changed()
+        task = self._loop.create_task(self._run())
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; what the client had sent before is still worked off."""
+        super().connection_lost(exc)
+        self._server.connections.end(self.log)
+        self._server.live.discard(self)
+        self._server.changed()
+
+    # Reading lines
+
+    async def _line(self) -> bytes:
+        """Take the next line out of the buffer."""
+        while (end := self.buffer.find(b"\n")) < 0:
+            if len(self.buffer) > _MAX_LINE:
+                self.breach("a line without end")
+                self.answer(Command(""), ServerReply(500, ("5.5.2 Line too long",)))
+                raise Over
+            await self.more()
+        line = bytes(self.buffer[: end + 1])
+        del self.buffer[: end + 1]
+        self._note(line.rstrip(b"\r\n"))
+        return line
+
+    def _note(self, line: bytes) -> None:
+        entry = ReceivedLine(self.log.number, line, self._loop.time(), self.dialogue.tls)
+        self._server.commands.append(entry)
+        self._server.changed()
+
+    def breach(self, what: str) -> None:
+        """Note that the client broke the protocol."""
+        self._server.violations.append(f"connection {self.log.number}: {what}")
+
+    # Answering
+
+    def answer(self, command: Command, reply: ServerReply) -> None:
+        """Write a reply; what it means is done before."""
+        self._apply(command, reply.code)
+        self.write(reply.encode())
+
+    def _apply(self, command: Command, code: int) -> None:
+        self.dialogue.apply(command, code)
+        self.log.user = self.dialogue.user
+
+    def default(self, command: Command, *, silent: bool = False) -> None:
+        """Do what a strict server does at a point.
+
+        Args:
+            command: The point.
+            silent: Write nothing.
+        """
+        if command.verb in ("CONNECT", "SECURED", "BODY"):
+            return
+        reply = self.dialogue.judge(command)
+        self._apply(command, reply.code)
+        if not silent:
+            self.write(reply.encode())
+
+    async def perform(self, command: Command) -> None:
+        """Answer one command, by the script if it has something to say."""
+        rule = self._server.script.find(command, self.log.number)
+        if rule is None:
+            self.default(command)
+        else:
+            await self._follow(rule, command)
+
+    async def _follow(self, rule: Rule, command: Command) -> None:
+        self._server.changed()
+        step = Step(self, command)
+        for action in rule.actions:
+            await action(step)
+            if self._ended:
+                raise Over
+
+    # The conversation
+
+    async def _run(self) -> None:
+        try:
+            with contextlib.suppress(Over):
+                await self._converse()
+            await self.close()
+        except Exception as error:
+            self._server.failures.append(error)
+            self.transport.abort()
+
+    async def _converse(self) -> None:
+        await self.perform(Command("CONNECT"))
+        if self._server.implicit_tls:
+            await self._secure()
+        await self.perform(Command("GREETING"))
+        while not self.dialogue.over:
+            line = await self._line()
+            self._inspect(line)
+            command = parse_command(line.rstrip(b"\r\n"))
+            if self.dialogue.in_auth:
+                command = Command("RESPONSE", "", command.line)
+            await self._command(command)
+
+    def _inspect(self, line: bytes) -> None:
+        """Note what is wrong with a line as such."""
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
+            self.breach(f"bare CR, bare LF or NUL in {line[:80]!r}")
+
+    async def _command(self, command: Command) -> None:
+        verb = command.verb
+        if self.buffer and verb != "BDAT":
+            self._inspect_group(verb)
+        if verb == "QUIT":
+            self.log.quit = True
+        if verb == "BDAT":
+            return await self._bdat(command)
+        if verb == "STARTTLS":
+            self.buffer.clear()
+        await self.perform(command)
+        if self.dialogue.in_data:
+            await self._data()
+        elif self.dialogue.upgrade:
+            await self._secure()
+
+    def _inspect_group(self, verb: str) -> None:
+        if verb in _LAST_IN_GROUP:
+            self.breach(f"bytes behind {verb}, before its reply: {bytes(self.buffer[:80])!r}")
+        elif not (self.dialogue.esmtp and self.dialogue.offers("PIPELINING")):
+            self.breach(f"bytes behind {verb}, without PIPELINING: {bytes(self.buffer[:80])!r}")
+
+    async def _secure(self) -> None:
+        """Take the server's side of a TLS handshake."""
+        assert self._server.ssl_context is not None, "a 220 to STARTTLS needs an ssl_context"
+        await self.start_tls(self._server.ssl_context)
+        self.dialogue.secured()
+        await self.perform(Command("SECURED"))
+
+    # Bodies
+
+    async def _data(self) -> None:
+        """Read up to the lone dot, then answer it."""
+        self.dialogue.in_data = False
+        self._begin_body()
+        raw = bytearray(b"\r\n")  # so that a dot in the first line is found like any other
+        end = -1
+        while end < 0:
+            start = max(0, len(raw) - 4)
+            raw += await self._body_piece()
+            end = raw.find(_END_OF_DATA, start)
+        self.buffer[:0] = raw[end + 5 :]
+        body = bytes(raw[2 : end + 2])
+        self._inspect_body(body)
+        if self.dialogue.envelope is not None:
+            self.dialogue.envelope.data += unstuff(body)
+        self._note(b".")
+        await self._conclude(Command(".", "", b"."))
+        self.dialogue.envelope = None
+
+    def _inspect_body(self, body: bytes) -> None:
+        ends = body.count(b"\r\n")
+        if body.count(b"\n") != ends or body.count(b"\r") != ends:
+            self.breach("bare CR or LF in DATA")
+        if body.count(b"\r\n.") != body.count(b"\r\n..") or body.startswith(b".") != body.startswith(b".."):
+            self.breach("a dot at the beginning of a line was not doubled")
+        envelope = self.dialogue.envelope
+        if envelope is not None and not body.isascii() and "BODY" not in envelope.parameters:
+            self.breach("8-bit content without BODY=8BITMIME")
+
+    async def _bdat(self, command: Command) -> None:
+        """Read a chunk, then answer its BDAT (RFC 3030 §2)."""
+        left = chunk_size(command.argument)
+        if left is None or not self.dialogue.offers("CHUNKING"):
+            return await self.perform(command)
+        envelope = self.dialogue.envelope
+        if envelope is None or not envelope.chunked:
+            self._begin_body()
+        if envelope is None or not envelope.recipients:  # refused, but its octets are taken all the same
+            await self._read_chunk(left, bytearray())
+            return await self.perform(command)
+        envelope.chunked = True
+        await self._read_chunk(left, envelope.data)
+        if is_last(command.argument):
+            await self._conclude(command)
+            self.dialogue.envelope = None
+        elif envelope.answered_early:
+            envelope.answered_early = False
+        else:
+            await self.perform(command)
+
+    async def _read_chunk(self, left: int, data: bytearray) -> None:
+        while left or self._body_due():
+            piece = await self._body_piece(left)
+            left -= len(piece)
+            data += piece
+
+    async def _conclude(self, command: Command) -> None:
+        """Answer end-of-data: once, under LMTP once for each recipient, not at all after an early answer."""
+        envelope = self.dialogue.envelope
+        if envelope is not None and envelope.answered_early:
+            return
+        if envelope is None or envelope.broken or not self.dialogue.settings.lmtp:
+            return await self.perform(command)
+        for turn, (recipient, _) in enumerate(envelope.recipients):
+            envelope.turn = turn
+            await self.perform(command._replace(recipient=recipient))
+
+    def _begin_body(self) -> None:
+        self._body_seen = 0
+        self._rule = self._server.script.find(Command("BODY"), self.log.number)
+
+    def _body_due(self) -> bool:
+        return self._rule is not None and self._body_seen >= self._rule.after
+
+    async def _body_piece(self, most: int | None = None) -> bytes:
+        """Take what there is of the body, but stop where the script has something to do."""
+        if self._rule is not None and self._body_due():
+            rule, self._rule = self._rule, None
+            await self._follow(rule, Command("BODY"))
+            return b""
+        if not self.buffer:
+            await self.more()
+        size = len(self.buffer) if most is None else min(most, len(self.buffer))
+        if self._rule is not None:
+            size = min(size, self._rule.after - self._body_seen)
+        piece = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        self._body_seen += size
+        return piece

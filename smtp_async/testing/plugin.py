@@ -1,0 +1,46 @@
+"""pytest fixtures of the test kit. In your `conftest.py`:
+
+    pytest_plugins = ["smtp_async.testing.plugin"]
+
+The servers run in a thread of their own, so the fixtures are plain ones: usable from synchronous tests, and
+from asynchronous ones with pytest-asyncio (either mode) or anyio's plugin.
+
+    async def test_welcome_mail(smtp_sink):
+        await register(ann, smtp_url=smtp_sink.url)
+        assert smtp_sink.messages[0].subject == "Welcome"
+
+    def test_full_mailbox(scripted_server):
+        server = scripted_server(lmtp=True)
+        server.on("RCPT", reply(452, "4.2.2 mailbox full"))
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from .server import ScriptedServer
+from .sink import RecordingSink
+from .thread import ServerThread
+
+
+@pytest.fixture
+def smtp_sink() -> Iterator[ServerThread[RecordingSink]]:
+    """A server that accepts everything, on a free port of 127.0.0.1."""
+    with ServerThread(RecordingSink()) as sink:
+        yield sink
+
+
+@pytest.fixture
+def scripted_server() -> Iterator[Callable[..., ServerThread[ScriptedServer]]]:
+    """A factory of `ScriptedServer`s, called with their options; all are stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> ServerThread[ScriptedServer]:
+            return stack.enter_context(ServerThread(ScriptedServer(**options)))
+
+        yield start

@@ -1,0 +1,132 @@
+"""What a test server saw: the ground truth that a test compares a client's claims with."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from functools import cached_property
+from typing import NamedTuple
+
+
+@dataclass
+class ReceivedMessage:
+    """One message that the server accepted; it is recorded before its 250 is written.
+
+    Attributes:
+        mail_from: Reverse path without angle brackets, `""` for the null sender.
+        rcpt_tos: Accepted recipients; under LMTP those whose own reply after end-of-data was 2xx.
+        data: Content exactly as received, dot-stuffing undone, end-of-data removed.
+        mail_parameters: ESMTP parameters of MAIL, keyword in upper case; `""` when it had no value.
+        rcpt_parameters: The same for each of `rcpt_tos`.
+        connection: Number of the connection, from 0.
+        tls: Whether it came over TLS.
+        user: Who was authenticated.
+        chunked: Whether it came by BDAT.
+    """
+
+    mail_from: str
+    rcpt_tos: list[str]
+    data: bytes
+    mail_parameters: dict[str, str] = field(default_factory=dict)
+    rcpt_parameters: list[dict[str, str]] = field(default_factory=list)
+    connection: int = 0
+    tls: bool = False
+    user: str | None = None
+    chunked: bool = False
+
+    @cached_property
+    def parsed(self) -> EmailMessage:
+        """The content as an `email.message.EmailMessage`, parsed on first use."""
+        from email import message_from_bytes, policy
+
+        return message_from_bytes(self.data, policy=policy.default)
+
+    @property
+    def subject(self) -> str:
+        """The Subject header, decoded; `""` when there is none."""
+        return str(self.parsed["Subject"] or "")
+
+
+class ReceivedLine(NamedTuple):
+    """A line the client sent, without its line end; the dot that ends DATA counts as a line."""
+
+    connection: int
+    line: bytes
+    time: float
+    tls: bool
+
+    @property
+    def verb(self) -> str:
+        """First word in upper case; a SASL response or garbage gives whatever its first word is."""
+        return self.line.split(b" ", 1)[0].decode("ascii", "replace").upper()
+
+
+@dataclass(eq=False)
+class ConnectionLog:
+    """One accepted connection.
+
+    Attributes:
+        number: Counted from 0; also the index in `ScriptedServer.connections`.
+        raw: Every byte that came over the socket, before decryption. Empty with `keep_raw=False`.
+        clear: The same after decryption. Empty with `keep_raw=False`.
+        bytes_received: How many bytes came over the socket.
+        flights: How often the client sent something after the server had written something: the round
+            trips of the dialogue (those inside a TLS handshake are not counted).
+        open: Whether the socket still exists on the server's side.
+        quit: Whether the client said QUIT.
+        user: Who is authenticated.
+        tls: The TLS object after a completed handshake (`version()`, `getpeercert()`, …).
+        tls_error: Why the handshake failed, or what broke TLS later.
+    """
+
+    number: int
+    raw: bytearray = field(default_factory=bytearray, repr=False)
+    clear: bytearray = field(default_factory=bytearray, repr=False)
+    bytes_received: int = 0
+    flights: int = 0
+    open: bool = True
+    quit: bool = False
+    user: str | None = None
+    tls: ssl.SSLObject | None = None
+    tls_error: ssl.SSLError | None = None
+
+
+class ConnectionLogs:
+    """All connections of a server: a sequence of `ConnectionLog` with three counters."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._logs: list[ConnectionLog] = []
+        self.closed = 0
+
+    @property
+    def opened(self) -> int:
+        """How many were accepted."""
+        return len(self._logs)
+
+    @property
+    def open(self) -> int:
+        """How many exist now; one that the server ended counts until the client closes its side too."""
+        return self.opened - self.closed
+
+    def add(self) -> ConnectionLog:
+        """Make the log of a new connection."""
+        log = ConnectionLog(len(self._logs))
+        self._logs.append(log)
+        return log
+
+    def end(self, log: ConnectionLog) -> None:
+        """Note that the socket is gone."""
+        log.open = False
+        self.closed += 1
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def __getitem__(self, number: int) -> ConnectionLog:
+        return self._logs[number]
+
+    def __iter__(self) -> Iterator[ConnectionLog]:
+        return iter(self._logs)

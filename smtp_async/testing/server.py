@@ -1,0 +1,308 @@
+r"""`ScriptedServer`: an SMTP or LMTP server for tests, strict by default and as wrong as you tell it to be.
+
+Without a script it is a correct server that writes down what it saw:
+
+    async with ScriptedServer() as server:
+        ... send something to server.host, server.port ...
+        assert server.messages[0].mail_from == "ann@example.com"
+        assert server.messages[0].data == b"Subject: Hello\r\n\r\nHi\r\n"
+        assert server.verbs() == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
+        assert server.connections[0].flights == 4      # round trips
+        assert server.violations == []                 # what the client did wrong
+
+A script makes it deviate. `server.on(point, *actions)` replaces the right behaviour at a point by actions
+(they are listed in `smtp_async.testing.script`):
+
+    server.on("RCPT", reply(550, "5.1.1 no such user"), nth=2)              # the second recipient
+    server.on("RCPT", reply(452, "4.2.2 full"), match="bob@")               # every time for Bob
+    server.on("MAIL", default(), raw(b"250 not asked for\r\n"))             # an unsolicited reply behind
+    server.on(".", swallow(), close())                  # accepted, but the client never hears of it
+    server.on(".", delay(event), default())             # the answer waits for an asyncio.Event
+    server.on("DATA", reply(421, "4.3.2 going down"), close())
+    server.on("EHLO", cut(10))                          # ten bytes of the right answer, then FIN
+    server.on("EHLO", endless(b"250-more\r\n"))         # a reply without end
+    server.on("BODY", reply(552, "5.3.4 too big"), stall(), after=10_240)   # early, and reads no more
+    server.on("STARTTLS", default(), raw(b"250 AUTH PLAIN\r\n"))            # glued behind the 220
+    server.on("STARTTLS", default(), wait_input(), raw(b"X"))               # late: after the ClientHello
+    server.on("MAIL", reply(550)); server.on("RCPT", reply(550)); server.on("DATA", reply(354, "go"))
+    server.on("CONNECT", close())                       # accept, then close
+    server.on("GREETING", reply(554, "5.3.2 no service"), close())
+    server.on("GREETING", raw(b"\x15\x03\x03\x00\x02\x02\x28"))             # TLS bytes on a plain port
+
+Points are the verbs and
+
+- `CONNECT`: TCP accepted, nothing said, with implicit TLS before the handshake;
+- `GREETING`: where the 220 is due; `SECURED`: right after a TLS handshake;
+- `BODY`: in the middle of a body, `after=` that many bytes of it (BDAT chunks are added up); a `reply` there
+  is the early answer to it, and end-of-data gets none;
+- `.`: end-of-data (`BDAT` for the chunks of CHUNKING); under LMTP once for each accepted recipient;
+- `RESPONSE`: a line of the client inside AUTH; `*`: any verb.
+
+Rules may be added while the server runs. The newest rule that meets a point wins. `nth` is an int or a
+container of ints, counted by each rule for itself from 1, over all connections. To act on an idle connection
+use `await server.act(reply(421, "idle for too long"), close())`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import ssl
+from collections.abc import Callable, Container, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from .connection import Connection
+from .dialogue import STANDARD_EXTENSIONS, Settings
+from .grammar import Command
+from .mechanisms import STANDARD, Mechanism
+from .records import ConnectionLogs, ReceivedLine, ReceivedMessage
+from .script import Action, Rule, Script, Step
+from .wire import Split
+
+
+class ScriptedServer:
+    """A server on 127.0.0.1 (or on a unix socket) that follows a script; see the module's documentation.
+
+    Attributes:
+        messages: What was accepted, in order.
+        commands: Every line received, in order of time, over all connections.
+        connections: A `ConnectionLog` per connection, and the counters `opened`, `closed`, `open`.
+        violations: What clients did against the protocol, in words: bare LF, bytes behind DATA before its
+            354, a group without PIPELINING, dots not doubled. A correct client leaves it empty.
+        script: The rules.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        path: str | os.PathLike[str] | None = None,
+        lmtp: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+        implicit_tls: bool = False,
+        users: Mapping[str, str] | None = None,
+        mechanisms: Mapping[str, Mechanism] = STANDARD,
+        auth_in_clear: bool = False,
+        require_tls: bool = False,
+        require_auth: bool = False,
+        extensions: Sequence[str] = STANDARD_EXTENSIONS,
+        lists: Mapping[str, Sequence[str]] | None = None,
+        hostname: str = "test.invalid",
+        split: Split = "whole",
+        keep_raw: bool = True,
+    ) -> None:
+        """Prepare a server; `async with` starts it.
+
+        Args:
+            host: Address to listen on.
+            port: 0 for a free one.
+            path: Listen on this unix socket instead.
+            lmtp: Speak LMTP (RFC 2033).
+            ssl_context: The server's certificate; makes it offer STARTTLS.
+            implicit_tls: TLS from the first byte instead of STARTTLS.
+            users: Names and passwords; makes it offer AUTH.
+            mechanisms: SASL mechanisms by name, PLAIN, LOGIN and CRAM-MD5 if not said otherwise.
+            auth_in_clear: Offer AUTH before STARTTLS too. (Without an `ssl_context` it always is.)
+            require_tls: Refuse MAIL before STARTTLS, with 530.
+            require_auth: Refuse MAIL before AUTH, with 530.
+            extensions: Lines of the EHLO reply. LIMITS with RCPTMAX and MAILMAX is enforced.
+            lists: What EXPN knows: list name to members.
+            hostname: How it calls itself.
+            split: How answers leave: those to one flight in one segment (`"whole"`), `"line"` by line or
+                `"byte"` by byte.
+            keep_raw: Keep every byte received in the connection's log.
+        """
+        if implicit_tls and ssl_context is None:
+            raise ValueError("implicit_tls needs an ssl_context")
+        self._address = (host, port)
+        self.path = os.fspath(path) if path is not None else None
+        self.ssl_context = ssl_context
+        self.implicit_tls = implicit_tls
+        self.settings = Settings(
+            hostname=hostname, lmtp=lmtp, extensions=tuple(extensions), users=users or {},
+            mechanisms=mechanisms, lists=lists or {}, starttls=ssl_context is not None and not implicit_tls,
+            auth_in_clear=auth_in_clear, require_tls=require_tls, require_auth=require_auth,
+        )  # fmt: skip
+        self.split: Split = split
+        self.keep_raw = keep_raw
+        self.script = Script()
+        self.messages: list[ReceivedMessage] = []
+        self.commands: list[ReceivedLine] = []
+        self.connections = ConnectionLogs()
+        self.violations: list[str] = []
+        self.failures: list[Exception] = []
+        self.live: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._watchers: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
+        self._server: asyncio.Server | None = None
+
+    # Where it is
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return self._address[0]
+
+    @property
+    def port(self) -> int:
+        """The port, once it is started; 0 on a unix socket."""
+        return self._address[1]
+
+    @property
+    def url(self) -> str:
+        """The server as a URL: `smtp+plain://`, `smtp://` (STARTTLS), `smtps://`, `lmtp://`, `…+unix://`."""
+        scheme = "lmtp" if self.settings.lmtp else "smtps" if self.implicit_tls else "smtp"
+        if self.path is not None:
+            return f"{scheme}+unix://{self.path}"
+        if scheme == "smtp" and self.ssl_context is None:
+            scheme = "smtp+plain"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    # The script
+
+    def on(
+        self,
+        point: str,
+        *actions: Action,
+        nth: int | Container[int] | None = None,
+        match: str | re.Pattern[str] | None = None,
+        connection: int | None = None,
+        after: int = 0,
+    ) -> Rule:
+        """Deviate at a point of the conversation.
+
+        Args:
+            point: A verb, or one of the points listed in the module's documentation.
+            actions: What to do in place of the right behaviour; none means nothing at all.
+            nth: Only these occurrences, from 1.
+            match: Only lines in which this regular expression is found.
+            connection: Only on the connection with this number, from 0.
+            after: For `BODY`: after so many bytes.
+
+        Returns:
+            The rule; its `fired` counts, and `wait_fired` waits for it.
+        """
+        wanted = (nth,) if isinstance(nth, int) else nth
+        pattern = re.compile(match, re.IGNORECASE) if isinstance(match, str) else match
+        rule = Rule(point.upper(), actions, wanted, pattern, connection, after)
+        self.script.add(rule)
+        return rule
+
+    async def act(self, *actions: Action, connection: int = -1) -> None:
+        """Do something on a live connection now, whatever its conversation is about.
+
+        Args:
+            actions: What to do. `reply` only writes.
+            connection: Its number; the newest by default.
+        """
+        log = self.connections[connection]
+        target = next(live for live in self.live if live.log is log)
+        step = Step(target, Command("ACT"))
+        for action in actions:
+            await action(step)
+        await target.flush()
+
+    # What was seen
+
+    @property
+    def flights(self) -> int:
+        """Round trips over all connections; see `ConnectionLog.flights`."""
+        return sum(log.flights for log in self.connections)
+
+    def verbs(self, connection: int | None = None) -> list[str]:
+        """The verbs received, in order (`"."` is end-of-data).
+
+        Args:
+            connection: Only those of one connection.
+        """
+        return [line.verb for line in self.commands if connection in (None, line.connection)]
+
+    async def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait until something holds; looked at whenever a line, a message or a connection comes or goes.
+
+        Args:
+            condition: Called without arguments.
+        """
+        if condition():
+            return
+        future = asyncio.get_running_loop().create_future()
+        watcher = (condition, future)
+        self._watchers.append(watcher)
+        try:
+            await future
+        finally:
+            self._watchers.remove(watcher)
+
+    async def wait_for_messages(self, count: int = 1) -> list[ReceivedMessage]:
+        """Wait until that many messages are accepted, and return all there are.
+
+        Args:
+            count: How many in all.
+        """
+        await self.wait_until(lambda: len(self.messages) >= count)
+        return self.messages
+
+    async def wait_for_disconnect(self) -> None:
+        """Wait until no connection is open."""
+        await self.wait_until(lambda: not self.connections.open)
+
+    async def wait_fired(self, rule: Rule, times: int = 1) -> None:
+        """Wait until the conversation has reached a rule.
+
+        Args:
+            rule: What `on` returned.
+            times: How often.
+        """
+        await self.wait_until(lambda: rule.fired >= times)
+
+    # For the connections
+
+    def deliver(self, message: ReceivedMessage) -> None:
+        """Record a message that is being accepted."""
+        self.messages.append(message)
+
+    def changed(self) -> None:
+        """Let the conditions that somebody waits for be looked at."""
+        for condition, future in self._watchers:
+            if not future.done() and condition():
+                future.set_result(None)
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        """Start to listen."""
+        loop = asyncio.get_running_loop()
+        if self.path is not None:
+            self._server = await loop.create_unix_server(lambda: Connection(self), self.path)
+        else:
+            self._server = await loop.create_server(lambda: Connection(self), *self._address)
+            self._address = (self._address[0], self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop to listen and abort what is connected; raise what an action of the script raised."""
+        await self.stop()
+        if self.failures and error is None:
+            raise self.failures[0]
+
+    async def stop(self) -> None:
+        """Stop to listen, abort every connection and wait for all of it."""
+        assert self._server is not None
+        self._server.close()
+        gone = [connection.gone for connection in self.live]
+        for connection in self.live:
+            connection.transport.abort()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, *gone, return_exceptions=True)
+        await self._server.wait_closed()
+        if self.path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)

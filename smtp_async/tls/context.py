@@ -1,0 +1,227 @@
+"""When TLS starts, what is trusted, and the `ssl.SSLContext` that follows from it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from ..errors import CertificateStoreError, InvalidArgument
+from .evidence import observe
+
+__all__ = [
+    "OpportunisticContext",
+    "Security",
+    "TLSOptions",
+    "TrustOptions",
+    "default_port",
+    "make_context",
+    "reference_name",
+    "resolve_security",
+]
+
+_log = logging.getLogger("smtp_async")
+
+
+class Security(Enum):
+    """When TLS starts. Each member says who can attack the connection nevertheless."""
+
+    #: One of the others, by port and credentials: see `resolve_security`.
+    AUTO = "auto"
+    #: TLS from the first byte (RFC 8314 section 3.3), always verified. Nobody on the way can read or change
+    #: anything; who is on the way sees with whom we speak and how much.
+    IMPLICIT = "implicit"
+    #: TLS after a greeting and EHLO in clear (RFC 3207), required and always verified. Who is on the way sees
+    #: and may change these first lines, can prevent the connection, but cannot bring us to go on in clear.
+    STARTTLS = "starttls"
+    #: STARTTLS where it is offered, unverified, in clear otherwise (RFC 7435). Who only listens is kept out;
+    #: who can change bytes on the way reads and changes everything. Never carries credentials.
+    OPPORTUNISTIC = "opportunistic"
+    #: No TLS. Everybody on the way reads and changes everything: for this machine, or a network that is as
+    #: safe as this machine.
+    PLAINTEXT = "plaintext"
+
+
+def resolve_security(security: Security, port: int, *, credentials: bool) -> Security:
+    """Return what AUTO means for this port; anything else is returned as it is.
+
+    Port 465 is implicit TLS (RFC 8314). On every other port STARTTLS is required where credentials are set,
+    and on 587 in any case; without credentials other ports take it where it is offered.
+
+    Args:
+        security: what the application asked for.
+        port: the server's port.
+        credentials: are any set?
+
+    Raises:
+        InvalidArgument: OPPORTUNISTIC was asked for by name together with credentials.
+    """
+    if security is Security.OPPORTUNISTIC and credentials:
+        raise InvalidArgument(
+            "OPPORTUNISTIC does not verify the server, so it never carries credentials: "
+            "use STARTTLS or IMPLICIT"
+        )
+    if security is not Security.AUTO:
+        return security
+    if port == 465:
+        return Security.IMPLICIT
+    return Security.STARTTLS if credentials or port == 587 else Security.OPPORTUNISTIC
+
+
+def default_port(security: Security, *, lmtp: bool = False) -> int:
+    """Return the port where none is given: 465 implicit, 25 without required TLS, 24 for LMTP, else 587."""
+    if lmtp:
+        return 24
+    if security is Security.IMPLICIT:
+        return 465
+    return 25 if security in (Security.PLAINTEXT, Security.OPPORTUNISTIC) else 587
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustOptions:
+    """Whose certificates are believed.
+
+    Attributes:
+        ca_file: PEM file with the certificates that are trusted in place of the system's: authorities, or the
+            very certificate of a server. Host name and dates are checked all the same.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSOptions:
+    """How TLS is spoken.
+
+    Attributes:
+        context: used as it is, in place of one made from the other options. Nothing in it is changed except
+            `sslobject_class`, so that a failed handshake can tell what the server's certificate contained.
+            OPPORTUNISTIC takes only its trusted certificates.
+        trust: whose certificates are believed; has no effect with a context.
+        server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
+            is not the host that is connected to.
+    """
+
+    context: ssl.SSLContext | None = None
+    trust: TrustOptions = TrustOptions()
+    server_hostname: str | None = None
+
+
+class OpportunisticContext(ssl.SSLContext):
+    """A context for OPPORTUNISTIC: the handshake accepts every certificate.
+
+    Attributes:
+        anchors: the trusted certificates in DER, to tell afterwards whether the server's would have passed.
+    """
+
+    anchors: tuple[bytes, ...] = ()
+
+
+def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
+    """Return the context for `options`: TLS 1.2 or newer, certificate and host name verified.
+
+    Reading the system's certificates takes tens of milliseconds: call it in a thread and keep the result.
+
+    Args:
+        options: what is trusted, or a context of the application.
+        verify: False for OPPORTUNISTIC.
+
+    Raises:
+        CertificateStoreError: `ca_file` cannot be read or holds no certificate.
+    """
+    if not verify:
+        context: ssl.SSLContext = _opportunistic(options)
+    elif options.context is not None:
+        context = options.context
+    else:
+        context = _verifying(options.trust)
+    observe(context)
+    _warn_of_key_log(context)
+    return context
+
+
+def reference_name(host: str, options: TLSOptions) -> str:
+    """Return the name that the certificate must contain: the one the user gave (RFC 9525 section 6.1.1).
+
+    Without the final dot, brackets and scope of the notation, and as A-labels.
+    """
+    name = options.server_hostname or host
+    name = name.removeprefix("[").removesuffix("]").partition("%")[0].removesuffix(".")
+    if name.isascii():
+        return name
+    import idna  # anyio brings it; most names do not need it
+
+    try:
+        return idna.encode(name, uts46=True, std3_rules=True).decode("ascii")
+    except UnicodeError as error:
+        raise InvalidArgument(f"{name!r} is not a host name: {error}") from error
+
+
+def _verifying(trust: TrustOptions) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=trust.ca_file)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise _unreadable(trust, error) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The certificate of one server may be trusted without its issuer; the default from Python 3.13 on.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
+        # RFC 9525 section 2: only the subject alternative names count.
+        context.hostname_checks_common_name = False
+    return context
+
+
+def _opportunistic(options: TLSOptions) -> OpportunisticContext:
+    context = OpportunisticContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.anchors = _anchors(options)
+    key_log = os.environ.get("SSLKEYLOGFILE")
+    if key_log and not sys.flags.ignore_environment:
+        # As `ssl.create_default_context` does.
+        context.keylog_filename = key_log
+    return context
+
+
+def _anchors(options: TLSOptions) -> tuple[bytes, ...]:
+    if options.context is not None:
+        return tuple(options.context.get_ca_certs(binary_form=True))
+    context = _verifying(options.trust)
+    if options.trust.ca_file is None:
+        for path in _hashed_files():
+            # OpenSSL opens the files of a directory one by one, when a chain asks for them.
+            context.load_verify_locations(path)
+    return tuple(context.get_ca_certs(binary_form=True))
+
+
+def _hashed_files() -> list[Path]:
+    folder = ssl.get_default_verify_paths().capath
+    return sorted(Path(folder).glob("[0-9a-f]*.[0-9]")) if folder else []
+
+
+def _unreadable(trust: TrustOptions, error: Exception) -> CertificateStoreError:
+    if isinstance(error, ssl.SSLError):
+        return CertificateStoreError(f"{trust.ca_file} holds no certificate in PEM form: {error.reason}")
+    reason = getattr(error, "strerror", None) or str(error)
+    return CertificateStoreError(f"cannot read the certificates in {trust.ca_file}: {reason}")
+
+
+#: Said once per process: a set, so that tests can forget it.
+_warned: Final[set[str]] = set()
+
+
+def _warn_of_key_log(context: ssl.SSLContext) -> None:
+    path = getattr(context, "keylog_filename", None)
+    if path and not _warned:
+        _warned.add(path)
+        _log.warning(
+            "TLS keys are written to %s (SSLKEYLOGFILE): whoever reads that file can decrypt the connections "
+            "of this process, passwords included",
+            path,
+        )

@@ -1,0 +1,157 @@
+"""What a server showed in a handshake that failed.
+
+An error that teaches says what the refused certificate did contain, or what the server said in place of TLS.
+But OpenSSL forgets a chain that does not verify, and Python shows neither it nor the bytes that are no TLS. A
+second connection could ask again without verifying; it would cost a dialogue and might meet another server.
+So the handshake is watched: `SSLContext.sslobject_class` lets us put a class of ours in the place of
+`ssl.SSLObject`, and for the time of each `do_handshake` call it sets OpenSSL's message callback, which shows
+the server's Certificate message in clear, also under TLS 1.3. Afterwards nothing is left on the path of the
+data.
+
+The callback is `SSLContext._msg_callback`, which Python does not document. Where it is missing, or the
+application's own context makes other objects or has a callback already, nothing is seen and errors say less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, Self
+
+__all__ = ["Evidence", "certificates_in", "chain_of", "evidence_of", "looks_like_tls", "observe"]
+
+#: Handshake message 11, RFC 8446 section 4.
+_CERTIFICATE: Final = 11
+#: Record types of the callback: a handshake message, and OpenSSL's own number for a record header.
+_HANDSHAKE, _HEADER = 22, 0x100
+#: What a server says instead of TLS is kept up to this many bytes.
+_SHOWN: Final = 512
+
+
+class Evidence(NamedTuple):
+    """What was seen of the server.
+
+    Attributes:
+        chain: its certificates in DER, its own first; empty if none was seen.
+        first_bytes: what it sent first, if that was no TLS.
+    """
+
+    chain: tuple[bytes, ...] = ()
+    first_bytes: bytes = b""
+
+
+def observe(context: ssl.SSLContext) -> None:
+    """Let handshakes with `context` leave evidence, unless it makes TLS objects of another class."""
+    if context.sslobject_class is ssl.SSLObject:
+        context.sslobject_class = _Witness
+
+
+def evidence_of(error: BaseException | None) -> Evidence:
+    """Return what was seen in the handshake that ended with `error`."""
+    found = getattr(error, "smtp_async_evidence", None)
+    return found if isinstance(found, Evidence) else Evidence()
+
+
+def chain_of(tls: ssl.SSLObject) -> tuple[bytes, ...]:
+    """Return the certificates that the server sent, in DER, its own first: all if seen, else that one."""
+    if isinstance(tls, _Witness) and (chain := certificates_in(tls.certificate_message)):
+        return chain
+    leaf = tls.getpeercert(binary_form=True)
+    return (leaf,) if leaf else ()
+
+
+def looks_like_tls(data: bytes) -> bool:
+    """Is `data` the beginning of a TLS record (RFC 8446 section 5.1)? No SMTP reply begins like one."""
+    return bool(data) and 20 <= data[0] <= 24 and data[1:2] in (b"", b"\x03") and data[2:3] <= b"\x04"
+
+
+def certificates_in(message: bytes) -> tuple[bytes, ...]:
+    """Return the certificates of a Certificate message, RFC 5246 section 7.4.2 or RFC 8446 section 4.4.2.
+
+    Returns:
+        Them in DER, in order; empty if the message is anything else, cut or malformed.
+    """
+    if len(message) < 8 or message[0] != _CERTIFICATE or _uint24(message, 1) != len(message) - 4:
+        return ()
+    if _uint24(message, 4) == len(message) - 7:
+        return _entries(message, 7, extensions=False)
+    if message[4] == 0 and _uint24(message, 5) == len(message) - 8:
+        # TLS 1.3: an empty request context stands before the list, extensions behind each certificate.
+        return _entries(message, 8, extensions=True)
+    return ()
+
+
+def _entries(message: bytes, at: int, *, extensions: bool) -> tuple[bytes, ...]:
+    found = []
+    while at < len(message):
+        start = at + 3
+        at = start + _uint24(message, at)
+        found.append(message[start:at])
+        if extensions:
+            at += 2 + int.from_bytes(message[at : at + 2], "big")
+    return tuple(found) if at == len(message) else ()
+
+
+def _uint24(message: bytes, at: int) -> int:
+    return int.from_bytes(message[at : at + 3], "big")
+
+
+class _Witness(ssl.SSLObject):
+    """An SSLObject that remembers what the server showed, and hangs it on the error of a failed handshake."""
+
+    certificate_message = b""
+    _first_header = b""
+    _incoming: ssl.MemoryBIO | None = None
+
+    @classmethod
+    def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> Self:
+        # OpenSSL copies the context's callback into a connection when it is made: one must be set just then.
+        with _watching(options.get("context")):
+            made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
+        made._incoming = incoming
+        return made
+
+    def do_handshake(self) -> None:
+        try:
+            with _watching(self.context):
+                super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.smtp_async_evidence = self._evidence()  # type: ignore[attr-defined]  # travels with the error
+            raise
+
+    def _evidence(self) -> Evidence:
+        chain = certificates_in(self.certificate_message)
+        if self._incoming is None or not self._first_header or looks_like_tls(self._first_header):
+            return Evidence(chain)
+        # OpenSSL took five bytes to find that they are no record header: the rest still waits.
+        return Evidence(chain, self._first_header + self._incoming.read(_SHOWN))
+
+    def see(self, direction: str, kind: int, message: int, data: bytes) -> None:
+        if direction != "read":
+            return
+        if kind == _HEADER:
+            self._first_header = self._first_header or data
+        elif kind == _HANDSHAKE and message == _CERTIFICATE:
+            self.certificate_message = data
+
+
+@contextlib.contextmanager
+def _watching(context: Any) -> Iterator[None]:
+    # Synchronous from end to end, so no other connection of this thread is seen meanwhile.
+    if getattr(context, "_msg_callback", _report) is not None:
+        yield
+        return
+    context._msg_callback = _report
+    try:
+        yield
+    finally:
+        context._msg_callback = None
+
+
+def _report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
+    # By connection, because another thread may be in a handshake with the same context.
+    if isinstance(connection, _Witness):
+        connection.see(direction, kind, message, data)

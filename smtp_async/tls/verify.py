@@ -1,0 +1,357 @@
+"""Is this the right server? And when it is not, an error that says what was found and what to do.
+
+`secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
+`ConnectionInfo` of what came out. OpenSSL verifies within the handshake for IMPLICIT and STARTTLS.
+OPPORTUNISTIC lets every certificate pass; `judge` tells afterwards whether it would have been believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ipaddress
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from ..errors import (
+    CertificateRejected,
+    ChainInvalid,
+    ChainNotFound,
+    HandshakeFailed,
+    PlaintextInjected,
+    TLSError,
+    WrongTLSMode,
+)
+from ..reply import printable
+from .context import OpportunisticContext, Security, TLSOptions, reference_name
+from .evidence import chain_of, evidence_of, looks_like_tls
+from .info import CertificateFacts, ConnectionInfo
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from ..transport.stream import Stream
+
+__all__ = ["explain", "hint_for_silence", "judge", "looks_like_tls", "secure"]
+
+# X509_V_ERR_ numbers of OpenSSL (x509_vfy.h); they are part of its stable interface.
+_NOT_YET, _EXPIRED = 9, 10
+_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT = 18, 19, 20, 21, 2
+_REVOKED, _WRONG_PURPOSE, _REJECTED = 23, 26, 28
+_WRONG_HOST, _WRONG_ADDRESS = 62, 64
+
+#: The reason of an SSLError → what it means, after "server:port …".
+_REASONS: Final = {
+    "UNSUPPORTED_PROTOCOL": "speaks no TLS version that is safe: 1.2 or newer is required",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "speaks no TLS version that is safe: 1.2 or newer is required",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "found no TLS version and cipher suite that both sides know",
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY": "found what this side offers too weak",
+    "TLSV1_UNRECOGNIZED_NAME": "does not know the name that was asked for",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "wants a client certificate",
+    "DH_KEY_TOO_SMALL": "uses a Diffie-Hellman key that is too small to be safe",
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "needs the unsafe renegotiation that RFC 5746 replaced",
+}
+#: OpenSSL's reasons for "this is no TLS record".
+_NO_TLS: Final = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "UNKNOWN_PROTOCOL",
+        "RECORD_LAYER_FAILURE",
+        "PACKET_LENGTH_TOO_LONG",
+    }
+)
+#: So many names of a certificate are told.
+_NAMES_SHOWN: Final = 8
+
+
+async def secure(
+    stream: Stream,
+    context: ssl.SSLContext,
+    *,
+    host: str,
+    port: int | None,
+    security: Security,
+    options: TLSOptions,
+    deadline: float | None = None,
+) -> ConnectionInfo:
+    """Do the TLS handshake on `stream`; on failure it is aborted.
+
+    Args:
+        stream: freshly dialled (IMPLICIT), or just behind the 220 to STARTTLS; the caller is its only reader.
+        context: from `make_context`.
+        host: the server as the user named it.
+        port: its port, for the words of errors; None on a Unix socket.
+        security: how the connection came to TLS.
+        options: the name to verify, if it is not the host.
+        deadline: loop time at which the handshake must be done.
+
+    Raises:
+        PlaintextInjected: bytes came behind the 220 to STARTTLS.
+        WrongTLSMode: the server of an implicit-TLS connection spoke plaintext.
+        CertificateRejected: the certificate is for another name or out of date.
+        ChainNotFound: its issuer is not trusted.
+        ChainInvalid: its chain is broken in another way.
+        HandshakeFailed: anything else in the handshake.
+        ConnectionLost: the connection ended before the handshake began.
+        Timeout: the deadline passed; its stage is `"tls"`.
+    """
+    name = reference_name(host, options)
+    try:
+        await stream.start_tls(context, name, deadline=deadline)
+        verified, problem = await _opportunistic_verdict(stream, context, name)
+    except PlaintextInjected:
+        if security is not Security.IMPLICIT:
+            raise
+        # No reply came before these bytes: they are the greeting of a plaintext server.
+        raise _plaintext(_where(host, port), security, stream.early) from None
+    except HandshakeFailed as failed:
+        if failed.__cause__ is None:
+            raise
+        raise explain(
+            failed.__cause__, host=host, port=port, security=security, name=name
+        ) from failed.__cause__
+    return ConnectionInfo.of(stream, host=host, port=port, verified=verified, verification_error=problem)
+
+
+async def _opportunistic_verdict(
+    stream: Stream, context: ssl.SSLContext, name: str
+) -> tuple[bool | None, str | None]:
+    if not isinstance(context, OpportunisticContext) or stream.ssl_object is None:
+        return None, None
+    try:
+        chain = chain_of(stream.ssl_object)
+        problem = await asyncio.to_thread(judge, chain, name, context.anchors)
+    except BaseException:
+        stream.abort()
+        raise
+    return problem is None, problem
+
+
+# --- what went wrong --------------------------------------------------------------------------------------
+
+
+def explain(
+    error: BaseException,
+    *,
+    host: str,
+    port: int | None,
+    security: Security,
+    name: str | None = None,
+    chain: Sequence[bytes] | None = None,
+    first_bytes: bytes | None = None,
+    now: datetime | None = None,
+) -> TLSError:
+    """Return the error of ours for what a TLS handshake failed with.
+
+    Args:
+        error: the `ssl.SSLError` or `OSError`.
+        host: the server as the user named it.
+        port: its port; None on a Unix socket.
+        security: how the connection came to TLS.
+        name: the name that was verified, if it is not the host.
+        chain: what the server showed, in DER, its own certificate first; None takes what `error` knows.
+        first_bytes: what it sent first if that was no TLS; None takes what `error` knows.
+        now: the time to compare with.
+    """
+    evidence = evidence_of(error)
+    where = _where(host, port)
+    said = evidence.first_bytes if first_bytes is None else first_bytes
+    # Only errors that OpenSSL made have a reason.
+    reason = getattr(error, "reason", None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        facts = _facts(evidence.chain if chain is None else chain)
+        explained = _refused(error, where, name or host, facts, now or datetime.now(UTC))
+    elif said or reason in _NO_TLS:
+        explained = _plaintext(where, security, said)
+    elif reason in _REASONS:
+        explained = HandshakeFailed(f"{where} {_REASONS[reason]}")
+    elif isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        explained = HandshakeFailed(_closed(where, security))
+    else:
+        explained = HandshakeFailed(f"the TLS handshake with {where} failed: {error}")
+    explained.__cause__ = error
+    return explained
+
+
+def hint_for_silence(port: int | None, security: Security) -> str:
+    """Return what may be wrong when a server sends no greeting, for the end of an error's sentence.
+
+    A server that expects TLS from the first byte waits for the client, and the client for its greeting.
+    """
+    if security is Security.IMPLICIT:
+        return ""
+    if port == 465:
+        return "port 465 expects TLS from the first byte: use security=Security.IMPLICIT"
+    return (
+        "a server that expects TLS from the first byte waits in silence too: try security=Security.IMPLICIT"
+    )
+
+
+def _where(host: str, port: int | None) -> str:
+    if port is None:
+        return host
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _plaintext(where: str, security: Security, said: bytes) -> HandshakeFailed:
+    line = printable(said.split(b"\r\n", 1)[0].decode("utf-8", "backslashreplace"), 120)
+    quoted = f'plaintext ("{line}")' if line else "something that is no TLS"
+    if security is Security.IMPLICIT:
+        return WrongTLSMode(
+            f"{where} answered with {quoted} where TLS was expected from the first byte: "
+            "use security=Security.STARTTLS, or the server's port for implicit TLS (usually 465)"
+        )
+    return HandshakeFailed(
+        f"{where} sent {quoted} in place of the TLS handshake that it agreed to: "
+        "the server is broken, or somebody injects bytes"
+    )
+
+
+def _closed(where: str, security: Security) -> str:
+    text = f"{where} closed the connection during the TLS handshake"
+    if security is Security.IMPLICIT:
+        text += ": it may want plaintext first (security=Security.STARTTLS)"
+    return text
+
+
+# --- certificates -----------------------------------------------------------------------------------------
+
+
+def _facts(chain: Sequence[bytes]) -> list[CertificateFacts]:
+    return [facts for der in chain if (facts := CertificateFacts.of(der)) is not None]
+
+
+def _refused(
+    error: ssl.SSLCertVerificationError,
+    where: str,
+    name: str,
+    facts: list[CertificateFacts],
+    now: datetime,
+) -> TLSError:
+    code = error.verify_code
+    if code in (_WRONG_HOST, _WRONG_ADDRESS):
+        return CertificateRejected(_wrong_name(where, name, facts))
+    if code in (_NOT_YET, _EXPIRED):
+        return CertificateRejected(_wrong_time(where, facts, now, expired=code == _EXPIRED))
+    if code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT):
+        return ChainNotFound(_unknown_issuer(where, facts, code))
+    kind = CertificateRejected if code in (_REVOKED, _WRONG_PURPOSE, _REJECTED) else ChainInvalid
+    return kind(f"the certificate of {where} does not verify: {error.verify_message}{_issued(facts)}")
+
+
+def _wrong_name(where: str, name: str, facts: list[CertificateFacts]) -> str:
+    if not facts:
+        return f"the certificate of {where} is not for {name}; what it contains could not be seen"
+    names = facts[0].names
+    if not names:
+        return (
+            f"the certificate of {where} names no host, so it is not for {name} "
+            f"(its subject, {facts[0].subject or 'empty'}, does not count)"
+        )
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return (
+        f"the certificate of {where} is for {', '.join(names[:_NAMES_SHOWN])}{more}, not for {name}: "
+        "connect to a name that it contains, or set TLSOptions.server_hostname"
+    )
+
+
+def _wrong_time(where: str, facts: list[CertificateFacts], now: datetime, *, expired: bool) -> str:
+    for place, one in enumerate(facts):
+        whose = f"the certificate of {where}" if place == 0 else f"the issuer certificate {one.subject}"
+        if expired and one.not_after < now:
+            return f"{whose} expired on {one.not_after:%Y-%m-%d %H:%M} UTC, {_ago(now - one.not_after)}"
+        if not expired and one.not_before > now:
+            return (
+                f"{whose} is not valid before {one.not_before:%Y-%m-%d %H:%M} UTC; "
+                f"the clock of this machine says {now:%Y-%m-%d %H:%M}"
+            )
+    return f"a certificate in the chain of {where} {'has expired' if expired else 'is not valid yet'}"
+
+
+def _ago(span: timedelta) -> str:
+    if span.days:
+        return f"{span.days} day{'s' if span.days > 1 else ''} ago"
+    return "less than a day ago"
+
+
+def _unknown_issuer(where: str, facts: list[CertificateFacts], code: int) -> str:
+    subject = f" ({facts[0].subject})" if facts else ""
+    if code == _SELF_SIGNED:
+        return (
+            f"the certificate of {where} is self-signed{subject} and not trusted: "
+            "if it is the right one, give it as TrustOptions(ca_file=…)"
+        )
+    if code == _SELF_SIGNED_IN_CHAIN:
+        root = f" with {facts[-1].issuer}" if facts else ""
+        return (
+            f"the certificate chain of {where} ends{root}, which is not trusted: "
+            "if it is the right authority, give its certificate as TrustOptions(ca_file=…)"
+        )
+    issuer = f" {facts[-1].issuer}" if facts else ""
+    return (
+        f"the issuer{issuer} of the certificate of {where} is not known: the server may have left out an "
+        "intermediate certificate, or give the authority's certificate as TrustOptions(ca_file=…)"
+    )
+
+
+def _issued(facts: list[CertificateFacts]) -> str:
+    return f" (issued to {facts[0].subject or 'nobody'} by {facts[0].issuer})" if facts else ""
+
+
+# --- after an unverified handshake ------------------------------------------------------------------------
+
+
+def judge(
+    chain: Sequence[bytes], name: str, anchors: tuple[bytes, ...], *, now: datetime | None = None
+) -> str | None:
+    """Return why a chain would not have been believed, in words; None if it would.
+
+    The rules are those of the web PKI as `cryptography` knows them, a little stricter than OpenSSL's. Takes
+    milliseconds: call it in a thread.
+
+    Args:
+        chain: certificates in DER, the server's own first.
+        name: the host name or address that it must be for.
+        anchors: the trusted certificates in DER.
+        now: the time to compare with.
+    """
+    from cryptography import x509
+    from cryptography.x509 import verification
+
+    now = now or datetime.now(UTC)
+    facts = _facts(chain)
+    if len(facts) < len(chain) or not facts:
+        return "the server's certificates cannot be read" if chain else "the server showed no certificate"
+    if not facts[0].not_before <= now <= facts[0].not_after:
+        return _wrong_time(name, facts, now, expired=facts[0].not_after < now)
+    store = _store(anchors)
+    if store is None:
+        return "there are no trusted certificates to compare with"
+    leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
+    builder = verification.PolicyBuilder().store(store).time(now)
+    try:
+        builder.build_server_verifier(_subject(name)).verify(leaf, others)
+    except (verification.VerificationError, ValueError) as error:
+        return f"the certificate does not verify for {name}: {error}{_issued(facts)}"
+    return None
+
+
+def _subject(name: str) -> x509.DNSName | x509.IPAddress:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+@functools.lru_cache(maxsize=4)
+def _store(anchors: tuple[bytes, ...]) -> x509.verification.Store | None:
+    from cryptography import x509
+    from cryptography.x509 import verification
+
+    trusted = [x509.load_der_x509_certificate(der) for der in anchors]
+    return verification.Store(trusted) if trusted else None

@@ -1,0 +1,312 @@
+"""From a host name to a connection: resolve, race the addresses, hand over a Stream.
+
+A name may have several addresses, and one that does not answer must not hold up the others: the next attempt
+starts a quarter of a second after the one before it, or at once when that one has failed, and the first
+connection wins (RFC 8305 section 5). The resolver's order is kept. asyncio's own `happy_eyeballs_delay` is
+missing from uvloop, so aiohappyeyeballs does the racing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import math
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, cast
+
+from ..errors import (
+    FeatureUnavailable,
+    InvalidHost,
+    InvalidPort,
+    MissingHost,
+    ResolveError,
+    SocketError,
+    Timeout,
+)
+from .stream import Stream, stream_over, stream_to
+
+__all__ = ["AddressFamily", "SocketOptions", "dial", "dial_unix"]
+
+#: What getaddrinfo returns: family, type, protocol, canonical name, address.
+_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+
+#: Seconds before the next address is tried beside one that has not answered: RFC 8305 section 8.
+_ATTEMPT_DELAY: Final = 0.25
+
+
+class AddressFamily(Enum):
+    """Which addresses of the server may be used."""
+
+    AUTO = socket.AF_UNSPEC
+    IPV4 = socket.AF_INET
+    IPV6 = socket.AF_INET6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketOptions:
+    """How sockets are made.
+
+    Attributes:
+        local_address: address of the interface to connect from; None leaves it to the system.
+        local_port: port to connect from; 0 leaves it to the system. With a port the server's addresses are
+            tried one after the other, because two sockets cannot share it.
+        family: IPv4, IPv6 or both.
+        nodelay: send small packets at once (TCP_NODELAY). Turning it off delays pipelined commands.
+        keepalive: let the system probe an idle connection (SO_KEEPALIVE).
+        keepalive_time: seconds of silence before the first probe; None is the system's, often two hours.
+            This and the next two turn `keepalive` on.
+        keepalive_interval: seconds between unanswered probes.
+        keepalive_count: unanswered probes after which the peer counts as gone.
+    """
+
+    local_address: str | None = None
+    local_port: int = 0
+    family: AddressFamily = AddressFamily.AUTO
+    nodelay: bool = True
+    keepalive: bool = False
+    keepalive_time: float | None = None
+    keepalive_interval: float | None = None
+    keepalive_count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.local_port <= 65535:
+            raise InvalidPort(f"local_port must be between 0 and 65535, not {self.local_port}")
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    options: SocketOptions = SocketOptions(),
+    deadline: float | None = None,
+) -> Stream:
+    """Connect to `host` at `port`.
+
+    Args:
+        host: a name or an IP address; brackets around an IPv6 address are allowed.
+        port: 1 to 65535.
+        options: how the socket is made.
+        deadline: loop time at which the connection must stand, the look-up of the name included.
+
+    Raises:
+        MissingHost: the host is empty.
+        InvalidHost: it is the all-zero address, or cannot be a host name.
+        InvalidPort: the port is out of range.
+        ResolveError: the name has no address of the wanted family, or the resolver failed.
+        SocketError: no address could be reached: the last error, the earlier ones as notes.
+        Timeout: the deadline passed; its stage is `"connect"`.
+    """
+    if not 0 < port < 65536:
+        raise InvalidPort(f"a port is between 1 and 65535, not {port}")
+    name = _host_name(host)
+    try:
+        async with asyncio.timeout_at(deadline):
+            addresses = _usable(await _resolve(name, port, options.family), host)
+            attempts = _Attempts(options, await _local_addresses(options))
+            return await stream_over(await attempts.race(addresses))
+    except TimeoutError as error:
+        raise Timeout(f"connecting to {host}:{port} took too long", stage="connect") from error
+
+
+async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = None) -> Stream:
+    """Connect to the Unix socket at `path`.
+
+    Raises:
+        FeatureUnavailable: this system or event loop has no Unix sockets.
+        SocketError: the connection was refused, or the socket does not exist.
+        Timeout: the deadline passed; its stage is `"connect"`.
+    """
+    name = os.fspath(path)
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await stream_to(name)
+    except TimeoutError as error:
+        raise Timeout(f"connecting to {name} took too long", stage="connect") from error
+    except NotImplementedError as error:
+        raise FeatureUnavailable("this event loop has no Unix sockets", needs="a POSIX system") from error
+    except OSError as error:
+        raise SocketError.of(error, f"cannot connect to {name}: {error.strerror or error}") from error
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+def _host_name(host: str) -> str:
+    """Return `host` as the resolver wants it: without brackets, international names as A-labels."""
+    if not host:
+        raise MissingHost("no server is named")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host or any(c <= " " or c == "\x7f" for c in host):
+        raise InvalidHost(f"{host!r} is not a host name")
+    return host if host.isascii() else _a_labels(host)
+
+
+def _a_labels(host: str) -> str:
+    import idna  # anyio brings it; most hosts do not need it
+
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise InvalidHost(f"{host!r} is not a host name: {error}") from error
+
+
+async def _resolve(name: str, port: int, family: AddressFamily, *, flags: int = 0) -> list[_AddressInfo]:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(name, port, family=family.value, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        code = _RESOLVER_CODES.get(error.errno or 0, 11003)
+        message = f"cannot resolve {name}: {error.strerror or error}"
+        raise ResolveError(message, errno=error.errno, code=code) from error
+    except UnicodeError as error:
+        # The resolver's IDNA codec refuses over-long labels also where the name is ASCII.
+        raise InvalidHost(f"{name!r} is not a host name: {error}") from error
+    return cast("list[_AddressInfo]", found)
+
+
+def _resolver_codes() -> dict[int, int]:
+    # Winsock's: 11001 no such host, 11002 try again, 11003 no recovery, 11004 no address of that kind.
+    table = {"NONAME": 11001, "AGAIN": 11002, "FAIL": 11003, "NODATA": 11004, "ADDRFAMILY": 11004}
+    # On Windows NODATA and NONAME are one number; the first entry counts.
+    numbers = {getattr(socket, f"EAI_{name}", None): code for name, code in reversed(table.items())}
+    return {number: code for number, code in numbers.items() if number is not None}
+
+
+#: The resolver's error → the number of the components that this library replaces.
+_RESOLVER_CODES: Final = _resolver_codes()
+
+
+def _usable(found: Iterable[_AddressInfo], host: str) -> list[_AddressInfo]:
+    """Leave out the all-zero address: systems connect it to this very machine."""
+    addresses = [info for info in found if not _all_zero(str(info[4][0]))]
+    if not addresses:
+        raise InvalidHost(f"{host} is the all-zero address, which names no server")
+    return addresses
+
+
+def _all_zero(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_unspecified
+
+
+async def _local_addresses(options: SocketOptions) -> list[_AddressInfo]:
+    if options.local_address is None and not options.local_port:
+        return []
+    if options.local_address is None:
+        return [
+            (socket.AF_INET, 0, 0, "", ("0.0.0.0", options.local_port)),
+            (socket.AF_INET6, 0, 0, "", ("::", options.local_port)),
+        ]
+    return await _resolve(options.local_address, options.local_port, options.family, flags=socket.AI_PASSIVE)
+
+
+# --- sockets ----------------------------------------------------------------------------------------------
+
+
+class _Attempts:
+    """The attempts at a server's addresses, and how each of them failed.
+
+    What aiohappyeyeballs raises for several failures is a sentence without a number. Standing between it and
+    the loop, this class sees each failure by itself.
+    """
+
+    def __init__(self, options: SocketOptions, local: list[_AddressInfo]) -> None:
+        self._options = options
+        self._local = local
+        self._failures: list[tuple[str, OSError]] = []
+
+    async def race(self, addresses: list[_AddressInfo]) -> socket.socket:
+        """Return the first socket that is connected."""
+        from aiohappyeyeballs import start_connection
+
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task else 0
+        try:
+            sock = await start_connection(
+                cast("Any", addresses),
+                happy_eyeballs_delay=None if self._options.local_port else _ATTEMPT_DELAY,
+                interleave=0,
+                loop=cast("asyncio.AbstractEventLoop", self),
+                socket_factory=self._open,
+            )
+        except (OSError, RuntimeError) as error:
+            raise self._failed(error) from error
+        if task and task.cancelling() > cancels:
+            # The race swallows a cancel that comes while it dismisses the losers.
+            sock.close()
+            raise asyncio.CancelledError
+        return sock
+
+    def _open(self, info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        sock = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            _configure(sock, self._options)
+            self._bind(sock)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            self._failures.append((_place(address), error))
+            raise
+        return sock
+
+    def _bind(self, sock: socket.socket) -> None:
+        if not self._local:
+            return
+        fitting = [info[4] for info in self._local if info[0] == sock.family]
+        if not fitting:
+            raise OSError(errno.EADDRNOTAVAIL, "the local address is of another family")
+        sock.bind(fitting[0])
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect as the loop does; the part of a loop that `start_connection` uses."""
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except OSError as error:
+            self._failures.append((_place(address), error))
+            raise
+
+    def _failed(self, error: OSError | RuntimeError) -> SocketError:
+        if not self._failures:
+            return SocketError(f"cannot connect: {error}")
+        *earlier, (place, last) = self._failures
+        failed = SocketError.of(last, f"cannot connect to {place}: {_reason(last)}")
+        for place, other in earlier:
+            failed.add_note(f"also tried {place}: {_reason(other)}")
+        return failed
+
+
+def _configure(sock: socket.socket, options: SocketOptions) -> None:
+    if options.local_port and sys.platform != "win32":
+        # A fixed port must be usable again while its last connection is in TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probing = (options.keepalive_time, options.keepalive_interval, options.keepalive_count)
+    if options.keepalive or any(value is not None for value in probing):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in zip(_KEEPALIVE, probing, strict=True):
+        option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
+        if value is not None and option is not None:
+            # Whole seconds, at least one.
+            sock.setsockopt(socket.IPPROTO_TCP, option, max(1, math.ceil(value)))
+
+
+#: Time, interval, count; macOS has its own name for the first.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), ("TCP_KEEPINTVL",), ("TCP_KEEPCNT",))
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _place(address: tuple[Any, ...]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,259 @@
+"""builder.py: what a message takes, how it behaves as an object, its envelope."""
+
+import copy
+import io
+import pickle
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from smtp_async.address import Address, Kind, Recipient
+from smtp_async.errors import (
+    InvalidAddress,
+    InvalidArgument,
+    InvalidHeader,
+    MissingRecipient,
+    MissingSender,
+)
+from smtp_async.message import Attachment, Message
+
+from .reading import parsed
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a@x, Bob <b@x>",
+        ["a@x", "Bob <b@x>"],
+        (Address.parse("a@x"), "b@x"),
+        iter([Address.parse("a@x"), Address.parse("b@x")]),
+        "Team: a@x, b@x;",
+    ],
+)
+def test_addresses_in_every_form(value):
+    assert [str(a) for a in Message(to=value).to] == ["a@x", "b@x"]
+
+
+def test_one_address():
+    assert Message(cc=Address.parse("a@x")).cc == (Address.parse("a@x"),)
+
+
+@pytest.mark.parametrize("field", ["sender", "to", "cc", "bcc", "reply_to", "authors", "return_path"])
+def test_bad_addresses_are_refused_at_once(field):
+    with pytest.raises(InvalidAddress):
+        Message(**{field: "a b@c"})
+    message = Message()
+    with pytest.raises(InvalidAddress):
+        setattr(message, field, "a b@c")
+
+
+def test_only_keywords():
+    with pytest.raises(TypeError):
+        Message("a@b", "c@d")
+
+
+def test_recipients_is_the_one_list():
+    message = Message(to="a@x", cc="b@x", bcc=["c@x", "d@x"])
+    assert [(str(r.address), r.kind) for r in message.recipients] == [
+        ("a@x", Kind.TO),
+        ("b@x", Kind.CC),
+        ("c@x", Kind.BCC),
+        ("d@x", Kind.BCC),
+    ]
+    message.recipients.append(Recipient("e@x"))
+    assert [str(a) for a in message.to] == ["a@x", "e@x"]
+    message.to = "f@x"
+    message.cc = ()
+    message.bcc = "g@x"
+    assert [str(r.address) for r in message.recipients] == ["f@x", "g@x"]
+
+
+def test_attributes_can_be_changed():
+    message = Message()
+    message.sender = "a@x"
+    message.authors = "b@x, c@x"
+    message.reply_to = ["d@x"]
+    message.return_path = "e@x"
+    message.headers = {"X-A": "1"}
+    assert str(message.sender) == "a@x"
+    assert [str(a) for a in message.authors] == ["b@x", "c@x"]
+    assert [str(a) for a in message.reply_to] == ["d@x"]
+    assert str(message.return_path) == "e@x"
+    assert message.headers == [("X-A", "1")]
+    message.sender = message.return_path = None
+    assert message.sender is None
+    assert message.return_path is None
+    with pytest.raises(AttributeError):
+        message.form = "typo"
+
+
+def test_headers_are_checked_when_they_are_set():
+    for headers in ({"X:": "y"}, [("X", "y\n")], {"X": None}):
+        with pytest.raises(InvalidHeader):
+            Message(headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sender"),
+    [
+        ({"sender": "a@x"}, "a@x"),
+        ({"sender": "a@x", "return_path": "b@x"}, "b@x"),
+        ({"sender": "a@x", "return_path": "<>"}, None),
+        ({"authors": "a@x, b@x"}, "a@x"),
+        ({"sender": "a@x", "authors": "b@x"}, "a@x"),
+    ],
+)
+def test_the_envelope_sender(arguments, sender):
+    found = Message(to="z@x", **arguments).envelope().sender
+    assert (None if found is None else str(found)) == sender
+
+
+def test_the_envelope_names_everybody():
+    envelope = Message(sender="a@x", to="b@x", cc="c@x", bcc="d@x").envelope()
+    assert [(str(r.address), r.kind) for r in envelope.recipients] == [
+        ("b@x", Kind.TO),
+        ("c@x", Kind.CC),
+        ("d@x", Kind.BCC),
+    ]
+
+
+def test_the_envelope_needs_both():
+    with pytest.raises(MissingSender) as no_sender:
+        Message(to="a@x").envelope()
+    assert no_sender.value.code == 164
+    with pytest.raises(MissingRecipient) as no_recipient:
+        Message(sender="a@x").envelope()
+    assert no_recipient.value.code == 165
+
+
+def test_size_is_that_of_the_bytes():
+    message = Message(sender="a@x", to="jösé@x", text="ü", subject="ü")
+    message.attach(bytes(100_000))
+    assert message.size == len(message.as_bytes())
+
+
+def test_dates():
+    when = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
+    message = Message(sender="a@x", to="b@x", date=when)
+    assert parsed(message.as_bytes())["Date"].datetime == when
+    message.date = datetime(2024, 2, 29, 12, 0)
+    assert b"Date: Thu, 29 Feb 2024 12:00:00 -0000\r\n" in message.as_bytes()
+
+
+# --- attachments --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        ("a.pdf", "application/pdf"),
+        ("A.PDF", "application/pdf"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        ("a.png", "image/png"),
+        ("a.eml", "message/rfc822"),
+        ("a.nothing-known", "application/octet-stream"),
+        ("noextension", "application/octet-stream"),
+        ("", "application/octet-stream"),
+        (None, "application/octet-stream"),
+    ],
+)
+def test_types_are_guessed_from_names(filename, expected):
+    assert Attachment(b"", filename=filename).content_type == expected
+
+
+def test_guessing_reads_no_file(monkeypatch):
+    import mimetypes
+
+    monkeypatch.setattr(mimetypes, "init", lambda *a, **k: pytest.fail("the tables of the system were read"))
+    assert Attachment(b"", filename="a.png").content_type == "image/png"
+
+
+def test_content_types():
+    attachment = Attachment(b"", content_type='Text/CSV; charset=utf-8;header="a \\"b\\""')
+    assert attachment.content_type == "text/csv"
+    assert attachment.parameters == (("charset", "utf-8"), ("header", 'a "b"'))
+    message = Message(sender="a@x", to="b@x", attachments=[attachment])
+    found = next(parsed(message.as_bytes()).iter_attachments())
+    assert found["Content-Type"].params["header"] == 'a "b"'
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "text", "text/", "/plain", "a/b/c", "a b/c", "text/plain;", "a/b; c", "a/b; c=d e"]
+)
+def test_bad_content_types(bad):
+    with pytest.raises(InvalidArgument):
+        Attachment(b"", content_type=bad or " ")
+
+
+@pytest.mark.parametrize("bad", ["multipart/mixed", "Multipart/Alternative; boundary=x"])
+def test_nobody_sets_a_boundary(bad):
+    with pytest.raises(InvalidArgument, match="multipart"):
+        Attachment(b"", content_type=bad)
+
+
+@pytest.mark.parametrize("source", ["text", None, Path("/etc/passwd"), io.BytesIO(b"x"), 7])
+def test_only_bytes_are_attached(source):
+    """Above all no path: nothing is read because a mapping said so."""
+    with pytest.raises(InvalidArgument, match="bytes"):
+        Message().attach(source)
+
+
+def test_bytes_are_taken_as_they_are_now():
+    buffer = bytearray(b"before")
+    message = Message()
+    attachment = message.attach(buffer, filename="a", cid="<x@y>")
+    buffer[:] = b"after!"
+    assert message.attachments == [attachment]
+    assert attachment.data == b"before"
+    assert attachment.cid == "x@y"
+    assert attachment.filename == "a"
+    with pytest.raises(AttributeError):
+        attachment.filename = "b"
+
+
+def test_names_of_attachments_are_checked():
+    for arguments in ({"filename": "a\tb"}, {"cid": "a b"}, {"cid": ""}, {"filename": "a\ud800"}):
+        with pytest.raises(InvalidHeader):
+            Attachment(b"", **arguments)
+
+
+# --- as an object -------------------------------------------------------------------------------------------
+
+
+def test_the_callers_objects_are_not_changed():
+    to, headers, attachments = ["a@x"], {"X": "y"}, [Attachment(b"")]
+    message = Message(sender="s@x", to=to, headers=headers, attachments=attachments)
+    message.attach(b"more")
+    message.headers.append(("Z", "z"))
+    message.render()
+    assert (to, headers, len(attachments)) == (["a@x"], {"X": "y"}, 1)
+
+
+def test_messages_pickle_and_copy():
+    message = Message(sender="a@x", to="b@x", bcc="c@x", text="t", html="h", subject="s", headers={"X": "y"})
+    message.attach(b"data", filename="f", cid="c")
+    rendered = message.as_bytes()
+    for twin in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message)):
+        assert twin.as_bytes() == rendered
+        assert twin.envelope() == message.envelope()
+
+
+def test_repr():
+    message = Message(sender="a@x", to="b@x, c@x", subject="Grüße\n")
+    assert repr(message) == "<Message 'Grüße\\\\n' from a@x to 2>"
+    assert repr(message.attach(b"abc", filename="f.pdf")) == "<Attachment 'f.pdf' application/pdf 3 bytes>"
+
+
+def test_importing_loads_neither_email_nor_idna():
+    import subprocess
+
+    code = (
+        "import sys, smtp_async.message.foreign, smtp_async.message;"
+        "bad = {'email', 'email.message', 'http', 'idna', 'mimetypes', 'anyio'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

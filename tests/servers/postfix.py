@@ -1,0 +1,213 @@
+"""Postfix: one instance with five services, from bare SMTP to implicit TLS with AUTH."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.servers import PASSWORD, REFUSED_CONTENT, REFUSED_SENDER, SIZE_LIMIT, USER, machine
+from tests.servers.daemon import Daemon, new_directory
+from tests.servers.maildir import Mailbox
+from tests.servers.pki import Pki
+
+HOSTNAME = "mx.lab.test"
+BARE_LACKS = "pipelining,chunking,dsn,8bitmime,smtputf8,enhancedstatuscodes,size,etrn,vrfy"
+
+MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+maillog_file = {directory}/log
+maillog_file_prefixes = {directory}
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = {hostname}
+mydestination =
+mynetworks = 127.0.0.0/8
+alias_maps =
+alias_database =
+
+# Mail for lab.test goes to one Maildir, any other to nowhere.
+virtual_mailbox_domains = lab.test
+virtual_mailbox_maps = static:all/
+virtual_mailbox_base = {directory}/mail
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
+default_transport = discard:
+message_size_limit = {size_limit}
+virtual_mailbox_limit = 0
+mailbox_size_limit = 0
+
+# Refusals, each as the reply to the command that earned it.
+smtpd_delay_reject = no
+smtpd_sender_restrictions = check_sender_access inline:{{ {{{refused_sender} = REJECT sender refused}} }}
+smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject
+smtpd_recipient_restrictions = check_recipient_access
+    inline:{{ {{reject.test = REJECT no such user}}, {{defer.test = DEFER try again later}} }}
+header_checks = regexp:{directory}/etc/content
+body_checks = regexp:{directory}/etc/content
+
+# A test may fail as often and connect as often as it likes.
+smtpd_error_sleep_time = 0
+smtpd_client_connection_rate_limit = 0
+smtpd_client_connection_count_limit = 0
+default_process_limit = 200
+
+smtpd_tls_chain_files = {tls}
+smtpd_tls_received_header = yes
+smtpd_tls_loglevel = 1
+smtpd_sasl_path = smtpd
+smtpd_sasl_authenticated_header = yes
+smtpd_sasl_security_options = noanonymous
+cyrus_sasl_config_path = {directory}/etc/sasl
+"""
+
+MASTER_CF = """\
+127.0.0.1:{plain} inet n - n - - smtpd
+  -o syslog_name=plain -o smtpd_tls_security_level=none
+127.0.0.1:{starttls} inet n - n - - smtpd
+  -o syslog_name=starttls -o smtpd_tls_security_level=may
+127.0.0.1:{auth} inet n - n - - smtpd
+  -o syslog_name=auth -o smtpd_tls_security_level=may -o smtpd_tls_auth_only=yes -o smtpd_sasl_auth_enable=yes
+127.0.0.1:{tls} inet n - n - - smtpd
+  -o syslog_name=tls -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes
+127.0.0.1:{bare} inet n - n - - smtpd
+  -o syslog_name=bare -o smtpd_tls_security_level=none -o smtpd_discard_ehlo_keywords={bare_lacks}
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+SMTPD_CONF = """\
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+sasldb_path: {directory}/etc/sasl/sasldb2
+mech_list: PLAIN LOGIN CRAM-MD5
+"""
+
+
+class Ports(NamedTuple):
+    """One port per service."""
+
+    plain: int
+    starttls: int
+    auth: int
+    tls: int
+    bare: int
+
+
+class Postfix:
+    """A running Postfix.
+
+    Attributes:
+        host: Where it listens.
+        plain_port: No TLS, no AUTH; PIPELINING, CHUNKING, DSN, SMTPUTF8, 8BITMIME, SIZE, VRFY.
+        starttls_port: The same with STARTTLS.
+        auth_port: STARTTLS, and PLAIN LOGIN CRAM-MD5 once in TLS.
+        tls_port: TLS from the first byte, the same mechanisms.
+        bare_port: Not one extension.
+        user: May log in, with `password`.
+        mailbox: What was delivered for lab.test; each message begins with Return-Path, X-Original-To and
+            Delivered-To, and a message with two recipients is delivered twice.
+    """
+
+    host = machine.HOST
+    hostname = HOSTNAME
+    user = USER
+    password = PASSWORD
+
+    def __init__(self, daemon: Daemon, ports: Ports) -> None:
+        self._daemon = daemon
+        self.ports = ports
+        self.plain_port, self.starttls_port, self.auth_port, self.tls_port, self.bare_port = ports
+        self.directory = daemon.directory
+        self.log_file = daemon.directory / "log"
+        self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)
+
+    @classmethod
+    def start(cls, pki: Pki) -> "Postfix":
+        """Starts one; skips the calling test where that cannot be."""
+        postfix, saslpasswd = machine.program("postfix"), machine.program("saslpasswd2")
+        machine.require_root("Postfix")
+        directory = new_directory("postfix")
+        with machine.reserved_ports(len(Ports._fields)) as numbers:
+            ports = Ports(*numbers)
+            _configure(directory, ports, pki)
+            _add_user(directory, saslpasswd)
+            daemon = Daemon(directory, [postfix, "-c", directory / "etc", "start-fg"])
+            daemon.wait_ready(lambda: all(map(machine.listening, ports)), log=directory / "log")
+        return cls(daemon, ports)
+
+    def messages(self, timeout: float = 10) -> list[bytes]:
+        """All messages delivered for lab.test, oldest first; waits for those still on their way."""
+        return self.mailbox.messages(timeout)
+
+    def wait_for_message(self, substring: str | bytes, count: int = 1, timeout: float = 10) -> list[bytes]:
+        """The messages that hold a string, as soon as there are `count` of them."""
+        return self.mailbox.wait_for(substring, count, timeout)
+
+    def clear(self) -> None:
+        """Forgets the messages, not the log."""
+        self.mailbox.clear()
+
+    def log(self) -> str:
+        """What Postfix logged so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Ends it and removes what it had."""
+        self._daemon.stop()
+
+    def _in_flight(self) -> list[Path]:
+        # In the order in which a message passes them, so that one on its way is met at least once.
+        queues = [self.directory / "queue" / name for name in ("maildrop", "incoming", "active")]
+        return [path for queue in queues for path in queue.rglob("*") if not path.is_dir()]
+
+
+def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
+    for name in ("etc/sasl", "queue", "data", "mail", "tls"):
+        (directory / name).mkdir(parents=True)
+    shutil.chown(directory / "data", "postfix", "postfix")
+    shutil.chown(directory / "mail", 65534, 65534)
+    tls = shutil.copy(pki.server.combined, directory / "tls")
+    files = {
+        "main.cf": MAIN_CF.format(
+            directory=directory,
+            hostname=HOSTNAME,
+            refused_sender=REFUSED_SENDER,
+            size_limit=SIZE_LIMIT,
+            tls=tls,
+        ),
+        "master.cf": MASTER_CF.format(**ports._asdict(), bare_lacks=BARE_LACKS),
+        "content": f"/{REFUSED_CONTENT}/ REJECT content refused\n",
+        # Debian 12's Postfix reads it here whatever main.cf says, Debian 13's in cyrus_sasl_config_path.
+        "sasl/smtpd.conf": SMTPD_CONF.format(directory=directory),
+    }
+    for name, text in files.items():
+        (directory / "etc" / name).write_text(text)
+
+
+def _add_user(directory: Path, saslpasswd: Path) -> None:
+    database = directory / "etc" / "sasl" / "sasldb2"
+    # Postfix asks for its users in the realm of its own host name.
+    command: list[str | Path] = [saslpasswd, "-p", "-c", "-f", database, "-u", HOSTNAME, USER]
+    subprocess.run(command, input=PASSWORD.encode(), check=True, capture_output=True)
+    shutil.chown(database, "root", "postfix")
+    database.chmod(0o640)

@@ -1,0 +1,395 @@
+"""address.py: the grammar, what it refuses, both forms of a domain, lists, values that pickle."""
+
+import copy
+import pickle
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async.address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient, parse_list
+from smtp_async.errors import InvalidAddress, MissingRecipient
+
+ATOM = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=8)
+PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=20)
+WIDE = st.text(
+    st.characters(min_codepoint=0x20, exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=12
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "local", "domain", "name"),
+    [
+        ("ann@example.com", "ann", "example.com", ""),
+        ("a@localhost", "a", "localhost", ""),
+        ("  a@b.c  ", "a", "b.c", ""),
+        ("<ann@example.com>", "ann", "example.com", ""),
+        ("Ann <ann@example.com>", "ann", "example.com", "Ann"),
+        ("Ann<ann@example.com>", "ann", "example.com", "Ann"),
+        ("Ann  B. <ann@example.com>", "ann", "example.com", "Ann B."),
+        ("Ünal Öz <u@x.org>", "u", "x.org", "Ünal Öz"),
+        ('"N, M" <a@b>', "a", "b", "N, M"),
+        ('"a \\"b\\" \\\\ c" <a@b>', "a", "b", 'a "b" \\ c'),
+        ('Ann "the B" C <a@b>', "a", "b", "Ann the B C"),
+        ('"" <a@b>', "a", "b", ""),
+        ("a.b+tag!#$%&'*/=?^_`{|}~-@b", "a.b+tag!#$%&'*/=?^_`{|}~-", "b", ""),
+        ('"a b"@c', "a b", "c", ""),
+        ('"a@b"@c', "a@b", "c", ""),
+        ('x <"a>b"@c>', "a>b", "c", "x"),
+        ('"ann"@c', "ann", "c", ""),
+        ("a@[192.0.2.1]", "a", "[192.0.2.1]", ""),
+        ("a@[IPv6:2001:db8::1]", "a", "[IPv6:2001:db8::1]", ""),
+        ("a@xn--fa-hia.de", "a", "xn--fa-hia.de", ""),
+        ("a@a--b.de", "a", "a--b.de", ""),
+        ("a@faß.de", "a", "faß.de", ""),
+        ("用户@例え.jp", "用户", "例え.jp", ""),
+    ],
+)
+def test_what_is_accepted(text, local, domain, name):
+    address = Address.parse(text)
+    assert (address.local, address.domain, address.name) == (local, domain, name)
+    assert Address.parse(address.addr_spec) == address
+    assert Address.parse(address) is address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "a", "@", "@b", "a@", "a@b@c", "a b@c", "a@b c", "a@ b", "a@b.", "a@.b", "a@b..c"),
+        *(".a@b", "a.@b", "a..b@c", "a@-b", "a@b-", "a@b_c", "a@b!c", '""@b', '"a@b', 'a"b"@c', '"a"b@c'),
+        *("a(x)@b", "a@b (c)", "(c) a@b", "<@r:a@b>", "<@r,@s:a@b>", "g:a@b;", "a@b,c@d", "a@b;", "a@b c@d"),
+        *("<a@b", "a@b>", "<<a@b>>", "x <a@b> y", "x, y <a@b>", "x@y <a@b>", "x <>", "<>", "x [y] <a@b>"),
+        *("a@[1.2.3]", "a@[1.2.3.4", "a@[1.2.3.4.5]", "a@[01.2.3.4]", "a@[x:1]", "a@[IPv6:1.2.3.4]", "a@[]"),
+        *("a@[IPv6:fe80::1%eth0]", "a@[IPv6:::1]x", "a@[IPv6:１::]", "a@[IPv6:::1]]", "a@[ 1.2.3.4]"),
+        *("a\u00a0b@c", "a\u3000@c", "a@b\u00a0c", "a\\@b", "a@xn--", "a@xn--a-0.com", "a@xn--fass-.de"),
+        *("a@\u200d.de", "a@ä..de", "a@-ä.de", "a@ä_b.de", "a@" + "ä" * 64 + ".de", "a@" + "x" * 64 + ".de"),
+        # The bytes U+760D and U+760A would be after a cut to eight bits, and others of the kind.
+        *("\ud800@b", "a@\udcff.de", "a\u2028@b", "a\x85@b"),
+    ],
+)
+def test_what_is_refused(text):
+    with pytest.raises(InvalidAddress):
+        Address.parse(text)
+    with pytest.raises(InvalidAddress):
+        Address.parse(f"Name <{text}>")
+
+
+@pytest.mark.parametrize("value", [None, b"a@b", 7])
+def test_only_texts_are_parsed(value):
+    with pytest.raises(InvalidAddress, match="text"):
+        Address.parse(value)
+
+
+@pytest.mark.parametrize("char", [chr(c) for c in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)])
+@pytest.mark.parametrize("form", ["a{}@b", '"a{}"@b', "a@b{}", "{} <a@b>", '"{}" <a@b>', "a@b{}", "{}a@b"])
+def test_controls_are_refused_everywhere(char, form):
+    with pytest.raises(InvalidAddress):
+        Address.parse(form.format(char))
+    with pytest.raises(InvalidAddress):
+        parse_list(form.format(char))
+
+
+def test_controls_are_refused_in_the_constructor():
+    for local, domain, name in (
+        ("a\r\n", "b", ""),
+        ("a", "b\n", ""),
+        ("a", "b", "x\r\nBcc: y"),
+        ("a\0", "b", ""),
+    ):
+        with pytest.raises(InvalidAddress, match="control"):
+            Address(local, domain, name)
+
+
+@pytest.mark.parametrize("text", ["user@x> AUTH=<a@b", "user@x AUTH=<>", "user@x>\tSIZE=1", "<a@b> SIZE=1"])
+def test_parameters_cannot_be_smuggled(text):
+    with pytest.raises(InvalidAddress):
+        Address.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ('"a@gmail.com x"@internal', "internal"),
+        ("user@good-corp.com(x)evil.com", None),
+        ("alice@example.org)bob@evil.test", None),
+        ("alice@example.org <bob@evil.test>", None),
+        ("=?utf-8?q?a=40evil.test=3e?=@example.org", "example.org"),
+        ("=?utf-8?q?a=40evil.test=20=3e?= x@example.org", None),
+        ("collab%psres.net(@example.com", None),
+        ('"psres.net!collab"(\\"@example.com', None),
+    ],
+)
+def test_no_two_readings(text, domain):
+    """Texts that other parsers route to somebody else: refused, or routed to the domain that the RFC says."""
+    if domain is None:
+        with pytest.raises(InvalidAddress):
+            Address.parse(text)
+    else:
+        assert Address.parse(text).domain == domain
+
+
+def test_no_code_point_becomes_a_separator():
+    """An encoder that keeps the low eight bits makes CR of U+760D; ours writes UTF-8 or nothing."""
+    for code in range(0x100, 0x11000):
+        if code & 0xFF in (0x0A, 0x0D, 0x00, 0x2E) and not 0xD800 <= code < 0xE000:
+            try:
+                wire = Address.parse(f"a{chr(code)}b@c").wire(utf8=True)
+            except InvalidAddress:
+                continue
+            assert wire == f"a{chr(code)}b@c".encode()
+            assert not re.search(rb"[\r\n\0.]", wire)
+
+
+def test_caps():
+    assert Address("a" * 64, "b").local == "a" * 64
+    label = "x" * 60
+    assert Address("a" * 64, ".".join([label] * 4)).domain
+    for local, domain in (
+        ("a" * 65, "b"),
+        ("ä" * 33, "b"),
+        ("a " * 32, "b"),
+        ("a", ".".join([label] * 5)),
+        ("a", "ä" * 256),
+        ("", "b"),
+    ):
+        with pytest.raises(InvalidAddress):
+            Address(local, domain)
+    with pytest.raises(InvalidAddress, match="320"):
+        Address("ä" * 32, ".".join(["日本" * 14] * 3) + ".jp")
+    with pytest.raises(InvalidAddress, match="1000"):
+        Address("a", "b", "x" * 1001)
+    with pytest.raises(InvalidAddress):
+        Address.parse("x" * 1001 + " <a@b>")
+    assert Address.parse("x" * 1000 + " <a@b>").name == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    "unit", ["(", '"', ",", "<", "[", "\\", " ", "@", "a@", '"" ', "()", ";", ":", "<@", '"\\', "ä"]
+)
+def test_hostile_megabyte_is_linear(unit):
+    text = unit * (1_000_000 // len(unit))
+    started = time.process_time()
+    for parse in (parse_list, Address.parse):
+        try:
+            assert parse(text) == []
+        except InvalidAddress:
+            pass
+    assert time.process_time() - started < 0.2
+
+
+def test_long_label_is_refused_at_once():
+    started = time.process_time()
+    for domain in ("ä" * 100_000, "xn--" + "a" * 100_000, "a" * 100_000, "a." * 50_000):
+        with pytest.raises(InvalidAddress):
+            Address("a", domain)
+    assert time.process_time() - started < 0.05
+
+
+# --- forms of the domain ------------------------------------------------------------------------------------
+
+
+def test_idna_2008():
+    address = Address.parse("a@faß.de")
+    assert address.ascii_domain == "xn--fa-hia.de"  # and not fass.de, which is somebody else
+    assert address.wire(utf8=False) == address.wire(utf8=True) == b"a@xn--fa-hia.de"
+    assert Address.parse("a@FAẞ.de").ascii_domain in ("xn--fa-hia.de", "fass.de")
+    assert Address.parse("a@BÜCHER.example").ascii_domain == "xn--bcher-kva.example"
+    # Full-width dots and letters are mapped by UTS 46; what the DNS is asked for shows it.
+    assert Address.parse("a@ｅｘ．com").ascii_domain == "ex.com"
+
+
+def test_a_utf8_local_part_keeps_u_labels():
+    address = Address.parse("jösé@BÜcher.example")
+    assert address.needs_utf8
+    assert address.wire(utf8=True) == "jösé@bücher.example".encode()
+    assert address.addr_spec == "jösé@BÜcher.example"
+    assert (
+        Address.parse("jösé@xn--bcher-kva.example").wire(utf8=True) == "jösé@xn--bcher-kva.example".encode()
+    )
+    with pytest.raises(InvalidAddress, match="SMTPUTF8"):
+        address.wire(utf8=False)
+
+
+def test_quoted_wire():
+    assert Address('a"b\\ c', "d").wire(utf8=False) == b'"a\\"b\\\\ c"@d'
+    assert Address("foo.", "docomo.example").wire(utf8=False) == b'"foo."@docomo.example'
+    assert Address.parse('"a\\b"@c').local == "ab"
+
+
+def test_the_local_part_is_never_mapped():
+    """Kelvin sign, dotless i, ligature, composed and decomposed é: all different mailboxes."""
+    locals_ = ["K", "k", "\u212a", "ı", "i", "ﬁ", "fi", "\u00e9", "e\u0301"]
+    addresses = [Address(local, "x") for local in locals_]
+    assert len(set(addresses)) == len(locals_)
+    assert [a.wire(utf8=True).decode().partition("@")[0] for a in addresses] == locals_
+
+
+def test_equality():
+    assert Address.parse("a@EXAMPLE.com") == Address.parse("Ann <a@example.COM>")
+    assert hash(Address.parse("a@EXAMPLE.com")) == hash(Address.parse("a@example.com"))
+    assert Address.parse("a@faß.de") == Address.parse("a@XN--FA-HIA.de")
+    assert Address.parse("A@b") != Address.parse("a@b")
+    assert Address.parse("a@b") != "a@b"
+    assert Recipient("a@b") != "a@b"
+    assert Recipient("a@b") != Recipient("a@b", Kind.CC)
+    assert Envelope(None, ["a@b"]) != "a@b"
+
+
+@given(
+    st.lists(ATOM, min_size=1, max_size=4),
+    st.sampled_from(["b", "example.com", "faß.de", "[192.0.2.1]"]),
+    WIDE,
+)
+def test_round_trip_of_atoms(atoms, domain, name):
+    local = ".".join(atoms)
+    address = Address(local, domain, name)
+    again = Address.parse(str(address))
+    assert again == address
+    assert again.local == local
+
+
+@given(WIDE, WIDE)
+def test_round_trip_of_anything(local, name):
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    try:
+        address = Address(local, "x.org", name)
+    except InvalidAddress:
+        return
+    again = Address.parse(f'"{quoted}" <{address.addr_spec}>')
+    assert (again.local, again.name.strip(" ")) == (local, name.strip(" "))
+    wire = address.wire(utf8=True)
+    assert not re.search(rb"[\x00-\x1f\x7f]", wire)
+    if not wire.startswith(b'"'):
+        assert not re.search(rb"[ <>]", wire)
+
+
+@given(st.text(max_size=40))
+def test_parsers_raise_nothing_else(text):
+    for parse in (Address.parse, parse_list):
+        try:
+            parse(text)
+        except InvalidAddress as error:
+            assert str(error).isprintable()
+
+
+@given(PRINTABLE, PRINTABLE)
+def test_what_is_accepted_is_safe_on_a_command_line(local, domain):
+    try:
+        wire = Address.parse(f"{local}@{domain}").wire(utf8=False)
+    except InvalidAddress:
+        return
+    assert re.fullmatch(rb'("(?:[^"\\]|\\.)*"|[^ <>"\x00-\x1f]+)@[A-Za-z0-9.:\[\]-]+', wire)
+
+
+# --- lists --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", []),
+        (" , ,", []),
+        ("a@b", ["a@b"]),
+        ("a@b,c@d", ["a@b", "c@d"]),
+        (",a@b ,, Ann <c@d>,", ["a@b", "c@d"]),
+        ('"x, y" <a@b>, "p; q: r" <c@d>', ["a@b", "c@d"]),
+        ("Team: a@b, Ann <c@d>; , e@f", ["a@b", "c@d", "e@f"]),
+        ("undisclosed-recipients:;", []),
+        ('"A, B": a@b;', ["a@b"]),
+        ("g:a@b;,h:c@d;", ["a@b", "c@d"]),
+        ("a@[IPv6:2001:db8::1], b@c", ["a@[IPv6:2001:db8::1]", "b@c"]),
+    ],
+)
+def test_lists(text, found):
+    assert [str(address) for address in parse_list(text)] == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a@b;",
+        "g:a@b",
+        "g:h:a@b;;",
+        "g:a@b; c@d",
+        ":a@b;",
+        "a@b:c@d;",
+        '"a',
+        "a@[b",
+        "a@b c@d",
+        "a, b@c",
+        "<a@b",
+    ],
+)
+def test_bad_lists(text):
+    with pytest.raises(InvalidAddress):
+        parse_list(text)
+
+
+def test_a_list_of_many():
+    text = ", ".join(f'"N{i}, x" <u{i}@example.com>' for i in range(2000))
+    assert [a.local for a in parse_list(text)] == [f"u{i}" for i in range(2000)]
+
+
+# --- recipients and envelopes -------------------------------------------------------------------------------
+
+
+def test_recipients():
+    recipient = Recipient("Ann <a@b>", Kind.BCC)
+    assert (recipient.name, recipient.kind, str(recipient.address)) == ("Ann", Kind.BCC, "a@b")
+    assert Recipient.of(recipient) is recipient
+    assert Recipient.of("a@b").kind is Kind.TO
+    assert Recipient.of(Address.parse("a@b"), Kind.CC).kind is Kind.CC
+    assert frozenset(Kind) == EVERYONE
+    assert not NOBODY
+    with pytest.raises(InvalidAddress):
+        Recipient("a@b, c@d")
+
+
+def test_envelopes():
+    envelope = Envelope("a@b", ["c@d", Address.parse("e@f"), Recipient("g@h", Kind.BCC)])
+    assert str(envelope.sender) == "a@b"
+    assert [r.kind for r in envelope.recipients] == [Kind.TO, Kind.TO, Kind.BCC]
+    assert Envelope(None, ["a@b"]).sender is None
+    assert Envelope("<>", ["a@b"]).sender is None
+    with pytest.raises(MissingRecipient):
+        Envelope("a@b", [])
+    with pytest.raises(InvalidAddress):
+        Envelope("a@b", "c@d")
+    with pytest.raises(InvalidAddress):
+        Envelope("", ["c@d"])
+
+
+def test_who_needs_smtputf8():
+    assert not Envelope("a@faß.de", ["b@x"]).needs_utf8
+    assert not Envelope(None, ["b@x"]).needs_utf8
+    assert Envelope("ä@x", ["b@x"]).needs_utf8
+    assert Envelope("a@x", ["b@x", "ü@x"]).needs_utf8
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Address.parse('"N, Ü" <"a b"@faß.de>'),
+        Recipient("ü@faß.de", Kind.CC),
+        Envelope(None, ["a@b", Recipient("c@d", Kind.BCC)]),
+        Envelope("a@b", ["c@d"]),
+    ],
+)
+def test_values_pickle_copy_hash_and_are_immutable(value):
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        twin = pickle.loads(pickle.dumps(value, protocol))
+        assert twin == value
+        assert repr(twin) == repr(value)
+        assert hash(twin) == hash(value)
+    assert copy.deepcopy(value) == copy.copy(value) == value
+    for name in ("local", "domain", "address", "kind", "sender", "recipients", "other"):
+        with pytest.raises(AttributeError):
+            setattr(value, name, "x")
+
+
+def test_reprs_hide_nothing():
+    assert repr(Address.parse("Ann <a@b>")) == "Address('a', 'b', name='Ann')"
+    assert repr(Recipient("a@b")) == "Recipient(Address('a', 'b'), Kind.TO)"
+    assert repr(Envelope(None, ["a@b"])) == "Envelope(None, [Recipient(Address('a', 'b'), Kind.TO)])"

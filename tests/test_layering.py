@@ -1,0 +1,386 @@
+"""The house rules of the package, read from its source: who may import whom, and what a room never holds.
+
+A room is what stands directly in `smtp_async/`: a module or a package. Imports go down the ranks only;
+imports under `if TYPE_CHECKING:` do not count, imports inside functions do.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "smtp_async"
+HOUSE = Path(__file__).parents[1] / PACKAGE
+ANYTHING = frozenset({"*"})
+
+VALUES = ("secret", "reply", "errors", "address", "content", "receipt", "events", "timeouts")
+SANS_IO = ("protocol", "auth", "message")
+BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
+# The session room is several files, each using those before it.
+CONVERSATION = ("hooks", "job", "link", "opening", "pump", "session")
+BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
+
+# Rank by rank, what each room may import besides itself.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    **{room: frozenset(VALUES[:place]) for place, room in enumerate(VALUES)},
+    **{room: frozenset(VALUES) for room in SANS_IO},
+    "transport": frozenset(VALUES),
+    "bodies": frozenset(VALUES),
+    "spool": frozenset({*VALUES, "bodies"}),
+    "tls": frozenset(VALUES),
+    "hooks": frozenset(BELOW_SESSION),
+    "job": frozenset({*VALUES, "protocol"}),
+    "link": frozenset({*BELOW_SESSION, "hooks"}),
+    "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
+    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
+    "session": frozenset({*BELOW_SESSION, *CONVERSATION}),
+    "check": frozenset({*BELOW_SESSION, *CONVERSATION}),
+    "presets": frozenset({*BELOW_SESSION, *CONVERSATION}),
+    "telemetry": frozenset({*BELOW_SESSION, *CONVERSATION}),
+    "pool": frozenset(BELOW_CLIENT),
+    "client": frozenset({*BELOW_CLIENT, "pool", "message"}),
+    "processor": frozenset({*VALUES, "message", "spool", "client", "hooks"}),
+    "__init__": ANYTHING,
+    "__main__": ANYTHING,
+    "about": frozenset(VALUES),
+    "cli": ANYTHING,
+    "testing": ANYTHING,
+}
+# Single modules that may import more than their room.
+MODULE_MAY_IMPORT = {"tls.revocation": frozenset({"transport"})}
+
+PURE = frozenset({*VALUES, *SANS_IO})
+IMPURE_IMPORTS = frozenset(
+    {"asyncio", "http", "select", "selectors", "socket", "ssl", "subprocess", "threading", "time"}
+)
+ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+
+MESSAGE_PATH = frozenset({"session", "pump", "link", "job", "pool", "protocol", "receipt", "reply"})
+TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
+TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
+TASK_ROOMS = frozenset({"pump", "pool"})
+TASK_FUNCTIONS = frozenset({"_open", "start", "connect"})
+
+FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
+MOST_LINES = 500
+# Longer only as a table: one flat list of exception classes.
+TABLES = frozenset({"errors"})
+# Heavy or optional: nobody pays for them by `import smtp_async`.
+LAZY = ("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http")
+
+
+class Import(NamedTuple):
+    """An import statement's one name.
+
+    Attributes:
+        name: Absolute, dotted: ``smtp_async.protocol.parser`` or ``asyncio``.
+        line: Where it stands.
+        lazy: Does it stand inside a function?
+    """
+
+    name: str
+    line: int
+    lazy: bool
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+class Module:
+    """A source file of the package.
+
+    Attributes:
+        name: Dotted, without the package: ``protocol.parser``; a package's own file is ``protocol.__init__``.
+        room: The first part of the name.
+    """
+
+    def __init__(self, path: Path, house: Path = HOUSE) -> None:
+        parts = path.relative_to(house).with_suffix("").parts
+        self.name = ".".join(parts)
+        self.room = parts[0]
+        self.parts = parts
+        self.source = path.read_text(encoding="utf-8")
+        self.tree = ast.parse(self.source)
+        self.rooms = {entry.stem for entry in house.iterdir()}
+
+    def imports(self) -> Iterator[Import]:
+        """All imports that happen at run time."""
+        for node, functions in walk(self.tree):
+            lazy = bool(functions)
+            if isinstance(node, ast.Import):
+                yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                source = self._absolute(node)
+                # `from . import x` names a module, `from .x import y` a thing in one.
+                names = [f"{source}.{alias.name}" for alias in node.names] if source == PACKAGE else [source]
+                yield from (Import(name, node.lineno, lazy) for name in names)
+
+    def rooms_imported(self) -> Iterator[tuple[str, int]]:
+        """The other rooms that this module imports."""
+        for imported in self.imports():
+            first, _, rest = imported.name.partition(".")
+            if first != PACKAGE:
+                continue
+            room = rest.partition(".")[0]
+            room = room if room in self.rooms or room in MAY_IMPORT else "__init__"
+            if room != self.room:
+                yield room, imported.line
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        package = (PACKAGE, *self.parts[:-1])
+        above = package[: len(package) - (node.level - 1)]
+        return ".".join((*above, node.module) if node.module else above)
+
+
+def walk(node: ast.AST, functions: tuple[str, ...] = ()) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
+    """All nodes that exist at run time, each with the names of the functions around it."""
+    yield node, functions
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        functions = (*functions, node.name)
+    elif isinstance(node, ast.Lambda):
+        functions = (*functions, "<lambda>")
+    if isinstance(node, ast.If) and is_type_checking(node.test):
+        children: Iterator[ast.AST] = iter(node.orelse)
+    else:
+        children = ast.iter_child_nodes(node)
+    for child in children:
+        yield from walk(child, functions)
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return ast.unparse(test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def mentioned(module: Module, names: frozenset[str]) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Where a module names asyncio's functions, however it came by them, and inside which functions."""
+    imported = {
+        alias.asname or alias.name: alias.name
+        for node, _ in walk(module.tree)
+        if isinstance(node, ast.ImportFrom)
+        and node.module in {"asyncio", "asyncio.timeouts", "asyncio.tasks"}
+        for alias in node.names
+    }
+    for node, functions in walk(module.tree):
+        if isinstance(node, ast.Attribute):
+            # `timeout` is a fair name for one's own attribute, `loop.create_task` is nobody's.
+            ours = isinstance(node.value, ast.Name) and node.value.id == "asyncio"
+            name = node.attr if ours or node.attr in TASK_MAKERS else ""
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            name = imported.get(node.id, "")
+        else:
+            continue
+        if name in names:
+            yield name, node.lineno, functions
+
+
+# --- the rules: each yields what is wrong, in words ---
+
+
+def unknown_rooms(module: Module) -> Iterator[str]:
+    if module.room not in MAY_IMPORT:
+        yield f"{module.room} is not in the table of rooms"
+
+
+def imports_upwards(module: Module) -> Iterator[str]:
+    allowed = MAY_IMPORT.get(module.room, ANYTHING) | MODULE_MAY_IMPORT.get(module.name, frozenset())
+    if allowed & ANYTHING:
+        return
+    for room, line in module.rooms_imported():
+        if room not in allowed:
+            yield f"line {line}: {module.room} may not import {room}"
+
+
+def awaits(module: Module) -> Iterator[str]:
+    if module.room in PURE:
+        for node, _ in walk(module.tree):
+            if isinstance(node, ASYNC_SYNTAX) or (isinstance(node, ast.comprehension) and node.is_async):
+                yield f"line {getattr(node, 'lineno', '?')}: {module.room} never awaits"
+
+
+def impure_imports(module: Module) -> Iterator[str]:
+    if module.room in PURE:
+        for imported in module.imports():
+            # A message has a date: the clock is the default of an argument there, and converts time zones.
+            if imported.top in IMPURE_IMPORTS and (module.room, imported.top) != ("message", "time"):
+                yield f"line {imported.line}: {module.room} may not import {imported.top}"
+
+
+def third_party_imports(module: Module) -> Iterator[str]:
+    if module.room in PURE:
+        for imported in module.imports():
+            known = imported.top == PACKAGE or imported.top in sys.stdlib_module_names
+            if not known and not imported.lazy:
+                yield f"line {imported.line}: {imported.top} may be imported inside functions only"
+
+
+def sockets_in_the_processor(module: Module) -> Iterator[str]:
+    if module.room == "processor":
+        for imported in module.imports():
+            if imported.top in {"socket", "ssl"}:
+                yield f"line {imported.line}: the processor leaves {imported.top} to the client"
+
+
+def timeouts_on_the_path(module: Module) -> Iterator[str]:
+    if module.room in MESSAGE_PATH:
+        for name, line, _ in mentioned(module, TIMEOUTS):
+            yield f"line {line}: asyncio.{name} on the path of a message; a session has one deadline timer"
+
+
+def tasks_on_the_path(module: Module) -> Iterator[str]:
+    if module.room in MESSAGE_PATH:
+        for name, line, functions in mentioned(module, TASK_MAKERS):
+            connecting = module.room in TASK_ROOMS and TASK_FUNCTIONS.intersection(functions)
+            if not connecting:
+                yield f"line {line}: {name} on the path of a message"
+
+
+def frozen_values_on_the_path(module: Module) -> Iterator[str]:
+    """Options are frozen and keyword-only; what is made per message is a tuple or a plain slotted class."""
+    if module.room in MESSAGE_PATH:
+        for node, _ in walk(module.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                "dataclass",
+                "dataclasses.dataclass",
+            }:
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if given.get("frozen") == "True" and given.get("kw_only") != "True":
+                    yield f"line {node.lineno}: a frozen dataclass costs three times a tuple to make"
+
+
+def vague_names(module: Module) -> Iterator[str]:
+    for part in module.parts:
+        if part.strip("_") in FORBIDDEN_NAMES:
+            yield f"{part} says nothing about what is in it"
+
+
+def long_files(module: Module) -> Iterator[str]:
+    lines = module.source.count("\n")
+    if lines > MOST_LINES and module.name not in TABLES:
+        yield f"{lines} lines, of {MOST_LINES} at most"
+
+
+RULES = (
+    unknown_rooms,
+    imports_upwards,
+    awaits,
+    impure_imports,
+    third_party_imports,
+    sockets_in_the_processor,
+    timeouts_on_the_path,
+    tasks_on_the_path,
+    frozen_values_on_the_path,
+    vague_names,
+    long_files,
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_house_keeps(rule) -> None:
+    modules = [Module(path) for path in sorted(HOUSE.rglob("*.py"))]
+    assert [f"{module.name}: {wrong}" for module in modules for wrong in rule(module)] == []
+
+
+@pytest.mark.skipif(not (HOUSE / "__init__.py").exists(), reason="the front door is not built yet")
+def test_importing_the_package_is_light() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import smtp_async;"
+        "print(*sorted(set(sys.modules) - before), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    heavy = [name for name in loaded for lazy in LAZY if name == lazy or name.startswith(f"{lazy}.")]
+    assert heavy == []
+
+
+# --- the rules themselves, against sources that break them ---
+
+
+def complaints(house: Path, name: str, source: str) -> list[str]:
+    path = house / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    return [wrong for rule in RULES for wrong in rule(Module(path, house))]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("surprise/thing.py", ""),
+        ("surprise.py", ""),
+        ("reply.py", "from .receipt import Receipt"),
+        ("reply.py", "from . import receipt"),
+        ("reply.py", "import smtp_async.receipt"),
+        ("reply.py", "from smtp_async import receipt"),
+        ("reply.py", "from smtp_async import Receipt"),
+        ("reply.py", "def late():\n    from .receipt import Receipt"),
+        ("reply.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from .receipt import Receipt"),
+        ("protocol/parser.py", "from ..auth import plain"),
+        ("protocol/parser.py", "from ..auth.plain import Plain"),
+        ("auth/plain.py", "from ..message import headers"),
+        ("transport/dial.py", "from ..tls.context import Security"),
+        ("tls/context.py", "from ..transport import dial"),
+        ("bodies.py", "from .spool import record"),
+        ("session.py", "from .pool import Pool"),
+        ("session.py", "from .spool import record"),
+        ("session.py", "from .message import Message"),
+        ("pool.py", "from .client import SMTPClient"),
+        ("pool.py", "from .message import Message"),
+        ("processor/schedule.py", "from ..session import Session"),
+        ("processor/schedule.py", "import socket"),
+        ("client.py", "from .cli import main"),
+        ("reply.py", "async def late(): ..."),
+        ("protocol/machine.py", "def gather(): return [x async for x in y]"),
+        ("protocol/machine.py", "import asyncio"),
+        ("message/headers.py", "from time import time"),
+        ("auth/ntlm.py", "import spnego"),
+        ("session.py", "async def send():\n    async with asyncio.timeout(5): ..."),
+        (
+            "session.py",
+            "from asyncio import timeout as limit\nasync def send():\n    async with limit(5): ...",
+        ),
+        ("pool.py", "async def send():\n    await asyncio.wait_for(job, 5)"),
+        ("pool.py", "def send(self):\n    self.loop.create_task(job)"),
+        ("pool.py", "from asyncio import create_task\ndef send():\n    create_task(job)"),
+        ("receipt.py", "@dataclass(frozen=True, slots=True)\nclass Verdict: ..."),
+        ("protocol/utils.py", ""),
+        ("message/_types.py", ""),
+        ("client.py", "\n" * (MOST_LINES + 1)),
+    ],
+)
+def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
+    assert complaints(tmp_path, name, source)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("receipt.py", "from .reply import Reply"),
+        ("reply.py", "if TYPE_CHECKING:\n    import asyncio\n    from .receipt import Receipt"),
+        ("address.py", "def idna(name):\n    import idna\n    return idna.encode(name)"),
+        (
+            "protocol/machine.py",
+            "from . import commands\nfrom .parser import Parser\nfrom ..reply import Reply",
+        ),
+        ("message/headers.py", "from datetime import datetime"),
+        ("tls/revocation.py", "from ..transport import dial"),
+        ("session.py", "from .hooks import Hooks\nfrom .protocol.machine import ClientProtocol"),
+        ("pump.py", "def start(self):\n    self.task = self.loop.create_task(self.pump())"),
+        ("pool.py", "from .telemetry import Log\n@dataclass(frozen=True, kw_only=True)\nclass Limits: ..."),
+        ("pool.py", "def rearm(self):\n    return self.timeout(5)"),
+        (
+            "client.py",
+            "from .message import Message\nasync def send():\n    async with asyncio.timeout(5): ...",
+        ),
+        ("__init__.py", "from .client import SMTPClient"),
+        ("cli/demo.py", "from ..testing.server import Server"),
+    ],
+)
+def test_a_rule_lets_pass(tmp_path: Path, name: str, source: str) -> None:
+    assert complaints(tmp_path, name, source) == []

@@ -1,0 +1,181 @@
+"""A server in the test's own loop, and certificates of every kind for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Self
+
+import trustme
+
+from smtp_async.testing import CancelledRun, CancelManner, CancelMoment, run_cancelled_at
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
+
+CA = trustme.CA()
+
+
+def server_context(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    """Return a server's context, for localhost and 127.0.0.1 unless another certificate is given."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (certificate or CA.issue_cert("localhost", "127.0.0.1")).configure_cert(context)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    """Return a context that trusts `CA`."""
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    return context
+
+
+class Server:
+    """Runs a handler for each connection; `quiet` waits until all of them have ended."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.connections = 0
+        self.port = 0
+
+    async def start(self, host: str = "127.0.0.1", *, path: str | None = None) -> Self:
+        if path is not None:
+            self._server: Any = await asyncio.start_unix_server(self._serve, path)
+        else:
+            self._server = await asyncio.start_server(self._serve, host, 0)
+            self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        self._idle.clear()
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await self._handler(reader, writer)
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+            if not self._writers:
+                self._idle.set()
+
+    async def quiet(self) -> None:
+        """Wait until the clients have closed: the handlers read until then."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await self._idle.wait()
+        await self._server.wait_closed()
+        await turns()
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, host: str = "127.0.0.1", **kwargs: Any) -> AsyncIterator[Server]:
+    """Serve within an `async with`."""
+    server = await Server(handler).start(host, **kwargs)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop turn a few times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is true; the test's own time limit ends it otherwise."""
+    while not condition():  # noqa: ASYNC110  # nothing else tells
+        await asyncio.sleep(0)
+
+
+async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read until the client closes."""
+    while await reader.read(65536):
+        pass
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send everything back."""
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+def starttls(
+    context: ssl.SSLContext, then: Handler, *, reply: bytes = b"220 go\r\n", greeting: bytes = b"220 hi\r\n"
+) -> Handler:
+    """Greet, answer one line, encrypt."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        await reader.readline()
+        writer.write(reply)
+        await writer.start_tls(context)
+        await then(reader, writer)
+
+    return handler
+
+
+def implicit(context: ssl.SSLContext, then: Handler) -> Handler:
+    """Encrypt from the first byte."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await writer.start_tls(context)
+        await then(reader, writer)
+
+    return handler
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a RST."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@contextlib.contextmanager
+def black_hole(port: int, host: str = "127.0.0.2") -> Iterator[None]:
+    """Make an address that takes no connection and refuses none: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((host, port))
+        yield
+
+
+MANNERS = [(manner, moment) for manner in CancelManner for moment in CancelMoment]
+
+
+async def cancelled_everywhere(
+    scenario: Callable[[], Coroutine[Any, Any, Any]],
+    manner: CancelManner,
+    moment: CancelMoment,
+    *,
+    prepare: Callable[[], Awaitable[object]] | None = None,
+) -> AsyncIterator[CancelledRun]:
+    """Run a scenario cancelled at its first await, its second, … and at last undisturbed."""
+    for at in itertools.count(1):
+        if prepare is not None:
+            await prepare()
+        step = await run_cancelled_at(at, scenario, manner=manner, moment=moment)
+        yield step
+        if not step.injected:
+            return
