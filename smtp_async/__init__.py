@@ -12,10 +12,12 @@ What is public is named here, in `smtp_async.errors`, in `smtp_async.events` and
 from __future__ import annotations
 
 from . import errors, events
+from .about import build_info
 from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
 from .check import ServerReport
-from .client import ClientOptions, SMTPClient, send_blocking
+from .client import SMTPClient, send_blocking
+from .endpoint import ClientOptions
 from .errors import (
     MessageRefused,
     NotSent,
@@ -32,6 +34,8 @@ from .protocol.transaction import SendOptions
 from .receipt import Outcome, Receipt, Verdict
 from .reply import EnhancedCode, Reply
 from .secret import Secret
+from .sendable import Raw
+from .sending import SendAll
 from .session import Session
 from .timeouts import Timeouts
 from .tls.context import Security, TLSOptions, TrustOptions
@@ -58,6 +62,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolLimits",
     "PoolStatistics",
+    "Raw",
     "Receipt",
     "Recipient",
     "RecipientsRefused",
@@ -66,6 +71,7 @@ __all__ = [
     "SMTPError",
     "Secret",
     "Security",
+    "SendAll",
     "SendOptions",
     "SenderRefused",
     "ServerReport",
@@ -77,6 +83,7 @@ __all__ = [
     "TrustOptions",
     "Verdict",
     "__version__",
+    "build_info",
     "errors",
     "events",
     "send_blocking",

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
-from urllib.parse import unquote, urlsplit
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from .address import Address, Envelope, Recipient
+from .address import Address, Recipient
 from .auth.mechanism import Credentials
 from .check import ServerReport, examine
-from .content import Content, Mail
+from .content import Mail
+from .endpoint import ClientOptions, credentials_of, parse_url, route_of
 from .errors import (
-    InvalidArgument,
-    InvalidPort,
-    MissingHost,
     NotConnected,
     SettingInUse,
     SMTPError,
@@ -27,53 +24,28 @@ from .events import Event
 from .hooks import Hook, Hooks
 from .job import Job, Step
 from .message.builder import Message
-from .message.foreign import ForeignMail, content_of, content_of_raw
-from .opening import Route, Surroundings
-from .pool import Pool, PoolLimits, PoolStatistics
+from .message.foreign import content_of_raw
+from .opening import Surroundings
+from .pool import Pool, PoolStatistics
 from .protocol.transaction import SendOptions
 from .receipt import Receipt
 from .reply import Reply
 from .secret import Secret
+from .sendable import addressed, as_mail
+from .sending import SendAll
 from .session import Session
-from .timeouts import Timeouts
-from .tls.context import Security, TLSOptions, default_port, resolve_security
-from .transport.dial import SocketOptions
+from .tls.context import Security
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["ClientOptions", "SMTPClient", "send_blocking"]
+__all__ = ["SMTPClient", "send_blocking"]
+
+#: What a client is made with unless it is told otherwise.
+_DEFAULTS: Final = ClientOptions()
 
 _H = TypeVar("_H", bound=Hook)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientOptions:
-    """How a client works; every group is a value of its own.
-
-    Attributes:
-        tls: what is trusted.
-        pool: how many connections.
-        timeouts: how long each stage may take.
-        socket: local address, keepalive and the like.
-        send: how messages are sent where `send` is not told otherwise.
-        hello: the name for EHLO; None takes the full local host name, or the local address as a literal.
-        extensions: greet with EHLO; False uses HELO and no extension at all.
-        pipelining: use PIPELINING where it is offered.
-        send_rset: write RSET after an aborted transaction; without it such a connection is closed.
-        lmtp: speak LMTP (RFC 2033).
-    """
-
-    tls: TLSOptions = field(default_factory=TLSOptions)
-    pool: PoolLimits = field(default_factory=PoolLimits)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    socket: SocketOptions = field(default_factory=SocketOptions)
-    send: SendOptions = field(default_factory=SendOptions)
-    hello: str | None = None
-    extensions: bool = True
-    pipelining: bool = True
-    send_rset: bool = True
-    lmtp: bool = False
+M = TypeVar("M")
 
 
 class SMTPClient:
@@ -103,21 +75,23 @@ class SMTPClient:
         password: str | Secret | None = None,
         credentials: Credentials | None = None,
         security: Security = Security.AUTO,
-        options: ClientOptions = ClientOptions(),
+        options: ClientOptions = _DEFAULTS,
     ) -> None:
         self._options = options
-        self._route = _route(host, port, _credentials(username, password, credentials), security, options)
+        self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
         self._hooks = Hooks()
         self._surroundings = Surroundings()
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._closed = False
+        # BDAT pays where a window lets messages follow each other unanswered.
+        self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
         self._job_count = 0
 
     @classmethod
-    def from_url(cls, url: str, *, options: ClientOptions = ClientOptions()) -> Self:
+    def from_url(cls, url: str, *, options: ClientOptions = _DEFAULTS) -> Self:
         """Make a client from a URL.
 
         `smtps://user:password@host[:465]` is TLS from the first byte, `smtp://user:password@host[:587]` requires
@@ -127,7 +101,7 @@ class SMTPClient:
         Raises:
             InvalidArgument: not such a URL. It is not repeated in the message: it may hold a password.
         """
-        return cls(**_from_url(url, options))
+        return cls(**parse_url(url, options))
 
     def __repr__(self) -> str:
         pool = self._pool
@@ -200,7 +174,7 @@ class SMTPClient:
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        mail = _addressed(_mail(message), sender, recipients)
+        mail = addressed(as_mail(message), sender, recipients)
         return await self._send(mail, options, deadline)
 
     async def send_raw(
@@ -227,7 +201,7 @@ class SMTPClient:
         Raises:
             SMTPError: as `send`.
         """
-        return await self._send(_addressed(content_of_raw(source), sender, recipients), options, deadline)
+        return await self._send(addressed(content_of_raw(source), sender, recipients), options, deadline)
 
     async def _send(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
         pool = self._use()
@@ -235,11 +209,38 @@ class SMTPClient:
             deadline = self._options.timeouts.send
         self._job_count += 1
         due = None if deadline is None else pool.now() + deadline
-        job = Job(self._job_count, mail, options or self._options.send, due)
+        job = Job(self._job_count, mail, options or self._options.send, due, chunking=self._chunking)
         receipt = await _deliver(pool, job)
         if receipt.error is not None:
             receipt.raise_for_outcome()
         return receipt
+
+    def send_all(
+        self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
+    ) -> SendAll[M]:
+        """Send many messages, at the speed of the connections, with constant memory.
+
+        The input may be endless: it is pulled in the task that iterates, and at most twice as many messages as the
+        pool can carry are on their way. Leaving the loop early is safe.
+
+        Args:
+            messages: any iterable or async iterable of `Message`, `email.message.Message` or `Raw`.
+            options: how to send them; None takes the client's.
+
+        Returns:
+            An async iterator of `(message, receipt)` in the order in which they end. A message that cannot be sent
+            is a receipt with its `error`. When no connection can be had, that is raised after the receipts of what
+            was under way.
+        """
+        return SendAll(
+            self._use(),
+            messages,
+            adapt=as_mail,
+            number_job=self._next_job,
+            chunking=self._chunking,
+            options=options or self._options.send,
+            limit=self._options.timeouts.send,
+        )
 
     # --- other calls -----------------------------------------------------------------------------------------
 
@@ -327,10 +328,11 @@ class SMTPClient:
     async def close(self) -> None:
         """Fail what waits as not sent, let running messages end within `timeouts.close`, then say QUIT."""
         self._hooks.refuse_reentry()
-        self._closed = True
-        pool, self._pool = self._pool, None
+        pool = self._pool
         if pool is not None:
             self._demand_own_loop()
+        self._closed = True
+        if pool is not None:
             await pool.close()
 
     async def __aenter__(self) -> Self:
@@ -343,10 +345,10 @@ class SMTPClient:
     def _use(self) -> Pool:
         """Return the pool, made by the first call; it belongs to this loop and this process."""
         self._hooks.refuse_reentry()
+        if self._closed:
+            raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            if self._closed:
-                raise NotConnected("the client is closed")
             self._loop, self._process = asyncio.get_running_loop(), os.getpid()
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
         else:
@@ -361,15 +363,16 @@ class SMTPClient:
 
     def _make(self, pool: Pool) -> Session:
         self._session_count += 1
+        route = self._route if pool.pipelining else replace(self._route, pipelining=False)
         return Session(
-            self._route,
+            route,
             number=self._session_count,
             timeouts=self._options.timeouts,
             hooks=self._hooks,
             surroundings=self._surroundings,
             keeper=pool,
             options=self._options.send,
-            adapt=_mail,
+            adapt=as_mail,
             number_job=self._next_job,
         )
 
@@ -379,7 +382,7 @@ class SMTPClient:
 
 
 def send_blocking(
-    message: Message | EmailMessage | Mail, *, url: str, options: ClientOptions = ClientOptions()
+    message: Message | EmailMessage | Mail, *, url: str, options: ClientOptions = _DEFAULTS
 ) -> Receipt:
     """Send one message from a script that has no event loop; `url` as for `SMTPClient.from_url`.
 
@@ -423,126 +426,3 @@ async def _deliver(pool: Pool, job: Job) -> Receipt:
         pool.cancel(job)
         raise
     return job.receipt
-
-
-# --- what a message may be -----------------------------------------------------------------------------------
-
-
-class _Readdressed:
-    """A mail under another envelope."""
-
-    __slots__ = ("_envelope", "_mail")
-
-    def __init__(self, mail: Mail, envelope: Envelope) -> None:
-        self._mail = mail
-        self._envelope = envelope
-
-    def envelope(self) -> Envelope:
-        return self._envelope
-
-    def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
-        return self._mail.render(eightbit=eightbit, utf8=utf8)
-
-
-def _mail(message: Any) -> Mail:
-    if hasattr(message, "render") and hasattr(message, "envelope"):
-        mail: Mail = message
-        return mail
-    if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
-        return content_of(message)
-    raise InvalidArgument(
-        f"cannot send {type(message).__name__}: a Message or email.message.Message is needed"
-    )
-
-
-def _addressed(
-    mail: Mail, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
-) -> Mail:
-    if sender is None and recipients is None:
-        return mail
-    if isinstance(recipients, str | bytes):
-        raise InvalidArgument("recipients is a sequence of addresses, not one text")
-    if isinstance(mail, ForeignMail):
-        return _Readdressed(mail, mail.envelope(sender, recipients))
-    if sender is None:
-        sender = mail.envelope().sender
-        return _Readdressed(mail, Envelope(sender, recipients or ()))
-    return _Readdressed(
-        mail, Envelope(sender, mail.envelope().recipients if recipients is None else recipients)
-    )
-
-
-# --- what a client is made of --------------------------------------------------------------------------------
-
-
-def _credentials(
-    username: str | None, password: str | Secret | None, credentials: Credentials | None
-) -> Credentials | None:
-    if username is None and password is None:
-        return credentials
-    if credentials is not None:
-        raise InvalidArgument("either credentials, or username and password")
-    if not username or password is None:
-        raise InvalidArgument("username and password belong together")
-    return Credentials(username=username, password=password)
-
-
-def _route(
-    host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
-) -> Route:
-    if not host:
-        raise MissingHost("no server is named")
-    path = host if host.startswith("/") else None
-    if path is not None:
-        security, port = Security.PLAINTEXT if security is Security.AUTO else security, 0
-    elif port is None:
-        port = default_port(security, lmtp=options.lmtp)
-    elif not 0 < port < 65536:
-        raise InvalidPort(f"a port is between 1 and 65535, not {port}")
-    return Route(
-        host="localhost" if path is not None else host,
-        port=port,
-        path=path,
-        security=resolve_security(security, port, credentials=credentials is not None),
-        lmtp=options.lmtp,
-        credentials=credentials,
-        hello=options.hello,
-        extensions=options.extensions,
-        pipelining=options.pipelining,
-        send_rset=options.send_rset,
-        tls=options.tls,
-        socket=options.socket,
-    )
-
-
-_SCHEMES = {
-    "smtps": Security.IMPLICIT,
-    "smtp": Security.STARTTLS,
-    "smtp+plain": Security.PLAINTEXT,
-    "lmtp": Security.AUTO,
-    "lmtp+unix": Security.PLAINTEXT,
-}
-
-
-def _from_url(url: str, options: ClientOptions) -> dict[str, Any]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        # Not chained: its text may repeat the URL, and with it a password.
-        raise InvalidArgument(f"not a URL of a mail server: {type(error).__name__}") from None
-    security = _SCHEMES.get(parts.scheme)
-    if security is None or parts.query or parts.fragment:
-        raise InvalidArgument(f"not a URL of a mail server: the schemes are {', '.join(_SCHEMES)}")
-    lmtp = parts.scheme.startswith("lmtp")
-    unix = parts.scheme == "lmtp+unix"
-    if (parts.path not in ("", "/")) != unix or (unix and parts.netloc):
-        raise InvalidArgument("not a URL of a mail server: only lmtp+unix has a path, and it has no host")
-    return {
-        "host": unquote(parts.path) if unix else parts.hostname or "",
-        "port": port,
-        "username": unquote(parts.username) if parts.username is not None else None,
-        "password": unquote(parts.password) if parts.password is not None else None,
-        "security": security,
-        "options": replace(options, lmtp=lmtp),
-    }

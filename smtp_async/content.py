@@ -101,7 +101,8 @@ class Content:
         data = bytes(data)
         if not exact:
             data = normalised(data)
-        head, separator, _ = data.partition(b"\r\n\r\n")
+        end = data.find(b"\r\n\r\n")
+        head = data if end < 0 else data[:end]
         match = _MESSAGE_ID.search(head)
         return cls(
             (data,),
@@ -140,7 +141,12 @@ class Mail(Protocol):
         """
 
     def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
-        """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time."""
+        """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
+
+        Raises:
+            InvalidHeader: a header field would change the structure of the message.
+            ExtensionMissing: it cannot be written without SMTPUTF8.
+        """
 
 
 def normalised(data: bytes) -> bytes:

@@ -150,6 +150,9 @@ __all__ = [
 ]
 
 
+_OS_ERROR: Final = ("errno", "strerror", "filename", "filename2", "winerror")
+
+
 class SMTPError(Exception):
     """Anything that can go wrong in this library.
 
@@ -199,7 +202,10 @@ class SMTPError(Exception):
         return f"{self.message}: {self.reply}" if self.message else str(self.reply)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.__dict__.copy(), self.__cause__)
+        state = self.__dict__.copy()
+        # What `OSError` keeps beside the dictionary.
+        state |= {name: getattr(self, name) for name in _OS_ERROR if getattr(self, name, None) is not None}
+        return _rebuild, (type(self), state, self.__cause__)
 
     def copy(self) -> Self:
         """Return a twin: one failure of a connection is raised in many tasks, each with its own traceback."""
@@ -211,8 +217,11 @@ class SMTPError(Exception):
 def _rebuild(cls: type[SMTPError], state: dict[str, Any], cause: BaseException | None) -> SMTPError:
     error = cls.__new__(cls)
     Exception.__init__(error, state["message"])
-    error.__dict__.update(state)
-    error.__cause__ = cause
+    for name, value in state.items():
+        setattr(error, name, value)
+    if cause is not None:
+        # Setting it hides the context, None as well.
+        error.__cause__ = cause
     return error
 
 
@@ -412,7 +421,8 @@ class SocketError(CommunicationError):
     code = 10004
 
     def __init__(self, message: str = "", *, errno: int | None = None, winerror: int | None = None) -> None:
-        super().__init__(message, code=winerror or SOCKET_CODES.get(errno or 0))
+        # What has no number of its own, a missing Unix socket for example, is a failure to communicate.
+        super().__init__(message, code=winerror or SOCKET_CODES.get(errno or 0, CommunicationError.code))
         self.errno = errno
 
     @classmethod

@@ -3,24 +3,30 @@
 A caller waits for steps: prepare the message for what the server offers, write a large body, done. All three happen in
 the caller's own task, so that its context, its exceptions and its cancellation stay its own. Everything else about a
 job is synchronous: whoever holds it moves it on with `advance`.
+
+A message whose recipients do not fit into one transaction (RFC 9422, or 452 to a RCPT) is still one job: when a
+transaction ends and recipients are left, `follow` plans the next one from the content that is rendered already.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from .address import NOBODY, Envelope, Recipient
 from .content import Mail
-from .errors import ConnectFirst, SMTPError
+from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
-from .protocol.transaction import SendOptions, Transaction, not_sent, plan
-from .receipt import Receipt
+from .protocol.transaction import SendOptions, Transaction, plan, too_many
+from .receipt import Outcome, Receipt, Verdict
 
 if TYPE_CHECKING:
     from .pump import Pump
 
-__all__ = ["Job", "Step"]
+__all__ = ["Job", "Step", "first_group"]
 
 
 class Step(Enum):
@@ -42,11 +48,18 @@ class Job:
         mail: what to send.
         options: how.
         due: loop time after which the caller no longer waits, None for ever.
+        chunking: write the body with BDAT where the server takes it.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_ended",
+        "_part",
+        "_rest",
         "abandoned",
+        "chunking",
         "due",
+        "envelope",
         "extensions",
         "mail",
         "number",
@@ -55,14 +68,25 @@ class Job:
         "retries",
         "session",
         "transaction",
+        "undialled",
         "waiter",
     )
 
-    def __init__(self, number: int, mail: Mail, options: SendOptions, due: float | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        mail: Mail,
+        options: SendOptions,
+        due: float | None = None,
+        *,
+        chunking: bool = False,
+    ) -> None:
         self.number = number
         self.mail = mail
+        self.envelope = mail.envelope()
         self.options = options
         self.due = due
+        self.chunking = chunking
         #: What `transaction` was or is to be planned for.
         self.extensions: Extensions | None = None
         self.transaction: Transaction | None = None
@@ -72,8 +96,15 @@ class Job:
         self.waiter: asyncio.Future[Step] | None = None
         #: How often it went back to the queue because its connection died before it was sent.
         self.retries = 0
+        #: Why no connection could be had for it.
+        self.undialled: SMTPError | None = None
         #: Nobody waits any more.
         self.abandoned = False
+        # Places in the envelope: those of the transaction, where it does not have all; those left for later.
+        self._part: Sequence[int] | None = None
+        self._rest: Sequence[int] = ()
+        # What became of those whose transaction has ended, while others are left.
+        self._ended: dict[int, Verdict] | None = None
 
     def prepare(self) -> None:
         """Render and plan for `extensions`; every fault of the message shows here, before a byte is written.
@@ -81,12 +112,15 @@ class Job:
         Raises:
             SMTPError: it cannot be sent to this server; the receipt says that nothing was.
         """
-        if self.extensions is None:
-            raise ConnectFirst("nothing is known about the server yet")
         offer = self.extensions
+        if offer is None:
+            raise ConnectFirst("nothing is known about the server yet")
         try:
+            self._divide(offer)
             content = self.mail.render(eightbit=offer.eightbitmime, utf8=offer.smtputf8)
-            transaction = plan(self.mail.envelope(), content, offer, self.options)
+            options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)
+            chunking = self.chunking and offer.chunking
+            transaction = plan(self._present(), content, offer, options, chunking=chunking)
         except SMTPError as error:
             error.receipt = self.unsent(error)
             raise
@@ -97,10 +131,14 @@ class Job:
         self.transaction = transaction
 
     def unsent(self, error: SMTPError) -> Receipt:
-        """Return the receipt that says: nothing of this message left."""
+        """Return the receipt that says: nothing of what is left of this message was sent."""
         twin = error.copy()
         twin.receipt = None
-        return not_sent(self.mail.envelope().recipients, twin)
+        return self._whole(Outcome.NOT_SENT, twin)
+
+    def unknown(self, error: SMTPError) -> Receipt:
+        """Return the receipt that says: what is left of this message may or may not be delivered."""
+        return self._whole(Outcome.UNKNOWN, error)
 
     def advance(self, step: Step) -> None:
         """Tell the caller what to do next; nobody hears it if the caller has gone."""
@@ -110,6 +148,108 @@ class Job:
 
     def settle(self, receipt: Receipt) -> None:
         """The message has come to its end."""
-        self.receipt = receipt
+        self.receipt = receipt if self._ended is None else self._merged(receipt)
         self.session = None
         self.advance(Step.DONE)
+
+    # --- more than one transaction ---------------------------------------------------------------------------
+
+    def follow(self, receipt: Receipt) -> bool:
+        """A transaction has ended: plan the next one if recipients are left for it, and return whether."""
+        transaction = self.transaction
+        if transaction is None or self.abandoned:
+            return False
+        refused_as_many = transaction.split and 0 < transaction.accepted < len(transaction.answers)
+        if not self._rest and not refused_as_many:
+            return False
+        part = self._part if self._part is not None else range(len(self.envelope.recipients))
+        left = self._left(part, receipt) if refused_as_many else []
+        if not receipt.accepted or not (left or self._rest):
+            return False
+        ended = self._ended if self._ended is not None else {}
+        ended.update(
+            {at: verdict for at, verdict in zip(part, receipt.verdicts, strict=True) if at not in left}
+        )
+        self._ended = ended
+        self._rest = [*left, *self._rest]
+        self._part = None
+        self.retries = 0
+        return self._plan_next(transaction)
+
+    def _plan_next(self, before: Transaction) -> bool:
+        try:
+            self._divide(before.extensions)
+            options = replace(self.options, must_accept=NOBODY)
+            transaction = plan(
+                self._present(), before.content, before.extensions, options, chunking=before.chunked
+            )
+        except SMTPError:
+            # The same content was planned a moment ago: cannot be, and then the rest is not sent.
+            return False
+        if before.payload is None:
+            transaction.payload = None
+        transaction.owner = self
+        self.transaction = transaction
+        return True
+
+    def _left(self, part: Sequence[int], receipt: Receipt) -> list[int]:
+        """The recipients that were only too many for this transaction."""
+        return [
+            at
+            for at, verdict in zip(part, receipt.verdicts, strict=True)
+            if verdict.outcome is Outcome.REFUSED and verdict.reply is not None and too_many(verdict.reply)
+        ]
+
+    def _divide(self, offer: Extensions) -> None:
+        """Choose who is in the next transaction, as far as the server announced limits."""
+        if not self._rest and not offer.limits:
+            return
+        if self._ended is None:
+            self._rest = range(len(self.envelope.recipients))
+        most = first_group([self.envelope.recipients[at] for at in self._rest], offer.limits)
+        if most < len(self._rest) and not self.options.split:
+            text = f"the server takes {most} recipients of this message at once, it has {len(self._rest)}"
+            raise TooManyRecipients(text, stage="RCPT")
+        self._part, self._rest = self._rest[:most], self._rest[most:]
+
+    def _present(self) -> Envelope:
+        if self._part is None or len(self._part) == len(self.envelope.recipients):
+            return self.envelope
+        return Envelope(self.envelope.sender, [self.envelope.recipients[at] for at in self._part])
+
+    def _whole(self, outcome: Outcome, error: SMTPError) -> Receipt:
+        ended = self._ended or {}
+        verdicts = tuple(
+            ended.get(at) or Verdict(one, outcome) for at, one in enumerate(self.envelope.recipients)
+        )
+        transaction = self.transaction
+        if transaction is None:
+            return Receipt(verdicts, None, error)
+        return Receipt(verdicts, None, error, transaction.message_id, transaction.bytes_sent)
+
+    def _merged(self, last: Receipt) -> Receipt:
+        ended = self._ended or {}
+        ended.update(zip(self._part or (), last.verdicts, strict=False))
+        verdicts = tuple(
+            ended.get(at) or Verdict(one, Outcome.NOT_SENT) for at, one in enumerate(self.envelope.recipients)
+        )
+        refused = next(
+            (verdict.reply for verdict in verdicts if verdict.outcome is Outcome.REFUSED), last.reply
+        )
+        merged = Receipt(verdicts, refused, None, last.message_id, last.bytes_sent)
+        done = merged.outcome in (Outcome.ACCEPTED, Outcome.PARTIAL)
+        return merged if done else merged._replace(error=last.error)
+
+
+def first_group(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:
+    """Return how many of `recipients` one transaction takes, at least 1: RFC 9422 RCPTMAX and RCPTDOMAINMAX."""
+    most = limits.get("RCPTMAX")
+    most_domains = limits.get("RCPTDOMAINMAX")
+    domains: set[str] = set()
+    count = 0
+    for recipient in recipients:
+        domains.add(recipient.address.ascii_domain.lower())
+        if count and (count == most or (most_domains is not None and len(domains) > most_domains)):
+            break
+        count += 1
+    return count

@@ -16,9 +16,11 @@ from typing import Final
 from .errors import ConnectionLost, SMTPError, Timeout
 from .events import Event
 from .hooks import Hooks, trail_events
+from .protocol.extensions import Extensions
 from .protocol.machine import ClientProtocol, Exchange
 from .reply import Reply
 from .timeouts import Timeouts
+from .tls.info import ConnectionInfo
 from .transport.stream import Stream
 
 __all__ = ["Link"]
@@ -48,8 +50,10 @@ class Link:
         "failure",
         "first",
         "hooks",
+        "info",
         "machine",
         "number",
+        "offered_in_clear",
         "round_trips",
         "stream",
         "timeouts",
@@ -69,6 +73,10 @@ class Link:
         self.first = b""
         #: Loop time of the last byte that arrived.
         self.active_at = 0.0
+        #: What the server offered before any TLS, None if TLS came first: for reports, nothing acts on it.
+        self.offered_in_clear: Extensions | None = None
+        #: What was negotiated, known before the login.
+        self.info: ConnectionInfo | None = None
         self._loop = asyncio.get_running_loop()
         self._events: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None

@@ -60,6 +60,7 @@ class Route:
         extensions: greet with EHLO; False greets with HELO and uses no extension.
         pipelining: use PIPELINING where offered.
         send_rset: write RSET after an aborted transaction.
+        window: the most messages on their way unanswered.
     """
 
     host: str
@@ -72,6 +73,7 @@ class Route:
     extensions: bool = True
     pipelining: bool = True
     send_rset: bool = True
+    window: int = 1
     tls: TLSOptions = field(default_factory=TLSOptions)
     socket: SocketOptions = field(default_factory=SocketOptions)
 
@@ -118,11 +120,13 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
     await _greet(link, route)
     name = route.hello or await surroundings.local_name(_stream(link).local)
     await _hello(link, route, name)
+    if route.security is not Security.IMPLICIT:
+        link.offered_in_clear = link.machine.extensions
     if route.security in (Security.STARTTLS, Security.OPPORTUNISTIC) and await _starttls(
         link, route, surroundings
     ):
         await _hello(link, route, name)
-    info = ConnectionInfo.of(_stream(link), host=route.host, port=route.port)
+    link.info = info = ConnectionInfo.of(_stream(link), host=route.host, port=route.port)
     if route.credentials is not None:
         await authenticate(link, route.credentials, secure=secure(route, info))
     return info

@@ -17,11 +17,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from .deadlines import Deadlines
 from .errors import (
     AuthenticationFailed,
     GreetingRefused,
@@ -39,6 +39,7 @@ from .protocol.extensions import Extensions
 from .receipt import Outcome, Receipt
 from .session import Session
 from .timeouts import Timeouts
+from .waiting import Waiting
 
 __all__ = ["Pool", "PoolLimits", "PoolStatistics"]
 
@@ -48,6 +49,8 @@ _MAX_RETRIES: Final = 2
 _BACKOFF: Final = (0.1, 10.0)
 #: Seconds for which a refused login is remembered, and the bound is lowered.
 _LATCH: Final = 60.0
+#: Seconds for hooks to hear of the end of a connection that did not end in time.
+_LAST_WORD: Final = 1.0
 #: Replies that say "too many connections": RFC 5321 section 3.8, and two that large providers use.
 _CROWDED: Final = frozenset({421, 432, 454})
 
@@ -58,6 +61,10 @@ class PoolLimits:
 
     Attributes:
         max_connections: the most connections open or being opened at once.
+        window: the most messages on their way over one connection unanswered, where the server offers CHUNKING and
+            PIPELINING. 1, the default, still writes the next envelope together with the end of a message. A larger
+            window saves nearly all waiting on a long way; it also bounds how many messages a lost connection can leave
+            unknown.
         max_messages: messages per connection, None without limit.
         idle_time: seconds after which an idle connection is closed, None never.
         max_age: seconds after which a connection takes no new message, None never.
@@ -65,6 +72,7 @@ class PoolLimits:
     """
 
     max_connections: int = 10
+    window: int = 1
     max_messages: int | None = 1000
     idle_time: float | None = 60.0
     max_age: float | None = 3600.0
@@ -73,7 +81,7 @@ class PoolLimits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is None and name != "max_connections":
+            if value is None and name not in ("max_connections", "window"):
                 continue
             if not isinstance(value, int | float) or not value > 0:
                 raise InvalidArgument(f"{name} must be above 0, not {value!r}")
@@ -118,6 +126,8 @@ class Pool:
         self.limits = limits
         #: What the server offered last.
         self.extensions: Extensions | None = None
+        #: May groups of commands be written unread? No more, once the server lost count of one.
+        self.pipelining = True
         self._timeouts = timeouts
         self._make = make
         self._loop = asyncio.get_running_loop()
@@ -129,14 +139,13 @@ class Pool:
         self._private: dict[Session, None] = {}
         # Users waiting for a session of their own.
         self._places: list[asyncio.Future[None]] = []
-        self._waiting: OrderedDict[Job, None] = OrderedDict()
-        self._live: set[Job] = set()
-        self._due: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiting = Waiting()
+        self._deadlines = Deadlines(self._loop, self._give_up)
         self._latched: tuple[float, SMTPError] | None = None
         self._backoff = 0.0
         self._dial_at = 0.0
         self._dial_timer: asyncio.TimerHandle | None = None
+        self._reaper: asyncio.TimerHandle | None = None
         self._cuts: list[float] = []
         self._closed = False
         self._counts = dict.fromkeys(Outcome, 0)
@@ -145,7 +154,8 @@ class Pool:
 
     def __repr__(self) -> str:
         s = self.statistics()
-        return f"<Pool {s.open} open ({s.busy} busy), {s.opening} opening of {s.bound}, {s.waiting} waiting, {s.sent} sent>"
+        held = f"{s.open} open ({s.busy} busy), {s.opening} opening of {s.bound}"
+        return f"<Pool {held}, {s.waiting} waiting, {s.sent} sent>"
 
     def statistics(self) -> PoolStatistics:
         """Return what is so now."""
@@ -178,10 +188,8 @@ class Pool:
             SMTPError: the server refused the login a moment ago.
         """
         self._demand_open()
-        self._live.add(job)
-        if job.due is not None and (self._due is None or job.due < self._due):
-            self._expire_at(job.due)
-        if self._idle and not self._waiting:
+        self._deadlines.add(job)
+        while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
             if session.may_begin and not self._spent(session):
                 if not session.offer(job):
@@ -190,22 +198,26 @@ class Pool:
             session.finish()
         limit = self.limits.max_waiting
         if limit is not None and len(self._waiting) >= limit:
-            self._live.discard(job)
+            self._deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
-        self._waiting[job] = None
+        self._waiting.append(job)
         self._grow()
 
     def cancel(self, job: Job) -> bool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         job.abandoned = True
-        self._live.discard(job)
-        if job in self._waiting:
-            del self._waiting[job]
+        self._deadlines.discard(job)
+        if self._waiting.discard(job):
             self._counts[Outcome.NOT_SENT] += 1
             return True
         if job.session is None:
             return job.receipt is None
         return job.session.cancel(job)
+
+    @property
+    def capacity(self) -> int:
+        """How many messages can be on the wire at once: a connection carries one and writes the next, or a window."""
+        return max(2, self.limits.window) * self.limits.max_connections
 
     def now(self) -> float:
         """Loop time."""
@@ -250,7 +262,8 @@ class Pool:
         for place in self._places:
             if not place.done():
                 place.set_result(None)
-        for timer in (self._timer, self._dial_timer):
+        self._deadlines.stop()
+        for timer in (self._dial_timer, self._reaper):
             if timer is not None:
                 timer.cancel()
         sessions = [*self._opening, *self._open, *self._private]
@@ -264,8 +277,10 @@ class Pool:
             # Also when cancelled: nothing stays open. The tasks end by themselves, in the loop's next turns.
             for session in sessions:
                 session.abort(Interrupted("the client was closed"), force=True)
-        if any(not task.done() for task in tasks):
-            await asyncio.wait(tasks)
+        while pending := [task for task in tasks if not task.done()]:
+            await asyncio.wait(pending, timeout=_LAST_WORD)
+            for task in pending:
+                task.cancel()
 
     # --- for sessions ----------------------------------------------------------------------------------------
 
@@ -280,8 +295,7 @@ class Pool:
         self._opening.pop(session, None)
         self._open[session] = None
         # They waited to know what the server offers; each comes back prepared, in the same order.
-        for job in [job for job in self._waiting if job.transaction is None]:
-            del self._waiting[job]
+        for job in self._waiting.unprepared():
             job.extensions = self.extensions
             job.advance(Step.PREPARE)
 
@@ -294,8 +308,9 @@ class Pool:
         if self._spent(session):
             session.finish()
             return None
-        self._idle.pop(session, None)
-        job, _ = self._waiting.popitem(last=False)
+        job = self._waiting.take(session.admits, streamed=self._may_stream())
+        if job is not None:
+            self._idle.pop(session, None)
         return job
 
     def resting(self, session: Session) -> None:
@@ -307,14 +322,18 @@ class Pool:
             return
         self._idle[session] = None
         limit = self.limits.idle_time
-        if limit is not None and len(self._idle) == 1:
-            self._loop.call_later(limit, self._reap)
+        if limit is not None and self._reaper is None:
+            self._reaper = self._loop.call_later(limit, self._reap)
 
     def finished(self, job: Job, receipt: Receipt) -> None:
-        """A job has come to its end."""
-        self._live.discard(job)
-        self._counts[receipt.outcome] += 1
+        """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
+        if not self._closed and job.follow(receipt):
+            self._waiting.push(job)
+            return
+        self._deadlines.discard(job)
         job.settle(receipt)
+        assert job.receipt is not None
+        self._counts[job.receipt.outcome] += 1
 
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
@@ -325,8 +344,7 @@ class Pool:
         job.retries += 1
         self._reconnects += 1
         transaction.renew()
-        self._waiting[job] = None
-        self._waiting.move_to_end(job, last=False)
+        self._waiting.push(job)
 
     def ended(self, session: Session, error: SMTPError | None) -> None:
         """A session is over."""
@@ -335,6 +353,8 @@ class Pool:
         self._open.pop(session, None)
         self._idle.pop(session, None)
         self._private.pop(session, None)
+        if session.desynchronised:
+            self.pipelining = False
         if was_opening and error is not None and not self._closed:
             self._dial_failed(error)
         self._make_room()
@@ -385,8 +405,8 @@ class Pool:
             self._fail_waiting(error)
 
     def _fail_waiting(self, error: SMTPError) -> None:
-        while self._waiting:
-            job, _ = self._waiting.popitem(last=False)
+        for job in self._waiting.clear():
+            job.undialled = error
             self.finished(job, job.unsent(error))
 
     def _demand_open(self) -> None:
@@ -398,16 +418,31 @@ class Pool:
                 raise error.copy()
             self._latched = None
 
+    def _may_stream(self) -> bool:
+        """May one more connection be given to a streamed body? The last one is for the small messages."""
+        streaming = sum(session.streaming for session in self._open)
+        return streaming < max(1, self._bound() - 1)
+
+    def _may_take(self, job: Job) -> bool:
+        """May `job` go straight to an idle session?"""
+        transaction = job.transaction
+        return transaction is None or transaction.payload is not None or self._may_stream()
+
     # --- growing old -----------------------------------------------------------------------------------------
 
     def _spent(self, session: Session) -> bool:
         limits = self.limits
-        if limits.max_messages is not None and session.messages + session.jobs >= limits.max_messages:
+        carried = session.messages + session.jobs
+        if limits.max_messages is not None and carried >= limits.max_messages:
+            return True
+        # RFC 9422 section 3.1: more transactions than MAILMAX are refused.
+        if carried >= session.extensions.limits.get("MAILMAX", carried + 1):
             return True
         return limits.max_age is not None and self._loop.time() - session.opened_at >= limits.max_age
 
     def _reap(self) -> None:
         """Close what has been idle too long; look again when the next one will have been."""
+        self._reaper = None
         limit = self.limits.idle_time
         if limit is None or self._closed:
             return
@@ -417,41 +452,18 @@ class Pool:
             session.finish()
         if self._idle:
             oldest = min(session.idle_since for session in self._idle)
-            self._loop.call_at(oldest + limit, self._reap)
-
-    # --- deadlines -------------------------------------------------------------------------------------------
-
-    def _expire_at(self, due: float) -> None:
-        self._due = due
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._expire)
-
-    def _expire(self) -> None:
-        """Answer every caller whose deadline has passed; the timer is set for the next one."""
-        now = self._loop.time()
-        self._timer = self._due = None
-        for job in [job for job in self._live if job.due is not None and job.due <= now]:
-            self._give_up(job)
-        dues = [job.due for job in self._live if job.due is not None]
-        if dues:
-            self._expire_at(min(dues))
+            self._reaper = self._loop.call_at(oldest + limit, self._reap)
 
     def _give_up(self, job: Job) -> None:
         waited = job.session is None
         timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
         certain = self.cancel(job)
-        text = (
-            "the deadline passed before the message was sent"
-            if certain
-            else "the deadline passed after the end"
-        )
-        error: SMTPError = NotSent(text) if certain else OutcomeUnknown(text)
+        error: SMTPError
+        if certain:
+            error = NotSent("the deadline passed before the message was sent")
+        else:
+            error = OutcomeUnknown("the deadline passed before the end of the message was answered")
         error.__cause__ = timeout
-        receipt = job.unsent(error)
-        if not certain:
-            verdicts = tuple(verdict._replace(outcome=Outcome.UNKNOWN) for verdict in receipt.verdicts)
-            receipt = receipt._replace(verdicts=verdicts)
         # Its own end, if it comes, goes to the Abandoned event.
-        job.receipt = receipt
+        job.receipt = job.unsent(error) if certain else job.unknown(error)
         job.advance(Step.DONE)

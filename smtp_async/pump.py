@@ -154,20 +154,46 @@ class Pump:
         return self._link.machine.extensions if self._link is not None else NO_EXTENSIONS
 
     @property
+    def offered_in_clear(self) -> Extensions | None:
+        """What the server offered before any TLS, None if TLS came first or it did not come that far."""
+        return self._link.offered_in_clear if self._link is not None else None
+
+    @property
+    def greeting(self) -> Reply | None:
+        """The server's first reply, None if none came."""
+        return self._link.machine.greeting.reply if self._link is not None else None
+
+    @property
     def info(self) -> ConnectionInfo:
-        """What was negotiated.
+        """What was negotiated; known also when the login failed.
 
         Raises:
             ConnectFirst: it was never connected.
         """
-        if self._info is None:
+        info = self._info or (self._link.info if self._link is not None else None)
+        if info is None:
             raise ConnectFirst("this session was never connected")
-        return self._info
+        return info
 
     @property
     def may_begin(self) -> bool:
         """Can a job be begun now?"""
         return self.connected and not self._polite and self._joint.machine.can_begin
+
+    def admits(self, transaction: Transaction) -> bool:
+        """Can `transaction` be begun now?"""
+        return self.may_begin and self._joint.machine.admits(transaction)
+
+    @property
+    def streaming(self) -> bool:
+        """Is a caller writing, or about to write, a large body here?"""
+        writing = self._link.machine.writing if self._link is not None else None
+        return writing is not None and writing.payload is None
+
+    @property
+    def desynchronised(self) -> bool:
+        """Did the server lose count of a group of commands?"""
+        return self._link is not None and self._link.machine.desynchronised
 
     @property
     def jobs(self) -> int:
@@ -196,7 +222,9 @@ class Pump:
         """Begin to connect; called once."""
         loop = asyncio.get_running_loop()
         route = self.route
-        machine = ClientProtocol(lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset)
+        machine = ClientProtocol(
+            lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset, window=route.window
+        )
         self._link = Link(self.number, machine, self._timeouts, self._hooks)
         self._ready = loop.create_future()
         # Whatever the caller that needs a connection has in its context is none of this task's business.

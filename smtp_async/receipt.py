@@ -19,7 +19,9 @@ __all__ = ["Outcome", "Receipt", "Verdict"]
 # How servers name the queue file in the reply to the end of data: Postfix and many others "queued as ID",
 # Exim "OK id=ID", qmail "ok DATE qp ID", Exchange and others "<ID> Queued mail", Google "OK DATE ID - gsmtp".
 _QUEUE_ID = re.compile(
-    r"queued as ([\w.+/=-]+)|\bid=([\w.+/=-]+)|\bqp (\d+)|<([^<> ]+)>.{0,80}\bqueued\b|([\w.-]+) - gsmtp",
+    r"queued as ([\w.+/=-]*\w)|\bid=([\w.+/=-]*\w)|\bqp (\d+)|<([^<> ]+)>.{0,200}\bqueued\b"
+    # From the beginning of a word, and never less than all of it: else it is quadratic.
+    r"|(?<![\w.-])([\w.-]++) - gsmtp",
     re.IGNORECASE,
 )
 
@@ -37,6 +39,9 @@ class Outcome(Enum):
     NOT_SENT = "not sent"
     #: The end of data left, its reply did not come (RFC 1047).
     UNKNOWN = "unknown"
+
+    # Enum hashes its name in Python code; identity is what is meant, and every message is counted by its outcome.
+    __hash__ = object.__hash__
 
 
 class Verdict(NamedTuple):
@@ -93,6 +98,8 @@ class Receipt(NamedTuple):
     @property
     def outcome(self) -> Outcome:
         """Derived: any unknown → UNKNOWN; all accepted → ACCEPTED; some → PARTIAL; any refused → REFUSED."""
+        if len(self.verdicts) == 1:
+            return self.verdicts[0].outcome
         outcomes = {verdict.outcome for verdict in self.verdicts}
         if Outcome.UNKNOWN in outcomes:
             return Outcome.UNKNOWN

@@ -7,7 +7,6 @@ kept as they came and decoded only when somebody reads them, because most replie
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import NamedTuple
 
 __all__ = ["EnhancedCode", "Reply", "printable"]
@@ -89,13 +88,10 @@ def printable(text: str, limit: int = SHOWN) -> str:
     A server chooses the text of its replies: shown raw it could clear a terminal, forge a log line or turn
     the direction of writing.
     """
-    if not text.isascii() or not text.isprintable():
-        text = "".join(c if _harmless(c) else _escaped(c) for c in text[: limit + 1])
+    # Not printable: controls, direction and other format characters, separators but the space, what is unassigned.
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else _escaped(c) for c in text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _harmless(char: str) -> bool:
-    return char.isprintable() and unicodedata.category(char)[0] != "C"
 
 
 def _escaped(char: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from .address import Address, parse_list
 from .auth.mechanism import Credentials
@@ -27,6 +28,9 @@ from .receipt import Receipt
 from .reply import Reply
 
 __all__ = ["Session"]
+
+#: An enhanced status code (RFC 2034) before what a line says.
+_STATUS: Final = re.compile(r"2\.\d{1,3}\.\d{1,3} +")
 
 
 class Session(Pump):
@@ -149,7 +153,8 @@ class Session(Pump):
             CommandRefused: the server says no, or does not tell.
         """
         reply = await self._query(lambda machine: machine.expand(name))
-        return [address for line in reply.lines for address in parse_list(line)]
+        lines = [_STATUS.sub("", line) for line in reply.lines]
+        return [address for line in lines for address in parse_list(line)]
 
     async def command(self, line: str) -> Reply:
         """Send any other command of one line and return its one reply, whatever it is.

@@ -1,9 +1,16 @@
-"""Real servers for the tests that ask for one: each is started once per session, and only when asked for."""
+"""Real servers for the tests that ask for one: each is started once per session, and only when asked for.
 
-from collections.abc import Callable, Iterator
+And the event loops of `tests.lab.every_loop`, and the watch over what a test leaves behind.
+"""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
+import pytest_asyncio
 
+from tests import lab
 from tests.servers.aiosmtpd_server import AiosmtpdServer
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
@@ -70,3 +77,21 @@ def make_sink() -> Iterator[Callable[..., Sink]]:
     yield make
     for server in started:
         server.stop()
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """One loop, unless the test says `every_loop`."""
+    marker = item.get_closest_marker("asyncio")
+    if marker is not None and "loop_factories" in marker.kwargs:
+        return lab.LOOPS
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest_asyncio.fixture
+async def no_leaks() -> AsyncIterator[None]:
+    """The test leaves no task and no socket behind, and nothing unclosed to the garbage collector."""
+    gc.collect()
+    tasks, sockets = lab.other_tasks(), lab.sockets()
+    yield
+    await lab.demand_nothing_left(tasks, sockets)
+    gc.collect()

@@ -334,7 +334,7 @@ class Message:
         Raises:
             MissingSender: nobody to name in From.
             InvalidHeader: a header field name or value that would change the structure of the message.
-            InvalidAddress: an address in the header needs SMTPUTF8 and `utf8` is false.
+            ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
             TextNotEncodable: a text holds half of a surrogate pair.
         """
         return render(self, eightbit=eightbit, utf8=utf8, now=now, token=token)

@@ -88,7 +88,7 @@ class ForeignMail:
 
         Raises:
             InvalidHeader: a header field would change the structure of the message.
-            InvalidAddress: an address in the header needs SMTPUTF8 and `utf8` is false.
+            ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
         """
         return self._write(eightbit, utf8)
 
@@ -123,7 +123,10 @@ def content_of(message: EmailMessage) -> ForeignMail:
 
     def write(eightbit: bool, utf8: bool) -> Content:
         data = _written(twin, eightbit=eightbit)
-        return Content.of_bytes(_with_our_mailboxes(data, twin, texts, utf8=utf8))
+        if eightbit and not data.partition(b"\r\n\r\n")[0].isascii():
+            # A field that was parsed from bytes in no known charset: 8BITMIME does not cover it.
+            data = _written(twin, eightbit=False)
+        return Content.of_bytes(_with_our_mailboxes(data, texts, utf8=utf8))
 
     return ForeignMail([(name, text) for name, text in texts if _is_read(name)], write)
 
@@ -230,9 +233,7 @@ def _written(message: EmailMessage, *, eightbit: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _with_our_mailboxes(
-    data: bytes, message: EmailMessage, texts: list[tuple[str, str]], *, utf8: bool
-) -> bytes:
+def _with_our_mailboxes(data: bytes, texts: list[tuple[str, str]], *, utf8: bool) -> bytes:
     """Check the header that was written against the one that was set, correct addresses, cut Bcc."""
     fields = _header_fields(data)
     names = [field.name for field in fields]

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from ..address import Address
-from ..errors import InvalidArgument, InvalidHeader
+from ..errors import ExtensionMissing, InvalidArgument, InvalidHeader
 from ..reply import printable
 
 __all__ = [
@@ -48,7 +48,8 @@ _NAME: Final = re.compile(r"[!-9;-~]+")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _WORDS: Final = re.compile(r"[ \t]*[^ \t]+")
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]+")
+# Less than a token of RFC 2045: RFC 2231 gives `%'*` a meaning, so a value with them is better quoted.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$&+.^_`{|}~\-]+")
 _SPECIAL: Final = re.compile(r'(["\\])')
 _MESSAGE_ID: Final = re.compile(r"[!-;=?-~]+")
 
@@ -120,7 +121,7 @@ def address_field(name: str, addresses: Sequence[Address], *, utf8: bool) -> str
         utf8: SMTPUTF8 may be used, so a local part need not be ASCII.
 
     Raises:
-        InvalidAddress: a local part needs SMTPUTF8.
+        ExtensionMissing: a local part needs SMTPUTF8 and `utf8` is false.
     """
     mailboxes = [_mailbox(address, utf8=utf8) for address in addresses]
     line = f"{name}: {mailboxes[0]}"
@@ -264,6 +265,10 @@ def _runs(pieces: Iterable[str], first: int, others: int) -> list[str]:
 
 def _mailbox(address: Address, *, utf8: bool) -> str:
     """Return a mailbox, RFC 5322 section 3.4, with a fold only inside a very long display name."""
+    if address.needs_utf8 and not utf8:
+        raise ExtensionMissing(
+            f"the header names {printable(address.addr_spec, 80)}, which needs SMTPUTF8 (RFC 6531)"
+        )
     spec = address.wire(utf8=utf8).decode()
     name = address.name
     if not name:

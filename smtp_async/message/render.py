@@ -99,7 +99,7 @@ def render(
     Raises:
         MissingSender: nobody to name in From.
         InvalidHeader: a field name or value that would change the structure of the message.
-        InvalidAddress: a local part in the header needs SMTPUTF8 and `utf8` is false.
+        ExtensionMissing: a local part in the header needs SMTPUTF8 and `utf8` is false.
         TextNotEncodable: text with lone surrogates.
     """
     if message._identity is None:

@@ -96,6 +96,8 @@ def rcpt(forward_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
 
 def bdat(size: int, *, last: bool) -> bytes:
     """Announce a chunk of `size` octets, RFC 3030 section 2."""
+    if size < 0:
+        raise InvalidArgument(f"not a number of octets: {size}")
     return b"BDAT %d%b\r\n" % (size, b" LAST" if last else b"")
 
 
@@ -138,7 +140,7 @@ def free(line: str) -> tuple[str, bytes]:
     data = _text(line)
     verb = _VERB.match(data)
     if verb is None:
-        raise InvalidArgument(f"a command begins with a verb of letters and digits: {line!r}")
+        raise InvalidArgument("a command begins with a verb of letters and digits")
     return verb[0].decode("ascii").upper(), _bounded(data + b"\r\n", MAX_LINE)
 
 
@@ -173,17 +175,17 @@ def _with_parameters(line: bytes, parameters: Iterable[bytes]) -> bytes:
 
 
 def _text(text: str) -> bytes:
+    # Said without the text itself, here as in `_bounded`: it may hold a secret.
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InvalidArgument(f"not a text that can be encoded: {text!r}") from error
+        raise InvalidArgument("the argument of a command is no text that can be encoded") from error
     if _TEXT.fullmatch(data) is None:
-        raise InvalidArgument(f"control characters or nothing at all in a command: {text!r}")
+        raise InvalidArgument("control characters or nothing at all in a command")
     return data
 
 
 def _bounded(line: bytes, limit: int) -> bytes:
-    # Said without the line itself: it may hold a secret.
     if len(line) > limit:
         raise InvalidArgument(f"a command line of {len(line)} bytes is longer than {limit}")
     return line

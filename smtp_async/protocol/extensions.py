@@ -16,8 +16,8 @@ from ..reply import Reply
 __all__ = ["Extensions"]
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-# RFC 9422 section 3: limit-name=limit-value, all known values are numbers without leading zeros.
-_LIMIT = re.compile(r"([A-Z0-9]{1,16})=([1-9][0-9]{0,5})")
+# RFC 9422 section 3: limit-name=limit-value, all known values are numbers of up to six digits, never zero.
+_LIMIT = re.compile(r"([A-Z0-9_-]+)=([1-9][0-9]{0,5})")
 
 
 class Extensions:
@@ -67,9 +67,7 @@ class Extensions:
         self.requiretls = "REQUIRETLS" in offered
         self.size = _size(offered.get("SIZE"))
         self.auth = tuple(dict.fromkeys(offered.get("AUTH", "").upper().split()))
-        self.limits: Mapping[str, int] = MappingProxyType(
-            {name: int(value) for name, value in _LIMIT.findall(offered.get("LIMITS", "").upper())}
-        )
+        self.limits: Mapping[str, int] = MappingProxyType(_limits(offered.get("LIMITS", "")))
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
@@ -128,6 +126,12 @@ def _size(value: str | None) -> int | None:
     if value is None:
         return None
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else 0
+
+
+def _limits(value: str) -> dict[str, int]:
+    # Word by word: what is more than a limit is none, neither by its first digits nor by its last letters.
+    matches = map(_LIMIT.fullmatch, value.upper().split())
+    return {match[1]: int(match[2]) for match in matches if match is not None}
 
 
 #: What a server offers that was greeted with HELO.

@@ -8,32 +8,25 @@ framed as BDAT only.
 
 from __future__ import annotations
 
-import re
-
+from ..content import normalised
 from . import commands
 
-__all__ = ["ChunkFramer", "DotStuffer", "dot_stuffed", "normalized"]
-
-_BARE = re.compile(rb"\r\n|\r|\n")
-
-
-def normalized(data: bytes) -> bytes:
-    """Return `data` with every line end as CRLF; the same object when it is so already."""
-    ends = data.count(b"\r\n")
-    if data.count(b"\n") == ends and data.count(b"\r") == ends:
-        return data
-    return _BARE.sub(b"\r\n", data)
+__all__ = ["ChunkFramer", "DotStuffer", "dot_stuffed"]
 
 
 def dot_stuffed(data: bytes) -> bytes:
-    """Return normalized `data` framed for DATA, with its end: RFC 5321 sections 4.1.1.4 and 4.5.2."""
+    """Return `data` framed for DATA, with its end: RFC 5321 sections 4.1.1.4 and 4.5.2."""
+    data = normalised(data)
     if b"\r\n." in data:
         data = data.replace(b"\r\n.", b"\r\n..")
     if data.startswith(b"."):
         data = b"." + data
-    if data and not data.endswith(b"\r\n"):
-        return data + b"\r\n.\r\n"
-    return data + b".\r\n"
+    return data + commands.END_OF_DATA
+
+
+def _part(chunk: bytes) -> bytes:
+    """Return a part of the content with its line ends as CRLF; what ends in mid-line goes on in the next."""
+    return normalised(chunk) if chunk.endswith((b"\r", b"\n")) else normalised(chunk)[:-2]
 
 
 class DotStuffer:
@@ -54,7 +47,7 @@ class DotStuffer:
             chunk = chunk[:-1]
         if not chunk:
             return b""
-        data = normalized(chunk).replace(b"\r\n.", b"\r\n..")
+        data = _part(chunk).replace(b"\r\n.", b"\r\n..")
         if self._line_start and data.startswith(b"."):
             data = b"." + data
         self._line_start = data.endswith(b"\r\n")
@@ -89,7 +82,7 @@ class ChunkFramer:
         self._cr = chunk.endswith(b"\r")
         if self._cr:
             chunk = chunk[:-1]
-        data = normalized(chunk)
+        data = _part(chunk)
         if data:
             self._ended = data.endswith(b"\r\n")
         return data

@@ -90,31 +90,26 @@ class ReplyParser:
             ReplyTooLong: a limit was exceeded.
         """
         while True:
-            line = self._next_line()
-            if line is None:
+            buffer, start = self._buffer, self._position
+            if start == len(buffer):
                 return None
-            if not self._lines:
-                known = self._known.get(line)
-                if known is not None:
-                    return known
-            reply = self._take(line)
+            end = buffer.find(b"\n", self._searched)
+            if end < 0:
+                self._searched = len(buffer)
+            if (end if end >= 0 else len(buffer)) - start >= self._max_line:
+                raise ReplyTooLong(f"a reply line is longer than {self._max_line} bytes")
+            if end < 0:
+                return None
+            self._position = self._searched = end + 1
+            if end > start and buffer[end - 1] == 13:
+                end -= 1
+            line = buffer[start:end]
+            # Within a reply of several lines the same bytes are one line of it.
+            reply = self._known.get(line) if not self._lines else None
+            if reply is None:
+                reply = self._take(line)
             if reply is not None:
                 return reply
-
-    def _next_line(self) -> bytes | None:
-        buffer, start = self._buffer, self._position
-        end = buffer.find(b"\n", self._searched)
-        if end < 0:
-            self._searched = len(buffer)
-            if len(buffer) - start >= self._max_line:
-                raise ReplyTooLong(f"a reply line is longer than {self._max_line} bytes")
-            return None
-        self._position = self._searched = end + 1
-        if end - start >= self._max_line:
-            raise ReplyTooLong(f"a reply line is longer than {self._max_line} bytes")
-        if end > start and buffer[end - 1] == 13:
-            end -= 1
-        return buffer[start:end]
 
     def _take(self, line: bytes) -> Reply | None:
         match = _LINE.fullmatch(line)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from ..address import EVERYONE, Envelope, Kind, Recipient
@@ -50,10 +51,13 @@ class SendOptions:
     Attributes:
         must_accept: kinds of recipients of whom a single refusal refuses the message for all. `EVERYONE` and
             `NOBODY` are the extremes; when every recipient is refused nothing is sent in any case.
+        split: spread the recipients over several transactions where the server takes fewer at once (RFC 9422
+            LIMITS, or 452 to a RCPT). `must_accept` holds for the first of them; later refusals are PARTIAL.
         before_end_of_data: awaited before the end of data may leave; if it raises, the message is not sent.
     """
 
     must_accept: frozenset[Kind] = EVERYONE - {Kind.BCC}
+    split: bool = True
     before_end_of_data: Callable[[], Awaitable[None]] | None = None
 
 
@@ -67,10 +71,12 @@ class Transaction:
         "accepted",
         "answers",
         "bytes_sent",
+        "chunked",
         "content",
         "data_answer",
         "ended",
         "envelope",
+        "dismissed",
         "extensions",
         "final",
         "handed",
@@ -85,6 +91,8 @@ class Transaction:
         "rcpts",
         "receipt",
         "recipients",
+        "reset",
+        "split",
         "streamed",
         "withdrawn",
         "written",
@@ -106,9 +114,12 @@ class Transaction:
         self.content = content
         self.extensions = extensions
         self.must_accept = options.must_accept
+        self.split = options.split
         self.message_id = content.message_id
         # None: the body is streamed by its caller.
         self.payload: bytes | None = None
+        #: The body is written with BDAT.
+        self.chunked = False
         self.owner: object = None
         self.renew()
 
@@ -129,6 +140,10 @@ class Transaction:
         self.ended = False
         #: The last byte of the end of data was handed to the transport.
         self.handed = False
+        #: RSET was written before it.
+        self.reset = False
+        #: The connection was given up before the server took the message.
+        self.dismissed = False
         #: Its caller has gone; it must not be sent.
         self.withdrawn = False
         self.bytes_sent = 0
@@ -148,10 +163,12 @@ class Transaction:
     @property
     def vetoed(self) -> bool:
         """Was a recipient refused that must be accepted?"""
-        return self.accepted < len(self.answers) and any(
-            not answer.positive and one.kind in self.must_accept
-            for one, answer in zip(self.recipients, self.answers, strict=False)
-        )
+        return self.accepted < len(self.answers) and any(map(self._vetoes, self.recipients, self.answers))
+
+    def _vetoes(self, recipient: Recipient, answer: Reply) -> bool:
+        # One that is only too many may wait for another transaction.
+        waits = self.split and self.accepted > 0 and too_many(answer)
+        return not answer.positive and recipient.kind in self.must_accept and not waits
 
     @property
     def mail_refused(self) -> bool:
@@ -171,22 +188,21 @@ class Transaction:
         else:
             self._conclude_undelivered()
 
-    def give_up(self, error: SMTPError, *, goodbye: bool, per_recipient: bool = False) -> None:
+    def give_up(self, error: SMTPError, *, goodbye: bool) -> None:
         """Write the receipt of a transaction whose connection is dead.
 
         Args:
             error: what killed it.
             goodbye: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
-            per_recipient: LMTP.
         """
         if not self.handed:
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
             )
-        elif self.mail_refused:
+        elif self.mail_refused and not goodbye:
             self._conclude_refused_mail()
         else:
-            self._give_up_handed(error, Outcome.NOT_SENT if goodbye else Outcome.UNKNOWN, per_recipient)
+            self._give_up_handed(error, Outcome.NOT_SENT if goodbye else Outcome.UNKNOWN)
 
     def _conclude_refused_mail(self) -> None:
         # A server that refuses MAIL and yet accepts the end of data may have delivered under any sender.
@@ -216,28 +232,32 @@ class Transaction:
         self._judge(verdicts)
 
     def _conclude_undelivered(self) -> None:
-        """DATA or BDAT was refused, or was never written because of refused recipients."""
-        later = self.data_answer or (self.final[0] if self.final else None)
+        """DATA was refused, or was never written: recipients were refused, or its caller has gone."""
         verdicts = []
-        for one, answer in zip(self.recipients, self.answers, strict=True):
-            if not answer.positive:
+        for one, answer in zip_longest(self.recipients, self.answers):
+            if answer is not None and not answer.positive:
                 verdicts.append(Verdict(one, Outcome.REFUSED, answer))
-            elif later is None or not self.accepted:
+            elif self.data_answer is None:
                 verdicts.append(Verdict(one, Outcome.NOT_SENT, answer))
             else:
-                verdicts.append(Verdict(one, Outcome.REFUSED, later))
+                verdicts.append(Verdict(one, Outcome.REFUSED, self.data_answer))
         self._judge(tuple(verdicts))
 
-    def _give_up_handed(self, error: SMTPError, rest: Outcome, per_recipient: bool) -> None:
-        finals = iter(self.final if per_recipient else self.final * self.accepted)
+    def _give_up_handed(self, error: SMTPError, rest: Outcome) -> None:
+        # Some final replies may have come: those of an LMTP server, one for each accepted recipient.
+        finals = iter(self.final)
         verdicts = []
-        for index, one in enumerate(self.recipients):
-            answer = self.answers[index] if index < len(self.answers) else None
+        waiting = False
+        for one, answer in zip_longest(self.recipients, self.answers):
             if answer is not None and not answer.positive:
                 verdicts.append(Verdict(one, Outcome.REFUSED, answer))
                 continue
             final = next(finals, None)
+            waiting = waiting or final is None
             verdicts.append(Verdict(one, rest, answer) if final is None else _verdict(one, final))
+        if not waiting or (rest is Outcome.NOT_SENT and any(verdict.accepted for verdict in verdicts)):
+            self._judge(tuple(verdicts))
+            return
         if rest is Outcome.UNKNOWN:
             cause = _caused(
                 OutcomeUnknown, "the end of the message was sent and its reply did not come", error
@@ -248,27 +268,47 @@ class Transaction:
 
     def _judge(self, verdicts: tuple[Verdict, ...]) -> None:
         """Write the receipt for complete verdicts, with the exception that tells it."""
-        if any(verdict.outcome is Outcome.ACCEPTED for verdict in verdicts):
-            reply = _blamed(verdicts) or self.final[0]
-            self.receipt = Receipt(verdicts, reply, None, self.message_id, self.bytes_sent)
-            return
+        reply = _blamed(verdicts)
+        error: SMTPError | None = None
+        if any(verdict.accepted for verdict in verdicts):
+            reply = reply or self.final[0]
+        elif self.vetoed or (not self.accepted and len(self.answers) == len(self.recipients)):
+            error = self._recipients_refused()
+            reply = error.reply
+        elif self.final or self.data_answer is not None:
+            # Enough recipients were accepted: those refused are not the reason.
+            reply = self.final[0] if self.final else self.data_answer
+            stage = "end of data" if self.final else "DATA"
+            error = MessageRefused("the message was refused", reply=reply, stage=stage)
+        else:
+            error = NotSent("the message was withdrawn before it was sent")
+        self.receipt = Receipt(verdicts, reply, error, self.message_id, self.bytes_sent)
+
+    def _recipients_refused(self) -> RecipientsRefused:
         refused = [
             (one, answer)
             for one, answer in zip(self.recipients, self.answers, strict=False)
             if not answer.positive
         ]
-        blamed = refused[0][1] if refused else self.final[0] if self.final else self.data_answer
-        error: SMTPError
-        if refused:
-            error = RecipientsRefused(_named([one for one, _ in refused]), reply=blamed, stage="RCPT")
-        else:
-            stage = "end of data" if self.final else "DATA"
-            error = MessageRefused("the message was refused", reply=blamed, stage=stage)
-        self.receipt = Receipt(verdicts, blamed, error, self.message_id, self.bytes_sent)
+        # Where some were accepted the reason is one that had to be.
+        reason = next((pair for pair in refused if self.accepted and self._vetoes(*pair)), refused[0])
+        return RecipientsRefused(_named([one for one, _ in refused]), reply=reason[1], stage="RCPT")
 
     def _whole(self, outcome: Outcome, reply: Reply | None, error: SMTPError) -> Receipt:
         verdicts = tuple(Verdict(one, outcome, reply) for one in self.recipients)
         return Receipt(verdicts, reply, error, self.message_id, self.bytes_sent)
+
+
+def too_many(answer: Reply) -> bool:
+    """Does a reply to RCPT say that the transaction has recipients enough?
+
+    RFC 5321 section 4.5.3.1.10: 452, and 552 is to be taken for it. Both codes have other meanings too, a full mailbox
+    for example; an enhanced code (X.5.3) tells them apart where there is one.
+    """
+    if answer.code not in (452, 552):
+        return False
+    enhanced = answer.enhanced
+    return enhanced is None or enhanced[1:] == (5, 3)
 
 
 def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:
@@ -307,7 +347,9 @@ def plan(
     rcpts = tuple([commands.rcpt(one.address.wire(utf8=utf8)) for one in envelope.recipients])
     transaction = Transaction(mail, rcpts, envelope.recipients, content, extensions, options)
     if content.size is not None and content.size <= SMALL_BODY:
-        transaction.payload = dot_stuffed(content.join())
+        data = content.join()
+        transaction.chunked = chunking
+        transaction.payload = commands.bdat(len(data), last=True) + data if chunking else dot_stuffed(data)
     return transaction
 
 

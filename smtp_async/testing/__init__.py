@@ -10,18 +10,8 @@
 - the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
 """
 
-from .faults import (
-    CancelledRun,
-    CancelManner,
-    CancelMoment,
-    Cut,
-    CutManner,
-    CutProxy,
-    Direction,
-    Link,
-    cancellations,
-    run_cancelled_at,
-)
+from .cutproxy import Cut, CutManner, CutProxy, Direction, Link
+from .faults import CancelledRun, CancelManner, CancelMoment, cancellations, run_cancelled_at
 from .mechanisms import Mechanism
 from .records import ConnectionLog, ReceivedLine, ReceivedMessage
 from .script import (

@@ -51,11 +51,17 @@ class Connection(Wire):
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
 
+    def eof_received(self) -> bool:
+        """Note that the client has ended its side."""
+        self._server.connections.end(self.log)
+        self._server.changed()
+        return super().eof_received()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; what the client had sent before is still worked off."""
         super().connection_lost(exc)
-        self._server.connections.end(self.log)
         self._server.live.discard(self)
+        self._server.connections.end(self.log)
         self._server.changed()
 
     # Reading lines
@@ -133,6 +139,7 @@ class Connection(Wire):
         except Exception as error:
             self._server.failures.append(error)
             self.transport.abort()
+        self._server.changed()
 
     async def _converse(self) -> None:
         await self.perform(Command("CONNECT"))

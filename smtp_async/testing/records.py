@@ -38,10 +38,10 @@ class ReceivedMessage:
 
     @cached_property
     def parsed(self) -> EmailMessage:
-        """The content as an `email.message.EmailMessage`, parsed on first use."""
+        """The content as an `email.message.EmailMessage`, parsed on first use; its lines end with LF."""
         from email import message_from_bytes, policy
 
-        return message_from_bytes(self.data, policy=policy.default)
+        return message_from_bytes(self.data.replace(b"\r\n", b"\n"), policy=policy.default)
 
     @property
     def subject(self) -> str:
@@ -74,7 +74,7 @@ class ConnectionLog:
         bytes_received: How many bytes came over the socket.
         flights: How often the client sent something after the server had written something: the round
             trips of the dialogue (those inside a TLS handshake are not counted).
-        open: Whether the socket still exists on the server's side.
+        open: Whether the client has not ended it yet, by FIN or RST. (Unseen while the script stalls.)
         quit: Whether the client said QUIT.
         user: Who is authenticated.
         tls: The TLS object after a completed handshake (`version()`, `getpeercert()`, …).
@@ -108,7 +108,7 @@ class ConnectionLogs:
 
     @property
     def open(self) -> int:
-        """How many exist now; one that the server ended counts until the client closes its side too."""
+        """How many clients still hold; one that the server ended counts until its client ends it too."""
         return self.opened - self.closed
 
     def add(self) -> ConnectionLog:
@@ -118,9 +118,9 @@ class ConnectionLogs:
         return log
 
     def end(self, log: ConnectionLog) -> None:
-        """Note that the socket is gone."""
+        """Note that the client is gone."""
+        self.closed += log.open
         log.open = False
-        self.closed += 1
 
     def __len__(self) -> int:
         return len(self._logs)

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .grammar import Command, ServerReply
+from .wire import turn
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -143,10 +144,11 @@ def raw(data: bytes, *, clear: bool = False) -> Action:
 
 
 def flush() -> Action:
-    """Let out what was written so far as a segment of its own."""
+    """Let out what was written so far as a segment of its own, and give the client a turn to read it."""
 
     async def action(step: Step) -> None:
         await step.flush()
+        await turn()
 
     return action
 

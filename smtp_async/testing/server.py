@@ -265,6 +265,7 @@ class ScriptedServer:
     def deliver(self, message: ReceivedMessage) -> None:
         """Record a message that is being accepted."""
         self.messages.append(message)
+        self.changed()
 
     def changed(self) -> None:
         """Let the conditions that somebody waits for be looked at."""

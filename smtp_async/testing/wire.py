@@ -26,6 +26,12 @@ class Over(Exception):
     """The conversation cannot go on: the client is gone or the script ended it."""
 
 
+async def turn(interval: float = 0.0) -> None:
+    """Let others run: once for a client's transport to read, once for its reader to wake."""
+    await asyncio.sleep(interval)
+    await asyncio.sleep(0)
+
+
 def reset_transport(transport: asyncio.WriteTransport) -> None:
     """Close a socket so that the peer gets RST."""
     sock = transport.get_extra_info("socket")
@@ -188,9 +194,8 @@ class Wire(asyncio.Protocol):
             if not self.writable:
                 return
             self.write_wire(self._tls.encrypt(piece) if self._tls and self._tls.ready else piece)
-            if len(piece) < len(data):  # a turn for the client to read, one for its reader to wake
-                await asyncio.sleep(interval)
-                await asyncio.sleep(0)
+            if len(piece) < len(data):
+                await turn(interval)
         if self._room is not None:
             await self._room
 
@@ -213,8 +218,12 @@ class Wire(asyncio.Protocol):
         self.buffer.clear()
         self._tls = TLSLayer(context)
         self._feed(wire)
-        while not self._tls.ready:
-            await self.more()
+        try:
+            while not self._tls.ready:
+                await self.more()
+        except Over:
+            self.log.tls_error = self.log.tls_error or ssl.SSLEOFError("ended in the handshake")
+            raise
         self.log.tls = self._tls.object
 
     # Ends

@@ -9,6 +9,7 @@ missing from uvloop, so aiohappyeyeballs does the racing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import math
@@ -109,9 +110,14 @@ async def dial(
         async with asyncio.timeout_at(deadline):
             addresses = _usable(await _resolve(name, port, options.family), host)
             attempts = _Attempts(options, await _local_addresses(options))
-            return await stream_over(await attempts.race(addresses))
+            sock = await attempts.race(addresses)
+            stream = await stream_over(sock)
     except TimeoutError as error:
         raise Timeout(f"connecting to {host}:{port} took too long", stage="connect") from error
+    with contextlib.suppress(OSError):  # the peer may be gone already
+        # Not before: the loops turn it on themselves when they take the socket.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, options.nodelay)
+    return stream
 
 
 async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = None) -> Stream:

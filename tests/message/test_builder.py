@@ -6,6 +6,7 @@ import pickle
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,8 +43,9 @@ def test_one_address():
 
 @pytest.mark.parametrize("field", ["sender", "to", "cc", "bcc", "reply_to", "authors", "return_path"])
 def test_bad_addresses_are_refused_at_once(field):
+    arguments: dict[str, Any] = {field: "a b@c"}
     with pytest.raises(InvalidAddress):
-        Message(**{field: "a b@c"})
+        Message(**arguments)
     message = Message()
     with pytest.raises(InvalidAddress):
         setattr(message, field, "a b@c")
@@ -51,7 +53,7 @@ def test_bad_addresses_are_refused_at_once(field):
 
 def test_only_keywords():
     with pytest.raises(TypeError):
-        Message("a@b", "c@d")
+        Message("a@b", "c@d")  # type: ignore[call-arg]  # that is the point
 
 
 def test_recipients_is_the_one_list():
@@ -67,6 +69,7 @@ def test_recipients_is_the_one_list():
     message.to = "f@x"
     message.cc = ()
     message.bcc = "g@x"
+    assert [str(a) for a in message.bcc] == ["g@x"]
     assert [str(r.address) for r in message.recipients] == ["f@x", "g@x"]
 
 
@@ -86,11 +89,12 @@ def test_attributes_can_be_changed():
     assert message.sender is None
     assert message.return_path is None
     with pytest.raises(AttributeError):
-        message.form = "typo"
+        message.form = "typo"  # type: ignore[attr-defined]  # that is the point
 
 
 def test_headers_are_checked_when_they_are_set():
-    for headers in ({"X:": "y"}, [("X", "y\n")], {"X": None}):
+    bad: list[Any] = [{"X:": "y"}, [("X", "y\n")], {"X": None}]
+    for headers in bad:
         with pytest.raises(InvalidHeader):
             Message(headers=headers)
 
@@ -202,7 +206,7 @@ def test_only_bytes_are_attached(source):
 
 
 def test_bytes_are_taken_as_they_are_now():
-    buffer = bytearray(b"before")
+    buffer: Any = bytearray(b"before")
     message = Message()
     attachment = message.attach(buffer, filename="a", cid="<x@y>")
     buffer[:] = b"after!"
@@ -211,7 +215,7 @@ def test_bytes_are_taken_as_they_are_now():
     assert attachment.cid == "x@y"
     assert attachment.filename == "a"
     with pytest.raises(AttributeError):
-        attachment.filename = "b"
+        attachment.filename = "b"  # type: ignore[misc]  # that is the point
 
 
 def test_names_of_attachments_are_checked():

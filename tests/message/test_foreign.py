@@ -7,6 +7,7 @@ from email.message import EmailMessage
 from email.message import Message as OldMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from smtp_async.address import Kind
 from smtp_async.errors import (
+    ExtensionMissing,
     InvalidAddress,
     InvalidArgument,
     InvalidHeader,
@@ -86,9 +88,8 @@ def test_the_mail_is_as_it_was_when_it_was_taken():
 
 
 def test_old_messages():
-    message = MIMEMultipart()
-    message["From"] = Header("Jörg", "utf-8")
-    message.replace_header("From", "Jörg <j@x>")
+    message: Any = MIMEMultipart()
+    message["From"] = "Jörg <j@x>"
     message["To"] = "Ü <a@x>, b@y"
     message["Subject"] = Header("Grüße", "iso-8859-1")
     message.attach(MIMEText("Grüße\nFrom me\n.\n", "plain", "utf-8"))
@@ -111,12 +112,12 @@ def test_international_domains_are_written_as_a_labels():
     data = mail.render().join()
     assert b"From: a@xn--fa-hia.de\r\n" in data
     assert b"<b@xn--fa-hia.de>\r\n" in data
-    assert mail.envelope().sender.domain == "faß.de"
+    assert repr(mail.envelope().sender) == "Address('a', 'faß.de')"
 
 
 def test_utf8_local_parts():
     mail = content_of(modern(To='"Müller, J" <jösé@bücher.example>', Subject="ü"))
-    with pytest.raises(InvalidAddress, match="SMTPUTF8"):
+    with pytest.raises(ExtensionMissing, match="SMTPUTF8"):
         mail.render()
     content = mail.render(utf8=True)
     assert content.utf8
@@ -133,11 +134,15 @@ def test_a_utf8_policy_does_not_ask_for_smtputf8_without_need():
     assert parsed(content.join())["Subject"] == "Grüße"
 
 
-def test_raw_octets_in_a_header_need_smtputf8():
+def test_raw_octets_in_a_header_do_not_leave():
+    """They are in no charset that anybody knows; encoded words say so."""
     message = email.message_from_bytes(
         b"From: a@x\nTo: b@x\nSubject: \xe4\n\nx\n", policy=email.policy.default
     )
-    assert content_of(message).render().utf8
+    for eightbit in (False, True):
+        content = content_of(message).render(eightbit=eightbit)
+        assert not content.utf8
+        assert b"Subject: =?unknown-8bit?q?=E4?=\r\n" in content.join()
 
 
 def test_a_message_that_was_parsed_keeps_its_fields():
@@ -337,8 +342,8 @@ def test_raw_utf8_headers():
 def test_cutting_is_what_a_reader_would_do(lines, ending):
     """Against the same rule written line by line."""
     kept, hidden = [], False
-    for line in lines:
-        if line[:1] not in b" \t" or not lines.index(line):
+    for number, line in enumerate(lines):
+        if line[:1] not in b" \t" or number == 0:
             hidden = line.lower().replace(b" ", b"").startswith((b"bcc:", b"resent-bcc:"))
         if not hidden:
             kept.append(line)

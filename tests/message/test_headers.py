@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.address import Address, parse_list
-from smtp_async.errors import InvalidAddress, InvalidArgument, InvalidHeader
+from smtp_async.errors import ExtensionMissing, InvalidArgument, InvalidHeader
 from smtp_async.message.headers import (
     address_field,
     check_name,
@@ -23,7 +23,7 @@ from smtp_async.message.headers import (
 
 from .reading import parsed
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",), min_codepoint=0x20, exclude_characters="\x7f"))
+TEXT = st.text(st.characters(codec="utf-8", min_codepoint=0x20, exclude_characters="\x7f"))
 ENCODED_WORD = re.compile(r"=\?utf-8\?[qb]\?[^? ]*\?=")
 
 
@@ -45,8 +45,10 @@ def lines_of(field):
 
 
 def read(field):
+    """Return the value; a fold right behind a long name leaves this reader the blank of the fold."""
     name = field.partition(":")[0]
-    return str(parsed(field.encode() + b"\r\n\r\n")[name])
+    value = str(parsed(field.encode() + b"\r\n\r\n")[name])
+    return value[1:] if field.startswith(name + ":\r\n ") else value
 
 
 @given(TEXT)
@@ -92,6 +94,13 @@ def test_ascii_text_is_folded_at_78():
     assert max(map(len, lines)) <= 78
     assert len(lines) == 7
     assert text_field("X-Url", "https://example.com/" + "x" * 500).count("\r\n") == 0
+
+
+@pytest.mark.parametrize("length", [20, 50, 51, 52, 53, 76])
+def test_long_names_leave_room_for_encoded_words(length):
+    field = text_field("N" * length, "ü" * 100)
+    lines_of(field)
+    assert read(field) == "ü" * 100
 
 
 def test_the_shorter_encoding_is_taken():
@@ -153,7 +162,7 @@ def test_mailboxes(text, expected):
 def test_utf8_local_parts():
     address = Address.parse("Jösé <jösé@bücher.example>")
     assert address_field("To", [address], utf8=True) == "To: =?utf-8?b?SsO2c8Op?= <jösé@bücher.example>"
-    with pytest.raises(InvalidAddress, match="SMTPUTF8"):
+    with pytest.raises(ExtensionMissing, match="SMTPUTF8"):
         address_field("To", [address], utf8=False)
 
 
@@ -203,6 +212,15 @@ def test_lists_read_back(name, addresses):
         ('a"b\\.txt', 'X: y; filename="a\\"b\\\\.txt"'),
         ("ä.txt", "X: y; filename*=utf-8''%C3%A4.txt"),
         ("", 'X: y; filename=""'),
+        ("%41'*", 'X: y; filename="%41\'*"'),
+        (
+            '"' * 40,
+            "X: y;\r\n filename*0*=utf-8''"
+            + "%22" * 18
+            + ";\r\n filename*1*="
+            + "%22" * 20
+            + ";\r\n filename*2*=%22%22",
+        ),
     ],
 )
 def test_parameters(value, expected):
@@ -217,7 +235,7 @@ def test_parameters_read_back(value):
     message = parsed(field.encode() + b"\r\n\r\n")
     assert message["Content-Disposition"].params.get("x") == "1"
     if value.strip() == value and "\t" not in value:  # the reader strips what is in quotes
-        assert message.get_filename() == value
+        assert message["Content-Disposition"].params["filename"] == value
 
 
 @pytest.mark.parametrize("value", ["日本語" * 100 + ".txt", "x" * 5000, "a;b=c" * 100, "%41'x'" * 50])
@@ -237,16 +255,12 @@ def test_parameter_names_are_tokens(name):
 
 
 @given(
-    st.datetimes(
-        min_value=datetime(1900, 1, 2),
-        max_value=datetime(9999, 12, 30),
-        timezones=st.none()
-        | st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(
-            lambda delta: timezone(timedelta(minutes=delta // timedelta(minutes=1)))
-        ),
-    )
+    st.datetimes(min_value=datetime(1900, 1, 2), max_value=datetime(9999, 12, 30)),
+    st.none() | st.integers(-23 * 60, 23 * 60),
 )
-def test_dates_are_those_of_the_standard_library(when):
+def test_dates_are_those_of_the_standard_library(when, minutes):
+    if minutes is not None:
+        when = when.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     assert date_text(when) == format_datetime(when)
 
 

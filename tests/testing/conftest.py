@@ -57,7 +57,7 @@ class Talk:
         self.writer.write(b"".join(line.encode() + b"\r\n" for line in lines))
 
     async def start_tls(self, context):
-        await self.writer.start_tls(context, server_hostname="localhost", ssl_shutdown_timeout=2)
+        await self.writer.start_tls(context, server_hostname="localhost")
 
 
 @pytest.fixture

@@ -114,6 +114,17 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
+async def encrypt(writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None:
+    """Do the server's part of the handshake."""
+    raw = writer.transport
+    try:
+        await writer.start_tls(context)
+    except AttributeError:
+        # A client that goes away at the right moment leaves asyncio without a transport.
+        writer._transport = raw  # type: ignore[attr-defined]
+        raise ConnectionResetError from None
+
+
 def starttls(
     context: ssl.SSLContext, then: Handler, *, reply: bytes = b"220 go\r\n", greeting: bytes = b"220 hi\r\n"
 ) -> Handler:
@@ -123,7 +134,7 @@ def starttls(
         writer.write(greeting)
         await reader.readline()
         writer.write(reply)
-        await writer.start_tls(context)
+        await encrypt(writer, context)
         await then(reader, writer)
 
     return handler
@@ -133,7 +144,7 @@ def implicit(context: ssl.SSLContext, then: Handler) -> Handler:
     """Encrypt from the first byte."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await writer.start_tls(context)
+        await encrypt(writer, context)
         await then(reader, writer)
 
     return handler

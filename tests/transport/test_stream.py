@@ -23,6 +23,7 @@ from tests.transport.lab import (
     cancelled_everywhere,
     client_context,
     echo,
+    encrypt,
     implicit,
     reset,
     server_context,
@@ -515,7 +516,7 @@ class TestTLS:
         async def scenario():
             async def garbage(reader, writer):
                 raw = writer.transport
-                await writer.start_tls(SERVER)
+                await encrypt(writer, SERVER)
                 writer.write(b"220 hello\r\n")
                 await reader.read(1)
                 raw.write(b"\x17\x03\x03\x00\x20" + bytes(32))

@@ -1,0 +1,124 @@
+"""How many messages per second, and at what price: against aiosmtplib, smtp-source and bare streams.
+
+Server: smtp-sink on this machine. Messages of 1 KiB. The default deadline of `client.send` is on.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks import race
+from benchmarks.race import RECIPIENT, SENDER, Answer, Command, Goal, Race, Table, shown
+from benchmarks.sender import Task
+from benchmarks.servers import program, sink
+from smtp_async.client import SMTPClient
+
+_OURS = "smtp_async client.send"
+_AIOSMTPLIB = "aiosmtplib"
+_FLOOR = "floor (bare streams)"
+
+
+def run(*, quick: bool = False) -> Answer:
+    """Run the races.
+
+    Raises:
+        Unavailable: there is no smtp-sink.
+    """
+    rounds, scale = (3, 1) if quick else (9, 2)
+    with sink() as server:
+        many = Task(server.host, server.port, message=race.message())
+        tables, goals = _many(many, rounds, scale)
+        for table, goal in (_single(many, rounds, scale),):
+            tables.append(table)
+            goals += goal
+    notes = ["CPU is that of the sender's process, user and system, in µs per message."]
+    return Answer(tables, goals, notes)
+
+
+def _many(task: Task, rounds: int, scale: int) -> tuple[list[Table], list[Goal]]:
+    """10 connections, 100 callers, on asyncio and on uvloop."""
+    uv = task._replace(loop="uvloop")
+    with Race() as entries:
+        ours = _OURS + " (prepared bytes)"
+        entries.enter(ours, partial(race.ours, task), 4000 * scale)
+        entries.enter(_AIOSMTPLIB, partial(race.aiosmtplib, task), 1500 * scale)
+        entries.enter(_FLOOR, partial(race.floor, task), 8000 * scale)
+        entries.enter("smtp_async send_raw", partial(race.ours, task._replace(mode="raw")), 4000 * scale)
+        message = task._replace(mode="message")
+        entries.enter("smtp_async Message, built and rendered", partial(race.ours, message), 4000 * scale)
+        if hasattr(SMTPClient, "send_all"):
+            every = task._replace(mode="send_all")
+            entries.enter("smtp_async send_all", partial(race.ours, every), 4000 * scale)
+        entries.enter(ours + ", uvloop", partial(race.ours, uv), 8000 * scale)
+        entries.enter("smtp-source -d -s 10", lambda: _smtp_source(task), 10000 * scale)
+        entries.enter(_AIOSMTPLIB + ", uvloop", partial(race.aiosmtplib, uv), 1500 * scale)
+        entries.enter(_FLOOR + ", uvloop", partial(race.floor, uv), 8000 * scale)
+        entries.run(rounds)
+    goals = [
+        Goal("10 connections: rate, × aiosmtplib", entries.ratio(ours, _AIOSMTPLIB, _rate), 4.5),
+        Goal("10 connections: aiosmtplib's CPU, × ours", entries.ratio(_AIOSMTPLIB, ours, _cpu), 4.5),
+        Goal("10 connections: CPU, × floor", entries.ratio(ours, _FLOOR, _cpu), 1.5, at_most=True),
+        Goal(
+            "10 connections, uvloop: rate, × smtp-source",
+            entries.ratio(ours + ", uvloop", "smtp-source -d -s 10", _rate),
+            1.0,
+        ),
+    ]
+    return [_table("10 connections, 100 callers, 1 KiB", entries, 4)], goals
+
+
+def _single(task: Task, rounds: int, scale: int) -> tuple[Table, list[Goal]]:
+    """One connection."""
+    one = task._replace(connections=1, callers=1)
+    has_all = hasattr(SMTPClient, "send_all")
+    with Race() as entries:
+        alone = _OURS + ", one caller at a time"
+        entries.enter(alone, partial(race.ours, one), 2000 * scale)
+        entries.enter(_AIOSMTPLIB, partial(race.aiosmtplib, one), 1000 * scale)
+        if has_all:
+            every = partial(race.ours, one._replace(mode="send_all"))
+            entries.enter("smtp_async send_all", every, 4000 * scale)
+        entries.enter(_OURS + ", 10 callers", partial(race.ours, one._replace(callers=10)), 4000 * scale)
+        entries.enter(_FLOOR, partial(race.floor, one), 6000 * scale)
+        lone = _FLOOR + ", not pipelined across messages"
+        entries.enter(lone, partial(race.floor, one._replace(mode="alone")), 4000 * scale)
+        entries.run(rounds)
+    goals = [
+        Goal("1 connection, send_all: × aiosmtplib", entries.ratio("smtp_async send_all", _AIOSMTPLIB, _rate), 4.5),
+        Goal("1 connection, one caller: × aiosmtplib", entries.ratio(alone, _AIOSMTPLIB, _rate), 1.9),
+    ]
+    return _table("1 connection, 1 KiB", entries, 1), goals
+
+
+def _smtp_source(task: Task) -> Command:
+    source = program("smtp-source")
+    words = [str(source), "-d", "-s", "10", "-l", "1024", "-f", SENDER, "-t", RECIPIENT]
+    return Command(lambda count: [*words, "-m", str(count), f"{task.host}:{task.port}"])
+
+
+def _table(title: str, entries: Race, digits: int) -> Table:
+    header = ("sender", "msg/s", "CPU µs", "user", "system", "rate × aiosmtplib", "CPU × aiosmtplib", "CPU × floor")
+    rows = []
+    for name in entries.results:
+        rows.append(
+            (
+                name,
+                shown(entries.value(name, _rate), ".0f"),
+                shown(entries.value(name, _cpu), ".1f"),
+                shown(entries.value(name, lambda run: run.user / run.count * 1e6), ".1f"),
+                shown(entries.value(name, lambda run: run.system / run.count * 1e6), ".1f"),
+                shown(entries.ratio(name, _AIOSMTPLIB, _rate)),
+                shown(entries.ratio(name, _AIOSMTPLIB, _cpu), ".3f"),
+                shown(entries.ratio(name, _FLOOR, _cpu)),
+            )
+        )
+    rows += [(f"{name}: absent, {reason}", *["–"] * 7) for name, reason in entries.absent.items()]
+    return Table(title, header, rows)
+
+
+def _rate(run: race.Run) -> float:
+    return run.rate
+
+
+def _cpu(run: race.Run) -> float:
+    return run.cpu

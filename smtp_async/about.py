@@ -1,0 +1,49 @@
+"""What this installation is made of, for bug reports and `smtp-async --version`."""
+
+from __future__ import annotations
+
+__all__ = ["build_info"]
+
+
+def build_info() -> dict[str, str]:
+    """Return the versions of the library, Python, OpenSSL, the platform and the dependencies, by name.
+
+    Nothing is imported before this is called, and no dependency at all: their versions come from what the installer
+    wrote down. One that is not installed is there too, as `"not installed"`.
+    """
+    import platform
+    import ssl
+
+    from . import __version__
+
+    return {
+        "smtp_async": __version__,
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "OpenSSL": ssl.OPENSSL_VERSION,
+        "platform": platform.platform(),
+        **{name: _version(name) for name in _dependencies()},
+    }
+
+
+def _dependencies() -> list[str]:
+    """Return the names of what the package declares, development tools and its own extras left out."""
+    import re
+    from importlib import metadata
+
+    try:
+        declared = metadata.requires("smtp-async") or []
+    except metadata.PackageNotFoundError:
+        # Copied into another tree instead of installed: nobody wrote the requirements down.
+        return []
+    wanted = [one for one in declared if not re.search(r"""extra\s*==\s*["'](?:dev|all)["']""", one)]
+    names = [found[0] for one in wanted if (found := re.match(r"[A-Za-z0-9._-]+", one))]
+    return [name for name in dict.fromkeys(names) if name != "smtp-async"]
+
+
+def _version(name: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,26 @@
+"""`smtp-async`: send a message, check a server, see a demonstration, from a shell.
+
+What is drawn on the screen needs typer and rich, the extra `[cli]`; this file does not, so that it can say so.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line and exit with one of `exits.Exit`."""
+    try:
+        import rich  # noqa: F401 - only to know whether it is there
+        import typer  # noqa: F401
+    except ImportError as error:
+        print(
+            f"The command line needs {error.name}, which is not installed: pip install 'smtp-async[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(5)
+    from .app import app
+
+    app(prog_name="smtp-async")

@@ -1,0 +1,104 @@
+"""`smtp-async check`: what a server is, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from ..check import ServerReport
+from ..client import SMTPClient
+from ..events import PITrail, SSLStatus
+from ..reply import printable
+from ..tls.context import Security
+from ..tls.info import CertificateFacts
+from .exits import Exit, exit_for_error
+from .screen import Screen, sentence
+
+__all__ = ["check"]
+
+_STARTS = {
+    Security.IMPLICIT: "from the first byte",
+    Security.STARTTLS: "by STARTTLS",
+    Security.OPPORTUNISTIC: "by STARTTLS, where offered",
+    Security.PLAINTEXT: "not wanted",
+}
+#: So many names of a certificate are shown.
+_NAMES = 6
+
+
+async def check(screen: Screen, client: SMTPClient, *, verbose: bool) -> Exit:
+    """Show what a check of the server says."""
+    if verbose:
+        client.on(PITrail, screen.trail)
+        client.on(SSLStatus, screen.tls)
+    async with client:
+        report = await client.check()
+    _show(screen, report)
+    if report.error is not None:
+        return exit_for_error(report.error)
+    return Exit.REFUSED if report.findings else Exit.OK
+
+
+def _show(screen: Screen, report: ServerReport) -> None:
+    rows = list(_rows(report))
+    if screen.rich:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        for label, text in rows:
+            table.add_row(f"  {label}", Text(printable(text, 2000)))
+        screen.line(report.server, "bold")
+        screen.out.print(table)
+        screen.line()
+    else:
+        screen.line(f"Server: {report.server}")
+        for label, text in rows:
+            screen.line(f"{label}: {printable(text, 2000)}")
+    for finding in report.findings:
+        screen.bad(sentence(finding))
+    if report.ok:
+        screen.good("Nothing wrong was found.")
+
+
+def _rows(report: ServerReport) -> Iterator[tuple[str, str]]:
+    yield "Greeting", str(report.greeting) if report.greeting else "none"
+    yield "TLS", _tls(report)
+    if report.certificate is not None:
+        yield from _certificate(report.certificate)
+    if report.greeting is None:
+        return
+    if report.info is not None and report.info.encrypted:
+        yield "Verified", "yes" if report.info.verified else "no"
+    offer = report.extensions
+    if offer.domain:
+        words = [f"{keyword} {offer[keyword]}".rstrip() for keyword in offer if keyword != "AUTH"]
+        yield "Offers", ", ".join(words) or "nothing"
+        yield "Login", _login(report)
+
+
+def _tls(report: ServerReport) -> str:
+    info = report.info
+    if info is None or not info.encrypted:
+        return f"none ({_STARTS[report.security]})"
+    return (
+        f"{info.tls_version}, {info.cipher}, {info.bits} bits, {_STARTS[report.security].partition(',')[0]}"
+    )
+
+
+def _certificate(facts: CertificateFacts) -> Iterator[tuple[str, str]]:
+    more = f" and {len(facts.names) - _NAMES} more" if len(facts.names) > _NAMES else ""
+    yield "Certificate", f"for {', '.join(facts.names[:_NAMES]) or 'no host name'}{more}"
+    yield "Issued by", "itself" if facts.self_issued else facts.issuer
+    days = (facts.not_after - datetime.now(UTC)).days
+    when = f"{days} days left" if days >= 0 else "expired"
+    yield "Valid", f"from {facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d} ({when})"
+    yield "SHA-256", facts.sha256
+
+
+def _login(report: ServerReport) -> str:
+    offered = ", ".join(report.auth) or "not offered"
+    if report.logged_in is None:
+        return offered
+    return f"{offered}; {'succeeded' if report.logged_in else 'failed'}"

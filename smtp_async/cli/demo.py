@@ -1,0 +1,200 @@
+"""`smtp-async demo`: a few hundred real messages to a server in this very process, and what became of them.
+
+Nothing is computed that can be counted: outcomes are those of the receipts, flights and messages are what the server
+saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from email.message import EmailMessage
+from typing import NamedTuple
+
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..client import SMTPClient
+from ..endpoint import ClientOptions
+from ..errors import SMTPError
+from ..message import Message
+from ..pool import PoolLimits
+from ..receipt import Outcome, Receipt
+from ..reply import printable
+from ..testing import ReceivedMessage, RecordingSink, reply
+from ..tls.context import Security
+from .exits import Exit
+from .screen import Screen
+
+__all__ = ["demo"]
+
+_GUESTS = ("Ann", "Bob", "Chloé", "Dário", "Ελένη", "Fatma", "Günther", "花子", "Иван", "Jānis")
+_SUBJECTS = ("The summer party", "La fête d'été", "Das Sommerfest 🎉", "夏祭りのお知らせ", "Летний праздник")
+_TEXT = """\
+Dear {guest},
+
+the party is on Saturday. Bring whom you like; the list of dishes is attached
+for those who asked for it.
+
+.
+(The line above is a single dot. On the wire it would end a message, so it
+travels doubled, and arrives as it was written.)
+
+See you there
+The committee
+"""
+#: Nobody lives at this address.
+_GONE = "gone@example.net"
+
+
+class _Score(NamedTuple):
+    """What was counted.
+
+    Attributes:
+        outcomes: of the receipts.
+        seconds: from the first call to the last receipt.
+        flights: counted by the server, greetings and goodbyes included.
+        connections: that the server saw.
+        received: what the server accepted.
+        violations: what the server found wrong with the client.
+    """
+
+    outcomes: Counter[Outcome]
+    seconds: float
+    flights: int
+    connections: int
+    received: list[ReceivedMessage]
+    violations: list[str]
+
+
+async def demo(screen: Screen, *, count: int, connections: int) -> Exit:
+    """Send `count` messages at once through one client, and show what happened."""
+    messages = [_invitation(number) for number in range(count)]
+    screen.line(
+        f"Sending {count} messages at once through one SMTPClient, at most {connections} connections."
+    )
+    screen.line("The server runs in this process; what follows is what it counted.", "dim")
+    screen.line()
+    with _bar(screen) as bar:
+        task = bar.add_task("Sending", total=count)
+        score = await _run(messages, connections, lambda: bar.advance(task))
+    screen.out.print(_table(score, count))
+    screen.line()
+    _show_one(screen, score.received)
+    return Exit.REFUSED if score.violations or score.outcomes[Outcome.UNKNOWN] else Exit.OK
+
+
+def _invitation(number: int) -> Message:
+    guest = _GUESTS[number % len(_GUESTS)]
+    refused = number % 100 == 50
+    message = Message(
+        sender='"The committee" <party@example.com>',
+        to=_GONE if refused else [f"{guest} <guest{number}@example.org>"],
+        bcc=[_GONE] if number % 100 == 25 else [],
+        subject=f"{_SUBJECTS[number % len(_SUBJECTS)]} ({number + 1})",
+        text=_TEXT.format(guest=guest),
+    )
+    if number % 10 == 7:
+        dishes = "dish,cook\r\n" + "".join(f"dish {line},{guest}\r\n" for line in range(200))
+        message.attach(dishes.encode(), filename="Köstlichkeiten.csv", content_type="text/csv; charset=utf-8")
+    return message
+
+
+async def _run(messages: list[Message], connections: int, advance: Callable[[], object]) -> _Score:
+    options = ClientOptions(pool=PoolLimits(max_connections=connections))
+    outcomes: Counter[Outcome] = Counter()
+    async with RecordingSink() as sink:
+        sink.on("RCPT", reply(550, "5.1.1 nobody of that name lives here"), match=f"<{_GONE}>")
+        client = SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options)
+
+        async def send(message: Message) -> None:
+            outcomes[(await _receipt(client, message)).outcome] += 1
+            advance()
+
+        async with client:
+            started = time.perf_counter()
+            await asyncio.gather(*map(send, messages))
+            seconds = time.perf_counter() - started
+        await sink.wait_for_disconnect()
+        return _Score(
+            outcomes, seconds, sink.flights, sink.connections.opened, sink.messages, sink.violations
+        )
+
+
+async def _receipt(client: SMTPClient, message: Message) -> Receipt:
+    try:
+        return await client.send(message)
+    except SMTPError as error:
+        if error.receipt is None:
+            raise
+        return error.receipt
+
+
+# --- what is shown -------------------------------------------------------------------------------------------
+
+
+def _bar(screen: Screen) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=screen.out, disable=not screen.rich)
+
+
+def _table(score: _Score, count: int) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    rate = count / score.seconds if score.seconds else 0.0
+    table.add_row("Messages per second", f"{rate:,.0f}", f"{count} in {score.seconds:.2f} s, server included")
+    table.add_row(
+        "Flights per message",
+        f"{score.flights / count:.2f}",
+        f"{score.flights} round trips, counted by the server",
+    )
+    table.add_row("Connections", str(score.connections), "opened, each used again and again")
+    for outcome, text in _OUTCOMES.items():
+        if score.outcomes[outcome] or outcome is Outcome.ACCEPTED:
+            table.add_row(outcome.value.capitalize(), f"{score.outcomes[outcome]}", text)
+    table.add_row("Received", str(len(score.received)), "messages are in the server's record")
+    for violation in score.violations:
+        table.add_row("Violation", "", Text(printable(violation)))
+    return table
+
+
+_OUTCOMES = {
+    Outcome.ACCEPTED: "for every recipient",
+    Outcome.PARTIAL: "a Bcc was refused, the others got it",
+    Outcome.REFUSED: "nobody of that name: RecipientsRefused",
+    Outcome.NOT_SENT: "did not leave",
+    Outcome.UNKNOWN: "the reply to the end of data did not come",
+}
+
+
+def _show_one(screen: Screen, received: list[ReceivedMessage]) -> None:
+    """Show a message with an attachment if there is one, as a mail reader would."""
+    letters = [one.parsed for one in received[:50]]
+    chosen = next((one for one in letters if any(one.iter_attachments())), letters[0] if letters else None)
+    if chosen is None:
+        return
+    text = _as_read(chosen)
+    if screen.rich:
+        screen.out.print(Panel(text, title="One of them, as its reader sees it", title_align="left"))
+    else:
+        screen.line("One of them, as its reader sees it:")
+        screen.out.print(text, soft_wrap=True)
+
+
+def _as_read(letter: EmailMessage) -> Text:
+    text = Text()
+    for name in ("From", "To", "Subject", "Date"):
+        text.append(f"{name + ':':<9}", style="dim").append(f"{printable(str(letter[name]))}\n")
+    body = letter.get_body(("plain",))
+    text.append("\n").append(body.get_content().replace("\r\n", "\n").strip() if body is not None else "")
+    for part in letter.iter_attachments():
+        size = len(part.get_payload(decode=True) or b"")
+        text.append(f"\n\n📎 {printable(part.get_filename() or 'a file')}", style="bold")
+        text.append(f"  {part.get_content_type()}, {size:,} bytes", style="dim")
+    return text

@@ -1,0 +1,115 @@
+"""What people see: colours and tables on a terminal, plain lines in a pipe, never a traceback.
+
+Whatever a server said is shown as text, not as markup, and without control characters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import SMTPError
+from ..events import Direction, PITrail, SSLStatus
+from ..reply import printable
+from .exits import exit_for_error
+
+__all__ = ["Screen", "in_shell_words", "sentence"]
+
+#: The library speaks Python; a shell has options.
+_IN_SHELL = (
+    (
+        re.compile(r"\bsecurity=(?:Security\.)?([A-Z]+)"),
+        lambda found: f"--security {found[1].lower()}",
+    ),
+    (re.compile(r"\bTrustOptions\(ca_file=…\)"), lambda found: "--ca-file FILE"),
+    (re.compile(r", or set TLSOptions\.server_hostname"), lambda found: ""),
+    (re.compile(r"\b(give (?:\S+ )+?)as --ca-file"), lambda found: f"{found[1]}with --ca-file"),
+)
+
+
+def in_shell_words(text: str) -> str:
+    """Return what the library says with the options of the command line in place of Python's."""
+    for pattern, words in _IN_SHELL:
+        text = pattern.sub(words, text)
+    return text
+
+
+def sentence(text: str) -> str:
+    """Return `text` as one printable sentence with a capital and a full stop."""
+    text = printable(in_shell_words(text)).strip()
+    if not text.endswith((".", "!", "?", "…")):
+        text += "."
+    first = text.split(" ", 1)[0]
+    # Not a host name, a path or a word with capitals of its own.
+    return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
+
+
+class Screen:
+    """Standard output and standard error."""
+
+    def __init__(self) -> None:
+        self.out = Console(highlight=False, markup=False, emoji=False)
+        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    @property
+    def rich(self) -> bool:
+        """Is a person looking?"""
+        return self.out.is_terminal
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print one line, however long."""
+        self.out.print(Text(text, style=style), soft_wrap=True)
+
+    def good(self, text: str) -> None:
+        """Print what went well."""
+        self._marked(self.out, "✓", "OK", text, "green")
+
+    def bad(self, text: str) -> None:
+        """Print what is wrong, as part of the result."""
+        self._marked(self.out, "✗", "WRONG", text, "red")
+
+    def fail(self, text: str) -> None:
+        """Print why it ended, on standard error."""
+        if self.err.is_terminal:
+            self._marked(self.err, "✗", "smtp-async:", text, "red")
+        else:
+            self.err.print(Text(f"smtp-async: {text}"), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print something by the way, on standard error."""
+        self.err.print(Text(text, style="dim"), soft_wrap=True)
+
+    def _marked(self, console: Console, mark: str, word: str, text: str, style: str) -> None:
+        if not console.is_terminal or not (console.encoding or "").lower().startswith("utf"):
+            console.print(Text(f"{word} {text}"), soft_wrap=True)
+            return
+        row = Table.grid(padding=(0, 1))
+        row.add_row(Text(mark, style=f"bold {style}"), Text(text))
+        console.print(row)
+
+    @contextlib.contextmanager
+    def sentences(self) -> Iterator[None]:
+        """Turn whatever goes wrong inside into a sentence and an exit code."""
+        try:
+            yield
+        except SMTPError as error:
+            self.fail(sentence(str(error)))
+            raise typer.Exit(exit_for_error(error)) from None
+        except KeyboardInterrupt:
+            self.fail("Interrupted.")
+            raise typer.Exit(130) from None
+
+    def trail(self, event: PITrail) -> None:
+        """Show one line of the dialogue, for `--verbose`; the library has masked what is secret."""
+        mark = {Direction.CLIENT: ">", Direction.SERVER: "<", Direction.INFO: "="}[event.direction]
+        self.note(f"{mark} {printable(event.message)}")
+
+    def tls(self, event: SSLStatus) -> None:
+        """Show one step of the TLS negotiation, for `--verbose`."""
+        self.note(f"= {printable(event.message)}")

@@ -1,0 +1,95 @@
+"""The messages that wait for a connection: first come, first served, with two sorts.
+
+Most are small and written at once; any session that has room takes them. A streamed one needs a session to itself, and
+may hold it long: it waits in its own line. Whichever has waited longer is next, but streamed ones never take the last
+connection, so that a few huge messages do not starve the small ones.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from .job import Job
+from .protocol.transaction import Transaction
+
+__all__ = ["Waiting"]
+
+
+class Waiting:
+    """Two lines of jobs."""
+
+    __slots__ = ("_first", "_last", "_small", "_streamed")
+
+    def __init__(self) -> None:
+        # Each job with its place: places grow at the end and shrink at the head.
+        self._small: OrderedDict[Job, int] = OrderedDict()
+        self._streamed: OrderedDict[Job, int] = OrderedDict()
+        self._first = self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._streamed)
+
+    def __iter__(self) -> Iterator[Job]:
+        yield from self._small
+        yield from self._streamed
+
+    def append(self, job: Job) -> None:
+        """Join the end of the line."""
+        self._last += 1
+        self._line(job)[job] = self._last
+
+    def push(self, job: Job) -> None:
+        """Join the head of the line: it has been through it before."""
+        self._first -= 1
+        line = self._line(job)
+        line[job] = self._first
+        line.move_to_end(job, last=False)
+
+    def discard(self, job: Job) -> bool:
+        """Leave the line; return whether it was in it."""
+        # Planned or not when it joined: it may be in either.
+        return self._small.pop(job, None) is not None or self._streamed.pop(job, None) is not None
+
+    def take(self, admits: Callable[[Transaction], bool], *, streamed: bool) -> Job | None:
+        """Return the job that is next, if the session that asks admits it.
+
+        Args:
+            admits: may this transaction be begun now?
+            streamed: may a streamed one?
+        """
+        line = self._small
+        if self._streamed and (streamed or not line):
+            if not streamed:
+                return None
+            if not line or _head(self._streamed)[1] < _head(line)[1]:
+                line = self._streamed
+        if not line:
+            return None
+        job, _ = _head(line)
+        if job.transaction is not None and not admits(job.transaction):
+            return None
+        del line[job]
+        return job
+
+    def unprepared(self) -> list[Job]:
+        """Take out those that wait to know what the server offers."""
+        jobs = [job for job in self._small if job.transaction is None]
+        for job in jobs:
+            del self._small[job]
+        return jobs
+
+    def clear(self) -> list[Job]:
+        """Take out all."""
+        jobs = list(self)
+        self._small.clear()
+        self._streamed.clear()
+        return jobs
+
+    def _line(self, job: Job) -> OrderedDict[Job, int]:
+        transaction = job.transaction
+        return self._streamed if transaction is not None and transaction.payload is None else self._small
+
+
+def _head(line: OrderedDict[Job, int]) -> tuple[Job, int]:
+    return next(iter(line.items()))

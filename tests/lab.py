@@ -1,0 +1,142 @@
+"""What the tests of the client share: event loops, messages, clients, and the demand that nothing is left behind."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtp_async import ClientOptions, Message, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
+from smtp_async.testing import ScriptedServer
+from tests.servers.pki import Leaf, Pki
+
+SENDER = "ann@example.com"
+#: Enough for a loaded machine, short enough to show a hang as what it is.
+PATIENCE = 10.0
+
+
+# --- event loops ---------------------------------------------------------------------------------------------
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    return loop
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+with contextlib.suppress(ImportError):
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
+if hasattr(asyncio, "eager_task_factory"):
+    LOOPS["eager"] = _eager_loop
+
+#: Runs a test on asyncio, on uvloop, and with the eager task factory where this Python has it.
+every_loop = pytest.mark.asyncio(loop_factories=list(LOOPS))
+
+
+# --- what is sent and by whom --------------------------------------------------------------------------------
+
+
+def mail(n: int | str = 1, *, text: str = "Hello", **fields: Any) -> Message:
+    """A message that is told from others by its number: in the subject and in the recipient."""
+    fields.setdefault("to", f"user{n}@example.org")
+    return Message(**{"sender": SENDER, "subject": f"message {n}", "text": text, **fields})
+
+
+def client_of(server: Any, **options: Any) -> SMTPClient:
+    """A client for a scripted server or a proxy before one, in clear unless said otherwise.
+
+    Args:
+        server: has a host and a port.
+        options: fields of `ClientOptions`, or arguments of `SMTPClient`.
+    """
+    fields = ClientOptions.__dataclass_fields__
+    groups = {name: value for name, value in options.items() if name in fields}
+    groups.setdefault("hello", "client.test")
+    rest: dict[str, Any] = {name: value for name, value in options.items() if name not in fields}
+    rest.setdefault("security", Security.PLAINTEXT)
+    return SMTPClient(
+        rest.pop("host", server.host),
+        rest.pop("port", server.port),
+        options=ClientOptions(**groups),
+        **rest,
+    )
+
+
+def trusting(pki: Pki) -> TLSOptions:
+    """Believe the tests' own authority."""
+    return TLSOptions(trust=TrustOptions(ca_file=pki.ca_file))
+
+
+def impatient(seconds: float = 0.2, **stages: float) -> Timeouts:
+    """Every stage takes at most so long."""
+    names = ("connect", "tls", "greeting", "hello", "auth", "mail", "rcpt", "data", "block", "end_of_data")
+    return Timeouts(**{**dict.fromkeys((*names, "command", "quit", "close"), seconds), **stages})
+
+
+@contextlib.asynccontextmanager
+async def speaking(**options: Any) -> AsyncIterator[ScriptedServer]:
+    """A scripted server; a client that broke the protocol is found out at the end."""
+    async with ScriptedServer(**options) as server:
+        yield server
+        assert server.violations == []
+
+
+def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedServer:
+    """A scripted server with a certificate: the good one, or another leaf."""
+    return ScriptedServer(ssl_context=pki.server_context(leaf), **options)
+
+
+# --- waiting -------------------------------------------------------------------------------------------------
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything run that can run now."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that nobody announces, one turn of the loop after the other."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def gathered(*awaitables: Any) -> list[Any]:
+    """The results; what was raised is a result."""
+    async with asyncio.timeout(PATIENCE):
+        return list(await asyncio.gather(*awaitables, return_exceptions=True))
+
+
+# --- nothing is left -----------------------------------------------------------------------------------------
+
+
+def sockets() -> int:
+    """How many sockets this process has; uvloop changes its own ones, not their number."""
+    count = 0
+    for path in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(path).startswith("socket:")
+    return count
+
+
+def other_tasks() -> set[asyncio.Task[Any]]:
+    """Every task but this one, servers' aside."""
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+async def demand_nothing_left(tasks: set[asyncio.Task[Any]], before: int) -> None:
+    """Fail if there are tasks or sockets that were not there before."""
+    for _ in range(50):
+        left = other_tasks() - tasks
+        if not left and sockets() <= before:
+            break
+        await asyncio.sleep(0)
+    assert not left, f"tasks are left: {left}"
+    assert sockets() <= before, f"{sockets() - before} sockets are left"

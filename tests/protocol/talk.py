@@ -1,0 +1,98 @@
+"""A scripted conversation with the machine: what it writes is compared, what the server says is delivered."""
+
+from collections.abc import Callable, Iterable
+
+from smtp_async.address import Envelope, Kind, Recipient
+from smtp_async.content import Content
+from smtp_async.protocol.machine import ClientProtocol, Exchange
+from smtp_async.protocol.transaction import SendOptions, Transaction, plan
+from smtp_async.receipt import Receipt
+
+Deliver = Callable[[ClientProtocol, bytes], None]
+
+BODY = b"Subject: x\r\n\r\nHi\r\n"
+DOT = b".\r\n"
+
+
+def whole(machine: ClientProtocol, data: bytes) -> None:
+    machine.receive_data(data)
+
+
+def by_line(machine: ClientProtocol, data: bytes) -> None:
+    for line in data.splitlines(keepends=True):
+        machine.receive_data(line)
+
+
+def by_octet(machine: ClientProtocol, data: bytes) -> None:
+    for octet in data:
+        machine.receive_data(bytes((octet,)))
+
+
+MANNERS: dict[str, Deliver] = {"whole": whole, "by line": by_line, "by octet": by_octet}
+
+
+def lines(*texts: str) -> bytes:
+    return b"".join(text.encode() + b"\r\n" for text in texts)
+
+
+class Talk:
+    """One connection; `says` is the server, `writes` what the client must have written since the last time."""
+
+    def __init__(self, deliver: Deliver = whole, **options: bool) -> None:
+        self.machine = ClientProtocol(**options)
+        self._deliver = deliver
+
+    @classmethod
+    def ready(
+        cls, deliver: Deliver = whole, offer: Iterable[str] = ("PIPELINING",), **options: bool
+    ) -> "Talk":
+        """A conversation after its EHLO, with nothing recorded yet."""
+        talk = cls(deliver, **options)
+        talk.says("220 mx.example.org")
+        talk.machine.hello("me.example")
+        verb = "LHLO" if talk.machine.lmtp else "EHLO"
+        talk.writes(f"{verb} me.example")
+        words = ["mx.example.org", *offer]
+        talk.says(*(f"250{'-' if word is not words[-1] else ' '}{word}" for word in words))
+        talk.machine.take_settled()
+        return talk
+
+    def says(self, *texts: str) -> None:
+        self._deliver(self.machine, lines(*texts))
+
+    def writes(self, *texts: str | bytes) -> None:
+        """Texts are lines, bytes stand for themselves."""
+        expected = b"".join(lines(text) if isinstance(text, str) else text for text in texts)
+        assert self.machine.data_to_send() == expected
+
+    def plan(
+        self, *recipients: Recipient, body: bytes = BODY, options: SendOptions | None = None
+    ) -> Transaction:
+        envelope = Envelope("ann@example.com", recipients or [bob()])
+        return plan(envelope, Content.of_bytes(body), self.machine.extensions, options or SendOptions())
+
+    def begin(
+        self,
+        *recipients: Recipient,
+        body: bytes = BODY,
+        options: SendOptions | None = None,
+        hold: bool = False,
+        streamed: bool = False,
+    ) -> Transaction:
+        transaction = self.plan(*recipients, body=body, options=options)
+        if streamed:
+            transaction.payload = None
+        self.machine.begin(transaction, hold=hold)
+        return transaction
+
+    def settled(self) -> list[Exchange | Transaction]:
+        return self.machine.take_settled()
+
+
+def bob(name: str = "bob", kind: Kind = Kind.TO) -> Recipient:
+    return Recipient(f"{name}@example.org", kind)
+
+
+def receipt_of(transaction: Transaction) -> Receipt:
+    assert transaction.receipt is not None
+    return transaction.receipt

@@ -1,0 +1,329 @@
+"""parser.py: the grammar of a reply, its limits, and that the way of arrival never matters."""
+
+import time
+import tracemalloc
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async.errors import ProtocolViolation, ReplyTooLong
+from smtp_async.protocol.parser import MAX_LINE, MAX_LINES, MAX_REPLY, ReplyParser
+from smtp_async.reply import Reply
+
+MALFORMED = [
+    *(
+        b"",
+        b" ",
+        b"2",
+        b"25",
+        b"+25 ok",
+        b" 250 ok",
+        b"\t250 ok",
+        b"2_5 ok",
+        b"25O ok",
+        b"2 50 ok",
+        b"-250 ok",
+    ),
+    *(b"250_ok", b"250\tok", b"250:ok", b"250.ok", b"250=ok", b"250,ok", b"250+ok", b"250/ok", b"250ok"),
+    *(b"2500 ok", b"0250 ok", b"000 ok", b"099 ok", b"100 ok", b"150-ok", b"199 ok", b"600 ok", b"999 ok"),
+    *(
+        b"abc",
+        b"OK",
+        b"+OK POP3 ready",
+        b"* OK IMAP4 ready",
+        b"HTTP/1.1 400 Bad Request",
+        b"SSH-2.0-OpenSSH_9",
+    ),
+    *(
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"\xff\xfb\x01250 ok",
+        b"\xef\xbb\xbf250 ok",
+        b"250\xa0ok",
+        b"25\xa00 ok",
+    ),
+    *(
+        "٢٥٠ ok".encode(),
+        "²50 ok".encode(),
+        "２５０ ok".encode(),
+        b"0xFA ok",
+        b"2e2 ok",
+        b"2.5 ok",
+        b"-50 ok",
+    ),
+    *(b"\0", b"\x00250 ok", b"2\x0050 ok", b"250\0", b"250 a\0b", b"250 \0", b"250-a\0b\r\n250 b"),
+    *(b"\r250 ok", b"250\rok", b"250\r", b"2\r50 ok", b"DATA", b"MAIL FROM:<a@example.com>", b"<html>"),
+    *(
+        b"250-a\r\n251 b",
+        b"250-a\r\n550 b",
+        b"250-a\r\n550-b",
+        b"250-a\r\nok",
+        b"250-a\r\n",
+        b"250-a\r\n 250 b",
+    ),
+    *(b"250-a\r\n25", b"250-a\r\n-b", b"250-a\r\n2500 b"),
+]
+
+
+def outcome(pieces: Iterable[bytes], parser: ReplyParser | None = None) -> tuple[list[Reply], str]:
+    """The replies in `pieces`, and how it ended."""
+    parser = parser or ReplyParser()
+    replies: list[Reply] = []
+    try:
+        for piece in pieces:
+            parser.feed(piece)
+            while (reply := parser.next_reply()) is not None:
+                replies.append(reply)
+    except ProtocolViolation as error:
+        return replies, f"{type(error).__name__}: {error}"
+    return replies, "empty" if parser.empty else "waiting"
+
+
+def octets(data: bytes) -> list[bytes]:
+    return [bytes((octet,)) for octet in data]
+
+
+def manners(data: bytes) -> list[list[bytes]]:
+    return [[data], data.splitlines(keepends=True), octets(data)]
+
+
+@pytest.mark.parametrize("line", MALFORMED, ids=repr)
+def test_what_is_no_reply_is_a_violation(line):
+    for pieces in manners(line + b"\r\n"):
+        replies, end = outcome(pieces)
+        assert replies == []
+        assert end.startswith("ProtocolViolation")
+
+
+@pytest.mark.parametrize(
+    ("data", "reply"),
+    [
+        (b"250 ok\r\n", Reply(250, (b"ok",))),
+        (b"250\r\n", Reply(250)),
+        (b"250 \r\n", Reply(250)),
+        (b"599 x\r\n", Reply(599, (b"x",))),
+        (b"200 x\r\n", Reply(200, (b"x",))),
+        (b"250-a\r\n250 b\r\n", Reply(250, (b"a", b"b"))),
+        (b"250-\r\n250\r\n", Reply(250, (b"", b""))),
+        (b"250-a\r\n250-\r\n250-c\r\n250 d\r\n", Reply(250, (b"a", b"", b"c", b"d"))),
+        (b"250 a\xff\xe4\x7f\x1b[2J\r\n", Reply(250, (b"a\xff\xe4\x7f\x1b[2J",))),
+    ],
+)
+def test_a_reply_is_read_in_any_manner(data, reply):
+    for pieces in manners(data):
+        assert outcome(pieces) == ([reply], "empty")
+
+
+def test_a_line_may_end_with_lf_alone():
+    for pieces in manners(b"250-a\n250 b\n354\n"):
+        assert outcome(pieces) == ([Reply(250, (b"a", b"b")), Reply(354)], "empty")
+
+
+@pytest.mark.parametrize("text", [b"a\rb", b"\ra", b"a\r", b"\r", b"a\r\rb"])
+def test_a_bare_cr_is_data(text):
+    for pieces in manners(b"250 " + text + b"\r\n250-x\r\n250 " + text + b"\r\n"):
+        assert outcome(pieces) == ([Reply(250, (text,)), Reply(250, (b"x", text))], "empty")
+
+
+def test_a_reply_is_taken_and_what_follows_stays():
+    parser = ReplyParser()
+    parser.feed(b"250 a\r\n250 b\r\ngarbage\r\n")
+    assert parser.next_reply() == Reply(250, (b"a",))
+    assert not parser.empty
+    assert parser.next_reply() == Reply(250, (b"b",))
+    with pytest.raises(ProtocolViolation, match="garbage"):
+        parser.next_reply()
+
+
+def test_an_unfinished_reply_is_not_nothing():
+    parser = ReplyParser()
+    assert parser.empty
+    for piece in (b"2", b"50-a\r\n", b"250"):
+        parser.feed(piece)
+        assert parser.next_reply() is None
+        assert not parser.empty
+    parser.feed(b" b\r\n")
+    assert parser.next_reply() == Reply(250, (b"a", b"b"))
+    assert parser.empty
+
+
+def test_the_same_line_gives_the_same_reply_but_never_inside_another():
+    parser = ReplyParser()
+    parser.feed(b"250 ok\r\n250 ok\r\n250-x\r\n250 ok\r\n250 ok\r\n")
+    first = parser.next_reply()
+    assert parser.next_reply() is first
+    assert parser.next_reply() == Reply(250, (b"x", b"ok"))
+    assert parser.next_reply() is first
+
+
+def test_only_so_many_short_lines_are_remembered():
+    numbers = [b"250 %d\r\n" % number for number in range(100)] + [b"250 " + b"x" * 200 + b"\r\n"]
+    replies, end = outcome([b"".join(numbers * 2)])
+    assert end == "empty"
+    assert replies[:101] == replies[101:]
+    assert replies[0] is replies[101]
+    assert replies[99] is not replies[200]
+
+
+# --- limits ---
+
+
+def test_a_line_may_be_as_long_as_its_limit():
+    longest = b"250 " + b"x" * (MAX_LINE - 6) + b"\r\n"
+    for pieces in manners(longest):
+        assert outcome(pieces) == ([Reply(250, (longest[4:-2],))], "empty")
+    for line in (longest[:-2] + b"x\r\n", longest[:-2] + b"xx\n", longest[:-2] + b"xx"):
+        for pieces in manners(b"250 first\r\n" + line):
+            assert outcome(pieces) == (
+                [Reply(250, (b"first",))],
+                "ReplyTooLong: a reply line is longer than 2048 bytes",
+            )
+
+
+def test_a_reply_may_have_as_many_lines_as_its_limit():
+    most = b"250-\r\n" * (MAX_LINES - 1)
+    assert outcome([most + b"250 \r\n"]) == ([Reply(250, (b"",) * MAX_LINES)], "empty")
+    for tail in (b"250 \r\n", b"250-\r\n"):
+        for pieces in manners(b"250-\r\n" + most + tail):
+            assert outcome(pieces) == ([], "ReplyTooLong: a reply has more than 1024 lines")
+
+
+def test_a_reply_may_be_as_long_as_its_limit():
+    line = b"250-" + b"x" * 1018 + b"\r\n"
+    last = b"250 " + b"x" * 1018 + b"\r\n"
+    assert len(line) * 64 == MAX_REPLY
+    replies, end = outcome([line * 63 + last])
+    assert (len(replies), end) == (1, "empty")
+    assert outcome([line * 64 + b"250 \r\n"]) == ([], "ReplyTooLong: a reply is longer than 65536 bytes")
+
+
+def test_limits_begin_anew_with_every_reply():
+    reply = b"250-" + b"x" * 1000 + b"\r\n"
+    replies, end = outcome([(reply * 60 + b"250 \r\n") * 20])
+    assert (len(replies), end) == (20, "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        ("a line without end", b"250 " + b"A" * 65532),
+        ("octets without end", b"A" * 65536),
+        ("continuations without end", b"250-AAAA\r\n" * 6553),
+        ("a million empty lines", b"250-\r\n" * 10922),
+        ("long lines without end", (b"250-" + b"A" * 2000 + b"\r\n") * 32),
+    ],
+)
+def test_an_endless_reply_ends_soon_and_costs_little(name, chunk):
+    parser = ReplyParser()
+    tracemalloc.start()
+    began = time.perf_counter()
+    with pytest.raises(ReplyTooLong):
+        for _ in range(1600):
+            parser.feed(chunk)
+            parser.next_reply()
+    took = time.perf_counter() - began
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took < 1, name
+    assert peak < 5 * 2**20, name
+
+
+def test_an_endless_reply_in_single_octets_ends_too():
+    replies, end = outcome(octets(b"250-x\r\n" * 1_100))
+    assert (replies, end) == ([], "ReplyTooLong: a reply has more than 1024 lines")
+
+
+def seconds(pieces: list[bytes]) -> float:
+    def once() -> float:
+        began = time.perf_counter()
+        outcome(pieces)
+        return time.perf_counter() - began
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize("size", [1, 7, 65536])
+@pytest.mark.parametrize(
+    "unit", [b"250 2.1.0 Ok\r\n", (b"250-x\r\n" * 500 + b"250 \r\n"), b"250 " + b"x" * 2000 + b"\r\n"]
+)
+def test_time_is_linear_in_what_arrives(size, unit):
+    few = unit * (20_000 // len(unit))
+    many = few * 8
+
+    def cut(data: bytes) -> list[bytes]:
+        return [data[start : start + size] for start in range(0, len(data), size)]
+
+    # Quadratic would be 64 times.
+    assert seconds(cut(many)) < 30 * max(seconds(cut(few)), 1e-4)
+
+
+# --- any bytes at all ---
+
+WORDS = st.sampled_from(
+    [
+        b"250",
+        b"354",
+        b"421",
+        b"550",
+        b"-",
+        b" ",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"ok",
+        b"2",
+        b"\xff",
+        b"x" * 20,
+        b"99",
+    ]
+)
+HOSTILE = st.one_of(st.binary(max_size=80), st.lists(WORDS, max_size=40).map(b"".join))
+
+
+def small() -> ReplyParser:
+    return ReplyParser(max_line=24, max_lines=4, max_reply=60)
+
+
+@given(HOSTILE, st.lists(st.integers(0, 80), max_size=8))
+def test_any_bytes_give_the_same_however_they_are_cut(data, cuts):
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    pieces = [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    expected = outcome([data], small())
+    for cut in (pieces, data.splitlines(keepends=True), octets(data)):
+        assert outcome(cut, small()) == expected
+
+
+@given(HOSTILE)
+def test_any_bytes_give_replies_or_a_violation(data):
+    parser = small()
+    parser.feed(data)
+    taken = 0
+    try:
+        while (reply := parser.next_reply()) is not None:
+            taken += 1
+            assert 200 <= reply.code <= 599
+            assert 1 <= len(reply.raw) <= 4
+            assert not any(b"\0" in text or b"\n" in text for text in reply.raw)
+    except ProtocolViolation:
+        pass
+    assert taken <= data.count(b"\n")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(200, 599), st.lists(st.binary(max_size=12), min_size=1, max_size=4)), max_size=6
+    )
+)
+def test_replies_written_by_the_rules_are_read_back(replies):
+    cleaned = [
+        (code, tuple(text.replace(b"\0", b"").replace(b"\n", b"").rstrip(b"\r") for text in texts))
+        for code, texts in replies
+    ]
+    data = b"".join(
+        b"".join(b"%d-%b\r\n" % (code, text) for text in texts[:-1]) + b"%d %b\r\n" % (code, texts[-1])
+        for code, texts in cleaned
+    )
+    for pieces in manners(data):
+        assert outcome(pieces) == ([Reply(code, texts) for code, texts in cleaned], "empty")

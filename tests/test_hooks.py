@@ -1,0 +1,363 @@
+"""What hooks are told: over a real session the whole sequence, and that hooks change nothing but time."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from smtp_async import NotSent, Outcome, Security, SMTPError, Timeouts
+from smtp_async.events import (
+    Abandoned,
+    ConnectionKind,
+    ConnectionStatus,
+    Direction,
+    EndTransfer,
+    Error,
+    Event,
+    PITrail,
+    SSLStatus,
+    StartTransfer,
+    Transfer,
+)
+from smtp_async.hooks import Hooks
+from smtp_async.testing import close, delay, reply
+from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting
+from tests.servers.pki import Pki
+from tests.servers.postfix import Postfix
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+ARROWS = {Direction.CLIENT: "C", Direction.SERVER: "S", Direction.INFO: "I"}
+
+
+class Ear:
+    """An async hook that writes everything down."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    async def __call__(self, event: Event) -> None:
+        await asyncio.sleep(0)
+        self.heard.append(event)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.heard if type(event) is kind]
+
+    @property
+    def trail(self) -> list[str]:
+        return [f"{ARROWS[event.direction]}: {event.message}" for event in self.of(PITrail)]
+
+
+def short(event: Any) -> str:
+    """An event on one line, without what differs from run to run."""
+    match event:
+        case PITrail():
+            return f"{ARROWS[event.direction]}: {event.message.partition(' queued as')[0]}"
+        case ConnectionStatus():
+            return f"{event.kind.name} {event.status_code}"
+        case SSLStatus():
+            return f"SSL {event.message.rpartition(' ')[0] if 'complete' in event.message else event.message}"
+        case Transfer():
+            return f"TRANSFER {event.percent} %"
+        case Error():
+            return f"ERROR {event.code} {event.recipient.address if event.recipient else ''}"
+    return type(event).__name__
+
+
+OFFER = ["PIPELINING", "SIZE 10485760", "VRFY", "ETRN"]
+REST = ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8"]
+
+
+def ehlo(*between: str) -> list[str]:
+    return [
+        "C: EHLO client.test",
+        *(f"S: 250-{line}" for line in ["mx.lab.test", *OFFER, *between, *REST]),
+        "S: 250 CHUNKING",
+    ]
+
+
+@pytest.mark.server
+async def test_a_session_with_starttls_and_auth_is_told_from_end_to_end(postfix: Postfix, pki: Pki) -> None:
+    ear = Ear()
+    client = client_of(
+        postfix,
+        host="localhost",
+        port=postfix.auth_port,
+        security=Security.AUTO,
+        tls=trusting(pki),
+        username=postfix.user,
+        password=postfix.password,
+    )
+    client.on(Event, ear)
+    async with client:
+        receipt = await client.send(mail(1, to="bob@lab.test", bcc="hidden@reject.test"))
+    refusal = "5.7.1 <hidden@reject.test>: Recipient address rejected: no such user"
+    size = ear.of(Transfer)[0].total
+    assert [short(event) for event in ear.heard] == [
+        "CONNECTED 0",
+        "S: 220 mx.lab.test ESMTP Postfix",
+        *ehlo("STARTTLS"),
+        "C: STARTTLS",
+        "S: 220 2.0.0 Ready to start TLS",
+        "SSL TLS handshake with localhost begins",
+        "SSL TLS handshake with localhost is complete:",
+        "TLS_UP 0",
+        *ehlo("AUTH PLAIN LOGIN CRAM-MD5"),
+        "C: AUTH PLAIN ***",
+        "S: 235 2.7.0 Authentication successful",
+        f"C: MAIL FROM:<ann@example.com> SIZE={size}",
+        "C: RCPT TO:<bob@lab.test>",
+        "C: RCPT TO:<hidden@reject.test>",
+        "S: 250 2.1.0 Ok",
+        "S: 250 2.1.5 Ok",
+        f"S: 554 {refusal}",
+        "C: DATA",
+        "S: 354 End data with <CR><LF>.<CR><LF>",
+        "StartTransfer",
+        "TRANSFER 100 %",
+        "EndTransfer",
+        "C: .",
+        "S: 250 2.0.0 Ok:",
+        "ERROR 161 hidden@reject.test",
+        "C: QUIT",
+        "S: 221 2.0.0 Bye",
+        "DISCONNECTED 0",
+    ]
+    # The rest went out, and the refused Bcc is told in three places: the event, the verdict, the outcome.
+    assert receipt.outcome is Outcome.PARTIAL
+    assert [verdict.outcome for verdict in receipt.verdicts] == [Outcome.ACCEPTED, Outcome.REFUSED]
+    assert {event.session for event in ear.heard} == {1}
+    jobs = [event.job for event in ear.heard]
+    first, last = jobs.index(1), len(jobs) - jobs[::-1].index(1)
+    assert jobs[first:last] == [1] * (last - first)
+    assert jobs[:first] + jobs[last:] == [None] * (len(jobs) - last + first)
+    body = ear.of(Transfer)[0].data
+    assert b"Subject: message 1\r\n" in body and len(body) == size
+    replies = [event for event in ear.of(PITrail) if event.reply is not None]
+    assert [event.command for event in replies] == [
+        "greeting", "EHLO", "STARTTLS", "EHLO", "AUTH", "MAIL", "RCPT", "RCPT", "DATA", "end of data", "QUIT",
+    ]  # fmt: skip
+
+
+@every_loop
+async def test_login_and_cram_challenges_and_answers_are_masked() -> None:
+    async with speaking(users={"ann": "canary"}) as server:
+        for name in ("LOGIN", "CRAM-MD5"):
+            ear = Ear()
+            async with client_of(server) as client:
+                client.on(PITrail, ear)
+                async with client.session() as session:
+                    await session.connect()
+                    from smtp_async import Credentials
+
+                    await session.login(
+                        Credentials(
+                            username="ann", password="canary", mechanisms=(name,), allow_cleartext=True
+                        )
+                    )
+            start = ear.trail.index(f"C: AUTH {name}")
+            ours = [line for line in ear.trail[start + 1 :] if line.startswith("C:")]
+            assert ours == [*["C: ***"] * (len(ours) - 1), "C: QUIT"]
+            assert len(ours) == (3 if name == "LOGIN" else 2)
+
+
+@every_loop
+async def test_a_hook_that_raises_changes_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    ear = Ear()
+
+    def plain(event: Event) -> None:
+        raise RuntimeError("plain hook")
+
+    async def asynchronous(event: Event) -> None:
+        await asyncio.sleep(0)
+        raise RuntimeError("async hook")
+
+    async with speaking() as server, client_of(server) as client:
+        client.on(Event, plain)
+        client.on(Event, asynchronous)
+        client.on(Event, ear)
+        with caplog.at_level(logging.ERROR, logger="smtp_async"):
+            receipts = await gathered(*(client.send(mail(n)) for n in range(5)))
+    assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 5
+    assert len(server.messages) == 5
+    assert len(caplog.records) == 2 * len(ear.heard)
+    assert "a hook for ConnectionStatus raised" in caplog.messages
+
+
+@every_loop
+async def test_a_hook_that_waits_costs_nothing_but_time() -> None:
+    gate, ear = asyncio.Event(), Ear()
+
+    async def slow(event: PITrail) -> None:
+        if event.command == "end of data":
+            await gate.wait()
+
+    async with speaking() as server, client_of(server) as client:
+        client.on(PITrail, slow)
+        client.on(Event, ear)
+        sending = asyncio.create_task(client.send(mail()))
+        await server.wait_for_messages(1)
+        assert not sending.done()
+        gate.set()
+        assert (await sending).outcome is Outcome.ACCEPTED
+    assert ear.trail[-4:] == ["C: .", "S: 250 2.0.0 Ok: queued", "C: QUIT", "S: 221 2.0.0 Bye"]
+    assert server.verbs() == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
+
+
+@every_loop
+async def test_hooks_are_told_in_order_and_of_what_they_asked_for() -> None:
+    order: list[str] = []
+    async with speaking() as server, client_of(server) as client:
+        client.on(EndTransfer, lambda event: order.append("end"))
+
+        @client.on(StartTransfer)
+        async def begin(event: StartTransfer) -> None:
+            order.append("start")
+
+        @client.on(Transfer)
+        def some(event: Transfer) -> None:
+            order.append("some")
+
+        await client.send(mail(1))
+        client.off(Transfer, some)
+        await client.send(mail(2))
+        with pytest.raises(ValueError, match="not in list"):
+            client.off(Transfer, some)
+    assert order == ["start", "some", "end", "start", "end"]
+
+
+async def test_a_hook_registered_on_a_running_connection_is_told_from_then_on() -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        await client.send(mail(1))
+        client.on(PITrail, ear)
+        await client.send(mail(2))
+        client.off(PITrail, ear)
+        await client.send(mail(3))
+    assert [line for line in ear.trail if "RCPT" in line] == ["C: RCPT TO:<user2@example.org>"]
+
+
+async def test_a_large_body_is_told_in_slices() -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        client.on(StartTransfer, ear)
+        client.on(Transfer, ear)
+        client.on(EndTransfer, ear)
+        await client.send(mail(1, text="0123456789\n" * 30_000))
+    first, *slices, last = ear.heard
+    assert (type(first), type(last)) == (StartTransfer, EndTransfer)
+    assert len(slices) > 3
+    total = slices[0].total
+    assert [one.sent for one in slices] == sorted(one.sent for one in slices)
+    assert (slices[-1].sent, slices[-1].percent) == (total, 100)
+    assert b"".join(one.data for one in slices) == server.messages[0].data
+
+
+async def test_an_abandoned_message_tells_its_end() -> None:
+    gate, ear = asyncio.Event(), Ear()
+    async with speaking() as server, client_of(server) as client:
+        client.on(Abandoned, ear)
+        server.on(".", delay(gate), reply(250, "2.0.0 Ok: queued as 17"))
+        task = asyncio.create_task(client.send(mail()))
+        await server.wait_until(lambda: "." in server.verbs())
+        task.cancel()
+        assert isinstance((await gathered(task))[0], asyncio.CancelledError)
+        assert ear.heard == []
+        gate.set()
+        await server.wait_for_messages(1)
+        await client.send(mail(2))
+    (event,) = ear.heard
+    assert (event.session, event.job) == (1, 1)
+    assert event.receipt.outcome is Outcome.ACCEPTED
+    assert event.receipt.accepted[0].queue_id == "17"
+
+
+async def test_a_deadline_that_passed_too_late_tells_the_end_as_well() -> None:
+    gate, ear = asyncio.Event(), Ear()
+    async with speaking() as server, client_of(server) as client:
+        client.on(Abandoned, ear)
+        server.on(".", delay(gate), reply(250, "2.0.0 Ok: queued"), nth=1)
+        with pytest.raises(SMTPError):
+            await client.send(mail(), deadline=0.05)
+        gate.set()
+        await server.wait_for_messages(1)
+        await client.send(mail(2))
+    assert [event.receipt.outcome for event in ear.heard] == [Outcome.ACCEPTED]
+
+
+async def test_refusals_and_ends_are_told_as_errors() -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        client.on(Error, ear)
+        client.on(ConnectionStatus, ear)
+        server.on("RCPT", reply(550, "5.1.1 nobody"), match="nobody")
+        with pytest.raises(SMTPError):
+            await client.send(mail(1, to="nobody@example.org"))
+        (refused,) = ear.of(Error)
+        assert (refused.code, str(refused.recipient.address)) == (161, "nobody@example.org")
+        assert "5.1.1 nobody" in refused.description
+        server.on("MAIL", close())
+        with pytest.raises(NotSent):
+            await client.send(mail(2))
+    lost = ear.of(Error)[1:]
+    assert {event.code for event in lost} == {1120}
+    ends = [event for event in ear.of(ConnectionStatus) if event.kind is ConnectionKind.DISCONNECTED]
+    assert {event.status_code for event in ends} == {1120}
+    assert len(ends) == len(lost) == 3
+
+
+async def test_a_failed_handshake_is_told(pki: Pki) -> None:
+    ear = Ear()
+    async with (
+        tls_server(pki, pki.expired) as server,
+        client_of(server, host="localhost", security=Security.STARTTLS, tls=trusting(pki)) as client,
+    ):
+        client.on(Event, ear)
+        with pytest.raises(SMTPError) as caught:
+            await client.send(mail())
+    kinds = [event.kind for event in ear.of(ConnectionStatus)]
+    assert kinds == [ConnectionKind.CONNECTED, ConnectionKind.TLS_BROKEN, ConnectionKind.DISCONNECTED]
+    assert [event.status_code for event in ear.of(ConnectionStatus)] == [0, 280, 280]
+    assert "expired" in ear.of(SSLStatus)[-1].message
+    assert caught.value.code == 280
+
+
+async def test_a_421_to_an_idle_connection_is_told_at_once() -> None:
+    told = asyncio.Event()
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        await client.send(mail())
+        client.on(PITrail, ear)
+        client.on(ConnectionStatus, lambda event: told.set())
+        await server.act(reply(421, "4.4.2 idle for too long"), close())
+        async with asyncio.timeout(5):
+            await told.wait()
+    assert "S: 421 4.4.2 idle for too long" in ear.trail
+
+
+async def test_a_timeout_is_told() -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server, timeouts=Timeouts(mail=0.05)) as client:
+        client.on(Error, ear)
+        server.on("MAIL", delay(asyncio.Event()))
+        with pytest.raises(NotSent):
+            await client.send(mail())
+    assert {event.code for event in ear.heard} == {201}
+
+
+class TestRegistering:
+    def test_only_events_can_be_asked_for(self) -> None:
+        with pytest.raises(TypeError):
+            Hooks().add(str, print)  # type: ignore[arg-type]
+
+    def test_without_hooks_nothing_is_active(self) -> None:
+        hooks = Hooks()
+        assert not hooks.active and not hooks.wants(Transfer)
+        hooks.add(Transfer, print)
+        assert hooks.wants(Transfer) and not hooks.wants(PITrail)
+        hooks.add(Event, print)
+        assert hooks.wants(PITrail)
+        hooks.remove(Transfer, print)
+        hooks.remove(Event, print)
+        assert not hooks.active
