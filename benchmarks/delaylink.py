@@ -103,7 +103,7 @@ def main() -> None:
             made.append(name)
             ends.append(_device(name, address))
         print("ready", flush=True)
-        _carry(*ends, chosen.delay)
+        _carry(ends[0], ends[1], chosen.delay)
     finally:
         for name in made:
             _ip("netns", "del", name)

@@ -18,9 +18,7 @@ if __name__ == "__main__":
 
 from benchmarks.ours import Prepared
 from benchmarks.sender import Task, rss
-from smtp_async.client import ClientOptions, SMTPClient
-from smtp_async.pool import PoolLimits
-from smtp_async.tls.context import Security, TLSOptions
+from smtp_async import ClientOptions, PoolLimits, Security, SMTPClient, TLSOptions
 
 _Opener = Callable[[int], Awaitable[object]]
 

@@ -13,8 +13,7 @@ from benchmarks.delaylink import CLIENT_ADDRESS, SERVER_ADDRESS, Link, delayed
 from benchmarks.race import Answer, Goal, Process, Race, Run, Table, shown
 from benchmarks.sender import Task
 from benchmarks.servers import postfix
-from smtp_async.client import SMTPClient
-from smtp_async.pool import PoolLimits
+from smtp_async import PoolLimits, SMTPClient
 
 _DELAY = 0.025
 _PORT = 2525
@@ -72,7 +71,7 @@ def _stream(link: Link, task: Task, round_trip: float, *, quick: bool) -> tuple[
     ]
     if has_window:
         goals.append(Goal("window=64: rate, × aiosmtplib", entries.ratio(window, _AIOSMTPLIB, _rate), 50))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             name,
             str(entries.results[name][0].count),
@@ -103,7 +102,9 @@ def _recipients(link: Link, task: Task, round_trip: float, *, quick: bool) -> tu
         return one.seconds / one.count / round_trip
 
     goals = [
-        Goal(f"{_RECIPIENTS} recipients, NOBODY: round trips", entries.value(nobody, trips), 2.1, at_most=True),
+        Goal(
+            f"{_RECIPIENTS} recipients, NOBODY: round trips", entries.value(nobody, trips), 2.1, at_most=True
+        ),
         Goal(
             f"{_RECIPIENTS} recipients, all or nothing: round trips",
             entries.value(default, trips),
@@ -111,12 +112,18 @@ def _recipients(link: Link, task: Task, round_trip: float, *, quick: bool) -> tu
             at_most=True,
         ),
     ]
-    rows = [
-        (name, shown(entries.value(name, lambda run: run.seconds / run.count), ".3f"), shown(entries.value(name, trips)))
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            shown(entries.value(name, lambda run: run.seconds / run.count), ".3f"),
+            shown(entries.value(name, trips)),
+        )
         for name in entries.results
     ]
     rows += [(f"{name}: absent, {reason}", "–", "–") for name, reason in entries.absent.items()]
-    return Table(f"One message to {_RECIPIENTS} recipients", ("sender", "seconds", "round trips"), rows), goals
+    return Table(
+        f"One message to {_RECIPIENTS} recipients", ("sender", "seconds", "round trips"), rows
+    ), goals
 
 
 def _ours(link: Link, task: Task) -> Process:

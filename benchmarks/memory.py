@@ -12,7 +12,7 @@ from benchmarks.race import Answer, Goal, Table
 from benchmarks.rivals import Unavailable
 from benchmarks.sender import Task
 from benchmarks.servers import sink
-from smtp_async.client import SMTPClient
+from smtp_async import SMTPClient
 
 _FIRST = 10_000
 _MIB = 2**20

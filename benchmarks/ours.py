@@ -16,13 +16,17 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.sender import Task, serve, shares
-from smtp_async.address import NOBODY, Envelope
-from smtp_async.client import ClientOptions, SMTPClient
+from smtp_async import (
+    NOBODY,
+    ClientOptions,
+    Envelope,
+    Message,
+    PoolLimits,
+    Security,
+    SendOptions,
+    SMTPClient,
+)
 from smtp_async.content import Content
-from smtp_async.message.builder import Message
-from smtp_async.pool import PoolLimits
-from smtp_async.protocol.transaction import SendOptions
-from smtp_async.tls.context import Security
 
 
 class Prepared:

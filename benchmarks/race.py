@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -41,7 +42,8 @@ def message(size: int = 1024) -> str:
     return base64.b64encode(head + body + b"\r\n").decode()
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Run:
     """One round of one contestant.
 
     Attributes:
@@ -253,7 +255,7 @@ class Table(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 class Answer(NamedTuple):
@@ -290,10 +292,14 @@ def markdown(answer: Answer) -> str:
     return "\n\n".join(blocks)
 
 
-def _grid(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _grid(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    numbers = [all(re.match(r"[\d–]", cell) for cell in column) for column in zip(*rows, strict=True)]
-    rule = [("-" * (width - 1) + ":") if number else "-" * width for width, number in zip(widths, numbers)]
+    columns = list(zip(*rows, strict=True))
+    # The first column holds names, also where one begins with a number.
+    numbers = [False] + [all(re.match(r"[\d–]", cell) for cell in column) for column in columns[1:]]
+    rule = [
+        "-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, numbers, strict=True)
+    ]
 
     def line(cells: Sequence[str]) -> str:
         aligned = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiosmtplib import SMTP
-from sender import Task, serve, shares
+# Run as a script in the rival's own environment, which has neither this project nor its tools.
+from aiosmtplib import SMTP  # type: ignore[import-not-found]
+from sender import Task, serve, shares  # type: ignore[import-not-found]
 
 
 class Rival:

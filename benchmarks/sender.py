@@ -83,14 +83,14 @@ async def _serve(contestant: Contestant) -> None:
     _answer({"ready": True})
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         count = json.loads(line)["count"]
-        _answer(await timed(lambda count=count: contestant.send(count)))
+        _answer(await timed(contestant.send, count))
     await contestant.close()
 
 
-async def timed(work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """Await `work` and add to what it returns: seconds, user and system CPU seconds of this process."""
+async def timed(send: Callable[[int], Awaitable[dict[str, Any]]], count: int) -> dict[str, Any]:
+    """Await `send(count)` and add to what it returns: seconds, user and system CPU seconds of this process."""
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    told = await work()
+    told = await send(count)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     return {
         "seconds": seconds,

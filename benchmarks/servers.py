@@ -98,7 +98,7 @@ def postfix(address: str, port: int, network: str, *, prefix: tuple[str, ...] = 
     Raises:
         Unavailable: it is not installed, or we are not root.
     """
-    command = [*prefix, program("postfix"), "-c"]
+    command: list[str | Path] = [*prefix, program("postfix"), "-c"]
     if os.geteuid() != 0:
         raise Unavailable("Postfix can only be started by root")
     directory = new_directory("bench-postfix")

@@ -12,7 +12,7 @@ What is public is named here, in `smtp_async.errors`, in `smtp_async.events` and
 from __future__ import annotations
 
 from . import errors, events
-from .about import build_info
+from .about import __version__, build_info
 from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
 from .check import ServerReport
@@ -88,5 +88,3 @@ __all__ = [
     "events",
     "send_blocking",
 ]
-
-__version__ = "0.1.0"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["build_info"]
+__all__ = ["__version__", "build_info"]
+
+__version__ = "0.1.0"
 
 
 def build_info() -> dict[str, str]:
@@ -13,8 +15,6 @@ def build_info() -> dict[str, str]:
     """
     import platform
     import ssl
-
-    from . import __version__
 
     return {
         "smtp_async": __version__,

@@ -295,7 +295,10 @@ class Envelope:
         """A local part in it is not ASCII, so the transaction needs SMTPUTF8."""
         if self._sender is not None and self._sender.needs_utf8:
             return True
-        return any(recipient.address.needs_utf8 for recipient in self._recipients)
+        for recipient in self._recipients:
+            if recipient._address._needs_utf8:
+                return True
+        return False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Envelope):

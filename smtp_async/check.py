@@ -19,7 +19,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from .errors import ConnectFirst, SMTPError, UsageError, WrongTLSMode
+from .errors import (
+    AuthenticationFailed,
+    AuthenticationUnavailable,
+    ConnectFirst,
+    SMTPError,
+    UsageError,
+    WrongTLSMode,
+)
 from .opening import Route
 from .protocol.extensions import NO_EXTENSIONS, Extensions
 from .reply import Reply
@@ -41,6 +48,8 @@ _PROBE: Final = 10.0
 _NEVER_PROBED: Final = 25
 #: A certificate that ends sooner is worth a word.
 _SOON: Final = timedelta(days=14)
+#: An error's certificate is known to one of so many causes.
+_CAUSES: Final = 5
 _OLD_TLS: Final = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
 
@@ -56,7 +65,7 @@ class ServerReport:
         offered_in_clear: what it offered before TLS; None if TLS came first, or it did not come that far.
         info: what was negotiated, None if the connection did not stand.
         certificate: what the server's certificate says, also that of a handshake that failed.
-        logged_in: did the login succeed? None without credentials.
+        logged_in: did the login succeed? None without credentials, or if it did not come that far.
         error: what ended the check early.
         findings: everything that is wrong, one sentence each.
     """
@@ -112,7 +121,7 @@ async def examine(pool: Pool, route: Route) -> ServerReport:
             offered_in_clear=session.offered_in_clear,
             info=info,
             certificate=await asyncio.to_thread(_certificate, info, failed),
-            logged_in=connected if route.credentials is not None else None,
+            logged_in=_login(route, connected, failed),
             error=failed,
         ),
         route,
@@ -176,6 +185,13 @@ async def _speaks_tls(route: Route) -> bool:
     return True
 
 
+def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | None:
+    if route.credentials is None:
+        return None
+    refused = isinstance(error, AuthenticationFailed | AuthenticationUnavailable)
+    return connected or (False if refused else None)
+
+
 def _info(session: Session) -> ConnectionInfo | None:
     with contextlib.suppress(ConnectFirst):
         return session.info
@@ -186,10 +202,10 @@ def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Ce
     """Return what the certificate says; of a failed handshake the error knows it."""
     if info is not None:
         return info.facts
-    while error is not None:
+    for _ in range(_CAUSES):
         if chain := evidence_of(error).chain:
             return CertificateFacts.of(chain[0])
-        error = error.__cause__
+        error = error.__cause__ if error is not None else None
     return None
 
 
@@ -243,4 +259,4 @@ def _about_login(report: ServerReport, route: Route) -> Iterator[str]:
         )
     submission = route.security in (Security.IMPLICIT, Security.STARTTLS) and not route.lmtp
     if report.error is None and route.credentials is None and submission and not report.auth:
-        yield "no login (AUTH) is offered: the server takes mail from those only whom it knows otherwise"
+        yield "no login (AUTH) is offered: nobody can send through this server whom it does not know in another way"

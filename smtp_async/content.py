@@ -57,9 +57,11 @@ class Content:
         utf8: its header fields are not ASCII, so SMTPUTF8 is needed (RFC 6531).
         binary: it holds bare CR or LF, NUL, or lines over 998 octets, so BINARYMIME is needed (RFC 3030).
         message_id: the value of its Message-ID field, if known.
+        canonical: whoever made it saw to it that every line end is CRLF, the last one included. Content that does not
+            say so is looked at again before it is sent.
     """
 
-    __slots__ = ("binary", "eightbit", "message_id", "rereadable", "segments", "size", "utf8")
+    __slots__ = ("binary", "canonical", "eightbit", "message_id", "rereadable", "segments", "size", "utf8")
 
     def __init__(
         self,
@@ -70,8 +72,10 @@ class Content:
         utf8: bool = False,
         binary: bool = False,
         message_id: str | None = None,
+        canonical: bool = False,
     ) -> None:
         self.segments = tuple(segments)
+        self.canonical = canonical
         self.size = size
         self.eightbit = eightbit
         self.utf8 = utf8
@@ -110,6 +114,7 @@ class Content:
             utf8=not head.isascii(),
             binary=(exact and not _only_crlf(data)) or b"\0" in data or longest_line_exceeds(data, MAX_LINE),
             message_id=match[1].decode("utf-8", "backslashreplace") if match else None,
+            canonical=not exact,
         )
 
     def join(self) -> bytes:
@@ -118,12 +123,14 @@ class Content:
         Raises:
             UsageError: a part of it is a source, which only sending reads.
         """
+        if len(self.segments) == 1 and isinstance(self.segments[0], bytes):
+            return self.segments[0]
         whole = [segment for segment in self.segments if isinstance(segment, bytes)]
         if len(whole) != len(self.segments):
             raise UsageError(
                 "a part of the message is read while it is sent, so it is not in memory as bytes"
             )
-        return whole[0] if len(whole) == 1 else b"".join(whole)
+        return b"".join(whole)
 
     def __repr__(self) -> str:
         needs = [name for name in ("eightbit", "utf8", "binary") if getattr(self, name)]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from .job import Job
 
 __all__ = ["Deadlines"]
+
+#: A timer that looks at every message does so no more often: many deadlines close together share one look.
+_GRAIN: Final = 0.005
 
 
 class Deadlines:
@@ -57,4 +61,4 @@ class Deadlines:
             self._passed(job)
         dues = [job.due for job in self._jobs if job.due is not None]
         if dues:
-            self._set(min(dues))
+            self._set(max(min(dues), now + _GRAIN))

@@ -215,7 +215,9 @@ class SMTPError(Exception):
 
 
 def _rebuild(cls: type[SMTPError], state: dict[str, Any], cause: BaseException | None) -> SMTPError:
-    error = cls.__new__(cls)
+    # By the base that decides the layout: `cls.__new__` may be that of another one.
+    base: Any = cls.__base__
+    error: SMTPError = base.__new__(cls)
     Exception.__init__(error, state["message"])
     for name, value in state.items():
         setattr(error, name, value)

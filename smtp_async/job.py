@@ -47,7 +47,8 @@ class Job:
         number: the message's number within its client, from 1.
         mail: what to send.
         options: how.
-        due: loop time after which the caller no longer waits, None for ever.
+        due: loop time after which the caller no longer waits, None for ever; in the queue the pool may shorten it, and
+            `send_by` remembers.
         chunking: write the body with BDAT where the server takes it.
     """
 
@@ -57,6 +58,7 @@ class Job:
         "_part",
         "_rest",
         "abandoned",
+        "alone",
         "chunking",
         "due",
         "envelope",
@@ -66,6 +68,7 @@ class Job:
         "options",
         "receipt",
         "retries",
+        "send_by",
         "session",
         "transaction",
         "undialled",
@@ -85,7 +88,7 @@ class Job:
         self.mail = mail
         self.envelope = mail.envelope()
         self.options = options
-        self.due = due
+        self.due = self.send_by = due
         self.chunking = chunking
         #: What `transaction` was or is to be planned for.
         self.extensions: Extensions | None = None
@@ -100,6 +103,8 @@ class Job:
         self.undialled: SMTPError | None = None
         #: Nobody waits any more.
         self.abandoned = False
+        #: A session's user sends it over that session, or not at all.
+        self.alone = False
         # Places in the envelope: those of the transaction, where it does not have all; those left for later.
         self._part: Sequence[int] | None = None
         self._rest: Sequence[int] = ()
@@ -150,6 +155,9 @@ class Job:
         """The message has come to its end."""
         self.receipt = receipt if self._ended is None else self._merged(receipt)
         self.session = None
+        if self.transaction is not None:
+            # They know each other: without this every message would wait for the garbage collector.
+            self.transaction.owner = None
         self.advance(Step.DONE)
 
     # --- more than one transaction ---------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from ipaddress import ip_address
 from .auth.mechanism import Credentials, decode_challenge, select
 from .errors import (
     AuthenticationFailed,
+    ConnectionLost,
     GreetingRefused,
-    HandshakeFailed,
     HelloRefused,
     ProtocolViolation,
     SMTPError,
@@ -31,9 +31,10 @@ from .errors import (
 from .events import ConnectionKind, ConnectionStatus, SSLStatus
 from .link import Link
 from .reply import Reply
+from .tls import verify
 from .tls.context import Security, TLSOptions, make_context
 from .tls.info import ConnectionInfo
-from .tls.verify import explain, hint_for_silence, looks_like_tls
+from .tls.verify import hint_for_silence, looks_like_tls
 from .transport.dial import SocketOptions, dial, dial_unix
 from .transport.stream import Endpoint, Stream
 
@@ -126,7 +127,10 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
         link, route, surroundings
     ):
         await _hello(link, route, name)
-    link.info = info = ConnectionInfo.of(_stream(link), host=route.host, port=route.port)
+    info = link.info
+    if info is None:
+        port = route.port if route.path is None else None
+        link.info = info = ConnectionInfo.of(_stream(link), host=route.host, port=port)
     if route.credentials is not None:
         await authenticate(link, route.credentials, secure=secure(route, info))
     return info
@@ -170,32 +174,31 @@ async def _status(link: Link, kind: ConnectionKind, *, code: int = 0, descriptio
 
 
 async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None:
-    verify = route.security is not Security.OPPORTUNISTIC
-    context = await surroundings.context(route.tls, verify=verify)
+    believed = route.security is not Security.OPPORTUNISTIC
+    context = await surroundings.context(route.tls, verify=believed)
     name = route.tls.server_hostname or route.host
     _say_tls(link, f"TLS handshake with {name} begins")
     link.stop_clock()
     try:
-        await _stream(link).start_tls(context, name, deadline=_deadline(link.timeouts.tls))
-    except SMTPError as error:
-        explained = link.failure or _explained(error, link, route)
-        _say_tls(link, f"TLS handshake failed: {explained}")
-        await _status(link, ConnectionKind.TLS_BROKEN, code=explained.code, description=str(explained))
-        raise explained from error
-    ssl_object = _stream(link).ssl_object
-    version = ssl_object.version() if ssl_object is not None else None
-    _say_tls(link, f"TLS handshake with {name} is complete: {version}")
-    link.start_clock()
-    await _status(link, ConnectionKind.TLS_UP, description=str(version))
-
-
-def _explained(error: SMTPError, link: Link, route: Route) -> SMTPError:
-    cause = error.__cause__
-    if isinstance(error, HandshakeFailed) and isinstance(cause, (ssl.SSLError, OSError)):
-        return explain(
-            cause, host=route.tls.server_hostname or route.host, port=route.port, security=route.security
+        link.info = info = await verify.secure(
+            _stream(link),
+            context,
+            host=route.host,
+            port=route.port if route.path is None else None,
+            security=route.security,
+            options=route.tls,
+            deadline=_deadline(link.timeouts.tls),
         )
-    return error
+    except SMTPError as error:
+        failed = link.failure or error
+        _say_tls(link, f"TLS handshake failed: {failed}")
+        await _status(link, ConnectionKind.TLS_BROKEN, code=failed.code, description=str(failed))
+        if failed is error:
+            raise
+        raise failed from error
+    _say_tls(link, f"TLS handshake with {name} is complete: {info.tls_version}")
+    link.start_clock()
+    await _status(link, ConnectionKind.TLS_UP, description=str(info.tls_version))
 
 
 def _say_tls(link: Link, message: str) -> None:
@@ -234,8 +237,8 @@ async def _greet(link: Link, route: Route) -> None:
         reply = await link.converse(link.machine.greeting)
     except Timeout as error:
         hint = hint_for_silence(route.port, route.security)
-        raise Timeout(f"{error.message}. {hint}" if hint else error.message, stage="greeting") from error
-    except ProtocolViolation as error:
+        raise Timeout(f"{error.message}; {hint}" if hint else error.message, stage="greeting") from error
+    except (ProtocolViolation, ConnectionLost) as error:
         if looks_like_tls(link.first):
             raise WrongTLSMode(
                 f"{route.name} speaks TLS from the first byte: use security=IMPLICIT (the usual port is 465)",

@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -192,6 +193,7 @@ class Pool:
         while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
             if session.may_begin and not self._spent(session):
+                job.due = job.send_by
                 if not session.offer(job):
                     self._idle[session] = None
                 return
@@ -201,6 +203,7 @@ class Pool:
             self._deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
         self._waiting.append(job)
+        self._limit_waiting(job)
         self._grow()
 
     def cancel(self, job: Job) -> bool:
@@ -242,9 +245,10 @@ class Pool:
         return session
 
     def give_back(self, session: Session) -> None:
-        """A user is done with `session`."""
-        self._private.pop(session, None)
-        self._make_room()
+        """A user is done with `session`; its place is free when its task has ended."""
+        if session.task is None or session.task.done():
+            self._private.pop(session, None)
+            self._make_room()
 
     def _make_room(self) -> None:
         """A place may be free: for a user who waits for a session first, then for messages."""
@@ -305,11 +309,14 @@ class Pool:
             return None
         if session.jobs and (self._idle or not self._full()):
             return None
-        if self._spent(session):
+        if not session.may_begin:
+            return None
+        if self._spent(session) or self._yields(session):
             session.finish()
             return None
-        job = self._waiting.take(session.admits, streamed=self._may_stream())
+        job = self._waiting.take(session.admits, self._may_stream)
         if job is not None:
+            job.due = job.send_by
             self._idle.pop(session, None)
         return job
 
@@ -317,7 +324,7 @@ class Pool:
         """A session has nothing to do."""
         if session in self._private or self._closed or session in self._idle:
             return
-        if self._spent(session):
+        if self._spent(session) or self._yields(session):
             session.finish()
             return
         self._idle[session] = None
@@ -328,7 +335,10 @@ class Pool:
     def finished(self, job: Job, receipt: Receipt) -> None:
         """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
         if not self._closed and job.follow(receipt):
-            self._waiting.push(job)
+            if job.alone:
+                job.advance(Step.PREPARE)
+            else:
+                self._return(job)
             return
         self._deadlines.discard(job)
         job.settle(receipt)
@@ -338,13 +348,25 @@ class Pool:
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
         transaction = job.transaction
-        if self._closed or transaction is None or job.retries >= _MAX_RETRIES:
+        if self._closed or job.alone or transaction is None or job.retries >= _MAX_RETRIES:
             self.finished(job, receipt)
             return
+        job.session = None
         job.retries += 1
         self._reconnects += 1
         transaction.renew()
+        self._return(job)
+
+    def _return(self, job: Job) -> None:
         self._waiting.push(job)
+        self._limit_waiting(job)
+
+    def _limit_waiting(self, job: Job) -> None:
+        """Until a connection takes `job`, its deadline is the end of its time in the queue, if that comes first."""
+        limit = self._timeouts.queue
+        if limit is not None and job.due == job.send_by:
+            job.due = min(self.now() + limit, job.due or math.inf)
+            self._deadlines.add(job)
 
     def ended(self, session: Session, error: SMTPError | None) -> None:
         """A session is over."""
@@ -355,15 +377,17 @@ class Pool:
         self._private.pop(session, None)
         if session.desynchronised:
             self.pipelining = False
-        if was_opening and error is not None and not self._closed:
+        # What this side stopped says nothing about the server.
+        if was_opening and error is not None and not isinstance(error, Interrupted) and not self._closed:
             self._dial_failed(error)
         self._make_room()
 
     # --- growing ---------------------------------------------------------------------------------------------
 
     def _bound(self) -> int:
-        now = self._loop.time()
-        self._cuts = [until for until in self._cuts if until > now]
+        if self._cuts:
+            now = self._loop.time()
+            self._cuts = [until for until in self._cuts if until > now]
         return max(1, self.limits.max_connections - len(self._cuts))
 
     def _full(self) -> bool:
@@ -401,6 +425,9 @@ class Pool:
         if isinstance(error, AuthenticationFailed):
             self._latched = (now + _LATCH, error)
             self._fail_waiting(error)
+            # Those that have not come to AUTH yet do not show the password once more.
+            for session in [*self._opening]:
+                session.abort(Interrupted("the login was refused on another connection"))
         elif not self._open:
             self._fail_waiting(error)
 
@@ -427,6 +454,10 @@ class Pool:
         """May `job` go straight to an idle session?"""
         transaction = job.transaction
         return transaction is None or transaction.payload is not None or self._may_stream()
+
+    def _yields(self, session: Session) -> bool:
+        """Is `session` to end, so that a user who waits for one of his own gets its place?"""
+        return bool(self._places) and sum(one.leaving for one in self._open) < len(self._places)
 
     # --- growing old -----------------------------------------------------------------------------------------
 
@@ -455,6 +486,7 @@ class Pool:
             self._reaper = self._loop.call_at(oldest + limit, self._reap)
 
     def _give_up(self, job: Job) -> None:
+        """The time of `job` is over: its caller's, or its time in the queue."""
         waited = job.session is None
         timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
         certain = self.cancel(job)

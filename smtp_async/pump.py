@@ -196,6 +196,11 @@ class Pump:
         return self._link is not None and self._link.machine.desynchronised
 
     @property
+    def leaving(self) -> bool:
+        """Does it take no more jobs?"""
+        return self._polite
+
+    @property
     def jobs(self) -> int:
         """How many messages are on their way here."""
         return len(self._jobs)
@@ -372,7 +377,7 @@ class Pump:
 
     def _refill(self) -> None:
         """Take jobs while the machine may begin one, then write everything at once."""
-        while self.may_begin and not self._asked:
+        while not self._asked:
             job = self._keeper.next_job(self)
             if job is None:
                 break
@@ -417,7 +422,6 @@ class Pump:
         if receipt.reply is not None:
             self.last_reply = receipt.reply
         if dead and receipt.outcome is Outcome.NOT_SENT and not job.abandoned:
-            job.session = None
             self._keeper.unsent(job, receipt)
         else:
             self._keeper.finished(job, receipt)

@@ -18,6 +18,7 @@ from .errors import (
     CommandRefused,
     InvalidArgument,
     NotConnected,
+    SMTPError,
 )
 from .job import Job, Step
 from .opening import authenticate, secure
@@ -116,26 +117,36 @@ class Session(Pump):
         with self._use():
             self.demand_connected()
             job = Job(self._number_job(), self._adapt(mail), options or self._options)
+            job.alone = True
             job.extensions = self.extensions
-            job.prepare()
             receipt = await self._deliver(job)
         receipt.raise_for_outcome()
         return receipt
 
     async def _deliver(self, job: Job) -> Receipt:
+        """Take a job through its steps; recipients that are left for another transaction begin anew."""
         loop = asyncio.get_running_loop()
+        step = Step.PREPARE
         try:
-            job.waiter = loop.create_future()
-            if not self.may_begin:
-                raise NotConnected("this connection cannot carry another message")
-            self.offer(job)
-            while await job.waiter is Step.WRITE:
+            while job.receipt is None:
                 job.waiter = loop.create_future()
-                await self.write_body(job)
+                if step is Step.WRITE:
+                    await self.write_body(job)
+                elif not self.may_begin:
+                    return job.unsent(NotConnected("this connection cannot carry another message"))
+                else:
+                    if job.transaction is None:
+                        job.prepare()
+                    self.offer(job)
+                step = await job.waiter
+        except SMTPError as error:
+            self.cancel(job)
+            if error.receipt is None:
+                error.receipt = job.unsent(error)
+            raise
         except BaseException:
             self.cancel(job)
             raise
-        assert job.receipt is not None
         return job.receipt
 
     async def verify(self, address: str) -> Reply:

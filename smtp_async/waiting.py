@@ -51,22 +51,19 @@ class Waiting:
         # Planned or not when it joined: it may be in either.
         return self._small.pop(job, None) is not None or self._streamed.pop(job, None) is not None
 
-    def take(self, admits: Callable[[Transaction], bool], *, streamed: bool) -> Job | None:
+    def take(self, admits: Callable[[Transaction], bool], may_stream: Callable[[], bool]) -> Job | None:
         """Return the job that is next, if the session that asks admits it.
 
         Args:
             admits: may this transaction be begun now?
-            streamed: may a streamed one?
+            may_stream: may one more be streamed?
         """
         line = self._small
-        if self._streamed and (streamed or not line):
-            if not streamed:
-                return None
-            if not line or _head(self._streamed)[1] < _head(line)[1]:
-                line = self._streamed
+        if self._streamed and may_stream() and (not line or _place(self._streamed) < _place(line)):
+            line = self._streamed
         if not line:
             return None
-        job, _ = _head(line)
+        job = next(iter(line))
         if job.transaction is not None and not admits(job.transaction):
             return None
         del line[job]
@@ -91,5 +88,5 @@ class Waiting:
         return self._streamed if transaction is not None and transaction.payload is None else self._small
 
 
-def _head(line: OrderedDict[Job, int]) -> tuple[Job, int]:
-    return next(iter(line.items()))
+def _place(line: OrderedDict[Job, int]) -> int:
+    return next(iter(line.values()))

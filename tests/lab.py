@@ -61,8 +61,8 @@ def client_of(server: Any, **options: Any) -> SMTPClient:
     rest: dict[str, Any] = {name: value for name, value in options.items() if name not in fields}
     rest.setdefault("security", Security.PLAINTEXT)
     return SMTPClient(
-        rest.pop("host", server.host),
-        rest.pop("port", server.port),
+        rest.pop("host", None) or server.host,
+        rest.pop("port", None) or server.port,
         options=ClientOptions(**groups),
         **rest,
     )
@@ -104,7 +104,7 @@ async def turns(count: int = 20) -> None:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something that nobody announces, one turn of the loop after the other."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0)
 
 

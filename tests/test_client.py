@@ -444,7 +444,7 @@ class TestBelonging:
             os.close(write)
             said = os.read(read, 1000)
             os.close(read)
-            os.waitpid(child, 0)
+            os.waitpid(child, 0)  # noqa: ASYNC222 - it has said its only word
             assert b"forked" in said
             assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import NotSent, Outcome, Security, SMTPError, Timeouts
+from smtp_async import Credentials, NotSent, Outcome, Security, SMTPError, Timeouts
 from smtp_async.events import (
     Abandoned,
     ConnectionKind,
@@ -149,8 +149,6 @@ async def test_login_and_cram_challenges_and_answers_are_masked() -> None:
                 client.on(PITrail, ear)
                 async with client.session() as session:
                     await session.connect()
-                    from smtp_async import Credentials
-
                     await session.login(
                         Credentials(
                             username="ann", password="canary", mechanisms=(name,), allow_cleartext=True
@@ -190,7 +188,7 @@ async def test_a_hook_that_waits_costs_nothing_but_time() -> None:
     gate, ear = asyncio.Event(), Ear()
 
     async def slow(event: PITrail) -> None:
-        if event.command == "end of data":
+        if event.command == "end of data" and event.reply is not None:
             await gate.wait()
 
     async with speaking() as server, client_of(server) as client:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -78,12 +78,13 @@ class Credentials:
         username: str = "",
         password: Secret | str = "",
         authzid: str = "",
-        mechanisms: tuple[str, ...] = (),
+        mechanisms: Iterable[str] = (),
         allow_cleartext: bool = False,
     ) -> None:
         # First of all, so that no frame of ours holds the text. Nothing is checked here for the same reason.
         password = Secret(password)
-        values = (username, password, authzid, tuple(mechanisms), allow_cleartext)
+        names = (mechanisms,) if isinstance(mechanisms, str) else tuple(mechanisms)
+        values = (username, password, authzid, names, allow_cleartext)
         for name, value in zip(self.__slots__, values, strict=True):
             object.__setattr__(self, name, value)
 
@@ -279,9 +280,13 @@ def decode_challenge(text: bytes) -> bytes:
     if len(text) > MAX_ENCODED:
         raise ProtocolViolation(f"an AUTH challenge of {len(text)} octets is too long", stage="AUTH")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        challenge = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
         raise ProtocolViolation(f"an AUTH challenge is not base64: {error}", stage="AUTH") from error
+    if len(text) % 4:
+        # Python is not strict about padding that follows a whole group.
+        raise ProtocolViolation("an AUTH challenge is not base64: wrong padding", stage="AUTH")
+    return challenge
 
 
 def encode_response(response: bytes, *, initial: bool = False) -> bytes:

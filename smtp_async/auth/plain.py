@@ -54,14 +54,15 @@ class Plain(Mechanism):
 
     def _message(self) -> bytes:
         credentials = self._credentials
-        self.complete = True
-        return b"\0".join(
+        message = b"\0".join(
             (
                 encoded(credentials.authzid, "authzid"),
                 encoded(credentials.username, "user name"),
                 encoded(credentials.password, "password"),
             )
         )
+        self.complete = True
+        return message
 
 
 class Login(Mechanism):
@@ -86,6 +87,7 @@ class Login(Mechanism):
         if self._asked == 1:
             return encoded(self._credentials.username, "user name")
         if self._asked == 2:
+            password = encoded(self._credentials.password, "password")
             self.complete = True
-            return encoded(self._credentials.password, "password")
+            return password
         raise ProtocolViolation("LOGIN asks for user and password, but the server asked again", stage="AUTH")

@@ -6,6 +6,7 @@ What is drawn on the screen needs typer and rich, the extra `[cli]`; this file d
 from __future__ import annotations
 
 import sys
+import warnings
 
 __all__ = ["main"]
 
@@ -21,6 +22,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(5)
+    if not sys.warnoptions:
+        # They are for programmers.
+        warnings.simplefilter("ignore")
     from .app import app
 
     app(prog_name="smtp-async")

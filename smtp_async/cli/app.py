@@ -149,9 +149,16 @@ def _send(
         eml=eml,
     )
     screen = Screen()
+    # A port of the wrong kind is silent: its error, which says so, comes before the end of the whole.
+    silence = min(30.0, timeout * 0.5)
     with screen.sentences():
         client = client_for(
-            server, security=security, user=user, password_file=password_file, ca_file=ca_file
+            server,
+            security=security,
+            user=user,
+            password_file=password_file,
+            ca_file=ca_file,
+            options=ClientOptions(timeouts=Timeouts(greeting=silence)),
         )
         code = asyncio.run(send(screen, client, letter, each=each, deadline=timeout, verbose=verbose))
     raise typer.Exit(code)

@@ -19,11 +19,11 @@ from .screen import Screen, sentence
 
 __all__ = ["check"]
 
-_STARTS = {
-    Security.IMPLICIT: "from the first byte",
-    Security.STARTTLS: "by STARTTLS",
-    Security.OPPORTUNISTIC: "by STARTTLS, where offered",
-    Security.PLAINTEXT: "not wanted",
+_WITHOUT = {
+    Security.IMPLICIT: "none, although wanted from the first byte",
+    Security.STARTTLS: "none, although required by STARTTLS",
+    Security.OPPORTUNISTIC: "none",
+    Security.PLAINTEXT: "none, as asked for",
 }
 #: So many names of a certificate are shown.
 _NAMES = 6
@@ -67,24 +67,23 @@ def _rows(report: ServerReport) -> Iterator[tuple[str, str]]:
     yield "TLS", _tls(report)
     if report.certificate is not None:
         yield from _certificate(report.certificate)
-    if report.greeting is None:
-        return
     if report.info is not None and report.info.encrypted:
         yield "Verified", "yes" if report.info.verified else "no"
     offer = report.extensions
     if offer.domain:
         words = [f"{keyword} {offer[keyword]}".rstrip() for keyword in offer if keyword != "AUTH"]
-        yield "Offers", ", ".join(words) or "nothing"
-        yield "Login", _login(report)
+        yield ("Offers" if report.info is not None else "In clear"), ", ".join(words) or "nothing"
+        # Before TLS a careful server does not tell.
+        if report.info is not None or offer.auth:
+            yield "Login", _login(report)
 
 
 def _tls(report: ServerReport) -> str:
     info = report.info
     if info is None or not info.encrypted:
-        return f"none ({_STARTS[report.security]})"
-    return (
-        f"{info.tls_version}, {info.cipher}, {info.bits} bits, {_STARTS[report.security].partition(',')[0]}"
-    )
+        return _WITHOUT[report.security]
+    start = "from the first byte" if report.security is Security.IMPLICIT else "by STARTTLS"
+    return f"{info.tls_version}, {info.cipher}, {info.bits} bits, {start}"
 
 
 def _certificate(facts: CertificateFacts) -> Iterator[tuple[str, str]]:
@@ -101,4 +100,4 @@ def _login(report: ServerReport) -> str:
     offered = ", ".join(report.auth) or "not offered"
     if report.logged_in is None:
         return offered
-    return f"{offered}; {'succeeded' if report.logged_in else 'failed'}"
+    return f"{offered}; ours {'succeeded' if report.logged_in else 'failed'}"

@@ -45,8 +45,8 @@ def sentence(text: str) -> str:
     text = printable(in_shell_words(text)).strip()
     if not text.endswith((".", "!", "?", "…")):
         text += "."
-    first = text.split(" ", 1)[0]
     # Not a host name, a path or a word with capitals of its own.
+    first = text.split(" ", 1)[0].rstrip(":,")
     return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
 
 
@@ -64,7 +64,7 @@ class Screen:
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line, however long."""
-        self.out.print(Text(text, style=style), soft_wrap=True)
+        _line(self.out, text, style)
 
     def good(self, text: str) -> None:
         """Print what went well."""
@@ -79,15 +79,15 @@ class Screen:
         if self.err.is_terminal:
             self._marked(self.err, "✗", "smtp-async:", text, "red")
         else:
-            self.err.print(Text(f"smtp-async: {text}"), soft_wrap=True)
+            _line(self.err, f"smtp-async: {text}")
 
     def note(self, text: str) -> None:
         """Print something by the way, on standard error."""
-        self.err.print(Text(text, style="dim"), soft_wrap=True)
+        _line(self.err, text, "dim")
 
     def _marked(self, console: Console, mark: str, word: str, text: str, style: str) -> None:
         if not console.is_terminal or not (console.encoding or "").lower().startswith("utf"):
-            console.print(Text(f"{word} {text}"), soft_wrap=True)
+            _line(console, f"{word} {text}")
             return
         row = Table.grid(padding=(0, 1))
         row.add_row(Text(mark, style=f"bold {style}"), Text(text))
@@ -113,3 +113,11 @@ class Screen:
     def tls(self, event: SSLStatus) -> None:
         """Show one step of the TLS negotiation, for `--verbose`."""
         self.note(f"= {printable(event.message)}")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    if console.is_terminal:
+        console.print(Text(text, style=style), soft_wrap=True)
+    else:
+        # For programs: tabs stay tabs.
+        print(text, file=console.file)

@@ -174,6 +174,9 @@ def _show(screen: Screen, receipt: Receipt) -> None:
         for verdict in receipt.verdicts:
             screen.line(f"{verdict.outcome.value}\t{verdict.recipient.address}\t{_said(receipt, verdict)}")
         return
+    if receipt.outcome is Outcome.NOT_SENT and receipt.reply is None:
+        # The sentence that follows says it all.
+        return
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("", "Recipient", "Outcome", "Why" if receipt.error else "The server said"):
         table.add_column(heading)
@@ -192,8 +195,6 @@ def _show(screen: Screen, receipt: Receipt) -> None:
 
 
 def _said(receipt: Receipt, verdict: Verdict) -> str:
-    if verdict.reply is not None:
-        return printable(str(verdict.reply))
-    if receipt.refused:
-        return "another recipient was refused, so nobody gets it"
-    return ""
+    if verdict.outcome is Outcome.NOT_SENT and receipt.refused:
+        return "another recipient was refused, so nobody gets it (see --each)"
+    return printable(str(verdict.reply)) if verdict.reply is not None else ""

@@ -116,6 +116,7 @@ def render(
         eightbit=root.eightbit or not head.isascii(),
         utf8=not head.isascii(),
         message_id=message_id or None,
+        canonical=True,
     )
 
 

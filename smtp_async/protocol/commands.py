@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ..errors import InvalidAddress, InvalidArgument
 
@@ -83,15 +84,12 @@ def mail(reverse_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
         reverse_path: the mailbox without angle brackets, empty for the null return path.
         parameters: `KEYWORD` or `KEYWORD=value`.
     """
-    if reverse_path:
-        _check_path(reverse_path)
-    return _with_parameters(b"MAIL FROM:<%b>" % reverse_path, parameters)
+    return _with_parameters(b"MAIL FROM:" + (_path(reverse_path) if reverse_path else b"<>"), parameters)
 
 
 def rcpt(forward_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
     """Add a recipient, RFC 5321 section 4.1.1.3; arguments as for `mail`."""
-    _check_path(forward_path)
-    return _with_parameters(b"RCPT TO:<%b>" % forward_path, parameters)
+    return _with_parameters(b"RCPT TO:" + _path(forward_path), parameters)
 
 
 def bdat(size: int, *, last: bool) -> bytes:
@@ -159,18 +157,24 @@ def _host(name: str) -> bytes:
     return data
 
 
-def _check_path(path: bytes) -> None:
+# Most mail comes from few addresses, has few sizes and often goes to the same ones: what passed is remembered.
+@lru_cache(maxsize=4096)
+def _path(path: bytes) -> bytes:
     if _PATH.fullmatch(path) is None:
         raise InvalidAddress(f"not a mailbox for an envelope: {path.decode('utf-8', 'backslashreplace')!r}")
+    return b"<%b>" % path
+
+
+@lru_cache(maxsize=4096)
+def _parameter(parameter: bytes) -> bytes:
+    if _PARAMETER.fullmatch(parameter) is None:
+        raise InvalidArgument(f"not an ESMTP parameter: {parameter.decode('utf-8', 'backslashreplace')!r}")
+    return b" " + parameter
 
 
 def _with_parameters(line: bytes, parameters: Iterable[bytes]) -> bytes:
     for parameter in parameters:
-        if _PARAMETER.fullmatch(parameter) is None:
-            raise InvalidArgument(
-                f"not an ESMTP parameter: {parameter.decode('utf-8', 'backslashreplace')!r}"
-            )
-        line += b" " + parameter
+        line += _parameter(parameter)
     return _bounded(line + b"\r\n", MAX_LINE)
 
 

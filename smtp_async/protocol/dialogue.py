@@ -260,10 +260,10 @@ class Dialogue:
             raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
         if reply.code == 421:
             self.goodbye = reply
-        self._connection.answered(verb, klass)
         if isinstance(subject, Transaction):
             self._answer_transaction(verb, subject, reply)
         else:
+            self._connection.answered(verb, klass)
             self._answer_exchange(subject, reply)
 
     def _unsolicited(self, reply: Reply) -> None:

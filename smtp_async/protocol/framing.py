@@ -8,20 +8,26 @@ framed as BDAT only.
 
 from __future__ import annotations
 
-from ..content import normalised
+from ..content import Content, normalised
 from . import commands
 
-__all__ = ["ChunkFramer", "DotStuffer", "dot_stuffed"]
+__all__ = ["ChunkFramer", "DotStuffer", "chunk_framed", "dot_stuffed"]
 
 
-def dot_stuffed(data: bytes) -> bytes:
-    """Return `data` framed for DATA, with its end: RFC 5321 sections 4.1.1.4 and 4.5.2."""
-    data = normalised(data)
+def dot_stuffed(content: Content) -> bytes:
+    """Return content in memory framed for DATA, with its end: RFC 5321 sections 4.1.1.4 and 4.5.2."""
+    data = content.join() if content.canonical else normalised(content.join())
     if b"\r\n." in data:
         data = data.replace(b"\r\n.", b"\r\n..")
     if data.startswith(b"."):
         data = b"." + data
     return data + commands.END_OF_DATA
+
+
+def chunk_framed(content: Content) -> bytes:
+    """Return content in memory framed as one BDAT, RFC 3030 section 2; never for exact content."""
+    data = content.join() if content.canonical else normalised(content.join())
+    return commands.bdat(len(data), last=True) + data
 
 
 def _part(chunk: bytes) -> bytes:

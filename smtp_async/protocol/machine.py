@@ -105,10 +105,9 @@ class ClientProtocol(Dialogue):
             open_transactions[self.writing] = None
             self.writing = None
         for transaction in open_transactions:
-            if transaction.receipt is None:
-                self._suspect(transaction, error)
-                transaction.give_up(error, goodbye=self.goodbye is not None)
-                self._settled.append(transaction)
+            self._suspect(transaction, error)
+            transaction.give_up(error, goodbye=self.goodbye is not None)
+            self._settled.append(transaction)
 
     def _suspect(self, transaction: Transaction, error: SMTPError) -> None:
         """Was it a group of commands that the server could not follow?"""
@@ -185,8 +184,7 @@ class ClientProtocol(Dialogue):
 
     def end_body(self, transaction: Transaction) -> None:
         """Write the end of a streamed body; raises as `write_body`."""
-        if self._stuffer is None:
-            self.write_body(transaction, b"")
+        self.write_body(transaction, b"")
         assert self._stuffer is not None
         self._put(transaction, self._stuffer.end())
         self._stuffer = None
@@ -208,6 +206,8 @@ class ClientProtocol(Dialogue):
             transaction.accepted += reply.positive
         elif verb is Verb.DATA:
             transaction.data_answer = reply
+            # The one command of a transaction whose answer decides what may be written next.
+            self._connection.answered(verb, reply.code // 100)
         else:
             self._answer_end(verb, transaction, reply)
         if reply.code == 421 and not transaction.final:
@@ -293,19 +293,20 @@ class ClientProtocol(Dialogue):
         self._end_written(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
-        accepted = any(reply.positive for reply in transaction.final)
-        if transaction.dismissed and not accepted:
+        taken = any(reply.positive for reply in transaction.final)
+        if transaction.dismissed and not taken:
             reason = CommandRefused("the server gives this connection up", reply=self.goodbye)
             transaction.give_up(reason, goodbye=True)
         else:
             transaction.conclude(per_recipient=self.lmtp)
         self._settled.append(transaction)
-        self._window.ended(_octets(transaction), accepted=accepted)
+        # A lone dot may be taken, too.
+        self._window.ended(_octets(transaction), accepted=taken and transaction.accepted > 0)
         if self.writing is transaction:
             self.writing = None
-        if transaction.mail_refused and accepted:
+        if transaction.mail_refused and taken:
             raise ProtocolViolation("the server refused the sender and accepted the message")
-        if self._newest is transaction and (transaction.mail_refused or (transaction.chunked and accepted)):
+        if self._newest is transaction and (transaction.mail_refused or (transaction.chunked and taken)):
             self._connection.transaction_closed()
 
     # --- writing ---------------------------------------------------------------------------------------------
@@ -359,8 +360,7 @@ class ClientProtocol(Dialogue):
             self.trail.append(written(verb, line, transaction))
         transaction.ended = True
         self._ending.append(transaction)
-        if self.writing is transaction:
-            self.writing = None
+        self.writing = None
 
 
 def _octets(transaction: Transaction) -> int | None:

@@ -36,7 +36,7 @@ from ..receipt import Outcome, Receipt, Verdict
 from ..reply import Reply
 from . import commands
 from .extensions import Extensions
-from .framing import dot_stuffed
+from .framing import chunk_framed, dot_stuffed
 
 __all__ = ["SMALL_BODY", "SendOptions", "Transaction", "plan"]
 
@@ -195,11 +195,12 @@ class Transaction:
             error: what killed it.
             goodbye: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
         """
-        if not self.handed:
+        # What follows the reply that gave the connection up judges nobody.
+        if not self.handed or (self.dismissed and goodbye):
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
             )
-        elif self.mail_refused and not goodbye:
+        elif self.mail_refused and not (goodbye or self.dismissed):
             self._conclude_refused_mail()
         else:
             self._give_up_handed(error, Outcome.NOT_SENT if goodbye else Outcome.UNKNOWN)
@@ -338,7 +339,7 @@ def plan(
         MessageTooLarge: larger than the server's SIZE limit, RFC 1870 section 6.1.
         InvalidAddress: an address that cannot be written on a command line.
     """
-    utf8 = _needs_utf8(envelope, content)
+    utf8 = content.utf8 or envelope.needs_utf8
     if utf8 and not extensions.smtputf8:
         raise ExtensionMissing("an address or header needs SMTPUTF8, which the server does not offer")
     parameters = _mail_parameters(content, extensions, utf8=utf8)
@@ -347,16 +348,9 @@ def plan(
     rcpts = tuple([commands.rcpt(one.address.wire(utf8=utf8)) for one in envelope.recipients])
     transaction = Transaction(mail, rcpts, envelope.recipients, content, extensions, options)
     if content.size is not None and content.size <= SMALL_BODY:
-        data = content.join()
         transaction.chunked = chunking
-        transaction.payload = commands.bdat(len(data), last=True) + data if chunking else dot_stuffed(data)
+        transaction.payload = chunk_framed(content) if chunking else dot_stuffed(content)
     return transaction
-
-
-def _needs_utf8(envelope: Envelope, content: Content) -> bool:
-    if content.utf8 or (envelope.sender is not None and envelope.sender.needs_utf8):
-        return True
-    return any(one.address.needs_utf8 for one in envelope.recipients)
 
 
 def _mail_parameters(content: Content, extensions: Extensions, *, utf8: bool) -> list[bytes]:

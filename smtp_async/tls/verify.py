@@ -309,8 +309,9 @@ def judge(
 ) -> str | None:
     """Return why a chain would not have been believed, in words; None if it would.
 
-    The rules are those of the web PKI as `cryptography` knows them, a little stricter than OpenSSL's. Takes
-    milliseconds: call it in a thread.
+    Checked are signatures up to a trusted certificate, dates, the name, that issuers are authorities and that
+    the server's certificate is one for servers: what OpenSSL checks by default. Takes milliseconds: call it in
+    a thread.
 
     Args:
         chain: certificates in DER, the server's own first.
@@ -331,12 +332,34 @@ def judge(
     if store is None:
         return "there are no trusted certificates to compare with"
     leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
-    builder = verification.PolicyBuilder().store(store).time(now)
     try:
-        builder.build_server_verifier(_subject(name)).verify(leaf, others)
+        verifier = _policy().store(store).time(now).build_server_verifier(_subject(name))
+        verifier.verify(leaf, others)
     except (verification.VerificationError, ValueError) as error:
-        return f"the certificate does not verify for {name}: {error}{_issued(facts)}"
+        # The library appends the certificate as Python shows it.
+        reason = printable(str(error).partition(" (encountered")[0])
+        return f"the certificate does not verify for {name}: {reason}{_issued(facts)}"
     return None
+
+
+def _policy() -> x509.verification.PolicyBuilder:
+    """Return OpenSSL's rules: those of the web PKI, the library's default, refuse many private authorities."""
+    from cryptography import x509
+    from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder
+
+    server = ExtensionPolicy.permit_all()
+    server = server.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+    server = server.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _demand_server)
+    issuer = ExtensionPolicy.permit_all()
+    issuer = issuer.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+    return PolicyBuilder().extension_policies(ca_policy=issuer, ee_policy=server)
+
+
+def _demand_server(_policy: object, _certificate: object, usage: x509.ExtendedKeyUsage | None) -> None:
+    from cryptography.x509.oid import ExtendedKeyUsageOID as Oid
+
+    if usage is not None and not {Oid.SERVER_AUTH, Oid.ANY_EXTENDED_KEY_USAGE} & set(usage):
+        raise ValueError("it is not for servers")
 
 
 def _subject(name: str) -> x509.DNSName | x509.IPAddress:

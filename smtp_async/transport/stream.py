@@ -116,6 +116,9 @@ class Stream:
         protocol: asyncio.StreamReaderProtocol,
     ) -> None:
         transport.set_write_buffer_limits(high=_WRITE_LIMIT)
+        if hasattr(transport, "max_size"):
+            # asyncio asks for 256 KiB at each read, a buffer that the allocator maps and unmaps every time.
+            transport.max_size = _READ_LIMIT
         self._transport = transport
         self._reader = reader
         self._writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())

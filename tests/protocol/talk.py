@@ -1,10 +1,12 @@
 """A scripted conversation with the machine: what it writes is compared, what the server says is delivered."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from smtp_async.address import Envelope, Kind, Recipient
 from smtp_async.content import Content
 from smtp_async.protocol.machine import ClientProtocol, Exchange
+from smtp_async.protocol.states import Stage
 from smtp_async.protocol.transaction import SendOptions, Transaction, plan
 from smtp_async.receipt import Receipt
 
@@ -38,7 +40,7 @@ def lines(*texts: str) -> bytes:
 class Talk:
     """One connection; `says` is the server, `writes` what the client must have written since the last time."""
 
-    def __init__(self, deliver: Deliver = whole, **options: bool) -> None:
+    def __init__(self, deliver: Deliver = whole, **options: Any) -> None:
         self.machine = ClientProtocol(**options)
         self._deliver = deliver
 
@@ -66,24 +68,33 @@ class Talk:
         assert self.machine.data_to_send() == expected
 
     def plan(
-        self, *recipients: Recipient, body: bytes = BODY, options: SendOptions | None = None
+        self,
+        *recipients: Recipient,
+        body: bytes = BODY,
+        options: SendOptions | None = None,
+        chunking: bool = False,
     ) -> Transaction:
         envelope = Envelope("ann@example.com", recipients or [bob()])
-        return plan(envelope, Content.of_bytes(body), self.machine.extensions, options or SendOptions())
+        content = Content.of_bytes(body)
+        return plan(envelope, content, self.machine.extensions, options or SendOptions(), chunking=chunking)
 
     def begin(
         self,
         *recipients: Recipient,
         body: bytes = BODY,
         options: SendOptions | None = None,
+        chunking: bool = False,
         hold: bool = False,
         streamed: bool = False,
     ) -> Transaction:
-        transaction = self.plan(*recipients, body=body, options=options)
+        transaction = self.plan(*recipients, body=body, options=options, chunking=chunking)
         if streamed:
             transaction.payload = None
         self.machine.begin(transaction, hold=hold)
         return transaction
+
+    def stands(self, stage: Stage) -> None:
+        assert self.machine.stage is stage
 
     def settled(self) -> list[Exchange | Transaction]:
         return self.machine.take_settled()

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidAddress, InvalidArgument, UsageError
@@ -70,6 +70,7 @@ def test_constants_are_one_line_each():
         assert line.count(b"\r") == line.count(b"\n") == 1
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(DOORS)), ANY_TEXT)
 def test_any_argument_makes_one_line_or_none(door, text):
     written(door, text)
@@ -259,7 +260,7 @@ def test_hostile_text_takes_linear_time(door):
         "a=" * (size // 2),
         "a-" * (size // 2) + "=",
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     for text in hostile:
         assert written(door, text) is None
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

@@ -5,7 +5,7 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
@@ -202,6 +202,7 @@ def test_repr_tells_the_offer():
 KEYWORDS = st.text("ABCXYZ019-", min_size=1, max_size=8).filter(lambda word: word[0] != "-")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYWORDS, st.text(max_size=10)), st.text(max_size=10))
 def test_an_offer_pickles_and_copies(keywords, domain):
     found = Extensions(keywords, domain=domain)
@@ -210,6 +211,7 @@ def test_an_offer_pickles_and_copies(keywords, domain):
         assert repr(twin) == repr(found)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=8))
 def test_any_reply_can_be_read(texts):
     found = Extensions.parse(Reply(250, tuple(texts)))
@@ -221,6 +223,6 @@ def test_any_reply_can_be_read(texts):
 )
 def test_the_longest_reply_is_read_in_no_time(line):
     reply = Reply(250, (b"mx",) + (line.encode(),) * 1023)
-    began = time.perf_counter()
+    began = time.process_time()
     Extensions.parse(reply)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5

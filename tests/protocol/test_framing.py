@@ -4,10 +4,11 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.content import normalised
+from smtp_async.content import Content
 from smtp_async.protocol.framing import ChunkFramer, DotStuffer, dot_stuffed
 
 LONGEST = 5
@@ -18,7 +19,7 @@ STRINGS = [
 
 def received(wire):
     """What a strict server takes for the content: only CRLF.CRLF ends it, no bare CR or LF is allowed."""
-    content = []
+    content: list[bytes] = []
     while True:
         line, end, wire = wire.partition(b"\r\n")
         assert end, "the data does not end"
@@ -64,7 +65,7 @@ def chunked(chunks, **options):
 
 def test_every_short_string_arrives_as_its_normalised_content():
     for data in STRINGS:
-        wire = dot_stuffed(data)
+        wire = dot_stuffed(Content((data,)))
         assert received(wire) == normalised(data)
         for chunks in splits(data):
             assert stuffed(chunks) == wire
@@ -77,13 +78,14 @@ def test_every_short_string_arrives_by_chunks_too():
             assert received_chunks(chunked(chunks, exact=True)) == data
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.binary(max_size=30), st.text("\r\n.a", max_size=10).map(str.encode)), max_size=10)
 )
 def test_any_chunks_arrive(chunks):
     data = b"".join(chunks)
-    assert stuffed(chunks) == dot_stuffed(data)
-    assert received(dot_stuffed(data)) == normalised(data)
+    assert stuffed(chunks) == dot_stuffed(Content((data,)))
+    assert received(dot_stuffed(Content((data,)))) == normalised(data)
     assert received_chunks(chunked(chunks)) == normalised(data)
     assert received_chunks(chunked(chunks, exact=True)) == data
 
@@ -104,7 +106,7 @@ def test_any_chunks_arrive(chunks):
     ],
 )
 def test_what_is_written(data, wire):
-    assert dot_stuffed(data) == wire
+    assert dot_stuffed(Content((data,))) == wire
     assert stuffed([data]) == wire
 
 
@@ -130,8 +132,8 @@ def test_chunks_may_be_framed_by_others():
 def test_time_is_linear(unit):
     data = unit * (2**20 // len(unit))
     chunks = [data[start : start + 65536] for start in range(0, len(data), 65536)]
-    began = time.perf_counter()
-    dot_stuffed(data)
+    began = time.process_time()
+    dot_stuffed(Content((data,)))
     stuffed(chunks)
     chunked(chunks)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

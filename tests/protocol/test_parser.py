@@ -5,7 +5,7 @@ import tracemalloc
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import ProtocolViolation, ReplyTooLong
@@ -217,12 +217,12 @@ def test_limits_begin_anew_with_every_reply():
 def test_an_endless_reply_ends_soon_and_costs_little(name, chunk):
     parser = ReplyParser()
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ReplyTooLong):
         for _ in range(1600):
             parser.feed(chunk)
             parser.next_reply()
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert took < 1, name
@@ -236,9 +236,9 @@ def test_an_endless_reply_in_single_octets_ends_too():
 
 def seconds(pieces: list[bytes]) -> float:
     def once() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         outcome(pieces)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     return min(once() for _ in range(3))
 
@@ -286,6 +286,7 @@ def small() -> ReplyParser:
     return ReplyParser(max_line=24, max_lines=4, max_reply=60)
 
 
+@settings(deadline=None)
 @given(HOSTILE, st.lists(st.integers(0, 80), max_size=8))
 def test_any_bytes_give_the_same_however_they_are_cut(data, cuts):
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -295,6 +296,7 @@ def test_any_bytes_give_the_same_however_they_are_cut(data, cuts):
         assert outcome(cut, small()) == expected
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_any_bytes_give_replies_or_a_violation(data):
     parser = small()
@@ -311,6 +313,7 @@ def test_any_bytes_give_replies_or_a_violation(data):
     assert taken <= data.count(b"\n")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(200, 599), st.lists(st.binary(max_size=12), min_size=1, max_size=4)), max_size=6

@@ -3,6 +3,7 @@
 import logging
 import ssl
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 import trustme
@@ -75,10 +76,11 @@ def test_default_port(security, port):
 
 def test_options_are_values():
     assert TLSOptions() == TLSOptions(trust=TrustOptions())
+    cls: Any = TLSOptions
     with pytest.raises(FrozenInstanceError):
-        TLSOptions().server_hostname = "x"
+        cls().server_hostname = "x"
     with pytest.raises(TypeError):
-        TLSOptions(None)
+        cls(None)
 
 
 @pytest.mark.parametrize(
@@ -117,28 +119,31 @@ class TestContext:
         assert made.check_hostname
 
     def test_opportunistic_knows_the_anchors(self, ca_file):
-        made = make_context(TLSOptions(trust=TrustOptions(ca_file=ca_file)), verify=False)
+        made: Any = make_context(TLSOptions(trust=TrustOptions(ca_file=ca_file)), verify=False)
         assert isinstance(made, OpportunisticContext)
         assert made.verify_mode is ssl.CERT_NONE
         assert made.minimum_version is ssl.TLSVersion.TLSv1_2
         assert made.anchors == (ssl.PEM_cert_to_DER_cert(ca_file.read_text()),)
 
     def test_opportunistic_knows_the_system(self):
-        made = make_context(TLSOptions(), verify=False)
+        made: Any = make_context(TLSOptions(), verify=False)
         in_files = ssl.create_default_context().cert_store_stats()["x509"]
         assert len(made.anchors) >= in_files
-        assert make_context(TLSOptions(), verify=False).anchors == made.anchors
+        again: Any = make_context(TLSOptions(), verify=False)
+        assert again.anchors == made.anchors
 
     def test_a_system_without_certificates(self, monkeypatch, tmp_path):
-        paths = ssl.get_default_verify_paths()._replace(capath=None)
-        monkeypatch.setattr(context.ssl, "get_default_verify_paths", lambda: paths)
+        paths: Any = ssl.get_default_verify_paths()
+        paths = paths._replace(capath=None)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
         monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *args: None)
-        assert make_context(TLSOptions(), verify=False).anchors == ()
+        made: Any = make_context(TLSOptions(), verify=False)
+        assert made.anchors == ()
 
     def test_the_applications_context(self, ca_file):
         own = ssl.create_default_context(cafile=str(ca_file))
         assert make_context(TLSOptions(context=own)) is own
-        made = make_context(TLSOptions(context=own), verify=False)
+        made: Any = make_context(TLSOptions(context=own), verify=False)
         assert made.anchors == (ssl.PEM_cert_to_DER_cert(ca_file.read_text()),)
         assert own.verify_mode is ssl.CERT_REQUIRED
 

@@ -2,6 +2,7 @@
 
 import pickle
 import ssl
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,7 @@ class TestWatching:
     def test_a_refused_certificate_is_seen(self, version):
         server = server_context(LEAF)
         server.maximum_version = version
-        client = client_context()
+        client: Any = client_context()
         observe(client)
         with pytest.raises(ssl.SSLCertVerificationError) as caught:
             handshake(client, server, "other.example")
@@ -104,14 +105,14 @@ class TestWatching:
         leaf = CA.create_child_ca().issue_cert("localhost")
         server = server_context(leaf)
         server.maximum_version = version
-        client = client_context()
+        client: Any = client_context()
         observe(client)
         assert chain_of(handshake(client, server)) == der(leaf)
         assert len(der(leaf)) == 2
         assert client._msg_callback is None
 
     def test_plaintext_is_seen(self):
-        client = client_context()
+        client: Any = client_context()
         observe(client)
         incoming = ssl.MemoryBIO()
         one = client.wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="localhost")
@@ -126,7 +127,7 @@ class TestWatching:
 
     def test_a_context_with_a_callback_keeps_it(self):
         seen = []
-        client = client_context()
+        client: Any = client_context()
         client._msg_callback = lambda *args: seen.append(args)
         mine = client._msg_callback
         observe(client)
@@ -138,7 +139,7 @@ class TestWatching:
         class Own(ssl.SSLObject):
             pass
 
-        client = client_context()
+        client: Any = client_context()
         client.sslobject_class = Own
         observe(client)
         assert type(handshake(client, server_context(LEAF))) is Own
@@ -158,5 +159,6 @@ class TestWatching:
             def getpeercert(self, binary_form):
                 return None
 
-        assert chain_of(Nobody()) == ()
+        nobody: Any = Nobody()
+        assert chain_of(nobody) == ()
         assert evidence_of(None) == Evidence()

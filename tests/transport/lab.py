@@ -123,6 +123,9 @@ async def encrypt(writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None
         # A client that goes away at the right moment leaves asyncio without a transport.
         writer._transport = raw  # type: ignore[attr-defined]
         raise ConnectionResetError from None
+    if raw.is_closing():
+        # The same on uvloop, where the reader would wait for ever.
+        raise ConnectionResetError
 
 
 def starttls(

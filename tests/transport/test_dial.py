@@ -5,6 +5,7 @@ import errno
 import pickle
 import socket
 import sys
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,8 @@ def resolve_to(answer):
             raise answer
         return answer
 
-    asyncio.get_running_loop().getaddrinfo = getaddrinfo
+    loop: Any = asyncio.get_running_loop()
+    loop.getaddrinfo = getaddrinfo
     return asked
 
 
@@ -271,7 +273,7 @@ class TestOptions:
         async def scenario():
             async with serving(sink) as server:
                 options = SocketOptions(local_address="127.0.0.3")
-                stream = await dial("127.0.0.1", server.port, options=options)
+                stream: Any = await dial("127.0.0.1", server.port, options=options)
                 assert stream.local[0] == "127.0.0.3"
                 stream.abort()
 
@@ -283,7 +285,7 @@ class TestOptions:
                 port = free_port()
                 options = SocketOptions(local_port=port)
                 for host in ("127.0.0.1", "localhost"):
-                    stream = await dial(host, server.port, options=options)
+                    stream: Any = await dial(host, server.port, options=options)
                     assert stream.local[1] == port
                     # Ours closes first, so the port is in TIME_WAIT.
                     await stream.close()
@@ -375,7 +377,7 @@ class TestUnix:
 
     def test_deadline(self, run, tmp_path):
         async def scenario():
-            loop = asyncio.get_running_loop()
+            loop: Any = asyncio.get_running_loop()
 
             async def forever(*args, **kwargs):
                 await loop.create_future()
@@ -392,7 +394,8 @@ class TestUnix:
             async def missing(*args, **kwargs):
                 raise NotImplementedError
 
-            asyncio.get_running_loop().create_unix_connection = missing
+            loop: Any = asyncio.get_running_loop()
+            loop.create_unix_connection = missing
             with pytest.raises(FeatureUnavailable):
                 await dial_unix(tmp_path / "lmtp")
 

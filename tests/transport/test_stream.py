@@ -5,6 +5,7 @@ import gc
 import pickle
 import socket
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ class TestBytes:
     def test_go_both_ways_and_are_counted(self, run):
         async def scenario():
             async with serving(echo) as server:
-                stream = await dial("127.0.0.1", server.port)
+                stream: Any = await dial("127.0.0.1", server.port)
                 assert stream.peer == ("127.0.0.1", server.port)
                 assert stream.local[0] == "127.0.0.1"
                 assert not stream.encrypted
@@ -199,7 +200,7 @@ class TestBytes:
 
         async def scenario():
             async with serving(sink) as server:
-                stream = await dial("127.0.0.1", server.port)
+                stream: Any = await dial("127.0.0.1", server.port)
 
                 class Broken:
                     def __init__(self, error):
@@ -353,6 +354,7 @@ class TestTLS:
     def test_upgrade(self, run, way):
         async def scenario():
             async with serving(way(SERVER, echo)) as server:
+                stream: Any
                 if way is starttls:
                     stream = await to_starttls(server.port)
                 else:

@@ -1,0 +1,89 @@
+"""Draw what the manual shows of the code: the stages of a connection, the events, the numbers of errors.
+
+    python docs/draw.py
+
+rewrites the blocks between `<!-- drawn: name -->` and `<!-- end -->` in place. `tests/test_docs.py` draws them again
+and compares, so that they are never older than the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from smtp_async import errors, events
+from smtp_async.protocol.states import ANSWERS, WRITES, Stage, Verb
+
+DOCS = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- drawn: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def states() -> str:
+    """Return the diagram of `WRITES` and `ANSWERS`: plain arrows are commands, arrows with digits are answers."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {Stage.GREETING.value}"]
+    for stage, writes in WRITES.items():
+        for target in Stage:
+            verbs = [verb.value for verb, following in writes.items() if following is target]
+            if verbs:
+                lines.append(f"    {stage.value} --> {target.value}: {', '.join(verbs)}")
+    for (stage, verb), answers in ANSWERS.items():
+        for target in Stage:
+            digits = [f"{digit}xx" for digit, following in answers.items() if following is target]
+            if digits:
+                what = "" if verb is Verb.GREETING else f" to {verb.value}"
+                lines.append(f"    {stage.value} --> {target.value}: {' '.join(digits)}{what}")
+    lines += [f"    {Stage.STARTTLS.value} --> {Stage.HELLO.value}: TLS is up", "```"]
+    return "\n".join(lines) + "\n"
+
+
+def event_list() -> str:
+    """Return a table of the events with their fields."""
+    rows = ["| event | fields | when |", "|---|---|---|"]
+    for name in events.__all__:
+        cls = getattr(events, name)
+        if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls is not events.Event:
+            own = [field.name for field in dataclasses.fields(cls) if field.name not in ("session", "job")]
+            rows.append(f"| `{name}` | {', '.join(f'`{one}`' for one in own)} | {_first_line(cls)} |")
+    return "\n".join(rows) + "\n"
+
+
+def numbers() -> str:
+    """Return a table of the exceptions by number."""
+    rows = ["| code | class | meaning |", "|---|---|---|"]
+    classes = [getattr(errors, name) for name in errors.__all__]
+    for cls in sorted(classes, key=lambda one: (one.code, one.__name__)):
+        rows.append(f"| {_codes(cls)} | `{cls.__name__}` | {_first_line(cls)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _codes(cls: type[errors.SMTPError]) -> str:
+    """Return the number of a class, or the range where it takes one of several."""
+    shared = sorted(number for number, one in errors.BY_NUMBER.items() if one is cls)
+    if cls is errors.SettingInUse:
+        return ", ".join(map(str, shared))
+    if len(shared) > 1:
+        return f"{shared[0]}–{shared[-1]}"
+    return str(cls.code)
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0].replace("|", "\\|")
+
+
+DRAWINGS: dict[str, Callable[[], str]] = {"states": states, "events": event_list, "numbers": numbers}
+
+
+def drawn(text: str) -> str:
+    """Return a page with its blocks drawn anew."""
+    return BLOCK.sub(lambda found: found[1] + DRAWINGS[found[2]]() + found[3], text)
+
+
+if __name__ == "__main__":
+    for page in DOCS.rglob("*.md"):
+        old = page.read_text(encoding="utf-8")
+        if (new := drawn(old)) != old:
+            page.write_text(new, encoding="utf-8")
+            print("drawn", page.relative_to(DOCS))

@@ -1,0 +1,310 @@
+"""The choice of a mechanism, the framing, and that no password shows."""
+
+import asyncio
+import base64
+import copy
+import dataclasses
+import hmac
+import itertools
+import pickle
+import traceback
+from dataclasses import FrozenInstanceError
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async.auth import (
+    RANKING,
+    Credentials,
+    Mechanism,
+    Pending,
+    decode_challenge,
+    encode_response,
+    select,
+)
+from smtp_async.errors import AuthenticationUnavailable, InvalidArgument, ProtocolViolation
+from smtp_async.secret import Secret
+
+CANARY = "c4n4ry-p4ssw0rd"
+ANN = Credentials(username="ann", password=CANARY)
+CLEAR = Credentials(username="ann", password=CANARY, allow_cleartext=True)
+ALL = ("CRAM-MD5", "LOGIN", "PLAIN")
+
+
+def named(*mechanisms, **kwargs):
+    return Credentials(username="ann", password=CANARY, mechanisms=mechanisms, **kwargs)
+
+
+class TestCredentials:
+    def test_the_password_is_a_secret(self):
+        assert ANN.password == Secret(CANARY)
+        assert Credentials(password=Secret("x")).password == Secret("x")
+        assert Credentials().password == Secret("")
+
+    def test_are_values(self):
+        assert Credentials(username="ann", password=CANARY) == ANN
+        assert Credentials(username="ann", password="other") != ANN
+        assert dataclasses.replace(ANN, username="bob").password == Secret(CANARY)
+        cls: Any = Credentials
+        with pytest.raises(FrozenInstanceError):
+            cls().username = "bob"
+        with pytest.raises(TypeError):
+            cls("ann")
+
+    def test_mechanisms_become_a_tuple(self):
+        assert Credentials(mechanisms=["PLAIN", "LOGIN"]).mechanisms == ("PLAIN", "LOGIN")
+        # Parentheses alone make no tuple.
+        assert Credentials(mechanisms=("PLAIN")).mechanisms == ("PLAIN",)
+
+
+class TestSelect:
+    @pytest.mark.parametrize(
+        ("offered", "secure", "credentials", "chosen"),
+        [
+            (ALL, True, ANN, "PLAIN"),
+            (("LOGIN", "CRAM-MD5"), True, ANN, "LOGIN"),
+            (("plain",), True, ANN, "PLAIN"),
+            (("XOAUTH2", "NTLM", "LOGIN"), True, ANN, "LOGIN"),
+            # In clear, asked for by name: what does not show the password first.
+            (ALL, False, CLEAR, "CRAM-MD5"),
+            (("LOGIN", "PLAIN"), False, CLEAR, "PLAIN"),
+            (("LOGIN",), False, CLEAR, "LOGIN"),
+            # allow_cleartext changes nothing over TLS.
+            (ALL, True, CLEAR, "PLAIN"),
+            # By name, in the order given.
+            (ALL, True, named("CRAM-MD5"), "CRAM-MD5"),
+            (ALL, True, named("LOGIN", "PLAIN"), "LOGIN"),
+            (ALL, True, named("SCRAM-SHA-256", "login"), "LOGIN"),
+            (("PLAIN",), True, named("LOGIN", "PLAIN"), "PLAIN"),
+            (ALL, False, named("PLAIN", allow_cleartext=True), "PLAIN"),
+            # Only PLAIN carries an authzid.
+            (ALL, False, Credentials(username="a", password="p", authzid="b", allow_cleartext=True), "PLAIN"),
+        ],
+    )
+    def test_choice(self, offered, secure, credentials, chosen):
+        mechanism = select(offered, credentials, secure=secure)
+        assert mechanism.name == chosen
+        assert not mechanism.complete
+
+    @pytest.mark.parametrize(
+        ("offered", "secure", "credentials", "words"),
+        [
+            ((), True, ANN, "offers no authentication"),
+            (("XOAUTH2",), True, ANN, "the server offers XOAUTH2; this side knows PLAIN, LOGIN, CRAM-MD5"),
+            (("PLAIN",), False, ANN, "PLAIN is offered, but .* not protected .* show the password"),
+            (("CRAM-MD5",), False, ANN, "CRAM-MD5 is offered, but .* let others guess the password"),
+            (("CRAM-MD5",), True, ANN, r'used only when named.*mechanisms=\("CRAM-MD5",\)'),
+            (("CRAM-MD5",), True, CLEAR, "used only when named"),
+            (("PLAIN",), True, named("LOGIN"), "only LOGIN may be used; LOGIN is not offered"),
+            (("PLAIN",), True, named("SCRAM-SHA-256"), "only SCRAM-SHA-256 may be used"),
+            (
+                ("LOGIN",),
+                True,
+                Credentials(username="a", password="p", authzid="b"),
+                "cannot carry an authzid",
+            ),
+        ],
+    )
+    def test_none(self, offered, secure, credentials, words):
+        with pytest.raises(AuthenticationUnavailable, match=words) as caught:
+            select(offered, credentials, secure=secure)
+        assert caught.value.code == 20030
+        assert caught.value.stage == "AUTH"
+        assert CANARY not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "credentials", [Credentials(), Credentials(username="a"), Credentials(password="p")]
+    )
+    def test_half_credentials(self, credentials):
+        with pytest.raises(InvalidArgument):
+            select(ALL, credentials, secure=True)
+
+    @pytest.mark.parametrize("size", range(4))
+    def test_nothing_in_clear_unless_asked(self, size):
+        for offered in itertools.permutations(ALL, size):
+            for mechanisms in itertools.permutations(ALL, size):
+                with pytest.raises(AuthenticationUnavailable):
+                    select(offered, named(*mechanisms), secure=False)
+
+    @given(st.lists(st.sampled_from([*ALL, "NTLM", "GSSAPI"])), st.booleans())
+    def test_cram_never_before_plain_over_tls(self, offered, allow):
+        credentials = Credentials(username="a", password="p", allow_cleartext=allow)
+        try:
+            assert select(offered, credentials, secure=True).name in ("PLAIN", "LOGIN")
+        except AuthenticationUnavailable:
+            assert not {"PLAIN", "LOGIN"} & set(offered)
+
+    def test_the_ranking_makes_what_it_names(self):
+        assert [place.name for place in RANKING] == ["PLAIN", "LOGIN", "CRAM-MD5"]
+        for place in RANKING:
+            assert place.make(ANN).name == place.name
+            assert select([place.name], named(place.name), secure=True).name == place.name
+
+
+class TestFraming:
+    @given(st.binary(max_size=500))
+    def test_round_trip(self, data):
+        assert decode_challenge(encode_response(data)) == data
+        assert b"\n" not in encode_response(data)
+
+    @given(st.binary(max_size=200))
+    def test_anything(self, data):
+        try:
+            decoded = decode_challenge(data)
+        except ProtocolViolation:
+            return
+        assert len(encode_response(decoded)) == len(data)
+
+    @pytest.mark.parametrize(
+        "text",
+        [b"a", b"ab=", b"====", b"YWJj\r\n", b" YWJj", b"YW Jj", b"YWJj=", b"\xff\xff\xff\xff", b"YQ==YQ=="],
+    )
+    def test_no_base64(self, text):
+        with pytest.raises(ProtocolViolation) as caught:
+            decode_challenge(text)
+        assert caught.value.stage == "AUTH"
+
+    def test_bounds(self):
+        assert len(decode_challenge(b"A" * 12_288)) == 9216
+        with pytest.raises(ProtocolViolation, match="too long"):
+            decode_challenge(b"A" * 12_292)
+
+    def test_empty(self):
+        assert decode_challenge(b"") == b""
+        assert encode_response(b"") == b""
+        assert encode_response(b"", initial=True) == b"="
+        assert encode_response(b"a", initial=True) == b"YQ=="
+
+
+class Slow(Mechanism):
+    """Needs a derived key, and a token from somebody, before it can speak."""
+
+    name = "SLOW"
+
+    def __init__(self, credentials):
+        super().__init__(credentials)
+        self.key = self.token = None
+
+    def pending(self, challenge):
+        if challenge is None:
+            return Pending(self._derive, blocking=True)
+        return Pending(self._ask, blocking=False) if challenge == b"token?" else None
+
+    def _derive(self):
+        self.key = b"key"
+
+    async def _ask(self):
+        await asyncio.sleep(0)
+        self.token = b"token"
+
+    def initial_response(self):
+        return self.key
+
+    def respond(self, challenge):
+        self.complete = True
+        return self.token
+
+
+async def test_work_that_must_wait_is_done_between_the_steps():
+    async def ready(mechanism, challenge):
+        """What the owner of the loop does."""
+        pending = mechanism.pending(challenge)
+        if pending is None:
+            return
+        if pending.blocking:
+            await asyncio.to_thread(pending.work)
+        elif (waiting := pending.work()) is not None:
+            await waiting
+
+    mechanism = Slow(ANN)
+    await ready(mechanism, None)
+    assert mechanism.initial_response() == b"key"
+    await ready(mechanism, b"token?")
+    assert mechanism.respond(b"token?") == b"token"
+    await ready(select(ALL, ANN, secure=True), None)
+
+
+def forms(secret):
+    """Return what a secret may look like somewhere."""
+    raw = secret.encode()
+    plain = b"\0ann\0" + raw
+    encoded = [base64.b64encode(blob).decode() for blob in (raw, plain)]
+    return [secret, *encoded, raw.hex(), plain.hex(), quote(secret, safe=""), secret[2:-2]]
+
+
+def everything_shown(thing):
+    """Return every text that Python makes of an object without being asked to reveal it."""
+    yield from (repr(thing), str(thing), f"{thing}", ascii(thing), repr([thing]))
+    yield repr({slot: getattr(thing, slot, None) for slot in getattr(thing, "__slots__", ())})
+    yield repr(getattr(thing, "__dict__", {}))
+    try:
+        yield repr(pickle.dumps(thing))
+    except TypeError as error:
+        yield str(error)
+
+
+class TestCanary:
+    @pytest.mark.parametrize("name", ALL)
+    def test_objects_hide_it(self, name):
+        mechanism = select([name], named(name), secure=True)
+        for thing in (ANN, mechanism, copy.copy(mechanism)):
+            for text in everything_shown(thing):
+                assert not [form for form in forms(CANARY) if form in text]
+
+    @pytest.mark.parametrize("thing", [ANN, named("PLAIN")])
+    def test_not_pickled_and_not_taken_apart(self, thing):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+        with pytest.raises(TypeError):
+            dataclasses.asdict(thing)
+
+    def test_tracebacks_with_local_variables_hide_it(self, monkeypatch):
+        monkeypatch.setattr(hmac, "digest", refuse_md5)
+        for fail in (
+            lambda: select((), ANN, secure=True),
+            lambda: select(ALL, Credentials(password=CANARY), secure=True),
+            lambda: used(select(["LOGIN"], ANN, secure=True)).respond(b""),
+            lambda: used(select(["PLAIN"], ANN, secure=True)).respond(b""),
+            lambda: select(["PLAIN"], broken("\0"), secure=True).initial_response(),
+            lambda: select(["PLAIN"], broken("\udc80"), secure=True).initial_response(),
+            lambda: answered(select(["LOGIN"], broken("\udc80"), secure=True)).respond(b""),
+            lambda: select(["CRAM-MD5"], named("CRAM-MD5"), secure=True).respond(b"<1@x>"),
+            lambda: select(["CRAM-MD5"], broken("\udc80", "CRAM-MD5"), secure=True).respond(b"<1@x>"),
+        ):
+            with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+                fail()
+            error: BaseException = caught.value
+            shown = traceback.TracebackException.from_exception(
+                error, capture_locals=True, lookup_lines=False
+            )
+            text = "".join(shown.format()) + repr(error) + repr(error.__dict__)
+            # What a reporter finds that follows contexts which Python would not show.
+            while error.__context__ is not None:
+                error = error.__context__
+                text += repr(error) + repr(getattr(error, "object", ""))
+            assert "mechanism.py" in text or "plain.py" in text or "cram.py" in text
+            assert not [form for form in forms(CANARY) if form in text], text
+
+
+def refuse_md5(key, message, digest):
+    raise ValueError("no MD5 here")
+
+
+def broken(character, *mechanisms):
+    return Credentials(username="ann", password=CANARY + character, mechanisms=mechanisms)
+
+
+def used(mechanism):
+    """Bring a mechanism to its end."""
+    if mechanism.initial_response() is None:
+        mechanism.respond(b"")
+        mechanism.respond(b"")
+    return mechanism
+
+
+def answered(mechanism):
+    mechanism.respond(b"")
+    return mechanism

@@ -1,0 +1,112 @@
+"""`smtp-async check`: the report as a beginner reads it."""
+
+import pytest
+
+from smtp_async import check
+from smtp_async.testing import reply
+
+from .conftest import USERS
+
+
+def test_nothing_is_wrong(shell, submission, pki, password_file):
+    done = shell(
+        f"check localhost:{submission.port} --user ann --ca-file {pki.ca_file} --password-file", password_file
+    )
+    assert done.exit_code == 0 and done.stderr == ""
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert lines["Server"] == f"localhost:{submission.port}"
+    assert lines["Greeting"] == "220 test.invalid ESMTP ready"
+    assert lines["TLS"].startswith("TLSv1.3, ") and lines["TLS"].endswith("by STARTTLS")
+    assert (
+        "localhost" in lines["Certificate"] and "days left" in lines["Valid"] and lines["Verified"] == "yes"
+    )
+    assert "PIPELINING" in lines["Offers"] and "AUTH" not in lines["Offers"]
+    assert lines["Login"] == "PLAIN, LOGIN, CRAM-MD5; ours succeeded"
+    assert done.stdout.endswith("OK Nothing wrong was found.\n")
+
+
+def test_the_dialogue(shell, submission, pki, password_file):
+    done = shell(
+        f"check -v localhost:{submission.port} --user ann --ca-file {pki.ca_file} --password-file",
+        password_file,
+    )
+    assert "> NOOP" in done.stderr and "> AUTH PLAIN ***" in done.stderr
+
+
+def test_implicit_tls_by_url(shell, serve, pki):
+    server = serve(ssl_context=pki.server_context(), implicit_tls=True, users=USERS)
+    done = shell(f"check smtps://localhost:{server.port} --ca-file {pki.ca_file}")
+    assert done.exit_code == 0 and "from the first byte" in done.stdout
+
+
+def test_the_wrong_kind_of_port(shell, serve, pki, monkeypatch):
+    monkeypatch.setattr(check, "_SILENCE", 0.02)
+    server = serve(ssl_context=pki.server_context(), implicit_tls=True)
+    done = shell(f"check localhost:{server.port}")
+    assert done.exit_code == 5 and "use --security implicit." in done.stdout
+    done = shell(f"check localhost:{serve().port} --security implicit")
+    assert done.exit_code == 5 and "use --security starttls" in done.stdout
+
+
+def test_findings_without_an_error(shell, serve):
+    done = shell(f"check {serve(users=USERS).url}")
+    assert done.exit_code == 1 and "WRONG A login (PLAIN, LOGIN, CRAM-MD5) is offered" in done.stdout
+
+
+@pytest.mark.parametrize(("code", "text"), [(554, "5.3.2 no"), (421, "4.3.2 later")])
+def test_a_server_that_refuses(shell, serve, code, text):
+    server = serve()
+    server.on("GREETING", reply(code, text))
+    assert shell(f"check {server.url}").exit_code == (1 if code == 554 else 3)
+
+
+def test_nobody_listens(shell, serve):
+    server = serve()
+    server.stop()
+    done = shell(f"check {server.url}")
+    assert done.exit_code == 3 and "WRONG Cannot connect" in done.stdout and "Greeting: none" in done.stdout
+
+
+def test_a_host_alone_is_port_587(shell):
+    done = shell("check mail.invalid")
+    assert done.exit_code == 5 and "Server: mail.invalid:587" in done.stdout
+
+
+@pytest.mark.parametrize("host", ["smtp://ann:top-secret@localhost", "ann:top-secret@localhost"])
+def test_no_password_in_an_argument(shell, host):
+    assert shell(f"check {host}").exit_code == 2
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("server", "more", "code", "words"),
+    [
+        ("localhost:{0.auth_port}", "--user {0.user} --ca-file {1.ca_file}", 0, "ours succeeded"),
+        ("smtps://localhost:{0.tls_port}", "--user {0.user} --ca-file {1.ca_file}", 0, "ours succeeded"),
+        ("localhost:{0.auth_port}", "--user nobody --ca-file {1.ca_file}", 5, "refused the credentials"),
+        (
+            "localhost:{0.auth_port}",
+            "--user {0.user} --ca-file {1.self_signed.certificate}",
+            5,
+            "--ca-file FILE",
+        ),
+        ("localhost:{0.starttls_port}", "--security starttls --ca-file {1.ca_file}", 1, "No login (AUTH)"),
+        ("localhost:{0.plain_port}", "--security starttls", 5, "does not offer STARTTLS"),
+        ("localhost:{0.plain_port}", "--security implicit", 5, "use --security starttls"),
+        ("localhost:{0.tls_port}", "--security starttls", 5, "use --security implicit"),
+        ("localhost:{0.bare_port}", "", 1, "STARTTLS is not offered"),
+        ("localhost:{0.plain_port}", "--security plaintext", 0, "Nothing wrong"),
+    ],
+)
+def test_postfix(shell, postfix, pki, server, more, code, words, monkeypatch):
+    monkeypatch.setattr(check, "_SILENCE", 0.05)
+    done = shell(f"check {server} {more}".format(postfix, pki), env={"SMTP_ASYNC_PASSWORD": postfix.password})
+    assert (done.exit_code, words in done.stdout) == (code, True), done.output
+
+
+def test_on_a_terminal(shell, serve, terminal):
+    server = serve(users=USERS)
+    done = shell(f"check {server.url}")
+    assert done.stdout.startswith(f"127.0.0.1:{server.port}\n  Greeting  220 ")
+    assert "\n✗ A login (PLAIN, LOGIN, CRAM-MD5) is offered" in done.stdout
+    assert "✓ Nothing wrong was found." in shell(f"check {serve().url}").stdout

@@ -1,0 +1,51 @@
+"""`smtp-async demo`: what it shows is what happened."""
+
+import asyncio
+import io
+import re
+
+from rich.console import Console
+
+from smtp_async.cli import demo
+from smtp_async.cli.exits import Exit
+from smtp_async.cli.screen import Screen
+from smtp_async.receipt import Outcome
+
+
+def test_a_few_hundred_messages(shell):
+    done = shell("demo --count 200 --connections 4")
+    assert done.exit_code == 0
+    shown = done.stdout
+    assert re.search(r"Messages per second +[\d,]+ ", shown)
+    assert re.search(r"Connections +4 ", shown)
+    assert re.search(r"Accepted +196 ", shown) and re.search(r"Partial +2 ", shown)
+    assert re.search(r"Refused +2 ", shown) and re.search(r"Received +198 ", shown)
+    assert "Subject: Das Sommerfest 🎉 (8)" in shown and "\n.\n" in shown
+    assert "Köstlichkeiten.csv" in shown and "Violation" not in shown
+
+
+def test_flights_are_the_server_s_count(shell):
+    shown = shell("demo --count 10 --connections 1").stdout
+    [(per_message, counted)] = re.findall(r"Flights per message +([\d.]+) +(\d+) round trips", shown)
+    assert float(per_message) == int(counted) / 10 and 10 <= int(counted) <= 50
+
+
+def test_one_message(shell):
+    assert shell("demo --count 1").exit_code == 0
+
+
+def test_on_a_terminal():
+    screen = Screen()
+    text = io.StringIO()
+    screen.out = Console(file=text, force_terminal=True, width=100, markup=False, highlight=False)
+    assert asyncio.run(demo.demo(screen, count=60, connections=3)) is Exit.OK
+    assert "One of them, as its reader sees it" in text.getvalue() and "60/60" in text.getvalue()
+
+
+def test_violations_are_shown_and_fail(capsys):
+    from collections import Counter
+
+    score = demo._Score(Counter({Outcome.ACCEPTED: 1}), 0.0, 2, 1, [], ["connection 0: a bare LF"])
+    Console().print(demo._table(score, 1))
+    assert "a bare LF" in capsys.readouterr().out
+    demo._show_one(Screen(), [])

@@ -1,0 +1,291 @@
+"""The manual says what is so: its programs run, its drawings are of today, every public name is in it."""
+
+import ast
+import asyncio
+import importlib.util
+import inspect
+import re
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import typer
+
+import smtp_async
+from smtp_async import errors, events, opening, testing
+from smtp_async.cli.app import app
+from smtp_async.cli.exits import Exit
+from smtp_async.testing import RecordingSink, ServerThread
+from smtp_async.transport.dial import dial
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+BLOCK = re.compile(r"(<!-- run -->\n)?```python\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(*, marked):
+    """The Python programs of the manual, each with a name for the test's report."""
+    for page in PAGES:
+        for number, (mark, source) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), 1):
+            if bool(mark) == marked or not marked:
+                yield pytest.param(source, id=f"{name_of(page)}-{number}")
+
+
+def compiled(source):
+    return compile(source, "<manual>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+
+
+# --- programs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def internet(monkeypatch, tmp_path):
+    """Every server of the manual's examples, by port: sinks with a certificate that this process believes."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("smtp.example.com").configure_cert(context)
+    users = {"ann": "secret"}
+    kinds: dict[int, dict[str, Any]] = {
+        587: {"ssl_context": context, "users": users},
+        465: {"ssl_context": context, "users": users, "implicit_tls": True},
+        1025: {},
+    }
+    with ExitStack() as stack:
+        sinks = {
+            port: stack.enter_context(ServerThread(RecordingSink(**kind))) for port, kind in kinds.items()
+        }
+
+        async def dial_a_sink(host, port, **options):
+            there = sinks.get(port)
+            return await (dial(there.host, there.port, **options) if there else dial(host, port, **options))
+
+        monkeypatch.setattr(opening, "dial", dial_a_sink)
+        yield sinks
+        assert [wrong for sink in sinks.values() for wrong in sink.violations] == []
+
+
+@pytest.mark.parametrize("source", list(blocks(marked=False)))
+def test_it_is_python(source):
+    compiled(source)
+
+
+@pytest.mark.parametrize("source", list(blocks(marked=True)))
+def test_it_runs(source, internet):
+    # Without a loop of its own: some of them call asyncio.run themselves.
+    unfinished = eval(compiled(source), {"__name__": "__main__"})
+    if inspect.iscoroutine(unfinished):
+        asyncio.run(unfinished)
+
+
+def test_the_first_program_of_the_readme(internet, capsys):
+    _, source = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    exec(source, {})
+    message = internet[587].messages[0]
+    assert (message.user, message.tls, message.subject) == ("ann", True, "Hello")
+    assert "ACCEPTED" in capsys.readouterr().out
+    assert len([line for line in source.splitlines() if line.strip()]) <= 10
+
+
+# --- drawings ------------------------------------------------------------------------------------------------
+
+
+def drawing():
+    spec = importlib.util.spec_from_file_location("draw", DOCS / "draw.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_drawings_are_of_today(page):
+    text = page.read_text(encoding="utf-8")
+    assert drawing().drawn(text) == text, "python docs/draw.py draws them anew"
+
+
+def test_every_drawing_is_shown():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert set(drawing().BLOCK.findall(text)) and {
+        name for _, name, _ in drawing().BLOCK.findall(text)
+    } == set(drawing().DRAWINGS)
+
+
+# --- names ---------------------------------------------------------------------------------------------------
+
+
+def documented(*pages):
+    text = "".join((DOCS / "reference" / page).read_text(encoding="utf-8") for page in pages)
+    return sorted(re.findall(r"^### `(\w+)`$", text, re.MULTILINE))
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = [page.name for page in (DOCS / "reference").glob("*.md") if page.name != "testing.md"]
+    assert documented(*pages) == sorted(smtp_async.__all__)
+
+
+def test_every_name_of_the_test_kit_is_in_the_reference():
+    assert documented("testing.md") == sorted(testing.__all__)
+
+
+@pytest.mark.parametrize(("module", "page"), [(errors, "errors.md"), (events, "events.md")])
+def test_every_error_and_event_is_in_the_reference(module, page):
+    text = (DOCS / "reference" / page).read_text(encoding="utf-8")
+    names = set(module.__all__) - {"Event"}
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.parametrize("name", sorted(smtp_async.__all__))
+def test_every_public_name_is_there_and_documented(name):
+    thing = getattr(smtp_async, name)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        assert inspect.getdoc(thing)
+
+
+def test_options_and_their_defaults_are_in_the_reference():
+    text = (DOCS / "reference" / "client.md").read_text(encoding="utf-8")
+    limits = smtp_async.PoolLimits()
+    assert [one for one in limits.__slots__ if f"`{one}={getattr(limits, one)}`" not in text] == []
+    spans = {
+        word: number
+        for names, number in re.findall(r"((?:`\w+`(?: and )?)+) (\d+|None)[,.]", text.replace("\n", " "))
+        for word in re.findall(r"\w+(?=`)", names)
+    }
+    times = smtp_async.Timeouts()
+    wanted = {
+        one: str(int(span)) if (span := getattr(times, one)) is not None else "None"
+        for one in times.__slots__
+    }
+    assert {one: spans.get(one) for one in wanted} == wanted
+    assert [one for one in smtp_async.ClientOptions.__slots__ if f"`{one}`" not in text] == []
+    assert [one for one in smtp_async.SendOptions.__slots__ if f"`{one}`" not in text] == []
+
+
+def test_options_and_exit_codes_of_the_command_line():
+    text = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
+    commands: Any = typer.main.get_command(app)
+    options = [
+        option
+        for command in (commands, *commands.commands.values())
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    ]
+    assert [option for option in options if option not in text] == []
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == [*map(int, Exit), 130]
+
+
+# --- the text itself -----------------------------------------------------------------------------------------
+
+
+def anchors(page):
+    found = [heading for _, heading in HEADING.findall(page.read_text(encoding="utf-8"))]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_are_not_too_wide(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    wide = [
+        line for line in lines if len(line) > 120 and not line.startswith(("|", "`SMTPClient(", "`Message("))
+    ]
+    assert wide == []
+
+
+def test_page_one_of_the_tutorial_has_the_rule():
+    tutorial = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    page_one = tutorial.split("\n## ")[1]
+    assert "smtplib" in page_one and "opposite" in page_one and "must_accept" in page_one
+
+
+# --- what supported-smtp.md says of real servers -------------------------------------------------------------
+
+
+def letter(**fields):
+    fields = {"to": "user@lab.test", "subject": "supported", "text": "Grüße\n.\nund Küsse\n", **fields}
+    return Message(sender="ann@example.com", **fields)
+
+
+def client_of(server, port, pki, *, login=True, **options):
+    trust = ClientOptions(tls=TLSOptions(trust=TrustOptions(ca_file=pki.ca_file)))
+    mechanisms = options.pop("mechanisms", ())
+    account = Credentials(username=server.user, password=server.password, mechanisms=mechanisms)
+    return SMTPClient("localhost", port, credentials=account if login else None, options=trust, **options)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["postfix", "exim", "aiosmtpd"])
+@pytest.mark.parametrize(
+    ("service", "security"), [("auth_port", Security.STARTTLS), ("tls_port", Security.IMPLICIT)]
+)
+async def test_tls_and_logins(name, service, security, pki, request):
+    server = request.getfixturevalue(name)
+    async with client_of(server, getattr(server, service), pki, security=security) as client:
+        assert (await client.send(letter())).outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+@pytest.mark.parametrize("name", ["postfix", "exim"])
+async def test_mechanisms(name, mechanism, pki, request):
+    server = request.getfixturevalue(name)
+    said = []
+    async with client_of(server, server.auth_port, pki, mechanisms=(mechanism,)) as client:
+        client.on(events.PITrail, said.append)
+        assert (await client.send(letter())).outcome is Outcome.ACCEPTED
+    assert any(line.message.startswith(f"AUTH {mechanism}") for line in said)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["postfix", "exim"])
+async def test_what_a_relay_offers(name, pki, request):
+    """SIZE, 8BITMIME and enhanced status codes; SMTPUTF8 where an address needs it."""
+    server = request.getfixturevalue(name)
+    said = []
+    async with client_of(server, server.plain_port, pki, login=False, security=Security.PLAINTEXT) as client:
+        client.on(events.PITrail, said.append)
+        assert (await client.send(letter())).reply.enhanced is not None or name == "exim"
+        assert (await client.send(letter(sender_utf8="no") if False else letter())).accepted
+        with pytest.raises(errors.MessageTooLarge):
+            await client.send(letter(text="long line\n" * 1_200_000))
+        if name == "postfix":
+            assert (await client.send(letter(to="grüße@lab.test"))).accepted
+    lines = [line.message for line in said if line.command == "MAIL" and line.direction.name == "CLIENT"]
+    assert all(" SIZE=" in line and " BODY=8BITMIME" in line for line in lines)
+    assert any("SMTPUTF8" in line for line in lines) is (name == "postfix")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+async def test_lmtp_has_a_verdict_for_each(where, dovecot):
+    url = f"lmtp://localhost:{dovecot.lmtp_port}" if where == "tcp" else f"lmtp+unix://{dovecot.lmtp_socket}"
+    options = ClientOptions(send=SendOptions(must_accept=NOBODY))
+    mailboxes = ["user@lab.test", "user2@lab.test", "full@lab.test", "nobody@lab.test"]
+    async with SMTPClient.from_url(url, options=options) as client:
+        if where == "tcp":
+            # It offers STARTTLS with a certificate of the tests' authority: taken, not believed.
+            client = stay_in_clear(client, dovecot, options)
+        async with client:
+            receipt = await client.send(letter(to=mailboxes))
+    outcomes = [verdict.outcome for verdict in receipt.verdicts]
+    assert outcomes == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.REFUSED, Outcome.REFUSED]

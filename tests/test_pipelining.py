@@ -1,0 +1,134 @@
+"""Messages behind messages: refusals in a window and at level 2, against servers that are not ours."""
+
+import asyncio
+import email
+from collections import Counter
+from typing import Any, NamedTuple
+
+import pytest
+
+from smtp_async import NOBODY, Message, Outcome, PoolLimits, Receipt, SendOptions, SMTPClient
+from tests.lab import client_of
+from tests.servers import REFUSED_CONTENT, REFUSED_SENDER, SIZE_LIMIT
+
+pytestmark = pytest.mark.server
+
+WINDOWS = [1, 64]
+LIMITS = {window: PoolLimits(max_connections=1, window=window) for window in WINDOWS}
+
+
+class Place(NamedTuple):
+    """A real server as these tests need it."""
+
+    server: Any
+    port: int
+    lmtp: bool = False
+    good: str = "user@lab.test"
+    refused: str = "nobody@reject.test"
+
+    def client(self, window: int, **options: Any) -> SMTPClient:
+        options.setdefault("pool", LIMITS[window])
+        return client_of(self.server, port=self.port, lmtp=self.lmtp, **options)
+
+
+@pytest.fixture(params=["postfix", "exim", "dovecot"])
+def place(request: pytest.FixtureRequest) -> Place:
+    server = request.getfixturevalue(request.param)
+    server.clear()
+    if request.param == "dovecot":
+        return Place(server, server.lmtp_port, lmtp=True, refused="nobody@lab.test")
+    return Place(server, server.plain_port)
+
+
+def good(place: Place, n: int, **fields: Any) -> Message:
+    sender = f"sender{n}@example.com"
+    return Message(**{"sender": sender, "to": place.good, "subject": f"good {n}.", "text": "x", **fields})
+
+
+def bad(place: Place) -> list[tuple[Message, Outcome]]:
+    """One message for each way in which it can be refused, and what must become of it."""
+    cases = [
+        (good(place, 100, to=place.refused, subject="recipient"), Outcome.REFUSED),
+        (good(place, 101, to=[place.good, place.refused], subject="two"), Outcome.PARTIAL),
+        (good(place, 102, to=[place.refused, place.refused], subject="neither"), Outcome.REFUSED),
+    ]
+    if place.lmtp:
+        return [*cases, (good(place, 103, to="full@lab.test", subject="full"), Outcome.REFUSED)]
+    return [
+        *cases,
+        (good(place, 104, text=REFUSED_CONTENT, subject="content"), Outcome.REFUSED),
+        (good(place, 105, sender=REFUSED_SENDER, subject="sender"), Outcome.REFUSED),
+    ]
+
+
+async def send_in_order(client: SMTPClient, messages: list[Message]) -> dict[str, Receipt]:
+    options = SendOptions(must_accept=NOBODY)
+    return {str(m.subject): receipt async for m, receipt in client.send_all(messages, options=options)}
+
+
+async def delivered(place: Place, count: int) -> Counter[tuple[str, str]]:
+    """(subject, envelope sender) of everything in the mailbox, when `count` good messages are there."""
+    for n in range(count):
+        await asyncio.to_thread(place.server.wait_for_message, f"Subject: good {n}.")
+    stored = [email.message_from_bytes(data) for data in await asyncio.to_thread(place.server.messages)]
+    return Counter((m["Subject"], m["Return-Path"].strip("<>")) for m in stored)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_a_refusal_leaves_the_next_message_its_own_sender(place: Place, window: int) -> None:
+    cases = bad(place)
+    messages = []
+    for n, (message, _) in enumerate(cases):
+        messages += [good(place, 2 * n), message, good(place, 2 * n + 1)]
+    async with place.client(window) as client:
+        receipts = await send_in_order(client, messages)
+        assert client.statistics().reconnects == 0
+    for message, outcome in cases:
+        assert receipts[str(message.subject)].outcome is outcome, receipts[str(message.subject)]
+    count = 2 * len(cases)
+    assert {receipts[f"good {n}."].outcome for n in range(count)} == {Outcome.ACCEPTED}
+    found = await delivered(place, count)
+    expected = {(f"good {n}.", f"sender{n}@example.com"): 1 for n in range(count)}
+    assert found == {**expected, ("two", "sender101@example.com"): 1}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_refusals_in_an_open_window_harm_nobody(place: Place, window: int) -> None:
+    """The window has grown when the refusals come, so that they stand in the middle of it."""
+    messages = [good(place, n) for n in range(40)]
+    for at, (message, _) in zip((20, 24, 28, 32, 36), bad(place), strict=False):
+        messages.insert(at, message)
+    async with place.client(window) as client:
+        receipts = await send_in_order(client, messages)
+    for message, outcome in bad(place):
+        assert receipts[str(message.subject)].outcome is outcome
+    found = await delivered(place, 40)
+    assert all(found[(f"good {n}.", f"sender{n}@example.com")] == 1 for n in range(40))
+    assert sum(found.values()) == 41  # and "two", for the one who was accepted
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_a_message_that_is_too_large_is_refused_by_its_size_alone(
+    request: pytest.FixtureRequest, window: int
+) -> None:
+    """The server's limit is known before MAIL: nothing of it is sent."""
+    postfix = request.getfixturevalue("postfix")
+    place = Place(postfix, postfix.plain_port)
+    postfix.clear()
+    messages = [good(place, 0), good(place, 9, subject="large", text="x\n" * SIZE_LIMIT), good(place, 1)]
+    async with place.client(window) as client:
+        receipts = await send_in_order(client, messages)
+    assert receipts["large"].outcome is Outcome.NOT_SENT and receipts["large"].bytes_sent == 0
+    assert await delivered(place, 2) == {("good 0.", "sender0@example.com"): 1, ("good 1.", "sender1@example.com"): 1}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_five_good_messages_behind_twelve_refused_ones_arrive_once(place: Place, window: int) -> None:
+    """Servers count refusals and hang up: 421 from Postfix, 554 and the end of the stream from Exim."""
+    refused = [good(place, 200 + n, to=place.refused, subject=f"bad {n}") for n in range(12)]
+    messages = [*refused, *[good(place, n) for n in range(5)]]
+    async with place.client(window) as client:
+        receipts = await send_in_order(client, messages)
+    assert {receipts[f"bad {n}"].outcome for n in range(12)} == {Outcome.REFUSED}
+    assert {receipts[f"good {n}."].outcome for n in range(5)} == {Outcome.ACCEPTED}
+    assert await delivered(place, 5) == {(f"good {n}.", f"sender{n}@example.com"): 1 for n in range(5)}
