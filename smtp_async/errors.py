@@ -680,8 +680,7 @@ def _classes(cls: type[SMTPError]) -> list[type[SMTPError]]:
 def _by_number() -> Mapping[int, type[SMTPError]]:
     table: dict[int, type[SMTPError]] = {}
     for cls in _classes(SMTPError):
-        if cls.__module__ == __name__:
-            table.setdefault(cls.code, cls)
+        table.setdefault(cls.code, cls)
     table |= {20000: SMTPError, 161: CommandRefused, 276: TLSError, 270: TLSLibraryError}
     table |= {number: SettingInUse for number in (*SettingInUse.NUMBERS.values(), 1119)}
     table |= {number: SocketError for number in (*SOCKET_CODES.values(), *WINSOCK_ONLY)}

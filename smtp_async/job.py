@@ -24,7 +24,7 @@ from .protocol.transaction import SendOptions, Transaction, plan, too_many
 from .receipt import Outcome, Receipt, Verdict
 
 if TYPE_CHECKING:
-    from .pump import Pump
+    from .carrier import Carrier
 
 __all__ = ["Job", "Step", "first_group"]
 
@@ -94,7 +94,7 @@ class Job:
         self.extensions: Extensions | None = None
         self.transaction: Transaction | None = None
         #: The session that carries it, from the first byte on.
-        self.session: Pump | None = None
+        self.session: Carrier | None = None
         self.receipt: Receipt | None = None
         self.waiter: asyncio.Future[Step] | None = None
         #: How often it went back to the queue because its connection died before it was sent.

@@ -43,8 +43,10 @@ class Link:
         "_due",
         "_events",
         "_loop",
+        "_reading",
         "_timer",
         "_waiting_for",
+        "_woken",
         "_wrote",
         "active_at",
         "failure",
@@ -56,6 +58,7 @@ class Link:
         "offered_in_clear",
         "round_trips",
         "stream",
+        "task",
         "timeouts",
     )
 
@@ -65,6 +68,8 @@ class Link:
         self.timeouts = timeouts
         self.hooks = hooks
         self.stream: Stream | None = None
+        #: The one that reads.
+        self.task: asyncio.Task[None] | None = None
         #: How often something was written and then waited for.
         self.round_trips = 0
         #: Why the connection was aborted from this side.
@@ -83,27 +88,43 @@ class Link:
         self._due: float | None = None
         self._waiting_for = ""
         self._wrote = False
+        self._reading = False
+        self._woken = False
 
     # --- bytes -----------------------------------------------------------------------------------------------
 
     async def receive(self) -> None:
-        """Read once; the machine gets what came, and the clock is set for what is owed next.
+        """Read once; the machine gets what came, and the clock is set for what is owed next. `wake` ends it early.
 
         Raises:
             ConnectionLost: the stream ended.
             ProtocolViolation: the server broke the protocol.
             SMTPError: the reason of `abort`.
         """
-        assert self.stream is not None
+        stream = self.stream
+        assert stream is not None
+        if self._take_wake():
+            return
+        self._reading = True
         try:
-            data = await self.stream.read()
+            data = await stream.read()
         except SMTPError as error:
             raise self.failure or error from None
+        except asyncio.CancelledError:
+            # Several may want this task to end; only the wake-up is taken back.
+            if not self._take_wake() or (self.task is not None and self.task.uncancel() > 0):
+                raise
+            return
+        finally:
+            self._reading = False
         if self.failure is not None:
             raise self.failure
         if not data:
             raise self._ended()
-        self.active_at = self._loop.time()
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        self.active_at = now = self._loop.time()
         if self._wrote:
             self._wrote = False
             self.round_trips += 1
@@ -111,14 +132,17 @@ class Link:
             self.first = data[:16]
         machine = self.machine
         before = machine.answered
-        self.watch()
-        try:
+        if not self.hooks.active:
+            machine.trail = None
             machine.receive_data(data)
-        finally:
-            if machine.trail:
+        else:
+            self.watch()
+            try:
+                machine.receive_data(data)
+            finally:
                 self._note_lines()
         if machine.answered != before:
-            self.start_clock()
+            self.start_clock(now)
 
     def flush(self) -> None:
         """Hand what the machine has to the stream.
@@ -152,6 +176,21 @@ class Link:
             await self.tell()
         return exchange.reply
 
+    def wake(self) -> None:
+        """Have the reading task look round; it may be waiting for the server."""
+        if not self._woken and self.task is not None:
+            self._woken = True
+            if self._reading:
+                self.task.cancel()
+
+    def _take_wake(self) -> bool:
+        woken, self._woken = self._woken, False
+        return woken
+
+    def now(self) -> float:
+        """Loop time."""
+        return self._loop.time()
+
     def watch(self) -> None:
         """Record lines from here on if there are hooks; called before the machine reads or writes."""
         machine = self.machine
@@ -180,10 +219,11 @@ class Link:
 
     # --- the clock -------------------------------------------------------------------------------------------
 
-    def start_clock(self) -> None:
+    def start_clock(self, now: float | None = None) -> None:
         """Count the time of the reply that is owed next from now on."""
-        expected = self.machine.expected
-        if self.machine.goodbye is not None:
+        machine = self.machine
+        expected = machine.expected
+        if machine.goodbye is not None:
             limit: float | None = _GOODBYE
         elif expected is None:
             limit = None
@@ -193,7 +233,7 @@ class Link:
         if limit is None:
             self._due = None
             return
-        self._due = due = self._loop.time() + limit
+        self._due = due = (self._loop.time() if now is None else now) + limit
         timer = self._timer
         if timer is None or timer.when() > due:
             if timer is not None:

@@ -290,7 +290,9 @@ class Pool:
 
     def opened(self, session: Session) -> None:
         """A session can take jobs."""
-        if self.extensions != session.extensions:
+        if self.extensions is not None and self.extensions == session.extensions:
+            session.share(self.extensions)
+        else:
             self.extensions = session.extensions
         self._backoff = 0.0
         self._latched = None

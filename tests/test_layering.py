@@ -21,7 +21,7 @@ VALUES = ("secret", "reply", "errors", "address", "content", "receipt", "events"
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.
-CONVERSATION = ("hooks", "job", "link", "opening", "pump", "session")
+CONVERSATION = ("hooks", "job", "link", "opening", "carrier", "pump", "session")
 BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
 
 # Rank by rank, what each room may import besides itself.
@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "job": frozenset({*VALUES, "protocol"}),
     "link": frozenset({*BELOW_SESSION, "hooks"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
-    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
+    "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
+    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "carrier"}),
     "session": frozenset({*BELOW_SESSION, *CONVERSATION}),
     "check": frozenset({*BELOW_SESSION, *CONVERSATION}),
     "presets": frozenset({*BELOW_SESSION, *CONVERSATION}),
@@ -64,7 +65,7 @@ IMPURE_IMPORTS = frozenset(
 )
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
-MESSAGE_PATH = frozenset({"session", "pump", "link", "job", "pool", "protocol", "receipt", "reply"})
+MESSAGE_PATH = frozenset({"session", "pump", "carrier", "link", "job", "pool", "protocol", "receipt", "reply"})
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
 TASK_ROOMS = frozenset({"pump", "pool"})

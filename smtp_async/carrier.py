@@ -1,0 +1,338 @@
+"""A connection that carries messages: it begins jobs, writes their bodies and settles them.
+
+Everything here is synchronous but the writing of a large body, which its caller does in a task of its own while it
+holds the turn to write. `Pump` adds the task that opens the connection and reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from .errors import CommandRefused, ConnectFirst, Interrupted, NotSent, SMTPError
+from .events import Abandoned, Error, StartTransfer, Transfer
+from .job import Job, Step
+from .link import Link
+from .opening import Route
+from .protocol.extensions import NO_EXTENSIONS, Extensions
+from .protocol.machine import Exchange
+from .protocol.states import Stage
+from .protocol.transaction import Transaction
+from .receipt import Outcome, Receipt
+from .reply import Reply
+from .tls.info import ConnectionInfo
+
+__all__ = ["Carrier", "Keeper"]
+
+#: A connection idle for longer is asked before a body is trusted to it: it may be dead without our knowing.
+_STALE: Final = 1.0
+#: A streamed body is written in slices of this size.
+_SLICE: Final = 65536
+
+
+class Keeper(Protocol):
+    """Who gives a connection its jobs and wants to know what becomes of it: the pool."""
+
+    def opened(self, session: Any) -> None:
+        """It can take jobs."""
+
+    def next_job(self, session: Any) -> Job | None:
+        """Return a job that may be begun now."""
+
+    def resting(self, session: Any) -> None:
+        """It has nothing to do."""
+
+    def finished(self, job: Job, receipt: Receipt) -> None:
+        """The job has come to its end."""
+
+    def unsent(self, job: Job, receipt: Receipt) -> None:
+        """The job's connection died before it was sent."""
+
+    def ended(self, session: Any, error: SMTPError | None) -> None:
+        """It is over; `error` is None after a polite end."""
+
+
+class Carrier:
+    """One connection as its jobs see it.
+
+    Args:
+        route: where to and how.
+        number: the session's number, for events.
+        keeper: who gives the jobs.
+
+    Attributes:
+        last_reply: the reply that was read last.
+        messages: how many ended here.
+        opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
+        leaving: does it take no more jobs?
+    """
+
+    def __init__(self, route: Route, *, number: int, keeper: Keeper) -> None:
+        self.route = route
+        self.number = number
+        self.last_reply: Reply | None = None
+        self.messages = 0
+        self.opened_at = 0.0
+        self.idle_since = 0.0
+        self.leaving = False
+        self._keeper = keeper
+        self._link: Link | None = None
+        self._info: ConnectionInfo | None = None
+        self._jobs: set[Job] = set()
+        # Is somebody to be alone on the connection?
+        self._reserved = False
+        self._over = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.number} to {self.route.name}: {self.stage.value}>"
+
+    # --- what is so ------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Can mail be sent?"""
+        return self._info is not None and not self._over
+
+    @property
+    def stage(self) -> Stage:
+        """Where the conversation stands."""
+        if self._over:
+            return Stage.CLOSED
+        return self._link.machine.stage if self._link is not None else Stage.GREETING
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the server offers."""
+        return self._link.machine.extensions if self._link is not None else NO_EXTENSIONS
+
+    @property
+    def offered_in_clear(self) -> Extensions | None:
+        """What the server offered before any TLS, None if TLS came first or it did not come that far."""
+        return self._link.offered_in_clear if self._link is not None else None
+
+    @property
+    def greeting(self) -> Reply | None:
+        """The server's first reply, None if none came."""
+        return self._link.machine.greeting.reply if self._link is not None else None
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What was negotiated; known also when the login failed.
+
+        Raises:
+            ConnectFirst: it was never connected.
+        """
+        info = self._info or (self._link.info if self._link is not None else None)
+        if info is None:
+            raise ConnectFirst("this session was never connected")
+        return info
+
+    @property
+    def may_begin(self) -> bool:
+        """Can a job be begun now?"""
+        if self._info is None or self._over or self.leaving or self._reserved or self._link is None:
+            return False
+        return self._link.machine.can_begin
+
+    def admits(self, transaction: Transaction) -> bool:
+        """Can `transaction` be begun beside those on their way? Ask only if `may_begin`."""
+        return self._joint.machine.admits(transaction)
+
+    def share(self, extensions: Extensions) -> None:
+        """Use the pool's object for the same offer: jobs are compared with it by identity first."""
+        self._joint.machine.extensions = extensions
+
+    @property
+    def streaming(self) -> bool:
+        """Is a caller writing, or about to write, a large body here?"""
+        writing = self._link.machine.writing if self._link is not None else None
+        return writing is not None and writing.payload is None
+
+    @property
+    def desynchronised(self) -> bool:
+        """Did the server lose count of a group of commands?"""
+        return self._link is not None and self._link.machine.desynchronised
+
+    @property
+    def jobs(self) -> int:
+        """How many messages are on their way here."""
+        return len(self._jobs)
+
+    @property
+    def round_trips(self) -> int:
+        """How often something was written and then waited for."""
+        return self._link.round_trips if self._link is not None else 0
+
+    @property
+    def _joint(self) -> Link:
+        if self._link is None:
+            raise ConnectFirst("connect() comes first")
+        return self._link
+
+    # --- jobs ------------------------------------------------------------------------------------------------
+
+    def offer(self, job: Job) -> bool:
+        """Begin `job` now; False if it must be prepared for what this server offers, and its caller was told.
+
+        Call only if `may_begin`.
+        """
+        if not self._begin(job):
+            return False
+        self._flush()
+        if self._joint.noted:
+            self._joint.wake()
+        return True
+
+    def _begin(self, job: Job) -> bool:
+        link = self._joint
+        machine, transaction = link.machine, job.transaction
+        if transaction is None or (
+            transaction.extensions is not machine.extensions and transaction.extensions != machine.extensions
+        ):
+            job.extensions = machine.extensions
+            job.transaction = None
+            job.advance(Step.PREPARE)
+            return False
+        stale = not self._jobs and link.now() - link.active_at > _STALE
+        job.session = self
+        self._jobs.add(job)
+        if link.hooks.active:
+            link.watch()
+        machine.begin(transaction, hold=stale)
+        return True
+
+    def _refill(self) -> None:
+        """Take jobs while the machine may begin one, then write everything at once."""
+        while (job := self._keeper.next_job(self)) is not None:
+            self._begin(job)
+        if self._joint.machine.has_output:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write; on a closed stream the pending read ends, and the pump finds out there."""
+        try:
+            self._joint.flush()
+        except SMTPError as error:
+            self._joint.abort(error)
+
+    def _settle(self, settled: list[Exchange | Transaction], *, dead: bool = False) -> None:
+        """Tell the callers of jobs that came to an end or may write their body."""
+        # Those that go back to the head of the queue: the oldest goes last.
+        for item in reversed(settled) if dead else settled:
+            if isinstance(item, Exchange):
+                self.last_reply = item.reply
+                continue
+            job, receipt = item.owner, item.receipt
+            assert isinstance(job, Job)
+            if receipt is None:
+                job.advance(Step.WRITE)
+            else:
+                self._finish(job, receipt)
+
+    def _finish(self, job: Job, receipt: Receipt) -> None:
+        self._jobs.discard(job)
+        self.messages += 1
+        self.idle_since = self._joint.active_at
+        if receipt.reply is not None:
+            self.last_reply = receipt.reply
+        if receipt.error is None or job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
+            self._keeper.finished(job, receipt)
+        else:
+            # Its connection died, or gave it up, before it was sent.
+            self._keeper.unsent(job, receipt)
+
+    def _note_receipts(self, settled: list[Exchange | Transaction]) -> None:
+        for item in settled:
+            if isinstance(item, Transaction) and item.receipt is not None:
+                self._note_receipt(item, item.receipt)
+
+    def _note_receipt(self, transaction: Transaction, receipt: Receipt) -> None:
+        link, job = self._joint, transaction.owner
+        assert isinstance(job, Job)
+        if link.wants(Error):
+            for verdict in receipt.refused:
+                text = str(verdict.reply)
+                link.note(
+                    Error(
+                        session=self.number,
+                        job=job.number,
+                        code=CommandRefused.code,
+                        description=text,
+                        recipient=verdict.recipient,
+                    )
+                )
+        if job.abandoned and link.wants(Abandoned):
+            link.note(Abandoned(session=self.number, job=job.number, receipt=receipt))
+
+    async def write_body(self, job: Job) -> None:
+        """Write the body of a job that was told so, in the caller's own task.
+
+        Raises:
+            NotSent: the source of the body or `before_end_of_data` raised; the cause is chained.
+        """
+        transaction = job.transaction
+        assert transaction is not None
+        if self._joint.wants(StartTransfer):
+            self._joint.note(StartTransfer(session=self.number, job=job.number))
+        try:
+            for chunk in _slices(transaction):
+                if not await self._write_slice(job, transaction, chunk):
+                    return
+            if job.options.before_end_of_data is not None:
+                await job.options.before_end_of_data()
+        except Exception as error:
+            self.cancel(job)
+            raise NotSent(f"the message was stopped before its end: {error!r}") from error
+        if self._may_write(transaction):
+            self._joint.machine.end_body(transaction)
+            self._refill()
+
+    async def _write_slice(self, job: Job, transaction: Transaction, chunk: bytes) -> bool:
+        link = self._joint
+        assert link.stream is not None
+        if not self._may_write(transaction):
+            return False
+        link.machine.write_body(transaction, chunk)
+        self._flush()
+        try:
+            await link.stream.drain()
+        except SMTPError as error:
+            # The pump finds the stream closed and writes the receipt.
+            link.abort(error)
+            return False
+        if self._may_write(transaction):
+            link.start_clock()
+        if link.wants(Transfer):
+            link.note(self._transfer(job, transaction, chunk))
+            link.wake()
+        return True
+
+    def _transfer(self, job: Job, transaction: Transaction, chunk: bytes) -> Transfer:
+        sent, total = transaction.streamed, transaction.content.size
+        percent = -1 if not total else min(100, sent * 100 // total)
+        return Transfer(
+            session=self.number, job=job.number, sent=sent, total=total, percent=percent, data=chunk
+        )
+
+    def _may_write(self, transaction: Transaction) -> bool:
+        machine = self._joint.machine
+        return machine.writing is transaction and transaction.receipt is None and not transaction.withdrawn
+
+    def cancel(self, job: Job) -> bool:
+        """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
+        transaction = job.transaction
+        job.abandoned = True
+        if transaction is None or self._over:
+            return False
+        machine = self._joint.machine
+        withdrawn = machine.withdraw(transaction)
+        if withdrawn and machine.exhausted and machine.expected in (None, "block"):
+            # Half a body was written: only the end of the connection keeps it from being a message.
+            self._joint.abort(Interrupted("a message was stopped in the middle of its body"))
+        return withdrawn
+
+
+def _slices(transaction: Transaction) -> Iterator[bytes]:
+    data = transaction.content.join()
+    for start in range(0, len(data), _SLICE):
+        yield data[start : start + _SLICE]

@@ -1,0 +1,285 @@
+"""deadlines.py: one timer for all messages; and the limit of the queue, which is a deadline too."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smtp_async import NotSent, Outcome, PoolLimits, Timeouts
+from smtp_async.deadlines import Deadlines
+from smtp_async.errors import Timeout
+from smtp_async.testing import close, default, delay
+from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking
+
+
+class Clock:
+    """A loop as far as timers go; time passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[Timer] = []
+        self.made = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> "Timer":
+        self.made += 1
+        self.timers.append(Timer(self, when, callback))
+        return self.timers[-1]
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := min(self.timers, key=lambda timer: timer.at, default=None)) and due.at <= end:
+            self.now = max(self.now, due.at)
+            due.cancel()
+            due.callback()
+        self.now = end
+
+
+class Timer:
+    def __init__(self, clock: Clock, at: float, callback: Callable[[], None]) -> None:
+        self.clock, self.at, self.callback = clock, at, callback
+
+    def cancel(self) -> None:
+        if self in self.clock.timers:
+            self.clock.timers.remove(self)
+
+
+class Watch:
+    """Deadlines on such a clock, and whom they called."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.passed: list[Any] = []
+        loop: Any = self.clock
+        self.deadlines = Deadlines(loop, self._gone)
+
+    def _gone(self, job: Any) -> None:
+        self.deadlines.discard(job)
+        self.passed.append(job)
+
+    def add(self, seconds: float | None) -> Any:
+        job = Named(None if seconds is None else self.clock.now + seconds)
+        self.deadlines.add(job)  # type: ignore[arg-type]
+        return job
+
+
+class Named:
+    def __init__(self, due: float | None) -> None:
+        self.due = due
+
+
+class TestTimer:
+    def test_each_is_called_at_its_time(self) -> None:
+        watch = Watch()
+        late, early = watch.add(20), watch.add(10)
+        watch.clock.advance(9.9)
+        assert watch.passed == []
+        watch.clock.advance(0.1)
+        assert watch.passed == [early]
+        watch.clock.advance(10)
+        assert watch.passed == [early, late]
+        assert watch.clock.timers == []
+
+    def test_one_that_ended_before_is_not_called(self) -> None:
+        watch = Watch()
+        ended, other = watch.add(10), watch.add(15)
+        watch.deadlines.discard(ended)
+        watch.deadlines.discard(ended)
+        watch.clock.advance(100)
+        assert watch.passed == [other]
+
+    def test_one_without_a_deadline_is_never_called(self) -> None:
+        watch = Watch()
+        watch.add(None)
+        watch.clock.advance(1e6)
+        assert watch.passed == [] and watch.clock.made == 0
+
+    def test_a_message_costs_no_timer(self) -> None:
+        """All have the same patience, as with the default: a timer is set when the first one's time is over."""
+        watch = Watch()
+        for _ in range(1000):
+            job = watch.add(120)
+            watch.clock.advance(0.01)
+            watch.deadlines.discard(job)
+        assert watch.clock.made == 1
+        watch.clock.advance(1000)
+        assert watch.clock.made <= 2 and watch.clock.timers == []
+
+    def test_an_earlier_deadline_moves_the_timer(self) -> None:
+        watch = Watch()
+        watch.add(100)
+        early = watch.add(1)
+        assert len(watch.clock.timers) == 1
+        watch.clock.advance(1)
+        assert watch.passed == [early]
+
+    def test_a_job_that_is_added_again_counts_with_its_new_deadline(self) -> None:
+        watch = Watch()
+        job = watch.add(100)
+        job.due = watch.clock.now + 1
+        watch.deadlines.add(job)
+        watch.clock.advance(1)
+        assert watch.passed == [job]
+        later = watch.add(1)
+        later.due = watch.clock.now + 50
+        watch.clock.advance(49)
+        assert watch.passed == [job]
+        watch.clock.advance(1)
+        assert watch.passed == [job, later]
+
+    def test_deadlines_close_together_share_a_look(self) -> None:
+        """Each look is at all messages: one for each would be quadratic."""
+        watch = Watch()
+        chance = random.Random(1)
+        jobs = [watch.add(1 + chance.random()) for _ in range(5000)]
+        watch.clock.advance(2.1)
+        assert set(watch.passed) == set(jobs)
+        assert watch.clock.made < 300
+
+    def test_nobody_is_called_too_early_or_noticeably_late(self) -> None:
+        watch = Watch()
+        chance = random.Random(2)
+        jobs = [watch.add(chance.random()) for _ in range(200)]
+        for _ in range(1200):
+            watch.clock.advance(0.001)
+            for job in watch.passed:
+                assert job.due <= watch.clock.now + 1e-9
+            passed = set(watch.passed)
+            assert all(job in passed or job.due > watch.clock.now - 0.02 for job in jobs)
+        assert len(watch.passed) == 200
+
+    def test_when_it_is_stopped_nobody_is_called(self) -> None:
+        watch = Watch()
+        watch.deadlines.stop()
+        watch.add(1)
+        watch.deadlines.stop()
+        watch.clock.advance(10)
+        assert watch.passed == [] and watch.clock.timers == []
+
+
+@pytest.mark.usefixtures("no_leaks")
+class TestQueue:
+    """`timeouts.queue`."""
+
+    @every_loop
+    async def test_a_message_that_waits_too_long_is_not_sent_and_says_why(self) -> None:
+        gate = asyncio.Event()
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+        ):
+            server.on("DATA", delay(gate), default())
+            running = asyncio.create_task(client.send(mail(1)))
+            await server.wait_until(lambda: "DATA" in server.verbs())
+            (error,) = await gathered(client.send(mail(2)))
+            assert isinstance(error, NotSent)
+            assert isinstance(error.__cause__, Timeout) and error.__cause__.stage == "queue"
+            assert error.receipt is not None and error.receipt.outcome is Outcome.NOT_SENT
+            assert client.statistics().not_sent == 1
+            gate.set()
+            assert (await running).outcome is Outcome.ACCEPTED
+            assert (await client.send(mail(3))).outcome is Outcome.ACCEPTED
+        assert [message.subject for message in server.messages] == ["message 1", "message 3"]
+
+    async def test_what_a_connection_has_taken_is_no_longer_limited(self) -> None:
+        """The queue's limit is much shorter than what the message takes on the wire."""
+        gate = asyncio.Event()
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.02)) as client,
+        ):
+            await client.send(mail(0))
+            server.on(".", delay(gate), default())
+            first = asyncio.create_task(client.send(mail(1)))
+            second = asyncio.create_task(client.send(mail(2)))
+            await server.wait_until(lambda: server.verbs().count("MAIL") == 3)
+            (third,) = await gathered(client.send(mail(3)))
+            assert isinstance(third, NotSent)
+            assert not first.done() and not second.done()
+            gate.set()
+            assert [r.outcome for r in await gathered(first, second)] == [Outcome.ACCEPTED] * 2
+
+    async def test_waiting_for_the_dial_is_limited_too(self) -> None:
+        gate = asyncio.Event()
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+        ):
+            server.on("GREETING", delay(gate), default())
+            errors = await gathered(*(client.send(mail(n)) for n in range(20)))
+            assert {type(error) for error in errors} == {NotSent}
+            gate.set()
+            assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
+        assert [message.subject for message in server.messages] == ["message B"]
+
+    async def test_the_earlier_of_deadline_and_limit_counts(self) -> None:
+        gate = asyncio.Event()
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=1000, send=0.05)) as client,
+        ):
+            server.on("GREETING", delay(gate), default())
+            (error,) = await gathered(client.send(mail(1)))
+            assert isinstance(error, NotSent)
+            gate.set()
+
+    async def test_a_message_that_returns_to_the_queue_waits_anew_but_not_for_ever(self) -> None:
+        gate = asyncio.Event()
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+        ):
+            await client.send(mail(0))
+            server.on("RCPT", close())
+            server.on("GREETING", delay(gate), default())
+            (error,) = await gathered(client.send(mail(1)))
+            assert isinstance(error, NotSent)
+            assert isinstance(error.__cause__, Timeout)
+            assert client.statistics().reconnects == 1
+            gate.set()
+
+    async def test_it_costs_one_timer_for_any_number_of_messages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        made = 0
+        at = loop.call_at
+
+        def counted(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+            nonlocal made
+            made += 1
+            return at(*args, **kwargs)
+
+        monkeypatch.setattr(loop, "call_at", counted)
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=60)) as client,
+        ):
+            await gathered(*(client.send(mail(n)) for n in range(300)))
+            assert made < 20
+
+    async def test_send_all_shows_it_as_a_receipt_and_goes_on(self) -> None:
+        gate = asyncio.Event()
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+        ):
+            await client.send(mail(0))
+            rule = server.on("DATA", delay(gate), default(), nth=1)
+            running = asyncio.create_task(client.send(mail("slow")))
+            await server.wait_fired(rule)
+            outcomes = []
+            async with asyncio.timeout(PATIENCE):
+                async for _, receipt in client.send_all(mail(n) for n in range(1, 6)):
+                    outcomes.append(receipt.outcome)
+                    if receipt.outcome is Outcome.NOT_SENT:
+                        gate.set()
+            assert outcomes[0] is Outcome.NOT_SENT
+            assert len(outcomes) == 5
+            await running
+
+
+def one() -> PoolLimits:
+    return PoolLimits(max_connections=1)

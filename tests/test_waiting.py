@@ -1,0 +1,175 @@
+"""waiting.py: two lines, first come first served, and huge messages that do not starve small ones."""
+
+import asyncio
+
+import pytest
+
+from smtp_async import Outcome, PoolLimits, SendOptions
+from smtp_async.address import Envelope
+from smtp_async.content import Content
+from smtp_async.job import Job
+from smtp_async.protocol.extensions import NO_EXTENSIONS
+from smtp_async.testing import delay
+from smtp_async.waiting import Waiting
+from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, until
+
+HUGE = "0123456789 0123456789\n" * 100_000  # 2.2 MB
+
+
+class Planned:
+    """A mail whose content is at hand."""
+
+    def envelope(self) -> Envelope:
+        return Envelope("ann@example.com", ["bob@example.org"])
+
+    def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+        return Content.of_bytes(b"Subject: x\r\n\r\nx\r\n")
+
+
+def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
+    made = Job(number, Planned(), SendOptions())
+    if planned:
+        made.extensions = NO_EXTENSIONS
+        made.prepare()
+        assert made.transaction is not None
+        if streamed:
+            made.transaction.payload = None
+    return made
+
+
+def line(*numbers: int) -> Waiting:
+    """Jobs by number; a negative one is streamed."""
+    waiting = Waiting()
+    for number in numbers:
+        waiting.append(job(number, streamed=number < 0))
+    return waiting
+
+
+def taken(waiting: Waiting, *, may_stream: bool = True) -> list[int]:
+    """The order in which a session that admits everything gets them."""
+    numbers = []
+    while (found := waiting.take(lambda _: True, lambda: may_stream)) is not None:
+        numbers.append(found.number)
+    return numbers
+
+
+class TestOrder:
+    def test_first_come_first_served_over_both_lines(self) -> None:
+        assert taken(line(1, -2, 3, -4, -5, 6)) == [1, -2, 3, -4, -5, 6]
+
+    def test_small_ones_go_on_while_streamed_ones_must_wait(self) -> None:
+        waiting = line(-1, 2, -3, 4)
+        assert taken(waiting, may_stream=False) == [2, 4]
+        assert taken(waiting) == [-1, -3]
+
+    def test_those_that_return_go_to_the_head_the_last_one_first(self) -> None:
+        waiting = line(1, -2, 3)
+        waiting.push(job(-8, streamed=True))
+        waiting.push(job(9))
+        assert taken(waiting) == [9, -8, 1, -2, 3]
+
+    def test_what_the_session_does_not_admit_stays_at_the_head(self) -> None:
+        waiting = line(-1, 2)
+        assert waiting.take(lambda t: t.payload is not None, lambda: True) is None
+        assert taken(waiting) == [-1, 2]
+
+    def test_whether_one_may_be_streamed_is_asked_only_if_one_waits(self) -> None:
+        def never() -> bool:
+            raise AssertionError("asked in vain")
+
+        assert line(1).take(lambda _: True, never) is not None
+        assert Waiting().take(lambda _: True, never) is None
+
+    def test_one_that_is_not_planned_yet_is_given_to_any_session(self) -> None:
+        waiting = Waiting()
+        waiting.append(job(1, planned=False))
+        found = waiting.take(lambda _: False, lambda: False)
+        assert found is not None and found.number == 1
+
+
+class TestLeaving:
+    def test_it_leaves_from_either_line_and_only_once(self) -> None:
+        waiting = Waiting()
+        jobs = [job(1), job(-2, streamed=True), job(3, planned=False)]
+        for one in jobs:
+            waiting.append(one)
+        assert len(waiting) == 3 and bool(waiting)
+        assert [waiting.discard(one) for one in jobs] == [True] * 3
+        assert [waiting.discard(one) for one in jobs] == [False] * 3
+        assert not waiting
+
+    def test_one_that_became_a_streamed_one_while_it_waited_leaves_too(self) -> None:
+        waiting = Waiting()
+        one = job(1)
+        waiting.append(one)
+        assert one.transaction is not None
+        one.transaction.payload = None
+        assert waiting.discard(one)
+        assert not waiting
+
+    def test_those_that_are_not_planned_are_taken_out_in_order(self) -> None:
+        waiting = Waiting()
+        for one in (job(1), job(2, planned=False), job(-3, streamed=True), job(4, planned=False)):
+            waiting.append(one)
+        assert [one.number for one in waiting.unprepared()] == [2, 4]
+        assert taken(waiting) == [1, -3]
+
+    def test_all_are_taken_out_at_once(self) -> None:
+        waiting = line(1, -2, 3)
+        assert {one.number for one in waiting.clear()} == {1, -2, 3}
+        assert len(waiting) == 0 and list(waiting) == []
+
+
+@pytest.mark.usefixtures("no_leaks")
+class TestStarving:
+    @every_loop
+    async def test_a_huge_message_leaves_a_connection_to_the_small_ones(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
+            server.on("BODY", delay(gate), after=50_000)
+            huge = asyncio.create_task(client.send(mail("huge", text=HUGE)))
+            await server.wait_until(lambda: "DATA" in server.verbs())
+            small = await gathered(*(client.send(mail(n)) for n in range(50)))
+            assert {receipt.outcome for receipt in small} == {Outcome.ACCEPTED}
+            assert not huge.done()
+            gate.set()
+            assert (await huge).outcome is Outcome.ACCEPTED
+
+    @every_loop
+    async def test_several_huge_ones_never_take_the_last_connection(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=3)) as client:
+            rule = server.on("BODY", delay(gate), after=50_000)
+            huge = [asyncio.create_task(client.send(mail(f"huge{n}", text=HUGE))) for n in range(4)]
+            await server.wait_fired(rule, 2)
+            small = await gathered(*(client.send(mail(n)) for n in range(50)))
+            assert {receipt.outcome for receipt in small} == {Outcome.ACCEPTED}
+            assert rule.fired == 2
+            gate.set()
+            assert {receipt.outcome for receipt in await gathered(*huge)} == {Outcome.ACCEPTED}
+            assert client.statistics().waiting == 0
+
+    async def test_the_only_connection_takes_them_in_turn(self) -> None:
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            await client.send(mail("first"))
+            texts = ["x", HUGE, "x", HUGE, "x"]
+            receipts = await gathered(*(client.send(mail(n, text=text)) for n, text in enumerate(texts)))
+            assert {receipt.outcome for receipt in receipts} == {Outcome.ACCEPTED}
+        order = [message.subject for message in server.messages]
+        assert order == ["message first", *(f"message {n}" for n in range(5))]
+
+    async def test_a_streamed_message_that_waits_is_taken_when_another_has_ended(self) -> None:
+        """The connection that comes free is not the one that asked before."""
+        gates = [asyncio.Event(), asyncio.Event()]
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
+            for n, gate in enumerate(gates):
+                server.on("BODY", delay(gate), after=50_000, nth=n + 1)
+            tasks = [asyncio.create_task(client.send(mail(n, text=HUGE))) for n in range(2)]
+            await server.wait_until(lambda: "DATA" in server.verbs())
+            await client.send(mail("small"))
+            for gate in gates:
+                gate.set()
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait(tasks)
+            await until(lambda: client.statistics().busy == 0)
+            assert {message.subject for message in server.messages} == {"message 0", "message 1", "message small"}
