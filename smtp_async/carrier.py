@@ -6,6 +6,7 @@ holds the turn to write. `Pump` adds the task that opens the connection and read
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
@@ -64,6 +65,7 @@ class Carrier:
         last_reply: the reply that was read last.
         messages: how many ended here.
         opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
+        most_messages, retires_at: after how many messages, and at which loop time, it takes no more; the keeper's to say.
         leaving: does it take no more jobs?
     """
 
@@ -74,6 +76,8 @@ class Carrier:
         self.messages = 0
         self.opened_at = 0.0
         self.idle_since = 0.0
+        self.most_messages = math.inf
+        self.retires_at = math.inf
         self.leaving = False
         self._keeper = keeper
         self._link: Link | None = None
@@ -203,9 +207,13 @@ class Carrier:
 
     def _refill(self) -> None:
         """Take jobs while the machine may begin one, then write everything at once."""
-        while (job := self._keeper.next_job(self)) is not None:
+        machine = self._joint.machine
+        while machine.writing is None:
+            job = self._keeper.next_job(self)
+            if job is None:
+                break
             self._begin(job)
-        if self._joint.machine.has_output:
+        if machine.has_output:
             self._flush()
 
     def _flush(self) -> None:

@@ -48,6 +48,21 @@ _H = TypeVar("_H", bound=Hook)
 M = TypeVar("M")
 
 
+class _Forks:
+    """How often this process has forked, counted in the child: cheaper to compare than to ask the system who we are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.count += 1
+
+
+_forks: Final = _Forks()
+
+
 class SMTPClient:
     """Send mail through one server, from any number of tasks.
 
@@ -83,7 +98,7 @@ class SMTPClient:
         self._surroundings = Surroundings()
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._forks = 0
         self._closed = False
         # BDAT pays where a window lets messages follow each other unanswered.
         self._chunking = options.chunking and options.pool.window > 1
@@ -174,8 +189,10 @@ class SMTPClient:
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        mail = addressed(as_mail(message), sender, recipients)
-        return await self._send(mail, options, deadline)
+        mail = as_mail(message)
+        if sender is not None or recipients is not None:
+            mail = addressed(mail, sender, recipients)
+        return await self._deliver(mail, options, deadline)
 
     async def send_raw(
         self,
@@ -201,19 +218,42 @@ class SMTPClient:
         Raises:
             SMTPError: as `send`.
         """
-        return await self._send(addressed(content_of_raw(source), sender, recipients), options, deadline)
+        mail = addressed(content_of_raw(source), sender, recipients)
+        return await self._deliver(mail, options, deadline)
 
-    async def _send(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
+    async def _deliver(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
+        """Take a message through its steps in its caller's task; when that goes away, so does the message, at once."""
         pool = self._use()
+        loop = self._loop
+        assert loop is not None
         if deadline is None:
             deadline = self._options.timeouts.send
         self._job_count += 1
-        due = None if deadline is None else pool.now() + deadline
+        due = None if deadline is None else loop.time() + deadline
         job = Job(self._job_count, mail, options or self._options.send, due, chunking=self._chunking)
-        receipt = await _deliver(pool, job)
-        if receipt.error is not None:
-            receipt.raise_for_outcome()
-        return receipt
+        job.extensions = pool.extensions
+        try:
+            while job.receipt is None:
+                if job.extensions is not None and job.transaction is None:
+                    job.prepare()
+                job.waiter = loop.create_future()
+                pool.submit(job)
+                step = await job.waiter
+                while step is Step.WRITE and job.session is not None:
+                    job.waiter = loop.create_future()
+                    await job.session.write_body(job)
+                    step = await job.waiter
+        except SMTPError as error:
+            pool.cancel(job)
+            if error.receipt is None:
+                error.receipt = job.unsent(error)
+            raise
+        except BaseException:
+            pool.cancel(job)
+            raise
+        if job.receipt.error is not None:
+            job.receipt.raise_for_outcome()
+        return job.receipt
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
@@ -344,19 +384,20 @@ class SMTPClient:
 
     def _use(self) -> Pool:
         """Return the pool, made by the first call; it belongs to this loop and this process."""
-        self._hooks.refuse_reentry()
+        if self._hooks.active:
+            self._hooks.refuse_reentry()
         if self._closed:
             raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+            self._loop, self._forks = asyncio.get_running_loop(), _forks.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
         else:
             self._demand_own_loop()
         return pool
 
     def _demand_own_loop(self) -> None:
-        if self._process != os.getpid():
+        if self._forks != _forks.count:
             raise UsageError("this client was used before the process forked: make one in the child")
         if self._loop is not asyncio.get_running_loop():
             raise UsageError("this client belongs to another event loop: make one for each")
@@ -400,29 +441,3 @@ def send_blocking(
 async def _send_once(message: Message | EmailMessage | Mail, url: str, options: ClientOptions) -> Receipt:
     async with SMTPClient.from_url(url, options=options) as client:
         return await client.send(message)
-
-
-async def _deliver(pool: Pool, job: Job) -> Receipt:
-    """Take a job through its steps in its caller's task; when that goes away, so does the job, synchronously."""
-    loop = asyncio.get_running_loop()
-    try:
-        job.extensions = pool.extensions
-        while job.receipt is None:
-            if job.extensions is not None and job.transaction is None:
-                job.prepare()
-            job.waiter = loop.create_future()
-            pool.submit(job)
-            step = await job.waiter
-            while step is Step.WRITE and job.session is not None:
-                job.waiter = loop.create_future()
-                await job.session.write_body(job)
-                step = await job.waiter
-    except SMTPError as error:
-        pool.cancel(job)
-        if error.receipt is None:
-            error.receipt = job.unsent(error)
-        raise
-    except BaseException:
-        pool.cancel(job)
-        raise
-    return job.receipt

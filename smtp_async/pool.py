@@ -7,7 +7,8 @@ Rules:
 
 1. Open and opening connections together never exceed the bound; sessions that users hold count too.
 2. First come, first served. A job that was not sent because its connection died goes back to the head, twice at most.
-3. Spread before depth: a session gets a second job only when none is idle and none may be opened.
+3. Spread before depth: a session gets a second job only when none is idle and none may be opened, and those that are
+   being opened have one each.
 4. A dial that fails while no session is open fails every waiting job with its error; the next dial waits a little,
    longer each time. While others are open it only lowers the bound for a while.
 5. A refused login fails every waiting job and is not tried again for a minute: each try shows the password once
@@ -17,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import math
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -300,6 +302,11 @@ class Pool:
             return
         self._opening.pop(session, None)
         self._open[session] = None
+        limits = self.limits
+        session.most_messages = math.inf if limits.max_messages is None else limits.max_messages
+        # RFC 9422 section 3.1: more transactions than MAILMAX are refused.
+        session.most_messages = min(session.most_messages, session.extensions.limits.get("MAILMAX", math.inf))
+        session.retires_at = math.inf if limits.max_age is None else session.opened_at + limits.max_age
         # They waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._waiting.unprepared():
             job.extensions = self.extensions
@@ -307,11 +314,9 @@ class Pool:
 
     def next_job(self, session: Session) -> Job | None:
         """Return the next job that `session` may begin."""
-        if not self._waiting or session in self._private:
+        if not self._waiting or not session.may_begin or session in self._private:
             return None
-        if session.jobs and (self._idle or not self._full()):
-            return None
-        if not session.may_begin:
+        if session.jobs and (self._idle or not self._full() or len(self._waiting) <= len(self._opening)):
             return None
         if self._spent(session) or self._yields(session):
             session.finish()
@@ -464,14 +469,7 @@ class Pool:
     # --- growing old -----------------------------------------------------------------------------------------
 
     def _spent(self, session: Session) -> bool:
-        limits = self.limits
-        carried = session.messages + session.jobs
-        if limits.max_messages is not None and carried >= limits.max_messages:
-            return True
-        # RFC 9422 section 3.1: more transactions than MAILMAX are refused.
-        if carried >= session.extensions.limits.get("MAILMAX", carried + 1):
-            return True
-        return limits.max_age is not None and self._loop.time() - session.opened_at >= limits.max_age
+        return session.messages + session.jobs >= session.most_messages or self._loop.time() >= session.retires_at
 
     def _reap(self) -> None:
         """Close what has been idle too long; look again when the next one will have been."""

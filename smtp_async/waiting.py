@@ -30,6 +30,9 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._small) + len(self._streamed)
 
+    def __bool__(self) -> bool:
+        return bool(self._small or self._streamed)
+
     def __iter__(self) -> Iterator[Job]:
         yield from self._small
         yield from self._streamed

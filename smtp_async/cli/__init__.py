@@ -5,6 +5,7 @@ What is drawn on the screen needs typer and rich, the extra `[cli]`; this file d
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 
@@ -25,6 +26,10 @@ def main() -> None:
     if not sys.warnoptions:
         # They are for programmers.
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of people and the words of servers are in any script; a narrow terminal gets escapes.
+            stream.reconfigure(errors="backslashreplace")
     from .app import app
 
     app(prog_name="smtp-async")

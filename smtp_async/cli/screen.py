@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 
 import typer
@@ -17,7 +18,7 @@ from rich.text import Text
 from ..errors import SMTPError
 from ..events import Direction, PITrail, SSLStatus
 from ..reply import printable
-from .exits import exit_for_error
+from .exits import Exit, exit_for_error
 
 __all__ = ["Screen", "in_shell_words", "sentence"]
 
@@ -104,6 +105,14 @@ class Screen:
         except KeyboardInterrupt:
             self.fail("Interrupted.")
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if sys.flags.dev_mode:
+                raise
+            fault = f"{type(error).__name__}: {error}"
+            self.fail(sentence(f"this is a fault of smtp-async itself (python -X dev shows where): {fault}"))
+            raise typer.Exit(Exit.SETUP) from None
 
     def trail(self, event: PITrail) -> None:
         """Show one line of the dialogue, for `--verbose`; the library has masked what is secret."""

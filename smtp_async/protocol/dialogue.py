@@ -260,6 +260,7 @@ class Dialogue:
             raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
         if reply.code == 421:
             self.goodbye = reply
+            self._exhausted = True
         if isinstance(subject, Transaction):
             self._answer_transaction(verb, subject, reply)
         else:
@@ -273,6 +274,7 @@ class Dialogue:
                 f"a reply that no command asked for: {reply}", reply=reply, stage=self.stage.value
             )
         self.goodbye = reply
+        self._exhausted = True
         if self.trail is not None:
             self.trail.append(TrailLine(Verb.OTHER, b"", reply, None))
 

@@ -20,6 +20,7 @@ mid-body finds it.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from ..errors import CommandRefused, ProtocolViolation, SMTPError, Timeout, UsageError
 from ..reply import Reply
@@ -75,7 +76,7 @@ class ClientProtocol(Dialogue):
     @property
     def exhausted(self) -> bool:
         """Must this connection not carry another transaction?"""
-        if self._exhausted or self.goodbye is not None or self._connection.stage is Stage.CLOSED:
+        if self._exhausted:
             return True
         return not self._send_rset and self._connection.reset_needed and self.writing is None
 
@@ -87,15 +88,16 @@ class ClientProtocol(Dialogue):
         return self._connection.may_write(Verb.RSET)
 
     def admits(self, transaction: Transaction) -> bool:
-        """May `transaction` be begun now, beside those that are on their way?"""
-        if not self.can_begin:
-            return False
+        """May `transaction` be begun beside those that are on their way? Ask only if one `can_begin`."""
+        if not self._window.messages:
+            return True
         replies = len(self._owed) + len(transaction.rcpts) + 3
         return self._window.admits(_octets(transaction), chunked=transaction.chunked, replies=replies)
 
     def fail(self, error: SMTPError) -> None:
         """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
         self._connection.closed()
+        self._exhausted = True
         self._out.clear()
         self._ending.clear()
         owed, self._owed = self._owed, deque()
@@ -134,8 +136,7 @@ class ClientProtocol(Dialogue):
             if not transaction.owed:
                 self._write_envelope_line(transaction)
             return
-        connection.wrote(Verb.MAIL)
-        connection.wrote(Verb.RCPT)
+        connection.wrote_group(_ENVELOPE)
         owed = self._owed
         owed.append((Verb.MAIL, transaction))
         count = len(transaction.rcpts)
@@ -306,8 +307,11 @@ class ClientProtocol(Dialogue):
             self.writing = None
         if transaction.mail_refused and taken:
             raise ProtocolViolation("the server refused the sender and accepted the message")
-        if self._newest is transaction and (transaction.mail_refused or (transaction.chunked and taken)):
-            self._connection.transaction_closed()
+        if self._newest is transaction:
+            # Held no longer than it is needed: an idle connection would keep its last message in memory.
+            self._newest = None
+            if transaction.mail_refused or (transaction.chunked and taken):
+                self._connection.transaction_closed()
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -361,6 +365,10 @@ class ClientProtocol(Dialogue):
         transaction.ended = True
         self._ending.append(transaction)
         self.writing = None
+
+
+#: One state for however many RCPT: the table leads from RCPT to RCPT.
+_ENVELOPE: Final = (Verb.MAIL, Verb.RCPT)
 
 
 def _octets(transaction: Transaction) -> int | None:

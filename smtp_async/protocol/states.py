@@ -142,6 +142,10 @@ _IN_TRANSACTION: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage
 _WAITS: Final = frozenset(stage for stage, _ in ANSWERS)
 
 
+# Where a group leads from a stage, walked through the table once.
+_groups: dict[tuple[Stage, tuple[Verb, ...]], Stage] = {}
+
+
 class Connection:
     """The state of one connection, moved by `wrote` and `answered` only."""
 
@@ -172,6 +176,22 @@ class Connection:
             self.reset_needed = True
         elif verb is Verb.END_OF_DATA or verb is Verb.RSET:
             self.reset_needed = False
+
+    def wrote_group(self, verbs: tuple[Verb, ...]) -> None:
+        """Note that `verbs` are being written one behind the other; the first may be MAIL.
+
+        Raises:
+            UsageError: the table does not allow it.
+        """
+        following = _groups.get((self.stage, verbs))
+        if following is None:
+            stage = self.stage
+            for verb in verbs:
+                self.wrote(verb)
+            _groups[stage, verbs] = self.stage
+            return
+        self.stage = following
+        self.reset_needed = True
 
     def answered(self, verb: Verb, klass: int) -> None:
         """Note the class digit of the reply to `verb`; only stages that wait for it move."""

@@ -1,5 +1,6 @@
 """The front of the command line: help, versions, exit codes, and what it says without its extra."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 import smtp_async
 from smtp_async import errors
+from smtp_async.cli import main
 from smtp_async.cli.exits import Exit, exit_for_error
 from smtp_async.cli.screen import Screen, in_shell_words, sentence
 from smtp_async.cli.server import _host_and_port
@@ -37,6 +39,20 @@ def test_usage(shell, line):
 def test_as_a_module():
     done = subprocess.run([sys.executable, "-m", "smtp_async", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f"smtp_async {smtp_async.__version__}\n")
+
+
+def test_in_this_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["smtp-async", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and "OpenSSL" in capsys.readouterr().out
+
+
+def test_without_its_extra_in_this_process(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == Exit.SETUP and "smtp-async[cli]" in capsys.readouterr().err
 
 
 def test_without_its_extra():
@@ -134,6 +150,20 @@ def test_interrupted(capsys):
     with pytest.raises(typer.Exit) as ended, Screen().sentences():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130 and "Interrupted" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_a_sentence_too(capsys):
+    with pytest.raises(typer.Exit) as ended, Screen().sentences():
+        raise LookupError("lost")
+    assert ended.value.exit_code == Exit.SETUP and "LookupError: lost" in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_only_ascii():
+    program = [sys.executable, "-m", "smtp_async", "demo", "--count", "20"]
+    done = subprocess.run(
+        program, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0 and "K\\xf6stlichkeiten.csv" in done.stdout, done.stderr
 
 
 def test_marks_on_a_terminal(capsys):

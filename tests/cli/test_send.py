@@ -135,6 +135,21 @@ def test_a_prompt_on_a_terminal(submission, pki):
     assert submission.messages[0].user == "ann"
 
 
+def test_the_answer_to_the_prompt(shell, submission, pki, monkeypatch):
+    asked = []
+    answers = ["", "top-secret"]
+
+    def ask(prompt):
+        asked.append(prompt)
+        return answers.pop()
+
+    monkeypatch.setattr("getpass.getpass", ask)
+    line = f"send --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}"
+    assert shell(line).exit_code == 0 and asked == ["Password for ann: "]
+    done = shell(line)
+    assert done.exit_code == 2 and "Without a password" in done.stderr
+
+
 def test_the_dialogue_without_secrets(shell, submission, pki, password_file):
     line = (
         f"send -v --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}"

@@ -1181,7 +1181,7 @@ def test_a_large_body_uses_data_and_an_empty_window(deliver):
 def test_nothing_is_admitted_that_may_not_begin(deliver):
     talk = windowed(deliver)
     talk.says("421 bye")
-    assert not talk.machine.admits(talk.plan(chunking=True))
+    assert not talk.machine.can_begin
 
 
 def test_the_trail_shows_a_chunk_by_its_command(deliver):
