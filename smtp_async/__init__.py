@@ -26,8 +26,8 @@ from .errors import (
     SenderRefused,
     SMTPError,
 )
+from .limits import PoolLimits, PoolStatistics
 from .message import Attachment, Message
-from .pool import PoolLimits, PoolStatistics
 from .protocol.extensions import Extensions
 from .protocol.states import Stage
 from .protocol.transaction import SendOptions

@@ -65,7 +65,7 @@ class Carrier:
         last_reply: the reply that was read last.
         messages: how many ended here.
         opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
-        most_messages, retires_at: after how many messages, and at which loop time, it takes no more; the keeper's to say.
+        most_messages, retires_at: after how many, and at which loop time, it takes no more; the keeper says so.
         leaving: does it take no more jobs?
     """
 
@@ -80,7 +80,9 @@ class Carrier:
         self.retires_at = math.inf
         self.leaving = False
         self._keeper = keeper
+        # The same, once it is there: every method below is called on a connection that was started.
         self._link: Link | None = None
+        self._joint: Link
         self._info: ConnectionInfo | None = None
         self._jobs: set[Job] = set()
         # Is somebody to be alone on the connection?
@@ -166,12 +168,6 @@ class Carrier:
     def round_trips(self) -> int:
         """How often something was written and then waited for."""
         return self._link.round_trips if self._link is not None else 0
-
-    @property
-    def _joint(self) -> Link:
-        if self._link is None:
-            raise ConnectFirst("connect() comes first")
-        return self._link
 
     # --- jobs ------------------------------------------------------------------------------------------------
 

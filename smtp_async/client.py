@@ -23,10 +23,11 @@ from .errors import (
 from .events import Event
 from .hooks import Hook, Hooks
 from .job import Job, Step
+from .limits import PoolStatistics
 from .message.builder import Message
 from .message.foreign import content_of_raw
 from .opening import Surroundings
-from .pool import Pool, PoolStatistics
+from .pool import Pool
 from .protocol.transaction import SendOptions
 from .receipt import Receipt
 from .reply import Reply

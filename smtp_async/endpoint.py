@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from .auth.mechanism import Credentials
 from .errors import InvalidArgument, InvalidPort, MissingHost
+from .limits import PoolLimits
 from .opening import Route
-from .pool import PoolLimits
 from .protocol.transaction import SendOptions
 from .secret import Secret
 from .timeouts import Timeouts

@@ -11,6 +11,7 @@ last completed reply, or from when a command began to wait. Single bytes do not 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from .errors import ConnectionLost, SMTPError, Timeout
@@ -93,8 +94,11 @@ class Link:
 
     # --- bytes -----------------------------------------------------------------------------------------------
 
-    async def receive(self) -> None:
+    async def receive(self, taker: Callable[[bytes], bool] | None = None) -> None:
         """Read once; the machine gets what came, and the clock is set for what is owed next. `wake` ends it early.
+
+        Args:
+            taker: while this waits, what comes may be handled by it at once (`Stream.hand_over`).
 
         Raises:
             ConnectionLost: the stream ended.
@@ -106,9 +110,13 @@ class Link:
         if self._take_wake():
             return
         self._reading = True
+        stream.hand_over(taker)
         try:
             data = await stream.read()
         except SMTPError as error:
+            if self.failure is None and self.machine.goodbye is not None:
+                # It announced its end; in which manner it came is of no interest.
+                raise self._ended() from error
             raise self.failure or error from None
         except asyncio.CancelledError:
             # Several may want this task to end; only the wake-up is taken back.
@@ -117,13 +125,19 @@ class Link:
             return
         finally:
             self._reading = False
+            stream.hand_over(None)
         if self.failure is not None:
             raise self.failure
         if not data:
             raise self._ended()
-        self._received(data)
+        self.received(data)
 
-    def _received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
+        """Give the machine what came.
+
+        Raises:
+            ProtocolViolation: the server broke the protocol.
+        """
         self.active_at = now = self._loop.time()
         if self._wrote:
             self._wrote = False

@@ -19,17 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from .deadlines import Deadlines
 from .errors import (
     AuthenticationFailed,
     GreetingRefused,
     Interrupted,
-    InvalidArgument,
     NotConnected,
     NotSent,
     OutcomeUnknown,
@@ -38,6 +35,7 @@ from .errors import (
     Timeout,
 )
 from .job import Job, Step
+from .limits import PoolLimits, PoolStatistics
 from .protocol.extensions import Extensions
 from .receipt import Outcome, Receipt
 from .session import Session
@@ -56,64 +54,6 @@ _LATCH: Final = 60.0
 _LAST_WORD: Final = 1.0
 #: Replies that say "too many connections": RFC 5321 section 3.8, and two that large providers use.
 _CROWDED: Final = frozenset({421, 432, 454})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolLimits:
-    """How many connections, and for how long.
-
-    Attributes:
-        max_connections: the most connections open or being opened at once.
-        window: the most messages on their way over one connection unanswered, where the server offers CHUNKING and
-            PIPELINING. 1, the default, still writes the next envelope together with the end of a message. A larger
-            window saves nearly all waiting on a long way; it also bounds how many messages a lost connection can leave
-            unknown.
-        max_messages: messages per connection, None without limit.
-        idle_time: seconds after which an idle connection is closed, None never.
-        max_age: seconds after which a connection takes no new message, None never.
-        max_waiting: the most messages waiting for a connection, None without limit; one more raises `QueueFull`.
-    """
-
-    max_connections: int = 10
-    window: int = 1
-    max_messages: int | None = 1000
-    idle_time: float | None = 60.0
-    max_age: float | None = 3600.0
-    max_waiting: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is None and name not in ("max_connections", "window"):
-                continue
-            if not isinstance(value, int | float) or not value > 0:
-                raise InvalidArgument(f"{name} must be above 0, not {value!r}")
-
-
-class PoolStatistics(NamedTuple):
-    """What a pool holds and has done.
-
-    Attributes:
-        bound: the most connections allowed now; may be below `max_connections` after the server refused one.
-        open, opening, idle, busy: connections by state; `busy` and `idle` add up to `open`.
-        waiting: messages without a connection.
-        sent, refused, not_sent, unknown: messages by outcome since the start; `sent` counts partial ones too.
-        reconnects: messages that went back to the queue because their connection died.
-        round_trips: times that a connection wrote and then waited for the server.
-    """
-
-    bound: int
-    open: int
-    opening: int
-    idle: int
-    busy: int
-    waiting: int
-    sent: int
-    refused: int
-    not_sent: int
-    unknown: int
-    reconnects: int
-    round_trips: int
 
 
 class Pool:
@@ -206,6 +146,7 @@ class Pool:
             raise QueueFull(f"{limit} messages are waiting for a connection")
         self._waiting.append(job)
         self._limit_waiting(job)
+        self._employ()
         self._grow()
 
     def cancel(self, job: Job) -> bool:
@@ -254,6 +195,7 @@ class Pool:
 
     def _make_room(self) -> None:
         """A place may be free: for a user who waits for a session first, then for messages."""
+        self._employ()
         for place in self._places:
             if not place.done():
                 place.set_result(None)
@@ -391,6 +333,13 @@ class Pool:
 
     # --- growing ---------------------------------------------------------------------------------------------
 
+    def _employ(self) -> None:
+        """Have idle sessions take what waits: a small message behind a streamed one, or one that came back."""
+        for session in [*self._idle] if self._idle and self._waiting else ():
+            job = self.next_job(session)
+            if job is not None and not session.offer(job):
+                self._idle[session] = None
+
     def _bound(self) -> int:
         if self._cuts:
             now = self._loop.time()
@@ -402,7 +351,7 @@ class Pool:
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
-        if len(self._waiting) <= len(self._opening) or self._full():
+        if self._full() or len(self._waiting) <= len(self._opening):
             return
         wait = self._dial_at - self._loop.time()
         if wait > 0:

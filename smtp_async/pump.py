@@ -4,6 +4,9 @@ Strategy: a connection is one task from dial to close. It opens (`opening.py`), 
 to the machine, tell hooks, settle what is settled, take new jobs, write. It reads always, also when idle, so that a
 421, the end of the stream or an early refusal is noticed at once. Nobody else touches the reader.
 
+What comes is handled where it arrives, in the loop's own turn, as long as no hook is registered: the task, which would
+have to be woken for it, sleeps on and is there for what must be awaited.
+
 Others do three things from their own tasks, synchronous or while they hold the turn to write: they offer a job to an
 idle connection (`offer`), they write a large body (`write_body`), they cancel (`cancel`). A conversation outside
 transactions (VRFY, a late AUTH, QUIT) is run by this task, too: `ask` hands it over and wakes the pump.
@@ -84,7 +87,7 @@ class Pump(Carrier):
         machine = ClientProtocol(
             lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset, window=route.window
         )
-        self._link = link = Link(self.number, machine, self._timeouts, self._hooks)
+        self._link = self._joint = link = Link(self.number, machine, self._timeouts, self._hooks)
         self._ready = loop.create_future()
         # Whatever the caller that needs a connection has in its context is none of this task's business.
         self._task = link.task = loop.create_task(
@@ -134,11 +137,33 @@ class Pump(Carrier):
                 raise self._exhaustion()
             if not self._jobs and not self.leaving:
                 self._keeper.resting(self)
-            await link.receive()
+            await link.receive(self._arrived)
             if hooks.active:
                 await self._tell_and_settle()
             else:
                 self._settle(machine.take_settled())
+
+    def _arrived(self, data: bytes) -> bool:
+        """Handle what came in the loop's own turn; False if this task has to, because hooks are to be awaited.
+
+        The task goes on sleeping: it is woken for what only it can do.
+        """
+        link = self._joint
+        if link.hooks.active:
+            return False
+        try:
+            link.received(data)
+        except SMTPError as error:
+            link.abort(error)
+            return True
+        machine = link.machine
+        self._settle(machine.take_settled())
+        self._refill()
+        if self._reserved or machine.exhausted:
+            link.wake()
+        elif not self._jobs and not self.leaving:
+            self._keeper.resting(self)
+        return True
 
     async def _tell_and_settle(self, *, dead: bool = False) -> None:
         """Tell hooks first, so that they know when the callers go on."""

@@ -75,13 +75,14 @@ class SendAll(Generic[M]):
         self._options = options
         self._chunking = chunking
         self._limit = limit
+        # First what the end needs: an input that is none raises here.
+        self._under_way: set[_Item[M]] = set()
         self._source: Iterator[M] | AsyncIterator[M] | None
         if isinstance(messages, AsyncIterable):
             self._source = aiter(messages)
         else:
             self._source = iter(messages)
         self._ahead = 2 * pool.capacity
-        self._under_way: set[_Item[M]] = set()
         self._done: deque[tuple[M, Receipt]] = deque()
         # What the consumer is to do for jobs: prepare them, or write their bodies.
         self._todo: deque[tuple[_Item[M], Step]] = deque()
@@ -137,8 +138,8 @@ class SendAll(Generic[M]):
             await self._bell
 
     async def _fill(self) -> None:
-        """Pull input while there is room; receipts that are there already go first."""
-        while self._source is not None and len(self._under_way) < self._ahead:
+        """Pull input while there is room: a receipt that nobody has taken yet needs its place, too."""
+        while self._source is not None and len(self._under_way) + len(self._done) < self._ahead:
             try:
                 if isinstance(self._source, AsyncIterator):
                     if self._done or self._todo:

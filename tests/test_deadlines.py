@@ -193,10 +193,11 @@ class TestQueue:
             client_of(server, pool=one(), timeouts=Timeouts(queue=0.02)) as client,
         ):
             await client.send(mail(0))
-            server.on(".", delay(gate), default())
+            rule = server.on(".", delay(gate), default())
             first = asyncio.create_task(client.send(mail(1)))
             second = asyncio.create_task(client.send(mail(2)))
-            await server.wait_until(lambda: server.verbs().count("MAIL") == 3)
+            await server.wait_fired(rule)
+            assert client.statistics().waiting == 0
             (third,) = await gathered(client.send(mail(3)))
             assert isinstance(third, NotSent)
             assert not first.done() and not second.done()
@@ -242,7 +243,9 @@ class TestQueue:
             assert client.statistics().reconnects == 1
             gate.set()
 
-    async def test_it_costs_one_timer_for_any_number_of_messages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_it_costs_one_timer_for_any_number_of_messages(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         loop = asyncio.get_running_loop()
         made = 0
         at = loop.call_at

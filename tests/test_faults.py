@@ -5,7 +5,6 @@ not recorded, *unknown* promises nothing. `demand_honest` compares.
 """
 
 import asyncio
-import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +22,6 @@ from smtp_async import (
     PoolLimits,
     Receipt,
     Security,
-    SenderRefused,
     SendOptions,
     SMTPClient,
     SMTPError,
@@ -55,6 +53,7 @@ from smtp_async.testing import (
     Direction,
     RecordingSink,
     ScriptedServer,
+    Step,
     close,
     cut,
     default,
@@ -65,7 +64,6 @@ from smtp_async.testing import (
     raw,
     reply,
     reset,
-    stall,
     swallow,
     wait_input,
 )
@@ -85,6 +83,20 @@ from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+async def stop_reading(step: Step) -> None:
+    """Take nothing more from the socket: the client's writes pile up. Ends when the test aborts the connection."""
+    await step.flush()
+    step.connection.transport.pause_reading()
+    await asyncio.shield(step.connection.gone)
+
+
+async def mute(step: Step) -> None:
+    """Say nothing more until the client has gone; unlike `stall`, notice that."""
+    await step.flush()
+    await asyncio.shield(step.connection.gone)
+
 
 POINTS = ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", "."]
 KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
@@ -207,7 +219,7 @@ class TestReplies:
             assert outcome_of(result) is (Outcome.UNKNOWN if point == "." else Outcome.NOT_SENT)
 
     @pytest.mark.parametrize("point", POINTS)
-    @pytest.mark.parametrize("end", [close(), reset(), default()], ids=["fin", "rst", "goes on"])
+    @pytest.mark.parametrize("end", [close(), reset(), mute], ids=["fin", "rst", "stays"])
     @every_loop
     async def test_421_at_any_stage(self, point: str, end: Action) -> None:
         async with one_message(point, reply(421, "4.3.2 going down"), end) as (_, result):
@@ -223,13 +235,14 @@ class TestReplies:
     )
     @pytest.mark.parametrize("late", [False, True], ids=["glued", "a segment of its own"])
     async def test_a_reply_that_nobody_asked_for(self, point: str, extra: bytes, late: bool) -> None:
+        if late and point == "DATA" and extra.startswith((b"250", b"550")):
+            pytest.skip("while the body leaves, this is an answer to it: nobody can tell")
         between = (flush(), delay(0.01)) if late else ()
         async with one_message(point, default(), *between, raw(extra), nth=1) as (server, result):
             # Whether it is found out at once or shifts replies until one does not fit: never a lie.
             first = server.verbs(0)
-            if point in ("GREETING", "EHLO") and not late:
+            if point in ("GREETING", "EHLO") and not late and extra != b"x":
                 assert "DATA" not in first
-        gc.collect()
 
     @pytest.mark.parametrize("point", POINTS)
     @pytest.mark.parametrize("code", [250, 354, 550])
@@ -238,7 +251,12 @@ class TestReplies:
         async with one_message(
             point, default(), raw(b"%d early\r\n" % code), wait_input(), close(), nth=1
         ) as (_, result):
-            assert outcome_of(result) in (Outcome.ACCEPTED, Outcome.UNKNOWN, Outcome.NOT_SENT, Outcome.REFUSED)
+            assert outcome_of(result) in (
+                Outcome.ACCEPTED,
+                Outcome.UNKNOWN,
+                Outcome.NOT_SENT,
+                Outcome.REFUSED,
+            )
 
     async def test_a_third_class_reply_to_the_end_of_data_is_no_verdict(self) -> None:
         async with one_message(".", swallow(), raw(b"354 more?\r\n")) as (server, result):
@@ -270,9 +288,10 @@ class TestReplies:
     async def test_bytes_that_drip_do_not_restart_the_clock(self) -> None:
         loop = asyncio.get_running_loop()
         before = loop.time()
-        async with one_message(
-            "EHLO", drip(default(), interval=0.05), timeouts=impatient(5, hello=0.3)
-        ) as (_, result):
+        async with one_message("EHLO", drip(default(), interval=0.05), timeouts=impatient(5, hello=0.3)) as (
+            _,
+            result,
+        ):
             assert Timeout in causes(result)
             assert loop.time() - before < 1.0
 
@@ -283,7 +302,7 @@ class TestReplies:
     )  # fmt: skip
     @every_loop
     async def test_silence_ends_with_a_timeout_that_names_the_stage(self, point: str, stage: str) -> None:
-        async with one_message(point, stall(), timeouts=impatient(0.1)) as (_, result):
+        async with one_message(point, mute, timeouts=impatient(0.1)) as (_, result):
             error: Any = result
             while not isinstance(error, Timeout):
                 error = error.__cause__
@@ -340,7 +359,9 @@ class TestOpening:
                     await client.send(mail())
             assert set(server.verbs()) == {"EHLO"}
 
-    @pytest.mark.parametrize("hello", ["bad\r\nMAIL FROM:<x@y>", "a b", "<x>", "x\0", "me XCLIENT ADDR=1.2.3.4"])
+    @pytest.mark.parametrize(
+        "hello", ["bad\r\nMAIL FROM:<x@y>", "a b", "<x>", "x\0", "me XCLIENT ADDR=1.2.3.4"]
+    )
     async def test_a_name_that_is_none_never_leaves(self, hello: str) -> None:
         async with ScriptedServer() as server:
             async with client_of(server, hello=hello) as client:
@@ -471,7 +492,17 @@ class TestTLS:
             (reply(220, "go"), flush(), wait_input(), close()),
             (reply(354, "go"), close()),
         ],
-        ids=["220 fin", "220 rst", "fin", "rst", "garbage", "550 in place of TLS", "alert", "hello fin", "354"],
+        ids=[
+            "220 fin",
+            "220 rst",
+            "fin",
+            "rst",
+            "garbage",
+            "550 in place of TLS",
+            "alert",
+            "hello fin",
+            "354",
+        ],
     )
     async def test_a_handshake_that_does_not_come(self, actions: tuple[Action, ...], pki: Pki) -> None:
         async with ScriptedServer(extensions=["STARTTLS"], users={"ann": CANARY}) as server:
@@ -484,7 +515,7 @@ class TestTLS:
 
     async def test_a_handshake_that_stalls(self, pki: Pki) -> None:
         async with ScriptedServer(extensions=["STARTTLS"]) as server:
-            server.on("STARTTLS", raw(b"220 go\r\n"), stall())
+            server.on("STARTTLS", raw(b"220 go\r\n"), mute)
             async with tls_client(server, pki, Security.STARTTLS, timeouts=impatient(2, tls=0.1)) as client:
                 with pytest.raises(Timeout) as caught:
                     await client.send(mail())
@@ -636,9 +667,7 @@ class TestLogin:
     async def test_a_premature_235_is_a_failure(self) -> None:
         async with ScriptedServer(users={"ann": CANARY}) as server:
             server.on("AUTH", reply(235, "2.7.0 welcome, whoever you are"))
-            key = Credentials(
-                username="ann", password=CANARY, mechanisms=("CRAM-MD5",), allow_cleartext=True
-            )
+            key = Credentials(username="ann", password=CANARY, mechanisms=("CRAM-MD5",), allow_cleartext=True)
             async with client_of(server, credentials=key) as client:
                 with pytest.raises(ProtocolViolation, match="complete"):
                     await client.send(mail())
@@ -668,17 +697,19 @@ class TestLogin:
 class TestTransactions:
     async def test_mail_refused_and_data_answered_354(self) -> None:
         async with ScriptedServer() as server:
-            server.on("MAIL", reply(550, "5.7.1 not you"), nth=1)
-            server.on("RCPT", reply(550, "5.5.1 no"), nth=1)
-            server.on("DATA", reply(354, "go"), nth=1)
+            rules = [
+                server.on("MAIL", reply(550, "5.7.1 not you"), nth=range(1, 4)),
+                server.on("RCPT", reply(550, "5.5.1 no"), nth=range(1, 4)),
+                server.on("DATA", reply(354, "go"), nth=range(1, 4)),
+            ]
             async with client_of(server, pool=PoolLimits(max_connections=1)) as client:
-                with pytest.raises(SenderRefused) as caught:
+                with pytest.raises(NotSent) as caught:
                     await client.send(mail(1))
-                assert outcome_of(caught.value) is Outcome.REFUSED
+                assert ProtocolViolation in causes(caught.value)
                 assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
+            assert [rule.fired for rule in rules] == [3, 3, 3]
             assert [message.subject for message in server.messages] == ["message 2"]
-            assert server.connections.opened == 2
-            assert b"message 1" not in server.connections[0].raw
+            assert all(b"message 1" not in log.raw for log in server.connections)
 
     async def test_all_recipients_refused_and_data_answered_354(self) -> None:
         async with ScriptedServer() as server:
@@ -699,7 +730,7 @@ class TestTransactions:
         """The server says no after 10 KiB of 2 MB and reads no more: the client must stop writing."""
         loop = asyncio.get_running_loop()
         async with ScriptedServer() as server:
-            server.on("BODY", reply(answer, "5.3.4 too big"), flush(), stall(), after=10_240)
+            server.on("BODY", reply(answer, "5.3.4 too big"), flush(), stop_reading, after=10_240)
             async with client_of(server, timeouts=impatient(5.0)) as client:
                 before = loop.time()
                 with pytest.raises(MessageRefused) as caught:
@@ -731,7 +762,7 @@ class TestTransactions:
             await worked_off(server)
             demand_honest(server, {1: result})
 
-    @pytest.mark.parametrize("end", [close(), reset(), stall()], ids=["fin", "rst", "stall"])
+    @pytest.mark.parametrize("end", [close(), reset(), stop_reading], ids=["fin", "rst", "stall"])
     async def test_an_end_in_mid_body_means_not_sent(self, end: Action) -> None:
         async with ScriptedServer() as server:
             server.on("BODY", end, after=100_000)
@@ -744,6 +775,8 @@ class TestTransactions:
                     )
                 )
             assert isinstance(result, NotSent)
+            for connection in list(server.live):
+                connection.transport.abort()
             await worked_off(server)
             demand_honest(server, {1: result})
 
@@ -806,7 +839,7 @@ class TestTransactions:
     async def test_lmtp_has_a_verdict_for_each_recipient(self) -> None:
         async with ScriptedServer(lmtp=True) as server:
             server.on("RCPT", reply(550, "5.1.1 nobody"), match="r1@")
-            server.on(".", reply(452, "4.2.2 full"), match="r2@")
+            server.on(".", reply(452, "4.2.2 full"), match="^. r2@")
             async with client_of(server, lmtp=True) as client:
                 receipt = await client.send(
                     mail(1, to=[f"r{n}@example.org" for n in range(4)]),
@@ -836,7 +869,7 @@ class TestTransactions:
             ]
 
     async def test_a_quit_that_fails_changes_nothing(self) -> None:
-        for end in (close(), reset(), reply(500), raw(b"garbage\r\n"), stall()):
+        for end in (close(), reset(), reply(500), raw(b"garbage\r\n"), mute):
             async with ScriptedServer() as server:
                 server.on("QUIT", end)
                 async with client_of(server, timeouts=impatient(0.2)) as client:
@@ -865,6 +898,8 @@ BODIES = {
 async def test_bodies_arrive_unharmed_at_postfix(
     name: str, size: str, postfix: Postfix, request: pytest.FixtureRequest
 ) -> None:
+    if (name, size) == ("no line end", "large"):
+        pytest.skip("a line of 100,000 octets is no mail without BINARYMIME")
     mark = f"{name} {size} {request.node.name}".encode()
     body = BODIES[name] if size == "small" else BODIES[name] * (100_000 // len(BODIES[name]) + 1)
     async with client_of(postfix, port=postfix.plain_port) as client:
@@ -981,7 +1016,6 @@ EVIL = [
     "<x@y.test",
     "a b@y.test",
     "x@y\x7f.test",
-    "x@y.test\u560a\u760d",
     "@",
     "",
 ]
@@ -998,9 +1032,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("text", EVIL, ids=repr)
     @pytest.mark.parametrize("field", ["sender", "recipients", "raw sender", "raw recipients", "to", "cc"])
-    async def test_addresses(
-        self, text: str, field: str, warm: tuple[ScriptedServer, SMTPClient]
-    ) -> None:
+    async def test_addresses(self, text: str, field: str, warm: tuple[ScriptedServer, SMTPClient]) -> None:
         server, client = warm
         before = server.connections[0].bytes_received
         with pytest.raises(SMTPError) as caught:
@@ -1019,6 +1051,17 @@ class TestArguments:
         assert len(server.messages) == 2
         assert b"evil" not in server.connections[0].raw
         assert server.connections[0].bytes_received > before
+
+    async def test_what_would_be_cr_lf_in_eight_bits_is_not(
+        self, warm: tuple[ScriptedServer, SMTPClient]
+    ) -> None:
+        server, client = warm
+        await gathered(
+            client.send(mail(1), sender="x@y.test\u560a\u760d"),
+            client.send(mail(2, to="x\u560a\u760d\u7600@y.test")),
+        )
+        assert server.violations == []
+        assert len(server.messages) == 3
 
     @pytest.mark.parametrize(
         "text", ["x\r\nQUIT", "x\nQUIT", "x\rQUIT", "x\0", "", "\x7f", "\ud800", "x" * 3000], ids=repr

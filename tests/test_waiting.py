@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -126,6 +127,13 @@ async def narrow(step: Step) -> None:
     step.connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
 
 
+def opening(gate: asyncio.Event) -> Callable[[], Awaitable[None]]:
+    async def wait() -> None:
+        await gate.wait()
+
+    return wait
+
+
 @pytest.mark.usefixtures("no_leaks")
 class TestStarving:
     @every_loop
@@ -146,7 +154,7 @@ class TestStarving:
     async def test_several_huge_ones_never_take_the_last_connection(self) -> None:
         gate = asyncio.Event()
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=3)) as client:
-            options = SendOptions(before_end_of_data=gate.wait)
+            options = SendOptions(before_end_of_data=opening(gate))
             huge = [client.send(mail(f"huge{n}", text=HUGE), options=options) for n in range(4)]
             tasks = [asyncio.create_task(one) for one in huge]
             await server.wait_until(lambda: server.verbs().count("DATA") == 2)
@@ -171,7 +179,7 @@ class TestStarving:
         """The small ones' connection has no room for it: it is idle and nobody asks it again."""
         gate = asyncio.Event()
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
-            options = SendOptions(before_end_of_data=gate.wait)
+            options = SendOptions(before_end_of_data=opening(gate))
             tasks = [asyncio.create_task(client.send(mail(n), options=options)) for n in range(3)]
             await server.wait_until(lambda: "DATA" in server.verbs())
             await client.send(mail("small"))
@@ -180,4 +188,3 @@ class TestStarving:
             assert {receipt.outcome for receipt in await gathered(*tasks)} == {Outcome.ACCEPTED}
             await client.send(mail("last"))
             assert len(server.messages) == 5
-

@@ -21,8 +21,8 @@ from rich.text import Text
 from ..client import SMTPClient
 from ..endpoint import ClientOptions
 from ..errors import SMTPError
+from ..limits import PoolLimits
 from ..message import Message
-from ..pool import PoolLimits
 from ..receipt import Outcome, Receipt
 from ..reply import printable
 from ..testing import ReceivedMessage, RecordingSink, reply

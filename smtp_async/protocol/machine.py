@@ -199,12 +199,14 @@ class ClientProtocol(Dialogue):
             self._exhausted = self._exhausted or not reply.positive
         elif verb is Verb.MAIL:
             transaction.mail_answer = reply
+            transaction.mail_refused = reply.code >= 300
             if reply.code == 503 and transaction.reset and self.pipelining:
                 # "Nested MAIL", although RSET came before it: this server does not read groups in order.
                 self.desynchronised = self._exhausted = transaction.dismissed = True
         elif verb is Verb.RCPT:
             transaction.answers.append(reply)
-            transaction.accepted += reply.positive
+            if reply.code < 300:
+                transaction.accepted += 1
         elif verb is Verb.DATA:
             transaction.data_answer = reply
             # The one command of a transaction whose answer decides what may be written next.
@@ -294,7 +296,8 @@ class ClientProtocol(Dialogue):
         self._end_written(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
-        taken = any(reply.positive for reply in transaction.final)
+        final = transaction.final
+        taken = bool(final) and (final[0].code < 300 or any(reply.positive for reply in final))
         if transaction.dismissed and not taken:
             reason = CommandRefused("the server gives this connection up", reply=self.goodbye)
             transaction.give_up(reason, goodbye=True)

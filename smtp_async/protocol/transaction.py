@@ -83,6 +83,7 @@ class Transaction:
         "hold",
         "mail",
         "mail_answer",
+        "mail_refused",
         "message_id",
         "must_accept",
         "owed",
@@ -132,6 +133,7 @@ class Transaction:
         #: Wait for every RCPT reply before DATA is written?
         self.hold = False
         self.mail_answer: Reply | None = None
+        self.mail_refused = False
         self.answers: list[Reply] = []
         self.accepted = 0
         self.data_answer: Reply | None = None
@@ -169,11 +171,6 @@ class Transaction:
         # One that is only too many may wait for another transaction.
         waits = self.split and self.accepted > 0 and too_many(answer)
         return not answer.positive and recipient.kind in self.must_accept and not waits
-
-    @property
-    def mail_refused(self) -> bool:
-        """Was MAIL answered with anything but 2xx?"""
-        return self.mail_answer is not None and not self.mail_answer.positive
 
     def conclude(self, *, per_recipient: bool) -> None:
         """Write the receipt of a transaction all of whose owed replies were read.

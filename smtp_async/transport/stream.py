@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import (
@@ -53,11 +54,23 @@ _NO_LIMIT: Final = 1e6
 
 
 class _Reader(asyncio.StreamReader):
-    """A StreamReader for which an error is the end of the stream, remembered in `failure`."""
+    """A StreamReader for which an error is the end of the stream, remembered in `failure`.
+
+    While `taker` is set, what arrives goes to it instead of the buffer, until it refuses.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=_READ_LIMIT, loop=loop)
         self.failure: BaseException | None = None
+        self.taker: Callable[[bytes], bool] | None = None
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+        if self.taker is not None:
+            if self.taker(data):
+                return
+            # What follows must queue up behind it.
+            self.taker = None
+        super().feed_data(data)
 
     def set_exception(self, exc: BaseException) -> None:
         self.failure = exc
@@ -165,6 +178,17 @@ class Stream:
         elif self._reader.failure is not None:
             raise _reading_failed(self._reader.failure) from self._reader.failure
         return data
+
+    def hand_over(self, taker: Callable[[bytes], bool] | None) -> None:
+        """Give what arrives to `taker` at once, in the loop's own turn, instead of to `read`.
+
+        It spares waking the reading task. Call only when everything that arrived was read, with None before anybody
+        reads again.
+
+        Args:
+            taker: called with the bytes; when it returns False they, and all that follow, are for `read`.
+        """
+        self._reader.taker = taker
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Hand `data` to the connection; it leaves when it can. The buffer must not change afterwards.

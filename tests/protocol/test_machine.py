@@ -322,7 +322,7 @@ def test_a_server_that_refuses_the_sender_and_takes_the_message_may_have_deliver
     talk.says("250 ok", "250 ok", "354 go")
     talk.writes(BODY + DOT)
     # As it would be with MAIL and the whole message in one write.
-    transaction.mail_answer = Reply(550, (b"no",))
+    transaction.mail_answer, transaction.mail_refused = Reply(550, (b"no",)), True
     with pytest.raises(ProtocolViolation, match="accepted the message"):
         talk.says("250 queued")
     assert talk.settled() == [transaction]
@@ -337,7 +337,7 @@ def test_a_refused_sender_of_an_older_message_leaves_the_newer_alone(deliver):
     talk.says("250 ok", "250 ok", "354 go")
     talk.begin()
     talk.writes(BODY + DOT + group())
-    first.mail_answer = Reply(550)
+    first.mail_answer, first.mail_refused = Reply(550), True
     talk.says("550 no")
     assert isinstance(receipt_of(first).error, SenderRefused)
     talk.stands(Stage.DATA)

@@ -55,6 +55,7 @@ def answered(rcpts, *, mail=OK, data=None, final=(), handed=False, kinds=(), **o
     ]
     transaction = planned(*recipients, **options)
     transaction.mail_answer = mail
+    transaction.mail_refused = mail is not None and not mail.positive
     transaction.answers = list(rcpts)[: len(recipients)]
     transaction.accepted = sum(answer.positive for answer in rcpts)
     transaction.data_answer = data
