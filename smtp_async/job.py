@@ -22,6 +22,7 @@ from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
 from .protocol.transaction import SendOptions, Transaction, plan, too_many
 from .receipt import Outcome, Receipt, Verdict
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .carrier import Carrier
@@ -54,6 +55,7 @@ class Job:
 
     __slots__ = (
         "__weakref__",
+        "_bytes",
         "_ended",
         "_part",
         "_rest",
@@ -110,6 +112,7 @@ class Job:
         self._rest: Sequence[int] = ()
         # What became of those whose transaction has ended, while others are left.
         self._ended: dict[int, Verdict] | None = None
+        self._bytes = 0
 
     def prepare(self) -> None:
         """Render and plan for `extensions`; every fault of the message shows here, before a byte is written.
@@ -151,9 +154,19 @@ class Job:
         if waiter is not None and not waiter.done():
             waiter.set_result(step)
 
+    @property
+    def divided(self) -> bool:
+        """Have some recipients got it already, by a transaction of their own?"""
+        return self._ended is not None
+
     def settle(self, receipt: Receipt) -> None:
-        """The message has come to its end."""
-        self.receipt = receipt if self._ended is None else self._merged(receipt)
+        """The last transaction has ended, with `receipt`."""
+        whole = self._part is None or len(self._part) == len(self.envelope.recipients)
+        self.end(receipt if whole else self._merged(receipt))
+
+    def end(self, receipt: Receipt) -> None:
+        """The message has come to its end; `receipt` is about all recipients."""
+        self.receipt = receipt
         self.session = None
         if self.transaction is not None:
             # They know each other: without this every message would wait for the garbage collector.
@@ -179,6 +192,7 @@ class Job:
             {at: verdict for at, verdict in zip(part, receipt.verdicts, strict=True) if at not in left}
         )
         self._ended = ended
+        self._bytes += receipt.bytes_sent
         self._rest = [*left, *self._rest]
         self._part = None
         self.retries = 0
@@ -214,6 +228,9 @@ class Job:
             return
         if self._ended is None:
             self._rest = range(len(self.envelope.recipients))
+        elif self._part is not None:
+            # Planned before, for a server that offered something else.
+            self._rest = [*self._part, *self._rest]
         most = first_group([self.envelope.recipients[at] for at in self._rest], offer.limits)
         if most < len(self._rest) and not self.options.split:
             text = f"the server takes {most} recipients of this message at once, it has {len(self._rest)}"
@@ -226,27 +243,32 @@ class Job:
         return Envelope(self.envelope.sender, [self.envelope.recipients[at] for at in self._part])
 
     def _whole(self, outcome: Outcome, error: SMTPError) -> Receipt:
-        ended = self._ended or {}
-        verdicts = tuple(
-            ended.get(at) or Verdict(one, outcome) for at, one in enumerate(self.envelope.recipients)
-        )
-        transaction = self.transaction
-        if transaction is None:
-            return Receipt(verdicts, None, error)
-        return Receipt(verdicts, None, error, transaction.message_id, transaction.bytes_sent)
+        """The receipt when the transaction under way has no end of its own."""
+        count = len(self.envelope.recipients)
+        part = range(count) if self._part is None else self._part
+        return self._told({at: Verdict(self.envelope.recipients[at], outcome) for at in part}, None, error)
 
     def _merged(self, last: Receipt) -> Receipt:
-        ended = self._ended or {}
-        ended.update(zip(self._part or (), last.verdicts, strict=False))
+        part = range(len(self.envelope.recipients)) if self._part is None else self._part
+        return self._told(dict(zip(part, last.verdicts, strict=True)), last.reply, last.error)
+
+    def _told(self, part: Mapping[int, Verdict], reply: Reply | None, error: SMTPError | None) -> Receipt:
+        """One receipt for all: those that ended before, those of this part, and those whose turn never came."""
+        known = {**(self._ended or {}), **part}
         verdicts = tuple(
-            ended.get(at) or Verdict(one, Outcome.NOT_SENT) for at, one in enumerate(self.envelope.recipients)
+            [
+                known.get(at) or Verdict(one, Outcome.NOT_SENT)
+                for at, one in enumerate(self.envelope.recipients)
+            ]
         )
-        refused = next(
-            (verdict.reply for verdict in verdicts if verdict.outcome is Outcome.REFUSED), last.reply
-        )
-        merged = Receipt(verdicts, refused, None, last.message_id, last.bytes_sent)
-        done = merged.outcome in (Outcome.ACCEPTED, Outcome.PARTIAL)
-        return merged if done else merged._replace(error=last.error)
+        refused = [one.reply for one in verdicts if one.outcome is Outcome.REFUSED]
+        if any(one.accepted for one in verdicts) and not any(
+            one.outcome is Outcome.UNKNOWN for one in verdicts
+        ):
+            error = None
+        last = self.transaction
+        name, count = (None, 0) if last is None else (last.message_id, last.bytes_sent)
+        return Receipt(verdicts, refused[0] if refused else reply, error, name, self._bytes + count)
 
 
 def first_group(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:

@@ -56,6 +56,7 @@ class Link:
         "info",
         "machine",
         "number",
+        "handshake_failed",
         "offered_in_clear",
         "round_trips",
         "stream",
@@ -81,6 +82,8 @@ class Link:
         self.active_at = 0.0
         #: What the server offered before any TLS, None if TLS came first: for reports, nothing acts on it.
         self.offered_in_clear: Extensions | None = None
+        #: Did the connection end in a TLS handshake?
+        self.handshake_failed = False
         #: What was negotiated, known before the login.
         self.info: ConnectionInfo | None = None
         self._loop = asyncio.get_running_loop()

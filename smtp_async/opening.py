@@ -9,18 +9,21 @@ have caused it.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import socket
 import ssl
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from .auth.mechanism import Credentials, decode_challenge, select
+from .auth.mechanism import Credentials, Mechanism, decode_challenge, select
 from .errors import (
     AuthenticationFailed,
     ConnectionLost,
     GreetingRefused,
     HelloRefused,
+    InvalidArgument,
+    PlaintextInjected,
     ProtocolViolation,
     SMTPError,
     StartTLSRefused,
@@ -30,6 +33,7 @@ from .errors import (
 )
 from .events import ConnectionKind, ConnectionStatus, SSLStatus
 from .link import Link
+from .protocol.machine import ClientProtocol, Exchange
 from .reply import Reply
 from .tls import verify
 from .tls.context import Security, TLSOptions, make_context
@@ -138,7 +142,7 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
 
 def secure(route: Route, info: ConnectionInfo) -> bool:
     """May credentials travel here? Over verified TLS, or without leaving this machine's kernel."""
-    return route.path is not None or (info.encrypted and info.verified is not False)
+    return route.path is not None or (info.encrypted and info.verified is True)
 
 
 def _stream(link: Link) -> Stream:
@@ -191,6 +195,7 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
         )
     except SMTPError as error:
         failed = link.failure or error
+        link.handshake_failed = failed is error and not isinstance(error, PlaintextInjected)
         _say_tls(link, f"TLS handshake failed: {failed}")
         await _status(link, ConnectionKind.TLS_BROKEN, code=failed.code, description=str(failed))
         if failed is error:
@@ -285,25 +290,23 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
     """
     machine = link.machine
     mechanism = select(machine.extensions.auth, credentials, secure=secure)
-    initial = mechanism.initial_response()
-    # Base64 grows by a third; the verb and the name come before it.
-    waiting = initial is not None and len(initial) * 4 // 3 + len(mechanism.name) + 12 > _INITIAL_LINE
+    await _prepare(mechanism, None)
     link.watch()
-    reply = await link.converse(machine.auth(mechanism.name, None if waiting else initial))
+    exchange, initial_waits = _auth_command(machine, mechanism)
+    reply = await link.converse(exchange)
     for _ in range(_MAX_ROUNDS):
         if not reply.intermediate:
             break
+        link.watch()
         try:
-            if waiting and initial is not None:
-                response, waiting = initial, False
-            else:
-                response = mechanism.respond(decode_challenge(reply.raw[0]))
+            if not initial_waits:
+                await _prepare(mechanism, decode_challenge(reply.raw[0]))
+            exchange = _auth_response(machine, mechanism, None if initial_waits else reply)
         except SMTPError:
-            link.watch()
             await link.converse(machine.auth_response(None))
             raise
-        link.watch()
-        reply = await link.converse(machine.auth_response(response))
+        initial_waits = False
+        reply = await link.converse(exchange)
     if reply.intermediate:
         raise ProtocolViolation(f"{mechanism.name} did not end after {_MAX_ROUNDS} rounds", stage="AUTH")
     if not reply.positive:
@@ -315,6 +318,43 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
             f"the server ended {mechanism.name} before it was complete", reply=reply, stage="AUTH"
         )
     return reply
+
+
+# Responses hold the password. They live only in frames that neither await nor raise for what the server does, so
+# that no traceback shows them.
+
+
+async def _prepare(mechanism: Mechanism, challenge: bytes | None) -> None:
+    pending = mechanism.pending(challenge)
+    if pending is None:
+        return
+    if pending.blocking:
+        await asyncio.to_thread(pending.work)
+    else:
+        result = pending.work()
+        if inspect.isawaitable(result):
+            await result
+
+
+def _auth_command(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchange, bool]:
+    """Write AUTH; return also whether the initial response waits for the empty challenge."""
+    initial = mechanism.initial_response()
+    # Base64 grows by a third; the verb and the name come before it.
+    if initial is None or len(initial) * 4 // 3 + len(mechanism.name) + 12 <= _INITIAL_LINE:
+        return machine.auth(mechanism.name, initial), False
+    return machine.auth(mechanism.name, None), True
+
+
+def _auth_response(machine: ClientProtocol, mechanism: Mechanism, challenge: Reply | None) -> Exchange:
+    """Write the answer to `challenge`; None: the initial response that waited."""
+    try:
+        if challenge is None:
+            return machine.auth_response(mechanism.initial_response())
+        return machine.auth_response(mechanism.respond(decode_challenge(challenge.raw[0])))
+    except InvalidArgument as error:
+        problem = str(error)
+    # Not chained: the frames below hold the response.
+    raise InvalidArgument(problem, stage="AUTH")
 
 
 def _literal(endpoint: Endpoint) -> str:

@@ -390,7 +390,7 @@ class Pool:
     def _fail_waiting(self, error: SMTPError) -> None:
         for job in self._waiting.clear():
             job.undialled = error
-            self.finished(job, job.unsent(error))
+            self._end(job, job.unsent(error))
 
     def _demand_open(self) -> None:
         if self._closed:
@@ -418,7 +418,10 @@ class Pool:
     # --- growing old -----------------------------------------------------------------------------------------
 
     def _spent(self, session: Session) -> bool:
-        return session.messages + session.jobs >= session.most_messages or self._loop.time() >= session.retires_at
+        return (
+            session.messages + session.jobs >= session.most_messages
+            or self._loop.time() >= session.retires_at
+        )
 
     def _reap(self) -> None:
         """Close what has been idle too long; look again when the next one will have been."""

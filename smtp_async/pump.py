@@ -23,11 +23,19 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from .carrier import Carrier, Keeper
-from .errors import CommandRefused, CommunicationError, ConnectFirst, Interrupted, NotConnected, SMTPError
-from .events import ConnectionKind, ConnectionStatus, Error
+from .errors import (
+    CommandRefused,
+    CommunicationError,
+    ConnectFirst,
+    Interrupted,
+    NotConnected,
+    SMTPError,
+)
+from .events import ConnectionKind, ConnectionStatus, Error, SSLStatus
 from .hooks import Hooks
 from .link import Link
 from .opening import Route, Surroundings, open_link
@@ -35,6 +43,8 @@ from .protocol.machine import ClientProtocol, Exchange
 from .protocol.states import Stage
 from .reply import Reply
 from .timeouts import Timeouts
+from .tls.context import Security
+from .tls.info import ConnectionInfo
 
 __all__ = ["Pump"]
 
@@ -83,14 +93,10 @@ class Pump(Carrier):
     def start(self) -> None:
         """Begin to connect; called once."""
         loop = asyncio.get_running_loop()
-        route = self.route
-        machine = ClientProtocol(
-            lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset, window=route.window
-        )
-        self._link = self._joint = link = Link(self.number, machine, self._timeouts, self._hooks)
+        self._join()
         self._ready = loop.create_future()
         # Whatever the caller that needs a connection has in its context is none of this task's business.
-        self._task = link.task = loop.create_task(
+        self._task = self._joint.task = loop.create_task(
             self._live(), name=f"smtp_async session {self.number}", context=contextvars.Context()
         )
 
@@ -113,9 +119,10 @@ class Pump(Carrier):
             await self._end(error)
 
     async def _open(self) -> None:
-        link, ready = self._joint, self._ready
+        ready = self._ready
         assert ready is not None
-        self._info = await open_link(link, self.route, self._surroundings)
+        self._info = await self._open_link()
+        link = self._joint
         self.opened_at = self.idle_since = link.active_at
         if link.noted:
             await link.tell()
@@ -123,6 +130,32 @@ class Pump(Carrier):
         if not ready.done():
             ready.set_result(None)
         self._keeper.opened(self)
+
+    async def _open_link(self) -> ConnectionInfo:
+        try:
+            return await open_link(self._joint, self.route, self._surroundings)
+        except SMTPError as error:
+            link = self._joint
+            if self.route.security is not Security.OPPORTUNISTIC or not link.handshake_failed:
+                raise
+            # RFC 7435: encryption where it works. The connection is spoilt, so another one, in clear.
+            link.abort(error)
+            if link.wants(SSLStatus):
+                link.note(SSLStatus(session=self.number, message=f"going on without TLS: {error}"))
+            if link.noted:
+                await link.tell()
+        route = replace(self.route, security=Security.PLAINTEXT)
+        return await open_link(self._join(), route, self._surroundings)
+
+    def _join(self) -> Link:
+        """Return a new link, the one that counts from now on."""
+        route = self.route
+        machine = ClientProtocol(
+            lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset, window=route.window
+        )
+        self._link = self._joint = Link(self.number, machine, self._timeouts, self._hooks)
+        self._joint.task = self._task
+        return self._joint
 
     async def _pump(self) -> None:
         link = self._joint

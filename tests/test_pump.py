@@ -1,0 +1,39 @@
+"""The task of a connection: what it does by itself when a connection does not come up as hoped."""
+
+import pytest
+
+from smtp_async import Outcome, Security, errors, events
+from smtp_async.testing import ScriptedServer, close, reply
+from tests.lab import client_of, mail, tls_server
+
+
+async def test_opportunistic_goes_on_in_clear_when_the_handshake_fails(pki):
+    told = []
+    async with tls_server(pki) as server:
+        server.on("STARTTLS", reply(220, "go ahead"), close(), connection=0)
+        async with client_of(server, security=Security.OPPORTUNISTIC) as client:
+            client.on(events.SSLStatus, told.append)
+            receipt = await client.send(mail())
+            assert client.statistics().open == 1
+        assert receipt.outcome is Outcome.ACCEPTED
+        assert [message.tls for message in server.messages] == [False]
+        assert server.connections.opened == 2
+        assert "STARTTLS" not in server.verbs(connection=1)
+    assert "without TLS" in told[-1].message
+
+
+async def test_opportunistic_does_not_dial_again_when_nothing_speaks_tls(pki):
+    async with ScriptedServer() as server:
+        async with client_of(server, security=Security.OPPORTUNISTIC) as client:
+            await client.send(mail())
+        assert server.connections.opened == 1
+
+
+@pytest.mark.parametrize("security", [Security.STARTTLS])
+async def test_required_tls_never_goes_on_in_clear(pki, security):
+    async with tls_server(pki) as server:
+        server.on("STARTTLS", reply(220, "go ahead"), close())
+        async with client_of(server, security=security) as client:
+            with pytest.raises(errors.SMTPError):
+                await client.send(mail())
+        assert server.messages == [] and "MAIL" not in server.verbs()
