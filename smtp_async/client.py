@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from .address import Address, Recipient
@@ -99,6 +100,7 @@ class SMTPClient:
         self._surroundings = Surroundings()
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._forks = 0
         self._closed = False
         # BDAT pays where a window lets messages follow each other unanswered.
@@ -391,13 +393,17 @@ class SMTPClient:
             raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            self._loop, self._forks = asyncio.get_running_loop(), _forks.count
+            self._loop, self._thread, self._forks = asyncio.get_running_loop(), get_ident(), _forks.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
         else:
             self._demand_own_loop()
         return pool
 
     def _demand_own_loop(self) -> None:
+        loop = self._loop
+        # The common case without asking asyncio for the running loop: that costs a system call.
+        if loop is not None and loop.is_running() and self._thread == get_ident() and self._forks == _forks.count:
+            return
         if self._forks != _forks.count:
             raise UsageError("this client was used before the process forked: make one in the child")
         if self._loop is not asyncio.get_running_loop():

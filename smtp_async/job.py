@@ -194,7 +194,7 @@ class Job:
         self._ended = ended
         self._bytes += receipt.bytes_sent
         self._rest = [*left, *self._rest]
-        self._part = None
+        self._part = ()
         self.retries = 0
         return self._plan_next(transaction)
 
@@ -228,7 +228,7 @@ class Job:
             return
         if self._ended is None:
             self._rest = range(len(self.envelope.recipients))
-        elif self._part is not None:
+        elif self._part:
             # Planned before, for a server that offered something else.
             self._rest = [*self._part, *self._rest]
         most = first_group([self.envelope.recipients[at] for at in self._rest], offer.limits)
@@ -250,7 +250,7 @@ class Job:
 
     def _merged(self, last: Receipt) -> Receipt:
         part = range(len(self.envelope.recipients)) if self._part is None else self._part
-        return self._told(dict(zip(part, last.verdicts, strict=True)), last.reply, last.error)
+        return self._told(dict(zip(part, last.verdicts, strict=False)), last.reply, last.error)
 
     def _told(self, part: Mapping[int, Verdict], reply: Reply | None, error: SMTPError | None) -> Receipt:
         """One receipt for all: those that ended before, those of this part, and those whose turn never came."""

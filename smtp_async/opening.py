@@ -240,15 +240,15 @@ async def _starttls(link: Link, route: Route, surroundings: Surroundings) -> boo
 async def _greet(link: Link, route: Route) -> None:
     try:
         reply = await link.converse(link.machine.greeting)
-    except Timeout as error:
-        hint = hint_for_silence(route.port, route.security)
-        raise Timeout(f"{error.message}; {hint}" if hint else error.message, stage="greeting") from error
-    except (ProtocolViolation, ConnectionLost) as error:
+    except (ProtocolViolation, ConnectionLost, Timeout) as error:
         if looks_like_tls(link.first):
             raise WrongTLSMode(
                 f"{route.name} speaks TLS from the first byte: use security=IMPLICIT (the usual port is 465)",
                 stage="greeting",
             ) from error
+        hint = hint_for_silence(route.port, route.security) if isinstance(error, Timeout) else ""
+        if hint:
+            raise Timeout(f"{error.message}; {hint}", stage="greeting") from error
         raise
     if not reply.positive:
         raise GreetingRefused(f"{route.name} refused the connection", reply=reply, stage="greeting")

@@ -154,7 +154,7 @@ class Pool:
         job.abandoned = True
         self._deadlines.discard(job)
         if self._waiting.discard(job):
-            self._counts[Outcome.NOT_SENT] += 1
+            self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
             return True
         if job.session is None:
             return job.receipt is None
@@ -390,7 +390,10 @@ class Pool:
     def _fail_waiting(self, error: SMTPError) -> None:
         for job in self._waiting.clear():
             job.undialled = error
-            self._end(job, job.unsent(error))
+            receipt = job.unsent(error)
+            self._deadlines.discard(job)
+            job.end(receipt)
+            self._counts[receipt.outcome] += 1
 
     def _demand_open(self) -> None:
         if self._closed:

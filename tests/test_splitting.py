@@ -24,7 +24,7 @@ from smtp_async import (
 )
 from smtp_async.errors import TooManyRecipients
 from smtp_async.job import first_group
-from smtp_async.testing import ScriptedServer, Step, close, default, delay, reply, swallow
+from smtp_async.testing import ScriptedServer, Step, close, default, delay, raw, reply, swallow
 from tests.lab import PATIENCE, SENDER, client_of, every_loop, gathered, mail, speaking, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -44,9 +44,8 @@ def limited(*limits: str) -> Any:
     return speaking(extensions=[*BASE, "LIMITS " + " ".join(limits)])
 
 
-def many(count: int, *, domain: str = "example.org", kind: str = "to") -> Message:
-    names = [f"user{n}@{domain}" for n in range(count)]
-    return Message(**{"sender": SENDER, kind: names, "subject": "many", "text": "x"})
+def many(count: int) -> Message:
+    return Message(sender=SENDER, to=[f"user{n}@example.org" for n in range(count)], subject="many", text="x")
 
 
 def received(server: ScriptedServer) -> Counter[str]:
@@ -165,10 +164,11 @@ class TestKnownLimits:
 
     async def test_a_large_message_is_streamed_to_each_part(self) -> None:
         message = many(5)
-        big = Message(sender=SENDER, to=list(message.to), subject="big", text="0123456789\n" * 20_000)
+        big = Message(sender=SENDER, to=message.to, subject="big", text="0123456789\n" * 20_000)
         async with limited("RCPTMAX=2") as server, client_of(server, pool=one()) as client:
             receipts = await gathered(client.send(big), client.send(mail("B")))
         assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 2
+        assert receipts[0].bytes_sent > 3 * 220_000
         assert received(server) == {**everyone_once(5), "userB@example.org": 1}
 
     async def test_a_session_of_ones_own_splits_too(self) -> None:
@@ -375,6 +375,7 @@ class TestBetweenTheParts:
             receipt = await client.send(many(5), deadline=0.1)
             assert receipt.outcome is Outcome.PARTIAL
             assert outcomes(receipt) == [Outcome.ACCEPTED] * 2 + [Outcome.NOT_SENT] * 3
+            assert receipt.error is None
             gate.set()
             assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
             statistics = client.statistics()
@@ -385,9 +386,14 @@ class TestBetweenTheParts:
         async with limited("RCPTMAX=2") as server, client_of(server, pool=one()) as client:
             gate = await self.held(server, point=".")
             with pytest.raises(OutcomeUnknown) as caught:
-                await client.send(many(4), deadline=0.1)
-            assert caught.value.receipt is not None
-            assert outcomes(caught.value.receipt) == [Outcome.ACCEPTED] * 2 + [Outcome.UNKNOWN] * 2
+                await client.send(many(6), deadline=0.1)
+            receipt = caught.value.receipt
+            assert receipt is not None
+            assert outcomes(receipt) == [
+                *[Outcome.ACCEPTED] * 2,
+                *[Outcome.UNKNOWN] * 2,
+                *[Outcome.NOT_SENT] * 2,
+            ]
             gate.set()
             await client.send(mail("B"))
 
@@ -457,6 +463,36 @@ class TestBetweenTheParts:
             assert outcomes(result) == [Outcome.ACCEPTED] * 2 + [Outcome.NOT_SENT] * 3
             statistics = client.statistics()
             assert (statistics.sent, statistics.not_sent) == (1, 0)
+
+    @pytest.mark.parametrize("how", ["deadline", "cancel"])
+    async def test_what_ends_while_the_rest_waits_in_the_queue(self, how: str) -> None:
+        """The second part waits for a connection that is being opened."""
+        gate = asyncio.Event()
+        async with limited("RCPTMAX=2", "MAILMAX=1") as server, client_of(server, pool=one()) as client:
+            server.on("GREETING", delay(gate), default(), nth=2)
+            task = asyncio.create_task(client.send(many(5), deadline=0.2 if how == "deadline" else None))
+            await server.wait_until(lambda: server.connections.opened == 2)
+            assert client.statistics().waiting == 1
+            if how == "cancel":
+                task.cancel()
+            (result,) = await gathered(task)
+            if how == "deadline":
+                assert outcomes(result) == [Outcome.ACCEPTED] * 2 + [Outcome.NOT_SENT] * 3
+            statistics = client.statistics()
+            assert (statistics.sent, statistics.not_sent, statistics.waiting) == (1, 0, 0)
+            gate.set()
+            await client.send(mail("B"))
+        assert received(server) == {**everyone_once(2), "userB@example.org": 1}
+
+    async def test_the_rest_is_prepared_again_where_another_connection_offers_something_else(self) -> None:
+        """The second connection has another limit: nobody is forgotten, nobody gets it twice."""
+        async with limited("RCPTMAX=3", "MAILMAX=1") as server, client_of(server, pool=one()) as client:
+            other = "250-test.invalid\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=2 MAILMAX=1\r\n"
+            server.on("EHLO", swallow(), raw(other.encode()), nth=range(2, 100))
+            receipt = await client.send(many(8))
+            assert receipt.outcome is Outcome.ACCEPTED
+        assert received(server) == everyone_once(8)
+        assert [len(message.rcpt_tos) for message in server.messages] == [3, 2, 2, 1]
 
     async def test_an_unknown_part_makes_the_message_unknown_and_ends_it(self) -> None:
         async with limited("RCPTMAX=2") as server, client_of(server, pool=one()) as client:
