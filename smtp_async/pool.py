@@ -169,6 +169,10 @@ class Pool:
         """Loop time."""
         return self._loop.time()
 
+    def new_future(self) -> asyncio.Future[None]:
+        """Return a future of the pool's loop, without asking asyncio for it: that costs a system call."""
+        return self._loop.create_future()
+
     async def lend(self) -> Session:
         """Return a session for a user, not connected yet, as soon as the bound allows one more."""
         self._demand_open()
@@ -260,7 +264,7 @@ class Pool:
             return None
         if session.jobs and (self._idle or not self._full() or len(self._waiting) <= len(self._opening)):
             return None
-        if self._spent(session) or self._yields(session):
+        if self._spent(session) or (self._places and self._yields()):
             session.finish()
             return None
         job = self._waiting.take(session.admits, self._may_stream)
@@ -273,7 +277,7 @@ class Pool:
         """A session has nothing to do."""
         if session in self._private or self._closed or session in self._idle:
             return
-        if self._spent(session) or self._yields(session):
+        if self._spent(session) or (self._places and self._yields()):
             session.finish()
             return
         self._idle[session] = None
@@ -291,8 +295,7 @@ class Pool:
             return
         self._deadlines.discard(job)
         job.settle(receipt)
-        assert job.receipt is not None
-        self._counts[job.receipt.outcome] += 1
+        self._count(job)
 
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
@@ -305,6 +308,12 @@ class Pool:
         self._reconnects += 1
         transaction.renew()
         self._return(job)
+
+    def _count(self, job: Job) -> None:
+        receipt = job.receipt
+        assert receipt is not None
+        # Without an error it was accepted, at least for some.
+        self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
 
     def _return(self, job: Job) -> None:
         self._waiting.push(job)
@@ -414,16 +423,17 @@ class Pool:
         transaction = job.transaction
         return transaction is None or transaction.payload is not None or self._may_stream()
 
-    def _yields(self, session: Session) -> bool:
-        """Is `session` to end, so that a user who waits for one of his own gets its place?"""
-        return bool(self._places) and sum(one.leaving for one in self._open) < len(self._places)
+    def _yields(self) -> bool:
+        """Is one more session to end, so that a user who waits for one of his own gets its place?"""
+        return sum(one.leaving for one in self._open) < len(self._places)
 
     # --- growing old -----------------------------------------------------------------------------------------
 
     def _spent(self, session: Session) -> bool:
+        # The time of its last message is near enough: an idle one is closed by `_reap`.
         return (
             session.messages + session.jobs >= session.most_messages
-            or self._loop.time() >= session.retires_at
+            or session.idle_since >= session.retires_at
         )
 
     def _reap(self) -> None:

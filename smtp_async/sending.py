@@ -134,7 +134,7 @@ class SendAll(Generic[M]):
             if not self._under_way:
                 failure, self._failure = self._failure, None
                 raise failure or StopAsyncIteration
-            self._bell = asyncio.get_running_loop().create_future()
+            self._bell = self._pool.new_future()
             await self._bell
 
     async def _fill(self) -> None:

@@ -28,7 +28,7 @@ from . import commands
 from .dialogue import Dialogue, Exchange, TrailLine, written
 from .framing import DotStuffer
 from .parser import MAX_LINE
-from .states import Stage, Verb
+from .states import MAY_BEGIN, Stage, Verb
 from .transaction import Transaction
 from .window import Window
 
@@ -83,16 +83,16 @@ class ClientProtocol(Dialogue):
     @property
     def can_begin(self) -> bool:
         """May a transaction be begun now?"""
-        if self.writing is not None or self.exhausted or (self._owed and not self.pipelining):
+        if self.writing is not None or self._exhausted or (self._owed and not self.pipelining):
             return False
-        return self._connection.may_write(Verb.RSET)
+        return self._connection.stage in MAY_BEGIN and not self.exhausted
 
     def admits(self, transaction: Transaction) -> bool:
         """May `transaction` be begun beside those that are on their way? Ask only if one `can_begin`."""
         if not self._window.messages:
             return True
         replies = len(self._owed) + len(transaction.rcpts) + 3
-        return self._window.admits(_octets(transaction), chunked=transaction.chunked, replies=replies)
+        return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
 
     def fail(self, error: SMTPError) -> None:
         """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
@@ -128,7 +128,7 @@ class ClientProtocol(Dialogue):
         connection = self._connection
         transaction.hold = hold or transaction.decides or self._window.cautious
         self.writing = self._newest = transaction
-        self._window.began(_octets(transaction))
+        self._window.began(transaction.octets)
         if connection.reset_needed:
             transaction.reset = True
             self._write_line(transaction, Verb.RSET, commands.RSET)
@@ -136,6 +136,7 @@ class ClientProtocol(Dialogue):
             if not transaction.owed:
                 self._write_envelope_line(transaction)
             return
+        # One state for however many RCPT: the table leads from RCPT to RCPT.
         connection.wrote_group(_ENVELOPE)
         owed = self._owed
         owed.append((Verb.MAIL, transaction))
@@ -146,7 +147,8 @@ class ClientProtocol(Dialogue):
             owed.extend([(Verb.RCPT, transaction)] * count)
         transaction.owed += count + 1
         transaction.written = count + 1
-        self._put(transaction, transaction.envelope)
+        transaction.bytes_sent += len(transaction.envelope)
+        self._out.append(transaction.envelope)
         if self.trail is not None:
             self.trail.append(written(Verb.MAIL, transaction.mail, transaction))
             self.trail += [written(Verb.RCPT, line, transaction) for line in transaction.rcpts]
@@ -279,8 +281,10 @@ class ClientProtocol(Dialogue):
         elif not transaction.accepted:
             self._write_nothing(transaction)
         elif transaction.payload is not None:
-            self._owe_end(transaction)
-            self._put(transaction, transaction.payload)
+            self._owed.append((Verb.END_OF_DATA, transaction))
+            transaction.owed = 1
+            transaction.bytes_sent += len(transaction.payload)
+            self._out.append(transaction.payload)
             self._end_written(transaction)
         else:
             # The caller streams it: the transaction stays `writing`, and is settled twice.
@@ -305,7 +309,7 @@ class ClientProtocol(Dialogue):
             transaction.conclude(per_recipient=self.lmtp)
         self._settled.append(transaction)
         # A lone dot may be taken, too.
-        self._window.ended(_octets(transaction), accepted=taken and transaction.accepted > 0)
+        self._window.ended(transaction.octets, accepted=taken and transaction.accepted > 0)
         if self.writing is transaction:
             self.writing = None
         if transaction.mail_refused and taken:
@@ -370,9 +374,4 @@ class ClientProtocol(Dialogue):
         self.writing = None
 
 
-#: One state for however many RCPT: the table leads from RCPT to RCPT.
 _ENVELOPE: Final = (Verb.MAIL, Verb.RCPT)
-
-
-def _octets(transaction: Transaction) -> int | None:
-    return None if transaction.payload is None else len(transaction.payload)

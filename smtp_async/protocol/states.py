@@ -25,7 +25,7 @@ from typing import Final
 
 from ..errors import UsageError
 
-__all__ = ["ANSWERS", "Connection", "Stage", "Verb", "WRITES"]
+__all__ = ["ANSWERS", "MAY_BEGIN", "Connection", "Stage", "Verb", "WRITES"]
 
 
 class Stage(Enum):
@@ -138,6 +138,8 @@ ANSWERS: Final[Mapping[tuple[Stage, Verb], Mapping[int, Stage]]] = MappingProxyT
     }
 )
 
+#: Where RSET, and with it a transaction, may be written.
+MAY_BEGIN: Final = frozenset(stage for stage, writes in WRITES.items() if Verb.RSET in writes)
 _IN_TRANSACTION: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage.CHUNKS})
 _WAITS: Final = frozenset(stage for stage, _ in ANSWERS)
 

@@ -154,6 +154,12 @@ class Transaction:
         self.receipt: Receipt | None = None
 
     @property
+    def octets(self) -> int | None:
+        """What its body takes on the wire; None if it is streamed."""
+        payload = self.payload
+        return None if payload is None else len(payload)
+
+    @property
     def decides(self) -> bool:
         """May a refused recipient refuse the message for others? Then DATA waits for all RCPT replies.
 

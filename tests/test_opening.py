@@ -1,0 +1,345 @@
+"""How a connection comes to stand: who it says it is, what it proves, and that no secret shows on the way."""
+
+import asyncio
+import base64
+import logging
+import pickle
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from smtp_async import (
+    ClientOptions,
+    Credentials,
+    Outcome,
+    PoolLimits,
+    Security,
+    SMTPClient,
+    SMTPError,
+    SocketOptions,
+)
+from smtp_async.errors import AuthenticationFailed, InvalidArgument, InvalidHost, SocketError, Timeout
+from smtp_async.events import Event
+from smtp_async.opening import Route, _literal
+from smtp_async.testing import Action, ScriptedServer, close, delay, drip, raw, reply, wait_input
+from tests.lab import (
+    client_of,
+    every_loop,
+    gathered,
+    impatient,
+    mail,
+    speaking,
+    tls_server,
+    trusting,
+)
+from tests.servers.pki import Pki
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+def first_line(server: ScriptedServer) -> str:
+    return server.commands[0].line.decode()
+
+
+class TestHello:
+    @pytest.mark.parametrize(
+        "name", ["mail.example.com", "[192.0.2.1]", "[IPv6:2001:db8::1]", "under_score.example"]
+    )
+    async def test_the_name_that_is_given(self, name: str) -> None:
+        async with speaking() as server, client_of(server, hello=name) as client:
+            await client.send(mail())
+            assert first_line(server) == f"EHLO {name}"
+
+    @pytest.mark.parametrize(
+        ("fqdn", "said"),
+        [
+            ("host.example.com", "host.example.com"),
+            ("host.example.com.", "host.example.com"),
+            ("localhost", "[127.0.0.1]"),
+            ("", "[127.0.0.1]"),
+            ("bücher.example", "[127.0.0.1]"),
+        ],
+    )
+    async def test_the_full_local_name_or_the_address(
+        self, fqdn: str, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        monkeypatch.setattr(socket, "getfqdn", lambda: asked.append(1) or fqdn)
+        async with speaking() as server, client_of(server, hello=None) as client:
+            await gathered(*(client.send(mail(n)) for n in range(5)))
+            await client.verify("x")
+            assert first_line(server) == f"EHLO {said}"
+        # Looked up in a thread, and not for every connection.
+        assert len(asked) <= server.connections.opened
+        assert len(set(line.line for line in server.commands if line.verb == "EHLO")) == 1
+
+    @pytest.mark.parametrize(
+        ("endpoint", "literal"),
+        [
+            (("192.0.2.1", 5), "[192.0.2.1]"),
+            (("2001:db8::1", 5), "[IPv6:2001:db8::1]"),
+            (("fe80::1%eth0", 5), "[IPv6:fe80::1]"),
+            ("/run/sock", "[127.0.0.1]"),
+            (None, "[127.0.0.1]"),
+        ],
+    )
+    def test_literals(self, endpoint: Any, literal: str) -> None:
+        assert _literal(endpoint) == literal
+
+    async def test_without_extensions_it_is_helo(self) -> None:
+        async with speaking() as server, client_of(server, extensions=False) as client:
+            receipt = await client.send(mail(1, text="Grüße"))
+            assert receipt.outcome is Outcome.ACCEPTED
+            assert server.verbs()[:2] == ["HELO", "MAIL"]
+            assert server.messages[0].mail_parameters == {}
+            assert server.messages[0].data.isascii()
+
+    async def test_lmtp_says_lhlo(self) -> None:
+        async with speaking(lmtp=True) as server, client_of(server, lmtp=True) as client:
+            await client.send(mail())
+            assert server.verbs()[0] == "LHLO"
+
+    async def test_over_a_unix_socket(self, tmp_path: Any) -> None:
+        path = str(tmp_path / "lmtp.sock")
+        async with speaking(lmtp=True, path=path) as server:
+            client = SMTPClient.from_url(server.url, options=ClientOptions(hello="me.test"))
+            async with client:
+                assert (client.host, client.port) == (path, 0)
+                await client.send(mail())
+                async with client.session() as session:
+                    await session.connect()
+                    assert session.info.port is None
+            assert len(server.messages) == 1
+
+    async def test_a_unix_socket_that_does_not_exist(self, tmp_path: Any) -> None:
+        async with SMTPClient(str(tmp_path / "none")) as client:
+            with pytest.raises(SocketError) as caught:
+                await client.send(mail())
+        assert caught.value.errno == 2
+
+
+class TestDialling:
+    async def test_the_all_zero_address_is_refused(self) -> None:
+        async with SMTPClient("0.0.0.0", 25, security=Security.PLAINTEXT) as client:
+            with pytest.raises(InvalidHost) as caught:
+                await client.send(mail())
+        assert caught.value.code == 102
+
+    async def test_connect_has_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def forever(*_: Any, **__: Any) -> None:
+            await asyncio.Event().wait()
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "sock_connect", forever, raising=False)
+        async with speaking() as server, client_of(server, timeouts=impatient(5, connect=0.05)) as client:
+            with pytest.raises(Timeout) as caught:
+                await client.send(mail())
+        assert caught.value.stage == "connect"
+
+    async def test_socket_options_are_used(self) -> None:
+        options = SocketOptions(local_address="127.0.0.1", keepalive=True)
+        async with speaking() as server, client_of(server, socket=options) as client:
+            async with client.session() as session:
+                await session.connect()
+                assert isinstance(session.info.local, tuple) and session.info.local[0] == "127.0.0.1"
+
+    def test_routes_have_names(self) -> None:
+        assert Route(host="mx.test", port=25).name == "mx.test:25"
+        assert Route(host="::1", port=25).name == "[::1]:25"
+        assert Route(host="x", path="/run/s").name == "/run/s"
+
+
+class TestLogin:
+    @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+    @every_loop
+    async def test_each_mechanism(self, mechanism: str) -> None:
+        key = Credentials(username="ann", password="secret", mechanisms=(mechanism,), allow_cleartext=True)
+        async with speaking(users={"ann": "secret"}, require_auth=True) as server:
+            async with client_of(server, credentials=key) as client:
+                await client.send(mail())
+            assert server.messages[0].user == "ann"
+            assert [line.line.split()[1] for line in server.commands if line.verb == "AUTH"] == [
+                mechanism.encode()
+            ]
+
+    async def test_a_long_initial_response_waits_for_its_turn(self) -> None:
+        password = "x" * 600
+        key = Credentials(username="ann", password=password, mechanisms=("PLAIN",), allow_cleartext=True)
+        async with speaking(users={"ann": password}, require_auth=True) as server:
+            async with client_of(server, credentials=key) as client:
+                await client.send(mail())
+            lines = [line.line for line in server.commands]
+            assert b"AUTH PLAIN" in lines
+            assert len(server.messages) == 1
+
+    async def test_the_best_one_is_taken_over_tls(self, pki: Pki) -> None:
+        async with tls_server(pki, users={"ann": "secret"}) as server:
+            client = client_of(
+                server, host="localhost", security=Security.STARTTLS, tls=trusting(pki),
+                username="ann", password="secret",
+            )  # fmt: skip
+            async with client:
+                await client.send(mail())
+            assert [line.line[:10] for line in server.commands if line.verb == "AUTH"] == [b"AUTH PLAIN"]
+
+
+# --- secrets -------------------------------------------------------------------------------------------------
+
+CANARY = "c4n4ry/p4ss+w0rd?Zx9"
+
+
+def _forms() -> tuple[str, ...]:
+    data = CANARY.encode()
+    found = [CANARY, data.hex(), data.hex().upper(), quote(CANARY, safe="")]
+    for ahead in (b"", b"\0ann\0", b"ann\0ann\0", b"x", b"xx"):
+        # At any alignment: without the characters that depend on what stands beside.
+        encoded = base64.b64encode(ahead + data).decode().rstrip("=")
+        start = (len(ahead) * 4 + 2) // 3
+        found.append(encoded[start : start + len(data) * 4 // 3 - 2])
+    return tuple(found)
+
+
+FORMS = _forms()
+
+
+def demand_no_canary(*things: Any) -> None:
+    for thing in things:
+        text = thing if isinstance(thing, str) else f"{thing!r} {thing!s}"
+        for form in FORMS:
+            assert form not in text, f"{form} in {text[max(0, text.index(form) - 300) :][:600]}"
+
+
+def told(error: BaseException) -> str:
+    """Everything that a crash reporter would see, local variables included."""
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+def test_the_detector_detects() -> None:
+    for leak in (CANARY, base64.b64encode(b"\0ann\0" + CANARY.encode()).decode(), CANARY.encode().hex()):
+        with pytest.raises(AssertionError):
+            demand_no_canary(f"AUTH PLAIN {leak}")
+
+
+def _login(mechanism: str) -> Credentials:
+    return Credentials(username="ann", password=CANARY, mechanisms=(mechanism,), allow_cleartext=True)
+
+
+SCENARIOS: dict[str, tuple[str, tuple[Action, ...]]] = {
+    "success": ("NOOP", ()),
+    "535": ("AUTH", (reply(535, "5.7.8 no"),)),
+    "535 to a response": ("RESPONSE", (reply(535, "5.7.8 no"),)),
+    "silence": ("AUTH", (delay(asyncio.Event()),)),
+    "silence after a response": ("RESPONSE", (delay(asyncio.Event()),)),
+    "end": ("AUTH", (close(),)),
+    "end after a response": ("RESPONSE", (close(),)),
+    "garbage": ("AUTH", (raw(b"garbage\r\n"),)),
+    "garbage after a response": ("RESPONSE", (raw(b"garbage\r\n"),)),
+    "garbage challenge": ("AUTH", (raw(b"334 !!!\r\n"), wait_input(), reply(501, "cancelled"))),
+    "334 for ever": ("RESPONSE", (reply(334, "VXNlcm5hbWU6"),)),
+    "501": ("AUTH", (reply(501, "5.5.2 cannot decode"),)),
+    "421": ("AUTH", (reply(421, "4.3.2 down"), close())),
+    "early 235": ("AUTH", (reply(235, "2.7.0 welcome"),)),
+    "drip": ("AUTH", (drip(reply(535, "5.7.8 no")),)),
+}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_a_password_never_shows(
+    scenario: str, mechanism: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    point, actions = SCENARIOS[scenario]
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0
+    events: list[Event] = []
+    seen: list[Any] = []
+    async with ScriptedServer(users={"ann": CANARY}) as server:
+        if actions:
+            server.on(point, *actions)
+        client = client_of(
+            server, credentials=_login(mechanism), timeouts=impatient(0.1), pool=PoolLimits(max_connections=2)
+        )
+        client.on(Event, events.append)
+        with caplog.at_level(logging.DEBUG):
+            seen += await gathered(client.send(mail(1)), client.send(mail(2)))
+            seen.append(await client.check())
+            try:
+                async with client.session() as session:
+                    seen.append(session)
+                    await session.connect()
+                    seen += [session.info, session.extensions, vars(session)]
+                    await session.login(_login(mechanism))
+            except SMTPError as error:
+                seen.append(error)
+            seen += [client, client.statistics(), client.options, vars(client)]
+            await client.close()
+    loop.set_debug(False)
+    demand_no_canary(*seen, *events, caplog.text, *(repr(vars(record)) for record in caplog.records))
+    errors = [one for one in seen if isinstance(one, BaseException)]
+    for error in errors:
+        demand_no_canary(told(error), pickle.dumps(error).decode("latin-1"))
+    assert errors or scenario == "success"
+    assert events
+
+
+async def test_a_password_does_not_show_when_its_caller_is_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with ScriptedServer(users={"ann": CANARY}) as server:
+        rule = server.on("AUTH", delay(asyncio.Event()))
+        async with client_of(server, credentials=_login("PLAIN"), timeouts=impatient(5)) as client:
+            with caplog.at_level(logging.DEBUG):
+                sending = asyncio.create_task(client.send(mail()))
+                await server.wait_fired(rule)
+                demand_no_canary(*(str(task.get_stack()) for task in asyncio.all_tasks()))
+                sending.cancel()
+                await asyncio.wait({sending})
+    demand_no_canary(caplog.text)
+
+
+BAD_CLIENTS: dict[str, Callable[[], Any]] = {
+    "port": lambda: SMTPClient("mx.test", 0, username="ann", password=CANARY),
+    "host": lambda: SMTPClient("", username="ann", password=CANARY),
+    "no user": lambda: SMTPClient("mx.test", password=CANARY),
+    "opportunistic": lambda: SMTPClient(
+        "mx.test", username="ann", password=CANARY, security=Security.OPPORTUNISTIC
+    ),
+    "url scheme": lambda: SMTPClient.from_url(f"http://ann:{quote(CANARY, safe='')}@mx.test"),
+    "url port": lambda: SMTPClient.from_url(f"smtp://ann:{quote(CANARY, safe='')}@mx.test:0"),
+    "url number": lambda: SMTPClient.from_url(f"smtp://ann:{quote(CANARY, safe='')}@mx.test:99999"),
+    "url path": lambda: SMTPClient.from_url(f"smtp://ann:{quote(CANARY, safe='')}@mx.test/x"),
+    "url host": lambda: SMTPClient.from_url(f"smtp://ann:{quote(CANARY, safe='')}@"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLIENTS)
+def test_a_client_that_cannot_be_made_does_not_tell_the_password(name: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        BAD_CLIENTS[name]()
+    demand_no_canary(told(caught.value))
+
+
+async def test_credentials_that_do_not_fit_do_not_show() -> None:
+    async with ScriptedServer(users={"ann": CANARY}) as server:
+        async with client_of(server, credentials=_with_nul()) as client:
+            with pytest.raises(SMTPError) as caught:
+                await client.send(mail())
+    demand_no_canary(told(caught.value))
+
+
+def _with_nul() -> Credentials:
+    return Credentials(username="ann", password=CANARY + "\0", mechanisms=("PLAIN",), allow_cleartext=True)
+
+
+async def test_a_wrong_password_is_told_without_itself() -> None:
+    async with ScriptedServer(users={"ann": "right"}) as server:
+        async with client_of(server, credentials=_login("PLAIN")) as client:
+            with pytest.raises(AuthenticationFailed) as caught:
+                await client.send(mail())
+    assert "535" in str(caught.value)
+    demand_no_canary(told(caught.value))
