@@ -94,6 +94,9 @@ class SMTPClient:
         security: Security = Security.AUTO,
         options: ClientOptions = _DEFAULTS,
     ) -> None:
+        if password is not None:
+            # First of all: tracebacks may show local variables.
+            password = Secret(password)
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
         self._hooks = Hooks()
@@ -119,9 +122,14 @@ class SMTPClient:
         Raises:
             InvalidArgument: not such a URL. It is not repeated in the message: it may hold a password.
         """
-        return cls(**parse_url(url, options))
+        hidden = Secret(url)
+        # It may hold a password, and tracebacks may show local variables.
+        del url
+        return cls(**parse_url(hidden, options))
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_job_count"):
+            return "<SMTPClient, not made>"
         pool = self._pool
         state = "closed" if self._closed else "not used yet" if pool is None else repr(pool)
         return f"<SMTPClient {self._route.name} {self._route.security.value}: {state}>"
@@ -402,7 +410,12 @@ class SMTPClient:
     def _demand_own_loop(self) -> None:
         loop = self._loop
         # The common case without asking asyncio for the running loop: that costs a system call.
-        if loop is not None and loop.is_running() and self._thread == get_ident() and self._forks == _forks.count:
+        if (
+            loop is not None
+            and loop.is_running()
+            and self._thread == get_ident()
+            and self._forks == _forks.count
+        ):
             return
         if self._forks != _forks.count:
             raise UsageError("this client was used before the process forked: make one in the child")
@@ -438,13 +451,22 @@ def send_blocking(
         UsageError: an event loop is running: await `SMTPClient.send` there.
         SMTPError: as `SMTPClient.send`.
     """
+    client = SMTPClient.from_url(url, options=options)
+    # As in `from_url`.
+    del url
+    if _loop_runs():
+        raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
+    return asyncio.run(_send_once(message, client))
+
+
+def _loop_runs() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_send_once(message, url, options))
-    raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
+        return False
+    return True
 
 
-async def _send_once(message: Message | EmailMessage | Mail, url: str, options: ClientOptions) -> Receipt:
-    async with SMTPClient.from_url(url, options=options) as client:
+async def _send_once(message: Message | EmailMessage | Mail, client: SMTPClient) -> Receipt:
+    async with client:
         return await client.send(message)

@@ -100,25 +100,38 @@ _SCHEMES = {
 }
 
 
-def parse_url(url: str, options: ClientOptions) -> dict[str, Any]:
+def parse_url(url: Secret, options: ClientOptions) -> dict[str, Any]:
+    """Return the arguments of a client from its URL.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    arguments = _read_url(url, options)
+    if isinstance(arguments, str):
+        raise InvalidArgument(f"not a URL of a mail server: {arguments}")
+    return arguments
+
+
+def _read_url(url: Secret, options: ClientOptions) -> dict[str, Any] | str:
+    """Return what is wrong instead of raising it: the frame holds the password."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url.reveal())
         port = parts.port
     except ValueError as error:
-        # Not chained: its text may repeat the URL, and with it a password.
-        raise InvalidArgument(f"not a URL of a mail server: {type(error).__name__}") from None
+        # Not its text, which may repeat the URL.
+        return type(error).__name__
     security = _SCHEMES.get(parts.scheme)
     if security is None or parts.query or parts.fragment:
-        raise InvalidArgument(f"not a URL of a mail server: the schemes are {', '.join(_SCHEMES)}")
+        return f"the schemes are {', '.join(_SCHEMES)}"
     lmtp = parts.scheme.startswith("lmtp")
     unix = parts.scheme == "lmtp+unix"
     if (parts.path not in ("", "/")) != unix or (unix and parts.netloc):
-        raise InvalidArgument("not a URL of a mail server: only lmtp+unix has a path, and it has no host")
+        return "only lmtp+unix has a path, and it has no host"
     return {
         "host": unquote(parts.path) if unix else parts.hostname or "",
         "port": port,
         "username": unquote(parts.username) if parts.username is not None else None,
-        "password": unquote(parts.password) if parts.password is not None else None,
+        "password": Secret(unquote(parts.password)) if parts.password is not None else None,
         "security": security,
         "options": replace(options, lmtp=lmtp),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smtp_async import ClientOptions, Message, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
-from smtp_async.testing import ScriptedServer
+from smtp_async.testing import ScriptedServer, Step
 from tests.servers.pki import Leaf, Pki
 
 SENDER = "ann@example.com"
@@ -77,6 +77,12 @@ def impatient(seconds: float = 0.2, **stages: float) -> Timeouts:
     """Every stage takes at most so long."""
     names = ("connect", "tls", "greeting", "hello", "auth", "mail", "rcpt", "data", "block", "end_of_data")
     return Timeouts(**{**dict.fromkeys((*names, "command", "quit", "close"), seconds), **stages})
+
+
+async def mute(step: Step) -> None:
+    """An action of a scripted server: say nothing more, but notice when the client goes."""
+    while True:
+        await step.connection.more()
 
 
 @contextlib.asynccontextmanager

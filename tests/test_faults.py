@@ -77,6 +77,7 @@ from tests.lab import (
     gathered,
     impatient,
     mail,
+    mute,
     tls_server,
     trusting,
     until,
@@ -92,12 +93,6 @@ async def stop_reading(step: Step) -> None:
     await step.flush()
     step.connection.transport.pause_reading()
     await asyncio.shield(step.connection.gone)
-
-
-async def mute(step: Step) -> None:
-    """Say nothing more until the client has gone; unlike `stall`, notice that."""
-    while True:
-        await step.connection.more()
 
 
 POINTS = ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", "."]

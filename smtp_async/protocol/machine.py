@@ -136,24 +136,35 @@ class ClientProtocol(Dialogue):
             if not transaction.owed:
                 self._write_envelope_line(transaction)
             return
-        # One state for however many RCPT: the table leads from RCPT to RCPT.
-        connection.wrote_group(_ENVELOPE)
-        owed = self._owed
-        owed.append((Verb.MAIL, transaction))
+        self._write_group(transaction)
+        if transaction.chunked and not transaction.hold:
+            self._write_data(transaction)
+
+    def _write_group(self, transaction: Transaction) -> None:
+        """The whole envelope, and DATA where nothing is to be decided before it."""
         count = len(transaction.rcpts)
+        owed, group = self._owed, transaction.envelope
+        owed.append((Verb.MAIL, transaction))
         if count == 1:
             owed.append((Verb.RCPT, transaction))
         else:
             owed.extend([(Verb.RCPT, transaction)] * count)
-        transaction.owed += count + 1
         transaction.written = count + 1
-        transaction.bytes_sent += len(transaction.envelope)
-        self._out.append(transaction.envelope)
+        if transaction.hold or transaction.chunked:
+            self._connection.wrote_group(_ENVELOPE)
+        else:
+            self._connection.wrote_group(_UP_TO_DATA)
+            owed.append((Verb.DATA, transaction))
+            group += commands.DATA
+            count += 1
+        transaction.owed += count + 1
+        transaction.bytes_sent += len(group)
+        self._out.append(group)
         if self.trail is not None:
             self.trail.append(written(Verb.MAIL, transaction.mail, transaction))
             self.trail += [written(Verb.RCPT, line, transaction) for line in transaction.rcpts]
-        if not transaction.hold:
-            self._write_data(transaction)
+            if group is not transaction.envelope:
+                self.trail.append(written(Verb.DATA, commands.DATA, transaction))
 
     def withdraw(self, transaction: Transaction) -> bool:
         """Its caller has gone: see that it is not sent, and tell whether that can be promised.
@@ -374,4 +385,6 @@ class ClientProtocol(Dialogue):
         self.writing = None
 
 
+#: One state for however many RCPT: the table leads from RCPT to RCPT.
 _ENVELOPE: Final = (Verb.MAIL, Verb.RCPT)
+_UP_TO_DATA: Final = (Verb.MAIL, Verb.RCPT, Verb.DATA)

@@ -46,7 +46,7 @@ class Talk:
 
     @classmethod
     def ready(
-        cls, deliver: Deliver = whole, offer: Iterable[str] = ("PIPELINING",), **options: bool
+        cls, deliver: Deliver = whole, offer: Iterable[str] = ("PIPELINING",), **options: Any
     ) -> "Talk":
         """A conversation after its EHLO, with nothing recorded yet."""
         talk = cls(deliver, **options)

@@ -1,10 +1,18 @@
-"""window.py: how many messages may be on their way."""
+"""window.py: how many messages may be on their way; and what the machine makes of a window of them."""
+
+import itertools
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smtp_async.address import NOBODY, Envelope
+from smtp_async.content import Content
+from smtp_async.errors import ConnectionLost
+from smtp_async.protocol.transaction import SendOptions, Transaction, plan
 from smtp_async.protocol.window import MAX_OCTETS, MAX_REPLIES, Window
+from smtp_async.receipt import Outcome
+from tests.protocol.talk import Deliver, Talk, bob, receipt_of
 
 
 def admits(window, octets=100, *, chunked=True, replies=3):
@@ -103,3 +111,160 @@ def test_its_bounds_hold_whatever_comes(most, messages):
         assert 1 <= window.size <= most
         assert window.messages == len(under_way)
         assert len(under_way) == 1 or sum(under_way) <= MAX_OCTETS
+
+
+# --- the machine with a window: every pattern of refusals ----------------------------------------------------
+
+OFFER = ["PIPELINING", "CHUNKING"]
+#: What a strict server may do with a message, and what must become of it.
+FATES = {
+    "good": Outcome.ACCEPTED,
+    "sender": Outcome.REFUSED,
+    "recipient": Outcome.REFUSED,
+    "content": Outcome.REFUSED,
+    "one of two": Outcome.PARTIAL,
+}
+
+
+class Strict:
+    """What a strict server answers to the lines of a window; it keeps a transaction open until RSET or a 250."""
+
+    def __init__(self, fates: list[str], *, lmtp: bool = False) -> None:
+        self.fates = fates
+        self.lmtp = lmtp
+        self.begun = 0
+        self.sender: str | None = None
+        self.accepted = 0
+        #: (sender, how many recipients) of what it delivered.
+        self.delivered: list[tuple[str, int]] = []
+
+    def answer(self, wire: bytes) -> list[str]:
+        replies = []
+        while wire:
+            line, _, wire = wire.partition(b"\r\n")
+            verb = line[:4]
+            if verb == b"BDAT":
+                wire = wire[int(line.split()[1]) :]
+            replies += getattr(self, verb.decode().lower())(line.decode())
+        return replies
+
+    @property
+    def fate(self) -> str:
+        return self.fates[self.begun - 1]
+
+    def rset(self, line: str) -> list[str]:
+        self.sender, self.accepted = None, 0
+        return ["250 reset"]
+
+    def mail(self, line: str) -> list[str]:
+        if self.sender is not None:
+            return ["503 nested MAIL"]
+        self.begun += 1
+        if self.fate == "sender":
+            return ["550 not from you"]
+        self.sender = line.split("<")[1].split(">")[0]
+        return ["250 ok"]
+
+    def rcpt(self, line: str) -> list[str]:
+        if self.sender is None:
+            return ["503 MAIL first"]
+        if self.fate == "recipient" or (self.fate == "one of two" and "second" in line):
+            return ["550 nobody"]
+        self.accepted += 1
+        return ["250 ok"]
+
+    def bdat(self, line: str) -> list[str]:
+        if self.sender is None or not self.accepted:
+            return ["503 no transaction"]
+        count = self.accepted if self.lmtp else 1
+        if self.fate == "content":
+            return ["554 spam"] * count
+        self.delivered.append((self.sender, self.accepted))
+        self.sender, self.accepted = None, 0
+        return ["250 queued"] * count
+
+
+def message(talk: Talk, n: int) -> Transaction:
+    envelope = Envelope(f"s{n}@example.com", [bob("first"), bob("second")])
+    content = Content.of_bytes(b"Subject: %d\r\n\r\nx\r\n" % n)
+    return plan(envelope, content, talk.machine.extensions, SendOptions(must_accept=NOBODY), chunking=True)
+
+
+def grown(deliver: Deliver, fates: list[str], *, lmtp: bool) -> tuple[Talk, Strict]:
+    """A conversation whose window has become as wide as it goes."""
+    talk = Talk.ready(deliver, OFFER, window=64, lmtp=lmtp)
+    server = Strict(["good"] * 7 + fates, lmtp=lmtp)
+    for n in range(7):
+        talk.machine.begin(message(talk, n))
+        talk.says(*server.answer(talk.machine.data_to_send()))
+    assert len(talk.settled()) == 7
+    server.delivered.clear()
+    return talk, server
+
+
+@pytest.mark.parametrize("lmtp", [False, True], ids=["SMTP", "LMTP"])
+@pytest.mark.parametrize("fates", list(itertools.product(FATES, repeat=3)), ids="-".join)
+def test_every_pattern_of_refusals_in_a_window(deliver: Deliver, fates: tuple[str, ...], lmtp: bool) -> None:
+    """Three messages in one write, two behind them: each has its own outcome, and no other's sender."""
+    whole = [*fates, "good", "good"]
+    talk, server = grown(deliver, whole, lmtp=lmtp)
+    transactions = [message(talk, n) for n in range(5)]
+    waiting = list(transactions)
+    for _ in range(3):
+        assert talk.machine.admits(waiting[0])
+        talk.machine.begin(waiting.pop(0))
+    for _ in range(20):
+        wire = talk.machine.data_to_send()
+        if wire:
+            talk.says(*server.answer(wire))
+        while waiting and talk.machine.admits(waiting[0]):
+            talk.machine.begin(waiting.pop(0))
+    assert talk.machine.idle and not waiting
+    assert talk.settled() == transactions
+    assert [receipt_of(one).outcome for one in transactions] == [FATES[fate] for fate in whole]
+    expected = [
+        (f"s{n}@example.com", 1 if fate == "one of two" else 2)
+        for n, fate in enumerate(whole)
+        if fate in ("good", "one of two")
+    ]
+    assert server.delivered == expected
+    assert not talk.machine.desynchronised and not talk.machine.exhausted
+
+
+@pytest.mark.parametrize("goodbye", [False, True], ids=["EOF", "421"])
+@pytest.mark.parametrize("read", range(13))
+def test_a_window_that_ends_after_any_reply(deliver: Deliver, read: int, goodbye: bool) -> None:
+    """Three messages of four replies each; behind the 421, or the end of the stream, nothing more is read."""
+    talk, server = grown(deliver, ["good"] * 3, lmtp=False)
+    transactions = [message(talk, n) for n in range(3)]
+    for one in transactions:
+        talk.machine.begin(one)
+    replies = server.answer(talk.machine.data_to_send())
+    # The first needs no RSET: the server is known to have nothing open.
+    assert len(replies) == 4 + 5 + 5
+    ends = [4, 9, 14]
+    heard = replies[:read] + (["421 bye"] if goodbye else [])
+    talk.says(*heard)
+    talk.machine.fail(ConnectionLost("lost"))
+    outcomes = [receipt_of(one).outcome for one in transactions]
+    for end, outcome in zip(ends, outcomes, strict=True):
+        if read >= end:
+            assert outcome is Outcome.ACCEPTED
+        elif not goodbye:
+            assert outcome is Outcome.UNKNOWN
+        elif read == end - 1:
+            # The 421 is the answer to its content.
+            assert outcome is Outcome.REFUSED
+        else:
+            assert outcome is Outcome.NOT_SENT
+    assert len(talk.settled()) == 3
+
+
+def test_a_window_that_was_not_handed_over_was_not_sent(deliver: Deliver) -> None:
+    talk, _ = grown(deliver, [], lmtp=False)
+    first, second = message(talk, 1), message(talk, 2)
+    talk.machine.begin(first)
+    talk.machine.data_to_send()
+    talk.machine.begin(second)
+    talk.machine.fail(ConnectionLost("lost"))
+    assert [receipt_of(one).outcome for one in (first, second)] == [Outcome.UNKNOWN, Outcome.NOT_SENT]
