@@ -262,7 +262,7 @@ class Pool:
         """Return the next job that `session` may begin."""
         if not self._waiting or not session.may_begin or session in self._private:
             return None
-        if session.jobs and (self._idle or not self._full() or len(self._waiting) <= len(self._opening)):
+        if session.jobs and (self._idle or not self._full() or self._spreads()):
             return None
         if self._spent(session) or (self._places and self._yields()):
             session.finish()
@@ -350,10 +350,16 @@ class Pool:
                 self._idle[session] = None
 
     def _bound(self) -> int:
-        if self._cuts:
-            now = self._loop.time()
-            self._cuts = [until for until in self._cuts if until > now]
-        return max(1, self.limits.max_connections - len(self._cuts))
+        most = self.limits.max_connections
+        if not self._cuts:
+            return most
+        now = self._loop.time()
+        self._cuts = [until for until in self._cuts if until > now]
+        return max(1, most - len(self._cuts))
+
+    def _spreads(self) -> bool:
+        """Will every waiting message get a connection that is being opened for it?"""
+        return bool(self._opening) and len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
         return len(self._open) + len(self._opening) + len(self._private) >= self._bound()

@@ -175,7 +175,8 @@ def _parameter(parameter: bytes) -> bytes:
 def _with_parameters(line: bytes, parameters: Iterable[bytes]) -> bytes:
     for parameter in parameters:
         line += _parameter(parameter)
-    return _bounded(line + b"\r\n", MAX_LINE)
+    line += b"\r\n"
+    return line if len(line) <= MAX_LINE else _bounded(line, MAX_LINE)
 
 
 def _text(text: str) -> bytes:
