@@ -187,7 +187,7 @@ class Carrier:
         link = self._joint
         machine, transaction = link.machine, job.transaction
         if transaction is None or (
-            transaction.extensions is not machine.extensions and transaction.extensions != machine.extensions
+            transaction.extensions is not machine.extensions and not transaction.suits(machine.extensions)
         ):
             job.extensions = machine.extensions
             job.transaction = None
@@ -276,6 +276,9 @@ class Carrier:
         """
         transaction = job.transaction
         assert transaction is not None
+        if not self._may_write(transaction):
+            # Told so by a connection that has died since: this one has not asked for the body yet.
+            return
         if self._joint.wants(StartTransfer):
             self._joint.note(StartTransfer(session=self.number, job=job.number))
         try:
@@ -283,6 +286,8 @@ class Carrier:
                 if not await self._write_slice(job, transaction, chunk):
                     return
             if job.options.before_end_of_data is not None:
+                # The server owes nothing meanwhile; the end of data starts the clock again.
+                self._joint.stop_clock()
                 await job.options.before_end_of_data()
         except Exception as error:
             self.cancel(job)
@@ -320,7 +325,12 @@ class Carrier:
 
     def _may_write(self, transaction: Transaction) -> bool:
         machine = self._joint.machine
-        return machine.writing is transaction and transaction.receipt is None and not transaction.withdrawn
+        return (
+            machine.writing is transaction
+            and transaction.data_answer is not None
+            and transaction.receipt is None
+            and not transaction.withdrawn
+        )
 
     def cancel(self, job: Job) -> bool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""

@@ -243,17 +243,19 @@ class SMTPClient:
         due = None if deadline is None else loop.time() + deadline
         job = Job(self._job_count, mail, options or self._options.send, due, chunking=self._chunking)
         job.extensions = pool.extensions
+        step = Step.PREPARE
         try:
             while job.receipt is None:
                 if job.extensions is not None and job.transaction is None:
                     job.prepare()
+                    step = Step.PREPARE
                 job.waiter = loop.create_future()
-                pool.submit(job)
-                step = await job.waiter
-                while step is Step.WRITE and job.session is not None:
-                    job.waiter = loop.create_future()
+                if step is Step.PREPARE:
+                    pool.submit(job)
+                elif job.session is not None:
                     await job.session.write_body(job)
-                    step = await job.waiter
+                # Else the connection that asked for the body has died since, and the job is in the queue again.
+                step = await job.waiter
         except SMTPError as error:
             pool.cancel(job)
             if error.receipt is None:

@@ -139,7 +139,13 @@ class Error(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification(Event):
-    """An internal step that has no event of its own."""
+    """An internal step that has no event of its own.
+
+    Attributes:
+        name: `mechanism` (a way to log in was chosen), `helo` (EHLO was refused, HELO follows) or `pipelining-off`
+            (the server cannot take commands in groups; this client sends it one after the other from now on).
+        parameter: the mechanism, or the step in words.
+    """
 
     name: str
     parameter: str = ""

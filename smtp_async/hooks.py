@@ -95,6 +95,12 @@ async def _call(hook: Hook, event: Event) -> None:
         result = hook(event)
         if inspect.isawaitable(result):
             await result
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Not this task was cancelled, but what the hook waited for.
+        _log.exception("a hook for %s raised", type(event).__name__)
     except Exception:
         # The event is named by class only: its fields may be long, and a log line is for people.
         _log.exception("a hook for %s raised", type(event).__name__)

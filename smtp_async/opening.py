@@ -31,9 +31,10 @@ from .errors import (
     Timeout,
     WrongTLSMode,
 )
-from .events import ConnectionKind, ConnectionStatus, SSLStatus
+from .events import ConnectionKind, ConnectionStatus, Notification, SSLStatus
 from .link import Link
 from .protocol.machine import ClientProtocol, Exchange
+from .protocol.states import Verb
 from .reply import Reply
 from .tls import verify
 from .tls.context import Security, TLSOptions, make_context
@@ -174,6 +175,11 @@ async def _status(link: Link, kind: ConnectionKind, *, code: int = 0, descriptio
         await link.tell()
 
 
+def _notify(link: Link, name: str, parameter: str) -> None:
+    if link.wants(Notification):
+        link.note(Notification(session=link.number, name=name, parameter=parameter))
+
+
 # --- TLS -----------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +271,7 @@ async def _hello(link: Link, route: Route, name: str) -> None:
             raise HelloRefused(
                 f"{route.name} refused {'LHLO' if route.lmtp else 'EHLO'}", reply=reply, stage="EHLO"
             )
+        _notify(link, "helo", "EHLO was refused: going on without extensions")
         link.watch()
     reply = await link.converse(machine.helo(name))
     if not reply.positive:
@@ -287,9 +294,12 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
         AuthenticationUnavailable: no mechanism fits.
         AuthenticationFailed: the server refused.
         ProtocolViolation: it broke the mechanism's rules.
+        UsageError: AUTH cannot be written now.
     """
     machine = link.machine
+    machine.demand(Verb.AUTH)
     mechanism = select(machine.extensions.auth, credentials, secure=secure)
+    _notify(link, "mechanism", mechanism.name)
     await _prepare(mechanism, None)
     link.watch()
     exchange, initial_waits = _auth_command(machine, mechanism)

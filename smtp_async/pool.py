@@ -18,7 +18,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -80,8 +82,8 @@ class Pool:
         self._idle: dict[Session, None] = {}
         # Handed out to users.
         self._private: dict[Session, None] = {}
-        # Users waiting for a session of their own.
-        self._places: list[asyncio.Future[None]] = []
+        # Users waiting for a session of their own, which is put into their hands: nobody else can take its place.
+        self._places: deque[asyncio.Future[Session]] = deque()
         self._waiting = Waiting()
         self._deadlines = Deadlines(self._loop, self._give_up)
         self._latched: tuple[float, SMTPError] | None = None
@@ -176,17 +178,25 @@ class Pool:
     async def lend(self) -> Session:
         """Return a session for a user, not connected yet, as soon as the bound allows one more."""
         self._demand_open()
-        while self._full():
-            if self._idle:
-                session, _ = self._idle.popitem()
-                session.finish()
-            place: asyncio.Future[None] = self._loop.create_future()
-            self._places.append(place)
-            try:
-                await place
-            finally:
+        if not self._places and not self._full():
+            return self._make_private()
+        if self._idle:
+            session, _ = self._idle.popitem()
+            session.finish()
+        place: asyncio.Future[Session] = self._loop.create_future()
+        self._places.append(place)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if not place.cancelled() and place.exception() is None:
+                # Cancelled with the session in its hands already: the next one gets its place.
+                self.give_back(place.result())
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
                 self._places.remove(place)
-            self._demand_open()
+
+    def _make_private(self) -> Session:
         session = self._make(self)
         self._private[session] = None
         return session
@@ -199,13 +209,14 @@ class Pool:
 
     def _make_room(self) -> None:
         """A place may be free: for a user who waits for a session first, then for messages."""
+        if self._closed:
+            return
         self._employ()
-        for place in self._places:
+        while self._places and not self._full():
+            place = self._places.popleft()
             if not place.done():
-                place.set_result(None)
-                return
-        if not self._closed:
-            self._grow()
+                place.set_result(self._make_private())
+        self._grow()
 
     async def close(self) -> None:
         """Take no more jobs, fail the waiting ones, let running ones end within `timeouts.close`, then QUIT."""
@@ -213,7 +224,7 @@ class Pool:
         self._fail_waiting(Interrupted("the client was closed"))
         for place in self._places:
             if not place.done():
-                place.set_result(None)
+                place.set_exception(NotConnected("the client is closed"))
         self._deadlines.stop()
         for timer in (self._dial_timer, self._reaper):
             if timer is not None:
@@ -238,13 +249,14 @@ class Pool:
 
     def opened(self, session: Session) -> None:
         """A session can take jobs."""
-        if self.extensions is not None and self.extensions == session.extensions:
-            session.share(self.extensions)
-        else:
-            self.extensions = session.extensions
         self._backoff = 0.0
         self._latched = None
-        if session in self._private:
+        private = session in self._private
+        if self.extensions is None or self.extensions != session.extensions:
+            self.extensions = session.extensions
+        elif not private:
+            session.share(self.extensions)
+        if private:
             return
         self._opening.pop(session, None)
         self._open[session] = None
@@ -335,9 +347,16 @@ class Pool:
         self._private.pop(session, None)
         if session.desynchronised:
             self.pipelining = False
-        # What this side stopped says nothing about the server.
-        if was_opening and error is not None and not isinstance(error, Interrupted) and not self._closed:
-            self._dial_failed(error)
+        if isinstance(error, Interrupted):
+            # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
+            # callers' turn comes before that of a new connection, which nobody would cancel any more.
+            self._loop.call_soon(self._make_room)
+            return
+        if error is not None and not self._closed:
+            if was_opening:
+                self._dial_failed(error)
+            elif isinstance(error, AuthenticationFailed) and not session.opened_at:
+                self._latch(error)
         self._make_room()
 
     # --- growing ---------------------------------------------------------------------------------------------
@@ -394,13 +413,16 @@ class Pool:
         if crowded or self._open:
             self._cuts.append(now + _LATCH)
         if isinstance(error, AuthenticationFailed):
-            self._latched = (now + _LATCH, error)
-            self._fail_waiting(error)
-            # Those that have not come to AUTH yet do not show the password once more.
-            for session in [*self._opening]:
-                session.abort(Interrupted("the login was refused on another connection"))
+            self._latch(error)
         elif not self._open:
             self._fail_waiting(error)
+
+    def _latch(self, error: AuthenticationFailed) -> None:
+        self._latched = (self._loop.time() + _LATCH, error)
+        self._fail_waiting(error)
+        # Those that have not come to AUTH yet do not show the password once more.
+        for session in [*self._opening]:
+            session.abort(Interrupted("the login was refused on another connection"))
 
     def _fail_waiting(self, error: SMTPError) -> None:
         for job in self._waiting.clear():

@@ -35,7 +35,7 @@ from .errors import (
     NotConnected,
     SMTPError,
 )
-from .events import ConnectionKind, ConnectionStatus, Error, SSLStatus
+from .events import ConnectionKind, ConnectionStatus, Error, Notification, SSLStatus
 from .hooks import Hooks
 from .link import Link
 from .opening import Route, Surroundings, open_link
@@ -184,6 +184,9 @@ class Pump(Carrier):
         link = self._joint
         if link.hooks.active:
             return False
+        if link.failure is not None:
+            # Behind a violation replies cannot be paired: what still comes counts for nothing.
+            return True
         try:
             link.received(data)
         except SMTPError as error:
@@ -236,6 +239,9 @@ class Pump(Carrier):
 
     def _note_end(self, error: SMTPError | None) -> None:
         link = self._joint
+        if self.desynchronised and link.wants(Notification):
+            text = "the server lost count of pipelined commands: from now on one by one"
+            link.note(Notification(session=self.number, name="pipelining-off", parameter=text))
         if error is not None and link.wants(Error):
             link.note(Error(session=self.number, code=error.code, description=str(error)))
         if link.stream is not None and link.wants(ConnectionStatus):
@@ -316,12 +322,19 @@ class Pump(Carrier):
     async def _answer_asked(self) -> None:
         while self._asked:
             work, future = self._asked.popleft()
+            if future.cancelled():
+                continue
             try:
                 result = await work()
             except SMTPError as error:
                 _reject(future, error)
                 if not error.connection_usable:
                     raise
+            except BaseException as error:
+                _reject(
+                    future, self._joint.failure or Interrupted(f"the conversation was stopped: {error!r}")
+                )
+                raise
             else:
                 if not future.done():
                     future.set_result(result)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import Generic, TypeVar
 
 from .content import Mail
-from .errors import SMTPError, UsageError
+from .errors import QueueFull, SMTPError, UsageError
 from .job import Job, Step
 from .pool import Pool
 from .protocol.transaction import SendOptions
@@ -82,7 +82,8 @@ class SendAll(Generic[M]):
             self._source = aiter(messages)
         else:
             self._source = iter(messages)
-        self._ahead = 2 * pool.capacity
+        most = pool.limits.max_waiting
+        self._ahead = 2 * pool.capacity if most is None else min(2 * pool.capacity, most)
         self._done: deque[tuple[M, Receipt]] = deque()
         # What the consumer is to do for jobs: prepare them, or write their bodies.
         self._todo: deque[tuple[_Item[M], Step]] = deque()
@@ -115,6 +116,7 @@ class SendAll(Generic[M]):
     def cancel(self) -> None:
         """Stop: what waits is not sent, what is on the wire runs to its end unheard. Synchronous."""
         self._source = None
+        self._todo.clear()
         while self._under_way:
             self._pool.cancel(self._under_way.pop())
 
@@ -176,8 +178,15 @@ class SendAll(Generic[M]):
         except SMTPError as error:
             self._end(item, error.receipt or item.unsent(error))
             return
+        except BaseException:
+            # A fault of somebody's own kind of mail is raised here and now, and nobody waits for its receipt.
+            self._under_way.discard(item)
+            raise
         try:
             self._pool.submit(item)
+        except QueueFull as error:
+            # Others fill the queue, too: no failure of the connection.
+            self._end(item, item.unsent(error))
         except SMTPError as error:
             self._connection_failed(item, error)
 

@@ -16,6 +16,7 @@ from .errors import (
     AlreadyConnecting,
     Busy,
     CommandRefused,
+    InvalidAddress,
     InvalidArgument,
     NotConnected,
     SMTPError,
@@ -72,7 +73,7 @@ class Session(Pump):
             AlreadyConnected, AlreadyConnecting: it was called before.
             SMTPError: of the class that names the step that failed.
         """
-        if self._over:
+        if self._over or self.leaving:
             raise NotConnected("this session has ended: make another one")
         if self.connected:
             raise AlreadyConnected("this session is connected")
@@ -100,6 +101,7 @@ class Session(Pump):
             InvalidArgument: there are no credentials.
             AuthenticationUnavailable: no mechanism is offered that fits and is safe here.
             AuthenticationFailed: the server refused.
+            UsageError: a transaction that `command` began is open.
         """
         chosen = credentials or self.route.credentials
         if chosen is None:
@@ -158,14 +160,17 @@ class Session(Pump):
         return await self._query(lambda machine: machine.verify(address))
 
     async def expand(self, name: str) -> list[Address]:
-        """Ask for the members of a mailing list, RFC 5321 section 3.5.
+        """Ask for the members of a mailing list, RFC 5321 section 3.5; lines without an address are passed over.
 
         Raises:
             CommandRefused: the server says no, or does not tell.
         """
         reply = await self._query(lambda machine: machine.expand(name))
-        lines = [_STATUS.sub("", line) for line in reply.lines]
-        return [address for line in lines for address in parse_list(line)]
+        members: list[Address] = []
+        for line in reply.lines:
+            with contextlib.suppress(InvalidAddress):  # words for people
+                members += parse_list(_STATUS.sub("", line))
+        return members
 
     async def command(self, line: str) -> Reply:
         """Send any other command of one line and return its one reply, whatever it is.

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from tests import lab
 from tests.servers.aiosmtpd_server import AiosmtpdServer
@@ -17,6 +18,10 @@ from tests.servers.exim import Exim
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 from tests.servers.sink import Sink
+
+# How long one example takes says more about the machine than about the code; tests of speed measure it themselves.
+settings.register_profile("smtp_async", deadline=None)
+settings.load_profile("smtp_async")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import NotSent, Outcome, PoolLimits, Timeouts
+from smtp_async import NotSent, Outcome, PoolLimits, SendOptions, Timeouts
 from smtp_async.deadlines import Deadlines
 from smtp_async.errors import Timeout
 from smtp_async.testing import close, default, delay
@@ -286,3 +286,17 @@ class TestQueue:
 
 def one() -> PoolLimits:
     return PoolLimits(max_connections=1)
+
+
+async def test_the_time_of_a_block_does_not_run_while_a_gate_is_waited_for() -> None:
+    """The server owes nothing then."""
+
+    async def gate() -> None:
+        passed.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.15)
+
+    passed: list[float] = []
+    async with speaking() as server, client_of(server, timeouts=Timeouts(block=0.05)) as client:
+        receipt = await client.send(mail(1), options=SendOptions(before_end_of_data=gate))
+        assert receipt.outcome is Outcome.ACCEPTED
+        assert len(passed) == 1

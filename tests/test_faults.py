@@ -563,7 +563,7 @@ class TestTLS:
                 with pytest.raises(WrongTLSMode, match="STARTTLS") as caught:
                     await client.send(mail())
             assert outcome_of(caught.value) is Outcome.NOT_SENT
-            assert all(log.raw[:1] in (b"", b"\x16") for log in server.connections)
+            assert all(bytes(log.raw[:1]) in (b"", b"\x16") for log in server.connections)
             assert server.messages == []
 
     @pytest.mark.parametrize("security", [Security.STARTTLS, Security.PLAINTEXT])
@@ -1032,7 +1032,8 @@ class TestArguments:
         before = server.connections[0].bytes_received
         with pytest.raises(SMTPError) as caught:
             if field in ("to", "cc"):
-                await client.send(mail(1, **{"to": ["a@b.test"], field: [text]}))
+                fields: dict[str, Any] = {"to": ["a@b.test"], field: [text]}
+                await client.send(mail(1, **fields))
             elif field.startswith("raw"):
                 arguments: dict[str, Any] = {"sender": SENDER, "recipients": ["a@b.test"]}
                 name = field.split()[1]

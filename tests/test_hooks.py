@@ -15,13 +15,14 @@ from smtp_async.events import (
     EndTransfer,
     Error,
     Event,
+    Notification,
     PITrail,
     SSLStatus,
     StartTransfer,
     Transfer,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.testing import close, delay, reply
+from smtp_async.testing import close, default, delay, raw, reply
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
@@ -58,6 +59,8 @@ def short(event: Any) -> str:
             return f"{event.kind.name} {event.status_code}"
         case SSLStatus():
             return f"SSL {event.message.rpartition(' ')[0] if 'complete' in event.message else event.message}"
+        case Notification():
+            return f"NOTIFICATION {event.name} {event.parameter}"
         case Transfer():
             return f"TRANSFER {event.percent} %"
         case Error():
@@ -104,6 +107,7 @@ async def test_a_session_with_starttls_and_auth_is_told_from_end_to_end(postfix:
         "SSL TLS handshake with localhost is complete:",
         "TLS_UP 0",
         *ehlo("AUTH PLAIN LOGIN CRAM-MD5"),
+        "NOTIFICATION mechanism PLAIN",
         "C: AUTH PLAIN ***",
         "S: 235 2.7.0 Authentication successful",
         f"C: MAIL FROM:<ann@example.com> SIZE={size}",
@@ -344,6 +348,37 @@ async def test_a_timeout_is_told() -> None:
     assert {event.code for event in ear.heard} == {201}
 
 
+class TestInternalSteps:
+    """What has no event of its own is a Notification."""
+
+    @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+    async def test_the_way_to_log_in(self, mechanism: str) -> None:
+        ear = Ear()
+        key = Credentials(username="ann", password="secret", mechanisms=(mechanism,), allow_cleartext=True)
+        async with speaking(users={"ann": "secret"}) as server, client_of(server, credentials=key) as client:
+            client.on(Notification, ear)
+            await client.send(mail())
+        assert [(event.session, event.name, event.parameter) for event in ear.heard] == [
+            (1, "mechanism", mechanism)
+        ]
+
+    async def test_helo_behind_a_refused_ehlo(self) -> None:
+        ear = Ear()
+        async with speaking() as server, client_of(server) as client:
+            server.on("EHLO", reply(502, "5.5.1 what"))
+            client.on(Notification, ear)
+            await client.send(mail())
+        assert [event.name for event in ear.heard] == ["helo"]
+
+    async def test_a_server_that_cannot_take_commands_in_groups(self) -> None:
+        ear = Ear()
+        async with speaking() as server, client_of(server) as client:
+            server.on("RCPT", default(), raw(b"250 once more\r\n"), connection=0)
+            client.on(Notification, ear)
+            await client.send(mail())
+        assert [(event.session, event.name) for event in ear.heard] == [(1, "pipelining-off")]
+
+
 class TestRegistering:
     def test_only_events_can_be_asked_for(self) -> None:
         with pytest.raises(TypeError):
@@ -359,3 +394,20 @@ class TestRegistering:
         hooks.remove(Transfer, print)
         hooks.remove(Event, print)
         assert not hooks.active
+
+
+async def test_a_hook_that_waits_for_what_was_cancelled_breaks_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gone = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    async def hook(event: PITrail) -> None:
+        await gone
+
+    async with speaking() as server, client_of(server) as client:
+        client.on(PITrail, hook)
+        async with asyncio.timeout(10):
+            assert (await client.send(mail())).outcome is Outcome.ACCEPTED
+        assert server.connections.opened == 1
+    assert "a hook for PITrail raised" in caplog.text

@@ -70,7 +70,12 @@ class TestHello:
         self, fqdn: str, said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = []
-        monkeypatch.setattr(socket, "getfqdn", lambda: asked.append(1) or fqdn)
+
+        def getfqdn() -> str:
+            asked.append(1)
+            return fqdn
+
+        monkeypatch.setattr(socket, "getfqdn", getfqdn)
         async with speaking() as server, client_of(server, hello=None) as client:
             await gathered(*(client.send(mail(n)) for n in range(5)))
             await client.verify("x")
@@ -283,8 +288,8 @@ async def test_a_password_never_shows(
     loop.set_debug(False)
     demand_no_canary(*seen, *events, caplog.text, *(repr(vars(record)) for record in caplog.records))
     errors = [one for one in seen if isinstance(one, BaseException)]
-    for error in errors:
-        demand_no_canary(told(error), pickle.dumps(error).decode("latin-1"))
+    for one in errors:
+        demand_no_canary(told(one), pickle.dumps(one).decode("latin-1"))
     assert errors or scenario in ("success", "early 235")
     assert events
 

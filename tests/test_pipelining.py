@@ -119,7 +119,10 @@ async def test_a_message_that_is_too_large_is_refused_by_its_size_alone(
     async with place.client(window) as client:
         receipts = await send_in_order(client, messages)
     assert receipts["large"].outcome is Outcome.NOT_SENT and receipts["large"].bytes_sent == 0
-    assert await delivered(place, 2) == {("good 0.", "sender0@example.com"): 1, ("good 1.", "sender1@example.com"): 1}
+    assert await delivered(place, 2) == {
+        ("good 0.", "sender0@example.com"): 1,
+        ("good 1.", "sender1@example.com"): 1,
+    }
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -132,3 +135,28 @@ async def test_five_good_messages_behind_twelve_refused_ones_arrive_once(place: 
     assert {receipts[f"bad {n}"].outcome for n in range(12)} == {Outcome.REFUSED}
     assert {receipts[f"good {n}."].outcome for n in range(5)} == {Outcome.ACCEPTED}
     assert await delivered(place, 5) == {(f"good {n}.", f"sender{n}@example.com"): 1 for n in range(5)}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_more_recipients_than_postfix_takes_at_once(
+    request: pytest.FixtureRequest, window: int
+) -> None:
+    """It announces no limit and answers the 1,001st with 452 4.5.3: the rest goes in a second transaction."""
+    postfix = request.getfixturevalue("postfix")
+    place = Place(postfix, postfix.plain_port)
+    postfix.clear()
+    elsewhere = [f"user{n}@elsewhere.test" for n in range(1005)]
+    message = good(place, 0, to=[*elsewhere, place.good])
+    async with place.client(window) as client:
+        receipt = await client.send(message)
+        after = await client.send(good(place, 1))
+    assert receipt.outcome is Outcome.ACCEPTED and after.outcome is Outcome.ACCEPTED
+    assert len({verdict.queue_id for verdict in receipt.verdicts}) == 2
+    assert [v.recipient.address.local for v in receipt.verdicts] == [
+        *(f"user{n}" for n in range(1005)),
+        place.good.partition("@")[0],
+    ]
+    assert await delivered(place, 2) == {
+        ("good 0.", "sender0@example.com"): 1,
+        ("good 1.", "sender1@example.com"): 1,
+    }

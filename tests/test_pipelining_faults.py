@@ -630,3 +630,15 @@ async def test_a_client_survives_a_server_that_comes_back() -> None:
         async with asyncio.timeout(PATIENCE):
             assert (await client.send(mail(12))).outcome is Outcome.ACCEPTED
         await client.close()
+
+
+@pytest.mark.parametrize("ending", [raw(b"nonsense\r\n"), reset()], ids=["nonsense", "reset"])
+async def test_a_body_asked_for_by_a_connection_that_dies_at_once_goes_over_another(ending: Any) -> None:
+    """The caller was told to write, and before its turn comes another connection has begun the message anew."""
+    async with ScriptedServer() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
+        await gathered(*(client.send(mail(n)) for n in range(6)))
+        await until(lambda: client.statistics().idle == 2)
+        server.on("DATA", default(), ending, nth=1)
+        receipts = await gathered(client.send(mail("large", text="x" * 70 + "\n" * 100_000)))
+        assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED], receipts
+        assert subjects(server).count("message large") == 1

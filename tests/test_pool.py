@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Credentials, NotSent, Outcome, PoolLimits, SMTPClient, SMTPError, Timeouts
+from smtp_async import Credentials, Message, NotSent, Outcome, PoolLimits, SMTPClient, SMTPError, Timeouts
 from smtp_async import pool as pool_module
 from smtp_async.errors import (
     AuthenticationFailed,
     ConnectionLost,
     GreetingRefused,
     Interrupted,
+    NotConnected,
     QueueFull,
     ResolveError,
     SocketError,
@@ -207,7 +208,7 @@ class TestGrowingOld:
             handles.append(at(*args, **kwargs))
             return handles[-1]
 
-        loop.call_at = recorded  # type: ignore[method-assign]
+        loop.call_at = recorded  # type: ignore[method-assign, assignment]
         async with speaking() as server, client_of(server) as client:
             for n in range(200):
                 await client.send(mail(n))
@@ -551,3 +552,90 @@ async def test_a_connection_that_offers_something_else_has_its_message_prepared_
         assert not first.data.isascii()
         assert second.data.isascii()
         assert second.parsed.get_content().splitlines() == ["Grüße"]
+
+
+class TestPlaces:
+    """Users of `session()` at the bound: each gets the place that was given to him, and nobody's is lost."""
+
+    async def test_a_user_who_is_cancelled_with_his_place_in_hand_passes_it_on(self) -> None:
+        done = asyncio.Event()
+
+        async def leave() -> None:
+            async with client.session():
+                await done.wait()
+            # The place was given away just now; its new owner has not run since.
+            second.cancel()
+
+        async def use() -> str:
+            async with client.session():
+                return "used"
+
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            first = asyncio.create_task(leave())
+            await turns(2)
+            second, third = asyncio.create_task(use()), asyncio.create_task(use())
+            await turns(2)
+            done.set()
+            await first
+            async with asyncio.timeout(PATIENCE):
+                assert await third == "used"
+            await asyncio.wait({second})
+
+    async def test_users_come_in_their_order_also_beside_messages_that_never_end(self) -> None:
+        order: list[int] = []
+
+        async def use(n: int) -> None:
+            async with client.session() as session:
+                order.append(n)
+                await session.connect()
+
+        async def keep_sending() -> None:
+            while len(order) < 6:
+                await client.send(mail())
+
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            senders = [asyncio.create_task(keep_sending()) for _ in range(5)]
+            await turns(50)
+            await gathered(*(use(n) for n in range(6)))
+            assert order == list(range(6))
+            assert await gathered(*senders) == [None] * 5
+
+    async def test_users_who_wait_hear_of_the_end(self) -> None:
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            async with client.session():
+                waiting = asyncio.create_task(client.verify("ann"))
+                await turns(2)
+                await client.close()
+                with pytest.raises(NotConnected):
+                    await waiting
+
+
+async def test_hosts_of_a_farm_take_what_was_prepared_for_another() -> None:
+    rendered: Counter[str | None] = Counter()
+
+    class Counted(Message):
+        def render(self, **abilities: Any) -> Any:
+            rendered[self.subject] += 1
+            return super().render(**abilities)
+
+    async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
+        for n in range(4):
+            server.on("EHLO", reply(250, f"host{n}.example", "PIPELINING", f"SIZE {n + 10}000"), connection=n)
+        letters = [Counted(sender="ann@example.com", to="bob@example.org", subject=f"{n}") for n in range(60)]
+        await gathered(*(client.send(letter) for letter in letters))
+        assert server.connections.opened == 4
+        assert set(rendered.values()) == {1}
+
+
+async def test_a_login_that_was_refused_to_a_session_is_not_tried_again_for_another() -> None:
+    credentials = Credentials(username="ann", password="wrong", allow_cleartext=True)
+    async with (
+        speaking(users={"ann": "right"}) as server,
+        client_of(server, credentials=credentials) as client,
+    ):
+        for _ in range(3):
+            with pytest.raises(AuthenticationFailed):
+                await client.verify("bob")
+        with pytest.raises(AuthenticationFailed):
+            await client.send(mail())
+        assert server.verbs().count("AUTH") == 1

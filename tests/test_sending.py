@@ -30,6 +30,7 @@ from smtp_async.errors import (
     InvalidArgument,
     MissingRecipient,
     NotConnected,
+    QueueFull,
     UsageError,
 )
 from smtp_async.events import Abandoned
@@ -248,7 +249,7 @@ class TestLookAhead:
                     break
 
     async def test_memory_is_constant(self) -> None:
-        """20,000 messages, with the collector off: nothing may even wait for it."""
+        """6,000 messages, with the collector off: nothing may even wait for it."""
 
         def alive(kind: type) -> int:
             return sum(isinstance(found, kind) for found in gc.get_objects())
@@ -262,15 +263,15 @@ class TestLookAhead:
             try:
                 async with asyncio.timeout(15):
                     count = 0
-                    async for _ in client.send_all(itertools.repeat(message, 20_000)):
+                    async for _ in client.send_all(itertools.repeat(message, 6_000)):
                         count += 1
                         if count % 1000 == 0:
                             server.clear()
-                            if count % 5000 == 0:
+                            if count % 2000 == 0:
                                 seen.append((alive(Job), alive(Transaction), alive(Receipt)))
             finally:
                 gc.enable()
-            assert count == client.statistics().sent == 20_000
+            assert count == client.statistics().sent == 6_000
         bound = 2 * 8 + 20
         for numbers in seen:
             assert all(now - was <= bound for now, was in zip(numbers, before, strict=True)), seen
@@ -670,3 +671,47 @@ async def test_a_cancelled_iteration_sends_nothing_that_waits(no_leaks: None) ->
         assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
         assert subjects(server)[-1] == "message B"
         assert len(server.messages) <= 3
+
+
+class TestBounds:
+    async def test_a_bounded_queue_is_not_filled_beyond_its_bound(self) -> None:
+        async with speaking() as server, client_of(server, pool=one(max_waiting=2)) as client:
+            pairs = await everything(client, numbered(20))
+        assert outcomes(pairs) == {Outcome.ACCEPTED: 20}
+
+    async def test_a_queue_that_others_fill_refuses_messages_not_the_connection(self) -> None:
+        async with speaking() as server, client_of(server, pool=one(max_waiting=1)) as client:
+            gate = asyncio.Event()
+            server.on("GREETING", delay(gate), default())
+            other = asyncio.create_task(client.send(mail("other")))
+            await turns(2)
+            whole = client.send_all(numbered(3))
+            _, refused = await anext(whole)
+            assert isinstance(refused.error, QueueFull)
+            gate.set()
+            await other
+            assert outcomes([pair async for pair in whole])[Outcome.ACCEPTED] == 2
+
+    async def test_what_was_to_be_prepared_is_not_sent_after_a_cancel(self) -> None:
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            whole = client.send_all(numbered(4))
+            pulling = asyncio.ensure_future(anext(whole))
+            await until(lambda: whole._todo)
+            pulling.cancel()
+            await asyncio.wait({pulling})
+            assert [pair async for pair in whole] == []
+            await turns(50)
+        assert server.messages == []
+
+    async def test_a_mail_that_raises_what_is_not_ours_is_raised_and_forgotten(self) -> None:
+        class Broken(Message):
+            def render(self, **abilities: Any) -> Any:
+                raise ZeroDivisionError
+
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            await client.send(mail("first"))
+            whole = client.send_all([Broken(sender="ann@example.com", to="bob@example.org"), mail(2)])
+            with pytest.raises(ZeroDivisionError):
+                await anext(whole)
+            async with asyncio.timeout(PATIENCE):
+                assert outcomes([pair async for pair in whole]) == {Outcome.ACCEPTED: 1}

@@ -1,6 +1,8 @@
 """One conversation for one task: what each call does, what is refused, and what it leaves to others."""
 
 import asyncio
+import base64
+import traceback
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from smtp_async import (
     SendOptions,
     SMTPError,
     Stage,
+    Timeouts,
     TLSOptions,
 )
 from smtp_async.errors import (
@@ -39,6 +42,16 @@ from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking,
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
+
+
+async def test_a_list_may_come_with_words_around_it() -> None:
+    lines = ["2.1.5 The list follows:", "2.1.5 Ann <ann@example.com>", "bob@example.org", "(3 in all\x1b[2J)"]
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, *lines))
+        assert [str(member.domain) for member in await client.expand("staff")] == [
+            "example.com",
+            "example.org",
+        ]
 
 
 @every_loop
@@ -403,3 +416,47 @@ async def test_repr_names_the_server_and_no_secret() -> None:
                 await session.connect()
                 assert repr(session) == f"<Session 1 to 127.0.0.1:{server.port}: ready>"
                 assert "secret" not in repr(vars(session))
+
+
+class TestClosing:
+    """What a client's `close()` means to those who hold a session of its."""
+
+    async def test_a_command_without_an_answer_ends_with_the_client(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server:
+            client = client_of(server, timeouts=Timeouts(close=0.05))
+            server.on("VRFY", delay(gate))
+            asking = asyncio.create_task(client.verify("bob"))
+            await server.wait_until(lambda: "VRFY" in server.verbs())
+            await client.close()
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(Interrupted):
+                    await asking
+            gate.set()
+
+    async def test_a_session_is_not_connected_after_it(self) -> None:
+        async with speaking() as server:
+            client = client_of(server)
+            async with asyncio.timeout(PATIENCE), client.session() as session:
+                await client.close()
+                with pytest.raises(NotConnected):
+                    await session.connect()
+            assert server.connections.opened == 0
+
+
+async def test_a_login_in_the_wrong_place_shows_no_password_in_its_traceback() -> None:
+    credentials = Credentials(username="ann", password="canary", mechanisms=("PLAIN",), allow_cleartext=True)
+    async with (
+        speaking(users={"ann": "canary"}) as server,
+        client_of(server) as client,
+        client.session() as session,
+    ):
+        await session.connect()
+        await session.command("MAIL FROM:<ann@example.com>")
+        with pytest.raises(UsageError) as caught:
+            await session.login(credentials)
+        told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        shown = "".join(told.format())
+        assert "\\x00canary" not in shown
+        assert base64.b64encode(b"\0ann\0canary").decode() not in shown
+        assert "AUTH" not in server.verbs()

@@ -10,6 +10,7 @@ on no pairing can be trusted.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -72,7 +73,7 @@ def written(verb: Verb, line: bytes, transaction: Transaction | None) -> TrailLi
     return TrailLine(verb, line.rstrip(b"\r\n"), None, transaction)
 
 
-class Dialogue:
+class Dialogue(ABC):
     """Bytes in and out, the FIFO of owed replies, and commands of one line and one reply.
 
     Arguments and attributes are those of `ClientProtocol`, which adds the transactions.
@@ -196,6 +197,15 @@ class Dialogue:
         self.extensions = NO_EXTENSIONS
         self._connection.tls_established()
 
+    def demand(self, verb: Verb) -> None:
+        """Raise where `verb` must not be written: asked before there is a line, which a traceback would show.
+
+        Raises:
+            UsageError: the table does not allow it.
+        """
+        if not self._connection.may_write(verb):
+            self._connection.wrote(verb)
+
     def auth(self, mechanism: str, initial: bytes | None) -> Exchange:
         """Write AUTH, RFC 4954 section 4."""
         shown = b"AUTH %b%b" % (
@@ -291,9 +301,9 @@ class Dialogue:
             raise PlaintextInjected("plaintext followed the reply to STARTTLS", reply=reply, stage="STARTTLS")
         self._settled.append(exchange)
 
+    @abstractmethod
     def _answer_transaction(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         """A command of a transaction was answered."""
-        raise NotImplementedError
 
     # --- writing ---------------------------------------------------------------------------------------------
 

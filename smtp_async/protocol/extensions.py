@@ -21,7 +21,7 @@ _LIMIT = re.compile(r"([A-Z0-9_-]+)=([1-9][0-9]{0,5})")
 
 
 class Extensions:
-    """The service extensions of one server; immutable, equal when the offers are equal.
+    """The service extensions of one server; immutable, equal when the offers are equal, whoever makes them.
 
     `"DSN" in extensions` and `extensions["LIMITS"]` answer for any keyword; those the library uses are attributes.
 
@@ -104,10 +104,11 @@ class Extensions:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Extensions):
             return NotImplemented
-        return self is other or (self._keywords == other._keywords and self.domain == other.domain)
+        # Not by name: behind one address many hosts may stand, and a message planned for one suits them all.
+        return self is other or self._keywords == other._keywords
 
     def __hash__(self) -> int:
-        return hash((self.domain, frozenset(self._keywords.items())))
+        return hash(frozenset(self._keywords.items()))
 
     def __repr__(self) -> str:
         offer = ", ".join(f"{key} {value}".rstrip() for key, value in self._keywords.items())

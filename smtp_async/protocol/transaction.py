@@ -159,6 +159,16 @@ class Transaction:
         payload = self.payload
         return None if payload is None else len(payload)
 
+    def suits(self, offer: Extensions) -> bool:
+        """Can it be sent as it was planned where `offer` is made? Only what is offered less matters, not by whom."""
+        planned = self.extensions
+        size = self.content.size
+        return (
+            all(keyword in offer for keyword in planned)
+            and offer.limits == planned.limits
+            and not (offer.size and size is not None and size > offer.size)
+        )
+
     @property
     def decides(self) -> bool:
         """May a refused recipient refuse the message for others? Then DATA waits for all RCPT replies.

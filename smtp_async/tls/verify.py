@@ -337,9 +337,21 @@ def judge(
         verifier.verify(leaf, others)
     except (verification.VerificationError, ValueError) as error:
         # The library appends the certificate as Python shows it.
-        reason = printable(str(error).partition(" (encountered")[0])
-        return f"the certificate does not verify for {name}: {reason}{_issued(facts)}"
+        return _in_words(printable(str(error).partition(" (encountered")[0]), name, facts)
     return None
+
+
+def _in_words(reason: str, name: str, facts: list[CertificateFacts]) -> str:
+    """Return what the verifier means, in the words of a refused handshake; what is not known stays as it is."""
+    if reason.endswith("no matching subjectAltName"):
+        return _wrong_name(name, name, facts)
+    ends_in_itself = facts[-1].self_issued
+    # An authority that issued itself is followed in a circle until the chain is too long.
+    if reason.endswith("no interior errors") or (ends_in_itself and reason.endswith("max depth")):
+        if len(facts) == 1 and ends_in_itself:
+            return _unknown_issuer(name, facts, _SELF_SIGNED)
+        return _unknown_issuer(name, facts, _SELF_SIGNED_IN_CHAIN if ends_in_itself else _NO_ISSUER)
+    return f"the certificate does not verify for {name}: {reason}{_issued(facts)}"
 
 
 def _policy() -> x509.verification.PolicyBuilder:

@@ -63,10 +63,13 @@ class _Reader(asyncio.StreamReader):
         super().__init__(limit=_READ_LIMIT, loop=loop)
         self.failure: BaseException | None = None
         self.taker: Callable[[bytes], bool] | None = None
+        #: Bytes that went to it.
+        self.taken = 0
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         if self.taker is not None:
             if self.taker(data):
+                self.taken += len(data)
                 return
             # What follows must queue up behind it.
             self.taker = None
@@ -82,7 +85,6 @@ class Stream:
 
     Attributes:
         bytes_sent: bytes handed to the connection so far, before encryption.
-        bytes_received: bytes read so far, after decryption.
         peer: the other end's address.
         local: our address.
         early: the plaintext that `start_tls` found where silence was due; empty otherwise.
@@ -92,12 +94,12 @@ class Stream:
         "__weakref__",
         "_closing",
         "_kept",
+        "_read",
         "_reader",
         "_tls",
         "_transport",
         "_upgrade_failed",
         "_writer",
-        "bytes_received",
         "bytes_sent",
         "early",
         "local",
@@ -111,7 +113,7 @@ class Stream:
         protocol: asyncio.StreamReaderProtocol,
     ) -> None:
         self.bytes_sent = 0
-        self.bytes_received = 0
+        self._read = 0
         self.early = b""
         # Asked now: a closed socket does not tell any more.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
@@ -144,6 +146,11 @@ class Stream:
     # --- state ---------------------------------------------------------------------------------------------
 
     @property
+    def bytes_received(self) -> int:
+        """Bytes read or handed over so far, after decryption."""
+        return self._read + self._reader.taken
+
+    @property
     def encrypted(self) -> bool:
         """Did a TLS handshake succeed on this connection?"""
         return self._tls is not None
@@ -174,7 +181,7 @@ class Stream:
         """
         data = await self._reader.read(n)
         if data:
-            self.bytes_received += len(data)
+            self._read += len(data)
         elif self._reader.failure is not None:
             raise _reading_failed(self._reader.failure) from self._reader.failure
         return data

@@ -7,7 +7,6 @@ from smtp_async.protocol.dialogue import Dialogue
 from smtp_async.protocol.extensions import NO_EXTENSIONS
 from smtp_async.protocol.machine import ClientProtocol
 from smtp_async.protocol.states import Stage, Verb
-from smtp_async.protocol.transaction import Transaction
 from smtp_async.reply import Reply
 from tests.protocol.talk import Talk, lines
 
@@ -234,6 +233,16 @@ def test_nothing_may_follow_quit(deliver):
     talk.writes("QUIT")
 
 
+@pytest.mark.parametrize("verb", [Verb.AUTH, Verb.NOOP, Verb.STARTTLS])
+def test_whether_a_verb_may_be_written_is_asked_without_a_line(deliver, verb):
+    talk = Talk.ready(deliver)
+    talk.machine.demand(verb)
+    talk.machine.quit()
+    with pytest.raises(UsageError, match=verb.value):
+        talk.machine.demand(verb)
+    talk.writes("QUIT")
+
+
 def test_a_refused_rset_ends_the_use_of_the_connection(deliver):
     talk = Talk.ready(deliver)
     talk.machine.reset()
@@ -454,10 +463,8 @@ def test_the_trail_has_every_line_and_names_what_a_reply_answers(deliver):
 
 
 def test_transactions_are_the_machines_business():
-    with pytest.raises(NotImplementedError):
-        Dialogue(lmtp=False, pipelining=True)._answer_transaction(
-            Verb.MAIL, Transaction.__new__(Transaction), Reply(250)
-        )
+    with pytest.raises(TypeError, match="abstract"):
+        Dialogue(lmtp=False, pipelining=True)  # type: ignore[abstract]
 
 
 def test_replies_arrive_as_bytes_not_as_lines():

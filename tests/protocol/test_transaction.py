@@ -436,3 +436,19 @@ def test_everything_a_transaction_knows_is_declared():
     with pytest.raises(AttributeError):
         planned().surprise = 1
     assert not hasattr(planned(), "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("other", "suits"),
+    [
+        (offer("PIPELINING", "8BITMIME", SIZE="5000"), True),
+        (Extensions({"PIPELINING": "", "8BITMIME": "", "SIZE": "5000"}, domain="other.example"), True),
+        (offer("PIPELINING", "8BITMIME", "DSN", SIZE="9000"), True),
+        (offer("PIPELINING", SIZE="5000"), False),
+        (offer("PIPELINING", "8BITMIME"), False),
+        (offer("PIPELINING", "8BITMIME", SIZE="1"), False),
+        (offer("PIPELINING", "8BITMIME", SIZE="5000", LIMITS="RCPTMAX=1"), False),
+    ],
+)
+def test_a_plan_suits_whoever_offers_no_less(other, suits):
+    assert planned(extensions=offer("PIPELINING", "8BITMIME", SIZE="5000")).suits(other) is suits

@@ -17,7 +17,7 @@ from tests.servers import PASSWORD, REFUSED_CONTENT, REFUSED_SENDER, SIZE_LIMIT,
 from tests.servers.aiosmtpd_server import AiosmtpdServer
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
-from tests.servers.machine import HOST, listening, reserved_ports, wait_until
+from tests.servers.machine import HOST, listening, program, require_root, reserved_ports, wait_until
 from tests.servers.pki import Leaf, Pki
 from tests.servers.postfix import Postfix
 from tests.servers.sink import Sink, smtp_source
@@ -318,6 +318,22 @@ class TestMachine:
     def test_reserved_ports_are_nobody_elses(self) -> None:
         with reserved_ports(50) as first, reserved_ports(50) as second:
             assert len({*first, *second}) == 100
+
+    @pytest.mark.parametrize(
+        ("required", "ending"),
+        [(None, pytest.skip.Exception), ("0", pytest.skip.Exception), ("1", pytest.fail.Exception)],
+    )
+    def test_a_missing_server_is_a_failure_where_servers_are_required(
+        self, monkeypatch: pytest.MonkeyPatch, required: str | None, ending: type[BaseException]
+    ) -> None:
+        monkeypatch.delenv("SMTP_ASYNC_REQUIRE_SERVERS", raising=False)
+        if required is not None:
+            monkeypatch.setenv("SMTP_ASYNC_REQUIRE_SERVERS", required)
+        with pytest.raises(ending, match="no-such-server is not installed"):
+            program("no-such-server")
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(ending, match="only be started by root"):
+            require_root("Postfix")
 
     def test_a_killed_session_leaves_no_server_behind(self, tmp_path: Path) -> None:
         program = (

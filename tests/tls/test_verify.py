@@ -448,8 +448,8 @@ class TestOpportunistic:
     @pytest.mark.parametrize(
         ("leaf", "words"),
         [
-            (lambda: CA.issue_cert("other.example"), "does not verify for localhost"),
-            (lambda: trustme.CA().issue_cert("localhost"), "does not verify for localhost.*issued to"),
+            (lambda: CA.issue_cert("other.example"), "is for other.example, not for localhost"),
+            (lambda: trustme.CA().issue_cert("localhost"), "the issuer .* is not known"),
             (
                 lambda: CA.issue_cert("localhost", not_before=NOW - 9 * DAY, not_after=NOW - DAY),
                 "expired on",
@@ -468,6 +468,7 @@ class TestOpportunistic:
         context, _ = self_signed(tmp_path)
         info = run(attempt(Security.OPPORTUNISTIC, starttls(context, echo), options, verify=False))
         assert info.verified is False
+        assert "localhost is self-signed" in info.verification_error
 
     def test_the_applications_context_gives_its_anchors(self, run, ca_file):
         options = TLSOptions(context=ssl.create_default_context(cafile=str(ca_file)))
@@ -480,7 +481,19 @@ class TestJudge:
         chain = der(CA.create_child_ca().issue_cert("mail.example.com"))
         assert judge(chain, "mail.example.com", ANCHORS) is None
         assert judge(chain[:1], "mail.example.com", ANCHORS) is not None
-        assert judge(chain, "other.example", ANCHORS) is not None
+        assert "is for mail.example.com, not for other.example" in verdict(chain, "other.example", ANCHORS)
+
+    def test_a_chain_that_shows_an_authority_nobody_trusts(self):
+        chain = der(trustme.CA().create_child_ca().issue_cert("localhost"))
+        root = trustme.CA()
+        shown = (*der(root.issue_cert("localhost")), ssl.PEM_cert_to_DER_cert(root.cert_pem.bytes().decode()))
+        assert "is not known" in verdict(chain, "localhost", ANCHORS)
+        assert "ends with" in verdict(shown, "localhost", ANCHORS)
+
+    def test_what_the_verifier_says_otherwise_stays(self):
+        assert "does not verify for localhost: because (issued to" in verify._in_words(
+            "because", "localhost", [facts for facts in map(CertificateFacts.of, der(LOCALHOST)) if facts]
+        )
 
     def test_address(self):
         chain = der(CA.issue_cert("192.0.2.1"))
