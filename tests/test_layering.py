@@ -66,7 +66,9 @@ IMPURE_IMPORTS = frozenset(
 )
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
-MESSAGE_PATH = frozenset({"session", "pump", "carrier", "link", "job", "pool", "protocol", "receipt", "reply"})
+MESSAGE_PATH = frozenset(
+    {"session", "pump", "carrier", "link", "job", "pool", "protocol", "receipt", "reply"}
+)
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
 TASK_ROOMS = frozenset({"pump", "pool"})
