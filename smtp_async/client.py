@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from .check import ServerReport, examine
 from .content import Mail
 from .endpoint import ClientOptions, credentials_of, parse_url, route_of
 from .errors import (
+    InvalidArgument,
     NotConnected,
     SettingInUse,
     SMTPError,
@@ -239,6 +241,8 @@ class SMTPClient:
         assert loop is not None
         if deadline is None:
             deadline = self._options.timeouts.send
+        elif math.isnan(deadline):
+            raise InvalidArgument("deadline is a number of seconds, not NaN")
         self._job_count += 1
         due = None if deadline is None else loop.time() + deadline
         job = Job(self._job_count, mail, options or self._options.send, due, chunking=self._chunking)

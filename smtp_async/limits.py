@@ -38,8 +38,12 @@ class PoolLimits:
             value = getattr(self, name)
             if value is None and name not in ("max_connections", "window"):
                 continue
-            if not isinstance(value, int | float) or not value > 0:
-                raise InvalidArgument(f"{name} must be above 0, not {value!r}")
+            kinds = int | float if name in ("idle_time", "max_age") else int
+            if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:
+                raise InvalidArgument(
+                    f"{name} must be {'a number' if kinds is not int else 'an integer'} above 0, "
+                    f"not {value!r}"
+                )
 
 
 class PoolStatistics(NamedTuple):

@@ -13,8 +13,11 @@ import inspect
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
+from typing import Any, TypeVar
 
 from .auth.mechanism import Credentials, Mechanism, decode_challenge, select
 from .errors import (
@@ -46,6 +49,7 @@ from .transport.stream import Endpoint, Stream
 __all__ = ["Route", "Surroundings", "authenticate", "open_link"]
 
 _log = logging.getLogger("smtp_async")
+_T = TypeVar("_T")
 
 #: An initial response that makes the AUTH line longer waits for the server's 334 (RFC 4954 section 4).
 _INITIAL_LINE = 512
@@ -90,28 +94,48 @@ class Route:
 
 
 class Surroundings:
-    """What all sessions of a client share and what is slow to make: the TLS context, the local host name."""
+    """What all sessions of a client share and what is slow to make: the TLS context, the local host name.
 
-    __slots__ = ("_context", "_fqdn")
+    Each is made once, in a thread, also when many sessions open at the same moment.
+    """
+
+    __slots__ = ("_context", "_fqdn", "_making")
 
     def __init__(self) -> None:
         self._context: ssl.SSLContext | None = None
         self._fqdn: str | None = None
+        self._making: dict[str, asyncio.Future[Any]] = {}
 
     async def context(self, options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
-        """Return the TLS context, made once in a thread: loading the trusted certificates takes long."""
+        """Return the TLS context; loading the trusted certificates takes long."""
         if self._context is None:
-            self._context = await asyncio.to_thread(make_context, options, verify=verify)
+            self._context = await self._once("context", partial(make_context, options, verify=verify))
         return self._context
 
     async def local_name(self, endpoint: Endpoint) -> str:
         """Return this host's full name, or its address as a literal when it has no dot (RFC 5321 4.1.4)."""
         if self._fqdn is None:
-            self._fqdn = await asyncio.to_thread(socket.getfqdn)
+            self._fqdn = await self._once("name", socket.getfqdn)
         name = self._fqdn.encode("ascii", "ignore").decode()
         if "." in name.strip(".") and name == self._fqdn:
             return name.strip(".")
         return _literal(endpoint)
+
+    async def _once(self, what: str, make: Callable[[], _T]) -> _T:
+        making = self._making.get(what)
+        if making is None:
+            making = asyncio.get_running_loop().run_in_executor(None, make)
+            self._making[what] = making
+            making.add_done_callback(lambda made: self._made(what, made))
+        # One session that is given up must not take it from the others.
+        result: _T = await asyncio.shield(making)
+        return result
+
+    def _made(self, what: str, made: asyncio.Future[Any]) -> None:
+        del self._making[what]
+        if not made.cancelled():
+            # Those who wait hear of it; there may be none.
+            made.exception()
 
 
 async def open_link(link: Link, route: Route, surroundings: Surroundings) -> ConnectionInfo:

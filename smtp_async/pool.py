@@ -355,7 +355,7 @@ class Pool:
         if error is not None and not self._closed:
             if was_opening:
                 self._dial_failed(error)
-            elif isinstance(error, AuthenticationFailed) and not session.opened_at:
+            elif isinstance(error, AuthenticationFailed) and not (session.opened_at or error.temporary):
                 self._latch(error)
         self._make_room()
 
@@ -412,7 +412,7 @@ class Pool:
         )
         if crowded or self._open:
             self._cuts.append(now + _LATCH)
-        if isinstance(error, AuthenticationFailed):
+        if isinstance(error, AuthenticationFailed) and not error.temporary:
             self._latch(error)
         elif not self._open:
             self._fail_waiting(error)

@@ -6,7 +6,6 @@ from .mechanism import (
     Mechanism,
     Pending,
     decode_challenge,
-    encode_response,
     select,
 )
 
@@ -16,6 +15,5 @@ __all__ = [
     "Mechanism",
     "Pending",
     "decode_challenge",
-    "encode_response",
     "select",
 ]

@@ -17,7 +17,7 @@ How an exchange goes (RFC 4954 section 4):
     first = mechanism.initial_response()         # goes with AUTH; None: the server speaks first
     ...
     challenge = decode_challenge(text_of_the_334)
-    answer = encode_response(mechanism.respond(challenge))
+    answer = mechanism.respond(challenge)        # the session encodes it
     ...
     # a 235 counts only if mechanism.complete
 
@@ -44,7 +44,6 @@ __all__ = [
     "Pending",
     "Place",
     "decode_challenge",
-    "encode_response",
     "select",
 ]
 
@@ -287,15 +286,3 @@ def decode_challenge(text: bytes) -> bytes:
         # Python is not strict about padding that follows a whole group.
         raise ProtocolViolation("an AUTH challenge is not base64: wrong padding", stage="AUTH")
     return challenge
-
-
-def encode_response(response: bytes, *, initial: bool = False) -> bytes:
-    """Return `response` in base64, without a line end.
-
-    Args:
-        response: the bytes of the mechanism.
-        initial: it goes with the AUTH command, where an empty one is written `=` (RFC 4954 section 4).
-    """
-    if initial and not response:
-        return b"="
-    return binascii.b2a_base64(response, newline=False)

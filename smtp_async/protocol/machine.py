@@ -328,7 +328,9 @@ class ClientProtocol(Dialogue):
         if self._newest is transaction:
             # Held no longer than it is needed: an idle connection would keep its last message in memory.
             self._newest = None
-            if transaction.mail_refused or (transaction.chunked and taken):
+            # 503 to MAIL says that a transaction *is* open.
+            nested = transaction.mail_answer is not None and transaction.mail_answer.code == 503
+            if (transaction.mail_refused and not nested) or (transaction.chunked and taken):
                 self._connection.transaction_closed()
 
     # --- writing ---------------------------------------------------------------------------------------------

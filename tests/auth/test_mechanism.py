@@ -22,7 +22,6 @@ from smtp_async.auth import (
     Mechanism,
     Pending,
     decode_challenge,
-    encode_response,
     select,
 )
 from smtp_async.errors import AuthenticationUnavailable, InvalidArgument, ProtocolViolation
@@ -147,8 +146,7 @@ class TestSelect:
 class TestFraming:
     @given(st.binary(max_size=500))
     def test_round_trip(self, data):
-        assert decode_challenge(encode_response(data)) == data
-        assert b"\n" not in encode_response(data)
+        assert decode_challenge(base64.b64encode(data)) == data
 
     @given(st.binary(max_size=200))
     def test_anything(self, data):
@@ -156,7 +154,7 @@ class TestFraming:
             decoded = decode_challenge(data)
         except ProtocolViolation:
             return
-        assert len(encode_response(decoded)) == len(data)
+        assert len(base64.b64encode(decoded)) == len(data)
 
     @pytest.mark.parametrize(
         "text",
@@ -174,9 +172,6 @@ class TestFraming:
 
     def test_empty(self):
         assert decode_challenge(b"") == b""
-        assert encode_response(b"") == b""
-        assert encode_response(b"", initial=True) == b"="
-        assert encode_response(b"a", initial=True) == b"YQ=="
 
 
 class Slow(Mechanism):
