@@ -65,7 +65,6 @@ class Carrier:
         last_reply: the reply that was read last.
         messages: how many ended here.
         opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
-        most_messages, retires_at: after how many, and at which loop time, it takes no more; the keeper says so.
         leaving: does it take no more jobs?
     """
 
@@ -76,8 +75,8 @@ class Carrier:
         self.messages = 0
         self.opened_at = 0.0
         self.idle_since = 0.0
-        self.most_messages = math.inf
-        self.retires_at = math.inf
+        self._most_messages = math.inf
+        self._retires_at = math.inf
         self.leaving = False
         self._keeper = keeper
         # The same, once it is there: every method below is called on a connection that was started.
@@ -147,6 +146,18 @@ class Carrier:
     def share(self, extensions: Extensions) -> None:
         """Use the pool's object for the same offer: jobs are compared with it by identity first."""
         self._joint.machine.extensions = extensions
+
+    def retire(self, *, messages: int | None, age: float | None) -> None:
+        """Take no job after so many messages, or the server's limit, nor after so many seconds; None: no end."""
+        self._most_messages = math.inf if messages is None else messages
+        # RFC 9422 section 3.1: more transactions than MAILMAX are refused.
+        self._most_messages = min(self._most_messages, self.extensions.limits.get("MAILMAX", math.inf))
+        self._retires_at = math.inf if age is None else self.opened_at + age
+
+    @property
+    def spent(self) -> bool:
+        """Is it to take no more jobs? The time of its last message stands for now, which is near enough."""
+        return self.messages + len(self._jobs) >= self._most_messages or self.idle_since >= self._retires_at
 
     @property
     def streaming(self) -> bool:

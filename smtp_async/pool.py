@@ -136,12 +136,14 @@ class Pool:
         self._deadlines.add(job)
         while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
-            if session.may_begin and not self._spent(session):
+            if session.may_begin and not session.spent:
                 job.due = job.send_by
                 if not session.offer(job):
                     self._idle[session] = None
                 return
             session.finish()
+        if not self._waiting and self._join(job):
+            return
         limit = self.limits.max_waiting
         if limit is not None and len(self._waiting) >= limit:
             self._deadlines.discard(job)
@@ -150,6 +152,17 @@ class Pool:
         self._limit_waiting(job)
         self._employ()
         self._grow()
+
+    def _join(self, job: Job) -> bool:
+        """Begin `job` beside others where none is idle and none may be opened, without waiting for their replies."""
+        transaction = job.transaction
+        if transaction is None or transaction.payload is None or not self._full():
+            return False
+        for session in self._open:
+            if session.may_begin and not session.spent and session.admits(transaction):
+                job.due = job.send_by
+                return session.offer(job)
+        return False
 
     def cancel(self, job: Job) -> bool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
@@ -260,11 +273,7 @@ class Pool:
             return
         self._opening.pop(session, None)
         self._open[session] = None
-        limits = self.limits
-        session.most_messages = math.inf if limits.max_messages is None else limits.max_messages
-        # RFC 9422 section 3.1: more transactions than MAILMAX are refused.
-        session.most_messages = min(session.most_messages, session.extensions.limits.get("MAILMAX", math.inf))
-        session.retires_at = math.inf if limits.max_age is None else session.opened_at + limits.max_age
+        session.retire(messages=self.limits.max_messages, age=self.limits.max_age)
         # They waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._waiting.unprepared():
             job.extensions = self.extensions
@@ -276,7 +285,7 @@ class Pool:
             return None
         if session.jobs and (self._idle or not self._full() or self._spreads()):
             return None
-        if self._spent(session) or (self._places and self._yields()):
+        if session.spent or (self._places and self._yields()):
             session.finish()
             return None
         job = self._waiting.take(session.admits, self._may_stream)
@@ -289,7 +298,7 @@ class Pool:
         """A session has nothing to do."""
         if session in self._private or self._closed or session in self._idle:
             return
-        if self._spent(session) or (self._places and self._yields()):
+        if session.spent or (self._places and self._yields()):
             session.finish()
             return
         self._idle[session] = None
@@ -414,7 +423,8 @@ class Pool:
             self._cuts.append(now + _LATCH)
         if isinstance(error, AuthenticationFailed) and not error.temporary:
             self._latch(error)
-        elif not self._open:
+        elif not (self._open or self._opening):
+            # While others are being opened, one of them may come up.
             self._fail_waiting(error)
 
     def _latch(self, error: AuthenticationFailed) -> None:
@@ -456,13 +466,6 @@ class Pool:
         return sum(one.leaving for one in self._open) < len(self._places)
 
     # --- growing old -----------------------------------------------------------------------------------------
-
-    def _spent(self, session: Session) -> bool:
-        # The time of its last message is near enough: an idle one is closed by `_reap`.
-        return (
-            session.messages + session.jobs >= session.most_messages
-            or session.idle_since >= session.retires_at
-        )
 
     def _reap(self) -> None:
         """Close what has been idle too long; look again when the next one will have been."""

@@ -4,6 +4,9 @@ Strategy: the consumer drives. Its `async for` pulls the input in its own task, 
 the pool, as long as fewer messages than twice the pool's capacity are on their way; then it waits for the next receipt.
 Memory is therefore constant, whatever the length of the input, and a consumer that is slow slows the input.
 
+An async input may wait, and must not hold back receipts and bodies meanwhile: one task of its own pulls it, within the
+same bound, and does nothing else. What it pulled is the consumer's to prepare, to hand over and to write.
+
 Nothing here awaits when it ends: a `break`, an exception or a cancelled task leaves behind jobs that the pool forgets,
 and messages on the wire whose receipts go to the `Abandoned` event.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from .content import Mail
@@ -55,6 +58,91 @@ class _Item(Job, Generic[M]):
             whole._heard(self, step)
 
 
+class _Feed(Generic[M]):
+    """An async source and the one task that pulls it, while there is room.
+
+    Attributes:
+        pulled: what the consumer has not begun yet.
+        failure: what the source raised.
+        over: whether nothing more comes: the source has ended, or nobody wants it any more.
+    """
+
+    __slots__ = ("_iterator", "_room", "_source", "_task", "failure", "over", "pulled")
+
+    def __init__(self, iterator: SendAll[M], source: AsyncIterator[M]) -> None:
+        # Weakly, as the task holds this: an iterator that nobody holds any more must be able to go.
+        self._iterator = weakref.ref(iterator)
+        self._source = source
+        self._task: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self.pulled: deque[M] = deque()
+        self.failure: BaseException | None = None
+        self.over = False
+
+    def start(self) -> None:
+        """Pull, or go on with it if there is room again."""
+        if self._task is None:
+            # In the consumer's context: so far as it can tell, the source runs where it always did.
+            self._task = asyncio.get_running_loop().create_task(self._live(), name="smtp_async source")
+        elif self._room is not None and not self._room.done() and self._has_room():
+            self._room.set_result(None)
+
+    def close(self) -> None:
+        """Pull no more; the source cleans up in its task, and nobody waits for it."""
+        if self.over:
+            return
+        self.over = True
+        task = self._task
+        if task is not None and not task.done() and not task.get_loop().is_closed():
+            task.cancel()
+
+    async def _live(self) -> None:
+        # An eager task runs before `start` has its result.
+        self._task = asyncio.current_task()
+        try:
+            while await self._wait_for_room():
+                self._hand(await anext(self._source))
+        except StopAsyncIteration:
+            pass
+        except BaseException as error:
+            if self.over:
+                # The answer to `close`: nobody listens but the loop.
+                raise
+            self.failure = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.over = True
+            self._ring()
+            # Where it stands at a `yield` it has not heard of the end. What is no generator is the user's to close.
+            if isinstance(self._source, AsyncGenerator):
+                await self._source.aclose()
+
+    async def _wait_for_room(self) -> bool:
+        while not self.over and not self._has_room():
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        return not self.over
+
+    # The iterator is looked up in plain functions only: a coroutine would hold it while it waits.
+
+    def _has_room(self) -> bool:
+        whole = self._iterator()
+        if whole is None:
+            return False
+        return len(whole._under_way) + len(whole._done) + len(self.pulled) < whole._ahead
+
+    def _hand(self, message: M) -> None:
+        if not self.over:
+            self.pulled.append(message)
+            self._ring()
+
+    def _ring(self) -> None:
+        whole = self._iterator()
+        if whole is not None:
+            whole._ring()
+
+
 class SendAll(Generic[M]):
     """An async iterator of `(message, receipt)` in the order in which they end; made by `SMTPClient.send_all`."""
 
@@ -77,9 +165,10 @@ class SendAll(Generic[M]):
         self._limit = limit
         # First what the end needs: an input that is none raises here.
         self._under_way: set[_Item[M]] = set()
-        self._source: Iterator[M] | AsyncIterator[M] | None
+        self._feed: _Feed[M] | None = None
+        self._source: Iterator[M] | None = None
         if isinstance(messages, AsyncIterable):
-            self._source = aiter(messages)
+            self._feed = _Feed(self, aiter(messages))
         else:
             self._source = iter(messages)
         most = pool.limits.max_waiting
@@ -115,47 +204,62 @@ class SendAll(Generic[M]):
 
     def cancel(self) -> None:
         """Stop: what waits is not sent, what is on the wire runs to its end unheard. Synchronous."""
+        self._drop()
+        # The source may do this, while the consumer waits for it.
+        self._ring()
+
+    def __del__(self) -> None:
+        if self._under_way or self._feed is not None:
+            self._drop()
+
+    def _drop(self) -> None:
         self._source = None
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
         self._todo.clear()
         while self._under_way:
             self._pool.cancel(self._under_way.pop())
-
-    def __del__(self) -> None:
-        if self._under_way:
-            self.cancel()
 
     async def _next(self) -> tuple[M, Receipt]:
         while True:
             while self._todo:
                 await self._do(*self._todo.popleft())
-            await self._fill()
+            self._fill()
             if self._done:
                 return self._done.popleft()
             if self._todo:
                 continue
-            if not self._under_way:
+            if not self._under_way and self._feed is None:
                 failure, self._failure = self._failure, None
                 raise failure or StopAsyncIteration
             self._bell = self._pool.new_future()
             await self._bell
 
-    async def _fill(self) -> None:
+    def _fill(self) -> None:
         """Pull input while there is room: a receipt that nobody has taken yet needs its place, too."""
+        if self._feed is not None:
+            self._take(self._feed)
         while self._source is not None and len(self._under_way) + len(self._done) < self._ahead:
             try:
-                if isinstance(self._source, AsyncIterator):
-                    if self._done or self._todo:
-                        return
-                    message = await anext(self._source)
-                else:
-                    message = next(self._source)
-            except (StopIteration, StopAsyncIteration):
+                message = next(self._source)
+            except StopIteration:
                 self._source = None
             except Exception as error:
                 self._source = None
                 self._failure = self._failure or error
             else:
                 self._begin(message)
+
+    def _take(self, feed: _Feed[M]) -> None:
+        """Begin what the source's task has pulled: its place is kept already."""
+        feed.start()
+        while feed.pulled:
+            self._begin(feed.pulled.popleft())
+        if feed.over:
+            self._feed = None
+            failure, feed.failure = feed.failure, None
+            self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
         pool = self._pool
@@ -168,6 +272,10 @@ class SendAll(Generic[M]):
             self._done.append((message, error.receipt or Receipt((), error=error)))
             return
         self._under_way.add(item)
+        if isinstance(self._failure, SMTPError):
+            # It was pulled before the connection failed.
+            self._end(item, item.unsent(self._failure))
+            return
         item.extensions = pool.extensions
         self._submit(item)
 
@@ -188,12 +296,14 @@ class SendAll(Generic[M]):
             # Others fill the queue, too: no failure of the connection.
             self._end(item, item.unsent(error))
         except SMTPError as error:
-            self._connection_failed(item, error)
+            self._connection_failed(error)
+            self._end(item, item.unsent(error))
 
-    def _connection_failed(self, item: _Item[M], error: SMTPError) -> None:
+    def _connection_failed(self, error: SMTPError) -> None:
         self._source = None
         self._failure = self._failure or error
-        self._end(item, item.unsent(error))
+        if self._feed is not None:
+            self._feed.close()
 
     async def _do(self, item: _Item[M], step: Step) -> None:
         if item.receipt is not None:
@@ -212,8 +322,7 @@ class SendAll(Generic[M]):
         if step is Step.DONE:
             assert item.receipt is not None
             if item.undialled is not None:
-                self._source = None
-                self._failure = self._failure or item.undialled
+                self._connection_failed(item.undialled)
             self._end(item, item.receipt)
         else:
             self._todo.append((item, step))

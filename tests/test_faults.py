@@ -233,8 +233,9 @@ class TestReplies:
     )
     @pytest.mark.parametrize("late", [False, True], ids=["glued", "a segment of its own"])
     async def test_a_reply_that_nobody_asked_for(self, point: str, extra: bytes, late: bool) -> None:
-        if late and point == "DATA" and extra.startswith((b"250", b"550")):
-            pytest.skip("while the body leaves, this is an answer to it: nobody can tell")
+        if late and point == "DATA":
+            # While the body leaves, a reply is the answer to it, and nobody can tell that it is a false one.
+            extra = b"x"
         between = (flush(), delay(0.01)) if late else ()
         async with one_message(point, default(), *between, raw(extra), nth=1) as (server, result):
             # Whether it is found out at once or shifts replies until one does not fit: never a lie.
@@ -881,7 +882,7 @@ BODIES = {
     "smuggling": b"before\n.\nMAIL FROM:<evil@example.com>\nafter\r\n.\r\nRCPT TO:<x@y>\r.\rend\n",
     "dots at line starts": b".hidden\n..x\n.\n",
     "non-ASCII": "Grüße, 日本語, 😀\n".encode(),
-    "no line end": b"no line end",
+    "no line end": b"one\nno line end",
     "empty lines": b"\n\n\n.\n\n",
     "long": b"x" * 998 + b"\n",
 }
@@ -893,8 +894,6 @@ BODIES = {
 async def test_bodies_arrive_unharmed_at_postfix(
     name: str, size: str, postfix: Postfix, request: pytest.FixtureRequest
 ) -> None:
-    if (name, size) == ("no line end", "large"):
-        pytest.skip("a line of 100,000 octets is no mail without BINARYMIME")
     mark = f"{name} {size} {request.node.name}".encode()
     body = BODIES[name] if size == "small" else BODIES[name] * (100_000 // len(BODIES[name]) + 1)
     async with client_of(postfix, port=postfix.plain_port) as client:

@@ -67,11 +67,12 @@ IMPURE_IMPORTS = frozenset(
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
 MESSAGE_PATH = frozenset(
-    {"session", "pump", "carrier", "link", "job", "pool", "protocol", "receipt", "reply"}
+    {"session", "pump", "carrier", "link", "job", "pool", "protocol", "receipt", "reply", "sending"}
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
-TASK_ROOMS = frozenset({"pump", "pool"})
+# In `sending` it is the source of messages that has a task, not a message.
+TASK_ROOMS = frozenset({"pump", "pool", "sending"})
 TASK_FUNCTIONS = frozenset({"_open", "start", "connect"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
@@ -357,6 +358,7 @@ def complaints(house: Path, name: str, source: str) -> list[str]:
         ("pool.py", "async def send():\n    await asyncio.wait_for(job, 5)"),
         ("pool.py", "def send(self):\n    self.loop.create_task(job)"),
         ("pool.py", "from asyncio import create_task\ndef send():\n    create_task(job)"),
+        ("sending.py", "def begin(self):\n    self.loop.create_task(job)"),
         ("receipt.py", "@dataclass(frozen=True, slots=True)\nclass Verdict: ..."),
         ("protocol/utils.py", ""),
         ("message/_types.py", ""),
@@ -381,6 +383,7 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
         ("tls/revocation.py", "from ..transport import dial"),
         ("session.py", "from .hooks import Hooks\nfrom .protocol.machine import ClientProtocol"),
         ("pump.py", "def start(self):\n    self.task = self.loop.create_task(self.pump())"),
+        ("sending.py", "def start(self):\n    self.task = self.loop.create_task(self.pull())"),
         ("pool.py", "from .telemetry import Log\n@dataclass(frozen=True, kw_only=True)\nclass Limits: ..."),
         ("pool.py", "def rearm(self):\n    return self.timeout(5)"),
         (

@@ -170,7 +170,8 @@ class TestWaking:
 
 class TestHooks:
     async def test_only_what_is_wanted_is_made(self) -> None:
-        hooks, heard = Hooks(), []
+        hooks = Hooks()
+        heard: list[Any] = []
         async with ScriptedServer() as server, linked(server, hooks=hooks) as link:
             assert not link.wants(PITrail)
             await link.converse(link.machine.greeting)

@@ -502,6 +502,327 @@ class TestLeaving:
             assert len([pair async for pair in sending]) == 4
 
 
+class Watched:
+    """An async generator that tells how far it was pulled and how it ended; it waits before each message.
+
+    Args:
+        count: how many messages; None: without end.
+        stop: before which message to wait for ever, and to say so in `stands`.
+    """
+
+    def __init__(self, count: int | None = None, *, stop: int | None = None) -> None:
+        self.count = count
+        self.stop = stop
+        self.stands = asyncio.Event()
+        self.pulled = 0
+        self.begun = False
+        self.closed = False
+        self.task: asyncio.Task[Any] | None = None
+        self.closed_in: asyncio.Task[Any] | None = None
+
+    async def __call__(self) -> AsyncIterator[Message]:
+        self.begun, self.task = True, asyncio.current_task()
+        try:
+            for n in itertools.count() if self.count is None else range(self.count):
+                await asyncio.sleep(0)
+                if n == self.stop:
+                    self.stands.set()
+                    await asyncio.Event().wait()
+                self.pulled += 1
+                yield mail(f"A{n}")
+        finally:
+            self.closed_in = asyncio.current_task()
+            await asyncio.sleep(0)
+            self.closed = True
+
+    async def demand_closed(self, before: set[asyncio.Task[Any]]) -> None:
+        """Its own task closed it, and no source's task is left."""
+        await until(lambda: self.closed or not self.begun)
+        assert self.closed_in is self.task
+        await until(lambda: not source_tasks() - before)
+
+
+def source_tasks() -> set[asyncio.Task[Any]]:
+    return {task for task in other_tasks() if task.get_name() == "smtp_async source"}
+
+
+class TestAsyncSource:
+    """One that waits holds back nothing."""
+
+    @WINDOWS
+    @every_loop
+    async def test_the_first_receipt_comes_while_a_queue_waits(self, window: int) -> None:
+        queue: asyncio.Queue[Message | None] = asyncio.Queue()
+
+        async def drain() -> AsyncIterator[Message]:
+            while (message := await queue.get()) is not None:
+                yield message
+
+        async with speaking() as server, client_of(server, pool=one(window)) as client:
+            sending = client.send_all(drain())
+            async with asyncio.timeout(PATIENCE):
+                for n in range(5):
+                    queue.put_nowait(mail(n))
+                    message, receipt = await anext(sending)
+                    assert (message.subject, receipt.outcome) == (f"message {n}", Outcome.ACCEPTED)
+                    assert len(source_tasks()) == 1
+                queue.put_nowait(None)
+                with pytest.raises(StopAsyncIteration):
+                    await anext(sending)
+            assert source_tasks() == set()
+
+    @every_loop
+    async def test_a_large_body_is_written_while_the_source_waits(self) -> None:
+        never = asyncio.Event()
+
+        async def source() -> AsyncIterator[Message]:
+            yield mail(1, text=LARGE)
+            await never.wait()
+
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            sending = client.send_all(source())
+            async with asyncio.timeout(PATIENCE):
+                assert (await anext(sending))[1].outcome is Outcome.ACCEPTED
+            sending.cancel()
+            await until(lambda: not source_tasks())
+
+    @WINDOWS
+    @every_loop
+    async def test_one_that_waits_for_receipts_of_earlier_messages_goes_on(self, window: int) -> None:
+        shown: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def source() -> AsyncIterator[Message]:
+            for n in range(20):
+                message = mail(n)
+                yield message
+                assert await shown.get() is message
+
+        async with speaking() as server, client_of(server, pool=one(window)) as client:
+            async with asyncio.timeout(PATIENCE):
+                async for message, receipt in client.send_all(source()):
+                    assert receipt.outcome is Outcome.ACCEPTED
+                    shown.put_nowait(message)
+            assert subjects(server) == [f"message {n}" for n in range(20)]
+
+    @every_loop
+    async def test_an_endless_one_is_pulled_as_far_as_there_is_room(self) -> None:
+        gate = asyncio.Event()
+        source = Watched()
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            server.on("MAIL", delay(gate), default(), nth=1)
+            sending = client.send_all(source())
+            first = asyncio.ensure_future(anext(sending))
+            await until(lambda: source.pulled == 4)
+            await turns(50)
+            assert source.pulled == 4
+            gate.set()
+            await first
+            # Receipts that nobody takes keep their places.
+            await until(lambda: len(server.messages) == 4)
+            await turns(50)
+            assert source.pulled == 4
+            for shown in range(2, 30):
+                await anext(sending)
+                await turns()
+                assert source.pulled <= shown + 4
+            sending.cancel()
+            await source.demand_closed(set())
+
+    @every_loop
+    async def test_one_that_never_waits_is_pulled_as_far_as_there_is_room(self) -> None:
+        pulled = shown = 0
+
+        async def endless() -> AsyncIterator[Message]:
+            nonlocal pulled
+            for n in itertools.count():
+                pulled += 1
+                assert pulled <= shown + 4
+                yield mail(n)
+
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            async for _ in client.send_all(endless()):
+                shown += 1
+                if shown == 50:
+                    break
+            await until(lambda: not source_tasks())
+
+    @pytest.mark.parametrize("stop", [None, 6], ids=["at its yield", "at its await"])
+    @every_loop
+    async def test_a_break_closes_it_in_its_task(self, stop: int | None) -> None:
+        source = Watched(stop=stop)
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            async for message, _ in client.send_all(source()):
+                if message.subject == "message A3":
+                    break
+            await source.demand_closed(set())
+
+    @pytest.mark.parametrize("stop", [None, 6], ids=["at its yield", "at its await"])
+    @every_loop
+    async def test_an_exception_in_the_loop_closes_it(self, stop: int | None) -> None:
+        source = Watched(stop=stop)
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            with pytest.raises(ZeroDivisionError):
+                async for message, _ in client.send_all(source()):
+                    if message.subject == "message A3":
+                        raise ZeroDivisionError
+            await source.demand_closed(set())
+
+    @every_loop
+    async def test_a_cancel_closes_it_even_when_the_source_says_it(self) -> None:
+        async def source() -> AsyncIterator[Message]:
+            yield mail(1)
+            sending.cancel()
+            await asyncio.Event().wait()
+
+        watched = Watched(stop=2)
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            sending = client.send_all(watched())
+            await anext(sending)
+            await watched.stands.wait()
+            sending.cancel()
+            sending.cancel()
+            await watched.demand_closed(set())
+            sending = client.send_all(source())
+            async with asyncio.timeout(PATIENCE):
+                assert len([pair async for pair in sending]) <= 1
+            await until(lambda: not source_tasks())
+
+    @every_loop
+    async def test_one_that_was_never_begun_has_no_task(self) -> None:
+        source = Watched()
+        async with speaking() as server, client_of(server) as client:
+            client.send_all(source())
+            kept = client.send_all(source())
+            await turns()
+            assert not source_tasks()
+            kept.cancel()
+            assert [pair async for pair in kept] == []
+            assert not source.begun
+
+    @every_loop
+    async def test_what_is_no_generator_is_left_open(self) -> None:
+        class Stream:
+            closed = False
+
+            def __aiter__(self) -> "Stream":
+                return self
+
+            async def __anext__(self) -> Message:
+                return mail()
+
+            async def aclose(self) -> None:
+                self.closed = True
+
+        stream = Stream()
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            async for _ in client.send_all(stream):
+                break
+            await until(lambda: not source_tasks())
+            assert not stream.closed
+
+    @WINDOWS
+    @every_loop
+    async def test_what_it_raises_comes_after_the_receipts(self, window: int) -> None:
+        gate = asyncio.Event()
+
+        async def broken() -> AsyncIterator[Message]:
+            for n in range(3):
+                yield mail(n)
+            gate.set()
+            raise ZeroDivisionError("mine")
+
+        async with speaking() as server, client_of(server, pool=one(window)) as client:
+            server.on("MAIL", delay(gate), default(), nth=1)
+            receipts = []
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                async with asyncio.timeout(PATIENCE):
+                    async for _, receipt in client.send_all(broken()):
+                        receipts.append(receipt.outcome)
+            assert receipts == [Outcome.ACCEPTED] * 3
+            assert not source_tasks()
+
+    @every_loop
+    async def test_a_dead_server_ends_it_and_each_message_has_its_receipt(self) -> None:
+        async with ScriptedServer() as server:
+            port = server.port
+        source = Watched()
+        async with client_of(server, port=port, pool=one()) as client:
+            receipts = []
+            with pytest.raises(CommunicationError):
+                async with asyncio.timeout(PATIENCE):
+                    async for _, receipt in client.send_all(source()):
+                        receipts.append(receipt.outcome)
+            assert receipts == [Outcome.NOT_SENT] * source.pulled
+            await source.demand_closed(set())
+
+    @every_loop
+    async def test_what_was_pulled_before_the_connection_failed_has_its_receipt(self) -> None:
+        """Both happen while the consumer is elsewhere."""
+        go, stands = asyncio.Event(), asyncio.Event()
+
+        async def source() -> AsyncIterator[Message]:
+            yield mail(0)
+            await go.wait()
+            yield mail(1)
+            yield mail(2)
+            stands.set()
+            await asyncio.Event().wait()
+
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            sending = client.send_all(source())
+            async with asyncio.timeout(PATIENCE):
+                assert (await anext(sending))[1].outcome is Outcome.ACCEPTED
+                go.set()
+                await stands.wait()
+                sending._connection_failed(NotConnected("gone"))
+                assert [(await anext(sending))[1].outcome for _ in "12"] == [Outcome.NOT_SENT] * 2
+                with pytest.raises(NotConnected, match="gone"):
+                    await anext(sending)
+            await until(lambda: not source_tasks())
+            assert subjects(server) == ["message 0"]
+
+    @pytest.mark.parametrize("manner", CancelManner)
+    @every_loop
+    async def test_one_whose_task_is_cancelled_at_any_await_ends_the_iteration(
+        self, manner: CancelManner
+    ) -> None:
+        """By somebody else, as the end of a program does it: the consumer does not wait for ever."""
+        for at in itertools.count(1):
+            awaits = 0
+
+            async def pause(at: int = at) -> None:
+                nonlocal awaits
+                awaits += 1
+                if awaits == at or (awaits > at and manner is CancelManner.UNTIL_DONE):
+                    task = asyncio.current_task()
+                    assert task is not None
+                    task.cancel()
+                await asyncio.sleep(0)
+
+            async def source() -> AsyncIterator[Message]:
+                try:
+                    for n in range(3):
+                        await pause()  # noqa: B023 - called in this round only
+                        yield mail(n)
+                finally:
+                    await pause()  # noqa: B023 - called in this round only
+
+            async with speaking() as server, client_of(server, pool=one()) as client:
+                receipts = []
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        async for _, receipt in client.send_all(source()):
+                            receipts.append(receipt.outcome)
+                except asyncio.CancelledError:
+                    assert awaits >= at
+                else:
+                    assert awaits < at
+                assert receipts == [Outcome.ACCEPTED] * min(at - 1, 3)
+                await until(lambda: not source_tasks())
+            if awaits < at:
+                return
+
+
 def server_tasks(server: ScriptedServer) -> set[asyncio.Task[None]]:
     return set(server.tasks)
 
@@ -634,6 +955,45 @@ async def test_cancelled_at_any_await(kind: str, manner: CancelManner, moment: C
             current = client_of(server, pool=pool)
         await current.close()
         assert runs > 4
+    await demand_nothing_left(*before)
+
+
+@pytest.mark.parametrize("stop", [None, 2], ids=["ends", "stands"])
+@pytest.mark.parametrize("manner", CancelManner)
+@pytest.mark.parametrize("moment", CancelMoment)
+@every_loop
+async def test_cancelled_at_any_await_an_async_source_is_closed(
+    stop: int | None, manner: CancelManner, moment: CancelMoment
+) -> None:
+    """Whether it waits for room, for its next message, or in its cleanup; its cleanup is not cut short."""
+    pool = PoolLimits(max_connections=1)
+    current: SMTPClient
+    source = Watched(4)
+
+    async def scenario() -> None:
+        sending = current.send_all(source())
+        if stop is None:
+            assert len([pair async for pair in sending]) == 4
+            return
+        for _ in range(stop):
+            await anext(sending)
+        await source.stands.wait()
+        sending.cancel()
+
+    before = other_tasks(), sockets()
+    async with speaking() as server:
+        runs = 0
+        current = client_of(server, pool=pool)
+        source = Watched(4, stop=stop)
+        async for run in cancellations(scenario, manner=manner, moment=moment):
+            runs = run.at
+            assert run.error is None or run.cancelled, run.error
+            await source.demand_closed(before[0])
+            await demand_whole(current, server)
+            current = client_of(server, pool=pool)
+            source = Watched(4, stop=stop)
+        await current.close()
+        assert runs > 3
     await demand_nothing_left(*before)
 
 
