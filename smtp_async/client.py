@@ -277,8 +277,9 @@ class SMTPClient:
     ) -> SendAll[M]:
         """Send many messages, at the speed of the connections, with constant memory.
 
-        The input may be endless: it is pulled in the task that iterates, and at most twice as many messages as the
-        pool can carry are on their way. Leaving the loop early is safe.
+        The input may be endless. An iterable is pulled by the task that iterates over this, an async iterable by a
+        task of its own; at most twice as many messages as the pool can carry are on their way. Leaving the loop early
+        is safe.
 
         Args:
             messages: any iterable or async iterable of `Message`, `email.message.Message` or `Raw`.

@@ -532,8 +532,10 @@ class Watched:
                 yield mail(f"A{n}")
         finally:
             self.closed_in = asyncio.current_task()
-            await asyncio.sleep(0)
-            self.closed = True
+            try:
+                await asyncio.sleep(0)
+            finally:
+                self.closed = True
 
     async def demand_closed(self, before: set[asyncio.Task[Any]]) -> None:
         """Its own task closed it, and no source's task is left."""
@@ -965,7 +967,7 @@ async def test_cancelled_at_any_await(kind: str, manner: CancelManner, moment: C
 async def test_cancelled_at_any_await_an_async_source_is_closed(
     stop: int | None, manner: CancelManner, moment: CancelMoment
 ) -> None:
-    """Whether it waits for room, for its next message, or in its cleanup; its cleanup is not cut short."""
+    """Whether it waits for room, for its next message, or in its cleanup."""
     pool = PoolLimits(max_connections=1)
     current: SMTPClient
     source = Watched(4)
