@@ -53,6 +53,7 @@ class ClientOptions:
 def credentials_of(
     username: str | None, password: str | Secret | None, credentials: Credentials | None
 ) -> Credentials | None:
+    """Return whose login was meant: either form, never both."""
     if username is None and password is None:
         return credentials
     if credentials is not None:
@@ -65,6 +66,7 @@ def credentials_of(
 def route_of(
     host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
 ) -> Route:
+    """Return where sessions connect to, with port and security resolved."""
     if not host:
         raise MissingHost("no server is named")
     path = host if host.startswith("/") else None

@@ -43,6 +43,7 @@ class Readdressed:
 
 
 def as_mail(message: Any) -> Mail:
+    """Return `message` as a `Mail`; raise InvalidArgument for what cannot be sent."""
     if isinstance(message, Raw):
         return addressed(content_of_raw(message.source), message.sender, message.recipients)
     if hasattr(message, "render") and hasattr(message, "envelope"):
@@ -58,6 +59,7 @@ def as_mail(message: Any) -> Mail:
 def addressed(
     mail: Mail, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
 ) -> Mail:
+    """Return `mail` under another envelope; what is not given stays as it is."""
     if sender is None and recipients is None:
         return mail
     if isinstance(recipients, str | bytes):
