@@ -9,8 +9,8 @@ Rules:
 2. First come, first served. A job that was not sent because its connection died goes back to the head, twice at most.
 3. Spread before depth: a session gets a second job only when none is idle and none may be opened, and those that are
    being opened have one each.
-4. A dial that fails while no session is open fails every waiting job with its error; the next dial waits a little,
-   longer each time. While others are open it only lowers the bound for a while.
+4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error; the
+   next dial waits a little, longer each time. While others are open it only lowers the bound for a while.
 5. A refused login fails every waiting job and is not tried again for a minute: each try shows the password once
    more, and servers lock accounts.
 """
