@@ -29,8 +29,8 @@ from .errors import (
 from .limits import PoolLimits, PoolStatistics
 from .message import Attachment, Message
 from .protocol.extensions import Extensions
+from .protocol.options import SendOptions
 from .protocol.states import Stage
-from .protocol.transaction import SendOptions
 from .receipt import Outcome, Receipt, Verdict
 from .reply import EnhancedCode, Reply
 from .secret import Secret

@@ -31,7 +31,7 @@ from .message.builder import Message
 from .message.foreign import content_of_raw
 from .opening import Surroundings
 from .pool import Pool
-from .protocol.transaction import SendOptions
+from .protocol.options import SendOptions
 from .receipt import Receipt
 from .reply import Reply
 from .secret import Secret

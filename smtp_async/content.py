@@ -10,41 +10,85 @@ then `binary` says so. Dot-stuffing is not its business.
 
 from __future__ import annotations
 
+import binascii
+import os
 import re
-from collections.abc import AsyncIterator, Iterable
-from typing import Final, Protocol
+import struct
+from collections.abc import AsyncIterable, Iterable
+from typing import BinaryIO, Final, Literal, Protocol
 
 from .address import Envelope
 from .errors import UsageError
 
-__all__ = ["Content", "Mail", "Source", "longest_line_exceeds", "normalised"]
+__all__ = [
+    "Content",
+    "Mail",
+    "Origin",
+    "Source",
+    "base64_lines",
+    "base64_size",
+    "longest_line_exceeds",
+    "normalised",
+]
+
+#: Where the octets of a `Source` may be.
+Origin = os.PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 
 #: RFC 5321 section 4.5.3.1.6: octets of a line without its CRLF.
 MAX_LINE: Final = 998
 
+# 57 octets become a line of 76 characters (RFC 2045 section 6.8). A struct cuts a thousand lines in one call.
+_LINES: Final = 1024
+#: Octets that become a whole number of base64 lines in one go.
+BASE64_SLICE: Final = 57 * _LINES
+_CUT: Final = struct.Struct("76s" * _LINES).unpack
+
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
-class Source(Protocol):
-    """Bytes of a message that are read while they are sent.
+class Source:
+    """A part of a message that is read while it is sent: where its octets are, and how they travel.
 
-    What `chunks` yields is already encoded as it has to travel, with CRLF line ends.
+    A plan only: nothing is opened here (`bodies.py` does that, before MAIL).
+
+    Args:
+        origin: a path, a binary file object, an iterable of bytes or an async iterable of bytes.
+        encoding: `"base64"` (in lines of 76 characters, each with its CRLF) or `"identity"` (octets as they are).
+        name: what events call it: the file name of an attachment, empty for the body.
+        start: octets to pass over at the beginning, counted from where a file object stands.
+        close: close a file object after the transfer, also when it failed; what was opened here is always closed.
+
+    Attributes:
+        length: octets before encoding; None until it was measured, and where that is not possible.
     """
+
+    __slots__ = ("close", "encoding", "length", "name", "origin", "start")
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        encoding: Literal["base64", "identity"] = "base64",
+        name: str = "",
+        start: int = 0,
+        close: bool = False,
+    ) -> None:
+        self.origin = origin
+        self.encoding = encoding
+        self.name = name
+        self.start = start
+        self.close = close
+        self.length: int | None = None
 
     @property
     def size(self) -> int | None:
-        """Octets in all, `None` if that is not known before they were read."""
+        """Octets as they travel, None if `length` is not known."""
+        if self.length is None or self.encoding == "identity":
+            return self.length
+        return base64_size(self.length)
 
-    @property
-    def rereadable(self) -> bool:
-        """`chunks` may be called again and gives the same bytes."""
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Open the source and give its bytes.
-
-        Raises:
-            FileError: it cannot be opened or read, or is not as long as it promised.
-        """
+    def __repr__(self) -> str:
+        return f"<Source {self.name!r} {self.encoding} of {type(self.origin).__name__}>"
 
 
 class Content:
@@ -61,7 +105,7 @@ class Content:
             say so is looked at again before it is sent.
     """
 
-    __slots__ = ("binary", "canonical", "eightbit", "message_id", "rereadable", "segments", "size", "utf8")
+    __slots__ = ("binary", "canonical", "eightbit", "message_id", "segments", "size", "utf8")
 
     def __init__(
         self,
@@ -80,19 +124,9 @@ class Content:
         self.eightbit = eightbit
         self.utf8 = utf8
         self.binary = binary
-        #: Every source can be read again, so the message can be sent again.
-        self.rereadable = True
         self.message_id = message_id
-        total: int | None = 0
-        for segment in self.segments:
-            if isinstance(segment, bytes):
-                length: int | None = len(segment)
-            else:
-                length = segment.size
-                self.rereadable = self.rereadable and segment.rereadable
-            total = None if total is None or length is None else total + length
         if size is None:
-            self.size = total
+            self.measure()
 
     @classmethod
     def of_bytes(cls, data: bytes, *, exact: bool = False) -> Content:
@@ -116,6 +150,22 @@ class Content:
             message_id=match[1].decode("utf-8", "backslashreplace") if match else None,
             canonical=not exact,
         )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The parts that are read while they are sent."""
+        return tuple([segment for segment in self.segments if not isinstance(segment, bytes)])
+
+    def measure(self) -> None:
+        """Add up `size`, which is None while the length of a source is not known."""
+        total = 0
+        for segment in self.segments:
+            length = len(segment) if isinstance(segment, bytes) else segment.size
+            if length is None:
+                self.size = None
+                return
+            total += length
+        self.size = total
 
     def join(self) -> bytes:
         """Return the whole message.
@@ -147,7 +197,7 @@ class Mail(Protocol):
             MissingSender, MissingRecipient: one of them is not known.
         """
 
-    def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
 
         Raises:
@@ -178,6 +228,29 @@ def longest_line_exceeds(data: bytes, limit: int) -> bool:
             return True
         position = found + 1
     return False
+
+
+def base64_size(length: int) -> int:
+    """Return how many octets `base64_lines` makes of `length`."""
+    characters = (length + 2) // 3 * 4
+    return characters + (characters + 75) // 76 * 2
+
+
+def base64_lines(data: bytes | memoryview) -> bytes:
+    """Encode in lines of 76 characters, each with its line end.
+
+    Slices whose length is a multiple of 57 may be encoded one by one and joined.
+    """
+    view = memoryview(data)
+    encode = binascii.b2a_base64
+    whole = len(data) - len(data) % BASE64_SLICE
+    blocks = [
+        b"\r\n".join(_CUT(encode(view[start : start + BASE64_SLICE], newline=False)))
+        for start in range(0, whole, BASE64_SLICE)
+    ]
+    rest = encode(view[whole:], newline=False)
+    blocks += [rest[start : start + 76] for start in range(0, len(rest), 76)]
+    return b"\r\n".join([*blocks, b""]) if blocks else b""
 
 
 def _only_crlf(data: bytes) -> bool:

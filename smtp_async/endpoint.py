@@ -10,7 +10,7 @@ from .auth.mechanism import Credentials
 from .errors import InvalidArgument, InvalidPort, MissingHost
 from .limits import PoolLimits
 from .opening import Route
-from .protocol.transaction import SendOptions
+from .protocol.options import SendOptions
 from .secret import Secret
 from .timeouts import Timeouts
 from .tls.context import Security, TLSOptions, default_port, resolve_security

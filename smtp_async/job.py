@@ -20,7 +20,9 @@ from .address import NOBODY, Envelope, Recipient
 from .content import Mail
 from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
-from .protocol.transaction import SendOptions, Transaction, plan, too_many
+from .protocol.options import SendOptions
+from .protocol.plan import plan
+from .protocol.transaction import Transaction, too_many
 from .receipt import Outcome, Receipt, Verdict
 from .reply import Reply
 
@@ -125,7 +127,7 @@ class Job:
             raise ConnectFirst("nothing is known about the server yet")
         try:
             self._divide(offer)
-            content = self.mail.render(eightbit=offer.eightbitmime, utf8=offer.smtputf8)
+            content = self.mail.content(eightbit=offer.eightbitmime, utf8=offer.smtputf8)
             options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)
             chunking = self.chunking and offer.chunking
             transaction = plan(self._present(), content, offer, options, chunking=chunking)

@@ -23,7 +23,7 @@ from .content import Mail
 from .errors import QueueFull, SMTPError, UsageError
 from .job import Job, Step
 from .pool import Pool
-from .protocol.transaction import SendOptions
+from .protocol.options import SendOptions
 from .receipt import Receipt
 
 __all__ = ["SendAll"]

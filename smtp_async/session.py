@@ -24,7 +24,7 @@ from .errors import (
 from .job import Job, Step
 from .opening import authenticate, secure
 from .protocol.machine import ClientProtocol, Exchange
-from .protocol.transaction import SendOptions
+from .protocol.options import SendOptions
 from .pump import Pump
 from .receipt import Receipt
 from .reply import Reply

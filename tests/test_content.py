@@ -1,12 +1,21 @@
 """content.py: line ends, what a message needs, size, sources."""
 
+import base64
 import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.content import Content, longest_line_exceeds, normalised
+from smtp_async.content import (
+    BASE64_SLICE,
+    Content,
+    Source,
+    base64_lines,
+    base64_size,
+    longest_line_exceeds,
+    normalised,
+)
 from smtp_async.errors import UsageError
 
 
@@ -74,7 +83,7 @@ def test_what_bytes_need(data, exact, flags):
     )
     assert content.join() == (data if exact else normalised(data))
     assert content.size == len(content.join())
-    assert content.rereadable
+    assert content.sources == ()
 
 
 @pytest.mark.parametrize(
@@ -93,26 +102,42 @@ def test_message_id(head, found):
     assert Content.of_bytes(head + b"\r\n\r\nx").message_id == found
 
 
-class Stream:
-    """A source, as bodies will make them."""
-
-    def __init__(self, size, rereadable=True):
-        self.size = size
-        self.rereadable = rereadable
-
-    def chunks(self):
-        raise NotImplementedError
+def measured(length, encoding="identity"):
+    source = Source([], encoding=encoding)
+    source.length = length
+    return source
 
 
-def test_sources():
-    content = Content([b"abc", Stream(7)])
-    assert content.size == 10
-    assert content.rereadable
+def test_the_size_is_known_when_every_source_was_measured():
+    content = Content([b"abc", measured(7), b"d"])
+    assert content.size == 11
+    assert len(content.sources) == 1
     with pytest.raises(UsageError):
         content.join()
-    assert Content([b"abc", Stream(None), Stream(3)]).size is None
-    assert not Content([Stream(1, rereadable=False), Stream(2)]).rereadable
-    assert Content([Stream(None)], size=12).size == 12
+    unknown = Source([], encoding="identity")
+    content = Content([b"abc", unknown, measured(3)])
+    assert content.size is None
+    unknown.length = 4
+    content.measure()
+    assert content.size == 10
+    assert Content([Source([])], size=12).size == 12
+
+
+@pytest.mark.parametrize(
+    "length", [0, 1, 2, 3, 56, 57, 58, 114, 115, BASE64_SLICE - 1, BASE64_SLICE, BASE64_SLICE + 1]
+)
+def test_the_size_of_base64_is_told_before_it_is_made(length):
+    made = base64_lines(bytes(length))
+    assert base64_size(length) == len(made) == measured(length, "base64").size
+    assert base64.decodebytes(made) == bytes(length)
+    assert max(map(len, made.split(b"\r\n")), default=0) <= 76
+
+
+@given(st.binary(max_size=400), st.integers(1, 4))
+def test_slices_of_base64_join(data, lines):
+    step = 57 * lines
+    slices = [base64_lines(data[start : start + step]) for start in range(0, len(data), step)]
+    assert b"".join(slices) == base64_lines(data)
 
 
 def test_join_copies_nothing_when_there_is_one_segment():

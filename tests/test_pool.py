@@ -614,9 +614,9 @@ async def test_hosts_of_a_farm_take_what_was_prepared_for_another() -> None:
     rendered: Counter[str | None] = Counter()
 
     class Counted(Message):
-        def render(self, **abilities: Any) -> Any:
+        def content(self, **abilities: Any) -> Any:
             rendered[self.subject] += 1
-            return super().render(**abilities)
+            return super().content(**abilities)
 
     async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
         for n in range(4):

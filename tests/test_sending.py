@@ -1067,7 +1067,7 @@ class TestBounds:
 
     async def test_a_mail_that_raises_what_is_not_ours_is_raised_and_forgotten(self) -> None:
         class Broken(Message):
-            def render(self, **abilities: Any) -> Any:
+            def content(self, **abilities: Any) -> Any:
                 raise ZeroDivisionError
 
         async with speaking() as server, client_of(server, pool=one()) as client:

@@ -15,7 +15,7 @@ from ..client import SMTPClient
 from ..errors import InvalidArgument, SMTPError
 from ..events import ConnectionKind, ConnectionStatus, PITrail, SSLStatus
 from ..message import Message
-from ..protocol.transaction import SendOptions
+from ..protocol.options import SendOptions
 from ..receipt import Outcome, Receipt, Verdict
 from ..reply import printable
 from .exits import Exit, exit_for_receipt

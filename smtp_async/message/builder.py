@@ -314,7 +314,7 @@ class Message:
             sender = self._authors[0]
         return Envelope(sender, self.recipients)
 
-    def render(
+    def content(
         self,
         *,
         eightbit: bool = False,
@@ -341,12 +341,12 @@ class Message:
 
     def as_bytes(self) -> bytes:
         """Return the message as a server without 8BITMIME would get it; raises what `render` raises."""
-        return self.render(utf8=True).join()
+        return self.content(utf8=True).join()
 
     @property
     def size(self) -> int | None:
         """Octets of `as_bytes()`."""
-        return self.render(utf8=True).size
+        return self.content(utf8=True).size
 
     def _of_kind(self, kind: Kind) -> tuple[Address, ...]:
         return tuple([recipient.address for recipient in self.recipients if recipient.kind is kind])

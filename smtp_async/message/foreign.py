@@ -83,7 +83,7 @@ class ForeignMail:
             ]
         return Envelope(sender, recipients)
 
-    def render(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
 
         Raises:

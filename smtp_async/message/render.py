@@ -12,12 +12,11 @@ What a second rendering has to repeat (Date, Message-ID, boundary) is drawn once
 from __future__ import annotations
 
 import binascii
-import struct
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..address import Address
-from ..content import MAX_LINE, Content, longest_line_exceeds, normalised
+from ..content import MAX_LINE, Content, base64_lines, longest_line_exceeds, normalised
 from ..errors import InvalidArgument, InvalidHeader, MissingSender, TextNotEncodable
 from .headers import (
     address_field,
@@ -35,11 +34,6 @@ __all__ = ["Identity", "render"]
 
 #: Segments below this are joined: one write is cheaper than a copy.
 JOINED: Final = 64 * 1024
-
-# 57 octets become a line of 76 characters (RFC 2045 section 6.8). A struct cuts a thousand lines in one call.
-_LINES: Final = 1024
-_SLICE: Final = 57 * _LINES
-_CUT: Final = struct.Struct("76s" * _LINES).unpack
 
 #: Fields that an attribute of the message, or MIME itself, is answerable for.
 _OWNED: Final = {
@@ -279,7 +273,7 @@ def _encoded(data: bytes) -> tuple[str, bytes]:
     """Encode text for a 7-bit path in the shorter of the two encodings."""
     # Quoted-printable makes three octets of one above 127, base64 four of three of any.
     if 6 * len(data.translate(None, _ASCII)) > len(data):
-        return "base64", _base64(data)
+        return "base64", base64_lines(data)
     # In C, and with CRLF at soft line breaks since the text has a CRLF: `normalised` put one at its end.
     return "quoted-printable", binascii.b2a_qp(data, istext=True)
 
@@ -311,18 +305,4 @@ def _attached(attachment: Attachment, *, eightbit: bool) -> _Part:
         fields.append(f"Content-ID: {message_id_text(attachment.cid)}")
     if bare:
         return _Part(tuple(fields), (data,), not data.isascii(), True)
-    return _Part(tuple(fields), (_base64(data),))
-
-
-def _base64(data: bytes) -> bytes:
-    """Encode in lines of 76 characters, each with its line end."""
-    view = memoryview(data)
-    encode = binascii.b2a_base64
-    whole = len(data) - len(data) % _SLICE
-    blocks = [
-        b"\r\n".join(_CUT(encode(view[start : start + _SLICE], newline=False)))
-        for start in range(0, whole, _SLICE)
-    ]
-    rest = encode(view[whole:], newline=False)
-    blocks += [rest[start : start + 76] for start in range(0, len(rest), 76)]
-    return b"\r\n".join([*blocks, b""]) if blocks else b""
+    return _Part(tuple(fields), (base64_lines(data),))

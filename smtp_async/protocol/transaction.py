@@ -1,9 +1,8 @@
 """One record per message: what to write, what was answered, who is to blame, what became of whom.
 
-Strategy: `plan` turns an envelope and its content into a `Transaction` for one offer of extensions: every line is
-made and checked here, in the caller's task, so that a session gets bytes that cannot fail. The machine fills in the
-answers as they come. When the last owed one is read, or the connection is dead, `conclude` or `give_up` writes the
-receipt.
+Strategy: `plan.py` turns an envelope and its content into a `Transaction` for one offer of extensions: every line is
+made and checked in the caller's task, so that a session gets bytes that cannot fail. The machine fills in the answers
+as they come. When the last owed one is read, or the connection is dead, `conclude` or `give_up` writes the receipt.
 
 Blame follows cause, not order of complaint: a refused MAIL is the reason for the 503s behind it; a refused recipient
 keeps its own reply; what remains is refused by DATA or by the end of data.
@@ -14,17 +13,12 @@ transport. What the kernel did with it cannot be known.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final
 
-from ..address import EVERYONE, Envelope, Kind, Recipient
+from ..address import Recipient
 from ..content import Content
 from ..errors import (
-    ExtensionMissing,
     MessageRefused,
-    MessageTooLarge,
     NotSent,
     OutcomeUnknown,
     ProtocolViolation,
@@ -34,31 +28,10 @@ from ..errors import (
 )
 from ..receipt import Outcome, Receipt, Verdict
 from ..reply import Reply
-from . import commands
 from .extensions import Extensions
-from .framing import chunk_framed, dot_stuffed
+from .options import SendOptions
 
-__all__ = ["SMALL_BODY", "SendOptions", "Transaction", "plan"]
-
-#: A body up to this size is written at once by the session; a larger one by its caller's task.
-SMALL_BODY: Final = 65536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendOptions:
-    """How one message is sent.
-
-    Attributes:
-        must_accept: kinds of recipients of whom a single refusal refuses the message for all. `EVERYONE` and
-            `NOBODY` are the extremes; when every recipient is refused nothing is sent in any case.
-        split: spread the recipients over several transactions where the server takes fewer at once (RFC 9422
-            LIMITS, or 452 to a RCPT). `must_accept` holds for the first of them; later refusals are PARTIAL.
-        before_end_of_data: awaited before the end of data may leave; if it raises, the message is not sent.
-    """
-
-    must_accept: frozenset[Kind] = EVERYONE - {Kind.BCC}
-    split: bool = True
-    before_end_of_data: Callable[[], Awaitable[None]] | None = None
+__all__ = ["Transaction", "not_sent", "too_many"]
 
 
 class Transaction:
@@ -328,60 +301,6 @@ def too_many(answer: Reply) -> bool:
 def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:
     """Return the receipt of a message that never met a server."""
     return Receipt(tuple(Verdict(one, Outcome.NOT_SENT) for one in recipients), None, error, message_id)
-
-
-def plan(
-    envelope: Envelope,
-    content: Content,
-    extensions: Extensions,
-    options: SendOptions,
-    *,
-    chunking: bool = False,
-) -> Transaction:
-    """Make every line of a transaction, for what the server offers.
-
-    Args:
-        envelope: who sends to whom.
-        content: the message.
-        extensions: the server's offer.
-        options: the caller's wishes.
-        chunking: write the body with BDAT (RFC 3030) instead of DATA; needs the server's CHUNKING.
-
-    Raises:
-        ExtensionMissing: the message needs SMTPUTF8, 8BITMIME or BINARYMIME and the server has it not.
-        MessageTooLarge: larger than the server's SIZE limit, RFC 1870 section 6.1.
-        InvalidAddress: an address that cannot be written on a command line.
-    """
-    utf8 = content.utf8 or envelope.needs_utf8
-    if utf8 and not extensions.smtputf8:
-        raise ExtensionMissing("an address or header needs SMTPUTF8, which the server does not offer")
-    parameters = _mail_parameters(content, extensions, utf8=utf8)
-    sender = envelope.sender
-    mail = commands.mail(b"" if sender is None else sender.wire(utf8=utf8), parameters)
-    rcpts = tuple([commands.rcpt(one.address.wire(utf8=utf8)) for one in envelope.recipients])
-    transaction = Transaction(mail, rcpts, envelope.recipients, content, extensions, options)
-    if content.size is not None and content.size <= SMALL_BODY:
-        transaction.chunked = chunking
-        transaction.payload = chunk_framed(content) if chunking else dot_stuffed(content)
-    return transaction
-
-
-def _mail_parameters(content: Content, extensions: Extensions, *, utf8: bool) -> list[bytes]:
-    parameters = []
-    if extensions.size is not None and content.size is not None:
-        if 0 < extensions.size < content.size:
-            text = f"the message has {content.size} bytes, the server takes {extensions.size}"
-            raise MessageTooLarge(text, stage="MAIL")
-        parameters.append(b"SIZE=%d" % content.size)
-    if content.binary:
-        raise ExtensionMissing("the message has bare CR or LF, NUL or overlong lines and needs BINARYMIME")
-    if content.eightbit or utf8:
-        if not extensions.eightbitmime:
-            raise ExtensionMissing("the message has 8-bit content and the server does not offer 8BITMIME")
-        parameters.append(b"BODY=8BITMIME")
-    if utf8:
-        parameters.append(b"SMTPUTF8")
-    return parameters
 
 
 def _verdict(recipient: Recipient, final: Reply) -> Verdict:

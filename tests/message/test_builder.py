@@ -232,7 +232,7 @@ def test_the_callers_objects_are_not_changed():
     message = Message(sender="s@x", to=to, headers=headers, attachments=attachments)
     message.attach(b"more")
     message.headers.append(("Z", "z"))
-    message.render()
+    message.content()
     assert (to, headers, len(attachments)) == (["a@x"], {"X": "y"}, 1)
 
 

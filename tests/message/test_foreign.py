@@ -64,7 +64,7 @@ def test_a_modern_message():
         [("bob@example.org", Kind.TO), ("u@x", Kind.CC), ("s@hidden.example", Kind.BCC)],
     )
     for eightbit in (False, True):
-        content = mail.render(eightbit=eightbit)
+        content = mail.content(eightbit=eightbit)
         data = content.join()
         check_wire_form(data)
         assert content.eightbit is eightbit
@@ -75,7 +75,7 @@ def test_a_modern_message():
         assert found["Subject"] == "Grüße"
         assert text_of(found.get_body(("plain",))) == "Grüße\n.\n"
         assert next(found.iter_attachments()).get_content() == bytes(range(256))
-        assert mail.render(eightbit=eightbit).join() == data
+        assert mail.content(eightbit=eightbit).join() == data
     assert state(message) == before
 
 
@@ -84,7 +84,7 @@ def test_the_mail_is_as_it_was_when_it_was_taken():
     mail = content_of(message)
     message.replace_header("Subject", "after")
     message.set_content("after")
-    assert parsed(mail.render().join())["Subject"] == "before"
+    assert parsed(mail.content().join())["Subject"] == "before"
 
 
 def test_old_messages():
@@ -96,7 +96,7 @@ def test_old_messages():
     before = message.items()
     mail = content_of(message)
     assert who(mail.envelope()) == ("j@x", [("a@x", Kind.TO), ("b@y", Kind.TO)])
-    data = mail.render().join()
+    data = mail.content().join()
     check_wire_form(data)
     found = parsed(data)
     # The old API writes the whole list as one encoded word; nobody could have answered.
@@ -109,7 +109,7 @@ def test_old_messages():
 
 def test_international_domains_are_written_as_a_labels():
     mail = content_of(modern(From="a@faß.de", Reply_To="Ü <b@faß.de>"))
-    data = mail.render().join()
+    data = mail.content().join()
     assert b"From: a@xn--fa-hia.de\r\n" in data
     assert b"<b@xn--fa-hia.de>\r\n" in data
     assert repr(mail.envelope().sender) == "Address('a', 'faß.de')"
@@ -118,8 +118,8 @@ def test_international_domains_are_written_as_a_labels():
 def test_utf8_local_parts():
     mail = content_of(modern(To='"Müller, J" <jösé@bücher.example>', Subject="ü"))
     with pytest.raises(ExtensionMissing, match="SMTPUTF8"):
-        mail.render()
-    content = mail.render(utf8=True)
+        mail.content()
+    content = mail.content(utf8=True)
     assert content.utf8
     assert "<jösé@bücher.example>\r\n".encode() in content.join()
     assert mail.envelope().needs_utf8
@@ -129,7 +129,7 @@ def test_a_utf8_policy_does_not_ask_for_smtputf8_without_need():
     message = EmailMessage(policy=email.policy.SMTPUTF8)
     message["From"], message["To"], message["Subject"] = "Jörg <a@x>", "b@x", "Grüße"
     message.set_content("x")
-    content = content_of(message).render(utf8=True)
+    content = content_of(message).content(utf8=True)
     assert not content.utf8
     assert parsed(content.join())["Subject"] == "Grüße"
 
@@ -140,7 +140,7 @@ def test_raw_octets_in_a_header_do_not_leave():
         b"From: a@x\nTo: b@x\nSubject: \xe4\n\nx\n", policy=email.policy.default
     )
     for eightbit in (False, True):
-        content = content_of(message).render(eightbit=eightbit)
+        content = content_of(message).content(eightbit=eightbit)
         assert not content.utf8
         assert b"Subject: =?unknown-8bit?q?=E4?=\r\n" in content.join()
 
@@ -154,14 +154,14 @@ def test_a_message_that_was_parsed_keeps_its_fields():
     for policy in (email.policy.default, email.policy.compat32):
         message = email.message_from_bytes(source, policy=policy)
         mail = content_of(message)
-        assert names_of(mail.render().join()) == ["Received", "From", "To", "Cc", "x-lower", "X-Lower"]
+        assert names_of(mail.content().join()) == ["Received", "From", "To", "Cc", "x-lower", "X-Lower"]
         assert who(mail.envelope()) == ("a@x", [("c@x", Kind.CC)])
 
 
 def test_unreadable_fields_matter_only_when_they_are_needed():
     message = email.message_from_string("From: a@x (comment)\nTo: b@x\nReply-To: nonsense (\n\nbody\n")
     mail = content_of(message)
-    assert mail.render().join()
+    assert mail.content().join()
     with pytest.raises(InvalidAddress):
         mail.envelope()
     assert who(mail.envelope("s@x")) == ("s@x", [("b@x", Kind.TO)])
@@ -220,7 +220,7 @@ def test_a_policy_that_writes_something_else_is_found_out():
     message["From"], message["To"] = "a@x", "b@x"
     message.set_content("x")
     with pytest.raises(InvalidHeader, match="written"):
-        content_of(message).render()
+        content_of(message).content()
 
 
 @given(st.text(max_size=20), st.text(max_size=40))
@@ -230,7 +230,7 @@ def test_the_header_is_exactly_what_was_set(name, value):
     message[name] = value
     message.set_payload("body")
     try:
-        data = content_of(message).render().join()
+        data = content_of(message).content().join()
     except InvalidHeader:
         return
     assert names_of(data) == ["From", "To"] + ([] if name.lower() in ("bcc", "resent-bcc") else [name])
@@ -242,7 +242,7 @@ def test_bcc_of_an_attached_message_stays():
     inner = modern(Bcc="kept@x")
     outer = modern(Bcc="secret@x", resent_bcc=None)
     outer.add_attachment(inner)
-    data = content_of(outer).render().join()
+    data = content_of(outer).content().join()
     assert b"kept@x" in data
     assert b"secret@x" not in data
 
@@ -264,7 +264,7 @@ def test_raw_bytes():
             *[("s@hidden", Kind.BCC), ("t@hidden", Kind.BCC), ("u@hidden", Kind.BCC)],
         ],
     )
-    content = mail.render()
+    content = mail.content()
     assert content.join() == (
         b"From: Ann <a@x>\r\nTo: b@y,\r\n c@z\r\nSubject: x\r\n\r\nBcc: kept\r\n.\r\n\r\n.\r\n"
     )
@@ -272,10 +272,10 @@ def test_raw_bytes():
 
 
 def test_exact_bytes_lose_nothing_but_their_bcc():
-    content = content_of_raw(RAW, exact=True).render()
+    content = content_of_raw(RAW, exact=True).content()
     assert content.join() == b"From: Ann <a@x>\nTo: b@y,\n c@z\nSubject: x\n\nBcc: kept\n.\n\r.\r"
     assert content.binary
-    assert content_of_raw(RAW, exact=True, remove_bcc=False).render().join() == RAW
+    assert content_of_raw(RAW, exact=True, remove_bcc=False).content().join() == RAW
 
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"\n", b"\r"])
@@ -284,7 +284,7 @@ def test_bcc_goes_whatever_ends_a_line(ending, exact):
     raw = ending.join(
         [b"Bcc: s@hidden,", b" t@hidden", b"From: a@x", b"Resent-Bcc: h@hidden", b"", b"x", b""]
     )
-    assert b"hidden" not in content_of_raw(raw, exact=exact).render().join()
+    assert b"hidden" not in content_of_raw(raw, exact=exact).content().join()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_bcc_goes_whatever_ends_a_line(ending, exact):
 )
 def test_odd_messages_are_sent_as_they_are(raw):
     mail = content_of_raw(raw, exact=True)
-    assert mail.render().join() == raw
+    assert mail.content().join() == raw
     assert who(mail.envelope("s@x", ["r@x"])) == ("s@x", [("r@x", Kind.TO)])
 
 
@@ -324,7 +324,7 @@ def test_a_message_that_was_resent_needs_its_envelope(field):
 
 def test_raw_utf8_headers():
     mail = content_of_raw("From: Jörg <jörg@bücher.example>\nTo: b@x\n\nx\n".encode())
-    assert mail.render().utf8
+    assert mail.content().utf8
     assert str(mail.envelope().sender) == "jörg@bücher.example"
     with pytest.raises(InvalidAddress):
         content_of_raw(b"From: \xe4@x\nTo: b@x\n\nx\n").envelope()
@@ -349,4 +349,4 @@ def test_cutting_is_what_a_reader_would_do(lines, ending):
             kept.append(line)
     raw = b"".join(line + ending for line in lines) + ending + b"body" + ending
     expected = b"".join(line + b"\r\n" for line in kept) + b"\r\nbody\r\n"
-    assert content_of_raw(raw).render().join() == expected
+    assert content_of_raw(raw).content().join() == expected

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smtp_async.content import base64_lines
 from smtp_async.errors import (
     ExtensionMissing,
     InvalidAddress,
@@ -18,7 +19,6 @@ from smtp_async.errors import (
     TextNotEncodable,
 )
 from smtp_async.message import Message
-from smtp_async.message.render import _base64
 
 from .reading import check_wire_form, names_of, parsed, text_of
 
@@ -52,7 +52,7 @@ def test_a_plain_message_byte_for_byte():
         headers={"X-Mailer": "test"},
         message_id="1@example.com",
     )
-    content = message.render(**FIXED)
+    content = message.content(**FIXED)
     date, _, rest = content.join().partition(b"\r\n")
     assert date.startswith(b"Date: ")
     assert rest.decode() == (
@@ -167,7 +167,7 @@ HARD = [
 @pytest.mark.parametrize("text", HARD, ids=lambda text: ascii(text[:20]))
 def test_hard_texts_read_back(text, eightbit):
     for arguments in ({"text": text}, {"text": "x", "html": text}):
-        content = made(**arguments).render(eightbit=eightbit)
+        content = made(**arguments).content(eightbit=eightbit)
         data = content.join()
         check_wire_form(data)
         assert content.size == len(data)
@@ -221,7 +221,7 @@ def test_every_short_text_keeps_its_lines():
 )
 def test_the_cheapest_encoding_is_taken(text, seven, eight):
     for eightbit, expected in ((False, seven), (True, eight)):
-        content = made(text=text).render(eightbit=eightbit)
+        content = made(text=text).content(eightbit=eightbit)
         assert parsed(content.join())["Content-Transfer-Encoding"] == expected
         assert content.eightbit is (expected == "8bit")
 
@@ -235,7 +235,7 @@ def test_encoded_lines_are_short():
 def test_text_that_cannot_be_encoded():
     for arguments in ({"text": "a\ud800"}, {"html": "a\ud800"}):
         with pytest.raises(TextNotEncodable):
-            made(**arguments).render()
+            made(**arguments).content()
 
 
 # --- attachments --------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_text_that_cannot_be_encoded():
 @pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 58367, 58368, 58369, 200_000])
 def test_base64(size):
     data = os.urandom(size)
-    encoded = _base64(data)
+    encoded = base64_lines(data)
     lines = encoded.split(b"\r\n")
     assert base64.b64decode(encoded) == data
     assert lines[-1] == b""
@@ -258,7 +258,7 @@ def test_base64(size):
 def test_large_attachments_are_not_copied():
     message = made(text="x")
     message.attach(bytes(1_000_000))
-    content = message.render()
+    content = message.content()
     assert len(content.segments) == 3
     assert sum(map(len, content.segments)) == content.size
 
@@ -288,7 +288,7 @@ def test_file_names_read_back(filename):
 def test_attached_messages_are_never_encoded(inner, eightbit, encoding, kind):
     message = made(text="x")
     message.attach(inner, filename="old.eml")
-    content = message.render(eightbit=eightbit)
+    content = message.content(eightbit=eightbit)
     check_wire_form(content.join())
     part = next(parsed(content.join()).iter_attachments())
     assert part["Content-Transfer-Encoding"] == encoding
@@ -312,9 +312,9 @@ def test_a_boundary_that_occurs_is_drawn_again(place):
     message = made(text=trap if place == "text" else "t", html=trap if place == "html" else "h")
     if place == "message":
         message.attach(f"Subject: x\n\n{trap}".encode(), filename="a.eml")
-    data = message.render(now=lambda: 0.0, token=lambda n: next(drawn)).join()
+    data = message.content(now=lambda: 0.0, token=lambda n: next(drawn)).join()
     assert parsed(data).get_boundary().startswith("=_cccc")
-    assert message.render().join() == data
+    assert message.content().join() == data
 
 
 def test_a_body_written_for_the_boundary_of_before():
@@ -328,7 +328,7 @@ def test_a_body_written_for_the_boundary_of_before():
 
 def test_a_source_that_is_not_random_is_found_out():
     with pytest.raises(InvalidArgument, match="random"):
-        made(text="=_same", html="x").render(token=lambda n: "same")
+        made(text="=_same", html="x").content(token=lambda n: "same")
 
 
 # --- identity -----------------------------------------------------------------------------------------------
@@ -336,29 +336,29 @@ def test_a_source_that_is_not_random_is_found_out():
 
 def test_the_same_message_renders_to_the_same_bytes():
     message = made(text="t", html="ü", subject="x")
-    first = message.render(**FIXED)
-    again = message.render(now=lambda: 0.0, token=lambda n: "other")
+    first = message.content(**FIXED)
+    again = message.content(now=lambda: 0.0, token=lambda n: "other")
     assert first.join() == again.join()
     assert first.message_id == again.message_id
     # Also for a server that offers something else: only the encoding of the parts differs.
-    other = message.render(eightbit=True)
+    other = message.content(eightbit=True)
     assert other.message_id == first.message_id
     assert parsed(other.join())["Date"] == parsed(first.join())["Date"]
 
 
 def test_two_messages_differ():
-    assert made().render().message_id != made().render().message_id
+    assert made().content().message_id != made().content().message_id
 
 
 def test_automatic_message_ids_are_under_the_senders_domain():
-    assert re.fullmatch("<[0-9a-f]{32}@example.com>", made().render().message_id)
+    assert re.fullmatch("<[0-9a-f]{32}@example.com>", made().content().message_id)
     message = made(sender="a@faß.de")
-    assert message.render().message_id.endswith("@xn--fa-hia.de>")
-    assert made(sender="a@[IPv6:::1]").render().message_id.endswith("@[IPv6:::1]>")
+    assert message.content().message_id.endswith("@xn--fa-hia.de>")
+    assert made(sender="a@[IPv6:::1]").content().message_id.endswith("@[IPv6:::1]>")
 
 
 def test_no_message_id():
-    content = made(message_id="").render()
+    content = made(message_id="").content()
     assert content.message_id is None
     assert "Message-ID" not in names_of(content.join())
 
@@ -386,17 +386,17 @@ def test_from_and_sender(arguments, expected_from, expected_sender):
 
 def test_a_message_needs_a_sender():
     with pytest.raises(MissingSender):
-        Message(to="a@b").render()
+        Message(to="a@b").content()
     with pytest.raises(MissingSender):
-        Message(to="a@b", return_path="<>").render()
+        Message(to="a@b", return_path="<>").content()
 
 
 def test_smtputf8_is_asked_for_only_when_an_address_needs_it():
-    assert not made(subject="ü", text="ü").render(eightbit=True, utf8=True).utf8
+    assert not made(subject="ü", text="ü").content(eightbit=True, utf8=True).utf8
     message = made(to="Jösé <jösé@bücher.example>", subject="ü", cc="a@faß.de")
     with pytest.raises(ExtensionMissing, match="SMTPUTF8"):
-        message.render()
-    content = message.render(utf8=True)
+        message.content()
+    content = message.content(utf8=True)
     assert content.utf8
     assert content.eightbit
     head = content.join().partition(b"\r\n\r\n")[0].decode()
@@ -404,7 +404,7 @@ def test_smtputf8_is_asked_for_only_when_an_address_needs_it():
     assert "a@xn--fa-hia.de" in head
     assert message.as_bytes() == content.join()
     # A recipient that is named nowhere asks nothing of the header.
-    assert not made(bcc="jösé@x").render().utf8
+    assert not made(bcc="jösé@x").content().utf8
 
 
 # --- what never leaves --------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_smtputf8_is_asked_for_only_when_an_address_needs_it():
 def test_bcc_never_shows():
     message = made(bcc=["Secret <secret@hidden.example>", "other@hidden.example"], text="t", html="h")
     message.attach(b"x", filename="x")
-    for content in (message.render(), message.render(eightbit=True, utf8=True)):
+    for content in (message.content(), message.content(eightbit=True, utf8=True)):
         data = content.join().lower()
         assert b"bcc" not in data
         assert b"hidden" not in data
@@ -436,7 +436,7 @@ def test_bcc_never_shows():
 )
 def test_fields_with_an_owner_are_not_extra(name):
     with pytest.raises(InvalidHeader, match="headers="):
-        made(headers={name: "x@y"}).render()
+        made(headers={name: "x@y"}).content()
 
 
 INJECTIONS = [
@@ -477,14 +477,14 @@ INJECTIONS = [
 )
 def test_injection_is_refused(make, bad):
     with pytest.raises((InvalidHeader, InvalidAddress, InvalidArgument)):
-        make(bad).render()
+        make(bad).content()
 
 
 def test_what_is_appended_later_is_checked_too():
     message = made()
     message.headers.append(("X", "y\r\nBcc: evil@x"))
     with pytest.raises(InvalidHeader):
-        message.render()
+        message.content()
 
 
 ANY = st.text(max_size=30)

@@ -17,8 +17,8 @@ from smtp_async.errors import (
     UsageError,
 )
 from smtp_async.protocol.machine import ClientProtocol, Exchange, TrailLine
+from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.states import Stage, Verb
-from smtp_async.protocol.transaction import SendOptions
 from smtp_async.receipt import Outcome
 from smtp_async.reply import Reply
 from tests.protocol.talk import BODY, DOT, Talk, bob, lines, receipt_of, whole

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from smtp_async.address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
-from smtp_async.content import Content
+from smtp_async.content import Content, Source
 from smtp_async.errors import (
     ConnectionLost,
     ExtensionMissing,
@@ -19,7 +19,9 @@ from smtp_async.errors import (
     SenderRefused,
 )
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
-from smtp_async.protocol.transaction import SMALL_BODY, SendOptions, not_sent, plan, too_many
+from smtp_async.protocol.options import SendOptions
+from smtp_async.protocol.plan import SMALL_BODY, plan
+from smtp_async.protocol.transaction import not_sent, too_many
 from smtp_async.receipt import Outcome
 from smtp_async.reply import Reply
 from tests.protocol.talk import BODY, bob, receipt_of
@@ -107,19 +109,9 @@ def test_a_message_over_the_limit_is_not_begun():
 
 
 def test_an_unknown_size_is_not_told():
-    transaction = planned(content=Content([Endless()]), extensions=offer(SIZE="10"))
+    transaction = planned(content=Content([Source([])]), extensions=offer(SIZE="10"))
     assert transaction.mail == b"MAIL FROM:<ann@example.com>\r\n"
     assert transaction.payload is None
-
-
-class Endless:
-    """A source of unknown length."""
-
-    size = None
-    rereadable = False
-
-    def chunks(self):
-        raise NotImplementedError
 
 
 def test_eight_bit_content_needs_8bitmime():
