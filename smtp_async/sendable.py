@@ -46,7 +46,7 @@ def as_mail(message: Any) -> Mail:
     """Return `message` as a `Mail`; raise InvalidArgument for what cannot be sent."""
     if isinstance(message, Raw):
         return addressed(content_of_raw(message.source), message.sender, message.recipients)
-    if hasattr(message, "render") and hasattr(message, "envelope"):
+    if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail
     if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
