@@ -113,9 +113,13 @@ def _body(content: Content, extensions: Extensions, options: SendOptions, utf8: 
         raise ExtensionMissing("an address or header needs SMTPUTF8, which the server does not offer")
     if content.binary:
         if options.chunking == "never":
-            raise ExtensionMissing("the message needs BINARYMIME, which SendOptions(chunking='never') rules out")
+            raise ExtensionMissing(
+                "the message needs BINARYMIME, which SendOptions(chunking='never') rules out"
+            )
         if not extensions.binarymime:
-            raise ExtensionMissing("the message has bare CR or LF, NUL or overlong lines and needs BINARYMIME")
+            raise ExtensionMissing(
+                "the message has bare CR or LF, NUL or overlong lines and needs BINARYMIME"
+            )
         return _BINARY
     if content.eightbit or utf8:
         if not extensions.eightbitmime:
@@ -157,7 +161,9 @@ def _check_times(extensions: Extensions, options: SendOptions) -> None:
         return
     longest, latest = extensions.futurerelease
     if options.hold_for is not None and longest is not None and options.hold_for > longest:
-        raise ExtensionMissing(f"the server keeps messages back for {longest} seconds at most (FUTURERELEASE)")
+        raise ExtensionMissing(
+            f"the server keeps messages back for {longest} seconds at most (FUTURERELEASE)"
+        )
     if options.hold_until is not None and latest is not None and options.hold_until > latest:
         raise ExtensionMissing(f"the server keeps messages back until {latest.isoformat()} (FUTURERELEASE)")
 
