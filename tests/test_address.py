@@ -400,17 +400,98 @@ def test_reprs_hide_nothing():
 
 TWO_READINGS = [
     *('"a@gmail.com x"@internal', "user@good-corp.com(x)evil.com", "alice@example.org)bob@evil.test"),
-    *("alice@example.org(<bob@evil.test>", "alice@example.org <bob@evil.test>", "<alice@example.org>bob@evil.test"),
+    *(
+        "alice@example.org(<bob@evil.test>",
+        "alice@example.org <bob@evil.test>",
+        "<alice@example.org>bob@evil.test",
+    ),
     *('"alice@example.org" <bob@evil.test>', '"<alice@example.org>" bob@evil.test', "a@b@c", 'a"@"b@c'),
-    *('"a\\"@b"@c', '"a\\\\"@b', '"a"."b"@c', 'a."b"@c', '"a" @b', "a @b", "a@ b", "a(x)@b", "(x)a@b", "a@(x)b"),
-    *("a@b(x).c", "a@b.c(", "a@b.c)", "a@b.c,d@e.f", "a@b.c;d@e.f", "a@b.c:d@e.f", "g:a@b.c;", "g:a@b.c,d@e.f;"),
-    *("<@x,@y:a@b.c>", "@x:a@b.c", "a%b@c", "a!b@c", "b!a%c@d", "a@[1.2.3.4]", "a@[1.2.3.4", "a@1.2.3.4]", "a@[b]"),
+    *(
+        '"a\\"@b"@c',
+        '"a\\\\"@b',
+        '"a"."b"@c',
+        'a."b"@c',
+        '"a" @b',
+        "a @b",
+        "a@ b",
+        "a(x)@b",
+        "(x)a@b",
+        "a@(x)b",
+    ),
+    *(
+        "a@b(x).c",
+        "a@b.c(",
+        "a@b.c)",
+        "a@b.c,d@e.f",
+        "a@b.c;d@e.f",
+        "a@b.c:d@e.f",
+        "g:a@b.c;",
+        "g:a@b.c,d@e.f;",
+    ),
+    *(
+        "<@x,@y:a@b.c>",
+        "@x:a@b.c",
+        "a%b@c",
+        "a!b@c",
+        "b!a%c@d",
+        "a@[1.2.3.4]",
+        "a@[1.2.3.4",
+        "a@1.2.3.4]",
+        "a@[b]",
+    ),
     *("=?utf-8?q?a=40evil.test=3e?=@example.org", "=?x?q?a=40b=20?=<c@d>", "=?utf-8?b?YUBiPg==?=@c"),
-    *("a=@b", "a@b=c", "a@b?c", "a@b#c", "a@b/c", "a@b\\c", "a\\@b@c", 'a@"b"', "a@b c@d", "a b@c", '"a b"@c'),
-    *("collab%psres.net(@example.com", 'psres.net!collab"@example.com', '"psres.net!collab\\"@x"@example.com'),
-    *("foo@psres.net\u0100@example.com", "a\u013e@b", "a\uff20b@c", "a@b\uff0ec", "a@b\u3002c", "a@b\uff0cd@e"),
-    *("\u202ea@b", "a\u200b@b", "a\u00ad@b", "a@b\u00ad", "ａ@b", "a@ｂ", "K@b", "a@K.example", "ﬁ@b", "a@ﬁ.example"),
-    *("a..b@c", ".a@b", "a.@b", '"a..b"@c', '""@b', '" "@b', '"\\ "@b', "'a'@b", "`a`@b", "{a}@b", "a|b@c", "~@b"),
+    *(
+        "a=@b",
+        "a@b=c",
+        "a@b?c",
+        "a@b#c",
+        "a@b/c",
+        "a@b\\c",
+        "a\\@b@c",
+        'a@"b"',
+        "a@b c@d",
+        "a b@c",
+        '"a b"@c',
+    ),
+    *(
+        "collab%psres.net(@example.com",
+        'psres.net!collab"@example.com',
+        '"psres.net!collab\\"@x"@example.com',
+    ),
+    *(
+        "foo@psres.net\u0100@example.com",
+        "a\u013e@b",
+        "a\uff20b@c",
+        "a@b\uff0ec",
+        "a@b\u3002c",
+        "a@b\uff0cd@e",
+    ),
+    *(
+        "\u202ea@b",
+        "a\u200b@b",
+        "a\u00ad@b",
+        "a@b\u00ad",
+        "ａ@b",
+        "a@ｂ",
+        "K@b",
+        "a@K.example",
+        "ﬁ@b",
+        "a@ﬁ.example",
+    ),
+    *(
+        "a..b@c",
+        ".a@b",
+        "a.@b",
+        '"a..b"@c',
+        '""@b',
+        '" "@b',
+        '"\\ "@b',
+        "'a'@b",
+        "`a`@b",
+        "{a}@b",
+        "a|b@c",
+        "~@b",
+    ),
 ]
 
 
@@ -444,7 +525,28 @@ def test_known_quarrels_are_refused_or_end_at_the_domain_of_the_rfc(text):
 
 
 PIECES = st.sampled_from(
-    ["a", "b.c", "d", "@", "@e.org", '"', '\\"', "\\\\", "\\", "(", ")", "<", ">", ",", ":", ";", " ", ".", "[", "]"]
+    [
+        "a",
+        "b.c",
+        "d",
+        "@",
+        "@e.org",
+        '"',
+        '\\"',
+        "\\\\",
+        "\\",
+        "(",
+        ")",
+        "<",
+        ">",
+        ",",
+        ":",
+        ";",
+        " ",
+        ".",
+        "[",
+        "]",
+    ]
     + ["[1.2.3.4]", "=?utf-8?q?x=40y?=", '"q s"', "(c)", "ä", "😀", "@faß.de", "-", "'", "%", "!"]
 )
 
@@ -524,7 +626,9 @@ def test_a_recipient_may_have_another_name_and_wants_to_be_reported():
     assert Recipient("Ann <a@b>", name="").name == ""
     assert Recipient("a@b").dsn is None
     assert recipient != Recipient("ann@faß.de", Kind.CC)
-    assert repr(Recipient("a@b", dsn=dsn)).endswith(", Kind.TO, dsn=DSN(notify=<Notify.SUCCESS: 2>, orcpt=None))")
+    assert repr(Recipient("a@b", dsn=dsn)).endswith(
+        ", Kind.TO, dsn=DSN(notify=<Notify.SUCCESS: 2>, orcpt=None))"
+    )
     for name in ("a\r\nBcc: x", "\0", "x" * 1001):
         with pytest.raises(InvalidAddress):
             Recipient("a@b", name=name)

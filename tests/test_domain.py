@@ -37,13 +37,36 @@ def test_both_forms(domain, forms):
 @pytest.mark.parametrize(
     "domain",
     [
-        *("", ".", "a.", ".a", "a..b", "-a", "a-", "a_b", "a b", "a!b", "a@b", "[", "[]", "[::1]", "[1.2.3.4]x"),
+        *(
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "-a",
+            "a-",
+            "a_b",
+            "a b",
+            "a!b",
+            "a@b",
+            "[",
+            "[]",
+            "[::1]",
+            "[1.2.3.4]x",
+        ),
         # Signs that IDNA 2003 mapped away or let pass: symbols, joiners out of context, a leading mark.
         *("☃.example", "a\u200cb.example", "a\u200d.example", "\u0301a.example", "ä--b.example\u2024com"),
         *("xn--", "xn--a", "xn--fass-.de", "xn--ls8h.example", "XN--BCHER-KVA1.example", "ä." + "x" * 64),
         *("ä.-b", "ä..b", "ä/b", "ä\\b", "ä<b", "ä>b.de", "1.2.3.4]", "ä" * 256, "日本" * 40 + ".jp"),
         # Signs that become separators when they are folded: a/c, c/o, a full stop with a digit, brackets.
-        *("ex\u2100evil.com", "a\u2105b.com", "\u2488com", "a\uff20b.com", "a\uff0fb.com", "\uff3b1.2.3.4\uff3d"),
+        *(
+            "ex\u2100evil.com",
+            "a\u2105b.com",
+            "\u2488com",
+            "a\uff20b.com",
+            "a\uff0fb.com",
+            "\uff3b1.2.3.4\uff3d",
+        ),
     ],
 )
 def test_what_is_no_domain(domain):

@@ -34,7 +34,8 @@ def test_the_original_recipient_is_an_address_or_says_its_kind():
 
 
 @pytest.mark.parametrize(
-    "orcpt", ["", "ann", "a@b, c@d", "a@b\r\nRSET", "rfc822;", "rfc822;a@b\n", "x y;a", ";a", "x400;ä", b"a@b", 7]
+    "orcpt",
+    ["", "ann", "a@b, c@d", "a@b\r\nRSET", "rfc822;", "rfc822;a@b\n", "x y;a", ";a", "x400;ä", b"a@b", 7],
 )
 def test_anything_else_is_refused(orcpt):
     with pytest.raises(InvalidAddress):
@@ -83,4 +84,4 @@ def test_values_travel_and_compare():
     assert value != DSN(notify=SOME)
     assert pickle.loads(pickle.dumps(Return.HDRS)) is Return.HDRS
     with pytest.raises(AttributeError):
-        value.notify = None
+        value.notify = None  # type: ignore[misc]

@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_xtext_is_printable_and_can_be_read_back(data):
     assert unxtext(encoded) == data
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",))))
+@given(st.text())
 def test_unitext_is_printable_and_can_be_read_back(text):
     encoded = parameters.unitext(text)
     assert re.fullmatch(rb"(?:[!-*,-<>-\[\]-~]|\\x\{[0-9A-F]{2,6}\})*", encoded)
@@ -50,7 +51,9 @@ def test_an_envelope_id_can_be_read_back(text):
     assert unxtext(travels(parameters.envid(text)).removeprefix(b"ENVID=")).decode() == text
 
 
-@pytest.mark.parametrize("text", ["", "a\r\nDATA", "a\tb", "ä", "a\x7f", "嘍嘊", "x" * 101, "+" * 34, None, 7, b"a"])
+@pytest.mark.parametrize(
+    "text", ["", "a\r\nDATA", "a\tb", "ä", "a\x7f", "嘍嘊", "x" * 101, "+" * 34, None, 7, b"a"]
+)
 def test_envelope_ids_that_cannot_travel(text):
     with pytest.raises(InvalidArgument):
         parameters.envid(text)
@@ -98,7 +101,16 @@ def test_original_recipients(original, wanted):
 def test_original_recipients_of_other_kinds():
     assert parameters.orcpt("x400;/S=ann b") == b"ORCPT=x400;/S+3Dann+20b"
     assert parameters.orcpt("x;" + "y" * 498) == b"ORCPT=x;" + b"y" * 498
-    for text in ("a@b", "x400;", "x y;z", "x400;ä", "x400;a\r\nb", "x+y;z", "x;" + "y" * 499, "x;" + "+" * 167):
+    for text in (
+        "a@b",
+        "x400;",
+        "x y;z",
+        "x400;ä",
+        "x400;a\r\nb",
+        "x+y;z",
+        "x;" + "y" * 499,
+        "x;" + "+" * 167,
+    ):
         with pytest.raises(InvalidArgument):
             parameters.orcpt(text)
 
@@ -212,9 +224,10 @@ def test_sizes_and_returns():
     assert travels(parameters.size(0)) == b"SIZE=0"
     assert travels(parameters.ret(Return.FULL)) == b"RET=FULL"
     assert travels(parameters.ret(Return.HDRS)) == b"RET=HDRS"
-    for bad in (-1, "1", b"1 AUTH=<>", 1.5):
+    wrong: Any
+    for wrong in (-1, "1", b"1 AUTH=<>", 1.5):
         with pytest.raises(InvalidArgument):
-            parameters.size(bad)
-    for bad in ("FULL", None, Notify.NEVER):
+            parameters.size(wrong)
+    for wrong in ("FULL", None, Notify.NEVER):
         with pytest.raises(InvalidArgument):
-            parameters.ret(bad)
+            parameters.ret(wrong)

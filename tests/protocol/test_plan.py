@@ -1,6 +1,7 @@
 """plan.py: every wish becomes its parameter where it is offered, and an error before MAIL where it is not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,15 @@ from tests.protocol.talk import BODY, bob
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 BARE = b"A: b\r\n\r\none\ntwo\rthree"
 EVERYTHING = {
-    **dict.fromkeys(("8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "DSN", "REQUIRETLS", "PIPELINING"), ""),
+    **dict.fromkeys(
+        ("8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "DSN", "REQUIRETLS", "PIPELINING"), ""
+    ),
     "AUTH": "PLAIN",
     "DELIVERBY": "",
     "FUTURERELEASE": "1000 2030-01-02T00:00:00Z",
     "MT-PRIORITY": "MIXER",
 }
-WISHES = {
+WISHES: dict[str, tuple[str, dict[str, Any], bytes]] = {
     "RET": ("DSN", {"ret": Return.FULL}, b"RET=FULL"),
     "ENVID": ("DSN", {"envid": "a+b"}, b"ENVID=a+2Bb"),
     "AUTH": ("AUTH", {"auth": "<>"}, b"AUTH=<>"),
@@ -70,7 +73,9 @@ def test_a_wish_that_is_not_offered_is_an_error_that_names_it(name):
 
 
 def test_all_wishes_at_once_behind_what_the_content_needs():
-    options = {key: value for _, wish, _ in WISHES.values() for key, value in wish.items() if key != "hold_for"}
+    options = {
+        key: value for _, wish, _ in WISHES.values() for key, value in wish.items() if key != "hold_for"
+    }
     content = Content.of_bytes("Subject: ä\r\n\r\nx\r\n".encode())
     assert planned(content=content, extensions=Extensions(EVERYTHING | {"SIZE": ""}), **options).mail == (
         b"MAIL FROM:<ann@example.com> SIZE=18 BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=a+2Bb AUTH=<> BY=60;R"
