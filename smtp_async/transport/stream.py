@@ -204,10 +204,11 @@ class Stream:
             ConnectionLost: the connection is closed; nothing was taken.
             EncryptionFailed: the TLS layer failed.
         """
-        if self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
             raise self._gone() from self._reader.failure
         try:
-            self._writer.write(data)
+            transport.write(data)
         except (OSError, RuntimeError) as error:
             raise _writing_failed(error) from error
         self.bytes_sent += len(data)
