@@ -285,14 +285,15 @@ class Pool:
 
     def next_job(self, session: Session) -> Job | None:
         """Return the next job that `session` may begin."""
-        if not self._waiting or not session.may_begin or session in self._private:
+        waiting = self._waiting
+        if not waiting or not session.may_begin or session in self._private:
             return None
-        if session.jobs and (self._idle or not self._full() or self._spreads()):
+        if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
             return None
         if session.spent or (self._places and self._yields()):
             session.finish()
             return None
-        job = self._waiting.take(session.admits, self._may_stream)
+        job = waiting.take(session.admits, self._may_stream)
         if job is not None:
             job.due = job.send_by
             self._idle.pop(session, None)
@@ -390,7 +391,7 @@ class Pool:
 
     def _spreads(self) -> bool:
         """Will every waiting message get a connection that is being opened for it?"""
-        return bool(self._opening) and len(self._waiting) <= len(self._opening)
+        return len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
         if len(self._open) >= self.limits.max_connections:
