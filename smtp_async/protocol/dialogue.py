@@ -37,7 +37,7 @@ _CLOCKS: Final = {
     Verb.RSET: "mail",
     Verb.RCPT: "rcpt",
     Verb.DATA: "data",
-    Verb.BDAT: "data",
+    Verb.BDAT: "block",
     Verb.BDAT_LAST: "end_of_data",
     Verb.END_OF_DATA: "end_of_data",
     Verb.QUIT: "quit",
@@ -70,6 +70,9 @@ class TrailLine(NamedTuple):
 
 def written(verb: Verb, line: bytes, transaction: Transaction | None) -> TrailLine:
     """Return what is recorded of a command."""
+    if verb is Verb.BDAT or verb is Verb.BDAT_LAST:
+        # The octets of the chunk follow in the same write.
+        line = line[: line.index(b"\n")]
     return TrailLine(verb, line.rstrip(b"\r\n"), None, transaction)
 
 
