@@ -117,7 +117,9 @@ def charset_of(given: str | int) -> Charset:
 
         codec = codecs.lookup(name).name
     except (LookupError, ValueError, TypeError) as error:
-        raise TextNotEncodable(f"“{printable(str(given), 80)}” is not a charset that is known here") from error
+        raise TextNotEncodable(
+            f"“{printable(str(given), 80)}” is not a charset that is known here"
+        ) from error
     label = codec
     for pattern, replacement in _LABELS:
         if pattern.fullmatch(codec):

@@ -6,8 +6,8 @@ passes through here and is checked, so nothing that a caller sets can become a s
 of Python.
 
 Lines are folded at 78 columns (RFC 5322 section 2.1.1) or where the style says, those with encoded words at 76
-(RFC 2047 section 2), and no line is ever longer than 998. A fold is put before a blank that is there already, and always something
-other than blanks follows it: a line of blanks ends the header for some readers.
+(RFC 2047 section 2), and no line is ever longer than 998. A fold is put before a blank that is there already, and
+always something other than blanks follows it: a line of blanks ends the header for some readers.
 
 What is written reads back as the text that was given. So a value that looks like an encoded word is encoded.
 """
@@ -77,6 +77,10 @@ MAX_RAW_NAME: Final = 120
 _ATTRIBUTE = frozenset((string.ascii_letters + string.digits + "!#$&+-.^_`{|}~").encode())
 _PERCENT: Final = [chr(b) if b in _ATTRIBUTE else f"%{b:02X}" for b in range(256)]
 
+_DATE: Final = re.compile(
+    r"(?:[A-Za-z]{3},? )?\d{1,2} [A-Za-z]{3} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|[A-Z]{1,4})(?: \([A-Za-z]{1,8}\))?",
+    re.ASCII,
+)
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -223,12 +227,19 @@ def _clock_date(seconds: int, zone: tuple[str, str]) -> str:
     return _date(t.tm_wday, t.tm_mday, t.tm_mon, t.tm_year, t.tm_hour, t.tm_min, t.tm_sec, t.tm_gmtoff // 60)
 
 
-def date_text(when: datetime) -> str:
+def date_text(when: datetime | str) -> str:
     """Return a moment as a Date, RFC 5322 section 3.3; one without a zone is UTC in an unknown zone, `-0000`.
+
+    A text is returned as it is.
 
     Raises:
         InvalidArgument: a year before 1900.
+        InvalidHeader: the text is not a date.
     """
+    if isinstance(when, str):
+        if _DATE.fullmatch(when) is None:
+            raise InvalidHeader(f"“{printable(when, 80)}” is not a date as RFC 5322 section 3.3 writes it")
+        return when
     offset = when.utcoffset()
     minutes = None
     if offset is not None:
