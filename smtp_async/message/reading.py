@@ -1,7 +1,7 @@
 """Reading a message back: its bytes, its size, its header as it was sent.
 
-The one place in this room where files are read, and only because the caller asked for bytes now, in a call that is
-not awaited. What is sent is read elsewhere, in threads.
+The one place in this room where files are looked at, and only because the caller asked for bytes or their number now,
+in a call that is not awaited. What is sent is read elsewhere, in threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..content import Content, Source, base64_lines
-from ..errors import FileError, UsageError
+from ..errors import FileError
 from ..reply import printable
 from .foreign import content_of_raw
 
@@ -32,15 +32,7 @@ def whole(message: Message, content: Content) -> bytes:
         UsageError: a source is asynchronous.
         FileError: a source cannot be read.
     """
-    pieces = []
-    for segment in content.segments:
-        if isinstance(segment, Source):
-            data = _octets(segment)
-            if _is_spent(segment.origin):
-                _replace(message, segment.origin, data)
-            segment = base64_lines(data) if segment.encoding == "base64" else data
-        pieces.append(segment)
-    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    data = b"".join([_kept(message, segment) for segment in content.segments])
     if content.canonical or not content.sources:
         return data
     # A whole message from a source: as it is, less Bcc.
@@ -98,36 +90,16 @@ def _unfolded(header: str) -> Iterator[tuple[str, str]]:
 # --- sources ------------------------------------------------------------------------------------------------
 
 
-def _octets(source: Source) -> bytes:
-    """Read a source from where it stands to its end."""
-    origin: Any = source.origin
-    try:
-        if isinstance(origin, os.PathLike):
-            with open(origin, "rb") as file:
-                return file.read()
-        if hasattr(origin, "read"):
-            return _read(source, origin)
-        if hasattr(origin, "__aiter__"):
-            raise _asynchronous(source)
-        return b"".join(origin)
-    except FileError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        raise FileError(f"{_named(source)} cannot be read: {error}") from error
+def _kept(message: Message, segment: bytes | Source) -> bytes:
+    """Return a segment as it travels; what can be read only once is kept in the message."""
+    if isinstance(segment, bytes):
+        return segment
+    from ..bodies import read_now
 
-
-def _read(source: Source, file: Any) -> bytes:
-    """Read a file object, and put it back where it stood if that can be done."""
-    place = file.tell() if _seeks(file) else None
-    data = file.read()
-    if hasattr(data, "__await__"):
-        getattr(data, "close", bool)()
-        raise _asynchronous(source)
-    if place is not None:
-        file.seek(place)
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise FileError(f"{_named(source)} gave {type(data).__name__} instead of bytes")
-    return bytes(data)
+    data = read_now(Content((Source(segment.origin, encoding="identity", name=segment.name),)))
+    if _is_spent(segment.origin):
+        _replace(message, segment.origin, data)
+    return base64_lines(data) if segment.encoding == "base64" else data
 
 
 def _length(source: Source) -> int | None:
@@ -166,10 +138,6 @@ def _replace(message: Message, origin: Any, data: bytes) -> None:
     for name in ("text", "html", "raw"):
         if getattr(message, name) is origin:
             setattr(message, name, data)
-
-
-def _asynchronous(source: Source) -> UsageError:
-    return UsageError(f"{_named(source)} can only be read in a coroutine: await message.render()")
 
 
 def _named(source: Source) -> str:
