@@ -73,9 +73,18 @@ def plan(
     wanted = "always" if content.binary else options.chunking
     chunked = chunking if wanted == "auto" else wanted == "always" and extensions.chunking
     transaction.chunked = chunked
-    if size is not None and size <= SMALL_BODY and _in_memory(content):
-        exact = chunked and keeps_octets(content, options)
-        transaction.payload = chunk_framed(content, exact=exact) if chunked else dot_stuffed(content)
+    if chunked:
+        transaction.exact = keeps_octets(content, options)
+    if size is not None and size <= SMALL_BODY and options.progress is None and _in_memory(content):
+        framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
+        transaction.carry(framed)
+        # The gate is its caller's, who therefore lets the body go.
+        transaction.gated = options.before_end_of_data is not None
+    elif chunked and not extensions.pipelining:
+        # Chunk after chunk leaves while its caller reads on: nobody waits for a reply in between.
+        if content.binary:
+            raise ExtensionMissing("a large body as it is needs PIPELINING, which the server does not offer")
+        transaction.chunked = False
     return transaction
 
 
