@@ -96,7 +96,7 @@ class Exactly:
     def envelope(self) -> Envelope:
         return Envelope(SENDER, ["bob@example.org"])
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return Content.of_bytes(self.data, exact=True)
 
 
