@@ -41,8 +41,8 @@ class Readdressed:
     def envelope(self) -> Envelope:
         return self._envelope
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
-        return self._mail.content(eightbit=eightbit, utf8=utf8)
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
 
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
