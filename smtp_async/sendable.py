@@ -58,13 +58,16 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
     """
     if not isinstance(message, Raw):
         return as_mail(message)
-    mail = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
+    raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
     try:
-        return addressed(mail, message.sender, message.recipients)
+        mail = addressed(raw, message.sender, message.recipients)
+        # Later nobody would close the stream of a message that has none.
+        mail.envelope()
     except BaseException:
-        if isinstance(mail, RawMail):
-            await mail.aclose()
+        if isinstance(raw, RawMail):
+            await raw.aclose()
         raise
+    return mail
 
 
 def as_mail(message: Any) -> Mail:
