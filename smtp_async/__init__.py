@@ -27,7 +27,7 @@ from .errors import (
     SMTPError,
 )
 from .limits import PoolLimits, PoolStatistics
-from .message import Attachment, Message
+from .message import Attachment, Importance, Message, Priority, Sensitivity, XPriority
 from .protocol.extensions import Extensions
 from .protocol.options import SendOptions
 from .protocol.states import Stage
@@ -53,6 +53,7 @@ __all__ = [
     "EnhancedCode",
     "Envelope",
     "Extensions",
+    "Importance",
     "Kind",
     "Message",
     "MessageRefused",
@@ -62,6 +63,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolLimits",
     "PoolStatistics",
+    "Priority",
     "Raw",
     "Receipt",
     "Recipient",
@@ -74,6 +76,7 @@ __all__ = [
     "SendAll",
     "SendOptions",
     "SenderRefused",
+    "Sensitivity",
     "ServerReport",
     "Session",
     "SocketOptions",
@@ -82,6 +85,7 @@ __all__ = [
     "Timeouts",
     "TrustOptions",
     "Verdict",
+    "XPriority",
     "__version__",
     "build_info",
     "errors",

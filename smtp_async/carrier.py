@@ -306,4 +306,3 @@ class Carrier:
             # came behind all their replies.
             self._joint.abort(Interrupted("a message was stopped in the middle of its body"))
         return withdrawn
-

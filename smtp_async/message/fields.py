@@ -182,9 +182,12 @@ def _text(value: str) -> str | None:
     return value or None
 
 
+_BLANKS: Final = re.compile("[ \t]+")
+
+
 def _ids(value: Texts) -> tuple[str, ...]:
-    given = value.replace("><", "> <").split() if isinstance(value, str) else value
-    return tuple([message_id_text(item) for item in given])
+    given = _BLANKS.split(value.replace("><", "> <").strip(" \t")) if isinstance(value, str) else value
+    return tuple([message_id_text(item) for item in given if item])
 
 
 def _words(value: Texts) -> tuple[str, ...]:

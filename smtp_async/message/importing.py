@@ -292,7 +292,7 @@ def _set_text(message: Message, kind: str, part: OldMessage) -> None:
     data = part.get_payload(decode=True)
     codec = _codec(str(part.get_content_charset("utf-8")))
     try:
-        text = bytes(data).decode(codec if codec and codec != "ascii" else "utf-8")  # type: ignore[arg-type]  # no multipart
+        text = bytes(data).decode(codec if codec and codec != "ascii" else "utf-8")
     except ValueError as error:
         raise _OtherShape from error
     setattr(message, attribute, text.replace("\r\n", "\n"))
