@@ -311,7 +311,7 @@ def _attachment(message: Message, part: OldMessage, cid: str | None = None) -> A
     kind = part.get_content_type()
     if kind == "message/rfc822" and part.is_multipart():
         inner: Any = part.get_payload(0)
-        data = inner.as_bytes()
+        data = inner.as_bytes(policy=inner.policy.clone(linesep="\r\n", mangle_from_=False))
     elif part.is_multipart():
         raise _OtherShape
     else:
