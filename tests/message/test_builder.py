@@ -17,7 +17,7 @@ from smtp_async.errors import (
 )
 from smtp_async.message import Attachment, Message
 
-from .reading import parsed
+from .reading import names_of, parsed
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ from .reading import parsed
         (Address.parse("a@x"), "b@x"),
         iter([Address.parse("a@x"), Address.parse("b@x")]),
         "Team: a@x, b@x;",
+        " a@x ,, b@x , ",
     ],
 )
 def test_addresses_in_every_form(value):
@@ -141,6 +142,46 @@ def test_dates():
     assert parsed(message.as_bytes())["Date"].datetime == when
     message.date = datetime(2024, 2, 29, 12, 0)
     assert b"Date: Thu, 29 Feb 2024 12:00:00 -0000\r\n" in message.as_bytes()
+    message.date = "Thu, 29 Feb 2024 12:00 GMT"
+    assert b"Date: Thu, 29 Feb 2024 12:00 GMT\r\n" in message.as_bytes()
+    message.date = ""
+    assert "Date" not in names_of(message.as_bytes())
+
+
+@pytest.mark.parametrize("date", [None, "now"])
+def test_now_is_the_first_rendering(date):
+    message = Message(sender="a@x", to="b@x", date=date)
+    first = message.content(now=lambda: 86400.0 * 365.25 * 30).join()
+    assert message.content(now=lambda: 0.0).join() == first
+    assert parsed(first)["Date"].datetime.year == 2000
+
+
+@pytest.mark.parametrize(
+    "date", ["yesterday", "*", "Thu, 29 Feb 2024 12:00 GMT\r\nBcc: evil@x", "1 Jan 2024"]
+)
+def test_a_text_that_is_no_date(date):
+    with pytest.raises(InvalidHeader):
+        Message(sender="a@x", to="b@x", date=date).content()
+
+
+def test_a_callable_makes_the_message_id_once():
+    made = iter(["1@x", "<2@x>", "3@x y"])
+    message = Message(sender="a@x", to="b@x", message_id=lambda: next(made))
+    assert message.content().message_id == "<1@x>"
+    assert message.content(eightbit=True).message_id == "<1@x>"
+    message.message_id = lambda: next(made)
+    assert message.content().message_id == "<2@x>"
+    message.message_id = lambda: next(made)
+    with pytest.raises(InvalidHeader):
+        message.content()
+
+
+def test_recipients_are_given_with_their_kinds():
+    message = Message(to="a@x", recipients=["b@x", Recipient("C <c@x>", Kind.BCC), Address.parse("d@x")])
+    assert [(r.name, str(r.address), r.kind) for r in message.recipients] == [
+        *[("", "a@x", Kind.TO), ("", "b@x", Kind.TO), ("C", "c@x", Kind.BCC), ("", "d@x", Kind.TO)]
+    ]
+    assert [str(a) for a in message.to] == ["a@x", "b@x", "d@x"]
 
 
 # --- as an object -------------------------------------------------------------------------------------------

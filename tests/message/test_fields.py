@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.address import Address
+from smtp_async.address import Address, parse_list
 from smtp_async.errors import (
     ExtensionMissing,
     InvalidAddress,
@@ -19,7 +19,7 @@ from smtp_async.errors import (
     TextNotEncodable,
 )
 from smtp_async.message import Importance, Message, Priority, Sensitivity, XPriority
-from smtp_async.message.fields import Fields
+from smtp_async.message.fields import Fields, mailboxes
 
 from .reading import check_wire_form, names_of, parsed
 
@@ -251,6 +251,20 @@ def test_keywords_read_back():
     assert again.keywords[:1] == ("a",)
     # A quoted comma is not ours to tell from a separator when it is read back; nothing else is lost.
     assert "日本語" * 30 in "".join(again.keywords)
+
+
+@given(
+    st.text('ab@.,;: <>"\\\n\tü[]()', max_size=20)
+    | st.sampled_from(["", " ", "a@b", " a@b ", "N <a@b>", "\n", '"a,b"@x'])
+)
+def test_a_list_is_read_as_the_list_parser_reads_it(text):
+    def outcome(read):
+        try:
+            return [(a.name, str(a)) for a in read(text)]
+        except InvalidAddress:
+            return InvalidAddress
+
+    assert outcome(mailboxes) == outcome(parse_list)
 
 
 # --- how the header is written ------------------------------------------------------------------------------
