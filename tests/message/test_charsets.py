@@ -1,6 +1,7 @@
 """charsets.py: names and code pages, what they can express, and how text in them travels."""
 
 import codecs
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -135,7 +136,8 @@ def test_bytes_are_in_the_charset_already():
     message.charset = "utf-8"
     with pytest.raises(TextNotEncodable):
         message.content()
-    message.text = bytearray("Grüße".encode("utf-16"))
+    taken: Any = bytearray("Grüße".encode("utf-16"))
+    message.text = taken
     message.charset = "utf-16"
     assert parsed(message.as_bytes()).get_content().rstrip() == "Grüße"
 

@@ -118,7 +118,7 @@ def test_every_field_is_an_attribute_and_empty_at_first():
     with pytest.raises(TypeError, match="unexpected keyword"):
         Message(form="typo")  # type: ignore[call-arg]  # that is the point
     with pytest.raises(AttributeError):
-        message.form = "typo"  # type: ignore[attr-defined]  # that is the point
+        message.form = "typo"
 
 
 def test_the_order_of_the_header():

@@ -22,28 +22,26 @@ from .reading import check_wire_form, parsed
 
 
 def full(**arguments: Any):
-    message = Message(
-        **{
-            "sender": "Jörg Müller <ann@example.com>",
-            "to": '"Müller, Ünal" <b@x>, c@y',
-            "cc": "日本 <d@x>",
-            "subject": "Grüße 😀",
-            "text": "Hallo\n.\n",
-            "html": '<img src="cid:logo@x">\n',
-            "reply_to": "r@x",
-            "in_reply_to": "a@b",
-            "references": "<a@b> <c@d>",
-            "importance": "high",
-            "x_priority": 2,
-            "mailer": "M 1",
-            "list_unsubscribe": ["https://x.y/", "mailto:u@x"],
-            "read_receipt_to": "Jörg <q@x>",
-            "headers": [("X-A", "1"), ("x-b", "ü"), ("X-A", "2")],
-            "date": datetime(2024, 2, 29, 12, tzinfo=UTC),
-            "message_id": "1@example.com",
-        }
-        | arguments
-    )
+    given: dict[str, Any] = {
+        "sender": "Jörg Müller <ann@example.com>",
+        "to": '"Müller, Ünal" <b@x>, c@y',
+        "cc": "日本 <d@x>",
+        "subject": "Grüße 😀",
+        "text": "Hallo\n.\n",
+        "html": '<img src="cid:logo@x">\n',
+        "reply_to": "r@x",
+        "in_reply_to": "a@b",
+        "references": "<a@b> <c@d>",
+        "importance": "high",
+        "x_priority": 2,
+        "mailer": "M 1",
+        "list_unsubscribe": ["https://x.y/", "mailto:u@x"],
+        "read_receipt_to": "Jörg <q@x>",
+        "headers": [("X-A", "1"), ("x-b", "ü"), ("X-A", "2")],
+        "date": datetime(2024, 2, 29, 12, tzinfo=UTC),
+        "message_id": "1@example.com",
+    }
+    message = Message(**(given | arguments))
     message.attach(b"\x89PNG", filename="ü.png", cid="logo@x")
     message.attach(b"%PDF", filename="日本語" * 20 + ".pdf", content_type='application/pdf; a="b \\"c\\""')
     message.attach(b"Subject: inner\r\n\r\nx\r\n", filename="old.eml")
@@ -145,7 +143,7 @@ def test_messages_of_both_apis():
     modern.set_content("Grüße\n")
     modern.add_alternative("<p>Grüße</p>\n", subtype="html")
     modern.add_attachment(b"x", maintype="application", subtype="pdf", filename="ä.pdf")
-    old = MIMEMultipart()
+    old: Any = MIMEMultipart()
     old["From"], old["To"], old["Subject"] = (
         "a@x",
         Header("Ü", "utf-8").encode() + " <b@x>",
