@@ -23,7 +23,18 @@ from hypothesis import strategies as st
 from smtp_async.address import Address
 from smtp_async.message import Attachment, Message
 
-__all__ = ["HARD", "File", "Letter", "Seen", "by_stdlib", "expected", "generated", "seen_file"]
+__all__ = [
+    "HARD",
+    "LETTERS",
+    "PEOPLE",
+    "File",
+    "Letter",
+    "Seen",
+    "by_stdlib",
+    "expected",
+    "generated",
+    "seen_file",
+]
 
 
 class File(NamedTuple):
@@ -420,13 +431,17 @@ _FIELDS = st.fixed_dictionaries(
 )
 
 
+#: Letters for tests of their own.
+LETTERS = st.builds(Letter, st.just("drawn"), _FIELDS, st.lists(_FILE, max_size=4).map(tuple))
+
+
 @cache
 def generated(number: int) -> Letter:
     """Letter `number` from hypothesis, the same one every time.
 
     Each has a seed of its own: in one run hypothesis varies what it made before, and the letters would be alike.
     """
-    drawn: list[tuple[dict[str, Any], list[File]]] = []
+    drawn: list[Letter] = []
 
     @seed(number)
     @settings(
@@ -437,10 +452,9 @@ def generated(number: int) -> Letter:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(_FIELDS, st.lists(_FILE, max_size=4))
-    def collect(fields: dict[str, Any], files: list[File]) -> None:
-        drawn.append((fields, files))
+    @given(LETTERS)
+    def collect(letter: Letter) -> None:
+        drawn.append(letter._replace(name=f"generated-{number}"))
 
     collect()
-    fields, files = drawn[-1]
-    return Letter(f"generated-{number}", fields, tuple(files))
+    return drawn[-1]

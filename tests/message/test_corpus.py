@@ -1,13 +1,15 @@
 """The corpus, read back by the standard library and by Dovecot: what was asked for is what they find."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smtp_async import PoolLimits
 from tests.lab import client_of, gathered
 from tests.servers import dovecot_reader
 from tests.servers.dovecot import Dovecot
 
-from .corpus import HARD, Letter, Seen, by_stdlib, expected, generated, seen_file
+from .corpus import HARD, LETTERS, Letter, Seen, by_stdlib, expected, generated, seen_file
 from .reading import check_wire_form
 
 GENERATED = 320
@@ -39,6 +41,11 @@ def test_the_standard_library_reads_generated_ones(start: int, eightbit: bool) -
 def test_generated_letters_differ() -> None:
     letters = [generated(number) for number in range(GENERATED)]
     assert len({repr(letter[1:]) for letter in letters}) >= 300
+
+
+@given(LETTERS, st.booleans())
+def test_the_standard_library_reads_any(letter: Letter, eightbit: bool) -> None:
+    check_with_stdlib(letter, eightbit)
 
 
 def by_dovecot(mail: dovecot_reader.Mail) -> Seen:
