@@ -241,20 +241,17 @@ class Carrier:
             assert isinstance(job, Job)
             if receipt is None:
                 job.advance(Step.WRITE)
+                continue
+            self._jobs.discard(job)
+            self.messages += 1
+            self.idle_since = self._joint.active_at
+            if receipt.reply is not None:
+                self.last_reply = receipt.reply
+            if receipt.error is None or job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
+                self._keeper.finished(job, receipt)
             else:
-                self._finish(job, receipt)
-
-    def _finish(self, job: Job, receipt: Receipt) -> None:
-        self._jobs.discard(job)
-        self.messages += 1
-        self.idle_since = self._joint.active_at
-        if receipt.reply is not None:
-            self.last_reply = receipt.reply
-        if receipt.error is None or job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
-            self._keeper.finished(job, receipt)
-        else:
-            # Its connection died, or gave it up, before it was sent.
-            self._keeper.unsent(job, receipt)
+                # Its connection died, or gave it up, before it was sent.
+                self._keeper.unsent(job, receipt)
 
     def _note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         for item in settled:

@@ -76,23 +76,24 @@ class ClientProtocol(Dialogue):
     @property
     def exhausted(self) -> bool:
         """Must this connection not carry another transaction?"""
-        if self._exhausted:
-            return True
-        return not self._send_rset and self._connection.reset_needed and self.writing is None
+        if self._exhausted or self._send_rset:
+            return self._exhausted
+        return self._connection.reset_needed and self.writing is None
 
     @property
     def can_begin(self) -> bool:
         """May a transaction be begun now?"""
         if self.writing is not None or self._exhausted or (self._owed and not self.pipelining):
             return False
-        return self._connection.stage in MAY_BEGIN and not self.exhausted
+        return self._connection.stage in MAY_BEGIN and (self._send_rset or not self.exhausted)
 
     def admits(self, transaction: Transaction) -> bool:
         """May `transaction` be begun beside those that are on their way? Ask only if one `can_begin`."""
-        if not self._window.messages:
+        window = self._window
+        if not window.messages:
             return True
         replies = len(self._owed) + len(transaction.rcpts) + 3
-        return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
+        return window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
 
     def fail(self, error: SMTPError) -> None:
         """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
@@ -206,6 +207,54 @@ class ClientProtocol(Dialogue):
 
     # --- answers ---------------------------------------------------------------------------------------------
 
+    def _answer_group(self, replies: list[Reply], at: int) -> int:
+        """The path of nearly every message: its end, or MAIL with one RCPT and DATA, answered well in one chunk.
+
+        What else it might be, and what follows from it, is `_answer`'s to find out.
+        """
+        answerable, owed = self._answerable, self._owed
+        if not answerable or self.trail is not None or self.lmtp:
+            return 0
+        verb, transaction = owed[0]
+        if not isinstance(transaction, Transaction):
+            return 0
+        reply = replies[at]
+        if not 200 <= reply.code < 300:
+            return 0
+        if verb is Verb.END_OF_DATA:
+            if not transaction.ended or transaction.mail_refused:
+                return 0
+            owed.popleft()
+            self._answerable = answerable - 1
+            self.answered += 1
+            transaction.final.append(reply)
+            transaction.owed = 0
+            self._conclude(transaction)
+            return 1
+        # `owed` has no fewer entries than are answerable.
+        if verb is not Verb.MAIL or answerable < 3 or at + 3 > len(replies) or owed[2][0] is not Verb.DATA:
+            return 0
+        _, accepted, go_ahead = replies[at : at + 3]
+        if not 200 <= accepted.code < 300 or go_ahead.code != 354:
+            return 0
+        owed.popleft()
+        owed.popleft()
+        owed.popleft()
+        self._answerable = answerable - 3
+        self.answered += 3
+        transaction.mail_answer = reply
+        transaction.answers.append(accepted)
+        transaction.accepted = 1
+        transaction.data_answer = go_ahead
+        transaction.owed -= 3
+        if transaction.payload is None or transaction.withdrawn or self._exhausted:
+            self._connection.answered(Verb.DATA, 3)
+            self._continue(transaction)
+        else:
+            self._connection.body_written()
+            self._write_payload(transaction, transaction.payload)
+        return 3
+
     def _answer_transaction(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         if verb is Verb.RSET:
             # The server may still have the old transaction open: nothing more may be begun here.
@@ -292,14 +341,25 @@ class ClientProtocol(Dialogue):
         elif not transaction.accepted:
             self._write_nothing(transaction)
         elif transaction.payload is not None:
-            self._owed.append((Verb.END_OF_DATA, transaction))
-            transaction.owed = 1
-            transaction.bytes_sent += len(transaction.payload)
-            self._out.append(transaction.payload)
-            self._end_written(transaction)
+            self._connection.wrote(Verb.END_OF_DATA)
+            self._write_payload(transaction, transaction.payload)
         else:
             # The caller streams it: the transaction stays `writing`, and is settled twice.
             self._settled.append(transaction)
+
+    def _write_payload(self, transaction: Transaction, payload: bytes) -> None:
+        """Behind a 354: the whole body in one piece, its end included."""
+        owed = self._owed
+        # What comes before the end is handed over does not answer it: `_answerable` does not count it.
+        owed.append((Verb.END_OF_DATA, transaction))
+        transaction.owed = 1
+        transaction.bytes_sent += len(payload)
+        self._out.append(payload)
+        if self.trail is not None:
+            self.trail.append(written(Verb.END_OF_DATA, commands.END_OF_DATA, transaction))
+        transaction.ended = True
+        self._ending.append(transaction)
+        self.writing = None
 
     def _write_nothing(self, transaction: Transaction) -> None:
         """354 although nobody was accepted: a lone dot ends it (RFC 2920 section 3.1)."""

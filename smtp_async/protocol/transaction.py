@@ -59,6 +59,7 @@ class Transaction:
         "mail_refused",
         "message_id",
         "must_accept",
+        "octets",
         "owed",
         "owner",
         "payload",
@@ -90,8 +91,10 @@ class Transaction:
         self.must_accept = options.must_accept
         self.split = options.split
         self.message_id = content.message_id
-        # None: the body is streamed by its caller.
+        #: The body as it is written, None if it is streamed by its caller; set by `carry` only.
         self.payload: bytes | None = None
+        #: What it takes on the wire; None if it is streamed.
+        self.octets: int | None = None
         #: The body is written with BDAT.
         self.chunked = False
         self.owner: object = None
@@ -126,11 +129,10 @@ class Transaction:
         self.streamed = 0
         self.receipt: Receipt | None = None
 
-    @property
-    def octets(self) -> int | None:
-        """What its body takes on the wire; None if it is streamed."""
-        payload = self.payload
-        return None if payload is None else len(payload)
+    def carry(self, payload: bytes | None) -> None:
+        """Have the session write `payload` as the body; None: its caller streams it."""
+        self.payload = payload
+        self.octets = None if payload is None else len(payload)
 
     def suits(self, offer: Extensions) -> bool:
         """Can it be sent as it was planned where `offer` is made? Only what is offered less matters, not by whom."""
