@@ -37,7 +37,7 @@ _CLOCKS: Final = {
     Verb.RSET: "mail",
     Verb.RCPT: "rcpt",
     Verb.DATA: "data",
-    Verb.BDAT: "data",
+    Verb.BDAT: "block",
     Verb.BDAT_LAST: "end_of_data",
     Verb.END_OF_DATA: "end_of_data",
     Verb.QUIT: "quit",
@@ -70,6 +70,9 @@ class TrailLine(NamedTuple):
 
 def written(verb: Verb, line: bytes, transaction: Transaction | None) -> TrailLine:
     """Return what is recorded of a command."""
+    if verb is Verb.BDAT or verb is Verb.BDAT_LAST:
+        # The octets of the chunk follow in the same write.
+        line = line[: line.index(b"\n")]
     return TrailLine(verb, line.rstrip(b"\r\n"), None, transaction)
 
 
@@ -123,7 +126,7 @@ class Dialogue(ABC):
     @property
     def pipelining(self) -> bool:
         """May commands be written before earlier ones are answered?"""
-        return self._pipelining and self.extensions.pipelining
+        return self.extensions.pipelining
 
     @property
     def expected(self) -> str | None:
@@ -304,7 +307,8 @@ class Dialogue(ABC):
     def _answer_exchange(self, exchange: Exchange, reply: Reply) -> None:
         exchange.reply = reply
         if reply.positive and exchange.verb in (Verb.EHLO, Verb.LHLO):
-            self.extensions = Extensions.parse(reply)
+            offered = Extensions.parse(reply)
+            self.extensions = offered if self._pipelining else offered.without("PIPELINING")
         elif reply.positive and exchange.verb is Verb.HELO:
             self.extensions = NO_EXTENSIONS
         elif exchange.verb is Verb.RSET and not reply.positive:

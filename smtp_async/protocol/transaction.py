@@ -48,10 +48,12 @@ class Transaction:
         "content",
         "data_answer",
         "ended",
+        "exact",
         "envelope",
         "dismissed",
         "extensions",
         "final",
+        "gated",
         "handed",
         "hold",
         "mail",
@@ -69,6 +71,7 @@ class Transaction:
         "reset",
         "split",
         "streamed",
+        "turn",
         "withdrawn",
         "written",
     )
@@ -97,6 +100,10 @@ class Transaction:
         self.octets: int | None = None
         #: The body is written with BDAT.
         self.chunked = False
+        #: Its octets leave as they are, bare CR and LF included; only in chunks.
+        self.exact = False
+        #: The body is in memory, but waits until its caller lets it go.
+        self.gated = False
         self.owner: object = None
         self.renew()
 
@@ -114,6 +121,8 @@ class Transaction:
         self.accepted = 0
         self.data_answer: Reply | None = None
         self.final: list[Reply] = []
+        #: Its caller may write the body, or let it go.
+        self.turn = False
         #: The end of data is written, or will never be.
         self.ended = False
         #: The last byte of the end of data was handed to the transport.
@@ -141,6 +150,8 @@ class Transaction:
         return (
             all(keyword in offer for keyword in planned)
             and offer.limits == planned.limits
+            and offer.futurerelease == planned.futurerelease
+            and offer.deliverby == planned.deliverby
             and not (offer.size and size is not None and size > offer.size)
         )
 
