@@ -1,11 +1,13 @@
 """How long it takes to build and render a message: against `EmailMessage` and `as_bytes(policy=SMTP)`.
 
-Both build a new message each time, with Date, Message-ID and a subject that is not ASCII.
+Both build a new message each time, with Date, Message-ID and a subject that is not ASCII; subject and recipient are
+never those of another message, the sender always is.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -18,8 +20,7 @@ from typing import NamedTuple
 from benchmarks.race import Answer, Goal, Table, shown
 from smtp_async import Message
 
-_SENDER, _TO = "Ann Smith <ann@example.com>", "Bob <bob@example.org>"
-_SUBJECT = "Grüße aus Köln: Ihre Bestellung ist unterwegs"
+_SENDER = "Ann Smith <ann@example.com>"
 _TEXT = "Hello Bob,\n\nyour order 4711 has left our house and will be with you tomorrow.\n\nAnn\n"
 _HTML = f"<html><body><p>{_TEXT.replace(chr(10) * 2, '</p><p>')}</p></body></html>\n"
 _WIDE = (
@@ -27,6 +28,9 @@ _WIDE = (
 )
 _WIDE_HTML = f"<html><body><p>{_WIDE.replace(chr(10) * 2, '</p><p>')}</p></body></html>\n"
 _FILE = random.Random(1).randbytes(1_000_000)
+
+#: What makes every message another one.
+_numbers = itertools.count()
 
 _OURS, _RIVAL = "smtp_async Message", "EmailMessage"
 
@@ -99,8 +103,17 @@ def _timed(make: Callable[[Case], bytes], case: Case, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
+def _personal() -> tuple[str, str]:
+    number = next(_numbers)
+    return (
+        f"Reader {number} <reader{number}@example.org>",
+        f"Grüße aus Köln: Ihre Bestellung {number} ist unterwegs",
+    )
+
+
 def _ours(case: Case) -> bytes:
-    message = Message(sender=_SENDER, to=_TO, subject=_SUBJECT, text=case.text, html=case.html)
+    to, subject = _personal()
+    message = Message(sender=_SENDER, to=to, subject=subject, text=case.text, html=case.html)
     if case.data is not None:
         message.attach(case.data, filename="report.pdf")
     return message.as_bytes()
@@ -108,7 +121,8 @@ def _ours(case: Case) -> bytes:
 
 def _theirs(case: Case) -> bytes:
     message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = _SENDER, _TO, _SUBJECT
+    message["From"] = _SENDER
+    message["To"], message["Subject"] = _personal()
     message["Date"] = format_datetime(localtime())
     # With a domain: without one it asks the resolver for the machine's name.
     message["Message-ID"] = make_msgid(domain="example.com")

@@ -73,6 +73,30 @@ Mailboxes = tuple[tuple[str, str], ...]
 
 #: Fields with addresses, and the arguments of `Message` they come from.
 PEOPLE = {"From": "sender", "To": "to", "Cc": "cc", "Reply-To": "reply_to"}
+#: All other fields, and the arguments of `Message` they come from.
+OTHERS = {
+    "In-Reply-To": "in_reply_to",
+    "References": "references",
+    "Keywords": "keywords",
+    "Comments": "comments",
+    "X-Mailer": "mailer",
+    "Importance": "importance",
+    "Priority": "priority",
+    "X-Priority": "x_priority",
+    "Sensitivity": "sensitivity",
+    "Disposition-Notification-To": "read_receipt_to",
+    "Return-Receipt-To": "delivery_notification_to",
+    "List-Id": "list_id",
+    "List-Help": "list_help",
+    "List-Unsubscribe": "list_unsubscribe",
+    "List-Unsubscribe-Post": "list_unsubscribe_post",
+    "List-Subscribe": "list_subscribe",
+    "List-Post": "list_post",
+    "List-Owner": "list_owner",
+    "List-Archive": "list_archive",
+    "X-One": "headers",
+    "X-Two": "headers",
+}
 
 
 class Seen(NamedTuple):
@@ -81,12 +105,14 @@ class Seen(NamedTuple):
     Attributes:
         subject: decoded; empty if there is none.
         people: (display name, address) as they stand in the fields of `PEOPLE`.
+        others: what stands in the fields of `OTHERS`, unfolded and decoded; empty for those that are not there.
         texts: (subtype, text with LF line ends) of the parts that are no files.
         files: what `seen_file` makes of each file.
     """
 
     subject: str
     people: dict[str, Mailboxes]
+    others: dict[str, str]
     texts: tuple[tuple[str, str], ...]
     files: tuple[tuple[str, str, str, int, str], ...]
 
@@ -112,13 +138,38 @@ def expected(letter: Letter) -> Seen:
     files = sorted(letter.files, key=lambda one: not (related and one.cid is not None))
     return Seen(
         (fields.get("subject") or "").strip(" \t"),
-        {name: _mailboxes(fields.get(key, ())) for name, key in PEOPLE.items()},
+        {
+            name: _mailboxes(fields.get("authors" if key == "sender" and "authors" in fields else key, ()))
+            for name, key in PEOPLE.items()
+        },
+        {name: _other(name, fields.get(key)) for name, key in OTHERS.items()},
         tuple(texts),
         tuple([seen_file(one.filename, _type(one), one.cid, one.data) for one in files]),
     )
 
 
-_TEXTS = (("text", "plain"), ("html", "html"))
+_TEXTS = (("text", "plain"), ("html", "html"), ("calendar", "calendar"))
+_STEPS = {1: "1 (Highest)", 2: "2 (High)", 3: "3 (Normal)", 4: "4 (Low)", 5: "5 (Lowest)"}
+
+
+def _other(name: str, value: Any) -> str:
+    """The letters give lists as lists, and words that need no quotes."""
+    if not value:
+        return ""
+    if name in ("X-One", "X-Two"):
+        return dict(value).get(name, "").strip(" \t")
+    if name == "X-Priority":
+        return _STEPS[value]
+    if name == "List-Unsubscribe-Post":
+        return "List-Unsubscribe=One-Click"
+    if name in ("Keywords", "In-Reply-To", "References"):
+        return (", " if name == "Keywords" else " ").join(value)
+    if isinstance(value, list):
+        return ", ".join([f"<{url}>" for url in value])
+    if isinstance(value, Address):
+        return f"{value.name} <{value}>"
+    text: str = value
+    return text.strip(" \t")
 
 
 def _text(text: str) -> str:
@@ -170,6 +221,7 @@ def by_stdlib(data: bytes) -> Seen:
     return Seen(
         str(message["Subject"] or ""),
         {name: _named_in(message, name) for name in PEOPLE},
+        {name: _text_of(message, name) for name in OTHERS},
         tuple(texts),
         tuple(files),
     )
@@ -200,6 +252,12 @@ def _named_in(message: EmailMessage, name: str) -> Mailboxes:
     return tuple(
         [(str(make_header(decode_header(person))), spec) for person, spec in getaddresses(written) if spec]
     )
+
+
+def _text_of(message: EmailMessage, name: str) -> str:
+    found = [str(value) for key, value in message.items() if key == name]
+    assert len(found) < 2, found
+    return found[0] if found else ""
 
 
 # --- made by hand -------------------------------------------------------------------------------------------
@@ -262,6 +320,25 @@ def _names(name: str, *texts: str) -> Letter:
         subject=f"{texts[0]} and {texts[-1]}",
         text="names",
     )
+
+
+_CALENDAR = "BEGIN:VCALENDAR\r\nMETHOD:REQUEST\nSUMMARY:Größe\\, ok\r\nEND:VCALENDAR\r\n"
+_CHARSETS = (
+    ("iso-8859-1", "Grüße aus Köln\n.\nnaïve café"),
+    ("windows-1252", "„Grüße“ – 20 €"),
+    ("koi8-r", "Привет, мир"),
+    ("shift_jis", "日本語の件名、表示ソ能"),
+    ("iso-2022-jp", "日本語の件名"),
+    ("euc-kr", "안녕하세요"),
+    ("big5", "中文測試許功蓋"),
+    ("gb18030", "中文测试😀"),
+    ("utf-16", "Grüße 😀"),
+    ("us-ascii", "plain"),
+)
+
+
+def _person(text: str) -> Address:
+    return Address("ann", "example.com", text.partition("\n")[0])
 
 
 #: Hard ones, each for a reason.
@@ -376,6 +453,67 @@ HARD = (
     _letter("file-1-mb", File(hashlib.shake_256(b"1").digest(1_000_003), "large.bin"), text="t"),
     _letter("file-at-slices", *[File(b"s" * n, f"{n}.bin") for n in (58367, 58368, 58369)], text="t"),
     _letter(
+        "all-fields",
+        authors=(ANN, Address("carl", "example.com", "Çarl, jr.")),
+        in_reply_to=["<1@example.com>"],
+        references=[f"<{number}.{'x' * 40}@example.com>" for number in range(30)],
+        keywords=["one", "zwei", "três", "четыре", "五"],
+        comments='Ünusual, "quoted" (commented) ' * 12,
+        mailer="test 1.0 (ümlaut)",
+        importance="high",
+        priority="non-urgent",
+        x_priority=1,
+        sensitivity="Company-Confidential",
+        read_receipt_to=ANN,
+        delivery_notification_to=Address("carl", "example.com", "Carl"),
+        list_id="A list <list.example.com>",
+        list_help=["mailto:help@example.com?subject=help"],
+        list_unsubscribe=["https://example.com/u?id=1&x=" + "y" * 300, "mailto:u@example.com"],
+        list_unsubscribe_post=True,
+        list_subscribe=["https://example.com/s"],
+        list_post=["mailto:list@example.com"],
+        list_owner=["mailto:owner@example.com", "https://example.com/owner"],
+        list_archive=["https://example.com/archive"],
+        headers=[("X-One", "größe " * 40), ("X-Two", "z" * 500)],
+        text="t",
+    ),
+    _letter("calendar", text="Come!", html="<p>Come!", calendar=_CALENDAR),
+    _letter("calendar-alone", calendar=_CALENDAR),
+    _letter("calendar-with-file", File(b"x", "x.bin"), text="Come!", calendar=_CALENDAR),
+    *[
+        _letter(
+            f"charset-{charset}",
+            charset=charset,
+            subject=text.partition("\n")[0],
+            text=text,
+            html=text,
+            sender=_person(text),
+        )
+        for charset, text in _CHARSETS
+    ],
+    *[
+        _letter(
+            f"header-charset-{charset}",
+            header_charset=charset,
+            subject=text.partition("\n")[0] * 9,
+            text=text,
+            sender=_person(text),
+        )
+        for charset, text in _CHARSETS
+        if charset != "utf-16"
+    ],
+    *[
+        _letter(
+            f"header-length-{width}",
+            max_header_length=width,
+            subject="größe und länge " * 20,
+            to=tuple([Address(f"user{n}", "example.org", f"Näme {n}") for n in range(20)]),
+            references=[f"<{n}@example.com>" for n in range(40)],
+            text="t",
+        )
+        for width in (40, 60, 200, 998)
+    ],
+    _letter(
         "message-in-message",
         File(b"From: x@example.com\r\nSubject: inner\r\n\r\nbody\r\n", "inner.eml", "message/rfc822"),
         text="outer",
@@ -419,6 +557,14 @@ _FILE = st.builds(
     st.sampled_from(("application/x-test", "image/png", "text/plain; charset=utf-8", 'a/b; c="d e"')),
     st.none() | st.text("abcxyz0123456789.@_-", min_size=1, max_size=30),
 )
+
+
+def _first(pair: tuple[str, str]) -> str:
+    return pair[0]
+
+
+_ID = st.text("abcxyz0123456789.-", min_size=1, max_size=60).map(lambda text: f"<{text}@example.com>")
+_URL = st.text("abcxyz0123456789/?&%.-", max_size=120).map(lambda text: f"https://example.com/{text}")
 _FIELDS = st.fixed_dictionaries(
     {"sender": _MAILBOX, "to": st.lists(_MAILBOX, min_size=1, max_size=5).map(tuple)},
     optional={
@@ -427,6 +573,19 @@ _FIELDS = st.fixed_dictionaries(
         "subject": _WORDS,
         "text": _BODY,
         "html": _BODY,
+        "in_reply_to": st.lists(_ID, max_size=2),
+        "references": st.lists(_ID, max_size=20),
+        "keywords": st.lists(st.text("abcxyzäé日", min_size=1, max_size=30), max_size=8),
+        "comments": _WORDS,
+        "mailer": _WORDS,
+        "importance": st.sampled_from(("low", "normal", "high")),
+        "x_priority": st.integers(1, 5),
+        "list_unsubscribe": st.lists(_URL, max_size=3),
+        "list_archive": st.lists(_URL, max_size=2),
+        "headers": st.lists(
+            st.tuples(st.sampled_from(("X-One", "X-Two")), _WORDS), max_size=2, unique_by=_first
+        ),
+        "max_header_length": st.integers(40, 998),
     },
 )
 

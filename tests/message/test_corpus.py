@@ -9,7 +9,7 @@ from tests.lab import client_of, gathered
 from tests.servers import dovecot_reader
 from tests.servers.dovecot import Dovecot
 
-from .corpus import HARD, LETTERS, Letter, Seen, by_stdlib, expected, generated, seen_file
+from .corpus import HARD, LETTERS, OTHERS, Letter, Seen, by_stdlib, expected, generated, seen_file
 from .reading import check_wire_form
 
 GENERATED = 320
@@ -54,7 +54,13 @@ def by_dovecot(mail: dovecot_reader.Mail) -> Seen:
     return Seen(
         mail.subject,
         mail.people,
-        tuple([(part.content_type[5:], part.data.decode().replace("\r\n", "\n")) for part in texts]),
+        mail.others,
+        tuple(
+            [
+                (part.content_type[5:], part.data.decode(part.charset or "ascii").replace("\r\n", "\n"))
+                for part in texts
+            ]
+        ),
         tuple(
             [seen_file(part.filename, part.content_type, (part.cid or "")[1:-1], part.data) for part in files]
         ),
@@ -84,7 +90,7 @@ async def test_dovecot_reads_all(eightbit: bool, dovecot: Dovecot) -> None:
             sent[receipt.message_id] = letter
 
         assert set(await gathered(*map(send, letters))) == {None}
-    mails = dovecot_reader.read(dovecot, user)
+    mails = dovecot_reader.read(dovecot, user, OTHERS)
     dovecot.clear()
     for mail in mails:
         letter = sent.pop(mail.message_id)

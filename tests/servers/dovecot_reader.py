@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -27,12 +27,14 @@ class Part(NamedTuple):
 
     Attributes:
         content_type, encoding: as Dovecot says, in lower case.
+        charset: of a text.
         disposition, filename, cid: None where there is none.
         data: decoded.
     """
 
     content_type: str
     encoding: str
+    charset: str | None
     disposition: str | None
     filename: str | None
     cid: str | None
@@ -46,28 +48,39 @@ class Mail(NamedTuple):
         message_id: with its angle brackets.
         subject: decoded by Dovecot.
         people: From, To, Cc and Reply-To: (display name, address) each.
+        others: the fields that were asked for, decoded by Dovecot.
         parts: the leaves in order.
     """
 
     message_id: str
     subject: str
     people: dict[str, tuple[tuple[str, str], ...]]
+    others: dict[str, str]
     parts: tuple[Part, ...]
 
 
-def read(dovecot: Dovecot, user: str) -> list[Mail]:
-    """Everything in a user's mailbox."""
-    heads = _fetch(dovecot, user, HEAD, ["all"])
+def read(dovecot: Dovecot, user: str, others: Iterable[str] = ()) -> list[Mail]:
+    """Everything in a user's mailbox; `others` are names of more header fields to be read."""
+    asked = {name: f"hdr.{name.lower()}.utf8" for name in others}
+    heads = _fetch(dovecot, user, " ".join([HEAD, *asked.values()]), ["all"])
     leaves = {head["uid"]: list(_leaves(_parsed(head["imap.bodystructure"]))) for head in heads}
     # One look for all messages that are of one shape.
     shapes: dict[tuple[str, ...], list[str]] = {}
     for uid, parts in leaves.items():
         shapes.setdefault(tuple([_field(*part) for part in parts]), []).append(uid)
-    bodies: dict[str, list[str]] = {}
+    bodies: dict[str, list[bytes]] = {}
     for fields, uids in shapes.items():
         for record in _fetch(dovecot, user, " ".join(["uid", *fields]), ["uid", ",".join(uids)]):
             bodies[record["uid"]] = [_whole(dovecot, user, record, field) for field in fields]
-    return [_mail(head, [part for _, part in leaves[head["uid"]]], bodies[head["uid"]]) for head in heads]
+    return [
+        _mail(
+            head,
+            {name: head[field] for name, field in asked.items()},
+            leaves[head["uid"]],
+            bodies[head["uid"]],
+        )
+        for head in heads
+    ]
 
 
 def _field(section: str, leaf: list[Any]) -> str:
@@ -88,13 +101,13 @@ def _doveadm(dovecot: Dovecot, user: str, form: str, fields: str, query: Sequenc
     return subprocess.run(asked, capture_output=True, check=True, timeout=15).stdout
 
 
-def _whole(dovecot: Dovecot, user: str, record: dict[str, str], field: str) -> str:
-    """The value of a field; as JSON doveadm cuts a large one in pieces, and a character in two with them."""
+def _whole(dovecot: Dovecot, user: str, record: dict[str, str], field: str) -> bytes:
+    """The value of a field. In JSON all is UTF-8, and of a large one doveadm may have cut a character in two."""
     value = record[field]
     if "\ufffd" not in value:
-        return value
+        return value.encode()
     exact = _doveadm(dovecot, user, "flow", field, ["uid", record["uid"]])
-    return exact.removeprefix(field.encode() + b"=")[:-1].decode()
+    return exact.removeprefix(field.encode() + b"=")[:-1]
 
 
 def _fetch(dovecot: Dovecot, user: str, fields: str, query: Sequence[str]) -> list[dict[str, str]]:
@@ -102,7 +115,9 @@ def _fetch(dovecot: Dovecot, user: str, fields: str, query: Sequence[str]) -> li
     return records
 
 
-def _mail(head: dict[str, str], leaves: list[list[Any]], bodies: list[str]) -> Mail:
+def _mail(
+    head: dict[str, str], others: dict[str, str], leaves: list[tuple[str, list[Any]]], bodies: list[bytes]
+) -> Mail:
     envelope = _parsed(head["imap.envelope"])
     people = {"From": envelope[2], "To": envelope[5], "Cc": envelope[6], "Reply-To": envelope[4]}
     if not head["hdr.reply-to"]:  # ENVELOPE then says From again
@@ -111,7 +126,8 @@ def _mail(head: dict[str, str], leaves: list[list[Any]], bodies: list[str]) -> M
         head["hdr.message-id"],
         head["hdr.subject.utf8"],
         {name: tuple([_person(*one) for one in group or ()]) for name, group in people.items()},
-        tuple(map(_part, leaves, bodies)),
+        others,
+        tuple([_part(leaf, body) for (_, leaf), body in zip(leaves, bodies, strict=True)]),
     )
 
 
@@ -122,7 +138,7 @@ def _person(name: bytes | None, _: Any, local: bytes, host: bytes) -> tuple[str,
     return _words((name or b"").decode()), f"{text}@{host.decode()}"
 
 
-_WORD = re.compile(r"=\?utf-8\?([qb])\?([^? ]*)\?=[ \t]*")
+_WORD = re.compile(r"=\?([\w-]+)\?([qb])\?([^? ]*)\?=[ \t]*")
 
 
 def _words(text: str) -> str:
@@ -130,12 +146,13 @@ def _words(text: str) -> str:
     if not _WORD.match(text):
         return text
     assert not _WORD.sub("", text), text
-    data = [
-        base64.b64decode(word, validate=True) if how == "b" else binascii.a2b_qp(word, header=True)
-        for how, word in _WORD.findall(text)
-    ]
     # Each on its own: an encoded word holds whole characters.
-    return "".join([one.decode() for one in data])
+    return "".join(
+        [
+            (base64.b64decode(word) if how == "b" else binascii.a2b_qp(word, header=True)).decode(charset)
+            for charset, how, word in _WORD.findall(text)
+        ]
+    )
 
 
 # --- BODYSTRUCTURE ------------------------------------------------------------------------------------------
@@ -162,26 +179,32 @@ def _disposition(leaf: list[Any]) -> list[Any] | None:
     return found
 
 
-def _part(leaf: list[Any], body: str) -> Part:
+def _part(leaf: list[Any], body: bytes) -> Part:
     encoding = leaf[5].decode().lower()
     disposition, parameters = _disposition(leaf) or (None, None)
     return Part(
         _type(leaf),
         encoding,
+        _parameters(leaf[2]).get("charset"),
         disposition and disposition.decode(),
         _filename(parameters),
         leaf[3] and leaf[3].decode(),
-        base64.b64decode(body) if disposition and encoding == "base64" else body.encode(),
+        base64.b64decode(body) if disposition and encoding == "base64" else body,
     )
 
 
 def _filename(parameters: list[bytes] | None) -> str | None:
-    given = dict(zip((parameters or [])[::2], (parameters or [])[1::2], strict=True))
-    if b"filename*" in given:
-        charset, language, text = given[b"filename*"].decode().split("'", 2)
+    given = _parameters(parameters)
+    if "filename*" in given:
+        charset, language, text = given["filename*"].split("'", 2)
         assert (charset, language) == ("utf-8", "")
         return unquote(text, errors="strict")
-    return given[b"filename"].decode() if b"filename" in given else None
+    return given.get("filename")
+
+
+def _parameters(pairs: list[bytes] | None) -> dict[str, str]:
+    words = [word.decode() for word in pairs or []]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 _TOKEN = re.compile(rb'[ ]*(?:([()])|"((?:[^"\\]|\\.)*)"|\{(\d+)\}\r\n|([^ ()"{]+))', re.S)
