@@ -6,10 +6,11 @@ Here: every string at every cut in two and byte by byte; `make fuzz` has every s
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
-from smtp_async import PoolLimits, SMTPClient
+from smtp_async import PoolLimits, SendOptions, SMTPClient
 from smtp_async.sendable import Raw
 from smtp_async.testing import RecordingSink
 from tests.fuzz.framing import (
@@ -88,7 +89,8 @@ SAMPLE = [
 ]
 #: More than the client holds in one piece: a body of this size is framed in chunks.
 LARGE = b"|".join(strings(1, 6)) * 3
-WAYS = pytest.mark.parametrize("chunking", [False, True], ids=["data", "bdat"])
+WAYS = pytest.mark.parametrize("chunking", ["never", "always"], ids=["data", "bdat"])
+Chunking = Literal["never", "always"]
 
 
 def raw(number: int, body: bytes, recipient: str = "bob@lab.test") -> Raw:
@@ -96,9 +98,11 @@ def raw(number: int, body: bytes, recipient: str = "bob@lab.test") -> Raw:
     return Raw(head + body, SENDER, [recipient])
 
 
-async def send(client: SMTPClient, bodies: Sequence[bytes], recipient: str = "bob@lab.test") -> None:
+async def send(
+    client: SMTPClient, bodies: Sequence[bytes], chunking: Chunking, recipient: str = "bob@lab.test"
+) -> None:
     mails = [raw(number, body, recipient) for number, body in enumerate(bodies)]
-    async for mail, receipt in client.send_all(mails):
+    async for mail, receipt in client.send_all(mails, options=SendOptions(chunking=chunking)):
         assert receipt.accepted, (mail, receipt)
 
 
@@ -114,15 +118,13 @@ def by_number(messages: Sequence[bytes]) -> dict[int, bytes]:
 
 
 @WAYS
-async def test_the_client_sends_one_message_for_each(chunking: bool) -> None:
+async def test_the_client_sends_one_message_for_each(chunking: Chunking) -> None:
     bodies = [*SAMPLE, LARGE]
     async with RecordingSink() as sink:
-        # BDAT is taken where it saves waiting: with a window.
-        pool = PoolLimits(max_connections=2, window=16 if chunking else 1)
-        async with client_of(sink, chunking=chunking, pool=pool) as client:
-            await send(client, bodies)
+        async with client_of(sink, pool=PoolLimits(max_connections=2, window=8)) as client:
+            await send(client, bodies, chunking)
         assert sink.violations == []
-        assert any(message.chunked for message in sink.messages) is chunking
+        assert {message.chunked for message in sink.messages} == {chunking == "always"}
         got = {message.data.partition(b"\r\n\r\n")[0]: message.data for message in sink.messages}
     assert len(got) == len(sink.messages) == len(bodies)
     for number, body in enumerate(bodies):
@@ -134,16 +136,15 @@ async def test_the_client_sends_one_message_for_each(chunking: bool) -> None:
 @WAYS
 @pytest.mark.parametrize("name", ["postfix", "exim", "dovecot"])
 async def test_real_servers_deliver_one_message_for_each(
-    name: str, chunking: bool, request: pytest.FixtureRequest
+    name: str, chunking: Chunking, request: pytest.FixtureRequest
 ) -> None:
     mta = request.getfixturevalue(name)
     await asyncio.to_thread(mta.clear)
     bodies = [*SAMPLE, LARGE]
     lmtp = name == "dovecot"
     port = mta.lmtp_port if lmtp else mta.plain_port
-    pool = PoolLimits(max_connections=4, window=8 if chunking else 1)
-    async with client_of(mta, port=port, lmtp=lmtp, chunking=chunking, pool=pool) as client:
-        await send(client, bodies, "user@lab.test")
+    async with client_of(mta, port=port, lmtp=lmtp, pool=PoolLimits(max_connections=4, window=8)) as client:
+        await send(client, bodies, chunking, "user@lab.test")
     messages = await asyncio.to_thread(mta.messages)
     await asyncio.to_thread(mta.clear)
     got = by_number(messages)
