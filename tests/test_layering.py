@@ -66,6 +66,8 @@ MODULE_MAY_IMPORT = {
     # is there to read the sources. Inside those functions only.
     "message.builder": frozenset({"bodies"}),
     "message.reading": frozenset({"bodies"}),
+    # By default a spool takes what a client takes; only when it is asked to, and whoever makes it may say otherwise.
+    "spool.submission": frozenset({*VALUES, "bodies", "sendable"}),
 }
 
 PURE = frozenset({*VALUES, *SANS_IO})
