@@ -58,7 +58,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "testing": ANYTHING,
 }
 # Single modules that may import more than their room.
-MODULE_MAY_IMPORT = {"tls.revocation": frozenset({"transport"})}
+MODULE_MAY_IMPORT = {
+    "tls.revocation": frozenset({"transport"}),
+    # By default a spool takes what a client takes; only when it is asked to, and whoever makes it may say otherwise.
+    "spool.submission": frozenset({*VALUES, "bodies", "sendable"}),
+}
 
 PURE = frozenset({*VALUES, *SANS_IO})
 IMPURE_IMPORTS = frozenset(
