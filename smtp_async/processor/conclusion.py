@@ -5,16 +5,21 @@ A job fails when nobody is left to be tried and somebody did not get it; it wait
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..receipt import Receipt, Verdict
-from ..spool.spool import Entry
+from ..spool.entry import Entry
 from .disposition import Disposition, Fate, Sentence
 from .report import EXPIRED
 from .schedule import RetryPolicy, next_try
 
-__all__ = ["Conclusion", "End", "conclude", "expiry", "retries"]
+__all__ = ["Conclusion", "End", "conclude", "expiry", "retry_of"]
+
+
+#: Seconds before which nothing is tried again, so that one look at the spool never finds a job twice.
+_SOONEST: Final = 0.001
 
 
 class End(Enum):
@@ -72,26 +77,22 @@ def conclude(
     if deferred:
         due = next_try(policy, entry.attempts + 1, now=now, expires=expires, chance=chance)
         if due is not None:
+            due = max(due, now + _SOONEST)
             return Conclusion(End.DEFERRED, due, _why(given_up or deferred), given_up, deferred)
-        given_up = tuple([_given_up(one, late=late) for one in disposition.sentences if one.fate is not _DELIVERED])
+        given_up = tuple(
+            [_given_up(one, late=late) for one in disposition.sentences if one.fate is not Fate.DELIVERED]
+        )
     if given_up or entry.failed:
         return Conclusion(End.FAILED, reason=_why(given_up) or entry.reason, given_up=given_up)
     return Conclusion(End.SENT)
 
 
-_DELIVERED = Fate.DELIVERED
-
-
-def retries(receipt: Receipt, disposition: Disposition, conclusion: Conclusion) -> dict[int, bool]:
-    """Tell of each verdict, by its identity, whether its recipient is tried again."""
+def retry_of(receipt: Receipt, disposition: Disposition, conclusion: Conclusion) -> Callable[[Verdict], bool]:
+    """Return what tells a lease of each verdict whether its recipient is tried again."""
     waiting = conclusion.end is End.DEFERRED
     pairs = zip(receipt.verdicts, disposition.sentences, strict=True)
-    return {id(verdict): waiting and one.fate is Fate.DEFER for verdict, one in pairs}
-
-
-def retry_by(table: dict[int, bool], verdict: Verdict) -> bool:
-    """Look a verdict up in what `retries` returned."""
-    return table[id(verdict)]
+    table = {id(verdict): waiting and one.fate is Fate.DEFER for verdict, one in pairs}
+    return lambda verdict: table[id(verdict)]
 
 
 def _given_up(one: Sentence, *, late: bool) -> Sentence:

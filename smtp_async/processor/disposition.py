@@ -51,7 +51,7 @@ __all__ = [
     "Scope",
     "Sentence",
     "judge",
-    "judge_error",
+    "receipt_of",
     "ruling",
 ]
 
