@@ -7,11 +7,10 @@ holds the turn to write. `Pump` adds the task that opens the connection and read
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from .errors import CommandRefused, ConnectFirst, Interrupted, NotSent, SMTPError
-from .events import Abandoned, Error, StartTransfer, Transfer
+from .events import Abandoned, Error
 from .job import Job, Step
 from .link import Link
 from .opening import Route
@@ -22,13 +21,12 @@ from .protocol.transaction import Transaction
 from .receipt import Outcome, Receipt
 from .reply import Reply
 from .tls.info import ConnectionInfo
+from .upload import Upload
 
 __all__ = ["Carrier", "Keeper"]
 
 #: A connection idle for longer is asked before a body is trusted to it: it may be dead without our knowing.
 _STALE: Final = 1.0
-#: A streamed body is written in slices of this size.
-_SLICE: Final = 65536
 
 
 class Keeper(Protocol):
@@ -241,20 +239,17 @@ class Carrier:
             assert isinstance(job, Job)
             if receipt is None:
                 job.advance(Step.WRITE)
+                continue
+            self._jobs.discard(job)
+            self.messages += 1
+            self.idle_since = self._joint.active_at
+            if receipt.reply is not None:
+                self.last_reply = receipt.reply
+            if receipt.error is None or job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
+                self._keeper.finished(job, receipt)
             else:
-                self._finish(job, receipt)
-
-    def _finish(self, job: Job, receipt: Receipt) -> None:
-        self._jobs.discard(job)
-        self.messages += 1
-        self.idle_since = self._joint.active_at
-        if receipt.reply is not None:
-            self.last_reply = receipt.reply
-        if receipt.error is None or job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
-            self._keeper.finished(job, receipt)
-        else:
-            # Its connection died, or gave it up, before it was sent.
-            self._keeper.unsent(job, receipt)
+                # Its connection died, or gave it up, before it was sent.
+                self._keeper.unsent(job, receipt)
 
     def _note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         for item in settled:
@@ -280,68 +275,23 @@ class Carrier:
             link.note(Abandoned(session=self.number, job=job.number, receipt=receipt))
 
     async def write_body(self, job: Job) -> None:
-        """Write the body of a job that was told so, in the caller's own task.
+        """Write the body of a job that was told so, or let it go, in the caller's own task.
 
         Raises:
-            NotSent: the source of the body or `before_end_of_data` raised; the cause is chained.
+            NotSent: the source of the body, `before_end_of_data` or `progress` stopped it; the cause is chained.
         """
-        transaction = job.transaction
-        assert transaction is not None
-        if not self._may_write(transaction):
+        upload = Upload(self._joint, job, self._flush, self.number)
+        if not upload.allowed:
             # Told so by a connection that has died since: this one has not asked for the body yet.
             return
-        if self._joint.wants(StartTransfer):
-            self._joint.note(StartTransfer(session=self.number, job=job.number))
         try:
-            for chunk in _slices(transaction):
-                if not await self._write_slice(job, transaction, chunk):
-                    return
-            if job.options.before_end_of_data is not None:
-                # The server owes nothing meanwhile; the end of data starts the clock again.
-                self._joint.stop_clock()
-                await job.options.before_end_of_data()
+            if not await upload.run():
+                return
         except Exception as error:
             self.cancel(job)
-            raise NotSent(f"the message was stopped before its end: {error!r}") from error
-        if self._may_write(transaction):
-            self._joint.machine.end_body(transaction)
-            self._refill()
-
-    async def _write_slice(self, job: Job, transaction: Transaction, chunk: bytes) -> bool:
-        link = self._joint
-        assert link.stream is not None
-        if not self._may_write(transaction):
-            return False
-        link.machine.write_body(transaction, chunk)
-        self._flush()
-        try:
-            await link.stream.drain()
-        except SMTPError as error:
-            # The pump finds the stream closed and writes the receipt.
-            link.abort(error)
-            return False
-        if self._may_write(transaction):
-            link.start_clock()
-        if link.wants(Transfer):
-            link.note(self._transfer(job, transaction, chunk))
-            link.wake()
-        return True
-
-    def _transfer(self, job: Job, transaction: Transaction, chunk: bytes) -> Transfer:
-        sent, total = transaction.streamed, transaction.content.size
-        percent = -1 if not total else min(100, sent * 100 // total)
-        return Transfer(
-            session=self.number, job=job.number, sent=sent, total=total, percent=percent, data=chunk
-        )
-
-    def _may_write(self, transaction: Transaction) -> bool:
-        machine = self._joint.machine
-        return (
-            machine.writing is transaction
-            and transaction.data_answer is not None
-            and transaction.receipt is None
-            and not transaction.withdrawn
-        )
+            raise NotSent(f"the message was stopped before its end: {error}") from error
+        upload.end()
+        self._refill()
 
     def cancel(self, job: Job) -> bool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
@@ -351,13 +301,9 @@ class Carrier:
             return False
         machine = self._joint.machine
         withdrawn = machine.withdraw(transaction)
-        if withdrawn and machine.exhausted and machine.expected in (None, "block"):
-            # Half a body was written: only the end of the connection keeps it from being a message.
+        if withdrawn and machine.exhausted and transaction.turn:
+            # Only the end of the connection keeps half a body from being a message. Nothing is owed for others: the turn
+            # came behind all their replies.
             self._joint.abort(Interrupted("a message was stopped in the middle of its body"))
         return withdrawn
 
-
-def _slices(transaction: Transaction) -> Iterator[bytes]:
-    data = transaction.content.join()
-    for start in range(0, len(data), _SLICE):
-        yield data[start : start + _SLICE]

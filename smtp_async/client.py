@@ -236,8 +236,7 @@ class SMTPClient:
 
     async def _deliver(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
         """Take a message through its steps in its caller's task; when that goes away, so does the message, at once."""
-        pool = self._use()
-        loop = self._loop
+        pool, loop = self._use(), self._loop
         assert loop is not None
         if deadline is None:
             deadline = self._options.timeouts.send

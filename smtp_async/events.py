@@ -114,6 +114,7 @@ class Transfer(Event):
     """A slice left.
 
     Attributes:
+        part: whose slice: the message's, or that of an attachment which is read while it is sent.
         sent: bytes so far, before framing.
         total: bytes in all, if known.
         percent: 0 to 100, -1 when the total is unknown.
@@ -121,6 +122,7 @@ class Transfer(Event):
     """
 
     direction: Direction = Direction.CLIENT
+    part: str = "message"
     sent: int
     total: int | None = None
     percent: int = -1

@@ -113,7 +113,7 @@ def trail_events(line: TrailLine, session: int) -> Iterator[Event]:
     if line.reply is not None:
         yield from _reply_events(line, line.reply, session, job)
         return
-    if line.verb is Verb.END_OF_DATA and transaction is not None:
+    if line.verb in (Verb.END_OF_DATA, Verb.BDAT_LAST) and transaction is not None:
         yield from _body_events(transaction, session, job)
     text = line.line.decode("utf-8", "backslashreplace")
     yield PITrail(session=session, job=job, direction=Direction.CLIENT, message=text, command=line.verb.value)

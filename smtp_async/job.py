@@ -126,17 +126,19 @@ class Job:
         if offer is None:
             raise ConnectFirst("nothing is known about the server yet")
         try:
-            self._divide(offer)
+            if self._rest or offer.limits:
+                self._divide(offer)
             content = self.mail.content(eightbit=offer.eightbitmime, utf8=offer.smtputf8)
             options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)
+            envelope = self.envelope if self._part is None else self._present()
             chunking = self.chunking and offer.chunking
-            transaction = plan(self._present(), content, offer, options, chunking=chunking)
+            transaction = plan(envelope, content, offer, options, chunking=chunking)
         except SMTPError as error:
             error.receipt = self.unsent(error)
             raise
         if self.options.before_end_of_data is not None:
             # The gate is the caller's, so the body is written by the caller.
-            transaction.payload = None
+            transaction.carry(None)
         transaction.owner = self
         self.transaction = transaction
 
@@ -157,14 +159,20 @@ class Job:
             waiter.set_result(step)
 
     @property
+    def parted(self) -> bool:
+        """Was it planned for more than one transaction?"""
+        return self._part is not None
+
+    @property
     def divided(self) -> bool:
         """Have some recipients got it already, by a transaction of their own?"""
         return self._ended is not None
 
     def settle(self, receipt: Receipt) -> None:
         """The last transaction has ended, with `receipt`."""
-        whole = self._part is None or len(self._part) == len(self.envelope.recipients)
-        self.end(receipt if whole else self._merged(receipt))
+        if self._part is not None and len(self._part) != len(self.envelope.recipients):
+            receipt = self._merged(receipt)
+        self.end(receipt)
 
     def end(self, receipt: Receipt) -> None:
         """The message has come to its end; `receipt` is about all recipients."""
@@ -211,7 +219,7 @@ class Job:
             # The same content was planned a moment ago: cannot be, and then the rest is not sent.
             return False
         if before.payload is None:
-            transaction.payload = None
+            transaction.carry(None)
         transaction.owner = self
         self.transaction = transaction
         return True

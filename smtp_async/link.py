@@ -168,9 +168,9 @@ class Link:
             ConnectionLost: the stream is closed; nothing counts as handed.
         """
         machine, stream = self.machine, self.stream
-        assert stream is not None
         if not machine.has_output:
             return
+        assert stream is not None
         if stream.is_closing():
             raise self.failure or ConnectionLost("the connection is closed", stage=machine.answering)
         stream.write(machine.data_to_send())

@@ -132,7 +132,8 @@ class Pool:
             NotConnected: the pool is closed.
             SMTPError: the server refused the login a moment ago.
         """
-        self._demand_open()
+        if self._closed or self._latched is not None:
+            self._demand_open()
         self._deadlines.add(job)
         while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
@@ -149,9 +150,12 @@ class Pool:
             self._deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
         self._waiting.append(job)
-        self._limit_waiting(job)
-        self._employ()
-        self._grow()
+        if self._timeouts.queue is not None:
+            self._limit_waiting(job)
+        if self._idle:
+            self._employ()
+        if not self._full():
+            self._grow()
 
     def _join(self, job: Job) -> bool:
         """Begin `job` beside others where none is idle and none may be opened, without waiting for their replies."""
@@ -281,14 +285,15 @@ class Pool:
 
     def next_job(self, session: Session) -> Job | None:
         """Return the next job that `session` may begin."""
-        if not self._waiting or not session.may_begin or session in self._private:
+        waiting = self._waiting
+        if not waiting or not session.may_begin or session in self._private:
             return None
-        if session.jobs and (self._idle or not self._full() or self._spreads()):
+        if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
             return None
         if session.spent or (self._places and self._yields()):
             session.finish()
             return None
-        job = self._waiting.take(session.admits, self._may_stream)
+        job = waiting.take(session.admits, self._may_stream)
         if job is not None:
             job.due = job.send_by
             self._idle.pop(session, None)
@@ -308,7 +313,8 @@ class Pool:
 
     def finished(self, job: Job, receipt: Receipt) -> None:
         """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
-        if not self._closed and job.follow(receipt):
+        # A single recipient of an undivided message leaves nobody for another transaction.
+        if (len(receipt.verdicts) > 1 or job.parted) and not self._closed and job.follow(receipt):
             if job.alone:
                 job.advance(Step.PREPARE)
             else:
@@ -316,7 +322,11 @@ class Pool:
             return
         self._deadlines.discard(job)
         job.settle(receipt)
-        self._count(job)
+        # It may be about more recipients now.
+        told = job.receipt
+        assert told is not None
+        # Without an error it was accepted, at least for some.
+        self._counts[Outcome.ACCEPTED if told.error is None else told.outcome] += 1
 
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
@@ -329,12 +339,6 @@ class Pool:
         self._reconnects += 1
         transaction.renew()
         self._return(job)
-
-    def _count(self, job: Job) -> None:
-        receipt = job.receipt
-        assert receipt is not None
-        # Without an error it was accepted, at least for some.
-        self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
 
     def _return(self, job: Job) -> None:
         self._waiting.push(job)
@@ -387,9 +391,11 @@ class Pool:
 
     def _spreads(self) -> bool:
         """Will every waiting message get a connection that is being opened for it?"""
-        return bool(self._opening) and len(self._waiting) <= len(self._opening)
+        return len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
+        if len(self._open) >= self.limits.max_connections:
+            return True
         return len(self._open) + len(self._opening) + len(self._private) >= self._bound()
 
     def _grow(self) -> None:

@@ -64,13 +64,13 @@ class Waiting:
         line = self._small
         if self._streamed and may_stream() and (not line or _place(self._streamed) < _place(line)):
             line = self._streamed
-        if not line:
-            return None
-        job = next(iter(line))
-        if job.transaction is not None and not admits(job.transaction):
-            return None
-        del line[job]
-        return job
+        for job in line:
+            transaction = job.transaction
+            if transaction is not None and not admits(transaction):
+                return None
+            del line[job]
+            return job
+        return None
 
     def unprepared(self) -> list[Job]:
         """Take out those that wait to know what the server offers."""

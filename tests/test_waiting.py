@@ -35,7 +35,7 @@ def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
         made.prepare()
         assert made.transaction is not None
         if streamed:
-            made.transaction.payload = None
+            made.transaction.carry(None)
     return made
 
 
@@ -105,7 +105,7 @@ class TestLeaving:
         one = job(1)
         waiting.append(one)
         assert one.transaction is not None
-        one.transaction.payload = None
+        one.transaction.carry(None)
         assert waiting.discard(one)
         assert not waiting
 

@@ -37,7 +37,7 @@ _CLOCKS: Final = {
     Verb.RSET: "mail",
     Verb.RCPT: "rcpt",
     Verb.DATA: "data",
-    Verb.BDAT: "data",
+    Verb.BDAT: "block",
     Verb.BDAT_LAST: "end_of_data",
     Verb.END_OF_DATA: "end_of_data",
     Verb.QUIT: "quit",
@@ -70,6 +70,9 @@ class TrailLine(NamedTuple):
 
 def written(verb: Verb, line: bytes, transaction: Transaction | None) -> TrailLine:
     """Return what is recorded of a command."""
+    if verb is Verb.BDAT or verb is Verb.BDAT_LAST:
+        # The octets of the chunk follow in the same write.
+        line = line[: line.index(b"\n")]
     return TrailLine(verb, line.rstrip(b"\r\n"), None, transaction)
 
 
@@ -92,6 +95,8 @@ class Dialogue(ABC):
         self._parser = ReplyParser(max_line=max_line)
         # (verb, what it belongs to)
         self._owed: deque[tuple[Verb, Exchange | Transaction]] = deque([(Verb.GREETING, self.greeting)])
+        # Replies that arrived and are not answered yet.
+        self._unread = 0
         # How many of the owed replies belong to commands that were handed to the transport.
         self._answerable = 1
         self._out: list[bytes] = []
@@ -147,9 +152,14 @@ class Dialogue(ABC):
             ProtocolViolation: the server broke the protocol; call `fail` with it and close.
         """
         parser = self._parser
-        parser.feed(data)
-        while (reply := parser.next_reply()) is not None:
-            self._answer(reply)
+        replies = parser.take(data)
+        count = self._unread = len(replies)
+        at = 0
+        while at < count:
+            at += self._answer_group(replies, at) or self._answer(replies[at])
+            self._unread = count - at
+        if parser.failed:
+            parser.take(b"")
 
     def data_to_send(self) -> bytes:
         """Return what is to be handed to the transport, in one piece; from then on it counts as handed."""
@@ -253,10 +263,14 @@ class Dialogue(ABC):
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    def _answer(self, reply: Reply) -> None:
+    @abstractmethod
+    def _answer_group(self, replies: list[Reply], at: int) -> int:
+        """Pair several replies from place `at` in one go; return how many, 0 if each has to be looked at."""
+
+    def _answer(self, reply: Reply) -> int:
+        """Pair one reply; return 1."""
         if not self._answerable:
-            self._unsolicited(reply)
-            return
+            return self._unsolicited(reply)
         self._answerable -= 1
         self.answered += 1
         verb, subject = self._owed.popleft()
@@ -276,8 +290,9 @@ class Dialogue(ABC):
         else:
             self._connection.answered(verb, klass)
             self._answer_exchange(subject, reply)
+        return 1
 
-    def _unsolicited(self, reply: Reply) -> None:
+    def _unsolicited(self, reply: Reply) -> int:
         """RFC 5321 section 3.8: only 421 may come unasked."""
         if reply.code != 421:
             raise ProtocolViolation(
@@ -287,6 +302,7 @@ class Dialogue(ABC):
         self._exhausted = True
         if self.trail is not None:
             self.trail.append(TrailLine(Verb.OTHER, b"", reply, None))
+        return 1
 
     def _answer_exchange(self, exchange: Exchange, reply: Reply) -> None:
         exchange.reply = reply
@@ -296,7 +312,11 @@ class Dialogue(ABC):
             self.extensions = NO_EXTENSIONS
         elif exchange.verb is Verb.RSET and not reply.positive:
             self._exhausted = True
-        elif exchange.verb is Verb.STARTTLS and reply.positive and not self._parser.empty:
+        elif (
+            exchange.verb is Verb.STARTTLS
+            and reply.positive
+            and not (self._unread == 1 and self._parser.empty)
+        ):
             # The stream judges its own buffer; these are bytes that came in the same read.
             raise PlaintextInjected("plaintext followed the reply to STARTTLS", reply=reply, stage="STARTTLS")
         self._settled.append(exchange)

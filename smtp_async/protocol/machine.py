@@ -20,22 +20,21 @@ mid-body finds it.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
 
-from ..errors import CommandRefused, ProtocolViolation, SMTPError, Timeout, UsageError
+from ..errors import CommandRefused, ProtocolViolation, SMTPError, Timeout
 from ..reply import Reply
 from . import commands
-from .dialogue import Dialogue, Exchange, TrailLine, written
-from .framing import DotStuffer
+from .dialogue import Exchange, TrailLine
 from .parser import MAX_LINE
-from .states import MAY_BEGIN, Stage, Verb
+from .states import MAY_BEGIN, Verb
 from .transaction import Transaction
 from .window import Window
+from .writer import Writer
 
 __all__ = ["ClientProtocol", "Exchange", "TrailLine"]
 
 
-class ClientProtocol(Dialogue):
+class ClientProtocol(Writer):
     """The conversation of one connection.
 
     Args:
@@ -69,30 +68,30 @@ class ClientProtocol(Dialogue):
         self._window = Window(window)
         # The transaction that was begun last: only its end tells whether the server has one open.
         self._newest: Transaction | None = None
-        self._stuffer: DotStuffer | None = None
 
     # --- what is so ------------------------------------------------------------------------------------------
 
     @property
     def exhausted(self) -> bool:
         """Must this connection not carry another transaction?"""
-        if self._exhausted:
-            return True
-        return not self._send_rset and self._connection.reset_needed and self.writing is None
+        if self._exhausted or self._send_rset:
+            return self._exhausted
+        return self._connection.reset_needed and self.writing is None
 
     @property
     def can_begin(self) -> bool:
         """May a transaction be begun now?"""
         if self.writing is not None or self._exhausted or (self._owed and not self.pipelining):
             return False
-        return self._connection.stage in MAY_BEGIN and not self.exhausted
+        return self._connection.stage in MAY_BEGIN and (self._send_rset or not self.exhausted)
 
     def admits(self, transaction: Transaction) -> bool:
         """May `transaction` be begun beside those that are on their way? Ask only if one `can_begin`."""
-        if not self._window.messages:
+        window = self._window
+        if not window.messages:
             return True
         replies = len(self._owed) + len(transaction.rcpts) + 3
-        return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
+        return window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
 
     def fail(self, error: SMTPError) -> None:
         """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
@@ -113,7 +112,8 @@ class ClientProtocol(Dialogue):
 
     def _suspect(self, transaction: Transaction, error: SMTPError) -> None:
         """Was it a group of commands that the server could not follow?"""
-        partly = isinstance(error, Timeout) and transaction.mail_answer is not None and not transaction.ended
+        begun = transaction.mail_answer is not None and not (transaction.turn or transaction.ended)
+        partly = isinstance(error, Timeout) and begun
         if self.pipelining and (partly or isinstance(error, ProtocolViolation)):
             self.desynchronised = True
 
@@ -126,7 +126,9 @@ class ClientProtocol(Dialogue):
             hold: wait for the envelope's replies before DATA.
         """
         connection = self._connection
-        transaction.hold = hold or transaction.decides or self._window.cautious
+        # A body that its caller writes, or lets go, waits for the replies to its envelope in any case.
+        aside = transaction.chunked and (transaction.payload is None or transaction.gated)
+        transaction.hold = hold or aside or transaction.decides or self._window.cautious
         self.writing = self._newest = transaction
         self._window.began(transaction.octets)
         if connection.reset_needed:
@@ -140,32 +142,6 @@ class ClientProtocol(Dialogue):
         if transaction.chunked and not transaction.hold:
             self._write_data(transaction)
 
-    def _write_group(self, transaction: Transaction) -> None:
-        """The whole envelope, and DATA where nothing is to be decided before it."""
-        count = len(transaction.rcpts)
-        owed, group = self._owed, transaction.envelope
-        owed.append((Verb.MAIL, transaction))
-        if count == 1:
-            owed.append((Verb.RCPT, transaction))
-        else:
-            owed.extend([(Verb.RCPT, transaction)] * count)
-        transaction.written = count + 1
-        if transaction.hold or transaction.chunked:
-            self._connection.wrote_group(_ENVELOPE)
-        else:
-            self._connection.wrote_group(_UP_TO_DATA)
-            owed.append((Verb.DATA, transaction))
-            group += commands.DATA
-            count += 1
-        transaction.owed += count + 1
-        transaction.bytes_sent += len(group)
-        self._out.append(group)
-        if self.trail is not None:
-            self.trail.append(written(Verb.MAIL, transaction.mail, transaction))
-            self.trail += [written(Verb.RCPT, line, transaction) for line in transaction.rcpts]
-            if group is not transaction.envelope:
-                self.trail.append(written(Verb.DATA, commands.DATA, transaction))
-
     def withdraw(self, transaction: Transaction) -> bool:
         """Its caller has gone: see that it is not sent, and tell whether that can be promised.
 
@@ -175,36 +151,60 @@ class ClientProtocol(Dialogue):
         if transaction.ended or transaction.receipt is not None:
             return False
         transaction.withdrawn = True
-        if transaction.data_answer is not None:
-            # 354 is out, with or without a part of the body.
+        if transaction.data_answer is not None or transaction.turn:
+            # 354 is out, with or without a part of the body; or a part of it may have left in chunks.
             self._exhausted = True
         return True
 
-    def write_body(self, transaction: Transaction, chunk: bytes) -> None:
-        """Write a slice of a streamed body; the caller holds the turn to write.
-
-        Raises:
-            UsageError: the server waits for commands, which is what it would take the slice for.
-        """
-        if self.writing is not transaction or self.stage is not Stage.BODY:
-            raise UsageError("there is no turn to write this body", stage=self.stage.value)
-        if self._stuffer is None:
-            self._stuffer = DotStuffer()
-            self._owe_end(transaction)
-        transaction.streamed += len(chunk)
-        data = self._stuffer.frame(chunk)
-        if data:
-            self._put(transaction, data)
-
-    def end_body(self, transaction: Transaction) -> None:
-        """Write the end of a streamed body; raises as `write_body`."""
-        self.write_body(transaction, b"")
-        assert self._stuffer is not None
-        self._put(transaction, self._stuffer.end())
-        self._stuffer = None
-        self._end_written(transaction)
-
     # --- answers ---------------------------------------------------------------------------------------------
+
+    def _answer_group(self, replies: list[Reply], at: int) -> int:
+        """The path of nearly every message: its end, or MAIL with one RCPT and DATA, answered well in one chunk.
+
+        What else it might be, and what follows from it, is `_answer`'s to find out.
+        """
+        answerable, owed = self._answerable, self._owed
+        if not answerable or self.trail is not None or self.lmtp:
+            return 0
+        verb, transaction = owed[0]
+        if not isinstance(transaction, Transaction):
+            return 0
+        reply = replies[at]
+        if not 200 <= reply.code < 300:
+            return 0
+        if verb is Verb.END_OF_DATA:
+            if not transaction.ended or transaction.mail_refused:
+                return 0
+            owed.popleft()
+            self._answerable = answerable - 1
+            self.answered += 1
+            transaction.final.append(reply)
+            transaction.owed = 0
+            self._conclude(transaction)
+            return 1
+        # `owed` has no fewer entries than are answerable.
+        if verb is not Verb.MAIL or answerable < 3 or at + 3 > len(replies) or owed[2][0] is not Verb.DATA:
+            return 0
+        _, accepted, go_ahead = replies[at : at + 3]
+        if not 200 <= accepted.code < 300 or go_ahead.code != 354:
+            return 0
+        owed.popleft()
+        owed.popleft()
+        owed.popleft()
+        self._answerable = answerable - 3
+        self.answered += 3
+        transaction.mail_answer = reply
+        transaction.answers.append(accepted)
+        transaction.accepted = 1
+        transaction.data_answer = go_ahead
+        transaction.owed -= 3
+        if transaction.payload is None or transaction.gated or transaction.withdrawn or self._exhausted:
+            self._connection.answered(Verb.DATA, 3)
+            self._continue(transaction)
+        else:
+            self._connection.body_written()
+            self._write_payload(transaction, transaction.payload)
+        return 3
 
     def _answer_transaction(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         if verb is Verb.RSET:
@@ -224,6 +224,8 @@ class ClientProtocol(Dialogue):
             transaction.data_answer = reply
             # The one command of a transaction whose answer decides what may be written next.
             self._connection.answered(verb, reply.code // 100)
+        elif verb is Verb.BDAT:
+            self._answer_chunk(transaction, reply)
         else:
             self._answer_end(verb, transaction, reply)
         if reply.code == 421 and not transaction.final:
@@ -232,7 +234,22 @@ class ClientProtocol(Dialogue):
         if not transaction.owed and transaction.receipt is None:
             self._continue(transaction)
 
+    def _answer_chunk(self, transaction: Transaction, reply: Reply) -> None:
+        """A chunk that is not the last: one that is refused refuses the message, RFC 3030 section 2."""
+        if reply.positive or transaction.final:
+            return
+        self._connection.answered(Verb.BDAT, reply.code // 100)
+        transaction.final.append(reply)
+        if self.lmtp:
+            transaction.final *= transaction.accepted
+        if not transaction.ended:
+            # No more is written; chunks on their way are refused, too.
+            transaction.ended = True
+            self.writing = self._framer = None
+
     def _answer_end(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
+        if transaction.chunked and transaction.final and reply.positive and not self.lmtp:
+            raise ProtocolViolation("the server refused a chunk and accepted the message", reply=reply)
         transaction.final.append(reply)
         if not transaction.ended:
             self._answered_early(transaction, reply)
@@ -248,7 +265,7 @@ class ClientProtocol(Dialogue):
                 f"the body was answered before its end: {reply}", reply=reply, stage="body"
             )
         self._exhausted = True
-        self._stuffer = None
+        self._framer = None
         transaction.ended = True
         transaction.owed = 1
         if self.lmtp:
@@ -260,6 +277,9 @@ class ClientProtocol(Dialogue):
         """Every reply owed so far was read: write what comes next, or conclude."""
         if transaction.ended:
             self._conclude(transaction)
+        elif transaction.turn:
+            # Chunks were answered: the rest is its caller's to write.
+            return
         elif transaction.withdrawn and transaction.data_answer is None:
             self._conclude(transaction)
         elif self.exhausted:
@@ -291,24 +311,11 @@ class ClientProtocol(Dialogue):
             self._exhausted = True
         elif not transaction.accepted:
             self._write_nothing(transaction)
-        elif transaction.payload is not None:
-            self._owed.append((Verb.END_OF_DATA, transaction))
-            transaction.owed = 1
-            transaction.bytes_sent += len(transaction.payload)
-            self._out.append(transaction.payload)
-            self._end_written(transaction)
+        elif transaction.payload is not None and not transaction.gated:
+            self._connection.wrote(Verb.END_OF_DATA)
+            self._write_payload(transaction, transaction.payload)
         else:
-            # The caller streams it: the transaction stays `writing`, and is settled twice.
-            self._settled.append(transaction)
-
-    def _write_nothing(self, transaction: Transaction) -> None:
-        """354 although nobody was accepted: a lone dot ends it (RFC 2920 section 3.1)."""
-        if self.lmtp:
-            # RFC 2033 section 4.2: such a server would owe no reply, and nothing could be paired.
-            raise ProtocolViolation("the LMTP server asks for a message without recipients", stage="DATA")
-        self._owe_end(transaction)
-        self._put(transaction, commands.END_OF_DATA)
-        self._end_written(transaction)
+            self._give_turn(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
         final = transaction.final
@@ -332,61 +339,3 @@ class ClientProtocol(Dialogue):
             nested = transaction.mail_answer is not None and transaction.mail_answer.code == 503
             if (transaction.mail_refused and not nested) or (transaction.chunked and taken):
                 self._connection.transaction_closed()
-
-    # --- writing ---------------------------------------------------------------------------------------------
-
-    def _put(self, transaction: Transaction, data: bytes) -> None:
-        self._out.append(data)
-        transaction.bytes_sent += len(data)
-
-    def _write_line(self, transaction: Transaction, verb: Verb, line: bytes) -> None:
-        self._connection.wrote(verb)
-        self._owed.append((verb, transaction))
-        transaction.owed += 1
-        self._put(transaction, line)
-        if self.trail is not None:
-            self.trail.append(written(verb, line, transaction))
-
-    def _write_envelope_line(self, transaction: Transaction) -> None:
-        """Lock-step: MAIL, or the next RCPT."""
-        index = transaction.written
-        transaction.written += 1
-        if index == 0:
-            self._write_line(transaction, Verb.MAIL, transaction.mail)
-        else:
-            self._write_line(transaction, Verb.RCPT, transaction.rcpts[index - 1])
-
-    def _write_data(self, transaction: Transaction) -> None:
-        if not transaction.chunked or transaction.payload is None:
-            self._write_line(transaction, Verb.DATA, commands.DATA)
-            return
-        self._connection.wrote(Verb.BDAT_LAST)
-        self._owed.append((Verb.BDAT_LAST, transaction))
-        transaction.owed += 1
-        self._put(transaction, transaction.payload)
-        self._ended(transaction, Verb.BDAT_LAST)
-
-    def _owe_end(self, transaction: Transaction) -> None:
-        self._owed.append((Verb.END_OF_DATA, transaction))
-        transaction.owed += 1
-
-    def _end_written(self, transaction: Transaction) -> None:
-        self._connection.wrote(Verb.END_OF_DATA)
-        self._ended(transaction, Verb.END_OF_DATA)
-        # What comes before the end is handed over does not answer it, though the body's entry stands.
-        self._answerable = min(self._answerable, len(self._owed) - 1)
-
-    def _ended(self, transaction: Transaction, verb: Verb) -> None:
-        if self.trail is not None:
-            line = commands.END_OF_DATA
-            if verb is Verb.BDAT_LAST and transaction.payload is not None:
-                line = transaction.payload[: transaction.payload.index(b"\n")]
-            self.trail.append(written(verb, line, transaction))
-        transaction.ended = True
-        self._ending.append(transaction)
-        self.writing = None
-
-
-#: One state for however many RCPT: the table leads from RCPT to RCPT.
-_ENVELOPE: Final = (Verb.MAIL, Verb.RCPT)
-_UP_TO_DATA: Final = (Verb.MAIL, Verb.RCPT, Verb.DATA)

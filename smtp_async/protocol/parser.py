@@ -1,9 +1,9 @@
 """Bytes → replies, RFC 5321 section 4.2.
 
-Strategy: one buffer, one cursor. A line is searched for from where the last search ended and looked at once, so the
-work is linear in the bytes received, however they are cut. Everything is bounded: the length of a line, the
-number of lines of a reply and their sum. What does not fit the grammar raises at once, because a client that
-guesses pairs the next reply with the wrong command.
+Strategy: what arrives is cut into lines at once; a line that was seen before costs one look into a table. What is left
+over waits for its end, and is never longer than a line may be, so the work is bounded for each byte, however they are
+cut. Everything is bounded: the length of a line, the number of lines of a reply and their sum. What does not fit the
+grammar is an error, because a client that guesses pairs the next reply with the wrong command.
 
 Line ends are LF with an optional CR before it; a bare CR is data, a NUL is never legal.
 """
@@ -31,7 +31,7 @@ _REMEMBERED = 32
 class ReplyParser:
     """Cut a stream of bytes into replies.
 
-    Feed it what arrives, then take replies until there is none.
+    Give it what arrives, take the replies that are complete.
 
     Args:
         max_line: the longest line accepted, in bytes, its end included.
@@ -40,15 +40,14 @@ class ReplyParser:
     """
 
     __slots__ = (
-        "_buffer",
         "_code",
+        "_failure",
         "_known",
         "_lines",
         "_max_line",
         "_max_lines",
         "_max_reply",
-        "_position",
-        "_searched",
+        "_rest",
         "_size",
     )
 
@@ -58,9 +57,9 @@ class ReplyParser:
         self._max_line = max_line
         self._max_lines = max_lines
         self._max_reply = max_reply
-        self._buffer = b""
-        self._position = 0
-        self._searched = 0
+        # The beginning of a line.
+        self._rest = b""
+        self._failure: ProtocolViolation | None = None
         self._lines: list[bytes] = []
         self._code = b""
         self._size = 0
@@ -68,51 +67,60 @@ class ReplyParser:
 
     @property
     def empty(self) -> bool:
-        """No byte is waiting and no reply has begun."""
-        return self._position == len(self._buffer) and not self._lines
+        """No byte is waiting, no reply has begun and nothing was broken."""
+        return not self._rest and not self._lines and self._failure is None
 
-    def feed(self, data: bytes) -> None:
-        """Append what arrived."""
-        rest = len(self._buffer) - self._position
-        if rest:
-            data = self._buffer[self._position :] + data
-            self._searched -= self._position
-        else:
-            self._searched = 0
-        self._buffer = data
-        self._position = 0
+    @property
+    def failed(self) -> bool:
+        """Did something break behind the replies that were taken?"""
+        return self._failure is not None
 
-    def next_reply(self) -> Reply | None:
-        """Return the next complete reply, or None until more bytes come.
+    def take(self, data: bytes) -> list[Reply]:
+        """Append what arrived and return the replies that are complete now.
 
         Raises:
-            ProtocolViolation: the bytes are no reply.
-            ReplyTooLong: a limit was exceeded.
+            ProtocolViolation: the bytes are no reply. Replies before them are returned first, and it is raised by the
+                next call.
+            ReplyTooLong: a limit was exceeded; likewise.
         """
-        while True:
-            buffer, start = self._buffer, self._position
-            if start == len(buffer):
-                return None
-            end = buffer.find(b"\n", self._searched)
-            if end < 0:
-                self._searched = len(buffer)
-            if (end if end >= 0 else len(buffer)) - start >= self._max_line:
-                raise ReplyTooLong(f"a reply line is longer than {self._max_line} bytes")
-            if end < 0:
-                return None
-            self._position = self._searched = end + 1
-            if end > start and buffer[end - 1] == 13:
-                end -= 1
-            line = buffer[start:end]
-            # Within a reply of several lines the same bytes are one line of it.
-            reply = self._known.get(line) if not self._lines else None
-            if reply is None:
-                reply = self._take(line)
-            if reply is not None:
-                return reply
+        if self._failure is not None:
+            raise self._failure
+        if self._rest:
+            data = self._rest + data
+        lines = data.split(b"\n")
+        self._rest = lines.pop()
+        known = self._known
+        if not self._lines:
+            # The path of nearly every chunk: whole lines, all seen before.
+            replies = list(map(known.get, lines))
+            if None not in replies and not self._rest:
+                return replies  # type: ignore[return-value]  # looked at just now
+        return self._take_lines(lines)
 
-    def _take(self, line: bytes) -> Reply | None:
-        match = _LINE.fullmatch(line)
+    def _take_lines(self, lines: list[bytes]) -> list[Reply]:
+        replies: list[Reply] = []
+        try:
+            for line in lines:
+                # Within a reply of several lines the same bytes are one line of it.
+                reply = self._known.get(line) if not self._lines else None
+                if reply is None:
+                    reply = self._take_line(line)
+                if reply is not None:
+                    replies.append(reply)
+            self._limit(self._rest)
+        except ProtocolViolation as error:
+            self._failure = error
+            if not replies:
+                raise
+        return replies
+
+    def _limit(self, line: bytes) -> None:
+        if len(line) >= self._max_line:
+            raise ReplyTooLong(f"a reply line is longer than {self._max_line} bytes")
+
+    def _take_line(self, line: bytes) -> Reply | None:
+        self._limit(line)
+        match = _LINE.fullmatch(line[:-1] if line.endswith(b"\r") else line)
         if match is None:
             raise ProtocolViolation(f"not an SMTP reply: {_shown(line)}")
         code, separator, text = match.groups(b"")

@@ -54,7 +54,7 @@ def plan(
     transaction = Transaction(mail, rcpts, envelope.recipients, content, extensions, options)
     if content.size is not None and content.size <= SMALL_BODY:
         transaction.chunked = chunking
-        transaction.payload = chunk_framed(content) if chunking else dot_stuffed(content)
+        transaction.carry(chunk_framed(content) if chunking else dot_stuffed(content))
     return transaction
 
 

@@ -143,6 +143,7 @@ MAY_BEGIN: Final = frozenset(stage for stage, writes in WRITES.items() if Verb.R
 _IN_TRANSACTION: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage.CHUNKS})
 _WAITS: Final = frozenset(stage for stage, _ in ANSWERS)
 
+_BODY_WRITTEN: Final = WRITES[ANSWERS[Stage.DATA, Verb.DATA][3]][Verb.END_OF_DATA]
 
 # Where a group leads from a stage, walked through the table once.
 _groups: dict[tuple[Stage, tuple[Verb, ...]], Stage] = {}
@@ -194,6 +195,17 @@ class Connection:
             return
         self.stage = following
         self.reset_needed = True
+
+    def body_written(self) -> None:
+        """DATA was answered with 354, and the whole body with its end is being written: two steps in one.
+
+        Raises:
+            UsageError: DATA was not what was written last.
+        """
+        if self.stage is not Stage.DATA:
+            raise UsageError(f"no body can be written in stage {self.stage.value}", stage=self.stage.value)
+        self.stage = _BODY_WRITTEN
+        self.reset_needed = False
 
     def answered(self, verb: Verb, klass: int) -> None:
         """Note the class digit of the reply to `verb`; only stages that wait for it move."""

@@ -48,10 +48,12 @@ class Transaction:
         "content",
         "data_answer",
         "ended",
+        "exact",
         "envelope",
         "dismissed",
         "extensions",
         "final",
+        "gated",
         "handed",
         "hold",
         "mail",
@@ -59,6 +61,7 @@ class Transaction:
         "mail_refused",
         "message_id",
         "must_accept",
+        "octets",
         "owed",
         "owner",
         "payload",
@@ -68,6 +71,7 @@ class Transaction:
         "reset",
         "split",
         "streamed",
+        "turn",
         "withdrawn",
         "written",
     )
@@ -90,10 +94,16 @@ class Transaction:
         self.must_accept = options.must_accept
         self.split = options.split
         self.message_id = content.message_id
-        # None: the body is streamed by its caller.
+        #: The body as it is written, None if it is streamed by its caller; set by `carry` only.
         self.payload: bytes | None = None
+        #: What it takes on the wire; None if it is streamed.
+        self.octets: int | None = None
         #: The body is written with BDAT.
         self.chunked = False
+        #: Its octets leave as they are, bare CR and LF included; only in chunks.
+        self.exact = False
+        #: The body is in memory, but waits until its caller lets it go.
+        self.gated = False
         self.owner: object = None
         self.renew()
 
@@ -111,6 +121,8 @@ class Transaction:
         self.accepted = 0
         self.data_answer: Reply | None = None
         self.final: list[Reply] = []
+        #: Its caller may write the body, or let it go.
+        self.turn = False
         #: The end of data is written, or will never be.
         self.ended = False
         #: The last byte of the end of data was handed to the transport.
@@ -126,11 +138,10 @@ class Transaction:
         self.streamed = 0
         self.receipt: Receipt | None = None
 
-    @property
-    def octets(self) -> int | None:
-        """What its body takes on the wire; None if it is streamed."""
-        payload = self.payload
-        return None if payload is None else len(payload)
+    def carry(self, payload: bytes | None) -> None:
+        """Have the session write `payload` as the body; None: its caller streams it."""
+        self.payload = payload
+        self.octets = None if payload is None else len(payload)
 
     def suits(self, offer: Extensions) -> bool:
         """Can it be sent as it was planned where `offer` is made? Only what is offered less matters, not by whom."""

@@ -53,6 +53,17 @@ _EARLY_SHOWN: Final = 512
 _NO_LIMIT: Final = 1e6
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """A StreamReaderProtocol that hands over what arrives without asking who reads it."""
+
+    def __init__(self, reader: _Reader, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(reader, loop=loop)
+        self._feed = reader.feed_data
+
+    def data_received(self, data: bytes) -> None:
+        self._feed(data)
+
+
 class _Reader(asyncio.StreamReader):
     """A StreamReader for which an error is the end of the stream, remembered in `failure`.
 
@@ -204,10 +215,11 @@ class Stream:
             ConnectionLost: the connection is closed; nothing was taken.
             EncryptionFailed: the TLS layer failed.
         """
-        if self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
             raise self._gone() from self._reader.failure
         try:
-            self._writer.write(data)
+            transport.write(data)
         except (OSError, RuntimeError) as error:
             raise _writing_failed(error) from error
         self.bytes_sent += len(data)
@@ -333,9 +345,8 @@ async def stream_to(path: str) -> Stream:
 
 
 def _plumbing(loop: asyncio.AbstractEventLoop) -> tuple[_Reader, asyncio.StreamReaderProtocol]:
-    # The protocol knows its reader weakly: whoever takes the pair keeps both.
     reader = _Reader(loop)
-    return reader, asyncio.StreamReaderProtocol(reader, loop=loop)
+    return reader, _Protocol(reader, loop)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

@@ -91,7 +91,7 @@ class Talk:
     ) -> Transaction:
         transaction = self.plan(*recipients, body=body, options=options, chunking=chunking)
         if streamed:
-            transaction.payload = None
+            transaction.carry(None)
         self.machine.begin(transaction, hold=hold)
         return transaction
 

@@ -1170,7 +1170,7 @@ def test_a_large_body_uses_data_and_an_empty_window(deliver):
     talk.begin(chunking=True)
     talk.machine.data_to_send()
     large = talk.plan(chunking=True)
-    large.payload = None
+    large.carry(None)
     assert not talk.machine.admits(large)
     talk.says(*UP)
     assert talk.machine.admits(large)

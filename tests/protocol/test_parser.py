@@ -72,9 +72,9 @@ def outcome(pieces: Iterable[bytes], parser: ReplyParser | None = None) -> tuple
     replies: list[Reply] = []
     try:
         for piece in pieces:
-            parser.feed(piece)
-            while (reply := parser.next_reply()) is not None:
-                replies.append(reply)
+            replies += parser.take(piece)
+        if parser.failed:
+            parser.take(b"")
     except ProtocolViolation as error:
         return replies, f"{type(error).__name__}: {error}"
     return replies, "empty" if parser.empty else "waiting"
@@ -126,35 +126,37 @@ def test_a_bare_cr_is_data(text):
         assert outcome(pieces) == ([Reply(250, (text,)), Reply(250, (b"x", text))], "empty")
 
 
-def test_a_reply_is_taken_and_what_follows_stays():
+def test_what_came_before_garbage_is_taken_first():
     parser = ReplyParser()
-    parser.feed(b"250 a\r\n250 b\r\ngarbage\r\n")
-    assert parser.next_reply() == Reply(250, (b"a",))
-    assert not parser.empty
-    assert parser.next_reply() == Reply(250, (b"b",))
-    with pytest.raises(ProtocolViolation, match="garbage"):
-        parser.next_reply()
+    assert parser.take(b"250 a\r\n250 b\r\ngarbage\r\n250 c\r\n") == [
+        Reply(250, (b"a",)),
+        Reply(250, (b"b",)),
+    ]
+    assert parser.failed and not parser.empty
+    for more in (b"", b"250 d\r\n"):
+        with pytest.raises(ProtocolViolation, match="garbage"):
+            parser.take(more)
 
 
 def test_an_unfinished_reply_is_not_nothing():
     parser = ReplyParser()
     assert parser.empty
     for piece in (b"2", b"50-a\r\n", b"250"):
-        parser.feed(piece)
-        assert parser.next_reply() is None
+        assert parser.take(piece) == []
         assert not parser.empty
-    parser.feed(b" b\r\n")
-    assert parser.next_reply() == Reply(250, (b"a", b"b"))
+    assert parser.take(b" b\r\n") == [Reply(250, (b"a", b"b"))]
     assert parser.empty
 
 
 def test_the_same_line_gives_the_same_reply_but_never_inside_another():
     parser = ReplyParser()
-    parser.feed(b"250 ok\r\n250 ok\r\n250-x\r\n250 ok\r\n250 ok\r\n")
-    first = parser.next_reply()
-    assert parser.next_reply() is first
-    assert parser.next_reply() == Reply(250, (b"x", b"ok"))
-    assert parser.next_reply() is first
+    first, second, third, fourth = parser.take(b"250 ok\r\n250 ok\r\n250-x\r\n250 ok\r\n250 ok\r\n")
+    assert second is first
+    assert third == Reply(250, (b"x", b"ok"))
+    assert fourth is first
+    assert parser.take(b"250 ok\r\n250 ok\r\n") == [first, first]
+    assert parser.take(b"250-ok\r\n") == []
+    assert parser.take(b"250 ok\r\n250 ok\r\n") == [Reply(250, (b"ok", b"ok")), first]
 
 
 def test_only_so_many_short_lines_are_remembered():
@@ -220,8 +222,7 @@ def test_an_endless_reply_ends_soon_and_costs_little(name, chunk):
     began = time.process_time()
     with pytest.raises(ReplyTooLong):
         for _ in range(1600):
-            parser.feed(chunk)
-            parser.next_reply()
+            parser.take(chunk)
     took = time.process_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -300,10 +301,9 @@ def test_any_bytes_give_the_same_however_they_are_cut(data, cuts):
 @given(HOSTILE)
 def test_any_bytes_give_replies_or_a_violation(data):
     parser = small()
-    parser.feed(data)
     taken = 0
     try:
-        while (reply := parser.next_reply()) is not None:
+        for reply in parser.take(data):
             taken += 1
             assert 200 <= reply.code <= 599
             assert 1 <= len(reply.raw) <= 4

@@ -206,26 +206,29 @@ class TestBytes:
                     def __init__(self, error):
                         self.error = error
 
+                    def is_closing(self):
+                        return False
+
                     def write(self, data):
                         raise self.error
 
                     async def drain(self):
                         raise self.error
 
-                writer = stream._writer
+                writer, transport = stream._writer, stream._transport
                 for error, expected in [
                     (RuntimeError("unable to perform operation"), ConnectionLost),
                     (OSError("broken"), ConnectionLost),
                     (ssl.SSLError(1, "bad"), EncryptionFailed),
                 ]:
-                    stream._writer = Broken(error)
+                    stream._writer = stream._transport = Broken(error)
                     with pytest.raises(expected) as caught:
                         stream.write(b"x")
                     assert caught.value.__cause__ is error
                     with pytest.raises(expected):
                         await stream.drain()
                     pickle.loads(pickle.dumps(caught.value))
-                stream._writer = writer
+                stream._writer, stream._transport = writer, transport
                 assert stream.bytes_sent == 0
                 await stream.close()
 

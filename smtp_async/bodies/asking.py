@@ -1,0 +1,100 @@
+"""Sources that are awaited: async iterables, in the caller's own task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+from ..content import Source
+from .reading import PATIENCE
+from .slicer import Slicer
+from .telling import demand_unused, mark_used, octets, spent, telling
+
+__all__ = ["AsyncReader"]
+
+
+class AsyncReader:
+    """An async iterable. It is taken for one that can be read once only: many make new iterators of one stream.
+
+    Attributes:
+        source: what is read.
+        begun: has anything been read?
+    """
+
+    rereadable = False
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.begun = False
+        self._origin: Any = source.origin
+        self._iterator: Any = None
+        self._slicer = Slicer(source, passing=source.start)
+
+    def open(self) -> None:
+        """See that it was not read already.
+
+        Raises:
+            FileError: it was.
+        """
+        if self.begun:
+            raise spent(self.source)
+        demand_unused(self.source)
+
+    def park(self) -> None:
+        """Nothing is held open here."""
+
+    async def batch(self) -> list[bytes]:
+        """Return the next slice as it travels, nothing at the end.
+
+        One at a time, and encoded here: that takes less long than going to a thread.
+
+        Raises:
+            FileError: it cannot be read.
+            ExtensionMissing: the guard of a raw source stops it.
+        """
+        slicer, clock = self._slicer, asyncio.get_running_loop().time
+        until = clock() + PATIENCE
+        while True:
+            while slicer.wanted > 0 and not slicer.ended:
+                slicer.add(await self._next())
+                if clock() > until:
+                    break
+            piece = slicer.take()
+            if piece or slicer.ended:
+                return [piece] if piece else []
+
+    async def pull(self) -> bytes:
+        """Return the next octets before encoding, in any number; nothing at the end. Not to be mixed with `batch`."""
+        while not self._slicer.ended and not self._slicer.held:
+            self._slicer.add(await self._next())
+        return self._slicer.take_plain()
+
+    async def _next(self) -> bytes:
+        """Return the next octets that are any, nothing at the end."""
+        with telling(self.source):
+            if self._iterator is None:
+                self.begun = True
+                mark_used(self.source)
+                self._iterator = aiter(self._origin)
+            async for chunk in self._iterator:
+                data = octets(chunk)
+                if data:
+                    return data
+            return b""
+
+    def close(self, *, streams: bool = True) -> None:
+        """Nothing can be closed without waiting."""
+
+    async def aclose(self, *, streams: bool = True) -> None:
+        """Let a generator that was begun end, and close what its source says is to be closed."""
+        iterator, self._iterator = self._iterator, None
+        endings = [iterator] if isinstance(iterator, AsyncGenerator) else []
+        if streams and self.source.close:
+            endings.append(self._origin)
+        for ending in endings:
+            end = getattr(ending, "aclose", None)
+            if end is not None:
+                with suppress(Exception):
+                    await end()
