@@ -40,7 +40,7 @@ class Prepared:
         """Return the envelope, the same for every message."""
         return self._envelope
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content, the same for every message."""
         return self._content
 

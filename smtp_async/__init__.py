@@ -17,6 +17,7 @@ from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
 from .check import ServerReport
 from .client import SMTPClient, send_blocking
+from .dsn import DSN, Notify, Return
 from .endpoint import ClientOptions
 from .errors import (
     MessageRefused,
@@ -29,7 +30,7 @@ from .errors import (
 from .limits import PoolLimits, PoolStatistics
 from .message import Attachment, Message
 from .protocol.extensions import Extensions
-from .protocol.options import SendOptions
+from .protocol.options import DeliverBy, SendOptions
 from .protocol.states import Stage
 from .receipt import Outcome, Receipt, Verdict
 from .reply import EnhancedCode, Reply
@@ -49,6 +50,8 @@ __all__ = [
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
+    "DSN",
+    "DeliverBy",
     "EVERYONE",
     "EnhancedCode",
     "Envelope",
@@ -58,6 +61,7 @@ __all__ = [
     "MessageRefused",
     "NOBODY",
     "NotSent",
+    "Notify",
     "Outcome",
     "OutcomeUnknown",
     "PoolLimits",
@@ -67,6 +71,7 @@ __all__ = [
     "Recipient",
     "RecipientsRefused",
     "Reply",
+    "Return",
     "SMTPClient",
     "SMTPError",
     "Secret",

@@ -17,16 +17,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from .domain import domain_forms
 from .errors import InvalidAddress, MissingRecipient
 from .reply import printable
 
+if TYPE_CHECKING:
+    from .dsn import DSN
+
 __all__ = ["EVERYONE", "NOBODY", "Address", "Envelope", "Kind", "Recipient", "parse_list"]
 
-# RFC 5321 section 4.5.3.1: octets of a local part, of a domain, and of both with the sign between.
+# RFC 5321 section 4.5.3.1: octets of a local part, and of both parts with the sign between.
 MAX_LOCAL: Final = 64
-MAX_DOMAIN: Final = 255
 MAX_ADDRESS: Final = 320
 #: Characters of a display name. No RFC limits it; nobody's name is longer, and an attack's is.
 MAX_NAME: Final = 1000
@@ -40,15 +43,15 @@ _WIDE = (
     _ATEXT + "\u00a1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e"
     "\u2060-\u2fff\u3001-\ud7ff\ue000-\U0010ffff"
 )
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
 
-# The usual: `a@b` in ASCII, alone or as `Name <a@b>`.
-_MAILBOX = rf"([{_ATEXT}]++(?:\.[{_ATEXT}]++)*+)@({_LABEL}(?:\.{_LABEL})*)"
-_PLAIN: Final = re.compile(rf"(){_MAILBOX}")
-_USUAL: Final = re.compile(rf"([{_WIDE}.]++(?: [{_WIDE}.]++)*+) <{_MAILBOX}>")
+# The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so whoever uses them sees that all of
+# `a@b` is within the shortest limit. "--" is left to the full grammar: it may be the prefix of an A-label.
+_HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
+_MAILBOX = rf"[{_ATEXT}]++(?:\.[{_ATEXT}]++)*+@{_HOST}"
+_PLAIN: Final = re.compile(_MAILBOX)
+_USUAL: Final = re.compile(rf"([{_WIDE}.]++(?: [{_WIDE}.]++)*+) <({_MAILBOX})>")
 _DOT_ATOM: Final = re.compile(rf"[{_WIDE}]++(?:\.[{_WIDE}]++)*+")
-_HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _SPEC: Final = re.compile(rf'({_QUOTED}|[^"@]++)@([^@]++)')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _SPECIAL: Final = re.compile(r'(["\\])')
@@ -107,7 +110,7 @@ class Address:
         self._domain = domain
         self._name = name.strip(" ")
         self._needs_utf8 = not local.isascii()
-        self._ascii_domain, unicode_domain = _domain_forms(domain)
+        self._ascii_domain, unicode_domain = domain_forms(domain)
         # RFC 6531 section 3.2: U-labels may travel only where SMTPUTF8 is in use, that is when the local part
         # needs it; beside an ASCII local part A-labels reach every server.
         wired = unicode_domain if self._needs_utf8 else self._ascii_domain
@@ -124,23 +127,24 @@ class Address:
         Raises:
             InvalidAddress: not exactly one mailbox, or not one that is safe to send.
         """
-        if isinstance(text, Address):
-            return text
         if not isinstance(text, str):
+            if isinstance(text, Address):
+                return text
             raise InvalidAddress(f"an address is a text, not {type(text).__name__}")
-        match = (_USUAL if text.endswith(">") else _PLAIN).fullmatch(text)
-        if match is None:
-            return _parse_mailbox(text)
-        name, local, domain = match.groups()
-        # "--" may be the prefix of an A-label, which is to be checked.
-        if len(local) > MAX_LOCAL or len(domain) > MAX_DOMAIN or len(name) > MAX_NAME or "--" in domain:
+        name, spec = "", text
+        if _PLAIN.fullmatch(text) is None:
+            named = _USUAL.fullmatch(text)
+            if named is None:
+                return _parse_mailbox(text)
+            name, spec = named.groups()
+        if len(spec) > MAX_LOCAL or len(name) > MAX_NAME:
             return _parse_mailbox(text)
         self = object.__new__(cls)
-        self._local = local
+        self._local, _, domain = spec.partition("@")
         self._domain = self._ascii_domain = domain
         self._name = name
         self._needs_utf8 = False
-        self._wire = f"{local}@{domain}".encode()
+        self._wire = spec.encode()
         return self
 
     @property
@@ -211,16 +215,23 @@ class Recipient:
     Args:
         address: whom; a text is parsed.
         kind: To, Cc or Bcc.
+        name: a display name in place of the one that `address` has.
+        dsn: what is to be reported to the sender about this recipient (RFC 3461); needs the server's DSN.
 
     Raises:
-        InvalidAddress: the text is not one mailbox.
+        InvalidAddress: the text is not one mailbox, or the name cannot stand before one.
     """
 
-    __slots__ = ("_address", "_kind")
+    __slots__ = ("_address", "_dsn", "_kind")
 
-    def __init__(self, address: str | Address, kind: Kind = Kind.TO) -> None:
+    def __init__(
+        self, address: str | Address, kind: Kind = Kind.TO, *, name: str | None = None, dsn: DSN | None = None
+    ) -> None:
         self._address = Address.parse(address)
         self._kind = kind
+        self._dsn = dsn
+        if name is not None:
+            self._address = Address(self._address.local, self._address.domain, name)
 
     @classmethod
     def of(cls, value: str | Address | Recipient, kind: Kind = Kind.TO) -> Recipient:
@@ -246,16 +257,22 @@ class Recipient:
         """The display name of the mailbox, empty if there is none."""
         return self._address.name
 
+    @property
+    def dsn(self) -> DSN | None:
+        """What is to be reported about it, None if nothing was said."""
+        return self._dsn
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipient):
             return NotImplemented
-        return self._address == other._address and self._kind is other._kind
+        return (self._address, self._kind, self._dsn) == (other._address, other._kind, other._dsn)
 
     def __hash__(self) -> int:
         return hash((self._address, self._kind))
 
     def __repr__(self) -> str:
-        return f"Recipient({self._address!r}, {self._kind})"
+        dsn = f", dsn={self._dsn!r}" if self._dsn is not None else ""
+        return f"Recipient({self._address!r}, {self._kind}{dsn})"
 
 
 class Envelope:
@@ -351,10 +368,6 @@ def _refuse(text: str, reason: str) -> NoReturn:
     raise InvalidAddress(f"“{printable(text, 80)}” is not a mail address that can be sent to: {reason}")
 
 
-def _not_a_domain(domain: str, reason: str) -> str:
-    return f"“{printable(domain, 80)}” is not the domain of a mail address: {reason}"
-
-
 def _parse_mailbox(text: str) -> Address:
     """Read the unusual: names, quotes, literals, other scripts; and say what is wrong."""
     if len(text) > MAX_NAME + MAX_ADDRESS + 80:
@@ -417,63 +430,3 @@ def _quoted_local(local: str) -> str:
     if len(quoted) > MAX_LOCAL or len(quoted.encode()) > MAX_LOCAL:
         _refuse(local, f"the part before the @ is longer than {MAX_LOCAL} octets")
     return quoted
-
-
-def _domain_forms(domain: str) -> tuple[str, str]:
-    """Return the domain in A-labels, and in the form for SMTPUTF8 (U-labels if it was given so)."""
-    if len(domain) > MAX_DOMAIN:
-        raise InvalidAddress(_not_a_domain(domain, f"it is longer than {MAX_DOMAIN} octets"))
-    if domain.startswith("["):
-        _check_literal(domain)
-        return domain, domain
-    if domain.isascii():
-        ascii_form = unicode_form = domain
-        if "xn--" in domain.lower():
-            _to_unicode(domain)
-    else:
-        ascii_form = _to_ascii(domain)
-        unicode_form = _to_unicode(ascii_form)
-    # After the mapping as well as before it: what the expression passes holds nothing but letters.
-    if len(ascii_form) > MAX_DOMAIN or _HOST_NAME.fullmatch(ascii_form) is None:
-        raise InvalidAddress(_not_a_domain(domain, "letters, digits, hyphens and single dots make one"))
-    return ascii_form, unicode_form
-
-
-def _to_ascii(domain: str) -> str:
-    """Return the A-labels of a domain: IDNA 2008, mapped by UTS 46 (not transitional), STD 3 rules."""
-    import idna  # met by few addresses, and slow to import
-
-    try:
-        return idna.encode(domain, uts46=True, std3_rules=True).decode("ascii")
-    except UnicodeError as error:  # IDNAError is one
-        raise InvalidAddress(_not_a_domain(domain, str(error))) from error
-
-
-def _to_unicode(domain: str) -> str:
-    """Return the U-labels of a domain; an A-label must be what its U-label becomes (RFC 5891 section 5.4)."""
-    import idna
-
-    try:
-        labels = [idna.ulabel(label) if label[:4].lower() == "xn--" else label for label in domain.split(".")]
-    except UnicodeError as error:
-        raise InvalidAddress(_not_a_domain(domain, str(error))) from error
-    unicode_form = ".".join(labels)
-    if _to_ascii(unicode_form).lower() != domain.lower():
-        raise InvalidAddress(_not_a_domain(domain, "one of its A-labels belongs to no name"))
-    return unicode_form
-
-
-def _check_literal(domain: str) -> None:
-    """Accept `[1.2.3.4]` and `[IPv6:…]`, RFC 5321 section 4.1.3; no other tag was ever registered."""
-    import ipaddress
-
-    text = domain[1:-1]
-    try:
-        if not domain.endswith("]") or "%" in text:
-            raise ValueError("not an address literal")
-        if text[:5].lower() == "ipv6:":
-            ipaddress.IPv6Address(text[5:])
-        else:
-            ipaddress.IPv4Address(text)
-    except ValueError as error:
-        raise InvalidAddress(_not_a_domain(domain, str(error))) from error

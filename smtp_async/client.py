@@ -108,6 +108,7 @@ class SMTPClient:
         self._thread = 0
         self._forks = 0
         self._closed = False
+        self._wishes = options.send
         # BDAT pays where a window lets messages follow each other unanswered.
         self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
@@ -244,13 +245,14 @@ class SMTPClient:
             raise InvalidArgument("deadline is a number of seconds, not NaN")
         self._job_count += 1
         due = None if deadline is None else loop.time() + deadline
-        job = Job(self._job_count, mail, options or self._options.send, due, chunking=self._chunking)
+        job = Job(self._job_count, mail, options or self._wishes, due, chunking=self._chunking)
         job.extensions = pool.extensions
         step = Step.PREPARE
         try:
             while job.receipt is None:
                 if job.extensions is not None and job.transaction is None:
-                    job.prepare()
+                    if not job.prepare():
+                        await job.open()
                     step = Step.PREPARE
                 job.waiter = loop.create_future()
                 if step is Step.PREPARE:
@@ -267,6 +269,9 @@ class SMTPClient:
         except BaseException:
             pool.cancel(job)
             raise
+        finally:
+            if job.body is not None:
+                job.close()
         if job.receipt.error is not None:
             job.receipt.raise_for_outcome()
         return job.receipt
@@ -295,7 +300,7 @@ class SMTPClient:
             adapt=as_mail,
             number_job=self._next_job,
             chunking=self._chunking,
-            options=options or self._options.send,
+            options=options or self._wishes,
             limit=self._options.timeouts.send,
         )
 

@@ -197,8 +197,8 @@ class Mail(Protocol):
             MissingSender, MissingRecipient: one of them is not known.
         """
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
-        """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME; the same bytes each time.
 
         Raises:
             InvalidHeader: a header field would change the structure of the message.

@@ -17,11 +17,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .address import NOBODY, Envelope, Recipient
-from .content import Mail
+from .bodies import Body
+from .content import Content, Mail
 from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
 from .protocol.options import SendOptions
-from .protocol.plan import plan
+from .protocol.plan import check_recipients, plan
 from .protocol.transaction import Transaction, too_many
 from .receipt import Outcome, Receipt, Verdict
 from .reply import Reply
@@ -37,6 +38,8 @@ class Step(Enum):
 
     #: Render and plan for `job.extensions`.
     PREPARE = "prepare"
+    #: Open the parts that are read while they are sent, before it is planned.
+    OPEN = "open"
     #: Write the body through `job.session`.
     WRITE = "write"
     #: Read `job.receipt`.
@@ -58,11 +61,13 @@ class Job:
     __slots__ = (
         "__weakref__",
         "_bytes",
+        "_content",
         "_ended",
         "_part",
         "_rest",
         "abandoned",
         "alone",
+        "body",
         "chunking",
         "due",
         "envelope",
@@ -91,12 +96,15 @@ class Job:
         self.number = number
         self.mail = mail
         self.envelope = mail.envelope()
+        check_recipients(self.envelope, options)
         self.options = options
         self.due = self.send_by = due
         self.chunking = chunking
         #: What `transaction` was or is to be planned for.
         self.extensions: Extensions | None = None
         self.transaction: Transaction | None = None
+        #: What its caller reads while it is sent; None for a message that its session sends.
+        self.body: Body | None = None
         #: The session that carries it, from the first byte on.
         self.session: Carrier | None = None
         self.receipt: Receipt | None = None
@@ -109,6 +117,7 @@ class Job:
         self.abandoned = False
         #: A session's user sends it over that session, or not at all.
         self.alone = False
+        self._content: Content | None = None
         # Places in the envelope: those of the transaction, where it does not have all; those left for later.
         self._part: Sequence[int] | None = None
         self._rest: Sequence[int] = ()
@@ -116,8 +125,11 @@ class Job:
         self._ended: dict[int, Verdict] | None = None
         self._bytes = 0
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         """Render and plan for `extensions`; every fault of the message shows here, before a byte is written.
+
+        Returns:
+            False if it is not planned yet because parts of it are to be opened and measured: await `open`.
 
         Raises:
             SMTPError: it cannot be sent to this server; the receipt says that nothing was.
@@ -128,17 +140,49 @@ class Job:
         try:
             if self._rest or offer.limits:
                 self._divide(offer)
-            content = self.mail.content(eightbit=offer.eightbitmime, utf8=offer.smtputf8)
-            options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)
-            envelope = self.envelope if self._part is None else self._present()
-            chunking = self.chunking and offer.chunking
-            transaction = plan(envelope, content, offer, options, chunking=chunking)
+            content = self.mail.content(
+                eightbit=offer.eightbitmime,
+                utf8=offer.smtputf8,
+                binary=offer.binarymime and offer.pipelining and self.options.chunking != "never",
+            )
+            if content.sources:
+                self._content = content
+                return False
+            self._plan(content, offer)
         except SMTPError as error:
             error.receipt = self.unsent(error)
             raise
-        if self.options.before_end_of_data is not None:
-            # The gate is the caller's, so the body is written by the caller.
-            transaction.carry(None)
+        return True
+
+    async def open(self) -> None:
+        """Open the parts that are read while they are sent, and plan; raises as `prepare`."""
+        offer, content = self.extensions, self._content
+        assert offer is not None and content is not None
+        self.close(streams=False)
+        body = self.body = Body(content)
+        try:
+            await body.open()
+            if self._rest and not body.rereadable:
+                # It is going to be sent more than once.
+                await body.keep()
+            # A message that waits holds no file.
+            body.park()
+            self._plan(content, offer)
+        except SMTPError as error:
+            error.receipt = self.unsent(error)
+            raise
+
+    def close(self, *, streams: bool = True) -> None:
+        """Close what `open` opened; `streams` as `Body.close`. Synchronous."""
+        if self.body is not None:
+            self.body.close(streams=streams)
+
+    def _plan(self, content: Content, offer: Extensions) -> None:
+        options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)
+        envelope = self.envelope if self._part is None else self._present()
+        transaction = plan(envelope, content, offer, options, chunking=self.chunking and offer.chunking)
+        if transaction.payload is None and not content.sources:
+            self.body = Body(content)
         transaction.owner = self
         self.transaction = transaction
 
@@ -209,19 +253,15 @@ class Job:
         return self._plan_next(transaction)
 
     def _plan_next(self, before: Transaction) -> bool:
+        if before.content.sources and (self.body is None or not self.body.rereadable):
+            # It was read, and cannot be read again: the rest is not sent.
+            return False
         try:
             self._divide(before.extensions)
-            options = replace(self.options, must_accept=NOBODY)
-            transaction = plan(
-                self._present(), before.content, before.extensions, options, chunking=before.chunked
-            )
+            self._plan(before.content, before.extensions)
         except SMTPError:
             # The same content was planned a moment ago: cannot be, and then the rest is not sent.
             return False
-        if before.payload is None:
-            transaction.carry(None)
-        transaction.owner = self
-        self.transaction = transaction
         return True
 
     def _left(self, part: Sequence[int], receipt: Receipt) -> list[int]:

@@ -38,8 +38,8 @@ class Readdressed:
     def envelope(self) -> Envelope:
         return self._envelope
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
-        return self._mail.content(eightbit=eightbit, utf8=utf8)
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
 
 def as_mail(message: Any) -> Mail:

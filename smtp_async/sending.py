@@ -219,7 +219,9 @@ class SendAll(Generic[M]):
             feed.close()
         self._todo.clear()
         while self._under_way:
-            self._pool.cancel(self._under_way.pop())
+            item = self._under_way.pop()
+            self._pool.cancel(item)
+            item.close()
 
     async def _next(self) -> tuple[M, Receipt]:
         while True:
@@ -281,8 +283,10 @@ class SendAll(Generic[M]):
 
     def _submit(self, item: _Item[M]) -> None:
         try:
-            if item.extensions is not None and item.transaction is None:
-                item.prepare()
+            if item.extensions is not None and item.transaction is None and not item.prepare():
+                # Its parts are opened when the consumer's turn comes to wait.
+                self._todo.append((item, Step.OPEN))
+                return
         except SMTPError as error:
             self._end(item, error.receipt or item.unsent(error))
             return
@@ -290,6 +294,9 @@ class SendAll(Generic[M]):
             # A fault of somebody's own kind of mail is raised here and now, and nobody waits for its receipt.
             self._under_way.discard(item)
             raise
+        self._hand_over(item)
+
+    def _hand_over(self, item: _Item[M]) -> None:
         try:
             self._pool.submit(item)
         except QueueFull as error:
@@ -308,14 +315,17 @@ class SendAll(Generic[M]):
     async def _do(self, item: _Item[M], step: Step) -> None:
         if item.receipt is not None:
             return
-        if step is Step.PREPARE:
-            self._submit(item)
-        elif item.session is not None:
-            try:
+        try:
+            if step is Step.PREPARE:
+                self._submit(item)
+            elif step is Step.OPEN:
+                await item.open()
+                self._hand_over(item)
+            elif item.session is not None:
                 await item.session.write_body(item)
-            except SMTPError as error:
-                self._pool.cancel(item)
-                self._end(item, error.receipt or item.unsent(error))
+        except SMTPError as error:
+            self._pool.cancel(item)
+            self._end(item, error.receipt or item.unsent(error))
 
     def _heard(self, item: _Item[M], step: Step) -> None:
         """A job's next step; called by the pool or a session, in their tasks."""
@@ -331,6 +341,7 @@ class SendAll(Generic[M]):
     def _end(self, item: _Item[M], receipt: Receipt) -> None:
         if item in self._under_way:
             self._under_way.discard(item)
+            item.close()
             self._done.append((item.message, receipt))
             self._ring()
 

@@ -137,8 +137,8 @@ class Session(Pump):
                 elif not self.may_begin:
                     return job.unsent(NotConnected("this connection cannot carry another message"))
                 else:
-                    if job.transaction is None:
-                        job.prepare()
+                    if job.transaction is None and not job.prepare():
+                        await job.open()
                     self.offer(job)
                 step = await job.waiter
         except SMTPError as error:
@@ -149,6 +149,8 @@ class Session(Pump):
         except BaseException:
             self.cancel(job)
             raise
+        finally:
+            job.close()
         return job.receipt
 
     async def verify(self, address: str) -> Reply:

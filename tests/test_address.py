@@ -6,10 +6,11 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient, parse_list
+from smtp_async.dsn import DSN, Notify
 from smtp_async.errors import InvalidAddress, MissingRecipient
 
 ATOM = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=8)
@@ -393,3 +394,266 @@ def test_reprs_hide_nothing():
     assert repr(Address.parse("Ann <a@b>")) == "Address('a', 'b', name='Ann')"
     assert repr(Recipient("a@b")) == "Recipient(Address('a', 'b'), Kind.TO)"
     assert repr(Envelope(None, ["a@b"])) == "Envelope(None, [Recipient(Address('a', 'b'), Kind.TO)])"
+
+
+# --- what other readers make of the same text -----------------------------------------------------------------
+
+TWO_READINGS = [
+    *('"a@gmail.com x"@internal', "user@good-corp.com(x)evil.com", "alice@example.org)bob@evil.test"),
+    *(
+        "alice@example.org(<bob@evil.test>",
+        "alice@example.org <bob@evil.test>",
+        "<alice@example.org>bob@evil.test",
+    ),
+    *('"alice@example.org" <bob@evil.test>', '"<alice@example.org>" bob@evil.test', "a@b@c", 'a"@"b@c'),
+    *(
+        '"a\\"@b"@c',
+        '"a\\\\"@b',
+        '"a"."b"@c',
+        'a."b"@c',
+        '"a" @b',
+        "a @b",
+        "a@ b",
+        "a(x)@b",
+        "(x)a@b",
+        "a@(x)b",
+    ),
+    *(
+        "a@b(x).c",
+        "a@b.c(",
+        "a@b.c)",
+        "a@b.c,d@e.f",
+        "a@b.c;d@e.f",
+        "a@b.c:d@e.f",
+        "g:a@b.c;",
+        "g:a@b.c,d@e.f;",
+    ),
+    *(
+        "<@x,@y:a@b.c>",
+        "@x:a@b.c",
+        "a%b@c",
+        "a!b@c",
+        "b!a%c@d",
+        "a@[1.2.3.4]",
+        "a@[1.2.3.4",
+        "a@1.2.3.4]",
+        "a@[b]",
+    ),
+    *("=?utf-8?q?a=40evil.test=3e?=@example.org", "=?x?q?a=40b=20?=<c@d>", "=?utf-8?b?YUBiPg==?=@c"),
+    *(
+        "a=@b",
+        "a@b=c",
+        "a@b?c",
+        "a@b#c",
+        "a@b/c",
+        "a@b\\c",
+        "a\\@b@c",
+        'a@"b"',
+        "a@b c@d",
+        "a b@c",
+        '"a b"@c',
+    ),
+    *(
+        "collab%psres.net(@example.com",
+        'psres.net!collab"@example.com',
+        '"psres.net!collab\\"@x"@example.com',
+    ),
+    *(
+        "foo@psres.net\u0100@example.com",
+        "a\u013e@b",
+        "a\uff20b@c",
+        "a@b\uff0ec",
+        "a@b\u3002c",
+        "a@b\uff0cd@e",
+    ),
+    *(
+        "\u202ea@b",
+        "a\u200b@b",
+        "a\u00ad@b",
+        "a@b\u00ad",
+        "ａ@b",
+        "a@ｂ",
+        "K@b",
+        "a@K.example",
+        "ﬁ@b",
+        "a@ﬁ.example",
+    ),
+    *(
+        "a..b@c",
+        ".a@b",
+        "a.@b",
+        '"a..b"@c',
+        '""@b',
+        '" "@b',
+        '"\\ "@b',
+        "'a'@b",
+        "`a`@b",
+        "{a}@b",
+        "a|b@c",
+        "~@b",
+    ),
+]
+
+
+def rfc_reading(text):
+    """Local part and domain as the standard library's reader of RFC 5322 has them; None if it finds a fault."""
+    from email import policy
+
+    header = policy.SMTPUTF8.header_factory("To", text)
+    if header.defects or len(header.addresses) != 1 or len(header.groups) != 1:
+        return None
+    (address,) = header.addresses
+    return address.username, address.domain
+
+
+@pytest.mark.parametrize("text", TWO_READINGS)
+def test_known_quarrels_are_refused_or_end_at_the_domain_of_the_rfc(text):
+    """What splits parsers: comments, quotes, groups, routes, encoded words, signs that fold into separators."""
+    try:
+        address = Address.parse(text)
+    except InvalidAddress:
+        return
+    # The domain behind the last @ outside quotes, and nothing but mapping by UTS 46 happens to it.
+    assert address.wire(utf8=True).rpartition(b"@")[2].decode() in (
+        address.domain,
+        address.ascii_domain,
+        Address("ü", address.ascii_domain).wire(utf8=True).partition(b"@")[2].decode(),
+    )
+    assert address.ascii_domain.replace(".", "").replace("-", "").strip("[]").isalnum()
+    read = rfc_reading(text)
+    assert read is None or read == (address.local, address.domain)
+
+
+PIECES = st.sampled_from(
+    [
+        "a",
+        "b.c",
+        "d",
+        "@",
+        "@e.org",
+        '"',
+        '\\"',
+        "\\\\",
+        "\\",
+        "(",
+        ")",
+        "<",
+        ">",
+        ",",
+        ":",
+        ";",
+        " ",
+        ".",
+        "[",
+        "]",
+    ]
+    + ["[1.2.3.4]", "=?utf-8?q?x=40y?=", '"q s"', "(c)", "ä", "😀", "@faß.de", "-", "'", "%", "!"]
+)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=9).map("".join))
+@settings(max_examples=400)
+def test_where_both_readers_agree_that_it_is_an_address_it_is_the_same_one(text):
+    try:
+        ours = Address.parse(text)
+    except InvalidAddress:
+        return
+    try:
+        theirs = rfc_reading(text)
+    except (ValueError, IndexError, AttributeError):  # faults of its own on odd texts
+        return
+    if theirs is not None:
+        assert (ours.local, ours.domain) == theirs
+
+
+@given(st.lists(PIECES, min_size=1, max_size=9).map("".join))
+def test_one_text_is_one_recipient_to_both_parsers(text):
+    try:
+        one = Address.parse(text)
+    except InvalidAddress:
+        return
+    assert parse_list(text) == [one]
+    assert Address.parse(f"Name <{one.addr_spec}>") == one
+    assert Address.parse(one.addr_spec) == one
+
+
+@pytest.mark.parametrize("unit", ["(", '"', ",", "<", "a@b,", "é", "xn--", "a.", '"\\"', "[", "<<>>"])
+def test_a_hostile_megabyte_takes_less_than_a_tenth_of_a_second(unit):
+    text = unit * (1_000_000 // len(unit))
+    for hostile in (text, f"x <{text}>", f"{text}@example.com", f"a@{text}", f'"{text}" <a@b>', f"g:{text};"):
+        started = time.process_time()
+        with pytest.raises(InvalidAddress):
+            Address.parse(hostile)
+        assert time.process_time() - started < 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "utf8"),
+    [
+        ("ann@example.com", "example.com", False),
+        ("ann@faß.de", "xn--fa-hia.de", False),
+        ("ann@xn--fa-hia.de", "xn--fa-hia.de", False),
+        ('"a b"@FAß.de', "xn--fa-hia.de", False),
+        ("jösé@faß.de", "faß.de", True),
+        ("jose\u0301@example.com", "example.com", True),
+        ("jösé@xn--fa-hia.de", "xn--fa-hia.de", True),
+        ("jösé@[192.0.2.1]", "[192.0.2.1]", True),
+    ],
+)
+def test_which_form_of_the_domain_travels(text, domain, utf8):
+    address = Address.parse(text)
+    assert address.needs_utf8 is utf8
+    wire = address.wire(utf8=True).decode()
+    assert wire.rpartition("@")[2] == domain
+    # Byte for byte: never composed, never lowered.
+    assert wire.rpartition("@")[0] == text.rpartition("@")[0]
+    if utf8:
+        with pytest.raises(InvalidAddress, match="SMTPUTF8"):
+            address.wire(utf8=False)
+    else:
+        assert address.wire(utf8=False).decode() == wire
+
+
+# --- what is said about one recipient --------------------------------------------------------------------------
+
+
+def test_a_recipient_may_have_another_name_and_wants_to_be_reported():
+    dsn = DSN(notify=Notify.SUCCESS)
+    recipient = Recipient("Ann <ann@faß.de>", Kind.CC, name='B. "x", C', dsn=dsn)
+    assert (recipient.name, recipient.dsn, recipient.kind) == ('B. "x", C', dsn, Kind.CC)
+    assert recipient.address == Address.parse("ann@faß.de")
+    assert Recipient("Ann <a@b>").name == "Ann"
+    assert Recipient("Ann <a@b>", name="").name == ""
+    assert Recipient("a@b").dsn is None
+    assert recipient != Recipient("ann@faß.de", Kind.CC)
+    assert repr(Recipient("a@b", dsn=dsn)).endswith(
+        ", Kind.TO, dsn=DSN(notify=<Notify.SUCCESS: 2>, orcpt=None))"
+    )
+    for name in ("a\r\nBcc: x", "\0", "x" * 1001):
+        with pytest.raises(InvalidAddress):
+            Recipient("a@b", name=name)
+    twin = pickle.loads(pickle.dumps(recipient))
+    assert (twin, twin.name, hash(twin)) == (recipient, recipient.name, hash(recipient))
+
+
+@pytest.mark.parametrize(
+    ("text", "usual"),
+    [
+        ("a" * 32 + "@" + "b" * 27 + ".org", True),
+        ("a" * 32 + "@" + "b" * 28 + ".org", True),
+        ("a" * 60 + "@" + "b" * 63 + ".org", True),
+        ("a" * 65 + "@b.org", False),
+        ("a@" + "b" * 63 + ".org", True),
+        ("a@" + "b" * 64 + ".org", False),
+        ("a@a--b.org", True),
+        ("a--b@a.org", True),
+    ],
+)
+def test_the_quick_way_and_the_full_grammar_agree(text, usual):
+    for form in ("{}", "<{}>", "Ann B. <{}>", '"A" <{}>'):
+        if usual:
+            address = Address.parse(form.format(text))
+            assert (address.addr_spec, address.wire(utf8=False)) == (text, text.encode())
+        else:
+            with pytest.raises(InvalidAddress):
+                Address.parse(form.format(text))

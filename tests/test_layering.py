@@ -17,11 +17,11 @@ PACKAGE = "smtp_async"
 HOUSE = Path(__file__).parents[1] / PACKAGE
 ANYTHING = frozenset({"*"})
 
-VALUES = ("secret", "reply", "errors", "address", "content", "receipt", "events", "timeouts")
+VALUES = ("secret", "reply", "errors", "domain", "address", "dsn", "content", "receipt", "events", "timeouts")
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.
-CONVERSATION = ("hooks", "job", "link", "opening", "carrier", "pump", "session")
+CONVERSATION = ("hooks", "job", "link", "opening", "upload", "carrier", "pump", "session")
 BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
 
 # Rank by rank, what each room may import besides itself.
@@ -33,11 +33,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "spool": frozenset({*VALUES, "bodies"}),
     "tls": frozenset(VALUES),
     "hooks": frozenset(BELOW_SESSION),
-    "job": frozenset({*VALUES, "protocol"}),
+    "job": frozenset({*VALUES, "protocol", "bodies"}),
     "link": frozenset({*BELOW_SESSION, "hooks"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
-    "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
-    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "carrier"}),
+    "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
+    "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
+    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload", "carrier"}),
     "session": frozenset({*BELOW_SESSION, *CONVERSATION}),
     "check": frozenset({*BELOW_SESSION, *CONVERSATION}),
     "presets": frozenset({*BELOW_SESSION, *CONVERSATION}),
@@ -46,7 +47,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "waiting": frozenset(BELOW_CLIENT),
     "deadlines": frozenset(BELOW_CLIENT),
     "pool": frozenset({*BELOW_CLIENT, "limits", "waiting", "deadlines"}),
-    "sendable": frozenset({*BELOW_CLIENT, "message"}),
+    "rawmail": frozenset({*BELOW_CLIENT, "message"}),
+    "sendable": frozenset({*BELOW_CLIENT, "message", "rawmail"}),
     "sending": frozenset({*BELOW_CLIENT, "pool"}),
     "endpoint": frozenset({*BELOW_CLIENT, "limits"}),
     "client": frozenset({*BELOW_CLIENT, "endpoint", "limits", "pool", "sendable", "sending", "message"}),
@@ -71,7 +73,7 @@ IMPURE_IMPORTS = frozenset(
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
 MESSAGE_PATH = frozenset(
-    {"session", "pump", "carrier", "link", "job", "pool", "protocol", "receipt", "reply", "sending"}
+    {"session", "pump", "carrier", "upload", "link", "job", "pool", "protocol", "receipt", "reply", "sending"}
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})

@@ -24,7 +24,7 @@ class Planned:
     def envelope(self) -> Envelope:
         return Envelope("ann@example.com", ["bob@example.org"])
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return Content.of_bytes(b"Subject: x\r\n\r\nx\r\n")
 
 

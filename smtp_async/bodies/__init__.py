@@ -1,6 +1,22 @@
 """The parts of a message that are read while it is sent: files, streams and iterators, off the event loop."""
 
+from .asking import AsyncReader, reader_of
 from .body import Body, Piece, read_all, read_now
 from .lines import LineGuard, LineScan, RawSource
+from .reading import Reader, close_origin
+from .threads import ThreadWork
 
-__all__ = ["Body", "LineGuard", "LineScan", "Piece", "RawSource", "read_all", "read_now"]
+__all__ = [
+    "AsyncReader",
+    "Body",
+    "LineGuard",
+    "LineScan",
+    "Piece",
+    "RawSource",
+    "Reader",
+    "ThreadWork",
+    "close_origin",
+    "read_all",
+    "read_now",
+    "reader_of",
+]

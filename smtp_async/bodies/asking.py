@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
 from ..content import Source
-from .reading import PATIENCE
+from .reading import PATIENCE, Reader, blocking_reader
 from .slicer import Slicer
 from .telling import demand_unused, mark_used, octets, spent, telling
 
-__all__ = ["AsyncReader"]
+__all__ = ["AsyncReader", "reader_of"]
 
 
 class AsyncReader:
@@ -98,3 +99,15 @@ class AsyncReader:
             if end is not None:
                 with suppress(Exception):
                     await end()
+
+
+def reader_of(source: Source) -> Reader | AsyncReader:
+    """Return what reads `source`.
+
+    Raises:
+        InvalidArgument: its origin is none of those that a source may have.
+    """
+    # Files of async libraries have a `read`, too, but one to be awaited.
+    if not isinstance(source.origin, os.PathLike) and hasattr(source.origin, "__aiter__"):
+        return AsyncReader(source)
+    return blocking_reader(source)

@@ -3,37 +3,28 @@
 Strategy. Everything that may block is done in threads of our own, by way of anyio: opening, measuring, reading, pulling
 iterators, and base64 together with the reading. One trip to a thread fetches half a MiB, in slices that the caller
 gets one by one. Async iterables are awaited in the caller's task, a slice at a time.
-
-A caller may be cancelled while a thread works for it. Nobody can stop the thread, so it is left alone: it finishes what
-it does, and whoever leaves last, the thread or `close()`, closes the files. `close()` never waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from functools import cache, partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from ..content import Content, Source
-from ..errors import Busy, UsageError
-from .asking import AsyncReader
-from .reading import KeptReader, Reader, close_origin, reader_of
+from ..errors import UsageError
+from .asking import AsyncReader, reader_of
+from .reading import KeptReader, Reader, close_origin
 from .slicer import IDENTITY_SLICE
 from .telling import spent
+from .threads import ThreadWork
 
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
-    from anyio.lowlevel import RunVar
 
 __all__ = ["Body", "Piece", "read_all", "read_now"]
 
-_T = TypeVar("_T")
-
-#: Threads at work for all messages of one event loop.
-THREADS: Final = 16
 #: Octets that may be given out before others have their turn.
 _TURN: Final = 1 << 20
 
@@ -50,7 +41,7 @@ class Piece(NamedTuple):
     source: Source | None
 
 
-class Body:
+class Body(ThreadWork):
     """The sources of one content, opened.
 
     It belongs to one task at a time: `open`, read `chunks`, and `open` again for another pass; `close` at the end in
@@ -66,18 +57,13 @@ class Body:
         self, content: Content, *, limiter: CapacityLimiter | None = None, temp_dir: str | None = None
     ) -> None:
         self.content = content
-        self._limiter = limiter
+        super().__init__(limiter)
         self._temp_dir = temp_dir
         #: In the order of the sources, once open.
         self._readers: list[Reader | AsyncReader] = []
         #: What is no longer read, or not yet, and is to be closed.
         self._left: list[Reader | AsyncReader] = []
         self._spent = False
-        # Guards the two below it, which a thread looks at, too.
-        self._lock = threading.Lock()
-        self._busy = False
-        self._closed = False
-        self._close_streams = False
 
     # --- opening ---------------------------------------------------------------------------------------------
 
@@ -95,7 +81,7 @@ class Body:
         if not self.content.sources:
             return
         try:
-            await self._in_thread(self._open_all)
+            await self.in_thread(self._open_all)
         except BaseException:
             self.close()
             raise
@@ -104,7 +90,7 @@ class Body:
 
     def _open_all(self) -> None:
         if not self._readers:
-            self._readers += [_opener(source) for source in self.content.sources]
+            self._readers += [reader_of(source) for source in self.content.sources]
         for reader in self._readers:
             reader.open()
 
@@ -118,11 +104,9 @@ class Body:
 
         A file that was changed or is gone by then is an error in mid-body.
         """
-        with self._lock:
-            if self._busy or self._closed:
-                return
-        for reader in self._readers:
-            reader.park()
+        if not self.busy and not self.closed:
+            for reader in self._readers:
+                reader.park()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -136,7 +120,7 @@ class Body:
             UsageError: it is not open, or was read before.
         """
         sources = self.content.sources
-        if sources and (self._spent or not self._readers or self._closed):
+        if sources and (self._spent or not self._readers or self.closed):
             raise UsageError("a body is opened before it is read, and again before it is read again")
         self._spent = True
         return _Chunks(self, self._readers)
@@ -144,7 +128,7 @@ class Body:
     async def _batch(self, reader: Reader | AsyncReader) -> list[bytes]:
         """Return the next slices of one source; nothing at its end."""
         if isinstance(reader, Reader):
-            return await self._in_thread(reader.batch)
+            return await self.in_thread(reader.batch)
         return await reader.batch()
 
     async def digest(self, update: Callable[[bytes], object]) -> None:
@@ -159,14 +143,14 @@ class Body:
         readers = iter(self._readers)
         for segment in self.content.segments:
             if isinstance(segment, bytes):
-                await self._in_thread(partial(_each, _slices(segment), update))
+                await self.in_thread(partial(_each, _slices(segment), update))
             else:
                 await self._digest(next(readers), update)
         await self.open()
 
     async def _digest(self, reader: Reader | AsyncReader, update: Callable[[bytes], object]) -> None:
         assert isinstance(reader, Reader), "it was kept"
-        while await self._in_thread(lambda: _each(reader.batch(), update)):
+        while await self.in_thread(lambda: _each(reader.batch(), update)):
             pass
 
     async def keep(self) -> None:
@@ -186,14 +170,14 @@ class Body:
         if reader.begun:
             raise spent(reader.source)
         self._left.append(reader)
-        kept = await self._in_thread(partial(self._make_copy, reader))
+        kept = await self.in_thread(partial(self._make_copy, reader))
         if isinstance(reader, Reader):
-            while await self._in_thread(partial(kept.copy, reader)):
+            while await self.in_thread(partial(kept.copy, reader)):
                 pass
         else:
             while data := await reader.pull():
-                await self._in_thread(partial(kept.write, data))
-        await self._in_thread(kept.seal)
+                await self.in_thread(partial(kept.write, data))
+        await self.in_thread(kept.seal)
         return kept
 
     def _make_copy(self, reader: Reader | AsyncReader) -> KeptReader:
@@ -202,23 +186,6 @@ class Body:
         return kept
 
     # --- closing ---------------------------------------------------------------------------------------------
-
-    def close(self, *, streams: bool = True) -> None:
-        """Close what was opened here, and streams whose source says so; final, and without waiting.
-
-        Args:
-            streams: False leaves the caller's streams open whatever their source says, since another body will read
-                them.
-        """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._close_streams = streams
-            if self._busy:
-                # The thread does it when it has finished: a file is not closed while it is read.
-                return
-        self._release()
 
     async def aclose(self, *, streams: bool = True) -> None:
         """Close, and let async iterators end here, in the caller's task: generators that were begun, and streams
@@ -229,43 +196,13 @@ class Body:
             if isinstance(reader, AsyncReader):
                 await reader.aclose(streams=streams)
 
-    def _release(self) -> None:
-        streams = self._close_streams
+    def _release(self, *, streams: bool) -> None:
         for reader in (*self._readers, *self._left):
             reader.close(streams=streams)
         if streams:
             for source in self.content.sources[len(self._readers) :]:
                 if source.close:
                     close_origin(source.origin)
-
-    # --- threads ---------------------------------------------------------------------------------------------
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        from anyio import to_thread
-
-        self._demand_free()
-        return await to_thread.run_sync(
-            partial(self._run, work), abandon_on_cancel=True, limiter=self._limiter or _own_limiter()
-        )
-
-    def _run(self, work: Callable[[], _T]) -> _T:
-        with self._lock:
-            self._demand_free()
-            self._busy = True
-        try:
-            return work()
-        finally:
-            with self._lock:
-                self._busy = False
-                last = self._closed
-            if last:
-                self._release()
-
-    def _demand_free(self) -> None:
-        if self._closed:
-            raise UsageError("the body was closed")
-        if self._busy:
-            raise Busy("a thread still reads the body for a caller that has gone")
 
 
 class _Chunks:
@@ -339,7 +276,7 @@ def read_now(content: Content) -> bytes:
         if isinstance(segment, bytes):
             pieces.append(segment)
             continue
-        reader = _opener(segment)
+        reader = reader_of(segment)
         if isinstance(reader, AsyncReader):
             raise UsageError("a part of the message can only be awaited: await message.render()")
         try:
@@ -349,13 +286,6 @@ def read_now(content: Content) -> bytes:
         finally:
             reader.close(streams=False)
     return b"".join(pieces)
-
-
-def _opener(source: Source) -> Reader | AsyncReader:
-    # Files of async libraries have a `read`, too, but one to be awaited.
-    if not isinstance(source.origin, os.PathLike) and hasattr(source.origin, "__aiter__"):
-        return AsyncReader(source)
-    return reader_of(source)
 
 
 def _slices(data: bytes) -> Iterator[bytes]:
@@ -371,21 +301,3 @@ def _each(pieces: Iterable[bytes], update: Callable[[bytes], object]) -> bool:
         some = True
         update(piece)
     return some
-
-
-@cache
-def _limiters() -> RunVar[CapacityLimiter]:
-    from anyio.lowlevel import RunVar
-
-    return RunVar("smtp_async.bodies")
-
-
-def _own_limiter() -> CapacityLimiter:
-    """Return the limiter of the running event loop."""
-    limiter = _limiters().get(None)
-    if limiter is None:
-        from anyio import CapacityLimiter
-
-        limiter = CapacityLimiter(THREADS)
-        _limiters().set(limiter)
-    return limiter

@@ -6,6 +6,7 @@ import os
 import threading
 from contextlib import suppress
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 __all__ = ["Claim"]
 
@@ -23,7 +24,8 @@ class Claim:
         lock: held from going to a place until it was read.
     """
 
-    _all: Final[dict[int, Claim]] = {}
+    # Weak, since a reader that was forgotten has left, too. By number, which is the file's own while its claim lives.
+    _all: Final[WeakValueDictionary[int, Claim]] = WeakValueDictionary()
     _lock: Final = threading.Lock()
 
     def __init__(self, file: Any) -> None:
@@ -65,7 +67,7 @@ class Claim:
             self._close |= close
             if self.users:
                 return
-            del self._all[id(self.file)]
+            self._all.pop(id(self.file), None)
         # Failing is no news any more.
         with suppress(Exception):
             if self._close:

@@ -127,18 +127,20 @@ class LineGuard:
 
 
 class RawSource(Source):
-    """A source of octets that travel as they are, and that are looked at on their way.
+    """A source of octets that travel as they are, but for line ends.
+
+    Either it was read before, and then it is known what becomes of it; or it is looked at on its way.
 
     Args:
         origin, start, close: see `Source`.
-        length: octets that a first reading found in the origin behind `start`, None if there was none.
-        travels: what becomes of them when line ends are made CRLF.
+        found: octets behind `start`, if it was read before.
+        travels: what becomes of them when line ends are made CRLF, if it was read before.
         eightbit: octets above 127 may pass.
         binary: everything may pass.
         exact: line ends stay as they are.
     """
 
-    __slots__ = ("binary", "eightbit", "exact", "found", "travels")
+    __slots__ = ("_found", "_guarded", "_travels")
 
     def __init__(
         self,
@@ -146,29 +148,34 @@ class RawSource(Source):
         *,
         start: int = 0,
         close: bool = False,
-        length: int | None = None,
+        found: int | None = None,
         travels: int | None = None,
         eightbit: bool = False,
         binary: bool = False,
         exact: bool = False,
     ) -> None:
         super().__init__(origin, encoding="identity", start=start, close=close)
-        self.length = self.found = length
-        self.travels = travels
-        self.eightbit = eightbit
-        self.binary = binary
-        self.exact = exact
+        self.length = self._found = found
+        self._travels = travels
+        self._guarded = None if binary or found is not None else (eightbit, exact)
 
     @property
     def size(self) -> int | None:
         """Octets as they travel, None if nobody has read them yet."""
-        return self.travels
+        return self._travels
 
     def guard(self) -> LineGuard | None:
         """Return what looks at one reading of it, None if there is nothing to look for."""
-        return None if self.binary else LineGuard(eightbit=self.eightbit, exact=self.exact)
+        if self._guarded is None:
+            return None
+        eightbit, exact = self._guarded
+        return LineGuard(eightbit=eightbit, exact=exact)
 
     def demand_unchanged(self, length: int | None) -> None:
-        """Refuse another length than the first reading found."""
-        if self.found is not None and length is not None and length != self.found:
-            raise ValueError(f"it has {length} octets now, and had {self.found} when it was looked at")
+        """Refuse another length than the first reading found.
+
+        Raises:
+            ValueError: it is another.
+        """
+        if self._found is not None and length not in (None, self._found):
+            raise ValueError(f"it has {length} octets now, and had {self._found} when it was looked at")

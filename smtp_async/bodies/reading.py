@@ -22,7 +22,7 @@ from .lines import RawSource
 from .slicer import Slicer
 from .telling import demand_unused, described, mark_used, octets, spent, telling
 
-__all__ = ["BATCH", "PATIENCE", "KeptReader", "Reader", "close_origin", "reader_of"]
+__all__ = ["BATCH", "PATIENCE", "KeptReader", "Reader", "close_origin", "blocking_reader"]
 
 #: Slices that a thread makes at a time, half a MiB: going there and back costs as much as encoding one of them, and
 #: while it encodes, the event loop may have to wait for the interpreter's lock.
@@ -353,7 +353,7 @@ class KeptReader(Reader):
         self._file.close()
 
 
-def reader_of(source: Source) -> Reader:
+def blocking_reader(source: Source) -> Reader:
     """Return what reads `source`, which is not an async iterable.
 
     Raises:

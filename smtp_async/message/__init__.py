@@ -1,7 +1,9 @@
-"""Building a message and rendering it to content. No network, and no file is read."""
+"""Building a message and rendering it to content. No network, and no file is read but for `Message.as_bytes`."""
 
 from __future__ import annotations
 
-from .builder import Attachment, Message
+from .attachment import Attachment
+from .builder import Message
+from .fields import Importance, Priority, Sensitivity, XPriority
 
-__all__ = ["Attachment", "Message"]
+__all__ = ["Attachment", "Importance", "Message", "Priority", "Sensitivity", "XPriority"]

@@ -1,121 +1,41 @@
-"""Message and Attachment: what a mail says, in the caller's terms."""
+"""Message: what a mail says, in the caller's terms."""
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from ..address import Address, Envelope, Kind, Recipient, parse_list
-from ..content import Content
-from ..errors import InvalidArgument, InvalidHeader, MissingSender
+from ..address import Address, Envelope, Kind, Recipient
+from ..content import Content, Origin
+from ..errors import MissingSender
 from ..reply import printable
-from .headers import check_name, check_value, message_id_text
+from .attachment import Attachment
+from .fields import Addresses, Fields, Rare, mailboxes
+from .headers import check_name, check_value
+from .parts import Abilities
 from .render import Identity, render
 
-__all__ = ["Addresses", "Attachment", "Headers", "Message"]
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+    from email.message import Message as OldMessage
 
-#: One or several mailboxes: a comma list, an address, or an iterable of them.
-Addresses = str | Address | Iterable[str | Address]
+__all__ = ["Headers", "Message", "MessageID"]
+
 #: Extra header fields in order.
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+#: None: drawn at random; a text; or what makes one. Empty: none.
+MessageID = str | Callable[[], str] | None
 
-OCTETS: Final = "application/octet-stream"
-
-# What Python's own table lacks or has only in newer versions.
-_TYPES: Final = {
-    ".7z": "application/x-7z-compressed",
-    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    ".eml": "message/rfc822",
-    ".gz": "application/gzip",
-    ".ics": "text/calendar",
-    ".md": "text/markdown",
-    ".odp": "application/vnd.oasis.opendocument.presentation",
-    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
-    ".odt": "application/vnd.oasis.opendocument.text",
-    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".webp": "image/webp",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-}
-
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]++"
-_TYPE: Final = re.compile(
-    rf"({_TOKEN}/{_TOKEN})((?:[ ]*+;[ ]*+{_TOKEN}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)"
-)
-_PARAMETER: Final = re.compile(rf"({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*+)\")")
-_ESCAPED: Final = re.compile(r"\\(.)")
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
+#: What `as_bytes` writes for: every server, but for addresses that need SMTPUTF8.
+_ANYWHERE: Final = Abilities(eightbit=False, utf8=True, binary=False)
+_TO, _CC, _BCC = Kind.TO, Kind.CC, Kind.BCC
+_FIELDS: Final = frozenset(Fields.__annotations__)
 
 
-class Attachment:
-    """A file that travels with a message. Immutable.
-
-    Args:
-        data: the bytes.
-        filename: the name that the reader is offered.
-        content_type: `type/subtype`, parameters may follow; by default guessed from the file name.
-        cid: a name for `cid:` links in the HTML text, which makes the part an inline one.
-
-    Raises:
-        InvalidHeader: a control character in one of the names.
-        InvalidArgument: not a content type, or one that only this library may make (multipart).
-    """
-
-    __slots__ = ("_cid", "_content_type", "_data", "_filename", "_parameters")
-
-    def __init__(
-        self,
-        data: bytes,
-        *,
-        filename: str | None = None,
-        content_type: str | None = None,
-        cid: str | None = None,
-    ) -> None:
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise InvalidArgument(f"an attachment is made of bytes, not of {type(data).__name__}")
-        for what, value in (("a file name", filename), ("a content type", content_type), ("a cid", cid)):
-            if value is not None:
-                check_value(what, value)
-                if _CONTROL.search(value):
-                    raise InvalidHeader(f"{what} holds a control character")
-        self._data = bytes(data)
-        self._filename = filename
-        self._cid = None if cid is None else message_id_text(cid)[1:-1]
-        self._content_type, self._parameters = _content_type(content_type or _guessed(filename))
-
-    @property
-    def data(self) -> bytes:
-        """The bytes."""
-        return self._data
-
-    @property
-    def filename(self) -> str | None:
-        """The name that the reader is offered."""
-        return self._filename
-
-    @property
-    def content_type(self) -> str:
-        """`type/subtype` in lower case."""
-        return self._content_type
-
-    @property
-    def parameters(self) -> tuple[tuple[str, str], ...]:
-        """The parameters of the content type, for example `("charset", "utf-8")`."""
-        return self._parameters
-
-    @property
-    def cid(self) -> str | None:
-        """The name for `cid:` links, without angle brackets; `None` for an attached file."""
-        return self._cid
-
-    def __repr__(self) -> str:
-        return f"<Attachment {self._filename!r} {self._content_type} {len(self._data)} bytes>"
-
-
-class Message:
+class Message(Rare):
     """A mail to be sent.
 
     Everything is optional until it is sent: then there must be a sender and a recipient. All attributes may
@@ -127,25 +47,32 @@ class Message:
         to: who it is for: a comma list, an address, or a list of them.
         cc: who gets a copy.
         bcc: who gets a copy that nobody is told of; no header field ever names them.
+        recipients: more of them, each with its kind; they stand behind those of to, cc and bcc.
         subject: one line of any text.
-        text: the plain text; bare CR and LF become CRLF.
+        text: the plain text; bare CR and LF become CRLF. Bytes are in `charset` already. A path, a binary file object
+            or an iterator of bytes is read while the message is sent, and sent as it is in base64.
         html: the same in HTML.
         attachments: see `attach`.
         reply_to: where answers should go.
         headers: extra header fields; order and letter case are kept.
-        date: of the message; by default the moment of the first rendering. One without a zone is in UTC.
-        message_id: with or without angle brackets; by default drawn at random under the sender's domain;
-            empty for none, so that a server adds it.
+        date: of the message; by default, and for `"now"`, the moment of the first rendering. One without a zone is in
+            UTC. A text is written as it is, an empty one leaves the field out.
+        message_id: with or without angle brackets; by default drawn at random under the sender's domain; or a
+            callable that is asked at the first rendering; empty for none, so that a server adds it.
         authors: several authors for From; then `sender`, or the first of them, is named in Sender.
         return_path: where bounces go; `"<>"` for nowhere.
+        fields: those that few messages set, see `Fields`.
 
     Raises:
         InvalidAddress: a text is not a mailbox.
         InvalidHeader: a header field that would change the structure of the message.
+        InvalidArgument: a field has no such value.
+        TextNotEncodable: a charset that nobody knows.
     """
 
     __slots__ = (
         "_authors",
+        "_can",
         "_headers",
         "_identity",
         "_reply_to",
@@ -174,34 +101,52 @@ class Message:
         to: Addresses = (),
         cc: Addresses = (),
         bcc: Addresses = (),
+        recipients: Iterable[str | Address | Recipient] = (),
         subject: str | None = None,
-        text: str | None = None,
-        html: str | None = None,
+        text: str | bytes | Origin | None = None,
+        html: str | bytes | Origin | None = None,
         attachments: Iterable[Attachment] = (),
         reply_to: Addresses = (),
         headers: Headers = (),
-        date: datetime | None = None,
-        message_id: str | None = None,
+        date: datetime | str | None = None,
+        message_id: MessageID = None,
         authors: Addresses = (),
         return_path: str | Address | None = None,
+        **fields: Unpack[Fields],
     ) -> None:
-        self._identity = None
+        self._identity = self._rare = None
+        # What the last rendering was for.
+        self._can = _ANYWHERE
         self._sender = None if sender is None else Address.parse(sender)
         #: Everybody who gets the message; `to`, `cc` and `bcc` are views of it.
-        self.recipients: list[Recipient] = []
-        self.recipients += [Recipient(address, Kind.TO) for address in _addresses(to)]
-        self.recipients += [Recipient(address, Kind.CC) for address in _addresses(cc)]
-        self.recipients += [Recipient(address, Kind.BCC) for address in _addresses(bcc)]
+        self.recipients: list[Recipient] = [Recipient(address, _TO) for address in mailboxes(to)]
+        if cc:
+            self.recipients += [Recipient(address, _CC) for address in mailboxes(cc)]
+        if bcc:
+            self.recipients += [Recipient(address, _BCC) for address in mailboxes(bcc)]
+        if recipients:
+            self.recipients += [Recipient.of(recipient) for recipient in recipients]
         self.subject = subject
         self.text = text
         self.html = html
         self.attachments: list[Attachment] = list(attachments)
-        self._reply_to = _addresses(reply_to)
-        self.headers = headers
+        self._reply_to = mailboxes(reply_to) if reply_to else ()
+        if headers:
+            self.headers = headers
+        else:
+            self._headers = []
         self.date = date
         self.message_id = message_id
-        self._authors = _addresses(authors)
-        self.return_path = return_path
+        self._authors = mailboxes(authors) if authors else ()
+        if return_path is None:
+            self._return_path = None
+        else:
+            self.return_path = return_path
+        if fields:
+            for name, value in fields.items():
+                if name not in _FIELDS:
+                    raise TypeError(f"Message() got an unexpected keyword argument {name!r}")
+                setattr(self, name, value)
 
     @property
     def sender(self) -> Address | None:
@@ -219,7 +164,7 @@ class Message:
 
     @authors.setter
     def authors(self, value: Addresses) -> None:
-        self._authors = _addresses(value)
+        self._authors = mailboxes(value)
 
     @property
     def reply_to(self) -> tuple[Address, ...]:
@@ -228,7 +173,7 @@ class Message:
 
     @reply_to.setter
     def reply_to(self, value: Addresses) -> None:
-        self._reply_to = _addresses(value)
+        self._reply_to = mailboxes(value)
 
     @property
     def return_path(self) -> Address | Literal["<>"] | None:
@@ -245,29 +190,29 @@ class Message:
     @property
     def to(self) -> tuple[Address, ...]:
         """Who it is for."""
-        return self._of_kind(Kind.TO)
+        return self._of_kind(_TO)
 
     @to.setter
     def to(self, value: Addresses) -> None:
-        self._replace(Kind.TO, value)
+        self._replace(_TO, value)
 
     @property
     def cc(self) -> tuple[Address, ...]:
         """Who gets a copy."""
-        return self._of_kind(Kind.CC)
+        return self._of_kind(_CC)
 
     @cc.setter
     def cc(self, value: Addresses) -> None:
-        self._replace(Kind.CC, value)
+        self._replace(_CC, value)
 
     @property
     def bcc(self) -> tuple[Address, ...]:
         """Who gets a copy that nobody is told of."""
-        return self._of_kind(Kind.BCC)
+        return self._of_kind(_BCC)
 
     @bcc.setter
     def bcc(self, value: Addresses) -> None:
-        self._replace(Kind.BCC, value)
+        self._replace(_BCC, value)
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -282,23 +227,38 @@ class Message:
             check_name(name)
             check_value(name, text)
 
+    def clear_headers(self) -> None:
+        """Forget whom the message is from and for, its subject, and all other header fields; the texts stay.
+
+        Date and Message-ID are drawn anew. Settings stay, too: charsets, the length of header lines.
+        """
+        self._identity = self._sender = self._return_path = None
+        self._authors = self._reply_to = ()
+        self.recipients.clear()
+        self._headers.clear()
+        self.subject = self.date = self.message_id = None
+        self._clear_rare()
+
     def attach(
         self,
-        source: bytes,
+        source: bytes | Origin,
         *,
         filename: str | None = None,
         content_type: str | None = None,
         cid: str | None = None,
+        close: bool = False,
     ) -> Attachment:
         """Add a file; the arguments are those of `Attachment`.
 
         Raises:
             InvalidHeader: a control character in one of the names.
-            InvalidArgument: not a content type.
+            InvalidArgument: not a source, or not a content type.
         """
-        attachment = Attachment(source, filename=filename, content_type=content_type, cid=cid)
+        attachment = Attachment(source, filename=filename, content_type=content_type, cid=cid, close=close)
         self.attachments.append(attachment)
         return attachment
+
+    # --- as it is sent ---------------------------------------------------------------------------------------
 
     def envelope(self) -> Envelope:
         """Return where bounces go and who gets it.
@@ -319,15 +279,17 @@ class Message:
         *,
         eightbit: bool = False,
         utf8: bool = False,
+        binary: bool = False,
         now: Callable[[], float] = time.time,
         token: Callable[[int], str] = secrets.token_hex,
     ) -> Content:
-        """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
+        """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME; the same bytes each time.
 
         Args:
             eightbit: parts may hold octets above 127.
             utf8: addresses in the header may have local parts that are not ASCII. Nothing else makes use of
-                it, so that content asks for SMTPUTF8 only when there is no other way.
+                it, unless `header_charset` is empty, so that content asks for SMTPUTF8 only when there is no other way.
+            binary: attachments may travel without any encoding; those of 4 KiB and more do.
             now: seconds of the epoch, asked once in the life of the message.
             token: hexadecimal digits from that many random octets.
 
@@ -335,57 +297,111 @@ class Message:
             MissingSender: nobody to name in From.
             InvalidHeader: a header field name or value that would change the structure of the message.
             ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
-            TextNotEncodable: a text holds half of a surrogate pair.
+            TextNotEncodable: a text that its charset cannot express, half of a surrogate pair above all.
         """
-        return render(self, eightbit=eightbit, utf8=utf8, now=now, token=token)
+        self._can = can = Abilities(eightbit, utf8, binary)
+        return render(self, can, now=now, token=token)
 
     def as_bytes(self) -> bytes:
-        """Return the message as a server without 8BITMIME would get it; raises what `render` raises."""
-        return self.content(utf8=True).join()
+        """Return the message as a server without 8BITMIME would get it. Files are read here and now.
+
+        An iterator that can be read only once is replaced by what it gave; a file object is put back where it stood.
+
+        Raises:
+            UsageError: a part comes from an async iterator; `await message.render()` reads it.
+            FileError: a file cannot be opened or read.
+            SMTPError: as `content`.
+        """
+        from .reading import whole
+
+        return whole(self, self.content(utf8=True))
+
+    def render(self) -> Coroutine[Any, Any, bytes]:
+        """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop."""
+        from ..bodies import read_all
+
+        return read_all(self.content(utf8=True))
 
     @property
     def size(self) -> int | None:
-        """Octets of `as_bytes()`."""
-        return self.content(utf8=True).size
+        """Octets of `as_bytes()`, None if only reading would tell. Files are asked for their size."""
+        from .reading import measured
+
+        return measured(self.content(utf8=True))
+
+    @property
+    def all_headers(self) -> tuple[tuple[str, str], ...]:
+        """All header fields as the last rendering wrote them, unfolded, as (name, value)."""
+        from .reading import fields_of
+
+        return fields_of(self.headers_text)
+
+    @property
+    def headers_text(self) -> str:
+        """The header as the last rendering wrote it, the empty line behind it included."""
+        from .reading import parted
+
+        return parted(self, self.content(**self._can._asdict()))[0]
+
+    @property
+    def body_text(self) -> str:
+        """What follows the header in the last rendering; octets that are not UTF-8 become surrogates.
+
+        Raises:
+            UsageError, FileError: as `as_bytes`.
+        """
+        from .reading import parted
+
+        return parted(self, self.content(**self._can._asdict()), body=True)[1]
+
+    # --- from and to the standard library ---------------------------------------------------------------------
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Message:
+        """Read a whole message: header, empty line, body.
+
+        What a `Message` cannot say (signed or encrypted parts, reports, several texts) is kept as `raw`.
+
+        Raises:
+            InvalidAddress: a field holds what is not a mailbox.
+            InvalidHeader: a header field that would change the structure of the message.
+        """
+        from .importing import from_bytes
+
+        return from_bytes(cls, data)
+
+    @classmethod
+    def from_email_message(cls, message: OldMessage) -> Message:
+        """Read a message of the standard library's `email` package, which is left unchanged.
+
+        Raises:
+            InvalidAddress, InvalidHeader: as `from_bytes`.
+        """
+        from .importing import from_email_message
+
+        return from_email_message(cls, message)
+
+    def to_email_message(self, *, bcc: bool = False) -> EmailMessage:
+        """Return the message as one of the standard library.
+
+        Args:
+            bcc: add the Bcc field, which whoever writes that message then writes, too.
+
+        Raises:
+            UsageError, FileError: as `as_bytes`.
+        """
+        from .importing import to_email_message
+
+        return to_email_message(self, bcc=bcc)
 
     def _of_kind(self, kind: Kind) -> tuple[Address, ...]:
         return tuple([recipient.address for recipient in self.recipients if recipient.kind is kind])
 
     def _replace(self, kind: Kind, value: Addresses) -> None:
-        added = [Recipient(address, kind) for address in _addresses(value)]
+        added = [Recipient(address, kind) for address in mailboxes(value)]
         self.recipients[:] = [r for r in self.recipients if r.kind is not kind] + added
 
     def __repr__(self) -> str:
         return (
             f"<Message {printable(self.subject or '', 60)!r} from {self._sender} to {len(self.recipients)}>"
         )
-
-
-def _addresses(value: Addresses) -> tuple[Address, ...]:
-    if isinstance(value, str):
-        return tuple(parse_list(value))
-    return (value,) if isinstance(value, Address) else tuple([Address.parse(item) for item in value])
-
-
-def _guessed(filename: str | None) -> str:
-    """Return the content type that goes with a file name."""
-    if filename is None:
-        return OCTETS
-    import mimetypes  # only attachments need it
-
-    # The table itself, not guess_type(): that would read files of the system.
-    extension = "." + filename.rpartition(".")[2].lower()
-    return _TYPES.get(extension) or mimetypes.types_map.get(extension, OCTETS)
-
-
-def _content_type(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Read a content type, RFC 2045 section 5.1."""
-    match = _TYPE.fullmatch(text.strip(" "))
-    if match is None:
-        raise InvalidArgument(f"“{printable(text, 80)}” is not a content type")
-    if match[1].lower().startswith("multipart/"):
-        raise InvalidArgument("a multipart is made of parts: attach each of them")
-    parameters = [
-        (name, plain or _ESCAPED.sub(r"\1", quoted)) for name, plain, quoted in _PARAMETER.findall(match[2])
-    ]
-    return match[1].lower(), tuple(parameters)

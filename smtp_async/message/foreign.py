@@ -6,7 +6,10 @@ is refused even where the installed Python would write it. Address fields are re
 text that the caller set; where the standard library would write another address than that (it puts encoded
 words into local parts and domains), the field is written anew.
 
-Bcc and Resent-Bcc are cut out of the header of the outermost message, after the envelope was read from it.
+Bcc and Resent-Bcc are cut out of the header of the outermost message, after the envelope was read from it. A whole
+message as bytes is often sent by the thousand, with its envelope given: then nothing is read of its header but
+whether it might hold one of these fields.
+
 Nothing here imports `email`: whoever has a message of it has imported it already.
 """
 
@@ -17,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..address import Address, Envelope, Kind, Recipient, parse_list
-from ..content import Content, normalised
+from ..content import MAX_LINE, Content, longest_line_exceeds, normalised
 from ..errors import InvalidAddress, InvalidArgument, InvalidHeader, MissingSender
 from ..reply import printable
 from .headers import address_field, check_name
@@ -25,7 +28,7 @@ from .headers import address_field, check_name
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["ForeignMail", "content_of", "content_of_raw"]
+__all__ = ["ForeignMail", "content_of", "content_of_raw", "set_text"]
 
 #: Fields that hold mailboxes (RFC 5322 section 3.6, RFC 8098), in lower case.
 _MAILBOXES: Final = frozenset(
@@ -43,15 +46,33 @@ _LINE_END: Final = re.compile("\r\n|\r|\n")
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
 
 
+# What ends a header, whatever ends its lines.
+_HEADER_END: Final = re.compile(rb"\r\n\r?\n|\n\r?\n|\r\r|\n\r\Z")
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
+
+
 class ForeignMail:
-    """A message that somebody else made: a `Mail` whose envelope can be given or read from its header."""
+    """A message that somebody else made: a `Mail` whose envelope can be given or read from its header.
 
-    __slots__ = ("_fields", "_write")
+    Args:
+        fields: asked for once, when the header has to be read: (name in lower case, unfolded value).
+        write: makes the content for a server with or without 8BITMIME and SMTPUTF8.
+        resent: False if it is known that there is no Resent- field.
+    """
 
-    def __init__(self, fields: list[tuple[str, str]], write: Callable[[bool, bool], Content]) -> None:
-        # (name in lower case, unfolded value) of what the envelope may be read from.
-        self._fields = fields
+    __slots__ = ("_fields", "_read", "_resent", "_write")
+
+    def __init__(
+        self,
+        fields: Callable[[], list[tuple[str, str]]],
+        write: Callable[[bool, bool], Content],
+        *,
+        resent: bool = True,
+    ) -> None:
+        self._fields: list[tuple[str, str]] | None = None
+        self._read = fields
         self._write = write
+        self._resent = resent
 
     def envelope(
         self,
@@ -69,8 +90,8 @@ class ForeignMail:
             InvalidAddress: the field that is needed holds what is not a mailbox.
             MissingSender, MissingRecipient: the fields are not there.
         """
-        resent = any(name.startswith("resent-") for name, _ in self._fields)
-        if resent and (sender is None or recipients is None):
+        given = sender is not None and recipients is not None
+        if not given and self._resent and any(name.startswith("resent-") for name, _ in self._header()):
             raise InvalidArgument("the message has Resent- fields: sender and recipients must be given")
         if sender is None:
             authors = self._addresses("sender") or self._addresses("from")
@@ -83,8 +104,10 @@ class ForeignMail:
             ]
         return Envelope(sender, recipients)
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
+
+        Nothing is made of `binary`: the encodings are those that somebody else chose.
 
         Raises:
             InvalidHeader: a header field would change the structure of the message.
@@ -92,8 +115,13 @@ class ForeignMail:
         """
         return self._write(eightbit, utf8)
 
+    def _header(self) -> list[tuple[str, str]]:
+        if self._fields is None:
+            self._fields = self._read()
+        return self._fields
+
     def _addresses(self, name: str) -> list[Address]:
-        return [address for field, text in self._fields if field == name for address in parse_list(text)]
+        return [address for field, text in self._header() if field == name for address in parse_list(text)]
 
 
 def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
@@ -105,10 +133,45 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
         remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
     """
     data = bytes(data) if exact else normalised(bytes(data))
-    found = _header_fields(data)
-    fields = [(field.name, field.text(data)) for field in found if _is_read(field.name)]
-    content = Content.of_bytes(_without_hidden(data, found) if remove_bcc else data, exact=exact)
-    return ForeignMail(fields, lambda eightbit, utf8: content)
+    # What is not so much as named in the header need not be looked for field by field.
+    head = _head(data, exact=exact).lower()
+    hidden = remove_bcc and b"bcc" in head
+
+    def fields() -> list[tuple[str, str]]:
+        return [(field.name, field.text(data)) for field in _header_fields(data) if _is_read(field.name)]
+
+    kept = _without_hidden(data, _header_fields(data)) if hidden else data
+    content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
+    return ForeignMail(fields, lambda eightbit, utf8: content, resent=b"resent-" in head)
+
+
+def _head(data: bytes, *, exact: bool) -> bytes:
+    """Return the header and perhaps more, never less."""
+    if not exact:
+        end = data.find(b"\r\n\r\n")
+    else:
+        found = _HEADER_END.search(data)
+        end = found.end() if found else -1
+    return data if end < 0 else data[: end + 2]
+
+
+def _canonical(data: bytes) -> Content:
+    """Return content of octets whose line ends are all CRLF."""
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[: end + 2]
+    plain = data.isascii()
+    # Searching without regard to case is slow, so it begins where there is something to find.
+    place = head.lower().find(b"message-id")
+    found = _MESSAGE_ID.search(head, place) if place >= 0 else None
+    return Content(
+        (data,),
+        size=len(data),
+        eightbit=not plain,
+        utf8=not plain and not head.isascii(),
+        binary=b"\0" in data or longest_line_exceeds(data, MAX_LINE),
+        message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
+        canonical=True,
+    )
 
 
 def content_of(message: EmailMessage) -> ForeignMail:
@@ -119,7 +182,7 @@ def content_of(message: EmailMessage) -> ForeignMail:
     """
     twin = _copied(message)
     _check_parts(twin)
-    texts = [(name.lower(), _set_text(name, value)) for name, value in twin.raw_items()]
+    texts = [(name.lower(), set_text(name, value)) for name, value in twin.raw_items()]
 
     def write(eightbit: bool, utf8: bool) -> Content:
         data = _written(twin, eightbit=eightbit)
@@ -128,7 +191,7 @@ def content_of(message: EmailMessage) -> ForeignMail:
             data = _written(twin, eightbit=False)
         return Content.of_bytes(_with_our_mailboxes(data, texts, utf8=utf8))
 
-    return ForeignMail([(name, text) for name, text in texts if _is_read(name)], write)
+    return ForeignMail(lambda: [(name, text) for name, text in texts if _is_read(name)], write)
 
 
 # --- the header, read back ----------------------------------------------------------------------------------
@@ -209,7 +272,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else str(value.encode())
 
 
-def _set_text(name: str, value: Any) -> str:
+def set_text(name: str, value: Any) -> str:
     """Return the value that the caller set, unfolded, not in encoded words if it was not given so."""
     text = _plain(value)
     # A modern header object keeps addresses apart; writing it as UTF-8 quotes the names that need quotes.

@@ -1,12 +1,13 @@
 """Header fields: name and value in, folded lines out.
 
 Strategy. Each function returns one whole field without its final CRLF, as text that is ASCII unless an
-address in it needs SMTPUTF8. Every name and value of a caller passes through here and is checked, so nothing
-that a caller sets can become a second field, whatever the version of Python.
+address in it needs SMTPUTF8 or the style says that nothing is to be encoded. Every name and value of a caller
+passes through here and is checked, so nothing that a caller sets can become a second field, whatever the version
+of Python.
 
-Lines are folded at 78 columns (RFC 5322 section 2.1.1), those with encoded words at 76 (RFC 2047 section 2),
-and no line is ever longer than 998. A fold is put before a blank that is there already, and always something
-other than blanks follows it: a line of blanks ends the header for some readers.
+Lines are folded at 78 columns (RFC 5322 section 2.1.1) or where the style says, those with encoded words at 76
+(RFC 2047 section 2), and no line is ever longer than 998. A fold is put before a blank that is there already, and
+always something other than blanks follows it: a line of blanks ends the header for some readers.
 
 What is written reads back as the text that was given. So a value that looks like an encoded word is encoded.
 """
@@ -19,20 +20,27 @@ import string
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from ..address import Address
-from ..errors import ExtensionMissing, InvalidArgument, InvalidHeader
+from ..errors import ExtensionMissing, InvalidArgument, InvalidHeader, TextNotEncodable
 from ..reply import printable
+from .charsets import UTF_8, Charset, encoded
 
 __all__ = [
+    "USUAL",
+    "Style",
     "address_field",
+    "author_field",
     "check_name",
     "check_value",
     "clock_date",
     "date_text",
+    "items_field",
     "message_id_text",
     "parameter_field",
+    "phrase",
     "text_field",
 ]
 
@@ -45,6 +53,8 @@ MAX_NAME: Final = WIDTH - 2
 MAX_WORD: Final = 900
 
 _NAME: Final = re.compile(r"[!-9;-~]+")
+# What looks like an encoded word, or what some reader takes for a line end, does not travel unencoded.
+_AMBIGUOUS: Final = re.compile("=\\?|[\x80-\x9f\u2028\u2029]")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _WORDS: Final = re.compile(r"[ \t]*[^ \t]+")
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
@@ -55,17 +65,44 @@ _MESSAGE_ID: Final = re.compile(r"[!-;=?-~]+")
 
 # RFC 2047 section 5 (3): what may stand for itself in any place where an encoded word may stand.
 _PLAIN = frozenset((string.ascii_letters + string.digits + "!*+-/").encode())
+_SHORT: Final = bytes([*_PLAIN, 0x20])
 _Q: Final = [chr(b) if b in _PLAIN else "_" if b == 0x20 else f"={b:02X}" for b in range(256)]
 _Q_OPEN, _B_OPEN, _CLOSE = "=?utf-8?q?", "=?utf-8?b?", "?="
 _FRAME: Final = len(_Q_OPEN) + len(_CLOSE)
 MAX_ENCODED_WORD: Final = 75
+#: Characters of a display name that travels unencoded; a longer one could not be folded.
+MAX_RAW_NAME: Final = 120
 
 # RFC 2231 section 7, attribute-char.
 _ATTRIBUTE = frozenset((string.ascii_letters + string.digits + "!#$&+-.^_`{|}~").encode())
 _PERCENT: Final = [chr(b) if b in _ATTRIBUTE else f"%{b:02X}" for b in range(256)]
 
+_DATE: Final = re.compile(
+    r"(?:[A-Za-z]{3},? )?\d{1,2} [A-Za-z]{3} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|[A-Z]{1,4})(?: \([A-Za-z]{1,8}\))?",
+    re.ASCII,
+)
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Style(NamedTuple):
+    """How the fields of a message are written.
+
+    Attributes:
+        width: columns of a line.
+        charset: of encoded words; None: nothing is encoded, which takes SMTPUTF8 (RFC 6532).
+    """
+
+    width: int = WIDTH
+    charset: Charset | None = UTF_8
+
+    @property
+    def encoded_width(self) -> int:
+        """Columns of a line with encoded words."""
+        return min(self.width, ENCODED_WIDTH)
+
+
+USUAL: Final = Style()
 
 
 def check_name(name: str) -> None:
@@ -91,61 +128,76 @@ def check_value(what: str, value: str) -> None:
         raise InvalidHeader(f"{what} holds {found[0]!r}, which would change the message")
 
 
-def text_field(name: str, value: str) -> str:
+def text_field(name: str, value: str, style: Style = USUAL, *, utf8: bool = False) -> str:
     """Return an unstructured field, RFC 5322 section 3.6.5, in encoded words where needed.
 
     Raises:
         InvalidHeader: a name or value that would change the structure of the message.
+        TextNotEncodable: the charset of the style cannot express it, or nothing may be encoded and `utf8` is false.
     """
     check_name(name)
     check_value(name, value)
     value = value.strip(" \t")
-    if value.isascii() and "=?" not in value:
-        if len(name) + 2 + len(value) <= WIDTH:
+    if style.charset is None:
+        _check_unencoded(name, value, utf8=utf8)
+    if (value.isascii() or style.charset is None) and "=?" not in value:
+        if len(name) + 2 + len(value) <= style.width:
             return f"{name}: {value}"
         words = _WORDS.findall(value)
-        if len(max(words, key=len)) <= MAX_WORD:
-            return _folded(name, words)
-    room = ENCODED_WIDTH - len(name) - 2
-    if room < 2 * _FRAME:  # hardly anything fits behind so long a name
-        return f"{name}:\r\n " + "\r\n ".join(_encoded_words(value, MAX_ENCODED_WORD))
-    return f"{name}: " + "\r\n ".join(_encoded_words(value, min(room, MAX_ENCODED_WORD)))
+        if max([len(word) if word.isascii() else len(word.encode()) for word in words]) <= MAX_WORD:
+            return _folded(name, words, style.width)
+    room, most = style.encoded_width - len(name) - 2, min(style.encoded_width - 1, MAX_ENCODED_WORD)
+    charset = style.charset or UTF_8
+    if room < 2 * _FRAME + len(charset.label):  # hardly anything fits behind so long a name
+        return f"{name}:\r\n " + "\r\n ".join(_encoded_words(value, most, most, charset))
+    return f"{name}: " + "\r\n ".join(_encoded_words(value, min(room, most), most, charset))
 
 
-def address_field(name: str, addresses: Sequence[Address], *, utf8: bool) -> str:
+def items_field(name: str, items: Sequence[str], style: Style = USUAL) -> str:
+    """Return a field whose value is items with blanks between them, folded there.
+
+    Args:
+        name: of the field, checked.
+        items: at least one, checked: ASCII without blanks, or what `phrase` returns.
+        style: for its width.
+    """
+    return _folded(name, [items[0], *[" " + item for item in items[1:]]], style.width)
+
+
+def address_field(name: str, addresses: Sequence[Address], *, utf8: bool, style: Style = USUAL) -> str:
     """Return a field with a list of mailboxes, folded between them, RFC 5322 section 3.4.
 
     Args:
         name: of the field.
         addresses: at least one.
         utf8: SMTPUTF8 may be used, so a local part need not be ASCII.
+        style: width, and charset of the display names.
 
     Raises:
         ExtensionMissing: a local part needs SMTPUTF8 and `utf8` is false.
+        TextNotEncodable: the charset of the style cannot express a display name.
     """
-    mailboxes = [_mailbox(address, utf8=utf8) for address in addresses]
-    line = f"{name}: {mailboxes[0]}"
-    if len(mailboxes) == 1 and len(line) <= ENCODED_WIDTH:
-        return line
-    lines = []
-    line = f"{name}:"
-    last = len(mailboxes) - 1
-    for index, mailbox in enumerate(mailboxes):
-        item = mailbox if index == last else mailbox + ","
-        head, _, rest = item.partition("\r\n")
-        if len(line) + 1 + len(head) > ENCODED_WIDTH:
-            lines.append(line)
-            line = ""
-        if rest:  # a display name of several encoded words has folds of its own
-            lines.append(f"{line} {head}")
-            *full, line = rest.split("\r\n")
-            lines += full
-        else:
-            line = f"{line} {head}"
-    return "\r\n".join([*lines, line])
+    mailboxes = [_mailbox(a.name, a.wire(utf8=True), a.needs_utf8, utf8, style) for a in addresses]
+    return _list_field(name, mailboxes, style)
 
 
-def parameter_field(name: str, value: str, parameters: Iterable[tuple[str, str]]) -> str:
+def author_field(author: Address, *, utf8: bool, style: Style = USUAL) -> str:
+    """Return the From field of a lone author; those of a bulk mailing are all from the same one.
+
+    Raises:
+        ExtensionMissing, TextNotEncodable: as `address_field`.
+    """
+    return _author_field(author.name, author.wire(utf8=True), author.needs_utf8, utf8, style)
+
+
+@lru_cache(maxsize=512)
+def _author_field(name: str, wire: bytes, needs_utf8: bool, utf8: bool, style: Style) -> str:
+    return _list_field("From", [_mailbox(name, wire, needs_utf8, utf8, style)], style)
+
+
+def parameter_field(
+    name: str, value: str, parameters: Iterable[tuple[str, str]], style: Style = USUAL
+) -> str:
     """Return a MIME field with parameters, RFC 2045 section 5.1; RFC 2231 where a value needs it.
 
     Raises:
@@ -154,8 +206,8 @@ def parameter_field(name: str, value: str, parameters: Iterable[tuple[str, str]]
     lines = []
     line = f"{name}: {value}"
     for attribute, text in parameters:
-        for piece in _parameter(attribute, text):
-            if len(line) + len(piece) + 3 > WIDTH:
+        for piece in _parameter(attribute, text, style.width):
+            if len(line) + len(piece) + 3 > style.width:
                 lines.append(line + ";")
                 line = " " + piece
             else:
@@ -165,16 +217,29 @@ def parameter_field(name: str, value: str, parameters: Iterable[tuple[str, str]]
 
 def clock_date(seconds: float) -> str:
     """Return a moment, in seconds of the epoch, as a Date in the local zone, RFC 5322 section 3.3."""
+    return _clock_date(int(seconds // 1), time.tzname)
+
+
+@lru_cache(maxsize=4)
+def _clock_date(seconds: int, zone: tuple[str, str]) -> str:
+    """Return a Date; a busy program writes thousands of messages within a second."""
     t = time.localtime(seconds)
     return _date(t.tm_wday, t.tm_mday, t.tm_mon, t.tm_year, t.tm_hour, t.tm_min, t.tm_sec, t.tm_gmtoff // 60)
 
 
-def date_text(when: datetime) -> str:
+def date_text(when: datetime | str) -> str:
     """Return a moment as a Date, RFC 5322 section 3.3; one without a zone is UTC in an unknown zone, `-0000`.
+
+    A text is returned as it is.
 
     Raises:
         InvalidArgument: a year before 1900.
+        InvalidHeader: the text is not a date.
     """
+    if isinstance(when, str):
+        if _DATE.fullmatch(when) is None:
+            raise InvalidHeader(f"“{printable(when, 80)}” is not a date as RFC 5322 section 3.3 writes it")
+        return when
     offset = when.utcoffset()
     minutes = None
     if offset is not None:
@@ -212,12 +277,21 @@ def _date(
     )
 
 
-def _folded(name: str, words: list[str]) -> str:
-    """Fold an ASCII value, given as words that each bring the blanks before them."""
+def _check_unencoded(name: str, value: str, *, utf8: bool) -> None:
+    if value.isascii():
+        return
+    if not utf8:
+        raise TextNotEncodable(f"{name} is not ASCII, and header_charset says that it must not be encoded")
+    if _AMBIGUOUS.search(value):
+        raise InvalidHeader(f"{name} holds what readers take for a line end, so it must be encoded")
+
+
+def _folded(name: str, words: list[str], width: int) -> str:
+    """Fold a value, given as words that each bring the blanks before them."""
     lines = []
     line = f"{name}: {words[0]}"
     for word in words[1:]:
-        if len(line) + len(word) > WIDTH:
+        if len(line) + len(word) > width:
             lines.append(line)
             line = word
         else:
@@ -225,20 +299,24 @@ def _folded(name: str, words: list[str]) -> str:
     return "\r\n".join([*lines, line])
 
 
-def _encoded_words(text: str, room: int) -> list[str]:
+def _encoded_words(text: str, room: int, others: int, charset: Charset) -> list[str]:
     """Return `text` in encoded words, RFC 2047, each of whole code points.
 
     Args:
         text: any text without lone surrogates.
-        room: columns for the first word; the others stand on lines of their own.
+        room: columns for the first word.
+        others: columns for the others, which stand on lines of their own.
+        charset: in which it is written.
     """
+    if charset is not UTF_8:
+        return _foreign_words(text, room, others, charset)
     data = text.encode()
-    q_text = "".join(map(_Q.__getitem__, data))
-    if len(q_text) <= (len(data) + 2) // 3 * 4:
+    if len(data) + 2 * len(data.translate(None, _SHORT)) <= (len(data) + 2) // 3 * 4:
+        q_text = "".join(map(_Q.__getitem__, data))
         if _FRAME + len(q_text) <= room:
             return [_Q_OPEN + q_text + _CLOSE]
         pieces = ("".join(map(_Q.__getitem__, char.encode())) for char in text)
-        return [_Q_OPEN + run + _CLOSE for run in _runs(pieces, room - _FRAME, MAX_ENCODED_WORD - _FRAME)]
+        return [_Q_OPEN + run + _CLOSE for run in _runs(pieces, room - _FRAME, others - _FRAME)]
     words = []
     start, octets = 0, (room - _FRAME) // 4 * 3
     while start < len(data):
@@ -246,7 +324,26 @@ def _encoded_words(text: str, room: int) -> list[str]:
         while end < len(data) and data[end] & 0xC0 == 0x80:  # in the middle of a code point
             end -= 1
         words.append(_B_OPEN + binascii.b2a_base64(data[start:end], newline=False).decode() + _CLOSE)
-        start, octets = end, (MAX_ENCODED_WORD - _FRAME) // 4 * 3
+        start, octets = end, (others - _FRAME) // 4 * 3
+    return words
+
+
+def _foreign_words(text: str, room: int, others: int, charset: Charset) -> list[str]:
+    """Return encoded words in another charset than UTF-8; each is encoded, and so escaped, for itself."""
+    if not charset.plain:
+        raise TextNotEncodable(f"{charset.label} is not a charset for header fields")
+    frame = len(charset.label) + len("=??b??=")
+    words: list[str] = []
+    start, limit = 0, (room - frame) // 4 * 3
+    while start < len(text):
+        end, data = start, b""
+        while end < len(text):
+            longer = encoded(text[start : end + 1], charset, "a header field")
+            if len(longer) > limit and data:
+                break
+            end, data = end + 1, longer
+        words.append(f"=?{charset.label}?b?{binascii.b2a_base64(data, newline=False).decode()}?=")
+        start, limit = end, (others - frame) // 4 * 3
     return words
 
 
@@ -263,32 +360,67 @@ def _runs(pieces: Iterable[str], first: int, others: int) -> list[str]:
     return [*runs, "".join(run)]
 
 
-def _mailbox(address: Address, *, utf8: bool) -> str:
+def phrase(text: str, room: int, style: Style = USUAL, *, utf8: bool = False) -> str:
+    """Return a phrase, RFC 5322 section 3.2.5: words, a quoted string, or encoded words with folds between them.
+
+    Args:
+        text: without control characters.
+        room: more columns than this, and it is encoded, so that it can be folded.
+        style, utf8: as for `text_field`.
+    """
+    if style.charset is None:
+        _check_unencoded("a name", text, utf8=utf8)
+    plain = len(text) < room if text.isascii() else style.charset is None and len(text) <= MAX_RAW_NAME
+    if plain and "=?" not in text:
+        return text if _ATOMS.fullmatch(text) else '"' + _SPECIAL.sub(r"\\\1", text) + '"'
+    most = min(style.encoded_width - 1, MAX_ENCODED_WORD)
+    return "\r\n ".join(_encoded_words(text, most, most, style.charset or UTF_8))
+
+
+def _mailbox(name: str, wire: bytes, needs_utf8: bool, utf8: bool, style: Style) -> str:
     """Return a mailbox, RFC 5322 section 3.4, with a fold only inside a very long display name."""
-    if address.needs_utf8 and not utf8:
-        raise ExtensionMissing(
-            f"the header names {printable(address.addr_spec, 80)}, which needs SMTPUTF8 (RFC 6531)"
-        )
-    spec = address.wire(utf8=utf8).decode()
-    name = address.name
+    spec = wire.decode()
+    if needs_utf8 and not utf8:
+        raise ExtensionMissing(f"the header names {printable(spec, 80)}, which needs SMTPUTF8 (RFC 6531)")
     if not name:
         return spec
-    if name.isascii() and len(name) + len(spec) < ENCODED_WIDTH - 6 and "=?" not in name:
-        if _ATOMS.fullmatch(name):
-            return f"{name} <{spec}>"
-        return '"' + _SPECIAL.sub(r"\\\1", name) + f'" <{spec}>'
-    words = _encoded_words(name, MAX_ENCODED_WORD)
+    words = phrase(name, style.encoded_width - 6 - len(spec), style, utf8=utf8)
     # One column for the blank before, two for the brackets, one for the comma behind.
-    fold = " " if len(words[-1]) + len(spec) + 5 <= ENCODED_WIDTH else "\r\n "
-    return "\r\n ".join(words) + f"{fold}<{spec}>"
+    last = len(words) - words.rfind("\n") - 1
+    long = words.startswith("=?") and last + len(spec) + 5 > style.encoded_width
+    return f"{words}\r\n <{spec}>" if long else f"{words} <{spec}>"
 
 
-def _parameter(attribute: str, text: str) -> list[str]:
+def _list_field(name: str, mailboxes: list[str], style: Style) -> str:
+    """Fold a list between its mailboxes."""
+    width = style.encoded_width if any(["=?" in mailbox for mailbox in mailboxes]) else style.width
+    last = len(mailboxes) - 1
+    line = f"{name}: {mailboxes[0]}"
+    if not last and len(line) <= width:
+        return line
+    lines = []
+    line = f"{name}:"
+    for index, mailbox in enumerate(mailboxes):
+        item = mailbox if index == last else mailbox + ","
+        head, _, rest = item.partition("\r\n")
+        if len(line) + 1 + len(head) > width:
+            lines.append(line)
+            line = ""
+        if rest:  # a display name of several encoded words has folds of its own
+            lines.append(f"{line} {head}")
+            *full, line = rest.split("\r\n")
+            lines += full
+        else:
+            line = f"{line} {head}"
+    return "\r\n".join([*lines, line])
+
+
+def _parameter(attribute: str, text: str, width: int) -> list[str]:
     """Return one parameter, in several pieces if it is long (RFC 2231 section 3)."""
     if _TOKEN.fullmatch(attribute) is None:
         raise InvalidHeader(f"“{printable(attribute, 80)}” is not the name of a parameter")
     check_value(attribute, text)
-    room = WIDTH - 2 - len(attribute) - 1
+    room = width - 2 - len(attribute) - 1
     if text.isascii() and "=?" not in text and "\t" not in text and len(text) < room - 2:
         if _TOKEN.fullmatch(text):
             return [f"{attribute}={text}"]

@@ -126,7 +126,7 @@ class Dialogue(ABC):
     @property
     def pipelining(self) -> bool:
         """May commands be written before earlier ones are answered?"""
-        return self._pipelining and self.extensions.pipelining
+        return self.extensions.pipelining
 
     @property
     def expected(self) -> str | None:
@@ -307,7 +307,8 @@ class Dialogue(ABC):
     def _answer_exchange(self, exchange: Exchange, reply: Reply) -> None:
         exchange.reply = reply
         if reply.positive and exchange.verb in (Verb.EHLO, Verb.LHLO):
-            self.extensions = Extensions.parse(reply)
+            offered = Extensions.parse(reply)
+            self.extensions = offered if self._pipelining else offered.without("PIPELINING")
         elif reply.positive and exchange.verb is Verb.HELO:
             self.extensions = NO_EXTENSIONS
         elif exchange.verb is Verb.RSET and not reply.positive:

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from ..reply import Reply
 
-__all__ = ["Extensions"]
+__all__ = ["Extensions", "FutureRelease"]
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 # RFC 9422 section 3: limit-name=limit-value, all known values are numbers of up to six digits, never zero.
 _LIMIT = re.compile(r"([A-Z0-9_-]+)=([1-9][0-9]{0,5})")
+# RFC 3339 section 5.6. What Python's own parser takes beside it (week dates, no zone) is none.
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class FutureRelease(NamedTuple):
+    """How long a server keeps messages back, RFC 4865 section 3.
+
+    Attributes:
+        interval: at most so many seconds; None if it said nothing that can be read.
+        until: not longer than until this moment, in UTC; None if it said nothing that can be read.
+    """
+
+    interval: int | None = None
+    until: datetime | None = None
 
 
 class Extensions:
@@ -31,6 +46,11 @@ class Extensions:
         dsn: RFC 3461. starttls: RFC 3207. enhancedstatuscodes: RFC 2034. requiretls: RFC 8689.
         size: RFC 1870, the server's limit in octets; 0 when it names none, None when it does not offer SIZE.
         auth: RFC 4954, the mechanisms in the server's order, in capitals.
+        deliverby: RFC 2852, the shortest time in seconds within which it promises delivery; 0 when it names none, None
+            when it does not offer DELIVERBY.
+        futurerelease: RFC 4865, how long it keeps messages back; None when it does not.
+        mt_priority: RFC 6710, the name of its priority profile in capitals; empty when it names none, None when it
+            does not offer MT-PRIORITY.
         limits: RFC 9422, for example `{"RCPTMAX": 100}`.
     """
 
@@ -39,11 +59,14 @@ class Extensions:
         "auth",
         "binarymime",
         "chunking",
+        "deliverby",
         "domain",
         "dsn",
         "eightbitmime",
         "enhancedstatuscodes",
+        "futurerelease",
         "limits",
+        "mt_priority",
         "pipelining",
         "requiretls",
         "size",
@@ -65,8 +88,12 @@ class Extensions:
         self.starttls = "STARTTLS" in offered
         self.enhancedstatuscodes = "ENHANCEDSTATUSCODES" in offered
         self.requiretls = "REQUIRETLS" in offered
-        self.size = _size(offered.get("SIZE"))
+        self.size = _number(offered.get("SIZE"), 20)
         self.auth = tuple(dict.fromkeys(offered.get("AUTH", "").upper().split()))
+        self.deliverby = _number(offered.get("DELIVERBY"), 9)
+        self.futurerelease = _future_release(offered.get("FUTURERELEASE"))
+        priority = offered.get("MT-PRIORITY")
+        self.mt_priority = None if priority is None else priority.upper()
         self.limits: Mapping[str, int] = MappingProxyType(_limits(offered.get("LIMITS", "")))
 
     @classmethod
@@ -122,11 +149,25 @@ def _rebuild(keywords: dict[str, str], domain: str) -> Extensions:
     return Extensions(keywords, domain=domain)
 
 
-def _size(value: str | None) -> int | None:
-    """RFC 1870 section 4: up to 20 digits; anything else is as good as no number."""
+def _number(value: str | None, digits: int) -> int | None:
+    """RFC 1870 section 4 and RFC 2852 section 3 say how many digits; anything else is as good as no number."""
     if value is None:
         return None
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else 0
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= digits else 0
+
+
+def _future_release(value: str | None) -> FutureRelease | None:
+    if value is None:
+        return None
+    interval, _, moment = value.partition(" ")
+    return FutureRelease(_number(interval, 9) or None, _moment(moment.strip()))
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC) if _MOMENT.fullmatch(text) else None
+    except (ValueError, OverflowError):  # 31 February, a minute past the last year
+        return None
 
 
 def _limits(value: str) -> dict[str, int]:

@@ -24,9 +24,14 @@ def dot_stuffed(content: Content) -> bytes:
     return data + commands.END_OF_DATA
 
 
-def chunk_framed(content: Content) -> bytes:
-    """Return content in memory framed as one BDAT, RFC 3030 section 2; never for exact content."""
-    data = content.join() if content.canonical else normalised(content.join())
+def chunk_framed(content: Content, *, exact: bool = False) -> bytes:
+    """Return content in memory framed as one BDAT, RFC 3030 section 2.
+
+    Args:
+        content: the message.
+        exact: leave bare CR and LF, and an end without CRLF, as they are (BINARYMIME).
+    """
+    data = content.join() if exact or content.canonical else normalised(content.join())
     return commands.bdat(len(data), last=True) + data
 
 

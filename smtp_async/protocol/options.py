@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
 
-from ..address import EVERYONE, Kind
+from ..address import EVERYONE, Address, Kind
+from ..dsn import Return
+from ..errors import InvalidArgument
+from . import parameters
 
-__all__ = ["SendOptions"]
+__all__ = ["DeliverBy", "SendOptions", "Wish"]
+
+#: The keyword that a server must offer, and the parameter of MAIL that goes out if it does.
+Wish = tuple[str, bytes]
+
+_FLAGS: Final = (
+    "split",
+    "allow_empty_to",
+    "remove_bcc",
+    "exact",
+    "close_source",
+    "dsn_required",
+    "require_tls",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverBy:
+    """When a message must have been delivered, RFC 2852.
+
+    Attributes:
+        seconds: from MAIL on; whole seconds travel, fractions are cut off.
+        notify: when the time is over, report that to the sender and go on trying (by-mode N; the time may then be zero
+            or negative). If False the message is returned instead (by-mode R).
+        trace: let each relay on the way that does not know DELIVERBY be reported.
+
+    Raises:
+        InvalidArgument: more than nine digits, or no second left for a message that is to be returned.
+    """
+
+    seconds: float
+    notify: bool = False
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        parameters.by(self.seconds, notify=self.notify, trace=self.trace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendOptions:
     """How one message is sent.
+
+    What needs an extension that the server does not offer is refused with `ExtensionMissing` before MAIL.
 
     Attributes:
         must_accept: kinds of recipients of whom a single refusal refuses the message for all. `EVERYONE` and
@@ -20,8 +62,100 @@ class SendOptions:
         split: spread the recipients over several transactions where the server takes fewer at once (RFC 9422
             LIMITS, or 452 to a RCPT). `must_accept` holds for the first of them; later refusals are PARTIAL.
         before_end_of_data: awaited before the end of data may leave; if it raises, the message is not sent.
+        allow_empty_to: send although nobody is a To recipient, only Cc or Bcc.
+        remove_bcc: cut the fields Bcc and Resent-Bcc out of what `send_raw` sends. Elsewhere they always are.
+        exact: `send_raw` sends line ends as they are. Bare CR and LF then need the server's BINARYMIME.
+        chunking: `"auto"` writes bodies with BDAT (RFC 3030) where that saves waiting or the content needs it,
+            `"always"` wherever the server offers CHUNKING, `"never"` nowhere.
+        chunk_size: octets of one chunk of a body that is read while it is sent.
+        close_source: close a file object given to `send_raw` after the transfer, also when it failed.
+        progress: called with the octets sent so far and their total (None if unknown), plain or async. If it returns
+            False the connection is dropped and the message is not sent.
+        ret: what a report of failure brings back (RFC 3461); the server's choice if None.
+        envid: a name for this envelope, told in reports (RFC 3461). Printable ASCII, 100 octets as xtext.
+        dsn_required: if False, a server without DSN gets the message without `ret`, `envid` and what recipients' `dsn`
+            says.
+        deliver_by: when it must have been delivered (RFC 2852).
+        hold_for: seconds after which the server releases it (RFC 4865); fractions are rounded up.
+        hold_until: when the server releases it (RFC 4865); it must know its time zone. Not together with `hold_for`.
+        mt_priority: -9 (lowest) to 9 (RFC 6710).
+        require_tls: the message may travel over verified TLS only, all the way (RFC 8689). Servers offer it within
+            TLS; an offer made in clear counts for nothing.
+        auth: who submitted the message first (RFC 4954 section 5), in ASCII; `"<>"` for nobody that could be named.
+        wishes: made of the others: what goes into MAIL, each with the extension that it needs.
+
+    Raises:
+        InvalidArgument: a value that makes no sense, or two that contradict each other.
+        InvalidAddress: `auth` is not one mailbox.
     """
 
     must_accept: frozenset[Kind] = EVERYONE - {Kind.BCC}
     split: bool = True
     before_end_of_data: Callable[[], Awaitable[None]] | None = None
+    allow_empty_to: bool = False
+    remove_bcc: bool = True
+    exact: bool = False
+    chunking: Literal["auto", "never", "always"] = "auto"
+    chunk_size: int = 65536
+    close_source: bool = False
+    progress: Callable[[int, int | None], bool | None | Awaitable[bool | None]] | None = None
+    ret: Return | None = None
+    envid: str | None = None
+    dsn_required: bool = True
+    deliver_by: DeliverBy | None = None
+    hold_for: float | None = None
+    hold_until: datetime | None = None
+    mt_priority: int | None = None
+    require_tls: bool = False
+    auth: str | Address | None = None
+    wishes: tuple[Wish, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(f"{name} is True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.must_accept, frozenset) or not self.must_accept <= EVERYONE:
+            raise InvalidArgument("must_accept is a frozenset of kinds of recipients")
+        self._check_transfer()
+        if isinstance(self.auth, str) and self.auth != "<>":
+            object.__setattr__(self, "auth", Address.parse(self.auth))
+        object.__setattr__(self, "wishes", tuple(self._wishes()))
+
+    def _check_transfer(self) -> None:
+        if self.chunking not in ("auto", "never", "always"):
+            raise InvalidArgument(f'chunking is "auto", "never" or "always", not {self.chunking!r}')
+        size = self.chunk_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidArgument(f"chunk_size is a positive number of octets, not {size!r}")
+        for name in ("before_end_of_data", "progress"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise InvalidArgument(f"{name} is something to call, not {getattr(self, name)!r}")
+
+    def _wishes(self) -> list[Wish]:
+        """In one order always, so that two sendings of one message say the same."""
+        found: list[Wish] = []
+        if self.ret is not None:
+            found.append(("DSN", parameters.ret(self.ret)))
+        if self.envid is not None:
+            found.append(("DSN", parameters.envid(self.envid)))
+        if self.auth is not None:
+            found.append(("AUTH", parameters.auth(None if self.auth == "<>" else Address.parse(self.auth))))
+        if self.deliver_by is not None:
+            found.append(("DELIVERBY", self._by(self.deliver_by)))
+        if self.hold_for is not None and self.hold_until is not None:
+            raise InvalidArgument("hold_for and hold_until are two ways to say one thing: give one of them")
+        if self.hold_for is not None:
+            found.append(("FUTURERELEASE", parameters.hold_for(self.hold_for)))
+        if self.hold_until is not None:
+            found.append(("FUTURERELEASE", parameters.hold_until(self.hold_until)))
+        if self.mt_priority is not None:
+            found.append(("MT-PRIORITY", parameters.mt_priority(self.mt_priority)))
+        if self.require_tls:
+            found.append(("REQUIRETLS", b"REQUIRETLS"))
+        return found
+
+    @staticmethod
+    def _by(wish: DeliverBy) -> bytes:
+        if not isinstance(wish, DeliverBy):
+            raise InvalidArgument(f"deliver_by is a DeliverBy, not {wish!r}")
+        return parameters.by(wish.seconds, notify=wish.notify, trace=wish.trace)

@@ -1,25 +1,33 @@
 """An envelope and its content → every line of a transaction, made and checked for what one server offers.
 
 Strategy: it runs in the caller's task, before the message is queued, so that a session gets bytes that cannot fail.
+Most messages have one recipient and no wish beyond being delivered: what they have in common is remembered, and
+everything else hangs on two questions, `options.wishes` and a recipient's `dsn`.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
-from ..address import Envelope
+from ..address import Envelope, Kind, Recipient
 from ..content import Content
-from ..errors import ExtensionMissing, MessageTooLarge
-from . import commands
+from ..dsn import DSN
+from ..errors import ExtensionMissing, InvalidArgument, MessageTooLarge, MissingRecipient
+from . import commands, parameters
 from .extensions import Extensions
 from .framing import chunk_framed, dot_stuffed
 from .options import SendOptions
 from .transaction import Transaction
 
-__all__ = ["SMALL_BODY", "plan"]
+__all__ = ["SMALL_BODY", "check_recipients", "keeps_octets", "plan"]
 
 #: A body up to this size is written at once by the session; a larger one by its caller's task.
 SMALL_BODY: Final = 65536
+
+_SEVEN_BIT: Final = b""
+_EIGHT_BIT: Final = b"BODY=8BITMIME"
+_BINARY: Final = b"BODY=BINARYMIME"
 
 
 def plan(
@@ -37,40 +45,154 @@ def plan(
         content: the message.
         extensions: the server's offer.
         options: the caller's wishes.
-        chunking: write the body with BDAT (RFC 3030) instead of DATA; needs the server's CHUNKING.
+        chunking: write the body with BDAT (RFC 3030) instead of DATA, where `options.chunking` leaves it open; needs
+            the server's CHUNKING.
 
     Raises:
-        ExtensionMissing: the message needs SMTPUTF8, 8BITMIME or BINARYMIME and the server has it not.
+        ExtensionMissing: the message or a wish needs what the server does not offer.
         MessageTooLarge: larger than the server's SIZE limit, RFC 1870 section 6.1.
         InvalidAddress: an address that cannot be written on a command line.
+        InvalidArgument: a parameter that is too long.
     """
     utf8 = content.utf8 or envelope.needs_utf8
-    if utf8 and not extensions.smtputf8:
-        raise ExtensionMissing("an address or header needs SMTPUTF8, which the server does not offer")
-    parameters = _mail_parameters(content, extensions, utf8=utf8)
-    sender = envelope.sender
-    mail = commands.mail(b"" if sender is None else sender.wire(utf8=utf8), parameters)
-    rcpts = tuple([commands.rcpt(one.address.wire(utf8=utf8)) for one in envelope.recipients])
-    transaction = Transaction(mail, rcpts, envelope.recipients, content, extensions, options)
-    if content.size is not None and content.size <= SMALL_BODY:
-        transaction.chunked = chunking
-        transaction.carry(chunk_framed(content) if chunking else dot_stuffed(content))
+    plain = not (utf8 or content.eightbit or content.binary)
+    body = _SEVEN_BIT if plain else _body(content, extensions, options, utf8)
+    size, limit = content.size, extensions.size
+    if limit and size is not None and size > limit:
+        raise MessageTooLarge(f"the message has {size} bytes, the server takes {limit}", stage="MAIL")
+    sender, recipients = envelope.sender, envelope.recipients
+    path = b"" if sender is None else sender.wire(utf8=utf8)
+    wishes = _of_wishes(extensions, options) if options.wishes else ()
+    mail = _mail(path, None if limit is None else size, body, utf8, wishes)
+    if len(recipients) == 1 and recipients[0].dsn is None:
+        rcpts: tuple[bytes, ...] = (commands.rcpt(recipients[0].address.wire(utf8=utf8)),)
+    else:
+        rcpts = tuple([_rcpt(one, extensions, options, utf8) for one in recipients])
+    transaction = Transaction(mail, rcpts, recipients, content, extensions, options)
+    # RFC 3030 section 3: BINARYMIME cannot be sent with DATA.
+    wanted = "always" if content.binary else options.chunking
+    chunked = chunking if wanted == "auto" else wanted == "always" and extensions.chunking
+    transaction.chunked = chunked
+    if chunked:
+        transaction.exact = keeps_octets(content, options)
+    if size is not None and size <= SMALL_BODY and options.progress is None and _in_memory(content):
+        framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
+        transaction.carry(framed)
+        # The gate is its caller's, who therefore lets the body go.
+        transaction.gated = options.before_end_of_data is not None
+    elif chunked and not extensions.pipelining:
+        # Chunk after chunk leaves while its caller reads on: nobody waits for a reply in between.
+        if content.binary:
+            raise ExtensionMissing("a large body as it is needs PIPELINING, which the server does not offer")
+        transaction.chunked = False
     return transaction
 
 
-def _mail_parameters(content: Content, extensions: Extensions, *, utf8: bool) -> list[bytes]:
-    parameters = []
-    if extensions.size is not None and content.size is not None:
-        if 0 < extensions.size < content.size:
-            text = f"the message has {content.size} bytes, the server takes {extensions.size}"
-            raise MessageTooLarge(text, stage="MAIL")
-        parameters.append(b"SIZE=%d" % content.size)
+def check_recipients(envelope: Envelope, options: SendOptions) -> None:
+    """Ask for a To recipient, unless the options do without.
+
+    Ask for whole envelopes: a part of one, for a server that takes few recipients at once, may well have Cc only.
+
+    Raises:
+        MissingRecipient: there are only Cc and Bcc recipients.
+    """
+    if options.allow_empty_to:
+        return
+    for recipient in envelope.recipients:
+        if recipient.kind is Kind.TO:
+            return
+    raise MissingRecipient("nobody is in To, and SendOptions(allow_empty_to=…) is False")
+
+
+def keeps_octets(content: Content, options: SendOptions) -> bool:
+    """Must bare CR and LF, and an end without CRLF, be left as they are? Possible with BDAT only."""
+    return options.exact or (content.binary and not content.canonical)
+
+
+def _in_memory(content: Content) -> bool:
+    for segment in content.segments:
+        if type(segment) is not bytes:
+            return False
+    return True
+
+
+def _body(content: Content, extensions: Extensions, options: SendOptions, utf8: bool) -> bytes:
+    """The BODY parameter; nothing for content that any server takes."""
+    if utf8 and not extensions.smtputf8:
+        raise ExtensionMissing("an address or header needs SMTPUTF8, which the server does not offer")
     if content.binary:
-        raise ExtensionMissing("the message has bare CR or LF, NUL or overlong lines and needs BINARYMIME")
+        if options.chunking == "never":
+            raise ExtensionMissing(
+                "the message needs BINARYMIME, which SendOptions(chunking='never') rules out"
+            )
+        if not extensions.binarymime:
+            raise ExtensionMissing(
+                "the message has bare CR or LF, NUL or overlong lines and needs BINARYMIME"
+            )
+        return _BINARY
     if content.eightbit or utf8:
         if not extensions.eightbitmime:
             raise ExtensionMissing("the message has 8-bit content and the server does not offer 8BITMIME")
-        parameters.append(b"BODY=8BITMIME")
+        return _EIGHT_BIT
+    return _SEVEN_BIT
+
+
+# Most mail comes from few addresses and has few sizes.
+@lru_cache(maxsize=4096)
+def _mail(path: bytes, size: int | None, body: bytes, utf8: bool, wishes: tuple[bytes, ...]) -> bytes:
+    given = [] if size is None else [parameters.size(size)]
+    if body:
+        given.append(body)
     if utf8:
-        parameters.append(b"SMTPUTF8")
-    return parameters
+        given.append(b"SMTPUTF8")
+    return commands.mail(path, (*given, *wishes))
+
+
+def _of_wishes(extensions: Extensions, options: SendOptions) -> tuple[bytes, ...]:
+    given = []
+    for keyword, parameter in options.wishes:
+        if keyword in extensions:
+            given.append(parameter)
+        elif keyword != "DSN" or options.dsn_required:
+            name = parameter.partition(b"=")[0].decode("ascii")
+            raise ExtensionMissing(f"{name} needs {keyword}, which the server does not offer")
+    _check_times(extensions, options)
+    return tuple(given)
+
+
+def _check_times(extensions: Extensions, options: SendOptions) -> None:
+    """What the server said that it can do with times: better heard here than as a refused MAIL."""
+    by, shortest = options.deliver_by, extensions.deliverby
+    # RFC 2852 section 3: the minimum holds for by-mode R only.
+    if by is not None and shortest and not by.notify and by.seconds < shortest:
+        raise ExtensionMissing(f"the server needs {shortest} seconds to deliver by (DELIVERBY)")
+    if extensions.futurerelease is None:
+        return
+    longest, latest = extensions.futurerelease
+    if options.hold_for is not None and longest is not None and options.hold_for > longest:
+        raise ExtensionMissing(
+            f"the server keeps messages back for {longest} seconds at most (FUTURERELEASE)"
+        )
+    if options.hold_until is not None and latest is not None and options.hold_until > latest:
+        raise ExtensionMissing(f"the server keeps messages back until {latest.isoformat()} (FUTURERELEASE)")
+
+
+def _rcpt(recipient: Recipient, extensions: Extensions, options: SendOptions, utf8: bool) -> bytes:
+    dsn = recipient.dsn
+    if dsn is None:
+        return commands.rcpt(recipient.address.wire(utf8=utf8))
+    given: tuple[bytes, ...] = ()
+    if extensions.dsn:
+        given = _of_dsn(dsn)
+    elif options.dsn_required:
+        raise ExtensionMissing("a recipient's dsn needs DSN, which the server does not offer")
+    return commands.rcpt(recipient.address.wire(utf8=utf8), given)
+
+
+def _of_dsn(dsn: DSN) -> tuple[bytes, ...]:
+    if not isinstance(dsn, DSN):
+        raise InvalidArgument(f"a recipient's dsn is a DSN, not {dsn!r}")
+    given = [] if dsn.notify is None else [parameters.notify(dsn.notify)]
+    if dsn.orcpt is not None:
+        given.append(parameters.orcpt(dsn.orcpt))
+    return tuple(given)

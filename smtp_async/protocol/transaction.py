@@ -150,6 +150,8 @@ class Transaction:
         return (
             all(keyword in offer for keyword in planned)
             and offer.limits == planned.limits
+            and offer.futurerelease == planned.futurerelease
+            and offer.deliverby == planned.deliverby
             and not (offer.size and size is not None and size > offer.size)
         )
 

@@ -1,0 +1,93 @@
+"""The domain of a mail address: host names in A-labels and U-labels, and address literals.
+
+IDNA 2008 through the package `idna`, mapped by UTS 46 without its transitional step: `faß.de` is `xn--fa-hia.de`, and
+not `fass.de`, which is somebody else. A name that is ASCII costs one regular expression.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from .errors import InvalidAddress
+from .reply import printable
+
+__all__ = ["domain_forms"]
+
+#: RFC 5321 section 4.5.3.1.2.
+MAX_DOMAIN: Final = 255
+#: RFC 5321 section 4.1.2 with the 63 octets of RFC 1035.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
+
+_HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+
+
+def domain_forms(domain: str) -> tuple[str, str]:
+    """Return the domain in A-labels, and in the form for SMTPUTF8 (U-labels if it was given so)."""
+    if len(domain) > MAX_DOMAIN:
+        raise InvalidAddress(_not_a_domain(domain, f"it is longer than {MAX_DOMAIN} octets"))
+    if domain.startswith("["):
+        _check_literal(domain)
+        return domain, domain
+    if domain.isascii():
+        ascii_form = unicode_form = domain
+        if "xn--" in domain.lower():
+            _to_unicode(domain)
+    else:
+        ascii_form, unicode_form = _mapped(domain)
+    # After the mapping as well as before it: what the expression passes holds nothing but letters.
+    if len(ascii_form) > MAX_DOMAIN or _HOST_NAME.fullmatch(ascii_form) is None:
+        raise InvalidAddress(_not_a_domain(domain, "letters, digits, hyphens and single dots make one"))
+    return ascii_form, unicode_form
+
+
+# Three rounds of mapping and checking for each address would be most of what a mailing to one host costs.
+@lru_cache(maxsize=1024)
+def _mapped(domain: str) -> tuple[str, str]:
+    ascii_form = _to_ascii(domain)
+    return ascii_form, _to_unicode(ascii_form)
+
+
+def _to_ascii(domain: str) -> str:
+    """Return the A-labels of a domain: IDNA 2008, mapped by UTS 46 (not transitional), STD 3 rules."""
+    import idna  # met by few addresses, and slow to import
+
+    try:
+        return idna.encode(domain, uts46=True, std3_rules=True).decode("ascii")
+    except UnicodeError as error:  # IDNAError is one
+        raise InvalidAddress(_not_a_domain(domain, str(error))) from error
+
+
+def _to_unicode(domain: str) -> str:
+    """Return the U-labels of a domain; an A-label must be what its U-label becomes (RFC 5891 section 5.4)."""
+    import idna
+
+    try:
+        labels = [idna.ulabel(label) if label[:4].lower() == "xn--" else label for label in domain.split(".")]
+    except UnicodeError as error:
+        raise InvalidAddress(_not_a_domain(domain, str(error))) from error
+    unicode_form = ".".join(labels)
+    if _to_ascii(unicode_form).lower() != domain.lower():
+        raise InvalidAddress(_not_a_domain(domain, "one of its A-labels belongs to no name"))
+    return unicode_form
+
+
+def _check_literal(domain: str) -> None:
+    """Accept `[1.2.3.4]` and `[IPv6:…]`, RFC 5321 section 4.1.3; no other tag was ever registered."""
+    import ipaddress
+
+    text = domain[1:-1]
+    try:
+        if not domain.endswith("]") or "%" in text:
+            raise ValueError("not an address literal")
+        if text[:5].lower() == "ipv6:":
+            ipaddress.IPv6Address(text[5:])
+        else:
+            ipaddress.IPv4Address(text)
+    except ValueError as error:
+        raise InvalidAddress(_not_a_domain(domain, str(error))) from error
+
+
+def _not_a_domain(domain: str, reason: str) -> str:
+    return f"“{printable(domain, 80)}” is not the domain of a mail address: {reason}"

@@ -1,0 +1,184 @@
+"""Attachment: a file that travels with a message, and where its octets come from.
+
+Nothing is opened here. What is not in memory is a plan (`content.Source`), and whoever sends reads it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, BinaryIO, Final, cast
+
+from ..content import Origin
+from ..errors import InvalidArgument, InvalidHeader, UsageError
+from ..reply import printable
+from .headers import check_value, message_id_text
+
+__all__ = ["Attachment", "taken"]
+
+OCTETS: Final = "application/octet-stream"
+
+# What Python's own table lacks or has only in newer versions.
+_TYPES: Final = {
+    ".7z": "application/x-7z-compressed",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".eml": "message/rfc822",
+    ".gz": "application/gzip",
+    ".ics": "text/calendar",
+    ".md": "text/markdown",
+    ".odp": "application/vnd.oasis.opendocument.presentation",
+    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
+    ".odt": "application/vnd.oasis.opendocument.text",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".webp": "image/webp",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+
+_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]++"
+_TYPE: Final = re.compile(
+    rf"({_TOKEN}/{_TOKEN})((?:[ ]*+;[ ]*+{_TOKEN}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)"
+)
+_PARAMETER: Final = re.compile(rf"({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*+)\")")
+_ESCAPED: Final = re.compile(r"\\(.)")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
+
+
+class Attachment:
+    """A file that travels with a message. Immutable.
+
+    Args:
+        source: the octets: bytes, a path (`os.PathLike`, never a text), a binary file object, an iterable of bytes or
+            an async iterable of bytes. Only bytes are read now; the others are read while the message is sent, a
+            file object from where it stands then.
+        filename: the name that the reader is offered; by default that of a path.
+        content_type: `type/subtype`, parameters may follow; by default guessed from the file name.
+        cid: a name for `cid:` links in the HTML text, which makes the part an inline one.
+        close: close a file object after the transfer, also when it failed.
+
+    Raises:
+        InvalidHeader: a control character in one of the names.
+        InvalidArgument: not a source, not a content type, or one that only this library may make (multipart).
+    """
+
+    __slots__ = ("_cid", "_close", "_content_type", "_filename", "_parameters", "_source")
+
+    def __init__(
+        self,
+        source: bytes | Origin,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        cid: str | None = None,
+        close: bool = False,
+    ) -> None:
+        self._source = taken(source, "an attachment")
+        if filename is None and isinstance(source, os.PathLike):
+            filename = os.path.basename(os.fspath(source))
+        for what, value in (("a file name", filename), ("a content type", content_type), ("a cid", cid)):
+            if value is not None:
+                check_value(what, value)
+                if _CONTROL.search(value):
+                    raise InvalidHeader(f"{what} holds a control character")
+        self._filename = filename
+        self._cid = None if cid is None else message_id_text(cid)[1:-1]
+        self._content_type, self._parameters = _content_type(content_type or _guessed(filename))
+        self._close = close
+
+    @property
+    def source(self) -> bytes | Origin:
+        """Where the octets are; bytes, if they are in memory."""
+        return self._source
+
+    @property
+    def data(self) -> bytes:
+        """The octets, if they are in memory.
+
+        Raises:
+            UsageError: they are not.
+        """
+        if not isinstance(self._source, bytes):
+            raise UsageError("the attachment is read while it is sent, so it is not in memory as bytes")
+        return self._source
+
+    @property
+    def filename(self) -> str | None:
+        """The name that the reader is offered."""
+        return self._filename
+
+    @property
+    def content_type(self) -> str:
+        """`type/subtype` in lower case."""
+        return self._content_type
+
+    @property
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        """The parameters of the content type, for example `("charset", "utf-8")`."""
+        return self._parameters
+
+    @property
+    def cid(self) -> str | None:
+        """The name for `cid:` links, without angle brackets; `None` for an attached file."""
+        return self._cid
+
+    @property
+    def close(self) -> bool:
+        """A file object is closed after the transfer."""
+        return self._close
+
+    def __repr__(self) -> str:
+        source = self._source
+        what = f"{len(source)} bytes" if isinstance(source, bytes) else f"from {type(source).__name__}"
+        return f"<Attachment {self._filename!r} {self._content_type} {what}>"
+
+
+def taken(source: Any, what: str) -> bytes | Origin:
+    """Return octets in memory as bytes, and what they can be read from as it is.
+
+    A text is neither: read as a path it would make a file out of whatever a template or a mapping says.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, os.PathLike):
+        return cast("os.PathLike[str]", source)
+    # By name: an uploaded file of a web framework is often nothing that `io` knows.
+    if hasattr(source, "read") and not isinstance(source, io.TextIOBase):
+        return cast(BinaryIO, source)
+    if not isinstance(source, str | io.TextIOBase | Mapping):
+        if hasattr(source, "__aiter__"):
+            return cast("AsyncIterable[bytes]", source)
+        if hasattr(source, "__iter__"):
+            return cast("Iterable[bytes]", source)
+    raise InvalidArgument(
+        f"{what} is made of bytes, a path, a binary file or an iterator of bytes, not of {type(source).__name__}"
+    )
+
+
+def _guessed(filename: str | None) -> str:
+    """Return the content type that goes with a file name."""
+    if filename is None:
+        return OCTETS
+    import mimetypes  # only attachments need it
+
+    # The table itself, not guess_type(): that would read files of the system.
+    extension = "." + filename.rpartition(".")[2].lower()
+    return _TYPES.get(extension) or mimetypes.types_map.get(extension, OCTETS)
+
+
+def _content_type(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Read a content type, RFC 2045 section 5.1."""
+    match = _TYPE.fullmatch(text.strip(" "))
+    if match is None:
+        raise InvalidArgument(f"“{printable(text, 80)}” is not a content type")
+    if match[1].lower().startswith("multipart/"):
+        raise InvalidArgument("a multipart is made of parts: attach each of them")
+    parameters = [
+        (name, plain or _ESCAPED.sub(r"\1", quoted)) for name, plain, quoted in _PARAMETER.findall(match[2])
+    ]
+    return match[1].lower(), tuple(parameters)

@@ -1,0 +1,146 @@
+"""Charsets of texts: Python's codecs by name, and code pages by number.
+
+A charset that holds ASCII as it is can travel as 7bit, 8bit or quoted-printable; every other one (UTF-16, UTF-32,
+EBCDIC, the escaping ones in which a sign of ASCII means something else) goes as base64, because a line end in it
+need not be the octets CR LF (RFC 2045 section 6.8).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ..errors import TextNotEncodable
+from ..reply import printable
+
+__all__ = ["PAGES", "UTF_8", "Charset", "charset_of", "encoded"]
+
+#: Code pages whose codec does not bear their number, or that not every page of that name may be taken for.
+PAGES: Final[dict[int, str]] = {
+    37: "cp037",
+    **{
+        number: f"cp{number}"
+        for number in (
+            *(437, 500, 720, 737, 775, 850, 852, 855, 857, 858, 860, 861, 862, 863, 864, 865, 866, 869, 874),
+            *(875, 932, 949, 950, 1026, 1140, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258),
+        )
+    },
+    708: "iso8859_6",
+    936: "gbk",
+    1200: "utf_16_le",
+    1201: "utf_16_be",
+    1361: "johab",
+    10000: "mac_roman",
+    10004: "mac_arabic",
+    10006: "mac_greek",
+    10007: "mac_cyrillic",
+    10010: "mac_romanian",
+    10017: "mac_cyrillic",
+    10029: "mac_latin2",
+    10079: "mac_iceland",
+    10081: "mac_turkish",
+    10082: "mac_croatian",
+    12000: "utf_32_le",
+    12001: "utf_32_be",
+    20105: "ascii",
+    20127: "ascii",
+    20273: "cp273",
+    20424: "cp424",
+    20866: "koi8_r",
+    20932: "euc_jp",
+    20936: "gb2312",
+    21866: "koi8_u",
+    **{28590 + part: f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    38598: "iso8859_8",
+    50220: "iso2022_jp",
+    50221: "iso2022_jp_ext",
+    50222: "iso2022_jp_ext",
+    50225: "iso2022_kr",
+    51932: "euc_jp",
+    51936: "gb2312",
+    51949: "euc_kr",
+    52936: "hz",
+    54936: "gb18030",
+    65000: "utf_7",
+    65001: "utf_8",
+}
+#: This page knows no half-width katakana, and what writes it widens them first.
+_WIDENING: Final = 50220
+_HALF_WIDTH: Final = re.compile("[\uff61-\uff9f]+")
+
+# The names of the IANA register, where they are not the codec's own with hyphens.
+_LABELS: Final = (
+    (re.compile(r"ascii"), "us-ascii"),
+    (re.compile(r"cp(125\d)"), r"windows-\1"),
+    (re.compile(r"iso8859-(\d+)"), r"iso-8859-\1"),
+    (re.compile(r"iso2022_(\w+)"), r"iso-2022-\1"),
+    (re.compile(r"hz"), "hz-gb-2312"),
+    (re.compile(r"utf-(16|32)-(le|be)"), r"utf-\1\2"),
+    (re.compile(r"mac-roman"), "macintosh"),
+)
+_ASCII: Final = "".join(map(chr, range(32, 127))) + "\t\r\n"
+
+
+class Charset(NamedTuple):
+    """A way to turn text into octets.
+
+    Attributes:
+        label: as `charset=` names it.
+        codec: Python's name.
+        plain: signs of ASCII are the octets of ASCII, so a line ends with the octets CR LF.
+        widen: half-width katakana are widened first.
+    """
+
+    label: str
+    codec: str
+    plain: bool = True
+    widen: bool = False
+
+
+UTF_8: Final = Charset("utf-8", "utf-8")
+
+
+@lru_cache(maxsize=128)
+def charset_of(given: str | int) -> Charset:
+    """Find a charset by a name that Python knows, or by the number of a code page.
+
+    A page that is not in the table counts if a codec of its number is registered (`cp870`).
+
+    Raises:
+        TextNotEncodable: there is none.
+    """
+    name = given if isinstance(given, str) else PAGES.get(given, f"cp{given}")
+    try:
+        ascii_octets = _ASCII.encode(name, "replace")  # refuses what is no charset but a transformation
+        import codecs
+
+        codec = codecs.lookup(name).name
+    except (LookupError, ValueError, TypeError) as error:
+        raise TextNotEncodable(
+            f"“{printable(str(given), 80)}” is not a charset that is known here"
+        ) from error
+    label = codec
+    for pattern, replacement in _LABELS:
+        if pattern.fullmatch(codec):
+            label = pattern.sub(replacement, codec)
+    return Charset(label.replace("_", "-"), codec, ascii_octets == _ASCII.encode(), given == _WIDENING)
+
+
+def encoded(text: str, charset: Charset, what: str) -> bytes:
+    """Return `text` in a charset.
+
+    Args:
+        what: the text's name, for the error.
+
+    Raises:
+        TextNotEncodable: the charset has no sign for one of its characters.
+    """
+    if charset.widen:
+        import unicodedata  # met by one page
+
+        text = _HALF_WIDTH.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+    try:
+        return text.encode(charset.codec)
+    except UnicodeError as error:
+        raise TextNotEncodable(f"{what} cannot be expressed in {charset.label}: {error}") from error

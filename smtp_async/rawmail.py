@@ -1,0 +1,302 @@
+"""A whole message as a stream → Mail.
+
+Strategy. The header is read first, so that envelope and Bcc are known; it stays in memory. What can be read again is
+read once to its end, in a thread, to learn what it needs and how long it is when every line end is CRLF; so MAIL can
+say both. What can be read once only is taken on from where the header ends: its size is unknown, it may be 8-bit where
+the server takes that, and it is looked at on its way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Self
+
+from .address import Address, Envelope, Recipient
+from .bodies import AsyncReader, LineScan, RawSource, Reader, ThreadWork, close_origin, reader_of
+from .content import Content, Origin, Source
+from .errors import InvalidHeader
+from .message.foreign import ForeignMail, content_of_raw
+from .protocol.plan import SMALL_BODY
+
+if TYPE_CHECKING:
+    from anyio import CapacityLimiter
+
+__all__ = ["MOST_HEADER", "RawMail", "raw_mail"]
+
+#: Octets of a header, its empty line included.
+MOST_HEADER: Final = 1 << 20
+#: Octets that a thread looks at in one go.
+_LOOK: Final = 1 << 20
+
+_LINE_END: Final = rb"(?:\r\n|\r(?!\n)|\n)"
+_FIRST_EMPTY: Final = re.compile(_LINE_END)
+_EMPTY: Final = re.compile(_LINE_END + _LINE_END)
+
+
+async def raw_mail(
+    source: bytes | Origin,
+    *,
+    exact: bool = False,
+    remove_bcc: bool = True,
+    close: bool = False,
+    limiter: CapacityLimiter | None = None,
+) -> ForeignMail | RawMail:
+    """Take a whole message; of a stream, read the header, and the rest once if it can be read again.
+
+    Bytes are taken without awaiting anything, and so is the whole of a small file kept as bytes.
+
+    Args:
+        source: header, empty line, body, as bytes or where they are; a file object is read from where it stands.
+        exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
+        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+        close: close the stream after the transfer, and when it fails.
+        limiter: bounds the threads at work; by default one of our own for each event loop.
+
+    Raises:
+        FileError: the stream cannot be opened or read.
+        InvalidHeader: the header has no end within a MiB.
+        InvalidArgument: the source is nothing that can be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
+    reader = reader_of(Source(source, encoding="identity", close=close))
+    head = _Head()
+    if isinstance(reader, AsyncReader):
+        origin, scan = await _awaited(reader, head), None
+    else:
+        origin, scan = await _Survey(reader, head, limiter).made()
+    mail = content_of_raw(bytes(head.data), exact=exact, remove_bcc=remove_bcc)
+    if origin is None:
+        return mail
+    return RawMail(mail, origin, start=len(head.data), scan=scan, exact=exact, close=close)
+
+
+class RawMail:
+    """A message whose body is read while it is sent: a `Mail` whose envelope can be given or read from its header."""
+
+    __slots__ = ("_close", "_exact", "_head", "_origin", "_scan", "_start")
+
+    def __init__(
+        self,
+        head: ForeignMail,
+        origin: Origin,
+        *,
+        start: int,
+        scan: LineScan | None,
+        exact: bool,
+        close: bool,
+    ) -> None:
+        self._head = head
+        self._origin = origin
+        self._start = start
+        #: What a first reading of the body found.
+        self._scan = scan
+        self._exact = exact
+        self._close = close
+
+    def envelope(
+        self,
+        sender: str | Address | None = None,
+        recipients: Iterable[str | Address | Recipient] | None = None,
+    ) -> Envelope:
+        """Return the envelope, see `ForeignMail.envelope`."""
+        return self._head.envelope(sender, recipients)
+
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME.
+
+        A body that was not read before is assumed to need 8BITMIME where it is offered, and BINARYMIME if it is to be
+        left exactly as it is; where they are not offered, it is stopped on its way if it would have needed them.
+        """
+        if self._scan is None:
+            binary = binary and self._exact
+            source = RawSource(self._origin, close=True, eightbit=eightbit, binary=binary, exact=self._exact)
+            return self._with(source, eightbit=eightbit, binary=binary, canonical=False)
+        scan = self._scan
+        size = scan.octets if self._exact else scan.normalised_size
+        source = RawSource(
+            self._origin, start=self._start, close=self._close, found=scan.octets, travels=size
+        )
+        return self._with(
+            source,
+            eightbit=scan.eightbit,
+            binary=scan.nul or scan.overlong or (self._exact and not scan.only_crlf),
+            canonical=not self._exact and scan.only_crlf and scan.ended,
+        )
+
+    def _with(self, source: Source, *, eightbit: bool, binary: bool, canonical: bool) -> Content:
+        head = self._head.content()
+        return Content(
+            (head.join(), source),
+            eightbit=head.eightbit or eightbit,
+            utf8=head.utf8,
+            binary=head.binary or binary,
+            message_id=head.message_id,
+            canonical=canonical,
+        )
+
+    async def aclose(self) -> None:
+        """Close the stream, if that was asked for, of a message that is not sent after all."""
+        if isinstance(self._origin, _AsyncRest):
+            await self._origin.aclose()
+        elif self._close or isinstance(self._origin, _Rest):
+            close_origin(self._origin)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+class _Head:
+    """Finds the end of a header in a stream of octets.
+
+    Attributes:
+        data: the header, with its empty line once that was found.
+        rest: octets that came behind it.
+        ended: the stream has ended.
+    """
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.rest = b""
+        self.ended = False
+        self._searched = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next octets, none at the end; return whether the header is complete.
+
+        Raises:
+            InvalidHeader: it is too large.
+        """
+        before = len(self.data)
+        self.data += data[: MOST_HEADER + 1 - before]
+        self.ended = not data
+        end = self._end()
+        if (len(self.data) if end is None else end) > MOST_HEADER:
+            raise InvalidHeader(f"the header has no empty line within {MOST_HEADER} octets")
+        if end is None:
+            return self.ended
+        del self.data[end:]
+        self.rest = data[end - before :]
+        return True
+
+    def _end(self) -> int | None:
+        """Return where the body begins; None while that is not known."""
+        found = _FIRST_EMPTY.match(self.data) or _EMPTY.search(self.data, self._searched)
+        if found is None:
+            self._searched = max(0, len(self.data) - 3)
+            return None
+        # Its LF may come with the next octets.
+        open_cr = found.end() == len(self.data) and found[0].endswith(b"\r")
+        return None if open_cr and not self.ended else found.end()
+
+
+class _Survey(ThreadWork):
+    """The first reading of a stream that threads read."""
+
+    def __init__(self, reader: Reader, head: _Head, limiter: CapacityLimiter | None) -> None:
+        super().__init__(limiter)
+        self._reader = reader
+        self._head = head
+        self._scan = LineScan()
+
+    async def made(self) -> tuple[Origin | None, LineScan | None]:
+        """Return where the body is, None if it was joined to the header, and what it needs if it was read."""
+        try:
+            await self.in_thread(self._begin)
+            if self._head.ended:
+                self.close()
+                return None, None
+            if not self._reader.rereadable:
+                return _Rest(self._head.rest, self._reader), None
+            while await self.in_thread(self._look):
+                pass
+        except BaseException:
+            self.close()
+            raise
+        self.close(streams=False)
+        return self._reader.source.origin, self._scan
+
+    def _begin(self) -> None:
+        reader, head = self._reader, self._head
+        reader.open()
+        while not head.feed(reader.pull()):
+            pass
+        length = reader.source.length
+        if reader.rereadable and length is not None and length <= SMALL_BODY:
+            head.data += head.rest
+            while data := reader.pull():
+                head.data += data
+            head.ended = True
+        self._scan.feed(head.rest)
+
+    def _look(self) -> bool:
+        until = self._scan.octets + _LOOK
+        while self._scan.octets < until:
+            data = self._reader.pull()
+            if not data:
+                return False
+            self._scan.feed(data)
+        return True
+
+    def _release(self, *, streams: bool) -> None:
+        self._reader.close(streams=streams)
+
+
+async def _awaited(reader: AsyncReader, head: _Head) -> Origin | None:
+    """Read the header of an async iterable; return what follows it, None if nothing does."""
+    try:
+        reader.open()
+        while not head.feed(await reader.pull()):
+            pass
+    except BaseException:
+        await reader.aclose()
+        raise
+    if not head.ended:
+        return _AsyncRest(head.rest, reader)
+    await reader.aclose()
+    return None
+
+
+class _Rest:
+    """What follows the header of a stream that cannot go back."""
+
+    def __init__(self, first: bytes, reader: Reader) -> None:
+        self._first = first
+        self._reader = reader
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, b""
+        data = first or self._reader.pull()
+        if not data:
+            raise StopIteration
+        return data
+
+    def close(self) -> None:
+        """Close what was opened here, and the stream if that was asked for."""
+        self._reader.close()
+
+
+class _AsyncRest:
+    """What follows the header of an async iterable."""
+
+    def __init__(self, first: bytes, reader: AsyncReader) -> None:
+        self._first = first
+        self._reader = reader
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, b""
+        data = first or await self._reader.pull()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def aclose(self) -> None:
+        """Let a generator end, and close the stream if that was asked for."""
+        await self._reader.aclose()
