@@ -19,6 +19,7 @@ from typing import Final
 
 from ..address import Address, Envelope, Recipient
 from ..content import MAX_LINE, Content, base64_lines, longest_line_exceeds
+from ..dsn import Notify
 from ..message.headers import address_field, clock_date, message_id_text, parameter_field, text_field
 from ..reply import EnhancedCode, Reply, printable
 from .disposition import UNKNOWN, Sentence
@@ -69,7 +70,7 @@ class Notice:
         """MAIL FROM:<>, RFC 3464 section 2."""
         return Envelope(None, (Recipient(self.recipient),))
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """The message; what the server offers changes nothing."""
         return Content.of_bytes(self.source)
 
@@ -130,7 +131,7 @@ def bounce(
     Returns:
         The report, None if nobody wants it: the return path is empty, or NOTIFY (RFC 3461 section 4.1) forbids it.
     """
-    kind = _Kind("failed", "FAILURE", _FAILED, None)
+    kind = _Kind("failed", Notify.FAILURE, _FAILED, None)
     return _notice(original, envelope, sentences, kind, key, now, options, arrived, remote)
 
 
@@ -151,7 +152,7 @@ def delay_notice(
     Args:
         until: when it will be given up, None for never.
     """
-    kind = _Kind("delayed", "DELAY", _DELAYED, until)
+    kind = _Kind("delayed", Notify.DELAY, _DELAYED, until)
     return _notice(original, envelope, sentences, kind, key, now, options, arrived, remote)
 
 
@@ -185,7 +186,7 @@ class _Kind:
 
     __slots__ = ("action", "ending", "notify", "opening", "subject", "until")
 
-    def __init__(self, action: str, notify: str, words: tuple[str, str, str], until: float | None) -> None:
+    def __init__(self, action: str, notify: Notify, words: tuple[str, str, str], until: float | None) -> None:
         self.action = action
         self.notify = notify
         self.subject, self.opening, self.ending = words
@@ -209,7 +210,7 @@ def _notice(
         return None
     reporting = options.reporting or "localhost"
     text = _text(told, kind, reporting)
-    fields = _status_fields(envelope, told, kind, reporting, now, arrived, remote)
+    fields = _status_fields(told, kind, reporting, now, arrived, remote)
     parts = [
         _part("text/plain; charset=utf-8", text.encode()),
         _part("message/delivery-status", fields.encode(), encode=False),
@@ -219,13 +220,10 @@ def _notice(
     return Notice(envelope.sender, _assembled(head, parts, key), f"{kind.action}-{key}")
 
 
-def _wanted(recipient: Recipient, what: str) -> bool:
-    """Does the sender want to be told `what` of this recipient? RFC 3461 section 4.1; silence means failures."""
-    notify = getattr(getattr(recipient, "dsn", None), "notify", None)
-    if not notify:
-        return True
-    names = {str(getattr(one, "name", None) or one).upper() for one in notify}
-    return what in names
+def _wanted(recipient: Recipient, what: Notify) -> bool:
+    """Does the sender want to be told `what` of this recipient? RFC 3461 section 4.1; silence means both."""
+    notify = None if recipient.dsn is None else recipient.dsn.notify
+    return notify is None or bool(notify & what)
 
 
 def _head(
@@ -330,7 +328,6 @@ def _text(told: list[Sentence], kind: _Kind, reporting: str) -> str:
 
 
 def _status_fields(
-    envelope: Envelope,
     told: list[Sentence],
     kind: _Kind,
     reporting: str,
@@ -339,9 +336,6 @@ def _status_fields(
     remote: str | None,
 ) -> str:
     lines = [f"Reporting-MTA: dns; {reporting}"]
-    envelope_id = getattr(envelope, "envelope_id", None)
-    if isinstance(envelope_id, str):
-        lines.insert(0, _field("Original-Envelope-Id", envelope_id))
     if arrived is not None:
         lines.append(f"Arrival-Date: {clock_date(arrived)}")
     for one in told:
@@ -351,9 +345,10 @@ def _status_fields(
 
 def _recipient_fields(one: Sentence, kind: _Kind, now: float, remote: str | None) -> list[str]:
     lines = []
-    original = getattr(getattr(one.recipient, "dsn", None), "orcpt", None)
-    if isinstance(original, str) and original:
-        lines.append(_field("Original-Recipient", original if ";" in original else f"rfc822; {original}"))
+    original = None if one.recipient.dsn is None else one.recipient.dsn.orcpt
+    if original is not None:
+        typed = original if isinstance(original, str) else typed_address(original)
+        lines.append(_field("Original-Recipient", typed))
     lines.append(_field("Final-Recipient", typed_address(one.recipient.address)))
     lines.append(f"Action: {kind.action}")
     lines.append(f"Status: {status_of(one, kind.action)}")

@@ -53,7 +53,7 @@ class StoredMail:
         """Return the envelope of the recipients that are pending."""
         return self._envelope
 
-    def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the stored content; it is the same for every server."""
         return self._content()
 
