@@ -16,6 +16,8 @@ __all__ = ["Entry", "Recovery", "Result", "SpoolStatistics", "State", "again", "
 
 #: Characters of a server's text that are kept with a result, and of a reason.
 MAX_TEXT = 512
+#: A job with which this many workers have died is given up.
+POISON = 3
 
 
 class State(Enum):
@@ -214,6 +216,7 @@ def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
         attempts=0,
         recoveries=0,
         held=False,
+        flagged=False,
         results=results,
     )
     if not entry.pending:

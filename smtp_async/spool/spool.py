@@ -235,8 +235,8 @@ class Spool(ABC):
     async def recover(self) -> Recovery:
         """Take back what dead workers held, put aside what is no job, remove what was never finished.
 
-        To be called at the start and every minute. A job whose workers died more than three times becomes FAILED, with
-        the reason `poison`.
+        To be called at the start and every minute. A job with which three workers have died becomes FAILED, with the
+        reason `poison`.
         """
 
     @abstractmethod

@@ -14,14 +14,11 @@ from ..address import Envelope
 from ..content import Content
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..receipt import Receipt, Verdict
-from ..spool.entry import Entry, Recovery, SpoolStatistics, State, requeued, results_after
+from ..spool.entry import POISON, Entry, Recovery, SpoolStatistics, State, requeued, results_after
 from ..spool.spool import Lease, Leases, Spool
 from ..spool.submission import Adapt, StoredMail, Submission, seconds
 
 __all__ = ["MemoryLease", "MemorySpool"]
-
-#: A job whose workers died more often than this is given up.
-MOST_RECOVERIES = 3
 
 
 class _Job:
@@ -141,7 +138,7 @@ class MemorySpool(Spool):
             job.entry = replace(
                 job.entry, state=State.QUEUED, attempts=job.entry.attempts + 1, recoveries=recoveries
             )
-            if recoveries > MOST_RECOVERIES:
+            if recoveries >= POISON:
                 job.entry = replace(job.entry, state=State.FAILED, reason="poison")
         if dead:
             self._news.set()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from smtp_async.spool.directory import DirectorySpool
 from smtp_async.testing.contracts import SpoolContract
 from smtp_async.testing.memory import MemorySpool
 
@@ -14,3 +15,21 @@ class TestMemorySpool(SpoolContract):
 
     def abandon(self, spool, lease):
         spool.abandon(lease)
+
+
+class TestDirectorySpool(SpoolContract):
+    @pytest.fixture
+    async def spool(self, tmp_path):
+        async with DirectorySpool(tmp_path / "spool", create=True) as spool:
+            yield spool
+
+    def abandon(self, spool, lease):
+        # What the kernel does when a process dies.
+        spool._delivery.forget(lease._held)
+
+
+class TestDirectorySpoolWithoutSync(TestDirectorySpool):
+    @pytest.fixture
+    async def spool(self, tmp_path):
+        async with DirectorySpool(tmp_path / "spool", create=True, durable=False) as spool:
+            yield spool
