@@ -136,8 +136,15 @@ class RawMail:
             canonical=canonical,
         )
 
+    def close(self) -> None:
+        """Close the stream, if that was asked for, of a message that is not sent after all; without waiting."""
+        if isinstance(self._origin, _AsyncRest | _Rest):
+            self._origin.close()
+        elif self._close:
+            close_origin(self._origin)
+
     async def aclose(self) -> None:
-        """Close the stream, if that was asked for, of a message that is not sent after all."""
+        """Close, and let an async generator end here."""
         if isinstance(self._origin, _AsyncRest):
             await self._origin.aclose()
         elif self._close or isinstance(self._origin, _Rest):
@@ -299,6 +306,10 @@ class _AsyncRest:
         if not data:
             raise StopAsyncIteration
         return data
+
+    def close(self) -> None:
+        """Close what can be closed at once."""
+        self._reader.close()
 
     async def aclose(self) -> None:
         """Let a generator end, and close the stream if that was asked for."""
