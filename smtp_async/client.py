@@ -203,7 +203,7 @@ class SMTPClient:
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        mail = as_mail(message)
+        mail = await mail_of(message) if is_stream(message) else as_mail(message)
         if sender is not None or recipients is not None:
             mail = addressed(mail, sender, recipients)
         return await self._deliver(mail, options, deadline)

@@ -132,6 +132,7 @@ class RawMail:
             eightbit=head.eightbit or eightbit,
             utf8=head.utf8,
             binary=head.binary or binary,
+            exact=self._exact,
             message_id=head.message_id,
             canonical=canonical,
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .address import Address, Envelope, Recipient
 from .content import Content, Mail, Origin
 from .errors import InvalidArgument
+from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .rawmail import RawMail, raw_mail
 
@@ -51,8 +52,10 @@ class Readdressed:
 
 
 def is_stream(message: Any) -> bool:
-    """Is `message` a `Raw` that `mail_of` has to read from first?"""
-    return isinstance(message, Raw) and not isinstance(message.source, bytes | bytearray | memoryview)
+    """Is `message` complete already, but somewhere that `mail_of` has to read from first?"""
+    if isinstance(message, Raw):
+        return not isinstance(message.source, bytes | bytearray | memoryview)
+    return isinstance(message, Message) and message.raw is not None and not isinstance(message.raw, bytes)
 
 
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
@@ -66,8 +69,12 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
         FileError: the stream cannot be opened or read.
         InvalidArgument: it cannot be sent.
     """
-    if not isinstance(message, Raw):
-        return as_mail(message)
+    if not is_stream(message):
+        return as_mail(message, exact=exact, remove_bcc=remove_bcc)
+    if isinstance(message, Message):
+        # Nothing in it is changed but Bcc; who gets it is the message's to say.
+        assert message.raw is not None
+        return Readdressed(await raw_mail(message.raw, exact=True), message.envelope())
     raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
     try:
         mail = addressed(raw, message.sender, message.recipients)

@@ -290,10 +290,11 @@ class SendAll(Generic[M]):
     async def _read(self, message: M) -> None:
         """Begin a message whose header is to be read first."""
         options = self._options
-        assert isinstance(message, Raw)
-        raw = message._replace(close=message.close or options.close_source)
+        read: M | Raw = message
+        if isinstance(message, Raw):
+            read = message._replace(close=message.close or options.close_source)
         try:
-            mail = await mail_of(raw, exact=options.exact, remove_bcc=options.remove_bcc)
+            mail = await mail_of(read, exact=options.exact, remove_bcc=options.remove_bcc)
         except SMTPError as error:
             self._done.append((message, error.receipt or Receipt((), error=error)))
             return

@@ -73,6 +73,7 @@ class DirectoryLease(Lease):
             binary=header.binary,
             message_id=self.entry.message_id,
             canonical=not header.binary,
+            exact=header.binary,
         )
 
     async def extend(self) -> None:
