@@ -11,7 +11,7 @@ from .errors import InvalidArgument
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .rawmail import RawMail, raw_mail
 
-__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "mail_of"]
+__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "close_unsent", "mail_of"]
 
 
 class Raw(NamedTuple):
@@ -44,6 +44,10 @@ class Readdressed:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
+    async def aclose(self) -> None:
+        """Close the stream of the mail, if it has one, see `RawMail.aclose`."""
+        await close_unsent(self._mail)
+
 
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
     """Return `message` as a `Mail`, also where its header has to be read from a stream first.
@@ -64,10 +68,15 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
         # Later nobody would close the stream of a message that has none.
         mail.envelope()
     except BaseException:
-        if isinstance(raw, RawMail):
-            await raw.aclose()
+        await close_unsent(raw)
         raise
     return mail
+
+
+async def close_unsent(mail: Mail) -> None:
+    """Close the stream of a mail whose content nobody has taken; to be called at the end of every sending."""
+    if isinstance(mail, RawMail | Readdressed):
+        await mail.aclose()
 
 
 def as_mail(message: Any) -> Mail:
