@@ -10,6 +10,8 @@
     │   ├── SettingInUse               100   also 101 106 107 112 1119
     │   ├── WouldBlock                 135
     │   ├── FeatureUnavailable         270   an extra or a newer Python is needed: `needs`
+    │   ├── NoSuchJob (LookupError)  20074   the spool has no job of this id
+    │   ├── LeaseLost                20075   the job is no longer in the hands of this worker
     │   └── InvalidArgument (ValueError) 20001
     │       ├── InvalidAddress       20002
     │       ├── InvalidHeader        20003
@@ -59,7 +61,11 @@
     ├── TooManyRecipients            20042
     ├── NotSent                      20050   safe to send again
     │   └── QueueFull                20051
-    └── OutcomeUnknown               20060   the end of data left, its reply did not come (RFC 1047)
+    ├── OutcomeUnknown               20060   the end of data left, its reply did not come (RFC 1047)
+    └── SpoolError (OSError)         20070   the store of a spool failed
+        ├── SpoolFull                20071   no room: nothing was stored
+        ├── SpoolUnsafe              20072   others could write to the spool, or it is not one
+        └── RecordInvalid            20073   a file in it is not a job
 
 Four questions are attributes of every instance:
 
@@ -117,11 +123,13 @@ __all__ = [
     "InvalidHeader",
     "InvalidHost",
     "InvalidPort",
+    "LeaseLost",
     "MessageRefused",
     "MessageTooLarge",
     "MissingHost",
     "MissingRecipient",
     "MissingSender",
+    "NoSuchJob",
     "NotConnected",
     "NotSent",
     "OutcomeUnknown",
@@ -130,6 +138,7 @@ __all__ = [
     "ProxyError",
     "QueueFull",
     "RecipientsRefused",
+    "RecordInvalid",
     "ReplyTooLong",
     "ResolveError",
     "SMTPError",
@@ -137,6 +146,9 @@ __all__ = [
     "ServerCertificateMissing",
     "SettingInUse",
     "SocketError",
+    "SpoolError",
+    "SpoolFull",
+    "SpoolUnsafe",
     "StartTLSRefused",
     "StartTLSUnavailable",
     "TLSError",
@@ -299,6 +311,18 @@ class FeatureUnavailable(UsageError, NotImplementedError):
     def __init__(self, message: str, *, needs: str) -> None:
         super().__init__(message)
         self.needs = needs
+
+
+class NoSuchJob(UsageError, LookupError):
+    """The spool has no job of this id, or no longer."""
+
+    code = 20074
+
+
+class LeaseLost(UsageError):
+    """The job is no longer in the hands of this worker: the lease was ended, or somebody else has it."""
+
+    code = 20075
 
 
 class InvalidArgument(UsageError, ValueError):
@@ -645,6 +669,45 @@ class OutcomeUnknown(SMTPError):
 
     code = 20060
     remote = True
+
+
+# --- the spool -----------------------------------------------------------------------------------------------
+
+
+class SpoolError(SMTPError, OSError):
+    """The store of a spool failed; the cause is chained, `errno` is the system's number."""
+
+    code = 20070
+    _temporary = True
+    _usable = True
+
+    @classmethod
+    def of(cls, error: OSError, message: str) -> Self:
+        """Translate `error`, keeping it as the cause."""
+        translated = cls(f"{message}: {error.strerror or error}")
+        translated.errno = error.errno
+        translated.__cause__ = error
+        return translated
+
+
+class SpoolFull(SpoolError):
+    """There is no room in the spool, or would not be enough: nothing was stored."""
+
+    code = 20071
+
+
+class SpoolUnsafe(SpoolError):
+    """Others could change what is in the spool, or it is not the directory it should be."""
+
+    code = 20072
+    _temporary = False
+
+
+class RecordInvalid(SpoolError):
+    """A file of the spool is not a job: damaged, planted, or of a version that is not known."""
+
+    code = 20073
+    _temporary = False
 
 
 # --- numbers -------------------------------------------------------------------------------------------------

@@ -1,0 +1,277 @@
+"""Claim, end of data, and the end of a lease: steps C, D and S (see `shelf`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from threading import Lock
+from typing import Final
+
+from ..errors import Busy, SpoolError
+from .entry import State
+from .files import translated
+from .lineup import directory_of
+from .record import line
+from .shelf import HELD, Held, Shelf
+
+__all__ = ["Delivery", "End"]
+
+#: Seconds after which a job whose file could not be read, or an end that could not be noted, is tried again.
+AGAIN: Final = 30.0
+#: The same for a file that somebody else has locked.
+MOMENT: Final = 1.0
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+
+_log = logging.getLogger("smtp_async")
+
+
+class End:
+    """How a lease is to end, and which steps of that are done.
+
+    Attributes:
+        held: the job.
+        state: where it goes; None removes it.
+        record: what is appended first, if anything.
+        needless: the record may be lost: what it says can be told from the name.
+        when: when the job is due again, if it is queued again.
+        done: all steps are.
+        failed: one of them failed, the last time.
+    """
+
+    __slots__ = ("done", "failed", "held", "moved", "needless", "record", "state", "when")
+
+    def __init__(
+        self,
+        held: Held,
+        state: State | None,
+        record: bytes | None = None,
+        *,
+        when: float | None = None,
+        needless: bool = False,
+    ) -> None:
+        self.held = held
+        self.state = state
+        self.record = record
+        self.when = when
+        self.needless = needless
+        self.moved = False
+        self.done = False
+        self.failed = False
+
+
+class Delivery:
+    """Hand out the jobs of a spool directory, and note what became of them. Used by several threads.
+
+    Args:
+        shelf: its files.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._files = shelf.files
+        self._lineup = shelf.lineup
+        self._lock = Lock()
+        # What is handed out, and how it is to end once that is known.
+        self._out: dict[Held, End | None] = {}
+        # Ends that could not be noted: their jobs stay locked, so nobody sends them again.
+        self._unfinished: list[End] = []
+        self._pause = FIRST_PAUSE
+        self._retry_at = 0.0
+
+    def claim(self, n: int, now: float, *, marked: bool) -> list[Held]:
+        """Take up to `n` jobs that are due."""
+        self.finish()
+        taken: list[Held] = []
+        try:
+            while len(taken) < n and (path := self._lineup.take(now)) is not None:
+                try:
+                    held = self._take(path, now)
+                except SpoolError:
+                    # Not this one now; and it must not keep the others from being tried.
+                    self._lineup.push(now + AGAIN, path)
+                    if taken:
+                        break
+                    raise
+                if held is not None:
+                    taken.append(held)
+            if marked:
+                for held in taken:
+                    self.mark(held)
+        except BaseException:
+            self.unclaim(taken)
+            raise
+        return taken
+
+    def unclaim(self, taken: list[Held]) -> bool:
+        """Give back what nobody will use."""
+        self.end([self.untouched(held) for held in taken])
+        return True
+
+    def _take(self, path: str, now: float) -> Held | None:
+        try:
+            held = self._shelf.grasp("C", path, State.QUEUED)
+            if held is None:
+                return None
+            try:
+                if not self._due(held, now):
+                    self._files.close("C4", held.fd)
+                    return None
+                self._shelf.rename("C5", held, State.SENDING)
+                self._out[held] = None
+            except BaseException:
+                os.close(held.fd)
+                raise
+        except FileNotFoundError:
+            return None
+        except Busy:
+            # Somebody is about to send or to change it.
+            self._lineup.push(now + MOMENT, path)
+            return None
+        except OSError as error:
+            raise translated(error, f"the job {path} cannot be claimed") from error
+        return held
+
+    def _due(self, held: Held, now: float) -> bool:
+        """Tell whether the journal wants the job to be tried now, and mend what its name or time tells otherwise."""
+        entry, ended = held.job.entry, held.job.ended
+        if ended is State.FAILED or ended is State.SENT:
+            # Its end was written, and a power failure took the new name.
+            self._shelf.rename("C5", held, ended)
+            return False
+        when = HELD if entry.held else entry.not_before
+        if when > now:
+            self._files.due_at("C4", held.name, when)
+            self._lineup.push(when, held.path)
+            return False
+        return True
+
+    def mark(self, held: Held) -> None:
+        """D1: note that the end of data is about to leave."""
+        if held.marked:
+            return
+        held.tainted = True
+        places = [
+            place for place, result in enumerate(held.job.entry.results) if result is None or not result.final
+        ]
+        self._shelf.append("D1", held, line(r="eod", n=held.job.token, at=time.time(), rcpts=places))
+        held.marked = True
+
+    def untouched(self, held: Held) -> End:
+        """Return the end that gives a job back as it was."""
+        record = None
+        if held.tainted:
+            record = line(r="untouched", n=held.job.token, at=time.time())
+        return End(held, State.QUEUED, record)
+
+    def end(self, ends: Iterable[End]) -> list[SpoolError | None]:
+        """Do what is left of each, and tell what failed. What fails stays locked, to be tried again."""
+        errors: list[SpoolError | None] = []
+        directories: dict[str, SpoolError | None] = {}
+        ends = list(ends)
+        for end in ends:
+            error = None
+            if not end.done:
+                self._out[end.held] = end
+                try:
+                    self._move(end)
+                    directories[directory_of(end.held.path)] = None
+                except OSError as failed:
+                    error = translated(failed, f"the end of the job {end.held.path} cannot be noted")
+            errors.append(error)
+        for directory in directories:
+            try:
+                self._files.sync_directory("S2", directory)
+            except OSError as failed:
+                directories[directory] = translated(failed, "the end of a job cannot be made durable")
+        for place, end in enumerate(ends):
+            if errors[place] is None and not end.done:
+                errors[place] = directories[directory_of(end.held.path)]
+                if errors[place] is None:
+                    self._let_go(end)
+        left = [end for end in ends if not end.done]
+        if left or self._unfinished:
+            self._remember(left)
+        return errors
+
+    def _remember(self, failed: list[End]) -> None:
+        with self._lock:
+            self._unfinished = [end for end in self._unfinished if not end.done]
+            for end in failed:
+                end.failed = True
+                if end not in self._unfinished:
+                    self._unfinished.append(end)
+                    _log.error("the end of the job %s cannot be noted yet", end.held.path)
+
+    def close(self) -> None:
+        """Give back what is handed out, and let go of all files."""
+        with suppress(SpoolError):
+            self.finish()
+        self.end([self.untouched(held) for held, end in list(self._out.items()) if end is None])
+        self.forked()
+
+    def forked(self) -> None:
+        """Close all files, whatever they are."""
+        for held in list(self._out):
+            self.forget(held)
+
+    def forget(self, held: Held) -> None:
+        """Close the file of a job, as the system does for a process that dies."""
+        fd, held.fd = held.fd, -1
+        self._out.pop(held, None)
+        with suppress(OSError):
+            os.close(fd)
+
+    def finish(self) -> None:
+        """Try again to note the ends that could not be; nothing is handed out before they are.
+
+        To send on while it cannot be noted what was sent would be to send it again after a crash.
+        """
+        with self._lock:
+            unfinished = [end for end in self._unfinished if not end.done]
+        if not unfinished:
+            return
+        if time.monotonic() < self._retry_at:
+            raise SpoolError("what became of the messages before cannot be noted; it is tried again soon")
+        errors = [error for error in self.end(unfinished) if error is not None]
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if errors else FIRST_PAUSE
+        if errors:
+            self._retry_at = time.monotonic() + self._pause
+            raise errors[0]
+
+    def _move(self, end: End) -> None:
+        held = end.held
+        if end.moved:
+            return
+        step = "S4" if end.state is State.FAILED else "S3"
+        if end.record is not None:
+            try:
+                self._shelf.append(step, held, end.record, durable=not end.needless)
+            except OSError:
+                if not end.needless:
+                    raise
+            end.record = None
+        if end.when is not None and end.state is State.QUEUED:
+            self._files.due_at(step, held.name, end.when)
+        if end.state is None:
+            with suppress(FileNotFoundError):
+                self._files.unlink("S1", held.name)
+        else:
+            self._shelf.rename("S1" if end.state is State.SENT else step, held, end.state)
+        end.moved = True
+
+    def _let_go(self, end: End) -> None:
+        with self._lock:
+            if end.done:
+                return
+            end.done = True
+            fd, end.held.fd = end.held.fd, -1
+            self._out.pop(end.held, None)
+        with suppress(OSError):
+            self._files.close("S5", fd)
+        if end.state is State.QUEUED:
+            entry = end.held.job.entry
+            self._lineup.push(entry.not_before if end.when is None else end.when, end.held.path)

@@ -1,0 +1,235 @@
+"""A spool that is a directory: safe against whatever kills a process, and shared by any number of them on one machine.
+
+    spool = DirectorySpool("/var/spool/app", create=True)
+    id = await spool.put(message)
+
+What happens to the files, step by step, is in `shelf`. Here is what tasks see of it: each of put, claim and the ends of
+leases is one call in a thread, which a cancelled task waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from ..errors import InvalidArgument, SMTPError, UsageError
+from .delivery import Delivery
+from .entry import Entry, Recovery, SpoolStatistics, State
+from .files import Files, open_directory, translated
+from .intake import Intake, Stored
+from .leases import DirectoryLease, Ends
+from .lineup import Lineup
+from .recovery import recover
+from .shelf import Shelf
+from .spool import Leases, Spool
+from .submission import Adapt, Submission, seconds
+from .threads import Threads
+from .upkeep import Upkeep
+
+__all__ = ["DirectorySpool"]
+
+#: Calls that run at the same time. More do not make a disk faster.
+THREADS: Final = 16
+#: Jobs that are listed with one call.
+LISTED: Final = 200
+
+T = TypeVar("T")
+
+
+class DirectorySpool(Spool):
+    """Keep jobs in a directory, one file for each: `<id>.queued`, `.sending`, `.sent` or `.failed`.
+
+    Any number of tasks, threads and processes of one machine may use the same directory. After a fork the child needs
+    a spool of its own.
+
+    Args:
+        path: the directory. It belongs to this user, and nobody else may write to it.
+        create: make it if it is not there.
+        durable: `put` and the ends of leases wait until the disk has it. Without, a power failure or a crash of the
+            system may lose the last seconds; a crash of the process may not.
+        low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
+        poll: seconds after which jobs that other processes put are found, at the latest.
+        adapt: makes mail of what `put` is given.
+        files: makes the system calls; for tests.
+
+    Raises:
+        FeatureUnavailable: this system has no file locks that a spool could rely on.
+        FileError: the directory does not exist.
+        SpoolUnsafe: somebody else owns it or may write to it, or it is a symbolic link.
+        SpoolError: the system refused it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        durable: bool = True,
+        low_water: int | None = None,
+        poll: float = 1.0,
+        adapt: Adapt | None = None,
+        files: Callable[..., Files] = Files,
+    ) -> None:
+        super().__init__(adapt=adapt)
+        if not poll > 0:
+            raise InvalidArgument("poll is a number of seconds above 0")
+        self._path = os.fspath(path)
+        self._closed = ""
+        self._root = open_directory(path, create=create)
+        try:
+            self._files = files(self._root, durable=durable)
+            self._lineup = Lineup(self._files, poll=poll)
+            shelf = Shelf(self._files, self._lineup)
+        except OSError as error:
+            os.close(self._root)
+            raise error if isinstance(error, SMTPError) else translated(error, "not a spool") from error
+        self._shelf = shelf
+        self._poll = poll
+        self._durable = durable
+        self._intake = Intake(shelf, low_water=low_water)
+        self._delivery = Delivery(shelf)
+        self._upkeep = Upkeep(shelf)
+        self._threads = Threads(THREADS)
+        self._ends = Ends(self._threads, self._delivery)
+        self._news: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _open_spools.add(self)
+
+    def __repr__(self) -> str:
+        return f"<DirectorySpool {self._path!r}{': ' if self._closed else ''}{self._closed}>"
+
+    # --- the contract ----------------------------------------------------------------------------------------
+
+    async def _store(self, job: Submission) -> str:
+        stored: Stored = await self._run(self._intake.put, job, undo=self._intake.withdraw)
+        self._tell()
+        return stored.id
+
+    async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
+        if n < 1:
+            return []
+        now = time.time() if now is None else now
+        held = await self._run(self._delivery.claim, n, now, marked=marked, undo=self._delivery.unclaim)
+        return [DirectoryLease(one, self._delivery, self._ends, self._run) for one in held]
+
+    async def get(self, id: str) -> Entry:
+        return await self._run(self._upkeep.entry, id)
+
+    async def list(self, state: State | None = None) -> AsyncIterator[Entry]:
+        for directory in await self._run(self._lineup.directories):
+            names = await self._run(self._upkeep.names, directory, state)
+            for start in range(0, len(names), LISTED):
+                for entry in await self._run(self._upkeep.entries, names[start : start + LISTED]):
+                    yield entry
+
+    async def read(self, id: str) -> bytes:
+        return await self._run(self._upkeep.message, id)
+
+    async def hold(self, id: str) -> None:
+        await self._run(self._upkeep.hold, id)
+
+    async def release(self, id: str) -> None:
+        await self._run(self._upkeep.release, id)
+        self._tell()
+
+    async def requeue(
+        self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
+    ) -> None:
+        when = time.time() if not_before is None else seconds(not_before)
+        await self._run(self._upkeep.requeue, id, when, None if expires is None else seconds(expires))
+        self._tell()
+
+    async def remove(self, id: str) -> None:
+        await self._run(self._upkeep.remove, id)
+
+    async def statistics(self) -> SpoolStatistics:
+        return await self._run(self._upkeep.statistics)
+
+    async def recover(self) -> Recovery:
+        recovery: Recovery = await self._run(recover, self._shelf)
+        self._tell()
+        return recovery
+
+    async def wait(self, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            news = self._bound()
+            news.clear()
+            due = await self._run(self._lineup.next_due, time.time())
+            left = min(end - loop.time(), self._poll)
+            if due is not None:
+                left = min(left, due - time.time())
+                if left <= 0 and due <= time.time():
+                    return True
+            if loop.time() >= end:
+                return False
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), max(left, 0.001))
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = "closed"
+        await self._ends.wait_idle()
+        try:
+            await self._threads.run(self._delivery.close)
+        finally:
+            await self._threads.wait_idle()
+            os.close(self._root)
+            _open_spools.discard(self)
+
+    # --- the rest --------------------------------------------------------------------------------------------
+
+    async def _run(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        undo: Callable[[T], bool] | None = None,
+        **named: Any,
+    ) -> T:
+        if self._closed:
+            raise UsageError(f"the spool {self._path} is {self._closed}")
+        try:
+            return await self._threads.run(partial(function, **named), *arguments, undo=undo)
+        except SMTPError:
+            raise
+        except OSError as error:
+            raise translated(error, f"the spool {self._path} failed") from error
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
+    def _bound(self) -> asyncio.Event:
+        loop = asyncio.get_running_loop()
+        if self._news is None or self._loop is not loop:
+            self._loop, self._news = loop, asyncio.Event()
+        return self._news
+
+    def _forked(self) -> None:
+        """In the child: its copies of the files hold locks that are the parent's."""
+        self._closed = "that of another process: make one after the fork"
+        self._delivery.forked()
+        os.close(self._root)
+
+
+_open_spools: Final[weakref.WeakSet[DirectorySpool]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for spool in list(_open_spools):
+        with suppress(OSError):
+            spool._forked()
+    _open_spools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,224 @@
+"""What a spool knows about a job: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple, Self
+
+from ..address import Envelope, Recipient
+from ..errors import InvalidArgument, UsageError
+from ..receipt import Outcome, Receipt, Verdict
+from ..reply import printable
+
+__all__ = ["Entry", "Recovery", "Result", "SpoolStatistics", "State", "again", "requeued", "results_after"]
+
+#: Characters of a server's text that are kept with a result, and of a reason.
+MAX_TEXT = 512
+#: A job with which this many workers have died is given up.
+POISON = 3
+
+
+class State(Enum):
+    """Where a job is; the value is the suffix of its file."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
+class Result(NamedTuple):
+    """What became of one recipient in the last attempt that told.
+
+    Attributes:
+        outcome: never PARTIAL.
+        final: the recipient is not tried again.
+        at: when it was noted.
+        code: of the reply that decided, if one did.
+        enhanced: its enhanced status code, `"5.1.1"`.
+        text: its text, 512 characters at most.
+        queue_id: the server's name for the message, if it was accepted and the reply tells.
+    """
+
+    outcome: Outcome
+    final: bool
+    at: float
+    code: int | None = None
+    enhanced: str | None = None
+    text: str = ""
+    queue_id: str | None = None
+
+    @classmethod
+    def of(cls, verdict: Verdict, *, final: bool, at: float) -> Self:
+        """Keep what a verdict says."""
+        reply = verdict.reply
+        if reply is None:
+            return cls(verdict.outcome, final, at)
+        enhanced = reply.enhanced
+        return cls(
+            verdict.outcome,
+            final,
+            at,
+            reply.code,
+            None if enhanced is None else str(enhanced),
+            printable(reply.text.replace("\n", " "), MAX_TEXT),
+            verdict.queue_id,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """What a spool knows about a job.
+
+    Attributes:
+        id: its name, made by the spool: letters, digits, `.`, `_` and `-`.
+        key: the digest of the caller's idempotency key, if one was given.
+        state: where it is.
+        envelope: as it was put, with all recipients.
+        created: when it was put.
+        not_before: when it is due.
+        expires: after which trying on makes no sense; None leaves that to the processor.
+        attempts: how often it was tried since it was put or requeued; an attempt that died counts.
+        recoveries: how often a worker died with it.
+        held: nobody may claim it.
+        size: octets of the message.
+        needs_utf8: only a server with SMTPUTF8 can take it (RFC 6531).
+        results: for each recipient of the envelope, the last result, None before the first.
+        flagged: its end of data was marked and no result noted: it may have been delivered.
+        reason: why it was deferred or failed last, empty if it never was.
+        message_id: the value of its Message-ID field, if known.
+    """
+
+    id: str
+    envelope: Envelope
+    created: float
+    size: int
+    key: str | None = None
+    state: State = State.QUEUED
+    not_before: float = 0.0
+    expires: float | None = None
+    attempts: int = 0
+    recoveries: int = 0
+    held: bool = False
+    needs_utf8: bool = False
+    results: tuple[Result | None, ...] = ()
+    flagged: bool = False
+    reason: str = ""
+    message_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            self.results = (None,) * len(self.envelope.recipients)
+
+    @property
+    def pending(self) -> tuple[Recipient, ...]:
+        """Who has neither got the message nor been given up."""
+        pairs = zip(self.envelope.recipients, self.results, strict=True)
+        return tuple([recipient for recipient, result in pairs if result is None or not result.final])
+
+    @property
+    def failed(self) -> tuple[tuple[Recipient, Result], ...]:
+        """Who was given up, and why."""
+        pairs = zip(self.envelope.recipients, self.results, strict=True)
+        return tuple(
+            [
+                (recipient, result)
+                for recipient, result in pairs
+                if result is not None and result.final and result.outcome is not Outcome.ACCEPTED
+            ]
+        )
+
+
+class SpoolStatistics(NamedTuple):
+    """How much is in a spool.
+
+    Attributes:
+        queued, sending, sent, failed: jobs in each state; those held are among the queued.
+        held: queued jobs that nobody may claim.
+        quarantined: files that could not be read as jobs and were put aside.
+        oldest: when the oldest queued or sending job was put, None if there is none.
+        next_due: when the next queued job falls due, None if there is none.
+    """
+
+    queued: int = 0
+    sending: int = 0
+    sent: int = 0
+    failed: int = 0
+    held: int = 0
+    quarantined: int = 0
+    oldest: float | None = None
+    next_due: float | None = None
+
+
+class Recovery(NamedTuple):
+    """What `recover` found.
+
+    Attributes:
+        requeued: ids of jobs whose worker had died, queued again; those flagged are among them.
+        flagged: ids of those that may have been delivered.
+        poisoned: ids of jobs that failed because their workers died too often.
+        quarantined: names of files that could not be read as jobs and were put aside.
+    """
+
+    requeued: tuple[str, ...] = ()
+    flagged: tuple[str, ...] = ()
+    poisoned: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
+
+
+def again(verdict: Verdict) -> bool:
+    """Tell whether a recipient should be tried again: temporary, or nobody knows."""
+    return verdict.temporary or verdict.outcome is Outcome.UNKNOWN
+
+
+def results_after(
+    entry: Entry, receipt: Receipt | None, retry: Callable[[Verdict], bool] | None, at: float
+) -> tuple[Result | None, ...]:
+    """Return the results of `entry` after an attempt for its pending recipients.
+
+    Raises:
+        InvalidArgument: the receipt is not about them.
+    """
+    if receipt is None:
+        return entry.results
+    retry = again if retry is None else retry
+    results = [*entry.results]
+    places = [place for place, result in enumerate(results) if result is None or not result.final]
+    if len(places) != len(receipt.verdicts):
+        raise InvalidArgument(
+            f"the receipt tells of {len(receipt.verdicts)} recipients, and {len(places)} are pending"
+        )
+    for place, verdict in zip(places, receipt.verdicts, strict=True):
+        final = verdict.accepted or not retry(verdict)
+        results[place] = Result.of(verdict, final=final, at=at)
+    return tuple(results)
+
+
+def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
+    """Return `entry` as it is after `requeue`: whoever has not got the message is tried again, counted anew.
+
+    Raises:
+        UsageError: everybody has got it.
+    """
+    results = tuple(
+        [
+            result if result is None or result.outcome is Outcome.ACCEPTED else result._replace(final=False)
+            for result in entry.results
+        ]
+    )
+    entry = replace(
+        entry,
+        state=State.QUEUED,
+        not_before=not_before,
+        expires=expires,
+        attempts=0,
+        recoveries=0,
+        held=False,
+        flagged=False,
+        results=results,
+    )
+    if not entry.pending:
+        raise UsageError(f"everybody has got the message of the job {entry.id}")
+    return entry

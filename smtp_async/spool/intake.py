@@ -1,0 +1,181 @@
+"""Enqueue: steps E1 to E8 (see `shelf`)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from ..errors import SpoolError, SpoolFull
+from .files import translated
+from .lineup import QUEUED, directory_of
+from .record import encode
+from .shelf import RESERVE, SMALL, TMP, Shelf, hashed, is_keyed
+from .submission import Submission
+
+__all__ = ["Intake", "Stored"]
+
+#: Octets of journal that are reserved for each recipient.
+RESERVE_EACH: Final = 256
+#: Files in the root above which new ones go into subdirectories, and after how many they are counted again.
+CROWD: Final = 10_000
+COUNT_EACH: Final = 1000
+#: What is left free by default.
+LOW_WATER: Final = 64 * 2**20
+
+
+class Stored(NamedTuple):
+    """A job that was put.
+
+    Attributes:
+        id: its id.
+        path: its name without suffix; None if a job of this key was there already.
+        inode: of its file.
+    """
+
+    id: str
+    path: str | None
+    inode: int | None
+
+
+class Intake:
+    """Take messages into a spool directory. Used by several threads.
+
+    Args:
+        shelf: its files.
+        low_water: octets that are left free; None takes 64 MiB or twice the largest message, whichever is more.
+    """
+
+    def __init__(self, shelf: Shelf, *, low_water: int | None = None) -> None:
+        self._shelf = shelf
+        self.files = shelf.files
+        self._low_water = low_water
+        self._largest = 0
+        self._root_files = 0
+        self._uncounted = COUNT_EACH
+        self._subdirectories: set[str] = set()
+
+    def put(self, job: Submission) -> Stored:
+        """Store a job.
+
+        Raises:
+            SpoolFull, SpoolError: nothing was stored.
+        """
+        id = _id_of(job)
+        if is_keyed(id) and self._shelf.find(id) is not None:
+            return Stored(id, None, None)
+        self._check_room(len(job.body))
+        tmp = f"{TMP}/{id}.{secrets.token_hex(4)}" if is_keyed(id) else f"{TMP}/{id}"
+        try:
+            self._write(tmp, job, id)
+            try:
+                return self._publish(tmp, id, job)
+            finally:
+                with suppress(OSError):
+                    self.files.unlink("E7", tmp)
+        except SpoolError:
+            raise
+        except OSError as error:
+            raise translated(error, "the message cannot be stored") from error
+
+    def _write(self, tmp: str, job: Submission, id: str) -> None:
+        files = self.files
+        fd = files.create("E1", tmp)
+        try:
+            try:
+                head = encode(job, id)
+                if len(job.body) <= SMALL:
+                    files.write("E2", fd, head + job.body)
+                else:
+                    files.write("E2", fd, head)
+                    files.write("E2", fd, job.body)
+                size = RESERVE + RESERVE_EACH * len(job.envelope.recipients)
+                files.reserve("E3", fd, len(head) + len(job.body), size)
+                if job.not_before > job.created:
+                    files.due_at("E3", tmp, job.not_before)
+                files.sync("E4", fd)
+            finally:
+                files.close("E5", fd)
+        except BaseException:
+            with suppress(OSError):
+                files.unlink("E7", tmp)
+            raise
+
+    def _publish(self, tmp: str, id: str, job: Submission) -> Stored:
+        path = self._place(id)
+        status = self.files.look("E6", tmp)
+        if status is None:
+            raise SpoolError("somebody removed the file that was being written")
+        stored = Stored(id, path, status.st_ino)
+        with self._shelf.naming(id):
+            if is_keyed(id) and self._shelf.find(id) is not None:
+                return Stored(id, None, None)
+            self.files.link("E6", tmp, path + QUEUED)
+        try:
+            # Recovery may have done it already.
+            with suppress(FileNotFoundError):
+                self.files.unlink("E7", tmp)
+            self.files.sync_directory("E8", directory_of(path))
+        except BaseException:
+            self.withdraw(stored)
+            raise
+        self._shelf.lineup.push(max(job.not_before, job.created), path)
+        return stored
+
+    def withdraw(self, stored: Stored) -> bool:
+        """Take back a job that was stored a moment ago; False if a worker has it already, or it was there before."""
+        if stored.path is None:
+            return False
+        files, name = self.files, stored.path + QUEUED
+        try:
+            fd = files.open("E9", name)
+        except OSError:
+            return False
+        try:
+            if not files.lock("E9", fd) or files.status("E9", fd).st_ino != stored.inode:
+                return False
+            if not self._shelf.is_at(fd, name):
+                return False
+            files.unlink("E9", name)
+            files.sync_directory("E9", directory_of(name))
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _check_room(self, size: int) -> None:
+        self._largest = max(self._largest, size)
+        low_water = max(LOW_WATER, 2 * self._largest) if self._low_water is None else self._low_water
+        if not low_water:
+            return
+        try:
+            free = self.files.free()
+        except OSError as error:
+            raise translated(error, "the room in the spool cannot be told") from error
+        if free < low_water + size:
+            raise SpoolFull(f"{free} octets are left in the spool: {low_water} are to stay free")
+
+    def _place(self, id: str) -> str:
+        """Return the path of a new job: in the root, or in a subdirectory if that is crowded."""
+        self._uncounted += 1
+        self._root_files += 1
+        if self._uncounted >= COUNT_EACH:
+            self._uncounted = 0
+            self._root_files = sum(1 for _ in self.files.entries("L2", ""))
+        if self._root_files <= CROWD:
+            return id
+        directory = hashed(id)
+        if directory not in self._subdirectories:
+            self.files.make_directory("E6", directory)
+            self._subdirectories.add(directory)
+        return f"{directory}/{id}"
+
+
+def _id_of(job: Submission) -> str:
+    if job.key is not None:
+        return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{time.time_ns():019d}-{secrets.token_hex(16)}"

@@ -1,0 +1,271 @@
+"""A job of a spool directory in the hands of one worker, and how many of them end at once."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from ..address import Envelope
+from ..content import Content, Mail, Source
+from ..errors import LeaseLost
+from ..receipt import Receipt, Verdict
+from .delivery import Delivery, End
+from .entry import MAX_TEXT, State, results_after
+from .record import record
+from .shelf import Held
+from .spool import Lease
+from .submission import StoredMail, seconds
+from .threads import Threads, finished
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["DirectoryLease", "Ends"]
+
+#: Makes a blocking call, in a thread.
+Run = Callable[..., Awaitable[Any]]
+
+
+class DirectoryLease(Lease):
+    """A job whose file is open and locked.
+
+    After an end that failed the spool tries again to note it, whether the call is repeated or not; another end than the
+    first is not taken any more.
+    """
+
+    def __init__(self, held: Held, delivery: Delivery, ends: Ends, run: Run) -> None:
+        self._held = held
+        self._delivery = delivery
+        self._ends = ends
+        self._run = run
+        self._end: End | None = None
+        self.entry = held.job.entry
+        self.token = held.job.token
+        self.entry.state = State.SENDING
+
+    def __repr__(self) -> str:
+        state = "ended" if self._held.fd < 0 else "ending" if self._end is not None else "held"
+        return f"<DirectoryLease {self.entry.id} attempt {self.token}: {state}>"
+
+    def mail(self) -> Mail:
+        return StoredMail(Envelope(self.entry.envelope.sender, self.entry.pending), self._content)
+
+    def _content(self) -> Content:
+        held = self._live()
+        header = held.job.header
+        segment: bytes | Source
+        if held.body is not None:
+            segment = held.body
+        else:
+            window = cast(BinaryIO, _Window(held, header.body_at, self.entry.size))
+            segment = Source(window, encoding="identity", close=True)
+            segment.length = self.entry.size
+        return Content(
+            (segment,),
+            size=self.entry.size,
+            eightbit=header.eightbit,
+            utf8=header.utf8,
+            binary=header.binary,
+            message_id=self.entry.message_id,
+            canonical=not header.binary,
+        )
+
+    async def extend(self) -> None:
+        # The lock lives as long as the process does.
+        self._live()
+
+    async def mark_end_of_data(self) -> None:
+        held = self._live()
+        if not held.marked:
+            await self._run(self._delivery.mark, held)
+
+    async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
+        if keep:
+            await self._finish(State.SENT, receipt, retry=_never, needless=True)
+        else:
+            # What is wrong with the receipt is said also where it is not kept.
+            results_after(self.entry, receipt, None, 0.0)
+            await self._end_with(lambda held: End(held, None))
+
+    async def defer(
+        self,
+        receipt: Receipt | None,
+        not_before: float,
+        *,
+        reason: str = "",
+        retry: Callable[[Verdict], bool] | None = None,
+    ) -> None:
+        when = seconds(not_before)
+        await self._finish(State.QUEUED, receipt, retry=retry, reason=reason, when=when)
+
+    async def fail(
+        self,
+        receipt: Receipt | None,
+        *,
+        reason: str = "",
+        retry: Callable[[Verdict], bool] | None = None,
+    ) -> None:
+        await self._finish(State.FAILED, receipt, retry=retry, reason=reason)
+
+    async def release(self) -> None:
+        await self._end_with(self._delivery.untouched)
+
+    async def _finish(
+        self,
+        state: State,
+        receipt: Receipt | None,
+        *,
+        retry: Callable[[Verdict], bool] | None,
+        reason: str = "",
+        when: float | None = None,
+        needless: bool = False,
+    ) -> None:
+        now = time.time()
+        results = results_after(self.entry, receipt, retry, now)
+        text = record(self.token, now, state, self.entry, results, reason=reason[:MAX_TEXT], not_before=when)
+        await self._end_with(lambda held: End(held, state, text, when=when, needless=needless))
+
+    async def _end_with(self, make: Callable[[Held], End]) -> None:
+        if self._end is None:
+            self._end = make(self._live())
+        elif not self._end.failed:
+            raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
+        await self._ends.end(self._end)
+
+    def _live(self) -> Held:
+        if self._held.fd < 0 or self._end is not None:
+            raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
+        return self._held
+
+
+def _never(verdict: Verdict) -> bool:
+    return False
+
+
+class Ends:
+    """Note the ends of leases: those that come while others are being noted share a call, and a sync, with each other.
+
+    Args:
+        threads: where that is done.
+        delivery: what does it.
+    """
+
+    def __init__(self, threads: Threads, delivery: Delivery) -> None:
+        self._threads = threads
+        self._delivery = delivery
+        self._waiting: list[_Waiting] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def end(self, end: End) -> None:
+        """Note an end, and wait for it, also if the caller is cancelled.
+
+        Raises:
+            SpoolError: it could not be noted; it will be tried again.
+        """
+        waiting = _Waiting(end, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._note())
+        try:
+            await waiting.future
+        except asyncio.CancelledError:
+            await finished(waiting.is_done, waiting.tell)
+            raise
+        if waiting.error is not None:
+            raise waiting.error
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is being noted."""
+        while self._task is not None and not self._task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((self._task,))
+
+    async def _note(self) -> None:
+        cancelled: asyncio.CancelledError | None = None
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            errors: list[BaseException | None] = []
+            try:
+                await self._threads.run(_noted, self._delivery, batch, errors)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            if len(errors) != len(batch):
+                # It was not begun: the loop is ending.
+                _noted(self._delivery, batch, errors)
+            for waiting, failed in zip(batch, errors, strict=True):
+                waiting.set(failed)
+        if cancelled is not None:
+            raise cancelled
+
+
+class _Waiting:
+    """A caller that waits for the end of its lease to be noted."""
+
+    __slots__ = ("done", "end", "error", "future")
+
+    def __init__(self, end: End, future: asyncio.Future[None]) -> None:
+        self.end = end
+        self.future = future
+        self.done = False
+        self.error: BaseException | None = None
+
+    def is_done(self) -> bool:
+        return self.done
+
+    def tell(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    def set(self, error: BaseException | None) -> None:
+        self.error = error
+        self.done = True
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+def _noted(delivery: Delivery, batch: list[_Waiting], errors: list[BaseException | None]) -> None:
+    """Note a batch; in a thread. What goes wrong with it as a whole is told to all."""
+    try:
+        errors += delivery.end([waiting.end for waiting in batch])
+    except Exception as error:
+        errors += [error] * (len(batch) - len(errors))
+
+
+class _Window(io.RawIOBase):
+    """A part of a file that is open: the message between its header and its journal."""
+
+    def __init__(self, held: Held, start: int, size: int) -> None:
+        self._held = held
+        self._start = start
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if origin + offset < 0:
+            raise ValueError("that is before the beginning")
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        left = max(0, self._size - self._position)
+        if self._held.fd < 0:
+            raise ValueError("the lease of the job has ended")
+        data = os.pread(self._held.fd, min(len(view), left), self._start + self._position)
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

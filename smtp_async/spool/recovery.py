@@ -1,0 +1,119 @@
+"""What dead workers and half-done work left in a spool directory, put in order: steps R (see `shelf`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from ..errors import Busy
+from .entry import POISON, Recovery, State
+from .files import translated
+from .lineup import directory_of
+from .record import Job, line
+from .shelf import TMP, Held, Shelf
+
+__all__ = ["recover"]
+
+#: Seconds after which a file that was never finished is removed: no writer takes a day and a half.
+ABANDONED: Final = 36 * 3600.0
+
+_SENDING: Final = f".{State.SENDING.value}"
+
+_log = logging.getLogger("smtp_async")
+
+
+def recover(shelf: Shelf) -> Recovery:
+    """Take back what dead workers held, remove what was never finished.
+
+    Raises:
+        SpoolError: the system refused it; what was done is done, and the rest can be done again.
+    """
+    requeued: list[str] = []
+    flagged: list[str] = []
+    poisoned: list[str] = []
+    try:
+        for path in _sending(shelf):
+            job = _recovered(shelf, path)
+            if job is None:
+                continue
+            if job.entry.state is State.FAILED:
+                poisoned.append(job.entry.id)
+                continue
+            requeued.append(job.entry.id)
+            if job.entry.flagged:
+                flagged.append(job.entry.id)
+        _clean(shelf)
+    except OSError as error:
+        raise translated(error, "the spool cannot be put in order") from error
+    quarantined = [shelf.quarantined.popleft() for _ in range(len(shelf.quarantined))]
+    return Recovery(tuple(requeued), tuple(flagged), tuple(poisoned), tuple(quarantined))
+
+
+def _recovered(shelf: Shelf, path: str) -> Job | None:
+    """Take a job back from a dead worker; None if it lives, or had noted how it ended."""
+    try:
+        held = shelf.grasp("R", path, State.SENDING)
+    except (Busy, FileNotFoundError):
+        return None
+    except OSError as error:
+        _log.error("the job %s cannot be taken back: %s", path, error)
+        return None
+    if held is None:
+        return None
+    try:
+        return _take_back(shelf, held)
+    except OSError as error:
+        # It keeps its name, so the next time finds it.
+        _log.error("the job %s cannot be taken back: %s", path, error)
+        return None
+    finally:
+        os.close(held.fd)
+
+
+def _sending(shelf: Shelf) -> Iterator[str]:
+    for directory in shelf.lineup.directories():
+        prefix = f"{directory}/" if directory else ""
+        names = [entry.name for entry in shelf.files.entries("R0", directory)]
+        for name in names:
+            if name.endswith(_SENDING):
+                yield prefix + name[: -len(_SENDING)]
+
+
+def _take_back(shelf: Shelf, held: Held) -> Job | None:
+    job = held.job
+    if job.ended is State.FAILED or job.ended is State.SENT:
+        # Its worker had written how it ended, and did not come to give it the new name.
+        _give_back(shelf, held, job.ended)
+        return None
+    shelf.append("R5", held, line(r="recovered", n=job.token, at=time.time()))
+    job.entry.state = State.FAILED if job.entry.recoveries + 1 >= POISON else State.QUEUED
+    if job.entry.state is State.QUEUED:
+        # It was due when it was claimed; unless the worker died in putting it off.
+        shelf.files.due_at("R6", held.name, job.entry.not_before)
+    else:
+        _log.error("the job %s is given up: %d workers have died with it", job.entry.id, POISON)
+    _give_back(shelf, held, job.entry.state)
+    if job.entry.state is State.QUEUED:
+        shelf.lineup.push(job.entry.not_before, held.path)
+    return job
+
+
+def _give_back(shelf: Shelf, held: Held, state: State) -> None:
+    shelf.rename("R7", held, state)
+    shelf.files.sync_directory("R8", directory_of(held.path))
+
+
+def _clean(shelf: Shelf) -> None:
+    """Remove what putting left behind: second names of jobs that are queued, and files that nobody finished."""
+    now = time.time()
+    for entry in shelf.files.entries("T1", TMP):
+        with suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            finished = status.st_nlink > 1
+            if stat.S_ISREG(status.st_mode) and (finished or now - status.st_ctime > ABANDONED):
+                shelf.files.unlink("T2", f"{TMP}/{entry.name}")

@@ -1,0 +1,268 @@
+"""The files of a spool directory: the protocol that loses nothing, synchronous, to be called in threads.
+
+One file is one job, and one inode for its whole life: header, message, journal. Its name ends in `.queued`, `.sending`,
+`.sent` or `.failed`. Whoever works on a job holds the lock of its file (flock, which the kernel drops with the last of
+the process), and takes it before the name changes: so a `.sending` that can be locked has no living owner.
+
+Enqueue. E1 make `tmp/<name>`; E2 write it; E3 reserve room for its journal; E4 fsync; E5 close; E6 link it to
+`<id>.queued`; E7 unlink `tmp/<name>`; E8 fsync the directory. Any error before the end of E8 undoes it all.
+
+Claim. C1 open; C2 lock, or leave it to whoever has; C3 the name must still be that of the inode; C4 read, and see
+whether it is due; C5 rename to `.sending`.
+
+End of data. D1 append `eod` and fsync. If that fails, nothing may be sent.
+
+The end of a lease. S1 delivered: unlink, or rename to `.sent`; neither needs room. S2 fsync the directory, once for all
+that end together. S3 to be tried again: append the result, fsync, set the time, rename to `.queued`, fsync the
+directory. S4 failed: append, fsync, rename to `.failed`, fsync the directory. The file is closed, and with it unlocked,
+last of all; if a step fails, it stays locked and the same steps are tried again, those that are done passed over.
+
+A job with a key has a name that another put may want at the same time. What looks for such a name, or changes it, does
+so under the lock of the root directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from ..errors import Busy, RecordInvalid
+from .entry import State
+from .files import Files
+from .lineup import Lineup
+from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
+
+__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "hashed", "is_keyed"]
+
+#: Octets of journal that are reserved with each file.
+RESERVE: Final = 4096
+#: A message up to this size is read with its header, and handed out from memory.
+SMALL: Final = 65536
+#: The time of a file whose job is held: the year 2100.
+HELD: Final = 4102444800.0
+
+TMP: Final = "tmp"
+QUARANTINE: Final = "quarantine"
+
+_KEYED: Final = re.compile(r"[0-9a-f]{32}")
+_CHUNK: Final = 2**20
+# What opening says of a symbolic link, a directory, a socket, a file of somebody else.
+_PLANTED: Final = frozenset(
+    {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
+)
+
+
+def is_keyed(id: str) -> bool:
+    """Tell whether the job of this id was given a key."""
+    return _KEYED.fullmatch(id) is not None
+
+
+def hashed(id: str) -> str:
+    """Return the name of the subdirectory in which a job is if the root was crowded when it came."""
+    return hashlib.sha256(id.encode()).hexdigest()[:2]
+
+
+class Held:
+    """A job whose file is open and locked.
+
+    Attributes:
+        fd: the file.
+        path: its name without suffix, below the spool directory.
+        job: what was read from it.
+        body: the message, None if it is left in the file.
+        state: which suffix its name has now.
+        marked: `eod` was written for this attempt.
+        tainted: it may have been.
+        status: inode and device.
+    """
+
+    __slots__ = ("body", "fd", "job", "marked", "path", "state", "status", "tainted")
+
+    def __init__(
+        self, fd: int, path: str, state: State, job: Job, body: bytes | None, status: os.stat_result
+    ):
+        self.fd = fd
+        self.path = path
+        self.state = state
+        self.job = job
+        self.body = body
+        self.status = status
+        self.marked = False
+        self.tainted = False
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return f"{self.path}.{self.state.value}"
+
+
+class Shelf:
+    """The files of one spool directory: how they are found, opened, read, renamed. Used by several threads.
+
+    Args:
+        files: the system calls.
+        lineup: which jobs are due.
+    """
+
+    def __init__(self, files: Files, lineup: Lineup) -> None:
+        self.files = files
+        self.lineup = lineup
+        self._uid = os.geteuid()
+        #: Names of files that were put aside, until somebody asks.
+        self.quarantined: deque[str] = deque(maxlen=1000)
+        files.make_directory("E0", TMP)
+
+    def grasp(self, step: str, path: str, state: State) -> Held | None:
+        """Open, lock and read a job; None if it is no job, and was put aside.
+
+        Raises:
+            Busy: somebody else has it.
+            FileNotFoundError: it is not there (any more).
+            OSError: the system refused it.
+        """
+        name = f"{path}.{state.value}"
+        try:
+            fd = self.files.open(step + "1", name, write=True)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or error.errno not in _PLANTED:
+                raise
+            self.quarantine(name)
+            return None
+        try:
+            if not self.files.lock(step + "2", fd):
+                raise Busy(f"somebody else has the job {path}")
+            status = self.files.status(step + "3", fd)
+            if not self.is_at(fd, name, status):
+                raise FileNotFoundError(name)
+            self.check_file(status)
+            job, body = self.read(step + "4", fd, path, state, status.st_size)
+        except RecordInvalid:
+            self.quarantine(name)
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return Held(fd, path, state, job, body, status)
+
+    def check_file(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise RecordInvalid("not a job: it is not a regular file")
+        if status.st_uid != self._uid:
+            raise RecordInvalid("not a job: it belongs to another user")
+        # Two is right after a crash between E6 and E7.
+        if status.st_nlink > 2:
+            raise RecordInvalid("not a job: it has other names")
+
+    def read(
+        self, step: str, fd: int, path: str, state: State, size: int, *, check: bool = True
+    ) -> tuple[Job, bytes | None]:
+        """Read a job; a small message is returned with it.
+
+        Args:
+            step: where in the protocol.
+            fd: its file.
+            path: its name, without suffix.
+            state: where it is.
+            size: octets of the file.
+            check: read all of the message, to see whether it is the one that was put.
+
+        Raises:
+            RecordInvalid: it is not a job, or that of another name.
+        """
+        files = self.files
+        data = files.read(step, fd, SMALL + RESERVE, 0)
+        end = header_end(data[:MAX_FIRST_LINE])
+        if end > len(data):
+            data = files.read(step, fd, end, 0)
+        header = read_header(data)
+        if header.entry.id != path.rpartition("/")[2]:
+            raise RecordInvalid("not a job: it has the name of another")
+        if header.journal_at > size:
+            raise RecordInvalid("not a job: the message is shorter than its header says")
+        body = None
+        if header.journal_at <= len(data) and header.entry.size <= SMALL:
+            body = data[header.body_at : header.journal_at]
+        if check and self._digest(step, fd, header, body) != header.digest:
+            raise RecordInvalid("not a job: the message is not the one that was put")
+        if body is not None and len(data) >= size:
+            journal = data[header.journal_at :]
+        else:
+            journal = files.read(step, fd, size - header.journal_at, header.journal_at)
+        return fold(header, journal, state), body
+
+    def _digest(self, step: str, fd: int, header: Header, body: bytes | None) -> str:
+        if body is not None:
+            return hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256()
+        for offset in range(header.body_at, header.journal_at, _CHUNK):
+            digest.update(self.files.read(step, fd, min(_CHUNK, header.journal_at - offset), offset))
+        return digest.hexdigest()
+
+    def append(self, step: str, held: Held, record: bytes, *, durable: bool = True) -> None:
+        """Append a record to the journal."""
+        self.files.write(step, held.fd, record)
+        if durable:
+            self.files.sync(step, held.fd)
+
+    def rename(self, step: str, held: Held, state: State) -> None:
+        """Give a job the name of another state. To be repeated without harm."""
+        new = f"{held.path}.{state.value}"
+        with self.naming(held.path.rpartition("/")[2]):
+            try:
+                self.files.rename(step, held.name, new)
+            except OSError:
+                # It may have been done all the same: over a network, or the last time.
+                status = self.files.look(step, new)
+                if status is None or (status.st_dev, status.st_ino) != (
+                    held.status.st_dev,
+                    held.status.st_ino,
+                ):
+                    raise
+        held.state = state
+
+    @contextmanager
+    def naming(self, id: str) -> Iterator[None]:
+        """Keep others from looking for, or changing, the name of a job with a key."""
+        if not is_keyed(id):
+            yield
+            return
+        fd = self.files.open_directory("K1", "")
+        try:
+            self.files.wait_lock("K2", fd)
+            yield
+        finally:
+            os.close(fd)
+
+    def find(self, id: str) -> tuple[str, State] | None:
+        """Return path and state of a job, None if there is none."""
+        # A name may change between two looks; in this order it is met, unless it goes round.
+        for _ in range(3):
+            for state in State:
+                for path in (id, f"{hashed(id)}/{id}"):
+                    if self.files.look("L4", f"{path}.{state.value}") is not None:
+                        return path, state
+        return None
+
+    def quarantine(self, name: str) -> None:
+        """Put aside what is no job."""
+        self.files.make_directory("Q1", QUARANTINE)
+        self.quarantined.append(name)
+        aside = f"{QUARANTINE}/{name.rpartition('/')[2]}.{secrets.token_hex(4)}"
+        with suppress(FileNotFoundError):
+            self.files.rename("Q2", name, aside)
+
+    def is_at(self, fd: int, name: str, status: os.stat_result | None = None) -> bool:
+        """C3: is this still the file of that name?"""
+        if status is None:
+            status = self.files.status("C3", fd)
+        named = self.files.look("C3", name)
+        return named is not None and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)

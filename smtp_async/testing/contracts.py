@@ -1,0 +1,456 @@
+"""What every spool must do, as tests that any of them runs.
+
+    class TestMySpool(SpoolContract):
+        @pytest.fixture
+        async def spool(self):
+            async with MySpool() as spool:
+                yield spool
+
+        def abandon(self, spool, lease):
+            ...  # let the worker that holds the lease die
+
+The tests are coroutines; pytest needs a plugin that runs them (pytest-asyncio in its `auto` mode, or anyio).
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..address import Envelope, Kind, Recipient
+from ..content import Content
+from ..dsn import DSN, Notify
+from ..errors import (
+    Busy,
+    ExtensionMissing,
+    InvalidArgument,
+    LeaseLost,
+    MissingRecipient,
+    MissingSender,
+    NoSuchJob,
+    SMTPError,
+    UsageError,
+)
+from ..receipt import Outcome, Receipt, Verdict
+from ..reply import Reply
+from ..spool.entry import Entry, State
+from ..spool.spool import Lease, Spool
+
+__all__ = ["SpoolContract", "receipt_for"]
+
+TEXT = b"From: ann@example.com\r\nTo: bob@example.org\r\nMessage-ID: <1@example.com>\r\n\r\nHello\r\n"
+QUEUED = Reply(250, (b"2.0.0 Ok: queued as 4ABC",))
+LATER = Reply(451, (b"4.3.0 later",))
+NEVER = Reply(550, (b"5.1.1 nobody",))
+
+
+def receipt_for(lease: Lease, *replies: Reply | None) -> Receipt:
+    """Make the receipt of a lease: one reply for each pending recipient, None where the outcome is unknown."""
+    pending = lease.entry.pending
+    if len(replies) == 1:
+        replies *= len(pending)
+    pairs = zip(pending, replies, strict=True)
+    return Receipt(tuple(Verdict(recipient, _outcome(reply), reply) for recipient, reply in pairs))
+
+
+def _outcome(reply: Reply | None) -> Outcome:
+    if reply is None:
+        return Outcome.UNKNOWN
+    return Outcome.ACCEPTED if reply.positive else Outcome.REFUSED
+
+
+async def refused(error: type[SMTPError], call: Callable[[], Any]) -> None:
+    """Check that awaiting what `call` makes raises `error`."""
+    try:
+        await call()
+    except error:
+        return
+    raise AssertionError(f"{error.__name__} was not raised")
+
+
+class SpoolContract:
+    """Tests of a backend: derive from it, with a fixture `spool` and an `abandon`."""
+
+    def abandon(self, spool: Any, lease: Any) -> None:
+        """Let the worker that holds `lease` die."""
+        raise NotImplementedError
+
+    # --- put ---
+
+    async def test_what_was_put_is_claimed_with_its_envelope_and_its_bytes(self, spool: Spool) -> None:
+        wishes = DSN(notify=Notify.SUCCESS | Notify.DELAY, orcpt="carla@example.org")
+        bcc = Recipient("carl@example.org", Kind.BCC, dsn=wishes)
+        id = await spool.put(TEXT, sender="return@example.com", recipients=["bob@example.org", bcc])
+        [lease] = await spool.claim(5)
+        mail = lease.mail()
+        assert mail.envelope() == Envelope("return@example.com", [Recipient("bob@example.org"), bcc])
+        assert [one.kind for one in mail.envelope().recipients] == [Kind.TO, Kind.BCC]
+        content = mail.content()
+        assert content.size == len(TEXT)
+        assert (content.message_id, content.eightbit, content.utf8) == ("<1@example.com>", False, False)
+        assert await spool.read(id) == TEXT
+        entry = lease.entry
+        assert (entry.id, entry.state, entry.size, entry.attempts) == (id, State.SENDING, len(TEXT), 0)
+        assert entry.message_id == "<1@example.com>"
+
+    async def test_the_envelope_may_come_from_the_header(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        assert (await spool.get(id)).envelope == Envelope("ann@example.com", ["bob@example.org"])
+
+    async def test_a_message_may_be_read_from_a_stream(self, spool: Spool) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield TEXT[:30]
+            yield TEXT[30:]
+
+        for source in (io.BytesIO(TEXT), chunks()):
+            id = await spool.put(source, recipients=["carl@example.org"])
+            entry = await spool.get(id)
+            assert entry.envelope == Envelope("ann@example.com", ["carl@example.org"])
+            assert await spool.read(id) == TEXT
+
+    async def test_the_null_return_path_is_kept(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, sender="<>", recipients=["bob@example.org"])
+        assert (await spool.get(id)).envelope.sender is None
+
+    async def test_a_message_that_needs_smtputf8_says_so(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, sender="ann@example.com", recipients=["bøb@example.org"])
+        entry = await spool.get(id)
+        assert entry.needs_utf8
+        assert entry.envelope.recipients[0].address.local == "bøb"
+        id = await spool.put("To: <bøb@example.org>\r\n\r\n".encode(), sender="a@b", recipients=["c@d"])
+        assert (await spool.get(id)).needs_utf8
+        assert not (await spool.get(await spool.put(TEXT))).needs_utf8
+
+    async def test_a_header_that_needs_smtputf8_is_written_with_it(self, spool: Spool) -> None:
+        class Wide:
+            def envelope(self) -> Envelope:
+                return Envelope("ann@example.com", ["bob@example.org"])
+
+            def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+                if not utf8:
+                    raise ExtensionMissing("it cannot be written without")
+                return Content.of_bytes("To: bøb@example.org\r\n\r\n".encode())
+
+        id = await spool.put(Wide())
+        assert (await spool.get(id)).needs_utf8
+        [lease] = await spool.claim()
+        assert lease.mail().content().utf8
+
+    async def test_bytes_survive_whatever_they_are(self, spool: Spool) -> None:
+        body = TEXT + b"\r\n.\r\n\r\nSPOOL1 9\r\n" + bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"")
+        body = body + b"\r\n"
+        id = await spool.put(body)
+        assert await spool.read(id) == body
+        [lease] = await spool.claim()
+        content = lease.mail().content()
+        assert content.eightbit and content.binary
+
+    async def test_what_cannot_be_sent_is_refused(self, spool: Spool) -> None:
+        await refused(MissingSender, lambda: spool.put(b"To: bob@example.org\r\n\r\n"))
+        await refused(MissingRecipient, lambda: spool.put(b"From: ann@example.com\r\n\r\n"))
+        await refused(InvalidArgument, lambda: spool.put(42))
+        await refused(InvalidArgument, lambda: spool.put(TEXT, key=""))
+        await refused(InvalidArgument, lambda: spool.put(TEXT, not_before=datetime(2030, 1, 1)))
+        await refused(InvalidArgument, lambda: spool.put(TEXT, expires=float("nan")))
+        assert await self._all(spool) == []
+
+    async def test_the_same_key_is_the_same_job(self, spool: Spool) -> None:
+        first = await spool.put(TEXT, key="order 7")
+        assert await spool.put(TEXT + b"other\r\n", key="order 7") == first
+        assert await spool.put(TEXT, key="../order 8\n") != first
+        assert await spool.read(first) == TEXT
+        assert len(await self._all(spool)) == 2
+
+    async def test_a_key_is_known_in_every_state(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, key="k")
+        [lease] = await spool.claim()
+        assert await spool.put(TEXT, key="k") == id
+        await lease.fail(receipt_for(lease, NEVER))
+        assert await spool.put(TEXT, key="k") == id
+        await spool.requeue(id)
+        [lease] = await spool.claim()
+        await lease.settle(receipt_for(lease, QUEUED), keep=True)
+        assert await spool.put(TEXT, key="k") == id
+        assert len(await self._all(spool)) == 1
+
+    async def test_a_key_is_forgotten_with_its_job(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, key="k")
+        await spool.remove(id)
+        await spool.put(TEXT, key="k")
+        assert len(await self._all(spool)) == 1
+
+    # --- claim ---
+
+    async def test_nothing_is_claimed_twice(self, spool: Spool) -> None:
+        ids = {await spool.put(TEXT) for _ in range(5)}
+        first, second = await spool.claim(3), await spool.claim(5)
+        assert (len(first), len(second)) == (3, 2)
+        assert {lease.entry.id for lease in first + second} == ids
+        assert await spool.claim(5) == []
+
+    async def test_nothing_is_claimed_before_it_is_due(self, spool: Spool) -> None:
+        now = time.time()
+        later = await spool.put(TEXT, not_before=now + 1000)
+        moment = datetime.fromtimestamp(now + 2000, UTC)
+        latest = await spool.put(TEXT, not_before=moment)
+        assert await spool.claim(5) == []
+        assert [lease.entry.id for lease in await spool.claim(5, now=now + 1001)] == [later]
+        assert (await spool.get(latest)).not_before == moment.timestamp()
+        assert [lease.entry.id for lease in await spool.claim(5, now=now + 2001)] == [latest]
+
+    async def test_what_is_due_longest_comes_first(self, spool: Spool) -> None:
+        now = time.time()
+        ids = {when: await spool.put(TEXT, not_before=now + when) for when in (30, 10, 20)}
+        claimed = [lease.entry.id for lease in await spool.claim(5, now=now + 40)]
+        assert claimed == [ids[10], ids[20], ids[30]]
+
+    # --- the ends of a lease ---
+
+    async def test_what_is_settled_is_gone(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.mark_end_of_data()
+        await lease.settle(receipt_for(lease, QUEUED))
+        await refused(NoSuchJob, lambda: spool.get(id))
+        assert await spool.claim(5, now=time.time() + 10) == []
+
+    async def test_what_is_settled_may_be_kept(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.settle(receipt_for(lease, QUEUED), keep=True)
+        entry = await spool.get(id)
+        assert entry.state is State.SENT
+        [result] = entry.results
+        assert result is not None
+        assert (result.outcome, result.final, result.queue_id) == (Outcome.ACCEPTED, True, "4ABC")
+        assert await spool.claim(5) == []
+
+    async def test_only_the_rest_is_tried_again(self, spool: Spool) -> None:
+        names = ["a@example.org", "b@example.org", "c@example.org", "d@example.org"]
+        id = await spool.put(TEXT, sender="ann@example.com", recipients=names)
+        [lease] = await spool.claim()
+        again = time.time() + 60
+        await lease.defer(receipt_for(lease, QUEUED, LATER, NEVER, None), again, reason="451 later")
+        entry = await spool.get(id)
+        assert (entry.state, entry.not_before, entry.reason) == (State.QUEUED, again, "451 later")
+        assert (entry.attempts, entry.flagged) == (1, False)
+        assert [str(one.address) for one in entry.pending] == ["b@example.org", "d@example.org"]
+        assert [str(one.address) for one, _ in entry.failed] == ["c@example.org"]
+        later = entry.results[1]
+        assert later is not None
+        assert (later.code, later.enhanced, later.text) == (451, "4.3.0", "4.3.0 later")
+        assert await spool.claim(5) == []
+        [lease] = await spool.claim(5, now=again + 1)
+        assert lease.mail().envelope().recipients == entry.pending
+        assert lease.token > 1 or lease.entry.attempts == 1
+        await lease.defer(receipt_for(lease, QUEUED), again + 60)
+        assert [str(one.address) for one in (await spool.get(id)).pending] == []
+
+    async def test_who_decides_otherwise_is_heard(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.defer(receipt_for(lease, NEVER), time.time(), retry=lambda verdict: True)
+        assert len((await spool.get(id)).pending) == 1
+
+    async def test_nothing_learnt_leaves_everybody(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.defer(None, 0.0, reason="connection refused")
+        entry = await spool.get(id)
+        assert (len(entry.pending), entry.attempts, entry.reason) == (1, 1, "connection refused")
+        assert len(await spool.claim(5)) == 1
+
+    async def test_what_failed_is_kept(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, key="k")
+        [lease] = await spool.claim()
+        await lease.fail(receipt_for(lease, NEVER), reason="550 nobody")
+        entry = await spool.get(id)
+        assert (entry.state, entry.reason, entry.attempts) == (State.FAILED, "550 nobody", 1)
+        assert await spool.claim(5) == []
+        assert await spool.read(id) == TEXT
+
+    async def test_a_released_job_is_as_it_was(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        before = await spool.get(id)
+        [lease] = await spool.claim()
+        await lease.release()
+        assert await spool.get(id) == before
+        [lease] = await spool.claim()
+        assert lease.entry.attempts == 0
+        await lease.mark_end_of_data()
+        await lease.release()
+        assert not (await spool.get(id)).flagged
+
+    async def test_a_lease_ends_once(self, spool: Spool) -> None:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.extend()
+        await lease.defer(None, 0.0)
+        receipt = receipt_for(lease, QUEUED)
+        await refused(LeaseLost, lambda: lease.settle(receipt))
+        await refused(LeaseLost, lambda: lease.defer(receipt, 0.0))
+        await refused(LeaseLost, lambda: lease.fail(receipt))
+        await refused(LeaseLost, lambda: lease.mark_end_of_data())
+        await refused(LeaseLost, lambda: lease.release())
+        await refused(LeaseLost, lambda: lease.extend())
+        [again] = await spool.claim()
+        assert again.token > lease.token
+        await refused(LeaseLost, lambda: lease.settle(receipt))
+        await again.settle(receipt)
+
+    async def test_a_receipt_about_others_is_refused(self, spool: Spool) -> None:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        wrong = Receipt(receipt_for(lease, QUEUED).verdicts * 2)
+        await refused(InvalidArgument, lambda: lease.settle(wrong))
+        await refused(InvalidArgument, lambda: lease.defer(wrong, 0.0))
+        await lease.settle(receipt_for(lease, QUEUED))
+
+    # --- a worker dies ---
+
+    async def test_a_dead_workers_job_is_queued_again(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        assert (await spool.recover()).requeued == ()
+        self.abandon(spool, lease)
+        recovery = await spool.recover()
+        assert (recovery.requeued, recovery.flagged) == ((id,), ())
+        [again] = await spool.claim()
+        assert (again.entry.recoveries, again.entry.attempts, again.entry.flagged) == (1, 1, False)
+        assert again.token > lease.token
+        await refused(LeaseLost, lambda: lease.settle(receipt_for(lease, QUEUED)))
+        await again.settle(receipt_for(again, QUEUED))
+
+    async def test_a_worker_that_died_after_the_mark_leaves_a_flag(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.mark_end_of_data()
+        self.abandon(spool, lease)
+        assert (await spool.recover()).flagged == (id,)
+        [again] = await spool.claim()
+        assert again.entry.flagged
+        await again.defer(receipt_for(again, LATER), 0.0)
+        assert not (await spool.get(id)).flagged
+
+    async def test_a_mark_with_the_claim_is_a_mark(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim(marked=True)
+        assert not lease.entry.flagged
+        self.abandon(spool, lease)
+        assert (await spool.recover()).flagged == (id,)
+        [lease] = await spool.claim(marked=True)
+        await lease.defer(receipt_for(lease, LATER), 0.0)
+        [lease] = await spool.claim()
+        assert not lease.entry.flagged
+
+    async def test_a_poison_message_ends_among_the_failed(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        for _ in range(2):
+            [lease] = await spool.claim()
+            self.abandon(spool, lease)
+            assert (await spool.recover()).requeued == (id,)
+        [lease] = await spool.claim()
+        self.abandon(spool, lease)
+        assert (await spool.recover()).poisoned == (id,)
+        entry = await spool.get(id)
+        assert (entry.state, entry.reason, entry.recoveries) == (State.FAILED, "poison", 3)
+
+    # --- what an operator does ---
+
+    async def test_a_held_job_is_not_claimed(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        await spool.hold(id)
+        assert (await spool.get(id)).held
+        assert await spool.claim(5) == []
+        assert (await spool.statistics()).held == 1
+        await spool.release(id)
+        assert [lease.entry.id for lease in await spool.claim(5)] == [id]
+
+    async def test_a_failed_job_can_be_requeued(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, recipients=["a@example.org", "b@example.org"], expires=2.0)
+        [lease] = await spool.claim()
+        await lease.fail(receipt_for(lease, QUEUED, NEVER))
+        await spool.requeue(id, expires=3.0)
+        [lease] = await spool.claim()
+        assert [str(one.address) for one in lease.entry.pending] == ["b@example.org"]
+        assert (lease.entry.attempts, lease.entry.expires) == (0, 3.0)
+        await lease.settle(receipt_for(lease, QUEUED), keep=True)
+        await refused(UsageError, lambda: spool.requeue(id))
+
+    async def test_a_deferred_job_can_be_hurried(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, not_before=time.time() + 1000)
+        await spool.requeue(id)
+        assert len(await spool.claim(5)) == 1
+
+    async def test_a_removed_job_is_gone(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        await spool.remove(id)
+        assert await spool.claim(5) == []
+        for call in (spool.get, spool.read, spool.remove, spool.hold, spool.release, spool.requeue):
+            await refused(NoSuchJob, lambda call=call: call(id))  # type: ignore[misc]
+
+    async def test_a_job_being_sent_is_left_alone(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        for call in (spool.remove, spool.hold, spool.release, spool.requeue):
+            await refused(Busy, lambda call=call: call(id))  # type: ignore[misc]
+        await lease.settle(receipt_for(lease, QUEUED))
+
+    async def test_what_is_not_queued_cannot_be_held(self, spool: Spool) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.fail(None)
+        await refused(UsageError, lambda: spool.hold(id))
+
+    async def test_ids_that_nobody_made_are_unknown(self, spool: Spool) -> None:
+        for id in ("../x", "", ".", "x" * 300, "a\0b", "a/b", "ä"):
+            await refused(NoSuchJob, lambda id=id: spool.get(id))  # type: ignore[misc]
+            await refused(NoSuchJob, lambda id=id: spool.remove(id))  # type: ignore[misc]
+
+    # --- looking ---
+
+    async def test_jobs_are_listed_by_state(self, spool: Spool) -> None:
+        ids = [await spool.put(TEXT) for _ in range(3)]
+        [lease] = await spool.claim()
+        await lease.fail(None)
+        [busy] = await spool.claim()
+        queued = {entry.id for entry in await self._all(spool, State.QUEUED)}
+        assert queued == set(ids) - {lease.entry.id, busy.entry.id}
+        assert [entry.id for entry in await self._all(spool, State.FAILED)] == [lease.entry.id]
+        assert [entry.id for entry in await self._all(spool, State.SENDING)] == [busy.entry.id]
+        assert {entry.id for entry in await self._all(spool)} == set(ids)
+
+    async def test_statistics_count(self, spool: Spool) -> None:
+        before = time.time() - 1
+        assert await spool.statistics() == (0, 0, 0, 0, 0, 0, None, None)
+        for _ in range(4):
+            await spool.put(TEXT)
+        first, second, _ = await spool.claim(3)
+        await first.fail(None)
+        await second.settle(receipt_for(second, QUEUED), keep=True)
+        statistics = await spool.statistics()
+        assert statistics[:4] == (1, 1, 1, 1)
+        assert statistics.oldest is not None and statistics.oldest > before
+        assert statistics.next_due is not None and statistics.next_due > before
+
+    async def test_waiting_ends_when_a_job_is_due(self, spool: Spool) -> None:
+        assert not await spool.wait(0.01)
+        await spool.put(TEXT, not_before=time.time() + 0.05)
+        assert await spool.wait(10)
+        await spool.put(TEXT)
+        assert await spool.wait(10)
+
+    async def test_closing_gives_back_what_is_leased(self, spool: Spool) -> None:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await spool.close()
+        await refused(LeaseLost, lambda: lease.settle(None))
+        await refused(UsageError, lambda: spool.put(TEXT))
+        await refused(UsageError, lambda: spool.claim())
+        await spool.close()
+
+    async def _all(self, spool: Spool, state: State | None = None) -> list[Entry]:
+        return [entry async for entry in spool.list(state)]

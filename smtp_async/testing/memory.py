@@ -1,0 +1,298 @@
+"""A spool in memory: for tests of what stands on a spool, and the plainest reading of the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import datetime
+
+from ..address import Envelope
+from ..content import Content
+from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
+from ..receipt import Receipt, Verdict
+from ..spool.entry import POISON, Entry, Recovery, SpoolStatistics, State, requeued, results_after
+from ..spool.spool import Lease, Leases, Spool
+from ..spool.submission import Adapt, StoredMail, Submission, seconds
+
+__all__ = ["MemoryLease", "MemorySpool"]
+
+
+class _Job:
+    __slots__ = ("content", "entry", "lease", "token")
+
+    def __init__(self, entry: Entry, content: Content) -> None:
+        self.entry = entry
+        self.content = content
+        self.token = 0
+        self.lease: MemoryLease | None = None
+
+
+class MemorySpool(Spool):
+    """Keep jobs in a dictionary. Nothing survives the process.
+
+    Args:
+        adapt: makes mail of what `put` is given.
+        clock: what time it is, in seconds since the epoch.
+    """
+
+    def __init__(self, *, adapt: Adapt | None = None, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(adapt=adapt)
+        self._clock = clock
+        self._jobs: dict[str, _Job] = {}
+        self._numbers = itertools.count(1)
+        self._news = asyncio.Event()
+        self._closed = False
+
+    async def _store(self, job: Submission) -> str:
+        self._check_open()
+        key = None if job.key is None else hashlib.sha256(job.key.encode()).hexdigest()[:32]
+        id = key or f"{next(self._numbers):08d}"
+        if id not in self._jobs:
+            content = Content(
+                (job.body,),
+                eightbit=job.eightbit,
+                utf8=job.utf8,
+                binary=job.binary,
+                message_id=job.message_id,
+                canonical=not job.binary,
+            )
+            entry = Entry(
+                id=id,
+                envelope=job.envelope,
+                created=job.created,
+                size=len(job.body),
+                key=key,
+                not_before=job.not_before,
+                expires=job.expires,
+                needs_utf8=job.needs_utf8,
+                message_id=job.message_id,
+            )
+            self._jobs[id] = _Job(entry, content)
+            self._news.set()
+        return id
+
+    async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
+        self._check_open()
+        now = self._clock() if now is None else now
+        due = [job for job in self._jobs.values() if self._is_due(job.entry, now)]
+        due.sort(key=lambda job: (job.entry.not_before, job.entry.id))
+        return [self._lease(job, marked=marked) for job in due[:n]]
+
+    async def get(self, id: str) -> Entry:
+        return self._job(id).entry
+
+    async def list(self, state: State | None = None) -> AsyncIterator[Entry]:
+        for job in [*self._jobs.values()]:
+            if state is None or job.entry.state is state:
+                yield job.entry
+
+    async def read(self, id: str) -> bytes:
+        return self._job(id).content.join()
+
+    async def hold(self, id: str) -> None:
+        self._hold(id, held=True)
+
+    async def release(self, id: str) -> None:
+        self._hold(id, held=False)
+        self._news.set()
+
+    async def requeue(
+        self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
+    ) -> None:
+        job = self._idle(id)
+        job.entry = requeued(
+            job.entry,
+            self._clock() if not_before is None else seconds(not_before),
+            None if expires is None else seconds(expires),
+        )
+        self._news.set()
+
+    async def remove(self, id: str) -> None:
+        self._idle(id)
+        del self._jobs[id]
+
+    async def statistics(self) -> SpoolStatistics:
+        entries = [job.entry for job in self._jobs.values()]
+        states = [entry.state for entry in entries]
+        waiting = [entry for entry in entries if entry.state in (State.QUEUED, State.SENDING)]
+        due = [entry.not_before for entry in entries if entry.state is State.QUEUED and not entry.held]
+        return SpoolStatistics(
+            queued=states.count(State.QUEUED),
+            sending=states.count(State.SENDING),
+            sent=states.count(State.SENT),
+            failed=states.count(State.FAILED),
+            held=sum(entry.held for entry in entries),
+            oldest=min((entry.created for entry in waiting), default=None),
+            next_due=min(due, default=None),
+        )
+
+    async def recover(self) -> Recovery:
+        self._check_open()
+        dead = [job for job in self._jobs.values() if job.entry.state is State.SENDING and job.lease is None]
+        for job in dead:
+            recoveries = job.entry.recoveries + 1
+            job.entry = replace(
+                job.entry, state=State.QUEUED, attempts=job.entry.attempts + 1, recoveries=recoveries
+            )
+            if recoveries >= POISON:
+                job.entry = replace(job.entry, state=State.FAILED, reason="poison")
+        if dead:
+            self._news.set()
+        back = [job.entry for job in dead if job.entry.state is State.QUEUED]
+        return Recovery(
+            requeued=tuple(entry.id for entry in back),
+            flagged=tuple(entry.id for entry in back if entry.flagged),
+            poisoned=tuple(job.entry.id for job in dead if job.entry.state is State.FAILED),
+        )
+
+    def abandon(self, lease: Lease) -> None:
+        """Let the worker that holds `lease` die: what it does later is refused, `recover` takes the job back."""
+        self._jobs[lease.entry.id].lease = None
+
+    async def wait(self, seconds: float) -> bool:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            self._news.clear()
+            next_due = (await self.statistics()).next_due
+            if next_due is not None and next_due <= self._clock():
+                return True
+            left = end - loop.time()
+            if left <= 0:
+                return False
+            until = left if next_due is None else min(left, next_due - self._clock())
+            try:
+                await asyncio.wait_for(self._news.wait(), until)
+            except TimeoutError:
+                pass
+
+    async def close(self) -> None:
+        self._closed = True
+        for job in self._jobs.values():
+            if job.lease is not None:
+                await job.lease.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the spool is closed")
+
+    def _job(self, id: str) -> _Job:
+        self._check_open()
+        try:
+            return self._jobs[id]
+        except KeyError:
+            raise NoSuchJob(f"there is no job {id!r}") from None
+
+    def _idle(self, id: str) -> _Job:
+        job = self._job(id)
+        if job.entry.state is State.SENDING:
+            raise Busy(f"the job {id} is being sent")
+        return job
+
+    def _hold(self, id: str, *, held: bool) -> None:
+        job = self._idle(id)
+        if job.entry.state is not State.QUEUED:
+            raise UsageError(f"the job {id} is not queued but {job.entry.state.value}")
+        job.entry = replace(job.entry, held=held)
+
+    def _is_due(self, entry: Entry, now: float) -> bool:
+        return entry.state is State.QUEUED and not entry.held and entry.not_before <= now
+
+    def _lease(self, job: _Job, *, marked: bool) -> Lease:
+        job.token += 1
+        job.entry = replace(job.entry, state=State.SENDING)
+        job.lease = MemoryLease(self, job)
+        if marked:
+            job.entry = replace(job.entry, flagged=True)
+        return job.lease
+
+
+class MemoryLease(Lease):
+    """A job of a `MemorySpool` in the hands of one worker."""
+
+    def __init__(self, spool: MemorySpool, job: _Job) -> None:
+        self._spool = spool
+        self._job = job
+        self.entry = job.entry
+        self.token = job.token
+
+    def mail(self) -> StoredMail:
+        envelope = Envelope(self.entry.envelope.sender, self.entry.pending)
+        return StoredMail(envelope, lambda: self._job.content)
+
+    async def extend(self) -> None:
+        self._held()
+
+    async def mark_end_of_data(self) -> None:
+        job = self._held()
+        job.entry = replace(job.entry, flagged=True)
+
+    async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
+        job = self._held()
+        if keep:
+            self._end(State.SENT, receipt, retry=lambda verdict: False)
+            return
+        results_after(job.entry, receipt, None, 0.0)
+        job.lease = None
+        del self._spool._jobs[job.entry.id]
+
+    async def defer(
+        self,
+        receipt: Receipt | None,
+        not_before: float,
+        *,
+        reason: str = "",
+        retry: Callable[[Verdict], bool] | None = None,
+    ) -> None:
+        self._held()
+        self._end(State.QUEUED, receipt, retry=retry, reason=reason, not_before=seconds(not_before))
+
+    async def fail(
+        self,
+        receipt: Receipt | None,
+        *,
+        reason: str = "",
+        retry: Callable[[Verdict], bool] | None = None,
+    ) -> None:
+        self._held()
+        self._end(State.FAILED, receipt, retry=retry, reason=reason)
+
+    async def release(self) -> None:
+        job = self._held()
+        job.lease = None
+        job.entry = replace(self.entry, state=State.QUEUED)
+        self._spool._news.set()
+
+    def _held(self) -> _Job:
+        job = self._job
+        if job.lease is not self or job.token != self.token:
+            raise LeaseLost(f"the job {self.entry.id} is no longer in these hands")
+        return job
+
+    def _end(
+        self,
+        state: State,
+        receipt: Receipt | None,
+        *,
+        retry: Callable[[Verdict], bool] | None,
+        reason: str = "",
+        not_before: float | None = None,
+    ) -> None:
+        job, entry = self._job, self._job.entry
+        results = results_after(entry, receipt, retry, self._spool._clock())
+        job.entry = replace(
+            entry,
+            state=state,
+            results=results,
+            attempts=entry.attempts + 1,
+            flagged=False,
+            reason=reason,
+            not_before=entry.not_before if not_before is None else not_before,
+        )
+        job.lease = None
+        self._spool._news.set()
