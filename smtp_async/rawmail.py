@@ -139,14 +139,23 @@ class RawMail:
             canonical=not self._exact,
         )
 
+    def close(self) -> None:
+        """Close the stream, if that was asked for, of a message that is not sent after all; without waiting.
+
+        Whoever took the content closes it there.
+        """
+        if self._taken:
+            return
+        if isinstance(self._origin, _AsyncRest | _Rest):
+            self._origin.close()
+        elif self._close:
+            close_origin(self._origin)
+
     async def aclose(self) -> None:
-        """Close the stream, if that was asked for, of a message that was not sent after all; else nothing happens."""
+        """Close, and let an async generator end here."""
+        self.close()
         if isinstance(self._origin, _AsyncRest):
             await self._origin.aclose()
-        elif self._taken:
-            return
-        elif self._close or isinstance(self._origin, _Rest):
-            close_origin(self._origin)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -304,6 +313,10 @@ class _AsyncRest:
         if not data:
             raise StopAsyncIteration
         return data
+
+    def close(self) -> None:
+        """Close what can be closed at once."""
+        self._reader.close()
 
     async def aclose(self) -> None:
         """Let a generator end, and close the stream if that was asked for."""

@@ -11,7 +11,7 @@ from .errors import InvalidArgument
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .rawmail import RawMail, raw_mail
 
-__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "close_unsent", "mail_of"]
+__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "is_stream", "mail_of"]
 
 
 class Raw(NamedTuple):
@@ -44,9 +44,15 @@ class Readdressed:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
-    async def aclose(self) -> None:
-        """Close the stream of the mail, if it has one, see `RawMail.aclose`."""
-        await close_unsent(self._mail)
+    def close(self) -> None:
+        """Close the stream of a message that is not sent after all."""
+        if isinstance(self._mail, RawMail):
+            self._mail.close()
+
+
+def is_stream(message: Any) -> bool:
+    """Is `message` a `Raw` that `mail_of` has to read from first?"""
+    return isinstance(message, Raw) and not isinstance(message.source, bytes | bytearray | memoryview)
 
 
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
@@ -68,23 +74,24 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
         # Later nobody would close the stream of a message that has none.
         mail.envelope()
     except BaseException:
-        await close_unsent(raw)
+        if isinstance(raw, RawMail):
+            await raw.aclose()
         raise
     return mail
 
 
-async def close_unsent(mail: Mail) -> None:
-    """Close the stream of a mail whose content nobody has taken; to be called at the end of every sending."""
-    if isinstance(mail, RawMail | Readdressed):
-        await mail.aclose()
+def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+    """Return `message` as a `Mail`; arguments as `mail_of`.
 
-
-def as_mail(message: Any) -> Mail:
-    """Return `message` as a `Mail`; raise InvalidArgument for what cannot be sent, or has to be read first."""
+    Raises:
+        InvalidArgument: it cannot be sent, or has to be read first (`is_stream`).
+    """
     if isinstance(message, Raw):
         if not isinstance(message.source, bytes | bytearray | memoryview):
             raise InvalidArgument(f"a Raw of {type(message.source).__name__} has to be read first")
-        return addressed(content_of_raw(bytes(message.source)), message.sender, message.recipients)
+        data = bytes(message.source)
+        mail_of_bytes = content_of_raw(data, exact=exact, remove_bcc=remove_bcc)
+        return addressed(mail_of_bytes, message.sender, message.recipients)
     if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail

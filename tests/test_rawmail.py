@@ -289,6 +289,7 @@ async def test_closing_a_message_that_is_not_sent(tmp_path, kind, close):
     origin = EVERY[kind](MESSAGE, tmp_path)
     mail = await raw_mail(origin, close=close)
     assert not origin.closed
+    mail.close()  # type: ignore[union-attr]
     await mail.aclose()  # type: ignore[union-attr]
     assert origin.closed is close
     getattr(origin, "close", int)()

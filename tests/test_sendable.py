@@ -9,7 +9,7 @@ from smtp_async import Message
 from smtp_async.bodies import Body, read_all
 from smtp_async.errors import FileError, InvalidArgument, MissingSender
 from smtp_async.rawmail import RawMail
-from smtp_async.sendable import Raw, addressed, as_mail, close_unsent, mail_of
+from smtp_async.sendable import Raw, addressed, as_mail, mail_of
 from tests.bodies.origins import EVERY
 
 RAW = b"From: ann@example.com\r\nTo: bob@example.org\r\nBcc: cy@example.org\r\n\r\n" + b"Hello\r\n" * 20_000
@@ -63,23 +63,6 @@ async def test_a_raw_of_a_stream_is_read_first(tmp_path, kind):
     await body.open()
     assert b"".join([piece.data async for piece in body.chunks()]) == SHOWN
     await body.aclose()
-
-
-@pytest.mark.parametrize("recipients", [None, ["dan@example.org"]])
-@pytest.mark.parametrize("kind", ["file", "pipe", "async iterator"])
-async def test_a_stream_that_is_not_sent_is_closed(tmp_path, kind, recipients):
-    stream = EVERY[kind](RAW, tmp_path)
-    mail = await mail_of(Raw(stream, recipients=recipients, close=True))
-    assert not stream.closed
-    await close_unsent(mail)
-    assert stream.closed
-
-
-@pytest.mark.parametrize("make", [foreign, lambda: Raw(RAW), lambda: Raw(RAW, "x@example.com")])
-async def test_other_mail_has_nothing_to_close(make):
-    mail = as_mail(make())
-    await close_unsent(mail)
-    assert mail.content().join()
 
 
 async def test_a_raw_may_be_left_as_it_is():
