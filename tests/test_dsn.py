@@ -84,4 +84,4 @@ def test_values_travel_and_compare():
     assert value != DSN(notify=SOME)
     assert pickle.loads(pickle.dumps(Return.HDRS)) is Return.HDRS
     with pytest.raises(AttributeError):
-        value.notify = None
+        value.notify = None  # type: ignore[misc]

@@ -160,7 +160,7 @@ def _future_release(value: str | None) -> FutureRelease | None:
     if value is None:
         return None
     interval, _, moment = value.partition(" ")
-    return FutureRelease(_number(interval, 9) or None, _moment(moment.strip()))
+    return FutureRelease(_number(interval, 9) or None, _moment(moment.strip().upper()))
 
 
 def _moment(text: str) -> datetime | None:

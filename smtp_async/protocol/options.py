@@ -80,7 +80,7 @@ class SendOptions:
         hold_until: when the server releases it (RFC 4865); it must know its time zone. Not together with `hold_for`.
         mt_priority: -9 (lowest) to 9 (RFC 6710).
         require_tls: the message may travel over verified TLS only, all the way (RFC 8689). Servers offer it within
-            TLS; an offer made in clear counts for nothing.
+            TLS only.
         auth: who submitted the message first (RFC 4954 section 5), in ASCII; `"<>"` for nobody that could be named.
         wishes: made of the others: what goes into MAIL, each with the extension that it needs.
 

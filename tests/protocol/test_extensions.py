@@ -3,12 +3,13 @@
 import copy
 import pickle
 import time
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
+from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions, FutureRelease
 from smtp_async.reply import Reply
 
 FLAGS = {
@@ -39,7 +40,10 @@ def test_a_keyword_sets_its_own_flag_only(keyword):
         assert keyword.lower() in offer(line)
 
 
-@pytest.mark.parametrize("keyword", [*FLAGS, "SIZE", "AUTH", "LIMITS", "BINARYMIME"])
+VALUED = ["SIZE", "AUTH", "LIMITS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY"]
+
+
+@pytest.mark.parametrize("keyword", [*FLAGS, *VALUED, "BINARYMIME"])
 @pytest.mark.parametrize(
     "shape",
     [
@@ -66,6 +70,7 @@ def test_what_only_looks_like_a_keyword_offers_nothing(keyword, shape):
     assert found.size is None
     assert found.auth == ()
     assert found.limits == {}
+    assert found.deliverby is found.futurerelease is found.mt_priority is None
     assert keyword not in found
 
 
@@ -160,6 +165,59 @@ def test_limits(line, limits):
     assert offer(line).limits == limits
 
 
+@pytest.mark.parametrize(
+    ("line", "shortest"),
+    [
+        ("DELIVERBY", 0),
+        ("DELIVERBY 60", 60),
+        ("deliverby 999999999", 999_999_999),
+        ("DELIVERBY 1000000000", 0),
+        ("DELIVERBY -60", 0),
+        ("DELIVERBY 60;R", 0),
+        ("DELIVERBY ١٢", 0),
+        ("DSN", None),
+    ],
+)
+def test_the_shortest_time_of_delivery(line, shortest):
+    assert offer(line).deliverby == shortest
+
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("FUTURERELEASE 86400 2030-01-01T12:00:00Z", FutureRelease(86400, NOON)),
+        ("futurerelease 999999999  2030-01-01t12:00:00z", FutureRelease(999_999_999, NOON)),
+        ("FUTURERELEASE 1 2030-01-01T13:00:00+01:00", FutureRelease(1, NOON)),
+        ("FUTURERELEASE 1 2030-01-01T12:00:00.000Z", FutureRelease(1, NOON)),
+        ("FUTURERELEASE", FutureRelease()),
+        ("FUTURERELEASE 0 2030-01-01T12:00:00Z", FutureRelease(None, NOON)),
+        ("FUTURERELEASE 1000000000 2030-01-01T12:00:00Z", FutureRelease(None, NOON)),
+        ("FUTURERELEASE 60", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 tomorrow", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 2030-02-31T12:00:00Z", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 2030-01-01T12:00:00", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 2030-W01-1T12:00:00Z", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 9999-12-31T23:59:59-01:00", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 2030-01-01T12:00:00+99:99", FutureRelease(60, None)),
+        ("FUTURERELEASE 60 ٢٠٣٠-01-01T12:00:00Z", FutureRelease(60, None)),
+        ("DSN", None),
+    ],
+)
+def test_how_long_messages_are_kept_back(line, wanted):
+    assert offer(line).futurerelease == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "profile"),
+    [("MT-PRIORITY", ""), ("mt-priority mixer", "MIXER"), ("MT-PRIORITYX", None), ("DSN", None)],
+)
+def test_priorities(line, profile):
+    assert offer(line).mt_priority == profile
+
+
 def test_any_keyword_can_be_asked_for():
     found = offer("XCLIENT NAME ADDR", "HELP", "XCLIENT PORT")
     assert found["xclient"] == "NAME ADDR PORT"
@@ -213,14 +271,29 @@ def test_an_offer_pickles_and_copies(keywords, domain):
 
 
 @settings(deadline=None)
-@given(st.lists(st.binary(max_size=30), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.binary(max_size=30)
+        | st.builds(
+            lambda word, rest: word.encode() + b" " + rest,
+            st.sampled_from(VALUED),
+            st.binary(max_size=20) | st.from_regex(rb"[0-9 T:Z+.-]{0,30}"),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_any_reply_can_be_read(texts):
     found = Extensions.parse(Reply(250, tuple(texts)))
     assert len(found) < len(texts)
 
 
 @pytest.mark.parametrize(
-    "line", ["X" * 60, "AUTH " + "A " * 30, "LIMITS " + "A=1 " * 15, "LIMITS " + "A" * 55]
+    "line",
+    [
+        *("X" * 60, "AUTH " + "A " * 30, "LIMITS " + "A=1 " * 15, "LIMITS " + "A" * 55),
+        *("DELIVERBY " + "1" * 50, "FUTURERELEASE " + "1 " * 20, "FUTURERELEASE 1 " + "2030-" * 10),
+    ],
 )
 def test_the_longest_reply_is_read_in_no_time(line):
     reply = Reply(250, (b"mx",) + (line.encode(),) * 1023)

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from smtp_async.errors import InvalidAddress, InvalidArgument
 from smtp_async.protocol.options import DeliverBy, SendOptions
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-EVERY_WISH = {
+EVERY_WISH: dict[str, Any] = {
     "ret": Return.HDRS,
     "envid": "A 1",
     "auth": "ann@example.com",
@@ -108,7 +109,7 @@ def test_options_can_be_replaced_compared_and_sent():
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.ret = None  # type: ignore[misc]
     with pytest.raises(TypeError):
-        SendOptions(EVERYONE)  # type: ignore[misc]
+        SendOptions(EVERYONE)  # type: ignore[call-arg]
 
 
 def test_callables_are_taken():

@@ -1,6 +1,7 @@
 """plan.py: every wish becomes its parameter where it is offered, and an error before MAIL where it is not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ EVERYTHING = {
     "FUTURERELEASE": "1000 2030-01-02T00:00:00Z",
     "MT-PRIORITY": "MIXER",
 }
-WISHES = {
+WISHES: dict[str, tuple[str, dict[str, Any], bytes]] = {
     "RET": ("DSN", {"ret": Return.FULL}, b"RET=FULL"),
     "ENVID": ("DSN", {"envid": "a+b"}, b"ENVID=a+2Bb"),
     "AUTH": ("AUTH", {"auth": "<>"}, b"AUTH=<>"),
@@ -222,7 +223,7 @@ def test_somebody_is_in_to(kinds, allowed, accepted):
 @pytest.mark.parametrize("streamed", [False, True])
 def test_chunks_or_data(chunking, asked, offered, streamed):
     content = Content([Source([], encoding="identity")]) if streamed else None
-    extensions = offer("CHUNKING") if offered else NO_EXTENSIONS
+    extensions = offer("CHUNKING", "PIPELINING") if offered else NO_EXTENSIONS
     transaction = planned(content=content, extensions=extensions, asked=asked and offered, chunking=chunking)
     assert transaction.chunked is (offered and (chunking == "always" or (chunking == "auto" and asked)))
     if streamed:
@@ -231,6 +232,16 @@ def test_chunks_or_data(chunking, asked, offered, streamed):
         assert transaction.payload == b"BDAT %d LAST\r\n" % len(BODY) + BODY
     else:
         assert transaction.payload == BODY + b".\r\n"
+
+
+def test_many_chunks_need_pipelining():
+    streamed = Content([Source([], encoding="identity")])
+    assert not planned(content=streamed, extensions=offer("CHUNKING"), chunking="always").chunked
+    assert planned(extensions=offer("CHUNKING"), chunking="always").chunked
+    streamed.binary = True
+    assert planned(content=streamed).chunked
+    with pytest.raises(ExtensionMissing, match="PIPELINING"):
+        planned(content=streamed, extensions=offer_without("PIPELINING"))
 
 
 def test_binary_content_travels_in_chunks_as_it_is():
