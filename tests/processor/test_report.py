@@ -52,7 +52,7 @@ def parts(notice: Notice) -> list[Any]:
     assert message.get_content_type() == "multipart/report"
     assert message.get_param("report-type") == "delivery-status"
     assert not message.defects
-    return list(message.iter_parts())  # type: ignore[attr-defined]
+    return list(message.iter_parts())
 
 
 # --- writing -------------------------------------------------------------------------------------------------
