@@ -288,7 +288,7 @@ def test_a_notice_is_sent_as_it_is() -> None:
 
 # --- reading -------------------------------------------------------------------------------------------------
 
-#: As Postfix 3.7 wrote it.
+#: A failure in the form that Postfix gives it.
 POSTFIX = b"""\
 Return-Path: <>
 Received: by mx.lab.test (Postfix)\r
@@ -349,7 +349,7 @@ Hi\r
 --4DfX2k1Yz3z9.1763805600/mx.lab.test--\r
 """
 
-#: As Exim 4.96 wrote it.
+#: A failure in the form that Exim gives it.
 EXIM = b"""\
 Return-path: <>
 Auto-Submitted: auto-replied
