@@ -28,7 +28,7 @@ from .errors import (
     SMTPError,
 )
 from .limits import PoolLimits, PoolStatistics
-from .message import Attachment, Message
+from .message import Attachment, Importance, Message, Priority, Sensitivity, XPriority
 from .protocol.extensions import Extensions
 from .protocol.options import DeliverBy, SendOptions
 from .protocol.states import Stage
@@ -56,6 +56,7 @@ __all__ = [
     "EnhancedCode",
     "Envelope",
     "Extensions",
+    "Importance",
     "Kind",
     "Message",
     "MessageRefused",
@@ -66,6 +67,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolLimits",
     "PoolStatistics",
+    "Priority",
     "Raw",
     "Receipt",
     "Recipient",
@@ -79,6 +81,7 @@ __all__ = [
     "SendAll",
     "SendOptions",
     "SenderRefused",
+    "Sensitivity",
     "ServerReport",
     "Session",
     "SocketOptions",
@@ -87,6 +90,7 @@ __all__ = [
     "Timeouts",
     "TrustOptions",
     "Verdict",
+    "XPriority",
     "__version__",
     "build_info",
     "errors",

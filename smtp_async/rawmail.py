@@ -223,12 +223,15 @@ class _Survey(ThreadWork):
         while not head.feed(reader.pull()):
             pass
         length = reader.source.length
-        if reader.rereadable and length is not None and length <= SMALL_BODY:
+        if not reader.rereadable:
+            return
+        if length is not None and length <= SMALL_BODY:
             head.data += head.rest
             while data := reader.pull():
                 head.data += data
             head.ended = True
-        self._scan.feed(head.rest)
+        else:
+            self._scan.feed(head.rest)
 
     def _look(self) -> bool:
         until = self._scan.octets + _LOOK

@@ -249,6 +249,9 @@ class ClientProtocol(Writer):
 
     def _answer_end(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         if transaction.chunked and transaction.final and reply.positive and not self.lmtp:
+            # Who was told yes and no is not known: it is still owed an answer.
+            self._owed.appendleft((verb, transaction))
+            transaction.final.clear()
             raise ProtocolViolation("the server refused a chunk and accepted the message", reply=reply)
         transaction.final.append(reply)
         if not transaction.ended:

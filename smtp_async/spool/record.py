@@ -28,6 +28,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..address import Address, Envelope, Kind, Recipient
+from ..dsn import DSN, Notify
 from ..errors import RecordInvalid, SMTPError
 from ..receipt import Outcome
 from .entry import POISON, Entry, Result, State, requeued
@@ -166,7 +167,13 @@ def record(
 
 
 def _recipient(recipient: Recipient) -> list[Any]:
-    return [recipient.address.addr_spec, recipient.kind.value]
+    plain = [recipient.address.addr_spec, recipient.kind.value]
+    dsn = recipient.dsn
+    if dsn is None:
+        return plain
+    notify = [one.name for one in Notify if dsn.notify is not None and one in dsn.notify]
+    orcpt = dsn.orcpt.addr_spec if isinstance(dsn.orcpt, Address) else dsn.orcpt
+    return [*plain, {"notify": notify, "orcpt": orcpt}]
 
 
 # --- reading -------------------------------------------------------------------------------------------------
@@ -347,8 +354,17 @@ def _header(fields: dict[str, Any], end: int) -> Header:
     return Header(entry, digest, end, "eightbit" in needs, "utf8" in needs, "binary" in needs)
 
 
-def _read_recipient(address: Any, kind: Any, *wishes: Any) -> Recipient:
-    return Recipient(_of(address, str), _KINDS[_of(kind, str)])
+def _read_recipient(address: Any, kind: Any, wishes: Any = None) -> Recipient:
+    dsn = None if wishes is None else _dsn(_of(wishes, dict))
+    return Recipient(_of(address, str), _KINDS[_of(kind, str)], dsn=dsn)
+
+
+def _dsn(wishes: dict[str, Any]) -> DSN:
+    notify = Notify(0)
+    for name in _of(wishes["notify"], list):
+        notify |= Notify[_of(name, str)]
+    orcpt = wishes["orcpt"]
+    return DSN(notify=notify or None, orcpt=None if orcpt is None else _of(orcpt, str))
 
 
 def _results(old: tuple[Result | None, ...], changed: dict[str, Any]) -> tuple[Result | None, ...]:

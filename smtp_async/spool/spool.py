@@ -29,7 +29,7 @@ from ..address import Address, Recipient
 from ..content import Mail
 from ..receipt import Receipt, Verdict
 from .entry import Entry, Recovery, SpoolStatistics, State
-from .submission import Adapt, Submission, adapted, submission
+from .submission import Adapt, Submission, mail_of, submission
 
 __all__ = ["Lease", "Leases", "Spool"]
 
@@ -124,7 +124,7 @@ class Spool(ABC):
     """
 
     def __init__(self, *, adapt: Adapt | None = None) -> None:
-        self._adapt = adapted if adapt is None else adapt
+        self._adapt = adapt
 
     async def put(
         self,
@@ -139,7 +139,8 @@ class Spool(ABC):
         """Store a message; when this returns, it survives.
 
         Args:
-            message: a Message, an `email.message.Message`, a complete message as bytes, or any `Mail`.
+            message: a Message, an `email.message.Message`, any `Mail`; or a whole message: bytes, the path of a file, a
+                binary file, an async iterable of bytes.
             sender, recipients: another envelope than the message's own.
             key: names the job: a second `put` with it stores nothing and returns the id of the first, as long as the
                 spool knows that, in whatever state it is.
@@ -151,10 +152,11 @@ class Spool(ABC):
 
         Raises:
             MissingSender, MissingRecipient, InvalidArgument: what cannot be sent.
+            FileError: a part of it cannot be read.
             SpoolFull: no room; nothing was stored.
             SpoolError: the store failed; nothing was stored.
         """
-        mail = self._adapt(message, sender, recipients)
+        mail = await mail_of(message, sender, recipients, self._adapt)
         return await self._store(await submission(mail, key=key, not_before=not_before, expires=expires))
 
     @abstractmethod

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..address import Address, Envelope, Recipient
-from ..content import Content, Mail
+from ..bodies import read_all
+from ..content import Content, Mail, Source
 from ..errors import ExtensionMissing, InvalidArgument
 
-__all__ = ["Adapt", "StoredMail", "Submission", "adapted", "seconds", "submission"]
+__all__ = ["Adapt", "StoredMail", "Submission", "mail_of", "seconds", "submission"]
 
 #: How long an idempotency key may be; what is kept is its digest.
 MAX_KEY = 1000
@@ -78,10 +80,15 @@ async def submission(
     except ExtensionMissing:
         # An address in its header: no server without SMTPUTF8 can take it, in whatever form.
         content = mail.content(utf8=True)
+    data = await read_all(content) if content.sources else content.join()
+    if not content.canonical:
+        # Whoever made it does not vouch for its line ends; they are looked at now, once for all attempts.
+        content = Content.of_bytes(data, exact=content.binary)
+        data = content.join()
     now = time.time()
     return Submission(
         envelope,
-        await _octets(content),
+        data,
         key,
         now,
         now if not_before is None else seconds(not_before),
@@ -109,15 +116,29 @@ def seconds(moment: float | datetime) -> float:
     return float(moment)
 
 
+async def mail_of(
+    message: Any,
+    sender: str | Address | None,
+    recipients: Sequence[str | Address | Recipient] | None,
+    adapt: Adapt | None,
+) -> Mail:
+    """Return what a spool was given as mail; of a file or stream, all of it is read.
+
+    Raises:
+        FileError: it cannot be read.
+        InvalidArgument: it is nothing that could be sent.
+    """
+    if isinstance(message, os.PathLike) or hasattr(message, "read") or hasattr(message, "__aiter__"):
+        message = await read_all(Content((Source(message, encoding="identity"),)))
+    return (adapted if adapt is None else adapt)(message, sender, recipients)
+
+
 def adapted(
     message: Any, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
 ) -> Mail:
+    """Return what a client could send, or a whole message as bytes, as mail under another envelope."""
     from ..sendable import Raw, addressed, as_mail
 
     if isinstance(message, bytes | bytearray | memoryview):
         return as_mail(Raw(bytes(message), sender, recipients))
     return addressed(as_mail(message), sender, recipients)
-
-
-async def _octets(content: Content) -> bytes:
-    return content.join()

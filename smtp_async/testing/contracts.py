@@ -14,15 +14,18 @@ The tests are coroutines; pytest needs a plugin that runs them (pytest-asyncio i
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from ..address import Envelope, Kind, Recipient
 from ..content import Content
+from ..dsn import DSN, Notify
 from ..errors import (
     Busy,
+    ExtensionMissing,
     InvalidArgument,
     LeaseLost,
     MissingRecipient,
@@ -78,7 +81,8 @@ class SpoolContract:
     # --- put ---
 
     async def test_what_was_put_is_claimed_with_its_envelope_and_its_bytes(self, spool: Spool) -> None:
-        bcc = Recipient("carl@example.org", Kind.BCC)
+        wishes = DSN(notify=Notify.SUCCESS | Notify.DELAY, orcpt="carla@example.org")
+        bcc = Recipient("carl@example.org", Kind.BCC, dsn=wishes)
         id = await spool.put(TEXT, sender="return@example.com", recipients=["bob@example.org", bcc])
         [lease] = await spool.claim(5)
         mail = lease.mail()
@@ -95,6 +99,17 @@ class SpoolContract:
     async def test_the_envelope_may_come_from_the_header(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         assert (await spool.get(id)).envelope == Envelope("ann@example.com", ["bob@example.org"])
+
+    async def test_a_message_may_be_read_from_a_stream(self, spool: Spool) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield TEXT[:30]
+            yield TEXT[30:]
+
+        for source in (io.BytesIO(TEXT), chunks()):
+            id = await spool.put(source, recipients=["carl@example.org"])
+            entry = await spool.get(id)
+            assert entry.envelope == Envelope("ann@example.com", ["carl@example.org"])
+            assert await spool.read(id) == TEXT
 
     async def test_the_null_return_path_is_kept(self, spool: Spool) -> None:
         id = await spool.put(TEXT, sender="<>", recipients=["bob@example.org"])
@@ -114,9 +129,7 @@ class SpoolContract:
             def envelope(self) -> Envelope:
                 return Envelope("ann@example.com", ["bob@example.org"])
 
-            def content(self, *, eightbit: bool = False, utf8: bool = False) -> Content:
-                from ..errors import ExtensionMissing
-
+            def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
                 if not utf8:
                     raise ExtensionMissing("it cannot be written without")
                 return Content.of_bytes("To: bøb@example.org\r\n\r\n".encode())
