@@ -183,6 +183,7 @@ class DirectorySpool(Spool):
             await self._threads.run(self._delivery.close)
         finally:
             await self._threads.wait_idle()
+            self._threads.end()
             os.close(self._root)
             _open_spools.discard(self)
 
@@ -198,7 +199,7 @@ class DirectorySpool(Spool):
         if self._closed:
             raise UsageError(f"the spool {self._path} is {self._closed}")
         try:
-            return await self._threads.run(partial(function, **named), *arguments, undo=undo)
+            return await self._threads.run(partial(function, *arguments, **named), undo=undo)
         except SMTPError:
             raise
         except OSError as error:

@@ -13,7 +13,7 @@ from ..errors import SpoolError, SpoolFull
 from .files import translated
 from .lineup import QUEUED, directory_of
 from .record import encode
-from .shelf import RESERVE, SMALL, TMP, Shelf, hashed, is_keyed
+from .shelf import RESERVE, SMALL, TMP, Shelf, hashed
 from .submission import Submission
 
 __all__ = ["Intake", "Stored"]
@@ -65,55 +65,60 @@ class Intake:
             SpoolFull, SpoolError: nothing was stored.
         """
         id = _id_of(job)
-        if is_keyed(id) and self._shelf.find(id) is not None:
-            return Stored(id, None, None)
+        tmp = f"{TMP}/{id}"
+        if job.key is not None:
+            if self._shelf.find(id) is not None:
+                return Stored(id, None, None)
+            # The same key may come twice at the same time.
+            tmp += f".{secrets.token_hex(4)}"
         self._check_room(len(job.body))
-        tmp = f"{TMP}/{id}.{secrets.token_hex(4)}" if is_keyed(id) else f"{TMP}/{id}"
         try:
-            self._write(tmp, job, id)
+            inode = self._write(tmp, job, id)
             try:
-                return self._publish(tmp, id, job)
-            finally:
-                with suppress(OSError):
-                    self.files.unlink("E7", tmp)
+                return self._publish(tmp, id, job, inode)
+            except BaseException:
+                self._discard(tmp)
+                raise
         except SpoolError:
             raise
         except OSError as error:
             raise translated(error, "the message cannot be stored") from error
 
-    def _write(self, tmp: str, job: Submission, id: str) -> None:
+    def _write(self, tmp: str, job: Submission, id: str) -> int:
         files = self.files
+        head = encode(job, id)
+        size = len(head) + len(job.body)
         fd = files.create("E1", tmp)
         try:
             try:
-                head = encode(job, id)
-                if len(job.body) <= SMALL:
+                if size <= SMALL:
                     files.write("E2", fd, head + job.body)
                 else:
                     files.write("E2", fd, head)
                     files.write("E2", fd, job.body)
-                size = RESERVE + RESERVE_EACH * len(job.envelope.recipients)
-                files.reserve("E3", fd, len(head) + len(job.body), size)
+                files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
                 if job.not_before > job.created:
                     files.due_at("E3", tmp, job.not_before)
                 files.sync("E4", fd)
+                inode = files.status("E4", fd).st_ino
             finally:
                 files.close("E5", fd)
         except BaseException:
-            with suppress(OSError):
-                files.unlink("E7", tmp)
+            self._discard(tmp)
             raise
+        return inode
 
-    def _publish(self, tmp: str, id: str, job: Submission) -> Stored:
+    def _publish(self, tmp: str, id: str, job: Submission, inode: int) -> Stored:
         path = self._place(id)
-        status = self.files.look("E6", tmp)
-        if status is None:
-            raise SpoolError("somebody removed the file that was being written")
-        stored = Stored(id, path, status.st_ino)
-        with self._shelf.naming(id):
-            if is_keyed(id) and self._shelf.find(id) is not None:
-                return Stored(id, None, None)
+        stored = Stored(id, path, inode)
+        if job.key is None:
             self.files.link("E6", tmp, path + QUEUED)
+        else:
+            with self._shelf.naming(id):
+                if self._shelf.find(id) is not None:
+                    self._discard(tmp)
+                    return Stored(id, None, None)
+                self.files.link("E6", tmp, path + QUEUED)
         try:
             # Recovery may have done it already.
             with suppress(FileNotFoundError):
@@ -124,6 +129,10 @@ class Intake:
             raise
         self._shelf.lineup.push(max(job.not_before, job.created), path)
         return stored
+
+    def _discard(self, tmp: str) -> None:
+        with suppress(OSError):
+            self.files.unlink("E7", tmp)
 
     def withdraw(self, stored: Stored) -> bool:
         """Take back a job that was stored a moment ago; False if a worker has it already, or it was there before."""

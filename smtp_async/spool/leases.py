@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..address import Envelope
@@ -191,11 +192,11 @@ class Ends:
             batch, self._waiting = self._waiting, []
             errors: list[BaseException | None] = []
             try:
-                await self._threads.run(_noted, self._delivery, batch, errors)
+                await self._threads.run(partial(_noted, self._delivery, batch, errors))
             except asyncio.CancelledError as error:
                 cancelled = error
-            if len(errors) != len(batch):
-                # It was not begun: the loop is ending.
+            if not errors:
+                # It was cancelled while it waited for a thread: the event loop is ending.
                 _noted(self._delivery, batch, errors)
             for waiting, failed in zip(batch, errors, strict=True):
                 waiting.set(failed)

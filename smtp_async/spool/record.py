@@ -118,7 +118,7 @@ def encode(job: Submission, id: str) -> bytes:
             "created": job.created,
             "not_before": job.not_before,
             "expires": job.expires,
-            "sender": None if job.envelope.sender is None else job.envelope.sender.addr_spec,
+            "sender": None if job.envelope.sender is None else _text(job.envelope.sender),
             "recipients": [_recipient(one) for one in job.envelope.recipients],
             "needs": [name for name in ("eightbit", "utf8", "binary") if getattr(job, name)],
             "message_id": job.message_id,
@@ -166,13 +166,18 @@ def record(
     )
 
 
+def _text(address: Address) -> str:
+    # As it travels: made when the address was parsed, and parsed again it is the same mailbox.
+    return address.wire(utf8=True).decode()
+
+
 def _recipient(recipient: Recipient) -> list[Any]:
-    plain = [recipient.address.addr_spec, recipient.kind.value]
+    plain = [_text(recipient.address), recipient.kind.value]
     dsn = recipient.dsn
     if dsn is None:
         return plain
     notify = [one.name for one in Notify if dsn.notify is not None and one in dsn.notify]
-    orcpt = dsn.orcpt.addr_spec if isinstance(dsn.orcpt, Address) else dsn.orcpt
+    orcpt = _text(dsn.orcpt) if isinstance(dsn.orcpt, Address) else dsn.orcpt
     return [*plain, {"notify": notify, "orcpt": orcpt}]
 
 

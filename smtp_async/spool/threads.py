@@ -1,33 +1,40 @@
-"""Calls that block, in threads, which a cancelled caller waits for: half a step would be worse than a late one."""
+"""Calls that block, in threads, which a cancelled caller waits for: half a step would be worse than a late one.
+
+The threads are our own, bounded by a limiter of our own: nobody else's slow calls hold up the mail, and handing a call
+over costs a third of what a general pool takes for it, which counts where a call is a few system calls without a sync.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
-from threading import Lock
-from typing import Any, Generic, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Final, Generic, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, WouldBlock, to_thread
+from anyio import CancelScope, CapacityLimiter, WouldBlock
 
 __all__ = ["Threads", "finished"]
 
 T = TypeVar("T")
 
+#: Seconds after which a thread without work ends.
+IDLE: Final = 10.0
 
-async def finished(is_done: Callable[[], bool], again: Callable[[asyncio.Future[None]], None]) -> None:
+
+async def finished(is_done: Callable[[], bool], tell: Callable[[asyncio.Future[None]], None]) -> None:
     """Wait for what cannot be stopped, after a cancellation, whatever is cancelled meanwhile.
 
     Args:
         is_done: tells whether it is over.
-        again: is given a future to be set when it is.
+        tell: is given a future to be set when it is.
     """
     loop = asyncio.get_running_loop()
-    # Within the scope of anyio a cancellation would be repeated at every turn.
+    # Within a scope of anyio a cancellation would be repeated at every turn.
     with CancelScope(shield=True):
         while not is_done():
             future: asyncio.Future[None] = loop.create_future()
-            again(future)
+            tell(future)
             try:
                 await future
             except asyncio.CancelledError:
@@ -35,64 +42,48 @@ async def finished(is_done: Callable[[], bool], again: Callable[[asyncio.Future[
 
 
 class _Call(Generic[T]):
-    """A function that runs in a thread, at most once."""
+    """A function that runs in a thread. All but `work` happens in the thread of the event loop."""
 
-    __slots__ = (
-        "_arguments",
-        "_function",
-        "_lock",
-        "_loop",
-        "_waiter",
-        "abandoned",
-        "done",
-        "started",
-        "value",
-    )
+    __slots__ = ("_loop", "done", "error", "future", "value", "work")
 
-    def __init__(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
-        self._function = function
-        self._arguments = arguments
-        self._lock = Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self.abandoned = self.started = self.done = False
-        self.value: list[T] = []
+    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        self.work = work
+        self._loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.done = False
+        self.value: T
+        self.error: BaseException | None = None
 
-    def __call__(self) -> T:
-        with self._lock:
-            if self.abandoned:
-                raise RuntimeError("nobody waits for this any more")
-            self.started = True
+    def run(self) -> None:
+        """Do it, in a thread."""
         try:
-            value = self._function(*self._arguments)
-            self.value.append(value)
-            return value
-        finally:
-            with self._lock:
-                self.done = True
-                if self._waiter is not None and self._loop is not None:
-                    self._loop.call_soon_threadsafe(_wake, self._waiter)
+            self.value = self.work()
+        except BaseException as error:
+            self.error = error
 
-    def abandon(self) -> bool:
-        """Keep it from being started; False if it was."""
-        with self._lock:
-            self.abandoned = not self.started
-            return self.abandoned
+    def report(self) -> None:
+        """Tell the event loop, from the thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._arrive)
+        except RuntimeError:
+            pass  # the loop was closed, and nobody is left to be told
 
     def is_done(self) -> bool:
         return self.done
 
-    def tell(self, waiter: asyncio.Future[None]) -> None:
-        """Have `waiter` set when it is done."""
-        with self._lock:
-            self._loop, self._waiter = waiter.get_loop(), waiter
-            if self.done:
-                _wake(waiter)
+    def tell(self, future: asyncio.Future[None]) -> None:
+        self.future = future
 
+    def _arrive(self) -> None:
+        self.done = True
+        if not self.future.done():
+            self.future.set_result(None)
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def result(self) -> T:
+        """Return the value, or raise what was raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 class Threads:
@@ -102,71 +93,99 @@ class Threads:
         self._most = most
         self._loop: asyncio.AbstractEventLoop | None = None
         self._limiter: CapacityLimiter | None = None
-        self._no_limit: CapacityLimiter | None = None
+        self._active = 0
         self._idle: asyncio.Future[None] | None = None
-        self.active = 0
+        self._queue: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._lock = Lock()
+        # Threads, and those of them that wait for a call or are about to.
+        self._count = self._free = 0
 
-    async def run(
-        self, function: Callable[..., T], *arguments: Any, undo: Callable[[T], bool] | None = None
-    ) -> T:
-        """Call `function` in a thread and wait until it returns, also if the caller is cancelled.
+    async def run(self, work: Callable[[], T], *, undo: Callable[[T], bool] | None = None) -> T:
+        """Call `work` in a thread and wait until it returns, also if the caller is cancelled.
 
         Args:
-            function: what to call.
-            arguments: its arguments.
+            work: what to call.
             undo: called with the value, in a thread, if the caller was cancelled. Where it returns False, it could not
                 be undone: the value is returned, and the cancellation comes with the caller's next await.
         """
         limiter = self._bound()
-        call = _Call(function, arguments)
+        borrower = object()
         try:
-            limiter.acquire_on_behalf_of_nowait(call)
+            limiter.acquire_on_behalf_of_nowait(borrower)
         except WouldBlock:
-            await limiter.acquire_on_behalf_of(call)
-        self.active += 1
+            await limiter.acquire_on_behalf_of(borrower)
+        self._active += 1
         try:
-            # The second limiter is never full: whatever is handed over to it is begun.
-            return await to_thread.run_sync(call, limiter=self._no_limit)
-        except asyncio.CancelledError:
-            if call.abandon():
-                raise
-            await finished(call.is_done, call.tell)
-            if undo is None or not call.value:
-                raise
-            undone = _Call(undo, (call.value[0],))
-            await self._settle(undone)
-            if undone.value != [False]:
-                raise
-            _cancel_again()
-            return call.value[0]
+            call = self._begin(work)
+            try:
+                await call.future
+            except asyncio.CancelledError:
+                await finished(call.is_done, call.tell)
+                if undo is None or call.error is not None or not await self._kept(undo, call.value):
+                    raise
+                _cancel_again()
+            return call.result()
         finally:
-            self.active -= 1
-            if self._idle is not None and not self.active:
-                _wake(self._idle)
-            limiter.release_on_behalf_of(call)
-
-    async def _settle(self, call: _Call[Any]) -> None:
-        try:
-            await to_thread.run_sync(call, limiter=self._no_limit)
-        except asyncio.CancelledError:
-            # Not begun: then it is done here, late as it is.
-            if call.abandon():
-                call.abandoned = False
-                call()
-            await finished(call.is_done, call.tell)
+            limiter.release_on_behalf_of(borrower)
+            self._active -= 1
+            if not self._active and self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
 
     async def wait_idle(self) -> None:
         """Return when no call is running."""
-        if self.active:
+        while self._active:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
+
+    def end(self) -> None:
+        """Let the threads go."""
+        with self._lock:
+            for _ in range(self._count):
+                self._queue.put(None)
+
+    async def _kept(self, undo: Callable[[T], bool], value: T) -> bool:
+        """Undo it, whatever is cancelled meanwhile; return whether that was too late."""
+        undone = self._begin(lambda: undo(value))
+        await finished(undone.is_done, undone.tell)
+        return not undone.result()
+
+    def _begin(self, work: Callable[[], T]) -> _Call[T]:
+        call = _Call(work, asyncio.get_running_loop())
+        with self._lock:
+            if self._free:
+                self._free -= 1
+            else:
+                self._count += 1
+                Thread(target=self._work, name=f"smtp-async-spool-{self._count}", daemon=True).start()
+        self._queue.put(call)
+        return call
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._queue.get(timeout=IDLE)
+            except Empty:
+                with self._lock:
+                    # One that was just promised to a caller must stay.
+                    if self._free:
+                        self._free -= 1
+                        self._count -= 1
+                        return
+                continue
+            if call is None:
+                return
+            call.run()
+            # First, or the next call would find no thread free and begin another.
+            with self._lock:
+                self._free += 1
+            call.report()
+            del call
 
     def _bound(self) -> CapacityLimiter:
         loop = asyncio.get_running_loop()
         if self._limiter is None or self._loop is not loop:
             self._loop = loop
             self._limiter = CapacityLimiter(self._most)
-            self._no_limit = CapacityLimiter(math.inf)
         return self._limiter
 
 
