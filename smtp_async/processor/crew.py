@@ -15,7 +15,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ..errors import LeaseLost, SMTPError, SpoolError, SpoolUnsafe
 from ..events import JobFailed, JobQueued
@@ -24,6 +24,9 @@ from .courier import Courier
 from .flow import Flow, Tell
 
 __all__ = ["Crew"]
+
+#: Seconds after which a task that was to end is told so again.
+_LATE: Final = 0.1
 
 _log = logging.getLogger("smtp_async")
 
@@ -81,6 +84,8 @@ class Crew:
         self._workers: Final[list[asyncio.Task[None]]] = []
         self._idle: Final[deque[asyncio.Future[None]]] = deque()
         self._timers: Final[list[asyncio.TimerHandle]] = []
+        # Whatever the bell rings for, one look out for new jobs goes on.
+        self._waiting: asyncio.Task[bool] | None = None
         self._bell: asyncio.Future[None] | None = None
         self._rung = False
         self._stopping = False
@@ -132,10 +137,13 @@ class Crew:
         finally:
             # Now at the latest: whoever waits for work has to go, too.
             self._stopping = True
-            keeper.cancel()
             self._withdraw()
-            await asyncio.wait({*self._workers, keeper})
+            await asyncio.wait(self._workers)
             await self._give_back()
+            await _dismiss(keeper)
+            if self._waiting is not None:
+                await _dismiss(self._waiting)
+                self._waiting = None
             self._workers.clear()
             while self._timers:
                 self._timers.pop().cancel()
@@ -219,17 +227,19 @@ class Crew:
             left = self._flow.until - self._clock() + 0.001
             await self._rest(left if 0 < left < math.inf else None if self._flow.free else self._poll)
             return
-        waiting = asyncio.get_running_loop().create_task(self._spool.wait(self._poll))
-        waiting.add_done_callback(lambda _: self.ring())
-        try:
-            await self._rest(None)
-        finally:
-            waiting.cancel()
-        if waiting.done() and not waiting.cancelled() and (error := waiting.exception()) is not None:
-            if isinstance(error, SpoolError):
-                await self._flow.store_failed(error)
-            elif isinstance(error, Exception):
-                self.fail(error)
+        waiting = self._waiting
+        if waiting is None:
+            waiting = self._waiting = asyncio.get_running_loop().create_task(self._spool.wait(self._poll))
+            waiting.add_done_callback(lambda _: self.ring())
+        await self._rest(None)
+        if not waiting.done():
+            return
+        self._waiting = None
+        error = None if waiting.cancelled() else waiting.exception()
+        if isinstance(error, SpoolError):
+            await self._flow.store_failed(error)
+        elif isinstance(error, Exception):
+            self.fail(error)
 
     async def _give_back(self) -> None:
         """End the leases of what waits for its turn."""
@@ -332,3 +342,10 @@ class Crew:
                 if timer is not None:
                     timer.cancel()
         self._rung = False
+
+
+async def _dismiss(task: asyncio.Task[Any]) -> None:
+    """End a task; on Python 3.11 what it waits for may swallow a cancellation that comes together with a result."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_LATE)

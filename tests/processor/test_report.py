@@ -52,7 +52,7 @@ def parts(notice: Notice) -> list[Any]:
     assert message.get_content_type() == "multipart/report"
     assert message.get_param("report-type") == "delivery-status"
     assert not message.defects
-    return list(message.iter_parts())  # type: ignore[attr-defined]
+    return list(message.iter_parts())
 
 
 # --- writing -------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_notice_is_sent_as_it_is() -> None:
 
 # --- reading -------------------------------------------------------------------------------------------------
 
-#: As Postfix 3.7 wrote it.
+#: A failure in the form that Postfix gives it.
 POSTFIX = b"""\
 Return-Path: <>
 Received: by mx.lab.test (Postfix)\r
@@ -349,7 +349,7 @@ Hi\r
 --4DfX2k1Yz3z9.1763805600/mx.lab.test--\r
 """
 
-#: As Exim 4.96 wrote it.
+#: A failure in the form that Exim gives it.
 EXIM = b"""\
 Return-path: <>
 Auto-Submitted: auto-replied
