@@ -177,8 +177,8 @@ class Job:
         if self.body is not None:
             self.body.close(streams=streams)
         elif streams:
-            # A stream whose header was read and that was never opened for sending.
-            close = getattr(self.mail, "close", None)
+            # A stream that was never opened for sending: its plan closes it, or the message whose header was read.
+            close = getattr(self.mail, "close", None) if self._content is None else Body(self._content).close
             if close is not None:
                 close()
 

@@ -43,7 +43,7 @@ class Fickle:
     def reload(self) -> None:
         with (self.etc / "main.cf").open("a") as file:
             file.write(RESTRICTIONS.format(etc=self.etc))
-        command = [machine.program("postfix"), "-c", self.etc, "reload"]
+        command: list[str | Path] = [machine.program("postfix"), "-c", self.etc, "reload"]
         subprocess.run(command, check=True, capture_output=True)
 
 
