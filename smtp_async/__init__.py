@@ -11,6 +11,9 @@ What is public is named here, in `smtp_async.errors`, in `smtp_async.events` and
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import errors, events
 from .about import __version__, build_info
 from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
@@ -43,6 +46,17 @@ from .tls.context import Security, TLSOptions, TrustOptions
 from .tls.info import ConnectionInfo
 from .transport.dial import AddressFamily, SocketOptions
 
+if TYPE_CHECKING:
+    from .processor import (
+        ProcessorStatistics,
+        QueueProcessor,
+        QueueReport,
+        Report,
+        ReportOptions,
+        RetryPolicy,
+        parse_report,
+    )
+
 __all__ = [
     "Address",
     "AddressFamily",
@@ -68,11 +82,17 @@ __all__ = [
     "PoolLimits",
     "PoolStatistics",
     "Priority",
+    "ProcessorStatistics",
+    "QueueProcessor",
+    "QueueReport",
     "Raw",
     "Receipt",
     "Recipient",
     "RecipientsRefused",
     "Reply",
+    "Report",
+    "ReportOptions",
+    "RetryPolicy",
     "Return",
     "SMTPClient",
     "SMTPError",
@@ -95,5 +115,31 @@ __all__ = [
     "build_info",
     "errors",
     "events",
+    "parse_report",
     "send_blocking",
 ]
+
+#: Who only sends does not load what keeps and processes a queue.
+_LATER = dict.fromkeys(
+    (
+        "ProcessorStatistics",
+        "QueueProcessor",
+        "QueueReport",
+        "Report",
+        "ReportOptions",
+        "RetryPolicy",
+        "parse_report",
+    ),
+    "processor",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    thing = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return thing
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

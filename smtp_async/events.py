@@ -229,7 +229,7 @@ class QueuePaused(Event):
         until: when it is tried again, in seconds of the epoch.
     """
 
-    error: Exception
+    error: Exception = field(compare=False)
     until: float
 
 
