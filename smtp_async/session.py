@@ -135,7 +135,7 @@ class Session(Pump):
                 if step is Step.WRITE:
                     await self.write_body(job)
                 elif not self.may_begin:
-                    return job.unsent(NotConnected("this connection cannot carry another message"))
+                    raise NotConnected("this connection cannot carry another message")
                 else:
                     if job.transaction is None and not job.prepare():
                         await job.open()
@@ -145,12 +145,14 @@ class Session(Pump):
             self.cancel(job)
             if error.receipt is None:
                 error.receipt = job.unsent(error)
+            await job.aclose()
             raise
         except BaseException:
             self.cancel(job)
-            raise
-        finally:
+            # Without waiting, since the caller is being cancelled.
             job.close()
+            raise
+        await job.aclose()
         return job.receipt
 
     async def verify(self, address: str) -> Reply:
