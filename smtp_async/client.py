@@ -469,8 +469,9 @@ class SMTPClient:
             hooks=self._hooks,
             surroundings=self._surroundings,
             keeper=pool,
-            options=self._options.send,
-            adapt=as_mail,
+            options=self._wishes,
+            allow=self._allowed,
+            adapt=mail_of,
             number_job=self._next_job,
         )
 

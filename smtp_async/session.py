@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from .address import Address, parse_list
@@ -21,7 +21,7 @@ from .errors import (
     NotConnected,
     SMTPError,
 )
-from .job import Job, Step
+from .job import Job, Step, Unread
 from .opening import authenticate, secure
 from .protocol.machine import ClientProtocol, Exchange
 from .protocol.options import SendOptions
@@ -53,12 +53,14 @@ class Session(Pump):
         self,
         *args: Any,
         options: SendOptions,
-        adapt: Callable[[Any], Mail],
+        allow: Callable[[SendOptions], SendOptions],
+        adapt: Callable[[Any], Awaitable[Mail]],
         number_job: Callable[[], int],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._options = options
+        self._allow = allow
         self._adapt = adapt
         self._number_job = number_job
         self._in_use = False
@@ -118,7 +120,14 @@ class Session(Pump):
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
         with self._use():
             self.demand_connected()
-            job = Job(self._number_job(), self._adapt(mail), options or self._options)
+            ready = await self._adapt(mail)
+            try:
+                job = Job(
+                    self._number_job(), ready, self._options if options is None else self._allow(options)
+                )
+            except SMTPError:
+                await Unread(ready).aclose()
+                raise
             job.alone = True
             job.extensions = self.extensions
             receipt = await self._deliver(job)
