@@ -57,16 +57,20 @@ class Part(NamedTuple):
     bare: bool = False
 
 
+# Of messages without attachments.
+_NO_NAMES: Final[list[str]] = []
+
 #: Makes the tree of the leaves, given a boundary.
 Tree = Callable[[list[Part], str], Part]
 
 
 def leaves_of(
     message: Message, style: Style, charset: Charset, can: Abilities
-) -> tuple[list[Part], Tree | None]:
-    """Encode the leaves, text first, and tell how to build the tree of them; `None` for a single leaf.
+) -> tuple[list[Part], Tree | None, list[str]]:
+    """Encode the leaves, text first; tell how to build the tree of them, `None` for a single leaf; name attachments.
 
     The shape: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), less what is not needed.
+    The names are those of the last leaves.
 
     Raises:
         TextNotEncodable: the charset cannot express a text.
@@ -82,12 +86,13 @@ def leaves_of(
     if calendar is not None:
         texts.append(_calendar(calendar, style, can))
     if not attachments:
-        return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
+        return texts, partial(alternative, width=style.width) if len(texts) > 1 else None, _NO_NAMES
     # Only HTML can show a part by its cid; without it the part is one more file.
     related_to = message.html is not None
     inline = [a for a in attachments if related_to and a.cid is not None]
     others = [a for a in attachments if not related_to or a.cid is None]
     leaves = texts + [_attached(a, style, can) for a in (*inline, *others)]
+    names = [_name_of(a) for a in (*inline, *others)]
     first, related = len(texts), len(texts) + len(inline)
 
     def tree(leaves: list[Part], boundary: str) -> Part:
@@ -104,7 +109,7 @@ def leaves_of(
             return body[0]
         return multipart("mixed", body + attached, boundary + "m", width=style.width)
 
-    return leaves, tree
+    return leaves, tree, names
 
 
 # --- multiparts ---------------------------------------------------------------------------------------------
@@ -243,6 +248,11 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     return Part(head, (body,), need, encoding != "base64")
 
 
+def _name_of(attachment: Attachment) -> str:
+    """Return what events and errors call it; never empty, which is the body."""
+    return attachment.filename or attachment.cid or "attachment"
+
+
 def _octets(
     source: bytes | Origin, attachment: Attachment, can: Abilities
 ) -> tuple[str, bytes | Source, int]:
@@ -251,7 +261,7 @@ def _octets(
         if can.binary and len(source) >= WORTH_BINARY:
             return "binary", source, BINARY
         return "base64", source, SEVEN
-    name, close = attachment.filename or "", attachment.close
+    name, close = _name_of(attachment), attachment.close
     if can.binary:
         return "binary", Source(source, encoding="identity", name=name, close=close), BINARY
     return "base64", Source(source, name=name, close=close), SEVEN

@@ -10,12 +10,13 @@ What a second rendering has to repeat (Date, Message-ID, boundary) is drawn once
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..address import Address, Kind
-from ..content import Content, Source
+from ..content import Content, Named, NamedContent, Source
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from .charsets import UTF_8, Charset, charset_of
 from .fields import NAMES, rare_fields
@@ -105,15 +106,15 @@ def render(
     if message._identity is None:
         drawn = token(28)
         message._identity = Identity(now(), drawn[:32], drawn[32:56])
-    leaves, tree = leaves_of(message, style, charset, can)
+    leaves, tree, names = leaves_of(message, style, charset, can)
     root = leaves[0] if tree is None else tree(leaves, _free_boundary(message, leaves, token))
     fields, message_id = _header(message, style, utf8=can.utf8)
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
     plain = head.isascii()
-    segments = _joined((head, root.head, *root.body))
-    return Content(
-        segments,
+    pieces = (head, root.head, *root.body)
+    content = (NamedContent if names else Content)(
+        _joined(pieces),
         eightbit=root.need >= EIGHT or not plain,
         utf8=not plain,
         binary=root.need == BINARY,
@@ -121,6 +122,11 @@ def render(
         canonical=root.need != BINARY,
         exact=root.need == BINARY,
     )
+    if names:
+        assert isinstance(content, NamedContent)
+        bodies = [leaf.body[0] for leaf in leaves[-len(names) :]]
+        content.named = _placed(pieces, [*zip(bodies, names, strict=True)])
+    return content
 
 
 def _raw_content(raw: object, can: Abilities) -> Content:
@@ -251,3 +257,19 @@ def _joined(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:
     if small:
         segments.append(b"".join(small))
     return segments
+
+
+def _placed(pieces: Iterable[bytes | Source], sought: list[tuple[bytes | Source, str]]) -> tuple[Named, ...]:
+    """Return where the pieces sought, which stand in this order, are in what `_joined` made."""
+    found: list[Named] = []
+    names = deque([(piece, name) for piece, name in sought if isinstance(piece, bytes)])
+    segment, at = 0, 0
+    for piece in pieces:
+        alone = not isinstance(piece, bytes) or len(piece) >= JOINED
+        if alone and at:
+            segment, at = segment + 1, 0
+        end = at + len(piece) if isinstance(piece, bytes) else at
+        if names and piece is names[0][0]:
+            found.append(Named(names.popleft()[1], segment, at, end))
+        segment, at = (segment + 1, 0) if alone else (segment, end)
+    return tuple(found)
