@@ -15,11 +15,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from .errors import Busy
-from .events import Direction, EndTransfer, Event, PITrail, StartTransfer, Transfer
+from .events import Direction, EndTransfer, Event, PITrail
 from .protocol.machine import TrailLine
 from .protocol.states import Verb
 from .protocol.transaction import Transaction
 from .reply import Reply, printable
+from .transfers import Transfers
 
 __all__ = ["Hook", "Hooks", "trail_events"]
 
@@ -136,6 +137,8 @@ def _body_events(transaction: Transaction, session: int, job: int | None) -> Ite
     """A small body leaves in one slice; the slices of a streamed one were told by who wrote them."""
     if transaction.payload is not None:
         data = transaction.content.join()
-        yield StartTransfer(session=session, job=job)
-        yield Transfer(session=session, job=job, sent=len(data), total=len(data), percent=100, data=data)
+        told = Transfers(transaction.content, session, job)
+        yield from told.start()
+        yield from told.passed(data, None, len(data))
+        yield from told.end()
     yield EndTransfer(session=session, job=job)

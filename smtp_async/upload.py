@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from .content import Source
 from .errors import NotSent, SMTPError, UsageError
-from .events import EndTransfer, Event, StartTransfer, Transfer
+from .events import Event
 from .job import Job
 from .link import Link
 from .protocol.transaction import Transaction
+from .transfers import TRANSFERS, Transfers
 
 __all__ = ["Upload"]
 
@@ -35,10 +36,9 @@ class Upload:
         "_flush",
         "_link",
         "_number",
-        "_part",
-        "_part_sent",
         "_stopped",
         "_task",
+        "_told",
         "_transaction",
         "job",
     )
@@ -51,8 +51,7 @@ class Upload:
         self._transaction: Transaction = transaction
         self._flush = flush
         self._number = number
-        self._part: Source | None = None
-        self._part_sent = 0
+        self._told: Transfers | None = None
         # The caller's, while it may be called back from what it waits for.
         self._task: asyncio.Task[object] | None = None
         self._stopped = False
@@ -128,13 +127,15 @@ class Upload:
         if not body.rereadable:
             # This connection or none: it is going to be read.
             self.job.alone = True
-        self._note(StartTransfer)
+        told = self._told = self._listened(parts=True)
+        if told is not None:
+            self._note(told.start())
         async for data, source in body.chunks():
-            self._turn_to(source)
             for chunk in self._cut(data):
-                if not await self._write(chunk):
+                if not await self._write(chunk, source):
                     return False
-        self._turn_to(None)
+        if told is not None:
+            self._note(told.end())
         return True
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
@@ -145,7 +146,7 @@ class Upload:
         for start in range(0, len(data), size):
             yield data[start : start + size]
 
-    async def _write(self, chunk: bytes) -> bool:
+    async def _write(self, chunk: bytes, source: Source | None) -> bool:
         link, transaction = self._link, self._transaction
         if not self.allowed:
             return False
@@ -160,8 +161,11 @@ class Upload:
             return False
         if self.allowed:
             link.start_clock()
-        if link.wants(Transfer):
-            self._tell(chunk)
+        if link.hooks.active:
+            # Who begins to listen now has missed where attachments begin.
+            told = self._told = self._told or self._listened(parts=False)
+            if told is not None:
+                self._note(told.passed(chunk, source, transaction.streamed))
         progress = self.job.options.progress
         if progress is not None:
             answer = progress(transaction.streamed, transaction.content.size)
@@ -173,37 +177,16 @@ class Upload:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def _tell(self, chunk: bytes) -> None:
-        link, transaction = self._link, self._transaction
-        link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
-        if self._part is not None:
-            self._part_sent += len(chunk)
-            link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
-        link.wake()
+    def _listened(self, *, parts: bool) -> Transfers | None:
+        """Return what tells of this body, None if nobody listens."""
+        link = self._link
+        if not link.hooks.active or not any(link.wants(event) for event in TRANSFERS):
+            return None
+        content, job = self._transaction.content, self.job.number
+        return Transfers(content, self._number, job, wants=link.wants, parts=parts)
 
-    def _transfer(self, sent: int, total: int | None, data: bytes, part: str = "message") -> Transfer:
-        percent = -1 if not total else min(100, sent * 100 // total)
-        return Transfer(
-            session=self._number,
-            job=self.job.number,
-            part=part,
-            sent=sent,
-            total=total,
-            percent=percent,
-            data=data,
-        )
-
-    def _turn_to(self, part: Source | None) -> None:
-        """The octets that follow come from `part`; tell where one ends and another begins."""
-        if part is self._part:
-            return
-        if self._part is not None:
-            self._note(EndTransfer, self._part.name)
-        self._part, self._part_sent = part, 0
-        if part is not None:
-            self._note(StartTransfer, part.name)
-
-    def _note(self, event: type[StartTransfer | EndTransfer], part: str = "message") -> None:
-        if self._link.wants(event):
-            told: Event = event(session=self._number, job=self.job.number, part=part)
-            self._link.note(told)
+    def _note(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._link.note(event)
+        if self._link.noted:
+            self._link.wake()
