@@ -38,13 +38,15 @@ class Fickle:
 
     def say(self, action: str) -> None:
         (self.etc / "later").write_text(f"later.test {action}\n")
-        subprocess.run([machine.program("postmap"), "-c", self.etc, f"hash:{self.etc}/later"], check=True)
+        command = [str(machine.program("postmap")), "-c", str(self.etc), f"hash:{self.etc}/later"]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=20)
 
     def reload(self) -> None:
         with (self.etc / "main.cf").open("a") as file:
             file.write(RESTRICTIONS.format(etc=self.etc))
-        command = [machine.program("postfix"), "-c", self.etc, "reload"]
-        subprocess.run(command, check=True, capture_output=True)
+        # No pipes: what it leaves behind may hold them open.
+        command = [str(machine.program("postfix")), "-c", str(self.etc), "reload"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)
 
 
 @pytest.fixture(scope="module")
