@@ -113,13 +113,13 @@ class Intake:
         path = self._place(id)
         stored = Stored(id, path, inode)
         if job.key is None:
-            self.files.link("E6", tmp, path + QUEUED)
+            self._link(tmp, stored)
         else:
             with self._shelf.naming():
                 if self._shelf.find(id, tries=1) is not None:
                     self._discard(tmp)
                     return Stored(id, None, None)
-                self.files.link("E6", tmp, path + QUEUED)
+                self._link(tmp, stored)
         try:
             # Recovery may have done it already.
             with suppress(FileNotFoundError):
@@ -130,6 +130,16 @@ class Intake:
             raise
         self._shelf.lineup.push(max(job.not_before, job.created), path)
         return stored
+
+    def _link(self, tmp: str, stored: Stored) -> None:
+        name = f"{stored.path}{QUEUED}"
+        try:
+            self.files.link("E6", tmp, name)
+        except OSError:
+            # It may have been done all the same: over a network.
+            status = self.files.look("E6", name)
+            if status is None or status.st_ino != stored.inode:
+                raise
 
     def _discard(self, tmp: str) -> None:
         with suppress(OSError):

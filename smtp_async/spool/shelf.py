@@ -125,7 +125,7 @@ class Shelf:
         try:
             fd = self.files.open(step + "1", name, write=True)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or error.errno not in _PLANTED:
+            if error.errno not in _PLANTED or self._is_ours(step, name):
                 raise
             self.quarantine(name)
             return None
@@ -145,6 +145,11 @@ class Shelf:
             os.close(fd)
             raise
         return Held(fd, path, state, job, body, status)
+
+    def _is_ours(self, step: str, name: str) -> bool:
+        """Tell whether a name that could not be opened looks well all the same."""
+        status = self.files.look(step + "1", name)
+        return status is None or (stat.S_ISREG(status.st_mode) and status.st_uid == self._uid)
 
     def check_file(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):

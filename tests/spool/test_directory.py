@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -353,7 +354,7 @@ MADE = {
 }
 if os.geteuid() == 0:
     MADE["device"] = lambda target, secret: os.mknod(target, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
-    MADE["of another"] = lambda target, secret: os.chown(os.open(target, os.O_CREAT), 12345, 12345)
+    MADE["of another"] = lambda target, secret: shutil.chown(secret.rename(target), 12345)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -375,7 +376,7 @@ async def test_what_is_planted_is_put_aside_and_the_others_go_on(
         assert found == (f"0.{state}",)
         assert (await spool.statistics()).quarantined == 1
     assert not (path / f"0.{state}").is_symlink() and not (path / f"0.{state}").exists()
-    assert secret.read_bytes() == b"keep out"
+    assert kind == "of another" or secret.read_bytes() == b"keep out"
     assert len(list((path / "quarantine").iterdir())) == 1
 
 
