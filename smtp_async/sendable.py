@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from .address import Address, Envelope, Recipient
 from .content import Content, Mail, Origin
 from .errors import InvalidArgument
+from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .rawmail import RawMail, raw_mail
 
-__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "mail_of"]
+__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "is_stream", "mail_of"]
 
 
 class Raw(NamedTuple):
@@ -44,6 +45,18 @@ class Readdressed:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
+    def close(self) -> None:
+        """Close the stream of a message that is not sent after all."""
+        if isinstance(self._mail, RawMail):
+            self._mail.close()
+
+
+def is_stream(message: Any) -> bool:
+    """Is `message` complete already, but somewhere that `mail_of` has to read from first?"""
+    if isinstance(message, Raw):
+        return not isinstance(message.source, bytes | bytearray | memoryview)
+    return isinstance(message, Message) and message.raw is not None and not isinstance(message.raw, bytes)
+
 
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
     """Return `message` as a `Mail`, also where its header has to be read from a stream first.
@@ -56,8 +69,12 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
         FileError: the stream cannot be opened or read.
         InvalidArgument: it cannot be sent.
     """
-    if not isinstance(message, Raw):
-        return as_mail(message)
+    if not is_stream(message):
+        return as_mail(message, exact=exact, remove_bcc=remove_bcc)
+    if isinstance(message, Message):
+        # Nothing in it is changed but Bcc; who gets it is the message's to say.
+        assert message.raw is not None
+        return Readdressed(await raw_mail(message.raw, exact=True), message.envelope())
     raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
     try:
         mail = addressed(raw, message.sender, message.recipients)
@@ -70,12 +87,18 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
     return mail
 
 
-def as_mail(message: Any) -> Mail:
-    """Return `message` as a `Mail`; raise InvalidArgument for what cannot be sent, or has to be read first."""
+def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+    """Return `message` as a `Mail`; arguments as `mail_of`.
+
+    Raises:
+        InvalidArgument: it cannot be sent, or has to be read first (`is_stream`).
+    """
     if isinstance(message, Raw):
         if not isinstance(message.source, bytes | bytearray | memoryview):
             raise InvalidArgument(f"a Raw of {type(message.source).__name__} has to be read first")
-        return addressed(content_of_raw(bytes(message.source)), message.sender, message.recipients)
+        data = bytes(message.source)
+        mail_of_bytes = content_of_raw(data, exact=exact, remove_bcc=remove_bcc)
+        return addressed(mail_of_bytes, message.sender, message.recipients)
     if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail

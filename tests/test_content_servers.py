@@ -176,7 +176,6 @@ async def test_raw_streams_are_returned(
 class TestBinary:
     """No server that can be installed takes BINARYMIME: the test kit's, which is written from RFC 3030."""
 
-    @pytest.mark.xfail(reason="streamed, the octets of binary parts are normalised on their way", strict=True)
     async def test_attachments_travel_without_an_encoding(self, tmp_path: Path) -> None:
         data = bytes(range(256)) * 5000 + b"\r\n.\r\n\n.\n"
         path = tmp_path / "octets.bin"
@@ -198,9 +197,6 @@ class TestBinary:
                 assert seen.texts == (("plain", "größer\n"),)
                 assert seen.files == (seen_file("octets.bin", "application/octet-stream", None, data),)
 
-    @pytest.mark.xfail(
-        reason="a raw stream that needs BINARYMIME keeps its bare line ends unasked", strict=True
-    )
     async def test_raw_line_ends_become_crlf_also_where_the_rest_is_binary(self, tmp_path: Path) -> None:
         raw = b"Subject: not exact\n\n" + b"bare\nand\r" * 50_000 + b"nul\0\n"
         path = tmp_path / "message.eml"

@@ -129,6 +129,7 @@ async def test_the_client_sends_one_message_for_each(chunking: Chunking) -> None
     assert len(got) == len(sink.messages) == len(bodies)
     for number, body in enumerate(bodies):
         sent = raw(number, body).source
+        assert isinstance(sent, bytes)
         assert got[sent.partition(b"\r\n\r\n")[0]] == normal(sent)
 
 

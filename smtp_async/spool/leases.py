@@ -16,7 +16,7 @@ from ..content import Content, Mail, Source
 from ..errors import LeaseLost
 from ..receipt import Receipt, Verdict
 from .delivery import Delivery, End
-from .entry import MAX_TEXT, State, results_after
+from .entry import MAX_TEXT, State, check_about, results_after
 from .record import record
 from .shelf import Held
 from .spool import Lease
@@ -74,6 +74,7 @@ class DirectoryLease(Lease):
             binary=header.binary,
             message_id=self.entry.message_id,
             canonical=not header.binary,
+            exact=header.binary,
         )
 
     async def extend(self) -> None:
@@ -90,7 +91,7 @@ class DirectoryLease(Lease):
             await self._finish(State.SENT, receipt, retry=_never, needless=True)
         else:
             # What is wrong with the receipt is said also where it is not kept.
-            results_after(self.entry, receipt, None, 0.0)
+            check_about(self.entry, receipt)
             await self._end_with(lambda held: End(held, None))
 
     async def defer(

@@ -165,7 +165,7 @@ async def test_a_guard_stops_a_stream_on_its_way():
         with pytest.raises(ExtensionMissing, match="8BITMIME"):
             await read(body)
     async with opened(Content([RawSource(async_generated([b"a\n", b"\xe4"]), eightbit=True)])) as body:
-        assert await read(body) == b"a\n\xe4"
+        assert await read(body) == b"a\r\n\xe4\r\n"
 
 
 # --- opening, and opening again ------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ async def test_cancelled_at_any_await_everything_is_closed(tmp_path, way, moment
     data = DATA[:700_000]
     path = path_of(data, tmp_path)
     before = open_files()
-    streams = []
+    streams: list[io.IOBase] = []
 
     async def scenario():
         streams[:] = [path.open("rb"), piped(data)]

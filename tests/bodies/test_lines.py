@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.bodies import LineGuard, LineScan, RawSource
+from smtp_async.bodies import LineGuard, LineMender, LineScan, RawSource
 from smtp_async.content import MAX_LINE, normalised
 from smtp_async.errors import ExtensionMissing
 
@@ -80,6 +80,22 @@ def test_bare_line_ends_pass_only_where_they_are_changed(chunks):
     assert passes(LineGuard(eightbit=False, exact=False), *chunks)
     with pytest.raises(ExtensionMissing, match="BINARYMIME"):
         passes(LineGuard(eightbit=False, exact=True), *chunks)
+
+
+@given(TEXT, st.lists(st.integers(0, 4000), max_size=5))
+def test_any_cut_is_mended_as_the_whole(data, cuts):
+    mender = LineMender()
+    edges = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
+    pieces = [mender.mend(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    assert b"".join([*pieces, mender.end()]) == normalised(data)
+    assert mender.end() == b""
+
+
+def test_only_what_needs_it_is_mended():
+    assert RawSource(()).mender() is not None
+    assert RawSource((), found=3, travels=5).mender() is not None
+    assert RawSource((), found=3, travels=3).mender() is None
+    assert RawSource((), exact=True).mender() is None
 
 
 def test_only_what_was_not_read_before_is_guarded():

@@ -13,7 +13,7 @@ from .corpus import HARD, LETTERS, OTHERS, Letter, Seen, by_stdlib, expected, ge
 from .reading import check_wire_form
 
 GENERATED = 320
-BLOCK = 40
+BLOCK = 20
 
 
 def check_with_stdlib(letter: Letter, eightbit: bool) -> None:

@@ -173,6 +173,7 @@ def test_what_is_read_afterwards_is_what_was_sent(abilities):
     message = made(text="ü", html="h", header_charset="utf-8")
     message.attach(bytes(5000), filename="f")
     sent = message.content(**abilities).join()
+    assert message.size == len(message.as_bytes())  # which changes nothing
     assert message.headers_text.encode() == sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     assert message.body_text.encode("utf-8", "surrogateescape") == sent.partition(b"\r\n\r\n")[2]
 

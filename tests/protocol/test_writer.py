@@ -5,6 +5,7 @@ import pytest
 from smtp_async.errors import ProtocolViolation, UsageError
 from smtp_async.protocol.options import SendOptions
 from smtp_async.receipt import Outcome
+from smtp_async.reply import Reply
 from tests.protocol.talk import BODY, Talk, bob, lines, receipt_of
 from tests.protocol.test_machine import LOST, MAIL, chunk_group, group, outcome, rcpt, windowed
 
@@ -40,7 +41,7 @@ def test_chunks_leave_one_behind_the_other_and_the_last_is_judged(deliver):
     talk.says("250 queued")
     assert talk.settled() == [transaction]
     assert outcome(transaction) is Outcome.ACCEPTED
-    assert receipt_of(transaction).reply.text == "queued"
+    assert receipt_of(transaction).reply == Reply(250, (b"queued",))
     # BDAT LAST was accepted: no RSET is needed.
     talk.begin(chunking=True)
     talk.writes(chunk_group())
@@ -58,7 +59,7 @@ def test_a_refused_chunk_refuses_the_message_and_leaves_the_connection(deliver):
     talk.says("503 no transaction")
     assert talk.settled() == [transaction]
     assert outcome(transaction) is Outcome.REFUSED
-    assert receipt_of(transaction).reply.code == 552
+    assert receipt_of(transaction).reply == Reply(552, (b"5.3.4 too large",))
     assert talk.machine.can_begin
     talk.begin(chunking=True)
     talk.writes("RSET", MAIL, rcpt())
