@@ -82,7 +82,8 @@ class Side:
 
     def single(self, write: str) -> None:
         # As a session does: alone on the connection.
-        if self.machine.idle and self.machine.can_begin:
+        verb = Verb.NOOP if write == "noop" else Verb.RSET
+        if self.machine.idle and self.machine._connection.may_write(verb):
             getattr(self.machine, write)()
 
     def hear(self, data: bytes) -> str:
