@@ -105,6 +105,8 @@ class ClientProtocol(Writer):
         if self.writing is not None:
             open_transactions[self.writing] = None
             self.writing = None
+        # One that was given its turn, and lost it in the same breath, is settled once.
+        self._settled = [item for item in self._settled if item not in open_transactions]
         for transaction in open_transactions:
             self._suspect(transaction, error)
             transaction.give_up(error, goodbye=self.goodbye is not None)

@@ -172,3 +172,16 @@ def test_a_gated_body_is_let_go_only_when_it_may(deliver):
     talk.says("250 ok", "250 ok", "354 go")
     assert talk.machine.withdraw(transaction)
     assert talk.machine.exhausted
+
+
+def test_a_turn_that_is_lost_in_the_same_breath_is_settled_once(deliver):
+    talk = Talk.ready(deliver)
+    before = talk.begin()
+    talk.machine.data_to_send()
+    talk.says("250 ok", "250 ok", "354 go")
+    transaction = talk.begin(streamed=True)
+    talk.machine.data_to_send()
+    with pytest.raises(ProtocolViolation) as caught:
+        talk.says("250 queued", "250 ok", "250 ok", "354 go", "250 what")
+    talk.machine.fail(caught.value)
+    assert talk.settled() == [before, transaction]
