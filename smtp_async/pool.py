@@ -443,8 +443,13 @@ class Pool:
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
-        streaming = sum(session.streaming for session in self._open)
-        return streaming < max(1, self._bound() - 1)
+        left = max(1, self._bound() - 1)
+        for session in self._open:
+            if session.streaming:
+                left -= 1
+                if not left:
+                    return False
+        return True
 
     def _may_take(self, job: Job) -> bool:
         """May `job` go straight to an idle session?"""

@@ -166,7 +166,7 @@ class Courier:
         """Return what became of the message; None if the lease has ended already."""
         gate = _Gate(lease)
         each = self._manner.marking == "each"
-        options = replace(self._options, before_end_of_data=gate) if each else self._options
+        options = self._options.behind(gate) if each else self._options
         try:
             # The stages have limits of their own; one for all of them would make certain outcomes unknown.
             return await self._client.send(lease.mail(), options=options, deadline=math.inf)
