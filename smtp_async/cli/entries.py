@@ -101,12 +101,11 @@ def line_of(entry: Entry) -> str:
 
 
 async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    # An id has to be whole, or it is of no use.
-    table.add_column("Id", no_wrap=True, overflow="fold")
-    for heading in ("State", "Tries", "Age", "Due in", "Size", "From", "To", "Why"):
-        right = heading in ("Tries", "Age", "Due in", "Size")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "Why")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    # An id has to be whole, or it is of no use: what is about the job stands below it, not beside it.
+    table.add_column("Job", overflow="fold")
+    for heading in ("State", "Age", "Due in"):
+        table.add_column(heading, justify="left" if heading == "State" else "right", no_wrap=True)
     now = time.time()
     async for entry in in_order(entries, limit=limit + 1):
         if table.row_count == limit:
@@ -120,15 +119,18 @@ async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int)
         screen.line("No job.", "dim")
 
 
-def _cells(entry: Entry, now: float) -> list[str | Text]:
+def _cells(entry: Entry, now: float) -> list[Text]:
     state, people = state_of(entry), entry.envelope.recipients
-    names = [printable(str(one.address), 60) for one in people[:_ADDRESSES]]
+    names = ", ".join([printable(str(one.address), 60) for one in people[:_ADDRESSES]])
     if len(people) > _ADDRESSES:
-        names.append(f"and {len(people) - _ADDRESSES} more")
+        names += f" and {len(people) - _ADDRESSES} more"
+    tries = f", {entry.attempts} {'try' if entry.attempts == 1 else 'tries'}" if entry.attempts else ""
+    job = Text(entry.id)
+    job.append(f"\n  {_sender(entry)} → {names}, {size(entry.size)}{tries}", "dim")
+    if entry.reason:
+        job.append(f"\n  {printable(entry.reason)}", "yellow")
     due = span(entry.not_before - now) if state == "queued" else ""
-    cells = (str(entry.attempts), span(now - entry.created), due, size(entry.size))
-    why = Text(printable(entry.reason))
-    return [entry.id, Text(state, _STYLES[state]), *cells, Text(_sender(entry)), Text("\n".join(names)), why]
+    return [job, Text(state, _STYLES[state]), Text(span(now - entry.created)), Text(due)]
 
 
 def span(seconds: float) -> str:
@@ -205,7 +207,7 @@ def _outcome(recipient: Recipient, result: Result | None) -> list[str]:
     if result is None:
         return ["pending", address, _NOTHING, _NOTHING]
     words = result.outcome.value if result.final else f"{result.outcome.value}, tried again"
-    said = " ".join(str(part) for part in (result.code, result.enhanced, printable(result.text)) if part)
+    said = " ".join(str(part) for part in (result.code, printable(result.text)) if part)
     return [words, address, shown(result.at), said or _NOTHING]
 
 
