@@ -52,6 +52,9 @@ class Manner:
     chance: Callable[[], float]
 
 
+_SENT: Final = Conclusion(End.SENT)
+
+
 class Told(NamedTuple):
     """How a job's turn ended, for whoever counts."""
 
@@ -208,6 +211,14 @@ class Courier:
 
     async def _finish(self, lease: Lease, receipt: Receipt) -> None:
         manner, entry = self._manner, lease.entry
+        if (
+            receipt.error is None
+            and receipt.outcome is Outcome.ACCEPTED
+            and self._flow.free
+            and not entry.attempts
+        ):
+            await self._settle(lease, receipt)
+            return
         disposition = judge(receipt, on_unknown=manner.on_unknown)
         now = manner.clock()
         conclusion = conclude(entry, disposition, manner.retry, now=now, chance=manner.chance())
@@ -229,6 +240,13 @@ class Courier:
         if notice is not None and disposition.delivered:
             await self._report(notice)
         await self._tell_end(entry, receipt, conclusion)
+
+    async def _settle(self, lease: Lease, receipt: Receipt) -> None:
+        """What becomes of nearly every message: sent at its first try."""
+        if await self._insist(lambda: lease.settle(receipt, keep=self._manner.keep_sent)):
+            self._ended(Told(lease.entry, _SENT, None))
+            if self._hooks.active:
+                await self._tell_end(lease.entry, receipt, _SENT)
 
     async def _learn(self, receipt: Receipt, disposition: Disposition) -> None:
         """Note what a try says about the server."""
