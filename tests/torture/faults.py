@@ -48,9 +48,7 @@ class CountingFiles(Files):
 
     def calls(self) -> list[Call]:
         """Every call that was made."""
-        return [
-            Call(step, number) for step, count in self.counts.items() for number in range(1, count + 1)
-        ]
+        return [Call(step, number) for step, count in self.counts.items() for number in range(1, count + 1)]
 
 
 class DeadlyFiles(CountingFiles):
