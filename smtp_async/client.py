@@ -461,6 +461,7 @@ class SMTPClient:
             surroundings=self._surroundings,
             keeper=pool,
             options=self._options.send,
+            allow=self._allowed,
             adapt=as_mail,
             number_job=self._next_job,
         )

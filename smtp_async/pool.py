@@ -163,7 +163,9 @@ class Pool:
         for session in self._open:
             if session.may_begin and not session.spent and session.admits(transaction):
                 job.due = job.send_by
-                return session.offer(job)
+                # If it must be prepared for what this one offers it comes back by itself: it is taken care of.
+                session.offer(job)
+                return True
         return False
 
     def cancel(self, job: Job) -> bool:
@@ -273,6 +275,8 @@ class Pool:
         if not waiting or not session.may_begin or session in self._private:
             return None
         if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
+            # A streamed message that was not given the last connection may have it when another one is written.
+            self._employ()
             return None
         if session.spent or (self._places and self._yields()):
             session.finish()
