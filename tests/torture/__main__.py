@@ -76,7 +76,9 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=20_000, help="for the eight processes (20000)")
     parser.add_argument("--seconds", type=float, default=600.0, help="of soaking (600)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--path", type=Path, help="where the spools are made (the directory for temporary files)")
+    parser.add_argument(
+        "--path", type=Path, help="where the spools are made (the directory for temporary files)"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="smtp-async-torture-", dir=chosen.path) as directory:
         if chosen.what == "soak":

@@ -16,7 +16,8 @@ async def empty(template: Template, path: Path, *, messages: int, processes: int
     async with Scene(template, path, durable=False, concurrency=16) as scene:
         share = messages // 4
         putting = [
-            scene.run("produce", numbers=tuple(range(place * share, (place + 1) * share))) for place in range(4)
+            scene.run("produce", numbers=tuple(range(place * share, (place + 1) * share)))
+            for place in range(4)
         ]
         toiling = [await template.start(scene.spec("toil")) for _ in range(processes)]
         assert all(await asyncio.gather(*putting))

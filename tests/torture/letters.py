@@ -51,8 +51,15 @@ def key(number: int, *, all_keyed: bool = False) -> str | None:
 
 def body(number: int) -> bytes:
     """The message. Every eleventh is too large to be kept in memory; some lines begin with a dot."""
-    lines = [b"%d: %s" % (number, hashlib.sha256(b"%d" % number).hexdigest().encode()), b".", b"..%d" % number]
+    lines = [
+        b"%d: %s" % (number, hashlib.sha256(b"%d" % number).hexdigest().encode()),
+        b".",
+        b"..%d" % number,
+    ]
     if number % 11 == 5:
         lines *= 900
-    head = b"From: torture@sender.test\r\nSubject: %d\r\nMessage-ID: <%d@torture.test>\r\n\r\n" % (number, number)
+    head = b"From: torture@sender.test\r\nSubject: %d\r\nMessage-ID: <%d@torture.test>\r\n\r\n" % (
+        number,
+        number,
+    )
     return head + b"\r\n".join(lines) + b"\r\n"

@@ -57,7 +57,10 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
                     told = now
                     resident, fds = held()
                     sent = processor.statistics().sent
-                    print(f"{now - began:7.0f}  {put}  {sent}  {refused}  {resident / 2**20:.1f}  {fds}", flush=True)
+                    print(
+                        f"{now - began:7.0f}  {put}  {sent}  {refused}  {resident / 2**20:.1f}  {fds}",
+                        flush=True,
+                    )
                 await asyncio.sleep(max(0.0, began + (put + refused) / RATE - time.monotonic()))
             spool._files.failing = lambda call: None  # type: ignore[attr-defined]
             async with asyncio.timeout(60.0):
