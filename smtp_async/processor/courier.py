@@ -177,9 +177,10 @@ class Courier:
             # Everybody has got it or was given up: only its end was never noted.
             return Receipt(())
         except SMTPError as error:
-            if gate.failure is None:
+            failure = error if isinstance(error, LeaseLost) else gate.failure
+            if failure is None:
                 return receipt_of(error, lease.entry.pending)
-            await self._not_marked(lease, gate.failure)
+            await self._not_marked(lease, failure)
             return None
         except asyncio.CancelledError:
             await self._withdraw(lease, gate.passed or not each)
