@@ -18,8 +18,9 @@ from . import errors, events
 from .about import __version__, build_info
 from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
+from .blocking import send_blocking
 from .check import ServerReport
-from .client import SMTPClient, send_blocking
+from .client import SMTPClient
 from .dsn import DSN, Notify, Return
 from .endpoint import ClientOptions
 from .errors import (

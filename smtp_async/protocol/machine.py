@@ -129,7 +129,7 @@ class ClientProtocol(Writer):
         """
         connection = self._connection
         # A body that its caller writes, or lets go, waits for the replies to its envelope in any case.
-        aside = transaction.chunked and (transaction.payload is None or transaction.gated)
+        aside = transaction.chunked and transaction.aside
         transaction.hold = hold or aside or transaction.decides or self._window.cautious
         self.writing = self._newest = transaction
         self._window.began(transaction.octets)

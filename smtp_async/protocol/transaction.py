@@ -138,6 +138,11 @@ class Transaction:
         self.streamed = 0
         self.receipt: Receipt | None = None
 
+    @property
+    def aside(self) -> bool:
+        """Does its caller write the body, or let it go? Either may take long."""
+        return self.payload is None or self.gated
+
     def carry(self, payload: bytes | None) -> None:
         """Have the session write `payload` as the body; None: its caller streams it."""
         self.payload = payload

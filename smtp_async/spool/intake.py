@@ -16,7 +16,7 @@ from .record import encode
 from .shelf import RESERVE, SMALL, TMP, Shelf, hashed
 from .submission import Submission
 
-__all__ = ["Intake", "Stored"]
+__all__ = ["Intake", "Stored", "id_of"]
 
 #: Octets of journal that are reserved for each recipient.
 RESERVE_EACH: Final = 256
@@ -64,10 +64,10 @@ class Intake:
         Raises:
             SpoolFull, SpoolError: nothing was stored.
         """
-        id = _id_of(job)
+        id = id_of(job)
         tmp = f"{TMP}/{id}"
         if job.key is not None:
-            if self._shelf.find(id) is not None:
+            if self._shelf.find(id, tries=1) is not None:
                 return Stored(id, None, None)
             # The same key may come twice at the same time.
             tmp += f".{secrets.token_hex(4)}"
@@ -96,7 +96,8 @@ class Intake:
                 else:
                     files.write("E2", fd, head)
                     files.write("E2", fd, job.body)
-                files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
+                if files.durable:
+                    files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
                 if job.not_before > job.created:
                     files.due_at("E3", tmp, job.not_before)
                 files.sync("E4", fd)
@@ -112,13 +113,13 @@ class Intake:
         path = self._place(id)
         stored = Stored(id, path, inode)
         if job.key is None:
-            self.files.link("E6", tmp, path + QUEUED)
+            self._link(tmp, stored)
         else:
-            with self._shelf.naming(id):
-                if self._shelf.find(id) is not None:
+            with self._shelf.naming():
+                if self._shelf.find(id, tries=1) is not None:
                     self._discard(tmp)
                     return Stored(id, None, None)
-                self.files.link("E6", tmp, path + QUEUED)
+                self._link(tmp, stored)
         try:
             # Recovery may have done it already.
             with suppress(FileNotFoundError):
@@ -129,6 +130,16 @@ class Intake:
             raise
         self._shelf.lineup.push(max(job.not_before, job.created), path)
         return stored
+
+    def _link(self, tmp: str, stored: Stored) -> None:
+        name = f"{stored.path}{QUEUED}"
+        try:
+            self.files.link("E6", tmp, name)
+        except OSError:
+            # It may have been done all the same: over a network.
+            status = self.files.look("E6", name)
+            if status is None or status.st_ino != stored.inode:
+                raise
 
     def _discard(self, tmp: str) -> None:
         with suppress(OSError):
@@ -184,7 +195,7 @@ class Intake:
         return f"{directory}/{id}"
 
 
-def _id_of(job: Submission) -> str:
+def id_of(job: Submission) -> str:
     if job.key is not None:
         return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{time.time_ns():019d}-{secrets.token_hex(16)}"

@@ -14,7 +14,16 @@ from ..address import Envelope
 from ..content import Content
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..receipt import Receipt, Verdict
-from ..spool.entry import POISON, Entry, Recovery, SpoolStatistics, State, requeued, results_after
+from ..spool.entry import (
+    POISON,
+    Entry,
+    Recovery,
+    SpoolStatistics,
+    State,
+    check_about,
+    requeued,
+    results_after,
+)
 from ..spool.spool import Lease, Leases, Spool
 from ..spool.submission import Adapt, StoredMail, Submission, seconds
 
@@ -238,7 +247,7 @@ class MemoryLease(Lease):
         if keep:
             self._end(State.SENT, receipt, retry=lambda verdict: False)
             return
-        results_after(job.entry, receipt, None, 0.0)
+        check_about(job.entry, receipt)
         job.lease = None
         del self._spool._jobs[job.entry.id]
 
