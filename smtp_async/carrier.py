@@ -6,6 +6,7 @@ holds the turn to write. `Pump` adds the task that opens the connection and read
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any, Final, Protocol
 
@@ -286,12 +287,20 @@ class Carrier:
         if not upload.allowed:
             # Told so by a connection that has died since: this one has not asked for the body yet.
             return
+        task = job.writer = asyncio.current_task()
         try:
             if not await upload.run():
                 return
+        except asyncio.CancelledError:
+            # Called back by `Job.interrupt`, and by nobody else?
+            if not job.interrupted or task is None or task.uncancel():
+                raise
+            return
         except Exception as error:
             self.cancel(job)
             raise NotSent(f"the message was stopped before its end: {error}") from error
+        finally:
+            job.writer = None
         upload.end()
         self._refill()
 

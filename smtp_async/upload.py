@@ -118,6 +118,7 @@ class Upload:
             link.start_clock()
         if link.wants(Transfer):
             self._tell(chunk)
+            await link.wait_told()
         progress = self._job.options.progress
         if progress is not None:
             answer = progress(transaction.streamed, transaction.content.size)
@@ -135,7 +136,6 @@ class Upload:
         if self._part is not None:
             self._part_sent += len(chunk)
             link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
-        link.wake()
 
     def _transfer(self, sent: int, total: int | None, data: bytes, part: str = "message") -> Transfer:
         percent = -1 if not total else min(100, sent * 100 // total)

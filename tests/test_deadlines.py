@@ -4,7 +4,7 @@ import asyncio
 import io
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -348,3 +348,67 @@ async def test_the_time_of_a_block_does_not_run_while_a_gate_is_waited_for() -> 
         receipt = await client.send(mail(1), options=SendOptions(before_end_of_data=gate))
         assert receipt.outcome is Outcome.ACCEPTED
         assert len(passed) == 1
+
+
+class TestCallersOfBodies:
+    """A caller that sits in its own gate or source gets its answer in time, too."""
+
+    @every_loop
+    async def test_a_gate_that_never_opens(self) -> None:
+        never = asyncio.Event()
+
+        async def wait() -> None:
+            await never.wait()
+
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            options = SendOptions(before_end_of_data=wait)
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(NotSent) as caught:
+                    await client.send(mail("A"), options=options, deadline=0.05)
+            assert isinstance(caught.value.__cause__, Timeout)
+            assert_uncancelled()
+            assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
+        assert [message.subject for message in server.messages] == ["message B"]
+
+    @every_loop
+    async def test_a_source_that_never_goes_on(self) -> None:
+        never = asyncio.Event()
+        ended = []
+
+        async def source() -> AsyncIterator[bytes]:
+            try:
+                yield b"Subject: A\r\nTo: bob@example.org\r\nFrom: ann@example.com\r\n\r\nx"
+                await never.wait()
+            finally:
+                ended.append(True)
+
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(NotSent):
+                    await client.send_raw(source(), deadline=0.05)
+            assert_uncancelled()
+            assert ended
+            assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
+
+    async def test_one_that_is_cancelled_from_outside_as_well_is_cancelled(self) -> None:
+        entered = asyncio.Event()
+
+        async def wait() -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            options = SendOptions(before_end_of_data=wait)
+            task = asyncio.create_task(client.send(mail("A"), options=options, deadline=PATIENCE))
+            await entered.wait()
+            (job,) = client._pool._deadlines._jobs  # type: ignore[union-attr]
+            client._pool._give_up(job)  # type: ignore[union-attr]
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+def assert_uncancelled() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()

@@ -23,7 +23,7 @@ from smtp_async.events import (
 )
 from smtp_async.hooks import Hooks
 from smtp_async.testing import close, default, delay, raw, reply
-from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting
+from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 
@@ -411,3 +411,23 @@ async def test_a_hook_that_waits_for_what_was_cancelled_breaks_nothing(
             assert (await client.send(mail())).outcome is Outcome.ACCEPTED
         assert server.connections.opened == 1
     assert "a hook for PITrail raised" in caplog.text
+
+
+async def test_a_slow_hook_slows_the_upload_instead_of_filling_memory() -> None:
+    gate = asyncio.Event()
+    heard: list[Transfer] = []
+    async with speaking() as server, client_of(server) as client:
+
+        @client.on(Transfer)
+        async def slow(event: Transfer) -> None:
+            heard.append(event)
+            await gate.wait()
+
+        task = asyncio.create_task(client.send(mail(1, text=("x" * 70 + "\r\n") * 100_000)))
+        await until(lambda: bool(heard))
+        await turns(200)
+        (session,) = client._pool._open  # type: ignore[union-attr]
+        assert len(session._joint._events) <= 2
+        gate.set()
+        assert (await task).outcome is Outcome.ACCEPTED
+    assert heard[-1].percent == 100
