@@ -18,8 +18,9 @@ from . import errors, events
 from .about import __version__, build_info
 from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
+from .blocking import send_blocking
 from .check import ServerReport
-from .client import SMTPClient, send_blocking
+from .client import SMTPClient
 from .dsn import DSN, Notify, Return
 from .endpoint import ClientOptions
 from .errors import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         parse_report,
     )
+    from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
 
 __all__ = [
     "Address",
@@ -66,12 +68,15 @@ __all__ = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",
+    "Entry",
     "Envelope",
     "Extensions",
     "Importance",
     "Kind",
+    "Lease",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -105,6 +110,8 @@ __all__ = [
     "ServerReport",
     "Session",
     "SocketOptions",
+    "Spool",
+    "SpoolStatistics",
     "Stage",
     "TLSOptions",
     "Timeouts",
@@ -117,21 +124,25 @@ __all__ = [
     "events",
     "parse_report",
     "send_blocking",
+    "serialize",
 ]
 
 #: Who only sends does not load what keeps and processes a queue.
-_LATER = dict.fromkeys(
-    (
-        "ProcessorStatistics",
-        "QueueProcessor",
-        "QueueReport",
-        "Report",
-        "ReportOptions",
-        "RetryPolicy",
-        "parse_report",
+_LATER = {
+    **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
+    **dict.fromkeys(
+        (
+            "ProcessorStatistics",
+            "QueueProcessor",
+            "QueueReport",
+            "Report",
+            "ReportOptions",
+            "RetryPolicy",
+            "parse_report",
+        ),
+        "processor",
     ),
-    "processor",
-)
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,7 @@ from .tls.context import Security
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["SMTPClient", "send_blocking"]
+__all__ = ["SMTPClient"]
 
 #: What a client is made with unless it is told otherwise.
 _DEFAULTS: Final = ClientOptions()
@@ -461,6 +461,7 @@ class SMTPClient:
             surroundings=self._surroundings,
             keeper=pool,
             options=self._options.send,
+            allow=self._allowed,
             adapt=as_mail,
             number_job=self._next_job,
         )
@@ -468,33 +469,3 @@ class SMTPClient:
     def _next_job(self) -> int:
         self._job_count += 1
         return self._job_count
-
-
-def send_blocking(
-    message: Message | EmailMessage | Mail, *, url: str, options: ClientOptions = _DEFAULTS
-) -> Receipt:
-    """Send one message from a script that has no event loop; `url` as for `SMTPClient.from_url`.
-
-    Raises:
-        UsageError: an event loop is running: await `SMTPClient.send` there.
-        SMTPError: as `SMTPClient.send`.
-    """
-    client = SMTPClient.from_url(url, options=options)
-    # As in `from_url`.
-    del url
-    if _loop_runs():
-        raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
-    return asyncio.run(_send_once(message, client))
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _send_once(message: Message | EmailMessage | Mail, client: SMTPClient) -> Receipt:
-    async with client:
-        return await client.send(message)

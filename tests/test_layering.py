@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "sending": frozenset({*BELOW_CLIENT, "pool", "sendable"}),
     "endpoint": frozenset({*BELOW_CLIENT, "limits"}),
     "client": frozenset({*BELOW_CLIENT, "endpoint", "limits", "pool", "sendable", "sending", "message"}),
+    "blocking": frozenset({*VALUES, "message", "endpoint", "client"}),
     "processor": frozenset({*VALUES, "message", "spool", "client", "hooks"}),
     "__init__": ANYTHING,
     "__main__": ANYTHING,

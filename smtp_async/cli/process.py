@@ -29,7 +29,7 @@ from .progress import Face, LiveFace, Notes, Picture, PlainFace, Rate, clock_of
 from .screen import Screen, sentence
 from .server import client_for
 
-__all__ = ["process"]
+__all__ = ["log_on", "process"]
 
 #: Seconds between two pictures.
 TICK: Final = 0.2
@@ -158,7 +158,7 @@ async def _work(
     showing.add_done_callback(lambda task: None if over.is_set() else processor.stop())
     report: QueueReport | None = None
     try:
-        with stops.heard(), _log_on(screen):
+        with stops.heard(), log_on(screen):
             if once:
                 report = await processor.run_once()
             else:
@@ -280,7 +280,8 @@ class _LogHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def _log_on(screen: Screen) -> Iterator[None]:
+def log_on(screen: Screen) -> Iterator[None]:
+    """Show what the library logs while this lasts."""
     handler, log = _LogHandler(screen), logging.getLogger("smtp_async")
     log.addHandler(handler)
     try:

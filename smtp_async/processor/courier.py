@@ -169,7 +169,7 @@ class Courier:
         """Return what became of the message; None if the lease has ended already."""
         gate = _Gate(lease)
         each = self._manner.marking == "each"
-        options = replace(self._options, before_end_of_data=gate) if each else self._options
+        options = self._options.behind(gate) if each else self._options
         try:
             # The stages have limits of their own; one for all of them would make certain outcomes unknown.
             return await self._client.send(lease.mail(), options=options, deadline=math.inf)
@@ -177,9 +177,10 @@ class Courier:
             # Everybody has got it or was given up: only its end was never noted.
             return Receipt(())
         except SMTPError as error:
-            if gate.failure is None:
+            failure = error if isinstance(error, LeaseLost) else gate.failure
+            if failure is None:
                 return receipt_of(error, lease.entry.pending)
-            await self._not_marked(lease, gate.failure)
+            await self._not_marked(lease, failure)
             return None
         except asyncio.CancelledError:
             await self._withdraw(lease, gate.passed or not each)

@@ -79,6 +79,8 @@ class Crew:
         self._tell: Final = tell
         self.ready: Final[deque[Lease]] = deque()
         self.in_work: Final[dict[Lease, None]] = {}
+        # What could not be given back: its end may be noted at any time, so nobody may begin it.
+        self._owed: Final[deque[Lease]] = deque()
         self.failure: Exception | None = None
         self.error: Exception | None = None
         self._workers: Final[list[asyncio.Task[None]]] = []
@@ -175,6 +177,8 @@ class Crew:
                 if once:
                     self.error = self.error or self._flow.error
                     return
+            elif self._owed:
+                await self._return(self._owed)
             if self.ready:
                 # They may have gone to rest when mail did not flow.
                 self._employ()
@@ -266,11 +270,17 @@ class Crew:
 
     async def _give_back(self) -> None:
         """End the leases of what waits for its turn."""
-        while self.ready:
-            lease = self.ready.popleft()
+        if await self._return(self._owed):
+            await self._return(self.ready)
+
+    async def _return(self, leases: deque[Lease]) -> bool:
+        """End these leases; return False if the spool cannot take it now."""
+        while leases:
+            lease = leases.popleft()
             if not await self.courier.give_back(lease):
-                self.ready.appendleft(lease)
-                return
+                self._owed.append(lease)
+                return False
+        return True
 
     # --- working ---------------------------------------------------------------------------------------------
 
@@ -316,7 +326,7 @@ class Crew:
             self.fail(error)
 
     async def _extend(self) -> None:
-        for lease in [*self.in_work, *self.ready]:
+        for lease in [*self.in_work, *self.ready, *self._owed]:
             try:
                 await lease.extend()
             except LeaseLost:

@@ -219,6 +219,8 @@ def check_about(entry: Entry, receipt: Receipt | None) -> None:
 def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
     """Return `entry` as it is after `requeue`: whoever has not got the message is tried again, counted anew.
 
+    A flag stays: what nobody knows is not known better because somebody wants it tried again.
+
     Raises:
         UsageError: everybody has got it.
     """
@@ -236,7 +238,6 @@ def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
         attempts=0,
         recoveries=0,
         held=False,
-        flagged=False,
         results=results,
     )
     if not entry.pending:

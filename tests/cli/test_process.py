@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pty
 import signal
@@ -13,6 +14,8 @@ import time
 import pytest
 
 from smtp_async.cli.exits import Exit
+from smtp_async.cli.process import log_on
+from smtp_async.cli.screen import Screen
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.testing import close, default, delay, reply, swallow
 from tests.servers.machine import wait_until
@@ -167,6 +170,18 @@ def test_what_a_dead_worker_left_is_told(run, serve, spool):
     assert subprocess.run([sys.executable, "-c", program, spool], check=False).returncode == 9
     done = run(serve().url)
     assert [row[:2] for row in fields(done)[:2]] == [["recovered", id], ["sent", id]]
+
+
+def test_what_the_library_logs_is_a_sentence(capsys):
+    log = logging.getLogger("smtp_async")
+    with log_on(Screen()):
+        log.info("nobody needs to know")
+        log.warning("the job %s was taken\x1b away", "a")
+        try:
+            raise LookupError("lost")
+        except LookupError:
+            log.exception("it raised")
+    assert capsys.readouterr().err == "The job a was taken\\x1b away.\nIt raised: LookupError('lost').\n"
 
 
 # --- servers and logins --------------------------------------------------------------------------------------

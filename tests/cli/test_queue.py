@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
@@ -336,7 +337,8 @@ def test_a_reader_that_goes_away(spool):
 
 def test_every_option_is_in_the_reference():
     text = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    commands = typer.main.get_command(app).commands["queue"].commands
+    front: Any = typer.main.get_command(app)
+    commands = front.commands["queue"].commands
     assert [name for name in commands if f"queue {name}" not in text] == []
     options = {
         option

@@ -1,5 +1,8 @@
 """The bar for large mail."""
 
+import os
+import threading
+
 import pytest
 from rich.console import Console
 
@@ -26,7 +29,7 @@ def test_small_mail_has_no_bar(capsys):
 @pytest.mark.parametrize("total", [4 * LARGE, None])
 def test_large_mail_has_one(capsys, total):
     with TransferBar(wide()) as bar:
-        assert bar(LARGE, total) is None
+        bar(LARGE, total)
         bar(2 * LARGE, total)
     assert "2.0" in capsys.readouterr().out
 
@@ -53,6 +56,17 @@ def test_a_complete_message_from_its_path(shell, serve, terminal, tmp_path):
     done = shell(f"send --server {server.url} --eml", path)
     assert done.exit_code == 0 and "Sending" in done.stdout
     assert len(server.messages[0].data) > 6 * LARGE
+
+
+def test_an_attachment_from_a_pipe(shell, serve, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    server = serve()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"once",))
+    writer.start()
+    assert shell(f"send --server {server.url} {PEOPLE} --attach", tmp_path / "pipe").exit_code == 0
+    writer.join()
+    (part,) = server.messages[0].parsed.iter_attachments()
+    assert part.get_filename() == "pipe" and part.get_payload(decode=True) == b"once"
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--verbose"])

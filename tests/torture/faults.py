@@ -19,6 +19,8 @@ from smtp_async.spool.files import Files
 
 #: What disks say.
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+#: A write takes half of what it is given.
+SHORT = -1
 
 
 class Call(NamedTuple):
@@ -80,14 +82,19 @@ class DeadlyFiles(CountingFiles):
 class FailingFiles(CountingFiles):
     """Chosen calls fail with an error of the system, or take less than they were given.
 
+    Args:
+        root, durable: as for `Files`.
+        failing: tells the error that a call meets, None for none.
+
     Attributes:
-        failing: tells the error that a call meets, None for none; -1 is a short write.
         failed: the calls that did.
     """
 
-    def __init__(self, root: int, *, durable: bool = True) -> None:
+    def __init__(
+        self, root: int, *, durable: bool = True, failing: Callable[[Call], int | None] = lambda call: None
+    ) -> None:
         super().__init__(root, durable=durable)
-        self.failing: Callable[[Call], int | None] = lambda call: None
+        self.failing = failing
         self.failed: list[Call] = []
 
     def meet(self, here: Call, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
@@ -100,16 +107,18 @@ class FailingFiles(CountingFiles):
                 return os.write(args[0], bytes(args[1][: len(args[1]) // 2]))
             return function(*args, **named)
         self.failed.append(here)
+        if function is os.close:
+            # Whatever it says, the file is closed.
+            function(*args)
         raise OSError(number, os.strerror(number))
-
-
-#: A write takes half of what it is given.
-SHORT = -1
 
 
 class WornFiles(FailingFiles):
     """Any call fails now and then."""
 
     def __init__(self, root: int, *, durable: bool = True, odds: float = 0.01) -> None:
-        super().__init__(root, durable=durable)
-        self.failing = lambda call: random.choice(ERRORS) if random.random() < odds else None
+        super().__init__(
+            root,
+            durable=durable,
+            failing=lambda call: random.choice(ERRORS) if random.random() < odds else None,
+        )
