@@ -226,9 +226,8 @@ class Crew:
         elif suspects:
             self._careful = True
             leases, back = leases[: suspects[0]], leases[suspects[0] :]
-            for lease in back:
-                if not await self.courier.give_back(lease):
-                    self.ready.append(lease)
+            self._owed.extend(back)
+            await self._return(self._owed)
         self._hand_out(leases)
 
     def _hand_out(self, leases: list[Lease]) -> None:
