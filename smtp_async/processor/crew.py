@@ -93,6 +93,10 @@ class Crew:
         self._stopping = False
         # One message alone is tried, to see whether mail flows again.
         self._probing = False
+        # Jobs are claimed one by one: one of them may be what kills workers, and is to take no other with it. So it
+        # begins, too: the end of the last process may be what there is to recover.
+        self._careful = True
+        self._alone: Lease | None = None
 
     @property
     def stopping(self) -> bool:
@@ -102,6 +106,7 @@ class Crew:
     def prepare(self) -> None:
         """Forget how the last time ended."""
         self._stopping = self._probing = self._rung = False
+        self._careful = True
         self.failure = self.error = None
 
     def stop(self, grace: float | None = None) -> None:
@@ -181,7 +186,7 @@ class Crew:
             leases = await self._claim(room, now) if room else []
             exhausted = exhausted or bool(once and room and not leases and self._flow.free)
             if leases:
-                self._hand_out(leases)
+                await self._sort_out(leases)
             elif not exhausted:
                 await self._wait_for_change(claimed=room > 0)
             elif self.ready or self.in_work:
@@ -194,6 +199,9 @@ class Crew:
         if not self._flow.free:
             busy = self.in_work or self.ready
             return 0 if busy else int(min(1, self._flow.room()))
+        if self._careful:
+            # What was under way before may take its time: it is not to hold up all others.
+            return 0 if self.ready or self._alone in self.in_work else 1
         ahead = len(self.ready)
         return 0 if 2 * ahead > self._concurrency else self._concurrency - ahead
 
@@ -207,6 +215,20 @@ class Crew:
         except SMTPError as error:
             self.fail(error)
         return []
+
+    async def _sort_out(self, leases: list[Lease]) -> None:
+        """Hand out what was claimed; jobs whose worker has died go back, to be claimed one by one."""
+        suspects = [place for place, lease in enumerate(leases) if lease.entry.recoveries]
+        if self._careful:
+            # Alone it may be tried. Behind the last of them all goes as ever.
+            self._careful = bool(suspects)
+            self._alone = leases[0]
+        elif suspects:
+            self._careful = True
+            leases, back = leases[: suspects[0]], leases[suspects[0] :]
+            self._owed.extend(back)
+            await self._return(self._owed)
+        self._hand_out(leases)
 
     def _hand_out(self, leases: list[Lease]) -> None:
         if not self._flow.free:
@@ -278,7 +300,7 @@ class Crew:
             finally:
                 del self.in_work[lease]
                 self._probing = False
-                if self._stopping or not self._flow.free or not (self.in_work or self.ready):
+                if self._stopping or self._careful or not self._flow.free or not (self.in_work or self.ready):
                     self.ring()
 
     def _may_begin(self) -> bool:
@@ -326,6 +348,8 @@ class Crew:
         except SMTPError as error:
             self.fail(error)
             return False
+        if found.requeued:
+            self._careful = True
         for id in found.requeued:
             await self._tell(JobQueued(id=id, recovered=True))
         for id in found.poisoned:
