@@ -566,6 +566,7 @@ async def test_the_time_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Pa
 # --- forks, ends, repr ---
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_must_make_its_own(path: Path) -> None:
     async def claimed() -> tuple[DirectorySpool, DirectoryLease]:
         spool = DirectorySpool(path)

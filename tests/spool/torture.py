@@ -1,6 +1,6 @@
 """Kill a spool's processes, before and after every system call and at any moment; then count what arrived.
 
-    python -m tests.spool.torture --deaths 5000
+    python -m tests.spool.torture --much 2500
 
 Two ways. By step: one process after another works on the same directory, each killed (SIGKILL, by itself) just before
 or just after its n-th system call, n going round through all of them. At random: several processes work on one
@@ -11,12 +11,15 @@ What must hold, from a ledger that is written with single appends and survives t
 - lost: no message whose `put` returned is missing in the end, delivered, queued or failed;
 - unflagged: for each copy beyond the first, a lease had said that the message may have been delivered (`flagged`);
 - flagged: a death flags no more than what was claimed at that moment.
+
+And without deaths: several processes that share a directory deliver each message once.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import random
@@ -261,20 +264,87 @@ def torture(directory: Path, *, deaths: int, processes: int = 0) -> Result:
     return judge(ledger, left, died, time.monotonic() - started)
 
 
+def share(directory: Path, *, messages: int, processes: int) -> Result:
+    """Deliver with several processes at once, nobody dies."""
+    started = time.monotonic()
+    path = directory / "spool"
+    ledger = Ledger(directory / "ledger")
+
+    async def put() -> None:
+        async with DirectorySpool(path, create=True, durable=False) as spool:
+            for id in await asyncio.gather(*[spool.put(TEXT) for _ in range(messages)]):
+                ledger.write(f"promised {id}")
+
+    async def deliver_all() -> None:
+        async with DirectorySpool(path, durable=False) as spool:
+            while leases := await spool.claim(7):
+                for lease in leases:
+                    ledger.write(f"sent {lease.entry.id}")
+                await asyncio.gather(*[lease.settle(receipt_for(lease, QUEUED)) for lease in leases])
+
+    asyncio.run(put())
+    children = [forked(lambda: asyncio.run(deliver_all())) for _ in range(processes)]
+    if any(os.waitpid(pid, 0)[1] for pid in children):
+        raise RuntimeError("a worker failed")
+    left = {one.name for one in path.iterdir() if one.name != "tmp"}
+    if left:
+        raise RuntimeError(f"{len(left)} files are left")
+    return judge(ledger, set(), 0, time.monotonic() - started)
+
+
+def mixed(directory: Path, *, messages: int, processes: int) -> Result:
+    """Put and deliver at the same time, in different processes."""
+    started = time.monotonic()
+    path = directory / "spool"
+    path.mkdir(mode=0o700)
+    ledger = Ledger(directory / "ledger")
+
+    async def put() -> None:
+        async with DirectorySpool(path, durable=False) as spool:
+            for _ in range(messages * 2 // processes):
+                ledger.write(f"promised {await spool.put(TEXT)}")
+
+    async def deliver_all() -> None:
+        async with DirectorySpool(path, durable=False, poll=0.05) as spool:
+            while await spool.wait(2.0):
+                for lease in await spool.claim(7):
+                    ledger.write(f"sent {lease.entry.id}")
+                    await lease.settle(receipt_for(lease, QUEUED))
+
+    works = [put, deliver_all] * (processes // 2)
+    children = [forked(partial(_run, work)) for work in works]
+    if any(os.waitpid(pid, 0)[1] for pid in children):
+        raise RuntimeError("a worker failed")
+    return judge(ledger, set(), 0, time.monotonic() - started)
+
+
+def _run(work: Callable[[], Any]) -> None:
+    asyncio.run(work())
+
+
+#: What can be done, by name: a function of the directory and of how much.
+WAYS: dict[str, Callable[[Path, int], Result]] = {
+    "steps": lambda directory, much: torture(directory, deaths=much),
+    "random": lambda directory, much: torture(directory, deaths=much, processes=4),
+    "share": lambda directory, much: share(directory, messages=much, processes=8),
+    "mixed": lambda directory, much: mixed(directory, messages=much, processes=4),
+}
+
+
 def main() -> int:
-    """Torture in both ways, and tell."""
+    """Do what the command line says, each way that it names; all of them by default."""
     logging.disable()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--deaths", type=int, default=5000)
-    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("ways", nargs="*", metavar="WAY", help=f"one of {', '.join(WAYS)}; all by default")
+    parser.add_argument("--much", type=int, default=2500, help="deaths, or messages where nobody dies")
     chosen = parser.parse_args()
     failed = False
-    for processes in (0, chosen.processes):
+    for way in chosen.ways or WAYS:
         with tempfile.TemporaryDirectory() as directory:
-            result = torture(Path(directory), deaths=chosen.deaths // 2, processes=processes)
-        print(result, flush=True)
-        # Several workers' deaths come together in one recovery: how many a death flags is told by steps only.
-        failed |= bool(result.lost or result.unflagged or (result.overflagged and not processes))
+            result = WAYS[way](Path(directory), chosen.much)
+        print(json.dumps({"way": way, **result._asdict()}), flush=True)
+        # At random, several deaths come together in one recovery: what one flags is told by steps only.
+        failed |= bool(result.lost or result.unflagged or (result.overflagged and way == "steps"))
     return int(failed)
 
 
