@@ -257,7 +257,8 @@ class Crew:
         if waiting is None:
             waiting = self._waiting = asyncio.get_running_loop().create_task(self._spool.wait(self._poll))
             waiting.add_done_callback(lambda _: self.ring())
-        await self._rest(None)
+        if not waiting.done():
+            await self._rest(None)
         if not waiting.done():
             return
         self._waiting = None
@@ -383,3 +384,6 @@ async def _dismiss(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_LATE)
+    if not task.cancelled():
+        # What it ends with is of no interest any more, and nobody is to complain that it was not looked at.
+        task.exception()

@@ -31,6 +31,7 @@ from tests.torture.template import Template
 
 #: A plain one, one with a key, one that is deferred for one of two, a large one that is deferred, one that is refused.
 NUMBERS = (0, 1, 4, 5, 6)
+NEXT = 10
 PATIENCE = 10.0
 
 Failing = Callable[[Call], int | None]
@@ -98,6 +99,16 @@ class Office:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def until_empty(self) -> None:
+        """Wait until nothing is left to be delivered."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(SpoolError):
+                    left = await self.spool.statistics()
+                    if not left.queued + left.sending:
+                        return
+                await asyncio.sleep(0.001)
+
     async def put(self, number: int) -> None:
         """Put a message, again if that fails."""
         while True:
@@ -158,7 +169,10 @@ async def deliver(path: Path, failing: Failing, *, put_twice: bool = False) -> O
         async with office.working():
             await office.until(lambda: office.count(JobSent, JobFailed) >= len(NUMBERS))
             if office.count(QueuePaused):
+                # The next one proves that mail flows again.
+                await office.put(NEXT)
                 await office.until(lambda: isinstance(last_of(office), QueueResumed))
+            await office.until_empty()
         await office.spool.close()
         assert office.wrong(put_twice=put_twice) == [], office.files.failed
     return office

@@ -119,9 +119,11 @@ async def _prepare(scene: Scene, role: str) -> None:
     if role == "work":
         await scene.run("produce", numbers=NUMBERS)
     elif role == "recover":
-        await scene.run("produce", numbers=NUMBERS, kill=("call", "E6", 6, "after"))
+        await scene.run("produce", numbers=NUMBERS)
         for number in (1, 2):
-            await scene.run("work", kill=("call", "D1", number, "after"))
+            assert not await scene.run("work", kill=("call", "D1", number, "after"))
+        # And a producer between the second name of its file and the end of the first.
+        assert not await scene.run("produce", numbers=(20,), kill=("call", "E6", 2, "after"))
 
 
 async def _go_on(scene: Scene, role: str) -> None:
