@@ -6,7 +6,6 @@ holds the turn to write. `Pump` adds the task that opens the connection and read
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Any, Final, Protocol
 
@@ -83,6 +82,8 @@ class Carrier:
         self._joint: Link
         self._info: ConnectionInfo | None = None
         self._jobs: set[Job] = set()
+        # What a caller is writing.
+        self._upload: Upload | None = None
         # Is somebody to be alone on the connection?
         self._reserved = False
         self._over = False
@@ -248,11 +249,21 @@ class Carrier:
             self.idle_since = self._joint.active_at
             if receipt.reply is not None:
                 self.last_reply = receipt.reply
-            if receipt.error is None or job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
+            if receipt.error is None:
+                self._keeper.finished(job, receipt)
+                continue
+            if job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
                 self._keeper.finished(job, receipt)
             else:
                 # Its connection died, or gave it up, before it was sent.
                 self._keeper.unsent(job, receipt)
+            if job.receipt is not None:
+                self._stop_upload(job)
+
+    def _stop_upload(self, job: Job) -> None:
+        """Its caller may be waiting for the next slice or the gate, which nobody needs any more."""
+        if self._upload is not None and self._upload.job is job:
+            self._upload.stop()
 
     def _note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         for item in settled:
@@ -287,20 +298,15 @@ class Carrier:
         if not upload.allowed:
             # Told so by a connection that has died since: this one has not asked for the body yet.
             return
-        task = job.writer = asyncio.current_task()
+        self._upload = upload
         try:
             if not await upload.run():
                 return
-        except asyncio.CancelledError:
-            # Called back by `Job.interrupt`, and by nobody else?
-            if not job.interrupted or task is None or task.uncancel():
-                raise
-            return
         except Exception as error:
             self.cancel(job)
             raise NotSent(f"the message was stopped before its end: {error}") from error
         finally:
-            job.writer = None
+            self._upload = None
         upload.end()
         self._refill()
 
@@ -316,4 +322,5 @@ class Carrier:
             # Only the end of the connection keeps half a body from being a message. Nothing is owed for others: the
             # turn came behind all their replies.
             self._joint.abort(Interrupted("a message was stopped in the middle of its body"))
+            self._stop_upload(job)
         return withdrawn

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .address import NOBODY, Envelope, Recipient
 from .bodies import Body
@@ -72,7 +72,6 @@ class Job:
         "due",
         "envelope",
         "extensions",
-        "interrupted",
         "mail",
         "number",
         "options",
@@ -83,7 +82,6 @@ class Job:
         "transaction",
         "undialled",
         "waiter",
-        "writer",
     )
 
     def __init__(
@@ -111,9 +109,6 @@ class Job:
         self.session: Carrier | None = None
         self.receipt: Receipt | None = None
         self.waiter: asyncio.Future[Step] | None = None
-        #: The caller's task, while it writes the body; and was it called back from that?
-        self.writer: asyncio.Task[Any] | None = None
-        self.interrupted = False
         #: How often it went back to the queue because its connection died before it was sent.
         self.retries = 0
         #: Why no connection could be had for it.
@@ -240,15 +235,6 @@ class Job:
             # They know each other: without this every message would wait for the garbage collector.
             self.transaction.owner = None
         self.advance(Step.DONE)
-        if self.writer is not None:
-            self.interrupt()
-
-    def interrupt(self) -> None:
-        """Call the caller back from its gate, its source or a full connection: the message has come to its end."""
-        writer = self.writer
-        if writer is not None and not self.interrupted and writer is not asyncio.current_task():
-            self.interrupted = True
-            writer.cancel()
 
     # --- more than one transaction ---------------------------------------------------------------------------
 

@@ -494,4 +494,3 @@ class Pool:
         # Its own end, if it comes, goes to the Abandoned event.
         job.receipt = job.unsent(error) if certain else job.unknown(error)
         job.advance(Step.DONE)
-        job.interrupt()

@@ -7,6 +7,7 @@ memory, is only let go here.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 
@@ -30,18 +31,31 @@ class Upload:
         number: the session's, for events.
     """
 
-    __slots__ = ("_flush", "_job", "_link", "_number", "_part", "_part_sent", "_transaction")
+    __slots__ = (
+        "_flush",
+        "_link",
+        "_number",
+        "_part",
+        "_part_sent",
+        "_stopped",
+        "_task",
+        "_transaction",
+        "job",
+    )
 
     def __init__(self, link: Link, job: Job, flush: Callable[[], None], number: int) -> None:
         transaction = job.transaction
         assert transaction is not None
         self._link = link
-        self._job = job
+        self.job = job
         self._transaction: Transaction = transaction
         self._flush = flush
         self._number = number
         self._part: Source | None = None
         self._part_sent = 0
+        # The caller's, while it may be called back from what it waits for.
+        self._task: asyncio.Task[object] | None = None
+        self._stopped = False
 
     @property
     def allowed(self) -> bool:
@@ -60,15 +74,20 @@ class Upload:
         Raises:
             Exception: whatever the source, the gate or `progress` raises.
         """
-        if self._transaction.payload is None and not await self._write_all():
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        others = task.cancelling()
+        try:
+            return await self._run()
+        except asyncio.CancelledError:
+            # Somebody else may have cancelled it as well.
+            if not self._stopped or task.cancelling() - others > 1:
+                raise
             return False
-        gate = self._job.options.before_end_of_data
-        if gate is not None:
-            # Nothing is owed for the part of a body behind DATA; the end of data starts the clock again.
-            if not self._transaction.chunked:
-                self._link.stop_clock()
-            await gate()
-        return self.allowed
+        finally:
+            self._task = None
+            if self._stopped:
+                task.uncancel()
 
     def end(self) -> None:
         """Let the end follow: the machine has it to be flushed then."""
@@ -78,12 +97,37 @@ class Upload:
         else:
             machine.release(transaction)
 
+    def stop(self) -> None:
+        """The job is over, in one way or another: call its caller back, who may be waiting for the source or the gate.
+
+        The caller's `cancel()` is taken back before anybody outside sees it, as that of `Link.wake` is.
+        """
+        task = self._task
+        # A source or `progress` may stop its own message: then nobody waits.
+        if task is not None and not self._stopped and task is not asyncio.current_task():
+            self._stopped = True
+            task.cancel()
+
+    async def _run(self) -> bool:
+        if self._transaction.payload is None and not await self._write_all():
+            return False
+        gate = self.job.options.before_end_of_data
+        if gate is not None:
+            # Nothing is owed for the part of a body behind DATA; the end of data starts the clock again.
+            if not self._transaction.chunked:
+                self._link.stop_clock()
+            await gate()
+        return self.allowed
+
     async def _write_all(self) -> bool:
-        body = self._job.body
+        body = self.job.body
         if body is None:
             raise UsageError("the body was not opened")
         # From its start again, if a connection has died in its middle.
         await body.open()
+        if not body.rereadable:
+            # This connection or none: it is going to be read.
+            self.job.alone = True
         self._note(StartTransfer)
         async for data, source in body.chunks():
             self._turn_to(source)
@@ -94,7 +138,7 @@ class Upload:
         return True
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
-        size = self._job.options.chunk_size
+        size = self.job.options.chunk_size
         if len(data) <= size:
             yield data
             return
@@ -119,7 +163,7 @@ class Upload:
         if link.wants(Transfer):
             self._tell(chunk)
             await link.wait_told()
-        progress = self._job.options.progress
+        progress = self.job.options.progress
         if progress is not None:
             answer = progress(transaction.streamed, transaction.content.size)
             if inspect.isawaitable(answer):
@@ -141,7 +185,7 @@ class Upload:
         percent = -1 if not total else min(100, sent * 100 // total)
         return Transfer(
             session=self._number,
-            job=self._job.number,
+            job=self.job.number,
             part=part,
             sent=sent,
             total=total,
@@ -161,5 +205,5 @@ class Upload:
 
     def _note(self, event: type[StartTransfer | EndTransfer], part: str = "message") -> None:
         if self._link.wants(event):
-            told: Event = event(session=self._number, job=self._job.number, part=part)
+            told: Event = event(session=self._number, job=self.job.number, part=part)
             self._link.note(told)
