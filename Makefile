@@ -3,9 +3,10 @@
 #   make demo     a look around, no server and no account needed
 #   make test     the whole test suite, real mail servers on loopback included
 #   make check    lint, formatting, types and the layering of the package
+#   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #
-# `make test ARGS="tests/protocol -x"` hands ARGS to pytest.
+# `make test ARGS="tests/protocol -x"` hands ARGS to pytest, `make fuzz ARGS="--seconds 60 parser"` to tests.fuzz.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -21,7 +22,7 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test check bench venv servers
+.PHONY: demo test check fuzz bench venv servers
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -35,6 +36,9 @@ check: venv
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_layering.py
+
+fuzz: venv
+	@$(PY) -m tests.fuzz $(ARGS)
 
 bench: venv
 	@$(PY) -m benchmarks

@@ -11,12 +11,16 @@ What is public is named here, in `smtp_async.errors`, in `smtp_async.events` and
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import errors, events
 from .about import __version__, build_info
 from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
+from .blocking import send_blocking
 from .check import ServerReport
-from .client import SMTPClient, send_blocking
+from .client import SMTPClient
 from .dsn import DSN, Notify, Return
 from .endpoint import ClientOptions
 from .errors import (
@@ -28,7 +32,7 @@ from .errors import (
     SMTPError,
 )
 from .limits import PoolLimits, PoolStatistics
-from .message import Attachment, Message
+from .message import Attachment, Importance, Message, Priority, Sensitivity, XPriority
 from .protocol.extensions import Extensions
 from .protocol.options import DeliverBy, SendOptions
 from .protocol.states import Stage
@@ -43,6 +47,18 @@ from .tls.context import Security, TLSOptions, TrustOptions
 from .tls.info import ConnectionInfo
 from .transport.dial import AddressFamily, SocketOptions
 
+if TYPE_CHECKING:
+    from .processor import (
+        ProcessorStatistics,
+        QueueProcessor,
+        QueueReport,
+        Report,
+        ReportOptions,
+        RetryPolicy,
+        parse_report,
+    )
+    from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
+
 __all__ = [
     "Address",
     "AddressFamily",
@@ -52,11 +68,15 @@ __all__ = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",
+    "Entry",
     "Envelope",
     "Extensions",
+    "Importance",
     "Kind",
+    "Lease",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -66,11 +86,18 @@ __all__ = [
     "OutcomeUnknown",
     "PoolLimits",
     "PoolStatistics",
+    "Priority",
+    "ProcessorStatistics",
+    "QueueProcessor",
+    "QueueReport",
     "Raw",
     "Receipt",
     "Recipient",
     "RecipientsRefused",
     "Reply",
+    "Report",
+    "ReportOptions",
+    "RetryPolicy",
     "Return",
     "SMTPClient",
     "SMTPError",
@@ -79,17 +106,51 @@ __all__ = [
     "SendAll",
     "SendOptions",
     "SenderRefused",
+    "Sensitivity",
     "ServerReport",
     "Session",
     "SocketOptions",
+    "Spool",
+    "SpoolStatistics",
     "Stage",
     "TLSOptions",
     "Timeouts",
     "TrustOptions",
     "Verdict",
+    "XPriority",
     "__version__",
     "build_info",
     "errors",
     "events",
+    "parse_report",
     "send_blocking",
+    "serialize",
 ]
+
+#: Who only sends does not load what keeps and processes a queue.
+_LATER = {
+    **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
+    **dict.fromkeys(
+        (
+            "ProcessorStatistics",
+            "QueueProcessor",
+            "QueueReport",
+            "Report",
+            "ReportOptions",
+            "RetryPolicy",
+            "parse_report",
+        ),
+        "processor",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    thing = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return thing
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

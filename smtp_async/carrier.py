@@ -159,9 +159,9 @@ class Carrier:
 
     @property
     def streaming(self) -> bool:
-        """Is a caller writing, or about to write, a large body here?"""
+        """Is a caller writing, or about to write, a body here, or to let one go?"""
         writing = self._link.machine.writing if self._link is not None else None
-        return writing is not None and writing.payload is None
+        return writing is not None and writing.aside
 
     @property
     def desynchronised(self) -> bool:

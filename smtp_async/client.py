@@ -8,13 +8,14 @@ import math
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from .address import Address, Recipient
 from .auth.mechanism import Credentials
 from .check import ServerReport, examine
-from .content import Mail
+from .content import Mail, Origin
 from .endpoint import ClientOptions, credentials_of, parse_url, route_of
 from .errors import (
     InvalidArgument,
@@ -28,14 +29,13 @@ from .hooks import Hook, Hooks
 from .job import Job, Step
 from .limits import PoolStatistics
 from .message.builder import Message
-from .message.foreign import content_of_raw
 from .opening import Surroundings
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
 from .reply import Reply
 from .secret import Secret
-from .sendable import addressed, as_mail
+from .sendable import Raw, addressed, as_mail, is_stream, mail_of
 from .sending import SendAll
 from .session import Session
 from .tls.context import Security
@@ -43,7 +43,7 @@ from .tls.context import Security
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["SMTPClient", "send_blocking"]
+__all__ = ["SMTPClient"]
 
 #: What a client is made with unless it is told otherwise.
 _DEFAULTS: Final = ClientOptions()
@@ -108,7 +108,7 @@ class SMTPClient:
         self._thread = 0
         self._forks = 0
         self._closed = False
-        self._wishes = options.send
+        self._wishes = self._allowed(options.send)
         # BDAT pays where a window lets messages follow each other unanswered.
         self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
@@ -203,14 +203,14 @@ class SMTPClient:
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        mail = as_mail(message)
+        mail = await mail_of(message) if is_stream(message) else as_mail(message)
         if sender is not None or recipients is not None:
             mail = addressed(mail, sender, recipients)
         return await self._deliver(mail, options, deadline)
 
     async def send_raw(
         self,
-        source: bytes,
+        source: bytes | Origin,
         *,
         sender: str | Address | None = None,
         recipients: Sequence[str | Address | Recipient] | None = None,
@@ -219,10 +219,12 @@ class SMTPClient:
     ) -> Receipt:
         """Send a message that is complete already.
 
-        Bare CR and LF become CRLF, Bcc and Resent-Bcc are cut out; nothing else is changed.
+        Bare CR and LF become CRLF, Bcc and Resent-Bcc are cut out; nothing else is changed, and `exact=True` and
+        `remove_bcc=False` in the options change even less.
 
         Args:
-            source: header, empty line, body.
+            source: header, empty line, body: as bytes, or a path, a binary file object, an iterable or async iterable
+                of bytes, read while it is sent.
             sender, recipients: the envelope; what is not given is read from the message's own header.
             options, deadline: as for `send`.
 
@@ -232,8 +234,21 @@ class SMTPClient:
         Raises:
             SMTPError: as `send`.
         """
-        mail = addressed(content_of_raw(source), sender, recipients)
+        wishes = self._wishes if options is None else options
+        raw = Raw(source, sender, recipients, wishes.close_source)
+        if not is_stream(raw):
+            return await self._deliver(self._adapt(wishes)(raw), options, deadline)
+        self._use()
+        mail = await mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc)
         return await self._deliver(mail, options, deadline)
+
+    def _allowed(self, options: SendOptions) -> SendOptions:
+        return options if self._options.chunking else replace(options, chunking="never")
+
+    def _adapt(self, options: SendOptions) -> Callable[[Any], Mail]:
+        if options.exact or not options.remove_bcc:
+            return partial(as_mail, exact=options.exact, remove_bcc=options.remove_bcc)
+        return as_mail
 
     async def _deliver(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
         """Take a message through its steps in its caller's task; when that goes away, so does the message, at once."""
@@ -245,7 +260,8 @@ class SMTPClient:
             raise InvalidArgument("deadline is a number of seconds, not NaN")
         self._job_count += 1
         due = None if deadline is None else loop.time() + deadline
-        job = Job(self._job_count, mail, options or self._wishes, due, chunking=self._chunking)
+        wishes = self._wishes if options is None else self._allowed(options)
+        job = Job(self._job_count, mail, wishes, due, chunking=self._chunking)
         job.extensions = pool.extensions
         step = Step.PREPARE
         try:
@@ -270,7 +286,7 @@ class SMTPClient:
             pool.cancel(job)
             raise
         finally:
-            if job.body is not None:
+            if job.body is not None or job.receipt is None:
                 job.close()
         if job.receipt.error is not None:
             job.receipt.raise_for_outcome()
@@ -294,13 +310,14 @@ class SMTPClient:
             is a receipt with its `error`. When no connection can be had, that is raised after the receipts of what
             was under way.
         """
+        wishes = self._wishes if options is None else self._allowed(options)
         return SendAll(
             self._use(),
             messages,
-            adapt=as_mail,
+            adapt=self._adapt(wishes),
             number_job=self._next_job,
             chunking=self._chunking,
-            options=options or self._wishes,
+            options=wishes,
             limit=self._options.timeouts.send,
         )
 
@@ -444,6 +461,7 @@ class SMTPClient:
             surroundings=self._surroundings,
             keeper=pool,
             options=self._options.send,
+            allow=self._allowed,
             adapt=as_mail,
             number_job=self._next_job,
         )
@@ -451,33 +469,3 @@ class SMTPClient:
     def _next_job(self) -> int:
         self._job_count += 1
         return self._job_count
-
-
-def send_blocking(
-    message: Message | EmailMessage | Mail, *, url: str, options: ClientOptions = _DEFAULTS
-) -> Receipt:
-    """Send one message from a script that has no event loop; `url` as for `SMTPClient.from_url`.
-
-    Raises:
-        UsageError: an event loop is running: await `SMTPClient.send` there.
-        SMTPError: as `SMTPClient.send`.
-    """
-    client = SMTPClient.from_url(url, options=options)
-    # As in `from_url`.
-    del url
-    if _loop_runs():
-        raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
-    return asyncio.run(_send_once(message, client))
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _send_once(message: Message | EmailMessage | Mail, client: SMTPClient) -> Receipt:
-    async with client:
-        return await client.send(message)

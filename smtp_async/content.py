@@ -103,9 +103,10 @@ class Content:
         message_id: the value of its Message-ID field, if known.
         canonical: whoever made it saw to it that every line end is CRLF, the last one included. Content that does not
             say so is looked at again before it is sent.
+        exact: bare CR and LF, and an end without CRLF, leave as they are; with BDAT only.
     """
 
-    __slots__ = ("binary", "canonical", "eightbit", "message_id", "segments", "size", "utf8")
+    __slots__ = ("binary", "canonical", "eightbit", "exact", "message_id", "segments", "size", "utf8")
 
     def __init__(
         self,
@@ -117,9 +118,11 @@ class Content:
         binary: bool = False,
         message_id: str | None = None,
         canonical: bool = False,
+        exact: bool = False,
     ) -> None:
         self.segments = tuple(segments)
         self.canonical = canonical
+        self.exact = exact
         self.size = size
         self.eightbit = eightbit
         self.utf8 = utf8
@@ -149,6 +152,7 @@ class Content:
             binary=(exact and not _only_crlf(data)) or b"\0" in data or longest_line_exceeds(data, MAX_LINE),
             message_id=match[1].decode("utf-8", "backslashreplace") if match else None,
             canonical=not exact,
+            exact=exact,
         )
 
     @property

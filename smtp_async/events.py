@@ -21,8 +21,15 @@ __all__ = [
     "EndTransfer",
     "Error",
     "Event",
+    "JobDeferred",
+    "JobFailed",
+    "JobQueued",
+    "JobSent",
+    "JobStarted",
     "Notification",
     "PITrail",
+    "QueuePaused",
+    "QueueResumed",
     "SSLStatus",
     "StartTransfer",
     "Transfer",
@@ -158,3 +165,74 @@ class Abandoned(Event):
     """The receipt of a message whose caller had gone away when it came to its end."""
 
     receipt: Receipt
+
+
+# --- of a queue processor: `session` is 0, the job in the spool has a name -------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQueued(Event):
+    """A job is in the spool: it was put there through the processor, or its worker had died.
+
+    Attributes:
+        id: its name in the spool.
+        recovered: its worker had died.
+    """
+
+    id: str
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(Event):
+    """A job is about to be tried; `attempt` counts from 1, `flagged` says that it may have been delivered before."""
+
+    id: str
+    attempt: int
+    recipients: tuple[Recipient, ...]
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSent(Event):
+    """A job has come to its end, and everybody got the message."""
+
+    id: str
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDeferred(Event):
+    """A job waits for its next try; `not_before` is when, in seconds of the epoch, `reason` why."""
+
+    id: str
+    receipt: Receipt
+    not_before: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailed(Event):
+    """A job has come to its end, and somebody did not get the message; without a receipt it was not tried."""
+
+    id: str
+    receipt: Receipt | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePaused(Event):
+    """Nothing is sent for a while: the server cannot be used, or the spool cannot be written.
+
+    Attributes:
+        error: why.
+        until: when it is tried again, in seconds of the epoch.
+    """
+
+    error: Exception = field(compare=False)
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueResumed(Event):
+    """Mail flows again."""

@@ -176,6 +176,11 @@ class Job:
         """Close what `open` opened; `streams` as `Body.close`. Synchronous."""
         if self.body is not None:
             self.body.close(streams=streams)
+        elif streams:
+            # A stream that was never opened for sending: its plan closes it, or the message whose header was read.
+            close = getattr(self.mail, "close", None) if self._content is None else Body(self._content).close
+            if close is not None:
+                close()
 
     def _plan(self, content: Content, offer: Extensions) -> None:
         options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)

@@ -156,6 +156,9 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
         link, route, surroundings
     ):
         await _hello(link, route, name)
+    if not _stream(link).encrypted:
+        # RFC 8689 section 3: offered in clear it counts for nothing, whoever wrote it.
+        link.machine.extensions = link.machine.extensions.without("REQUIRETLS")
     info = link.info
     if info is None:
         port = route.port if route.path is None else None

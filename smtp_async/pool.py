@@ -18,9 +18,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -38,6 +36,7 @@ from .errors import (
 )
 from .job import Job, Step
 from .limits import PoolLimits, PoolStatistics
+from .places import Places
 from .protocol.extensions import Extensions
 from .receipt import Outcome, Receipt
 from .session import Session
@@ -82,8 +81,7 @@ class Pool:
         self._idle: dict[Session, None] = {}
         # Handed out to users.
         self._private: dict[Session, None] = {}
-        # Users waiting for a session of their own, which is put into their hands: nobody else can take its place.
-        self._places: deque[asyncio.Future[Session]] = deque()
+        self._places: Places[Session] = Places(self._loop)
         self._waiting = Waiting()
         self._deadlines = Deadlines(self._loop, self._give_up)
         self._latched: tuple[float, SMTPError] | None = None
@@ -160,12 +158,14 @@ class Pool:
     def _join(self, job: Job) -> bool:
         """Begin `job` beside others where none is idle and none may be opened, without waiting for their replies."""
         transaction = job.transaction
-        if transaction is None or transaction.payload is None or not self._full():
+        if transaction is None or transaction.aside or not self._full():
             return False
         for session in self._open:
             if session.may_begin and not session.spent and session.admits(transaction):
                 job.due = job.send_by
-                return session.offer(job)
+                # If it must be prepared for what this one offers it comes back by itself: it is taken care of.
+                session.offer(job)
+                return True
         return False
 
     def cancel(self, job: Job) -> bool:
@@ -200,18 +200,8 @@ class Pool:
         if self._idle:
             session, _ = self._idle.popitem()
             session.finish()
-        place: asyncio.Future[Session] = self._loop.create_future()
-        self._places.append(place)
-        try:
-            return await place
-        except asyncio.CancelledError:
-            if not place.cancelled() and place.exception() is None:
-                # Cancelled with the session in its hands already: the next one gets its place.
-                self.give_back(place.result())
-            raise
-        finally:
-            with contextlib.suppress(ValueError):
-                self._places.remove(place)
+        # If it goes away with the session in its hands already, the next one gets its place.
+        return await self._places.wait(self.give_back)
 
     def _make_private(self) -> Session:
         session = self._make(self)
@@ -230,18 +220,14 @@ class Pool:
             return
         self._employ()
         while self._places and not self._full():
-            place = self._places.popleft()
-            if not place.done():
-                place.set_result(self._make_private())
+            self._places.serve(self._make_private)
         self._grow()
 
     async def close(self) -> None:
         """Take no more jobs, fail the waiting ones, let running ones end within `timeouts.close`, then QUIT."""
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
-        for place in self._places:
-            if not place.done():
-                place.set_exception(NotConnected("the client is closed"))
+        self._places.fail(NotConnected("the client is closed"))
         self._deadlines.stop()
         for timer in (self._dial_timer, self._reaper):
             if timer is not None:
@@ -289,6 +275,8 @@ class Pool:
         if not waiting or not session.may_begin or session in self._private:
             return None
         if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
+            # A streamed message that was not given the last connection may have it when another one is written.
+            self._employ()
             return None
         if session.spent or (self._places and self._yields()):
             session.finish()
@@ -459,13 +447,18 @@ class Pool:
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
-        streaming = sum(session.streaming for session in self._open)
-        return streaming < max(1, self._bound() - 1)
+        left = max(1, self._bound() - 1)
+        for session in self._open:
+            if session.streaming:
+                left -= 1
+                if not left:
+                    return False
+        return True
 
     def _may_take(self, job: Job) -> bool:
         """May `job` go straight to an idle session?"""
         transaction = job.transaction
-        return transaction is None or transaction.payload is not None or self._may_stream()
+        return transaction is None or not transaction.aside or self._may_stream()
 
     def _yields(self) -> bool:
         """Is one more session to end, so that a user who waits for one of his own gets its place?"""

@@ -75,7 +75,7 @@ async def raw_mail(
 class RawMail:
     """A message whose body is read while it is sent: a `Mail` whose envelope can be given or read from its header."""
 
-    __slots__ = ("_close", "_exact", "_head", "_origin", "_scan", "_start")
+    __slots__ = ("_close", "_exact", "_head", "_origin", "_scan", "_start", "_taken")
 
     def __init__(
         self,
@@ -94,6 +94,8 @@ class RawMail:
         self._scan = scan
         self._exact = exact
         self._close = close
+        # Whoever has the content closes the stream, unless it can only be awaited.
+        self._taken = False
 
     def envelope(
         self,
@@ -109,10 +111,11 @@ class RawMail:
         A body that was not read before is assumed to need 8BITMIME where it is offered, and BINARYMIME if it is to be
         left exactly as it is; where they are not offered, it is stopped on its way if it would have needed them.
         """
+        self._taken = True
         if self._scan is None:
             binary = binary and self._exact
             source = RawSource(self._origin, close=True, eightbit=eightbit, binary=binary, exact=self._exact)
-            return self._with(source, eightbit=eightbit, binary=binary, canonical=False)
+            return self._with(source, eightbit=eightbit, binary=binary)
         scan = self._scan
         size = scan.octets if self._exact else scan.normalised_size
         source = RawSource(
@@ -122,26 +125,38 @@ class RawMail:
             source,
             eightbit=scan.eightbit,
             binary=scan.nul or scan.overlong or (self._exact and not scan.only_crlf),
-            canonical=not self._exact and scan.only_crlf and scan.ended,
         )
 
-    def _with(self, source: Source, *, eightbit: bool, binary: bool, canonical: bool) -> Content:
+    def _with(self, source: Source, *, eightbit: bool, binary: bool) -> Content:
         head = self._head.content()
         return Content(
             (head.join(), source),
             eightbit=head.eightbit or eightbit,
             utf8=head.utf8,
             binary=head.binary or binary,
+            exact=self._exact,
             message_id=head.message_id,
-            canonical=canonical,
+            # Line ends are mended as the body is read.
+            canonical=not self._exact,
         )
 
+    def close(self) -> None:
+        """Close the stream, if that was asked for, of a message that is not sent after all; without waiting.
+
+        Whoever took the content closes it there.
+        """
+        if self._taken:
+            return
+        if isinstance(self._origin, _AsyncRest | _Rest):
+            self._origin.close()
+        elif self._close:
+            close_origin(self._origin)
+
     async def aclose(self) -> None:
-        """Close the stream, if that was asked for, of a message that is not sent after all."""
+        """Close, and let an async generator end here."""
+        self.close()
         if isinstance(self._origin, _AsyncRest):
             await self._origin.aclose()
-        elif self._close or isinstance(self._origin, _Rest):
-            close_origin(self._origin)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -223,12 +238,15 @@ class _Survey(ThreadWork):
         while not head.feed(reader.pull()):
             pass
         length = reader.source.length
-        if reader.rereadable and length is not None and length <= SMALL_BODY:
+        if not reader.rereadable:
+            return
+        if length is not None and length <= SMALL_BODY:
             head.data += head.rest
             while data := reader.pull():
                 head.data += data
             head.ended = True
-        self._scan.feed(head.rest)
+        else:
+            self._scan.feed(head.rest)
 
     def _look(self) -> bool:
         until = self._scan.octets + _LOOK
@@ -296,6 +314,10 @@ class _AsyncRest:
         if not data:
             raise StopAsyncIteration
         return data
+
+    def close(self) -> None:
+        """Close what can be closed at once."""
+        self._reader.close()
 
     async def aclose(self) -> None:
         """Let a generator end, and close the stream if that was asked for."""

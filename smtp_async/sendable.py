@@ -6,24 +6,28 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .address import Address, Envelope, Recipient
-from .content import Content, Mail
+from .content import Content, Mail, Origin
 from .errors import InvalidArgument
+from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
+from .rawmail import RawMail, raw_mail
 
-__all__ = ["Raw", "Readdressed", "addressed", "as_mail"]
+__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "is_stream", "mail_of"]
 
 
 class Raw(NamedTuple):
     """A complete message for `SMTPClient.send_all`.
 
     Attributes:
-        source: header, empty line, body.
+        source: header, empty line, body: bytes, a path, a binary file object, an iterable or async iterable of bytes.
         sender, recipients: the envelope; what is not given is read from the message's own header.
+        close: close a stream after the transfer, and when it fails.
     """
 
-    source: bytes
+    source: bytes | Origin
     sender: str | Address | None = None
     recipients: Sequence[str | Address | Recipient] | None = None
+    close: bool = False
 
 
 class Readdressed:
@@ -41,11 +45,60 @@ class Readdressed:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
+    def close(self) -> None:
+        """Close the stream of a message that is not sent after all."""
+        if isinstance(self._mail, RawMail):
+            self._mail.close()
 
-def as_mail(message: Any) -> Mail:
-    """Return `message` as a `Mail`; raise InvalidArgument for what cannot be sent."""
+
+def is_stream(message: Any) -> bool:
+    """Is `message` complete already, but somewhere that `mail_of` has to read from first?"""
     if isinstance(message, Raw):
-        return addressed(content_of_raw(message.source), message.sender, message.recipients)
+        return not isinstance(message.source, bytes | bytearray | memoryview)
+    return isinstance(message, Message) and message.raw is not None and not isinstance(message.raw, bytes)
+
+
+async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+    """Return `message` as a `Mail`, also where its header has to be read from a stream first.
+
+    Args:
+        message: what `as_mail` takes, or a `Raw` of any source; only that waits for something.
+        exact, remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
+
+    Raises:
+        FileError: the stream cannot be opened or read.
+        InvalidArgument: it cannot be sent.
+    """
+    if not is_stream(message):
+        return as_mail(message, exact=exact, remove_bcc=remove_bcc)
+    if isinstance(message, Message):
+        # Nothing in it is changed but Bcc; who gets it is the message's to say.
+        assert message.raw is not None
+        return Readdressed(await raw_mail(message.raw, exact=True), message.envelope())
+    raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
+    try:
+        mail = addressed(raw, message.sender, message.recipients)
+        # Later nobody would close the stream of a message that has none.
+        mail.envelope()
+    except BaseException:
+        if isinstance(raw, RawMail):
+            await raw.aclose()
+        raise
+    return mail
+
+
+def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+    """Return `message` as a `Mail`; arguments as `mail_of`.
+
+    Raises:
+        InvalidArgument: it cannot be sent, or has to be read first (`is_stream`).
+    """
+    if isinstance(message, Raw):
+        if not isinstance(message.source, bytes | bytearray | memoryview):
+            raise InvalidArgument(f"a Raw of {type(message.source).__name__} has to be read first")
+        data = bytes(message.source)
+        mail_of_bytes = content_of_raw(data, exact=exact, remove_bcc=remove_bcc)
+        return addressed(mail_of_bytes, message.sender, message.recipients)
     if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail
@@ -64,7 +117,7 @@ def addressed(
         return mail
     if isinstance(recipients, str | bytes):
         raise InvalidArgument("recipients is a sequence of addresses, not one text")
-    if isinstance(mail, ForeignMail):
+    if isinstance(mail, ForeignMail | RawMail):
         return Readdressed(mail, mail.envelope(sender, recipients))
     if sender is None:
         sender = mail.envelope().sender

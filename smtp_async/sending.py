@@ -25,6 +25,7 @@ from .job import Job, Step
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
+from .sendable import Raw, is_stream, mail_of
 
 __all__ = ["SendAll"]
 
@@ -130,7 +131,7 @@ class _Feed(Generic[M]):
         whole = self._iterator()
         if whole is None:
             return False
-        return len(whole._under_way) + len(whole._done) + len(self.pulled) < whole._ahead
+        return whole._pulled + len(self.pulled) < whole._ahead
 
     def _hand(self, message: M) -> None:
         if not self.over:
@@ -174,6 +175,8 @@ class SendAll(Generic[M]):
         most = pool.limits.max_waiting
         self._ahead = 2 * pool.capacity if most is None else min(2 * pool.capacity, most)
         self._done: deque[tuple[M, Receipt]] = deque()
+        # Streams whose header is to be read.
+        self._unread: deque[M] = deque()
         # What the consumer is to do for jobs: prepare them, or write their bodies.
         self._todo: deque[tuple[_Item[M], Step]] = deque()
         self._bell: asyncio.Future[None] | None = None
@@ -218,6 +221,7 @@ class SendAll(Generic[M]):
         if feed is not None:
             feed.close()
         self._todo.clear()
+        self._unread.clear()
         while self._under_way:
             item = self._under_way.pop()
             self._pool.cancel(item)
@@ -230,6 +234,9 @@ class SendAll(Generic[M]):
             self._fill()
             if self._done:
                 return self._done.popleft()
+            if self._unread:
+                await self._read(self._unread.popleft())
+                continue
             if self._todo:
                 continue
             if not self._under_way and self._feed is None:
@@ -242,7 +249,7 @@ class SendAll(Generic[M]):
         """Pull input while there is room: a receipt that nobody has taken yet needs its place, too."""
         if self._feed is not None:
             self._take(self._feed)
-        while self._source is not None and len(self._under_way) + len(self._done) < self._ahead:
+        while self._source is not None and self._pulled < self._ahead:
             try:
                 message = next(self._source)
             except StopIteration:
@@ -252,6 +259,11 @@ class SendAll(Generic[M]):
                 self._failure = self._failure or error
             else:
                 self._begin(message)
+
+    @property
+    def _pulled(self) -> int:
+        """How many messages are somewhere between the input and the consumer."""
+        return len(self._under_way) + len(self._done) + len(self._unread)
 
     def _take(self, feed: _Feed[M]) -> None:
         """Begin what the source's task has pulled: its place is kept already."""
@@ -264,9 +276,33 @@ class SendAll(Generic[M]):
             self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
-        pool = self._pool
+        if is_stream(message):
+            self._unread.append(message)
+            return
         try:
             mail = self._adapt(message)
+        except SMTPError as error:
+            # A message without an envelope has nobody to give a verdict on.
+            self._done.append((message, error.receipt or Receipt((), error=error)))
+            return
+        self._begin_mail(message, mail)
+
+    async def _read(self, message: M) -> None:
+        """Begin a message whose header is to be read first."""
+        options = self._options
+        read: M | Raw = message
+        if isinstance(message, Raw):
+            read = message._replace(close=message.close or options.close_source)
+        try:
+            mail = await mail_of(read, exact=options.exact, remove_bcc=options.remove_bcc)
+        except SMTPError as error:
+            self._done.append((message, error.receipt or Receipt((), error=error)))
+            return
+        self._begin_mail(message, mail)
+
+    def _begin_mail(self, message: M, mail: Mail) -> None:
+        pool = self._pool
+        try:
             due = None if self._limit is None else pool.now() + self._limit
             item = _Item(self, message, self._number_job(), mail, self._options, due, chunking=self._chunking)
         except SMTPError as error:

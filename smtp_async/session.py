@@ -53,12 +53,14 @@ class Session(Pump):
         self,
         *args: Any,
         options: SendOptions,
+        allow: Callable[[SendOptions], SendOptions],
         adapt: Callable[[Any], Mail],
         number_job: Callable[[], int],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._options = options
+        self._allow = allow
         self._adapt = adapt
         self._number_job = number_job
         self._in_use = False
@@ -118,7 +120,7 @@ class Session(Pump):
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
         with self._use():
             self.demand_connected()
-            job = Job(self._number_job(), self._adapt(mail), options or self._options)
+            job = Job(self._number_job(), self._adapt(mail), self._allow(options or self._options))
             job.alone = True
             job.extensions = self.extensions
             receipt = await self._deliver(job)
@@ -134,11 +136,12 @@ class Session(Pump):
                 job.waiter = loop.create_future()
                 if step is Step.WRITE:
                     await self.write_body(job)
-                elif not self.may_begin:
-                    return job.unsent(NotConnected("this connection cannot carry another message"))
                 else:
-                    if job.transaction is None and not job.prepare():
+                    if self.may_begin and job.transaction is None and not job.prepare():
                         await job.open()
+                    # Asked only now: it may have died while files were opened.
+                    if not self.may_begin:
+                        return job.unsent(NotConnected("this connection cannot carry another message"))
                     self.offer(job)
                 step = await job.waiter
         except SMTPError as error:

@@ -7,6 +7,7 @@ import pytest
 
 from smtp_async import events
 from smtp_async.address import Recipient
+from smtp_async.errors import SMTPError
 from smtp_async.events import (
     Abandoned,
     ConnectionKind,
@@ -15,8 +16,15 @@ from smtp_async.events import (
     EndTransfer,
     Error,
     Event,
+    JobDeferred,
+    JobFailed,
+    JobQueued,
+    JobSent,
+    JobStarted,
     Notification,
     PITrail,
+    QueuePaused,
+    QueueResumed,
     SSLStatus,
     StartTransfer,
     Transfer,
@@ -35,6 +43,13 @@ EVENTS = [
     Error(session=1, job=2, code=161, description="550 no", recipient=Recipient("b@example.org")),
     Notification(session=1, name="step"),
     Abandoned(session=1, job=2, receipt=RECEIPT),
+    JobQueued(id="a"),
+    JobStarted(id="a", attempt=1, recipients=(Recipient("b@example.org"),)),
+    JobSent(id="a", receipt=RECEIPT),
+    JobDeferred(id="a", receipt=RECEIPT, not_before=1.0, reason="450 later"),
+    JobFailed(id="a", receipt=None, reason="unknown"),
+    QueuePaused(error=SMTPError("cannot connect"), until=5.0),
+    QueueResumed(),
 ]
 
 

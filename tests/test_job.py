@@ -57,10 +57,13 @@ def test_a_fault_shows_when_it_is_prepared_with_a_receipt(
     assert caught.value.receipt.error is not caught.value
 
 
-def test_a_gate_makes_the_caller_write_the_body() -> None:
+def test_behind_a_gate_the_body_waits_for_its_caller() -> None:
     async def gate() -> None: ...
 
-    assert prepared(ALL, before_end_of_data=gate).transaction.payload is None  # type: ignore[union-attr]
+    transaction = prepared(ALL, before_end_of_data=gate).transaction
+    assert transaction is not None
+    assert transaction.gated
+    assert transaction.payload is not None
 
 
 def test_a_receipt_says_for_everybody_that_nothing_was_sent() -> None:

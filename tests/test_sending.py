@@ -845,7 +845,7 @@ class TestGates:
             held = asyncio.create_task(
                 client.send(mail("held"), options=SendOptions(before_end_of_data=wait))
             )
-            await server.wait_until(lambda: "DATA" in server.verbs())
+            await server.wait_until(lambda: "RCPT" in server.verbs())
             pairs = await everything(client, numbered(30))
             assert outcomes(pairs) == {Outcome.ACCEPTED: 30}
             assert not held.done()

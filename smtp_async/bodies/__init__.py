@@ -2,7 +2,7 @@
 
 from .asking import AsyncReader, reader_of
 from .body import Body, Piece, read_all, read_now
-from .lines import LineGuard, LineScan, RawSource
+from .lines import LineGuard, LineMender, LineScan, RawSource
 from .reading import Reader, close_origin
 from .threads import ThreadWork
 
@@ -10,6 +10,7 @@ __all__ = [
     "AsyncReader",
     "Body",
     "LineGuard",
+    "LineMender",
     "LineScan",
     "Piece",
     "RawSource",

@@ -68,7 +68,7 @@ class Body(ThreadWork):
     # --- opening ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open and measure every source; again, go back to the start of each.
+        """Open and measure every source; if they were read, go back to the start of each.
 
         Afterwards each source has its length, and the content its size, where that can be known.
 
@@ -78,7 +78,7 @@ class Body(ThreadWork):
             InvalidArgument: one is nothing that can be read.
             UsageError: the body was closed.
         """
-        if not self.content.sources:
+        if not self.content.sources or (self._readers and not self._spent and not self.closed):
             return
         try:
             await self.in_thread(self._open_all)
@@ -140,6 +140,7 @@ class Body(ThreadWork):
             update: called in a thread where possible, never twice at once.
         """
         await self.keep()
+        self._spent = True
         readers = iter(self._readers)
         for segment in self.content.segments:
             if isinstance(segment, bytes):

@@ -1,4 +1,4 @@
-"""What octets need that travel as they are, told while they pass: 8-bit, long lines, bare line ends, NUL.
+"""Octets that travel without an encoding: their line ends, and what else they need, told while they pass.
 
 Strategy. Everything is counted by calls that look at a whole slice at once; what one slice leaves open (a CR at its
 end, a line without an end) is carried to the next. So any slicing of the same octets tells the same.
@@ -6,14 +6,17 @@ end, a line without an end) is carried to the next. So any slicing of the same o
 
 from __future__ import annotations
 
-from ..content import MAX_LINE, Origin, Source
+from ..content import MAX_LINE, Origin, Source, normalised
 from ..errors import ExtensionMissing
 
-__all__ = ["LineGuard", "LineScan", "RawSource"]
+__all__ = ["LineGuard", "LineMender", "LineScan", "RawSource"]
 
 
 class LineScan:
     """Looks at a stream of octets that begins at the start of a line.
+
+    Args:
+        ends: count the line ends, too, which takes most of the time.
 
     Attributes:
         octets: how many there were.
@@ -22,9 +25,10 @@ class LineScan:
         overlong: a line was longer than 998 octets without its end, whatever its end was.
     """
 
-    __slots__ = ("_crs", "_last", "_lfs", "_pairs", "_run", "eightbit", "nul", "octets", "overlong")
+    __slots__ = ("_crs", "_ends", "_last", "_lfs", "_pairs", "_run", "eightbit", "nul", "octets", "overlong")
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends: bool = True) -> None:
+        self._ends = ends
         self.octets = 0
         self.eightbit = self.nul = self.overlong = False
         self._crs = self._lfs = self._pairs = 0
@@ -41,12 +45,12 @@ class LineScan:
             self.eightbit = True
         if b"\0" in data:
             self.nul = True
-        crs = data.count(b"\r")
-        self._crs += crs
-        self._lfs += data.count(b"\n")
-        self._pairs += data.count(b"\r\n") + (self._last == b"\r" and data.startswith(b"\n"))
-        self._last = data[-1:]
-        self._measure(data.replace(b"\r", b"\n") if crs else data)
+        if self._ends:
+            self._crs += data.count(b"\r")
+            self._lfs += data.count(b"\n")
+            self._pairs += data.count(b"\r\n") + (self._last == b"\r" and data.startswith(b"\n"))
+            self._last = data[-1:]
+        self._measure(data.replace(b"\r", b"\n"))
 
     def _measure(self, data: bytes) -> None:
         """Follow the lines of `data`, which end in LF only."""
@@ -99,7 +103,7 @@ class LineGuard:
     def __init__(self, *, eightbit: bool, exact: bool) -> None:
         self._eightbit = eightbit
         self._exact = exact
-        self._scan = LineScan()
+        self._scan = LineScan(ends=exact)
 
     def check(self, data: bytes) -> None:
         """Look at the next octets, before they are sent.
@@ -126,21 +130,51 @@ class LineGuard:
             raise ExtensionMissing("the stream ends in a bare CR and would have needed BINARYMIME")
 
 
+class LineMender:
+    """Makes every line end of a stream CRLF, as `content.normalised` does of the whole."""
+
+    __slots__ = ("_cr", "_ended")
+
+    def __init__(self) -> None:
+        # A CR waits for what follows it.
+        self._cr = False
+        self._ended = True
+
+    def mend(self, data: bytes) -> bytes:
+        """Return what becomes of the next octets."""
+        if self._cr:
+            data = b"\r" + data
+        self._cr = data.endswith(b"\r")
+        if self._cr:
+            data = data[:-1]
+        if not data:
+            return b""
+        self._ended = data.endswith((b"\r", b"\n"))
+        whole = normalised(data)
+        return whole if self._ended else whole[:-2]
+
+    def end(self) -> bytes:
+        """Return the line end that is missing at the end of the stream, if it is; call it once or more."""
+        tail = b"\r\n" if self._cr or not self._ended else b""
+        self._cr, self._ended = False, True
+        return tail
+
+
 class RawSource(Source):
-    """A source of octets that travel as they are, but for line ends.
+    """A source of octets that travel as they are, but for line ends, which become CRLF.
 
     Either it was read before, and then it is known what becomes of it; or it is looked at on its way.
 
     Args:
         origin, start, close: see `Source`.
         found: octets behind `start`, if it was read before.
-        travels: what becomes of them when line ends are made CRLF, if it was read before.
+        travels: how many become of them, if it was read before.
         eightbit: octets above 127 may pass.
         binary: everything may pass.
         exact: line ends stay as they are.
     """
 
-    __slots__ = ("_found", "_guarded", "_travels")
+    __slots__ = ("_found", "_guarded", "_mended", "_travels")
 
     def __init__(
         self,
@@ -158,6 +192,8 @@ class RawSource(Source):
         self.length = self._found = found
         self._travels = travels
         self._guarded = None if binary or found is not None else (eightbit, exact)
+        # If there is anything to mend, it becomes longer.
+        self._mended = not exact and (found is None or found != travels)
 
     @property
     def size(self) -> int | None:
@@ -170,6 +206,10 @@ class RawSource(Source):
             return None
         eightbit, exact = self._guarded
         return LineGuard(eightbit=eightbit, exact=exact)
+
+    def mender(self) -> LineMender | None:
+        """Return what mends one reading of it, None if there is nothing to mend."""
+        return LineMender() if self._mended else None
 
     def demand_unchanged(self, length: int | None) -> None:
         """Refuse another length than the first reading found.

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..content import BASE64_SLICE, Source, base64_lines
 from ..errors import FileError
-from .lines import LineGuard, RawSource
+from .lines import LineGuard, LineMender, RawSource
 from .telling import described
 
 __all__ = ["IDENTITY_SLICE", "Slicer"]
@@ -37,6 +37,7 @@ class Slicer:
         "_grain",
         "_guard",
         "_length",
+        "_mender",
         "_passing",
         "_source",
         "count",
@@ -55,7 +56,10 @@ class Slicer:
         self._passing = passing
         self._length = length
         self._chunks: deque[bytes | memoryview] = deque()
-        self._guard: LineGuard | None = source.guard() if isinstance(source, RawSource) else None
+        self._guard: LineGuard | None = None
+        self._mender: LineMender | None = None
+        if isinstance(source, RawSource):
+            self._guard, self._mender = source.guard(), source.mender()
         self.held = self.count = 0
         self.ended = False
 
@@ -97,7 +101,7 @@ class Slicer:
             )
 
     def take(self) -> bytes:
-        """Return the next slice, encoded; less than a full one if there is no more, or nothing.
+        """Return the next slice as it travels; less than a full one if there is no more, or nothing.
 
         Raises:
             ExtensionMissing: the guard of a raw source stops it.
@@ -108,9 +112,14 @@ class Slicer:
         piece = self._encode(self._cut(count)) if count else b""
         if self._guard is not None:
             self._guard.check(piece)
-            if self.ended and not self.held:
-                self._guard.end()
-        return piece
+        if self.ended and not self.held:
+            return self._last(piece)
+        return piece if self._mender is None else self._mender.mend(piece)
+
+    def _last(self, piece: bytes) -> bytes:
+        if self._guard is not None:
+            self._guard.end()
+        return piece if self._mender is None else self._mender.mend(piece) + self._mender.end()
 
     def take_plain(self) -> bytes:
         """Return all octets that wait, not encoded and not guarded."""

@@ -115,7 +115,7 @@ class Message(Rare):
         **fields: Unpack[Fields],
     ) -> None:
         self._identity = self._rare = None
-        # What the last rendering was for.
+        # What the server took that it was last rendered for.
         self._can = _ANYWHERE
         self._sender = None if sender is None else Address.parse(sender)
         #: Everybody who gets the message; `to`, `cc` and `bcc` are views of it.
@@ -314,45 +314,49 @@ class Message(Rare):
         """
         from .reading import whole
 
-        return whole(self, self.content(utf8=True))
+        return whole(self, self._rendered(_ANYWHERE))
 
     def render(self) -> Coroutine[Any, Any, bytes]:
-        """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop."""
+        """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop.
+
+        Async iterators are read, too, and what can be read only once is used up. A `raw` that is no bytes comes as it
+        is, Bcc included.
+        """
         from ..bodies import read_all
 
-        return read_all(self.content(utf8=True))
+        return read_all(self._rendered(_ANYWHERE))
 
     @property
     def size(self) -> int | None:
         """Octets of `as_bytes()`, None if only reading would tell. Files are asked for their size."""
         from .reading import measured
 
-        return measured(self.content(utf8=True))
+        return measured(self._rendered(_ANYWHERE))
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
-        """All header fields as the last rendering wrote them, unfolded, as (name, value)."""
+        """All header fields as they were sent last, unfolded, as (name, value)."""
         from .reading import fields_of
 
         return fields_of(self.headers_text)
 
     @property
     def headers_text(self) -> str:
-        """The header as the last rendering wrote it, the empty line behind it included."""
+        """The header as it was sent last (before that, as `as_bytes` writes it), its empty line included."""
         from .reading import parted
 
-        return parted(self, self.content(**self._can._asdict()))[0]
+        return parted(self, self._rendered(self._can))[0]
 
     @property
     def body_text(self) -> str:
-        """What follows the header in the last rendering; octets that are not UTF-8 become surrogates.
+        """What follows the header, as it was sent last; octets that are not UTF-8 become surrogates.
 
         Raises:
             UsageError, FileError: as `as_bytes`.
         """
         from .reading import parted
 
-        return parted(self, self.content(**self._can._asdict()), body=True)[1]
+        return parted(self, self._rendered(self._can), body=True)[1]
 
     # --- from and to the standard library ---------------------------------------------------------------------
 
@@ -393,6 +397,9 @@ class Message(Rare):
         from .importing import to_email_message
 
         return to_email_message(self, bcc=bcc)
+
+    def _rendered(self, can: Abilities) -> Content:
+        return render(self, can, now=time.time, token=secrets.token_hex)
 
     def _of_kind(self, kind: Kind) -> tuple[Address, ...]:
         return tuple([recipient.address for recipient in self.recipients if recipient.kind is kind])

@@ -169,7 +169,7 @@ def mailboxes(value: Addresses) -> tuple[Address, ...]:
         # A list or a group has one of these; what has none need not be cut.
         if "," in value or ";" in value or ":" in value:
             return tuple(parse_list(value))
-        return (Address.parse(value),) if value and not value.isspace() else ()
+        return (Address.parse(value),) if value.strip(" ") else ()
     return (value,) if isinstance(value, Address) else tuple([Address.parse(item) for item in value])
 
 
@@ -182,9 +182,12 @@ def _text(value: str) -> str | None:
     return value or None
 
 
+_BLANKS: Final = re.compile("[ \t]+")
+
+
 def _ids(value: Texts) -> tuple[str, ...]:
-    given = value.replace("><", "> <").split() if isinstance(value, str) else value
-    return tuple([message_id_text(item) for item in given])
+    given = _BLANKS.split(value.replace("><", "> <").strip(" \t")) if isinstance(value, str) else value
+    return tuple([message_id_text(item) for item in given if item])
 
 
 def _words(value: Texts) -> tuple[str, ...]:

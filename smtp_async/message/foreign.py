@@ -28,7 +28,7 @@ from .headers import address_field, check_name
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["ForeignMail", "content_of", "content_of_raw", "set_text"]
+__all__ = ["HEADER_END", "ForeignMail", "content_of", "content_of_raw", "set_text"]
 
 #: Fields that hold mailboxes (RFC 5322 section 3.6, RFC 8098), in lower case.
 _MAILBOXES: Final = frozenset(
@@ -46,8 +46,8 @@ _LINE_END: Final = re.compile("\r\n|\r|\n")
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
 
 
-# What ends a header, whatever ends its lines.
-_HEADER_END: Final = re.compile(rb"\r\n\r?\n|\n\r?\n|\r\r|\n\r\Z")
+#: What ends a header, whatever ends its lines.
+HEADER_END: Final = re.compile(rb"\r\n\r?\n|\n\r?\n|\r\r|\n\r\Z")
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
@@ -150,7 +150,7 @@ def _head(data: bytes, *, exact: bool) -> bytes:
     if not exact:
         end = data.find(b"\r\n\r\n")
     else:
-        found = _HEADER_END.search(data)
+        found = HEADER_END.search(data)
         end = found.end() if found else -1
     return data if end < 0 else data[: end + 2]
 

@@ -292,7 +292,7 @@ def _set_text(message: Message, kind: str, part: OldMessage) -> None:
     data = part.get_payload(decode=True)
     codec = _codec(str(part.get_content_charset("utf-8")))
     try:
-        text = bytes(data).decode(codec if codec and codec != "ascii" else "utf-8")  # type: ignore[arg-type]  # no multipart
+        text = bytes(data).decode(codec if codec and codec != "ascii" else "utf-8")
     except ValueError as error:
         raise _OtherShape from error
     setattr(message, attribute, text.replace("\r\n", "\n"))
@@ -311,7 +311,7 @@ def _attachment(message: Message, part: OldMessage, cid: str | None = None) -> A
     kind = part.get_content_type()
     if kind == "message/rfc822" and part.is_multipart():
         inner: Any = part.get_payload(0)
-        data = inner.as_bytes()
+        data = inner.as_bytes(policy=inner.policy.clone(linesep="\r\n", mangle_from_=False))
     elif part.is_multipart():
         raise _OtherShape
     else:

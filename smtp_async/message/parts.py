@@ -11,13 +11,14 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..content import MAX_LINE, Origin, Source, base64_lines, longest_line_exceeds, normalised
 from ..errors import TextNotEncodable
 from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, encoded
-from .headers import USUAL, Style, message_id_text, parameter_field
+from .headers import USUAL, WIDTH, Style, message_id_text, parameter_field
 
 if TYPE_CHECKING:
     from .builder import Message
@@ -81,7 +82,7 @@ def leaves_of(
     if calendar is not None:
         texts.append(_calendar(calendar, style, can))
     if not attachments:
-        return texts, alternative if len(texts) > 1 else None
+        return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
     # Only HTML can show a part by its cid; without it the part is one more file.
     related_to = message.html is not None
     inline = [a for a in attachments if related_to and a.cid is not None]
@@ -93,11 +94,15 @@ def leaves_of(
         body = leaves[:first]
         if inline:
             parts = [body[html], *leaves[first:related]]
-            body[html] = multipart("related", parts, boundary + "r", ';\r\n type="text/html"')
+            body[html] = multipart(
+                "related", parts, boundary + "r", ';\r\n type="text/html"', width=style.width
+            )
         if len(body) > 1:
-            body = [alternative(body, boundary)]
+            body = [alternative(body, boundary, width=style.width)]
         attached = leaves[related:]
-        return multipart("mixed", body + attached, boundary + "m") if attached else body[0]
+        if not attached:
+            return body[0]
+        return multipart("mixed", body + attached, boundary + "m", width=style.width)
 
     return leaves, tree
 
@@ -105,18 +110,21 @@ def leaves_of(
 # --- multiparts ---------------------------------------------------------------------------------------------
 
 
-def alternative(parts: list[Part], boundary: str) -> Part:
+def alternative(parts: list[Part], boundary: str, *, width: int = WIDTH) -> Part:
     """Wrap the forms of one text, the plainest first, RFC 2046 section 5.1.4."""
-    return multipart("alternative", parts, boundary + "a")
+    return multipart("alternative", parts, boundary + "a", width=width)
 
 
-def multipart(subtype: str, parts: list[Part], boundary: str, parameters: str = "") -> Part:
+def multipart(
+    subtype: str, parts: list[Part], boundary: str, parameters: str = "", *, width: int = WIDTH
+) -> Part:
     """Wrap parts, RFC 2046 section 5.1.1."""
     need = max([part.need for part in parts])
     # RFC 2045 section 6.4: it says so, too, if one of its parts is not 7bit.
     encoding = f"Content-Transfer-Encoding: {_ENCODINGS[need]}\r\n" if need else ""
     # Made of nothing but our own tokens, so it needs no check and is known to fit.
-    head = f'Content-Type: multipart/{subtype}; boundary="{boundary}"{parameters}\r\n{encoding}\r\n'.encode()
+    fold = "\r\n" if len(boundary) + len(subtype) > width - 38 else ""
+    head = f'Content-Type: multipart/{subtype};{fold} boundary="{boundary}"{parameters}\r\n{encoding}\r\n'.encode()
     delimiter = f"--{boundary}".encode()
     between = b"\r\n" + delimiter + b"\r\n"
     body: list[bytes | Source] = [delimiter + b"\r\n"]

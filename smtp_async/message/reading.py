@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..content import Content, Source, base64_lines
 from ..errors import FileError
 from ..reply import printable
-from .foreign import content_of_raw
+from .foreign import HEADER_END, content_of_raw
 
 if TYPE_CHECKING:
     from .builder import Message
@@ -67,9 +67,8 @@ def parted(message: Message, content: Content, *, body: bool = False) -> tuple[s
         data += segment
         if b"\r\n\r\n" in data:
             break
-    end = data.find(b"\r\n\r\n") + 4
-    if end < 4:
-        end = len(data)
+    found = HEADER_END.search(data)
+    end = found.end() if found else len(data)
     head = data[:end].decode("utf-8", "surrogateescape")
     return head, data[end:].decode("utf-8", "surrogateescape") if body else ""
 

@@ -118,7 +118,8 @@ def render(
         utf8=not plain,
         binary=root.need == BINARY,
         message_id=message_id or None,
-        canonical=True,
+        canonical=root.need != BINARY,
+        exact=root.need == BINARY,
     )
 
 

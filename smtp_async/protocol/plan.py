@@ -20,7 +20,7 @@ from .framing import chunk_framed, dot_stuffed
 from .options import SendOptions
 from .transaction import Transaction
 
-__all__ = ["SMALL_BODY", "check_recipients", "keeps_octets", "plan"]
+__all__ = ["SMALL_BODY", "check_recipients", "plan"]
 
 #: A body up to this size is written at once by the session; a larger one by its caller's task.
 SMALL_BODY: Final = 65536
@@ -73,8 +73,7 @@ def plan(
     wanted = "always" if content.binary else options.chunking
     chunked = chunking if wanted == "auto" else wanted == "always" and extensions.chunking
     transaction.chunked = chunked
-    if chunked:
-        transaction.exact = keeps_octets(content, options)
+    transaction.exact = chunked and content.exact
     if size is not None and size <= SMALL_BODY and options.progress is None and _in_memory(content):
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
         transaction.carry(framed)
@@ -102,11 +101,6 @@ def check_recipients(envelope: Envelope, options: SendOptions) -> None:
         if recipient.kind is Kind.TO:
             return
     raise MissingRecipient("nobody is in To, and SendOptions(allow_empty_to=…) is False")
-
-
-def keeps_octets(content: Content, options: SendOptions) -> bool:
-    """Must bare CR and LF, and an end without CRLF, be left as they are? Possible with BDAT only."""
-    return options.exact or (content.binary and not content.canonical)
 
 
 def _in_memory(content: Content) -> bool:

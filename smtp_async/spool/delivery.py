@@ -82,6 +82,11 @@ class Delivery:
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
 
+    @property
+    def durable(self) -> bool:
+        """Do marks and ends wait until the disk has them?"""
+        return self._files.durable
+
     def claim(self, n: int, now: float, *, marked: bool) -> list[Held]:
         """Take up to `n` jobs that are due."""
         self.finish()

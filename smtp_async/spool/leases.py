@@ -17,6 +17,7 @@ from ..errors import LeaseLost
 from ..receipt import Receipt, Verdict
 from .delivery import Delivery, End
 from .entry import MAX_TEXT, State, check_about, results_after
+from .files import translated
 from .record import record
 from .shelf import Held
 from .spool import Lease
@@ -74,6 +75,7 @@ class DirectoryLease(Lease):
             binary=header.binary,
             message_id=self.entry.message_id,
             canonical=not header.binary,
+            exact=header.binary,
         )
 
     async def extend(self) -> None:
@@ -82,8 +84,16 @@ class DirectoryLease(Lease):
 
     async def mark_end_of_data(self) -> None:
         held = self._live()
-        if not held.marked:
+        if held.marked:
+            return
+        if self._delivery.durable:
             await self._run(self._delivery.mark, held)
+            return
+        # A few octets for the system's memory: a thread would cost twenty times as much.
+        try:
+            self._delivery.mark(held)
+        except OSError as error:
+            raise translated(error, f"the end of data of the job {self.entry.id} cannot be noted") from error
 
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
         if keep:
@@ -168,6 +178,12 @@ class Ends:
         Raises:
             SpoolError: it could not be noted; it will be tried again.
         """
+        if not self._delivery.durable:
+            # Nothing waits for the disk: a thread would cost more than what it does.
+            (error,) = self._delivery.end([end])
+            if error is not None:
+                raise error
+            return
         waiting = _Waiting(end, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._task is None or self._task.done():

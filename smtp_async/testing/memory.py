@@ -68,6 +68,7 @@ class MemorySpool(Spool):
                 binary=job.binary,
                 message_id=job.message_id,
                 canonical=not job.binary,
+                exact=job.binary,
             )
             entry = Entry(
                 id=id,

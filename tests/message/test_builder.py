@@ -1,11 +1,9 @@
 """builder.py: what a message takes, how it behaves as an object, its envelope."""
 
 import copy
-import io
 import pickle
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +11,13 @@ import pytest
 from smtp_async.address import Address, Kind, Recipient
 from smtp_async.errors import (
     InvalidAddress,
-    InvalidArgument,
     InvalidHeader,
     MissingRecipient,
     MissingSender,
 )
 from smtp_async.message import Attachment, Message
 
-from .reading import parsed
+from .reading import names_of, parsed
 
 
 @pytest.mark.parametrize(
@@ -31,6 +28,7 @@ from .reading import parsed
         (Address.parse("a@x"), "b@x"),
         iter([Address.parse("a@x"), Address.parse("b@x")]),
         "Team: a@x, b@x;",
+        " a@x ,, b@x , ",
     ],
 )
 def test_addresses_in_every_form(value):
@@ -144,84 +142,46 @@ def test_dates():
     assert parsed(message.as_bytes())["Date"].datetime == when
     message.date = datetime(2024, 2, 29, 12, 0)
     assert b"Date: Thu, 29 Feb 2024 12:00:00 -0000\r\n" in message.as_bytes()
+    message.date = "Thu, 29 Feb 2024 12:00 GMT"
+    assert b"Date: Thu, 29 Feb 2024 12:00 GMT\r\n" in message.as_bytes()
+    message.date = ""
+    assert "Date" not in names_of(message.as_bytes())
 
 
-# --- attachments --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("filename", "expected"),
-    [
-        ("a.pdf", "application/pdf"),
-        ("A.PDF", "application/pdf"),
-        ("a.tar.gz", "application/gzip"),
-        ("a.docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-        ("a.png", "image/png"),
-        ("a.eml", "message/rfc822"),
-        ("a.nothing-known", "application/octet-stream"),
-        ("noextension", "application/octet-stream"),
-        ("", "application/octet-stream"),
-        (None, "application/octet-stream"),
-    ],
-)
-def test_types_are_guessed_from_names(filename, expected):
-    assert Attachment(b"", filename=filename).content_type == expected
-
-
-def test_guessing_reads_no_file(monkeypatch):
-    import mimetypes
-
-    monkeypatch.setattr(mimetypes, "init", lambda *a, **k: pytest.fail("the tables of the system were read"))
-    assert Attachment(b"", filename="a.png").content_type == "image/png"
-
-
-def test_content_types():
-    attachment = Attachment(b"", content_type='Text/CSV; charset=utf-8;header="a \\"b\\""')
-    assert attachment.content_type == "text/csv"
-    assert attachment.parameters == (("charset", "utf-8"), ("header", 'a "b"'))
-    message = Message(sender="a@x", to="b@x", attachments=[attachment])
-    found = next(parsed(message.as_bytes()).iter_attachments())
-    assert found["Content-Type"].params["header"] == 'a "b"'
+@pytest.mark.parametrize("date", [None, "now"])
+def test_now_is_the_first_rendering(date):
+    message = Message(sender="a@x", to="b@x", date=date)
+    first = message.content(now=lambda: 86400.0 * 365.25 * 30).join()
+    assert message.content(now=lambda: 0.0).join() == first
+    assert parsed(first)["Date"].datetime.year == 2000
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "text", "text/", "/plain", "a/b/c", "a b/c", "text/plain;", "a/b; c", "a/b; c=d e"]
+    "date", ["yesterday", "*", "Thu, 29 Feb 2024 12:00 GMT\r\nBcc: evil@x", "1 Jan 2024"]
 )
-def test_bad_content_types(bad):
-    with pytest.raises(InvalidArgument):
-        Attachment(b"", content_type=bad or " ")
+def test_a_text_that_is_no_date(date):
+    with pytest.raises(InvalidHeader):
+        Message(sender="a@x", to="b@x", date=date).content()
 
 
-@pytest.mark.parametrize("bad", ["multipart/mixed", "Multipart/Alternative; boundary=x"])
-def test_nobody_sets_a_boundary(bad):
-    with pytest.raises(InvalidArgument, match="multipart"):
-        Attachment(b"", content_type=bad)
+def test_a_callable_makes_the_message_id_once():
+    made = iter(["1@x", "<2@x>", "3@x y"])
+    message = Message(sender="a@x", to="b@x", message_id=lambda: next(made))
+    assert message.content().message_id == "<1@x>"
+    assert message.content(eightbit=True).message_id == "<1@x>"
+    message.message_id = lambda: next(made)
+    assert message.content().message_id == "<2@x>"
+    message.message_id = lambda: next(made)
+    with pytest.raises(InvalidHeader):
+        message.content()
 
 
-@pytest.mark.parametrize("source", ["text", None, Path("/etc/passwd"), io.BytesIO(b"x"), 7])
-def test_only_bytes_are_attached(source):
-    """Above all no path: nothing is read because a mapping said so."""
-    with pytest.raises(InvalidArgument, match="bytes"):
-        Message().attach(source)
-
-
-def test_bytes_are_taken_as_they_are_now():
-    buffer: Any = bytearray(b"before")
-    message = Message()
-    attachment = message.attach(buffer, filename="a", cid="<x@y>")
-    buffer[:] = b"after!"
-    assert message.attachments == [attachment]
-    assert attachment.data == b"before"
-    assert attachment.cid == "x@y"
-    assert attachment.filename == "a"
-    with pytest.raises(AttributeError):
-        attachment.filename = "b"  # type: ignore[misc]  # that is the point
-
-
-def test_names_of_attachments_are_checked():
-    for arguments in ({"filename": "a\tb"}, {"cid": "a b"}, {"cid": ""}, {"filename": "a\ud800"}):
-        with pytest.raises(InvalidHeader):
-            Attachment(b"", **arguments)
+def test_recipients_are_given_with_their_kinds():
+    message = Message(to="a@x", recipients=["b@x", Recipient("C <c@x>", Kind.BCC), Address.parse("d@x")])
+    assert [(r.name, str(r.address), r.kind) for r in message.recipients] == [
+        *[("", "a@x", Kind.TO), ("", "b@x", Kind.TO), ("C", "c@x", Kind.BCC), ("", "d@x", Kind.TO)]
+    ]
+    assert [str(a) for a in message.to] == ["a@x", "b@x", "d@x"]
 
 
 # --- as an object -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.address import Kind
+from smtp_async.content import Content, normalised
 from smtp_async.errors import (
     ExtensionMissing,
     InvalidAddress,
@@ -350,3 +351,70 @@ def test_cutting_is_what_a_reader_would_do(lines, ending):
     raw = b"".join(line + ending for line in lines) + ending + b"body" + ending
     expected = b"".join(line + b"\r\n" for line in kept) + b"\r\nbody\r\n"
     assert content_of_raw(raw).content().join() == expected
+
+
+# --- what is not looked at ----------------------------------------------------------------------------------
+
+NAMES = [
+    b"Message-ID",
+    b"message-id",
+    b"Message-ID-Hash",
+    b"X-Bcc",
+    b"Resent-To",
+    b"Bcc",
+    b"Subject",
+    b"X-resent-bcc",
+]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(NAMES),
+            st.sampled_from([b": ", b":", b" : ", b":\r\n "]),
+            st.binary(max_size=30) | st.just(b"<1@x>"),
+        ),
+        max_size=6,
+    ),
+    st.binary(max_size=60),
+    st.booleans(),
+)
+def test_content_is_the_same_as_if_all_of_it_was_read(fields, body, exact):
+    """What sending by the thousand leaves out finds nothing else than reading everything does."""
+    raw = b"".join([name + colon + value + b"\r\n" for name, colon, value in fields]) + b"\r\n" + body
+    kept = content_of_raw(raw, exact=exact).content()
+    whole = Content.of_bytes(kept.join(), exact=exact)
+    for name in ("size", "eightbit", "utf8", "binary", "message_id", "canonical"):
+        assert getattr(kept, name) == getattr(whole, name), name
+    assert content_of_raw(raw, exact=exact, remove_bcc=False).content().join() == (
+        raw if exact else normalised(raw)
+    )
+
+
+@pytest.mark.parametrize("blank", [b"\r\n\r\n", b"\n\n", b"\r\r", b"\r\n\n", b"\n\r\n", b"\r\n\r"])
+def test_bcc_is_cut_wherever_the_header_ends(blank):
+    """Bcc and Resent-Bcc go, but what the body says of them stays."""
+    raw = b"From: a@x\r\nresent-BCC: s@hidden\r\nX: y" + blank + b"Bcc: body\r\n"
+    data = content_of_raw(raw, exact=True).content().join()
+    assert data == b"From: a@x\r\nX: y" + blank + b"Bcc: body\r\n"
+
+
+def test_a_bare_line_end_is_no_way_out():
+    """SMTP smuggling: what a lenient server takes for an end of data is an ordinary line when it leaves."""
+    for bad in (b"\n.\n", b"\r.\r", b"\r\n.\n", b"\n.\r\n", b"\r\n.\r"):
+        data = content_of_raw(b"Subject: x\r\n\r\na" + bad + b"MAIL FROM:<e@x>\r\n").content().join()
+        assert data == b"Subject: x\r\n\r\na\r\n.\r\nMAIL FROM:<e@x>\r\n"
+
+
+def test_the_header_is_read_only_for_what_is_not_given():
+    mail = content_of_raw(b"From: nonsense (\nTo: b@x\n\nx\n")
+    assert who(mail.envelope("s@x", ["r@x"])) == ("s@x", [("r@x", Kind.TO)])
+    assert who(mail.envelope("s@x")) == ("s@x", [("b@x", Kind.TO)])
+    with pytest.raises(InvalidAddress):
+        mail.envelope()
+
+
+def test_binary_changes_nothing():
+    """The encodings are those that somebody else chose."""
+    for mail in (content_of_raw(RAW), content_of(modern(resent_bcc=None))):
+        assert mail.content(eightbit=True, binary=True).join() == mail.content(eightbit=True).join()

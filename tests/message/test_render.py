@@ -200,7 +200,7 @@ def test_quoted_printable_corners(text):
 
 
 def test_every_short_text_keeps_its_lines():
-    """All strings over {CR, LF, `.`, `a`} up to length 5: no bare line end, no lone line end, same lines."""
+    """No bare line end leaves (SMTP smuggling): all strings over {CR, LF, `.`, `a`} up to length 5 keep their lines."""
     for length in range(6):
         for characters in itertools.product("\r\n.a", repeat=length):
             text = "".join(characters)
@@ -300,6 +300,7 @@ def test_attached_messages_are_never_encoded(inner, eightbit, encoding, kind):
 
 
 def test_boundaries_come_from_a_random_source():
+    """Boundary injection: nobody can know the boundary before the body is written."""
     boundaries = {parsed(made(text="t", html="h").as_bytes()).get_boundary() for _ in range(50)}
     assert len(boundaries) == 50
     assert all(re.fullmatch("=_[0-9a-f]{24}a", boundary) for boundary in boundaries)
@@ -411,6 +412,7 @@ def test_smtputf8_is_asked_for_only_when_an_address_needs_it():
 
 
 def test_bcc_never_shows():
+    """Neither the field nor the address leaves, whatever the server takes."""
     message = made(bcc=["Secret <secret@hidden.example>", "other@hidden.example"], text="t", html="h")
     message.attach(b"x", filename="x")
     for content in (message.content(), message.content(eightbit=True, utf8=True)):
@@ -476,6 +478,7 @@ INJECTIONS = [
     ],
 )
 def test_injection_is_refused(make, bad):
+    """Header injection by name, value, parameter, file name, cid and display name."""
     with pytest.raises((InvalidHeader, InvalidAddress, InvalidArgument)):
         make(bad).content()
 
@@ -493,6 +496,7 @@ ANY = st.text(max_size=30)
 @settings(max_examples=300)
 @given(name=ANY, value=ANY, subject=ANY, filename=ANY, cid=ANY, display=ANY, parameter=ANY)
 def test_the_header_is_exactly_what_was_set(name, value, subject, filename, cid, display, parameter):
+    """Header injection: read back, there are the fields that were set, in their order, and no Bcc."""
     quoted = display.replace("\\", "\\\\").replace('"', '\\"')
     try:
         message = made(

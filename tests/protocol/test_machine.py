@@ -1165,7 +1165,7 @@ def test_lmtp_answers_a_chunk_for_each_accepted_recipient(deliver):
     assert talk.settled() == [refused]
 
 
-def test_a_large_body_uses_data_and_an_empty_window(deliver):
+def test_a_large_body_needs_an_empty_window_and_goes_in_chunks_behind_its_envelope(deliver):
     talk = windowed(deliver)
     talk.begin(chunking=True)
     talk.machine.data_to_send()
@@ -1175,7 +1175,8 @@ def test_a_large_body_uses_data_and_an_empty_window(deliver):
     talk.says(*UP)
     assert talk.machine.admits(large)
     talk.machine.begin(large)
-    talk.writes(group())
+    talk.writes(MAIL, rcpt())
+    assert not large.turn
 
 
 def test_nothing_is_admitted_that_may_not_begin(deliver):

@@ -1,0 +1,149 @@
+"""charsets.py: names and code pages, what they can express, and how text in them travels."""
+
+import codecs
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async.errors import TextNotEncodable
+from smtp_async.message import Message
+from smtp_async.message.charsets import PAGES, charset_of, encoded
+
+from .reading import check_wire_form, parsed, text_of
+
+
+def sent(text, charset, **abilities):
+    data = Message(sender="a@x", to="b@x", text=text, charset=charset).content(**abilities).join()
+    check_wire_form(data)
+    return parsed(data)
+
+
+def sample(codec):
+    """A text with signs beyond ASCII that the codec knows, and with every sign of ASCII that it knows."""
+    known = []
+    for point in [
+        *range(32, 127),
+        *range(0xA0, 0x2200),
+        *range(0x3041, 0x3050),
+        *range(0xAC00, 0xAC10),
+        0x4E2D,
+    ]:
+        try:
+            if chr(point).encode(codec).decode(codec) == chr(point):
+                known.append(chr(point))
+        except UnicodeError:
+            pass
+    return "first line\nsecond " + "".join(known) + "\n"
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("eightbit", [False, True])
+def test_every_code_page_reads_back(page, eightbit):
+    text = sample(PAGES[page])
+    found = sent(text, page, eightbit=eightbit)
+    data = found.get_payload(decode=True)
+    assert data.decode(PAGES[page]).replace("\r\n", "\n") == text
+    label = str(found.get_content_charset())
+    assert codecs.lookup(label).name == charset_of(page).codec
+
+
+def test_there_are_82_code_pages():
+    assert len(PAGES) == 82
+    for codec in PAGES.values():
+        assert codecs.lookup(codec)
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ("latin-1", "iso-8859-1"),
+        ("cp1252", "windows-1252"),
+        (1252, "windows-1252"),
+        ("ascii", "us-ascii"),
+        ("ISO-2022-JP", "iso-2022-jp"),
+        (65001, "utf-8"),
+        ("UTF8", "utf-8"),
+        ("utf-16", "utf-16"),
+        (1200, "utf-16le"),
+        (10000, "macintosh"),
+        ("Shift_JIS", "shift-jis"),
+        (1125, "cp1125"),  # in no table, but Python has a codec of that number
+    ],
+)
+def test_labels(given, label):
+    assert charset_of(given).label == label
+
+
+@pytest.mark.parametrize(
+    "bad", [709, 0, -1, 99999, "no-such", "", "hex", "rot13", "a\0b", "utf-8\r\nX: y", None, 1.5]
+)
+def test_an_unknown_charset_is_434(bad):
+    with pytest.raises(TextNotEncodable) as caught:
+        Message(charset=bad) if bad is not None else charset_of(bad)
+    assert caught.value.code == 434
+
+
+@pytest.mark.parametrize(
+    ("text", "charset"), [("日", "latin-1"), ("ü", 20127), ("\ud800", 1200), ("😀", 1252)]
+)
+def test_a_text_that_the_charset_cannot_express_is_434(text, charset):
+    for arguments in ({"text": text}, {"html": text}):
+        with pytest.raises(TextNotEncodable) as caught:
+            Message(sender="a@x", to="b@x", charset=charset, **arguments).content()
+        assert caught.value.code == 434
+        assert isinstance(caught.value.__cause__, UnicodeError)
+
+
+def test_a_codec_that_an_application_registers_is_a_code_page():
+    def search(name):
+        return codecs.lookup("latin-1") if name == "cp70901" else None
+
+    codecs.register(search)
+    try:
+        assert encoded("ü", charset_of(70901), "x") == b"\xfc"
+    finally:
+        codecs.unregister(search)
+        charset_of.cache_clear()
+
+
+def test_page_50220_widens_half_width_katakana():
+    found = sent("ﾊﾞｽ\n", 50220)
+    assert text_of(found) == "バス\n"
+    with pytest.raises(TextNotEncodable):
+        sent("ﾊﾞｽ", "iso-2022-jp")
+
+
+@pytest.mark.parametrize("charset", [1200, "utf-16", 12001, 37, 52936, "utf-7"])
+def test_what_is_not_ascii_goes_as_base64(charset):
+    """RFC 2045 section 6.8: a line end in it is not the octets CR LF."""
+    for eightbit in (False, True):
+        found = sent(
+            "a\nb\u0a0d\u0d0a\n" if charset != 37 and charset != 52936 else "a\nb\n",
+            charset,
+            eightbit=eightbit,
+        )
+        assert found["Content-Transfer-Encoding"] == "base64"
+        decoded = found.get_payload(decode=True).decode(charset_of(charset).codec)
+        assert decoded.startswith("a\r\nb")
+        assert decoded.endswith("\r\n")
+
+
+def test_bytes_are_in_the_charset_already():
+    message = Message(sender="a@x", to="b@x", text="Grüße\n".encode("latin-1"), charset="latin-1")
+    assert text_of(parsed(message.as_bytes())) == "Grüße\n"
+    message.charset = "utf-8"
+    with pytest.raises(TextNotEncodable):
+        message.content()
+    taken: Any = bytearray("Grüße".encode("utf-16"))
+    message.text = taken
+    message.charset = "utf-16"
+    assert parsed(message.as_bytes()).get_content().rstrip() == "Grüße"
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=200))
+def test_any_text_reads_back(text):
+    data = sent(text, "latin-1").get_payload(decode=True).decode("latin-1")
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    assert data.replace("\r\n", "\n") == (plain if plain.endswith("\n") or not plain else plain + "\n")

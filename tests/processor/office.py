@@ -1,0 +1,230 @@
+"""What the tests of the processor share: a clock, a client that does what it is told, a spool that fails when told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from smtp_async import ClientOptions, Outcome, Receipt, Recipient, Reply, SMTPError, Verdict
+from smtp_async.content import Mail
+from smtp_async.errors import (
+    ConnectionLost,
+    MessageRefused,
+    NotSent,
+    OutcomeUnknown,
+    RecipientsRefused,
+    SocketError,
+)
+from smtp_async.processor import QueueProcessor, RetryPolicy
+from smtp_async.spool.entry import Entry, State
+from smtp_async.testing.memory import MemoryLease, MemorySpool
+from tests.lab import mail
+
+#: Waits and pauses of full length.
+STEADY = RetryPolicy(jitter=False)
+#: Pauses that no test notices.
+BRISK = RetryPolicy(jitter=False, pause=0.001, longest_pause=0.001)
+
+
+class Clock:
+    """The time, moved by hand. It begins a moment after now, so that what is put is due."""
+
+    def __init__(self) -> None:
+        self.now = time.time() + 1.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def reply(text: str) -> Reply:
+    return Reply(int(text[:3]), (text[4:].encode(),))
+
+
+def receipt(recipients: Any, *answers: str | Outcome, error: SMTPError | None = None) -> Receipt:
+    """A receipt with a reply, or an outcome without one, for each recipient; the last one holds for the rest."""
+    verdicts = []
+    for number, recipient in enumerate(recipients):
+        answer = answers[min(number, len(answers) - 1)]
+        if isinstance(answer, Outcome):
+            verdicts.append(Verdict(recipient, answer))
+            continue
+        said = reply(answer)
+        verdicts.append(Verdict(recipient, Outcome.ACCEPTED if said.positive else Outcome.REFUSED, said))
+    blamed = next((one.reply for one in verdicts if one.outcome is Outcome.REFUSED), None)
+    return Receipt(tuple(verdicts), blamed or verdicts[0].reply, error)
+
+
+def dead() -> SMTPError:
+    return SocketError("cannot connect", errno=111)
+
+
+#: What a message meets: replies per recipient, an error, or a function that is given the mail.
+Answer = Any
+
+
+class Postman:
+    """A client that sends nothing: each message meets the next answer, the last one again and again.
+
+    Attributes:
+        sent: the envelopes that were tried, in order; those whose end of data left are in `left`.
+        gate: cleared, messages wait before their end of data; `hold_reply` makes them wait behind it.
+    """
+
+    host = "mx.example.org"
+
+    def __init__(self, *answers: Answer, **pool: Any) -> None:
+        self.options = ClientOptions(**pool)
+        self.answers = list(answers) or ["250 2.0.0 queued as X1"]
+        self.tried: list[Mail] = []
+        self.left: list[Mail] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.replies = asyncio.Event()
+        self.replies.set()
+        self.waiting = 0
+        self.most = 0
+
+    async def send(self, message: Mail, *, options: Any, deadline: float) -> Receipt:
+        self.tried.append(message)
+        recipients = message.envelope().recipients
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        try:
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            await self.gate.wait()
+            if callable(answer):
+                answer = await answer(message)
+            if isinstance(answer, BaseException):
+                raise answer
+            if options.before_end_of_data is not None:
+                try:
+                    await options.before_end_of_data()
+                except Exception as error:
+                    raise NotSent("stopped before its end") from error
+            self.left.append(message)
+            await self.replies.wait()
+            found = answer if isinstance(answer, Receipt) else self._receipt(recipients, answer)
+            if found.error is not None:
+                found.raise_for_outcome()
+            return found
+        finally:
+            self.waiting -= 1
+
+    def _receipt(self, recipients: tuple[Recipient, ...], answer: Any) -> Receipt:
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        if answers == (Outcome.UNKNOWN,):
+            return receipt(recipients, Outcome.UNKNOWN, error=lost())
+        found = receipt(recipients, *answers)
+        if found.accepted:
+            return found
+        kind = RecipientsRefused if isinstance(answer, tuple) else MessageRefused
+        return found._replace(error=kind("refused", reply=found.reply))
+
+    @property
+    def recipients(self) -> list[list[str]]:
+        """Who was tried, message by message."""
+        return [[str(one.address) for one in mail.envelope().recipients] for mail in self.tried]
+
+
+def lost() -> SMTPError:
+    error = OutcomeUnknown("no reply came")
+    error.__cause__ = ConnectionLost("reset")
+    return error
+
+
+class FrailSpool(MemorySpool):
+    """A spool whose calls fail as long as they are named in `broken`: mark, settle, defer, fail, release, claim, …"""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.broken: dict[str, Exception] = {}
+        self.calls: list[str] = []
+        self.changes: set[asyncio.Future[None]] = set()
+
+    async def check(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.broken:
+            raise self.broken[name]
+
+    async def claim(self, *args: Any, **options: Any) -> Any:
+        await self.check("claim")
+        return await super().claim(*args, **options)
+
+    async def recover(self) -> Any:
+        await self.check("recover")
+        return await super().recover()
+
+    async def wait(self, seconds: float) -> bool:
+        await self.check("wait")
+        return await super().wait(seconds)
+
+    async def put(self, *args: Any, **options: Any) -> str:
+        await self.check("put")
+        return await super().put(*args, **options)
+
+    async def read(self, id: str) -> bytes:
+        await self.check("read")
+        return await super().read(id)
+
+    def _lease(self, job: Any, *, marked: bool) -> Any:
+        super()._lease(job, marked=marked)
+        job.lease = FrailLease(self, job)
+        return job.lease
+
+
+class FrailLease(MemoryLease):
+    """Its changes take a turn of the loop, and happen also when who asked for them is cancelled, as in a real store."""
+
+    async def _change(self, name: str, change: Awaitable[None]) -> None:
+        async def happen() -> None:
+            try:
+                await asyncio.sleep(0)
+                await self._spool.check(name)  # type: ignore[attr-defined]
+            except BaseException:
+                change.close()  # type: ignore[attr-defined]
+                raise
+            await change
+
+        task = asyncio.ensure_future(happen())
+        self._spool.changes.add(task)  # type: ignore[attr-defined]
+        task.add_done_callback(self._spool.changes.discard)  # type: ignore[attr-defined]
+        await asyncio.shield(task)
+
+    async def extend(self) -> None:
+        await self._change("extend", super().extend())
+
+    async def mark_end_of_data(self) -> None:
+        await self._change("mark", super().mark_end_of_data())
+
+    async def settle(self, *args: Any, **options: Any) -> None:
+        await self._change("settle", super().settle(*args, **options))
+
+    async def defer(self, *args: Any, **options: Any) -> None:
+        await self._change("defer", super().defer(*args, **options))
+
+    async def fail(self, *args: Any, **options: Any) -> None:
+        await self._change("fail", super().fail(*args, **options))
+
+    async def release(self) -> None:
+        await self._change("release", super().release())
+
+
+async def entries(spool: MemorySpool, state: State | None = None) -> list[Entry]:
+    return [entry async for entry in spool.list(state)]
+
+
+async def filled(spool: MemorySpool, count: int = 1, **fields: Any) -> list[str]:
+    """Put messages; their ids."""
+    return [await spool.put(mail(number, **fields)) for number in range(count)]
+
+
+def processor(spool: MemorySpool, client: Any, **options: Any) -> QueueProcessor:
+    options.setdefault("retry", STEADY)
+    options.setdefault("poll", 0.02)
+    options.setdefault("clock", getattr(spool, "_clock", time.time))
+    return QueueProcessor(spool, client, **options)
