@@ -200,6 +200,8 @@ class Carrier:
         ):
             job.extensions = machine.extensions
             job.transaction = None
+            # It may have been carried before: now it is nowhere.
+            job.session = None
             job.advance(Step.PREPARE)
             return False
         stale = not self._jobs and link.now() - link.active_at > _STALE

@@ -26,7 +26,7 @@ from .errors import (
 )
 from .events import Event
 from .hooks import Hook, Hooks
-from .job import Job, Step
+from .job import Job, Step, Unread
 from .limits import PoolStatistics
 from .message.builder import Message
 from .opening import Surroundings
@@ -205,7 +205,11 @@ class SMTPClient:
         """
         mail = await mail_of(message) if is_stream(message) else as_mail(message)
         if sender is not None or recipients is not None:
-            mail = addressed(mail, sender, recipients)
+            try:
+                mail = addressed(mail, sender, recipients)
+            except SMTPError:
+                await Unread(mail).aclose()
+                raise
         return await self._deliver(mail, options, deadline)
 
     async def send_raw(
@@ -238,7 +242,6 @@ class SMTPClient:
         raw = Raw(source, sender, recipients, wishes.close_source)
         if not is_stream(raw):
             return await self._deliver(self._adapt(wishes)(raw), options, deadline)
-        self._use()
         mail = await mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc)
         return await self._deliver(mail, options, deadline)
 
@@ -252,16 +255,20 @@ class SMTPClient:
 
     async def _deliver(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
         """Take a message through its steps in its caller's task; when that goes away, so does the message, at once."""
-        pool, loop = self._use(), self._loop
-        assert loop is not None
-        if deadline is None:
-            deadline = self._options.timeouts.send
-        elif math.isnan(deadline):
-            raise InvalidArgument("deadline is a number of seconds, not NaN")
-        self._job_count += 1
-        due = None if deadline is None else loop.time() + deadline
-        wishes = self._wishes if options is None else self._allowed(options)
-        job = Job(self._job_count, mail, wishes, due, chunking=self._chunking)
+        try:
+            pool, loop = self._use(), self._loop
+            assert loop is not None
+            if deadline is None:
+                deadline = self._options.timeouts.send
+            elif math.isnan(deadline):
+                raise InvalidArgument("deadline is a number of seconds, not NaN")
+            self._job_count += 1
+            due = None if deadline is None else loop.time() + deadline
+            wishes = self._wishes if options is None else self._allowed(options)
+            job = Job(self._job_count, mail, wishes, due, chunking=self._chunking)
+        except SMTPError:
+            await Unread(mail).aclose()
+            raise
         job.extensions = pool.extensions
         step = Step.PREPARE
         try:
@@ -269,6 +276,9 @@ class SMTPClient:
                 if job.extensions is not None and job.transaction is None:
                     if not job.prepare():
                         await job.open()
+                        if job.abandoned:
+                            # Its time passed meanwhile: it has its receipt.
+                            continue
                     step = Step.PREPARE
                 job.waiter = loop.create_future()
                 if step is Step.PREPARE:
@@ -281,16 +291,18 @@ class SMTPClient:
             pool.cancel(job)
             if error.receipt is None:
                 error.receipt = job.unsent(error)
+            await job.aclose()
             raise
         except BaseException:
             pool.cancel(job)
+            # Without waiting, since the caller is being cancelled: async generators are the loop's to end.
+            job.close()
             raise
-        finally:
-            if job.body is not None or job.receipt is None:
-                job.close()
-        if job.receipt.error is not None:
-            job.receipt.raise_for_outcome()
-        return job.receipt
+        receipt = job.receipt
+        if receipt.error is not None or job.body is not None:
+            await job.aclose()
+            receipt.raise_for_outcome()
+        return receipt
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
@@ -460,9 +472,9 @@ class SMTPClient:
             hooks=self._hooks,
             surroundings=self._surroundings,
             keeper=pool,
-            options=self._options.send,
+            options=self._wishes,
             allow=self._allowed,
-            adapt=as_mail,
+            adapt=mail_of,
             number_job=self._next_job,
         )
 

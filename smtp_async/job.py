@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .address import NOBODY, Envelope, Recipient
 from .bodies import Body
-from .content import Content, Mail
+from .content import Content, Mail, Source
 from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
 from .protocol.options import SendOptions
@@ -30,7 +30,7 @@ from .reply import Reply
 if TYPE_CHECKING:
     from .carrier import Carrier
 
-__all__ = ["Job", "Step", "first_group"]
+__all__ = ["Job", "Step", "Unread", "first_group"]
 
 
 class Step(Enum):
@@ -173,14 +173,18 @@ class Job:
             raise
 
     def close(self, *, streams: bool = True) -> None:
-        """Close what `open` opened; `streams` as `Body.close`. Synchronous."""
+        """Close what `open` opened; `streams` as `Body.close`. Synchronous: what must be awaited stays as it is."""
         if self.body is not None:
             self.body.close(streams=streams)
         elif streams:
-            # A stream that was never opened for sending: its plan closes it, or the message whose header was read.
-            close = getattr(self.mail, "close", None) if self._content is None else Body(self._content).close
-            if close is not None:
-                close()
+            Unread(self.mail, self._content).close()
+
+    async def aclose(self) -> None:
+        """Close, and let async iterators end here, in the caller's task."""
+        if self.body is not None:
+            await self.body.aclose()
+        else:
+            await Unread(self.mail, self._content).aclose()
 
     def _plan(self, content: Content, offer: Extensions) -> None:
         options = self.options if self._ended is None else replace(self.options, must_accept=NOBODY)
@@ -324,6 +328,41 @@ class Job:
         last = self.transaction
         name, count = (None, 0) if last is None else (last.message_id, last.bytes_sent)
         return Receipt(verdicts, refused[0] if refused else reply, error, name, self._bytes + count)
+
+
+class Unread:
+    """A mail that is not sent and that nobody has opened: whoever gave a stream to be closed gets it closed.
+
+    Args:
+        mail: its attachments say which; a mail that keeps a stream in another way has `close` and `aclose`.
+        content: what was rendered of it, if that came so far.
+    """
+
+    def __init__(self, mail: Mail, content: Content | None = None) -> None:
+        self._mail = mail if content is None else None
+        self._body = Body(Content(_closable(mail), size=0) if content is None else content)
+
+    def close(self) -> None:
+        """Close what can be closed at once."""
+        close = getattr(self._mail, "close", None)
+        if close is not None:
+            close()
+        self._body.close()
+
+    async def aclose(self) -> None:
+        """Close, and wait for what has to be awaited."""
+        aclose = getattr(self._mail, "aclose", None)
+        if aclose is not None:
+            await aclose()
+        await self._body.aclose()
+
+
+def _closable(mail: Mail) -> list[Source]:
+    return [
+        Source(one.source, close=True)
+        for one in getattr(mail, "attachments", ())
+        if getattr(one, "close", None) is True and not isinstance(one.source, bytes)
+    ]
 
 
 def first_group(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .address import Address, Envelope, Recipient
+from .bodies import close_origin
 from .content import Content, Mail, Origin
 from .errors import InvalidArgument
+from .job import Unread
 from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .rawmail import RawMail, raw_mail
 
-__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "is_stream", "mail_of"]
+__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "is_stream", "mail_of", "release"]
 
 
 class Raw(NamedTuple):
@@ -45,10 +47,21 @@ class Readdressed:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
+    @property
+    def attachments(self) -> Sequence[Any]:
+        """Those of the mail, for whoever closes their streams."""
+        attachments: Sequence[Any] = getattr(self._mail, "attachments", ())
+        return attachments
+
     def close(self) -> None:
         """Close the stream of a message that is not sent after all."""
         if isinstance(self._mail, RawMail):
             self._mail.close()
+
+    async def aclose(self) -> None:
+        """Close it, and wait for what has to be awaited."""
+        if isinstance(self._mail, RawMail):
+            await self._mail.aclose()
 
 
 def is_stream(message: Any) -> bool:
@@ -85,6 +98,15 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
             await raw.aclose()
         raise
     return mail
+
+
+def release(message: Any) -> None:
+    """Close, as far as that needs no waiting, the streams of a message that was never begun, where it says so."""
+    if isinstance(message, Raw):
+        if message.close:
+            close_origin(message.source)
+    else:
+        Unread(message).close()
 
 
 def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:

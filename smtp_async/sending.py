@@ -21,11 +21,11 @@ from typing import Generic, TypeVar
 
 from .content import Mail
 from .errors import QueueFull, SMTPError, UsageError
-from .job import Job, Step
+from .job import Job, Step, Unread
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
-from .sendable import Raw, is_stream, mail_of
+from .sendable import Raw, is_stream, mail_of, release
 
 __all__ = ["SendAll"]
 
@@ -166,6 +166,10 @@ class SendAll(Generic[M]):
         self._limit = limit
         # First what the end needs: an input that is none raises here.
         self._under_way: set[_Item[M]] = set()
+        # Streams whose header is to be read.
+        self._unread: deque[M] = deque()
+        # What the consumer is to do for jobs: prepare or open them, write their bodies, close what has to be awaited.
+        self._todo: deque[tuple[_Item[M] | Unread, Step]] = deque()
         self._feed: _Feed[M] | None = None
         self._source: Iterator[M] | None = None
         if isinstance(messages, AsyncIterable):
@@ -175,10 +179,6 @@ class SendAll(Generic[M]):
         most = pool.limits.max_waiting
         self._ahead = 2 * pool.capacity if most is None else min(2 * pool.capacity, most)
         self._done: deque[tuple[M, Receipt]] = deque()
-        # Streams whose header is to be read.
-        self._unread: deque[M] = deque()
-        # What the consumer is to do for jobs: prepare them, or write their bodies.
-        self._todo: deque[tuple[_Item[M], Step]] = deque()
         self._bell: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._pulling = False
@@ -212,7 +212,7 @@ class SendAll(Generic[M]):
         self._ring()
 
     def __del__(self) -> None:
-        if self._under_way or self._feed is not None:
+        if self._under_way or self._todo or self._unread or self._feed is not None:
             self._drop()
 
     def _drop(self) -> None:
@@ -220,8 +220,13 @@ class SendAll(Generic[M]):
         feed, self._feed = self._feed, None
         if feed is not None:
             feed.close()
-        self._todo.clear()
-        self._unread.clear()
+            self._unread += feed.pulled
+        while self._todo:
+            item, step = self._todo.popleft()
+            if step is Step.DONE:
+                item.close()
+        while self._unread:
+            self._discard(self._unread.popleft())
         while self._under_way:
             item = self._under_way.pop()
             self._pool.cancel(item)
@@ -287,14 +292,21 @@ class SendAll(Generic[M]):
             return
         self._begin_mail(message, mail)
 
+    def _discard(self, message: M) -> None:
+        """A message that was pulled is not begun any more."""
+        release(self._as_told(message))
+
+    def _as_told(self, message: M) -> M | Raw:
+        """A stream with what the options say about it."""
+        if isinstance(message, Raw) and self._options.close_source:
+            return message._replace(close=True)
+        return message
+
     async def _read(self, message: M) -> None:
         """Begin a message whose header is to be read first."""
         options = self._options
-        read: M | Raw = message
-        if isinstance(message, Raw):
-            read = message._replace(close=message.close or options.close_source)
         try:
-            mail = await mail_of(read, exact=options.exact, remove_bcc=options.remove_bcc)
+            mail = await mail_of(self._as_told(message), exact=options.exact, remove_bcc=options.remove_bcc)
         except SMTPError as error:
             self._done.append((message, error.receipt or Receipt((), error=error)))
             return
@@ -308,6 +320,7 @@ class SendAll(Generic[M]):
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
             self._done.append((message, error.receipt or Receipt((), error=error)))
+            self._todo.append((Unread(mail), Step.DONE))
             return
         self._under_way.add(item)
         if isinstance(self._failure, SMTPError):
@@ -329,6 +342,7 @@ class SendAll(Generic[M]):
         except BaseException:
             # A fault of somebody's own kind of mail is raised here and now, and nobody waits for its receipt.
             self._under_way.discard(item)
+            item.close()
             raise
         self._hand_over(item)
 
@@ -348,7 +362,10 @@ class SendAll(Generic[M]):
         if self._feed is not None:
             self._feed.close()
 
-    async def _do(self, item: _Item[M], step: Step) -> None:
+    async def _do(self, item: _Item[M] | Unread, step: Step) -> None:
+        if step is Step.DONE or isinstance(item, Unread):
+            await item.aclose()
+            return
         if item.receipt is not None:
             return
         try:
@@ -356,7 +373,8 @@ class SendAll(Generic[M]):
                 self._submit(item)
             elif step is Step.OPEN:
                 await item.open()
-                self._hand_over(item)
+                if item.receipt is None:
+                    self._hand_over(item)
             elif item.session is not None:
                 await item.session.write_body(item)
         except SMTPError as error:
@@ -377,7 +395,9 @@ class SendAll(Generic[M]):
     def _end(self, item: _Item[M], receipt: Receipt) -> None:
         if item in self._under_way:
             self._under_way.discard(item)
-            item.close()
+            if item.body is not None or receipt.error is not None:
+                item.close()
+                self._todo.append((item, Step.DONE))
             self._done.append((item.message, receipt))
             self._ring()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from .address import Address, parse_list
@@ -21,7 +21,7 @@ from .errors import (
     NotConnected,
     SMTPError,
 )
-from .job import Job, Step
+from .job import Job, Step, Unread
 from .opening import authenticate, secure
 from .protocol.machine import ClientProtocol, Exchange
 from .protocol.options import SendOptions
@@ -54,7 +54,7 @@ class Session(Pump):
         *args: Any,
         options: SendOptions,
         allow: Callable[[SendOptions], SendOptions],
-        adapt: Callable[[Any], Mail],
+        adapt: Callable[[Any], Awaitable[Mail]],
         number_job: Callable[[], int],
         **kwargs: Any,
     ) -> None:
@@ -120,7 +120,14 @@ class Session(Pump):
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
         with self._use():
             self.demand_connected()
-            job = Job(self._number_job(), self._adapt(mail), self._allow(options or self._options))
+            ready = await self._adapt(mail)
+            try:
+                job = Job(
+                    self._number_job(), ready, self._options if options is None else self._allow(options)
+                )
+            except SMTPError:
+                await Unread(ready).aclose()
+                raise
             job.alone = True
             job.extensions = self.extensions
             receipt = await self._deliver(job)
@@ -141,19 +148,21 @@ class Session(Pump):
                         await job.open()
                     # Asked only now: it may have died while files were opened.
                     if not self.may_begin:
-                        return job.unsent(NotConnected("this connection cannot carry another message"))
+                        raise NotConnected("this connection cannot carry another message")
                     self.offer(job)
                 step = await job.waiter
         except SMTPError as error:
             self.cancel(job)
             if error.receipt is None:
                 error.receipt = job.unsent(error)
+            await job.aclose()
             raise
         except BaseException:
             self.cancel(job)
-            raise
-        finally:
+            # Without waiting, since the caller is being cancelled.
             job.close()
+            raise
+        await job.aclose()
         return job.receipt
 
     async def verify(self, address: str) -> Reply:

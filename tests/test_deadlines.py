@@ -1,17 +1,20 @@
 """deadlines.py: one timer for all messages; and the limit of the queue, which is a deadline too."""
 
 import asyncio
+import io
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from smtp_async import NotSent, Outcome, PoolLimits, SendOptions, Timeouts
+from smtp_async import Attachment, NotSent, Outcome, PoolLimits, SendOptions, Timeouts
 from smtp_async.deadlines import Deadlines
 from smtp_async.errors import Timeout
+from smtp_async.events import Abandoned
 from smtp_async.testing import close, default, delay
-from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking
+from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, until
 
 
 class Clock:
@@ -282,6 +285,51 @@ class TestQueue:
             assert outcomes[0] is Outcome.NOT_SENT
             assert len(outcomes) == 5
             await running
+
+
+class Slow(io.BytesIO):
+    """A file that takes its time to be measured."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def seek(self, *args: int) -> int:
+        self.asked.set()
+        self.go.wait(PATIENCE)
+        return super().seek(*args)
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_passes_while_files_are_opened_sends_nothing(many: bool) -> None:
+    """The connection is there already, and the message was promised not to be sent."""
+    source = Slow(b"x" * 100_000)
+    async with (
+        speaking() as server,
+        client_of(server, pool=one(), timeouts=Timeouts(send=0.1)) as client,
+    ):
+        told: list[Abandoned] = []
+        client.on(Abandoned, told.append)
+        message = mail(attachments=[Attachment(source)])
+
+        async def send() -> Any:
+            if not many:
+                return await client.send(message)
+            return [receipt.error async for _, receipt in client.send_all([message])][0]
+
+        task = asyncio.create_task(send())
+        await until(source.asked.is_set)
+        pool = client._pool
+        assert pool is not None and pool._deadlines._jobs
+        await until(lambda: not pool._deadlines._jobs)
+        source.go.set()
+        (error,) = await gathered(task)
+        assert isinstance(error, NotSent) and isinstance(error.__cause__, Timeout)
+        assert (await client.send(mail(2), deadline=PATIENCE)).outcome is Outcome.ACCEPTED
+        assert server.verbs().count("MAIL") == 1
+        assert server.connections.opened == 1 and told == []
 
 
 def one() -> PoolLimits:

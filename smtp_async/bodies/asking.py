@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from .reading import PATIENCE, Reader, blocking_reader
 from .slicer import Slicer
 from .telling import demand_unused, mark_used, octets, spent, telling
 
-__all__ = ["AsyncReader", "reader_of"]
+__all__ = ["AsyncReader", "aclose_origin", "reader_of"]
 
 
 class AsyncReader:
@@ -95,10 +96,17 @@ class AsyncReader:
         if streams and self.source.close:
             endings.append(self._origin)
         for ending in endings:
-            end = getattr(ending, "aclose", None)
-            if end is not None:
-                with suppress(Exception):
-                    await end()
+            await aclose_origin(ending)
+
+
+async def aclose_origin(origin: Any) -> None:
+    """Close an async iterable, if it can be closed; failing is no news after the transfer."""
+    close = getattr(origin, "aclose", None) or getattr(origin, "close", None)
+    if close is not None:
+        with suppress(Exception):
+            ending = close()
+            if inspect.isawaitable(ending):
+                await ending
 
 
 def reader_of(source: Source) -> Reader | AsyncReader:

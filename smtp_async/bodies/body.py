@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from ..content import Content, Source
 from ..errors import UsageError
-from .asking import AsyncReader, reader_of
+from .asking import AsyncReader, aclose_origin, reader_of
 from .reading import KeptReader, Reader, close_origin
 from .slicer import IDENTITY_SLICE
 from .telling import spent
@@ -196,6 +196,11 @@ class Body(ThreadWork):
         for reader in (*self._readers, *self._left):
             if isinstance(reader, AsyncReader):
                 await reader.aclose(streams=streams)
+        if not streams:
+            return
+        for source in self.content.sources[len(self._readers) :]:
+            if source.close and hasattr(source.origin, "__aiter__"):
+                await aclose_origin(source.origin)
 
     def _release(self, *, streams: bool) -> None:
         for reader in (*self._readers, *self._left):

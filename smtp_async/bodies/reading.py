@@ -375,7 +375,8 @@ def blocking_reader(source: Source) -> Reader:
 def close_origin(origin: Any) -> None:
     """Close what the caller gave, if it can be closed at once; failing is no news after the transfer."""
     close = getattr(origin, "close", None)
-    if close is not None and not isinstance(origin, os.PathLike):
+    # A file of an async library has a `close`, too, but one to be awaited.
+    if close is not None and not isinstance(origin, os.PathLike) and not hasattr(origin, "__aiter__"):
         with suppress(Exception):
             close()
 

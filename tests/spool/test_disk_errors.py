@@ -1,4 +1,4 @@
-"""Every system call of the spool fails once, in every way: nothing is lost, nothing sent twice, and mail flows again."""
+"""Every system call of the spool fails once, in every way: nothing is lost or sent twice, and mail flows again."""
 
 import asyncio
 import errno

@@ -102,7 +102,7 @@ class Storm:
                 self._again += [number for number in numbers if number not in known]
 
     def _numbers(self) -> list[int]:
-        numbers = []
+        numbers: list[int] = []
         while len(numbers) < BATCH:
             if self._again:
                 numbers.append(self._again.popleft())
