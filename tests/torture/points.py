@@ -123,7 +123,7 @@ async def _prepare(scene: Scene, role: str) -> None:
         for number in (1, 2):
             assert not await scene.run("work", kill=("call", "D1", number, "after"))
         # And a producer between the second name of its file and the end of the first.
-        assert not await scene.run("produce", numbers=(20,), kill=("call", "E6", 2, "after"))
+        assert not await scene.run("produce", numbers=(20,), kill=("call", "E7", 1, "before"))
 
 
 async def _go_on(scene: Scene, role: str) -> None:
