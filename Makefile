@@ -4,9 +4,12 @@
 #   make test     the whole test suite, real mail servers on loopback included
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
+#   make torture  kill the spool and its processor for some minutes, and keep the books
+#   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #
-# `make test ARGS="tests/protocol -x"` hands ARGS to pytest, `make fuzz ARGS="--seconds 60 parser"` to tests.fuzz.
+# `make test ARGS="tests/protocol -x"` hands ARGS to pytest, `make fuzz ARGS="--seconds 60 parser"` to tests.fuzz, and
+# `make torture ARGS="--deaths 20000"` to tests.torture.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -22,7 +25,7 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test check fuzz bench venv servers
+.PHONY: demo test check fuzz torture soak bench venv servers
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -39,6 +42,12 @@ check: venv
 
 fuzz: venv
 	@$(PY) -m tests.fuzz $(ARGS)
+
+torture: venv
+	@$(PY) -m tests.torture $(ARGS)
+
+soak: venv servers
+	@$(PY) -m tests.torture soak $(ARGS)
 
 bench: venv
 	@$(PY) -m benchmarks

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         parse_report,
     )
+    from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
 
 __all__ = [
     "Address",
@@ -67,12 +68,15 @@ __all__ = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",
+    "Entry",
     "Envelope",
     "Extensions",
     "Importance",
     "Kind",
+    "Lease",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -106,6 +110,8 @@ __all__ = [
     "ServerReport",
     "Session",
     "SocketOptions",
+    "Spool",
+    "SpoolStatistics",
     "Stage",
     "TLSOptions",
     "Timeouts",
@@ -118,21 +124,25 @@ __all__ = [
     "events",
     "parse_report",
     "send_blocking",
+    "serialize",
 ]
 
 #: Who only sends does not load what keeps and processes a queue.
-_LATER = dict.fromkeys(
-    (
-        "ProcessorStatistics",
-        "QueueProcessor",
-        "QueueReport",
-        "Report",
-        "ReportOptions",
-        "RetryPolicy",
-        "parse_report",
+_LATER = {
+    **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
+    **dict.fromkeys(
+        (
+            "ProcessorStatistics",
+            "QueueProcessor",
+            "QueueReport",
+            "Report",
+            "ReportOptions",
+            "RetryPolicy",
+            "parse_report",
+        ),
+        "processor",
     ),
-    "processor",
-)
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -161,9 +161,9 @@ class Carrier:
 
     @property
     def streaming(self) -> bool:
-        """Is a caller writing, or about to write, a large body here?"""
+        """Is a caller writing, or about to write, a body here, or to let one go?"""
         writing = self._link.machine.writing if self._link is not None else None
-        return writing is not None and writing.payload is None
+        return writing is not None and writing.aside
 
     @property
     def desynchronised(self) -> bool:
@@ -202,6 +202,8 @@ class Carrier:
         ):
             job.extensions = machine.extensions
             job.transaction = None
+            # It may have been carried before: now it is nowhere.
+            job.session = None
             job.advance(Step.PREPARE)
             return False
         stale = not self._jobs and link.now() - link.active_at > _STALE
@@ -259,7 +261,7 @@ class Carrier:
                 self._stop_upload(job)
 
     def _stop_upload(self, job: Job) -> None:
-        """Its caller may be waiting for the next slice, which nobody needs any more."""
+        """Its caller may be waiting for the next slice or the gate, which nobody needs any more."""
         if self._upload is not None and self._upload.job is job:
             self._upload.stop()
 

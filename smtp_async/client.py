@@ -276,6 +276,9 @@ class SMTPClient:
                 if job.extensions is not None and job.transaction is None:
                     if not job.prepare():
                         await job.open()
+                        if job.abandoned:
+                            # Its time passed meanwhile: it has its receipt.
+                            continue
                     step = Step.PREPARE
                 job.waiter = loop.create_future()
                 if step is Step.PREPARE:

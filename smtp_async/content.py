@@ -21,10 +21,9 @@ from .address import Envelope
 from .errors import UsageError
 
 __all__ = [
+    "Attached",
     "Content",
     "Mail",
-    "Named",
-    "NamedContent",
     "Origin",
     "Source",
     "base64_lines",
@@ -56,7 +55,7 @@ class Source:
     Args:
         origin: a path, a binary file object, an iterable of bytes or an async iterable of bytes.
         encoding: `"base64"` (in lines of 76 characters, each with its CRLF) or `"identity"` (octets as they are).
-        name: what events and errors call it: the name of an attachment, empty for the body.
+        name: what events call it: the file name of an attachment, empty for the body.
         start: octets to pass over at the beginning, counted from where a file object stands.
         close: close a file object after the transfer, also when it failed; what was opened here is always closed.
 
@@ -93,17 +92,15 @@ class Source:
         return f"<Source {self.name!r} {self.encoding} of {type(self.origin).__name__}>"
 
 
-class Named(NamedTuple):
-    """A part of content in memory that events call by a name: where it stands.
+class Attached(NamedTuple):
+    """An attachment that is in memory, for those who are told what leaves.
 
     Attributes:
-        name: of the attachment.
-        segment: which one it is in.
-        start, end: octets of the segment before it, and up to its end.
+        name: what events call it.
+        start, end: where it is within the octets that are in memory; those of sources do not count.
     """
 
     name: str
-    segment: int
     start: int
     end: int
 
@@ -121,15 +118,20 @@ class Content:
         canonical: whoever made it saw to it that every line end is CRLF, the last one included. Content that does not
             say so is looked at again before it is sent.
         exact: bare CR and LF, and an end without CRLF, leave as they are; with BDAT only.
-
-    Attributes:
-        named: attachments in memory, in order; see `NamedContent`.
+        attached: the attachments among the segments, in order, but for those that are sources.
     """
 
-    # Of the class: most messages have none, and pay nothing for it.
-    named: tuple[Named, ...] = ()
-
-    __slots__ = ("binary", "canonical", "eightbit", "exact", "message_id", "segments", "size", "utf8")
+    __slots__ = (
+        "attached",
+        "binary",
+        "canonical",
+        "eightbit",
+        "exact",
+        "message_id",
+        "segments",
+        "size",
+        "utf8",
+    )
 
     def __init__(
         self,
@@ -142,8 +144,10 @@ class Content:
         message_id: str | None = None,
         canonical: bool = False,
         exact: bool = False,
+        attached: tuple[Attached, ...] = (),
     ) -> None:
         self.segments = tuple(segments)
+        self.attached = attached
         self.canonical = canonical
         self.exact = exact
         self.size = size
@@ -212,12 +216,6 @@ class Content:
     def __repr__(self) -> str:
         needs = [name for name in ("eightbit", "utf8", "binary") if getattr(self, name)]
         return f"<Content {self.size} octets{''.join(', ' + name for name in needs)}>"
-
-
-class NamedContent(Content):
-    """Content with attachments in memory, of whose way somebody may want to hear."""
-
-    __slots__ = ("named",)
 
 
 class Mail(Protocol):

@@ -46,6 +46,7 @@ class Link:
         "_loop",
         "_reading",
         "_timer",
+        "_told",
         "_waiting_for",
         "_woken",
         "_wrote",
@@ -89,6 +90,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._events: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._told: asyncio.Future[None] | None = None
         self._due: float | None = None
         self._waiting_for = ""
         self._wrote = False
@@ -225,6 +227,7 @@ class Link:
         self.stop_clock()
         if self.stream is not None:
             self.stream.abort()
+        self._end_telling()
 
     def _ended(self) -> SMTPError:
         machine = self.machine
@@ -293,9 +296,23 @@ class Link:
 
     async def tell(self) -> None:
         """Tell the hooks what was noted, in order."""
-        while self._events:
-            events, self._events = self._events, []
-            await self.hooks.tell(events)
+        try:
+            while self._events:
+                events, self._events = self._events, []
+                await self.hooks.tell(events)
+        finally:
+            self._end_telling()
+
+    async def wait_told(self) -> None:
+        """Have the session's task tell what was noted, and wait until it has: a slow hook slows its session."""
+        while self._events and self.failure is None:
+            self._told = self._loop.create_future()
+            self.wake()
+            await self._told
+
+    def _end_telling(self) -> None:
+        if self._told is not None and not self._told.done():
+            self._told.set_result(None)
 
     def _note_lines(self) -> None:
         machine = self.machine

@@ -158,12 +158,14 @@ class Pool:
     def _join(self, job: Job) -> bool:
         """Begin `job` beside others where none is idle and none may be opened, without waiting for their replies."""
         transaction = job.transaction
-        if transaction is None or transaction.payload is None or not self._full():
+        if transaction is None or transaction.aside or not self._full():
             return False
         for session in self._open:
             if session.may_begin and not session.spent and session.admits(transaction):
                 job.due = job.send_by
-                return session.offer(job)
+                # If it must be prepared for what this one offers it comes back by itself: it is taken care of.
+                session.offer(job)
+                return True
         return False
 
     def cancel(self, job: Job) -> bool:
@@ -273,6 +275,8 @@ class Pool:
         if not waiting or not session.may_begin or session in self._private:
             return None
         if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
+            # A streamed message that was not given the last connection may have it when another one is written.
+            self._employ()
             return None
         if session.spent or (self._places and self._yields()):
             session.finish()
@@ -443,13 +447,18 @@ class Pool:
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
-        streaming = sum(session.streaming for session in self._open)
-        return streaming < max(1, self._bound() - 1)
+        left = max(1, self._bound() - 1)
+        for session in self._open:
+            if session.streaming:
+                left -= 1
+                if not left:
+                    return False
+        return True
 
     def _may_take(self, job: Job) -> bool:
         """May `job` go straight to an idle session?"""
         transaction = job.transaction
-        return transaction is None or transaction.payload is not None or self._may_stream()
+        return transaction is None or not transaction.aside or self._may_stream()
 
     def _yields(self) -> bool:
         """Is one more session to end, so that a user who waits for one of his own gets its place?"""

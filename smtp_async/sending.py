@@ -373,7 +373,8 @@ class SendAll(Generic[M]):
                 self._submit(item)
             elif step is Step.OPEN:
                 await item.open()
-                self._hand_over(item)
+                if item.receipt is None:
+                    self._hand_over(item)
             elif item.session is not None:
                 await item.session.write_body(item)
         except SMTPError as error:

@@ -143,11 +143,12 @@ class Session(Pump):
                 job.waiter = loop.create_future()
                 if step is Step.WRITE:
                     await self.write_body(job)
-                elif not self.may_begin:
-                    raise NotConnected("this connection cannot carry another message")
                 else:
-                    if job.transaction is None and not job.prepare():
+                    if self.may_begin and job.transaction is None and not job.prepare():
                         await job.open()
+                    # Asked only now: it may have died while files were opened.
+                    if not self.may_begin:
+                        raise NotConnected("this connection cannot carry another message")
                     self.offer(job)
                 step = await job.waiter
         except SMTPError as error:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from .content import Source
 from .errors import NotSent, SMTPError, UsageError
-from .events import Event
+from .events import EndTransfer, Event, StartTransfer, Transfer
+from .hooks import attached_events
 from .job import Job
 from .link import Link
 from .protocol.transaction import Transaction
-from .transfers import TRANSFERS, Transfers
 
 __all__ = ["Upload"]
 
@@ -34,11 +34,14 @@ class Upload:
 
     __slots__ = (
         "_flush",
+        "_from_memory",
         "_link",
         "_number",
+        "_part",
+        "_part_sent",
+        "_parts",
         "_stopped",
         "_task",
-        "_told",
         "_transaction",
         "job",
     )
@@ -51,7 +54,11 @@ class Upload:
         self._transaction: Transaction = transaction
         self._flush = flush
         self._number = number
-        self._told: Transfers | None = None
+        self._part: Source | None = None
+        self._part_sent = 0
+        self._parts = iter(transaction.content.sources)
+        # Octets that were in memory, among which `Content.attached` counts.
+        self._from_memory = 0
         # The caller's, while it may be called back from what it waits for.
         self._task: asyncio.Task[object] | None = None
         self._stopped = False
@@ -73,41 +80,11 @@ class Upload:
         Raises:
             Exception: whatever the source, the gate or `progress` raises.
         """
-        if self._transaction.payload is None and not await self._write_unless_stopped():
-            return False
-        gate = self.job.options.before_end_of_data
-        if gate is not None:
-            # Nothing is owed for the part of a body behind DATA; the end of data starts the clock again.
-            if not self._transaction.chunked:
-                self._link.stop_clock()
-            await gate()
-        return self.allowed
-
-    def end(self) -> None:
-        """Let the end follow: the machine has it to be flushed then."""
-        machine, transaction = self._link.machine, self._transaction
-        if transaction.payload is None:
-            machine.end_body(transaction)
-        else:
-            machine.release(transaction)
-
-    def stop(self) -> None:
-        """The job is over, in one way or another: call its caller back, who may be waiting for the source.
-
-        The caller's `cancel()` is taken back before anybody outside sees it, as that of `Link.wake` is.
-        """
-        task = self._task
-        # A source or `progress` may stop its own message: then nobody waits.
-        if task is not None and not self._stopped and task is not asyncio.current_task():
-            self._stopped = True
-            task.cancel()
-
-    async def _write_unless_stopped(self) -> bool:
         self._task = task = asyncio.current_task()
         assert task is not None
         others = task.cancelling()
         try:
-            return await self._write_all()
+            return await self._run()
         except asyncio.CancelledError:
             # Somebody else may have cancelled it as well.
             if not self._stopped or task.cancelling() - others > 1:
@@ -118,6 +95,36 @@ class Upload:
             if self._stopped:
                 task.uncancel()
 
+    def end(self) -> None:
+        """Let the end follow: the machine has it to be flushed then."""
+        machine, transaction = self._link.machine, self._transaction
+        if transaction.payload is None:
+            machine.end_body(transaction)
+        else:
+            machine.release(transaction)
+
+    def stop(self) -> None:
+        """The job is over, in one way or another: call its caller back, who may be waiting for the source or the gate.
+
+        The caller's `cancel()` is taken back before anybody outside sees it, as that of `Link.wake` is.
+        """
+        task = self._task
+        # A source or `progress` may stop its own message: then nobody waits.
+        if task is not None and not self._stopped and task is not asyncio.current_task():
+            self._stopped = True
+            task.cancel()
+
+    async def _run(self) -> bool:
+        if self._transaction.payload is None and not await self._write_all():
+            return False
+        gate = self.job.options.before_end_of_data
+        if gate is not None:
+            # Nothing is owed for the part of a body behind DATA; the end of data starts the clock again.
+            if not self._transaction.chunked:
+                self._link.stop_clock()
+            await gate()
+        return self.allowed
+
     async def _write_all(self) -> bool:
         body = self.job.body
         if body is None:
@@ -127,15 +134,14 @@ class Upload:
         if not body.rereadable:
             # This connection or none: it is going to be read.
             self.job.alone = True
-        told = self._told = self._listened(parts=True)
-        if told is not None:
-            self._note(told.start())
+        self._note(StartTransfer)
         async for data, source in body.chunks():
+            self._turn_to(source)
             for chunk in self._cut(data):
-                if not await self._write(chunk, source):
+                if not await self._write(chunk):
                     return False
-        if told is not None:
-            self._note(told.end())
+        self._turn_to(None)
+        self._pass_over(None)
         return True
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
@@ -146,7 +152,7 @@ class Upload:
         for start in range(0, len(data), size):
             yield data[start : start + size]
 
-    async def _write(self, chunk: bytes, source: Source | None) -> bool:
+    async def _write(self, chunk: bytes) -> bool:
         link, transaction = self._link, self._transaction
         if not self.allowed:
             return False
@@ -162,10 +168,9 @@ class Upload:
         if self.allowed:
             link.start_clock()
         if link.hooks.active:
-            # Who begins to listen now has missed where attachments begin.
-            told = self._told = self._told or self._listened(parts=False)
-            if told is not None:
-                self._note(told.passed(chunk, source, transaction.streamed))
+            self._tell(chunk)
+            if link.wants(Transfer):
+                await link.wait_told()
         progress = self.job.options.progress
         if progress is not None:
             answer = progress(transaction.streamed, transaction.content.size)
@@ -177,16 +182,54 @@ class Upload:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def _listened(self, *, parts: bool) -> Transfers | None:
-        """Return what tells of this body, None if nobody listens."""
-        link = self._link
-        if not link.hooks.active or not any(link.wants(event) for event in TRANSFERS):
-            return None
-        content, job = self._transaction.content, self.job.number
-        return Transfers(content, self._number, job, wants=link.wants, parts=parts)
+    def _tell(self, chunk: bytes) -> None:
+        link, transaction = self._link, self._transaction
+        wanted = link.wants(Transfer)
+        if wanted:
+            link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
+        if self._part is not None:
+            self._part_sent += len(chunk)
+            if wanted:
+                link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
+            return
+        start = self._from_memory
+        self._from_memory = end = start + len(chunk)
+        for event in attached_events(transaction.content, start, end, self._number, self.job.number):
+            if link.wants(type(event)):
+                link.note(event)
 
-    def _note(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self._link.note(event)
-        if self._link.noted:
-            self._link.wake()
+    def _transfer(self, sent: int, total: int | None, data: bytes, part: str = "message") -> Transfer:
+        percent = -1 if not total else min(100, sent * 100 // total)
+        return Transfer(
+            session=self._number,
+            job=self.job.number,
+            part=part,
+            sent=sent,
+            total=total,
+            percent=percent,
+            data=data,
+        )
+
+    def _turn_to(self, part: Source | None) -> None:
+        """The octets that follow come from `part`; tell where one ends and another begins."""
+        if part is self._part:
+            return
+        if self._part is not None:
+            self._note(EndTransfer, self._part.name)
+        self._part, self._part_sent = part, 0
+        if part is not None:
+            self._pass_over(part)
+            self._note(StartTransfer, part.name)
+
+    def _pass_over(self, next_part: Source | None) -> None:
+        """Tell of those before `next_part` that turned out to be empty."""
+        for part in self._parts:
+            if part is next_part:
+                return
+            self._note(StartTransfer, part.name)
+            self._note(EndTransfer, part.name)
+
+    def _note(self, event: type[StartTransfer | EndTransfer], part: str = "message") -> None:
+        if self._link.wants(event):
+            told: Event = event(session=self._number, job=self.job.number, part=part)
+            self._link.note(told)

@@ -1,8 +1,9 @@
 """The messages that wait for a connection: first come, first served, with two sorts.
 
-Most are small and written at once; any session that has room takes them. A streamed one needs a session to itself, and
-may hold it long: it waits in its own line. Whichever has waited longer is next, but streamed ones never take the last
-connection, so that a few huge messages do not starve the small ones.
+Most are small and written at once; any session that has room takes them. One whose body its caller writes needs a
+session to itself, one that its caller has to let go may wait as long: they wait in a line of their own. Whichever has
+waited longer is next, but streamed ones never take the last connection, so that a few huge messages do not starve the
+small ones.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Waiting:
 
     def _line(self, job: Job) -> OrderedDict[Job, int]:
         transaction = job.transaction
-        return self._streamed if transaction is not None and transaction.payload is None else self._small
+        return self._streamed if transaction is not None and transaction.aside else self._small
 
 
 def _place(line: OrderedDict[Job, int]) -> int:

@@ -1,17 +1,20 @@
 """deadlines.py: one timer for all messages; and the limit of the queue, which is a deadline too."""
 
 import asyncio
+import io
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from smtp_async import NotSent, Outcome, PoolLimits, SendOptions, Timeouts
+from smtp_async import Attachment, NotSent, Outcome, PoolLimits, SendOptions, Timeouts
 from smtp_async.deadlines import Deadlines
 from smtp_async.errors import Timeout
+from smtp_async.events import Abandoned
 from smtp_async.testing import close, default, delay
-from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking
+from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, until
 
 
 class Clock:
@@ -284,6 +287,51 @@ class TestQueue:
             await running
 
 
+class Slow(io.BytesIO):
+    """A file that takes its time to be measured."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def seek(self, *args: int) -> int:
+        self.asked.set()
+        self.go.wait(PATIENCE)
+        return super().seek(*args)
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_passes_while_files_are_opened_sends_nothing(many: bool) -> None:
+    """The connection is there already, and the message was promised not to be sent."""
+    source = Slow(b"x" * 100_000)
+    async with (
+        speaking() as server,
+        client_of(server, pool=one(), timeouts=Timeouts(send=0.1)) as client,
+    ):
+        told: list[Abandoned] = []
+        client.on(Abandoned, told.append)
+        message = mail(attachments=[Attachment(source)])
+
+        async def send() -> Any:
+            if not many:
+                return await client.send(message)
+            return [receipt.error async for _, receipt in client.send_all([message])][0]
+
+        task = asyncio.create_task(send())
+        await until(source.asked.is_set)
+        pool = client._pool
+        assert pool is not None and pool._deadlines._jobs
+        await until(lambda: not pool._deadlines._jobs)
+        source.go.set()
+        (error,) = await gathered(task)
+        assert isinstance(error, NotSent) and isinstance(error.__cause__, Timeout)
+        assert (await client.send(mail(2), deadline=PATIENCE)).outcome is Outcome.ACCEPTED
+        assert server.verbs().count("MAIL") == 1
+        assert server.connections.opened == 1 and told == []
+
+
 def one() -> PoolLimits:
     return PoolLimits(max_connections=1)
 
@@ -300,3 +348,67 @@ async def test_the_time_of_a_block_does_not_run_while_a_gate_is_waited_for() -> 
         receipt = await client.send(mail(1), options=SendOptions(before_end_of_data=gate))
         assert receipt.outcome is Outcome.ACCEPTED
         assert len(passed) == 1
+
+
+class TestCallersOfBodies:
+    """A caller that sits in its own gate or source gets its answer in time, too."""
+
+    @every_loop
+    async def test_a_gate_that_never_opens(self) -> None:
+        never = asyncio.Event()
+
+        async def wait() -> None:
+            await never.wait()
+
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            options = SendOptions(before_end_of_data=wait)
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(NotSent) as caught:
+                    await client.send(mail("A"), options=options, deadline=0.05)
+            assert isinstance(caught.value.__cause__, Timeout)
+            assert_uncancelled()
+            assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
+        assert [message.subject for message in server.messages] == ["message B"]
+
+    @every_loop
+    async def test_a_source_that_never_goes_on(self) -> None:
+        never = asyncio.Event()
+        ended = []
+
+        async def source() -> AsyncIterator[bytes]:
+            try:
+                yield b"Subject: A\r\nTo: bob@example.org\r\nFrom: ann@example.com\r\n\r\nx"
+                await never.wait()
+            finally:
+                ended.append(True)
+
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(NotSent):
+                    await client.send_raw(source(), deadline=0.05)
+            assert_uncancelled()
+            assert ended
+            assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
+
+    async def test_one_that_is_cancelled_from_outside_as_well_is_cancelled(self) -> None:
+        entered = asyncio.Event()
+
+        async def wait() -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
+            options = SendOptions(before_end_of_data=wait)
+            task = asyncio.create_task(client.send(mail("A"), options=options, deadline=PATIENCE))
+            await entered.wait()
+            (job,) = client._pool._deadlines._jobs  # type: ignore[union-attr]
+            client._pool._give_up(job)  # type: ignore[union-attr]
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+def assert_uncancelled() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()

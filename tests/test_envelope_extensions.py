@@ -107,7 +107,7 @@ def obeys_the_grammar(parameters: dict[str, str]) -> bool:
 # --- the scripted server, written from the RFCs ---
 
 
-@pytest.mark.parametrize("name", WISHES)
+@pytest.mark.parametrize("name", [name for name in WISHES if name != "REQUIRETLS"])
 async def test_each_wish_reaches_the_server_in_the_form_of_its_rfc(name: str) -> None:
     async with speaking(extensions=OFFER, users={"ann": "secret"}) as server, client_of(server) as client:
         await client.send(mail(), options=SendOptions(**WISHES[name]))
@@ -119,7 +119,8 @@ async def test_each_wish_reaches_the_server_in_the_form_of_its_rfc(name: str) ->
 
 @every_loop
 async def test_all_at_once_and_for_each_recipient() -> None:
-    wishes = {key: value for wish in WISHES.values() for key, value in wish.items() if key != "hold_for"}
+    others = {"hold_for", "require_tls"}
+    wishes = {key: value for wish in WISHES.values() for key, value in wish.items() if key not in others}
     recipients = [
         Recipient(
             "bob@example.org", dsn=DSN(notify=Notify.SUCCESS | Notify.DELAY, orcpt="staff+x@example.org")
@@ -131,7 +132,7 @@ async def test_all_at_once_and_for_each_recipient() -> None:
     async with speaking(extensions=OFFER, users={"ann": "secret"}) as server, client_of(server) as client:
         await client.send(mail(), recipients=recipients, options=SendOptions(**wishes))
         (message,) = server.messages
-    assert {*VALUES} - {"HOLDFOR"} <= {*message.mail_parameters}
+    assert {*VALUES} - {"HOLDFOR", "REQUIRETLS"} <= {*message.mail_parameters}
     assert message.rcpt_parameters == [
         {"NOTIFY": "SUCCESS,DELAY", "ORCPT": "rfc822;staff+2Bx@example.org"},
         {"NOTIFY": "NEVER"},
@@ -182,6 +183,13 @@ async def test_reports_can_be_done_without() -> None:
         await client.send(mail(), recipients=[recipient], options=options)
         (message,) = server.messages
     assert (message.mail_parameters, message.rcpt_parameters) == ({}, [{}])
+
+
+async def test_tls_all_the_way_is_not_believed_in_clear() -> None:
+    async with speaking(extensions=OFFER) as server, client_of(server) as client:
+        with pytest.raises(ExtensionMissing, match="REQUIRETLS"):
+            await client.send(mail(), options=SendOptions(require_tls=True))
+        assert "MAIL" not in server.verbs()
 
 
 async def test_tls_all_the_way_is_asked_for_within_tls(pki: Pki) -> None:

@@ -37,12 +37,15 @@ PUBLIC = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",
+    "Entry",
     "Envelope",
     "Extensions",
     "Importance",
     "Kind",
+    "Lease",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -76,6 +79,8 @@ PUBLIC = [
     "ServerReport",
     "Session",
     "SocketOptions",
+    "Spool",
+    "SpoolStatistics",
     "Stage",
     "TLSOptions",
     "Timeouts",
@@ -88,6 +93,7 @@ PUBLIC = [
     "events",
     "parse_report",
     "send_blocking",
+    "serialize",
 ]
 
 

@@ -21,7 +21,7 @@ VALUES = ("secret", "reply", "errors", "domain", "address", "dsn", "content", "r
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.
-CONVERSATION = ("transfers", "hooks", "job", "link", "opening", "upload", "carrier", "pump", "session")
+CONVERSATION = ("hooks", "job", "link", "opening", "upload", "carrier", "pump", "session")
 BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
 
 # Rank by rank, what each room may import besides itself.
@@ -32,12 +32,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "bodies": frozenset(VALUES),
     "spool": frozenset({*VALUES, "bodies"}),
     "tls": frozenset(VALUES),
-    "transfers": frozenset(VALUES),
-    "hooks": frozenset({*BELOW_SESSION, "transfers"}),
+    "hooks": frozenset(BELOW_SESSION),
     "job": frozenset({*VALUES, "protocol", "bodies"}),
     "link": frozenset({*BELOW_SESSION, "hooks"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
-    "upload": frozenset({*BELOW_SESSION, "transfers", "hooks", "link", "opening", "job"}),
+    "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
     "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
     "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload", "carrier"}),
     "session": frozenset({*BELOW_SESSION, *CONVERSATION}),

@@ -97,6 +97,41 @@ class TestBounds:
             gate.set()
             await gathered(*tasks)
 
+    async def test_a_streamed_message_waits_only_while_another_one_is_written(self) -> None:
+        """One connection is left for small messages; when a body is on its way that is not the last one any more."""
+        warm, gate = asyncio.Event(), asyncio.Event()
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
+            server.on(".", delay(warm), default())
+            tasks = [asyncio.create_task(client.send(mail(n))) for n in range(2)]
+            await server.wait_until(lambda: server.verbs().count(".") == 2)
+            warm.set()
+            await gathered(*tasks)
+            await until(lambda: client.statistics().idle == 2)
+            held = server.on(".", delay(gate), default(), nth=1)
+            large = "x" * 70 + "\n"
+            tasks = [asyncio.create_task(client.send(mail(n, text=large * 2000))) for n in "AB"]
+            await server.wait_fired(held)
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            gate.set()
+            assert [receipt.outcome for receipt in await gathered(*tasks)] == [Outcome.ACCEPTED] * 2
+
+    async def test_a_message_that_is_to_be_prepared_anew_does_not_wait_as_well(self) -> None:
+        """Both connections are busy, and the first one with room offers less than the message was planned for."""
+        gate = asyncio.Event()
+        limits = PoolLimits(max_connections=2, max_waiting=2)
+        async with speaking() as server, client_of(server, pool=limits) as client:
+            server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=1)
+            server.on("EHLO", reply(250, "mx", "PIPELINING", "8BITMIME"), nth=2)
+            server.on(".", delay(gate), default())
+            tasks = [asyncio.create_task(client.send(mail(n))) for n in range(2)]
+            await server.wait_until(lambda: server.verbs().count(".") == 2)
+            tasks += [asyncio.create_task(client.send(mail(n))) for n in range(2, 6)]
+            await turns(10)
+            assert client.statistics().waiting == 2
+            gate.set()
+            assert [receipt.outcome for receipt in await gathered(*tasks)] == [Outcome.ACCEPTED] * 6
+
     async def test_too_many_waiting_messages_are_refused_at_once(self) -> None:
         gate = asyncio.Event()
         async with speaking() as server, client_of(server, pool=one(max_waiting=3)) as client:

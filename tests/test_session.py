@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import io
+import threading
 import traceback
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from smtp_async import (
     NOBODY,
+    Attachment,
     Credentials,
     NotSent,
     Outcome,
@@ -40,6 +43,21 @@ from smtp_async.testing import ScriptedServer, close, default, delay, reply
 from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, turns, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class Slow(io.BytesIO):
+    """A file that takes its time to be measured."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def seek(self, *args: int) -> int:
+        self.asked.set()
+        self.go.wait(PATIENCE)
+        return super().seek(*args)
+
 
 KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
 
@@ -343,6 +361,35 @@ class TestSending:
                 *[Outcome.NOT_SENT] * 2,
             ]
             assert server.connections.opened == 1
+
+    async def test_a_connection_that_ends_while_files_are_opened_sends_nothing(self) -> None:
+        """It was there when the message was begun with, and may no more be written to."""
+        source = Slow(b"x" * 100_000)
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            task = asyncio.create_task(session.send(mail(attachments=[Attachment(source)])))
+            await until(source.asked.is_set)
+            session.abort()
+            await session.wait_ended()
+            source.go.set()
+            with pytest.raises(NotConnected) as caught:
+                await task
+            assert caught.value.receipt is not None
+            assert caught.value.receipt.outcome is Outcome.NOT_SENT
+            assert "MAIL" not in server.verbs()
+
+    async def test_it_writes_chunks_no_more_than_its_client_may(self) -> None:
+        offer = ["PIPELINING", "CHUNKING"]
+        always = SendOptions(chunking="always")
+        async with (
+            speaking(extensions=offer) as server,
+            client_of(server, chunking=False, send=always) as client,
+            client.session() as session,
+        ):
+            await session.connect()
+            await session.send(mail(1))
+            await session.send(mail(2), options=always)
+            assert "BDAT" not in server.verbs() and len(server.messages) == 2
 
     async def test_abort_ends_a_message_on_its_way(self) -> None:
         async with speaking() as server, client_of(server) as client, client.session() as session:

@@ -15,50 +15,44 @@ from ..tls.context import Security
 from .check import check
 from .demo import demo
 from .exits import EXPLAINED
+from .letter import Letter
+from .options import (
+    SETTINGS,
+    Attach,
+    CaFile,
+    Html,
+    HtmlFile,
+    PasswordFile,
+    People,
+    SecurityWhen,
+    Sender,
+    Server,
+    Subject,
+    Text,
+    TextFile,
+    User,
+    Verbose,
+)
+from .process import process
+from .queue import queue
 from .screen import Screen
-from .send import Letter, send
-from .server import PASSWORD_VARIABLE, client_for
+from .send import send
+from .server import client_for
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Send mail, check a mail server, or watch a demonstration.",
+    help="Send mail, queue it, check a mail server, or watch a demonstration.",
     epilog=EXPLAINED,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     # Local variables of a traceback could show a password.
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
-
-_User = Annotated[
-    str | None,
-    typer.Option("--user", metavar="NAME", help="Log in as this user."),
-]
-_PasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help=f"File with the password in its first line. Otherwise it is taken from {PASSWORD_VARIABLE}, or asked for.",
-    ),
-]
-_CaFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="PEM file with the certificates to trust in place of the system's."),
-]
-_Security = Annotated[
-    Security,
-    typer.Option(
-        metavar="WHEN",
-        help="When TLS starts: implicit (from the first byte), starttls (required), opportunistic (where offered, "
-        "unverified), plaintext, or auto: by port, and required for a login.",
-    ),
-]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the dialogue, secrets masked.")]
-_Texts = Annotated[
-    list[str] | None, typer.Option(metavar="ADDRESS", help="May be repeated, or a comma list.")
-]
+app.add_typer(queue, name="queue")
+app.command("process", epilog=EXPLAINED)(process)
 
 
 @app.callback(invoke_without_command=True)
@@ -76,36 +70,17 @@ def _top(
 
 @app.command("send", epilog=EXPLAINED)
 def _send(
-    server: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST",
-            help="HOST, HOST:PORT or a URL: smtp://, smtps://, smtp+plain://, lmtp://, lmtp+unix:///path.",
-        ),
-    ],
-    sender: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="ADDRESS",
-            help="The author, and where bounces go. With --eml: the envelope sender.",
-        ),
-    ] = None,
-    to: _Texts = None,
-    cc: _Texts = None,
-    bcc: _Texts = None,
-    subject: Annotated[str | None, typer.Option(metavar="TEXT", help="One line.")] = None,
-    text: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The text. Without any it is read from standard input.")
-    ] = None,
-    text_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The text, from a file in UTF-8; - is standard input.")
-    ] = None,
-    html: Annotated[str | None, typer.Option(metavar="TEXT", help="The text in HTML.")] = None,
-    html_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The same, from a file.")] = None,
-    attach: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A file to attach. May be repeated.")
-    ] = None,
+    server: Server,
+    sender: Sender = None,
+    to: People = None,
+    cc: People = None,
+    bcc: People = None,
+    subject: Subject = None,
+    text: Text = None,
+    text_file: TextFile = None,
+    html: Html = None,
+    html_file: HtmlFile = None,
+    attach: Attach = None,
     eml: Annotated[
         Path | None,
         typer.Option(
@@ -114,10 +89,10 @@ def _send(
             "read from its header.",
         ),
     ] = None,
-    security: _Security = Security.AUTO,
-    user: _User = None,
-    password_file: _PasswordFile = None,
-    ca_file: _CaFile = None,
+    security: SecurityWhen = Security.AUTO,
+    user: User = None,
+    password_file: PasswordFile = None,
+    ca_file: CaFile = None,
     each: Annotated[
         bool,
         typer.Option(
@@ -129,7 +104,10 @@ def _send(
     timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for everything together.")
     ] = 120.0,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing unless something is wrong.")
+    ] = False,
 ) -> None:
     """Send one message, and show what became of each recipient.
 
@@ -146,7 +124,6 @@ def _send(
         html=html,
         html_file=html_file,
         attach=tuple(attach or ()),
-        eml=eml,
     )
     screen = Screen()
     # A port of the wrong kind is silent: its error, which says so, comes before the end of the whole.
@@ -160,19 +137,21 @@ def _send(
             ca_file=ca_file,
             options=ClientOptions(timeouts=Timeouts(greeting=silence)),
         )
-        code = asyncio.run(send(screen, client, letter, each=each, deadline=timeout, verbose=verbose))
+        code = asyncio.run(
+            send(screen, client, letter, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
+        )
     raise typer.Exit(code)
 
 
 @app.command("check", epilog=EXPLAINED)
 def _check(
     server: Annotated[str, typer.Argument(metavar="HOST", help="HOST, HOST:PORT or a URL, as for send.")],
-    security: _Security = Security.AUTO,
-    user: _User = None,
-    password_file: _PasswordFile = None,
-    ca_file: _CaFile = None,
+    security: SecurityWhen = Security.AUTO,
+    user: User = None,
+    password_file: PasswordFile = None,
+    ca_file: CaFile = None,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for each step.")] = 30.0,
-    verbose: _Verbose = False,
+    verbose: Verbose = False,
 ) -> None:
     """Connect to a server and say what it is, what it offers, and what is wrong with it. No mail is sent."""
     limits = Timeouts(

@@ -49,16 +49,15 @@ class Part(NamedTuple):
         body: its octets in pieces.
         need: SEVEN, EIGHT or BINARY.
         bare: its octets stand as they are, so they could hold a boundary; in the encodings no `=_` can occur.
+        name: what events call an attachment; None for everything else.
     """
 
     head: bytes
     body: tuple[bytes | Source, ...]
     need: int = SEVEN
     bare: bool = False
+    name: str | None = None
 
-
-# Of messages without attachments.
-_NO_NAMES: Final[list[str]] = []
 
 #: Makes the tree of the leaves, given a boundary.
 Tree = Callable[[list[Part], str], Part]
@@ -66,11 +65,10 @@ Tree = Callable[[list[Part], str], Part]
 
 def leaves_of(
     message: Message, style: Style, charset: Charset, can: Abilities
-) -> tuple[list[Part], Tree | None, list[str]]:
-    """Encode the leaves, text first; tell how to build the tree of them, `None` for a single leaf; name attachments.
+) -> tuple[list[Part], Tree | None]:
+    """Encode the leaves, text first, and tell how to build the tree of them; `None` for a single leaf.
 
     The shape: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), less what is not needed.
-    The names are those of the last leaves.
 
     Raises:
         TextNotEncodable: the charset cannot express a text.
@@ -86,13 +84,12 @@ def leaves_of(
     if calendar is not None:
         texts.append(_calendar(calendar, style, can))
     if not attachments:
-        return texts, partial(alternative, width=style.width) if len(texts) > 1 else None, _NO_NAMES
+        return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
     # Only HTML can show a part by its cid; without it the part is one more file.
     related_to = message.html is not None
     inline = [a for a in attachments if related_to and a.cid is not None]
     others = [a for a in attachments if not related_to or a.cid is None]
     leaves = texts + [_attached(a, style, can) for a in (*inline, *others)]
-    names = [_name_of(a) for a in (*inline, *others)]
     first, related = len(texts), len(texts) + len(inline)
 
     def tree(leaves: list[Part], boundary: str) -> Part:
@@ -109,7 +106,7 @@ def leaves_of(
             return body[0]
         return multipart("mixed", body + attached, boundary + "m", width=style.width)
 
-    return leaves, tree, names
+    return leaves, tree
 
 
 # --- multiparts ---------------------------------------------------------------------------------------------
@@ -243,14 +240,15 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
         else:
             content_type, parameters = OCTETS, ()
     head = f"{_attached_head(attachment, content_type, parameters, encoding, style)}\r\n\r\n".encode()
+    name = _name(attachment)
     if encoding == "base64" and isinstance(body, bytes):
-        return Part(head, (base64_lines(body),))
-    return Part(head, (body,), need, encoding != "base64")
+        return Part(head, (base64_lines(body),), name=name)
+    return Part(head, (body,), need, encoding != "base64", name)
 
 
-def _name_of(attachment: Attachment) -> str:
-    """Return what events and errors call it; never empty, which is the body."""
-    return attachment.filename or attachment.cid or "attachment"
+def _name(attachment: Attachment) -> str:
+    """Return what events call it."""
+    return attachment.filename or attachment.cid or ""
 
 
 def _octets(
@@ -261,7 +259,7 @@ def _octets(
         if can.binary and len(source) >= WORTH_BINARY:
             return "binary", source, BINARY
         return "base64", source, SEVEN
-    name, close = _name_of(attachment), attachment.close
+    name, close = _name(attachment), attachment.close
     if can.binary:
         return "binary", Source(source, encoding="identity", name=name, close=close), BINARY
     return "base64", Source(source, name=name, close=close), SEVEN

@@ -10,13 +10,12 @@ What a second rendering has to repeat (Date, Message-ID, boundary) is drawn once
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..address import Address, Kind
-from ..content import Content, Named, NamedContent, Source
+from ..content import Attached, Content, Source
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from .charsets import UTF_8, Charset, charset_of
 from .fields import NAMES, rare_fields
@@ -106,14 +105,14 @@ def render(
     if message._identity is None:
         drawn = token(28)
         message._identity = Identity(now(), drawn[:32], drawn[32:56])
-    leaves, tree, names = leaves_of(message, style, charset, can)
+    leaves, tree = leaves_of(message, style, charset, can)
     root = leaves[0] if tree is None else tree(leaves, _free_boundary(message, leaves, token))
     fields, message_id = _header(message, style, utf8=can.utf8)
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
     plain = head.isascii()
     pieces = (head, root.head, *root.body)
-    content = (NamedContent if names else Content)(
+    return Content(
         _joined(pieces),
         eightbit=root.need >= EIGHT or not plain,
         utf8=not plain,
@@ -121,12 +120,8 @@ def render(
         message_id=message_id or None,
         canonical=root.need != BINARY,
         exact=root.need == BINARY,
+        attached=_attached(leaves, pieces) if message.attachments else (),
     )
-    if names:
-        assert isinstance(content, NamedContent)
-        bodies = [leaf.body[0] for leaf in leaves[-len(names) :]]
-        content.named = _placed(pieces, [*zip(bodies, names, strict=True)])
-    return content
 
 
 def _raw_content(raw: object, can: Abilities) -> Content:
@@ -244,6 +239,21 @@ def _free_boundary(message: Message, leaves: list[Part], token: Callable[[int], 
     raise InvalidArgument("every boundary that was drawn occurs in the message: is the source random?")
 
 
+def _attached(leaves: Iterable[Part], pieces: Iterable[bytes | Source]) -> tuple[Attached, ...]:
+    """Return where the attachments in memory are: each stands behind its head, an object of its own."""
+    names = {id(leaf.head): leaf.name for leaf in leaves if leaf.name is not None}
+    found: list[Attached] = []
+    position, name = 0, None
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            end = position + len(piece)
+            if name is not None:
+                found.append(Attached(name, position, end))
+            position = end
+        name = names.get(id(piece))
+    return tuple(found)
+
+
 def _joined(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:
     """Join small pieces with their neighbours; large ones are not copied."""
     segments: list[bytes | Source] = []
@@ -257,19 +267,3 @@ def _joined(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:
     if small:
         segments.append(b"".join(small))
     return segments
-
-
-def _placed(pieces: Iterable[bytes | Source], sought: list[tuple[bytes | Source, str]]) -> tuple[Named, ...]:
-    """Return where the pieces sought, which stand in this order, are in what `_joined` made."""
-    found: list[Named] = []
-    names = deque([(piece, name) for piece, name in sought if isinstance(piece, bytes)])
-    segment, at = 0, 0
-    for piece in pieces:
-        alone = not isinstance(piece, bytes) or len(piece) >= JOINED
-        if alone and at:
-            segment, at = segment + 1, 0
-        end = at + len(piece) if isinstance(piece, bytes) else at
-        if names and piece is names[0][0]:
-            found.append(Named(names.popleft()[1], segment, at, end))
-        segment, at = (segment + 1, 0) if alone else (segment, end)
-    return tuple(found)

@@ -52,6 +52,9 @@ class Manner:
     chance: Callable[[], float]
 
 
+_SENT: Final = Conclusion(End.SENT)
+
+
 class Told(NamedTuple):
     """How a job's turn ended, for whoever counts."""
 
@@ -114,7 +117,7 @@ class Courier:
         self._over: asyncio.Future[None]
         # One recipient that is refused never stops the message for the others: they are judged one by one.
         self._options: Final = replace(
-            client.options.send, must_accept=NOBODY, split=True, before_end_of_data=None
+            client.options.send, must_accept=NOBODY, split=True, before_end_of_data=None, allow_empty_to=True
         )
 
     def begin(self) -> None:
@@ -166,7 +169,7 @@ class Courier:
         """Return what became of the message; None if the lease has ended already."""
         gate = _Gate(lease)
         each = self._manner.marking == "each"
-        options = replace(self._options, before_end_of_data=gate) if each else self._options
+        options = self._options.behind(gate) if each else self._options
         try:
             # The stages have limits of their own; one for all of them would make certain outcomes unknown.
             return await self._client.send(lease.mail(), options=options, deadline=math.inf)
@@ -174,9 +177,10 @@ class Courier:
             # Everybody has got it or was given up: only its end was never noted.
             return Receipt(())
         except SMTPError as error:
-            if gate.failure is None:
+            failure = error if isinstance(error, LeaseLost) else gate.failure
+            if failure is None:
                 return receipt_of(error, lease.entry.pending)
-            await self._not_marked(lease, gate.failure)
+            await self._not_marked(lease, failure)
             return None
         except asyncio.CancelledError:
             await self._withdraw(lease, gate.passed or not each)
@@ -208,6 +212,14 @@ class Courier:
 
     async def _finish(self, lease: Lease, receipt: Receipt) -> None:
         manner, entry = self._manner, lease.entry
+        if (
+            receipt.error is None
+            and receipt.outcome is Outcome.ACCEPTED
+            and self._flow.free
+            and not entry.attempts
+        ):
+            await self._settle(lease, receipt)
+            return
         disposition = judge(receipt, on_unknown=manner.on_unknown)
         now = manner.clock()
         conclusion = conclude(entry, disposition, manner.retry, now=now, chance=manner.chance())
@@ -229,6 +241,13 @@ class Courier:
         if notice is not None and disposition.delivered:
             await self._report(notice)
         await self._tell_end(entry, receipt, conclusion)
+
+    async def _settle(self, lease: Lease, receipt: Receipt) -> None:
+        """What becomes of nearly every message: sent at its first try."""
+        if await self._insist(lambda: lease.settle(receipt, keep=self._manner.keep_sent)):
+            self._ended(Told(lease.entry, _SENT, None))
+            if self._hooks.active:
+                await self._tell_end(lease.entry, receipt, _SENT)
 
     async def _learn(self, receipt: Receipt, disposition: Disposition) -> None:
         """Note what a try says about the server."""

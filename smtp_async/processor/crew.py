@@ -79,6 +79,8 @@ class Crew:
         self._tell: Final = tell
         self.ready: Final[deque[Lease]] = deque()
         self.in_work: Final[dict[Lease, None]] = {}
+        # What could not be given back: its end may be noted at any time, so nobody may begin it.
+        self._owed: Final[deque[Lease]] = deque()
         self.failure: Exception | None = None
         self.error: Exception | None = None
         self._workers: Final[list[asyncio.Task[None]]] = []
@@ -91,6 +93,10 @@ class Crew:
         self._stopping = False
         # One message alone is tried, to see whether mail flows again.
         self._probing = False
+        # Jobs are claimed one by one: one of them may be what kills workers, and is to take no other with it. So it
+        # begins, too: the end of the last process may be what there is to recover.
+        self._careful = True
+        self._alone: Lease | None = None
 
     @property
     def stopping(self) -> bool:
@@ -100,6 +106,7 @@ class Crew:
     def prepare(self) -> None:
         """Forget how the last time ended."""
         self._stopping = self._probing = self._rung = False
+        self._careful = True
         self.failure = self.error = None
 
     def stop(self, grace: float | None = None) -> None:
@@ -170,6 +177,8 @@ class Crew:
                 if once:
                     self.error = self.error or self._flow.error
                     return
+            elif self._owed:
+                await self._return(self._owed)
             if self.ready:
                 # They may have gone to rest when mail did not flow.
                 self._employ()
@@ -177,7 +186,7 @@ class Crew:
             leases = await self._claim(room, now) if room else []
             exhausted = exhausted or bool(once and room and not leases and self._flow.free)
             if leases:
-                self._hand_out(leases)
+                await self._sort_out(leases)
             elif not exhausted:
                 await self._wait_for_change(claimed=room > 0)
             elif self.ready or self.in_work:
@@ -190,6 +199,9 @@ class Crew:
         if not self._flow.free:
             busy = self.in_work or self.ready
             return 0 if busy else int(min(1, self._flow.room()))
+        if self._careful:
+            # What was under way before may take its time: it is not to hold up all others.
+            return 0 if self.ready or self._alone in self.in_work else 1
         ahead = len(self.ready)
         return 0 if 2 * ahead > self._concurrency else self._concurrency - ahead
 
@@ -203,6 +215,20 @@ class Crew:
         except SMTPError as error:
             self.fail(error)
         return []
+
+    async def _sort_out(self, leases: list[Lease]) -> None:
+        """Hand out what was claimed; jobs whose worker has died go back, to be claimed one by one."""
+        suspects = [place for place, lease in enumerate(leases) if lease.entry.recoveries]
+        if self._careful:
+            # Alone it may be tried. Behind the last of them all goes as ever.
+            self._careful = bool(suspects)
+            self._alone = leases[0]
+        elif suspects:
+            self._careful = True
+            leases, back = leases[: suspects[0]], leases[suspects[0] :]
+            self._owed.extend(back)
+            await self._return(self._owed)
+        self._hand_out(leases)
 
     def _hand_out(self, leases: list[Lease]) -> None:
         if not self._flow.free:
@@ -231,7 +257,8 @@ class Crew:
         if waiting is None:
             waiting = self._waiting = asyncio.get_running_loop().create_task(self._spool.wait(self._poll))
             waiting.add_done_callback(lambda _: self.ring())
-        await self._rest(None)
+        if not waiting.done():
+            await self._rest(None)
         if not waiting.done():
             return
         self._waiting = None
@@ -243,11 +270,17 @@ class Crew:
 
     async def _give_back(self) -> None:
         """End the leases of what waits for its turn."""
-        while self.ready:
-            lease = self.ready.popleft()
+        if await self._return(self._owed):
+            await self._return(self.ready)
+
+    async def _return(self, leases: deque[Lease]) -> bool:
+        """End these leases; return False if the spool cannot take it now."""
+        while leases:
+            lease = leases.popleft()
             if not await self.courier.give_back(lease):
-                self.ready.appendleft(lease)
-                return
+                self._owed.append(lease)
+                return False
+        return True
 
     # --- working ---------------------------------------------------------------------------------------------
 
@@ -268,7 +301,7 @@ class Crew:
             finally:
                 del self.in_work[lease]
                 self._probing = False
-                if self._stopping or not self._flow.free or not (self.in_work or self.ready):
+                if self._stopping or self._careful or not self._flow.free or not (self.in_work or self.ready):
                     self.ring()
 
     def _may_begin(self) -> bool:
@@ -293,7 +326,7 @@ class Crew:
             self.fail(error)
 
     async def _extend(self) -> None:
-        for lease in [*self.in_work, *self.ready]:
+        for lease in [*self.in_work, *self.ready, *self._owed]:
             try:
                 await lease.extend()
             except LeaseLost:
@@ -316,6 +349,8 @@ class Crew:
         except SMTPError as error:
             self.fail(error)
             return False
+        if found.requeued:
+            self._careful = True
         for id in found.requeued:
             await self._tell(JobQueued(id=id, recovered=True))
         for id in found.poisoned:
@@ -349,3 +384,6 @@ async def _dismiss(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_LATE)
+    if not task.cancelled():
+        # What it ends with is of no interest any more, and nobody is to complain that it was not looked at.
+        task.exception()

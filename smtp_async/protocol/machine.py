@@ -105,6 +105,8 @@ class ClientProtocol(Writer):
         if self.writing is not None:
             open_transactions[self.writing] = None
             self.writing = None
+        # One that was given its turn, and lost it in the same breath, is settled once.
+        self._settled = [item for item in self._settled if item not in open_transactions]
         for transaction in open_transactions:
             self._suspect(transaction, error)
             transaction.give_up(error, goodbye=self.goodbye is not None)
@@ -127,7 +129,7 @@ class ClientProtocol(Writer):
         """
         connection = self._connection
         # A body that its caller writes, or lets go, waits for the replies to its envelope in any case.
-        aside = transaction.chunked and (transaction.payload is None or transaction.gated)
+        aside = transaction.chunked and transaction.aside
         transaction.hold = hold or aside or transaction.decides or self._window.cautious
         self.writing = self._newest = transaction
         self._window.began(transaction.octets)
@@ -239,24 +241,24 @@ class ClientProtocol(Writer):
         if reply.positive or transaction.final:
             return
         self._connection.answered(Verb.BDAT, reply.code // 100)
-        transaction.final.append(reply)
-        if self.lmtp:
-            transaction.final *= transaction.accepted
+        # For everybody: if the connection dies before the rest is answered, each finds it.
+        transaction.final = [reply] * transaction.accepted
         if not transaction.ended:
             # No more is written; chunks on their way are refused, too.
             transaction.ended = True
             self.writing = self._framer = None
 
     def _answer_end(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
-        if transaction.chunked and transaction.final and reply.positive and not self.lmtp:
+        final = transaction.final
+        if transaction.chunked and final and len(final) >= transaction.accepted and reply.positive:
             # Who was told yes and no is not known: it is still owed an answer.
             self._owed.appendleft((verb, transaction))
-            transaction.final.clear()
+            final.clear()
             raise ProtocolViolation("the server refused a chunk and accepted the message", reply=reply)
-        transaction.final.append(reply)
+        final.append(reply)
         if not transaction.ended:
             self._answered_early(transaction, reply)
-        elif self.lmtp and len(transaction.final) < transaction.accepted:
+        elif self.lmtp and len(final) < transaction.accepted:
             self._owed.appendleft((verb, transaction))
             self._answerable += 1
             transaction.owed += 1

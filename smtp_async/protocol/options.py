@@ -121,6 +121,14 @@ class SendOptions:
             object.__setattr__(self, "auth", Address.parse(self.auth))
         object.__setattr__(self, "wishes", tuple(self._wishes()))
 
+    def behind(self, gate: Callable[[], Awaitable[None]] | None) -> SendOptions:
+        """Return the same with another `before_end_of_data`; everything else was checked already."""
+        twin = object.__new__(SendOptions)
+        for name in self.__slots__:
+            object.__setattr__(twin, name, getattr(self, name))
+        object.__setattr__(twin, "before_end_of_data", gate)
+        return twin
+
     def _check_transfer(self) -> None:
         if self.chunking not in ("auto", "never", "always"):
             raise InvalidArgument(f'chunking is "auto", "never" or "always", not {self.chunking!r}')

@@ -138,6 +138,11 @@ class Transaction:
         self.streamed = 0
         self.receipt: Receipt | None = None
 
+    @property
+    def aside(self) -> bool:
+        """Does its caller write the body, or let it go? Either may take long."""
+        return self.payload is None or self.gated
+
     def carry(self, payload: bytes | None) -> None:
         """Have the session write `payload` as the body; None: its caller streams it."""
         self.payload = payload
@@ -194,8 +199,11 @@ class Transaction:
             error: what killed it.
             goodbye: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
         """
+        if self.final and self.ended and not (self.handed or goodbye):
+            # A chunk was refused, and with it the message: the end that will not be written changes nothing.
+            self.conclude(per_recipient=True)
         # What follows the reply that gave the connection up judges nobody.
-        if not self.handed or (self.dismissed and goodbye):
+        elif not self.handed or (self.dismissed and goodbye):
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from threading import Lock
 from typing import Final
 
@@ -75,6 +74,7 @@ class Delivery:
         self._files = shelf.files
         self._lineup = shelf.lineup
         self._lock = Lock()
+        self._finishing = Lock()
         # What is handed out, and how it is to end once that is known.
         self._out: dict[Held, End | None] = {}
         # Ends that could not be noted: their jobs stay locked, so nobody sends them again.
@@ -82,29 +82,47 @@ class Delivery:
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
 
+    @property
+    def durable(self) -> bool:
+        """Do marks and ends wait until the disk has them?"""
+        return self._files.durable
+
     def claim(self, n: int, now: float, *, marked: bool) -> list[Held]:
         """Take up to `n` jobs that are due."""
         self.finish()
         taken: list[Held] = []
+        paths: list[str] = []
         try:
-            while len(taken) < n and (path := self._lineup.take(now)) is not None:
-                try:
-                    held = self._take(path, now)
-                except SpoolError:
-                    # Not this one now; and it must not keep the others from being tried.
-                    self._lineup.push(now + AGAIN, path)
-                    if taken:
-                        break
-                    raise
-                if held is not None:
-                    taken.append(held)
+            while len(taken) < n:
+                paths = self._lineup.take(now, n - len(taken))
+                if not paths:
+                    break
+                self._take_all(paths, now, taken)
             if marked:
                 for held in taken:
                     self.mark(held)
-        except BaseException:
-            self.unclaim(taken)
-            raise
+        except BaseException as error:
+            for path in paths:
+                self._lineup.push(now, path)
+            if not taken or not isinstance(error, SpoolError) or marked:
+                self.unclaim(taken)
+                raise
+            # The others are well; if it is not only this one, the next claim will tell.
         return taken
+
+    def _take_all(self, paths: list[str], now: float, taken: list[Held]) -> None:
+        """Take what can be taken; of `paths` those stay that were not tried."""
+        paths.reverse()
+        while paths:
+            path = paths.pop()
+            try:
+                held = self._take(path, now)
+            except SpoolError:
+                # Not this one now; and it must not keep the others from being tried.
+                self._lineup.push(now + AGAIN, path)
+                raise
+            if held is not None:
+                taken.append(held)
 
     def unclaim(self, taken: list[Held]) -> bool:
         """Give back what nobody will use."""
@@ -167,35 +185,36 @@ class Delivery:
             record = line(r="untouched", n=held.job.token, at=time.time())
         return End(held, State.QUEUED, record)
 
-    def end(self, ends: Iterable[End]) -> list[SpoolError | None]:
+    def end(self, ends: list[End]) -> list[SpoolError | None]:
         """Do what is left of each, and tell what failed. What fails stays locked, to be tried again."""
-        errors: list[SpoolError | None] = []
-        directories: dict[str, SpoolError | None] = {}
-        ends = list(ends)
-        for end in ends:
-            error = None
-            if not end.done:
-                self._out[end.held] = end
-                try:
-                    self._move(end)
-                    directories[directory_of(end.held.path)] = None
-                except OSError as failed:
-                    error = translated(failed, f"the end of the job {end.held.path} cannot be noted")
-            errors.append(error)
-        for directory in directories:
-            try:
-                self._files.sync_directory("S2", directory)
-            except OSError as failed:
-                directories[directory] = translated(failed, "the end of a job cannot be made durable")
-        for place, end in enumerate(ends):
-            if errors[place] is None and not end.done:
-                errors[place] = directories[directory_of(end.held.path)]
-                if errors[place] is None:
-                    self._let_go(end)
-        left = [end for end in ends if not end.done]
-        if left or self._unfinished:
-            self._remember(left)
+        with self._finishing if any(end.failed for end in ends) else nullcontext():
+            errors = [self._moved(end) for end in ends]
+            directories = {directory_of(end.held.path) for end in ends if end.moved and not end.done}
+            unsynced = {name: error for name in directories if (error := self._unsynced(name)) is not None}
+            for place, end in enumerate(ends):
+                if errors[place] is None and not end.done:
+                    errors[place] = unsynced.get(directory_of(end.held.path)) if unsynced else None
+                    if errors[place] is None:
+                        self._let_go(end)
+        if self._unfinished or any(errors):
+            self._remember([end for end in ends if not end.done])
         return errors
+
+    def _moved(self, end: End) -> SpoolError | None:
+        if not end.moved:
+            self._out[end.held] = end
+            try:
+                self._move(end)
+            except OSError as error:
+                return translated(error, f"the end of the job {end.held.path} cannot be noted")
+        return None
+
+    def _unsynced(self, directory: str) -> SpoolError | None:
+        try:
+            self._files.sync_directory("S2", directory)
+        except OSError as error:
+            return translated(error, "the end of a job cannot be made durable")
+        return None
 
     def _remember(self, failed: list[End]) -> None:
         with self._lock:
@@ -244,8 +263,6 @@ class Delivery:
 
     def _move(self, end: End) -> None:
         held = end.held
-        if end.moved:
-            return
         step = "S4" if end.state is State.FAILED else "S3"
         if end.record is not None:
             try:
@@ -257,8 +274,10 @@ class Delivery:
         if end.when is not None and end.state is State.QUEUED:
             self._files.due_at(step, held.name, end.when)
         if end.state is None:
-            with suppress(FileNotFoundError):
+            try:
                 self._files.unlink("S1", held.name)
+            except FileNotFoundError:
+                pass  # the last time it was done, and told otherwise
         else:
             self._shelf.rename("S1" if end.state is State.SENT else step, held, end.state)
         end.moved = True
@@ -270,8 +289,10 @@ class Delivery:
             end.done = True
             fd, end.held.fd = end.held.fd, -1
             self._out.pop(end.held, None)
-        with suppress(OSError):
+        try:
             self._files.close("S5", fd)
+        except OSError:
+            pass  # nothing was written that is not synced
         if end.state is State.QUEUED:
             entry = end.held.job.entry
             self._lineup.push(entry.not_before if end.when is None else end.when, end.held.path)

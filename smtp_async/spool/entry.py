@@ -12,7 +12,17 @@ from ..errors import InvalidArgument, UsageError
 from ..receipt import Outcome, Receipt, Verdict
 from ..reply import printable
 
-__all__ = ["Entry", "Recovery", "Result", "SpoolStatistics", "State", "again", "requeued", "results_after"]
+__all__ = [
+    "Entry",
+    "Recovery",
+    "Result",
+    "SpoolStatistics",
+    "State",
+    "again",
+    "check_about",
+    "requeued",
+    "results_after",
+]
 
 #: Characters of a server's text that are kept with a result, and of a reason.
 MAX_TEXT = 512
@@ -181,23 +191,35 @@ def results_after(
     Raises:
         InvalidArgument: the receipt is not about them.
     """
+    check_about(entry, receipt)
     if receipt is None:
         return entry.results
     retry = again if retry is None else retry
     results = [*entry.results]
     places = [place for place, result in enumerate(results) if result is None or not result.final]
-    if len(places) != len(receipt.verdicts):
-        raise InvalidArgument(
-            f"the receipt tells of {len(receipt.verdicts)} recipients, and {len(places)} are pending"
-        )
     for place, verdict in zip(places, receipt.verdicts, strict=True):
         final = verdict.accepted or not retry(verdict)
         results[place] = Result.of(verdict, final=final, at=at)
     return tuple(results)
 
 
+def check_about(entry: Entry, receipt: Receipt | None) -> None:
+    """Refuse a receipt that is not about the pending recipients of `entry`.
+
+    Raises:
+        InvalidArgument: it tells of more or fewer.
+    """
+    pending = [result for result in entry.results if result is None or not result.final]
+    if receipt is not None and len(receipt.verdicts) != len(pending):
+        raise InvalidArgument(
+            f"the receipt tells of {len(receipt.verdicts)} recipients, and {len(pending)} are pending"
+        )
+
+
 def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
     """Return `entry` as it is after `requeue`: whoever has not got the message is tried again, counted anew.
+
+    A flag stays: what nobody knows is not known better because somebody wants it tried again.
 
     Raises:
         UsageError: everybody has got it.
@@ -216,7 +238,6 @@ def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
         attempts=0,
         recoveries=0,
         held=False,
-        flagged=False,
         results=results,
     )
     if not entry.pending:

@@ -40,7 +40,9 @@ _NO_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def translated(error: OSError, message: str) -> SpoolError:
-    """Return the error of the library for one of the system."""
+    """Return the error of the library for one of the system; what is one already stays."""
+    if isinstance(error, SpoolError):
+        return error
     return (SpoolFull if error.errno in FULL else SpoolError).of(error, message)
 
 
@@ -63,15 +65,16 @@ def open_directory(path: str | os.PathLike[str], *, create: bool) -> int:
             with suppress(FileExistsError):
                 os.mkdir(where, 0o700)
                 _make_durable(Path(where).absolute().parent)
-        if stat.S_ISLNK(os.lstat(where).st_mode):
-            raise SpoolUnsafe(f"the spool directory {where} is a symbolic link")
-        root = os.open(where, _DIRECTORY)
+        link = stat.S_ISLNK(os.lstat(where).st_mode)
+        root = -1 if link else os.open(where, _DIRECTORY)
     except (FileNotFoundError, NotADirectoryError) as error:
         failed = FileError(f"there is no spool directory {where}")
         failed.errno = error.errno
         raise failed from error
     except OSError as error:
         raise translated(error, f"the spool directory {where} cannot be opened") from error
+    if link:
+        raise SpoolUnsafe(f"the spool directory {where} is a symbolic link")
     try:
         check_owned(os.fstat(root), where)
     except BaseException:

@@ -16,7 +16,8 @@ from ..content import Content, Mail, Source
 from ..errors import LeaseLost
 from ..receipt import Receipt, Verdict
 from .delivery import Delivery, End
-from .entry import MAX_TEXT, State, results_after
+from .entry import MAX_TEXT, State, check_about, results_after
+from .files import translated
 from .record import record
 from .shelf import Held
 from .spool import Lease
@@ -83,15 +84,23 @@ class DirectoryLease(Lease):
 
     async def mark_end_of_data(self) -> None:
         held = self._live()
-        if not held.marked:
+        if held.marked:
+            return
+        if self._delivery.durable:
             await self._run(self._delivery.mark, held)
+            return
+        # A few octets for the system's memory: a thread would cost twenty times as much.
+        try:
+            self._delivery.mark(held)
+        except OSError as error:
+            raise translated(error, f"the end of data of the job {self.entry.id} cannot be noted") from error
 
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
         if keep:
             await self._finish(State.SENT, receipt, retry=_never, needless=True)
         else:
             # What is wrong with the receipt is said also where it is not kept.
-            results_after(self.entry, receipt, None, 0.0)
+            check_about(self.entry, receipt)
             await self._end_with(lambda held: End(held, None))
 
     async def defer(
@@ -169,6 +178,12 @@ class Ends:
         Raises:
             SpoolError: it could not be noted; it will be tried again.
         """
+        if not self._delivery.durable:
+            # Nothing waits for the disk: a thread would cost more than what it does.
+            (error,) = self._delivery.end([end])
+            if error is not None:
+                raise error
+            return
         waiting = _Waiting(end, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._task is None or self._task.done():

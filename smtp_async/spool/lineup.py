@@ -78,17 +78,17 @@ class Lineup:
             self._when.pop(path, None)
             self._read[directory_of(path)] = None
 
-    def take(self, now: float) -> str | None:
-        """Take the path of the job that is due longest; None if none is."""
+    def take(self, now: float, most: int) -> list[str]:
+        """Take the paths of the jobs that are due longest, up to `most` of them."""
+        taken: list[str] = []
         with self._lock:
             if self._should_read(now):
                 self._read_directories()
-            due = self._top()
-            if due is None or due[0] > now:
-                return None
-            heapq.heappop(self._heap)
-            del self._when[due[1]]
-            return due[1]
+            while len(taken) < most and (due := self._top()) is not None and due[0] <= now:
+                heapq.heappop(self._heap)
+                del self._when[due[1]]
+                taken.append(due[1])
+        return taken
 
     def next_due(self, now: float) -> float | None:
         """Return when the next job is due, None if there is none."""

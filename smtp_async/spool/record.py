@@ -24,7 +24,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from itertools import product
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..address import Address, Envelope, Kind, Recipient
@@ -63,6 +64,24 @@ _STATES: Final = {state.value: state for state in State}
 
 # ASCII only: no octet of it can be taken for a line end, and every editor shows it.
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+_NONE: Final = type(None)
+#: What a header has, each with the types that JSON may make of it.
+_TYPES: Final = {
+    "id": (str,),
+    "key": (str, _NONE),
+    "created": (float, int),
+    "not_before": (float, int),
+    "expires": (float, int, _NONE),
+    "sender": (str, _NONE),
+    "recipients": (list,),
+    "needs": (list,),
+    "message_id": (str, _NONE),
+    "body_len": (int,),
+    "sha256": (str,),
+}
+_FIELDS: Final = itemgetter(*_TYPES)
+_SHAPES: Final = frozenset(product(*_TYPES.values()))
 
 _T = TypeVar("_T")
 
@@ -204,16 +223,8 @@ def header_end(data: bytes) -> int:
     Raises:
         RecordInvalid: it is not a job.
     """
-    match = _FIRST_LINE.match(data)
-    if match is None:
-        version = _VERSION.match(data)
-        if version is not None and int(version[1]) > 1:
-            _refuse(f"its version is {int(version[1])}, which is not known here")
-        _refuse("it does not begin as one")
-    length = int(match[1])
-    if length > MAX_HEADER:
-        _refuse("its header is too long")
-    return match.end() + length + 1
+    match = _first_line(data)
+    return match.end() + int(match[1]) + 1
 
 
 def read_header(data: bytes) -> Header:
@@ -222,9 +233,10 @@ def read_header(data: bytes) -> Header:
     Raises:
         RecordInvalid: it is not a job.
     """
-    end = header_end(data)
-    start = data.index(b"\n") + 1
-    if len(data) < end or data[end - 1] != 0x0A:
+    match = _first_line(data)
+    start = match.end()
+    end = start + int(match[1]) + 1
+    if data[end - 1 : end] != b"\n":
         _refuse("its header is not complete")
     fields = _json(data[start : end - 1])
     try:
@@ -233,12 +245,27 @@ def read_header(data: bytes) -> Header:
         raise RecordInvalid(f"not a job: {type(error).__name__} in its header: {error}") from error
 
 
+def _first_line(data: bytes) -> re.Match[bytes]:
+    match = _FIRST_LINE.match(data)
+    if match is None:
+        version = _VERSION.match(data)
+        if version is not None and int(version[1]) > 1:
+            _refuse(f"its version is {int(version[1])}, which is not known here")
+        _refuse("it does not begin as one")
+    if int(match[1]) > MAX_HEADER:
+        _refuse("its header is too long")
+    return match
+
+
 def fold(header: Header, journal: bytes, state: State) -> Job:
-    """Return how a job stands, from what never changes and what happened since.
+    """Return how a job stands, from what never changes and what happened since; the entry of the header is used up.
 
     Raises:
         RecordInvalid: a record is complete, and makes no sense.
     """
+    if not journal:
+        header.entry.state = state
+        return Job(header, header.entry, 1, None)
     story = _Story(header.entry)
     for fields in _records(journal):
         try:
@@ -253,7 +280,7 @@ class _Story:
     """A job while its journal is read."""
 
     def __init__(self, entry: Entry) -> None:
-        self.entry = replace(entry)
+        self.entry = entry
         self.top = 0
         self.ended: State | None = None
         # The last attempt that is counted: a record may have been written twice by one whose disk failed.
@@ -334,28 +361,27 @@ def _records(journal: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _header(fields: dict[str, Any], end: int) -> Header:
-    sender = fields["sender"]
-    needs = _of(fields["needs"], list)
-    id, key = _of(fields["id"], str), fields["key"]
-    expires, message_id = fields["expires"], fields["message_id"]
+    values = _FIELDS(fields)
+    # One look for all of them: a queue is read as fast as it is sent.
+    if tuple(map(type, values)) not in _SHAPES:
+        raise TypeError("a field is not of the type that it should be")
+    id, key, created, not_before, expires, sender, recipients, needs, message_id, size, digest = values
     if _ID.fullmatch(id) is None:
         raise ValueError("the id is not one that a spool makes")
     envelope = Envelope(
-        None if sender is None else Address.parse(_of(sender, str)),
-        [_read_recipient(*_of(one, list)) for one in _of(fields["recipients"], list)],
+        None if sender is None else Address.parse(sender), [_read_recipient(*one) for one in recipients]
     )
     entry = Entry(
         id=id,
         envelope=envelope,
-        created=_time(fields["created"]),
-        size=_count(fields["body_len"]),
-        key=None if key is None else _of(key, str),
-        not_before=_time(fields["not_before"]),
+        created=_time(created),
+        size=_count(size),
+        key=key,
+        not_before=_time(not_before),
         expires=None if expires is None else _time(expires),
         needs_utf8="utf8" in needs or envelope.needs_utf8,
-        message_id=None if message_id is None else _of(message_id, str),
+        message_id=message_id,
     )
-    digest = _of(fields["sha256"], str)
     return Header(entry, digest, end, "eightbit" in needs, "utf8" in needs, "binary" in needs)
 
 
@@ -390,7 +416,7 @@ def _results(old: tuple[Result | None, ...], changed: dict[str, Any]) -> tuple[R
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        return _of(json.loads(text), dict)
+        return _of(json.loads(text.decode("ascii")), dict)
     except (ValueError, TypeError, RecursionError) as error:
         raise RecordInvalid(f"not a job: {type(error).__name__} in what should be JSON") from error
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import secrets
 import stat
 from collections import deque
@@ -40,7 +39,7 @@ from .files import Files
 from .lineup import Lineup
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
 
-__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "hashed", "is_keyed"]
+__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "hashed"]
 
 #: Octets of journal that are reserved with each file.
 RESERVE: Final = 4096
@@ -52,17 +51,11 @@ HELD: Final = 4102444800.0
 TMP: Final = "tmp"
 QUARANTINE: Final = "quarantine"
 
-_KEYED: Final = re.compile(r"[0-9a-f]{32}")
 _CHUNK: Final = 2**20
 # What opening says of a symbolic link, a directory, a socket, a file of somebody else.
 _PLANTED: Final = frozenset(
     {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
 )
-
-
-def is_keyed(id: str) -> bool:
-    """Tell whether the job of this id was given a key."""
-    return _KEYED.fullmatch(id) is not None
 
 
 def hashed(id: str) -> str:
@@ -132,7 +125,7 @@ class Shelf:
         try:
             fd = self.files.open(step + "1", name, write=True)
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or error.errno not in _PLANTED:
+            if error.errno not in _PLANTED or self._is_ours(step, name):
                 raise
             self.quarantine(name)
             return None
@@ -152,6 +145,11 @@ class Shelf:
             os.close(fd)
             raise
         return Held(fd, path, state, job, body, status)
+
+    def _is_ours(self, step: str, name: str) -> bool:
+        """Tell whether a name that could not be opened looks well all the same."""
+        status = self.files.look(step + "1", name)
+        return status is None or (stat.S_ISREG(status.st_mode) and status.st_uid == self._uid)
 
     def check_file(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
@@ -179,10 +177,10 @@ class Shelf:
             RecordInvalid: it is not a job, or that of another name.
         """
         files = self.files
-        data = files.read(step, fd, SMALL + RESERVE, 0)
+        data = files.read(step, fd, min(size, SMALL + RESERVE), 0)
         end = header_end(data[:MAX_FIRST_LINE])
         if end > len(data):
-            data = files.read(step, fd, end, 0)
+            data = files.read(step, fd, min(size, end), 0)
         header = read_header(data)
         if header.entry.id != path.rpartition("/")[2]:
             raise RecordInvalid("not a job: it has the name of another")
@@ -216,25 +214,24 @@ class Shelf:
     def rename(self, step: str, held: Held, state: State) -> None:
         """Give a job the name of another state. To be repeated without harm."""
         new = f"{held.path}.{state.value}"
-        with self.naming(held.path.rpartition("/")[2]):
-            try:
-                self.files.rename(step, held.name, new)
-            except OSError:
-                # It may have been done all the same: over a network, or the last time.
-                status = self.files.look(step, new)
-                if status is None or (status.st_dev, status.st_ino) != (
-                    held.status.st_dev,
-                    held.status.st_ino,
-                ):
-                    raise
+        if held.job.entry.key is None:
+            self._rename(step, held, new)
+        else:
+            with self.naming():
+                self._rename(step, held, new)
         held.state = state
 
+    def _rename(self, step: str, held: Held, new: str) -> None:
+        try:
+            self.files.rename(step, held.name, new)
+        except OSError:
+            # It may have been done all the same: over a network, or the last time.
+            if not _same(held.status, self.files.look(step, new)):
+                raise
+
     @contextmanager
-    def naming(self, id: str) -> Iterator[None]:
+    def naming(self) -> Iterator[None]:
         """Keep others from looking for, or changing, the name of a job with a key."""
-        if not is_keyed(id):
-            yield
-            return
         fd = self.files.open_directory("K1", "")
         try:
             self.files.wait_lock("K2", fd)
@@ -242,10 +239,10 @@ class Shelf:
         finally:
             os.close(fd)
 
-    def find(self, id: str) -> tuple[str, State] | None:
+    def find(self, id: str, *, tries: int = 3) -> tuple[str, State] | None:
         """Return path and state of a job, None if there is none."""
         # A name may change between two looks; in this order it is met, unless it goes round.
-        for _ in range(3):
+        for _ in range(tries):
             for state in State:
                 for path in (id, f"{hashed(id)}/{id}"):
                     if self.files.look("L4", f"{path}.{state.value}") is not None:
@@ -264,5 +261,13 @@ class Shelf:
         """C3: is this still the file of that name?"""
         if status is None:
             status = self.files.status("C3", fd)
-        named = self.files.look("C3", name)
-        return named is not None and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)
+        return _same(status, self.files.look("C3", name))
+
+    def are_one(self, step: str, name: str, other: str) -> bool:
+        """Tell whether two names are those of one file."""
+        status = self.files.look(step, name)
+        return status is not None and _same(status, self.files.look(step, other))
+
+
+def _same(one: os.stat_result, other: os.stat_result | None) -> bool:
+    return other is not None and (one.st_ino, one.st_dev) == (other.st_ino, other.st_dev)

@@ -149,7 +149,7 @@ class Upkeep:
 
     def remove(self, id: str) -> None:
         """Delete a job."""
-        with _Open(self, id) as held, self._shelf.naming(id):
+        with _Open(self, id) as held:
             self._files.unlink("O4", held.name)
             self._files.sync_directory("O5", directory_of(held.path))
 

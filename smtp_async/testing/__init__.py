@@ -7,12 +7,15 @@
 - `CutProxy`: cuts a connection after any byte, in either direction, by FIN, RST or silence;
 - `cancellations`: runs a scenario again and again, cancelled at its first, second, … await;
 - `ServerThread`: any of the servers in a thread of its own, for tests without an event loop;
+- `MemorySpool`: a spool without a disk, and `SpoolContract`: the tests that every spool passes;
 - the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
 """
 
+from .contracts import SpoolContract
 from .cutproxy import Cut, CutManner, CutProxy, Direction, Link
 from .faults import CancelledRun, CancelManner, CancelMoment, cancellations, run_cancelled_at
 from .mechanisms import Mechanism
+from .memory import MemorySpool
 from .records import ConnectionLog, ReceivedLine, ReceivedMessage
 from .script import (
     Action,
@@ -48,12 +51,14 @@ __all__ = [
     "Direction",
     "Link",
     "Mechanism",
+    "MemorySpool",
     "ReceivedLine",
     "ReceivedMessage",
     "RecordingSink",
     "Rule",
     "ScriptedServer",
     "ServerThread",
+    "SpoolContract",
     "Step",
     "cancellations",
     "close",

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,7 +15,16 @@ from ..address import Envelope
 from ..content import Content
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..receipt import Receipt, Verdict
-from ..spool.entry import POISON, Entry, Recovery, SpoolStatistics, State, requeued, results_after
+from ..spool.entry import (
+    POISON,
+    Entry,
+    Recovery,
+    SpoolStatistics,
+    State,
+    check_about,
+    requeued,
+    results_after,
+)
 from ..spool.spool import Lease, Leases, Spool
 from ..spool.submission import Adapt, StoredMail, Submission, seconds
 
@@ -167,10 +177,10 @@ class MemorySpool(Spool):
             if left <= 0:
                 return False
             until = left if next_due is None else min(left, next_due - self._clock())
-            try:
-                await asyncio.wait_for(self._news.wait(), until)
-            except TimeoutError:
-                pass
+            # Not `wait_for`: on Python 3.11 it takes a cancellation that comes together with the news for none.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until):
+                    await self._news.wait()
 
     async def close(self) -> None:
         self._closed = True
@@ -238,7 +248,7 @@ class MemoryLease(Lease):
         if keep:
             self._end(State.SENT, receipt, retry=lambda verdict: False)
             return
-        results_after(job.entry, receipt, None, 0.0)
+        check_about(job.entry, receipt)
         job.lease = None
         del self._spool._jobs[job.entry.id]
 

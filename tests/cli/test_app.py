@@ -1,5 +1,6 @@
 """The front of the command line: help, versions, exit codes, and what it says without its extra."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from rich.console import Console
 import smtp_async
 from smtp_async import errors
 from smtp_async.cli import main
-from smtp_async.cli.exits import Exit, exit_for_error
+from smtp_async.cli.exits import Exit, exit_for_error, exit_for_report
 from smtp_async.cli.screen import Screen, in_shell_words, sentence
 from smtp_async.cli.server import _host_and_port
+from smtp_async.processor import QueueReport, Unfinished
 from smtp_async.receipt import Outcome, Receipt, Verdict
 from smtp_async.reply import Reply
 
@@ -25,13 +27,28 @@ def test_versions(shell):
     assert lines == [f"{name} {text}" for name, text in smtp_async.build_info().items()]
 
 
-@pytest.mark.parametrize("line", ["--help", "-h", "send --help", "check --help", "demo --help"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--help",
+        "-h",
+        "send --help",
+        "check --help",
+        "demo --help",
+        "process --help",
+        "queue --help",
+        "queue add -h",
+    ],
+)
 def test_help_tells_the_exit_codes(shell, line):
     done = shell(line)
     assert done.exit_code == 0 and "130: interrupted" in done.stdout
 
 
-@pytest.mark.parametrize("line", ["send", "check", "nonsense", "demo --count none", "check x --timeout 0"])
+@pytest.mark.parametrize(
+    "line",
+    ["send", "check", "nonsense", "demo --count none", "check x --timeout 0", "queue", "queue ls", "process"],
+)
 def test_usage(shell, line):
     assert shell(line).exit_code == Exit.USAGE
 
@@ -94,10 +111,38 @@ def refused(cls, code, **more):
         (errors.NotSent("?"), Exit.NOT_SENT),
         (errors.Timeout("?"), Exit.NOT_SENT),
         (errors.ConnectionLost("?"), Exit.NOT_SENT),
+        (errors.NoSuchJob("?"), Exit.USAGE),
+        (errors.Busy("?"), Exit.NOT_SENT),
+        (errors.SpoolFull("?"), Exit.NOT_SENT),
+        (errors.SpoolError.of(OSError(errno.EIO, "?"), "?"), Exit.NOT_SENT),
+        (errors.SpoolError.of(OSError(errno.EACCES, "?"), "?"), Exit.SETUP),
+        (errors.SpoolUnsafe("?"), Exit.SETUP),
+        (errors.RecordInvalid("?"), Exit.SETUP),
     ],
 )
 def test_the_exit_code_of_an_error(error, code):
     assert exit_for_error(error) is code
+
+
+FAILED, UNKNOWN, DEFERRED = Unfinished("a", "550 no"), Unfinished("b", "unknown"), Unfinished("c", "450", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        (QueueReport(), Exit.OK),
+        (QueueReport(sent=("x",)), Exit.OK),
+        (QueueReport(sent=("x",), deferred=(DEFERRED,)), Exit.NOT_SENT),
+        (QueueReport(deferred=(DEFERRED,), failed=(FAILED,)), Exit.REFUSED),
+        (QueueReport(failed=(FAILED, UNKNOWN, FAILED)), Exit.UNKNOWN),
+        (QueueReport(failed=(FAILED,), error=errors.SMTPError("the job a failed")), Exit.REFUSED),
+        (QueueReport(failed=(UNKNOWN,), error=errors.ChainNotFound("?")), Exit.SETUP),
+        (QueueReport(sent=("x",), error=errors.NotConnected("?")), Exit.NOT_SENT),
+        (QueueReport(error=RuntimeError("?")), Exit.NOT_SENT),
+    ],
+)
+def test_the_exit_code_of_a_look_at_the_queue(report, code):
+    assert exit_for_report(report) is code
 
 
 @pytest.mark.parametrize(

@@ -552,18 +552,15 @@ def test_attachments_in_memory_can_be_found_in_the_content(sizes, streamed, inli
             raw = binary and len(data) >= 4096
             expected.append((name, data if raw else base64_lines(data)))
     content = message.content(binary=binary)
-    assert [
-        (one.name, content.segments[one.segment][one.start : one.end]) for one in content.named
-    ] == expected
+    memory = b"".join([segment for segment in content.segments if isinstance(segment, bytes)])
+    assert [(one.name, memory[one.start : one.end]) for one in content.attached] == expected
     # Each begins behind its header.
-    for one in content.named:
-        before = content.segments[one.segment][: one.start] or content.segments[one.segment - 1]
-        assert before.endswith(b"\r\n\r\n")
+    assert all(memory[: one.start].endswith(b"\r\n\r\n") for one in content.attached)
 
 
-def test_what_has_no_attachments_has_no_names():
-    assert made(text="t", html="<p>t</p>").content().named == ()
-    nameless = made(attachments=[])
+def test_what_has_no_name_is_called_something_all_the_same():
+    assert made(text="t", html="<p>t</p>").content().attached == ()
+    nameless = made()
     nameless.attach(b"x")
     nameless.attach(b"x", cid="here")
-    assert [one.name for one in nameless.content().named] == ["attachment", "here"]
+    assert [one.name for one in nameless.content().attached] == ["attachment", "here"]

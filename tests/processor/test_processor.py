@@ -234,6 +234,46 @@ async def test_a_poison_message_fails(spool: FrailSpool) -> None:
     assert [(event.id, event.reason) for event in heard] == [(id, "poison")]  # type: ignore[attr-defined]
 
 
+async def test_a_job_whose_worker_died_is_tried_alone(spool: FrailSpool) -> None:
+    """It may be what killed it: if it does so again, no other job is to be counted with it."""
+    await filled(spool, 3)
+    doomed = await spool.claim(2, now=spool._clock() + 1)
+    for lease in doomed:
+        spool.abandon(lease)
+    await filled(spool, 20)
+    suspects = {str(lease.entry.pending[0].address) for lease in doomed}
+    client = Postman()
+    beside: list[tuple[str, int, int]] = []
+
+    async def look(message: Any) -> str:
+        await asyncio.sleep(0)
+        name = str(message.envelope().recipients[0].address)
+        beside.append((name, client.waiting, (await spool.statistics()).sending))
+        return "250 ok"
+
+    client.answers = [look]
+    report = await processor(spool, client, concurrency=5).run_once()
+    assert len(report.sent) == 23
+    assert [(waiting, held) for name, waiting, held in beside[:2]] == [(1, 1), (1, 1)]
+    assert {name for name, *_ in beside[:2]} == suspects
+    assert client.most == 5
+
+
+async def test_those_before_a_suspect_are_not_kept_waiting(spool: FrailSpool) -> None:
+    ids = await filled(spool, 10)
+    (lease,) = (one for one in await spool.claim(10, now=spool._clock() + 1) if one.entry.id == ids[4])
+    for other in [job.lease for job in spool._jobs.values() if job.lease not in (None, lease)]:
+        await other.release()
+    spool.abandon(lease)
+    client = Postman()
+    client.gate.clear()
+    queue = processor(spool, client, concurrency=10)
+    running = asyncio.ensure_future(queue.run_once())
+    await until(lambda: client.waiting == 4)
+    client.gate.set()
+    assert len((await running).sent) == 10
+
+
 # --- the server as a whole -----------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, par
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
 from tests.processor.office import Clock
-from tests.servers import machine
+from tests.servers import machine, postfix
 from tests.servers.exim import Exim
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
@@ -22,39 +22,38 @@ pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_leaks")]
 
 ANN = "ann@lab.test"
 HOUR = 3600.0
-#: What a recipient of `later.test` is told until the test changes its mind.
-RESTRICTIONS = """
-smtpd_recipient_restrictions = check_recipient_access hash:{etc}/later, check_recipient_access
-    inline:{{ {{reject.test = REJECT no such user}}, {{defer.test = DEFER try again later}} }}
-"""
+RESTRICTIONS = "smtpd_recipient_restrictions = check_recipient_access"
 
 
 class Fickle:
-    """A Postfix of one's own that defers `later.test` until it is told otherwise."""
+    """A Postfix of one's own that defers `later.test` until it is told otherwise.
 
-    def __init__(self, server: Postfix) -> None:
-        self.server = server
-        self.etc = server.directory / "etc"
+    Args:
+        directory: for the table that says so; Postfix looks at it for each new connection.
+    """
+
+    def __init__(self, directory: Path, pki: Pki) -> None:
+        self.table = directory / "later"
+        (directory / "main.cf").write_text("compatibility_level = 3.6\n")
+        self.say("DEFER come back later")
+        config = postfix.MAIN_CF.replace(
+            RESTRICTIONS, f"{RESTRICTIONS} hash:{self.table}, check_recipient_access"
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(postfix, "MAIN_CF", config)
+            self.server = Postfix.start(pki)
 
     def say(self, action: str) -> None:
-        (self.etc / "later").write_text(f"later.test {action}\n")
-        subprocess.run([machine.program("postmap"), "-c", self.etc, f"hash:{self.etc}/later"], check=True)
-
-    def reload(self) -> None:
-        with (self.etc / "main.cf").open("a") as file:
-            file.write(RESTRICTIONS.format(etc=self.etc))
-        command: list[str | Path] = [machine.program("postfix"), "-c", self.etc, "reload"]
-        subprocess.run(command, check=True, capture_output=True)
+        self.table.write_text(f"later.test {action}\n")
+        command = [str(machine.program("postmap")), "-c", str(self.table.parent), f"hash:{self.table}"]
+        subprocess.run(command, check=True, timeout=20)
 
 
 @pytest.fixture(scope="module")
-def fickle(pki: Pki) -> Iterator[Fickle]:
-    server = Postfix.start(pki)
-    found = Fickle(server)
-    found.say("DEFER come back later")
-    found.reload()
+def fickle(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fickle]:
+    found = Fickle(tmp_path_factory.mktemp("later"), pki)
     yield found
-    server.stop()
+    found.server.stop()
 
 
 def client_for(server: Any) -> SMTPClient:

@@ -88,6 +88,44 @@ def test_a_server_that_refuses_a_chunk_and_takes_the_last_contradicts_itself(del
     assert outcome(transaction) is Outcome.UNKNOWN
 
 
+def test_by_lmtp_too(deliver):
+    talk, transaction = chunking(deliver, bob(), bob("eve"), lmtp=True)
+    talk.machine.write_body(transaction, b"x\r\n")
+    talk.machine.end_body(transaction)
+    talk.machine.data_to_send()
+    talk.says("552 no")
+    with pytest.raises(ProtocolViolation):
+        talk.says("250 for bob")
+    talk.machine.fail(LOST)
+    assert outcome(transaction) is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_refused_chunk_counts_for_everybody_although_the_connection_dies(deliver, ended, lmtp):
+    talk, transaction = chunking(deliver, bob(), bob("eve"), lmtp=lmtp)
+    for _ in range(2):
+        talk.machine.write_body(transaction, b"x\r\n")
+    if ended:
+        talk.machine.end_body(transaction)
+    talk.machine.data_to_send()
+    talk.says("552 5.3.4 too large")
+    talk.machine.fail(LOST)
+    receipt = receipt_of(transaction)
+    assert [verdict.outcome for verdict in receipt.verdicts] == [Outcome.REFUSED] * 2
+    assert receipt.reply == Reply(552, (b"5.3.4 too large",))
+
+
+def test_a_chunk_that_is_answered_with_the_end_of_the_connection_is_not_sent(deliver):
+    talk, transaction = chunking(deliver)
+    for _ in range(2):
+        talk.machine.write_body(transaction, b"x\r\n")
+    talk.machine.data_to_send()
+    talk.says("421 bye")
+    talk.machine.fail(LOST)
+    assert outcome(transaction) is Outcome.NOT_SENT
+
+
 def test_a_cut_between_chunks_is_not_sent_and_behind_the_last_is_unknown(deliver):
     for ended, expected in ((False, Outcome.NOT_SENT), (True, Outcome.UNKNOWN)):
         talk, transaction = chunking(deliver)
@@ -172,3 +210,16 @@ def test_a_gated_body_is_let_go_only_when_it_may(deliver):
     talk.says("250 ok", "250 ok", "354 go")
     assert talk.machine.withdraw(transaction)
     assert talk.machine.exhausted
+
+
+def test_a_turn_that_is_lost_in_the_same_breath_is_settled_once(deliver):
+    talk = Talk.ready(deliver)
+    before = talk.begin()
+    talk.machine.data_to_send()
+    talk.says("250 ok", "250 ok", "354 go")
+    transaction = talk.begin(streamed=True)
+    talk.machine.data_to_send()
+    with pytest.raises(ProtocolViolation) as caught:
+        talk.says("250 queued", "250 ok", "250 ok", "354 go", "250 what")
+    talk.machine.fail(caught.value)
+    assert talk.settled() == [before, transaction]

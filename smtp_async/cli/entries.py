@@ -1,0 +1,275 @@
+"""How jobs of a spool are shown: lines for programs, JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from ..address import Recipient
+from ..reply import printable
+from ..spool.entry import Entry, Result, SpoolStatistics, State
+from .screen import Screen
+from .when import shown
+
+__all__ = ["in_order", "line_of", "show_all", "show_one", "show_statistics", "span", "state_of"]
+
+#: So many jobs are brought into order at once, so that memory stays small.
+SORTED: Final = 10_000
+#: Rows that a table on a terminal has at most.
+ROWS: Final = 1000
+#: Addresses that one row of a table shows.
+_ADDRESSES: Final = 3
+_STYLES: Final = {"queued": "cyan", "sending": "bold", "sent": "green", "failed": "red", "held": "yellow"}
+_NOTHING: Final = "-"
+
+
+def state_of(entry: Entry) -> str:
+    """Return the state in one word; a queued job that nobody may claim is `held`."""
+    return "held" if entry.held and entry.state is State.QUEUED else entry.state.value
+
+
+# --- many ----------------------------------------------------------------------------------------------------
+
+
+async def in_order(
+    entries: AsyncIterator[Entry], *, limit: int | None = None, sorted_at_once: int = SORTED
+) -> AsyncIterator[Entry]:
+    """Iterate over the oldest `limit` jobs, or over all; oldest first, if there are not too many."""
+    rows: list[tuple[float, str, int, Entry]] = []
+    # A job that changes its state meanwhile may come twice.
+    number = count()
+    async for entry in entries:
+        row = (-entry.created, entry.id, next(number), entry)
+        if limit is not None and len(rows) >= limit:
+            # The newest of those kept goes.
+            heapq.heappushpop(rows, row)
+            continue
+        if limit is None and len(rows) >= sorted_at_once:
+            for one in _sorted(rows):
+                yield one
+            rows.clear()
+        heapq.heappush(rows, row)
+    for one in _sorted(rows):
+        yield one
+
+
+def _sorted(rows: list[tuple[float, str, int, Entry]]) -> list[Entry]:
+    return [row[3] for row in sorted(rows, key=lambda row: (-row[0], row[1], row[2]))]
+
+
+async def show_all(
+    screen: Screen, entries: AsyncIterator[Entry], *, limit: int | None, as_json: bool
+) -> None:
+    """Show jobs, the oldest first.
+
+    Args:
+        screen: where.
+        entries: the jobs.
+        limit: how many at most, None for all of them (of a thousand on a terminal).
+        as_json: an object for each.
+    """
+    if screen.rich and not as_json:
+        await _show_table(screen, entries, limit or ROWS)
+        return
+    async for entry in in_order(entries, limit=limit):
+        screen.line(json.dumps(_object(entry)) if as_json else line_of(entry))
+
+
+def line_of(entry: Entry) -> str:
+    """Return id, state, tries, created, due, octets, sender, recipients and reason, separated by tabs."""
+    envelope = entry.envelope
+    return "\t".join(
+        [
+            entry.id,
+            state_of(entry),
+            str(entry.attempts),
+            shown(entry.created),
+            shown(entry.not_before),
+            str(entry.size),
+            _sender(entry),
+            ",".join([printable(str(one.address), 400) for one in envelope.recipients]),
+            printable(entry.reason) or _NOTHING,
+        ]
+    )
+
+
+async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int) -> None:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    # An id has to be whole, or it is of no use: what is about the job stands below it, not beside it.
+    table.add_column("Job", overflow="fold")
+    for heading in ("State", "Age", "Due in"):
+        table.add_column(heading, justify="left" if heading == "State" else "right", no_wrap=True)
+    now = time.time()
+    async for entry in in_order(entries, limit=limit + 1):
+        if table.row_count == limit:
+            screen.out.print(table)
+            screen.line(f"There are more; --limit {10 * limit} shows more.", "dim")
+            return
+        table.add_row(*_cells(entry, now))
+    if table.row_count:
+        screen.out.print(table)
+    else:
+        screen.line("No job.", "dim")
+
+
+def _cells(entry: Entry, now: float) -> list[Text]:
+    state, people = state_of(entry), entry.envelope.recipients
+    names = ", ".join([printable(str(one.address), 60) for one in people[:_ADDRESSES]])
+    if len(people) > _ADDRESSES:
+        names += f" and {len(people) - _ADDRESSES} more"
+    tries = f", {entry.attempts} {'try' if entry.attempts == 1 else 'tries'}" if entry.attempts else ""
+    job = Text(entry.id)
+    job.append(f"\n  {_sender(entry)} → {names}, {size(entry.size)}{tries}", "dim")
+    if entry.reason:
+        job.append(f"\n  {printable(entry.reason)}", "yellow")
+    due = span(entry.not_before - now) if state == "queued" else ""
+    return [job, Text(state, _STYLES[state]), Text(span(now - entry.created)), Text(due)]
+
+
+def span(seconds: float) -> str:
+    """Return a time span in its largest unit: `45s`, `12m`, `3h`, `8d`; `now` if it is none."""
+    if seconds < 1:
+        return "now"
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def size(octets: int) -> str:
+    """Return a number of octets in three digits or so: `812 B`, `1.5 MiB`."""
+    if octets < 1024:
+        return f"{octets} B"
+    power = min(3, (octets.bit_length() - 1) // 10)
+    return f"{octets / 1024**power:.1f} {'KMG'[power - 1]}iB"
+
+
+# --- one -----------------------------------------------------------------------------------------------------
+
+
+def show_one(screen: Screen, entry: Entry, *, as_json: bool) -> None:
+    """Show all that is known about a job, and what became of each recipient."""
+    if as_json:
+        screen.line(json.dumps(_object(entry)))
+        return
+    facts = [(name, text) for name, text in _facts(entry) if text]
+    people = list(zip(entry.envelope.recipients, entry.results, strict=True))
+    if not screen.rich:
+        for name, text in facts:
+            screen.line(f"{name}: {text}")
+        for recipient, result in people:
+            screen.line("\t".join([*_outcome(recipient, result)]))
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    for name, text in facts:
+        grid.add_row(name, Text(text))
+    screen.out.print(grid)
+    screen.line()
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for heading in ("Outcome", "Recipient", "When", "The server said"):
+        table.add_column(heading)
+    for recipient, result in people:
+        table.add_row(*[Text(cell) for cell in _outcome(recipient, result)])
+    screen.out.print(table)
+
+
+def _facts(entry: Entry) -> list[tuple[str, str]]:
+    tries = f"{entry.attempts}"
+    if entry.recoveries:
+        tries += f", {entry.recoveries} workers died"
+    return [
+        ("Job", entry.id),
+        ("State", state_of(entry)),
+        ("Why", printable(entry.reason)),
+        ("Doubt", "it may have been delivered: a worker died at its end" if entry.flagged else ""),
+        ("Created", shown(entry.created)),
+        ("Due", shown(entry.not_before) if entry.state is State.QUEUED else ""),
+        ("Expires", "" if entry.expires is None else shown(entry.expires)),
+        ("Tries", tries),
+        ("Size", f"{entry.size} octets"),
+        ("Needs", "a server with SMTPUTF8" if entry.needs_utf8 else ""),
+        ("Message-ID", printable(entry.message_id or "")),
+        ("From", _sender(entry)),
+    ]
+
+
+def _outcome(recipient: Recipient, result: Result | None) -> list[str]:
+    """Outcome, address, time and the server's words."""
+    address = printable(str(recipient.address), 400)
+    if result is None:
+        return ["pending", address, _NOTHING, _NOTHING]
+    words = result.outcome.value if result.final else f"{result.outcome.value}, tried again"
+    said = " ".join(str(part) for part in (result.code, printable(result.text)) if part)
+    return [words, address, shown(result.at), said or _NOTHING]
+
+
+def _object(entry: Entry) -> dict[str, Any]:
+    """Return an entry as JSON has it."""
+    pairs = zip(entry.envelope.recipients, entry.results, strict=True)
+    return {
+        "id": entry.id,
+        "state": entry.state.value,
+        "held": entry.held,
+        "created": shown(entry.created),
+        "not_before": shown(entry.not_before),
+        "expires": None if entry.expires is None else shown(entry.expires),
+        "attempts": entry.attempts,
+        "recoveries": entry.recoveries,
+        "flagged": entry.flagged,
+        "reason": entry.reason,
+        "size": entry.size,
+        "needs_utf8": entry.needs_utf8,
+        "message_id": entry.message_id,
+        "key": entry.key,
+        "sender": None if entry.envelope.sender is None else str(entry.envelope.sender),
+        "recipients": [_recipient(recipient, result) for recipient, result in pairs],
+    }
+
+
+def _recipient(recipient: Recipient, result: Result | None) -> dict[str, Any]:
+    known = {"address": str(recipient.address), "kind": recipient.kind.value}
+    if result is None:
+        return known | {"outcome": None}
+    found = result._asdict() | {"outcome": result.outcome.value, "at": shown(result.at)}
+    return known | found
+
+
+def _sender(entry: Entry) -> str:
+    return printable(str(entry.envelope.sender or "<>"), 400)
+
+
+# --- the whole -----------------------------------------------------------------------------------------------
+
+
+def show_statistics(screen: Screen, counts: SpoolStatistics, *, as_json: bool) -> None:
+    """Show how much is there."""
+    numbers = counts._asdict()
+    for name in ("oldest", "next_due"):
+        numbers[name] = None if numbers[name] is None else shown(numbers[name])
+    if as_json:
+        screen.line(json.dumps(numbers))
+        return
+    if not screen.rich:
+        for name, number in numbers.items():
+            screen.line(f"{name}\t{_NOTHING if number is None else number}")
+        return
+    now = time.time()
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(justify="right")
+    for name in ("queued", "held", "sending", "sent", "failed", "quarantined"):
+        number = numbers[name]
+        grid.add_row(name.capitalize(), Text(f"{number:,}", _STYLES.get(name, "") if number else "dim"))
+    if counts.oldest is not None:
+        grid.add_row("Oldest", span(now - counts.oldest))
+    if counts.next_due is not None:
+        grid.add_row("Next due", span(counts.next_due - now))
+    screen.out.print(grid)

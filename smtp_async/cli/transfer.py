@@ -1,0 +1,62 @@
+"""A bar for mail that takes a while to leave."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from .screen import Screen
+
+__all__ = ["LARGE", "TransferBar"]
+
+#: Bytes below which a message has left before anybody could read a bar.
+LARGE: Final = 1 << 20
+
+
+class TransferBar:
+    """The progress of one message; a context manager. Called with what `SendOptions.progress` tells.
+
+    It shows up once the message turns out to be large.
+
+    Args:
+        screen: a terminal.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=screen.out,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __call__(self, sent: int, total: int | None) -> None:
+        if self._task is None:
+            if (sent if total is None else total) < LARGE:
+                return
+            self._bar.start()
+            self._task = self._bar.add_task("Sending", total=total)
+        # A second connection begins anew.
+        self._bar.update(self._task, completed=sent, total=total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,205 @@
+"""Whoever is cancelled in the middle of a call leaves the spool as if it had been made, or as if it had not."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+from smtp_async.errors import NoSuchJob
+from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.entry import State
+from smtp_async.spool.spool import Lease
+from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
+from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
+
+EVERY = [(manner, moment) for manner in CancelManner for moment in CancelMoment]
+
+
+@pytest.fixture
+async def spool(tmp_path: Path):
+    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0) as spool:
+        yield spool
+
+
+async def ids(spool: DirectorySpool, state: State | None = None) -> set[str]:
+    return {entry.id async for entry in spool.list(state)}
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_a_put_returns_its_id_or_leaves_nothing(spool: DirectorySpool, manner, moment, key) -> None:
+    returned = cancelled = 0
+    async for run in cancellations(lambda: spool.put(TEXT, key=key), manner=manner, moment=moment):
+        if run.cancelled:
+            cancelled += 1
+            assert await ids(spool) == set(), f"cancelled at await {run.at}"
+        else:
+            returned += 1
+            assert await ids(spool) == {run.result}
+            await spool.remove(run.result)
+    assert returned and cancelled
+    assert await spool.claim() == []
+
+
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_a_put_of_a_key_that_is_known_takes_nothing_away(spool: DirectorySpool, manner, moment) -> None:
+    id = await spool.put(TEXT, key="k")
+    async for _ in cancellations(lambda: spool.put(TEXT, key="k"), manner=manner, moment=moment):
+        assert await ids(spool) == {id}
+
+
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_what_was_claimed_for_nobody_is_given_back(spool: DirectorySpool, manner, moment) -> None:
+    id = await spool.put(TEXT)
+    async for run in cancellations(lambda: spool.claim(5), manner=manner, moment=moment):
+        leases = run.result if not run.cancelled else await spool.claim(5)
+        [lease] = leases
+        assert (lease.entry.id, lease.entry.attempts, lease.entry.flagged) == (id, 0, False)
+        await lease.release()
+
+
+@pytest.mark.parametrize("end", ["settle", "keep", "defer", "fail", "release", "mark_end_of_data"])
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manner, moment, end: str) -> None:
+    async def once() -> Lease:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        return lease
+
+    async def scenario() -> None:
+        receipt = receipt_for(lease, LATER if end == "defer" else QUEUED)
+        if end in ("settle", "keep"):
+            await lease.settle(receipt, keep=end == "keep")
+        elif end == "defer":
+            await lease.defer(receipt, 5.0)
+        elif end == "fail":
+            await lease.fail(receipt)
+        else:
+            await getattr(lease, end)()
+
+    lease = await once()
+    async for run in cancellations(scenario, manner=manner, moment=moment):
+        id = lease.entry.id
+        if end == "settle":
+            with pytest.raises(NoSuchJob):
+                await spool.get(id)
+        elif end == "mark_end_of_data":
+            # It may have been too early to begin.
+            entry = await spool.get(id)
+            assert entry.flagged or run.cancelled
+            await lease.release()
+            assert not (await spool.get(id)).flagged
+            await spool.remove(id)
+        else:
+            wanted = {"keep": State.SENT, "fail": State.FAILED}.get(end, State.QUEUED)
+            entry = await spool.get(id)
+            assert (entry.state, entry.attempts) == (wanted, int(end != "release"))
+            await spool.remove(id)
+        lease = await once()
+
+
+async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path) -> None:
+    """It returns its id, and the cancellation comes with the next await."""
+
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
+        loop = asyncio.get_running_loop()
+        put, seen = spool._intake.put, loop.create_future()
+
+        def slow_put(job):
+            stored = put(job)
+            taken = asyncio.run_coroutine_threadsafe(other.claim(), loop).result()
+            loop.call_soon_threadsafe(seen.set_result, taken)
+            return stored
+
+        spool._intake.put = slow_put  # type: ignore[method-assign]
+        told = []
+
+        async def caller() -> None:
+            told.append(await spool.put(TEXT))
+            await asyncio.sleep(10)
+            told.append("not cancelled")
+
+        task = asyncio.ensure_future(caller())
+        [lease] = await seen
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert told == [lease.entry.id]
+        await lease.settle(receipt_for(lease, QUEUED))
+
+
+async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
+    """The count of cancellations is what it should be afterwards."""
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True) as spool:
+        put = spool._intake.put
+        started = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow_put(job):
+            loop.call_soon_threadsafe(started.set)
+            released.wait(10)
+            return put(job)
+
+        released = threading.Event()
+        spool._intake.put = slow_put  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                started_by = asyncio.ensure_future(started.wait())
+                started_by.add_done_callback(lambda _: limit.reschedule(loop.time()))
+                loop.call_later(0.05, released.set)
+                await spool.put(TEXT)
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0
+        assert await ids(spool) == set()
+
+
+async def test_a_scope_that_is_cancelled_waits_without_turning_round(spool: DirectorySpool) -> None:
+    with anyio.move_on_after(0) as scope:
+        await spool.put(TEXT)
+    assert scope.cancelled_caught
+    assert await ids(spool) == set()
+
+
+async def test_more_callers_than_threads_can_be_cancelled(spool: DirectorySpool) -> None:
+    tasks = [asyncio.ensure_future(spool.put(TEXT)) for _ in range(100)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    stored = {result for result in results if isinstance(result, str)}
+    assert stored == await ids(spool)
+    assert len(stored) >= 50
+    await spool.put(TEXT)
+
+
+def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """`asyncio.run` cancels what is left."""
+    path = tmp_path / "spool"
+    spool = DirectorySpool(path, create=True)
+    told: list[str] = []
+
+    async def one() -> None:
+        told.append(await spool.put(TEXT))
+
+    async def settle(lease) -> None:
+        await lease.settle(receipt_for(lease, QUEUED))
+
+    async def main() -> None:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        for _ in range(20):
+            asyncio.ensure_future(one())
+        asyncio.ensure_future(settle(lease))
+        await asyncio.sleep(0)
+
+    async def left() -> set[str]:
+        found = await ids(spool)
+        await spool.close()
+        return found
+
+    asyncio.run(main())
+    assert asyncio.run(left()) == set(told)

@@ -1,0 +1,669 @@
+"""directory.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smtp_async.address import Recipient
+from smtp_async.bodies import read_all
+from smtp_async.errors import (
+    Busy,
+    FeatureUnavailable,
+    FileError,
+    InvalidArgument,
+    LeaseLost,
+    NoSuchJob,
+    RecordInvalid,
+    SpoolFull,
+    SpoolUnsafe,
+    UsageError,
+)
+from smtp_async.message import Message
+from smtp_async.spool import files, intake, shelf
+from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.entry import State
+from smtp_async.spool.leases import DirectoryLease
+from smtp_async.spool.record import encode, line
+from smtp_async.spool.serialize import serialize
+from smtp_async.spool.submission import mail_of, submission
+from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "spool"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+async def spool(path: Path):
+    async with DirectorySpool(path, low_water=0) as spool:
+        yield spool
+
+
+def names(path: Path) -> list[str]:
+    """All files of a spool, those of subdirectories too."""
+    return sorted(str(one.relative_to(path)) for one in path.rglob("*") if not one.is_dir())
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+
+
+async def queue_file(id: str, body: bytes = TEXT) -> bytes:
+    job = await submission(await mail_of(body, None, None, None))
+    return encode(job, id) + job.body
+
+
+async def deliver(spool: DirectorySpool) -> list[str]:
+    """What a worker does until nothing is due; the ids it delivered."""
+    delivered = []
+    while leases := await spool.claim(10):
+        for lease in leases:
+            lease.mail().content()
+            await lease.mark_end_of_data()
+            await lease.settle(receipt_for(lease, QUEUED))
+            delivered.append(lease.entry.id)
+    return delivered
+
+
+# --- the directory itself ---
+
+
+async def test_the_directory_must_exist_unless_it_is_to_be_made(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as caught:
+        DirectorySpool(tmp_path / "missing")
+    assert caught.value.code == 302
+    with pytest.raises(FileError):
+        DirectorySpool(tmp_path / "missing" / "deeper", create=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError):
+        DirectorySpool(tmp_path / "file")
+    async with DirectorySpool(tmp_path / "new", create=True) as spool:
+        await spool.put(TEXT)
+    async with DirectorySpool(tmp_path / "new", create=True) as spool:
+        assert len(await spool.claim()) == 1
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o027])
+async def test_nobody_else_can_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        async with DirectorySpool(tmp_path / "spool", create=True) as spool:
+            await spool.put(TEXT)
+    finally:
+        os.umask(before)
+    for one in (tmp_path / "spool").rglob("*"):
+        assert stat.S_IMODE(one.stat().st_mode) == (0o700 if one.is_dir() else 0o600)
+    assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o1777])
+def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
+    path.chmod(mode)
+    with pytest.raises(SpoolUnsafe):
+        DirectorySpool(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_somebody_else_is_refused(path: Path) -> None:
+    os.chown(path, 12345, 12345)
+    with pytest.raises(SpoolUnsafe):
+        DirectorySpool(path)
+
+
+def test_a_symbolic_link_to_a_directory_is_refused(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(SpoolUnsafe):
+        DirectorySpool(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", ["tmp", "quarantine", "00"])
+async def test_a_subdirectory_that_is_a_link_is_not_followed(
+    path: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (path / name).symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(intake, "CROWD", 0)
+    monkeypatch.setattr(intake, "hashed", lambda id: "00")
+    monkeypatch.setattr(shelf, "hashed", lambda id: "00")
+    try:
+        spool = DirectorySpool(path, low_water=0)
+    except OSError:
+        return
+    async with spool:
+        (path / "bad.queued").write_bytes(b"")
+        try:
+            await spool.put(TEXT)
+            await spool.claim()
+        except OSError:
+            pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_it_needs_posix_and_says_so_when_it_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smtp_async.spool.files.sys.platform", "win32")
+    with pytest.raises(FeatureUnavailable):
+        DirectorySpool(path)
+
+
+def test_it_can_be_imported_where_there_is_no_flock() -> None:
+    program = (
+        "import sys; sys.modules['fcntl'] = None; sys.platform = 'win32';"
+        "import smtp_async.spool.directory as d; from smtp_async.errors import FeatureUnavailable\n"
+        "try: d.DirectorySpool('.')\n"
+        "except FeatureUnavailable: print('refused')"
+    )
+    # anyio and asyncio are there already: only what is ours meets another system.
+    program = "import anyio, asyncio, anyio._backends._asyncio;" + program
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
+
+
+def test_a_poll_of_no_time_is_refused(path: Path) -> None:
+    with pytest.raises(InvalidArgument):
+        DirectorySpool(path, poll=0)
+
+
+# --- what is on the disk ---
+
+
+async def test_a_queue_file_is_readable(spool: DirectorySpool, path: Path) -> None:
+    id = await spool.put(Message(sender="ann@example.com", to="bob@example.org", subject="Hi", text="Grüße"))
+    text = (path / f"{id}.queued").read_text("ascii")
+    first, header, message = text.split("\n", 2)
+    assert first.startswith("SPOOL1 ")
+    assert '"recipients":[["bob@example.org","To"]]' in header
+    assert "Subject: Hi\n" in message
+    assert "\0" not in text
+
+
+async def test_names_tell_the_state(spool: DirectorySpool, path: Path) -> None:
+    id = await spool.put(TEXT)
+    assert names(path) == [f"{id}.queued"]
+    [lease] = await spool.claim()
+    assert names(path) == [f"{id}.sending"]
+    await lease.fail(receipt_for(lease, NEVER))
+    assert names(path) == [f"{id}.failed"]
+    await spool.requeue(id)
+    [lease] = await spool.claim()
+    await lease.settle(receipt_for(lease, QUEUED), keep=True)
+    assert names(path) == [f"{id}.sent"]
+    await spool.remove(id)
+    assert names(path) == []
+
+
+async def test_bcc_is_in_the_envelope_only(spool: DirectorySpool, path: Path) -> None:
+    message = Message(sender="ann@example.com", to="bob@example.org", bcc="eve@example.net", text="x")
+    id = await spool.put(message)
+    body = await spool.read(id)
+    assert b"eve" not in body
+    assert Recipient("eve@example.net").address in [
+        one.address for one in (await spool.get(id)).envelope.recipients
+    ]
+
+
+async def test_the_bytes_are_the_same_at_every_attempt(spool: DirectorySpool) -> None:
+    message = Message(sender="ann@example.com", to="bob@example.org", text="Grüße")
+    await spool.put(message)
+    seen = set()
+    for _ in range(3):
+        [lease] = await spool.claim()
+        for eightbit in (False, True):
+            seen.add(lease.mail().content(eightbit=eightbit, utf8=eightbit, binary=eightbit).join())
+        await lease.defer(receipt_for(lease, LATER), 0.0)
+    assert len(seen) == 1
+
+
+async def test_a_large_message_is_read_from_the_file(spool: DirectorySpool, path: Path) -> None:
+    body = TEXT + b"x" * 70 + b"\r\n"
+    body += (b"y" * 70 + b"\r\n") * 50_000
+    id = await spool.put(body)
+    [lease] = await spool.claim()
+    await lease.mark_end_of_data()
+    for _ in range(2):
+        content = lease.mail().content()
+        assert content.size == len(body)
+        assert not any(isinstance(segment, bytes) for segment in content.segments)
+        assert await read_all(content) == body
+    await lease.defer(receipt_for(lease, LATER), 0.0)
+    assert await spool.read(id) == body
+    assert [one.id for one in [entry async for entry in spool.list()]] == [id]
+    with pytest.raises(OSError):
+        await read_all(content)
+
+
+async def test_a_crowded_directory_gets_subdirectories(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "CROWD", 10)
+    monkeypatch.setattr(intake, "COUNT_EACH", 5)
+    async with DirectorySpool(path, low_water=0) as spool:
+        ids = [await spool.put(TEXT, key=f"k{n}" if n % 2 else None) for n in range(40)]
+        deep = [name for name in names(path) if "/" in name]
+        assert 20 <= len(deep) <= 35
+        assert [await spool.put(TEXT, key=f"k{n}") for n in range(1, 40, 2)] == ids[1::2]
+        assert {entry.id async for entry in spool.list()} == set(ids)
+        assert (await spool.statistics()).queued == 40
+        await spool.hold(ids[-1])
+        await spool.release(ids[-1])
+    async with DirectorySpool(path) as other:
+        assert sorted(await deliver(other)) == sorted(ids)
+        assert names(path) == []
+
+
+async def test_two_spools_share_a_directory(path: Path) -> None:
+    async with DirectorySpool(path) as one, DirectorySpool(path) as two:
+        assert await two.claim() == []
+        id = await one.put(TEXT)
+        [lease] = await two.claim()
+        assert await one.claim() == []
+        with pytest.raises(Busy):
+            await one.remove(id)
+        await lease.defer(None, time.time() + 1000)
+        assert await one.claim() == []
+        await one.requeue(id)
+        [lease] = await two.claim()
+        await lease.settle(receipt_for(lease, QUEUED))
+        with pytest.raises(NoSuchJob):
+            await one.get(id)
+
+
+async def test_what_another_process_puts_is_waited_for(path: Path) -> None:
+    async with DirectorySpool(path) as one, DirectorySpool(path, poll=0.01) as two:
+        waiting = asyncio.create_task(two.wait(10))
+        await asyncio.sleep(0)
+        await one.put(TEXT)
+        assert await waiting
+        assert len(await two.claim()) == 1
+
+
+async def test_the_same_key_at_the_same_time_is_one_job(path: Path) -> None:
+    async with DirectorySpool(path) as one, DirectorySpool(path) as two:
+        ids = await asyncio.gather(*[spool.put(TEXT, key="k") for spool in (one, two) * 10])
+        assert len(set(ids)) == 1
+        assert len(names(path)) == 1
+        assert await deliver(one) == ids[:1]
+
+
+async def test_a_key_that_comes_while_the_job_goes_round_is_still_one_job(path: Path) -> None:
+    async with DirectorySpool(path) as one, DirectorySpool(path) as two:
+
+        async def go_round() -> None:
+            for _ in range(30):
+                [lease] = await one.claim()
+                await lease.defer(None, 0.0)
+
+        id = await two.put(TEXT, key="k")
+        round_and_round = asyncio.create_task(go_round())
+        while not round_and_round.done():
+            assert await two.put(TEXT, key="k") == id
+        await round_and_round
+        assert names(path) == [f"{id}.queued"]
+
+
+async def test_serialize_gives_the_text_of_a_queue_file(spool: DirectorySpool, path: Path) -> None:
+    message = Message(sender="ann@example.com", to="bob@example.org", subject="Hi", text="Grüße")
+    text = await serialize(message)
+    id = await spool.put(message)
+    assert text.startswith("SPOOL1 ")
+    assert text.split("\n", 2)[2].encode() == await spool.read(id)
+    name = text.split('"id":"', 1)[1].split('"', 1)[0]
+    (path / f"{name}.queued").write_text(text, newline="")
+    assert sorted(await deliver(spool)) == sorted([id, name])
+
+
+async def test_serialize_keeps_any_octet(spool: DirectorySpool, path: Path) -> None:
+    body = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\n\xff\xe9\r\n"
+    text = await serialize(body)
+    assert text.encode("utf-8", "surrogateescape").endswith(body)
+
+
+# --- room ---
+
+
+async def test_the_low_water_mark_is_kept(path: Path) -> None:
+    async with DirectorySpool(path, low_water=2**60) as spool:
+        with pytest.raises(SpoolFull) as caught:
+            await spool.put(TEXT)
+        assert caught.value.temporary
+    assert names(path) == []
+
+
+# --- planted by others ---
+
+MADE = {
+    "symlink": lambda target, secret: target.symlink_to(secret),
+    "dangling": lambda target, secret: target.symlink_to("/nowhere"),
+    "fifo": lambda target, secret: os.mkfifo(target),
+    "directory": lambda target, secret: target.mkdir(),
+    "socket": lambda target, secret: socket.socket(socket.AF_UNIX).bind(str(target)),
+    "hard link": lambda target, secret: os.link(secret, target),
+    "empty": lambda target, secret: target.touch(),
+    "garbage": lambda target, secret: target.write_bytes(b"\x80\x04cos\nsystem\n(S'id'\ntR."),
+    "mail": lambda target, secret: target.write_bytes(TEXT),
+}
+if os.geteuid() == 0:
+    MADE["device"] = lambda target, secret: os.mknod(target, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    MADE["of another"] = lambda target, secret: shutil.chown(secret.rename(target), 12345)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("state", ["queued", "sending"])
+async def test_what_is_planted_is_put_aside_and_the_others_go_on(
+    path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"keep out")
+    # The name of a Unix socket must be short.
+    monkeypatch.chdir(path)
+    MADE[kind](Path(f"0.{state}"), secret)
+    async with DirectorySpool(path, low_water=0) as spool:
+        ids = [await spool.put(TEXT) for _ in range(3)]
+        recovery = await spool.recover()
+        assert sorted(await deliver(spool)) == ids
+        found = recovery.quarantined + (await spool.recover()).quarantined
+        assert found == (f"0.{state}",)
+        assert (await spool.statistics()).quarantined == 1
+    assert not (path / f"0.{state}").is_symlink() and not (path / f"0.{state}").exists()
+    assert kind == "of another" or secret.read_bytes() == b"keep out"
+    assert len(list((path / "quarantine").iterdir())) == 1
+
+
+DAMAGED = {
+    "truncated header": lambda data: data[:40],
+    "truncated message": lambda data: data[:-20],
+    "another message": lambda data: data.replace(b"Hello", b"Hallo"),
+    "unknown version": lambda data: data.replace(b"SPOOL1", b"SPOOL9"),
+    "another id": lambda data: data.replace(b'"id":"x-1"', b'"id":"x-2"'),
+    "id that climbs": lambda data: data.replace(b'"id":"x-1"', b'"id":"../"'),
+    "newline in a recipient": lambda data: data.replace(b"bob@example.org", b"b\\r\\nDATA\\r\\n@d", 1),
+    "newline in the sender": lambda data: data.replace(b"ann@example.com", b"ann@example\\n.cm", 1),
+    "a record that lies": lambda data: data + b'\nb4b1e5a1 {"r":"eod"}\n',
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("state", ["queued", "sending", "failed"])
+async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kind: str, state: str) -> None:
+    data = DAMAGED[kind](await queue_file("x-1"))
+    if kind == "a record that lies":
+        data = await queue_file("x-1") + line(r="eod", n="many")
+    name = path / f"x-1.{state}"
+    name.write_bytes(data)
+    name.chmod(0o600)
+    async with DirectorySpool(path, low_water=0) as spool:
+        with pytest.raises(RecordInvalid):
+            await spool.get("x-1") if kind != "another message" else await spool.read("x-1")
+        id = await spool.put(TEXT)
+        assert {entry.id async for entry in spool.list()} >= {id}
+        recovery = await spool.recover()
+        assert await deliver(spool) == [id]
+        found = recovery.quarantined + (await spool.recover()).quarantined
+        if state == "failed":
+            with pytest.raises(NoSuchJob):
+                await spool.requeue("x-1")
+            assert (await spool.recover()).quarantined == ("x-1.failed",)
+        else:
+            assert found == (f"x-1.{state}",)
+
+
+async def test_a_second_name_for_a_job_is_put_aside(spool: DirectorySpool, path: Path) -> None:
+    id = await spool.put(TEXT)
+    os.link(path / f"{id}.queued", path / "0.queued")
+    assert await deliver(spool) == [id]
+    assert (await spool.recover()).quarantined == ("0.queued",)
+
+
+async def test_a_job_with_many_names_is_put_aside(spool: DirectorySpool, path: Path, tmp_path: Path) -> None:
+    id = await spool.put(TEXT)
+    for number in range(2):
+        os.link(path / f"{id}.queued", tmp_path / str(number))
+    assert await deliver(spool) == []
+    assert (await spool.recover()).quarantined == (f"{id}.queued",)
+
+
+@pytest.mark.parametrize(
+    "id", ["../x", "/etc/passwd", "a/../b", "", ".", "..", ".x", "a\0", "a\n", "x" * 300, "ü", "*", None, 7]
+)
+async def test_an_id_never_leads_elsewhere(spool: DirectorySpool, path: Path, id) -> None:
+    (path.parent / "x.queued").write_bytes(b"")
+    for call in (spool.get, spool.read, spool.hold, spool.release, spool.requeue, spool.remove):
+        with pytest.raises(NoSuchJob):
+            await call(id)
+    assert (path.parent / "x.queued").exists()
+
+
+@pytest.mark.parametrize("key", ["../x", "a\0b", "\n", "/", "é\ud800", "k" * 1000])
+async def test_a_key_never_becomes_a_name(spool: DirectorySpool, path: Path, key: str) -> None:
+    id = await spool.put(TEXT, key=key)
+    assert len(id) == 32 and id.isalnum()
+    assert names(path) == [f"{id}.queued"]
+    assert await spool.put(TEXT, key=key) == id
+
+
+async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) -> None:
+    """C3: the name is asked again once the lock is held."""
+
+    class Exchanged(files.Files):
+        def call(self, step, function, /, *args, **named):
+            if step == "C2" and not getattr(self, "done", False):
+                self.done = True
+                [name] = path.glob("*.queued")
+                os.rename(name, path / "aside")
+                (path / name.name).write_bytes(data)
+            return super().call(step, function, *args, **named)
+
+    async with DirectorySpool(path, low_water=0) as other:
+        id = await other.put(TEXT)
+    data = (path / f"{id}.queued").read_bytes()
+    async with DirectorySpool(path, files=Exchanged, low_water=0) as spool:
+        assert await spool.claim() == []
+        (path / f"{id}.queued").chmod(0o600)
+        assert await deliver(spool) == [id]
+
+
+async def test_credentials_are_nowhere_in_a_file(spool: DirectorySpool, path: Path) -> None:
+    """Nothing that `put` takes holds any; what is written is what the header names, and no more."""
+    id = await spool.put(TEXT, key="k")
+    fields = json.loads((path / f"{id}.queued").read_bytes().split(b"\n")[1])
+    assert set(fields) == {
+        *("id", "key", "created", "not_before", "expires", "sender", "recipients", "needs"),
+        *("message_id", "body_len", "sha256"),
+    }
+
+
+# --- recovery ---
+
+
+async def test_a_second_name_left_by_a_crash_does_no_harm(spool: DirectorySpool, path: Path) -> None:
+    id = await spool.put(TEXT)
+    os.link(path / f"{id}.queued", path / "tmp" / id)
+    [lease] = await spool.claim()
+    await spool.recover()
+    assert list((path / "tmp").iterdir()) == []
+    await lease.settle(receipt_for(lease, QUEUED))
+    assert names(path) == []
+
+
+async def test_what_nobody_finished_is_removed_after_a_day_and_a_half(
+    spool: DirectorySpool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path / "tmp" / "half").write_bytes(b"SPOOL1 ")
+    await spool.recover()
+    assert (path / "tmp" / "half").exists()
+    now = time.time()
+    monkeypatch.setattr("smtp_async.spool.recovery.time.time", lambda: now + 36 * 3600 + 10)
+    await spool.recover()
+    assert not (path / "tmp" / "half").exists()
+
+
+@pytest.mark.parametrize("end", ["fail", "settle"])
+async def test_an_end_that_was_noted_is_not_undone_by_a_crash_before_the_new_name(
+    spool: DirectorySpool, path: Path, end: str
+) -> None:
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    if end == "fail":
+        await lease.fail(receipt_for(lease, NEVER))
+    else:
+        await lease.settle(receipt_for(lease, QUEUED), keep=True)
+    [old] = names(path)
+    for other in ("sending", "queued"):
+        (path / old).rename(path / f"{id}.{other}")
+        recovery = await spool.recover()
+        assert recovery.requeued == recovery.poisoned == ()
+        assert await spool.claim() == []
+        assert names(path) == [old]
+
+
+async def test_a_crash_between_result_and_name_keeps_the_result(spool: DirectorySpool, path: Path) -> None:
+    id = await spool.put(TEXT, recipients=["a@example.org", "b@example.org"])
+    [lease] = await spool.claim()
+    later = time.time() + 1000
+    await lease.defer(receipt_for(lease, QUEUED, LATER), later)
+    (path / f"{id}.queued").rename(path / f"{id}.sending")
+    assert (await spool.recover()).requeued == (id,)
+    entry = await spool.get(id)
+    assert [str(one.address) for one in entry.pending] == ["b@example.org"]
+    assert await spool.claim() == []
+    assert len(await spool.claim(now=later + 1)) == 1
+
+
+async def test_a_power_failure_after_the_mark_leaves_a_flag(spool: DirectorySpool, path: Path) -> None:
+    """The name `.sending` was never synced, the mark was."""
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    await lease.mark_end_of_data()
+    assert isinstance(lease, DirectoryLease)
+    spool._delivery.forget(lease._held)
+    (path / f"{id}.sending").rename(path / f"{id}.queued")
+    async with DirectorySpool(path) as other:
+        [lease] = await other.claim()
+        assert lease.entry.flagged
+
+
+async def test_the_time_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Path) -> None:
+    later = time.time() + 1000
+    id = await spool.put(TEXT, not_before=later)
+    os.utime(path / f"{id}.queued")
+    async with DirectorySpool(path) as other:
+        assert await other.claim() == []
+        assert abs((path / f"{id}.queued").stat().st_mtime - later) < 0.01
+        assert len(await other.claim(now=later + 1)) == 1
+
+
+# --- forks, ends, repr ---
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_must_make_its_own(path: Path) -> None:
+    async def claimed() -> tuple[DirectorySpool, DirectoryLease]:
+        spool = DirectorySpool(path)
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        assert isinstance(lease, DirectoryLease)
+        return spool, lease
+
+    spool, lease = asyncio.run(claimed())
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            spool.claim().send(None)
+        except UsageError:
+            # The kernel keeps a lock as long as any copy of the file is open: the child has closed its own.
+            code = 0 if lease._held.fd < 0 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    asyncio.run(lease.settle(receipt_for(lease, QUEUED)))
+    asyncio.run(spool.close())
+
+
+def test_a_living_child_does_not_keep_a_dead_parents_jobs(path: Path) -> None:
+    program = (
+        "import asyncio, os, sys, time\n"
+        "from smtp_async.spool.directory import DirectorySpool\n"
+        "async def main():\n"
+        "    spool = DirectorySpool(sys.argv[1])\n"
+        "    await spool.put(b'From: a@example.com\\r\\nTo: b@example.org\\r\\n\\r\\n')\n"
+        "    await spool.claim()\n"
+        "    pid = os.fork()\n"
+        "    if pid: print(pid, flush=True)\n"
+        "    else: time.sleep(60)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+
+    async def recovered() -> bool:
+        async with DirectorySpool(path) as spool:
+            # The child may not have come to run.
+            while not (await spool.recover()).requeued:
+                await spool.wait(0.01)
+            return len(await spool.claim()) == 1
+
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as done:
+        assert done.stdout is not None
+        child = int(done.stdout.readline())
+    try:
+        assert asyncio.run(recovered())
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_a_lease_that_nobody_ended_stays_taken(spool: DirectorySpool) -> None:
+    await spool.put(TEXT)
+    await spool.claim()
+    assert (await spool.recover()).requeued == ()
+    assert await spool.claim() == []
+
+
+async def test_closing_waits_and_leaves_no_file_open(path: Path) -> None:
+    before = open_files()
+    spool = DirectorySpool(path)
+    ids = await asyncio.gather(*[spool.put(TEXT) for _ in range(10)])
+    leases = await spool.claim(10)
+    settled = [asyncio.ensure_future(lease.settle(None)) for lease in leases[:5]]
+    await asyncio.sleep(0)
+    await spool.close()
+    await asyncio.gather(*settled)
+    assert len([name for name in names(path) if name.endswith(".queued")]) == 5
+    assert open_files() == before
+    for lease in leases[5:]:
+        with pytest.raises(LeaseLost):
+            lease.mail().content()
+    assert len(ids) == 10
+
+
+async def test_what_it_shows(spool: DirectorySpool, path: Path) -> None:
+    assert str(path) in repr(spool)
+    await spool.put(TEXT)
+    [lease] = await spool.claim()
+    assert "held" in repr(lease)
+    await lease.release()
+    assert "ended" in repr(lease)
+    assert await spool.claim(0) == []
+
+
+def test_it_may_be_used_by_one_loop_after_another(path: Path) -> None:
+    spool = DirectorySpool(path)
+
+    async def once() -> State:
+        id = await spool.put(TEXT)
+        await spool.wait(0.01)
+        return (await spool.get(id)).state
+
+    assert asyncio.run(once()) is State.QUEUED
+    assert asyncio.run(once()) is State.QUEUED
+    asyncio.run(spool.close())

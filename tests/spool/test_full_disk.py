@@ -1,0 +1,81 @@
+"""A disk of one MiB: it fills up, refuses, and everything that was taken is delivered all the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smtp_async.errors import SpoolFull
+from smtp_async.spool.directory import DirectorySpool
+from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system with one MiB of room."""
+    path = tmp_path / "disk"
+    path.mkdir(mode=0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root")
+async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(small_disk: Path) -> None:
+    body = TEXT + b"x" * 60 + b"\r\n"
+    async with DirectorySpool(small_disk, low_water=0) as spool:
+        ids: list[str] = []
+        with pytest.raises(SpoolFull):
+            while True:
+                ids.append(await spool.put(body, key=None if len(ids) % 2 else str(len(ids))))
+        assert len(ids) > 20
+        filler = small_disk / "filler"
+        with pytest.raises(OSError), filler.open("wb") as file:
+            while True:
+                file.write(b"x" * 4096)
+                file.flush()
+        assert list((small_disk / "tmp").iterdir()) == []
+        # No room at all: marks and results go where room was reserved for them.
+        for attempt in range(3):
+            leases = await spool.claim(len(ids) + 1, now=2.0**33)
+            assert len(leases) == len(ids)
+            for lease in leases:
+                await lease.mark_end_of_data()
+                await lease.defer(receipt_for(lease, LATER), 5.0, reason="try again")
+            assert (await spool.get(ids[0])).attempts == attempt + 1
+        with pytest.raises(SpoolFull):
+            await spool.put(body)
+        for lease in await spool.claim(len(ids), now=2.0**33):
+            await lease.mark_end_of_data()
+            await lease.settle(receipt_for(lease, QUEUED))
+        statistics = await spool.statistics()
+        assert statistics.queued == statistics.sending == 0
+        filler.unlink()
+        await spool.put(body)
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, resource, sys\n"
+        "from smtp_async.errors import SpoolFull\n"
+        "from smtp_async.spool.directory import DirectorySpool\n"
+        "async def main():\n"
+        "    spool = DirectorySpool(sys.argv[1], create=True, durable=False)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "    text = b'From: a@example.com\\r\\nTo: b@example.org\\r\\n\\r\\n'\n"
+        "    try: await spool.put(text + b'x\\r\\n' * 40_000)\n"
+        "    except SpoolFull: print('full')\n"
+        "    await spool.put(text)\n"
+        "    print((await spool.statistics()).queued)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "spool")], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["full", "1"], done.stderr

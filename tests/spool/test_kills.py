@@ -1,0 +1,107 @@
+"""Kill -9 at every step of the protocol and at random: nothing acknowledged is lost, nothing arrives twice unflagged.
+
+`make torture` does the same ten times as long, at every single call.
+"""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtp_async.spool.entry import State
+from tests.torture.ledger import Account, entries
+from tests.torture.places import quick_directory
+from tests.torture.points import Gallows, Scene
+from tests.torture.recorder import MOMENTS
+from tests.torture.storm import Storm
+from tests.torture.template import Template
+
+#: The steps that each role must pass; others (looking, naming) are added by what it is seen to do.
+STEPS = {
+    "produce": {*"E1 E2 E3 E4 E5 E6 E7 E8".split()},
+    "work": {*"C1 C2 C3 C4 C5 D1 S1 S2 S3 S4".split(), *MOMENTS},
+    "recover": {*"R0 R1 R2 R3 R4 R5 R6 R7 R8 T1 T2".split()},
+}
+
+
+@pytest.fixture
+def quick() -> Iterator[Path]:
+    with quick_directory() as path:
+        yield path
+
+
+@pytest.fixture
+async def template() -> AsyncIterator[Template]:
+    async with Template() as template:
+        yield template
+
+
+async def die_everywhere(template: Template, path: Path, role: str, each: int, **options: Any) -> Account:
+    """Die at some calls of every step that is passed; see that each one was reached."""
+    async with Gallows(template, path, role, **options) as gallows:
+        account = await gallows.die_at_each(gallows.chosen(each))
+        steps = {point.step for point in gallows.points}
+        assert steps >= STEPS[role]
+        assert {point.step for point in gallows.reached} >= STEPS[role]
+    account.demand()
+    return account
+
+
+async def test_producers_die_at_every_step(template: Template, quick: Path) -> None:
+    account = await die_everywhere(template, quick, "produce", 4)
+    assert account.deaths >= 40
+    assert account.acknowledged == 8 * account.deaths
+
+
+async def test_workers_die_at_every_step(template: Template, quick: Path) -> None:
+    account = await die_everywhere(template, quick, "work", 4)
+    assert account.deaths >= 80
+    # Somebody died between the end of data and its noting, or this would have tried nothing.
+    assert 0 < account.duplicates <= account.flagged
+
+
+async def test_workers_die_at_every_step_and_nothing_is_sent_again(template: Template, quick: Path) -> None:
+    """At most once: with `on_unknown="hold"`, what may have arrived is kept for a person."""
+    account = await die_everywhere(template, quick, "work", 3, on_unknown="hold")
+    assert account.deaths >= 60
+    assert account.duplicates == 0
+
+
+async def test_those_who_recover_die_at_every_step(template: Template, quick: Path) -> None:
+    account = await die_everywhere(template, quick, "recover", 4)
+    assert account.deaths >= 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"all_keyed": True, "keep_sent": True},
+        {"on_unknown": "hold", "concurrency": 16},
+        {"marking": "claim"},
+    ],
+    ids=["plain", "keyed", "hold", "claim"],
+)
+async def test_many_die_at_random(template: Template, quick: Path, options: dict[str, Any]) -> None:
+    chance = random.Random(20)
+    account = await Storm(template, quick / "storm", deaths=70, chance=chance, **options).rage()
+    account.demand()
+    assert account.deaths >= 70
+    if options.get("on_unknown") == "hold":
+        assert account.duplicates == 0
+
+
+async def test_three_workers_die_with_a_message(template: Template, quick: Path) -> None:
+    """It ends in FAILED, and those behind it are delivered."""
+    async with Scene(template, quick / "scene", concurrency=1) as scene:
+        await scene.run("produce", numbers=(0,))
+        for _ in range(3):
+            assert not await scene.run("work", kill=("wire", "body", 1)), "it was not even begun"
+        await scene.run("produce", numbers=(1,))
+        assert await scene.run("work")
+        (poison,) = entries(scene.spool).values()
+        assert (poison.state, poison.reason, poison.recoveries) == (State.FAILED, "poison", 3)
+        assert scene.recorder.copies == {(1, 0): 1}
+        scene.account().demand()

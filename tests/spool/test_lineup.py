@@ -1,0 +1,167 @@
+"""lineup.py: which jobs are due, without opening files, in bounded memory, however many there are."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from smtp_async.spool import lineup as module
+from smtp_async.spool.files import Files, open_directory
+from smtp_async.spool.lineup import Lineup
+
+NOW = 1000.0
+
+
+class Counting(Files):
+    """Count the looks."""
+
+    def __init__(self, root: int, **options) -> None:
+        super().__init__(root, **options)
+        self.counts: dict[str, int] = {}
+
+    def call(self, step, function, /, *args, **named):
+        self.counts[step] = self.counts.get(step, 0) + 1
+        return super().call(step, function, *args, **named)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "spool").mkdir(mode=0o700)
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def files(path: Path):
+    root = open_directory(path, create=False)
+    yield Counting(root)
+    os.close(root)
+
+
+@pytest.fixture
+def lineup(files: Counting) -> Lineup:
+    return Lineup(files, poll=1.0)
+
+
+def queue(path: Path, *names: str, when: float = 1.0, age: float = 100.0) -> None:
+    """Make files that are due at `when`, and let their directories look as if that was long ago."""
+    for name in names:
+        file = path / f"{name}.queued"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (when, when))
+        for directory in {path, file.parent}:
+            os.utime(directory, (time.time() - age,) * 2)
+
+
+def test_what_is_due_longest_comes_first(path: Path, lineup: Lineup) -> None:
+    queue(path, "b", when=2)
+    queue(path, "a", when=3)
+    queue(path, "0f/c", when=1)
+    queue(path, "later", when=NOW + 1)
+    assert lineup.take(NOW, 2) == ["0f/c", "b"]
+    assert lineup.take(NOW, 5) == ["a"]
+    assert lineup.take(NOW, 5) == []
+    assert lineup.next_due(NOW) == lineup.known_due() == NOW + 1
+    assert lineup.take(NOW + 2, 5) == ["later"]
+
+
+def test_other_files_are_not_jobs(path: Path, lineup: Lineup) -> None:
+    queue(path, "tmp/a", "quarantine/b", "0/c", "000/d", "xy/e")
+    (path / "f.sending").touch()
+    (path / "README").touch()
+    assert lineup.take(NOW, 9) == []
+    assert lineup.directories() == [""]
+
+
+def test_quiet_directories_are_not_read_again(path: Path, lineup: Lineup, files: Counting) -> None:
+    queue(path, *[f"{number:02x}/{number}" for number in range(20)], when=NOW + 1)
+    assert lineup.take(NOW, 9) == []
+    read = dict(files.counts)
+    assert read["L2"] >= 21 and read["L3"] == 20
+    for _ in range(3):
+        assert lineup.take(NOW, 9) == []
+    # One look at each directory, none into it.
+    assert files.counts["L1"] == read["L1"] + 3 * 21
+    assert (files.counts["L2"], files.counts["L3"]) == (read["L2"], read["L3"])
+    queue(path, "07/new", age=50)
+    assert lineup.take(NOW, 9) == ["07/new"]
+    # The root looks changed, too, since its own time was set.
+    assert files.counts["L3"] == read["L3"] + 2
+
+
+def test_a_change_in_the_same_tick_is_not_missed(path: Path, lineup: Lineup) -> None:
+    for number in range(20):
+        queue(path, str(number), age=0)
+        assert lineup.take(NOW, 9) == [str(number)]
+        (path / f"{number}.queued").unlink()
+
+
+def test_everything_is_read_again_once_a_minute(path: Path, lineup: Lineup, monkeypatch) -> None:
+    queue(path, "a", when=NOW + 50)
+    assert lineup.take(NOW, 9) == []
+    os.utime(path / "a.queued", (1, 1))
+    assert lineup.take(NOW, 9) == []
+    monkeypatch.setattr(module, "ALL_AGAIN", 0.0)
+    assert lineup.take(NOW, 9) == ["a"]
+
+
+def test_a_busy_spool_does_not_forget_the_jobs_of_others(path: Path, lineup: Lineup, monkeypatch) -> None:
+    queue(path, *[f"b{number}" for number in range(10)], when=10)
+    assert lineup.take(NOW, 1) == ["b0"]
+    queue(path, "a", when=1, age=50)
+    assert lineup.take(NOW, 1) == ["b1"], "there is enough to do"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2)
+    assert lineup.take(NOW, 1) == ["a"]
+
+
+def test_memory_is_bounded_and_nothing_is_forgotten(path: Path, lineup: Lineup, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST", 10)
+    names = [f"{number % 7:02x}/{number:03d}" for number in range(200)]
+    for place, name in enumerate(names):
+        queue(path, name, when=float(place * 37 % 200 + 1))
+    taken = []
+    while found := lineup.take(NOW, 3):
+        taken += found
+        assert len(lineup._when) <= 20 and len(lineup._heap) <= 20
+        for one in found:
+            (path / f"{one}.queued").unlink()
+    assert sorted(taken) == sorted(names)
+    assert taken == sorted(names, key=lambda name: names.index(name) * 37 % 200)
+
+
+def test_what_is_pushed_beyond_the_bound_is_found_in_its_directory(
+    path: Path, lineup: Lineup, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    assert lineup.take(NOW, 1) == []
+    names = [f"{number}" for number in range(9)]
+    for place, name in enumerate(names):
+        queue(path, name, when=float(place + 1))
+        lineup.push(float(place + 1), name)
+    taken = []
+    while found := lineup.take(NOW, 1):
+        taken += found
+        (path / f"{found[0]}.queued").unlink()
+    assert taken == names
+
+
+def test_a_job_may_be_moved_in_time(path: Path, lineup: Lineup) -> None:
+    lineup.push(5.0, "a")
+    lineup.push(NOW + 9, "a")
+    assert lineup.take(NOW, 9) == []
+    lineup.push(7.0, "a")
+    assert lineup.take(NOW, 9) == ["a"]
+    lineup.push(8.0, "b")
+    lineup.drop("b")
+    assert lineup.take(NOW, 9) == []
+
+
+def test_a_directory_that_disappears_is_no_harm(path: Path, lineup: Lineup) -> None:
+    queue(path, "0a/x", when=NOW + 5)
+    assert lineup.take(NOW, 1) == []
+    (path / "0a" / "x.queued").unlink()
+    (path / "0a").rmdir()
+    assert lineup.take(NOW, 1) == []
+    assert lineup.directories() == [""]

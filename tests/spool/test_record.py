@@ -1,0 +1,362 @@
+"""record.py: what was written is read, and whatever else is in a file does no harm."""
+
+import json
+import zlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from smtp_async.address import Address, Envelope, Kind, Recipient
+from smtp_async.dsn import DSN, Notify
+from smtp_async.errors import RecordInvalid
+from smtp_async.receipt import Outcome, Receipt, Verdict
+from smtp_async.reply import Reply
+from smtp_async.spool import record
+from smtp_async.spool.entry import State, results_after
+from smtp_async.spool.record import Job, encode, fold, line, parse, read_header
+from smtp_async.spool.submission import Submission
+
+BODY = b"From: ann@example.com\r\n\r\nHello\r\n"
+ENVELOPE = Envelope("ann@example.com", ["bob@example.org", "carl@example.org"])
+
+
+def job(envelope: Envelope = ENVELOPE, body: bytes = BODY, **changes) -> Submission:
+    plain = Submission(envelope, body, None, 1.5, 2.5, None, False, False, False, "<1@example.com>")
+    return plain._replace(**changes)
+
+
+def stored(journal: bytes = b"", **changes) -> bytes:
+    what = job(**changes)
+    return encode(what, "id-1") + what.body + journal
+
+
+def with_header(change) -> bytes:
+    """A file whose header was changed by somebody who knows JSON."""
+    data = stored()
+    fields = json.loads(data.partition(b"\n")[2].partition(b"\n")[0])
+    change(fields)
+    text = json.dumps(fields).encode()
+    return b"SPOOL1 %d\n%b\n" % (len(text), text) + BODY
+
+
+texts = st.text(max_size=40)
+locals_ = st.from_regex(r"[A-Za-zé0-9!#$%&'*+/=?^_`{|}~-]{1,20}", fullmatch=True)
+domains = st.sampled_from(("a.example", "bücher.example", "[192.0.2.1]"))
+addresses = st.builds(Address, locals_, domains)
+wishes = st.none() | st.builds(
+    DSN,
+    notify=st.none() | st.sampled_from([Notify.NEVER, Notify.SUCCESS, Notify.FAILURE | Notify.DELAY]),
+    orcpt=st.none() | addresses | st.just("x400;a b"),
+)
+recipients = st.lists(
+    st.builds(Recipient, addresses, st.sampled_from(Kind), dsn=wishes), min_size=1, max_size=5
+)
+times = st.floats(0, 2**35)
+submissions = st.builds(
+    Submission,
+    st.builds(Envelope, st.none() | addresses, recipients),
+    st.binary(max_size=300),
+    st.none() | texts.filter(bool),
+    times,
+    times,
+    st.none() | times,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.none() | texts,
+)
+
+
+@given(submissions, st.sampled_from(State))
+def test_what_is_written_is_read(what: Submission, state: State) -> None:
+    found = parse(encode(what, "id-1") + what.body, state)
+    entry = found.entry
+    assert entry.envelope == what.envelope
+    assert (entry.created, entry.not_before, entry.expires) == (what.created, what.not_before, what.expires)
+    assert (entry.id, entry.state, entry.message_id) == ("id-1", state, what.message_id)
+    assert (entry.key is None) == (what.key is None)
+    assert (found.header.eightbit, found.header.utf8, found.header.binary) == (
+        what.eightbit,
+        what.utf8,
+        what.binary,
+    )
+    assert entry.needs_utf8 == what.needs_utf8
+    assert (found.token, found.ended, entry.attempts) == (1, None, 0)
+
+
+@given(submissions)
+def test_a_header_is_one_line_of_ascii(what: Submission) -> None:
+    head = encode(what, "id-1")
+    assert head.isascii()
+    assert head.count(b"\n") == 2
+    assert b"\r" not in head
+
+
+def test_a_key_is_not_in_the_file() -> None:
+    data = stored(key="order of Mr. Smith")
+    assert b"Smith" not in data
+
+
+@given(texts, texts, st.integers(400, 599))
+def test_no_text_can_forge_a_record(reason: str, answer: str, code: int) -> None:
+    """A newline in a reason or in a server's reply, and all else."""
+    reply = Reply(code, tuple(answer.encode("utf-8", "backslashreplace").split(b"\n")))
+    entry = parse(stored()).entry
+    verdicts = tuple(Verdict(one, Outcome.REFUSED, reply) for one in ENVELOPE.recipients)
+    results = results_after(entry, Receipt(verdicts), None, 5.0)
+    text = record.record(1, 5.0, State.QUEUED, entry, results, reason=reason, not_before=9.0)
+    assert text.count(b"\n") == 2
+    found = parse(stored(text)).entry
+    assert (found.results, found.reason, found.not_before) == (results, reason, 9.0)
+    assert (found.attempts, found.recoveries, found.held) == (1, 0, False)
+
+
+# --- the journal ---
+
+
+def told(*records: bytes) -> Job:
+    return parse(stored(b"".join(records)))
+
+
+def result(n: int, state: str = "queued", **fields) -> bytes:
+    plain: dict = {"not_before": None, "reason": "", "results": {}}
+    return line(r="result", n=n, at=1.0, state=state, **{**plain, **fields})
+
+
+def eod(n: int) -> bytes:
+    return line(r="eod", n=n, at=1.0, rcpts=[0])
+
+
+def test_a_mark_without_a_result_is_a_flag() -> None:
+    assert told(eod(1)).entry.flagged
+    assert told(eod(1)).token == 2
+    assert not told(eod(1), result(1)).entry.flagged
+    assert told(eod(1), result(1), eod(2)).entry.flagged
+
+
+def test_what_was_not_touched_is_as_it_was() -> None:
+    untouched = line(r="untouched", n=1, at=1.0)
+    assert not told(eod(1), eod(1), untouched).entry.flagged
+    dead = line(r="recovered", n=1, at=1.0)
+    again = line(r="untouched", n=2, at=1.0)
+    assert told(eod(1), dead, eod(2), again).entry.flagged
+
+
+def test_a_record_that_was_written_twice_counts_once() -> None:
+    assert told(result(1), result(1)).entry.attempts == 1
+    assert told(result(1), result(2)).entry.attempts == 2
+
+
+def test_the_third_death_is_the_last() -> None:
+    deaths = [line(r="recovered", n=n, at=1.0) for n in (1, 2, 3)]
+    assert told(*deaths[:2]).ended is State.QUEUED
+    poisoned = told(*deaths)
+    assert (poisoned.ended, poisoned.entry.reason, poisoned.entry.attempts) == (State.FAILED, "poison", 3)
+
+
+def test_a_requeued_job_counts_anew_and_its_token_does_not() -> None:
+    refused = {
+        "0": ["refused", True, 1.0, 550, "5.1.1", "no", None],
+        "1": ["accepted", True, 1.0, 250, None, "", "Q1"],
+    }
+    failed = result(1, "failed", results=refused)
+    assert told(failed).ended is State.FAILED
+    assert told(failed).entry.pending == ()
+    requeue = line(r="requeue", not_before=7.0, expires=None, at=1.0)
+    job = told(failed, requeue)
+    assert (job.entry.attempts, job.entry.not_before, job.ended, job.token) == (0, 7.0, State.QUEUED, 2)
+    assert [str(one.address) for one in job.entry.pending] == ["bob@example.org"]
+
+
+def test_what_a_later_version_notes_is_passed_over() -> None:
+    assert told(line(r="weather", at=1.0), result(1)).entry.attempts == 1
+
+
+@given(st.data())
+def test_a_torn_record_spoils_nothing_but_itself(data) -> None:
+    first, second, third = result(1), line(r="hold", held=True, at=1.0), result(2)
+    torn = second[: data.draw(st.integers(0, len(second) - 1))]
+    entry = told(first, torn, third).entry
+    assert (entry.attempts, entry.held) == (2, len(torn) == len(second) - 1)
+
+
+def test_a_flipped_bit_is_no_record() -> None:
+    record = bytearray(line(r="hold", held=True, at=1.0))
+    record[15] ^= 1
+    assert not told(bytes(record)).entry.held
+
+
+# --- what is no job ---
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"SPOOL1",
+        b"SPOOL1 \n",
+        b"SPOOL1 5\n",
+        b"SPOOL1 999999999999\n",
+        b"SPOOL1 99999999\n" + b"x" * 100,
+        b"SPOOL1 2\n{}\n",
+        b"SPOOL1 2\n[]\n",
+        b"SPOOL1 4\nnull\n",
+        b"SPOOL1 2\n{}",
+        b"SPOOL1 5\n{}\n{}\n",
+        b"From: ann@example.com\r\n\r\n",
+        b"\x80\x04\x95pickle",
+        b"SPOOL1 100000\n" + b"[" * 100000 + b"\n",
+        b"SPOOL1 10002\n1" + b"0" * 10000 + b"1\n",
+        stored()[:-1],
+        stored()[:-3] + b"x\r\n",
+        stored(body=b"\xff" * 10).replace(b"\xff", b"\xfe"),
+    ],
+)
+def test_what_is_no_job_is_refused(data: bytes) -> None:
+    with pytest.raises(RecordInvalid):
+        parse(data)
+
+
+def test_a_version_that_is_not_known_is_named() -> None:
+    with pytest.raises(RecordInvalid, match="version is 2"):
+        parse(stored().replace(b"SPOOL1", b"SPOOL2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "../x"),
+        ("id", "a/b"),
+        ("id", ".hidden"),
+        ("id", ""),
+        ("id", "x" * 129),
+        ("id", "a\n"),
+        ("id", 1),
+        ("created", -1),
+        ("created", "now"),
+        ("created", True),
+        ("created", float("nan")),
+        ("created", float("inf")),
+        ("not_before", 1e300),
+        ("sender", "ann@example.com>\r\nRCPT TO:<x@example.org"),
+        ("sender", ["ann@example.com"]),
+        ("recipients", []),
+        ("recipients", ["bob@example.org"]),
+        ("recipients", [["bob@example.org", "To", None, None]]),
+        ("recipients", [["bob@example.org\r\nDATA", "To"]]),
+        ("recipients", [["bob@example.org", "Everyone"]]),
+        ("recipients", [["bob@example.org", "To", {"notify": ["NEVER", "DELAY"], "orcpt": None}]]),
+        ("recipients", [["bob@example.org", "To", {"notify": ["X"], "orcpt": None}]]),
+        ("recipients", [["bob@example.org", "To", {}]]),
+        ("recipients", {"a": 1}),
+        ("needs", None),
+        ("body_len", -1),
+        ("body_len", 1.0),
+        ("body_len", 2**60),
+        ("body_len", True),
+        ("sha256", None),
+        ("sha256", "0" * 64),
+        ("message_id", 7),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(name: str, value) -> None:
+    with pytest.raises(RecordInvalid):
+        parse(with_header(lambda fields: fields.update({name: value})))
+
+
+@pytest.mark.parametrize("name", json.loads(encode(job(), "x").split(b"\n")[1]))
+def test_nothing_in_a_header_may_be_missing(name: str) -> None:
+    parse(with_header(lambda fields: fields.update({"of a later day": 1})))
+    with pytest.raises(RecordInvalid):
+        parse(with_header(lambda fields: fields.pop(name)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"r": 1},
+        {"r": "eod"},
+        {"r": "eod", "n": -1},
+        {"r": "eod", "n": "1"},
+        {"r": "result", "n": 1},
+        {"r": "result", "n": 1, "state": "lost", "not_before": None, "reason": "", "results": {}},
+        {"r": "result", "n": 1, "state": "sent", "not_before": "x", "reason": "", "results": {}},
+        {"r": "result", "n": 1, "state": "sent", "not_before": None, "reason": 1, "results": {}},
+        {"r": "result", "n": 1, "state": "sent", "not_before": None, "reason": "", "results": []},
+        {"r": "result", "n": 1, "state": "sent", "not_before": None, "reason": "", "results": {"x": []}},
+        {"r": "result", "n": 1, "state": "sent", "not_before": None, "reason": "", "results": {"0": []}},
+        {
+            "r": "result",
+            "n": 1,
+            "state": "sent",
+            "not_before": None,
+            "reason": "",
+            "results": {"9": ["accepted", True, 1.0, None, None, "", None]},
+        },
+        {
+            "r": "result",
+            "n": 1,
+            "state": "sent",
+            "not_before": None,
+            "reason": "",
+            "results": {"-1": ["accepted", True, 1.0, None, None, "", None]},
+        },
+        {"r": "hold", "held": "yes"},
+        {"r": "requeue", "not_before": None, "expires": None},
+    ],
+)
+def test_a_complete_record_that_makes_no_sense_is_refused(fields) -> None:
+    with pytest.raises(RecordInvalid):
+        told(line(**fields))
+
+
+@given(st.binary(max_size=400))
+@example(b"SPOOL1 1\n1\n")
+def test_any_bytes_are_a_job_or_refused(data: bytes) -> None:
+    try:
+        parse(data)
+    except RecordInvalid:
+        pass
+
+
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8), st.booleans())
+def test_any_damage_is_found_or_does_no_harm(place: int, damage: bytes, insert: bool) -> None:
+    data = stored(eod(1) + result(1))
+    place %= len(data)
+    damaged = data[:place] + damage + data[place + (0 if insert else len(damage)) :]
+    try:
+        found = parse(damaged)
+    except RecordInvalid:
+        return
+    assert damaged[found.header.body_at : found.header.journal_at] == BODY
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+names = st.sampled_from(
+    ["r", "n", "at", "state", "not_before", "reason", "results", "held", "expires", "rcpts"]
+)
+kinds = st.sampled_from(["eod", "result", "recovered", "untouched", "hold", "requeue"])
+
+
+@given(kinds, st.dictionaries(names, json_values, max_size=8))
+def test_any_journal_is_read_or_refused(kind: str, fields: dict) -> None:
+    text = json.dumps({**fields, "r": kind}).encode()
+    journal = b"\n%08x %b\n" % (zlib.crc32(text), text)
+    try:
+        fold(read_header(stored()), journal, State.QUEUED)
+    except RecordInvalid:
+        pass
+
+
+@given(st.dictionaries(st.sampled_from(list(json.loads(encode(job(), "x").split(b"\n")[1]))), json_values))
+def test_any_header_is_read_or_refused(changes: dict) -> None:
+    try:
+        parse(with_header(lambda fields: fields.update(changes)))
+    except RecordInvalid:
+        pass

@@ -1,0 +1,184 @@
+"""What the processes do that are to die: put mail, deliver it, or put in order what others left behind.
+
+They write what they did into one file, each line with one system call, so that it outlives them:
+
+    put NUMBER ID                       `put` returned
+    start ID NUMBER FLAGGED PID         a job is about to be tried
+    end ID PID                          its lease has ended
+    calls STEP=COUNT …                  the system calls of a process that ended by itself
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+from smtp_async import ClientOptions, PoolLimits, Security, SMTPClient, Timeouts
+from smtp_async.errors import SpoolFull
+from smtp_async.events import JobDeferred, JobFailed, JobSent, JobStarted
+from smtp_async.processor import QueueProcessor, RetryPolicy
+from smtp_async.spool.directory import DirectorySpool
+from tests.torture import letters
+from tests.torture.faults import Call, DeadlyFiles, WornFiles
+
+#: Retries at once, pauses that nobody notices.
+BRISK = RetryPolicy(jitter=False, first=0.01, factor=1.0, pause=0.01, longest_pause=0.02)
+
+
+class Spec(NamedTuple):
+    """What a process is to do; everything in it can be written as JSON.
+
+    Attributes:
+        role: the name of a function below.
+        path: the spool directory.
+        log: the file for what it did.
+        numbers: of the messages to put.
+        port: of the recorder.
+        kill: when it dies: `["call", step, number, "before" | "after"]`, `["wire", moment, count]`, or None.
+        all_keyed: every message has a key.
+        keep_sent, on_unknown, marking, durable: as everywhere.
+        concurrency: jobs in work at once.
+        fsize: octets that a file may have, 0 without limit.
+        odds: how often a system call fails.
+    """
+
+    role: str
+    path: str
+    log: str
+    numbers: tuple[int, ...] = ()
+    port: int = 0
+    kill: tuple[Any, ...] | None = None
+    all_keyed: bool = False
+    keep_sent: bool = False
+    on_unknown: str = "retry"
+    marking: str = "each"
+    durable: bool = True
+    concurrency: int = 4
+    fsize: int = 0
+    odds: float = 0.0
+
+
+class Child:
+    """One of them."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.log = os.open(spec.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self.pid = os.getpid()
+        if spec.fsize:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (spec.fsize, spec.fsize))
+
+    def write(self, *words: object) -> None:
+        """Write a line into the log."""
+        os.write(self.log, (" ".join(map(str, words)) + "\n").encode())
+
+    def spool(self) -> DirectorySpool:
+        """Open the spool, with the call that kills."""
+        spec = self.spec
+        if spec.odds:
+            files: Any = partial(WornFiles, odds=spec.odds)
+        elif spec.kill is not None and spec.kill[0] == "call":
+            _, step, number, when = spec.kill
+            files = partial(DeadlyFiles, last=Call(step, number), after=when == "after")
+        else:
+            files = DeadlyFiles
+        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, files=files)
+
+    def client(self) -> SMTPClient:
+        """A client that tells the recorder when to kill it."""
+        hello = f"worker.p{self.pid}.test"
+        if self.spec.kill is not None and self.spec.kill[0] == "wire":
+            hello = f"kill-{self.spec.kill[1]}-{self.spec.kill[2]}.p{self.pid}.test"
+        options = ClientOptions(hello=hello, pool=PoolLimits(max_connections=2), timeouts=Timeouts(send=60.0))
+        return SMTPClient("127.0.0.1", self.spec.port, security=Security.PLAINTEXT, options=options)
+
+    def processor(self, spool: DirectorySpool, client: SMTPClient) -> QueueProcessor:
+        """A processor that writes down what it begins and ends."""
+        spec = self.spec
+        processor = QueueProcessor(
+            spool,
+            client,
+            concurrency=spec.concurrency,
+            retry=BRISK,
+            keep_sent=spec.keep_sent,
+            on_unknown=spec.on_unknown,  # type: ignore[arg-type]
+            marking=spec.marking,  # type: ignore[arg-type]
+            poll=0.05,
+            heartbeat=0.5,
+        )
+        processor.on(JobStarted, self._started)
+        for event in (JobSent, JobDeferred, JobFailed):
+            processor.on(event, self._ended)
+        return processor
+
+    def _started(self, event: JobStarted) -> None:
+        number = letters.read_address(event.recipients[0].address.addr_spec)[0] if event.recipients else -1
+        self.write("start", event.id, number, int(event.flagged), self.pid)
+
+    def _ended(self, event: JobSent | JobDeferred | JobFailed) -> None:
+        self.write("end", event.id, self.pid)
+
+    def write_calls(self, spool: DirectorySpool) -> None:
+        """Tell which calls there were."""
+        counts = spool._files.counts  # type: ignore[attr-defined]
+        self.write("calls", *(f"{step}={count}" for step, count in counts.items()))
+
+
+async def produce(child: Child) -> None:
+    """Put messages."""
+    spec = child.spec
+    async with child.spool() as spool:
+        for number in spec.numbers:
+            try:
+                id = await spool.put(
+                    letters.body(number),
+                    sender=letters.SENDER,
+                    recipients=letters.recipients(number),
+                    key=letters.key(number, all_keyed=spec.all_keyed),
+                    not_before=time.time() + 0.01 if number % 4 == 3 else None,
+                )
+            except SpoolFull as error:
+                child.write("full", number, error.errno == errno.EFBIG)
+            else:
+                child.write("put", number, id)
+    child.write_calls(spool)
+
+
+async def work(child: Child) -> None:
+    """Deliver until nothing is left."""
+    async with child.spool() as spool, child.client() as client:
+        processor = child.processor(spool, client)
+        while True:
+            await processor.run_once()
+            left = await spool.statistics()
+            if not left.queued + left.sending:
+                break
+            await spool.wait(0.05)
+    child.write_calls(spool)
+
+
+async def toil(child: Child) -> None:
+    """Deliver until SIGTERM."""
+    async with child.spool() as spool, child.client() as client:
+        await child.processor(spool, client).run(signals=True)
+    child.write_calls(spool)
+
+
+async def recover(child: Child) -> None:
+    """Take back what dead workers held."""
+    async with child.spool() as spool:
+        await spool.recover()
+    child.write_calls(spool)
+
+
+ROLES = {role.__name__: role for role in (produce, work, toil, recover)}
+
+
+def live(spec: Spec) -> None:
+    """Be such a process."""
+    asyncio.run(ROLES[spec.role](Child(spec)))

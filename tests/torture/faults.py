@@ -1,0 +1,124 @@
+"""What stands between a spool and the system: it counts the calls, and lets one of them fail or be the last.
+
+Every system call of a `DirectorySpool` goes through `Files.call` with the name of its step of the protocol. A call is
+known by step and number, `("E4", 1)`: the first call of step E4 in this process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, NamedTuple
+
+from smtp_async.spool.files import Files
+
+#: What disks say.
+ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+#: A write takes half of what it is given.
+SHORT = -1
+
+
+class Call(NamedTuple):
+    """A system call: its step, and its number among those of this step."""
+
+    step: str
+    number: int
+
+
+class CountingFiles(Files):
+    """Counts the calls of each step."""
+
+    def __init__(self, root: int, *, durable: bool = True) -> None:
+        super().__init__(root, durable=durable)
+        self.counts: Counter[str] = Counter()
+        self._counting = Lock()
+
+    def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        with self._counting:
+            self.counts[step] += 1
+            here = Call(step, self.counts[step])
+        return self.meet(here, function, *args, **named)
+
+    def meet(self, here: Call, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        """Make the call, or let something happen instead."""
+        return function(*args, **named)
+
+    def calls(self) -> list[Call]:
+        """Every call that was made."""
+        return [Call(step, number) for step, count in self.counts.items() for number in range(1, count + 1)]
+
+
+class DeadlyFiles(CountingFiles):
+    """The process is killed before or after one call.
+
+    Args:
+        root, durable: as for `Files`.
+        last: that call; None for none.
+        after: it is made, and then the process dies.
+    """
+
+    def __init__(
+        self, root: int, *, durable: bool = True, last: Call | None = None, after: bool = False
+    ) -> None:
+        super().__init__(root, durable=durable)
+        self._last = last
+        self._after = after
+
+    def meet(self, here: Call, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        if here != self._last:
+            return function(*args, **named)
+        try:
+            if self._after:
+                function(*args, **named)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailingFiles(CountingFiles):
+    """Chosen calls fail with an error of the system, or take less than they were given.
+
+    Args:
+        root, durable: as for `Files`.
+        failing: tells the error that a call meets, None for none.
+
+    Attributes:
+        failed: the calls that did.
+    """
+
+    def __init__(
+        self, root: int, *, durable: bool = True, failing: Callable[[Call], int | None] = lambda call: None
+    ) -> None:
+        super().__init__(root, durable=durable)
+        self.failing = failing
+        self.failed: list[Call] = []
+
+    def meet(self, here: Call, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        number = self.failing(here)
+        if number is None:
+            return function(*args, **named)
+        if number == SHORT:
+            if function is os.write and len(args[1]) > 1:
+                self.failed.append(here)
+                return os.write(args[0], bytes(args[1][: len(args[1]) // 2]))
+            return function(*args, **named)
+        self.failed.append(here)
+        if function is os.close:
+            # Whatever it says, the file is closed.
+            function(*args)
+        raise OSError(number, os.strerror(number))
+
+
+class WornFiles(FailingFiles):
+    """Any call fails now and then."""
+
+    def __init__(self, root: int, *, durable: bool = True, odds: float = 0.01) -> None:
+        super().__init__(
+            root,
+            durable=durable,
+            failing=lambda call: random.choice(ERRORS) if random.random() < odds else None,
+        )

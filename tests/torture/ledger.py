@@ -1,0 +1,201 @@
+"""The books: what was acknowledged, begun and delivered, and whether that may be.
+
+- What was acknowledged is delivered, or still in the spool, with its result, to be read from its file. Nothing is lost.
+- Nothing arrives twice, unless the try that delivered it again was told that it may have arrived already (`flagged`).
+- What is flagged was in the hands of a process when it was killed: begun by it, and its end not noted.
+- What arrives is, octet for octet, what was put; who was to be refused got nothing and is noted as such.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smtp_async.receipt import Outcome
+from smtp_async.spool.entry import Entry, State
+from smtp_async.spool.record import parse
+from tests.torture import letters
+from tests.torture.recorder import Recorder
+
+
+@dataclass
+class Account:
+    """Figures of a run, to be added up.
+
+    Attributes:
+        deaths: processes that were killed.
+        acknowledged: messages whose `put` returned.
+        delivered: messages of which at least one copy arrived.
+        lost: recipients of acknowledged messages of whom nothing is known.
+        flagged: tries that were told that the message may have arrived.
+        duplicates: copies beyond the first; `outside` those of them that no flag announced.
+        wrong: whatever else must not be, in words.
+    """
+
+    deaths: int = 0
+    acknowledged: int = 0
+    delivered: int = 0
+    lost: int = 0
+    flagged: int = 0
+    duplicates: int = 0
+    outside: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def __iadd__(self, other: Account) -> Account:
+        for name in ("deaths", "acknowledged", "delivered", "lost", "flagged", "duplicates", "outside"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.wrong += other.wrong
+        return self
+
+    def demand(self) -> None:
+        """Fail if the promise was broken."""
+        assert (self.lost, self.outside, self.wrong) == (0, 0, []), str(self)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.deaths:,} deaths, {self.acknowledged:,} acknowledged, {self.lost:,} lost, "
+            f"{self.delivered:,} delivered, {self.duplicates:,} extra copies, {self.outside:,} of them not flagged, "
+            f"{self.flagged:,} flagged"
+        )
+        return "\n".join([text, *self.wrong[:20]])
+
+
+class Log:
+    """What the processes wrote (see `children`).
+
+    Attributes:
+        acknowledged: number → ids that `put` returned.
+        flags: number → how often it was begun with the flag.
+        astray: ids that were flagged although nobody died with them.
+        begun: number → ids under which it was begun.
+        full: numbers that the spool had no room for.
+        workers: the processes that delivered.
+        calls: the counts of the last process that ended by itself.
+    """
+
+    def __init__(self, path: Path, killed: set[int], *, marked_early: bool = False) -> None:
+        self.acknowledged: defaultdict[int, set[str]] = defaultdict(set)
+        self.flags: Counter[int] = Counter()
+        self.begun: defaultdict[int, set[str]] = defaultdict(set)
+        self.astray: list[str] = []
+        self.full: list[int] = []
+        self.workers: set[int] = set()
+        self.calls: dict[str, int] = {}
+        holders: dict[str, int] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            kind, *words = line.split()
+            if kind == "put":
+                self.acknowledged[int(words[0])].add(words[1])
+            elif kind == "full":
+                self.full.append(int(words[0]))
+            elif kind == "calls":
+                self.calls = {step: int(count) for step, count in (word.split("=") for word in words)}
+            elif kind == "start":
+                id, number, flagged, pid = words[0], int(words[1]), words[2] == "1", int(words[3])
+                self.begun[number].add(id)
+                self.workers.add(pid)
+                if flagged:
+                    self.flags[number] += 1
+                    # The one who had it last must have died with it.
+                    if holders.get(id) not in killed and not marked_early:
+                        self.astray.append(id)
+                holders[id] = pid
+            elif kind == "end":
+                holders.pop(words[0], None)
+
+
+def entries(directory: Path) -> dict[str, Entry]:
+    """Read every job of a spool directory, whole."""
+    found = {}
+    for path in directory.rglob("*.*"):
+        suffix = path.suffix[1:]
+        if suffix in {state.value for state in State} and path.parent.name != "tmp":
+            entry = parse(path.read_bytes(), State(suffix)).entry
+            assert entry.id == path.stem, path
+            assert entry.id not in found, f"{entry.id} is there twice"
+            found[entry.id] = entry
+    return found
+
+
+def settled(
+    directory: Path,
+    log: Log,
+    recorder: Recorder,
+    *,
+    deaths: int,
+    all_keyed: bool = False,
+) -> Account:
+    """Check the books of a spool that was drained.
+
+    Args:
+        directory: the spool.
+        log: of its processes.
+        recorder: of its server.
+        deaths: how many of its processes were killed.
+        all_keyed: every message has a key.
+    """
+    account = Account(deaths=deaths, acknowledged=len(log.acknowledged), flagged=sum(log.flags.values()))
+    wrong = account.wrong
+    jobs = entries(directory)
+    by_number: defaultdict[int, list[Entry]] = defaultdict(list)
+    for entry in jobs.values():
+        number = letters.read_address(entry.envelope.recipients[0].address.addr_spec)[0]
+        by_number[number].append(entry)
+        if entry.state in (State.QUEUED, State.SENDING):
+            wrong.append(f"{number} was left {entry.state.value}")
+    for number in log.acknowledged:
+        account.lost += _lost(number, by_number[number], recorder, wrong)
+    copies: defaultdict[int, int] = defaultdict(int)
+    for (number, _), count in recorder.copies.items():
+        copies[number] = max(copies[number], count)
+    account.delivered = len(copies)
+    for number, count in copies.items():
+        # A message without a key that was not acknowledged was put again by its caller: that is another job.
+        allowed = max(1, len(log.begun[number])) if letters.key(number) is None and not all_keyed else 1
+        account.duplicates += max(0, count - allowed)
+        account.outside += max(0, count - allowed - log.flags[number])
+    wrong += [f"{number} arrived changed" for number in recorder.spoilt]
+    wrong += [f"{id} was flagged, and nobody had died with it" for id in log.astray]
+    wrong += [f"{path} was left" for path in _leftovers(directory)]
+    return account
+
+
+def _lost(number: int, jobs: list[Entry], recorder: Recorder, wrong: list[str]) -> int:
+    """Count the recipients of whom nothing is known."""
+    lost = 0
+    for place, fate in enumerate(letters.fates(number)):
+        if recorder.copies[number, place]:
+            continue
+        results = [entry.results[place] for entry in jobs]
+        if fate == letters.NEVER:
+            refused = any(one is not None and one.outcome is Outcome.REFUSED for one in results)
+            kept = any(entry.state is State.FAILED for entry in jobs)
+            lost += not kept
+            if kept and not refused and not any(entry.reason in ("poison", "unknown") for entry in jobs):
+                wrong.append(f"{number} does not tell that {place} was refused")
+        elif not any(entry.state is State.FAILED for entry in jobs):
+            lost += 1
+        if any(one is not None and one.outcome is Outcome.ACCEPTED for one in results):
+            wrong.append(f"{number} tells that {place} got it, who did not")
+    return lost
+
+
+def _leftovers(directory: Path) -> list[str]:
+    """What may not be there after a drain: second names of jobs, and locks."""
+    found = []
+    for path in (directory / "tmp").iterdir():
+        if path.stat().st_nlink > 1:
+            found.append(str(path))
+    if (directory / "quarantine").exists():
+        found += [str(path) for path in (directory / "quarantine").iterdir()]
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        found.append("the lock of the directory")
+    finally:
+        os.close(fd)
+    return found

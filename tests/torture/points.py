@@ -1,0 +1,231 @@
+"""Kill at every step: each system call of the protocol, and each moment of a conversation, before and after.
+
+Which calls there are is not listed anywhere: a process that lives is watched, and then one dies at each call that it
+made. Every death has a spool of its own; afterwards a process that lives delivers what is left, and the books must be
+right. A point that was not reached (with several jobs at once, calls may come in another number) is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.torture import ledger
+from tests.torture.children import Spec
+from tests.torture.ledger import Account
+from tests.torture.recorder import MOMENTS, Recorder
+from tests.torture.template import Template
+
+#: Deaths at the same time: more than there are processors, since they wait for the disk.
+AT_ONCE = 3
+#: Every kind of letter.
+NUMBERS = (0, 1, 4, 5, 6, 7, 8, 11)
+
+
+class Point(NamedTuple):
+    """Where a process dies."""
+
+    role: str
+    kill: tuple[Any, ...]
+
+    @property
+    def step(self) -> str:
+        """The step of the protocol, or the moment of the conversation."""
+        return str(self.kill[1])
+
+
+class Scene:
+    """One spool, what was done with it, and a server of its own.
+
+    Args:
+        template: makes the processes.
+        path: an empty directory.
+        options: fields of every `Spec`.
+    """
+
+    def __init__(self, template: Template, path: Path, **options: Any) -> None:
+        self._template = template
+        self._path = path
+        self._options = options
+        self.spool = path / "spool"
+        self.killed: set[int] = set()
+        self._before = 0
+        self.recorder = Recorder(template.kill)
+
+    async def __aenter__(self) -> Scene:
+        self.spool.mkdir(mode=0o700, parents=True)
+        await self.recorder.__aenter__()
+        return self
+
+    def take_after(self, other: Scene) -> None:
+        """Begin as another scene ended."""
+        copy_links(other._path, self._path)
+        self.killed |= other.killed
+        self._before = len(other.killed)
+        self.recorder.take_after(other.recorder)
+
+    async def __aexit__(self, *details: object) -> None:
+        await self.recorder.__aexit__(*details)
+        shutil.rmtree(self._path)
+
+    def spec(self, role: str, **fields: Any) -> Spec:
+        """What a process is to do here."""
+        fields = {**self._options, **fields}
+        return Spec(role, str(self.spool), str(self._path / "log"), port=self.recorder.port, **fields)
+
+    async def run(self, role: str, **fields: Any) -> bool:
+        """Have a process do something; False if it was killed."""
+        forked = await self._template.start(self.spec(role, **fields))
+        status = await forked.ended()
+        if status == -signal.SIGKILL:
+            self.killed.add(forked.pid)
+            return False
+        assert status == 0, f"{role} {fields} ended with {status}"
+        return True
+
+    def log(self) -> ledger.Log:
+        """What they wrote."""
+        early = self._options.get("marking") == "claim"
+        return ledger.Log(self._path / "log", self.killed, marked_early=early)
+
+    def account(self, **rules: Any) -> Account:
+        """Check the books."""
+        deaths = len(self.killed) - self._before
+        return ledger.settled(self.spool, self.log(), self.recorder, deaths=deaths, **rules)
+
+
+def copy_links(source: Path, target: Path) -> None:
+    """Copy a directory; files that have two names there have two here, and the time of a file is when it is due."""
+    known: dict[int, Path] = {}
+    for path in source.rglob("*"):
+        new, status = target / path.relative_to(source), path.stat()
+        if path.is_dir():
+            new.mkdir(mode=0o700, exist_ok=True)
+        elif status.st_ino in known:
+            os.link(known[status.st_ino], new)
+        else:
+            shutil.copy2(path, new)
+            known[status.st_ino] = new
+
+
+async def _prepare(scene: Scene, role: str) -> None:
+    """Do what comes before a process of this role."""
+    if role == "work":
+        await scene.run("produce", numbers=NUMBERS)
+    elif role == "recover":
+        await scene.run("produce", numbers=NUMBERS)
+        for number in (1, 2):
+            assert not await scene.run("work", kill=("call", "D1", number, "after"))
+        # And a producer between the second name of its file and the end of the first.
+        assert not await scene.run("produce", numbers=(20,), kill=("call", "E7", 1, "before"))
+
+
+async def _go_on(scene: Scene, role: str) -> None:
+    """Do what comes after its death."""
+    if role == "produce":
+        # The caller puts again what was not acknowledged: with a key, that makes no second job.
+        known = scene.log().acknowledged
+        await scene.run("produce", numbers=tuple(number for number in NUMBERS if number not in known))
+    assert await scene.run("work")
+
+
+class Gallows:
+    """Where processes of one role die.
+
+    Args:
+        template: makes them.
+        path: a directory for their spools.
+        role: what they are to do: produce, work or recover.
+        options: fields of every `Spec`.
+
+    Attributes:
+        points: where they can.
+        reached: where they did.
+    """
+
+    def __init__(self, template: Template, path: Path, role: str, **options: Any) -> None:
+        self._template = template
+        self._path = path
+        self._role = role
+        self._options = options
+        self._prepared = self._scene("prepared")
+        self._count = 0
+        self.points: list[Point] = []
+        self.reached: set[Point] = set()
+
+    def _scene(self, name: str) -> Scene:
+        return Scene(self._template, self._path / name, **self._options)
+
+    async def __aenter__(self) -> Gallows:
+        await self._prepared.__aenter__()
+        await _prepare(self._prepared, self._role)
+        async with self._scene("watched") as scene:
+            scene.take_after(self._prepared)
+            assert await self._act(scene, None)
+            calls = scene.log().calls
+        self.points = [
+            Point(self._role, ("call", step, number, when))
+            for step, count in calls.items()
+            for number in range(1, count + 1)
+            for when in ("before", "after")
+        ]
+        if self._role == "work":
+            self.points += [
+                Point(self._role, ("wire", moment, number)) for moment in MOMENTS for number in (1, 2, 3)
+            ]
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        await self._prepared.__aexit__(*details)
+
+    async def _act(self, scene: Scene, kill: tuple[Any, ...] | None) -> bool:
+        numbers = NUMBERS if self._role == "produce" else ()
+        return await scene.run(self._role, numbers=numbers, kill=kill)
+
+    def chosen(self, each: int | None) -> list[Point]:
+        """Of each step `each` points at most, its first and its last among them; None takes all."""
+        if each is None:
+            return self.points
+        groups: defaultdict[str, list[Point]] = defaultdict(list)
+        for point in self.points:
+            groups[point.step].append(point)
+        return [
+            group[place]
+            for group in groups.values()
+            for place in sorted({round(i * (len(group) - 1) / (each - 1)) for i in range(each)})
+        ]
+
+    async def die_at(self, point: Point) -> Account:
+        """Die there, deliver what is left, check the books."""
+        self._count += 1
+        async with self._scene(str(self._count)) as scene:
+            scene.take_after(self._prepared)
+            if not await self._act(scene, point.kill):
+                self.reached.add(point)
+            await _go_on(scene, self._role)
+            account = scene.account()
+        account.wrong[:] = [f"{point}: {one}" for one in account.wrong]
+        if account.lost or account.outside:
+            account.wrong.append(f"{point}: {account.lost} lost, {account.outside} not flagged")
+        if self._options.get("on_unknown") == "hold" and account.duplicates:
+            account.wrong.append(f"{point}: what may have arrived was sent again")
+        return account
+
+    async def die_at_each(self, points: Iterable[Point]) -> Account:
+        """Die at each point, some at once; return the sum."""
+        total, waiting = Account(), iter(points)
+
+        async def one_after_the_other() -> None:
+            nonlocal total
+            for point in waiting:
+                account = await self.die_at(point)
+                total += account
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
+        return total

@@ -1,0 +1,116 @@
+"""Kill at random: producers and workers share one spool, each dies soon, and another takes its place.
+
+Some die at a system call or at a moment of a conversation that was drawn for them, some whenever a signal from outside
+comes. When enough have died, those that are left are stopped politely, a process that lives delivers the rest, and the
+books must be right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from tests.torture.ledger import Account
+from tests.torture.points import Scene
+from tests.torture.recorder import MOMENTS
+from tests.torture.template import Template
+
+#: Messages that one producer is to put, and how many may wait before there are no more producers for a while.
+BATCH = 12
+BACKLOG = 150
+#: Steps at which to die, and the number that is drawn at most.
+PUTTING = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "K1", "K2", "L4")
+WORKING = ("C1", "C2", "C3", "C4", "C5", "D1", "S1", "S2", "S3", "S4", "S5", "R1", "R5", "R7", "T2", "K2")
+FURTHEST = 12
+#: Mean seconds after which a signal comes.
+SOON = 0.08
+
+
+class Storm:
+    """One spool in a storm.
+
+    Args:
+        template: makes the processes.
+        path: a directory for the spool.
+        deaths: how many are to die.
+        options: fields of every `Spec`; with `all_keyed`, what was not acknowledged is put again.
+    """
+
+    def __init__(
+        self, template: Template, path: Path, *, deaths: int, chance: random.Random, **options: Any
+    ) -> None:
+        self._template = template
+        self._scene = Scene(template, path, **options)
+        self._wanted = deaths
+        self._chance = chance
+        self._all_keyed = bool(options.get("all_keyed"))
+        self._next = 0
+        self._again: deque[int] = deque()
+        self._put = 0
+        self._over = False
+        self._wrong: list[str] = []
+
+    async def rage(self) -> Account:
+        """Let it rage and pass, and check the books."""
+        async with self._scene as scene:
+            await asyncio.gather(self._produce(), self._produce(), *(self._toil() for _ in range(3)))
+            assert await scene.run("work")
+            account = scene.account(all_keyed=self._all_keyed)
+            account.wrong += self._wrong
+            return account
+
+    def _draw(self, steps: tuple[str, ...], *, wire: bool) -> tuple[Any, ...] | None:
+        """Draw a death, or none but by a signal."""
+        fate = self._chance.random()
+        if fate < 0.3:
+            return None
+        if wire and fate < 0.5:
+            return ("wire", self._chance.choice(MOMENTS), self._chance.randint(1, FURTHEST))
+        when = self._chance.choice(("before", "after"))
+        return ("call", self._chance.choice(steps), self._chance.randint(1, FURTHEST), when)
+
+    async def _live(self, role: str, **fields: Any) -> bool:
+        """Have a process live until it ends or is killed; False if it was."""
+        forked = await self._template.start(self._scene.spec(role, **fields))
+        # What has a death of its own gets time for that.
+        mean = SOON if fields["kill"] is None else 5 * SOON
+        timer = asyncio.get_running_loop().call_later(self._chance.expovariate(1 / mean), forked.kill)
+        status = await forked.ended()
+        timer.cancel()
+        if status == -signal.SIGKILL:
+            self._scene.killed.add(forked.pid)
+            self._over = len(self._scene.killed) >= self._wanted
+        elif status:
+            self._wrong.append(f"{role} {fields} ended with {status}")
+            self._over = True
+        return not status
+
+    async def _produce(self) -> None:
+        while not self._over:
+            if self._put - len(self._scene.recorder.copies) > BACKLOG:
+                await asyncio.sleep(0.02)
+                continue
+            numbers = tuple(self._numbers())
+            if await self._live("produce", numbers=numbers, kill=self._draw(PUTTING, wire=False)):
+                self._put += BATCH
+            elif self._all_keyed:
+                known = self._scene.log().acknowledged
+                self._again += [number for number in numbers if number not in known]
+
+    def _numbers(self) -> list[int]:
+        numbers: list[int] = []
+        while len(numbers) < BATCH:
+            if self._again:
+                numbers.append(self._again.popleft())
+            else:
+                numbers.append(self._next)
+                self._next += 1
+        return numbers
+
+    async def _toil(self) -> None:
+        while not self._over:
+            await self._live("toil", kill=self._draw(WORKING, wire=True))
