@@ -189,7 +189,7 @@ class Upload:
             link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
         if self._part is not None:
             self._part_sent += len(chunk)
-            if wanted:
+            if wanted and self._part.name:
                 link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
             return
         start = self._from_memory
@@ -230,6 +230,7 @@ class Upload:
             self._note(EndTransfer, part.name)
 
     def _note(self, event: type[StartTransfer | EndTransfer], part: str = "message") -> None:
-        if self._link.wants(event):
+        # A text, or a whole message, from a stream has no name: it is the body.
+        if part and self._link.wants(event):
             told: Event = event(session=self._number, job=self.job.number, part=part)
             self._link.note(told)

@@ -469,7 +469,7 @@ def counting(event: type[Event], made: Counter[type]) -> Callable[..., None]:
     return counted
 
 
-async def test_who_begins_to_listen_in_the_middle_hears_of_the_message_only(tmp_path: Path) -> None:
+async def test_who_begins_to_listen_in_the_middle_hears_from_then_on(tmp_path: Path) -> None:
     async with speaking() as server, client_of(server) as client:
         ears: list[Ear] = []
 
@@ -478,8 +478,11 @@ async def test_who_begins_to_listen_in_the_middle_hears_of_the_message_only(tmp_
                 ears.append(Ear(client))
 
         await client.send(with_file(1, path_of(DATA, tmp_path)), options=SendOptions(progress=listen))
-        assert {event.part for event in ears[0].heard} == {"message"}
-        assert ears[0].of("message")[-1].percent == 100
+        # The beginnings are over.
+        assert StartTransfer not in map(type, ears[0].heard)
+        for part in ("message", "big.bin"):
+            assert ears[0].of(part)[0].sent > 100_000 * (part == "message")
+            assert ears[0].of(part)[-1].percent == 100
         assert len(server.messages) == 1
 
 

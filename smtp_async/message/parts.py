@@ -247,8 +247,8 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
 
 
 def _name(attachment: Attachment) -> str:
-    """Return what events call it."""
-    return attachment.filename or attachment.cid or ""
+    """Return what events and errors call it; never empty, which is the body."""
+    return attachment.filename or attachment.cid or "attachment"
 
 
 def _octets(
