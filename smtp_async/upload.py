@@ -167,8 +167,9 @@ class Upload:
             return False
         if self.allowed:
             link.start_clock()
+        start = self._count(len(chunk))
         if link.hooks.active:
-            self._tell(chunk)
+            self._tell(chunk, start)
             if link.wants(Transfer):
                 await link.wait_told()
         progress = self.job.options.progress
@@ -182,18 +183,25 @@ class Upload:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def _tell(self, chunk: bytes) -> None:
+    def _count(self, size: int) -> int:
+        """Count on, listened to or not; return where the slice begins in memory, if that is where it comes from."""
+        start = self._from_memory
+        if self._part is None:
+            self._from_memory += size
+        else:
+            self._part_sent += size
+        return start
+
+    def _tell(self, chunk: bytes, start: int) -> None:
         link, transaction = self._link, self._transaction
         wanted = link.wants(Transfer)
         if wanted:
             link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
         if self._part is not None:
-            self._part_sent += len(chunk)
             if wanted and self._part.name:
                 link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
             return
-        start = self._from_memory
-        self._from_memory = end = start + len(chunk)
+        end = start + len(chunk)
         for event in attached_events(transaction.content, start, end, self._number, self.job.number):
             if link.wants(type(event)):
                 link.note(event)
