@@ -586,7 +586,8 @@ async def test_a_connection_that_dies_in_mid_body(
     origin = EVERY[kind](DATA, tmp_path)
     message = mail(1, attachments=[Attachment(origin, filename="big.bin", close=True)])
     async with speaking() as server, client_of(server, pool=one_connection) as client:
-        progress = until_cut(client, server.on("BODY", reset(), nth=1, after=100_000))
+        server.on("BODY", reset(), nth=1, after=100_000)
+        progress = until_cut(client, 100_000)
         result = await sent(client, message, options=SendOptions(chunking=chunking, progress=progress))
         assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
     subjects = [one.subject for one in server.messages]
@@ -606,7 +607,8 @@ async def test_a_connection_that_dies_in_mid_body(
 async def test_a_raw_stream_whose_connection_dies_in_mid_body(kind: str, tmp_path: Path) -> None:
     origin = EVERY[kind](HEAD + LINES, tmp_path)
     async with speaking() as server, client_of(server, pool=one_connection) as client:
-        progress = until_cut(client, server.on("BODY", reset(), nth=1, after=100_000))
+        server.on("BODY", reset(), nth=1, after=100_000)
+        progress = until_cut(client, 100_000)
         options = SendOptions(close_source=True, progress=progress)
         (result,) = await gathered(client.send_raw(origin, options=options))
     if kind in AGAIN:

@@ -316,7 +316,8 @@ async def test_progress_in_send_all_stops_one_message_only() -> None:
 async def test_progress_begins_anew_on_another_connection(tmp_path: Path) -> None:
     told: list[int] = []
     async with speaking() as server, client_of(server, pool=one_connection) as client:
-        cut_off = until_cut(client, server.on("BODY", reset(), nth=1, after=200_000))
+        server.on("BODY", reset(), nth=1, after=200_000)
+        cut_off = until_cut(client, 200_000)
 
         async def progress(sent: int, total: int | None) -> None:
             told.append(sent)
