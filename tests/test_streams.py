@@ -624,7 +624,13 @@ async def test_a_connection_that_always_dies_in_mid_body(tmp_path: Path) -> None
     message = mail(1, attachments=[Attachment(path_of(DATA, tmp_path))])
     async with speaking() as server, client_of(server, pool=one_connection) as client:
         server.on("BODY", reset(), after=100_000)
-        assert isinstance(await sent(client, message), NotSent)
+
+        async def cut_off(sent: int, total: int | None) -> None:
+            before = client.statistics().reconnects
+            if sent >= 100_000:
+                await until(lambda: not client.statistics().open or client.statistics().reconnects > before)
+
+        assert isinstance(await sent(client, message, options=SendOptions(progress=cut_off)), NotSent)
         assert server.connections.opened == 3
         assert server.messages == []
 
@@ -639,8 +645,8 @@ async def test_another_server_may_need_another_encoding(tmp_path: Path) -> None:
             sink.settings = sink.settings.__class__(extensions=PLAIN)
             step.connection.reset()
 
-        sink.on("BODY", poorer, nth=1, match=None, after=100_000)
-        await client.send(message)
+        sink.on("BODY", poorer, nth=1, after=100_000)
+        await client.send(message, options=SendOptions(progress=until_cut(client, 100_000)))
         assert "BODY" not in sink.last.mail_parameters
         assert attached(sink.last) == {"big.bin": DATA}
         assert sink.violations == []

@@ -154,7 +154,7 @@ async def test_a_refused_chunk_refuses_the_message_and_leaves_the_connection(at:
     async with speaking() as server, client_of(server, pool=one_connection) as client:
         server.on("BDAT", reply(552, "5.3.4 too big"), nth=at)
         with pytest.raises(MessageRefused) as caught:
-            await client.send(with_file(1, path_of(DATA * 10, tmp_path)), options=options)
+            await client.send(with_file(1, path_of(DATA * 20, tmp_path)), options=options)
         assert caught.value.receipt is not None
         assert caught.value.receipt.outcome is Outcome.REFUSED
         assert caught.value.reply is not None
