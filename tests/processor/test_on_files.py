@@ -1,4 +1,4 @@
-"""A processor on a spool directory: what must hold from the message that was put to the bytes on the wire, over restarts."""
+"""A processor on a spool directory: from the message that was put to the bytes on the wire, over restarts."""
 
 import asyncio
 import base64
@@ -350,7 +350,7 @@ async def test_one_attempt_fails_whatever_went_wrong(path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_what_is_under_way_be_noted(path: Path, number: signal.Signals) -> None:
     ids = [await put(path, mail(count), not_before=1000.0 + count) for count in range(3)]
-    client = Postman()
+    client: Any = Postman()
     client.replies.clear()
     async with DirectorySpool(path) as spool:
         queue = QueueProcessor(spool, client, concurrency=1)
