@@ -708,7 +708,7 @@ class TestKeeping:
                 async with client.session() as session:
                     await session.connect()
                     await session.send(message)
-            assert list(tmp_path.iterdir()) == []
+            assert os.listdir(tmp_path) == []
         assert [attached(one) for one in server.messages] == [{"big.bin": DATA}] * 2
         ((folder, status),) = files
         assert folder == tmp_path
@@ -777,7 +777,7 @@ async def test_only_a_raw_keeps_its_bcc() -> None:
     """`remove_bcc=False` is for `send_raw`: what is written here never names anybody in it."""
     foreign = email.message_from_bytes(HEAD + b"text\r\n")
     options = SendOptions(remove_bcc=False)
-    messages = [
+    messages: list[Any] = [
         mail(1, bcc="secret@example.net"),
         Message(sender=SENDER, to="user7@example.org", raw=HEAD + b"text\r\n"),
         Message(sender=SENDER, to="user7@example.org", raw=io.BytesIO(HEAD + LINES)),

@@ -259,8 +259,8 @@ class _Chunks:
         raise StopAsyncIteration
 
 
-async def read_all(content: Content) -> bytes:
-    """Return the whole content; streams are left open.
+async def read_all(content: Content, finish: Callable[[bytes], bytes] | None = None) -> bytes:
+    """Return the whole content, or what `finish` makes of it; streams are left open.
 
     Raises:
         FileError: a source cannot be read.
@@ -268,9 +268,10 @@ async def read_all(content: Content) -> bytes:
     body = Body(content)
     try:
         await body.open()
-        return b"".join([piece.data async for piece in body.chunks()])
+        data = b"".join([piece.data async for piece in body.chunks()])
     finally:
         await body.aclose(streams=False)
+    return data if finish is None else finish(data)
 
 
 def read_now(content: Content) -> bytes:
