@@ -237,7 +237,7 @@ class Gallows:
 
     def _in_flight(self) -> int:
         """How many messages may be under way at once: twice as many are claimed, and may be marked by then."""
-        concurrency: int = self._options.get("concurrency", Spec._field_defaults["concurrency"])
+        concurrency = int(self._options.get("concurrency", Spec._field_defaults["concurrency"]))
         return 2 * concurrency if self._options.get("marking") == "claim" else concurrency
 
     async def die_at_each(self, points: Iterable[Point]) -> Account:
