@@ -1,6 +1,7 @@
 """directory.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +32,7 @@ from smtp_async.errors import (
     UsageError,
 )
 from smtp_async.message import Message
+from smtp_async.sendable import Raw
 from smtp_async.spool import files, intake, shelf
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
@@ -158,17 +162,43 @@ def test_it_needs_posix_and_says_so_when_it_is_made(path: Path, monkeypatch: pyt
         DirectorySpool(path)
 
 
-def test_it_can_be_imported_where_there_is_no_flock() -> None:
-    program = (
-        "import sys; sys.modules['fcntl'] = None; sys.platform = 'win32';"
-        "import smtp_async.spool.directory as d; from smtp_async.errors import FeatureUnavailable\n"
-        "try: d.DirectorySpool('.')\n"
-        "except FeatureUnavailable: print('refused')"
-    )
-    # anyio and asyncio are there already: only what is ours meets another system.
-    program = "import anyio, asyncio, anyio._backends._asyncio;" + program
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "refused\n"
+#: A system without locks, without the directory calls of POSIX, without users and forks.
+ELSEWHERE = """
+import anyio, asyncio, anyio._backends._asyncio, os, ssl, sys
+sys.modules["fcntl"] = None
+for name in ("O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC", "O_NONBLOCK", "register_at_fork", "fork", "geteuid", "fstatvfs"):
+    delattr(os, name)
+sys.platform = "win32"
+
+import smtp_async.processor
+from smtp_async import DirectorySpool, Message, QueueProcessor, serialize
+from smtp_async.errors import FeatureUnavailable
+from smtp_async.testing.memory import MemorySpool
+try:
+    DirectorySpool(".")
+except FeatureUnavailable as error:
+    print("refused:", error.needs)
+
+async def main():
+    message = Message(sender="ann@example.com", to="bob@example.org", text="x")
+    print((await serialize(message))[:6])
+    async with MemorySpool() as spool:
+        id = await spool.put(message)
+        async def send(mail, *, options, deadline):
+            await options.before_end_of_data()
+            return smtp_async.Receipt((smtp_async.Verdict(mail.envelope().recipients[0], smtp_async.Outcome.ACCEPTED),))
+        client = smtp_async.SMTPClient("mx.example.org", security=smtp_async.Security.PLAINTEXT)
+        client.send = send
+        print((await QueueProcessor(spool, client).run_once()).sent == (id,))
+asyncio.run(main())
+"""
+
+
+def test_all_but_the_spool_itself_works_where_there_is_no_flock() -> None:
+    """anyio and asyncio are there already: only what is ours meets another system."""
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["refused: a POSIX system", "SPOOL1", "True"]
 
 
 def test_a_poll_of_no_time_is_refused(path: Path) -> None:
@@ -212,6 +242,28 @@ async def test_bcc_is_in_the_envelope_only(spool: DirectorySpool, path: Path) ->
     assert Recipient("eve@example.net").address in [
         one.address for one in (await spool.get(id)).envelope.recipients
     ]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file", "awaited", "Raw", "Raw of a file", "octets"])
+async def test_bcc_of_a_whole_message_is_in_no_file(spool: DirectorySpool, path: Path, kind: str) -> None:
+    whole = b"From: ann@example.com\r\nBcc: eve@example.net\r\nTo: bob@example.org\r\n\r\ngr\xc3\xbcn\r\n"
+
+    async def awaited() -> AsyncIterator[bytes]:
+        yield whole
+
+    raw: Any = {"bytes": whole, "file": io.BytesIO(whole), "awaited": awaited()}.get(kind)
+    message: Any = Message(sender="ann@example.com", to="bob@example.org", raw=raw)
+    if kind == "octets":
+        message = whole
+    elif raw is None:
+        file = io.BytesIO(whole)
+        message = Raw(whole if kind == "Raw" else file, "ann@example.com", ["bob@example.org"], close=True)
+    id = await spool.put(message)
+    (name,) = names(path)
+    if kind != "octets":  # there she is in the envelope, which no server shows anybody
+        assert b"eve" not in (path / name).read_bytes()
+    assert await spool.read(id) == whole.replace(b"Bcc: eve@example.net\r\n", b"")
+    assert kind != "Raw of a file" or file.closed
 
 
 async def test_the_bytes_are_the_same_at_every_attempt(spool: DirectorySpool) -> None:
