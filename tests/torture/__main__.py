@@ -1,7 +1,8 @@
 """``python -m tests.torture [--deaths N] [--seed N] [--path DIRECTORY]``: kill for long, and print the books.
 
 First every point of every role, each with a spool of its own, that of workers under several sets of options; then
-storms of each kind, and more of them until N processes have died. Last, eight processes empty a spool of 20,000 messages.
+storms of each kind, and more of them until N processes have died. Last, eight processes empty a spool of 20,000
+messages.
 
 ``python -m tests.torture soak [--seconds N]`` sends to smtp-sink for long, while one system call in a hundred fails,
 and prints what the process holds.
