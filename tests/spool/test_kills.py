@@ -89,8 +89,8 @@ async def test_workers_die_at_every_step(template: Template, quick: Path) -> Non
     [
         # At most once: what may have arrived is kept for a person.
         ("hold", 3, {"on_unknown": "hold"}),
-        ("keep", 2, {"keep_sent": True, "concurrency": 1}),
-        ("claim", 2, {"marking": "claim", "concurrency": 1}),
+        ("keep", 2, {"keep_sent": True}),
+        ("claim", 2, {"marking": "claim", "concurrency": 2}),
     ],
 )
 async def test_other_workers_die_at_every_step(

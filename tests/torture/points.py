@@ -237,8 +237,8 @@ class Gallows:
 
     def _in_flight(self) -> int:
         """How many messages may be under way at once: twice as many are claimed, and may be marked by then."""
-        concurrency: int = self._options.get("concurrency", Spec._field_defaults["concurrency"])
-        return 2 * concurrency if self._options.get("marking") == "claim" else concurrency
+        spec = self._prepared.spec(self._role)
+        return 2 * spec.concurrency if spec.marking == "claim" else spec.concurrency
 
     async def die_at_each(self, points: Iterable[Point]) -> Account:
         """Die at each point, some at once; return the sum."""
