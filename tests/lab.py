@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from smtp_async import ClientOptions, Message, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
 from smtp_async.testing import ScriptedServer, Step
+from smtp_async.testing.script import Rule
 from tests.servers.pki import Leaf, Pki
 
 SENDER = "ann@example.com"
@@ -118,6 +119,19 @@ async def gathered(*awaitables: Any) -> list[Any]:
     """The results; what was raised is a result."""
     async with asyncio.timeout(PATIENCE):
         return list(await asyncio.gather(*awaitables, return_exceptions=True))
+
+
+def until_cut(client: SMTPClient, rule: Rule) -> Callable[[int, int | None], Awaitable[None]]:
+    """A `progress` that goes no further than the first cut, which a rule makes in a body, until the client has seen it.
+
+    Else the whole body, its end included, may be in the system's buffers by then.
+    """
+
+    async def progress(sent: int, total: int | None) -> None:
+        if sent >= rule.after and not client.statistics().reconnects:
+            await until(lambda: not client.statistics().open or client.statistics().reconnects)
+
+    return progress
 
 
 # --- nothing is left -----------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ from tests.bodies.origins import (
     path_of,
     random_octets,
 )
-from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until
+from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until, until_cut
 
 __all__ = ["loops_have_run", "no_open_files"]
 
@@ -589,8 +589,8 @@ async def test_a_connection_that_dies_in_mid_body(
     origin = EVERY[kind](DATA, tmp_path)
     message = mail(1, attachments=[Attachment(origin, filename="big.bin", close=True)])
     async with speaking() as server, client_of(server, pool=one_connection) as client:
-        server.on("BODY", reset(), nth=1, after=100_000)
-        result = await sent(client, message, options=SendOptions(chunking=chunking))
+        progress = until_cut(client, server.on("BODY", reset(), nth=1, after=100_000))
+        result = await sent(client, message, options=SendOptions(chunking=chunking, progress=progress))
         assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
     subjects = [one.subject for one in server.messages]
     if kind in AGAIN:
@@ -609,8 +609,9 @@ async def test_a_connection_that_dies_in_mid_body(
 async def test_a_raw_stream_whose_connection_dies_in_mid_body(kind: str, tmp_path: Path) -> None:
     origin = EVERY[kind](HEAD + LINES, tmp_path)
     async with speaking() as server, client_of(server, pool=one_connection) as client:
-        server.on("BODY", reset(), nth=1, after=100_000)
-        (result,) = await gathered(client.send_raw(origin, options=SendOptions(close_source=True)))
+        progress = until_cut(client, server.on("BODY", reset(), nth=1, after=100_000))
+        options = SendOptions(close_source=True, progress=progress)
+        (result,) = await gathered(client.send_raw(origin, options=options))
     if kind in AGAIN:
         assert isinstance(result, Receipt)
         assert [one.data for one in server.messages] == [SHOWN + LINES]

@@ -275,13 +275,22 @@ def _sentence(verdict: Verdict, receipt: Receipt, line: Ruling | None, on_unknow
         return Sentence(recipient, Fate.DELIVERED, reply)
     if outcome is Outcome.REFUSED and reply is not None:
         return Sentence(recipient, _fate_of_refused(reply, receipt.error, line), reply)
-    reason = str(receipt.error) if receipt.error is not None else "the message was not sent"
+    reason = _words(receipt.error)
     if outcome is Outcome.UNKNOWN:
         if on_unknown == "hold":
             return Sentence(recipient, Fate.FAIL, None, UNKNOWN)
         return Sentence(recipient, Fate.DEFER, None, reason)
     # With others accepted no error tells why this one was not sent; it can be sent again in any case.
     return Sentence(recipient, Fate.DEFER if line is None else line.fate, None, reason)
+
+
+def _words(error: SMTPError | None) -> str:
+    """Say why, for a queue file or a report. A server may repeat in its answer to a login what it was shown there."""
+    if error is None:
+        return "the message was not sent"
+    if error.reply is not None and (isinstance(error, AuthenticationFailed) or error.stage == "AUTH"):
+        return " ".join(str(part) for part in (error.message, error.reply.code, error.reply.enhanced) if part)
+    return str(error)
 
 
 def _fate_of_refused(reply: Reply, error: SMTPError | None, line: Ruling | None) -> Fate:

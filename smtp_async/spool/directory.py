@@ -171,8 +171,10 @@ class DirectorySpool(Spool):
                     return True
             if loop.time() >= end:
                 return False
+            # Not `wait_for`: on Python 3.11 it takes a cancellation that comes together with the news for none.
             with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), max(left, 0.001))
+                async with asyncio.timeout(max(left, 0.001)):
+                    await news.wait()
 
     async def close(self) -> None:
         if self._closed:

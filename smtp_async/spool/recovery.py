@@ -78,10 +78,10 @@ def _recovered(shelf: Shelf, path: str) -> Job | None:
 def _sending(shelf: Shelf) -> Iterator[str]:
     for directory in shelf.lineup.directories():
         prefix = f"{directory}/" if directory else ""
-        names = [entry.name for entry in shelf.files.entries("R0", directory)]
-        for name in names:
-            if name.endswith(_SENDING):
-                yield prefix + name[: -len(_SENDING)]
+        entries = shelf.files.entries("R0", directory)
+        # All of them first, as their names are about to change; and no others, of which there may be very many.
+        for name in [entry.name for entry in entries if entry.name.endswith(_SENDING)]:
+            yield prefix + name[: -len(_SENDING)]
 
 
 def _take_back(shelf: Shelf, held: Held) -> Job | None:

@@ -14,6 +14,7 @@ The tests are coroutines; pytest needs a plugin that runs them (pytest-asyncio i
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import AsyncIterator, Callable
@@ -442,6 +443,18 @@ class SpoolContract:
         assert await spool.wait(10)
         await spool.put(TEXT)
         assert await spool.wait(10)
+
+    async def test_waiting_ends_when_it_is_cancelled_whatever_comes_with_it(self, spool: Spool) -> None:
+        for turns in range(20):
+            waiting = asyncio.ensure_future(spool.wait(60))
+            await asyncio.sleep(0)
+            await spool.put(TEXT, not_before=time.time() + 1000)
+            for _ in range(turns % 4):
+                await asyncio.sleep(0)
+            # The news have come, or come now: what was cancelled ends as such, or had ended before.
+            cancelled = waiting.cancel()
+            await asyncio.wait({waiting}, timeout=10)
+            assert waiting.cancelled() == cancelled
 
     async def test_closing_gives_back_what_is_leased(self, spool: Spool) -> None:
         await spool.put(TEXT)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -176,10 +177,10 @@ class MemorySpool(Spool):
             if left <= 0:
                 return False
             until = left if next_due is None else min(left, next_due - self._clock())
-            try:
-                await asyncio.wait_for(self._news.wait(), until)
-            except TimeoutError:
-                pass
+            # Not `wait_for`: on Python 3.11 it takes a cancellation that comes together with the news for none.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until):
+                    await self._news.wait()
 
     async def close(self) -> None:
         self._closed = True

@@ -2,7 +2,11 @@
 
 import os
 import time
+import tracemalloc
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -129,6 +133,33 @@ def test_memory_is_bounded_and_nothing_is_forgotten(path: Path, lineup: Lineup, 
             (path / f"{one}.queued").unlink()
     assert sorted(taken) == sorted(names)
     assert taken == sorted(names, key=lambda name: names.index(name) * 37 % 200)
+
+
+def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory is made up: twenty times as many files as are kept in mind, each due at another time."""
+    monkeypatch.setattr(module, "MOST", 2_000)
+
+    class Endless(Files):
+        def entries(self, step: str, name: str) -> Any:
+            for number in range(40_000):
+                status = SimpleNamespace(st_mtime=1.0 + number * 7919 % 40_009)
+                stat = partial(lambda found, **_: found, status)
+                yield SimpleNamespace(name=f"{number:052d}.queued", stat=stat)
+
+    root = os.open(path, os.O_RDONLY)
+    try:
+        lineup = Lineup(Endless(root), poll=1.0)
+        tracemalloc.start()
+        taken = lineup.take(1e6, 3)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        os.close(root)
+    assert [int(name) * 7919 % 40_009 for name in taken] == [0, 1, 2]
+    assert len(lineup._when) <= 2 * module.MOST
+    assert most < 3 * 2**20
 
 
 def test_what_is_pushed_beyond_the_bound_is_found_in_its_directory(

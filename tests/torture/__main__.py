@@ -31,7 +31,9 @@ MANNERS: tuple[dict[str, Any], ...] = (
     {},
     {"on_unknown": "hold"},
     {"keep_sent": True, "concurrency": 1},
+    {"marking": "claim", "concurrency": 1},
 )
+ROLES = ("produce", "work", "hand_back", "operate", "recover")
 #: What storms rage under.
 STORMS: tuple[dict[str, Any], ...] = (
     {},
@@ -54,7 +56,7 @@ async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Accou
 
     async with Template() as template:
         for options in MANNERS:
-            for role in ("produce", "work", "recover"):
+            for role in ROLES:
                 async with Gallows(template, path / "points", role, **options) as gallows:
                     account = await gallows.die_at_each(gallows.points)
                     tell(f"{role} {options or ''}, {len(gallows.reached)} points", account)
