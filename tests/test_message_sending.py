@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Message, Outcome, PoolLimits, SendOptions, SMTPError
+from smtp_async import DSN, Message, Notify, Outcome, PoolLimits, Recipient, SendOptions, SMTPError
 from smtp_async.events import Transfer
 from smtp_async.testing import RecordingSink, reset
 from tests.lab import SENDER, client_of, gathered, mail, speaking
@@ -145,3 +145,14 @@ async def test_an_empty_to_may_be_allowed() -> None:
         await client.send(message, options=SendOptions(allow_empty_to=True))
     assert server.messages[0].rcpt_tos == ["b@example.org", "c@example.org"]
     assert b"To:" not in server.messages[0].data
+
+
+async def test_reports_are_asked_for_in_the_list_of_recipients() -> None:
+    message = mail(
+        1, cc="c@example.org", recipients=[Recipient("d@example.org", dsn=DSN(notify=Notify.NEVER))]
+    )
+    message.recipients[0] = Recipient("user1@example.org", dsn=DSN(notify=Notify.SUCCESS))
+    async with speaking(extensions=[*PLAIN, "DSN"]) as server, client_of(server) as client:
+        await client.send(message)
+    assert server.messages[0].rcpt_tos == ["user1@example.org", "c@example.org", "d@example.org"]
+    assert server.messages[0].rcpt_parameters == [{"NOTIFY": "SUCCESS"}, {}, {"NOTIFY": "NEVER"}]
