@@ -34,8 +34,8 @@ from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.leases import DirectoryLease
 from smtp_async.spool.record import encode, line
-from smtp_async.spool.serialize import serialize
 from smtp_async.spool.submission import submission
+from smtp_async.spool.textual import serialize
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
 
 
