@@ -46,7 +46,7 @@ from smtp_async.processor.courier import Marking
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.files import Files
 from smtp_async.spool.record import encode
-from smtp_async.spool.submission import Submission, mail_of, submission
+from smtp_async.spool.submission import Submission, submission
 
 _MIB = 2**20
 _TASKS = 50
@@ -101,7 +101,7 @@ async def _putting(*, rounds: int, each: int) -> tuple[Table, list[Goal]]:
 
 
 async def _job(data: bytes) -> Submission:
-    return await submission(await mail_of(data, race.SENDER, [race.RECIPIENT], None))
+    return await submission(data, race.SENDER, [race.RECIPIENT])
 
 
 async def _tasks(spool: DirectorySpool, data: bytes, tasks: int, count: int) -> float:

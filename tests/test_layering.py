@@ -69,7 +69,7 @@ MODULE_MAY_IMPORT = {
     "message.builder": frozenset({"bodies"}),
     "message.reading": frozenset({"bodies"}),
     # By default a spool takes what a client takes; only when it is asked to, and whoever makes it may say otherwise.
-    "spool.submission": frozenset({*VALUES, "bodies", "sendable"}),
+    "spool.submission": frozenset({*VALUES, "bodies", "sendable", "rawmail"}),
 }
 
 PURE = frozenset({*VALUES, *SANS_IO})

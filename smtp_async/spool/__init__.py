@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .directory import DirectorySpool
 from .entry import Entry, SpoolStatistics, State
-from .serialize import serialize
 from .spool import Lease, Spool
+from .textual import serialize
 
 __all__ = ["DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "State", "serialize"]

@@ -17,13 +17,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from ..errors import InvalidArgument, SMTPError, UsageError
 from .delivery import Delivery
 from .entry import Entry, Recovery, SpoolStatistics, State
 from .files import Files, open_directory, translated
-from .intake import Intake, Stored
+from .intake import Intake
 from .leases import DirectoryLease, Ends
 from .lineup import Lineup
 from .recovery import recover
@@ -108,8 +108,12 @@ class DirectorySpool(Spool):
     # --- the contract ----------------------------------------------------------------------------------------
 
     async def _store(self, job: Submission) -> str:
-        stored: Stored = await self._run(self._intake.put, job, undo=self._intake.withdraw)
-        self._tell()
+        if self._closed:
+            self._refuse()
+        intake = self._intake
+        stored = await self._threads.run(partial(intake.put, job), undo=intake.withdraw)
+        if self._news is not None:
+            self._news.set()
         return stored.id
 
     async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
@@ -199,13 +203,16 @@ class DirectorySpool(Spool):
         **named: Any,
     ) -> T:
         if self._closed:
-            raise UsageError(f"the spool {self._path} is {self._closed}")
+            self._refuse()
         try:
             return await self._threads.run(partial(function, *arguments, **named), undo=undo)
         except SMTPError:
             raise
         except OSError as error:
             raise translated(error, f"the spool {self._path} failed") from error
+
+    def _refuse(self) -> NoReturn:
+        raise UsageError(f"the spool {self._path} is {self._closed}")
 
     def _tell(self) -> None:
         if self._news is not None:

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from ..errors import SpoolFull
+from ..errors import SpoolError, SpoolFull
 from .files import translated
 from .lineup import QUEUED, directory_of
 from .record import encode
@@ -80,11 +80,13 @@ class Intake:
             tmp += f".{secrets.token_hex(4)}"
         head = encode(job, id)
         size = len(head) + len(job.body)
-        if size > self._allowance or job.created > self._allowed_until:
-            self._check_room(size)
-        self._allowance -= size
         try:
+            if size > self._allowance or job.created > self._allowed_until:
+                self._check_room(size)
+            self._allowance -= size
             inode = self._write(tmp, job, head)
+        except SpoolError:
+            raise
         except OSError as error:
             raise translated(error, "the message cannot be stored") from error
         try:
@@ -95,6 +97,9 @@ class Intake:
             elif not self._named(tmp, path):
                 return Stored(id, None)
             self._publish(tmp, stored)
+        except SpoolError:
+            self._discard(tmp)
+            raise
         except OSError as error:
             self._discard(tmp)
             raise translated(error, "the message cannot be stored") from error

@@ -64,6 +64,7 @@ _STATES: Final = {state.value: state for state in State}
 
 # ASCII only: no octet of it can be taken for a line end, and every editor shows it.
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_string: Final = json.encoder.encode_basestring_ascii
 
 _NONE: Final = type(None)
 #: What a header has, each with the types that JSON may make of it.
@@ -130,22 +131,26 @@ class Job(NamedTuple):
 
 def encode(job: Submission, id: str) -> bytes:
     """Return what stands in front of the message in a file."""
-    header = _encode(
-        {
-            "id": id,
-            "key": id if job.key is not None else None,
-            "created": job.created,
-            "not_before": job.not_before,
-            "expires": job.expires,
-            "sender": None if job.envelope.sender is None else _text(job.envelope.sender),
-            "recipients": [_recipient(one) for one in job.envelope.recipients],
-            "needs": [name for name in ("eightbit", "utf8", "binary") if getattr(job, name)],
-            "message_id": job.message_id,
-            "body_len": len(job.body),
-            "sha256": hashlib.sha256(job.body).hexdigest(),
-        }
-    ).encode("ascii")
-    return b"SPOOL1 %d\n%b\n" % (len(header), header)
+    envelope, key = job.envelope, _string(id) if job.key is not None else "null"
+    sender = "null" if envelope.sender is None else _string(_text(envelope.sender))
+    recipients = ",".join([_recipient(one) for one in envelope.recipients])
+    needs = [name for name in ("eightbit", "utf8", "binary") if getattr(job, name)]
+    # Put together by hand: an encoder is made anew for each object, and this is on the way of every message.
+    header = (
+        f'{{"id":{_string(id)},"key":{key},"created":{job.created!r},"not_before":{job.not_before!r},'
+        f'"expires":{_or_null(job.expires)},"sender":{sender},"recipients":[{recipients}],'
+        f'"needs":{_encode(needs) if needs else "[]"},"message_id":{_string_or_null(job.message_id)},'
+        f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"}}'
+    )
+    return f"SPOOL1 {len(header)}\n{header}\n".encode("ascii")
+
+
+def _or_null(number: float | None) -> str:
+    return "null" if number is None else repr(number)
+
+
+def _string_or_null(text: str | None) -> str:
+    return "null" if text is None else _string(text)
 
 
 def line(**fields: Any) -> bytes:
@@ -190,14 +195,13 @@ def _text(address: Address) -> str:
     return address.wire(utf8=True).decode()
 
 
-def _recipient(recipient: Recipient) -> list[Any]:
-    plain = [_text(recipient.address), recipient.kind.value]
-    dsn = recipient.dsn
+def _recipient(recipient: Recipient) -> str:
+    text, kind, dsn = _text(recipient.address), recipient.kind.value, recipient.dsn
     if dsn is None:
-        return plain
+        return f'[{_string(text)},"{kind}"]'
     notify = [one.name for one in Notify if dsn.notify is not None and one in dsn.notify]
     orcpt = _text(dsn.orcpt) if isinstance(dsn.orcpt, Address) else dsn.orcpt
-    return [*plain, {"notify": notify, "orcpt": orcpt}]
+    return _encode([text, kind, {"notify": notify, "orcpt": orcpt}])
 
 
 # --- reading -------------------------------------------------------------------------------------------------

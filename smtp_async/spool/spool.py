@@ -29,7 +29,7 @@ from ..address import Address, Recipient
 from ..content import Mail
 from ..receipt import Receipt, Verdict
 from .entry import Entry, Recovery, SpoolStatistics, State
-from .submission import Adapt, Submission, mail_of, submission
+from .submission import Adapt, Submission, submission
 
 __all__ = ["Lease", "Leases", "Spool"]
 
@@ -156,8 +156,16 @@ class Spool(ABC):
             SpoolFull: no room; nothing was stored.
             SpoolError: the store failed; nothing was stored.
         """
-        mail = await mail_of(message, sender, recipients, self._adapt)
-        return await self._store(await submission(mail, key=key, not_before=not_before, expires=expires))
+        job = await submission(
+            message,
+            sender,
+            recipients,
+            key=key,
+            not_before=not_before,
+            expires=expires,
+            adapt=self._adapt,
+        )
+        return await self._store(job)
 
     @abstractmethod
     async def _store(self, job: Submission) -> str:

@@ -6,14 +6,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from ..address import Address, Envelope, Recipient
-from ..bodies import read_all
+from ..bodies import Body
 from ..content import Content, Mail, Source
 from ..errors import ExtensionMissing, InvalidArgument
 
-__all__ = ["Adapt", "StoredMail", "Submission", "mail_of", "seconds", "submission"]
+__all__ = ["Adapt", "StoredMail", "Submission", "seconds", "submission"]
 
 #: How long an idempotency key may be; what is kept is its digest.
 MAX_KEY = 1000
@@ -61,26 +62,41 @@ class StoredMail:
 
 
 async def submission(
-    mail: Mail,
+    message: Any,
+    sender: str | Address | None = None,
+    recipients: Sequence[str | Address | Recipient] | None = None,
     *,
     key: str | None = None,
     not_before: float | datetime | None = None,
     expires: float | datetime | None = None,
+    adapt: Adapt | None = None,
 ) -> Submission:
-    """Render `mail` for a server that offers nothing, once and for all.
+    """Make of what `put` is given what a spool stores: rendered once, for a server that offers nothing.
+
+    Args:
+        message, sender, recipients, key, not_before, expires: see `Spool.put`.
+        adapt: makes mail of the message; by default it is what `SMTPClient.send` takes, or a whole message.
 
     Raises:
-        InvalidArgument: the key, a time or the message is not one.
+        FileError: a part of it cannot be read.
+        InvalidArgument: it cannot be sent, or the key or a time is not one.
     """
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY):
         raise InvalidArgument(f"a key is a text of 1 to {MAX_KEY} characters")
+    if adapt is None:
+        doors = _doors()
+        if not isinstance(message, bytes) and doors.is_whole(message):
+            message = await doors.read(message)
+        mail = doors.mail(message, sender, recipients)
+    else:
+        mail = adapt(message, sender, recipients)
     envelope = mail.envelope()
     try:
         content = mail.content()
     except ExtensionMissing:
         # An address in its header: no server without SMTPUTF8 can take it, in whatever form.
         content = mail.content(utf8=True)
-    data = await read_all(content) if content.sources else content.join()
+    data = await _read(content) if content.sources else content.join()
     if not content.canonical:
         # Whoever made it does not vouch for its line ends; they are looked at now, once for all attempts.
         content = Content.of_bytes(data, exact=content.binary)
@@ -100,6 +116,15 @@ async def submission(
     )
 
 
+async def _read(content: Content) -> bytes:
+    body = Body(content)
+    try:
+        await body.open()
+        return b"".join([piece.data async for piece in body.chunks()])
+    finally:
+        await body.aclose()
+
+
 def seconds(moment: float | datetime) -> float:
     """Return a time as seconds since the epoch.
 
@@ -116,48 +141,48 @@ def seconds(moment: float | datetime) -> float:
     return float(moment)
 
 
-async def mail_of(
-    message: Any,
-    sender: str | Address | None,
-    recipients: Sequence[str | Address | Recipient] | None,
-    adapt: Adapt | None,
-) -> Mail:
-    """Return what a spool was given as mail; of a file or stream, all of it is read.
+class _Doors:
+    """What a client takes, made mail: the modules for that are above this one, and are loaded when they are needed."""
 
-    Raises:
-        FileError: it cannot be read.
-        InvalidArgument: it is nothing that could be sent.
-    """
-    if adapt is None:
-        message = await _read(message)
-    if isinstance(message, os.PathLike) or hasattr(message, "read") or hasattr(message, "__aiter__"):
-        message = await read_all(Content((Source(message, encoding="identity"),)))
-    return (adapted if adapt is None else adapt)(message, sender, recipients)
+    def __init__(self) -> None:
+        from ..rawmail import raw_mail
+        from ..sendable import Raw, Readdressed, addressed, as_mail, is_stream
+
+        self._raw_mail = raw_mail
+        self._raw = Raw
+        self._readdressed = Readdressed
+        self._addressed = addressed
+        self._as_mail = as_mail
+        self._is_stream = is_stream
+
+    def is_whole(self, message: Any) -> bool:
+        """Tell whether it is a whole message that has to be read from somewhere."""
+        if isinstance(message, os.PathLike) or self._is_stream(message):
+            return True
+        return hasattr(message, "read") or hasattr(message, "__aiter__")
+
+    async def read(self, message: Any) -> Any:
+        """Read a whole message: all of it, since it will be on the disk before anything else is done with it."""
+        if isinstance(message, self._raw) and not isinstance(message.source, bytes):
+            source = Source(message.source, encoding="identity", close=message.close)
+            return message._replace(source=await _read(Content((source,))))
+        if not self._is_stream(message):
+            return await _read(Content((Source(message, encoding="identity"),)))
+        data = await _read(Content((Source(message.raw, encoding="identity"),)))
+        return self._readdressed(await self._raw_mail(data, exact=True), message.envelope())
+
+    def mail(
+        self,
+        message: Any,
+        sender: str | Address | None,
+        recipients: Sequence[str | Address | Recipient] | None,
+    ) -> Mail:
+        """Return it as mail under another envelope, if one is given."""
+        if isinstance(message, bytes | bytearray | memoryview):
+            return self._as_mail(self._raw(bytes(message), sender, recipients))
+        return self._addressed(self._as_mail(message), sender, recipients)
 
 
-async def _read(message: Any) -> Any:
-    """Return a whole message that is somewhere else with its octets in memory; anything else as it is."""
-    from ..sendable import Raw, Readdressed, as_mail, is_stream, release
-
-    if not is_stream(message):
-        return message
-    origin: Any = message.source if isinstance(message, Raw) else message.raw
-    try:
-        data = await read_all(Content((Source(origin, encoding="identity"),)))
-    finally:
-        release(message)
-    if isinstance(message, Raw):
-        return message._replace(source=data)
-    # Nothing in it is changed but Bcc; who gets it is the message's to say.
-    return Readdressed(as_mail(Raw(data), exact=True), message.envelope())
-
-
-def adapted(
-    message: Any, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
-) -> Mail:
-    """Return what a client could send, or a whole message as bytes, as mail under another envelope."""
-    from ..sendable import Raw, addressed, as_mail
-
-    if isinstance(message, bytes | bytearray | memoryview):
-        return as_mail(Raw(bytes(message), sender, recipients))
-    return addressed(as_mail(message), sender, recipients)
+@cache
+def _doors() -> _Doors:
+    return _Doors()

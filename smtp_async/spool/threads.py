@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Final, Generic, TypeVar
@@ -108,15 +109,18 @@ class Threads:
             undo: called with the value, in a thread, if the caller was cancelled. Where it returns False, it could not
                 be undone: the value is returned, and the cancellation comes with the caller's next await.
         """
-        limiter = self._bound()
-        borrower = object()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._limiter is None:
+            self._loop, self._limiter = loop, CapacityLimiter(self._most)
+        limiter = self._limiter
+        call = _Call(work, loop)
         try:
-            limiter.acquire_on_behalf_of_nowait(borrower)
+            limiter.acquire_on_behalf_of_nowait(call)
         except WouldBlock:
-            await limiter.acquire_on_behalf_of(borrower)
+            await limiter.acquire_on_behalf_of(call)
         self._active += 1
         try:
-            call = self._begin(work)
+            self._begin(call)
             try:
                 await call.future
             except asyncio.CancelledError:
@@ -126,7 +130,7 @@ class Threads:
                 _cancel_again()
             return call.result()
         finally:
-            limiter.release_on_behalf_of(borrower)
+            limiter.release_on_behalf_of(call)
             self._active -= 1
             if not self._active and self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
@@ -145,12 +149,12 @@ class Threads:
 
     async def _kept(self, undo: Callable[[T], bool], value: T) -> bool:
         """Undo it, whatever is cancelled meanwhile; return whether that was too late."""
-        undone = self._begin(lambda: undo(value))
+        undone = _Call(partial(undo, value), asyncio.get_running_loop())
+        self._begin(undone)
         await finished(undone.is_done, undone.tell)
         return not undone.result()
 
-    def _begin(self, work: Callable[[], T]) -> _Call[T]:
-        call = _Call(work, asyncio.get_running_loop())
+    def _begin(self, call: _Call[Any]) -> None:
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -158,7 +162,6 @@ class Threads:
                 self._count += 1
                 Thread(target=self._work, name=f"smtp-async-spool-{self._count}", daemon=True).start()
         self._queue.put(call)
-        return call
 
     def _work(self) -> None:
         while True:
@@ -180,13 +183,6 @@ class Threads:
                 self._free += 1
             call.report()
             del call
-
-    def _bound(self) -> CapacityLimiter:
-        loop = asyncio.get_running_loop()
-        if self._limiter is None or self._loop is not loop:
-            self._loop = loop
-            self._limiter = CapacityLimiter(self._most)
-        return self._limiter
 
 
 def _cancel_again() -> None:

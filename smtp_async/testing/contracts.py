@@ -35,8 +35,10 @@ from ..errors import (
     SMTPError,
     UsageError,
 )
+from ..message import Message
 from ..receipt import Outcome, Receipt, Verdict
 from ..reply import Reply
+from ..sendable import Raw
 from ..spool.entry import Entry, State
 from ..spool.spool import Lease, Spool
 
@@ -106,11 +108,30 @@ class SpoolContract:
             yield TEXT[:30]
             yield TEXT[30:]
 
+        there = ["carl@example.org"]
         for source in (io.BytesIO(TEXT), chunks()):
-            id = await spool.put(source, recipients=["carl@example.org"])
+            id = await spool.put(source, recipients=there)
             entry = await spool.get(id)
-            assert entry.envelope == Envelope("ann@example.com", ["carl@example.org"])
+            assert entry.envelope == Envelope("ann@example.com", there)
             assert await spool.read(id) == TEXT
+        for raw in (Raw(io.BytesIO(TEXT)), Raw(chunks()), Raw(TEXT)):
+            id = await spool.put(raw._replace(recipients=there))
+            assert (await spool.get(id)).envelope == Envelope("ann@example.com", there)
+            assert await spool.read(id) == TEXT
+
+    async def test_a_stream_is_closed_if_it_says_so(self, spool: Spool) -> None:
+        for close in (False, True):
+            stream = io.BytesIO(TEXT)
+            await spool.put(Raw(stream, close=close))
+            assert stream.closed is close
+
+    async def test_a_message_with_files_is_read_once(self, spool: Spool) -> None:
+        message = Message(sender="ann@example.com", to="bob@example.org", text="see below")
+        message.attach(io.BytesIO(b"x" * 1000), filename="x.bin")
+        id = await spool.put(message)
+        assert b"eHh4" in await spool.read(id)
+        [lease] = await spool.claim()
+        assert not lease.mail().content().sources
 
     async def test_the_null_return_path_is_kept(self, spool: Spool) -> None:
         id = await spool.put(TEXT, sender="<>", recipients=["bob@example.org"])

@@ -15,9 +15,9 @@ import pytest
 from smtp_async import Credentials, Message, NotSent, Outcome
 from smtp_async.events import JobFailed
 from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
+from smtp_async.spool import serialize
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
-from smtp_async.spool.serialize import serialize
 from smtp_async.testing import ScriptedServer, close, reply, swallow
 from smtp_async.testing.contracts import TEXT
 from tests.lab import client_of, every_loop, mail, speaking, until

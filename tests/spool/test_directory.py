@@ -38,8 +38,8 @@ from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.leases import DirectoryLease
 from smtp_async.spool.record import encode, line
-from smtp_async.spool.serialize import serialize
-from smtp_async.spool.submission import mail_of, submission
+from smtp_async.spool.submission import submission
+from smtp_async.spool.textual import serialize
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
 
 
@@ -66,7 +66,7 @@ def open_files() -> int:
 
 
 async def queue_file(id: str, body: bytes = TEXT) -> bytes:
-    job = await submission(await mail_of(body, None, None, None))
+    job = await submission(body)
     return encode(job, id) + job.body
 
 

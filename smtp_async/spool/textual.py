@@ -9,7 +9,7 @@ from typing import Any
 from ..address import Address, Recipient
 from .intake import id_of
 from .record import encode
-from .submission import Adapt, mail_of, submission
+from .submission import Adapt, submission
 
 __all__ = ["serialize"]
 
@@ -33,6 +33,7 @@ async def serialize(
         MissingSender, MissingRecipient, InvalidArgument: what cannot be sent.
         FileError: a part of it cannot be read.
     """
-    mail = await mail_of(message, sender, recipients, adapt)
-    job = await submission(mail, key=key, not_before=not_before, expires=expires)
+    job = await submission(
+        message, sender, recipients, key=key, not_before=not_before, expires=expires, adapt=adapt
+    )
     return (encode(job, id_of(job)) + job.body).decode("utf-8", "surrogateescape")
