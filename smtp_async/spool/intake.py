@@ -6,10 +6,11 @@ import hashlib
 import os
 import secrets
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
 from ..errors import SpoolError, SpoolFull
+from .entry import State
 from .files import translated
 from .lineup import QUEUED, directory_of
 from .record import encode
@@ -34,11 +35,13 @@ class Stored(NamedTuple):
         id: its id.
         path: its name without suffix; None if a job of this key was there already.
         inode: of its file.
+        keyed: another put may be told of it.
     """
 
     id: str
-    path: str | None
-    inode: int | None
+    path: str | None = None
+    inode: int | None = None
+    keyed: bool = False
 
 
 class Intake:
@@ -66,13 +69,16 @@ class Intake:
         """
         id = id_of(job)
         tmp = f"{TMP}/{id}"
-        if job.key is not None:
-            if self._shelf.find(id, tries=1) is not None:
-                return Stored(id, None, None)
-            # The same key may come twice at the same time.
-            tmp += f".{secrets.token_hex(4)}"
-        self._check_room(len(job.body))
         try:
+            if job.key is not None:
+                if self._shelf.find(id, tries=1) is not None:
+                    with self._shelf.naming():
+                        known = self._known(id)
+                    if known is not None:
+                        return self._synced(known)
+                # The same key may come twice at the same time.
+                tmp += f".{secrets.token_hex(4)}"
+            self._check_room(len(job.body))
             inode = self._write(tmp, job, id)
             try:
                 return self._publish(tmp, id, job, inode)
@@ -83,6 +89,25 @@ class Intake:
             raise
         except OSError as error:
             raise translated(error, "the message cannot be stored") from error
+
+    def _known(self, id: str) -> Stored | None:
+        """Look for a job with a key, under the lock of its name; who put it may take it back no more."""
+        found = self._shelf.find(id, tries=1)
+        if found is None:
+            return None
+        path, state = found
+        if state is State.QUEUED:
+            try:
+                self.files.share("E9", f"{path}{QUEUED}")
+            except FileNotFoundError:
+                # An operator has just removed it.
+                return None
+        return Stored(id, path)
+
+    def _synced(self, known: Stored) -> Stored:
+        """Make sure of a job that was there: who put it may not have come so far."""
+        self.files.sync_directory("E8", directory_of(known.path or ""))
+        return Stored(id=known.id)
 
     def _write(self, tmp: str, job: Submission, id: str) -> int:
         files = self.files
@@ -111,15 +136,17 @@ class Intake:
 
     def _publish(self, tmp: str, id: str, job: Submission, inode: int) -> Stored:
         path = self._place(id)
-        stored = Stored(id, path, inode)
-        if job.key is None:
+        stored = Stored(id, path, inode, keyed=job.key is not None)
+        if not stored.keyed:
             self._link(tmp, stored)
         else:
             with self._shelf.naming():
-                if self._shelf.find(id, tries=1) is not None:
-                    self._discard(tmp)
-                    return Stored(id, None, None)
-                self._link(tmp, stored)
+                known = self._known(id)
+                if known is None:
+                    self._link(tmp, stored)
+            if known is not None:
+                self._discard(tmp)
+                return self._synced(known)
         try:
             # Recovery may have done it already.
             with suppress(FileNotFoundError):
@@ -146,10 +173,13 @@ class Intake:
             self.files.unlink("E7", tmp)
 
     def withdraw(self, stored: Stored) -> bool:
-        """Take back a job that was stored a moment ago; False if a worker has it already, or it was there before."""
-        if stored.path is None:
+        """Take back a job that was stored a moment ago; False if that would harm somebody.
+
+        A worker may have it already, or somebody who put the same key was told that it is safe.
+        """
+        if stored.inode is None:
             return False
-        files, name = self.files, stored.path + QUEUED
+        files, name = self.files, f"{stored.path}{QUEUED}"
         try:
             fd = files.open("E9", name)
         except OSError:
@@ -157,9 +187,10 @@ class Intake:
         try:
             if not files.lock("E9", fd) or files.status("E9", fd).st_ino != stored.inode:
                 return False
-            if not self._shelf.is_at(fd, name):
-                return False
-            files.unlink("E9", name)
+            with self._shelf.naming() if stored.keyed else nullcontext():
+                if not self._shelf.is_at(fd, name) or files.is_shared("E9", fd):
+                    return False
+                files.unlink("E9", name)
             files.sync_directory("E9", directory_of(name))
         except OSError:
             return False
