@@ -35,7 +35,7 @@ from .protocol.options import SendOptions
 from .receipt import Receipt
 from .reply import Reply
 from .secret import Secret
-from .sendable import Raw, addressed, as_mail, is_stream, mail_of
+from .sendable import Raw, addressed, as_mail, is_stream, mail_for, mail_of
 from .sending import SendAll
 from .session import Session
 from .tls.context import Security
@@ -265,7 +265,8 @@ class SMTPClient:
             self._job_count += 1
             due = None if deadline is None else loop.time() + deadline
             wishes = self._wishes if options is None else self._allowed(options)
-            job = Job(self._job_count, mail, wishes, due, chunking=self._chunking)
+            temp_dir = self._options.temp_dir
+            job = Job(self._job_count, mail, wishes, due, chunking=self._chunking, temp_dir=temp_dir)
         except SMTPError:
             await Unread(mail).aclose()
             raise
@@ -329,6 +330,7 @@ class SMTPClient:
             adapt=self._adapt(wishes),
             number_job=self._next_job,
             chunking=self._chunking,
+            temp_dir=self._options.temp_dir,
             options=wishes,
             limit=self._options.timeouts.send,
         )
@@ -474,8 +476,9 @@ class SMTPClient:
             keeper=pool,
             options=self._wishes,
             allow=self._allowed,
-            adapt=mail_of,
+            adapt=mail_for,
             number_job=self._next_job,
+            temp_dir=self._options.temp_dir,
         )
 
     def _next_job(self) -> int:

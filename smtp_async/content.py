@@ -15,12 +15,13 @@ import os
 import re
 import struct
 from collections.abc import AsyncIterable, Iterable
-from typing import BinaryIO, Final, Literal, Protocol
+from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
 from .address import Envelope
 from .errors import UsageError
 
 __all__ = [
+    "Attached",
     "Content",
     "Mail",
     "Origin",
@@ -91,6 +92,19 @@ class Source:
         return f"<Source {self.name!r} {self.encoding} of {type(self.origin).__name__}>"
 
 
+class Attached(NamedTuple):
+    """An attachment that is in memory, for those who are told what leaves.
+
+    Attributes:
+        name: what events call it.
+        start, end: where it is within the octets that are in memory; those of sources do not count.
+    """
+
+    name: str
+    start: int
+    end: int
+
+
 class Content:
     """A message as it has to reach the server.
 
@@ -104,9 +118,20 @@ class Content:
         canonical: whoever made it saw to it that every line end is CRLF, the last one included. Content that does not
             say so is looked at again before it is sent.
         exact: bare CR and LF, and an end without CRLF, leave as they are; with BDAT only.
+        attached: the attachments among the segments, in order, but for those that are sources.
     """
 
-    __slots__ = ("binary", "canonical", "eightbit", "exact", "message_id", "segments", "size", "utf8")
+    __slots__ = (
+        "attached",
+        "binary",
+        "canonical",
+        "eightbit",
+        "exact",
+        "message_id",
+        "segments",
+        "size",
+        "utf8",
+    )
 
     def __init__(
         self,
@@ -119,8 +144,10 @@ class Content:
         message_id: str | None = None,
         canonical: bool = False,
         exact: bool = False,
+        attached: tuple[Attached, ...] = (),
     ) -> None:
         self.segments = tuple(segments)
+        self.attached = attached
         self.canonical = canonical
         self.exact = exact
         self.size = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -35,6 +36,8 @@ class ClientOptions:
         chunking: use CHUNKING where it is offered and `pool.window` is above 1.
         send_rset: write RSET after an aborted transaction; without it such a connection is closed.
         lmtp: speak LMTP (RFC 2033).
+        temp_dir: where a source that can be read only once is kept if it has to be read twice, in a file without a name
+            that nobody else can read; None takes the system's place for such files.
     """
 
     tls: TLSOptions = field(default_factory=TLSOptions)
@@ -48,6 +51,7 @@ class ClientOptions:
     chunking: bool = True
     send_rset: bool = True
     lmtp: bool = False
+    temp_dir: str | os.PathLike[str] | None = None
 
 
 def credentials_of(

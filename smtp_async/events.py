@@ -114,11 +114,12 @@ class Transfer(Event):
     """A slice left.
 
     Attributes:
-        part: whose slice: the message's, or that of an attachment which is read while it is sent.
+        part: whose slice: the message's, or that of an attachment, by its file name; an attachment that is in memory
+            is told of behind the slice of the message that it was in.
         sent: bytes so far, before framing.
         total: bytes in all, if known.
         percent: 0 to 100, -1 when the total is unknown.
-        data: the slice.
+        data: the slice, of the message only.
     """
 
     direction: Direction = Direction.CLIENT

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from .content import Content
 from .errors import Busy
 from .events import Direction, EndTransfer, Event, PITrail, StartTransfer, Transfer
 from .protocol.machine import TrailLine
@@ -21,7 +22,7 @@ from .protocol.states import Verb
 from .protocol.transaction import Transaction
 from .reply import Reply, printable
 
-__all__ = ["Hook", "Hooks", "trail_events"]
+__all__ = ["Hook", "Hooks", "attached_events", "trail_events"]
 
 #: A hook: async or plain, called with the event.
 Hook = Callable[[Any], Awaitable[None] | None]
@@ -138,4 +139,23 @@ def _body_events(transaction: Transaction, session: int, job: int | None) -> Ite
         data = transaction.content.join()
         yield StartTransfer(session=session, job=job)
         yield Transfer(session=session, job=job, sent=len(data), total=len(data), percent=100, data=data)
+        yield from attached_events(transaction.content, 0, len(data), session, job)
     yield EndTransfer(session=session, job=job)
+
+
+def attached_events(
+    content: Content, start: int, end: int, session: int, job: int | None
+) -> Iterator[StartTransfer | Transfer | EndTransfer]:
+    """Return what there is to tell of attachments in memory when octets from `start` to `end` of those have left."""
+    for name, first, last in content.attached:
+        # Something always follows it, so an empty one begins within a slice as well.
+        begins = start <= first < end
+        if begins:
+            yield StartTransfer(session=session, job=job, part=name)
+        sent, total = min(end, last) - first, last - first
+        if max(start, first) < min(end, last):
+            yield Transfer(
+                session=session, job=job, part=name, sent=sent, total=total, percent=sent * 100 // total
+            )
+        if (start < last <= end) if last > first else begins:
+            yield EndTransfer(session=session, job=job, part=name)

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .address import NOBODY, Envelope, Recipient
-from .bodies import Body
+from .bodies import Body, TempDir
 from .content import Content, Mail, Source
 from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
@@ -56,6 +56,7 @@ class Job:
         due: loop time after which the caller no longer waits, None for ever; in the queue the pool may shorten it, and
             `send_by` remembers.
         chunking: write the body with BDAT where the server takes it.
+        temp_dir: where what can be read only once is kept if it has to be read twice.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Job:
         "retries",
         "send_by",
         "session",
+        "temp_dir",
         "transaction",
         "undialled",
         "waiter",
@@ -92,6 +94,7 @@ class Job:
         due: float | None = None,
         *,
         chunking: bool = False,
+        temp_dir: TempDir = None,
     ) -> None:
         self.number = number
         self.mail = mail
@@ -100,6 +103,7 @@ class Job:
         self.options = options
         self.due = self.send_by = due
         self.chunking = chunking
+        self.temp_dir = temp_dir
         #: What `transaction` was or is to be planned for.
         self.extensions: Extensions | None = None
         self.transaction: Transaction | None = None
@@ -159,7 +163,7 @@ class Job:
         offer, content = self.extensions, self._content
         assert offer is not None and content is not None
         self.close(streams=False)
-        body = self.body = Body(content)
+        body = self.body = Body(content, temp_dir=self.temp_dir)
         try:
             await body.open()
             if self._rest and not body.rereadable:
@@ -191,7 +195,7 @@ class Job:
         envelope = self.envelope if self._part is None else self._present()
         transaction = plan(envelope, content, offer, options, chunking=self.chunking and offer.chunking)
         if transaction.payload is None and not content.sources:
-            self.body = Body(content)
+            self.body = Body(content, temp_dir=self.temp_dir)
         transaction.owner = self
         self.transaction = transaction
 

@@ -12,9 +12,20 @@ from .errors import InvalidArgument
 from .job import Unread
 from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
+from .protocol.options import SendOptions
 from .rawmail import RawMail, raw_mail
 
-__all__ = ["Raw", "Readdressed", "addressed", "as_mail", "is_stream", "mail_of", "release"]
+__all__ = [
+    "Raw",
+    "Readdressed",
+    "addressed",
+    "as_mail",
+    "as_told",
+    "is_stream",
+    "mail_for",
+    "mail_of",
+    "release",
+]
 
 
 class Raw(NamedTuple):
@@ -98,6 +109,18 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
             await raw.aclose()
         raise
     return mail
+
+
+async def mail_for(message: Any, options: SendOptions) -> Mail:
+    """Return what `mail_of` does, with what the options say about a `Raw`."""
+    return await mail_of(as_told(message, options), exact=options.exact, remove_bcc=options.remove_bcc)
+
+
+def as_told(message: Any, options: SendOptions) -> Any:
+    """Return a `Raw` that is closed if the options say so; anything else as it is."""
+    if options.close_source and isinstance(message, Raw):
+        return message._replace(close=True)
+    return message
 
 
 def release(message: Any) -> None:

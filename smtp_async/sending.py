@@ -19,13 +19,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from .bodies import TempDir
 from .content import Mail
 from .errors import QueueFull, SMTPError, UsageError
 from .job import Job, Step, Unread
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
-from .sendable import Raw, is_stream, mail_of, release
+from .sendable import as_told, is_stream, mail_for, release
 
 __all__ = ["SendAll"]
 
@@ -47,8 +48,9 @@ class _Item(Job, Generic[M]):
         due: float | None,
         *,
         chunking: bool,
+        temp_dir: TempDir,
     ) -> None:
-        super().__init__(number, mail, options, due, chunking=chunking)
+        super().__init__(number, mail, options, due, chunking=chunking, temp_dir=temp_dir)
         self.message = message
         # Weakly: an iterator that nobody holds any more must be able to go.
         self._iterator = weakref.ref(iterator)
@@ -155,6 +157,7 @@ class SendAll(Generic[M]):
         adapt: Callable[[M], Mail],
         number_job: Callable[[], int],
         chunking: bool,
+        temp_dir: TempDir,
         options: SendOptions,
         limit: float | None,
     ) -> None:
@@ -163,6 +166,7 @@ class SendAll(Generic[M]):
         self._number_job = number_job
         self._options = options
         self._chunking = chunking
+        self._temp_dir = temp_dir
         self._limit = limit
         # First what the end needs: an input that is none raises here.
         self._under_way: set[_Item[M]] = set()
@@ -294,19 +298,12 @@ class SendAll(Generic[M]):
 
     def _discard(self, message: M) -> None:
         """A message that was pulled is not begun any more."""
-        release(self._as_told(message))
-
-    def _as_told(self, message: M) -> M | Raw:
-        """A stream with what the options say about it."""
-        if isinstance(message, Raw) and self._options.close_source:
-            return message._replace(close=True)
-        return message
+        release(as_told(message, self._options))
 
     async def _read(self, message: M) -> None:
         """Begin a message whose header is to be read first."""
-        options = self._options
         try:
-            mail = await mail_of(self._as_told(message), exact=options.exact, remove_bcc=options.remove_bcc)
+            mail = await mail_for(message, self._options)
         except SMTPError as error:
             self._done.append((message, error.receipt or Receipt((), error=error)))
             return
@@ -316,7 +313,16 @@ class SendAll(Generic[M]):
         pool = self._pool
         try:
             due = None if self._limit is None else pool.now() + self._limit
-            item = _Item(self, message, self._number_job(), mail, self._options, due, chunking=self._chunking)
+            item = _Item(
+                self,
+                message,
+                self._number_job(),
+                mail,
+                self._options,
+                due,
+                chunking=self._chunking,
+                temp_dir=self._temp_dir,
+            )
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
             self._done.append((message, error.receipt or Receipt((), error=error)))

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .address import Address, parse_list
 from .auth.mechanism import Credentials
+from .bodies import TempDir
 from .content import Mail
 from .errors import (
     AlreadyConnected,
@@ -54,8 +55,9 @@ class Session(Pump):
         *args: Any,
         options: SendOptions,
         allow: Callable[[SendOptions], SendOptions],
-        adapt: Callable[[Any], Awaitable[Mail]],
+        adapt: Callable[[Any, SendOptions], Awaitable[Mail]],
         number_job: Callable[[], int],
+        temp_dir: TempDir = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -63,6 +65,7 @@ class Session(Pump):
         self._allow = allow
         self._adapt = adapt
         self._number_job = number_job
+        self._temp_dir = temp_dir
         self._in_use = False
 
     async def connect(self) -> Reply:
@@ -120,11 +123,10 @@ class Session(Pump):
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
         with self._use():
             self.demand_connected()
-            ready = await self._adapt(mail)
+            wishes = self._options if options is None else self._allow(options)
+            ready = await self._adapt(mail, wishes)
             try:
-                job = Job(
-                    self._number_job(), ready, self._options if options is None else self._allow(options)
-                )
+                job = Job(self._number_job(), ready, wishes, temp_dir=self._temp_dir)
             except SMTPError:
                 await Unread(ready).aclose()
                 raise

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from .content import Source
 from .errors import NotSent, SMTPError, UsageError
 from .events import EndTransfer, Event, StartTransfer, Transfer
+from .hooks import attached_events
 from .job import Job
 from .link import Link
 from .protocol.transaction import Transaction
@@ -33,10 +34,12 @@ class Upload:
 
     __slots__ = (
         "_flush",
+        "_from_memory",
         "_link",
         "_number",
         "_part",
         "_part_sent",
+        "_parts",
         "_stopped",
         "_task",
         "_transaction",
@@ -53,6 +56,9 @@ class Upload:
         self._number = number
         self._part: Source | None = None
         self._part_sent = 0
+        self._parts = iter(transaction.content.sources)
+        # Octets that were in memory, among which `Content.attached` counts.
+        self._from_memory = 0
         # The caller's, while it may be called back from what it waits for.
         self._task: asyncio.Task[object] | None = None
         self._stopped = False
@@ -135,6 +141,7 @@ class Upload:
                 if not await self._write(chunk):
                     return False
         self._turn_to(None)
+        self._pass_over(None)
         return True
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
@@ -160,9 +167,11 @@ class Upload:
             return False
         if self.allowed:
             link.start_clock()
-        if link.wants(Transfer):
-            self._tell(chunk)
-            await link.wait_told()
+        start = self._count(len(chunk))
+        if link.hooks.active:
+            self._tell(chunk, start)
+            if link.wants(Transfer):
+                await link.wait_told()
         progress = self.job.options.progress
         if progress is not None:
             answer = progress(transaction.streamed, transaction.content.size)
@@ -174,12 +183,28 @@ class Upload:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def _tell(self, chunk: bytes) -> None:
+    def _count(self, size: int) -> int:
+        """Count on, listened to or not; return where the slice begins in memory, if that is where it comes from."""
+        start = self._from_memory
+        if self._part is None:
+            self._from_memory += size
+        else:
+            self._part_sent += size
+        return start
+
+    def _tell(self, chunk: bytes, start: int) -> None:
         link, transaction = self._link, self._transaction
-        link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
+        wanted = link.wants(Transfer)
+        if wanted:
+            link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
         if self._part is not None:
-            self._part_sent += len(chunk)
-            link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
+            if wanted and self._part.name:
+                link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
+            return
+        end = start + len(chunk)
+        for event in attached_events(transaction.content, start, end, self._number, self.job.number):
+            if link.wants(type(event)):
+                link.note(event)
 
     def _transfer(self, sent: int, total: int | None, data: bytes, part: str = "message") -> Transfer:
         percent = -1 if not total else min(100, sent * 100 // total)
@@ -201,9 +226,19 @@ class Upload:
             self._note(EndTransfer, self._part.name)
         self._part, self._part_sent = part, 0
         if part is not None:
+            self._pass_over(part)
             self._note(StartTransfer, part.name)
 
+    def _pass_over(self, next_part: Source | None) -> None:
+        """Tell of those before `next_part` that turned out to be empty."""
+        for part in self._parts:
+            if part is next_part:
+                return
+            self._note(StartTransfer, part.name)
+            self._note(EndTransfer, part.name)
+
     def _note(self, event: type[StartTransfer | EndTransfer], part: str = "message") -> None:
-        if self._link.wants(event):
+        # A text, or a whole message, from a stream has no name: it is the body.
+        if part and self._link.wants(event):
             told: Event = event(session=self._number, job=self.job.number, part=part)
             self._link.note(told)

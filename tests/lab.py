@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,19 @@ async def gathered(*awaitables: Any) -> list[Any]:
     """The results; what was raised is a result."""
     async with asyncio.timeout(PATIENCE):
         return list(await asyncio.gather(*awaitables, return_exceptions=True))
+
+
+def until_cut(client: SMTPClient, after: int) -> Callable[[int, int | None], Awaitable[None]]:
+    """A `progress` that goes no further than the cut of the first connection, until the client has seen it.
+
+    Else the whole body, its end included, may be in the system's buffers by then.
+    """
+
+    async def progress(sent: int, total: int | None) -> None:
+        if sent >= after and not client.statistics().reconnects:
+            await until(lambda: not client.statistics().open or client.statistics().reconnects)
+
+    return progress
 
 
 # --- nothing is left -----------------------------------------------------------------------------------------

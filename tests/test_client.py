@@ -24,7 +24,6 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
     Timeouts,
-    send_blocking,
 )
 from smtp_async.errors import (
     Busy,
@@ -40,7 +39,7 @@ from smtp_async.errors import (
     UsageError,
 )
 from smtp_async.events import ConnectionStatus, PITrail
-from smtp_async.testing import CutProxy, RecordingSink, ScriptedServer, ServerThread, delay, reply, stall
+from smtp_async.testing import CutProxy, ScriptedServer, delay, reply, stall
 from tests.lab import PATIENCE, SENDER, client_of, every_loop, gathered, mail, speaking, turns, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -576,26 +575,6 @@ class TestClosing:
                 with pytest.raises(NotConnected):
                     await session.noop()
             assert server.connections[0].quit
-
-
-class TestBlocking:
-    def test_a_script_sends_one_message(self) -> None:
-        with ServerThread(RecordingSink()) as sink:
-            receipt = send_blocking(mail(), url=sink.url, options=ClientOptions(hello="script.test"))
-            assert receipt.outcome is Outcome.ACCEPTED
-            assert [m.subject for m in sink.messages] == ["message 1"]
-            assert sink.commands[-1].verb == "QUIT"
-
-    async def test_it_refuses_inside_a_running_loop(self) -> None:
-        with pytest.raises(UsageError, match="await SMTPClient.send"):
-            send_blocking(mail(), url="smtp+plain://localhost")
-
-    def test_it_tells_what_a_client_would(self) -> None:
-        with pytest.raises(SMTPError) as caught:
-            send_blocking(mail(), url="smtp+plain://127.0.0.1:1")
-        assert caught.value.__context__ is None
-        assert caught.value.receipt is not None
-        assert caught.value.receipt.outcome is Outcome.NOT_SENT
 
 
 async def test_a_client_works_through_a_proxy_that_only_counts() -> None:

@@ -1,12 +1,15 @@
 """What hooks are told: over a real session the whole sequence, and that hooks change nothing but time."""
 
 import asyncio
+import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smtp_async import Credentials, NotSent, Outcome, Security, SMTPError, Timeouts
+from smtp_async.content import base64_size
 from smtp_async.events import (
     Abandoned,
     ConnectionKind,
@@ -22,7 +25,7 @@ from smtp_async.events import (
     Transfer,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.testing import close, default, delay, raw, reply
+from smtp_async.testing import RecordingSink, close, default, delay, raw, reply
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
@@ -254,6 +257,67 @@ async def test_a_large_body_is_told_in_slices() -> None:
     assert [one.sent for one in slices] == sorted(one.sent for one in slices)
     assert (slices[-1].sent, slices[-1].percent) == (total, 100)
     assert b"".join(one.data for one in slices) == server.messages[0].data
+
+
+def told_of(ear: Ear) -> dict[str, list[tuple[str, int]]]:
+    """What was heard of each part: kind of event and percent (0 for a start, 100 for an end)."""
+    parts: dict[str, list[tuple[str, int]]] = {}
+    for event in ear.heard:
+        percent = {StartTransfer: 0, EndTransfer: 100}.get(type(event), getattr(event, "percent", 0))
+        parts.setdefault(event.part, []).append((type(event).__name__, percent))
+    return parts
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["base64", "binary"])
+@pytest.mark.parametrize("text", ["Hello", "0123456789\n" * 30_000], ids=["small", "large"])
+async def test_every_attachment_is_told_of(binary: bool, text: str, tmp_path: Path) -> None:
+    """Also those in memory, of which two share a slice, one begins in another's, and one is empty."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(200_000))
+    ear = Ear()
+    message = mail(1, text=text)
+    message.html = '<img src="cid:logo">'
+    message.attach(b"png", cid="logo")
+    message.attach(bytes(150_000 if len(text) > 10 else 9000), filename="one")
+    message.attach(b"", filename="empty")
+    message.attach(b"twin", filename="twin")
+    message.attach(b"twin", filename="twin of it")
+    if len(text) > 10:
+        message.attach(path, filename="file")
+        message.attach(io.BytesIO(), filename="empty file")
+        message.attach(bytes(90_000), filename="last")
+    async with RecordingSink() if binary else speaking() as server, client_of(server) as client:
+        for event in (StartTransfer, Transfer, EndTransfer):
+            client.on(event, ear)
+        await client.send(message)
+    told = told_of(ear)
+    names = ["message", "logo", "one", "empty", "twin", "twin of it"]
+    assert list(told) == [*names, *(["file", "last", "empty file"] if len(text) > 10 else [])]
+    assert told.pop("empty") == [("StartTransfer", 0), ("EndTransfer", 100)]
+    if len(text) > 10:
+        # Told as soon as it is known that nothing comes from it.
+        assert told.pop("empty file") == [("StartTransfer", 0), ("EndTransfer", 100)]
+    for name, (first, *slices, last) in told.items():
+        assert (first, last) == (("StartTransfer", 0), ("EndTransfer", 100)), name
+        percents = [percent for kind, percent in slices if kind == "Transfer"]
+        assert len(percents) == len(slices) > 0
+        assert percents == sorted(percents)
+        assert percents[-1] == 100, name
+    assert ear.heard[0].part == ear.heard[-1].part == "message"
+    totals = {event.part: event.total for event in ear.of(Transfer)}
+    size = 150_000 if len(text) > 10 else 9000
+    assert totals["one"] == (size if binary else base64_size(size))
+    assert totals["twin"] == base64_size(4)
+
+
+async def test_starts_alone_may_be_asked_for() -> None:
+    ear = Ear()
+    message = mail(1, text="0123456789\n" * 30_000)
+    message.attach(bytes(150_000), filename="one")
+    async with speaking() as server, client_of(server) as client:
+        client.on(StartTransfer, ear)
+        await client.send(message)
+    assert [event.part for event in ear.heard] == ["message", "one"]
 
 
 async def test_an_abandoned_message_tells_its_end() -> None:

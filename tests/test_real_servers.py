@@ -1,9 +1,11 @@
 """Mail through real servers: every service, every way to log in, every kind of refusal."""
 
 import asyncio
+import io
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ import pytest
 from smtp_async import (
     EVERYONE,
     NOBODY,
+    Attachment,
     ClientOptions,
     Credentials,
     Kind,
     MessageRefused,
+    NotSent,
     Outcome,
     PoolLimits,
     RecipientsRefused,
@@ -22,6 +26,7 @@ from smtp_async import (
     SenderRefused,
     SendOptions,
     SMTPClient,
+    SMTPError,
 )
 from smtp_async.errors import (
     AuthenticationFailed,
@@ -32,7 +37,9 @@ from smtp_async.errors import (
     WrongTLSMode,
 )
 from smtp_async.events import Direction, Error, PITrail
-from tests.lab import SENDER, client_of, every_loop, gathered, mail, trusting
+from smtp_async.testing import Cut, CutManner, CutProxy
+from smtp_async.testing import Direction as Way
+from tests.lab import SENDER, client_of, every_loop, gathered, mail, trusting, until_cut
 from tests.servers import PASSWORD, REFUSED_CONTENT, REFUSED_SENDER, USER
 from tests.servers.aiosmtpd_server import AiosmtpdServer
 from tests.servers.dovecot import Dovecot
@@ -446,6 +453,121 @@ class TestDovecot:
         async with client:
             await gathered(*(client.send(mail(n, to="bob@lab.test", text=tag)) for n in range(5)))
         assert len(await arrived(postfix, tag, 5)) == 5
+
+
+class TestStreams:
+    """Messages that are read while they are sent; what arrives is compared in test_content_servers.py."""
+
+    @staticmethod
+    def whole(tag: str, size: int = 3 << 20) -> bytes:
+        head = (
+            f"From: {SENDER}\r\nTo: bob@lab.test,\r\n dora@lab.test\r\nBcc: hidden@lab.test\r\n\r\n{tag}\r\n"
+        )
+        return head.encode() + b".0123456789 0123456789\r\n" * (size // 24)
+
+    @pytest.mark.parametrize("chunking", ["never", "always"])
+    @pytest.mark.parametrize("name", ["postfix", "exim"])
+    async def test_a_whole_message_takes_its_envelope_from_its_header(
+        self, name: str, chunking: Any, server: Callable[[str], Any], tag: str, tmp_path: Path
+    ) -> None:
+        mta = server(name)
+        path = tmp_path / "message.eml"
+        path.write_bytes(self.whole(tag))
+        async with plain(mta) as client:
+            receipt = await client.send_raw(path, options=SendOptions(chunking=chunking, chunk_size=100_000))
+        assert [str(one.recipient.address) for one in receipt.verdicts] == [
+            "bob@lab.test", "dora@lab.test", "hidden@lab.test",
+        ]  # fmt: skip
+        got = await arrived(mta, tag, 3)
+        assert len(got) == 3
+        body = self.whole(tag).partition(b"\r\n\r\n")[2].replace(b"\r\n", b"\n")
+        for one in got:
+            assert one.endswith(b"\n\n" + body)
+            assert b"Bcc" not in one.partition(b"\n\n")[0]
+
+    async def test_dovecot_takes_chunks_for_each_recipient(self, dovecot: Dovecot, tag: str) -> None:
+        recipients = ["user@lab.test", "nobody@lab.test"]
+        options = SendOptions(chunking="always", must_accept=NOBODY)
+        async with client_of(dovecot, port=dovecot.lmtp_port, lmtp=True) as client:
+            trail: list[PITrail] = []
+            client.on(PITrail, trail.append)
+            stream = io.BytesIO(self.whole(tag))
+            receipt = await client.send_raw(stream, recipients=recipients, options=options)
+        assert "BDAT 0 LAST" in [event.message for event in trail]
+        assert Outcome.ACCEPTED in [one.outcome for one in receipt.verdicts]
+
+    @pytest.mark.parametrize("chunking", ["never", "always"])
+    @pytest.mark.parametrize("name", ["postfix", "exim"])
+    async def test_what_is_stopped_in_its_middle_is_not_delivered(
+        self, name: str, chunking: Any, server: Callable[[str], Any], tag: str
+    ) -> None:
+        mta = server(name)
+
+        def stop(sent: int, total: int | None) -> bool:
+            return sent < 1_000_000
+
+        async with plain(mta, pool=PoolLimits(max_connections=1)) as client:
+            options = SendOptions(progress=stop, chunking=chunking)
+            with pytest.raises(NotSent):
+                await client.send_raw(io.BytesIO(self.whole(tag)), options=options)
+            await client.send(mail(1, to="bob@lab.test", text=f"{tag} last"))
+        (only,) = await arrived(mta, tag)
+        assert b"last" in only
+
+    @pytest.mark.parametrize("chunking", ["never", "always"])
+    @pytest.mark.parametrize("name", ["postfix", "exim"])
+    async def test_a_file_is_sent_again_when_its_connection_is_cut(
+        self, name: str, chunking: Any, server: Callable[[str], Any], tag: str, tmp_path: Path
+    ) -> None:
+        mta = server(name)
+        path = tmp_path / "data"
+        path.write_bytes(b"\x80" * (3 << 20))
+        cut = Cut(1_000_000, Way.TO_SERVER, CutManner.RST, link=0)
+        async with (
+            CutProxy(mta.host, mta.plain_port, cut) as proxy,
+            client_of(proxy, pool=PoolLimits(max_connections=1)) as client,
+        ):
+            message = mail(1, to="bob@lab.test", text=tag, attachments=[Attachment(path)])
+            options = SendOptions(chunking=chunking, progress=until_cut(client, 1_000_000))
+            receipt = await client.send(message, options=options)
+            assert client.statistics().reconnects == 1
+        assert receipt.outcome is Outcome.ACCEPTED
+        (only,) = await arrived(mta, tag)
+        assert only.count(b"gICAgICA") > 60_000
+
+    @MTAS
+    async def test_a_file_over_the_limit_is_refused_before_mail(
+        self, name: str, server: Callable[[str], Any], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "huge"
+        with path.open("wb") as file:
+            file.truncate(1 << 30)
+        trail: list[PITrail] = []
+        async with plain(server(name)) as client:
+            client.on(PITrail, trail.append)
+            with pytest.raises(MessageTooLarge):
+                await client.send(mail(1, to="bob@lab.test", attachments=[Attachment(path)]))
+        assert not [event for event in trail if event.message.startswith("MAIL")]
+
+    async def test_a_stream_beyond_the_limit_is_refused_by_the_server(
+        self, postfix: Postfix, tag: str
+    ) -> None:
+        """Nobody knew its size before."""
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield self.whole(tag, 1 << 20)
+            while True:
+                yield b"0123456789 0123456789\r\n" * 40_000
+
+        async with plain(postfix, pool=PoolLimits(max_connections=1)) as client:
+            options = SendOptions(chunking="always")
+            with pytest.raises(SMTPError) as caught:
+                await client.send_raw(endless(), options=options, deadline=15)
+            assert caught.value.receipt is not None
+            assert caught.value.receipt.outcome in (Outcome.REFUSED, Outcome.NOT_SENT)
+            await client.send(mail(1, to="bob@lab.test", text=f"{tag} last"))
+        (only,) = await arrived(postfix, tag)
+        assert b"last" in only
 
 
 @pytest.mark.parametrize("name", ["postfix", "exim"])

@@ -9,6 +9,8 @@ import email.policy
 import io
 import itertools
 import os
+import stat
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,7 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
 )
+from smtp_async.bodies import reading
 from smtp_async.errors import (
     ExtensionMissing,
     FileError,
@@ -58,7 +61,7 @@ from tests.bodies.origins import (
     path_of,
     random_octets,
 )
-from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until
+from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until, until_cut
 
 __all__ = ["loops_have_run", "no_open_files"]
 
@@ -587,7 +590,8 @@ async def test_a_connection_that_dies_in_mid_body(
     message = mail(1, attachments=[Attachment(origin, filename="big.bin", close=True)])
     async with speaking() as server, client_of(server, pool=one_connection) as client:
         server.on("BODY", reset(), nth=1, after=100_000)
-        result = await sent(client, message, options=SendOptions(chunking=chunking))
+        progress = until_cut(client, 100_000)
+        result = await sent(client, message, options=SendOptions(chunking=chunking, progress=progress))
         assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
     subjects = [one.subject for one in server.messages]
     if kind in AGAIN:
@@ -607,7 +611,9 @@ async def test_a_raw_stream_whose_connection_dies_in_mid_body(kind: str, tmp_pat
     origin = EVERY[kind](HEAD + LINES, tmp_path)
     async with speaking() as server, client_of(server, pool=one_connection) as client:
         server.on("BODY", reset(), nth=1, after=100_000)
-        (result,) = await gathered(client.send_raw(origin, options=SendOptions(close_source=True)))
+        progress = until_cut(client, 100_000)
+        options = SendOptions(close_source=True, progress=progress)
+        (result,) = await gathered(client.send_raw(origin, options=options))
     if kind in AGAIN:
         assert isinstance(result, Receipt)
         assert [one.data for one in server.messages] == [SHOWN + LINES]
@@ -621,7 +627,13 @@ async def test_a_connection_that_always_dies_in_mid_body(tmp_path: Path) -> None
     message = mail(1, attachments=[Attachment(path_of(DATA, tmp_path))])
     async with speaking() as server, client_of(server, pool=one_connection) as client:
         server.on("BODY", reset(), after=100_000)
-        assert isinstance(await sent(client, message), NotSent)
+
+        async def cut_off(sent: int, total: int | None) -> None:
+            before = client.statistics().reconnects
+            if sent >= 100_000:
+                await until(lambda: not client.statistics().open or client.statistics().reconnects > before)
+
+        assert isinstance(await sent(client, message, options=SendOptions(progress=cut_off)), NotSent)
         assert server.connections.opened == 3
         assert server.messages == []
 
@@ -636,8 +648,8 @@ async def test_another_server_may_need_another_encoding(tmp_path: Path) -> None:
             sink.settings = sink.settings.__class__(extensions=PLAIN)
             step.connection.reset()
 
-        sink.on("BODY", poorer, nth=1, match=None, after=100_000)
-        await client.send(message)
+        sink.on("BODY", poorer, nth=1, after=100_000)
+        await client.send(message, options=SendOptions(progress=until_cut(client, 100_000)))
         assert "BODY" not in sink.last.mail_parameters
         assert attached(sink.last) == {"big.bin": DATA}
         assert sink.violations == []
@@ -676,6 +688,53 @@ async def test_a_stream_for_more_recipients_than_the_server_takes_at_once(
     assert attached(server.messages[0]) == {"big.bin": DATA}
 
 
+class TestKeeping:
+    """What can be read once only and has to be read twice is kept where the client was told."""
+
+    @pytest.mark.parametrize("way", ["send", "send_all", "session"])
+    async def test_it_is_kept_where_the_client_was_told(
+        self, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files: list[tuple[Any, os.stat_result]] = []
+
+        def temporary_file(**how: Any) -> Any:
+            file = tempfile.TemporaryFile(**how)
+            files.append((how["dir"], os.fstat(file.fileno())))
+            return file
+
+        monkeypatch.setattr(reading, "TemporaryFile", temporary_file)
+        message = Message(sender=SENDER, to=[f"user{n}@example.org" for n in range(3)], text="t")
+        message.attach(async_generated([DATA]), filename="big.bin")
+        async with (
+            speaking(extensions=[*PLAIN, "LIMITS RCPTMAX=2"]) as server,
+            client_of(server, temp_dir=tmp_path, pool=one_connection) as client,
+        ):
+            if way == "send":
+                await client.send(message)
+            elif way == "send_all":
+                await all_sent(client, [message])
+            else:
+                async with client.session() as session:
+                    await session.connect()
+                    await session.send(message)
+            assert os.listdir(tmp_path) == []
+        assert [attached(one) for one in server.messages] == [{"big.bin": DATA}] * 2
+        ((folder, status),) = files
+        assert folder == tmp_path
+        assert stat.S_IMODE(status.st_mode) == 0o600
+        assert status.st_nlink == 0
+
+    async def test_a_place_that_is_not_there_is_found_out_before_mail(self, tmp_path: Path) -> None:
+        message = Message(sender=SENDER, to=[f"user{n}@example.org" for n in range(3)], text="t")
+        message.attach(async_generated([DATA]), filename="big.bin")
+        async with (
+            speaking(extensions=[*PLAIN, "LIMITS RCPTMAX=2"]) as server,
+            client_of(server, temp_dir=tmp_path / "nothing") as client,
+        ):
+            assert isinstance(await sent(client, message), FileError)
+            assert verbs(server) == []
+
+
 # --- whole messages ------------------------------------------------------------------------------------------
 
 
@@ -709,6 +768,39 @@ async def test_a_session_of_ones_own_cuts_bcc_too(kind: str, tmp_path: Path) -> 
     assert len(server.messages[1].rcpt_tos) == 4
     assert is_closed(second)
     put_away(first)
+
+
+async def test_a_session_of_ones_own_does_as_the_options_say() -> None:
+    """A `Raw` goes over a session as `send_raw` sends it."""
+    file = io.BytesIO(HEAD + LINES)
+    bare = HEAD + b"bare\n"
+    async with RecordingSink() as sink, client_of(sink) as client, client.session() as session:
+        await session.connect()
+        await session.send(Raw(file), options=SendOptions(close_source=True, remove_bcc=False))
+        await session.send(Raw(bare), options=SendOptions(exact=True))
+    assert [one.data for one in sink.messages] == [HEAD + LINES, SHOWN + b"bare\n"]
+    assert file.closed
+
+
+async def test_only_a_raw_keeps_its_bcc() -> None:
+    """`remove_bcc=False` is for `send_raw`: what is written here never names anybody in it."""
+    foreign = email.message_from_bytes(HEAD + b"text\r\n")
+    options = SendOptions(remove_bcc=False)
+    messages: list[Any] = [
+        mail(1, bcc="secret@example.net"),
+        Message(sender=SENDER, to="user7@example.org", raw=HEAD + b"text\r\n"),
+        Message(sender=SENDER, to="user7@example.org", raw=io.BytesIO(HEAD + LINES)),
+        foreign,
+    ]
+    async with speaking() as server, client_of(server) as client:
+        for message in messages:
+            await client.send(message, options=options)
+        await all_sent(client, messages[:3], options=options)
+    assert len(server.messages) == 7
+    for one in server.messages:
+        assert b"Bcc" not in one.data
+        assert b"secret" not in one.data
+    assert "Bcc" in foreign
 
 
 @pytest.mark.parametrize("size", ["small", "large"])

@@ -1,7 +1,7 @@
 """The parts of a message that are read while it is sent: files, streams and iterators, off the event loop."""
 
 from .asking import AsyncReader, reader_of
-from .body import Body, Piece, read_all, read_now
+from .body import Body, Piece, TempDir, read_all, read_now
 from .lines import LineGuard, LineMender, LineScan, RawSource
 from .reading import Reader, close_origin
 from .threads import ThreadWork
@@ -15,6 +15,7 @@ __all__ = [
     "Piece",
     "RawSource",
     "Reader",
+    "TempDir",
     "ThreadWork",
     "close_origin",
     "read_all",

@@ -8,6 +8,7 @@ gets one by one. Async iterables are awaited in the caller's task, a slice at a 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -23,8 +24,10 @@ from .threads import ThreadWork
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
 
-__all__ = ["Body", "Piece", "read_all", "read_now"]
+__all__ = ["Body", "Piece", "TempDir", "read_all", "read_now"]
 
+#: A directory for temporary files; None is the system's.
+TempDir = str | os.PathLike[str] | None
 #: Octets that may be given out before others have their turn.
 _TURN: Final = 1 << 20
 
@@ -54,7 +57,7 @@ class Body(ThreadWork):
     """
 
     def __init__(
-        self, content: Content, *, limiter: CapacityLimiter | None = None, temp_dir: str | None = None
+        self, content: Content, *, limiter: CapacityLimiter | None = None, temp_dir: TempDir = None
     ) -> None:
         self.content = content
         super().__init__(limiter)
@@ -256,8 +259,8 @@ class _Chunks:
         raise StopAsyncIteration
 
 
-async def read_all(content: Content) -> bytes:
-    """Return the whole content; streams are left open.
+async def read_all(content: Content, finish: Callable[[bytes], bytes] | None = None) -> bytes:
+    """Return the whole content, or what `finish` makes of it; streams are left open.
 
     Raises:
         FileError: a source cannot be read.
@@ -265,9 +268,10 @@ async def read_all(content: Content) -> bytes:
     body = Body(content)
     try:
         await body.open()
-        return b"".join([piece.data async for piece in body.chunks()])
+        data = b"".join([piece.data async for piece in body.chunks()])
     finally:
         await body.aclose(streams=False)
+    return data if finish is None else finish(data)
 
 
 def read_now(content: Content) -> bytes:

@@ -309,7 +309,7 @@ class KeptReader(Reader):
 
     rereadable = True
 
-    def __init__(self, source: Source, temp_dir: str | None) -> None:
+    def __init__(self, source: Source, temp_dir: str | os.PathLike[str] | None) -> None:
         super().__init__(source)
         self._opened = self.begun = True
         with telling(source):

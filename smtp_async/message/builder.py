@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from ..address import Address, Envelope, Kind, Recipient
@@ -319,12 +320,13 @@ class Message(Rare):
     def render(self) -> Coroutine[Any, Any, bytes]:
         """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop.
 
-        Async iterators are read, too, and what can be read only once is used up. A `raw` that is no bytes comes as it
-        is, Bcc included.
+        Async iterators are read, too, and what can be read only once is used up.
         """
         from ..bodies import read_all
+        from .reading import finished
 
-        return read_all(self._rendered(_ANYWHERE))
+        content = self._rendered(_ANYWHERE)
+        return read_all(content, partial(finished, content))
 
     @property
     def size(self) -> int | None:

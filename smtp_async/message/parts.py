@@ -49,12 +49,14 @@ class Part(NamedTuple):
         body: its octets in pieces.
         need: SEVEN, EIGHT or BINARY.
         bare: its octets stand as they are, so they could hold a boundary; in the encodings no `=_` can occur.
+        name: what events call an attachment; None for everything else.
     """
 
     head: bytes
     body: tuple[bytes | Source, ...]
     need: int = SEVEN
     bare: bool = False
+    name: str | None = None
 
 
 #: Makes the tree of the leaves, given a boundary.
@@ -238,9 +240,15 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
         else:
             content_type, parameters = OCTETS, ()
     head = f"{_attached_head(attachment, content_type, parameters, encoding, style)}\r\n\r\n".encode()
+    name = _name(attachment)
     if encoding == "base64" and isinstance(body, bytes):
-        return Part(head, (base64_lines(body),))
-    return Part(head, (body,), need, encoding != "base64")
+        return Part(head, (base64_lines(body),), name=name)
+    return Part(head, (body,), need, encoding != "base64", name)
+
+
+def _name(attachment: Attachment) -> str:
+    """Return what events and errors call it; never empty, which is the body."""
+    return attachment.filename or attachment.cid or "attachment"
 
 
 def _octets(
@@ -251,7 +259,7 @@ def _octets(
         if can.binary and len(source) >= WORTH_BINARY:
             return "binary", source, BINARY
         return "base64", source, SEVEN
-    name, close = attachment.filename or "", attachment.close
+    name, close = _name(attachment), attachment.close
     if can.binary:
         return "binary", Source(source, encoding="identity", name=name, close=close), BINARY
     return "base64", Source(source, name=name, close=close), SEVEN

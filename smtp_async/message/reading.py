@@ -18,7 +18,7 @@ from .foreign import HEADER_END, content_of_raw
 if TYPE_CHECKING:
     from .builder import Message
 
-__all__ = ["fields_of", "measured", "parted", "whole"]
+__all__ = ["fields_of", "finished", "measured", "parted", "whole"]
 
 
 def whole(message: Message, content: Content) -> bytes:
@@ -32,7 +32,11 @@ def whole(message: Message, content: Content) -> bytes:
         UsageError: a source is asynchronous.
         FileError: a source cannot be read.
     """
-    data = b"".join([_kept(message, segment) for segment in content.segments])
+    return finished(content, b"".join([_kept(message, segment) for segment in content.segments]))
+
+
+def finished(content: Content, data: bytes) -> bytes:
+    """Return `data`, which was read from `content`, as it may be seen."""
     if content.canonical or not content.sources:
         return data
     # A whole message from a source: as it is, less Bcc.

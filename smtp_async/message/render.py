@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..address import Address, Kind
-from ..content import Content, Source
+from ..content import Attached, Content, Source
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from .charsets import UTF_8, Charset, charset_of
 from .fields import NAMES, rare_fields
@@ -111,15 +111,16 @@ def render(
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
     plain = head.isascii()
-    segments = _joined((head, root.head, *root.body))
+    pieces = (head, root.head, *root.body)
     return Content(
-        segments,
+        _joined(pieces),
         eightbit=root.need >= EIGHT or not plain,
         utf8=not plain,
         binary=root.need == BINARY,
         message_id=message_id or None,
         canonical=root.need != BINARY,
         exact=root.need == BINARY,
+        attached=_attached(leaves, pieces) if message.attachments else (),
     )
 
 
@@ -236,6 +237,21 @@ def _free_boundary(message: Message, leaves: list[Part], token: Callable[[int], 
             return boundary
         identity = message._identity = identity._replace(boundary=token(12))
     raise InvalidArgument("every boundary that was drawn occurs in the message: is the source random?")
+
+
+def _attached(leaves: Iterable[Part], pieces: Iterable[bytes | Source]) -> tuple[Attached, ...]:
+    """Return where the attachments in memory are: each stands behind its head, an object of its own."""
+    names = {id(leaf.head): leaf.name for leaf in leaves if leaf.name is not None}
+    found: list[Attached] = []
+    position, name = 0, None
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            end = position + len(piece)
+            if name is not None:
+                found.append(Attached(name, position, end))
+            position = end
+        name = names.get(id(piece))
+    return tuple(found)
 
 
 def _joined(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:

@@ -9,7 +9,7 @@ import time
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
-from ..errors import SpoolError, SpoolFull
+from ..errors import SpoolFull
 from .entry import State
 from .files import translated
 from .lineup import QUEUED, directory_of
@@ -24,6 +24,8 @@ RESERVE_EACH: Final = 256
 #: Files in the root above which new ones go into subdirectories, and after how many they are counted again.
 CROWD: Final = 10_000
 COUNT_EACH: Final = 1000
+#: Seconds after which the free room is looked at again, however little was written.
+LOOK_EACH: Final = 1.0
 #: What is left free by default.
 LOW_WATER: Final = 64 * 2**20
 
@@ -34,14 +36,14 @@ class Stored(NamedTuple):
     Attributes:
         id: its id.
         path: its name without suffix; None if a job of this key was there already.
-        inode: of its file.
-        keyed: another put may be told of it.
+        size: octets of its file.
+        inode: of its file, if it has a key.
     """
 
     id: str
-    path: str | None = None
+    path: str | None
+    size: int = 0
     inode: int | None = None
-    keyed: bool = False
 
 
 class Intake:
@@ -57,6 +59,9 @@ class Intake:
         self.files = shelf.files
         self._low_water = low_water
         self._largest = 0
+        # Octets that may be written, and until when, before the room is looked at again.
+        self._allowance = 0
+        self._allowed_until = 0.0
         self._root_files = 0
         self._uncounted = COUNT_EACH
         self._subdirectories: set[str] = set()
@@ -69,50 +74,38 @@ class Intake:
         """
         id = id_of(job)
         tmp = f"{TMP}/{id}"
-        try:
-            if job.key is not None:
-                if self._shelf.find(id, tries=1) is not None:
-                    with self._shelf.naming():
-                        known = self._known(id)
-                    if known is not None:
-                        return self._synced(known)
-                # The same key may come twice at the same time.
-                tmp += f".{secrets.token_hex(4)}"
-            self._check_room(len(job.body))
-            inode = self._write(tmp, job, id)
-            try:
-                return self._publish(tmp, id, job, inode)
-            except BaseException:
-                self._discard(tmp)
-                raise
-        except SpoolError:
-            raise
-        except OSError as error:
-            raise translated(error, "the message cannot be stored") from error
-
-    def _known(self, id: str) -> Stored | None:
-        """Look for a job with a key, under the lock of its name; who put it may take it back no more."""
-        found = self._shelf.find(id, tries=1)
-        if found is None:
-            return None
-        path, state = found
-        if state is State.QUEUED:
-            try:
-                self.files.share("E9", f"{path}{QUEUED}")
-            except FileNotFoundError:
-                # An operator has just removed it.
-                return None
-        return Stored(id, path)
-
-    def _synced(self, known: Stored) -> Stored:
-        """Make sure of a job that was there: who put it may not have come so far."""
-        self.files.sync_directory("E8", directory_of(known.path or ""))
-        return Stored(id=known.id)
-
-    def _write(self, tmp: str, job: Submission, id: str) -> int:
-        files = self.files
+        if job.key is not None:
+            if self._is_known(id):
+                return Stored(id, None)
+            # The same key may come twice at the same time.
+            tmp += f".{secrets.token_hex(4)}"
         head = encode(job, id)
         size = len(head) + len(job.body)
+        if size > self._allowance or job.created > self._allowed_until:
+            self._check_room(size)
+        self._allowance -= size
+        try:
+            inode = self._write(tmp, job, head)
+        except OSError as error:
+            raise translated(error, "the message cannot be stored") from error
+        try:
+            path = self._place(id)
+            stored = Stored(id, path, size, inode)
+            if job.key is None:
+                self._link(tmp, path)
+            elif not self._named(tmp, path):
+                self._discard(tmp)
+                return Stored(id, None)
+            self._publish(tmp, stored)
+        except OSError as error:
+            self._discard(tmp)
+            raise translated(error, "the message cannot be stored") from error
+        self._shelf.lineup.push(max(job.not_before, job.created), path)
+        return stored
+
+    def _write(self, tmp: str, job: Submission, head: bytes) -> int | None:
+        """E1 to E5; return the inode, if its name may be another's one day."""
+        files, size = self.files, len(head) + len(job.body)
         fd = files.create("E1", tmp)
         try:
             try:
@@ -123,50 +116,73 @@ class Intake:
                     files.write("E2", fd, job.body)
                 if files.durable:
                     files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
-                if job.not_before > job.created:
+                    if job.not_before > job.created:
+                        files.due_at("E3", tmp, job.not_before)
+                    files.sync("E4", fd)
+                elif job.not_before > job.created:
                     files.due_at("E3", tmp, job.not_before)
-                files.sync("E4", fd)
-                inode = files.status("E4", fd).st_ino
+                return None if job.key is None else files.status("E4", fd).st_ino
             finally:
                 files.close("E5", fd)
         except BaseException:
             self._discard(tmp)
             raise
-        return inode
 
-    def _publish(self, tmp: str, id: str, job: Submission, inode: int) -> Stored:
-        path = self._place(id)
-        stored = Stored(id, path, inode, keyed=job.key is not None)
-        if not stored.keyed:
-            self._link(tmp, stored)
-        else:
-            with self._shelf.naming():
-                known = self._known(id)
-                if known is None:
-                    self._link(tmp, stored)
-            if known is not None:
-                self._discard(tmp)
-                return self._synced(known)
-        try:
-            # Recovery may have done it already.
-            with suppress(FileNotFoundError):
-                self.files.unlink("E7", tmp)
-            self.files.sync_directory("E8", directory_of(path))
-        except BaseException:
-            self.withdraw(stored)
-            raise
-        self._shelf.lineup.push(max(job.not_before, job.created), path)
-        return stored
+    def _named(self, tmp: str, path: str) -> bool:
+        """E6 for a job with a key, which somebody else may have put meanwhile."""
+        with self._shelf.naming():
+            there = self._shared(path.rpartition("/")[2])
+            if there is None:
+                self._link(tmp, path)
+                return True
+        self.files.sync_directory("E8", directory_of(there))
+        return False
 
-    def _link(self, tmp: str, stored: Stored) -> None:
-        name = f"{stored.path}{QUEUED}"
+    def _is_known(self, id: str) -> bool:
+        """Look for a job with a key; if it is there, make sure of it: who put it may not have come as far as E8."""
+        if self._shelf.find(id, tries=1) is None:
+            return False
+        with self._shelf.naming():
+            there = self._shared(id)
+        if there is not None:
+            self.files.sync_directory("E8", directory_of(there))
+        return there is not None
+
+    def _shared(self, id: str) -> str | None:
+        """Return where a job with a key is, if it is there; who put it may take it back no more."""
+        found = self._shelf.find(id, tries=1)
+        if found is None:
+            return None
+        path, state = found
+        if state is State.QUEUED:
+            try:
+                self.files.share("E9", path + QUEUED)
+            except FileNotFoundError:
+                # An operator has just removed it.
+                return None
+        return path
+
+    def _link(self, tmp: str, path: str) -> None:
+        """E6."""
+        name = path + QUEUED
         try:
             self.files.link("E6", tmp, name)
         except OSError:
             # It may have been done all the same: over a network.
-            status = self.files.look("E6", name)
-            if status is None or status.st_ino != stored.inode:
+            if not self._shelf.are_one("E6", tmp, name):
                 raise
+
+    def _publish(self, tmp: str, stored: Stored) -> None:
+        """E7 and E8."""
+        try:
+            try:
+                self.files.unlink("E7", tmp)
+            except FileNotFoundError:
+                pass  # recovery has done it
+            self.files.sync_directory("E8", directory_of(stored.path or ""))
+        except BaseException:
+            self.withdraw(stored)
+            raise
 
     def _discard(self, tmp: str) -> None:
         with suppress(OSError):
@@ -177,18 +193,21 @@ class Intake:
 
         A worker may have it already, or somebody who put the same key was told that it is safe.
         """
-        if stored.inode is None:
+        if stored.path is None:
             return False
-        files, name = self.files, f"{stored.path}{QUEUED}"
+        files, name = self.files, stored.path + QUEUED
         try:
             fd = files.open("E9", name)
         except OSError:
             return False
         try:
-            if not files.lock("E9", fd) or files.status("E9", fd).st_ino != stored.inode:
+            if not files.lock("E9", fd) or not self._shelf.is_at(fd, name):
                 return False
-            with self._shelf.naming() if stored.keyed else nullcontext():
-                if not self._shelf.is_at(fd, name) or files.is_shared("E9", fd):
+            status = files.status("E9", fd)
+            if status.st_size != stored.size or stored.inode not in (None, status.st_ino):
+                return False
+            with nullcontext() if stored.inode is None else self._shelf.naming():
+                if files.is_shared("E9", fd):
                     return False
                 files.unlink("E9", name)
             files.sync_directory("E9", directory_of(name))
@@ -199,16 +218,14 @@ class Intake:
         return True
 
     def _check_room(self, size: int) -> None:
+        """Look whether there is room for `size` octets and more, and how much may be written before the next look."""
         self._largest = max(self._largest, size)
         low_water = max(LOW_WATER, 2 * self._largest) if self._low_water is None else self._low_water
-        if not low_water:
-            return
-        try:
-            free = self.files.free()
-        except OSError as error:
-            raise translated(error, "the room in the spool cannot be told") from error
+        free = self.files.free() if low_water else 2**62
         if free < low_water + size:
             raise SpoolFull(f"{free} octets are left in the spool: {low_water} are to stay free")
+        self._allowance = size + (free - low_water - size) // 2
+        self._allowed_until = time.time() + LOOK_EACH
 
     def _place(self, id: str) -> str:
         """Return the path of a new job: in the root, or in a subdirectory if that is crowded."""

@@ -263,6 +263,11 @@ class Shelf:
             status = self.files.status("C3", fd)
         return _same(status, self.files.look("C3", name))
 
+    def are_one(self, step: str, name: str, other: str) -> bool:
+        """Tell whether two names are those of one file."""
+        status = self.files.look(step, name)
+        return status is not None and _same(status, self.files.look(step, other))
+
 
 def _same(one: os.stat_result, other: os.stat_result | None) -> bool:
     return other is not None and (one.st_ino, one.st_dev) == (other.st_ino, other.st_dev)

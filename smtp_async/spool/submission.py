@@ -128,9 +128,28 @@ async def mail_of(
         FileError: it cannot be read.
         InvalidArgument: it is nothing that could be sent.
     """
+    if adapt is None:
+        message = await _read(message)
     if isinstance(message, os.PathLike) or hasattr(message, "read") or hasattr(message, "__aiter__"):
         message = await read_all(Content((Source(message, encoding="identity"),)))
     return (adapted if adapt is None else adapt)(message, sender, recipients)
+
+
+async def _read(message: Any) -> Any:
+    """Return a whole message that is somewhere else with its octets in memory; anything else as it is."""
+    from ..sendable import Raw, Readdressed, as_mail, is_stream, release
+
+    if not is_stream(message):
+        return message
+    origin: Any = message.source if isinstance(message, Raw) else message.raw
+    try:
+        data = await read_all(Content((Source(origin, encoding="identity"),)))
+    finally:
+        release(message)
+    if isinstance(message, Raw):
+        return message._replace(source=data)
+    # Nothing in it is changed but Bcc; who gets it is the message's to say.
+    return Readdressed(as_mail(Raw(data), exact=True), message.envelope())
 
 
 def adapted(

@@ -99,7 +99,7 @@ def test_what_is_not_in_memory_is_a_plan(source):
         attachment.data  # noqa: B018  # reading it is the point
     (found,) = message.content().sources
     assert found.origin is source
-    assert (found.encoding, found.name, found.close) == ("base64", attachment.filename or "", True)
+    assert (found.encoding, found.name, found.close) == ("base64", attachment.filename or "attachment", True)
     assert repr(attachment).endswith(f"from {type(source).__name__}>")
 
 

@@ -221,3 +221,12 @@ def test_raw_needs_an_envelope():
         Message(raw=RAW).envelope()
     with pytest.raises(InvalidArgument):
         made(raw=7)
+
+
+@pytest.mark.parametrize("kind", ["path", "file", "iterator", "awaited"])
+async def test_bcc_of_a_raw_source_is_read_by_nobody(kind, tmp_path):
+    path = tmp_path / "whole.eml"
+    path.write_bytes(RAW)
+    raw = {"path": path, "file": io.BytesIO(RAW), "iterator": iter([RAW]), "awaited": Slow(RAW)}[kind]
+    assert await made(raw=raw).render() == made(raw=RAW).as_bytes()
+    assert b"hidden" not in made(raw=RAW).as_bytes()

@@ -525,3 +525,42 @@ def test_extra_headers_keep_order_and_case():
     ]
     found = parsed(made(headers=pairs).as_bytes())
     assert [(n, v) for n, v in found.items() if n.lower().startswith(("x-", "list"))] == pairs
+
+
+# --- where attachments stand ---------------------------------------------------------------------------------
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 57, 5000, 65_535, 65_536, 200_000]), min_size=1, max_size=6),
+    streamed=st.sets(st.integers(0, 5)),
+    inline=st.sets(st.integers(0, 5)),
+    binary=st.booleans(),
+)
+@settings(max_examples=60)
+def test_attachments_in_memory_can_be_found_in_the_content(sizes, streamed, inline, binary):
+    """Events tell of them by name, so each has to be where it is said to be."""
+    message = made(text="", html="<p>x</p>")
+    expected = []
+    for place in (*sorted(inline), *sorted(set(range(6)) - inline)):
+        if place >= len(sizes):
+            continue
+        # The same octets again and again: places are told apart, not contents.
+        data, name = b"x" * sizes[place], f"{place}.bin"
+        cid = f"c{place}" if place in inline else None
+        message.attach([data] if place in streamed else data, filename=name, cid=cid)
+        if place not in streamed:
+            raw = binary and len(data) >= 4096
+            expected.append((name, data if raw else base64_lines(data)))
+    content = message.content(binary=binary)
+    memory = b"".join([segment for segment in content.segments if isinstance(segment, bytes)])
+    assert [(one.name, memory[one.start : one.end]) for one in content.attached] == expected
+    # Each begins behind its header.
+    assert all(memory[: one.start].endswith(b"\r\n\r\n") for one in content.attached)
+
+
+def test_what_has_no_name_is_called_something_all_the_same():
+    assert made(text="t", html="<p>t</p>").content().attached == ()
+    nameless = made()
+    nameless.attach(b"x")
+    nameless.attach(b"x", cid="here")
+    assert [one.name for one in nameless.content().attached] == ["attachment", "here"]

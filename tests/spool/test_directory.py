@@ -1,6 +1,7 @@
 """directory.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +32,7 @@ from smtp_async.errors import (
     UsageError,
 )
 from smtp_async.message import Message
+from smtp_async.sendable import Raw
 from smtp_async.spool import files, intake, shelf
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
@@ -238,6 +242,28 @@ async def test_bcc_is_in_the_envelope_only(spool: DirectorySpool, path: Path) ->
     assert Recipient("eve@example.net").address in [
         one.address for one in (await spool.get(id)).envelope.recipients
     ]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file", "awaited", "Raw", "Raw of a file", "octets"])
+async def test_bcc_of_a_whole_message_is_in_no_file(spool: DirectorySpool, path: Path, kind: str) -> None:
+    whole = b"From: ann@example.com\r\nBcc: eve@example.net\r\nTo: bob@example.org\r\n\r\ngr\xc3\xbcn\r\n"
+
+    async def awaited() -> AsyncIterator[bytes]:
+        yield whole
+
+    raw: Any = {"bytes": whole, "file": io.BytesIO(whole), "awaited": awaited()}.get(kind)
+    message: Any = Message(sender="ann@example.com", to="bob@example.org", raw=raw)
+    if kind == "octets":
+        message = whole
+    elif raw is None:
+        file = io.BytesIO(whole)
+        message = Raw(whole if kind == "Raw" else file, "ann@example.com", ["bob@example.org"], close=True)
+    id = await spool.put(message)
+    (name,) = names(path)
+    if kind != "octets":  # there she is in the envelope, which no server shows anybody
+        assert b"eve" not in (path / name).read_bytes()
+    assert await spool.read(id) == whole.replace(b"Bcc: eve@example.net\r\n", b"")
+    assert kind != "Raw of a file" or file.closed
 
 
 async def test_the_bytes_are_the_same_at_every_attempt(spool: DirectorySpool) -> None:

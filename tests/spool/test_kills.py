@@ -1,10 +1,12 @@
 """Kill -9 at every step of the protocol and at random: nothing acknowledged is lost, nothing arrives twice unflagged.
 
-`make torture` does the same ten times as long, at every single call.
+`make torture` does the same ten times as long, at every single call. How many die here is told beforehand, in `DEATHS`:
+each test demands its share.
 """
 
 import random
 from collections.abc import AsyncIterator, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,32 @@ from tests.torture.recorder import MOMENTS
 from tests.torture.storm import Storm
 from tests.torture.template import Template
 
-#: The steps that each role must pass; others (looking, naming) are added by what it is seen to do.
+#: The steps that each role must die before and after; others (looking, naming) are added by what it is seen to do.
 STEPS = {
     "produce": {*"E1 E2 E3 E4 E5 E6 E7 E8".split()},
     "work": {*"C1 C2 C3 C4 C5 D1 S1 S2 S3 S4".split(), *MOMENTS},
+    "hand_back": {*"C1 C2 C3 C4 C5 D1 S2 S3 S5".split()},
+    "operate": {*"O1 O2 O3 O4 O5 O6 O7".split()},
     "recover": {*"R0 R1 R2 R3 R4 R5 R6 R7 R8 T1 T2".split()},
 }
+#: How many die in each test, at least.
+DEATHS = {
+    "produce": 40,
+    "work": 80,
+    "hold": 60,
+    "keep": 36,
+    "claim": 36,
+    "hand_back": 25,
+    "operate": 30,
+    "recover": 30,
+    **dict.fromkeys(("storm", "keyed storm", "hold storm", "claim storm"), 50),
+}
+
+
+def test_that_is_enough() -> None:
+    assert sum(DEATHS.values()) >= 500
+    steps = set().union(*STEPS.values()) - {*MOMENTS}
+    assert len(steps) >= 25
 
 
 @pytest.fixture
@@ -39,11 +61,11 @@ async def template() -> AsyncIterator[Template]:
 
 
 async def die_everywhere(template: Template, path: Path, role: str, each: int, **options: Any) -> Account:
-    """Die at some calls of every step that is passed; see that each one was reached."""
+    """Die at some calls of every step that is passed; see that each one was reached, before and after."""
     async with Gallows(template, path, role, **options) as gallows:
         account = await gallows.die_at_each(gallows.chosen(each))
-        steps = {point.step for point in gallows.points}
-        assert steps >= STEPS[role]
+        reached = {(point.step, point.kill[3]) for point in gallows.reached if point.kill[0] == "call"}
+        assert reached >= set(product(STEPS[role] - {*MOMENTS}, ("before", "after")))
         assert {point.step for point in gallows.reached} >= STEPS[role]
     account.demand()
     return account
@@ -51,44 +73,68 @@ async def die_everywhere(template: Template, path: Path, role: str, each: int, *
 
 async def test_producers_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "produce", 4)
-    assert account.deaths >= 40
+    assert account.deaths >= DEATHS["produce"]
     assert account.acknowledged == 8 * account.deaths
 
 
 async def test_workers_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "work", 4)
-    assert account.deaths >= 80
+    assert account.deaths >= DEATHS["work"]
     # Somebody died between the end of data and its noting, or this would have tried nothing.
     assert 0 < account.duplicates <= account.flagged
 
 
-async def test_workers_die_at_every_step_and_nothing_is_sent_again(template: Template, quick: Path) -> None:
-    """At most once: with `on_unknown="hold"`, what may have arrived is kept for a person."""
-    account = await die_everywhere(template, quick, "work", 3, on_unknown="hold")
-    assert account.deaths >= 60
-    assert account.duplicates == 0
+@pytest.mark.parametrize(
+    ("name", "each", "options"),
+    [
+        # At most once: what may have arrived is kept for a person.
+        ("hold", 3, {"on_unknown": "hold"}),
+        ("keep", 2, {"keep_sent": True}),
+        ("claim", 2, {"marking": "claim", "concurrency": 2}),
+    ],
+)
+async def test_other_workers_die_at_every_step(
+    template: Template, quick: Path, name: str, each: int, options: dict[str, Any]
+) -> None:
+    account = await die_everywhere(template, quick, "work", each, **options)
+    assert account.deaths >= DEATHS[name]
+    assert (account.duplicates == 0) == (name == "hold")
+
+
+async def test_those_who_give_back_what_they_claimed_die_at_every_step(
+    template: Template, quick: Path
+) -> None:
+    account = await die_everywhere(template, quick, "hand_back", 2)
+    assert account.deaths >= DEATHS["hand_back"]
+    assert account.flagged > 0
+
+
+async def test_operators_die_at_every_step(template: Template, quick: Path) -> None:
+    account = await die_everywhere(template, quick, "operate", 3)
+    assert account.deaths >= DEATHS["operate"]
 
 
 async def test_those_who_recover_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "recover", 4)
-    assert account.deaths >= 40
+    assert account.deaths >= DEATHS["recover"]
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        {},
-        {"all_keyed": True, "keep_sent": True},
-        {"on_unknown": "hold", "concurrency": 16},
-        {"marking": "claim"},
+        ("storm", {}),
+        ("keyed storm", {"all_keyed": True, "keep_sent": True}),
+        ("hold storm", {"on_unknown": "hold", "concurrency": 16}),
+        ("claim storm", {"marking": "claim"}),
     ],
-    ids=["plain", "keyed", "hold", "claim"],
 )
-async def test_many_die_at_random(template: Template, quick: Path, options: dict[str, Any]) -> None:
+async def test_many_die_at_random(
+    template: Template, quick: Path, name: str, options: dict[str, Any]
+) -> None:
     chance = random.Random(20)
-    account = await Storm(template, quick / "storm", deaths=70, chance=chance, **options).rage()
+    account = await Storm(template, quick / "storm", deaths=DEATHS[name], chance=chance, **options).rage()
     account.demand()
-    assert account.deaths >= 70
+    assert account.deaths >= DEATHS[name]
     if options.get("on_unknown") == "hold":
         assert account.duplicates == 0
 

@@ -1,7 +1,8 @@
 """``python -m tests.torture [--deaths N] [--seed N] [--path DIRECTORY]``: kill for long, and print the books.
 
-First every point of every role, each with a spool of its own, under several sets of options; then storms, until N
-processes have died. Last, eight processes empty a spool of 20,000 messages.
+First every point of every role, each with a spool of its own, that of workers under several sets of options; then
+storms of each kind, and more of them until N processes have died. Last, eight processes empty a spool of 20,000
+messages.
 
 ``python -m tests.torture soak [--seconds N]`` sends to smtp-sink for long, while one system call in a hundred fails,
 and prints what the process holds.
@@ -26,11 +27,13 @@ from tests.torture.soak import soak
 from tests.torture.storm import Storm
 from tests.torture.template import Template
 
-#: What is tried at every point.
+#: Who dies at every point, besides workers; and in what manners these work.
+ROLES = ("produce", "hand_back", "operate", "recover")
 MANNERS: tuple[dict[str, Any], ...] = (
     {},
     {"on_unknown": "hold"},
     {"keep_sent": True, "concurrency": 1},
+    {"marking": "claim", "concurrency": 1},
 )
 #: What storms rage under.
 STORMS: tuple[dict[str, Any], ...] = (
@@ -53,13 +56,13 @@ async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Accou
         print(f"{time.monotonic() - began:6.0f} s  {what}: {account}", flush=True)
 
     async with Template() as template:
-        for options in MANNERS:
-            for role in ("produce", "work", "recover"):
-                async with Gallows(template, path / "points", role, **options) as gallows:
-                    account = await gallows.die_at_each(gallows.points)
-                    tell(f"{role} {options or ''}, {len(gallows.reached)} points", account)
+        plain: list[tuple[str, dict[str, Any]]] = [(role, {}) for role in ROLES]
+        for role, options in [*plain, *(("work", options) for options in MANNERS)]:
+            async with Gallows(template, path / "points", role, **options) as gallows:
+                account = await gallows.die_at_each(gallows.points)
+                tell(f"{role} {options or ''}, {len(gallows.reached)} points", account)
         for number, options in enumerate(itertools.cycle(STORMS)):
-            if total.deaths >= deaths:
+            if number >= len(STORMS) and total.deaths >= deaths:
                 break
             chance = random.Random(f"{seed} {number}")
             storm = Storm(template, path / f"storm{number}", deaths=STORM, chance=chance, **options)

@@ -1,10 +1,11 @@
-"""What the processes do that are to die: put mail, deliver it, or put in order what others left behind.
+"""What the processes do that are to die: put mail, deliver it, change it, put in order what others left behind.
 
 They write what they did into one file, each line with one system call, so that it outlives them:
 
     put NUMBER ID                       `put` returned
     start ID NUMBER FLAGGED PID         a job is about to be tried
     end ID PID                          its lease has ended
+    removed NUMBER                      it is about to be deleted
     calls STEP=COUNT …                  the system calls of a process that ended by itself
 """
 
@@ -23,6 +24,7 @@ from smtp_async.errors import SpoolFull
 from smtp_async.events import JobDeferred, JobFailed, JobSent, JobStarted
 from smtp_async.processor import QueueProcessor, RetryPolicy
 from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.entry import Entry, State
 from tests.torture import letters
 from tests.torture.faults import Call, DeadlyFiles, WornFiles
 
@@ -37,7 +39,7 @@ class Spec(NamedTuple):
         role: the name of a function below.
         path: the spool directory.
         log: the file for what it did.
-        numbers: of the messages to put.
+        numbers: of the messages to put, or to remove.
         port: of the recorder.
         kill: when it dies: `["call", step, number, "before" | "after"]`, `["wire", moment, count]`, or None.
         all_keyed: every message has a key.
@@ -176,7 +178,41 @@ async def recover(child: Child) -> None:
     child.write_calls(spool)
 
 
-ROLES = {role.__name__: role for role in (produce, work, toil, recover)}
+async def hand_back(child: Child) -> None:
+    """Claim what is due, and give it back untouched; every other job after its mark."""
+    async with child.spool() as spool:
+        for place, lease in enumerate(await spool.claim(100)):
+            id = lease.entry.id
+            if place % 2:
+                child.write("start", id, _number(lease.entry), int(lease.entry.flagged), child.pid)
+                await lease.mark_end_of_data()
+            await lease.release()
+            if place % 2:
+                child.write("end", id, child.pid)
+    child.write_calls(spool)
+
+
+async def operate(child: Child) -> None:
+    """Do what operators do: hold, release, requeue, remove."""
+    async with child.spool() as spool:
+        for entry in [entry async for entry in spool.list()]:
+            number = _number(entry)
+            if number in child.spec.numbers:
+                child.write("removed", number)
+                await spool.remove(entry.id)
+            elif entry.state is State.FAILED:
+                await spool.requeue(entry.id)
+            else:
+                await spool.hold(entry.id)
+                await spool.release(entry.id)
+    child.write_calls(spool)
+
+
+def _number(entry: Entry) -> int:
+    return letters.read_address(entry.envelope.recipients[0].address.addr_spec)[0]
+
+
+ROLES = {role.__name__: role for role in (produce, work, toil, recover, hand_back, operate)}
 
 
 def live(spec: Spec) -> None:

@@ -72,6 +72,7 @@ class Log:
         astray: ids that were flagged although nobody died with them.
         begun: number → ids under which it was begun.
         full: numbers that the spool had no room for.
+        removed: numbers that somebody wanted to have deleted.
         workers: the processes that delivered.
         calls: the counts of the last process that ended by itself.
     """
@@ -82,6 +83,7 @@ class Log:
         self.begun: defaultdict[int, set[str]] = defaultdict(set)
         self.astray: list[str] = []
         self.full: list[int] = []
+        self.removed: set[int] = set()
         self.workers: set[int] = set()
         self.calls: dict[str, int] = {}
         holders: dict[str, int] = {}
@@ -91,6 +93,8 @@ class Log:
                 self.acknowledged[int(words[0])].add(words[1])
             elif kind == "full":
                 self.full.append(int(words[0]))
+            elif kind == "removed":
+                self.removed.add(int(words[0]))
             elif kind == "calls":
                 self.calls = {step: int(count) for step, count in (word.split("=") for word in words)}
             elif kind == "start":
@@ -146,7 +150,7 @@ def settled(
         by_number[number].append(entry)
         if entry.state in (State.QUEUED, State.SENDING):
             wrong.append(f"{number} was left {entry.state.value}")
-    for number in log.acknowledged:
+    for number in log.acknowledged.keys() - log.removed:
         account.lost += _lost(number, by_number[number], recorder, wrong)
     copies: defaultdict[int, int] = defaultdict(int)
     for (number, _), count in recorder.copies.items():

@@ -26,6 +26,9 @@ from tests.torture.template import Template
 AT_ONCE = 3
 #: Every kind of letter.
 NUMBERS = (0, 1, 4, 5, 6, 7, 8, 11)
+#: Those that come later, and the one of them that an operator removes.
+LATER = (10, 13, 12)
+REMOVED = 12
 
 
 class Point(NamedTuple):
@@ -116,14 +119,19 @@ def copy_links(source: Path, target: Path) -> None:
 
 async def _prepare(scene: Scene, role: str) -> None:
     """Do what comes before a process of this role."""
-    if role == "work":
+    if role in ("work", "hand_back"):
         await scene.run("produce", numbers=NUMBERS)
+    elif role == "operate":
+        # What was refused is there to be requeued, what was not tried to be held.
+        await scene.run("produce", numbers=NUMBERS)
+        assert await scene.run("work")
+        await scene.run("produce", numbers=LATER)
     elif role == "recover":
         await scene.run("produce", numbers=NUMBERS)
         for number in (1, 2):
             assert not await scene.run("work", kill=("call", "D1", number, "after"))
         # And a producer between the second name of its file and the end of the first.
-        assert not await scene.run("produce", numbers=(20,), kill=("call", "E6", 2, "after"))
+        assert not await scene.run("produce", numbers=(20,), kill=("call", "E7", 1, "before"))
 
 
 async def _go_on(scene: Scene, role: str) -> None:
@@ -132,6 +140,9 @@ async def _go_on(scene: Scene, role: str) -> None:
         # The caller puts again what was not acknowledged: with a key, that makes no second job.
         known = scene.log().acknowledged
         await scene.run("produce", numbers=tuple(number for number in NUMBERS if number not in known))
+    elif role == "operate":
+        # What is held would be held for ever.
+        assert await scene.run("operate", numbers=(REMOVED,))
     assert await scene.run("work")
 
 
@@ -141,7 +152,7 @@ class Gallows:
     Args:
         template: makes them.
         path: a directory for their spools.
-        role: what they are to do: produce, work or recover.
+        role: what they are to do: produce, work, hand_back, operate or recover.
         options: fields of every `Spec`.
 
     Attributes:
@@ -185,11 +196,11 @@ class Gallows:
         await self._prepared.__aexit__(*details)
 
     async def _act(self, scene: Scene, kill: tuple[Any, ...] | None) -> bool:
-        numbers = NUMBERS if self._role == "produce" else ()
+        numbers = {"produce": NUMBERS, "operate": (REMOVED,)}.get(self._role, ())
         return await scene.run(self._role, numbers=numbers, kill=kill)
 
     def chosen(self, each: int | None) -> list[Point]:
-        """Of each step `each` points at most, its first and its last among them; None takes all."""
+        """Of each step `each` points: its first call, before and after, its last, and some between; None takes all."""
         if each is None:
             return self.points
         groups: defaultdict[str, list[Point]] = defaultdict(list)
@@ -198,7 +209,10 @@ class Gallows:
         return [
             group[place]
             for group in groups.values()
-            for place in sorted({round(i * (len(group) - 1) / (each - 1)) for i in range(each)})
+            for place in sorted(
+                {0, 1, *(round(i * (len(group) - 1) / (each - 2)) for i in range(1, each - 1))}
+            )
+            if place < len(group)
         ]
 
     async def die_at(self, point: Point) -> Account:
@@ -213,9 +227,18 @@ class Gallows:
         account.wrong[:] = [f"{point}: {one}" for one in account.wrong]
         if account.lost or account.outside:
             account.wrong.append(f"{point}: {account.lost} lost, {account.outside} not flagged")
-        if self._options.get("on_unknown") == "hold" and account.duplicates:
+        if account.duplicates and (
+            self._options.get("on_unknown") == "hold" or self._role not in ("work", "recover")
+        ):
             account.wrong.append(f"{point}: what may have arrived was sent again")
+        if self._role == "work" and account.flagged > self._in_flight():
+            account.wrong.append(f"{point}: one death flagged {account.flagged}")
         return account
+
+    def _in_flight(self) -> int:
+        """How many messages may be under way at once: twice as many are claimed, and may be marked by then."""
+        spec = self._prepared.spec(self._role)
+        return 2 * spec.concurrency if spec.marking == "claim" else spec.concurrency
 
     async def die_at_each(self, points: Iterable[Point]) -> Account:
         """Die at each point, some at once; return the sum."""

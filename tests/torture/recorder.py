@@ -39,15 +39,26 @@ class Recorder:
 
     async def __aenter__(self) -> Recorder:
         loop = asyncio.get_running_loop()
-        self._open: set[asyncio.BaseTransport] = set()
+        self._open: set[asyncio.Transport] = set()
+        self._closing = False
+        self._closed = asyncio.Event()
         self._server = await loop.create_server(lambda: _Conversation(self), self.host, 0, backlog=1000)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *details: object) -> None:
+        self._closing = True
+        # A server that is closed forgets a connection that it has accepted and not yet handed over, which takes two
+        # turns of the loop. So it takes no more, and is closed after that.
+        asyncio.get_running_loop().remove_reader(self._server.sockets[0].fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
         self._server.close()
         for transport in list(self._open):
-            transport.close()
+            transport.abort()
+        while self._open:
+            self._closed.clear()
+            await self._closed.wait()
         await self._server.wait_closed()
 
     def take_after(self, other: Recorder) -> None:
@@ -91,10 +102,14 @@ class _Conversation(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._recorder._open.add(transport)
-        transport.write(b"220 recorder.test\r\n")
+        if self._recorder._closing:
+            transport.abort()
+        else:
+            transport.write(b"220 recorder.test\r\n")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._recorder._open.discard(self._transport)
+        self._recorder._closed.set()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
