@@ -185,6 +185,18 @@ class Files:
         """Return what the system knows of an open file."""
         return self.call(step, os.fstat, fd)
 
+    def share(self, step: str, name: str) -> None:
+        """Note that more than one caller was told of a file: by the bit that a file of mail has no other use for."""
+        fd = self.open(step, name)
+        try:
+            self.call(step, os.fchmod, fd, 0o700)
+        finally:
+            os.close(fd)
+
+    def is_shared(self, step: str, fd: int) -> bool:
+        """Was that noted?"""
+        return bool(self.status(step, fd).st_mode & stat.S_IXUSR)
+
     # --- names -----------------------------------------------------------------------------------------------
 
     def look(self, step: str, name: str) -> os.stat_result | None:

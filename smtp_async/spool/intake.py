@@ -6,10 +6,11 @@ import hashlib
 import os
 import secrets
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
 from ..errors import SpoolError, SpoolFull
+from .entry import State
 from .files import translated
 from .lineup import QUEUED, directory_of
 from .record import encode
@@ -74,7 +75,7 @@ class Intake:
         id = id_of(job)
         tmp = f"{TMP}/{id}"
         if job.key is not None:
-            if self._shelf.find(id, tries=1) is not None:
+            if self._is_known(id):
                 return Stored(id, None)
             # The same key may come twice at the same time.
             tmp += f".{secrets.token_hex(4)}"
@@ -95,6 +96,7 @@ class Intake:
             if job.key is None:
                 self._link(tmp, path)
             elif not self._named(tmp, path):
+                self._discard(tmp)
                 return Stored(id, None)
             self._publish(tmp, stored)
         except SpoolError:
@@ -134,11 +136,36 @@ class Intake:
     def _named(self, tmp: str, path: str) -> bool:
         """E6 for a job with a key, which somebody else may have put meanwhile."""
         with self._shelf.naming():
-            if self._shelf.find(path.rpartition("/")[2], tries=1) is not None:
-                self._discard(tmp)
-                return False
-            self._link(tmp, path)
-            return True
+            there = self._shared(path.rpartition("/")[2])
+            if there is None:
+                self._link(tmp, path)
+                return True
+        self.files.sync_directory("E8", directory_of(there))
+        return False
+
+    def _is_known(self, id: str) -> bool:
+        """Look for a job with a key; if it is there, make sure of it: who put it may not have come as far as E8."""
+        if self._shelf.find(id, tries=1) is None:
+            return False
+        with self._shelf.naming():
+            there = self._shared(id)
+        if there is not None:
+            self.files.sync_directory("E8", directory_of(there))
+        return there is not None
+
+    def _shared(self, id: str) -> str | None:
+        """Return where a job with a key is, if it is there; who put it may take it back no more."""
+        found = self._shelf.find(id, tries=1)
+        if found is None:
+            return None
+        path, state = found
+        if state is State.QUEUED:
+            try:
+                self.files.share("E9", path + QUEUED)
+            except FileNotFoundError:
+                # An operator has just removed it.
+                return None
+        return path
 
     def _link(self, tmp: str, path: str) -> None:
         """E6."""
@@ -167,7 +194,10 @@ class Intake:
             self.files.unlink("E7", tmp)
 
     def withdraw(self, stored: Stored) -> bool:
-        """Take back a job that was stored a moment ago; False if a worker has it already, or it was there before."""
+        """Take back a job that was stored a moment ago; False if that would harm somebody.
+
+        A worker may have it already, or somebody who put the same key was told that it is safe.
+        """
         if stored.path is None:
             return False
         files, name = self.files, stored.path + QUEUED
@@ -181,7 +211,10 @@ class Intake:
             status = files.status("E9", fd)
             if status.st_size != stored.size or stored.inode not in (None, status.st_ino):
                 return False
-            files.unlink("E9", name)
+            with nullcontext() if stored.inode is None else self._shelf.naming():
+                if files.is_shared("E9", fd):
+                    return False
+                files.unlink("E9", name)
             files.sync_directory("E9", directory_of(name))
         except OSError:
             return False

@@ -1,15 +1,19 @@
 """Whoever is cancelled in the middle of a call leaves the spool as if it had been made, or as if it had not."""
 
 import asyncio
+import errno
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
 
-from smtp_async.errors import NoSuchJob
+from smtp_async.errors import NoSuchJob, SpoolError
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.entry import State
+from smtp_async.spool.files import Files
 from smtp_async.spool.spool import Lease
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
@@ -129,6 +133,53 @@ async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path)
             await task
         assert told == [lease.entry.id]
         await lease.settle(receipt_for(lease, QUEUED))
+
+
+# --- two who put the same key, one of whom is cancelled or fails -----------------------------------------------
+
+
+class Stopping(Files):
+    """The first fsync of a directory for a `put` waits; then it may fail."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.error: OSError | None = None
+        self.synced = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "E8":
+            if not self.begun.is_set():
+                self.begun.set()
+                assert self.go_on.wait(10)
+                if self.error is not None:
+                    raise self.error
+            self.synced += 1
+        return super().call(step, function, *args, **named)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_path: Path, how: str) -> None:
+    """A handler whose caller has gone, and the one that its caller sent after it."""
+    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0, files=Stopping) as spool:
+        files = cast(Stopping, spool._files)
+        first = asyncio.ensure_future(spool.put(TEXT, key="k"))
+        await asyncio.to_thread(files.begun.wait, 10)
+        id = await spool.put(TEXT, key="k")
+        # It did not rely on the other one for the directory to be on the disk.
+        assert files.synced == 1
+        if how == "cancelled":
+            first.cancel()
+        else:
+            files.error = OSError(errno.EIO, "no")
+        files.go_on.set()
+        with suppress(SpoolError, asyncio.CancelledError):
+            assert await first == id
+        assert await ids(spool) == {id}
+        assert await spool.put(TEXT, key="k") == id
+
+
+# --- who is cancelled -----------------------------------------------------------------------------------------
 
 
 async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
