@@ -62,7 +62,7 @@ def run(*, quick: bool = False) -> Answer:
     put, goals = asyncio.run(_putting(rounds=5 if quick else 25, each=60 if quick else 120))
     with sink() as server:
         drain = _Drain(server.host, server.port, 2_000 if quick else 10_000)
-        delivered, more = asyncio.run(drain.race(rounds=3 if quick else 9))
+        delivered, more = asyncio.run(drain.race(rounds=3))
     waiting, most = _backlog(20_000 if quick else 100_000)
     return Answer([put, delivered, waiting], goals + more + most, [])
 
