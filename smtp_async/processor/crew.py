@@ -232,6 +232,10 @@ class Crew:
 
     def _hand_out(self, leases: list[Lease]) -> None:
         if not self._flow.free:
+            if self.in_work or not self._flow.room():
+                # Mail ceased to flow while they were being claimed: they go back, and a probe comes in its time.
+                self._owed.extend(leases)
+                return
             self._probing = True
             self._flow.begun()
         self.ready.extend(leases)

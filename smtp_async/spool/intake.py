@@ -75,13 +75,13 @@ class Intake:
         id = id_of(job)
         tmp = f"{TMP}/{id}"
         if job.key is not None:
-            if self._is_known(id):
-                return Stored(id, None)
             # The same key may come twice at the same time.
             tmp += f".{secrets.token_hex(4)}"
         head = encode(job, id)
         size = len(head) + len(job.body)
         try:
+            if job.key is not None and self._is_known(id):
+                return Stored(id, None)
             if size > self._allowance or job.created > self._allowed_until:
                 self._check_room(size)
             self._allowance -= size

@@ -312,6 +312,41 @@ async def test_mail_flows_again_after_the_pause(spool: FrailSpool) -> None:
     assert queue.statistics().problem == "" and queue.statistics().paused_until is None
 
 
+async def test_what_was_being_claimed_when_the_pause_began_is_no_probe(spool: FrailSpool) -> None:
+    """It would be given back with the last of those that were under way, and no other probe would follow."""
+    await filled(spool)
+    client = Postman(dead(), "250 ok")
+    client.gate.clear()
+    queue = processor(
+        spool, client, concurrency=4, retry=BRISK, poll=0.01, clock=asyncio.get_running_loop().time
+    )
+    spool._clock = lambda: 2.0**39
+    claim, paused, turns = spool.claim, asyncio.Event(), 10
+
+    async def slow_claim(*args: Any, **options: Any) -> Any:
+        leases = await claim(*args, **options)
+        if leases and client.waiting:
+            client.gate.set()
+            await paused.wait()
+        return leases
+
+    async def note(event: QueuePaused) -> None:
+        paused.set()
+        # The first job is still under way when the second is handed out.
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    spool.claim = slow_claim  # type: ignore[method-assign]
+    queue.on(QueuePaused, note)
+    queue.on(JobSent, lambda event: queue.stop() if queue.statistics().sent == 2 else None)
+    running = asyncio.create_task(queue.run())
+    await until(lambda: client.waiting == 1)
+    await filled(spool)
+    async with asyncio.timeout(10.0):
+        await running
+    assert queue.statistics().sent == 2
+
+
 async def test_a_paused_processor_says_so(spool: FrailSpool, clock: Clock) -> None:
     await filled(spool)
     queue = processor(spool, Postman(dead()))
