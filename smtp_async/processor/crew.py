@@ -105,9 +105,12 @@ class Crew:
 
     def prepare(self) -> None:
         """Forget how the last time ended."""
-        self._stopping = self._probing = self._rung = False
+        self._stopping = self._probing = False
         self._careful = True
         self.failure = self.error = None
+        # The last probe may have been withdrawn.
+        self._flow.undecided()
+        self._rung = False
 
     def stop(self, grace: float | None = None) -> None:
         """Begin nothing new; what is under way ends within `grace` seconds (None: the crew's own)."""
@@ -304,7 +307,10 @@ class Crew:
                 self.fail(error)
             finally:
                 del self.in_work[lease]
-                self._probing = False
+                if self._probing:
+                    # Whatever it told, it is over.
+                    self._probing = False
+                    self._flow.undecided()
                 if self._stopping or self._careful or not self._flow.free or not (self.in_work or self.ready):
                     self.ring()
 

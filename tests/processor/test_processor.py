@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from functools import partial
 from typing import Any
 
@@ -310,6 +311,24 @@ async def test_mail_flows_again_after_the_pause(spool: FrailSpool) -> None:
     # At most four met the dead server at once; each probe after that went alone.
     assert [type(event) for event in heard[-2:]] == [QueuePaused, QueueResumed]
     assert queue.statistics().problem == "" and queue.statistics().paused_until is None
+
+
+async def test_a_probe_that_was_withdrawn_does_not_stop_the_next_run(spool: FrailSpool) -> None:
+    await filled(spool, 2)
+    client = Postman(dead(), "250 ok")
+    queue = processor(spool, client, retry=BRISK, concurrency=1, clock=time.time)
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: len(client.tried) == 1)
+    client.gate.clear()
+    await until(lambda: len(client.tried) == 2 and client.waiting)
+    queue.stop(grace=0)
+    await running
+    assert client.left == []
+    client.gate.set()
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: queue.statistics().sent == 2)
+    queue.stop()
+    await running
 
 
 async def test_what_was_being_claimed_when_the_pause_began_is_no_probe(spool: FrailSpool) -> None:
