@@ -97,7 +97,9 @@ def test_it_is_python(source):
 
 
 @pytest.mark.parametrize("source", list(blocks(marked=True)))
-def test_it_runs(source, internet):
+def test_it_runs(source, internet, tmp_path, monkeypatch):
+    # Some of them make directories where they stand.
+    monkeypatch.chdir(tmp_path)
     # Without a loop of its own: some of them call asyncio.run themselves.
     unfinished = eval(compiled(source), {"__name__": "__main__"})
     if inspect.iscoroutine(unfinished):
