@@ -755,7 +755,8 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
 
 @pytest.mark.parametrize("kind", ["path", "async"])
 async def test_closing_the_client_ends_an_upload(kind: str, tmp_path: Path) -> None:
-    origin = path_of(DATA * 20, tmp_path) if kind == "path" else endless()
+    # More than the buffers between the two can hold: or its end might have left.
+    origin = path_of(bytes(40 * 2**20), tmp_path) if kind == "path" else endless()
     async with ScriptedServer() as server:
         client = client_of(server, pool=one_connection, timeouts=Timeouts(close=0.1))
         rule = server.on("BODY", mute, after=100_000)
@@ -859,7 +860,7 @@ async def test_the_event_loop_is_not_held_up(source: str, tmp_path: Path) -> Non
             async for _, receipt in client.send_all([message]):
                 assert receipt.error is None
     found = sorted(lateness.found)
-    assert len(found) > 50
+    assert len(found) > 10
     assert server.octets > MUCH * 0.99
     # All but a few; and what is in memory as bytes is copied at once, to mend its line ends.
     assert found[len(found) * 95 // 100] < 0.05
