@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Se
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from .address import Address, Recipient
 from .auth.mechanism import Credentials
@@ -24,8 +24,7 @@ from .errors import (
     SMTPError,
     UsageError,
 )
-from .events import Event
-from .hooks import Hook, Hooks
+from .hooks import Observed
 from .job import Job, Step, Unread
 from .limits import PoolStatistics
 from .message.builder import Message
@@ -48,7 +47,6 @@ __all__ = ["SMTPClient"]
 #: What a client is made with unless it is told otherwise.
 _DEFAULTS: Final = ClientOptions()
 
-_H = TypeVar("_H", bound=Hook)
 M = TypeVar("M")
 
 
@@ -67,7 +65,7 @@ class _Forks:
 _forks: Final = _Forks()
 
 
-class SMTPClient:
+class SMTPClient(Observed):
     """Send mail through one server, from any number of tasks.
 
     Connections are opened when they are needed and kept for the next message. Close the client when the application
@@ -101,7 +99,7 @@ class SMTPClient:
             password = Secret(password)
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
-        self._hooks = Hooks()
+        super().__init__()
         self._surroundings = Surroundings()
         self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -383,38 +381,6 @@ class SMTPClient:
         async with self.session() as session:
             await session.connect()
             return await session.expand(name)
-
-    # --- hooks -----------------------------------------------------------------------------------------------
-
-    @overload
-    def on(self, event: type[Event]) -> Callable[[_H], _H]: ...
-
-    @overload
-    def on(self, event: type[Event], hook: _H) -> _H: ...
-
-    def on(self, event: type[Event], hook: Hook | None = None) -> Any:
-        """Call `hook` for every `event`; without a hook, a decorator. `Event` stands for all of them.
-
-        Hooks may be async or plain. They run inline, in the session's task: a slow one slows its session, one that
-        raises is logged, and none can use this client.
-        """
-        if hook is not None:
-            self._hooks.add(event, hook)
-            return hook
-
-        def register(hook: _H) -> _H:
-            self._hooks.add(event, hook)
-            return hook
-
-        return register
-
-    def off(self, event: type[Event], hook: Hook) -> None:
-        """Call `hook` no more for `event`.
-
-        Raises:
-            ValueError: it was not registered.
-        """
-        self._hooks.remove(event, hook)
 
     # --- the end ---------------------------------------------------------------------------------------------
 

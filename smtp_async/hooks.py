@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final, TypeVar, overload
 
 from .content import Content
 from .errors import Busy
@@ -22,10 +22,11 @@ from .protocol.states import Verb
 from .protocol.transaction import Transaction
 from .reply import Reply, printable
 
-__all__ = ["Hook", "Hooks", "attached_events", "trail_events"]
+__all__ = ["Hook", "Hooks", "Observed", "attached_events", "trail_events"]
 
 #: A hook: async or plain, called with the event.
 Hook = Callable[[Any], Awaitable[None] | None]
+_H = TypeVar("_H", bound=Hook)
 
 _log = logging.getLogger("smtp_async")
 
@@ -89,6 +90,43 @@ class Hooks:
             raise Busy(
                 "a hook cannot use the client that it observes: start a task of its own, or another client"
             )
+
+
+class Observed:
+    """What can be watched: a client, a queue processor."""
+
+    def __init__(self) -> None:
+        self._hooks: Final = Hooks()
+
+    @overload
+    def on(self, event: type[Event]) -> Callable[[_H], _H]: ...
+
+    @overload
+    def on(self, event: type[Event], hook: _H) -> _H: ...
+
+    def on(self, event: type[Event], hook: Hook | None = None) -> Any:
+        """Call `hook` for every `event`; without a hook, a decorator. `Event` stands for all of them.
+
+        Hooks may be async or plain. They run inline: a slow one slows the session, or the job, that it is told of. One
+        that raises is logged, and none can use the client that it observes.
+        """
+        if hook is not None:
+            self._hooks.add(event, hook)
+            return hook
+
+        def register(hook: _H) -> _H:
+            self._hooks.add(event, hook)
+            return hook
+
+        return register
+
+    def off(self, event: type[Event], hook: Hook) -> None:
+        """Call `hook` no more for `event`.
+
+        Raises:
+            ValueError: it was not registered.
+        """
+        self._hooks.remove(event, hook)
 
 
 async def _call(hook: Hook, event: Event) -> None:

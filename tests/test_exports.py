@@ -188,7 +188,14 @@ def test_every_error_travels(cls: type[errors.SMTPError], how: str) -> None:
         Recipient("bob@example.org", name="Bob", dsn=DSN(notify=Notify.NEVER)),
         Return.HDRS,
         DeliverBy(seconds=60, trace=True),
-        SendOptions(ret=Return.FULL, envid="a 1", auth="ann@example.com", mt_priority=3),
+        # One kind only: the order of a set of several is nobody's to keep.
+        SendOptions(
+            must_accept=frozenset({Kind.TO}),
+            ret=Return.FULL,
+            envid="a 1",
+            auth="ann@example.com",
+            mt_priority=3,
+        ),
     ],
     ids=repr,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -21,7 +22,7 @@ _T = TypeVar("_T")
 THREADS: Final = 16
 
 
-class ThreadWork:
+class ThreadWork(ABC):
     """Something that one thread at a time works on, for a caller that may be cancelled meanwhile.
 
     Nobody can stop a thread, so it is left alone: it finishes what it does, and whoever leaves last, the thread or
@@ -80,9 +81,9 @@ class ThreadWork:
                 return
         self._release(streams=streams)
 
+    @abstractmethod
     def _release(self, *, streams: bool) -> None:
         """Close; called once, when no thread is at work."""
-        raise NotImplementedError
 
     def _run(self, work: Callable[[], _T]) -> _T:
         with self._lock:

@@ -13,12 +13,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final
 
 from ..address import Address, Recipient
 from ..errors import Busy, InvalidArgument, SMTPError
 from ..events import Event, JobQueued
-from ..hooks import Hook, Hooks
+from ..hooks import Observed
 from ..spool.spool import Spool
 from .conclusion import End
 from .courier import Courier, Manner, Marking, Told
@@ -39,10 +39,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: The loop keeps tasks weakly, and a manager may outlive the call of `run`.
 _managers: Final[set[asyncio.Task[None]]] = set()
 
-_H = TypeVar("_H", bound=Hook)
 
-
-class QueueProcessor:
+class QueueProcessor(Observed):
     """Deliver the mail of a spool through a client.
 
     Args:
@@ -94,7 +92,7 @@ class QueueProcessor:
         _check(concurrency, on_unknown, marking, poll=poll, grace=grace, heartbeat=heartbeat)
         self._spool = spool
         self._stop_on_error = stop_on_error
-        self._hooks = Hooks()
+        super().__init__()
         self._flow = Flow(retry, clock, chance, self._tell, lambda: self._crew.ring())
         self._crew = Crew(
             spool,
@@ -205,35 +203,6 @@ class QueueProcessor:
             paused_until=None if flow.free else flow.until,
             problem="" if flow.error is None else str(flow.error),
         )
-
-    @overload
-    def on(self, event: type[Event]) -> Callable[[_H], _H]: ...
-
-    @overload
-    def on(self, event: type[Event], hook: _H) -> _H: ...
-
-    def on(self, event: type[Event], hook: Hook | None = None) -> Any:
-        """Call `hook` for every `event`; without a hook, a decorator. `Event` stands for all of them.
-
-        Hooks may be async or plain; a slow one slows the job that it is told of, one that raises is logged.
-        """
-        if hook is not None:
-            self._hooks.add(event, hook)
-            return hook
-
-        def register(hook: _H) -> _H:
-            self._hooks.add(event, hook)
-            return hook
-
-        return register
-
-    def off(self, event: type[Event], hook: Hook) -> None:
-        """Call `hook` no more for `event`.
-
-        Raises:
-            ValueError: it was not registered.
-        """
-        self._hooks.remove(event, hook)
 
     # --- beginning and ending --------------------------------------------------------------------------------
 
