@@ -53,7 +53,8 @@ class DirectorySpool(Spool):
         path: the directory. It belongs to this user, and nobody else may write to it.
         create: make it if it is not there.
         durable: `put` and the ends of leases wait until the disk has it. Without, a power failure or a crash of the
-            system may lose the last seconds; a crash of the process may not.
+            system may lose the last seconds; a crash of the process may not. What is short then runs in the event loop:
+            for a directory on this machine only.
         low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
         poll: seconds after which jobs that other processes put are found, at the latest.
         adapt: makes mail of what `put` is given.
