@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from threading import Lock
 from typing import Final
@@ -14,7 +15,7 @@ from .entry import State
 from .files import translated
 from .lineup import directory_of
 from .record import line
-from .shelf import HELD, Held, Shelf
+from .shelf import HELD, Held, Shelf, Slow
 
 __all__ = ["Delivery", "End"]
 
@@ -81,26 +82,28 @@ class Delivery:
         self._unfinished: list[End] = []
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
+        # Files that have no name any more and need only be closed.
+        self._removed: list[int] = []
 
     @property
     def durable(self) -> bool:
         """Do marks and ends wait until the disk has them?"""
         return self._files.durable
 
-    def claim(self, n: int, now: float, *, marked: bool) -> list[Held]:
-        """Take up to `n` jobs that are due."""
+    def claim(self, n: int, now: float, *, marked: bool, at_once: bool = False) -> list[Held]:
+        """Take up to `n` jobs that are due; `at_once` only those before one that would take its time, none at worst."""
         self.finish()
         taken: list[Held] = []
         paths: list[str] = []
         try:
             while len(taken) < n:
-                paths = self._lineup.take(now, n - len(taken))
-                if not paths:
+                paths = self._lineup.take(now, n - len(taken), look=not at_once)
+                if not paths or not self._take_all(paths, now, taken, at_once=at_once):
                     break
-                self._take_all(paths, now, taken)
             if marked:
-                for held in taken:
-                    self.mark(held)
+                for error in self.mark(taken):
+                    if error is not None:
+                        raise error
         except BaseException as error:
             for path in paths:
                 self._lineup.push(now, path)
@@ -110,31 +113,39 @@ class Delivery:
             # The others are well; if it is not only this one, the next claim will tell.
         return taken
 
-    def _take_all(self, paths: list[str], now: float, taken: list[Held]) -> None:
-        """Take what can be taken; of `paths` those stay that were not tried."""
+    def _take_all(self, paths: list[str], now: float, taken: list[Held], *, at_once: bool) -> bool:
+        """Take what can be taken, and tell whether that is all; of `paths` those stay that were not tried."""
         paths.reverse()
         while paths:
             path = paths.pop()
             try:
-                held = self._take(path, now)
+                held = self._take(path, now, at_once=at_once)
+            except Slow:
+                for one in (path, *paths):
+                    self._lineup.push(now, one)
+                return False
             except SpoolError:
                 # Not this one now; and it must not keep the others from being tried.
                 self._lineup.push(now + AGAIN, path)
                 raise
             if held is not None:
                 taken.append(held)
+        return True
 
     def unclaim(self, taken: list[Held]) -> bool:
         """Give back what nobody will use."""
         self.end([self.untouched(held) for held in taken])
         return True
 
-    def _take(self, path: str, now: float) -> Held | None:
+    def _take(self, path: str, now: float, *, at_once: bool) -> Held | None:
         try:
-            held = self._shelf.grasp("C", path, State.QUEUED)
+            held = self._shelf.grasp("C", path, State.QUEUED, at_once=at_once)
             if held is None:
                 return None
             try:
+                if at_once and held.job.entry.key is not None:
+                    # Its name is changed under a lock, which another process may have.
+                    raise Slow
                 if not self._due(held, now):
                     self._files.close("C4", held.fd)
                     return None
@@ -167,7 +178,24 @@ class Delivery:
             return False
         return True
 
-    def mark(self, held: Held) -> None:
+    def note(self, news: list[Held | End]) -> list[SpoolError | None]:
+        """Mark each job, and do each end; tell what failed. What is waited for is waited for together."""
+        marks = {one: self._noted(one, self._write_mark) for one in news if isinstance(one, Held)}
+        written = [held for held, error in marks.items() if error is None]
+        if len(news) > 1:
+            for held in written:
+                self._files.begin_sync(held.fd)
+        ends = [one for one in news if isinstance(one, End)]
+        ended = dict(zip(ends, self.end(ends), strict=True))
+        for held in written:
+            marks[held] = self._noted(held, self._sync_mark)
+        return [ended[one] if isinstance(one, End) else marks[one] for one in news]
+
+    def mark(self, helds: list[Held]) -> list[SpoolError | None]:
+        """Mark jobs only."""
+        return self.note([*helds])
+
+    def _write_mark(self, held: Held) -> None:
         """D1: note that the end of data is about to leave."""
         if held.marked:
             return
@@ -175,8 +203,20 @@ class Delivery:
         places = [
             place for place, result in enumerate(held.job.entry.results) if result is None or not result.final
         ]
-        self._shelf.append("D1", held, line(r="eod", n=held.job.token, at=time.time(), rcpts=places))
-        held.marked = True
+        record = line(r="eod", n=held.job.token, at=time.time(), rcpts=places)
+        self._files.write("D1", held.fd, record)
+
+    def _sync_mark(self, held: Held) -> None:
+        if not held.marked:
+            self._files.sync("D1", held.fd)
+            held.marked = True
+
+    def _noted(self, held: Held, step: Callable[[Held], None]) -> SpoolError | None:
+        try:
+            step(held)
+        except OSError as error:
+            return translated(error, f"the end of data of the job {held.path} cannot be noted")
+        return None
 
     def untouched(self, held: Held) -> End:
         """Return the end that gives a job back as it was."""
@@ -236,6 +276,13 @@ class Delivery:
         """Close all files, whatever they are."""
         for held in list(self._out):
             self.forget(held)
+        self.close_removed()
+
+    def close_removed(self) -> None:
+        """S5 for jobs that are removed: the system frees their room now, which takes its time and holds up nobody."""
+        while self._removed:
+            with suppress(OSError, IndexError):
+                self._files.close("S5", self._removed.pop())
 
     def forget(self, held: Held) -> None:
         """Close the file of a job, as the system does for a process that dies."""
@@ -289,10 +336,12 @@ class Delivery:
             end.done = True
             fd, end.held.fd = end.held.fd, -1
             self._out.pop(end.held, None)
-        try:
+        if end.state is None:
+            self._removed.append(fd)
+            return
+        with suppress(OSError):
+            # Nothing was written that is not synced.
             self._files.close("S5", fd)
-        except OSError:
-            pass  # nothing was written that is not synced
         if end.state is State.QUEUED:
             entry = end.held.job.entry
             self._lineup.push(entry.not_before if end.when is None else end.when, end.held.path)

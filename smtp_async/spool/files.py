@@ -1,8 +1,8 @@
 """The system calls of a spool directory: every one goes through `Files.call`, with the name of its step.
 
 The steps are those of the protocol (see `shelf`): E1 to E8 enqueue, C1 to C5 claim, D1 before the end of data, S1 to S4
-the end of a lease, R recovery, O what an operator does, L looking. A test that wants to see what happens when the disk
-is full at S3, or the process dies before E6, overrides `call`.
+the end of a lease, R recovery, O what an operator does, L looking, H a hint. A test that wants to see what happens when
+the disk is full at S3, or the process dies before E6, overrides `call`.
 
 Names are relative to the directory, which is held open: it may be renamed, and cannot be exchanged.
 """
@@ -36,6 +36,8 @@ _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | get
 _DIRECTORY: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _FLAGS
 # fallocate(2): take the blocks, leave the length.
 _KEEP_SIZE: Final = 1
+# sync_file_range(2): begin to write what is not written yet.
+_RANGE_WRITE: Final = 2
 _NO_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -112,6 +114,7 @@ class Files:
         self.root = root
         self.durable = durable
         self._fallocate = _fallocate()
+        self._begin_sync = _sync_file_range()
 
     def call(self, step: str, function: Callable[..., T], /, *args: Any, **named: Any) -> T:
         """Make one system call."""
@@ -164,6 +167,15 @@ class Files:
         """Wait until the file is on the disk."""
         if self.durable:
             self.call(step, _sync, fd)
+
+    def begin_sync(self, fd: int) -> None:
+        """H1: have the system begin to write a file for which `sync` will wait, so that many are written at once.
+
+        A hint only: what goes wrong is told by `sync`.
+        """
+        if self.durable and self._begin_sync is not None:
+            with suppress(OSError):
+                self.call("H1", self._begin_sync, fd)
 
     def close(self, step: str, fd: int) -> None:
         """Close it. Some file systems tell of a failed write only now."""
@@ -306,19 +318,43 @@ def _sync_directory(fd: int) -> None:
 
 def _fallocate() -> Callable[[int, int, int], None] | None:
     """Return fallocate(2), which Python has only in the form that makes files longer."""
+    function = _of_linux("fallocate", "int", "int64", "int64")
+    if function is None:
+        return None
+
+    def fallocate(fd: int, offset: int, size: int) -> None:
+        function(fd, _KEEP_SIZE, offset, size)
+
+    return fallocate
+
+
+def _sync_file_range() -> Callable[[int], None] | None:
+    """Return sync_file_range(2) for a whole file. It begins to write, and waits for nothing: fsync tells of errors."""
+    function = _of_linux("sync_file_range", "int64", "int64", "uint")
+    if function is None:
+        return None
+
+    def sync_file_range(fd: int) -> None:
+        function(fd, 0, 0, _RANGE_WRITE)
+
+    return sync_file_range
+
+
+def _of_linux(name: str, *types: str) -> Callable[..., None] | None:
+    """Return a system call that Python does not have: its first argument is a file, the others are of these types."""
     if not sys.platform.startswith("linux"):
         return None
     import ctypes
 
     try:
-        function = ctypes.CDLL(None, use_errno=True).fallocate
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (AttributeError, OSError):
         return None
-    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    function.argtypes = (ctypes.c_int, *[getattr(ctypes, f"c_{one}") for one in types])
 
-    def fallocate(fd: int, offset: int, size: int) -> None:
-        if function(fd, _KEEP_SIZE, offset, size):
+    def call(*arguments: int) -> None:
+        if function(*arguments):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
-    return fallocate
+    return call

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
@@ -46,6 +47,53 @@ class Stored(NamedTuple):
     inode: int | None = None
 
 
+class _Draft:
+    """A job on its way into the spool.
+
+    Attributes:
+        tmp: the name of its file until it has one of its own.
+        path: that, without suffix.
+        size: octets of the file.
+        fd: the file, while it is open.
+        inode: of the file, if its name may be another's one day.
+        created: the file was made.
+        stored, error: how it ended.
+    """
+
+    __slots__ = ("created", "error", "fd", "id", "inode", "job", "path", "size", "stored", "tmp")
+
+    def __init__(self, job: Submission) -> None:
+        self.job = job
+        self.id = id_of(job)
+        self.tmp = f"{TMP}/{self.id}"
+        if job.key is not None:
+            # The same key may come twice at the same time.
+            self.tmp += f".{secrets.token_hex(4)}"
+        self.path = ""
+        self.size = 0
+        self.fd = -1
+        self.inode: int | None = None
+        self.created = False
+        self.stored: Stored | None = None
+        self.error: Exception | None = None
+
+    @property
+    def open(self) -> bool:
+        """It goes on."""
+        return self.stored is None and self.error is None
+
+    @property
+    def result(self) -> Stored | Exception:
+        """How it ended."""
+        result = self.stored or self.error
+        assert result is not None
+        return result
+
+    def as_stored(self) -> Stored:
+        """What is stored if nothing fails any more."""
+        return Stored(self.id, self.path, self.size, self.inode)
+
+
 class Intake:
     """Take messages into a spool directory. Used by several threads.
 
@@ -66,72 +114,114 @@ class Intake:
         self._uncounted = COUNT_EACH
         self._subdirectories: set[str] = set()
 
-    def put(self, job: Submission) -> Stored:
-        """Store a job.
+    def put(self, jobs: list[Submission]) -> list[Stored | Exception]:
+        """Store jobs: each takes its steps in their order, and what the disk is waited for, for all of them.
 
-        Raises:
-            SpoolFull, SpoolError: nothing was stored.
+        Returns:
+            For each what was stored, or why nothing was.
         """
-        id = id_of(job)
-        tmp = f"{TMP}/{id}"
-        if job.key is not None:
-            # The same key may come twice at the same time.
-            tmp += f".{secrets.token_hex(4)}"
-        head = encode(job, id)
-        size = len(head) + len(job.body)
-        try:
-            if job.key is not None and self._is_known(id):
-                return Stored(id, None)
-            if size > self._allowance or job.created > self._allowed_until:
-                self._check_room(size)
-            self._allowance -= size
-            inode = self._write(tmp, job, head)
-        except SpoolError:
-            raise
-        except OSError as error:
-            raise translated(error, "the message cannot be stored") from error
-        try:
-            path = self._place(id)
-            stored = Stored(id, path, size, inode)
-            if job.key is None:
-                self._link(tmp, path)
-            elif not self._named(tmp, path):
-                self._discard(tmp)
-                return Stored(id, None)
-            self._publish(tmp, stored)
-        except SpoolError:
-            self._discard(tmp)
-            raise
-        except OSError as error:
-            self._discard(tmp)
-            raise translated(error, "the message cannot be stored") from error
-        self._shelf.lineup.push(max(job.not_before, job.created), path)
-        return stored
+        drafts = [_Draft(job) for job in jobs]
+        for draft in drafts:
+            self._attempt(draft, self._write)
+        written = [draft for draft in drafts if draft.fd >= 0]
+        if len(written) > 1:
+            for draft in written:
+                self.files.begin_sync(draft.fd)
+        for draft in written:
+            self._attempt(draft, self._sync)
+        for draft in drafts:
+            if draft.open:
+                self._attempt(draft, self._name)
+        named = [draft for draft in drafts if draft.open]
+        for directory in {directory_of(draft.path) for draft in named}:
+            self._sync_names(directory, [draft for draft in named if directory_of(draft.path) == directory])
+        return [draft.result for draft in drafts]
 
-    def _write(self, tmp: str, job: Submission, head: bytes) -> int | None:
-        """E1 to E5; return the inode, if its name may be another's one day."""
-        files, size = self.files, len(head) + len(job.body)
-        fd = files.create("E1", tmp)
+    def _attempt(self, draft: _Draft, step: Callable[[_Draft], None]) -> None:
+        """Take a step; where it fails, leave nothing of the job."""
         try:
-            try:
-                if size <= SMALL:
-                    files.write("E2", fd, head + job.body)
-                else:
-                    files.write("E2", fd, head)
-                    files.write("E2", fd, job.body)
-                if files.durable:
-                    files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
-                    if job.not_before > job.created:
-                        files.due_at("E3", tmp, job.not_before)
-                    files.sync("E4", fd)
-                elif job.not_before > job.created:
-                    files.due_at("E3", tmp, job.not_before)
-                return None if job.key is None else files.status("E4", fd).st_ino
-            finally:
-                files.close("E5", fd)
+            step(draft)
+        except OSError as error:
+            draft.error = translated(error, "the message cannot be stored")
+        except Exception as error:
+            # Of one job; the others are well.
+            draft.error = error
+        else:
+            return
+        if draft.created:
+            self._discard(draft.tmp)
+
+    def _write(self, draft: _Draft) -> None:
+        """E1 to E3."""
+        files, job = self.files, draft.job
+        if job.key is not None and self._is_known(draft.id):
+            draft.stored = Stored(draft.id, None)
+            return
+        head = encode(job, draft.id)
+        draft.size = size = len(head) + len(job.body)
+        if size > self._allowance or job.created > self._allowed_until:
+            self._check_room(size)
+        self._allowance -= size
+        fd = files.create("E1", draft.tmp)
+        draft.created = True
+        try:
+            if size <= SMALL:
+                files.write("E2", fd, head + job.body)
+            else:
+                files.write("E2", fd, head)
+                files.write("E2", fd, job.body)
+            if files.durable:
+                files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
+            if job.not_before > job.created:
+                files.due_at("E3", draft.tmp, job.not_before)
         except BaseException:
-            self._discard(tmp)
+            with suppress(OSError):
+                files.close("E5", fd)
             raise
+        draft.fd = fd
+
+    def _sync(self, draft: _Draft) -> None:
+        """E4 and E5."""
+        fd, draft.fd = draft.fd, -1
+        try:
+            self.files.sync("E4", fd)
+            if draft.job.key is not None:
+                draft.inode = self.files.status("E4", fd).st_ino
+        finally:
+            self.files.close("E5", fd)
+
+    def _name(self, draft: _Draft) -> None:
+        """E6 and E7."""
+        draft.path = path = self._place(draft.id)
+        if draft.job.key is None:
+            self._link(draft.tmp, path)
+        elif not self._named(draft.tmp, path):
+            self._discard(draft.tmp)
+            draft.stored = Stored(draft.id, None)
+            return
+        try:
+            self.files.unlink("E7", draft.tmp)
+        except FileNotFoundError:
+            pass  # recovery has done it
+        except BaseException:
+            self.withdraw(draft.as_stored())
+            raise
+
+    def _sync_names(self, directory: str, drafts: list[_Draft]) -> None:
+        """E8, once for all of a directory."""
+        error: SpoolError | None = None
+        try:
+            self.files.sync_directory("E8", directory)
+        except OSError as failed:
+            error = translated(failed, "the message cannot be stored")
+        for draft in drafts:
+            stored = draft.as_stored()
+            if error is not None:
+                self.withdraw(stored)
+                draft.error = error
+            else:
+                draft.stored = stored
+                self._shelf.lineup.push(max(draft.job.not_before, draft.job.created), draft.path)
 
     def _named(self, tmp: str, path: str) -> bool:
         """E6 for a job with a key, which somebody else may have put meanwhile."""
@@ -176,18 +266,6 @@ class Intake:
             # It may have been done all the same: over a network.
             if not self._shelf.are_one("E6", tmp, name):
                 raise
-
-    def _publish(self, tmp: str, stored: Stored) -> None:
-        """E7 and E8."""
-        try:
-            try:
-                self.files.unlink("E7", tmp)
-            except FileNotFoundError:
-                pass  # recovery has done it
-            self.files.sync_directory("E8", directory_of(stored.path or ""))
-        except BaseException:
-            self.withdraw(stored)
-            raise
 
     def _discard(self, tmp: str) -> None:
         with suppress(OSError):

@@ -1,15 +1,12 @@
-"""A job of a spool directory in the hands of one worker, and how many of them end at once."""
+"""A job of a spool directory in the hands of one worker."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from ..address import Envelope
 from ..content import Content, Mail, Source
@@ -17,20 +14,20 @@ from ..errors import LeaseLost
 from ..receipt import Receipt, Verdict
 from .delivery import Delivery, End
 from .entry import MAX_TEXT, State, check_about, results_after
-from .files import translated
 from .record import record
 from .shelf import Held
 from .spool import Lease
 from .submission import StoredMail, seconds
-from .threads import Threads, finished
+from .threads import Together
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["DirectoryLease", "Ends"]
+__all__ = ["DirectoryLease", "News"]
 
-#: Makes a blocking call, in a thread.
-Run = Callable[..., Awaitable[Any]]
+
+#: What notes marks and ends.
+News: TypeAlias = "Together[Held | End, None]"
 
 
 class DirectoryLease(Lease):
@@ -40,11 +37,10 @@ class DirectoryLease(Lease):
     first is not taken any more.
     """
 
-    def __init__(self, held: Held, delivery: Delivery, ends: Ends, run: Run) -> None:
+    def __init__(self, held: Held, delivery: Delivery, news: News) -> None:
         self._held = held
         self._delivery = delivery
-        self._ends = ends
-        self._run = run
+        self._news = news
         self._end: End | None = None
         self.entry = held.job.entry
         self.token = held.job.token
@@ -86,14 +82,7 @@ class DirectoryLease(Lease):
         held = self._live()
         if held.marked:
             return
-        if self._delivery.durable:
-            await self._run(self._delivery.mark, held)
-            return
-        # A few octets for the system's memory: a thread would cost twenty times as much.
-        try:
-            self._delivery.mark(held)
-        except OSError as error:
-            raise translated(error, f"the end of data of the job {self.entry.id} cannot be noted") from error
+        await self._note(held)
 
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
         if keep:
@@ -146,7 +135,17 @@ class DirectoryLease(Lease):
             self._end = make(self._live())
         elif not self._end.failed:
             raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
-        await self._ends.end(self._end)
+        await self._note(self._end)
+
+    async def _note(self, one: Held | End) -> None:
+        if self._delivery.durable:
+            await self._news.run(one)
+            return
+        # A few octets for the memory of the system: a thread would cost twenty times as much.
+        (error,) = self._delivery.note([one])
+        self._delivery.close_removed()
+        if error is not None:
+            raise error
 
     def _live(self) -> Held:
         if self._held.fd < 0 or self._end is not None:
@@ -156,100 +155,6 @@ class DirectoryLease(Lease):
 
 def _never(verdict: Verdict) -> bool:
     return False
-
-
-class Ends:
-    """Note the ends of leases: those that come while others are being noted share a call, and a sync, with each other.
-
-    Args:
-        threads: where that is done.
-        delivery: what does it.
-    """
-
-    def __init__(self, threads: Threads, delivery: Delivery) -> None:
-        self._threads = threads
-        self._delivery = delivery
-        self._waiting: list[_Waiting] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def end(self, end: End) -> None:
-        """Note an end, and wait for it, also if the caller is cancelled.
-
-        Raises:
-            SpoolError: it could not be noted; it will be tried again.
-        """
-        if not self._delivery.durable:
-            # Nothing waits for the disk: a thread would cost more than what it does.
-            (error,) = self._delivery.end([end])
-            if error is not None:
-                raise error
-            return
-        waiting = _Waiting(end, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._note())
-        try:
-            await waiting.future
-        except asyncio.CancelledError:
-            await finished(waiting.is_done, waiting.tell)
-            raise
-        if waiting.error is not None:
-            raise waiting.error
-
-    async def wait_idle(self) -> None:
-        """Return when nothing is being noted."""
-        while self._task is not None and not self._task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((self._task,))
-
-    async def _note(self) -> None:
-        cancelled: asyncio.CancelledError | None = None
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            errors: list[BaseException | None] = []
-            try:
-                await self._threads.run(partial(_noted, self._delivery, batch, errors))
-            except asyncio.CancelledError as error:
-                cancelled = error
-            if not errors:
-                # It was cancelled while it waited for a thread: the event loop is ending.
-                _noted(self._delivery, batch, errors)
-            for waiting, failed in zip(batch, errors, strict=True):
-                waiting.set(failed)
-        if cancelled is not None:
-            raise cancelled
-
-
-class _Waiting:
-    """A caller that waits for the end of its lease to be noted."""
-
-    __slots__ = ("done", "end", "error", "future")
-
-    def __init__(self, end: End, future: asyncio.Future[None]) -> None:
-        self.end = end
-        self.future = future
-        self.done = False
-        self.error: BaseException | None = None
-
-    def is_done(self) -> bool:
-        return self.done
-
-    def tell(self, future: asyncio.Future[None]) -> None:
-        self.future = future
-
-    def set(self, error: BaseException | None) -> None:
-        self.error = error
-        self.done = True
-        if not self.future.done():
-            self.future.set_result(None)
-
-
-def _noted(delivery: Delivery, batch: list[_Waiting], errors: list[BaseException | None]) -> None:
-    """Note a batch; in a thread. What goes wrong with it as a whole is told to all."""
-    try:
-        errors += delivery.end([waiting.end for waiting in batch])
-    except Exception as error:
-        errors += [error] * (len(batch) - len(errors))
 
 
 class _Window(io.RawIOBase):

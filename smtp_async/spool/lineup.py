@@ -78,16 +78,29 @@ class Lineup:
             self._when.pop(path, None)
             self._read[directory_of(path)] = None
 
-    def take(self, now: float, most: int) -> list[str]:
-        """Take the paths of the jobs that are due longest, up to `most` of them."""
+    def take(self, now: float, most: int, *, look: bool = True) -> list[str]:
+        """Take the paths of the jobs that are due longest, up to `most` of them.
+
+        Args:
+            now: what time it is.
+            most: how many.
+            look: read the directories if it is time for that; without, nothing is taken then.
+        """
         taken: list[str] = []
-        with self._lock:
+        # A thread may be reading.
+        if not self._lock.acquire(blocking=look):
+            return taken
+        try:
             if self._should_read(now):
+                if not look:
+                    return taken
                 self._read_directories()
             while len(taken) < most and (due := self._top()) is not None and due[0] <= now:
                 heapq.heappop(self._heap)
                 del self._when[due[1]]
                 taken.append(due[1])
+        finally:
+            self._lock.release()
         return taken
 
     def next_due(self, now: float) -> float | None:

@@ -5,7 +5,8 @@ One file is one job, and one inode for its whole life: header, message, journal.
 the process), and takes it before the name changes: so a `.sending` that can be locked has no living owner.
 
 Enqueue. E1 make `tmp/<name>`; E2 write it; E3 reserve room for its journal; E4 fsync; E5 close; E6 link it to
-`<id>.queued`; E7 unlink `tmp/<name>`; E8 fsync the directory. Any error before the end of E8 undoes it all.
+`<id>.queued`; E7 unlink `tmp/<name>`; E8 fsync the directory, once for all that come together. Any error before the end
+of E8 undoes it all.
 
 Claim. C1 open; C2 lock, or leave it to whoever has; C3 the name must still be that of the inode; C4 read, and see
 whether it is due; C5 rename to `.sending`.
@@ -39,7 +40,7 @@ from .files import Files
 from .lineup import Lineup
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
 
-__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "hashed"]
+__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "Slow", "hashed"]
 
 #: Octets of journal that are reserved with each file.
 RESERVE: Final = 4096
@@ -61,6 +62,10 @@ _PLANTED: Final = frozenset(
 def hashed(id: str) -> str:
     """Return the name of the subdirectory in which a job is if the root was crowded when it came."""
     return hashlib.sha256(id.encode()).hexdigest()[:2]
+
+
+class Slow(Exception):
+    """This would hold up an event loop."""
 
 
 class Held:
@@ -113,10 +118,11 @@ class Shelf:
         self.quarantined: deque[str] = deque(maxlen=1000)
         files.make_directory("E0", TMP)
 
-    def grasp(self, step: str, path: str, state: State) -> Held | None:
+    def grasp(self, step: str, path: str, state: State, *, at_once: bool = False) -> Held | None:
         """Open, lock and read a job; None if it is no job, and was put aside.
 
         Raises:
+            Slow: `at_once`, and it is large.
             Busy: somebody else has it.
             FileNotFoundError: it is not there (any more).
             OSError: the system refused it.
@@ -136,6 +142,8 @@ class Shelf:
             if not self.is_at(fd, name, status):
                 raise FileNotFoundError(name)
             self.check_file(status)
+            if at_once and status.st_size > SMALL:
+                raise Slow
             job, body = self.read(step + "4", fd, path, state, status.st_size)
         except RecordInvalid:
             self.quarantine(name)

@@ -2,83 +2,62 @@
 
 The threads are our own, bounded by a limiter of our own: nobody else's slow calls hold up the mail, and handing a call
 over costs a third of what a general pool takes for it, which counts where a call is a few system calls without a sync.
+
+What many callers want at once is done `Together`: they share a thread's turn, and what the disk is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, WouldBlock
 
-__all__ = ["Threads", "finished"]
+__all__ = ["Threads", "Together"]
 
+A = TypeVar("A")
 T = TypeVar("T")
+
+#: What a thread does, what happens in the event loop then, and that.
+_Task: TypeAlias = tuple[Callable[[], None], Callable[[], None], asyncio.AbstractEventLoop]
 
 #: Seconds after which a thread without work ends.
 IDLE: Final = 10.0
 
 
-async def finished(is_done: Callable[[], bool], tell: Callable[[asyncio.Future[None]], None]) -> None:
-    """Wait for what cannot be stopped, after a cancellation, whatever is cancelled meanwhile.
+class _Caller(Generic[T]):
+    """Somebody who waits for what a thread does. All of it happens in the thread of the event loop."""
 
-    Args:
-        is_done: tells whether it is over.
-        tell: is given a future to be set when it is.
-    """
-    loop = asyncio.get_running_loop()
-    # Within a scope of anyio a cancellation would be repeated at every turn.
-    with CancelScope(shield=True):
-        while not is_done():
-            future: asyncio.Future[None] = loop.create_future()
-            tell(future)
-            try:
-                await future
-            except asyncio.CancelledError:
-                continue
+    __slots__ = ("done", "error", "future", "value")
 
-
-class _Call(Generic[T]):
-    """A function that runs in a thread. All but `work` happens in the thread of the event loop."""
-
-    __slots__ = ("_loop", "done", "error", "future", "value", "work")
-
-    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
-        self.work = work
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[None] = loop.create_future()
         self.done = False
         self.value: T
         self.error: BaseException | None = None
 
-    def run(self) -> None:
-        """Do it, in a thread."""
-        try:
-            self.value = self.work()
-        except BaseException as error:
-            self.error = error
-
-    def report(self) -> None:
-        """Tell the event loop, from the thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._arrive)
-        except RuntimeError:
-            pass  # the loop was closed, and nobody is left to be told
-
-    def is_done(self) -> bool:
-        return self.done
-
-    def tell(self, future: asyncio.Future[None]) -> None:
-        self.future = future
-
-    def _arrive(self) -> None:
+    def wake(self) -> None:
+        """It is done."""
         self.done = True
         if not self.future.done():
             self.future.set_result(None)
+
+    async def finished(self) -> None:
+        """Wait for what cannot be stopped, after a cancellation, whatever is cancelled meanwhile."""
+        loop = asyncio.get_running_loop()
+        # Within a scope of anyio a cancellation would be repeated at every turn.
+        with CancelScope(shield=True):
+            while not self.done:
+                self.future = loop.create_future()
+                try:
+                    await self.future
+                except asyncio.CancelledError:
+                    continue
 
     def result(self) -> T:
         """Return the value, or raise what was raised."""
@@ -87,19 +66,38 @@ class _Call(Generic[T]):
         return self.value
 
 
+class _Call(_Caller[T]):
+    """A function that runs in a thread for one caller."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.work = work
+
+    def run(self) -> None:
+        """Do it, in a thread."""
+        try:
+            self.value = self.work()
+        except BaseException as error:
+            self.error = error
+
+
 class Threads:
-    """Run blocking calls in at most `most` threads."""
+    """Run blocking calls: at most `most` for single callers at once, and those that are done together."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._loop: asyncio.AbstractEventLoop | None = None
         self._limiter: CapacityLimiter | None = None
-        self._active = 0
-        self._idle: asyncio.Future[None] | None = None
-        self._queue: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = Lock()
         # Threads, and those of them that wait for a call or are about to.
         self._count = self._free = 0
+        # Calls that were ever begun, and those that are not over.
+        self._begun = self._active = 0
+        # Who wants to know when none is left.
+        self._idle: _Caller[None] | None = None
 
     async def run(self, work: Callable[[], T], *, undo: Callable[[T], bool] | None = None) -> T:
         """Call `work` in a thread and wait until it returns, also if the caller is cancelled.
@@ -118,28 +116,66 @@ class Threads:
             limiter.acquire_on_behalf_of_nowait(call)
         except WouldBlock:
             await limiter.acquire_on_behalf_of(call)
-        self._active += 1
         try:
-            self._begin(call)
-            try:
-                await call.future
-            except asyncio.CancelledError:
-                await finished(call.is_done, call.tell)
-                if undo is None or call.error is not None or not await self._kept(undo, call.value):
-                    raise
-                _cancel_again()
-            return call.result()
+            self.begin(call.run, call.wake, loop)
+            return await self.outcome(call, undo)
         finally:
             limiter.release_on_behalf_of(call)
-            self._active -= 1
-            if not self._active and self._idle is not None and not self._idle.done():
-                self._idle.set_result(None)
+
+    async def outcome(
+        self,
+        caller: _Caller[T],
+        undo: Callable[[T], bool] | None,
+        *,
+        drop: Callable[[], bool] = lambda: False,
+    ) -> T:
+        """Wait for what was begun, as `run` does; `drop` tells whether a cancelled caller need not wait for it."""
+        try:
+            await caller.future
+        except asyncio.CancelledError:
+            if drop():
+                raise
+            await caller.finished()
+            if undo is None or caller.error is not None or await self._undone(undo, caller.value):
+                raise
+            _cancel_again()
+        return caller.result()
+
+    def begin(
+        self, work: Callable[[], None], then: Callable[[], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Call `work` in a thread, then `then` in the event loop. Neither may raise."""
+        with self._lock:
+            self._begun += 1
+            self._active += 1
+            if self._free:
+                self._free -= 1
+            else:
+                self._count += 1
+                Thread(target=self._work, name=f"smtp-async-spool-{self._count}", daemon=True).start()
+        self._queue.put((work, then, loop))
 
     async def wait_idle(self) -> None:
-        """Return when no call is running."""
-        while self._active:
-            self._idle = asyncio.get_running_loop().create_future()
-            await self._idle
+        """Return when nothing is running, whichever event loop it was begun in; a cancelled caller waits, too."""
+        loop = asyncio.get_running_loop()
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            caller: _Caller[None] = _Caller(loop)
+            with self._lock:
+                begun, active = self._begun, self._active
+                self._idle = caller
+            if not active:
+                # What ended has told this loop, which is about to hear it and may begin something else.
+                loop.call_soon(caller.wake)
+            try:
+                await caller.future
+            except asyncio.CancelledError as error:
+                cancelled = error
+                await caller.finished()
+            if not active and begun == self._begun:
+                break
+        if cancelled is not None:
+            raise cancelled
 
     def end(self) -> None:
         """Let the threads go."""
@@ -147,26 +183,18 @@ class Threads:
             for _ in range(self._count):
                 self._queue.put(None)
 
-    async def _kept(self, undo: Callable[[T], bool], value: T) -> bool:
-        """Undo it, whatever is cancelled meanwhile; return whether that was too late."""
-        undone = _Call(partial(undo, value), asyncio.get_running_loop())
-        self._begin(undone)
-        await finished(undone.is_done, undone.tell)
-        return not undone.result()
-
-    def _begin(self, call: _Call[Any]) -> None:
-        with self._lock:
-            if self._free:
-                self._free -= 1
-            else:
-                self._count += 1
-                Thread(target=self._work, name=f"smtp-async-spool-{self._count}", daemon=True).start()
-        self._queue.put(call)
+    async def _undone(self, undo: Callable[[T], bool], value: T) -> bool:
+        """Undo it, whatever is cancelled meanwhile; return whether it was not too late for that."""
+        loop = asyncio.get_running_loop()
+        call = _Call(partial(undo, value), loop)
+        self.begin(call.run, call.wake, loop)
+        await call.finished()
+        return call.result()
 
     def _work(self) -> None:
         while True:
             try:
-                call = self._queue.get(timeout=IDLE)
+                task = self._queue.get(timeout=IDLE)
             except Empty:
                 with self._lock:
                     # One that was just promised to a caller must stay.
@@ -175,14 +203,128 @@ class Threads:
                         self._count -= 1
                         return
                 continue
-            if call is None:
+            if task is None:
                 return
-            call.run()
+            work, then, loop = task
+            work()
             # First, or the next call would find no thread free and begin another.
             with self._lock:
                 self._free += 1
-            call.report()
-            del call
+            _tell(loop, then)
+            with self._lock:
+                self._active -= 1
+                idle = None if self._active else self._idle
+            if idle is not None:
+                _tell(idle.future.get_loop(), idle.wake)
+            del task, work, then, loop, idle
+
+
+class _Item(_Caller[T], Generic[A, T]):
+    """A caller who shares a call."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: A, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.item = item
+
+
+class Together(Generic[A, T]):
+    """A function that does many things in one go, for callers who each want one.
+
+    It is called at once while it runs fewer than `parallel` times; who comes later shares the next call with whoever
+    else came.
+
+    Args:
+        threads: where it is called.
+        work: does it, and tells what became of each: an exception is raised to that caller.
+        parallel: how many calls run at once.
+        most: how many share one.
+        afterwards: called in a thread behind each call, when its callers have been told. It may not raise.
+    """
+
+    def __init__(
+        self,
+        threads: Threads,
+        work: Callable[[list[A]], Sequence[T | Exception]],
+        *,
+        parallel: int,
+        most: int,
+        afterwards: Callable[[], None] | None = None,
+    ) -> None:
+        self._threads = threads
+        self._work = work
+        self._parallel = parallel
+        self._most = most
+        self._afterwards = afterwards
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[_Item[A, T]] = deque()
+        self._running = 0
+
+    async def run(self, item: A, *, undo: Callable[[T], bool] | None = None) -> T:
+        """Have it done, and wait until it is, also if the caller is cancelled.
+
+        Args:
+            item: what is to be done.
+            undo: as for `Threads.run`; and where it is given, what was not begun when the caller is cancelled never is.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # Who waited in another loop waits no more.
+            self._loop, self._running = loop, 0
+            self._waiting.clear()
+        caller: _Item[A, T] = _Item(item, loop)
+        self._waiting.append(caller)
+        self._begin(loop)
+        return await self._threads.outcome(caller, undo, drop=lambda: undo is not None and self._drop(caller))
+
+    def _drop(self, caller: _Item[A, T]) -> bool:
+        try:
+            self._waiting.remove(caller)
+        except ValueError:
+            return False
+        return True
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._waiting and self._running < self._parallel:
+            count = min(len(self._waiting), self._most)
+            batch = [self._waiting.popleft() for _ in range(count)]
+            self._running += 1
+            self._threads.begin(partial(self._do, batch), partial(self._done, batch, loop), loop)
+
+    def _do(self, batch: list[_Item[A, T]]) -> None:
+        """In a thread."""
+        try:
+            results = self._work([caller.item for caller in batch])
+        except BaseException as error:
+            for caller in batch:
+                caller.error = error
+            return
+        for caller, result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                caller.error = result
+            else:
+                caller.value = result
+
+    def _done(self, batch: list[_Item[A, T]], loop: asyncio.AbstractEventLoop) -> None:
+        if loop is self._loop:
+            self._running -= 1
+        for caller in batch:
+            caller.wake()
+        self._begin(loop)
+        if self._afterwards is not None:
+            self._threads.begin(self._afterwards, _nothing, loop)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        pass  # the loop was closed, and nobody is left to be told
+
+
+def _nothing() -> None:
+    pass
 
 
 def _cancel_again() -> None:

@@ -17,6 +17,7 @@ from smtp_async.spool.files import Files
 from smtp_async.spool.spool import Lease
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
+from tests.spool.test_directory import open_files
 
 EVERY = [(manner, moment) for manner in CancelManner for moment in CancelMoment]
 
@@ -110,15 +111,15 @@ async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path)
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
         loop = asyncio.get_running_loop()
-        put, seen = spool._intake.put, loop.create_future()
+        put, seen = spool._puts._work, loop.create_future()
 
-        def slow_put(job):
-            stored = put(job)
+        def slow_put(jobs):
+            stored = put(jobs)
             taken = asyncio.run_coroutine_threadsafe(other.claim(), loop).result()
             loop.call_soon_threadsafe(seen.set_result, taken)
             return stored
 
-        spool._intake.put = slow_put  # type: ignore[method-assign]
+        spool._puts._work = slow_put
         told = []
 
         async def caller() -> None:
@@ -160,14 +161,19 @@ class Stopping(Files):
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
 async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_path: Path, how: str) -> None:
-    """A handler whose caller has gone, and the one that its caller sent after it."""
-    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0, files=Stopping) as spool:
-        files = cast(Stopping, spool._files)
+    """A handler whose caller has gone, and the one, in another process, that its caller sent after it."""
+    path = tmp_path / "spool"
+    async with (
+        DirectorySpool(path, create=True, low_water=0, files=Stopping) as spool,
+        DirectorySpool(path, low_water=0, files=Stopping) as other,
+    ):
+        files, others = cast(Stopping, spool._files), cast(Stopping, other._files)
+        others.begun.set()
         first = asyncio.ensure_future(spool.put(TEXT, key="k"))
         await asyncio.to_thread(files.begun.wait, 10)
-        id = await spool.put(TEXT, key="k")
+        id = await other.put(TEXT, key="k")
         # It did not rely on the other one for the directory to be on the disk.
-        assert files.synced == 1
+        assert others.synced == 1
         if how == "cancelled":
             first.cancel()
         else:
@@ -186,17 +192,17 @@ async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
     """The count of cancellations is what it should be afterwards."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool:
-        put = spool._intake.put
+        put = spool._puts._work
         started = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def slow_put(job):
+        def slow_put(jobs):
             loop.call_soon_threadsafe(started.set)
             released.wait(10)
-            return put(job)
+            return put(jobs)
 
         released = threading.Event()
-        spool._intake.put = slow_put  # type: ignore[method-assign]
+        spool._puts._work = slow_put
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 started_by = asyncio.ensure_future(started.wait())
@@ -254,3 +260,33 @@ def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert asyncio.run(left()) == set(told)
+
+
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_closing_is_brought_to_its_end(tmp_path: Path, manner, moment) -> None:
+    """Also while others put, claim and settle."""
+    path = tmp_path / "spool"
+    path.mkdir(mode=0o700)
+    spools: list[DirectorySpool] = []
+    before = open_files()
+
+    async def scenario() -> None:
+        spool = DirectorySpool(path)
+        spools.append(spool)
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(spool.put(TEXT)) for _ in range(3)]
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        tasks.append(asyncio.ensure_future(lease.settle(receipt_for(lease, QUEUED))))
+        try:
+            await spool.close()
+        finally:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async for _ in cancellations(scenario, manner=manner, moment=moment):
+        for spool in spools:
+            await spool.close()
+        async with DirectorySpool(path) as again:
+            async for entry in again.list():
+                assert entry.state is State.QUEUED
+                await again.remove(entry.id)
+        assert open_files() == before

@@ -1,0 +1,178 @@
+"""Marks and ends of many jobs at once."""
+
+import asyncio
+import errno
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtp_async.errors import NoSuchJob, SpoolError
+from smtp_async.spool.delivery import End
+from smtp_async.spool.directory import AT_ONCE, DirectorySpool
+from smtp_async.spool.entry import State
+from smtp_async.spool.files import Files
+from smtp_async.spool.leases import DirectoryLease
+from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
+from tests.spool.test_directory import open_files
+from tests.spool.test_intake import LARGE, Watched, watched
+
+
+async def leased(spool: DirectorySpool, count: int) -> list[DirectoryLease]:
+    for _ in range(count):
+        await spool.put(TEXT)
+    leases = await spool.claim(count)
+    assert len(leases) == count
+    return [lease for lease in leases if isinstance(lease, DirectoryLease)]
+
+
+async def spool_of(tmp_path: Path, files: type[Watched]) -> DirectorySpool:
+    return DirectorySpool(tmp_path / "s", create=True, files=files)
+
+
+async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) -> None:
+    files = watched()
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 6)
+        files.steps.clear()
+        news = [lease._held if place % 2 else End(lease._held, None) for place, lease in enumerate(leases)]
+        assert spool._delivery.note(news) == [None] * 6
+        calls = [call for call in files.steps if call[0] in ("D1", "S1", "S2")]
+        assert calls.count(("S2", "_sync_directory")) == 1
+        assert calls.count(("D1", "write")) == calls.count(("D1", "_sync")) == 3
+        for place, lease in enumerate(leases):
+            if place % 2:
+                assert (await spool.get(lease.entry.id)).flagged
+            else:
+                with pytest.raises(NoSuchJob):
+                    await spool.get(lease.entry.id)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
+async def test_a_mark_that_fails_is_told_to_its_own_caller(tmp_path: Path, call: int) -> None:
+    """Writing it, or waiting for the disk; the others may send."""
+    files = watched("D1", call)
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 3)
+        files.steps.clear()
+        errors = spool._delivery.note([lease._held for lease in leases])
+        failed = (call - 1) % 3
+        assert [isinstance(error, SpoolError) for error in errors] == [place == failed for place in range(3)]
+        assert [lease._held.marked for lease in leases] == [place != failed for place in range(3)]
+        for lease in leases:
+            await lease.release()
+            assert not (await spool.get(lease.entry.id)).flagged
+
+
+async def test_an_end_that_fails_leaves_the_marks_beside_it(tmp_path: Path) -> None:
+    files = watched("S1", 1)
+    async with await spool_of(tmp_path, files) as spool:
+        one, other = await leased(spool, 2)
+        files.steps.clear()
+        error, none = spool._delivery.note([End(one._held, None), other._held])
+        assert isinstance(error, SpoolError) and none is None
+        assert other._held.marked
+
+
+async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None:
+    files = watched("H1", 1, errno.ENOSYS)
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 2)
+        assert spool._delivery.note([lease._held for lease in leases]) == [None, None]
+
+
+async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
+    async with await spool_of(tmp_path, watched()) as spool:
+        [lease] = await leased(spool, 1)
+        await asyncio.gather(lease.mark_end_of_data(), lease.mark_end_of_data())
+        await lease.mark_end_of_data()
+        path = tmp_path / "s" / f"{lease.entry.id}.sending"
+        assert path.read_bytes().count(b'"r":"eod"') == 1
+
+
+async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_path: Path) -> None:
+    before = open_files()
+    files = watched()
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 5)
+        files.steps.clear()
+        await asyncio.gather(*[lease.settle(receipt_for(lease, QUEUED)) for lease in leases])
+        await spool._threads.wait_idle()
+        assert files.steps.count(("S5", "close")) == 5
+        assert spool._delivery._removed == []
+    assert open_files() <= before
+
+
+@pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
+async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path: Path, state: State) -> None:
+    async with await spool_of(tmp_path, watched()) as spool:
+        [lease] = await leased(spool, 1)
+        if state is State.SENT:
+            await lease.settle(receipt_for(lease, QUEUED), keep=True)
+        elif state is State.FAILED:
+            await lease.fail(None)
+        else:
+            await lease.release()
+        await spool.remove(lease.entry.id)
+
+
+# --- claims where nothing is durable -------------------------------------------------------------------------
+
+
+class Whereabouts(Files):
+    """Remembers which threads claimed."""
+
+    threads: set[int]
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "C5":
+            type(self).threads.add(threading.get_ident())
+        return super().call(step, function, *args, **named)
+
+
+async def claiming_threads(
+    tmp_path: Path, bodies: list[bytes], n: int, *, durable: bool = False, key: str | None = None
+) -> set[int]:
+    """Return the threads in which the last of two claims happened: the first looks at the directories."""
+    files: type[Whereabouts] = type("Here", (Whereabouts,), {"threads": set()})
+    async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, files=files) as spool:
+        await spool.put(TEXT)
+        [first] = await spool.claim(1)
+        await first.settle(receipt_for(first, QUEUED))
+        files.threads.clear()
+        ids = [
+            await spool.put(body, sender="a@example.com", recipients=["b@example.org"], key=key)
+            for body in bodies
+        ]
+        leases = await spool.claim(n)
+        assert [lease.entry.id for lease in leases] == ids[: len(leases)] and leases
+        rest = await spool.claim(n) if len(leases) < len(ids) else []
+        assert [lease.entry.id for lease in leases + rest] == ids
+    return files.threads
+
+
+async def test_a_few_small_jobs_are_claimed_without_a_thread(tmp_path: Path) -> None:
+    assert await claiming_threads(tmp_path, [TEXT] * 5, 10) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(
+    ("bodies", "n", "durable", "key"),
+    [
+        ([LARGE], 10, False, None),
+        ([TEXT], 10, False, "k"),
+        ([TEXT] * 5, AT_ONCE + 1, False, None),
+        ([TEXT] * 5, 10, True, None),
+    ],
+    ids=["large", "of a name that others may change", "many", "durable"],
+)
+async def test_what_may_take_its_time_is_claimed_in_a_thread(
+    tmp_path: Path, bodies: list[bytes], n: int, durable: bool, key: str | None
+) -> None:
+    threads = await claiming_threads(tmp_path, bodies, n, durable=durable, key=key)
+    assert threads and threading.get_ident() not in threads
+
+
+async def test_small_jobs_before_a_large_one_come_first_and_none_is_passed_over(tmp_path: Path) -> None:
+    threads = await claiming_threads(tmp_path, [TEXT, TEXT, LARGE, TEXT], 10)
+    assert len(threads) == 2
