@@ -86,11 +86,12 @@ def make_sink() -> Iterator[Callable[..., Sink]]:
         server.stop()
 
 
-def pytest_collection_finish() -> None:
-    """Keep what is there before the first test from the garbage collector.
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old_is_collected() -> None:
+    """Keep what is there before the first test of a file from the garbage collector.
 
-    Modules and collected tests are some 300,000 objects; most tests collect twice (`no_leaks`), a tenth of a second
-    each time. What a test makes is collected as ever.
+    Modules and collected tests are some 300,000 objects, and each test adds its reports; most tests collect twice
+    (`no_leaks`), which would take a tenth of a second each time. What the tests of the file make is collected as ever.
     """
     gc.collect()
     gc.freeze()
