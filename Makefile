@@ -1,15 +1,15 @@
 # The front desk: everything a newcomer asks for, each with its own set-up.
 #
 #   make demo     a look around, no server and no account needed
-#   make test     the whole test suite, real mail servers on loopback included
+#   make test     the whole test suite, a process per processor, real mail servers on loopback included
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make torture  kill the spool and its processor for some minutes, and keep the books
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #
-# `make test ARGS="tests/protocol -x"` hands ARGS to pytest, `make fuzz ARGS="--seconds 60 parser"` to tests.fuzz, and
-# `make torture ARGS="--deaths 20000"` to tests.torture.
+# `make test ARGS="tests/protocol -x"` hands ARGS to pytest (`-n 0` among them for one process), `make fuzz
+# ARGS="--seconds 60 parser"` to tests.fuzz, and `make torture ARGS="--deaths 20000"` to tests.torture.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -31,8 +31,10 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 demo: venv
 	@$(PY) -m smtp_async demo
 
+# Not in pytest's own options: who calls it for one test needs no other processes. Each has servers of its own, hence
+# a limit where there are many processors. What one has left when another is done, the other takes over.
 test: venv servers
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: venv
 	@$(PY) -m ruff check .

@@ -1,5 +1,7 @@
 """Real servers for the tests that ask for one: each is started once per session, and only when asked for.
 
+Where tests run in several processes (`-n`), each process is a session, with servers of its own.
+
 And the event loops of `tests.lab.every_loop`, and the watch over what a test leaves behind.
 """
 
@@ -82,6 +84,17 @@ def make_sink() -> Iterator[Callable[..., Sink]]:
     yield make
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old_is_collected() -> None:
+    """Keep what is there before the first test of a file from the garbage collector.
+
+    Modules and collected tests are some 300,000 objects, and each test adds its reports; most tests collect twice
+    (`no_leaks`), which would take a tenth of a second each time. What the tests of the file make is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

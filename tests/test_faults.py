@@ -581,8 +581,9 @@ class TestTLS:
     async def test_tls_bytes_where_a_greeting_was_expected(self, security: Security, pki: Pki) -> None:
         async with ScriptedServer() as server:
             server.on("GREETING", raw(b"\x15\x03\x03\x00\x02\x02\x28"))
-            options: dict[str, Any] = {"username": None, "password": None}
-            async with tls_client(server, pki, security, **options) as client:
+            # No line ever ends: what it was is told when no more came in time.
+            options: dict[str, Any] = {"timeouts": impatient(2.0, greeting=0.3), "username": None}
+            async with tls_client(server, pki, security, password=None, **options) as client:
                 with pytest.raises(WrongTLSMode, match="IMPLICIT"):
                     await client.send(mail())
 

@@ -88,7 +88,7 @@ async def endless():
 @pytest.mark.parametrize(
     "source",
     [Path("/nowhere/a.pdf"), io.BytesIO(b"x"), Uploaded(), [b"x"], iter([b"x"]), endless()],
-    ids=repr,
+    ids=lambda source: type(source).__name__,
 )
 def test_what_is_not_in_memory_is_a_plan(source):
     """Nothing is opened or read when it is attached, nor when it is rendered."""
