@@ -116,8 +116,9 @@ def process(
             user=user,
             password_file=password_file,
             ca_file=ca_file,
-            # A port of the wrong kind is silent; its error says so.
-            options=ClientOptions(pool=pool, timeouts=Timeouts(greeting=30.0)),
+            # A port of the wrong kind is silent; its error says so. When the client is closed, messages under way have
+            # had the processor's grace.
+            options=ClientOptions(pool=pool, timeouts=Timeouts(greeting=30.0, close=1.0)),
         )
         if verbose:
             client.on(PITrail, screen.trail)
