@@ -94,35 +94,38 @@ class Delivery:
         """Take up to `n` jobs that are due; `at_once` only those before one that would take its time, none at worst."""
         self.finish()
         taken: list[Held] = []
-        paths: list[str] = []
+        due: list[tuple[float, str]] = []
         try:
             while len(taken) < n:
-                paths = self._lineup.take(now, n - len(taken), look=not at_once)
-                if not paths or not self._take_all(paths, now, taken, at_once=at_once):
+                due = self._lineup.take(now, n - len(taken), look=not at_once)
+                if not due or not self._take_all(due, now, taken, at_once=at_once):
                     break
             if marked:
                 for error in self.mark(taken):
                     if error is not None:
                         raise error
         except BaseException as error:
-            for path in paths:
-                self._lineup.push(now, path)
             if not taken or not isinstance(error, SpoolError) or marked:
                 self.unclaim(taken)
                 raise
             # The others are well; if it is not only this one, the next claim will tell.
+        finally:
+            # They keep their turn.
+            for when, path in due:
+                self._lineup.push(when, path)
         return taken
 
-    def _take_all(self, paths: list[str], now: float, taken: list[Held], *, at_once: bool) -> bool:
-        """Take what can be taken, and tell whether that is all; of `paths` those stay that were not tried."""
-        paths.reverse()
-        while paths:
-            path = paths.pop()
+    def _take_all(
+        self, due: list[tuple[float, str]], now: float, taken: list[Held], *, at_once: bool
+    ) -> bool:
+        """Take what can be taken, and tell whether that is all; those stay in `due` that were not tried."""
+        due.reverse()
+        while due:
+            when, path = due.pop()
             try:
                 held = self._take(path, now, at_once=at_once)
             except Slow:
-                for one in (path, *paths):
-                    self._lineup.push(now, one)
+                due.append((when, path))
                 return False
             except SpoolError:
                 # Not this one now; and it must not keep the others from being tried.

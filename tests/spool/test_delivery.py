@@ -176,3 +176,20 @@ async def test_what_may_take_its_time_is_claimed_in_a_thread(
 async def test_small_jobs_before_a_large_one_come_first_and_none_is_passed_over(tmp_path: Path) -> None:
     threads = await claiming_threads(tmp_path, [TEXT, TEXT, LARGE, TEXT], 10)
     assert len(threads) == 2
+
+
+@pytest.mark.parametrize(("body", "key"), [(LARGE, None), (TEXT, "k")], ids=["large", "with a key"])
+async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: bytes, key: str | None) -> None:
+    """However many small ones come before and after it."""
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, poll=60) as spool:
+        await spool.claim(1)
+        envelope: dict[str, Any] = {"sender": "a@example.com", "recipients": ["b@example.org"]}
+        ids = [await spool.put(TEXT, **envelope) for _ in range(2)]
+        ids.append(await spool.put(body, **envelope, key=key))
+        ids += [await spool.put(TEXT, **envelope) for _ in range(20)]
+        order = []
+        while leases := await spool.claim(3):
+            order += [lease.entry.id for lease in leases]
+            for lease in leases:
+                await lease.settle(receipt_for(lease, QUEUED))
+        assert order == ids
