@@ -187,11 +187,12 @@ class Delivery:
         written = [held for held, error in marks.items() if error is None]
         if len(news) > 1:
             for held in written:
-                self._files.begin_sync(held.fd)
+                marks[held] = self._noted(held, self._begin_sync_mark)
         ends = [one for one in news if isinstance(one, End)]
         ended = dict(zip(ends, self.end(ends), strict=True))
         for held in written:
-            marks[held] = self._noted(held, self._sync_mark)
+            if marks[held] is None:
+                marks[held] = self._noted(held, self._sync_mark)
         return [ended[one] if isinstance(one, End) else marks[one] for one in news]
 
     def mark(self, helds: list[Held]) -> list[SpoolError | None]:
@@ -208,6 +209,10 @@ class Delivery:
         ]
         record = line(r="eod", n=held.job.token, at=time.time(), rcpts=places)
         self._files.write("D1", held.fd, record)
+
+    def _begin_sync_mark(self, held: Held) -> None:
+        if not held.marked:
+            self._files.begin_sync(held.fd)
 
     def _sync_mark(self, held: Held) -> None:
         if not held.marked:

@@ -126,7 +126,7 @@ class Intake:
         written = [draft for draft in drafts if draft.fd >= 0]
         if len(written) > 1:
             for draft in written:
-                self.files.begin_sync(draft.fd)
+                self._attempt(draft, self._begin_sync)
         for draft in written:
             self._attempt(draft, self._sync)
         for draft in drafts:
@@ -180,10 +180,16 @@ class Intake:
             raise
         draft.fd = fd
 
+    def _begin_sync(self, draft: _Draft) -> None:
+        """H1."""
+        self.files.begin_sync(draft.fd)
+
     def _sync(self, draft: _Draft) -> None:
         """E4 and E5."""
         fd, draft.fd = draft.fd, -1
         try:
+            if draft.error is not None:
+                return
             self.files.sync("E4", fd)
             if draft.job.key is not None:
                 draft.inode = self.files.status("E4", fd).st_ino

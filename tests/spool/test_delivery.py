@@ -82,6 +82,20 @@ async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None
         assert spool._delivery.note([lease._held for lease in leases]) == [None, None]
 
 
+async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hears_nothing(
+    tmp_path: Path,
+) -> None:
+    """An error of writing is told once, to whoever asks first."""
+    files = watched("H1", 1)
+    async with await spool_of(tmp_path, files) as spool:
+        if spool._files._begin_sync is None:
+            pytest.skip("no such call")
+        leases = await leased(spool, 2)
+        failed, marked = spool._delivery.note([lease._held for lease in leases])
+        assert isinstance(failed, SpoolError) and marked is None
+        assert [lease._held.marked for lease in leases] == [False, True]
+
+
 async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
     async with await spool_of(tmp_path, watched()) as spool:
         [lease] = await leased(spool, 1)
