@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -29,6 +30,9 @@ COUNT_EACH: Final = 1000
 LOOK_EACH: Final = 1.0
 #: What is left free by default.
 LOW_WATER: Final = 64 * 2**20
+
+# Too many open files, in the words of the system.
+_TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Stored(NamedTuple):
@@ -83,6 +87,11 @@ class _Draft:
         return self.stored is None and self.error is None
 
     @property
+    def crowded_out(self) -> bool:
+        """There were too many open files, and it has no name yet."""
+        return isinstance(self.error, OSError) and self.error.errno in _TOO_MANY and not self.path
+
+    @property
     def result(self) -> Stored | Exception:
         """How it ended."""
         result = self.stored or self.error
@@ -120,6 +129,15 @@ class Intake:
         Returns:
             For each what was stored, or why nothing was.
         """
+        drafts = self._put(jobs)
+        if len(jobs) > 1:
+            # Those that found no file left, as the others had them all open.
+            for place, draft in enumerate(drafts):
+                if draft.crowded_out:
+                    (drafts[place],) = self._put([draft.job])
+        return [draft.result for draft in drafts]
+
+    def _put(self, jobs: list[Submission]) -> list[_Draft]:
         drafts = [_Draft(job) for job in jobs]
         for draft in drafts:
             self._attempt(draft, self._write)
@@ -135,7 +153,7 @@ class Intake:
         named = [draft for draft in drafts if draft.open]
         for directory in {directory_of(draft.path) for draft in named}:
             self._sync_names(directory, [draft for draft in named if directory_of(draft.path) == directory])
-        return [draft.result for draft in drafts]
+        return drafts
 
     def _attempt(self, draft: _Draft, step: Callable[[_Draft], None]) -> None:
         """Take a step; where it fails, leave nothing of the job."""

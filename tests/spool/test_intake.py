@@ -122,6 +122,37 @@ async def test_a_hint_that_is_refused_changes_nothing(tmp_path: Path, error: int
         assert ("H1", "sync_file_range") in files.steps or os.uname().sysname != "Linux"
 
 
+class Few(Files):
+    """There is room for three open files."""
+
+    open_now = 0
+    refused = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "E1" and self.open_now == 3:
+            self.refused += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.open_now += (step == "E1") - (step == "E5")
+        return super().call(step, function, *args, **named)
+
+
+async def test_more_at_once_than_files_can_be_open_are_stored_all(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, files=Few) as spool:
+        results = intake_of(spool).put(await jobs(8))
+        assert all(isinstance(one, Stored) for one in results)
+        assert isinstance(spool._files, Few) and spool._files.refused == 5
+        assert len(files_in(path)) == 8
+        assert len(await spool.claim(10)) == 8
+
+
+async def test_one_alone_that_finds_no_file_left_is_told_so(tmp_path: Path) -> None:
+    files = watched("E1", 1, errno.EMFILE)
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        [error] = intake_of(spool).put(await jobs(1))
+        assert isinstance(error, SpoolError) and error.errno == errno.EMFILE
+
+
 async def test_one_key_twice_at_once_is_one_job(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool:
