@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Final
 
 from ..errors import Busy, SpoolError
@@ -25,6 +25,9 @@ AGAIN: Final = 30.0
 MOMENT: Final = 1.0
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+#: Removed files that may wait to be closed, and threads that close them.
+REMOVED: Final = 64
+CLOSERS: Final = 4
 
 _log = logging.getLogger("smtp_async")
 
@@ -84,6 +87,7 @@ class Delivery:
         self._retry_at = 0.0
         # Files that have no name any more and need only be closed.
         self._removed: list[int] = []
+        self._closers = BoundedSemaphore(CLOSERS)
 
     @property
     def durable(self) -> bool:
@@ -183,6 +187,8 @@ class Delivery:
 
     def note(self, news: list[Held | End]) -> list[SpoolError | None]:
         """Mark each job, and do each end; tell what failed. What is waited for is waited for together."""
+        # Where the system frees them more slowly than they come, it is waited for here.
+        self._close_removed(REMOVED)
         marks = {one: self._noted(one, self._write_mark) for one in news if isinstance(one, Held)}
         written = [held for held, error in marks.items() if error is None]
         if len(news) > 1:
@@ -284,11 +290,16 @@ class Delivery:
         """Close all files, whatever they are."""
         for held in list(self._out):
             self.forget(held)
-        self.close_removed()
+        self._close_removed(0)
 
     def close_removed(self) -> None:
         """S5 for jobs that are removed: the system frees their room now, which takes its time and holds up nobody."""
-        while self._removed:
+        while self._removed and self._closers.acquire(blocking=False):
+            self._close_removed(0)
+            self._closers.release()
+
+    def _close_removed(self, left: int) -> None:
+        while len(self._removed) > left:
             with suppress(OSError, IndexError):
                 self._files.close("S5", self._removed.pop())
 
@@ -311,6 +322,7 @@ class Delivery:
         if time.monotonic() < self._retry_at:
             raise SpoolError("what became of the messages before cannot be noted; it is tried again soon")
         errors = [error for error in self.end(unfinished) if error is not None]
+        self.close_removed()
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if errors else FIRST_PAUSE
         if errors:
             self._retry_at = time.monotonic() + self._pause

@@ -3,13 +3,14 @@
 import asyncio
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smtp_async.errors import NoSuchJob, SpoolError
-from smtp_async.spool.delivery import End
+from smtp_async.spool.delivery import CLOSERS, REMOVED, End
 from smtp_async.spool.directory import AT_ONCE, DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.files import Files
@@ -116,6 +117,43 @@ async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_pa
         assert files.steps.count(("S5", "close")) == 5
         assert spool._delivery._removed == []
     assert open_files() <= before
+
+
+class SlowToFree(Files):
+    """A disk that takes its time for the room of a removed file, longer than for anything else."""
+
+    most = now = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step != "S5":
+            return super().call(step, function, *args, **named)
+        cls = type(self)
+        cls.now += 1
+        cls.most = max(cls.most, cls.now)
+        time.sleep(0.005)
+        cls.now -= 1
+        return super().call(step, function, *args, **named)
+
+
+async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> None:
+    files: type[SlowToFree] = type("Slow", (SlowToFree,), {})
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        removed = spool._delivery._removed
+        for lease in await leased(spool, 4 * REMOVED):
+            await lease.settle(receipt_for(lease, QUEUED))
+            assert len(removed) <= REMOVED + 1
+        # And the one that waits for them itself.
+        assert files.most <= CLOSERS + 1
+
+
+async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) -> None:
+    files = watched("S1")
+    async with await spool_of(tmp_path, files) as spool:
+        [lease] = await leased(spool, 1)
+        with pytest.raises(SpoolError):
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.claim(1) == []
+        assert spool._delivery._removed == []
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
