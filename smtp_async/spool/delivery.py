@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from threading import BoundedSemaphore, Lock
 from typing import Final
 
-from ..errors import Busy, SpoolError
+from ..errors import Busy, LeaseLost, SMTPError, SpoolError
 from .entry import State
 from .files import translated
 from .lineup import directory_of
@@ -185,7 +185,7 @@ class Delivery:
             return False
         return True
 
-    def note(self, news: list[Held | End]) -> list[SpoolError | None]:
+    def note(self, news: list[Held | End]) -> list[SMTPError | None]:
         """Mark each job, and do each end; tell what failed. What is waited for is waited for together."""
         # Where the system frees them more slowly than they come, it is waited for here.
         self._close_removed(REMOVED)
@@ -201,7 +201,7 @@ class Delivery:
                 marks[held] = self._noted(held, self._sync_mark)
         return [ended[one] if isinstance(one, End) else marks[one] for one in news]
 
-    def mark(self, helds: list[Held]) -> list[SpoolError | None]:
+    def mark(self, helds: list[Held]) -> list[SMTPError | None]:
         """Mark jobs only."""
         return self.note([*helds])
 
@@ -239,7 +239,7 @@ class Delivery:
             record = line(r="untouched", n=held.job.token, at=time.time())
         return End(held, State.QUEUED, record)
 
-    def end(self, ends: list[End]) -> list[SpoolError | None]:
+    def end(self, ends: list[End]) -> list[SMTPError | None]:
         """Do what is left of each, and tell what failed. What fails stays locked, to be tried again."""
         with self._finishing if any(end.failed for end in ends) else nullcontext():
             errors = [self._moved(end) for end in ends]
@@ -254,14 +254,23 @@ class Delivery:
             self._remember([end for end in ends if not end.done])
         return errors
 
-    def _moved(self, end: End) -> SpoolError | None:
+    def _moved(self, end: End) -> SMTPError | None:
         if not end.moved:
-            self._out[end.held] = end
+            if not self._decided(end):
+                end.done = True
+                return LeaseLost(f"the lease of the job {end.held.path} has ended")
             try:
                 self._move(end)
             except OSError as error:
                 return translated(error, f"the end of the job {end.held.path} cannot be noted")
         return None
+
+    def _decided(self, end: End) -> bool:
+        """Tell whether a lease ends like this: the first end that comes is the one, and none when it was given up."""
+        with self._lock:
+            if self._out.get(end.held, end) is None:
+                self._out[end.held] = end
+            return self._out.get(end.held) is end
 
     def _unsynced(self, directory: str) -> SpoolError | None:
         try:
@@ -283,7 +292,8 @@ class Delivery:
         """Give back what is handed out, and let go of all files."""
         with suppress(SpoolError):
             self.finish()
-        self.end([self.untouched(held) for held, end in list(self._out.items()) if end is None])
+        # Nobody says that it is untouched: what is marked may have been sent, and stays so.
+        self.end([End(held, State.QUEUED) for held, end in list(self._out.items()) if end is None])
         self.forked()
 
     def forked(self) -> None:

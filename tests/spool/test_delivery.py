@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async.errors import NoSuchJob, SpoolError
+from smtp_async.errors import LeaseLost, NoSuchJob, SpoolError
 from smtp_async.spool.delivery import CLOSERS, REMOVED, End
 from smtp_async.spool.directory import AT_ONCE, DirectorySpool
 from smtp_async.spool.entry import State
@@ -245,3 +246,95 @@ async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: byt
             for lease in leases:
                 await lease.settle(receipt_for(lease, QUEUED))
         assert order == ids
+
+
+# --- leases and the end of the spool -------------------------------------------------------------------------
+
+
+class GivingBack(Files):
+    """Waits before it gives a job back."""
+
+    def __init__(self, root: int, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if function is os.rename and step == "S3":
+            self.begun.set()
+            assert self.go_on.wait(10)
+        return super().call(step, function, *args, **named)
+
+
+async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    spool = DirectorySpool(path, create=True, files=GivingBack)
+    files = spool._files
+    assert isinstance(files, GivingBack)
+    [lease] = await leased(spool, 1)
+    await lease.mark_end_of_data()
+    closing = asyncio.ensure_future(spool.close())
+    await asyncio.to_thread(files.begun.wait, 10)
+    settling = asyncio.ensure_future(lease.settle(receipt_for(lease, QUEUED)))
+    await asyncio.wait({settling}, timeout=0.2)
+    files.go_on.set()
+    with pytest.raises(LeaseLost):
+        await settling
+    await closing
+    async with DirectorySpool(path) as other:
+        # It has been sent, for all that is known.
+        [again] = await other.claim(5)
+        assert again.entry.flagged
+
+
+async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_end(tmp_path: Path) -> None:
+    """Before the directory is let go, whose number another file may have then."""
+    spool = DirectorySpool(tmp_path / "s", create=True)
+    [lease] = await leased(spool, 1)
+    note, begun, closed = spool._notes._work, threading.Event(), asyncio.Event()
+
+    def slow_note(news: list[Any]) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        os.fstat(spool._root)
+        return note(news)
+
+    def close() -> None:
+        asyncio.run_coroutine_threadsafe(settle(), loop)
+        assert begun.wait(10)
+        real_close()
+
+    async def settle() -> None:
+        with pytest.raises(LeaseLost):
+            await lease.settle(receipt_for(lease, QUEUED))
+        closed.set()
+
+    loop = asyncio.get_running_loop()
+    real_close = spool._delivery.close
+    spool._notes._work, spool._delivery.close = slow_note, close  # type: ignore[method-assign]
+    await spool.close()
+    async with asyncio.timeout(5):
+        await closed.wait()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: Path, durable: bool) -> None:
+    files = watched("S1")
+    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, files=files)
+    [lease] = await leased(spool, 1)
+    with pytest.raises(SpoolError):
+        await lease.settle(receipt_for(lease, QUEUED))
+    spool._delivery._retry_at = time.monotonic() + 60
+    await spool.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(LeaseLost):
+            await lease.settle(receipt_for(lease, QUEUED))
+
+
+async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True) as spool:
+        marked, untouched = await leased(spool, 2)
+        await marked.mark_end_of_data()
+    async with DirectorySpool(path) as other:
+        flagged = {lease.entry.id: lease.entry.flagged for lease in await other.claim(5)}
+    assert flagged == {marked.entry.id: True, untouched.entry.id: False}
