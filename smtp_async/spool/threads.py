@@ -133,13 +133,14 @@ class Threads:
         """Wait for what was begun, as `run` does; `drop` tells whether a cancelled caller need not wait for it."""
         try:
             await caller.future
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if drop():
                 raise
             await caller.finished()
             if undo is None or caller.error is not None or await self._undone(undo, caller.value):
                 raise
-            _cancel_again()
+            if not _of_anyio(error):
+                _cancel_again()
         return caller.result()
 
     def begin(
@@ -360,6 +361,11 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
 
 def _nothing() -> None:
     pass
+
+
+def _of_anyio(error: asyncio.CancelledError) -> bool:
+    """Tell whether a scope of anyio was cancelled: it says so again by itself, as long as the task is in it."""
+    return bool(error.args) and str(error.args[0]).startswith("Cancelled via cancel scope ")
 
 
 def _cancel_again() -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from anyio import CancelScope
 
 from smtp_async.spool.threads import Threads, Together
 from tests.lab import until
@@ -264,3 +265,23 @@ async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> No
     async with asyncio.timeout(5):
         assert await threads.run(lambda: "b") == "b"
     threads.end()
+
+
+@pytest.mark.parametrize("stay", [True, False])
+async def test_what_could_not_be_undone_leaves_a_scope_of_anyio_as_it_was(
+    threads: Threads, stay: bool
+) -> None:
+    """Its cancellation comes with the next await within it, and not behind it."""
+    slow, values = Slow(), list[object]()
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.01, scope.cancel)
+        asyncio.get_running_loop().call_later(0.05, slow.go)
+        values.append(await threads.run(lambda: slow(["a"]), undo=lambda value: False))
+        if stay:
+            await asyncio.sleep(1)
+            values.append("not reached")
+    assert values == [["A"]]
+    assert scope.cancelled_caught == stay
+    task = asyncio.current_task()
+    assert task is not None and not task.cancelling()
+    await asyncio.sleep(0.01)
