@@ -316,8 +316,15 @@ class Intake:
             with nullcontext() if stored.inode is None else self._shelf.naming():
                 if files.is_shared("E9", fd):
                     return False
-                files.unlink("E9", name)
-            files.sync_directory("E9", directory_of(name))
+                try:
+                    files.unlink("E9", name)
+                except OSError:
+                    # It may have been done all the same: over a network.
+                    if self._shelf.is_at(fd, name):
+                        raise
+            with suppress(OSError):
+                # It is gone, whatever the disk says; nobody may be told that it is safe.
+                files.sync_directory("E9", directory_of(name))
         except OSError:
             return False
         finally:

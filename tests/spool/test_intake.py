@@ -198,3 +198,24 @@ async def test_a_large_message_holds_up_no_small_one(tmp_path: Path) -> None:
         assert all(len(batch) == 1 or max(batch) <= SMALL for batch in sizes)
         for lease in await spool.claim(10):
             await lease.settle(receipt_for(lease, QUEUED))
+
+
+@pytest.mark.parametrize("call", ["unlink", "_sync_directory"])
+@pytest.mark.parametrize("done", [True, False])
+async def test_what_was_taken_back_is_not_told_to_be_safe(tmp_path: Path, call: str, done: bool) -> None:
+    """Although the disk says of the last steps that they failed."""
+
+    class Failing(Files):
+        def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+            if step != "E9" or function.__name__ != call:
+                return super().call(step, function, *args, **named)
+            if done:
+                super().call(step, function, *args, **named)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, files=Failing) as spool:
+        intake = intake_of(spool)
+        [stored] = intake.put(await jobs(1))
+        assert isinstance(stored, Stored)
+        assert intake.withdraw(stored) == (files_in(path) == [])
