@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
-from ..errors import SpoolError, SpoolFull
+from ..errors import SpoolFull
 from .entry import State
 from .files import translated
 from .lineup import QUEUED, directory_of
@@ -233,16 +233,17 @@ class Intake:
 
     def _sync_names(self, directory: str, drafts: list[_Draft]) -> None:
         """E8, once for all of a directory."""
-        error: SpoolError | None = None
+        failed: OSError | None = None
         try:
             self.files.sync_directory("E8", directory)
-        except OSError as failed:
-            error = translated(failed, "the message cannot be stored")
+        except OSError as error:
+            failed = error
         for draft in drafts:
             stored = draft.as_stored()
-            if error is not None:
+            if failed is not None:
                 self.withdraw(stored)
-                draft.error = error
+                # Each caller raises an error of its own.
+                draft.error = translated(failed, "the message cannot be stored")
             else:
                 draft.stored = stored
                 self._shelf.lineup.push(max(draft.job.not_before, draft.job.created), draft.path)
