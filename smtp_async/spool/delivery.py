@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Final
 
-from ..errors import Busy, SpoolError
+from ..errors import Busy, LeaseLost, SMTPError, SpoolError
 from .entry import State
 from .files import translated
 from .lineup import directory_of
@@ -25,6 +25,9 @@ AGAIN: Final = 30.0
 MOMENT: Final = 1.0
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+#: Removed files that may wait to be closed, and threads that close them.
+REMOVED: Final = 64
+CLOSERS: Final = 4
 
 _log = logging.getLogger("smtp_async")
 
@@ -84,6 +87,7 @@ class Delivery:
         self._retry_at = 0.0
         # Files that have no name any more and need only be closed.
         self._removed: list[int] = []
+        self._closers = BoundedSemaphore(CLOSERS)
 
     @property
     def durable(self) -> bool:
@@ -94,35 +98,38 @@ class Delivery:
         """Take up to `n` jobs that are due; `at_once` only those before one that would take its time, none at worst."""
         self.finish()
         taken: list[Held] = []
-        paths: list[str] = []
+        due: list[tuple[float, str]] = []
         try:
             while len(taken) < n:
-                paths = self._lineup.take(now, n - len(taken), look=not at_once)
-                if not paths or not self._take_all(paths, now, taken, at_once=at_once):
+                due = self._lineup.take(now, n - len(taken), look=not at_once)
+                if not due or not self._take_all(due, now, taken, at_once=at_once):
                     break
             if marked:
                 for error in self.mark(taken):
                     if error is not None:
                         raise error
         except BaseException as error:
-            for path in paths:
-                self._lineup.push(now, path)
             if not taken or not isinstance(error, SpoolError) or marked:
                 self.unclaim(taken)
                 raise
             # The others are well; if it is not only this one, the next claim will tell.
+        finally:
+            # They keep their turn.
+            for when, path in due:
+                self._lineup.push(when, path)
         return taken
 
-    def _take_all(self, paths: list[str], now: float, taken: list[Held], *, at_once: bool) -> bool:
-        """Take what can be taken, and tell whether that is all; of `paths` those stay that were not tried."""
-        paths.reverse()
-        while paths:
-            path = paths.pop()
+    def _take_all(
+        self, due: list[tuple[float, str]], now: float, taken: list[Held], *, at_once: bool
+    ) -> bool:
+        """Take what can be taken, and tell whether that is all; those stay in `due` that were not tried."""
+        due.reverse()
+        while due:
+            when, path = due.pop()
             try:
                 held = self._take(path, now, at_once=at_once)
             except Slow:
-                for one in (path, *paths):
-                    self._lineup.push(now, one)
+                due.append((when, path))
                 return False
             except SpoolError:
                 # Not this one now; and it must not keep the others from being tried.
@@ -178,20 +185,23 @@ class Delivery:
             return False
         return True
 
-    def note(self, news: list[Held | End]) -> list[SpoolError | None]:
+    def note(self, news: list[Held | End]) -> list[SMTPError | None]:
         """Mark each job, and do each end; tell what failed. What is waited for is waited for together."""
+        # Where the system frees them more slowly than they come, it is waited for here.
+        self._close_removed(REMOVED)
         marks = {one: self._noted(one, self._write_mark) for one in news if isinstance(one, Held)}
         written = [held for held, error in marks.items() if error is None]
         if len(news) > 1:
             for held in written:
-                self._files.begin_sync(held.fd)
+                marks[held] = self._noted(held, self._begin_sync_mark)
         ends = [one for one in news if isinstance(one, End)]
         ended = dict(zip(ends, self.end(ends), strict=True))
         for held in written:
-            marks[held] = self._noted(held, self._sync_mark)
+            if marks[held] is None:
+                marks[held] = self._noted(held, self._sync_mark)
         return [ended[one] if isinstance(one, End) else marks[one] for one in news]
 
-    def mark(self, helds: list[Held]) -> list[SpoolError | None]:
+    def mark(self, helds: list[Held]) -> list[SMTPError | None]:
         """Mark jobs only."""
         return self.note([*helds])
 
@@ -205,6 +215,10 @@ class Delivery:
         ]
         record = line(r="eod", n=held.job.token, at=time.time(), rcpts=places)
         self._files.write("D1", held.fd, record)
+
+    def _begin_sync_mark(self, held: Held) -> None:
+        if not held.marked:
+            self._files.begin_sync(held.fd)
 
     def _sync_mark(self, held: Held) -> None:
         if not held.marked:
@@ -225,7 +239,7 @@ class Delivery:
             record = line(r="untouched", n=held.job.token, at=time.time())
         return End(held, State.QUEUED, record)
 
-    def end(self, ends: list[End]) -> list[SpoolError | None]:
+    def end(self, ends: list[End]) -> list[SMTPError | None]:
         """Do what is left of each, and tell what failed. What fails stays locked, to be tried again."""
         with self._finishing if any(end.failed for end in ends) else nullcontext():
             errors = [self._moved(end) for end in ends]
@@ -240,14 +254,23 @@ class Delivery:
             self._remember([end for end in ends if not end.done])
         return errors
 
-    def _moved(self, end: End) -> SpoolError | None:
+    def _moved(self, end: End) -> SMTPError | None:
         if not end.moved:
-            self._out[end.held] = end
+            if not self._decided(end):
+                end.done = True
+                return LeaseLost(f"the lease of the job {end.held.path} has ended")
             try:
                 self._move(end)
             except OSError as error:
                 return translated(error, f"the end of the job {end.held.path} cannot be noted")
         return None
+
+    def _decided(self, end: End) -> bool:
+        """Tell whether a lease ends like this: the first end that comes is the one, and none when it was given up."""
+        with self._lock:
+            if self._out.get(end.held, end) is None:
+                self._out[end.held] = end
+            return self._out.get(end.held) is end
 
     def _unsynced(self, directory: str) -> SpoolError | None:
         try:
@@ -269,18 +292,24 @@ class Delivery:
         """Give back what is handed out, and let go of all files."""
         with suppress(SpoolError):
             self.finish()
-        self.end([self.untouched(held) for held, end in list(self._out.items()) if end is None])
+        # Nobody says that it is untouched: what is marked may have been sent, and stays so.
+        self.end([End(held, State.QUEUED) for held, end in list(self._out.items()) if end is None])
         self.forked()
 
     def forked(self) -> None:
         """Close all files, whatever they are."""
         for held in list(self._out):
             self.forget(held)
-        self.close_removed()
+        self._close_removed(0)
 
     def close_removed(self) -> None:
         """S5 for jobs that are removed: the system frees their room now, which takes its time and holds up nobody."""
-        while self._removed:
+        while self._removed and self._closers.acquire(blocking=False):
+            self._close_removed(0)
+            self._closers.release()
+
+    def _close_removed(self, left: int) -> None:
+        while len(self._removed) > left:
             with suppress(OSError, IndexError):
                 self._files.close("S5", self._removed.pop())
 
@@ -303,6 +332,7 @@ class Delivery:
         if time.monotonic() < self._retry_at:
             raise SpoolError("what became of the messages before cannot be noted; it is tried again soon")
         errors = [error for error in self.end(unfinished) if error is not None]
+        self.close_removed()
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if errors else FIRST_PAUSE
         if errors:
             self._retry_at = time.monotonic() + self._pause

@@ -15,7 +15,7 @@ import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
@@ -202,18 +202,20 @@ class DirectorySpool(Spool):
         if self._closed:
             return
         self._closed = "closed"
-        try:
-            # What was begun by then is brought to its end.
-            await self._threads.wait_idle()
-        finally:
-            try:
-                await self._threads.run(self._delivery.close)
-            finally:
-                self._threads.end()
-                os.close(self._root)
-                _open_spools.discard(self)
+        # In the reverse order, whatever is cancelled meanwhile: what was begun is brought to its end, also what a lease
+        # begins until it is given back.
+        async with AsyncExitStack() as steps:
+            steps.callback(self._let_go)
+            steps.push_async_callback(self._threads.wait_idle)
+            steps.push_async_callback(self._threads.run, self._delivery.close)
+            steps.push_async_callback(self._threads.wait_idle)
 
     # --- the rest --------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        self._threads.end()
+        os.close(self._root)
+        _open_spools.discard(self)
 
     def _claim_at_once(self, n: int, now: float, *, marked: bool) -> builtins.list[Held]:
         """Claim what is known to be due, small, and not many: a thread would take thrice as long for it."""

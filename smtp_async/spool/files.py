@@ -39,6 +39,8 @@ _KEEP_SIZE: Final = 1
 # sync_file_range(2): begin to write what is not written yet.
 _RANGE_WRITE: Final = 2
 _NO_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+# A sandbox may forbid it, a file system have no pages to write.
+_NO_HINT: Final = _NO_RESERVE | {errno.EPERM, errno.ESPIPE}
 
 
 def translated(error: OSError, message: str) -> SpoolError:
@@ -171,11 +173,15 @@ class Files:
     def begin_sync(self, fd: int) -> None:
         """H1: have the system begin to write a file for which `sync` will wait, so that many are written at once.
 
-        A hint only: what goes wrong is told by `sync`.
+        A hint only where the system has no such call. An error of writing counts as one of `sync`, which may not hear
+        of it again.
         """
         if self.durable and self._begin_sync is not None:
-            with suppress(OSError):
+            try:
                 self.call("H1", self._begin_sync, fd)
+            except OSError as error:
+                if error.errno not in _NO_HINT:
+                    raise
 
     def close(self, step: str, fd: int) -> None:
         """Close it. Some file systems tell of a failed write only now."""
@@ -329,7 +335,7 @@ def _fallocate() -> Callable[[int, int, int], None] | None:
 
 
 def _sync_file_range() -> Callable[[int], None] | None:
-    """Return sync_file_range(2) for a whole file. It begins to write, and waits for nothing: fsync tells of errors."""
+    """Return sync_file_range(2) for a whole file: it begins to write, and waits for nothing."""
     function = _of_linux("sync_file_range", "int64", "int64", "uint")
     if function is None:
         return None

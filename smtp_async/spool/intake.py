@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
 
-from ..errors import SpoolError, SpoolFull
+from ..errors import SpoolFull
 from .entry import State
 from .files import translated
 from .lineup import QUEUED, directory_of
@@ -29,6 +30,9 @@ COUNT_EACH: Final = 1000
 LOOK_EACH: Final = 1.0
 #: What is left free by default.
 LOW_WATER: Final = 64 * 2**20
+
+# Too many open files, in the words of the system.
+_TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Stored(NamedTuple):
@@ -83,6 +87,11 @@ class _Draft:
         return self.stored is None and self.error is None
 
     @property
+    def crowded_out(self) -> bool:
+        """There were too many open files, and it has no name yet."""
+        return isinstance(self.error, OSError) and self.error.errno in _TOO_MANY and not self.path
+
+    @property
     def result(self) -> Stored | Exception:
         """How it ended."""
         result = self.stored or self.error
@@ -120,13 +129,22 @@ class Intake:
         Returns:
             For each what was stored, or why nothing was.
         """
+        drafts = self._put(jobs)
+        if len(jobs) > 1:
+            # Those that found no file left, as the others had them all open.
+            for place, draft in enumerate(drafts):
+                if draft.crowded_out:
+                    (drafts[place],) = self._put([draft.job])
+        return [draft.result for draft in drafts]
+
+    def _put(self, jobs: list[Submission]) -> list[_Draft]:
         drafts = [_Draft(job) for job in jobs]
         for draft in drafts:
             self._attempt(draft, self._write)
         written = [draft for draft in drafts if draft.fd >= 0]
         if len(written) > 1:
             for draft in written:
-                self.files.begin_sync(draft.fd)
+                self._attempt(draft, self._begin_sync)
         for draft in written:
             self._attempt(draft, self._sync)
         for draft in drafts:
@@ -135,7 +153,7 @@ class Intake:
         named = [draft for draft in drafts if draft.open]
         for directory in {directory_of(draft.path) for draft in named}:
             self._sync_names(directory, [draft for draft in named if directory_of(draft.path) == directory])
-        return [draft.result for draft in drafts]
+        return drafts
 
     def _attempt(self, draft: _Draft, step: Callable[[_Draft], None]) -> None:
         """Take a step; where it fails, leave nothing of the job."""
@@ -180,10 +198,16 @@ class Intake:
             raise
         draft.fd = fd
 
+    def _begin_sync(self, draft: _Draft) -> None:
+        """H1."""
+        self.files.begin_sync(draft.fd)
+
     def _sync(self, draft: _Draft) -> None:
         """E4 and E5."""
         fd, draft.fd = draft.fd, -1
         try:
+            if draft.error is not None:
+                return
             self.files.sync("E4", fd)
             if draft.job.key is not None:
                 draft.inode = self.files.status("E4", fd).st_ino
@@ -209,16 +233,17 @@ class Intake:
 
     def _sync_names(self, directory: str, drafts: list[_Draft]) -> None:
         """E8, once for all of a directory."""
-        error: SpoolError | None = None
+        failed: OSError | None = None
         try:
             self.files.sync_directory("E8", directory)
-        except OSError as failed:
-            error = translated(failed, "the message cannot be stored")
+        except OSError as error:
+            failed = error
         for draft in drafts:
             stored = draft.as_stored()
-            if error is not None:
+            if failed is not None:
                 self.withdraw(stored)
-                draft.error = error
+                # Each caller raises an error of its own.
+                draft.error = translated(failed, "the message cannot be stored")
             else:
                 draft.stored = stored
                 self._shelf.lineup.push(max(draft.job.not_before, draft.job.created), draft.path)
@@ -292,8 +317,15 @@ class Intake:
             with nullcontext() if stored.inode is None else self._shelf.naming():
                 if files.is_shared("E9", fd):
                     return False
-                files.unlink("E9", name)
-            files.sync_directory("E9", directory_of(name))
+                try:
+                    files.unlink("E9", name)
+                except OSError:
+                    # It may have been done all the same: over a network.
+                    if self._shelf.is_at(fd, name):
+                        raise
+            with suppress(OSError):
+                # It is gone, whatever the disk says; nobody may be told that it is safe.
+                files.sync_directory("E9", directory_of(name))
         except OSError:
             return False
         finally:

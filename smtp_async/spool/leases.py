@@ -133,7 +133,7 @@ class DirectoryLease(Lease):
     async def _end_with(self, make: Callable[[Held], End]) -> None:
         if self._end is None:
             self._end = make(self._live())
-        elif not self._end.failed:
+        elif not self._end.failed or (self._held.fd < 0 and not self._end.done):
             raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
         await self._note(self._end)
 

@@ -78,15 +78,15 @@ class Lineup:
             self._when.pop(path, None)
             self._read[directory_of(path)] = None
 
-    def take(self, now: float, most: int, *, look: bool = True) -> list[str]:
-        """Take the paths of the jobs that are due longest, up to `most` of them.
+    def take(self, now: float, most: int, *, look: bool = True) -> list[tuple[float, str]]:
+        """Take the jobs that are due longest, up to `most` of them: since when, and their paths.
 
         Args:
             now: what time it is.
             most: how many.
             look: read the directories if it is time for that; without, nothing is taken then.
         """
-        taken: list[str] = []
+        taken: list[tuple[float, str]] = []
         # A thread may be reading.
         if not self._lock.acquire(blocking=look):
             return taken
@@ -98,7 +98,7 @@ class Lineup:
             while len(taken) < most and (due := self._top()) is not None and due[0] <= now:
                 heapq.heappop(self._heap)
                 del self._when[due[1]]
-                taken.append(due[1])
+                taken.append(due)
         finally:
             self._lock.release()
         return taken

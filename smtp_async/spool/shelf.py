@@ -4,9 +4,9 @@ One file is one job, and one inode for its whole life: header, message, journal.
 `.sent` or `.failed`. Whoever works on a job holds the lock of its file (flock, which the kernel drops with the last of
 the process), and takes it before the name changes: so a `.sending` that can be locked has no living owner.
 
-Enqueue. E1 make `tmp/<name>`; E2 write it; E3 reserve room for its journal; E4 fsync; E5 close; E6 link it to
-`<id>.queued`; E7 unlink `tmp/<name>`; E8 fsync the directory, once for all that come together. Any error before the end
-of E8 undoes it all.
+Enqueue. E1 make `tmp/<name>`; E2 write it; E3 reserve room for its journal; H1 where others come with it, begin to
+write it to the disk; E4 fsync; E5 close; E6 link it to `<id>.queued`; E7 unlink `tmp/<name>`; E8 fsync the directory,
+once for all that come together. Any error before the end of E8 undoes it all.
 
 Claim. C1 open; C2 lock, or leave it to whoever has; C3 the name must still be that of the inode; C4 read, and see
 whether it is due; C5 rename to `.sending`.
@@ -15,8 +15,9 @@ End of data. D1 append `eod` and fsync. If that fails, nothing may be sent.
 
 The end of a lease. S1 delivered: unlink, or rename to `.sent`; neither needs room. S2 fsync the directory, once for all
 that end together. S3 to be tried again: append the result, fsync, set the time, rename to `.queued`, fsync the
-directory. S4 failed: append, fsync, rename to `.failed`, fsync the directory. The file is closed, and with it unlocked,
-last of all; if a step fails, it stays locked and the same steps are tried again, those that are done passed over.
+directory. S4 failed: append, fsync, rename to `.failed`, fsync the directory. S5 the file is closed, and with it
+unlocked, last of all; one that is removed, after the caller knows. If a step fails, it stays locked and the same steps
+are tried again, those that are done passed over.
 
 A job with a key has a name that another put may want at the same time. What looks for such a name, or changes it, does
 so under the lock of the root directory.

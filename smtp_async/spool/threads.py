@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -92,7 +93,7 @@ class Threads:
         self._limiter: CapacityLimiter | None = None
         self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = Lock()
-        # Threads, and those of them that wait for a call or are about to.
+        # Threads, and those of them that wait for a call or are about to, less the calls that wait for a thread.
         self._count = self._free = 0
         # Calls that were ever begun, and those that are not over.
         self._begun = self._active = 0
@@ -132,28 +133,42 @@ class Threads:
         """Wait for what was begun, as `run` does; `drop` tells whether a cancelled caller need not wait for it."""
         try:
             await caller.future
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if drop():
                 raise
             await caller.finished()
             if undo is None or caller.error is not None or await self._undone(undo, caller.value):
                 raise
-            _cancel_again()
+            if not _of_anyio(error):
+                _cancel_again()
         return caller.result()
 
     def begin(
         self, work: Callable[[], None], then: Callable[[], None], loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Call `work` in a thread, then `then` in the event loop. Neither may raise."""
+        """Call `work` in a thread, then `then` in the event loop. Neither may raise.
+
+        Raises:
+            RuntimeError: there is no thread, and the system lets none begin.
+        """
         with self._lock:
+            if self._free <= 0:
+                self._start()
+            self._free -= 1
             self._begun += 1
             self._active += 1
-            if self._free:
-                self._free -= 1
-            else:
-                self._count += 1
-                Thread(target=self._work, name=f"smtp-async-spool-{self._count}", daemon=True).start()
         self._queue.put((work, then, loop))
+
+    def _start(self) -> None:
+        """Begin a thread; where that cannot be, those that there are have to do."""
+        try:
+            Thread(target=self._work, name=f"smtp-async-spool-{self._count + 1}", daemon=True).start()
+        except RuntimeError:
+            if not self._count:
+                raise
+        else:
+            self._count += 1
+            self._free += 1
 
     async def wait_idle(self) -> None:
         """Return when nothing is running, whichever event loop it was begun in; a cancelled caller waits, too."""
@@ -182,6 +197,8 @@ class Threads:
         with self._lock:
             for _ in range(self._count):
                 self._queue.put(None)
+            # Who comes all the same must not wait for one that has gone.
+            self._count = self._free = 0
 
     async def _undone(self, undo: Callable[[T], bool], value: T) -> bool:
         """Undo it, whatever is cancelled meanwhile; return whether it was not too late for that."""
@@ -198,7 +215,7 @@ class Threads:
             except Empty:
                 with self._lock:
                     # One that was just promised to a caller must stay.
-                    if self._free:
+                    if self._free > 0:
                         self._free -= 1
                         self._count -= 1
                         return
@@ -229,11 +246,22 @@ class _Item(_Caller[T], Generic[A, T]):
         self.item = item
 
 
+class _Line(Generic[A, T]):
+    """Who waits in one event loop, and how many calls run for it."""
+
+    __slots__ = ("loop", "running", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.waiting: deque[_Item[A, T]] = deque()
+        self.running = 0
+
+
 class Together(Generic[A, T]):
     """A function that does many things in one go, for callers who each want one.
 
     It is called at once while it runs fewer than `parallel` times; who comes later shares the next call with whoever
-    else came.
+    else came. What two event loops want at the same time is not shared.
 
     Args:
         threads: where it is called.
@@ -257,9 +285,7 @@ class Together(Generic[A, T]):
         self._parallel = parallel
         self._most = most
         self._afterwards = afterwards
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[_Item[A, T]] = deque()
-        self._running = 0
+        self._line: _Line[A, T] | None = None
 
     async def run(self, item: A, *, undo: Callable[[T], bool] | None = None) -> T:
         """Have it done, and wait until it is, also if the caller is cancelled.
@@ -269,28 +295,29 @@ class Together(Generic[A, T]):
             undo: as for `Threads.run`; and where it is given, what was not begun when the caller is cancelled never is.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            # Who waited in another loop waits no more.
-            self._loop, self._running = loop, 0
-            self._waiting.clear()
+        line = self._line
+        if line is None or line.loop is not loop:
+            # The calls of another loop go on for whoever waits there, if it lives.
+            line = self._line = _Line(loop)
         caller: _Item[A, T] = _Item(item, loop)
-        self._waiting.append(caller)
-        self._begin(loop)
-        return await self._threads.outcome(caller, undo, drop=lambda: undo is not None and self._drop(caller))
+        line.waiting.append(caller)
+        self._begin(line)
+        return await self._threads.outcome(
+            caller, undo, drop=lambda: undo is not None and _drop(line, caller)
+        )
 
-    def _drop(self, caller: _Item[A, T]) -> bool:
-        try:
-            self._waiting.remove(caller)
-        except ValueError:
-            return False
-        return True
-
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._waiting and self._running < self._parallel:
-            count = min(len(self._waiting), self._most)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            self._running += 1
-            self._threads.begin(partial(self._do, batch), partial(self._done, batch, loop), loop)
+    def _begin(self, line: _Line[A, T]) -> None:
+        while line.waiting and line.running < self._parallel:
+            count = min(len(line.waiting), self._most)
+            batch = [line.waiting.popleft() for _ in range(count)]
+            try:
+                self._threads.begin(partial(self._do, batch), partial(self._done, batch, line), line.loop)
+            except RuntimeError as error:
+                for caller in batch:
+                    caller.error = error
+                    caller.wake()
+            else:
+                line.running += 1
 
     def _do(self, batch: list[_Item[A, T]]) -> None:
         """In a thread."""
@@ -306,14 +333,23 @@ class Together(Generic[A, T]):
             else:
                 caller.value = result
 
-    def _done(self, batch: list[_Item[A, T]], loop: asyncio.AbstractEventLoop) -> None:
-        if loop is self._loop:
-            self._running -= 1
+    def _done(self, batch: list[_Item[A, T]], line: _Line[A, T]) -> None:
+        line.running -= 1
         for caller in batch:
             caller.wake()
-        self._begin(loop)
+        self._begin(line)
         if self._afterwards is not None:
-            self._threads.begin(self._afterwards, _nothing, loop)
+            with suppress(RuntimeError):
+                # Where no thread is to be had for it, the next call sees to it.
+                self._threads.begin(self._afterwards, _nothing, line.loop)
+
+
+def _drop(line: _Line[A, T], caller: _Item[A, T]) -> bool:
+    try:
+        line.waiting.remove(caller)
+    except ValueError:
+        return False
+    return True
 
 
 def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
@@ -325,6 +361,11 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
 
 def _nothing() -> None:
     pass
+
+
+def _of_anyio(error: asyncio.CancelledError) -> bool:
+    """Tell whether a scope of anyio was cancelled: it says so again by itself, as long as the task is in it."""
+    return bool(error.args) and str(error.args[0]).startswith("Cancelled via cancel scope ")
 
 
 def _cancel_again() -> None:

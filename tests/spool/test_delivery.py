@@ -2,14 +2,16 @@
 
 import asyncio
 import errno
+import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from smtp_async.errors import NoSuchJob, SpoolError
-from smtp_async.spool.delivery import End
+from smtp_async.errors import LeaseLost, NoSuchJob, SpoolError
+from smtp_async.spool.delivery import CLOSERS, REMOVED, End
 from smtp_async.spool.directory import AT_ONCE, DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.files import Files
@@ -82,6 +84,20 @@ async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None
         assert spool._delivery.note([lease._held for lease in leases]) == [None, None]
 
 
+async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hears_nothing(
+    tmp_path: Path,
+) -> None:
+    """An error of writing is told once, to whoever asks first."""
+    files = watched("H1", 1)
+    async with await spool_of(tmp_path, files) as spool:
+        if spool._files._begin_sync is None:
+            pytest.skip("no such call")
+        leases = await leased(spool, 2)
+        failed, marked = spool._delivery.note([lease._held for lease in leases])
+        assert isinstance(failed, SpoolError) and marked is None
+        assert [lease._held.marked for lease in leases] == [False, True]
+
+
 async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
     async with await spool_of(tmp_path, watched()) as spool:
         [lease] = await leased(spool, 1)
@@ -102,6 +118,43 @@ async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_pa
         assert files.steps.count(("S5", "close")) == 5
         assert spool._delivery._removed == []
     assert open_files() <= before
+
+
+class SlowToFree(Files):
+    """A disk that takes its time for the room of a removed file, longer than for anything else."""
+
+    most = now = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step != "S5":
+            return super().call(step, function, *args, **named)
+        cls = type(self)
+        cls.now += 1
+        cls.most = max(cls.most, cls.now)
+        time.sleep(0.005)
+        cls.now -= 1
+        return super().call(step, function, *args, **named)
+
+
+async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> None:
+    files: type[SlowToFree] = type("Slow", (SlowToFree,), {})
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        removed = spool._delivery._removed
+        for lease in await leased(spool, 4 * REMOVED):
+            await lease.settle(receipt_for(lease, QUEUED))
+            assert len(removed) <= REMOVED + 1
+        # And the one that waits for them itself.
+        assert files.most <= CLOSERS + 1
+
+
+async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) -> None:
+    files = watched("S1")
+    async with await spool_of(tmp_path, files) as spool:
+        [lease] = await leased(spool, 1)
+        with pytest.raises(SpoolError):
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.claim(1) == []
+        assert spool._delivery._removed == []
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
@@ -176,3 +229,112 @@ async def test_what_may_take_its_time_is_claimed_in_a_thread(
 async def test_small_jobs_before_a_large_one_come_first_and_none_is_passed_over(tmp_path: Path) -> None:
     threads = await claiming_threads(tmp_path, [TEXT, TEXT, LARGE, TEXT], 10)
     assert len(threads) == 2
+
+
+@pytest.mark.parametrize(("body", "key"), [(LARGE, None), (TEXT, "k")], ids=["large", "with a key"])
+async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: bytes, key: str | None) -> None:
+    """However many small ones come before and after it."""
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, poll=60) as spool:
+        await spool.claim(1)
+        envelope: dict[str, Any] = {"sender": "a@example.com", "recipients": ["b@example.org"]}
+        ids = [await spool.put(TEXT, **envelope) for _ in range(2)]
+        ids.append(await spool.put(body, **envelope, key=key))
+        ids += [await spool.put(TEXT, **envelope) for _ in range(20)]
+        order = []
+        while leases := await spool.claim(3):
+            order += [lease.entry.id for lease in leases]
+            for lease in leases:
+                await lease.settle(receipt_for(lease, QUEUED))
+        assert order == ids
+
+
+# --- leases and the end of the spool -------------------------------------------------------------------------
+
+
+class GivingBack(Files):
+    """Waits before it gives a job back."""
+
+    def __init__(self, root: int, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if function is os.rename and step == "S3":
+            self.begun.set()
+            assert self.go_on.wait(10)
+        return super().call(step, function, *args, **named)
+
+
+async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    spool = DirectorySpool(path, create=True, files=GivingBack)
+    files = spool._files
+    assert isinstance(files, GivingBack)
+    [lease] = await leased(spool, 1)
+    await lease.mark_end_of_data()
+    closing = asyncio.ensure_future(spool.close())
+    await asyncio.to_thread(files.begun.wait, 10)
+    settling = asyncio.ensure_future(lease.settle(receipt_for(lease, QUEUED)))
+    await asyncio.wait({settling}, timeout=0.2)
+    files.go_on.set()
+    with pytest.raises(LeaseLost):
+        await settling
+    await closing
+    async with DirectorySpool(path) as other:
+        # It has been sent, for all that is known.
+        [again] = await other.claim(5)
+        assert again.entry.flagged
+
+
+async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_end(tmp_path: Path) -> None:
+    """Before the directory is let go, whose number another file may have then."""
+    spool = DirectorySpool(tmp_path / "s", create=True)
+    [lease] = await leased(spool, 1)
+    note, begun, closed = spool._notes._work, threading.Event(), asyncio.Event()
+
+    def slow_note(news: list[Any]) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        os.fstat(spool._root)
+        return note(news)
+
+    def close() -> None:
+        asyncio.run_coroutine_threadsafe(settle(), loop)
+        assert begun.wait(10)
+        real_close()
+
+    async def settle() -> None:
+        with pytest.raises(LeaseLost):
+            await lease.settle(receipt_for(lease, QUEUED))
+        closed.set()
+
+    loop = asyncio.get_running_loop()
+    real_close = spool._delivery.close
+    spool._notes._work, spool._delivery.close = slow_note, close  # type: ignore[method-assign]
+    await spool.close()
+    async with asyncio.timeout(5):
+        await closed.wait()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: Path, durable: bool) -> None:
+    files = watched("S1")
+    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, files=files)
+    [lease] = await leased(spool, 1)
+    with pytest.raises(SpoolError):
+        await lease.settle(receipt_for(lease, QUEUED))
+    spool._delivery._retry_at = time.monotonic() + 60
+    await spool.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(LeaseLost):
+            await lease.settle(receipt_for(lease, QUEUED))
+
+
+async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True) as spool:
+        marked, untouched = await leased(spool, 2)
+        await marked.mark_end_of_data()
+    async with DirectorySpool(path) as other:
+        flagged = {lease.entry.id: lease.entry.flagged for lease in await other.claim(5)}
+    assert flagged == {marked.entry.id: True, untouched.entry.id: False}

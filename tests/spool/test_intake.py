@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,14 @@ async def test_one_alone_takes_the_steps_of_the_protocol(tmp_path: Path) -> None
         ]
 
 
-@pytest.mark.parametrize("step", ["E1", "E2", "E3", "E4", "E5", "E6", "E7"])
+@pytest.mark.parametrize("step", ["E1", "E2", "E3", "H1", "E4", "E5", "E6", "E7"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 async def test_a_call_that_fails_for_one_is_told_to_that_one(
     tmp_path: Path, step: str, number: int, error: int
 ) -> None:
+    if step == "H1" and not sys.platform.startswith("linux"):
+        pytest.skip("no such call")
     files = watched(step, number, error)
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, files=files) as spool:
@@ -111,11 +114,43 @@ async def test_names_that_cannot_be_made_durable_are_taken_back_all(tmp_path: Pa
         assert await spool.claim(5) == []
 
 
-async def test_a_hint_that_is_refused_changes_nothing(tmp_path: Path) -> None:
-    files = watched("H1", 2)
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+async def test_a_hint_that_is_refused_changes_nothing(tmp_path: Path, error: int) -> None:
+    files = watched("H1", 2, error)
     async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
         assert all(isinstance(one, Stored) for one in intake_of(spool).put(await jobs(3)))
         assert ("H1", "sync_file_range") in files.steps or os.uname().sysname != "Linux"
+
+
+class Few(Files):
+    """There is room for three open files."""
+
+    open_now = 0
+    refused = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "E1" and self.open_now == 3:
+            self.refused += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.open_now += (step == "E1") - (step == "E5")
+        return super().call(step, function, *args, **named)
+
+
+async def test_more_at_once_than_files_can_be_open_are_stored_all(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, files=Few) as spool:
+        results = intake_of(spool).put(await jobs(8))
+        assert all(isinstance(one, Stored) for one in results)
+        assert isinstance(spool._files, Few) and spool._files.refused == 5
+        assert len(files_in(path)) == 8
+        assert len(await spool.claim(10)) == 8
+
+
+async def test_one_alone_that_finds_no_file_left_is_told_so(tmp_path: Path) -> None:
+    files = watched("E1", 1, errno.EMFILE)
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        [error] = intake_of(spool).put(await jobs(1))
+        assert isinstance(error, SpoolError) and error.errno == errno.EMFILE
 
 
 async def test_one_key_twice_at_once_is_one_job(tmp_path: Path) -> None:
@@ -163,3 +198,24 @@ async def test_a_large_message_holds_up_no_small_one(tmp_path: Path) -> None:
         assert all(len(batch) == 1 or max(batch) <= SMALL for batch in sizes)
         for lease in await spool.claim(10):
             await lease.settle(receipt_for(lease, QUEUED))
+
+
+@pytest.mark.parametrize("call", ["unlink", "_sync_directory"])
+@pytest.mark.parametrize("done", [True, False])
+async def test_what_was_taken_back_is_not_told_to_be_safe(tmp_path: Path, call: str, done: bool) -> None:
+    """Although the disk says of the last steps that they failed."""
+
+    class Failing(Files):
+        def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+            if step != "E9" or function.__name__ != call:
+                return super().call(step, function, *args, **named)
+            if done:
+                super().call(step, function, *args, **named)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, files=Failing) as spool:
+        intake = intake_of(spool)
+        [stored] = intake.put(await jobs(1))
+        assert isinstance(stored, Stored)
+        assert intake.withdraw(stored) == (files_in(path) == [])

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from anyio import CancelScope
 
 from smtp_async.spool.threads import Threads, Together
 from tests.lab import until
@@ -204,3 +205,83 @@ async def test_a_call_for_one_caller_is_undone_when_it_is_cancelled(threads: Thr
     with pytest.raises(asyncio.CancelledError):
         await task
     assert undone == [["A"]]
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_served(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: Together[str, str] = Together(threads, lambda items: items, parallel=1, most=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await together.run("a")
+        with pytest.raises(RuntimeError, match="new thread"):
+            await threads.run(lambda: "a")
+        await threads.wait_idle()
+    assert await together.run("b") == "b"
+
+
+async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=3, most=1)
+    (first,) = begun(together, "a")
+    await until(lambda: slow.calls)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        others = begun(together, "b", "c")
+        slow.go(3)
+        assert await asyncio.gather(first, *others) == ["A", "B", "C"]
+
+
+def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
+    threads = Threads(4)
+    together: Together[int, int] = Together(threads, lambda items: items, parallel=1, most=10)
+    ended = []
+
+    async def many() -> None:
+        for number in range(50):
+            await asyncio.gather(*[together.run(number) for _ in range(5)])
+        ended.append(True)
+
+    both = [threading.Thread(target=asyncio.run, args=(many(),), daemon=True) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(10)
+    assert ended == [True, True]
+    threads.end()
+
+
+async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> None:
+    threads = Threads(4)
+    assert await threads.run(lambda: "a") == "a"
+    threads.end()
+    async with asyncio.timeout(5):
+        assert await threads.run(lambda: "b") == "b"
+    threads.end()
+
+
+@pytest.mark.parametrize("stay", [True, False])
+async def test_what_could_not_be_undone_leaves_a_scope_of_anyio_as_it_was(
+    threads: Threads, stay: bool
+) -> None:
+    """Its cancellation comes with the next await within it, and not behind it."""
+    slow, values = Slow(), list[object]()
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.01, scope.cancel)
+        asyncio.get_running_loop().call_later(0.05, slow.go)
+        values.append(await threads.run(lambda: slow(["a"]), undo=lambda value: False))
+        if stay:
+            await asyncio.sleep(1)
+            values.append("not reached")
+    assert values == [["A"]]
+    assert scope.cancelled_caught == stay
+    task = asyncio.current_task()
+    assert task is not None and not task.cancelling()
+    await asyncio.sleep(0.01)
