@@ -19,6 +19,8 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, WouldBlock
 
+from ..errors import SpoolError
+
 __all__ = ["Threads", "Together"]
 
 A = TypeVar("A")
@@ -149,7 +151,7 @@ class Threads:
         """Call `work` in a thread, then `then` in the event loop. Neither may raise.
 
         Raises:
-            RuntimeError: there is no thread, and the system lets none begin.
+            SpoolError: there is no thread, and the system lets none begin.
         """
         with self._lock:
             if self._free <= 0:
@@ -163,9 +165,9 @@ class Threads:
         """Begin a thread; where that cannot be, those that there are have to do."""
         try:
             Thread(target=self._work, name=f"smtp-async-spool-{self._count + 1}", daemon=True).start()
-        except RuntimeError:
+        except RuntimeError as error:
             if not self._count:
-                raise
+                raise SpoolError(f"no thread can be begun for the spool: {error}") from error
         else:
             self._count += 1
             self._free += 1
@@ -312,7 +314,7 @@ class Together(Generic[A, T]):
             batch = [line.waiting.popleft() for _ in range(count)]
             try:
                 self._threads.begin(partial(self._do, batch), partial(self._done, batch, line), line.loop)
-            except RuntimeError as error:
+            except SpoolError as error:
                 for caller in batch:
                     caller.error = error
                     caller.wake()
@@ -339,7 +341,7 @@ class Together(Generic[A, T]):
             caller.wake()
         self._begin(line)
         if self._afterwards is not None:
-            with suppress(RuntimeError):
+            with suppress(SpoolError):
                 # Where no thread is to be had for it, the next call sees to it.
                 self._threads.begin(self._afterwards, _nothing, line.loop)
 

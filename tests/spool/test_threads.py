@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from anyio import CancelScope
 
+from smtp_async.errors import SpoolError
 from smtp_async.spool.threads import Threads, Together
 from tests.lab import until
 
@@ -217,9 +218,9 @@ async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_serv
     together: Together[str, str] = Together(threads, lambda items: items, parallel=1, most=10)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(RuntimeError, match="new thread"):
+        with pytest.raises(SpoolError, match="new thread"):
             await together.run("a")
-        with pytest.raises(RuntimeError, match="new thread"):
+        with pytest.raises(SpoolError, match="new thread"):
             await threads.run(lambda: "a")
         await threads.wait_idle()
     assert await together.run("b") == "b"
