@@ -138,7 +138,9 @@ class DirectoryLease(Lease):
         await self._note(self._end)
 
     async def _note(self, one: Held | End) -> None:
-        if self._delivery.durable:
+        renamed = isinstance(one, End) and self.entry.key is not None
+        if self._delivery.durable or renamed:
+            # Also what changes a name under a lock, which another process may have.
             await self._news.run(one)
             return
         # A few octets for the memory of the system: a thread would cost twenty times as much.

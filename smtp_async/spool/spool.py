@@ -258,7 +258,10 @@ class Spool(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Give back what is leased, and let go of everything; the spool can no longer be used."""
+        """Give back what is leased, and let go of everything; the spool can no longer be used.
+
+        What is marked may have been sent, and stays flagged.
+        """
 
     async def __aenter__(self) -> Self:
         return self

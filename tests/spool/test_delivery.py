@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from smtp_async.spool.entry import State
 from smtp_async.spool.files import Files
 from smtp_async.spool.leases import DirectoryLease
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
+from tests.lab import turns
 from tests.spool.test_directory import open_files
 from tests.spool.test_intake import LARGE, Watched, watched
 
@@ -338,3 +340,27 @@ async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path:
     async with DirectorySpool(path) as other:
         flagged = {lease.entry.id: lease.entry.flagged for lease in await other.claim(5)}
     assert flagged == {marked.entry.id: True, untouched.entry.id: False}
+
+
+@pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
+async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, how: str) -> None:
+    """Another process may have it, and be stopped."""
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, durable=False) as spool:
+        await spool.put(TEXT, key="k")
+        [lease] = await spool.claim()
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            receipt = receipt_for(lease, QUEUED)
+            if how in ("settle", "keep"):
+                ending = asyncio.ensure_future(lease.settle(receipt, keep=how == "keep"))
+            elif how == "defer":
+                ending = asyncio.ensure_future(lease.defer(None, 5.0))
+            else:
+                ending = asyncio.ensure_future(lease.release())
+            # The loop lives.
+            await turns()
+        finally:
+            os.close(lock)
+        await ending
