@@ -65,6 +65,11 @@ class End:
         self.done = False
         self.failed = False
 
+    @property
+    def step(self) -> str:
+        """The name of its steps but for those that take a name away."""
+        return "S4" if self.state is State.FAILED else "S3"
+
 
 class Delivery:
     """Hand out the jobs of a spool directory, and note what became of them. Used by several threads.
@@ -241,28 +246,38 @@ class Delivery:
 
     def end(self, ends: list[End]) -> list[SMTPError | None]:
         """Do what is left of each, and tell what failed. What fails stays locked, to be tried again."""
-        with self._finishing if any(end.failed for end in ends) else nullcontext():
-            errors = [self._moved(end) for end in ends]
-            directories = {directory_of(end.held.path) for end in ends if end.moved and not end.done}
+        # Who repeats an end may do so twice at once.
+        one_by_one = dict.fromkeys(ends)
+        errors: dict[End, SMTPError] = {}
+        with self._finishing if any(end.failed for end in one_by_one) else nullcontext():
+            unmoved = [end for end in one_by_one if not end.moved]
+            hints = (self._hint,) if len(unmoved) > 1 else ()
+            for step in (self._begin, *hints, self._move):
+                for end in unmoved:
+                    if end not in errors and (error := self._failed(end, step)) is not None:
+                        errors[end] = error
+            directories = {directory_of(end.held.path) for end in one_by_one if end.moved and not end.done}
             unsynced = {name: error for name in directories if (error := self._unsynced(name)) is not None}
-            for place, end in enumerate(ends):
-                if errors[place] is None and not end.done:
-                    errors[place] = unsynced.get(directory_of(end.held.path)) if unsynced else None
-                    if errors[place] is None:
-                        self._let_go(end)
-        if self._unfinished or any(errors):
-            self._remember([end for end in ends if not end.done])
-        return errors
+            for end in one_by_one:
+                if end in errors or end.done:
+                    continue
+                if directory_of(end.held.path) in unsynced:
+                    errors[end] = unsynced[directory_of(end.held.path)]
+                else:
+                    self._let_go(end)
+        if self._unfinished or errors:
+            self._remember([end for end in one_by_one if not end.done])
+        return [errors.get(end) for end in ends]
 
-    def _moved(self, end: End) -> SMTPError | None:
-        if not end.moved:
-            if not self._decided(end):
-                end.done = True
-                return LeaseLost(f"the lease of the job {end.held.path} has ended")
-            try:
-                self._move(end)
-            except OSError as error:
-                return translated(error, f"the end of the job {end.held.path} cannot be noted")
+    def _failed(self, end: End, step: Callable[[End], None]) -> SMTPError | None:
+        """Take a step; return why it failed."""
+        try:
+            step(end)
+        except LeaseLost as error:
+            end.done = True
+            return error
+        except OSError as error:
+            return translated(error, f"the end of the job {end.held.path} cannot be noted")
         return None
 
     def _decided(self, end: End) -> bool:
@@ -338,16 +353,28 @@ class Delivery:
             self._retry_at = time.monotonic() + self._pause
             raise errors[0]
 
-    def _move(self, end: End) -> None:
-        held = end.held
-        step = "S4" if end.state is State.FAILED else "S3"
+    def _begin(self, end: End) -> None:
+        """S3 and S4: append what became of it."""
+        if not self._decided(end):
+            raise LeaseLost(f"the lease of the job {end.held.path} has ended")
         if end.record is not None:
             try:
-                self._shelf.append(step, held, end.record, durable=not end.needless)
+                self._files.write(end.step, end.held.fd, end.record)
             except OSError:
                 if not end.needless:
                     raise
-            end.record = None
+
+    def _hint(self, end: End) -> None:
+        """H1."""
+        if end.record is not None and not end.needless:
+            self._files.begin_sync(end.held.fd)
+
+    def _move(self, end: End) -> None:
+        """The rest of S1, S3 and S4, up to the name."""
+        held, step = end.held, end.step
+        if end.record is not None and not end.needless:
+            self._files.sync(step, held.fd)
+        end.record = None
         if end.when is not None and end.state is State.QUEUED:
             self._files.due_at(step, held.name, end.when)
         if end.state is None:

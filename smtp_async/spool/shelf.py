@@ -214,11 +214,10 @@ class Shelf:
             digest.update(self.files.read(step, fd, min(_CHUNK, header.journal_at - offset), offset))
         return digest.hexdigest()
 
-    def append(self, step: str, held: Held, record: bytes, *, durable: bool = True) -> None:
+    def append(self, step: str, held: Held, record: bytes) -> None:
         """Append a record to the journal."""
         self.files.write(step, held.fd, record)
-        if durable:
-            self.files.sync(step, held.fd)
+        self.files.sync(step, held.fd)
 
     def rename(self, step: str, held: Held, state: State) -> None:
         """Give a job the name of another state. To be repeated without harm."""

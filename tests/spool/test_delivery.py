@@ -17,6 +17,7 @@ from smtp_async.spool.directory import AT_ONCE, DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.files import Files
 from smtp_async.spool.leases import DirectoryLease
+from smtp_async.spool.record import line
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
 from tests.lab import turns
 from tests.spool.test_directory import open_files
@@ -51,6 +52,37 @@ async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) ->
             else:
                 with pytest.raises(NoSuchJob):
                     await spool.get(lease.entry.id)
+
+
+async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: Path) -> None:
+    """A server that defers them all: each job has its own record, and waits for all of them together."""
+    files = watched()
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 3)
+        files.steps.clear()
+        news = [
+            End(lease._held, State.QUEUED, line(r="untouched", n=1, at=0.0), when=9.0) for lease in leases
+        ]
+        assert spool._delivery.note([*news]) == [None] * 3
+        calls = [call for call in files.steps if call[0] in ("S3", "H1", "S2")]
+        hints = [("H1", "sync_file_range")] * 3 if ("H1", "sync_file_range") in calls else []
+        each = [("S3", "_sync"), ("S3", "utime"), ("S3", "rename")]
+        assert calls == [*[("S3", "write")] * 3, *hints, *each * 3, ("S2", "_sync_directory")]
+        assert [entry.state async for entry in spool.list()] == [State.QUEUED] * 3
+
+
+@pytest.mark.parametrize("call", range(1, 13))
+async def test_a_result_that_cannot_be_noted_keeps_the_lock_of_its_own_job(tmp_path: Path, call: int) -> None:
+    files = watched("S3", call)
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 3)
+        files.steps.clear()
+        results = await asyncio.gather(*[lease.defer(None, 0.0) for lease in leases], return_exceptions=True)
+        assert sum(isinstance(result, SpoolError) for result in results) == 1
+        for lease, result in zip(leases, results, strict=True):
+            if isinstance(result, SpoolError):
+                await lease.defer(None, 0.0)
+        assert len(await spool.claim(5)) == 3
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
