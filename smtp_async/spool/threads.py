@@ -108,7 +108,7 @@ class Threads:
         Args:
             work: what to call.
             undo: called with the value, in a thread, if the caller was cancelled. Where it returns False, it could not
-                be undone: the value is returned, and the cancellation comes with the caller's next await.
+                be undone: the value is returned, and the cancellation comes when the caller waits next.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._limiter is None:
@@ -371,8 +371,17 @@ def _of_anyio(error: asyncio.CancelledError) -> bool:
 
 
 def _cancel_again() -> None:
-    """Let the task meet its cancellation at its next await; the number of requests stays what it was."""
+    """Let the task meet its cancellation when it waits next, unless who asked for it takes that back before.
+
+    A time limit does, whose block ends with the call that could not be undone: then it was made in time.
+    """
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if task is not None:
+        task.get_loop().call_soon(_cancel_if_asked, task)
+
+
+def _cancel_if_asked(task: asyncio.Task[object]) -> None:
+    if task.cancelling():
+        # The number of requests stays what it was.
         task.uncancel()
         task.cancel()

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from smtp_async.spool.files import Files
 from smtp_async.spool.spool import Lease
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
+from tests.lab import turns
 from tests.spool.test_directory import open_files
 
 EVERY = [(manner, moment) for manner in CancelManner for moment in CancelMoment]
@@ -105,21 +106,35 @@ async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manne
         lease = await once()
 
 
+def with_a_worker(
+    spool: DirectorySpool, other: DirectorySpool
+) -> tuple[asyncio.Future[list[Lease]], threading.Event]:
+    """Let `other` claim what is put before its caller knows.
+
+    Returns:
+        What it got, and what has to be set before the put goes on.
+    """
+    loop = asyncio.get_running_loop()
+    put, seen = spool._puts._work, loop.create_future()
+
+    def slow_put(jobs):
+        stored = put(jobs)
+        taken = asyncio.run_coroutine_threadsafe(other.claim(), loop).result()
+        loop.call_soon_threadsafe(seen.set_result, taken)
+        assert go_on.wait(10)
+        return stored
+
+    go_on = threading.Event()
+    spool._puts._work = slow_put
+    return seen, go_on
+
+
 async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path) -> None:
-    """It returns its id, and the cancellation comes with the next await."""
+    """It returns its id, and the cancellation comes when its task waits next."""
 
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
-        loop = asyncio.get_running_loop()
-        put, seen = spool._puts._work, loop.create_future()
-
-        def slow_put(jobs):
-            stored = put(jobs)
-            taken = asyncio.run_coroutine_threadsafe(other.claim(), loop).result()
-            loop.call_soon_threadsafe(seen.set_result, taken)
-            return stored
-
-        spool._puts._work = slow_put
+        seen, go_on = with_a_worker(spool, other)
         told = []
 
         async def caller() -> None:
@@ -130,9 +145,39 @@ async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path)
         task = asyncio.ensure_future(caller())
         [lease] = await seen
         task.cancel()
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert told == [lease.entry.id]
+        await lease.settle(receipt_for(lease, QUEUED))
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_time_limit_that_came_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
+    """What waits within the block meets it; what comes behind the block does not."""
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
+        seen, go_on = with_a_worker(spool, other)
+        loop = asyncio.get_running_loop()
+
+        def expire(_: object) -> None:
+            limit.reschedule(loop.time())
+            loop.call_soon(go_on.set)
+
+        id = None
+        with suppress(TimeoutError) if goes_on else nullcontext():
+            async with asyncio.timeout(None) as limit:
+                seen.add_done_callback(expire)
+                id = await spool.put(TEXT)
+                if goes_on:
+                    await asyncio.sleep(10)
+                    raise AssertionError("it went on")
+        assert limit.expired()
+        [lease] = seen.result()
+        assert id == lease.entry.id
+        await turns()
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0
         await lease.settle(receipt_for(lease, QUEUED))
 
 

@@ -201,7 +201,9 @@ async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path:
             await lease.fail(None)
         else:
             await lease.release()
+        # What is locked cannot be removed.
         await spool.remove(lease.entry.id)
+        assert (await spool.statistics()).queued == 0
 
 
 # --- claims where nothing is durable -------------------------------------------------------------------------
@@ -396,3 +398,4 @@ async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, ho
         finally:
             os.close(lock)
         await ending
+        assert (await spool.statistics()).sending == 0
