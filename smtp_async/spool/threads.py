@@ -1,9 +1,12 @@
 """Calls that block, in threads, which a cancelled caller waits for: half a step would be worse than a late one.
 
-The threads are our own, bounded by a limiter of our own: nobody else's slow calls hold up the mail, and handing a call
-over costs a third of what a general pool takes for it, which counts where a call is a few system calls without a sync.
+The threads are our own: nobody else's slow calls hold up the mail, and handing a call over costs a third of what a
+general pool takes for it, which counts where a call is a few system calls without a sync. A limiter of our own bounds
+the calls that are made for one caller each.
 
-What many callers want at once is done `Together`: they share a thread's turn, and what the disk is waited for.
+What many callers want at once is done `Together`: they share a thread's turn, and what the disk is waited for. How many
+of these calls run at once is their own to bound. What is undone for callers who were cancelled is bounded by nothing
+but their number.
 """
 
 from __future__ import annotations
