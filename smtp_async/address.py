@@ -57,10 +57,11 @@ __all__ = ["EVERYONE", "NOBODY", "Address", "Envelope", "Kind", "Recipient", "pa
 
 # The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so whoever uses them sees that all of
 # `a@b` is within the shortest limit. "--" is left to the full grammar: it may be the prefix of an A-label.
-# So is what begins as an encoded word.
+# So is what may begin as an encoded word without angle brackets.
 _HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
-_MAILBOX = rf"(?!=\?)[{ATEXT}]++(?:\.[{ATEXT}]++)*+@{_HOST}"
-_plain_match: Final = re.compile(_MAILBOX).fullmatch
+_REST = rf"(?:\.[{ATEXT}]++)*+@{_HOST}"
+_MAILBOX = rf"[{ATEXT}]++{_REST}"
+_plain_match: Final = re.compile(rf"[{ATEXT.replace('=', '')}][{ATEXT}]*+{_REST}").fullmatch
 _usual_match: Final = re.compile(rf"([{WIDE}.]++(?: [{WIDE}.]++)*+) <({_MAILBOX})>").fullmatch
 _new: Final = object.__new__
 # One element of a list and what ends it. Quoted strings and literals may hold separators.

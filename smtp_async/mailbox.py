@@ -122,7 +122,8 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
     if len(text) > MAX_TEXT:
         refuse(text, "it is too long")
     spec, name = bare.strip(CFWS), ""
-    if spec.endswith(">"):
+    in_brackets = spec.endswith(">")
+    if in_brackets:
         split = _NAMED.fullmatch(spec)
         name_read = None if split is None else phrase(split[1].strip(CFWS), empty=True)
         if split is None or name_read is None:
@@ -137,8 +138,10 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
     if local.startswith('"'):
         local = _ESCAPED.sub(r"\1", local[1:-1])
         written = written_local(local)
-    elif (_DOTTED if lenient else DOT_ATOM).fullmatch(local) is None or _OPEN_WORD.fullmatch(local):
+    elif (_DOTTED if lenient else DOT_ATOM).fullmatch(local) is None:
         refuse(text, _reason(spec))
+    elif not in_brackets and _OPEN_WORD.fullmatch(local):
+        refuse(text, "an encoded word before the @ has no end, so that readers disagree about the address")
     if not name and bare.endswith(MARK):
         name = shown(comments[-1])
     return Mailbox(local, written, match[2], name)
@@ -202,8 +205,6 @@ def _reason(spec: str) -> str:
             "its local part begins or ends with a dot, or has two dots in a row; Recipient(…, lenient=True) and "
             "Address.parse(…, lenient=True) take it, and it is sent as it is"
         )
-    if _OPEN_WORD.fullmatch(local):
-        return "an encoded word before the @ has no end, so that readers disagree about the address"
     return "the part before the @ needs quotes, or there is more than one @"
 
 
