@@ -57,13 +57,13 @@ __all__ = ["EVERYONE", "NOBODY", "Address", "Envelope", "Kind", "Recipient", "pa
 
 # The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so whoever uses them sees that all of
 # `a@b` is within the shortest limit. "--" is left to the full grammar: it may be the prefix of an A-label.
-# So is what may begin as an encoded word without angle brackets.
 _HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
-_REST = rf"(?:\.[{ATEXT}]++)*+@{_HOST}"
-_MAILBOX = rf"[{ATEXT}]++{_REST}"
-_plain_match: Final = re.compile(rf"[{ATEXT.replace('=', '')}][{ATEXT}]*+{_REST}").fullmatch
+_MAILBOX = rf"[{ATEXT}]++(?:\.[{ATEXT}]++)*+@{_HOST}"
+_plain_match: Final = re.compile(_MAILBOX).fullmatch
 _usual_match: Final = re.compile(rf"([{WIDE}.]++(?: [{WIDE}.]++)*+) <({_MAILBOX})>").fullmatch
 _new: Final = object.__new__
+# What a comma left of an encoded word.
+_OPEN_WORD: Final = re.compile(r"=\?[^?]*+\?[QqBb]\?[^?]*+")
 # One element of a list and what ends it. Quoted strings and literals may hold separators.
 _ELEMENT: Final = re.compile(rf'[ ,]*+((?:{QUOTED}|\[[^\[\]]*+\]|[^",;:\[]++)*+)(:|;[ \t]*+(?:,|\Z)|,|\Z)')
 
@@ -423,6 +423,8 @@ def parse_list(text: str, *, lenient: bool = False) -> list[Address]:
             refuse(bare[position:], "a quote or a bracket is not closed")
         element, end = match[1].strip(CFWS), match[2]
         position = match.end()
+        if _OPEN_WORD.fullmatch(element):
+            refuse(element, "an encoded word has no end, so that readers disagree about the mailboxes")
         if end == ":":
             # A group within a group does not exist; neither does a group named by an address.
             if in_group or "@" in element or phrase(element) is None:

@@ -61,7 +61,6 @@ CFWS: Final = " " + MARK
 DOT_ATOM: Final = re.compile(rf"[{WIDE}]++(?:\.[{WIDE}]++)*+")
 # The same with dots anywhere, but not of dots alone.
 _DOTTED: Final = re.compile(rf"\.*+[{WIDE}][{WIDE}.]*+")
-_OPEN_WORD: Final = re.compile(r"=\?[^?]*+\?[QqBb]\?[^?]*+")
 _BLANK: Final = re.compile(f"[{BLANKS}]")
 _SPEC: Final = re.compile(rf'({QUOTED}|[^"@]++)@([^@]++)')
 _ESCAPED: Final = re.compile(r"\\(.)")
@@ -122,8 +121,7 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
     if len(text) > MAX_TEXT:
         refuse(text, "it is too long")
     spec, name = bare.strip(CFWS), ""
-    in_brackets = spec.endswith(">")
-    if in_brackets:
+    if spec.endswith(">"):
         split = _NAMED.fullmatch(spec)
         name_read = None if split is None else phrase(split[1].strip(CFWS), empty=True)
         if split is None or name_read is None:
@@ -140,8 +138,6 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
         written = written_local(local)
     elif (_DOTTED if lenient else DOT_ATOM).fullmatch(local) is None:
         refuse(text, _reason(spec))
-    elif not in_brackets and _OPEN_WORD.fullmatch(local):
-        refuse(text, "an encoded word before the @ has no end, so that readers disagree about the address")
     if not name and bare.endswith(MARK):
         name = shown(comments[-1])
     return Mailbox(local, written, match[2], name)
