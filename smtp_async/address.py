@@ -2,8 +2,13 @@
 
 Strategy. One address is parsed once, by one strict grammar (RFC 5321 section 4.1.2 with the UTF-8 of RFC
 6531 and the display names of RFC 5322 section 3.4), and the object that comes out serves both the envelope
-and the header: two parsers that disagree about one text are how mail gets to somebody else. What is unusual
-is refused, never repaired: comments, source routes, blanks and angle brackets outside quotes, controls.
+and the header: two parsers that disagree about one text are how mail gets to somebody else. Comments are read
+(RFC 5322 section 3.2.2). What is unusual beyond that is refused, never repaired: source routes, blanks and angle
+brackets outside quotes, controls, characters that cannot be seen. `lenient=True` takes what no RFC allows and some
+hosts use all the same: dots anywhere in a local part, underscores in host names.
+
+Mailboxes are told apart first, and encoded words in their display names decoded afterwards, so that nothing that a
+name hides can become another mailbox.
 
 The plain case, `ann@example.com`, is one regular expression. The bytes for the wire are made at parse time,
 because they are asked for once per recipient of every message.
@@ -16,50 +21,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import copy
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
+from .comments import MARK
 from .domain import domain_forms
 from .errors import InvalidAddress, MissingRecipient
-from .reply import printable
+from .invisible import hidden_character, named
+from .mailbox import (
+    ATEXT,
+    CFWS,
+    CONTROL,
+    DOT_ATOM,
+    MAX_ADDRESS,
+    MAX_LOCAL,
+    MAX_NAME,
+    MAX_TEXT,
+    QUOTED,
+    WIDE,
+    Mailbox,
+    phrase,
+    quoted,
+    read_mailbox,
+    refuse,
+    shown,
+    without_controls_and_comments,
+    written_local,
+)
 
 if TYPE_CHECKING:
     from .dsn import DSN
 
 __all__ = ["EVERYONE", "NOBODY", "Address", "Envelope", "Kind", "Recipient", "parse_list"]
 
-# RFC 5321 section 4.5.3.1: octets of a local part, and of both parts with the sign between.
-MAX_LOCAL: Final = 64
-MAX_ADDRESS: Final = 320
-#: Characters of a display name. No RFC limits it; nobody's name is longer, and an attack's is.
-MAX_NAME: Final = 1000
-
-# Controls (C0, DEL, C1), line separators, and halves of surrogate pairs, which no encoding can express.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-# RFC 6531 section 3.3 adds all of UTF-8 to atext. Its blanks are left out: outside quotes they are a slip.
-_WIDE = (
-    _ATEXT + "\u00a1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e"
-    "\u2060-\u2fff\u3001-\ud7ff\ue000-\U0010ffff"
-)
-_QUOTED = r'"(?:[^"\\]|\\.)*+"'
-
 # The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so whoever uses them sees that all of
 # `a@b` is within the shortest limit. "--" is left to the full grammar: it may be the prefix of an A-label.
 _HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
-_MAILBOX = rf"[{_ATEXT}]++(?:\.[{_ATEXT}]++)*+@{_HOST}"
-_PLAIN: Final = re.compile(_MAILBOX)
-_USUAL: Final = re.compile(rf"([{_WIDE}.]++(?: [{_WIDE}.]++)*+) <({_MAILBOX})>")
-_DOT_ATOM: Final = re.compile(rf"[{_WIDE}]++(?:\.[{_WIDE}]++)*+")
-_SPEC: Final = re.compile(rf'({_QUOTED}|[^"@]++)@([^@]++)')
-_ESCAPED: Final = re.compile(r"\\(.)")
-_SPECIAL: Final = re.compile(r'(["\\])')
-# A phrase also takes dots (RFC 5322 section 4.1, obs-phrase): "Ann B." without quotes is everywhere.
-_WORD: Final = re.compile(rf'({_QUOTED})|([^ ()<>@,;:\\"\[\]]++)')
-_NAMED: Final = re.compile(rf'((?:{_QUOTED}|[^()<>@,;:\\"\[\]]++)*+)<((?:{_QUOTED}|[^"<>]++)*+)>')
+_MAILBOX = rf"[{ATEXT}]++(?:\.[{ATEXT}]++)*+@{_HOST}"
+_plain_match: Final = re.compile(_MAILBOX).fullmatch
+_usual_match: Final = re.compile(rf"([{WIDE}.]++(?: [{WIDE}.]++)*+) <({_MAILBOX})>").fullmatch
+_new: Final = object.__new__
+# What a comma left of an encoded word.
+_OPEN_WORD: Final = re.compile(r"=\?[^?]*+\?[QqBb]\?[^?]*+")
 # One element of a list and what ends it. Quoted strings and literals may hold separators.
-_ELEMENT: Final = re.compile(rf'[ ,]*+((?:{_QUOTED}|\[[^\[\]]*+\]|[^",;:\[]++)*+)(:|;[ ]*+(?:,|\Z)|,|\Z)')
+_ELEMENT: Final = re.compile(rf'[ ,]*+((?:{QUOTED}|\[[^\[\]]*+\]|[^",;:\[]++)*+)(:|;[ \t]*+(?:,|\Z)|,|\Z)')
 
 
 class Kind(Enum):
@@ -101,28 +107,49 @@ class Address:
     _wire: bytes
 
     def __init__(self, local: str, domain: str, name: str = "") -> None:
-        if _CONTROL.search(local) or _CONTROL.search(domain) or _CONTROL.search(name):
-            _refuse(f"{name} <{local}@{domain}>", "it holds a control character")
+        if CONTROL.search(local) or CONTROL.search(domain) or CONTROL.search(name):
+            refuse(f"{name} <{local}@{domain}>", "it holds a control character")
+        self._set(local, written_local(local), domain, name)
+
+    def _set(self, local: str, written: str, domain: str, name: str, *, lenient: bool = False) -> None:
+        """Set what was checked for controls, and check the rest.
+
+        Args:
+            written: the local part as it travels.
+            lenient: take a host name with underscores.
+        """
         if len(name) > MAX_NAME:
-            _refuse(name, f"its display name is longer than {MAX_NAME} characters")
-        quoted = _quoted_local(local)
+            refuse(name, f"its display name is longer than {MAX_NAME} characters")
+        if len(written) > MAX_LOCAL or len(written.encode()) > MAX_LOCAL:
+            refuse(local, f"the part before the @ is longer than {MAX_LOCAL} octets")
+        hidden = hidden_character(local)
+        if hidden is not None:
+            refuse(
+                f"{local}@{domain}", f"its local part holds a character that cannot be seen: {named(hidden)}"
+            )
         self._local = local
         self._domain = domain
         self._name = name.strip(" ")
         self._needs_utf8 = not local.isascii()
-        self._ascii_domain, unicode_domain = domain_forms(domain)
+        self._ascii_domain, unicode_domain = domain_forms(domain, lenient=lenient)
         # RFC 6531 section 3.2: U-labels may travel only where SMTPUTF8 is in use, that is when the local part
         # needs it; beside an ASCII local part A-labels reach every server.
         wired = unicode_domain if self._needs_utf8 else self._ascii_domain
-        self._wire = f"{quoted}@{wired}".encode()
+        self._wire = f"{written}@{wired}".encode()
         if len(self._wire) > MAX_ADDRESS:
-            _refuse(f"{local}@{domain}", f"it is longer than {MAX_ADDRESS} octets")
+            refuse(f"{local}@{domain}", f"it is longer than {MAX_ADDRESS} octets")
 
     @classmethod
-    def parse(cls, text: str | Address) -> Address:
-        """Read one mailbox: `a@b`, `<a@b>`, `Name <a@b>`, `"N, M" <a@b>`.
+    def parse(cls, text: str | Address, *, lenient: bool = False) -> Address:
+        """Read one mailbox: `a@b`, `<a@b>`, `Name <a@b>`, `"N, M" <a@b>`, `a@b (Name)`.
 
-        An `Address` is returned as it is.
+        An `Address` is returned as it is. Encoded words (RFC 2047) in a display name are decoded; in quotes they stay
+        as they are. Without a display name, a comment behind the mailbox is taken for one.
+
+        Args:
+            text: the mailbox.
+            lenient: take dots anywhere in the local part (`a..b@example.com`), which then travels as it was given,
+                without quotes, and underscores in an ASCII host name (`ops@mail_host`). RFC 5321 allows neither.
 
         Raises:
             InvalidAddress: not exactly one mailbox, or not one that is safe to send.
@@ -132,19 +159,35 @@ class Address:
                 return text
             raise InvalidAddress(f"an address is a text, not {type(text).__name__}")
         name, spec = "", text
-        if _PLAIN.fullmatch(text) is None:
-            named = _USUAL.fullmatch(text)
+        if _plain_match(text) is None:
+            named = _usual_match(text)
             if named is None:
-                return _parse_mailbox(text)
+                return cls._read(text, lenient=lenient)
             name, spec = named.groups()
+            if "=?" in name:
+                name = shown(name)
         if len(spec) > MAX_LOCAL or len(name) > MAX_NAME:
-            return _parse_mailbox(text)
-        self = object.__new__(cls)
+            return cls._read(text, lenient=lenient)
+        self = _new(cls)
         self._local, _, domain = spec.partition("@")
         self._domain = self._ascii_domain = domain
         self._name = name
         self._needs_utf8 = False
         self._wire = spec.encode()
+        return self
+
+    @classmethod
+    def _read(cls, text: str, *, lenient: bool) -> Address:
+        """Read one mailbox by the full grammar."""
+        if len(text) > MAX_TEXT:
+            refuse(text, "it is too long")
+        bare, comments = without_controls_and_comments(text)
+        return cls._of(read_mailbox(bare, comments, lenient=lenient), lenient)
+
+    @classmethod
+    def _of(cls, mailbox: Mailbox, lenient: bool) -> Address:
+        self = _new(cls)
+        self._set(*mailbox, lenient=lenient)
         return self
 
     @property
@@ -170,12 +213,27 @@ class Address:
     @property
     def addr_spec(self) -> str:
         """`local@domain`, quoted where needed, the domain as it was given."""
-        return f"{_quoted_local(self._local)}@{self._domain}"
+        # No domain holds the sign.
+        return f"{self._wire.decode().rpartition('@')[0]}@{self._domain}"
 
     @property
     def needs_utf8(self) -> bool:
         """The local part is not ASCII, so only SMTPUTF8 can carry it (RFC 6531)."""
         return self._needs_utf8
+
+    def with_name(self, name: str) -> Address:
+        """Return the same mailbox with another display name, empty for none.
+
+        Raises:
+            InvalidAddress: the name is too long or holds a control character.
+        """
+        if CONTROL.search(name):
+            refuse(f"{name} <{self.addr_spec}>", "it holds a control character")
+        if len(name) > MAX_NAME:
+            refuse(name, f"its display name is longer than {MAX_NAME} characters")
+        twin = copy(self)
+        twin._name = name.strip(" ")
+        return twin
 
     def wire(self, *, utf8: bool) -> bytes:
         """Return what stands between the angle brackets of MAIL and RCPT.
@@ -187,7 +245,7 @@ class Address:
             InvalidAddress: the local part needs SMTPUTF8 and the transaction does not use it.
         """
         if self._needs_utf8 and not utf8:
-            _refuse(self.addr_spec, "its local part needs SMTPUTF8 (RFC 6531), which is not in use here")
+            refuse(self.addr_spec, "its local part needs SMTPUTF8 (RFC 6531), which is not in use here")
         return self._wire
 
     def __eq__(self, other: object) -> bool:
@@ -205,8 +263,16 @@ class Address:
         return self.addr_spec
 
     def __repr__(self) -> str:
+        if self._is_unusual():
+            text = f"{quoted(self._name)} <{self.addr_spec}>" if self._name else self.addr_spec
+            return f"Address.parse({text!r}, lenient=True)"
         name = f", name={self._name!r}" if self._name else ""
         return f"Address({self._local!r}, {self._domain!r}{name})"
+
+    def _is_unusual(self) -> bool:
+        """Was this address taken only because it was read leniently?"""
+        unquoted = not self._wire.startswith(b'"')
+        return "_" in self._ascii_domain or (unquoted and DOT_ATOM.fullmatch(self._local) is None)
 
 
 class Recipient:
@@ -217,6 +283,7 @@ class Recipient:
         kind: To, Cc or Bcc.
         name: a display name in place of the one that `address` has.
         dsn: what is to be reported to the sender about this recipient (RFC 3461); needs the server's DSN.
+        lenient: as for `Address.parse`: send to `a..b@example.com` or `ops@mail_host`, which RFC 5321 does not allow.
 
     Raises:
         InvalidAddress: the text is not one mailbox, or the name cannot stand before one.
@@ -225,13 +292,19 @@ class Recipient:
     __slots__ = ("_address", "_dsn", "_kind")
 
     def __init__(
-        self, address: str | Address, kind: Kind = Kind.TO, *, name: str | None = None, dsn: DSN | None = None
+        self,
+        address: str | Address,
+        kind: Kind = Kind.TO,
+        *,
+        name: str | None = None,
+        dsn: DSN | None = None,
+        lenient: bool = False,
     ) -> None:
-        self._address = Address.parse(address)
+        self._address = Address.parse(address, lenient=lenient)
         self._kind = kind
         self._dsn = dsn
         if name is not None:
-            self._address = Address(self._address.local, self._address.domain, name)
+            self._address = self._address.with_name(name)
 
     @classmethod
     def of(cls, value: str | Address | Recipient, kind: Kind = Kind.TO) -> Recipient:
@@ -329,104 +402,47 @@ class Envelope:
         return f"Envelope({self._sender!r}, {list(self._recipients)!r})"
 
 
-def parse_list(text: str) -> list[Address]:
+def parse_list(text: str, *, lenient: bool = False) -> list[Address]:
     """Read a comma list of mailboxes, RFC 5322 section 3.4; the members of groups stand in its place.
 
     Empty elements are skipped (section 4.4). Time is linear in the length of the text.
 
+    Args:
+        text: the list.
+        lenient: as for `Address.parse`.
+
     Raises:
         InvalidAddress: an element is not a mailbox or a group, or the text holds a control character.
     """
-    if _CONTROL.search(text):
-        _refuse(text, "it holds a control character")
+    bare, comments = without_controls_and_comments(text)
     found: list[Address] = []
-    position, in_group = 0, False
-    while position < len(text):
-        match = _ELEMENT.match(text, position)
+    position, in_group, read = 0, False, 0
+    while position < len(bare):
+        match = _ELEMENT.match(bare, position)
         if match is None:
-            _refuse(text[position:], "a quote or a bracket is not closed")
-        element, end = match[1].strip(" "), match[2]
+            refuse(bare[position:], "a quote or a bracket is not closed")
+        element, end = match[1].strip(CFWS), match[2]
         position = match.end()
+        if _OPEN_WORD.fullmatch(element):
+            refuse(element, "an encoded word has no end, so that readers disagree about the mailboxes")
         if end == ":":
             # A group within a group does not exist; neither does a group named by an address.
-            if in_group or _phrase(element) is None:
-                _refuse(element, "it is not the name of a group")
+            if in_group or "@" in element or phrase(element) is None:
+                refuse(element, "it is not the name of a group")
             in_group = True
-            continue
-        if element:
-            found.append(Address.parse(element))
+        elif MARK in match[1]:
+            if element:
+                first = read + match[1].count(MARK)
+                found.append(
+                    Address._of(read_mailbox(match[1], comments[read:first], lenient=lenient), lenient)
+                )
+        elif element:
+            found.append(Address.parse(element, lenient=lenient))
+        read += match[0].count(MARK)
         if end.startswith(";"):
             if not in_group:
-                _refuse(element, "a semicolon ends a group, and there is none")
+                refuse(element, "a semicolon ends a group, and there is none")
             in_group = False
     if in_group:
-        _refuse(text, "a group is not closed by a semicolon")
+        refuse(text, "a group is not closed by a semicolon")
     return found
-
-
-def _refuse(text: str, reason: str) -> NoReturn:
-    raise InvalidAddress(f"“{printable(text, 80)}” is not a mail address that can be sent to: {reason}")
-
-
-def _parse_mailbox(text: str) -> Address:
-    """Read the unusual: names, quotes, literals, other scripts; and say what is wrong."""
-    if len(text) > MAX_NAME + MAX_ADDRESS + 80:
-        _refuse(text, "it is too long")
-    if _CONTROL.search(text):
-        _refuse(text, "it holds a control character")
-    spec, name = text.strip(" "), ""
-    if spec.endswith(">"):
-        named = _NAMED.fullmatch(spec)
-        name_read = None if named is None else _phrase(named[1].strip(" "), empty=True)
-        if named is None or name_read is None:
-            _refuse(text, "a display name with other signs than letters, digits and dots needs quotes")
-        name, spec = name_read, named[2]
-    match = _SPEC.fullmatch(spec)
-    if match is None:
-        _refuse(text, _reason(spec))
-    local = match[1]
-    if local.startswith('"'):
-        local = _ESCAPED.sub(r"\1", local[1:-1])
-    elif _DOT_ATOM.fullmatch(local) is None:
-        _refuse(text, _reason(spec))
-    return Address(local, match[2], name)
-
-
-def _phrase(text: str, *, empty: bool = False) -> str | None:
-    """Return the words of a phrase without their quotes, `None` if it is not one."""
-    words = []
-    position = 0
-    for match in _WORD.finditer(text):
-        if text[position : match.start()].strip(" "):
-            return None
-        quoted, plain = match.groups()
-        words.append(plain if quoted is None else _ESCAPED.sub(r"\1", quoted[1:-1]))
-        position = match.end()
-    if text[position:].strip(" ") or not (words or empty):
-        return None
-    return " ".join(words)
-
-
-def _reason(spec: str) -> str:
-    """Say what is wrong with an addr-spec that does not fit the grammar."""
-    if not spec:
-        return "it is empty"
-    if "(" in spec or ")" in spec:
-        return "comments do not belong in an address"
-    if spec.startswith("@"):
-        return "source routes are obsolete (RFC 5321 appendix F.2)"
-    if "@" not in spec:
-        return "it has no @"
-    if any(sign in spec for sign in "<> "):
-        return "blanks and angle brackets need quotes"
-    return "the part before the @ needs quotes, or there is more than one @"
-
-
-def _quoted_local(local: str) -> str:
-    """Return the local part as it is written, in quotes if it must be (RFC 5321 section 4.1.2)."""
-    if not local:
-        _refuse("@", "the part before the @ is empty")
-    quoted = local if _DOT_ATOM.fullmatch(local) else '"' + _SPECIAL.sub(r"\\\1", local) + '"'
-    if len(quoted) > MAX_LOCAL or len(quoted.encode()) > MAX_LOCAL:
-        _refuse(local, f"the part before the @ is longer than {MAX_LOCAL} octets")
-    return quoted

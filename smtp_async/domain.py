@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from .errors import InvalidAddress
+from .invisible import BLANKS, hidden_character, named
 from .reply import printable
 
 __all__ = ["domain_forms"]
@@ -21,10 +22,22 @@ MAX_DOMAIN: Final = 255
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
 
 _HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# With underscores, which no host name has and some hosts do.
+_LENIENT_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_\-]{0,61}[A-Za-z0-9_])?"
+_LENIENT_NAME: Final = re.compile(rf"{_LENIENT_LABEL}(?:\.{_LENIENT_LABEL})*")
+_BLANK: Final = re.compile(f"[{BLANKS}]")
 
 
-def domain_forms(domain: str) -> tuple[str, str]:
-    """Return the domain in A-labels, and in the form for SMTPUTF8 (U-labels if it was given so)."""
+def domain_forms(domain: str, *, lenient: bool = False) -> tuple[str, str]:
+    """Return the domain in A-labels, and in the form for SMTPUTF8 (U-labels if it was given so).
+
+    Args:
+        domain: a host name or an address literal.
+        lenient: take underscores in a host name without labels of other scripts.
+
+    Raises:
+        InvalidAddress: it is neither, or it holds a character that cannot be seen.
+    """
     if len(domain) > MAX_DOMAIN:
         raise InvalidAddress(_not_a_domain(domain, f"it is longer than {MAX_DOMAIN} octets"))
     if domain.startswith("["):
@@ -35,11 +48,36 @@ def domain_forms(domain: str) -> tuple[str, str]:
         if "xn--" in domain.lower():
             _to_unicode(domain)
     else:
+        # Before the mapping, which drops most of these characters, and so makes another name of it. The joiners are
+        # left to IDNA, which knows where they may stand (RFC 5892 appendix A).
+        _check_visible(domain)
         ascii_form, unicode_form = _mapped(domain)
     # After the mapping as well as before it: what the expression passes holds nothing but letters.
-    if len(ascii_form) > MAX_DOMAIN or _HOST_NAME.fullmatch(ascii_form) is None:
-        raise InvalidAddress(_not_a_domain(domain, "letters, digits, hyphens and single dots make one"))
+    if len(ascii_form) > MAX_DOMAIN:
+        raise InvalidAddress(_not_a_domain(domain, f"it is longer than {MAX_DOMAIN} octets"))
+    if _HOST_NAME.fullmatch(ascii_form) is None and not (lenient and _LENIENT_NAME.fullmatch(ascii_form)):
+        raise InvalidAddress(_not_a_domain(domain, _reason(ascii_form)))
     return ascii_form, unicode_form
+
+
+def _check_visible(domain: str) -> None:
+    hidden = hidden_character(domain, joiners=True)
+    if hidden is not None:
+        raise InvalidAddress(
+            _not_a_domain(domain, f"it holds a character that cannot be seen: {named(hidden)}")
+        )
+    blank = _BLANK.search(domain)
+    if blank is not None:
+        raise InvalidAddress(_not_a_domain(domain, f"it holds a blank: {named(blank[0])}"))
+
+
+def _reason(domain: str) -> str:
+    if _LENIENT_NAME.fullmatch(domain):
+        return (
+            "no host name has an underscore (RFC 5321 section 2.3.5); Recipient(…, lenient=True) and "
+            "Address.parse(…, lenient=True) take it"
+        )
+    return "letters, digits, hyphens and single dots make one"
 
 
 # Three rounds of mapping and checking for each address would be most of what a mailing to one host costs.

@@ -60,7 +60,8 @@ class DSN:
         if isinstance(self.orcpt, str) and _TYPED.fullmatch(self.orcpt):
             return
         if self.orcpt is not None:
-            object.__setattr__(self, "orcpt", Address.parse(self.orcpt))
+            # Nothing is sent there, so this may be whatever some host has used.
+            object.__setattr__(self, "orcpt", Address.parse(self.orcpt, lenient=True))
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -1,7 +1,10 @@
 """domain.py: two forms of a name, made by IDNA 2008 or refused."""
 
+import sys
 import time
+import unicodedata
 
+import idna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +75,49 @@ def test_both_forms(domain, forms):
 def test_what_is_no_domain(domain):
     with pytest.raises(InvalidAddress):
         domain_forms(domain)
+
+
+@pytest.mark.parametrize("domain", ["mail_host.example", "_dmarc.example", "a_._b", "A_B"])
+def test_underscores_are_refused_by_name_and_taken_leniently(domain):
+    with pytest.raises(InvalidAddress, match=r"underscore.*lenient=True"):
+        domain_forms(domain)
+    assert domain_forms(domain, lenient=True) == (domain, domain)
+
+
+@pytest.mark.parametrize(
+    "domain", ["a_b!", "-a_b", "a_b.", "a_b..c", "a_b c", "a" * 63 + "_", "ü_b.de", "a_b.xn--bcher-kva.de"]
+)
+def test_leniency_is_about_underscores_alone(domain):
+    with pytest.raises(InvalidAddress):
+        domain_forms(domain, lenient=True)
+
+
+def test_no_character_disappears():
+    """The mapping of UTS 46 drops what cannot be seen: another name would be asked for."""
+    for code in range(0x80, sys.maxunicode + 1):
+        char = chr(code)
+        if unicodedata.category(char) in ("Cf", "Mn", "Lo", "Cn", "Zs", "So") and (
+            code < 0x3200 or code > 0xF000
+        ):
+            if code > 0x20000 and not 0xE0000 <= code < 0xE1000:
+                continue
+            try:
+                mapped = idna.uts46_remap(f"a{char}b", True, False)
+            except idna.IDNAError:
+                continue
+            if mapped == "ab":
+                with pytest.raises(InvalidAddress, match=rf"U\+{code:04X}"):
+                    domain_forms(f"a{char}b.example")
+
+
+def test_blanks_and_what_cannot_be_seen_are_called_by_name():
+    for char, name in (
+        ("\u200b", r"ZERO WIDTH SPACE \(U\+200B\)"),
+        ("\u00a0", r"NO-BREAK SPACE \(U\+00A0\)"),
+    ):
+        for domain in (f"{char}a.example", f"a.example{char}", f"a{char}b.example"):
+            with pytest.raises(InvalidAddress, match=name):
+                domain_forms(domain)
 
 
 @given(st.text(min_size=1, max_size=60))

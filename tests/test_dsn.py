@@ -85,3 +85,9 @@ def test_values_travel_and_compare():
     assert pickle.loads(pickle.dumps(Return.HDRS)) is Return.HDRS
     with pytest.raises(AttributeError):
         value.notify = None  # type: ignore[misc]
+
+
+def test_an_original_recipient_may_be_one_that_no_rfc_allows():
+    """Nothing is sent there."""
+    for text in ("a..b@docomo.example", "ops@mail_host.example"):
+        assert DSN(orcpt=text) == DSN(orcpt=Address.parse(text, lenient=True)) == DSN.parse(f"ORCPT={text}")

@@ -17,7 +17,21 @@ PACKAGE = "smtp_async"
 HOUSE = Path(__file__).parents[1] / PACKAGE
 ANYTHING = frozenset({"*"})
 
-VALUES = ("secret", "reply", "errors", "domain", "address", "dsn", "content", "receipt", "events", "timeouts")
+VALUES = (
+    *(
+        "secret",
+        "reply",
+        "errors",
+        "encoded_words",
+        "invisible",
+        "comments",
+        "domain",
+        "mailbox",
+        "address",
+        "dsn",
+    ),
+    *("content", "receipt", "events", "timeouts"),
+)
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.

@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ..encoded_words import charset_name
 from ..errors import TextNotEncodable
 from ..reply import printable
 
@@ -103,14 +104,14 @@ UTF_8: Final = Charset("utf-8", "utf-8")
 
 @lru_cache(maxsize=128)
 def charset_of(given: str | int) -> Charset:
-    """Find a charset by a name that Python knows, or by the number of a code page.
+    """Find a charset by a name that mail uses or Python knows, or by the number of a code page.
 
     A page that is not in the table counts if a codec of its number is registered (`cp870`).
 
     Raises:
         TextNotEncodable: there is none.
     """
-    name = given if isinstance(given, str) else PAGES.get(given, f"cp{given}")
+    name = charset_name(given) if isinstance(given, str) else PAGES.get(given, f"cp{given}")
     try:
         ascii_octets = _ASCII.encode(name, "replace")  # refuses what is no charset but a transformation
         import codecs

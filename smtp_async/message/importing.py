@@ -8,7 +8,6 @@ reports, several texts) the message is kept whole, as `raw`.
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -16,9 +15,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ..address import Address, Kind, Recipient, parse_list
-from ..errors import InvalidAddress, InvalidArgument, InvalidHeader, TextNotEncodable
+from ..encoded_words import codec_of, decoded_words
+from ..errors import InvalidArgument, InvalidHeader
 from .attachment import Attachment
-from .charsets import charset_of
 from .fields import NAMES
 from .foreign import content_of, set_text
 from .headers import address_field, date_text, message_id_text
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
 
     from .builder import Message
 
-__all__ = ["decoded_words", "from_bytes", "from_email_message", "to_email_message"]
-
-_WORD: Final = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([QqBb])\?([^?\s]*)\?=")
-_BETWEEN: Final = re.compile(r"(\?=)[ \t\r\n]+(?==\?[^?\s]+\?[QqBb]\?[^?\s]*\?=)")
-_HEXADECIMAL: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
+__all__ = ["from_bytes", "from_email_message", "to_email_message"]
 
 _SPECIAL: Final = re.compile(r'(["\\])')
 _KINDS: Final = {kind.value.lower(): kind for kind in Kind}
@@ -43,10 +38,6 @@ _ATTRIBUTES: Final = frozenset("resent-bcc reply-to return-path subject date mes
 _STRUCTURE: Final = frozenset(
     "mime-version content-type content-transfer-encoding content-disposition content-id content-length".split()
 )
-
-
-# Made up of text alone, but slow to decode, and no charset of mail.
-_NO_CHARSETS: Final = frozenset(("idna", "punycode", "undefined"))
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]+")
 #: Fields that become an attribute if it can hold what they say.
 _RARE: Final = {name: attribute for attribute, name in NAMES.items() if attribute != "list_unsubscribe_post"}
@@ -104,11 +95,11 @@ def _set_header(message: Message, source: OldMessage) -> None:
     for name, value in source.raw_items():
         lowered, text = name.lower(), _text_of(name, value)
         if lowered in _KINDS:
-            message.recipients += [Recipient(address, _KINDS[lowered]) for address in _mailboxes(text, value)]
+            message.recipients += [Recipient(address, _KINDS[lowered]) for address in parse_list(text)]
         elif lowered == "from":
-            authors += _mailboxes(text, value)
+            authors += parse_list(text)
         elif lowered == "sender":
-            senders += _mailboxes(text, value)
+            senders += parse_list(text)
         elif lowered in _ATTRIBUTES:
             _set_attribute(message, lowered, text, value)
         elif lowered not in _STRUCTURE and not _set_rare(message, lowered, text, value):
@@ -127,7 +118,7 @@ def _set_attribute(message: Message, name: str, text: str, value: Any) -> None:
     if name == "subject" and message.subject is None:
         message.subject = _clean(text, value)
     elif name == "reply-to":
-        message.reply_to = [*message.reply_to, *_mailboxes(text, value)]
+        message.reply_to = [*message.reply_to, *parse_list(text)]
     elif name == "return-path":
         message.return_path = "<>" if text == "<>" else text or None
     elif name == "date" and message.date is None:
@@ -156,7 +147,7 @@ def _set_rare(message: Message, name: str, text: str, value: Any) -> bool:
     given: Any = _clean(text, value)
     try:
         if attribute in ("read_receipt_to", "delivery_notification_to"):
-            given = _mailboxes(text, value)
+            given = parse_list(text)
         elif attribute == "x_priority":
             given = given[:1]
         elif attribute == "keywords":
@@ -180,60 +171,6 @@ def _clean(text: str, value: Any) -> str:
     if not hasattr(value, "fold"):  # what the modern API made is decoded already
         text = decoded_words(text)
     return _CONTROL.sub(" ", text)
-
-
-def _mailboxes(text: str, value: Any) -> list[Address]:
-    """Read a list of mailboxes, and decode their names after they were told apart."""
-    found = parse_list(text)
-    if "=?" not in text or hasattr(value, "fold"):
-        return found
-    return [_decoded(address) for address in found]
-
-
-def _decoded(address: Address) -> Address:
-    try:
-        return Address(address.local, address.domain, _CONTROL.sub(" ", decoded_words(address.name)))
-    except InvalidAddress:
-        return address
-
-
-def decoded_words(text: str) -> str:
-    """Decode the encoded words in a text, RFC 2047 section 6; what is not one, or in no known charset, stays."""
-    if "=?" not in text:
-        return text
-    text = _BETWEEN.sub(r"\1", text)
-    found: list[str] = []
-    position, data, charset = 0, b"", ""
-    for match in _WORD.finditer(text):
-        octets = _word_octets(match[2], match[3])
-        codec = _codec(match[1])
-        if octets is None or codec is None:
-            continue
-        # A character may be cut in two by words that follow each other.
-        if match.start() != position or codec != charset:
-            found += (data.decode(charset or "ascii", "replace"), text[position : match.start()])
-            data, charset = b"", codec
-        data += octets
-        position = match.end()
-    return "".join([*found, data.decode(charset or "ascii", "replace"), text[position:]])
-
-
-def _word_octets(encoding: str, text: str) -> bytes | None:
-    try:
-        if encoding in "Qq":
-            data = text.replace("_", " ").encode("ascii")
-            return _HEXADECIMAL.sub(lambda match: bytes((int(match[1], 16),)), data)
-        return binascii.a2b_base64(text.encode("ascii") + b"=" * (-len(text) % 4))
-    except ValueError:
-        return None
-
-
-def _codec(label: str) -> str | None:
-    try:
-        codec = charset_of(label).codec
-    except TextNotEncodable:
-        return None
-    return None if codec in _NO_CHARSETS else codec
 
 
 # --- the parts ----------------------------------------------------------------------------------------------
@@ -290,7 +227,7 @@ def _set_text(message: Message, kind: str, part: OldMessage) -> None:
     if any([getattr(message, name) is not None for name in names[names.index(attribute) :]]):
         raise _OtherShape
     data = part.get_payload(decode=True)
-    codec = _codec(str(part.get_content_charset("utf-8")))
+    codec = codec_of(str(part.get_content_charset("utf-8")))
     try:
         text = bytes(data).decode(codec if codec and codec != "ascii" else "utf-8")
     except ValueError as error:

@@ -242,7 +242,7 @@ def _head(
     lines = [
         f"Date: {clock_date(now)}",
         address_field("From", [Address.parse(sender)], utf8=True),
-        address_field("To", [Address(to.local, to.domain)], utf8=True),
+        address_field("To", [to.with_name("")], utf8=True),
         text_field("Subject", kind.subject),
         f"Message-ID: {message_id_text(f'{_token(key)}.{kind.action}@{host}')}",
         *([f"In-Reply-To: {about}", f"References: {about}"] if about else []),

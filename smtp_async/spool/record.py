@@ -191,7 +191,8 @@ def record(
 
 
 def _text(address: Address) -> str:
-    # As it travels: made when the address was parsed, and parsed again it is the same mailbox.
+    # As it travels: made when the address was parsed, and parsed again it is the same mailbox. It is read leniently,
+    # which changes nothing about an address that was taken without: one that needs quotes has them.
     return address.wire(utf8=True).decode()
 
 
@@ -373,7 +374,8 @@ def _header(fields: dict[str, Any], end: int) -> Header:
     if _ID.fullmatch(id) is None:
         raise ValueError("the id is not one that a spool makes")
     envelope = Envelope(
-        None if sender is None else Address.parse(sender), [_read_recipient(*one) for one in recipients]
+        None if sender is None else Address.parse(sender, lenient=True),
+        [_read_recipient(*one) for one in recipients],
     )
     entry = Entry(
         id=id,
@@ -391,7 +393,7 @@ def _header(fields: dict[str, Any], end: int) -> Header:
 
 def _read_recipient(address: Any, kind: Any, wishes: Any = None) -> Recipient:
     dsn = None if wishes is None else _dsn(_of(wishes, dict))
-    return Recipient(_of(address, str), _KINDS[_of(kind, str)], dsn=dsn)
+    return Recipient(_of(address, str), _KINDS[_of(kind, str)], dsn=dsn, lenient=True)
 
 
 def _dsn(wishes: dict[str, Any]) -> DSN:

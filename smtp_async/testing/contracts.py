@@ -99,6 +99,16 @@ class SpoolContract:
         assert (entry.id, entry.state, entry.size, entry.attempts) == (id, State.SENDING, len(TEXT), 0)
         assert entry.message_id == "<1@example.com>"
 
+    async def test_addresses_that_no_rfc_allows_are_claimed_as_they_were_put(self, spool: Spool) -> None:
+        dotted = Recipient("a..b@example.org", lenient=True)
+        host = Recipient("ops@mail_host.example", Kind.BCC, lenient=True)
+        await spool.put(TEXT, sender=dotted.address, recipients=[dotted, host, '"a..b"@example.com'])
+        [lease] = await spool.claim(5)
+        envelope = lease.mail().envelope()
+        assert envelope == Envelope(dotted.address, [dotted, host, '"a..b"@example.com'])
+        sent = [one.address.wire(utf8=False) for one in envelope.recipients]
+        assert sent == [b"a..b@example.org", b"ops@mail_host.example", b'"a..b"@example.com']
+
     async def test_the_envelope_may_come_from_the_header(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         assert (await spool.get(id)).envelope == Envelope("ann@example.com", ["bob@example.org"])

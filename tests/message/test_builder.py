@@ -4,6 +4,7 @@ import copy
 import pickle
 import sys
 from datetime import UTC, datetime
+from email.utils import formataddr
 from typing import Any
 
 import pytest
@@ -33,6 +34,31 @@ from .reading import names_of, parsed
 )
 def test_addresses_in_every_form(value):
     assert [str(a) for a in Message(to=value).to] == ["a@x", "b@x"]
+
+
+@pytest.mark.parametrize("name", ["Jörg", "Smith, Jörg", 'J. "Ö" <x@y>', "Smith, John (Süd)"])
+def test_the_standard_way_to_write_an_address_shows_its_name(name):
+    text = formataddr((name, "a@x.org"))
+    message = Message(sender=text, to=text, cc=f"c@x.org, {text}", text="x")
+    assert (message.sender, [a.name for a in message.to], len(message.cc)) == (
+        Address("a", "x.org"),
+        [name.strip()],
+        2,
+    )
+    read = parsed(message.as_bytes())
+    for field in ("From", "To"):
+        assert [(a.display_name, a.addr_spec) for a in read[field].addresses] == [(name.strip(), "a@x.org")]
+    assert [a.display_name for a in read["Cc"].addresses] == ["", name.strip()]
+
+
+def test_a_comment_is_the_name_of_a_mailbox_that_has_none():
+    message = Message(
+        sender="root@host.example.com (Cron Daemon)", to="ann@x.org <ann@x.org>, b@x.org (B, c@d)", text="x"
+    )
+    read = parsed(message.as_bytes())
+    assert str(read["From"]) == "Cron Daemon <root@host.example.com>"
+    assert [a.addr_spec for a in read["To"].addresses] == ["ann@x.org", "b@x.org"]
+    assert [str(r.address) for r in message.envelope().recipients] == ["ann@x.org", "b@x.org"]
 
 
 def test_one_address():

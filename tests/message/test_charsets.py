@@ -69,6 +69,10 @@ def test_there_are_82_code_pages():
         (1200, "utf-16le"),
         (10000, "macintosh"),
         ("Shift_JIS", "shift-jis"),
+        ("x-sjis", "shift-jis"),
+        ("iso-8859-8-i", "iso-8859-8"),
+        ("cp-850", "cp850"),
+        ("gb2312", "gb2312"),  # a larger charset is meant only where text is read
         (1125, "cp1125"),  # in no table, but Python has a codec of that number
     ],
 )

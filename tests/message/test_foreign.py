@@ -159,8 +159,22 @@ def test_a_message_that_was_parsed_keeps_its_fields():
         assert who(mail.envelope()) == ("a@x", [("c@x", Kind.CC)])
 
 
+@pytest.mark.parametrize("policy", [email.policy.default, email.policy.compat32])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MAILER-DAEMON@mx.example.com (Mail, Delivery <x@y>)",
+        "MAILER-DAEMON@mx.example.com <MAILER-DAEMON@mx.example.com>",
+    ],
+)
+def test_the_envelope_of_mail_with_comments(text, policy):
+    source = f"From: {text}\r\nTo: b@x (B, c@d), (c) d@x (D)\r\n\r\nhi\r\n".encode()
+    for mail in (content_of(email.message_from_bytes(source, policy=policy)), content_of_raw(source)):
+        assert who(mail.envelope()) == ("MAILER-DAEMON@mx.example.com", [("b@x", Kind.TO), ("d@x", Kind.TO)])
+
+
 def test_unreadable_fields_matter_only_when_they_are_needed():
-    message = email.message_from_string("From: a@x (comment)\nTo: b@x\nReply-To: nonsense (\n\nbody\n")
+    message = email.message_from_string("From: a@x (comment\nTo: b@x\nReply-To: nonsense (\n\nbody\n")
     mail = content_of(message)
     assert mail.content().join()
     with pytest.raises(InvalidAddress):

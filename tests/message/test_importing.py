@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from smtp_async.address import Address, Kind
 from smtp_async.errors import InvalidAddress, InvalidHeader, SMTPError
 from smtp_async.message import Importance, Message, XPriority
-from smtp_async.message.importing import decoded_words
 
 from .reading import check_wire_form, parsed
 
@@ -229,9 +228,23 @@ def test_mail_as_it_comes():
     check_wire_form(message.as_bytes())
 
 
+def test_addresses_with_comments_are_read():
+    data = (
+        b"From: MAILER-DAEMON@mx.example.com (Mail Delivery System)\r\nTo: a@b.org <a@b.org>,\r\n"
+        b" =?iso-8859-8-i?B?+ezl7Q==?= <c@x.org>\r\nSubject: =?iso-8859-8-i?B?+ezl7Q==?=\r\n\r\nx\r\n"
+    )
+    message = Message.from_bytes(data)
+    assert (str(message.sender), message.sender and message.sender.name) == (
+        "MAILER-DAEMON@mx.example.com",
+        "Mail Delivery System",
+    )
+    assert [(str(a), a.name) for a in message.to] == [("a@b.org", "a@b.org"), ("c@x.org", "שלום")]
+    assert message.subject == "שלום"
+
+
 def test_unreadable_addresses_are_refused():
     with pytest.raises(InvalidAddress):
-        Message.from_bytes(b"From: a@x (comment)\r\n\r\nx")
+        Message.from_bytes(b"From: a@x (comment\r\n\r\nx")
 
 
 def test_injection_by_encoded_words_is_not_imported():
@@ -264,48 +277,9 @@ def test_any_octets_import_or_are_refused(data, before):
         check_wire_form(rendered)
 
 
-# --- encoded words ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("plain", "plain"),
-        ("=?utf-8?q?a_b=C3=BC?=", "a bü"),
-        ("=?UTF-8?B?w7w=?= x =?latin-1?Q?=FC?=", "ü x ü"),
-        ("=?utf-8?b?w7w=?=  =?utf-8?b?w7w=?=", "üü"),
-        ("=?utf-8?q?=C3?= =?utf-8?q?=BC?=", "ü"),
-        ("=?utf-8?q?=C3?= =?latin-1?q?=BC?=", "\ufffd¼"),
-        ("=?utf-8*de?q?x?=", "x"),
-        ("=?no-such?q?x?=", "=?no-such?q?x?="),
-        ("=?hex?q?41?=", "=?hex?q?41?="),
-        ("=?punycode?q?x-?=", "=?punycode?q?x-?="),
-        ("=?utf-8?b?w7w?=", "ü"),
-        ("=?utf-8?b?w?=", "=?utf-8?b?w?="),
-        ("=?utf-8?x?w?=", "=?utf-8?x?w?="),
-        ("=?utf-8?q?=zz?=", "=zz"),
-        ("=?=?=?", "=?=?=?"),
-        ("a =? b", "a =? b"),
-    ],
-)
-def test_encoded_words(text, expected):
-    assert decoded_words(text) == expected
-
-
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=200))
 def test_subjects_read_back(subject):
     message = Message(sender="a@x", to="b@x", subject=subject)
     data = message.as_bytes()
     assert Message.from_bytes(data).subject == subject.strip(" ")
     assert parsed(data)["From"] == "a@x"
-
-
-def test_decoding_is_linear():
-    for text in (
-        "=?utf-8?q?x?= " * 30_000,
-        "=?" * 100_000,
-        "?= " * 100_000,
-        "=?a?q?" * 50_000,
-        "=?utf-8?q?" + "x" * 200_000,
-    ):
-        assert isinstance(decoded_words(text), str)

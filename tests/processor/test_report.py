@@ -39,7 +39,7 @@ def failed(address: str, text: str = "550 5.1.1 no such user", **options: Any) -
 
 
 def bounced(
-    *sentences: Sentence, original: bytes = ORIGINAL, sender: str = "ann@example.com", **options
+    *sentences: Sentence, original: bytes = ORIGINAL, sender: str | Address = "ann@example.com", **options
 ) -> Notice:
     options = {"options": HERE, "key": "job-1", "now": NOW, "remote": "mx.example.org", **options}
     notice = bounce(original, Envelope(sender, [one.recipient for one in sentences]), sentences, **options)
@@ -70,6 +70,14 @@ def test_a_bounce_goes_to_the_sender_from_nobody() -> None:
     assert message["In-Reply-To"] == "<1@example.com>"
     assert message["Message-ID"].endswith("@mx.example.com>")
     assert notice.source.isascii() and b"\n" not in notice.source.replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize("sender", ["a..b@example.com", "ann@mail_host.example"])
+def test_a_bounce_goes_to_a_sender_that_no_rfc_allows(sender: str) -> None:
+    address = Address.parse(f"Ann <{sender}>", lenient=True)
+    notice = bounced(failed("bob@example.org"), sender=address)
+    assert notice.recipient.wire(utf8=False) == sender.encode()
+    assert f"\r\nTo: {sender}\r\n".encode() in notice.source
 
 
 def test_the_three_parts() -> None:

@@ -85,6 +85,26 @@ def test_what_is_written_is_read(what: Submission, state: State) -> None:
     assert (found.token, found.ended, entry.attempts) == (1, None, 0)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a..b@docomo.example", ".a@x.org", "ops@mail_host.example", '"a..b"@docomo.example', '"a..b"@mail_host'],
+)
+def test_addresses_that_no_rfc_allows_are_read_as_they_were_put(text: str) -> None:
+    address = Address.parse(text, lenient=True)
+    envelope = Envelope(address, [Recipient(address, Kind.CC), Recipient("bob@x", dsn=DSN(orcpt=address))])
+    found = parse(stored(envelope=envelope)).entry.envelope
+    assert found == envelope
+    assert repr(found) == repr(envelope)
+    assert found.sender is not None
+    assert found.sender.wire(utf8=False) == found.recipients[0].address.wire(utf8=False) == text.encode()
+
+
+@pytest.mark.parametrize("text", ["a b@x", "a..b@x y", "a@x>", "a..\u200bb@x", "@x_y", "..@x"])
+def test_leniency_does_not_reach_what_a_command_line_cannot_hold(text: str) -> None:
+    with pytest.raises(RecordInvalid):
+        read_header(with_header(lambda fields: fields.update(sender=text)))
+
+
 @given(submissions)
 def test_a_header_is_one_line_of_ascii(what: Submission) -> None:
     head = encode(what, "id-1")

@@ -1,0 +1,75 @@
+"""Comments in lists of mailboxes, RFC 5322 section 3.2.2: `root@host (Cron Daemon)`.
+
+Strategy. Before anything is read of a list its comments are taken out, because they nest and may hold every sign that
+means something outside of them. Each run of comments, with the blanks around it, leaves one tab as its mark. No tab
+can be there otherwise: text with control characters is refused before.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["MARK", "without_comments"]
+
+#: What stands where comments stood.
+MARK: Final = "\t"
+
+#: Comments side by side, and within each other; beyond this the text is no list but an attack.
+MAX_RUN: Final = 100
+MAX_DEPTH: Final = 100
+
+# Up to a comment; a parenthesis in a quoted string begins none. An open quote is for others to refuse.
+_OUTSIDE: Final = re.compile(r'(?:[^"()]++|"(?:[^"\\]|\\.?)*+(?:"|\Z))*+')
+_INSIDE: Final = re.compile(r"(?:[^()\\]|\\.)*+([()])")
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+
+def without_comments(text: str) -> tuple[str, list[str]]:
+    """Return a text with a `MARK` for each run of comments, and what each run says.
+
+    Args:
+        text: without control characters.
+
+    Raises:
+        ValueError: a parenthesis is not closed, or not opened, or there are too many.
+    """
+    if "(" not in text and ")" not in text:
+        return text, []
+    pieces: list[str] = []
+    found: list[str] = []
+    position = 0
+    while True:
+        match = _OUTSIDE.match(text, position)
+        piece = match[0] if match else ""
+        position += len(piece)
+        if position == len(text):
+            return "".join([*pieces, piece]), found
+        run: list[str] = []
+        while text.startswith("(", position):
+            if len(run) == MAX_RUN:
+                raise ValueError(f"more than {MAX_RUN} comments stand side by side")
+            end = _comment_end(text, position)
+            run.append(_ESCAPED.sub(r"\1", text[position + 1 : end - 1]).strip(" "))
+            position = end
+            while text.startswith(" ", position):
+                position += 1
+        if not run:
+            raise ValueError("a parenthesis is closed that was not opened")
+        pieces += (piece.rstrip(" "), MARK)
+        found.append(" ".join(run))
+
+
+def _comment_end(text: str, start: int) -> int:
+    """Return where the comment that opens at `start` has ended."""
+    depth, position = 0, start
+    while True:
+        match = _INSIDE.match(text, position)
+        if match is None:
+            raise ValueError("a comment is not closed: there are more opening parentheses than closing ones")
+        position = match.end()
+        depth += 1 if match[1] == "(" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} comments stand within each other")
+        if not depth:
+            return position
