@@ -2,6 +2,7 @@
 #
 #   make demo     a look around, no server and no account needed
 #   make test     the whole test suite, a process per processor, real mail servers on loopback included
+#   make pythons  the same on each CPython from 3.11 on that is found (on the PATH, in pyenv), and a line for each
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make torture  kill the spool and its processor for some minutes, and keep the books
@@ -9,7 +10,8 @@
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #
 # `make test ARGS="tests/protocol -x"` hands ARGS to pytest (`-n 0` among them for one process), `make fuzz
-# ARGS="--seconds 60 parser"` to tests.fuzz, and `make torture ARGS="--deaths 20000"` to tests.torture.
+# ARGS="--seconds 60 parser"` to tests.fuzz, `make torture ARGS="--deaths 20000"` to tests.torture, and `make pythons
+# ARGS="-m 'not server'"` to pytest on each version (`--newest` among them for the newest version alone).
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -25,7 +27,7 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test check fuzz torture soak bench venv servers
+.PHONY: demo test pythons check fuzz torture soak bench venv servers
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -35,6 +37,9 @@ demo: venv
 # a limit where there are many processors. What one has left when another is done, the other takes over.
 test: venv servers
 	@$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+pythons: venv servers
+	@$(PY) -m tests.pythons $(ARGS)
 
 check: venv
 	@$(PY) -m ruff check .

@@ -54,14 +54,23 @@ _NO_LIMIT: Final = 1e6
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """A StreamReaderProtocol that hands over what arrives without asking who reads it."""
+    """A StreamReaderProtocol that hands over what arrives without asking who reads it.
+
+    Attributes:
+        ended: the transport reported its end.
+    """
 
     def __init__(self, reader: _Reader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self._feed = reader.feed_data
+        self.ended = False
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+        super().connection_lost(exc)
 
 
 class _Reader(asyncio.StreamReader):
@@ -105,6 +114,7 @@ class Stream:
         "__weakref__",
         "_closing",
         "_kept",
+        "_protocol",
         "_read",
         "_reader",
         "_tls",
@@ -121,7 +131,7 @@ class Stream:
         self,
         transport: asyncio.Transport,
         reader: _Reader,
-        protocol: asyncio.StreamReaderProtocol,
+        protocol: _Protocol,
     ) -> None:
         self.bytes_sent = 0
         self._read = 0
@@ -139,7 +149,7 @@ class Stream:
         self,
         transport: asyncio.Transport,
         reader: _Reader,
-        protocol: asyncio.StreamReaderProtocol,
+        protocol: _Protocol,
     ) -> None:
         transport.set_write_buffer_limits(high=_WRITE_LIMIT)
         if hasattr(transport, "max_size"):
@@ -147,6 +157,7 @@ class Stream:
             transport.max_size = _READ_LIMIT
         self._transport = transport
         self._reader = reader
+        self._protocol = protocol
         self._writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
         self._kept.append(self._writer)
 
@@ -296,7 +307,9 @@ class Stream:
 
     def abort(self) -> None:
         """Close at once; what was not sent is dropped. Safe at any time and more than once."""
-        self._transport.abort()
+        # asyncio's transport fails in `abort` when it ended after `close` had left it bytes to send.
+        if not self._protocol.ended:
+            self._transport.abort()
 
     async def close(self, *, limit: float = 2.0) -> None:
         """Send what is buffered, say goodbye to the TLS layer and close. Never raises for the connection.
@@ -344,7 +357,7 @@ async def stream_to(path: str) -> Stream:
     return Stream(transport, reader, protocol)
 
 
-def _plumbing(loop: asyncio.AbstractEventLoop) -> tuple[_Reader, asyncio.StreamReaderProtocol]:
+def _plumbing(loop: asyncio.AbstractEventLoop) -> tuple[_Reader, _Protocol]:
     reader = _Reader(loop)
     return reader, _Protocol(reader, loop)
 
@@ -363,7 +376,7 @@ async def _handshake(
     context: ssl.SSLContext,
     server_hostname: str | None,
     deadline: float | None,
-) -> tuple[asyncio.Transport, _Reader, asyncio.StreamReaderProtocol]:
+) -> tuple[asyncio.Transport, _Reader, _Protocol]:
     loop = asyncio.get_running_loop()
     reader, protocol = _plumbing(loop)
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import email
 import email.policy
+import email.utils
 import hashlib
 from collections.abc import Iterable
 from email.header import decode_header, make_header
 from email.message import EmailMessage
-from email.utils import getaddresses
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -245,13 +245,16 @@ def _octets(part: EmailMessage) -> bytes:
     return data
 
 
+#: Where there is a strict way of reading addresses, it is the default and refuses all domain literals.
+_LENIENT: Any = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}
+
+
 def _named_in(message: EmailMessage, name: str) -> Mailboxes:
     # Not `message[name].addresses`: that puts a blank between two encoded words of one display name, where RFC 2047
     # section 6.2 wants none. The older functions of the same library know better.
     written = [value.replace("\r\n", "") for key, value in message.raw_items() if key == name]
-    return tuple(
-        [(str(make_header(decode_header(person))), spec) for person, spec in getaddresses(written) if spec]
-    )
+    found = email.utils.getaddresses(written, **_LENIENT)
+    return tuple([(str(make_header(decode_header(person))), spec) for person, spec in found if spec])
 
 
 def _text_of(message: EmailMessage, name: str) -> str:

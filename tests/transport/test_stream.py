@@ -272,6 +272,30 @@ class TestEnd:
 
         run(scenario())
 
+    def test_close_and_abort_after_more_than_the_socket_holds(self, run):
+        async def scenario():
+            closing = asyncio.Event()
+            total = 0
+
+            async def late(reader, writer):
+                nonlocal total
+                await closing.wait()
+                while data := await reader.read(65536):
+                    total += len(data)
+
+            async with serving(late) as server:
+                stream = await dial("127.0.0.1", server.port)
+                stream.write(bytes(16 << 20))
+                close = asyncio.ensure_future(stream.close(limit=15))
+                await until(stream.is_closing)
+                closing.set()
+                await close
+                stream.abort()
+                await server.quiet()
+                assert total == 16 << 20
+
+        run(scenario())
+
     def test_close_has_a_limit(self, run):
         async def scenario():
             never = asyncio.Event()
