@@ -269,6 +269,32 @@ async def test_a_large_body_is_told_in_slices() -> None:
     assert b"".join(one.data for one in slices) == server.messages[0].data
 
 
+@pytest.mark.parametrize("text", ["Hello", "0123456789\n" * 30_000], ids=["small", "large"])
+async def test_mail_goes_from_the_client_to_the_server(text: str) -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        for event in (StartTransfer, Transfer, EndTransfer):
+            client.on(event, ear)
+        await client.send(mail(1, text=text))
+    assert {type(event) for event in ear.heard} == {StartTransfer, Transfer, EndTransfer}
+    assert {event.direction for event in ear.heard} == {Direction.CLIENT}
+
+
+async def test_a_handshake_that_succeeds_is_told(pki: Pki) -> None:
+    ear = Ear()
+    async with (
+        tls_server(pki) as server,
+        client_of(server, host="localhost", security=Security.STARTTLS, tls=trusting(pki)) as client,
+    ):
+        client.on(ConnectionStatus, ear)
+        await client.send(mail())
+    assert [(event.kind, event.status_code, event.description) for event in ear.heard] == [
+        (ConnectionKind.CONNECTED, 0, f"localhost:{server.port}"),
+        (ConnectionKind.TLS_UP, 0, "TLSv1.3"),
+        (ConnectionKind.DISCONNECTED, 0, "closed"),
+    ]
+
+
 def told_of(ear: Ear) -> dict[str, list[tuple[str, int]]]:
     """What was heard of each part: kind of event and percent (0 for a start, 100 for an end)."""
     parts: dict[str, list[tuple[str, int]]] = {}
