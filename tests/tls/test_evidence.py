@@ -166,9 +166,10 @@ class TestWatching:
 
 def test_a_context_of_two_threads_is_watched_until_the_last_has_left() -> None:
     context: Any = ssl.create_default_context()
-    with evidence._watching(context):
-        with evidence._watching(context):
-            assert context._msg_callback is evidence._report
-        assert context._msg_callback is evidence._report
+    first, second = evidence._watching(context), evidence._watching(context)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert context._msg_callback is evidence._report
+    second.__exit__(None, None, None)
     assert context._msg_callback is None
-    assert not evidence._watches
