@@ -732,6 +732,23 @@ SOCKET_CODES: Final[Mapping[int, int]] = MappingProxyType(
     }
 )
 
+
+def status_code(error: SMTPError) -> int:
+    """Return the number of the end of a connection: that of the system's error behind `error`, else its `code`.
+
+    The system's errors have Winsock's numbers, as in `SocketError`: 10054 where the server reset the connection.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        # The numbers of other errors, those of OpenSSL and of the resolver for example, are no errno.
+        if isinstance(cause, OSError) and type(cause).__module__ == "builtins":
+            number = SOCKET_CODES.get(cause.errno or 0)
+            if number is not None:
+                return number
+        cause = cause.__cause__
+    return error.code
+
+
 #: Winsock numbers without an errno: they come as `OSError.winerror` on Windows only.
 WINSOCK_ONLY: Final = (10067, 10091, 10092, 10093)
 

@@ -70,7 +70,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatus(Event):
-    """A connection, its TLS layer or its proxy came up or went down; `status_code` is 0 without an error."""
+    """A connection, its TLS layer or its proxy came up or went down, or could not be made.
+
+    Attributes:
+        kind: what happened; a connection that could not be made is told as DISCONNECTED.
+        status_code: 0 without an error; the number of the system's error behind it, in Winsock's numbering as in
+            `SocketError`; else the `code` of the exception that ended it.
+        description: the error in words, or what came up.
+    """
 
     kind: ConnectionKind
     status_code: int = 0

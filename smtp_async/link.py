@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Final
 
 from .errors import ConnectionLost, SMTPError, Timeout
-from .events import Event
+from .events import Direction, Event, PITrail
 from .hooks import Hooks, trail_events
 from .protocol.extensions import Extensions
 from .protocol.machine import ClientProtocol, Exchange
-from .reply import Reply
+from .reply import Reply, printable
 from .timeouts import Timeouts
 from .tls.info import ConnectionInfo
 from .transport.stream import Stream
@@ -122,7 +122,9 @@ class Link:
             if self.failure is None and self.machine.goodbye is not None:
                 # It announced its end; in which manner it came is of no interest.
                 raise self._ended() from error
-            raise self.failure or error from None
+            if self.failure is None:
+                raise
+            raise self.failure from self.failure.__cause__
         except asyncio.CancelledError:
             # Several may want this task to end; only the wake-up is taken back.
             if not self._take_wake() or (self.task is not None and self.task.uncancel() > 0):
@@ -288,6 +290,16 @@ class Link:
     def note(self, event: Event) -> None:
         """Keep `event` for the next `tell`; made only if `wants`."""
         self._events.append(event)
+
+    def remark(self, message: str, *words: object) -> None:
+        """Note a line that the library itself adds to the dialogue, for whoever follows it (`Direction.INFO`).
+
+        Args:
+            message: the line, never a secret; `%s` stands for one of `words`, put in only if a hook wants the line.
+        """
+        if self.wants(PITrail):
+            text = printable(message % words)
+            self.note(PITrail(session=self.number, direction=Direction.INFO, message=text))
 
     @property
     def noted(self) -> bool:

@@ -33,6 +33,7 @@ from .errors import (
     StartTLSUnavailable,
     Timeout,
     WrongTLSMode,
+    status_code,
 )
 from .events import ConnectionKind, ConnectionStatus, Notification, SSLStatus
 from .link import Link
@@ -46,7 +47,7 @@ from .tls.verify import hint_for_silence, looks_like_tls
 from .transport.dial import SocketOptions, dial, dial_unix
 from .transport.stream import Endpoint, Stream
 
-__all__ = ["Route", "Surroundings", "authenticate", "open_link"]
+__all__ = ["Route", "Surroundings", "authenticate", "notify", "open_link", "say_tls"]
 
 _log = logging.getLogger("smtp_async")
 _T = TypeVar("_T")
@@ -183,6 +184,9 @@ def _deadline(limit: float | None) -> float | None:
 
 
 async def _dial(link: Link, route: Route) -> None:
+    link.remark("connecting to %s", route.name)
+    if link.noted:
+        await link.tell()
     deadline = _deadline(link.timeouts.connect)
     if route.path is not None:
         link.stream = await dial_unix(route.path, deadline=deadline)
@@ -192,6 +196,7 @@ async def _dial(link: Link, route: Route) -> None:
         link.stream.abort()
         raise link.failure
     link.start_clock()
+    link.remark("connected to %s", route.name)
     await _status(link, ConnectionKind.CONNECTED, description=route.name)
 
 
@@ -202,7 +207,9 @@ async def _status(link: Link, kind: ConnectionKind, *, code: int = 0, descriptio
         await link.tell()
 
 
-def _notify(link: Link, name: str, parameter: str) -> None:
+def notify(link: Link, name: str, parameter: str, remark: str) -> None:
+    """Note a step that has no event class of its own; `remark` says it as a line, with `%s` for the parameter."""
+    link.remark(remark, parameter)
     if link.wants(Notification):
         link.note(Notification(session=link.number, name=name, parameter=parameter))
 
@@ -214,7 +221,7 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
     believed = route.security is not Security.OPPORTUNISTIC
     context = await surroundings.context(route.tls, verify=believed)
     name = route.tls.server_hostname or route.host
-    _say_tls(link, f"TLS handshake with {name} begins")
+    say_tls(link, "TLS handshake with %s begins", name)
     link.stop_clock()
     try:
         link.info = info = await verify.secure(
@@ -229,19 +236,21 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
     except SMTPError as error:
         failed = link.failure or error
         link.handshake_failed = failed is error and not isinstance(error, PlaintextInjected)
-        _say_tls(link, f"TLS handshake failed: {failed}")
-        await _status(link, ConnectionKind.TLS_BROKEN, code=failed.code, description=str(failed))
+        say_tls(link, "TLS handshake failed: %s", failed)
+        await _status(link, ConnectionKind.TLS_BROKEN, code=status_code(failed), description=str(failed))
         if failed is error:
             raise
         raise failed from error
-    _say_tls(link, f"TLS handshake with {name} is complete: {info.tls_version}")
+    say_tls(link, "TLS handshake with %s is complete: %s", name, info.tls_version)
     link.start_clock()
     await _status(link, ConnectionKind.TLS_UP, description=str(info.tls_version))
 
 
-def _say_tls(link: Link, message: str) -> None:
+def say_tls(link: Link, message: str, *words: object) -> None:
+    """Note a step of TLS: an event of its own, and a line among those of the dialogue."""
+    link.remark(message, *words)
     if link.wants(SSLStatus):
-        link.note(SSLStatus(session=link.number, message=message))
+        link.note(SSLStatus(session=link.number, message=message % words))
 
 
 async def _starttls(link: Link, route: Route, surroundings: Surroundings) -> bool:
@@ -298,7 +307,7 @@ async def _hello(link: Link, route: Route, name: str) -> None:
             raise HelloRefused(
                 f"{route.name} refused {'LHLO' if route.lmtp else 'EHLO'}", reply=reply, stage="EHLO"
             )
-        _notify(link, "helo", "EHLO was refused: going on without extensions")
+        notify(link, "helo", "EHLO was refused: going on without extensions", "%s")
         link.watch()
     reply = await link.converse(machine.helo(name))
     if not reply.positive:
@@ -326,7 +335,7 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
     machine = link.machine
     machine.demand(Verb.AUTH)
     mechanism = select(machine.extensions.auth, credentials, secure=secure)
-    _notify(link, "mechanism", mechanism.name)
+    notify(link, "mechanism", mechanism.name, "logging in with %s")
     await _prepare(mechanism, None)
     link.watch()
     exchange, initial_waits = _auth_command(machine, mechanism)

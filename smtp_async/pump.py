@@ -33,11 +33,12 @@ from .errors import (
     Interrupted,
     NotConnected,
     SMTPError,
+    status_code,
 )
-from .events import ConnectionKind, ConnectionStatus, Error, Notification, SSLStatus
+from .events import ConnectionKind, ConnectionStatus, Error
 from .hooks import Hooks
 from .link import Link
-from .opening import Route, Surroundings, open_link
+from .opening import Route, Surroundings, notify, open_link, say_tls
 from .protocol.machine import ClientProtocol, Exchange
 from .protocol.states import Stage
 from .reply import Reply
@@ -139,8 +140,8 @@ class Pump(Carrier):
                 raise
             # RFC 7435: encryption where it works. The connection is spoilt, so another one, in clear.
             link.abort(error)
-            if link.wants(SSLStatus):
-                link.note(SSLStatus(session=self.number, message=f"going on without TLS: {error}"))
+            self._note_closed(link, error)
+            say_tls(link, "going on without TLS: %s", error)
             if link.noted:
                 await link.tell()
         route = replace(self.route, security=Security.PLAINTEXT)
@@ -238,14 +239,23 @@ class Pump(Carrier):
 
     def _note_end(self, error: SMTPError | None) -> None:
         link = self._joint
-        if self.desynchronised and link.wants(Notification):
+        if self.desynchronised:
             text = "the server lost count of pipelined commands: from now on one by one"
-            link.note(Notification(session=self.number, name="pipelining-off", parameter=text))
+            notify(link, "pipelining-off", text, "%s")
         if error is not None and link.wants(Error):
             link.note(Error(session=self.number, code=error.code, description=str(error)))
-        if link.stream is not None and link.wants(ConnectionStatus):
-            code, text = (0, "closed") if error is None else (error.code, str(error))
+        if link.stream is not None or error is not None:
+            self._note_closed(link, error)
+
+    def _note_closed(self, link: Link, error: SMTPError | None) -> None:
+        """A connection ended, or did not come up."""
+        if error is None:
+            link.remark("the connection to %s is closed", self.route.name)
+        else:
+            link.remark("the connection to %s has ended: %s", self.route.name, error)
+        if link.wants(ConnectionStatus):
             kind = ConnectionKind.DISCONNECTED
+            code, text = (0, "closed") if error is None else (status_code(error), str(error))
             link.note(ConnectionStatus(session=self.number, kind=kind, status_code=code, description=text))
 
     # --- conversations ---------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from smtp_async import (
     Timeouts,
 )
 from smtp_async.errors import NotConnected
+from smtp_async.events import Event
 from smtp_async.testing import (
     CancelManner,
     CancelMoment,
@@ -412,6 +413,31 @@ async def test_connecting_over_tls_with_login_cancelled_after_any_turn(pki: Pki,
             # The whole scenario on every third turn: a handshake costs a millisecond or two.
             if turn % 3 == 0:
                 await demand_whole(stage.client, stage.server)
+            await stage.__aexit__()
+            await stage.__aenter__()
+
+
+async def test_connecting_while_hooks_are_told_cancelled_after_any_turn() -> None:
+    """Hooks are awaited before the dial, too."""
+
+    async def hook(event: Event) -> None:
+        await asyncio.sleep(0)
+
+    def watched(server: ScriptedServer) -> SMTPClient:
+        client = client_of(server, pool=PoolLimits(max_connections=1))
+        client.on(Event, hook)
+        return client
+
+    stage = Stage(ScriptedServer, watched)
+
+    async def connect() -> None:
+        async with stage.client.session() as session:
+            await session.connect()
+
+    async with stage:
+        async for _, error in interrupted(connect):
+            assert error is None or isinstance(error, asyncio.CancelledError)
+            await demand_whole(stage.client, stage.server)
             await stage.__aexit__()
             await stage.__aenter__()
 

@@ -3,6 +3,8 @@
 import asyncio
 import io
 import logging
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from smtp_async.events import (
     Transfer,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.testing import RecordingSink, close, default, delay, raw, reply
+from smtp_async.testing import RecordingSink, close, default, delay, raw, reply, reset
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
@@ -100,16 +102,22 @@ async def test_a_session_with_starttls_and_auth_is_told_from_end_to_end(postfix:
         receipt = await client.send(mail(1, to="bob@lab.test", bcc="hidden@reject.test"))
     refusal = "5.7.1 <hidden@reject.test>: Recipient address rejected: no such user"
     size = ear.of(Transfer)[0].total
+    place = f"localhost:{postfix.auth_port}"
     assert [short(event) for event in ear.heard] == [
+        f"I: connecting to {place}",
+        f"I: connected to {place}",
         "CONNECTED 0",
         "S: 220 mx.lab.test ESMTP Postfix",
         *ehlo("STARTTLS"),
         "C: STARTTLS",
         "S: 220 2.0.0 Ready to start TLS",
+        "I: TLS handshake with localhost begins",
         "SSL TLS handshake with localhost begins",
+        "I: TLS handshake with localhost is complete: TLSv1.3",
         "SSL TLS handshake with localhost is complete:",
         "TLS_UP 0",
         *ehlo("AUTH PLAIN LOGIN CRAM-MD5"),
+        "I: logging in with PLAIN",
         "NOTIFICATION mechanism PLAIN",
         "C: AUTH PLAIN ***",
         "S: 235 2.7.0 Authentication successful",
@@ -129,6 +137,7 @@ async def test_a_session_with_starttls_and_auth_is_told_from_end_to_end(postfix:
         "ERROR 161 hidden@reject.test",
         "C: QUIT",
         "S: 221 2.0.0 Bye",
+        f"I: the connection to {place} is closed",
         "DISCONNECTED 0",
     ]
     # The rest went out, and the refused Bcc is told in three places: the event, the verdict, the outcome.
@@ -206,7 +215,8 @@ async def test_a_hook_that_waits_costs_nothing_but_time() -> None:
         assert not sending.done()
         gate.set()
         assert (await sending).outcome is Outcome.ACCEPTED
-    assert ear.trail[-4:] == ["C: .", "S: 250 2.0.0 Ok: queued", "C: QUIT", "S: 221 2.0.0 Bye"]
+    spoken = [line for line in ear.trail if not line.startswith("I: ")]
+    assert spoken[-4:] == ["C: .", "S: 250 2.0.0 Ok: queued", "C: QUIT", "S: 221 2.0.0 Bye"]
     assert server.verbs() == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
 
 
@@ -257,6 +267,32 @@ async def test_a_large_body_is_told_in_slices() -> None:
     assert [one.sent for one in slices] == sorted(one.sent for one in slices)
     assert (slices[-1].sent, slices[-1].percent) == (total, 100)
     assert b"".join(one.data for one in slices) == server.messages[0].data
+
+
+@pytest.mark.parametrize("text", ["Hello", "0123456789\n" * 30_000], ids=["small", "large"])
+async def test_mail_goes_from_the_client_to_the_server(text: str) -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        for event in (StartTransfer, Transfer, EndTransfer):
+            client.on(event, ear)
+        await client.send(mail(1, text=text))
+    assert {type(event) for event in ear.heard} == {StartTransfer, Transfer, EndTransfer}
+    assert {event.direction for event in ear.heard} == {Direction.CLIENT}
+
+
+async def test_a_handshake_that_succeeds_is_told(pki: Pki) -> None:
+    ear = Ear()
+    async with (
+        tls_server(pki) as server,
+        client_of(server, host="localhost", security=Security.STARTTLS, tls=trusting(pki)) as client,
+    ):
+        client.on(ConnectionStatus, ear)
+        await client.send(mail())
+    assert [(event.kind, event.status_code, event.description) for event in ear.heard] == [
+        (ConnectionKind.CONNECTED, 0, f"localhost:{server.port}"),
+        (ConnectionKind.TLS_UP, 0, "TLSv1.3"),
+        (ConnectionKind.DISCONNECTED, 0, "closed"),
+    ]
 
 
 def told_of(ear: Ear) -> dict[str, list[tuple[str, int]]]:
@@ -410,6 +446,159 @@ async def test_a_timeout_is_told() -> None:
         with pytest.raises(NotSent):
             await client.send(mail())
     assert {event.code for event in ear.heard} == {201}
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port of this machine on which nobody listens, nor will while the test runs."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+class TestRemarks:
+    """Lines of the dialogue that the library itself adds: PITrail with Direction.INFO."""
+
+    async def test_a_connection_from_its_beginning_to_its_end(self) -> None:
+        ear = Ear()
+        key = Credentials(username="ann", password="canary", allow_cleartext=True)
+        async with speaking(users={"ann": "canary"}) as server, client_of(server, credentials=key) as client:
+            client.on(PITrail, ear)
+            await client.send(mail())
+        place = f"{server.host}:{server.port}"
+        remarks = [event for event in ear.heard if event.direction is Direction.INFO]
+        assert [event.message for event in remarks] == [
+            f"connecting to {place}",
+            f"connected to {place}",
+            "logging in with CRAM-MD5",
+            f"the connection to {place} is closed",
+        ]
+        assert {(event.session, event.job, event.command, event.reply) for event in remarks} == {
+            (1, None, None, None)
+        }
+        assert "canary" not in repr(ear.heard)
+        # The first and the last line are the library's own; the server's greeting comes behind the second.
+        assert (ear.trail[0], ear.trail[-1]) == (
+            f"I: connecting to {place}",
+            f"I: the connection to {place} is closed",
+        )
+        assert ear.trail[2].startswith("S: 220 ")
+
+    async def test_the_end_of_a_connection_says_why(self) -> None:
+        ear = Ear()
+        async with speaking() as server, client_of(server) as client:
+            client.on(PITrail, ear)
+            server.on("MAIL", close())
+            with pytest.raises(NotSent):
+                await client.send(mail())
+        assert (
+            f"I: the connection to {server.host}:{server.port} has ended: the server closed the connection"
+            in (line.removesuffix(" without a word") for line in ear.trail)
+        )
+
+    async def test_a_server_that_cannot_be_reached(self, deaf_port: int) -> None:
+        ear = Ear()
+        async with client_of(None, host="127.0.0.1", port=deaf_port) as client:
+            client.on(PITrail, ear)
+            with pytest.raises(SMTPError):
+                await client.send(mail())
+        first, last = ear.trail
+        assert first == f"I: connecting to 127.0.0.1:{deaf_port}"
+        assert last.startswith(f"I: the connection to 127.0.0.1:{deaf_port} has ended: cannot connect to ")
+
+    async def test_a_handshake_that_fails_and_the_way_on_in_clear(self, pki: Pki) -> None:
+        ear = Ear()
+        async with (
+            tls_server(pki) as server,
+            client_of(server, host="localhost", security=Security.OPPORTUNISTIC) as client,
+        ):
+            server.on("STARTTLS", reply(220, "go ahead"), close(), connection=0)
+            client.on(Event, ear)
+            await client.send(mail())
+        place = f"localhost:{server.port}"
+        remarks = [line.partition(": ")[2] for line in ear.trail if line.startswith("I: ")]
+        assert [line.partition(":")[0] for line in remarks] == [
+            "connecting to localhost",
+            "connected to localhost",
+            "TLS handshake with localhost begins",
+            "TLS handshake failed",
+            "the connection to localhost",
+            "going on without TLS",
+            "connecting to localhost",
+            "connected to localhost",
+            "the connection to localhost",
+        ]
+        assert remarks[-1] == f"the connection to {place} is closed"
+        # Each of the two connections has come up and gone down.
+        kinds = [event.kind for event in ear.of(ConnectionStatus)]
+        up, broken, down = ConnectionKind.CONNECTED, ConnectionKind.TLS_BROKEN, ConnectionKind.DISCONNECTED
+        assert kinds == [up, broken, down, up, down]
+
+    async def test_what_has_no_event_of_its_own_is_a_line_as_well(self) -> None:
+        ear = Ear()
+        async with speaking() as server, client_of(server) as client:
+            server.on("EHLO", reply(502, "5.5.1 what"))
+            server.on("RCPT", default(), raw(b"250 once more\r\n"), connection=0)
+            client.on(PITrail, ear)
+            await client.send(mail())
+        assert "I: EHLO was refused: going on without extensions" in ear.trail
+
+    async def test_a_line_is_made_only_if_a_hook_wants_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("smtp_async.link.PITrail", None)
+        statuses: list[Any] = []
+        async with speaking() as server, client_of(server) as client:
+            await client.send(mail())
+            client.on(Notification, statuses.append)
+            assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
+        assert statuses == []
+
+
+class TestStatusCode:
+    """The system's number behind the end of a connection, as Winsock counts; else that of the exception."""
+
+    @staticmethod
+    def ends(ear: Ear) -> list[tuple[ConnectionKind, int]]:
+        return [(event.kind, event.status_code) for event in ear.of(ConnectionStatus)]
+
+    async def test_nobody_listens(self, deaf_port: int) -> None:
+        ear = Ear()
+        async with client_of(None, host="127.0.0.1", port=deaf_port) as client:
+            client.on(ConnectionStatus, ear)
+            with pytest.raises(SMTPError):
+                await client.send(mail())
+        assert self.ends(ear) == [(ConnectionKind.DISCONNECTED, 10061)]
+        assert ear.heard[0].description.startswith("cannot connect to ")
+
+    async def test_a_name_that_is_not_known(self) -> None:
+        ear = Ear()
+        async with client_of(None, host="no-such-host.invalid", port=25) as client:
+            client.on(ConnectionStatus, ear)
+            with pytest.raises(SMTPError):
+                await client.send(mail())
+        (end,) = ear.heard
+        assert end.kind is ConnectionKind.DISCONNECTED and 11001 <= end.status_code <= 11004
+
+    @every_loop
+    async def test_a_connection_that_is_reset(self) -> None:
+        ear = Ear()
+        async with speaking() as server, client_of(server) as client:
+            await client.send(mail())
+            client.on(ConnectionStatus, ear)
+            server.on("MAIL", reset())
+            with pytest.raises(NotSent):
+                await client.send(mail(2))
+        assert (ConnectionKind.DISCONNECTED, 10054) in self.ends(ear)
+        assert {code for kind, code in self.ends(ear) if kind is ConnectionKind.CONNECTED} == {0}
+
+    async def test_an_end_without_an_error_of_the_system(self) -> None:
+        ear = Ear()
+        async with speaking() as server, client_of(server, timeouts=Timeouts(mail=0.05)) as client:
+            await client.send(mail())
+            client.on(ConnectionStatus, ear)
+            server.on("MAIL", delay(asyncio.Event()))
+            with pytest.raises(NotSent):
+                await client.send(mail(2))
+        assert self.ends(ear)[0] == (ConnectionKind.DISCONNECTED, 201)
 
 
 class TestInternalSteps:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..check import ServerReport
 from ..client import SMTPClient
-from ..events import PITrail, SSLStatus
+from ..events import PITrail
 from ..reply import printable
 from ..tls.context import Security
 from ..tls.info import CertificateFacts
@@ -33,7 +33,6 @@ async def check(screen: Screen, client: SMTPClient, *, verbose: bool) -> Exit:
     """Show what a check of the server says."""
     if verbose:
         client.on(PITrail, screen.trail)
-        client.on(SSLStatus, screen.tls)
     async with client:
         report = await client.check()
     _show(screen, report)

@@ -15,7 +15,7 @@ import typer
 
 from ..endpoint import ClientOptions
 from ..errors import SMTPError
-from ..events import PITrail, SSLStatus
+from ..events import PITrail
 from ..limits import PoolLimits
 from ..processor import QueueProcessor, QueueReport, RetryPolicy
 from ..processor.disposition import OnUnknown
@@ -122,7 +122,6 @@ def process(
         )
         if verbose:
             client.on(PITrail, screen.trail)
-            client.on(SSLStatus, screen.tls)
 
         async def go() -> int:
             queue = DirectorySpool(spool)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import SMTPError
-from ..events import Direction, PITrail, SSLStatus
+from ..events import Direction, PITrail
 from ..reply import printable
 from .exits import Exit, exit_for_error
 
@@ -118,10 +118,6 @@ class Screen:
         """Show one line of the dialogue, for `--verbose`; the library has masked what is secret."""
         mark = {Direction.CLIENT: ">", Direction.SERVER: "<", Direction.INFO: "="}[event.direction]
         self.note(f"{mark} {printable(event.message)}")
-
-    def tls(self, event: SSLStatus) -> None:
-        """Show one step of the TLS negotiation, for `--verbose`."""
-        self.note(f"= {printable(event.message)}")
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..address import NOBODY
 from ..client import SMTPClient
 from ..errors import SMTPError
-from ..events import ConnectionKind, ConnectionStatus, PITrail, SSLStatus
+from ..events import ConnectionKind, ConnectionStatus, PITrail
 from ..protocol.options import SendOptions
 from ..receipt import Outcome, Receipt, Verdict
 from ..reply import printable
@@ -106,7 +106,6 @@ def _watch(screen: Screen, client: SMTPClient, tls: list[str], *, verbose: bool)
 
     if verbose:
         client.on(PITrail, screen.trail)
-        client.on(SSLStatus, screen.tls)
 
 
 def _praise(screen: Screen, client: SMTPClient, receipt: Receipt, tls: list[str], seconds: float) -> None:

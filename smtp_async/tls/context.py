@@ -13,6 +13,7 @@ from typing import Final
 
 from ..errors import CertificateStoreError, InvalidArgument
 from .evidence import observe
+from .system import shared_context
 
 __all__ = [
     "OpportunisticContext",
@@ -89,9 +90,12 @@ class TrustOptions:
     Attributes:
         ca_file: PEM file with the certificates that are trusted in place of the system's: authorities, or the
             very certificate of a server. Host name and dates are checked all the same.
+        shared_system_store: read the system's certificates once per process, for all clients; they are read again
+            when their file or folder has changed. False reads them for this client alone.
     """
 
     ca_file: str | os.PathLike[str] | None = None
+    shared_system_store: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,8 @@ class OpportunisticContext(ssl.SSLContext):
 def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
     """Return the context for `options`: TLS 1.2 or newer, certificate and host name verified.
 
-    Reading the system's certificates takes tens of milliseconds: call it in a thread and keep the result.
+    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Those of the system are
+    read once per process, and the context is shared; nothing may be changed in it.
 
     Args:
         options: what is trusted, or a context of the application.
@@ -134,15 +139,20 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
     Raises:
         CertificateStoreError: `ca_file` cannot be read or holds no certificate.
     """
-    if not verify:
-        context: ssl.SSLContext = _opportunistic(options)
-    elif options.context is not None:
-        context = options.context
+    trust = options.trust
+    if options.context is None and trust.ca_file is None and trust.shared_system_store:
+        context = shared_context(lambda: _made(options, verify), verify=verify)
     else:
-        context = _verifying(options.trust)
+        context = _made(options, verify)
     observe(context)
     _warn_of_key_log(context)
     return context
+
+
+def _made(options: TLSOptions, verify: bool) -> ssl.SSLContext:
+    if not verify:
+        return _opportunistic(options)
+    return _verifying(options.trust) if options.context is None else options.context
 
 
 def reference_name(host: str, options: TLSOptions) -> str:

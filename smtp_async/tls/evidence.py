@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import threading
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, Self
 
@@ -141,14 +142,37 @@ class _Witness(ssl.SSLObject):
 @contextlib.contextmanager
 def _watching(context: Any) -> Iterator[None]:
     # Synchronous from end to end, so no other connection of this thread is seen meanwhile.
-    if getattr(context, "_msg_callback", _report) is not None:
-        yield
-        return
-    context._msg_callback = _report
+    watched = _watch(context)
     try:
         yield
     finally:
-        context._msg_callback = None
+        if watched:
+            _unwatch(context)
+
+
+#: How often each context is watched just now, by its id: clients of several threads may share one.
+_watches: Final[dict[int, int]] = {}
+_counting: Final = threading.Lock()
+
+
+def _watch(context: Any) -> bool:
+    """Set the callback; False where that is impossible, or the application has set its own."""
+    with _counting:
+        if getattr(context, "_msg_callback", _watch) not in (None, _report):
+            return False
+        _watches[id(context)] = _watches.get(id(context), 0) + 1
+        context._msg_callback = _report
+        return True
+
+
+def _unwatch(context: Any) -> None:
+    """The last one takes the callback away."""
+    with _counting:
+        left = _watches.pop(id(context)) - 1
+        if left:
+            _watches[id(context)] = left
+        else:
+            context._msg_callback = None
 
 
 def _report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:

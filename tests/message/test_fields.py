@@ -109,6 +109,40 @@ def test_what_is_set_is_written(attribute, given, kept, name, written):
     assert field(message, name) == written
 
 
+@pytest.mark.parametrize(
+    ("attribute", "name", "words"),
+    [
+        (
+            "importance",
+            "Importance",
+            {Importance.HIGH: "high", Importance.NORMAL: "normal", Importance.LOW: "low"},
+        ),
+        (
+            "priority",
+            "Priority",
+            {Priority.NORMAL: "normal", Priority.URGENT: "urgent", Priority.NON_URGENT: "non-urgent"},
+        ),
+        (
+            "sensitivity",
+            "Sensitivity",
+            {
+                Sensitivity.PERSONAL: "Personal",
+                Sensitivity.PRIVATE: "Private",
+                Sensitivity.COMPANY_CONFIDENTIAL: "Company-Confidential",
+            },
+        ),
+    ],
+)
+def test_every_value_of_an_enumeration_is_written(attribute, name, words):
+    message = made()
+    assert getattr(message, attribute) is None and field(message, name) is None
+    kind: Any = type(next(iter(words)))
+    assert set(words) == set(kind)
+    for value, word in words.items():
+        setattr(message, attribute, value)
+        assert field(message, name) == word
+
+
 def test_every_field_is_an_attribute_and_empty_at_first():
     message = made()
     for name in Fields.__annotations__:

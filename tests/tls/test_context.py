@@ -19,6 +19,7 @@ from smtp_async.tls import (
     make_context,
     reference_name,
     resolve_security,
+    system,
 )
 
 AUTO, IMPLICIT, STARTTLS = Security.AUTO, Security.IMPLICIT, Security.STARTTLS
@@ -104,6 +105,12 @@ def test_reference_name_that_is_none():
         reference_name("ü" * 70, TLSOptions())
 
 
+@pytest.fixture(autouse=True)
+def nothing_read_before(monkeypatch):
+    """What an earlier test read of the system's certificates is not used."""
+    monkeypatch.setattr(system, "_kept", system._Kept())
+
+
 class TestContext:
     def test_verifies(self):
         made = make_context(TLSOptions())
@@ -129,8 +136,9 @@ class TestContext:
         made: Any = make_context(TLSOptions(), verify=False)
         in_files = ssl.create_default_context().cert_store_stats()["x509"]
         assert len(made.anchors) >= in_files
-        again: Any = make_context(TLSOptions(), verify=False)
-        assert again.anchors == made.anchors
+        trust = TrustOptions(shared_system_store=False)
+        again: Any = make_context(TLSOptions(trust=trust), verify=False)
+        assert again is not made and again.anchors == made.anchors
 
     def test_a_system_without_certificates(self, monkeypatch, tmp_path):
         paths: Any = ssl.get_default_verify_paths()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.tls import TLSOptions, looks_like_tls, make_context
+from smtp_async.tls import TLSOptions, evidence, looks_like_tls, make_context
 from smtp_async.tls.evidence import Evidence, certificates_in, chain_of, evidence_of, observe
 from tests.tls.certificates import der
 from tests.transport.lab import CA, client_context, server_context
@@ -162,3 +162,14 @@ class TestWatching:
         nobody: Any = Nobody()
         assert chain_of(nobody) == ()
         assert evidence_of(None) == Evidence()
+
+
+def test_a_context_of_two_threads_is_watched_until_the_last_has_left() -> None:
+    context: Any = ssl.create_default_context()
+    first, second = evidence._watching(context), evidence._watching(context)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert context._msg_callback is evidence._report
+    second.__exit__(None, None, None)
+    assert context._msg_callback is None

@@ -8,6 +8,7 @@ import ssl
 from typing import Any
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ class TestFacts:
         assert facts.not_before < NOW < facts.not_after
         assert facts.not_after.tzinfo is datetime.UTC
         assert facts.sha256 == hashlib.sha256(leaf).hexdigest()
+        assert facts.serial_number == x509.load_der_x509_certificate(leaf).serial_number
         assert not facts.self_issued
 
     @given(st.binary(max_size=300))

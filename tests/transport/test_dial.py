@@ -269,6 +269,21 @@ class TestRace:
 
 
 class TestOptions:
+    @pytest.mark.parametrize(
+        ("family", "peer"), [(AddressFamily.IPV4, "127.0.0.1"), (AddressFamily.IPV6, "::1")]
+    )
+    def test_family(self, run, family, peer):
+        async def scenario():
+            async with serving(sink, peer) as server:
+                stream = await dial(peer, server.port, options=SocketOptions(family=family))
+                assert stream.peer == (peer, server.port)
+                stream.abort()
+                other = "::1" if family is AddressFamily.IPV4 else "127.0.0.1"
+                with pytest.raises(ResolveError):
+                    await dial(other, server.port, options=SocketOptions(family=family))
+
+        run(scenario())
+
     def test_local_address(self, run):
         async def scenario():
             async with serving(sink) as server:

@@ -1,0 +1,227 @@
+"""docs/parity.csv: every member of the components that the library replaces has one row, and each row is true.
+
+The list of members lies beside a checkout, in ../shared/parity/ledger.csv; where it does not, the numbers below stand
+for it. What the rows claim is held in either case: names resolve, tests exist, and what is missing does not grow.
+"""
+
+import ast
+import csv
+import dataclasses
+import functools
+import importlib
+import inspect
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LEDGER = ROOT.parent / "shared" / "parity" / "ledger.csv"
+
+#: How many rows are `not yet`. It only falls: whoever turns a row writes the new number here.
+NOT_YET = 301
+
+#: How many members each component has, by kind, in the order of the alphabet.
+MEMBERS = {
+    "ipworks": {
+        "config": 74,
+        "enum": 459,
+        "error": 92,
+        "event": 9,
+        "field": 54,
+        "method": 20,
+        "property": 66,
+    },
+    "secureblackbox": {"config": 33, "enum": 3, "event": 9, "method": 7, "property": 145},
+    "sockettools": {"event": 1, "field": 16, "method": 4, "option": 14, "property": 8},
+}
+CLASSES = {"required": 701, "needs-newer-python": 59, "platform": 160, "obsolete": 94}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+ROWS = table(ROOT / "docs" / "parity.csv")
+
+
+# --- the rows are those of the list --------------------------------------------------------------------------
+
+
+def test_every_member_has_one_row() -> None:
+    ids = [row["id"] for row in ROWS]
+    assert ids == sorted(set(ids))
+    found = Counter(tuple(one.split(".")[:2]) for one in ids)
+    assert found == {(system, kind): n for system, kinds in MEMBERS.items() for kind, n in kinds.items()}
+    assert Counter(row["status_class"] for row in ROWS) == CLASSES
+
+
+@pytest.mark.skipif(not LEDGER.exists(), reason="the list of members does not lie beside this checkout")
+def test_the_rows_are_those_of_the_list() -> None:
+    members = {row["id"]: row["status_class"] for row in table(LEDGER)}
+    assert {row["id"]: row["status_class"] for row in ROWS} == members
+
+
+def test_every_row_says_what_its_status_needs() -> None:
+    bad = []
+    for row in ROWS:
+        name, test, reason = bool(row["python"]), bool(row["test"]), bool(row["reason"])
+        ours = row["python"].startswith("smtp_async")
+        fits = {
+            "works": name and test,
+            # What the standard library does is not ours to test.
+            "replaced": name and reason and (test or not ours),
+            "not yet": reason and not test,
+            "not here": reason and not test and not name,
+        }
+        if (
+            set(row) != {"id", "status_class", "status", "python", "test", "reason"}
+            or not fits[row["status"]]
+        ):
+            bad.append(row)
+    assert bad == []
+
+
+def test_what_is_missing_does_not_grow() -> None:
+    found = sum(row["status"] == "not yet" for row in ROWS)
+    assert found <= NOT_YET, f"{found} rows are `not yet`, {NOT_YET} were: a member that was there is lost"
+    assert found == NOT_YET, f"well done: write NOT_YET = {found} in tests/test_parity.py"
+
+
+def test_what_is_required_is_there_or_missing() -> None:
+    """Only members of the other classes can have no place here."""
+    assert [
+        row["id"] for row in ROWS if (row["status_class"], row["status"]) == ("required", "not here")
+    ] == []
+
+
+# --- names ---------------------------------------------------------------------------------------------------
+
+
+def resolve(name: str) -> None:
+    """Raise LookupError unless `name` is a module, something in one, or a member of a class in one.
+
+    A member may also be a field, an annotation, a slot, what the constructor sets, or a parameter of the constructor.
+    """
+    parts = name.split(".")
+    for depth in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:depth]))
+        except ModuleNotFoundError:
+            continue
+        break
+    else:
+        raise LookupError(f"{name}: there is no module {parts[0]}")
+    for index, part in enumerate(parts[depth:], depth):
+        last = index == len(parts) - 1
+        if last and inspect.isclass(found) and part in members_of(found):
+            return
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise LookupError(f"{name}: there is no {part} in {found!r}") from None
+
+
+def members_of(cls: type) -> set[str]:
+    """What instances of `cls` have or are made with, whether or not the class shows it."""
+    names = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    for base in cls.__mro__:
+        names |= set(base.__dict__.get("__annotations__", ()))
+        slots = base.__dict__.get("__slots__", ())
+        names |= {slots} if isinstance(slots, str) else set(slots)
+        if inspect.isfunction(init := base.__dict__.get("__init__")) and not dataclasses.is_dataclass(base):
+            names |= set_by(init)
+    try:
+        names |= set(inspect.signature(cls).parameters) - {"args", "kwargs"}
+    except (TypeError, ValueError):
+        # Some classes of the interpreter have no signature.
+        pass
+    return names
+
+
+def set_by(init: Any) -> set[str]:
+    """Return the attributes that a constructor gives to its object."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+@pytest.mark.parametrize("name", sorted({row["python"] for row in ROWS if row["python"]}))
+def test_every_name_resolves(name: str) -> None:
+    resolve(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smtp_async",
+        "smtp_async.tls.info.CertificateFacts.sha256",
+        "smtp_async.Message.comments",
+        "smtp_async.QueueProcessor.keep_sent",
+        "smtp_async.Session.last_reply",
+        "smtp_async.events.Direction.INFO",
+        "smtp_async.TrustOptions.ca_file",
+        "os.urandom",
+    ],
+)
+def test_what_is_there_resolves(name: str) -> None:
+    resolve(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no_such_package.x",
+        "smtp_async.no_such_name",
+        "smtp_async.Message.no_such_field",
+        "smtp_async.Message.comments.further",
+        "smtp_async.events.Direction.NOWHERE",
+        "smtp_async.TrustOptions.kwargs",
+    ],
+)
+def test_what_is_not_there_does_not_resolve(name: str) -> None:
+    with pytest.raises(LookupError):
+        resolve(name)
+
+
+# --- tests ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def names_in(path: Path) -> frozenset[str]:
+    """Return the node ids of a file without its path: functions, and methods of classes that pytest collects."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            found |= {
+                f"{node.name}::{one.name}"
+                for one in node.body
+                if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return frozenset(one for one in found if one.rpartition("::")[2].startswith("test_"))
+
+
+@pytest.mark.parametrize("node", sorted({row["test"] for row in ROWS if row["test"]}))
+def test_every_test_is_collected(node: str) -> None:
+    path, _, test = node.partition("::")
+    assert path.startswith("tests/") and Path(path).name.startswith("test_")
+    assert "[" not in node
+    assert test in names_in(ROOT / path)
+
+
+def test_tests_are_found_in_functions_and_classes() -> None:
+    own = names_in(Path(__file__))
+    assert "test_every_member_has_one_row" in own
+    assert "table" not in own
+    assert "TestTLS::test_a_bad_certificate" in names_in(ROOT / "tests" / "test_faults.py")
