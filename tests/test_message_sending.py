@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from smtp_async import DSN, Message, Notify, Outcome, PoolLimits, Recipient, SendOptions, SMTPError
+from smtp_async.errors import MissingRecipient
 from smtp_async.events import Transfer
 from smtp_async.testing import RecordingSink, reset
 from tests.lab import SENDER, client_of, gathered, mail, speaking
@@ -139,12 +140,32 @@ async def test_what_is_wrong_is_told_before_mail(why: str, way: str) -> None:
         assert server.connections.opened == 1
 
 
-async def test_an_empty_to_may_be_allowed() -> None:
-    message = Message(sender=SENDER, bcc=["b@example.org", "c@example.org"], text="x")
+UNDISCLOSED = (
+    b"From: ann@example.com\r\nTo: undisclosed-recipients:;\r\nBcc: b@example.org, c@example.org\r\n\r\nx\r\n"
+)
+
+
+async def test_mail_without_a_to_recipient_is_sent() -> None:
+    addresses = ["b@example.org", "c@example.org"]
     async with speaking() as server, client_of(server) as client:
-        await client.send(message, options=SendOptions(allow_empty_to=True))
-    assert server.messages[0].rcpt_tos == ["b@example.org", "c@example.org"]
-    assert b"To:" not in server.messages[0].data
+        await client.send(Message(sender=SENDER, bcc=addresses, text="x"))
+        await client.send(Message(sender=SENDER, cc=addresses, text="x"))
+        await client.send_raw(UNDISCLOSED)
+    assert [message.rcpt_tos for message in server.messages] == [addresses] * 3
+    assert [b"To:" in message.data for message in server.messages] == [False, False, True]
+
+
+async def test_require_to_refuses_mail_without_a_to_recipient() -> None:
+    wishes = SendOptions(require_to=True)
+    message = Message(sender=SENDER, cc="b@example.org", bcc="c@example.org", text="x")
+    async with speaking() as server, client_of(server) as client:
+        with pytest.raises(MissingRecipient, match="require_to"):
+            await client.send(message, options=wishes)
+        with pytest.raises(MissingRecipient, match="require_to"):
+            await client.send_raw(UNDISCLOSED, options=wishes)
+        message.to = "b@example.org"
+        await client.send(message, options=wishes)
+    assert len(server.messages) == 1
 
 
 async def test_reports_are_asked_for_in_the_list_of_recipients() -> None:

@@ -117,7 +117,7 @@ class Courier:
         self._over: asyncio.Future[None]
         # One recipient that is refused never stops the message for the others: they are judged one by one.
         self._options: Final = replace(
-            client.options.send, must_accept=NOBODY, split=True, before_end_of_data=None, allow_empty_to=True
+            client.options.send, must_accept=NOBODY, split=True, before_end_of_data=None, require_to=False
         )
 
     def begin(self) -> None:

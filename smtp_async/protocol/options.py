@@ -19,7 +19,7 @@ Wish = tuple[str, bytes]
 
 _FLAGS: Final = (
     "split",
-    "allow_empty_to",
+    "require_to",
     "remove_bcc",
     "exact",
     "close_source",
@@ -62,9 +62,10 @@ class SendOptions:
         split: spread the recipients over several transactions where the server takes fewer at once (RFC 9422
             LIMITS, or 452 to a RCPT). `must_accept` holds for the first of them; later refusals are PARTIAL.
         before_end_of_data: awaited before the end of data may leave; if it raises, the message is not sent.
-        allow_empty_to: send although nobody is a To recipient, only Cc or Bcc.
+        require_to: refuse a message that has Cc or Bcc recipients only (`MissingRecipient`).
         remove_bcc: cut the fields Bcc and Resent-Bcc out of what `send_raw` sends. Elsewhere they always are.
-        exact: `send_raw` sends line ends as they are. Bare CR and LF then need the server's BINARYMIME.
+        exact: line ends of what `send_raw` sends, and of `Message.raw`, stay as they are. Bare CR and LF then need the
+            server's BINARYMIME.
         chunking: `"auto"` writes bodies with BDAT (RFC 3030) where that saves waiting or the content needs it,
             `"always"` wherever the server offers CHUNKING, `"never"` nowhere.
         chunk_size: octets of one chunk of a body that is read while it is sent.
@@ -92,7 +93,7 @@ class SendOptions:
     must_accept: frozenset[Kind] = EVERYONE - {Kind.BCC}
     split: bool = True
     before_end_of_data: Callable[[], Awaitable[None]] | None = None
-    allow_empty_to: bool = False
+    require_to: bool = False
     remove_bcc: bool = True
     exact: bool = False
     chunking: Literal["auto", "never", "always"] = "auto"

@@ -88,19 +88,19 @@ def plan(
 
 
 def check_recipients(envelope: Envelope, options: SendOptions) -> None:
-    """Ask for a To recipient, unless the options do without.
+    """Ask for a To recipient, if the options do.
 
     Ask for whole envelopes: a part of one, for a server that takes few recipients at once, may well have Cc only.
 
     Raises:
         MissingRecipient: there are only Cc and Bcc recipients.
     """
-    if options.allow_empty_to:
+    if not options.require_to:
         return
     for recipient in envelope.recipients:
         if recipient.kind is Kind.TO:
             return
-    raise MissingRecipient("nobody is in To, and SendOptions(allow_empty_to=…) is False")
+    raise MissingRecipient("the message has no To recipient, and SendOptions(require_to=True) asks for one")
 
 
 def _in_memory(content: Content) -> bool:

@@ -35,7 +35,7 @@ def test_by_default_nothing_is_wished_for():
     assert (options.chunking, options.chunk_size) == ("auto", 65536)
     given = {name for name in ("split", "remove_bcc", "dsn_required") if getattr(options, name)}
     assert given == {"split", "remove_bcc", "dsn_required"}
-    assert not (options.allow_empty_to or options.exact or options.close_source or options.require_tls)
+    assert not (options.require_to or options.exact or options.close_source or options.require_tls)
 
 
 def test_wishes_know_what_they_need():
@@ -60,7 +60,7 @@ def test_a_submitter_is_an_address_or_nobody(auth):
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({name: 1} for name in ("split", "allow_empty_to", "remove_bcc", "exact", "close_source")),
+        *({name: 1} for name in ("split", "require_to", "remove_bcc", "exact", "close_source")),
         *({"dsn_required": None}, {"require_tls": "yes"}),
         *({"must_accept": one} for one in (None, [Kind.TO], Kind.TO, frozenset({"To"}))),
         *({"chunking": one} for one in (True, False, None, "sometimes")),

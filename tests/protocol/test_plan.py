@@ -195,22 +195,22 @@ def test_an_original_recipient_that_is_too_long():
 
 
 @pytest.mark.parametrize(
-    ("kinds", "allowed", "accepted"),
+    ("kinds", "required", "accepted"),
     [
-        ([Kind.TO], False, True),
-        ([Kind.CC, Kind.TO], False, True),
-        ([Kind.CC], False, False),
-        ([Kind.BCC, Kind.CC], False, False),
-        ([Kind.BCC, Kind.CC], True, True),
+        ([Kind.TO], True, True),
+        ([Kind.CC, Kind.TO], True, True),
+        ([Kind.CC], True, False),
+        ([Kind.BCC, Kind.CC], True, False),
+        ([Kind.BCC, Kind.CC], False, True),
     ],
 )
-def test_somebody_is_in_to(kinds, allowed, accepted):
+def test_a_to_recipient_may_be_required(kinds, required, accepted):
     envelope = Envelope(None, [bob(f"r{i}", kind) for i, kind in enumerate(kinds)])
     if accepted:
-        check_recipients(envelope, SendOptions(allow_empty_to=allowed))
+        check_recipients(envelope, SendOptions(require_to=required))
         return
     with pytest.raises(MissingRecipient) as caught:
-        check_recipients(envelope, SendOptions(allow_empty_to=allowed))
+        check_recipients(envelope, SendOptions(require_to=required))
     assert caught.value.code == 165
 
 
