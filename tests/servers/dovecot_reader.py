@@ -83,6 +83,18 @@ def read(dovecot: Dovecot, user: str, others: Iterable[str] = ()) -> list[Mail]:
     ]
 
 
+def overview(dovecot: Dovecot, user: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Subject and types of the leaves of everything in a user's mailbox, however odd it is."""
+    heads = _fetch(dovecot, user, "hdr.subject.utf8 imap.bodystructure", ["all"])
+    return [
+        (
+            head["hdr.subject.utf8"],
+            tuple([_type(leaf) for _, leaf in _leaves(_parsed(head["imap.bodystructure"]))]),
+        )
+        for head in heads
+    ]
+
+
 def _field(section: str, leaf: list[Any]) -> str:
     """Texts are decoded by Dovecot; files are taken as they travelled, for JSON does not hold every octet."""
     return f"{'body' if _disposition(leaf) else 'binary'}.{section}"
