@@ -201,7 +201,8 @@ class SMTPClient(Observed):
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        mail = await mail_of(message) if is_stream(message) else as_mail(message)
+        exact = (self._wishes if options is None else options).exact
+        mail = await mail_of(message, exact=exact) if is_stream(message) else as_mail(message, exact=exact)
         if sender is not None or recipients is not None:
             try:
                 mail = addressed(mail, sender, recipients)

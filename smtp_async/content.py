@@ -28,6 +28,7 @@ __all__ = [
     "Source",
     "base64_lines",
     "base64_size",
+    "crlf",
     "longest_line_exceeds",
     "normalised",
 ]
@@ -243,9 +244,15 @@ def normalised(data: bytes) -> bytes:
     A server that takes a bare LF for a line end would see another message in `\n.\n` (SMTP smuggling).
     Nothing is copied when nothing is to be done.
     """
-    if not _only_crlf(data):
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    data = crlf(data)
     return data if data.endswith(b"\r\n") or not data else data + b"\r\n"
+
+
+def crlf(data: bytes) -> bytes:
+    """Return `data` with every line end, bare CR and bare LF included, as CRLF; nothing is added at the end."""
+    if _only_crlf(data):
+        return data
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def longest_line_exceeds(data: bytes, limit: int) -> bool:

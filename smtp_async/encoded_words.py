@@ -15,7 +15,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["charset_name", "codec_of", "decoded_words", "is_encoded_word"]
+__all__ = ["charset_name", "codec_of", "decoded_words", "holds_unknown_words", "is_encoded_word"]
 
 # RFC 2231 section 5 adds a language behind the charset.
 _WORD: Final = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([QqBb])\?([^?\s]*)\?=")
@@ -119,6 +119,13 @@ def decoded_words(text: str) -> str:
 def is_encoded_word(text: str) -> bool:
     """Tell whether a text is one encoded word from its first to its last sign, whatever its charset."""
     return _WORD.fullmatch(text) is not None
+
+
+def holds_unknown_words(text: str) -> bool:
+    """Tell whether a text holds an encoded word that `decoded_words` leaves as it is."""
+    return "=?" in text and any(
+        [is_encoded_word(word) and decoded_words(word) == word for word in text.split()]
+    )
 
 
 def charset_name(label: str) -> str:

@@ -126,7 +126,7 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
         name_read = None if split is None else phrase(split[1].strip(CFWS), empty=True)
         if split is None or name_read is None:
             refuse(text, "a display name with brackets, commas, colons or semicolons needs quotes")
-        name, spec = name_read, split[2].strip(MARK)
+        name, spec = name_read, split[2].strip(CFWS)
     # Where RFC 5322 section 3.4.1 has them. A quoted string holds no mark.
     spec = spec.replace(f"{MARK}@", "@").replace(f"@{MARK}", "@")
     match = _SPEC.fullmatch(spec)

@@ -87,7 +87,8 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
 
     Args:
         message: what `as_mail` takes, or a `Raw` of any source; only that waits for something.
-        exact, remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
+        exact: see `raw_mail`; of no effect on anything but a `Raw` and the `raw` of a `Message`.
+        remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
 
     Raises:
         FileError: the stream cannot be opened or read.
@@ -96,9 +97,9 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
     if not is_stream(message):
         return as_mail(message, exact=exact, remove_bcc=remove_bcc)
     if isinstance(message, Message):
-        # Nothing in it is changed but Bcc; who gets it is the message's to say.
+        # Who gets it is the message's to say.
         assert message.raw is not None
-        return Readdressed(await raw_mail(message.raw, exact=True), message.envelope())
+        return Readdressed(await raw_mail(message.raw, exact=exact), message.envelope())
     raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
     try:
         mail = addressed(raw, message.sender, message.recipients)
@@ -144,6 +145,8 @@ def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Ma
         data = bytes(message.source)
         mail_of_bytes = content_of_raw(data, exact=exact, remove_bcc=remove_bcc)
         return addressed(mail_of_bytes, message.sender, message.recipients)
+    if exact and isinstance(message, Message) and isinstance(message.raw, bytes):
+        return Readdressed(content_of_raw(message.raw, exact=True), message.envelope())
     if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail

@@ -37,9 +37,9 @@ _TYPES: Final = {
 }
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]++"
-_TYPE: Final = re.compile(
-    rf"({_TOKEN}/{_TOKEN})((?:[ ]*+;[ ]*+{_TOKEN}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)"
-)
+_PARAMETERS = rf"((?:[ ]*+;[ ]*+{_TOKEN}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)[ ]*+;?"
+_TYPE: Final = re.compile(rf"({_TOKEN}/{_TOKEN}){_PARAMETERS}")
+_DISPOSED: Final = re.compile(rf"(inline|attachment){_PARAMETERS}", re.I)
 _PARAMETER: Final = re.compile(rf"({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*+)\")")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
@@ -56,13 +56,30 @@ class Attachment:
         content_type: `type/subtype`, parameters may follow; by default guessed from the file name.
         cid: a name for `cid:` links in the HTML text, which makes the part an inline one.
         close: close a file object after the transfer, also when it failed.
+        disposition: `inline` or `attachment`, parameters may follow (RFC 2183); by default inline with a cid. With a
+            cid and `attachment` it is one of the files, not a part of the HTML text.
+        description: Content-Description, one line of any text.
+        name_parameter: write the file name as `name=` of the content type, too, for readers that do not know
+            RFC 2231; where it is not ASCII, in encoded words.
 
     Raises:
         InvalidHeader: a control character in one of the names.
-        InvalidArgument: not a source, not a content type, or one that only this library may make (multipart).
+        InvalidArgument: not a source, not a content type or disposition, or a content type that only this library may
+            make (multipart).
     """
 
-    __slots__ = ("_cid", "_close", "_content_type", "_filename", "_parameters", "_source")
+    __slots__ = (
+        "_cid",
+        "_close",
+        "_content_type",
+        "_description",
+        "_disposition",
+        "_disposition_parameters",
+        "_filename",
+        "_name_parameter",
+        "_parameters",
+        "_source",
+    )
 
     def __init__(
         self,
@@ -72,11 +89,16 @@ class Attachment:
         content_type: str | None = None,
         cid: str | None = None,
         close: bool = False,
+        disposition: str | None = None,
+        description: str | None = None,
+        name_parameter: bool = False,
     ) -> None:
         self._source = taken(source, "an attachment")
         if filename is None and isinstance(source, os.PathLike):
             filename = os.path.basename(os.fspath(source))
-        for what, value in (("a file name", filename), ("a content type", content_type), ("a cid", cid)):
+        texts = (filename, content_type, cid, disposition, description)
+        names = ("a file name", "a content type", "a cid", "a disposition", "a description")
+        for what, value in zip(names, texts, strict=True):
             if value is not None:
                 check_value(what, value)
                 if _CONTROL.search(value):
@@ -85,6 +107,9 @@ class Attachment:
         self._cid = None if cid is None else message_id_text(cid)[1:-1]
         self._content_type, self._parameters = _content_type(content_type or _guessed(filename))
         self._close = close
+        self._disposition, self._disposition_parameters = _disposition(disposition, inline=cid is not None)
+        self._description = description
+        self._name_parameter = name_parameter
 
     @property
     def source(self) -> bytes | Origin:
@@ -121,6 +146,26 @@ class Attachment:
     def cid(self) -> str | None:
         """The name for `cid:` links, without angle brackets; `None` for an attached file."""
         return self._cid
+
+    @property
+    def disposition(self) -> str:
+        """`inline` or `attachment`."""
+        return self._disposition
+
+    @property
+    def disposition_parameters(self) -> tuple[tuple[str, str], ...]:
+        """The parameters of the disposition but for the file name, for example `("size", "1024")`."""
+        return self._disposition_parameters
+
+    @property
+    def description(self) -> str | None:
+        """What Content-Description says."""
+        return self._description
+
+    @property
+    def name_parameter(self) -> bool:
+        """The file name is written as a parameter of the content type, too."""
+        return self._name_parameter
 
     @property
     def close(self) -> bool:
@@ -178,7 +223,25 @@ def _content_type(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         raise InvalidArgument(f"“{printable(text, 80)}” is not a content type")
     if match[1].lower().startswith("multipart/"):
         raise InvalidArgument("a multipart is made of parts: attach each of them")
-    parameters = [
-        (name, plain or _ESCAPED.sub(r"\1", quoted)) for name, plain, quoted in _PARAMETER.findall(match[2])
-    ]
-    return match[1].lower(), tuple(parameters)
+    return match[1].lower(), _parameters(match[2])
+
+
+def _disposition(text: str | None, *, inline: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Read a disposition, RFC 2183 section 2."""
+    if text is None:
+        return "inline" if inline else "attachment", ()
+    match = _DISPOSED.fullmatch(text.strip(" "))
+    if match is None:
+        raise InvalidArgument(
+            f"“{printable(text, 80)}” is not inline or attachment with parameters (RFC 2183)"
+        )
+    parameters = _parameters(match[2])
+    if any([name.lower() == "filename" for name, _ in parameters]):
+        raise InvalidArgument("the file name of an attachment is set by filename=")
+    return match[1].lower(), parameters
+
+
+def _parameters(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        [(name, plain or _ESCAPED.sub(r"\1", quoted)) for name, plain, quoted in _PARAMETER.findall(text)]
+    )

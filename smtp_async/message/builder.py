@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from ..address import Address, Envelope, Kind, Recipient
 from ..content import Content, Origin
-from ..errors import MissingSender
+from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from ..reply import printable
 from .attachment import Attachment
 from .fields import Addresses, Fields, Rare, mailboxes
@@ -131,6 +131,8 @@ class Message(Rare):
         self.text = text
         self.html = html
         self.attachments: list[Attachment] = list(attachments)
+        if attachments and not all([isinstance(one, Attachment) for one in self.attachments]):
+            raise InvalidArgument("attachments are Attachment objects; attach() makes one of bytes or a file")
         self._reply_to = mailboxes(reply_to) if reply_to else ()
         if headers:
             self.headers = headers
@@ -222,11 +224,14 @@ class Message(Rare):
 
     @headers.setter
     def headers(self, value: Headers) -> None:
-        pairs = value.items() if isinstance(value, Mapping) else value
-        self._headers = [(name, text) for name, text in pairs]
-        for name, text in self._headers:
+        try:
+            pairs = [(name, text) for name, text in (value.items() if isinstance(value, Mapping) else value)]
+        except (TypeError, ValueError) as error:
+            raise InvalidHeader("headers are a mapping or pairs of a name and a text") from error
+        for name, text in pairs:
             check_name(name)
             check_value(name, text)
+        self._headers = pairs
 
     def clear_headers(self) -> None:
         """Forget whom the message is from and for, its subject, and all other header fields; the texts stay.
@@ -248,14 +253,26 @@ class Message(Rare):
         content_type: str | None = None,
         cid: str | None = None,
         close: bool = False,
+        disposition: str | None = None,
+        description: str | None = None,
+        name_parameter: bool = False,
     ) -> Attachment:
         """Add a file; the arguments are those of `Attachment`.
 
         Raises:
             InvalidHeader: a control character in one of the names.
-            InvalidArgument: not a source, or not a content type.
+            InvalidArgument: not a source, or not a content type or disposition.
         """
-        attachment = Attachment(source, filename=filename, content_type=content_type, cid=cid, close=close)
+        attachment = Attachment(
+            source,
+            filename=filename,
+            content_type=content_type,
+            cid=cid,
+            close=close,
+            disposition=disposition,
+            description=description,
+            name_parameter=name_parameter,
+        )
         self.attachments.append(attachment)
         return attachment
 
@@ -366,11 +383,8 @@ class Message(Rare):
     def from_bytes(cls, data: bytes) -> Message:
         """Read a whole message: header, empty line, body.
 
-        What a `Message` cannot say (signed or encrypted parts, reports, several texts) is kept as `raw`.
-
-        Raises:
-            InvalidAddress: a field holds what is not a mailbox.
-            InvalidHeader: a header field that would change the structure of the message.
+        What a `Message` cannot say (signed or encrypted parts, reports, several texts, a field that cannot be read or
+        stands twice) makes it keep the whole as `raw`, beside the attributes that could be read. Nothing is refused.
         """
         from .importing import from_bytes
 
@@ -381,7 +395,9 @@ class Message(Rare):
         """Read a message of the standard library's `email` package, which is left unchanged.
 
         Raises:
-            InvalidAddress, InvalidHeader: as `from_bytes`.
+            InvalidHeader: a field name or value that would change its structure, or is no text.
+            InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
+            TextNotEncodable: a text that its charset cannot express.
         """
         from .importing import from_email_message
 

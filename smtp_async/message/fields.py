@@ -110,6 +110,8 @@ class Fields(TypedDict, total=False):
     header_charset: str | int
     charset: str | int
     max_header_length: int
+    flowed: bool
+    delsp: bool
     calendar: str | None
     raw: bytes | Origin | None
 
@@ -313,9 +315,14 @@ class Rare:
     charset = _Field["str | int", "str | int"](_charset, "utf-8")
     #: Columns at which header lines are folded, 998 at most.
     max_header_length = _Field[int, int](_length, WIDTH)
+    #: `text` is format=flowed (RFC 3676): a line that ends with a blank goes on in the next one.
+    flowed = _Field[bool, bool](bool, False)
+    #: With `flowed`: the blank at the end of such a line is no part of the text.
+    delsp = _Field[bool, bool](bool, False)
     #: An iCalendar text (RFC 5545), sent beside `text` and `html` as text/calendar with the method that it names.
     calendar = _Field["str | None", "str | None"](_calendar, None)
-    #: The whole message, header and all, sent as it is instead of the other attributes; only Bcc is cut out.
+    #: The whole message, header and all, sent instead of what the other attributes say: Bcc is cut out, and bare CR and
+    #: LF become CRLF unless `SendOptions(exact=True)` is given.
     raw = _Field["bytes | Origin | None", "bytes | Origin | None"](lambda value: taken(value, "raw"), None)
 
     def _clear_rare(self) -> None:

@@ -1,61 +1,41 @@
 """Mail that was made elsewhere: `email.message.Message`, and whole messages as bytes.
 
-Strategy. An `email.message` object is copied, checked, written by the standard library, and then its header
-is read back: it must hold the fields that were set, no more, no less and in their order. So an injected field
-is refused even where the installed Python would write it. Address fields are read by our own parser from the
-text that the caller set; where the standard library would write another address than that (it puts encoded
-words into local parts and domains), the field is written anew.
+Strategy. Both become header fields in octets, and one reader finds the envelope in them (`header_octets`). An
+`email.message` object is copied into an `Entity` (`email_objects`) and written by us for what the server takes
+(`travelling`); the octets of a whole message are changed in nothing but their line ends.
 
 Bcc and Resent-Bcc are cut out of the header of the outermost message, after the envelope was read from it. A whole
 message as bytes is often sent by the thousand, with its envelope given: then nothing is read of its header but
 whether it might hold one of these fields.
 
-Nothing here imports `email`: whoever has a message of it has imported it already.
+Nothing here imports `email`: the caller who has a message of it has imported it already.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from ..address import Address, Envelope, Kind, Recipient, parse_list
+from ..address import Address, Envelope, Kind, Recipient
 from ..content import MAX_LINE, Content, longest_line_exceeds, normalised
-from ..errors import InvalidAddress, InvalidArgument, InvalidHeader, MissingSender
-from ..reply import printable
-from .headers import address_field, check_name
+from ..errors import InvalidArgument, MissingSender
+from .header_octets import BOM, HEADER_END, HIDDEN, MAILBOXES, Field, fields_of, mailboxes_in
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["HEADER_END", "ForeignMail", "content_of", "content_of_raw", "set_text"]
+__all__ = ["ForeignMail", "content_of", "content_of_raw"]
 
-#: Fields that hold mailboxes (RFC 5322 section 3.6, RFC 8098), in lower case.
-_MAILBOXES: Final = frozenset(
-    "from sender reply-to to cc bcc disposition-notification-to return-receipt-to resent-from resent-sender "
-    "resent-to resent-cc resent-bcc".split()
-)
-_HIDDEN: Final = frozenset(("bcc", "resent-bcc"))
 _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
-#: Fields that writing a body may add behind the others.
-_ADDED: Final = frozenset(("content-transfer-encoding", "content-type"))
-
-_LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_LINE_END: Final = re.compile("\r\n|\r|\n")
-# A line end inside a value that is not a fold, or NUL.
-_BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
-
-
-#: What ends a header, whatever ends its lines.
-HEADER_END: Final = re.compile(rb"\r\n\r?\n|\n\r?\n|\r\r|\n\r\Z")
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
 class ForeignMail:
-    """A message that somebody else made: a `Mail` whose envelope can be given or read from its header.
+    """A message that was made elsewhere: a `Mail` whose envelope can be given or read from its header.
 
     Args:
-        fields: asked for once, when the header has to be read: (name in lower case, unfolded value).
+        fields: asked for once, when the header has to be read: the fields that an envelope depends on.
         write: makes the content for a server with or without 8BITMIME and SMTPUTF8.
         resent: False if it is known that there is no Resent- field.
     """
@@ -64,12 +44,12 @@ class ForeignMail:
 
     def __init__(
         self,
-        fields: Callable[[], list[tuple[str, str]]],
+        fields: Callable[[], list[Field]],
         write: Callable[[bool, bool], Content],
         *,
         resent: bool = True,
     ) -> None:
-        self._fields: list[tuple[str, str]] | None = None
+        self._fields: list[Field] | None = None
         self._read = fields
         self._write = write
         self._resent = resent
@@ -91,7 +71,7 @@ class ForeignMail:
             MissingSender, MissingRecipient: the fields are not there.
         """
         given = sender is not None and recipients is not None
-        if not given and self._resent and any(name.startswith("resent-") for name, _ in self._header()):
+        if not given and self._resent and any([one.name.startswith("resent-") for one in self._header()]):
             raise InvalidArgument("the message has Resent- fields: sender and recipients must be given")
         if sender is None:
             authors = self._addresses("sender") or self._addresses("from")
@@ -107,42 +87,70 @@ class ForeignMail:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
 
-        Nothing is made of `binary`: the encodings are those that somebody else chose.
+        Nothing is made of `binary`: the encodings are those that were chosen elsewhere.
 
         Raises:
-            InvalidHeader: a header field would change the structure of the message.
+            InvalidHeader: a header field cannot be written.
+            InvalidArgument: a part cannot be encoded for the server.
             ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
         """
         return self._write(eightbit, utf8)
 
-    def _header(self) -> list[tuple[str, str]]:
+    def _header(self) -> list[Field]:
         if self._fields is None:
             self._fields = self._read()
         return self._fields
 
     def _addresses(self, name: str) -> list[Address]:
-        return [address for field, text in self._header() if field == name for address in parse_list(text)]
+        return [address for field in self._header() if field.name == name for address in mailboxes_in(field)]
 
 
 def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
     """Take a whole message as bytes.
 
     Args:
-        data: header, empty line, body.
+        data: header, empty line, body. A byte order mark before them is dropped.
         exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
         remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
     """
-    data = bytes(data) if exact else normalised(bytes(data))
+    data = bytes(data) if exact else normalised(bytes(data)).removeprefix(BOM)
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
     hidden = remove_bcc and b"bcc" in head
-
-    def fields() -> list[tuple[str, str]]:
-        return [(field.name, field.text(data)) for field in _header_fields(data) if _is_read(field.name)]
-
-    kept = _without_hidden(data, _header_fields(data)) if hidden else data
+    kept = _without_hidden(data) if hidden else data
     content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
-    return ForeignMail(fields, lambda eightbit, utf8: content, resent=b"resent-" in head)
+    return ForeignMail(
+        lambda: _read_fields(fields_of(data)[0]), lambda eightbit, utf8: content, resent=b"resent-" in head
+    )
+
+
+def content_of(message: EmailMessage) -> ForeignMail:
+    """Take a message of the standard library's `email` package; the object is not changed.
+
+    Raises:
+        InvalidHeader: a field name or value in it would change its structure, or its header was cut short.
+        InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
+        TextNotEncodable: a text that its charset cannot express.
+    """
+    from .email_objects import entity_of_object
+    from .parts import Abilities
+    from .travelling import content_of_entity
+
+    entity = entity_of_object(message)
+    return ForeignMail(
+        lambda: _read_fields(entity.fields),
+        lambda eightbit, utf8: content_of_entity(entity, Abilities(eightbit, utf8, binary=False)),
+    )
+
+
+def _read_fields(fields: list[Field]) -> list[Field]:
+    return [one for one in fields if one.name in MAILBOXES or one.name.startswith("resent-")]
+
+
+def _without_hidden(data: bytes) -> bytes:
+    fields, end = fields_of(data)
+    kept = [field.octets for field in fields if field.name not in HIDDEN]
+    return data if len(kept) == len(fields) else b"".join([*kept, data[end:]])
 
 
 def _head(data: bytes, *, exact: bool) -> bytes:
@@ -172,156 +180,3 @@ def _canonical(data: bytes) -> Content:
         message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
         canonical=True,
     )
-
-
-def content_of(message: EmailMessage) -> ForeignMail:
-    """Take a message of the standard library's `email` package; the object is not changed.
-
-    Raises:
-        InvalidHeader: a field name or value in it would change its structure.
-    """
-    twin = _copied(message)
-    _check_parts(twin)
-    texts = [(name.lower(), set_text(name, value)) for name, value in twin.raw_items()]
-
-    def write(eightbit: bool, utf8: bool) -> Content:
-        data = _written(twin, eightbit=eightbit)
-        if eightbit and not data.partition(b"\r\n\r\n")[0].isascii():
-            # A field that was parsed from bytes in no known charset: 8BITMIME does not cover it.
-            data = _written(twin, eightbit=False)
-        return Content.of_bytes(_with_our_mailboxes(data, texts, utf8=utf8))
-
-    return ForeignMail(lambda: [(name, text) for name, text in texts if _is_read(name)], write)
-
-
-# --- the header, read back ----------------------------------------------------------------------------------
-
-
-class _Field(NamedTuple):
-    """Where a header field stands in a message, from its name to its last line end."""
-
-    name: str
-    start: int
-    end: int
-
-    def text(self, data: bytes) -> str:
-        """Return the value unfolded; octets that are not UTF-8 become what no address may hold."""
-        value = data[self.start : self.end].partition(b":")[2].decode("utf-8", "surrogateescape")
-        return _LINE_END.sub("", value).replace("\t", " ").strip(" ")
-
-
-def _header_fields(data: bytes) -> list[_Field]:
-    """Find the fields before the first empty line, names in lower case; without a colon there is no name."""
-    fields: list[_Field] = []
-    for match in _LINE.finditer(data):
-        line = match[0].rstrip(b"\r\n")
-        if not line:
-            break
-        if line[:1] in b" \t" and fields:
-            fields[-1] = fields[-1]._replace(end=match.end())
-            continue
-        name = line.partition(b":")[0].rstrip(b" \t") if b":" in line else b""
-        fields.append(_Field(name.decode("latin-1").lower(), match.start(), match.end()))
-    return fields
-
-
-def _without_hidden(data: bytes, fields: list[_Field]) -> bytes:
-    pieces = []
-    position = 0
-    for field in fields:
-        if field.name in _HIDDEN:
-            pieces.append(data[position : field.start])
-            position = field.end
-    return b"".join([*pieces, data[position:]]) if pieces else data
-
-
-def _is_read(name: str) -> bool:
-    return name in _MAILBOXES or name.startswith("resent-")
-
-
-# --- email.message ------------------------------------------------------------------------------------------
-
-
-def _copied(message: EmailMessage) -> EmailMessage:
-    """Return a copy: writing sets boundaries, and the caller may go on to change the message that waits."""
-    import copy
-
-    # What cannot change need not be copied; header values keep their parse trees, so that counts.
-    memo: dict[int, Any] = {}
-    for part in message.walk():
-        memo[id(part.policy)] = part.policy
-        memo.update({id(value): value for _, value in part.raw_items() if isinstance(value, str)})
-    return copy.deepcopy(message, memo)
-
-
-def _check_parts(message: EmailMessage) -> None:
-    """Refuse names and values that would begin another field, in the message and in its parts."""
-    for part in message.walk():
-        for name, value in part.raw_items():
-            if part is message:
-                check_name(name)
-            # What is attached may be an old mail with strange names; only a new line is of danger there.
-            elif _LINE_END.search(name) or "\0" in name:
-                raise InvalidHeader(f"“{printable(name, 80)}” is not the name of a header field")
-            if _BREAK.search(_plain(value)):
-                raise InvalidHeader(f"the value of {printable(name, 80)} holds a line end or NUL")
-
-
-def _plain(value: Any) -> str:
-    """Return a header value as text: a str, a subclass of it, or an old `email.header.Header`."""
-    return value if isinstance(value, str) else str(value.encode())
-
-
-def set_text(name: str, value: Any) -> str:
-    """Return the value that the caller set, unfolded, not in encoded words if it was not given so."""
-    text = _plain(value)
-    # A modern header object keeps addresses apart; writing it as UTF-8 quotes the names that need quotes.
-    if hasattr(value, "addresses"):
-        from email.policy import SMTPUTF8
-
-        text = SMTPUTF8.fold(name, value).partition(":")[2]
-    return _LINE_END.sub("", text).replace("\t", " ").strip(" ")
-
-
-def _written(message: EmailMessage, *, eightbit: bool) -> bytes:
-    """Write the message by its own policy, but with CRLF and an ASCII header."""
-    from email.generator import BytesGenerator
-    from io import BytesIO
-
-    buffer = BytesIO()
-    policy = message.policy.clone(linesep="\r\n", cte_type="8bit" if eightbit else "7bit")
-    if getattr(policy, "utf8", False):  # encoded words reach every server; addresses are looked after below
-        policy = policy.clone(utf8=False)  # type: ignore[call-arg]  # EmailPolicy has it
-    BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(message)
-    return buffer.getvalue()
-
-
-def _with_our_mailboxes(data: bytes, texts: list[tuple[str, str]], *, utf8: bool) -> bytes:
-    """Check the header that was written against the one that was set, correct addresses, cut Bcc."""
-    fields = _header_fields(data)
-    names = [field.name for field in fields]
-    if names[: len(texts)] != [name for name, _ in texts] or not _ADDED.issuperset(names[len(texts) :]):
-        raise InvalidHeader("the header that was written does not hold the fields that were set")
-    pieces = []
-    position = 0
-    for field, (name, text) in zip(fields, texts, strict=False):
-        anew = _rewritten(field, data, text, utf8=utf8) if name in _MAILBOXES - _HIDDEN else None
-        if anew is not None or name in _HIDDEN:
-            pieces += [data[position : field.start], anew or b""]
-            position = field.end
-    return b"".join([*pieces, data[position:]])
-
-
-def _rewritten(field: _Field, data: bytes, text: str, *, utf8: bool) -> bytes | None:
-    """Return a field of mailboxes anew if it was not written with the addresses that were set."""
-    try:
-        addresses = parse_list(text)
-    except InvalidAddress:
-        return None  # not ours to judge: only the fields of the envelope must be readable
-    try:
-        if parse_list(field.text(data)) == addresses and not any(a.needs_utf8 for a in addresses):
-            return None
-    except InvalidAddress:
-        pass
-    name = data[field.start : field.end].partition(b":")[0].decode("ascii")
-    return address_field(name, addresses, utf8=utf8).encode() + b"\r\n" if addresses else None

@@ -17,14 +17,14 @@ from __future__ import annotations
 import binascii
 import re
 import string
-import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..address import Address
-from ..errors import ExtensionMissing, InvalidArgument, InvalidHeader, TextNotEncodable
+from ..content import MAX_LINE
+from ..encoded_words import is_encoded_word
+from ..errors import ExtensionMissing, InvalidHeader, TextNotEncodable
 from ..reply import printable
 from .charsets import UTF_8, Charset, encoded
 
@@ -35,12 +35,15 @@ __all__ = [
     "author_field",
     "check_name",
     "check_value",
-    "clock_date",
-    "date_text",
+    "check_lines",
+    "encoded_text",
+    "group_field",
+    "is_structured",
     "items_field",
     "message_id_text",
     "parameter_field",
     "phrase",
+    "structured_field",
     "text_field",
 ]
 
@@ -77,12 +80,14 @@ MAX_RAW_NAME: Final = 120
 _ATTRIBUTE = frozenset((string.ascii_letters + string.digits + "!#$&+-.^_`{|}~").encode())
 _PERCENT: Final = [chr(b) if b in _ATTRIBUTE else f"%{b:02X}" for b in range(256)]
 
-_DATE: Final = re.compile(
-    r"(?:[A-Za-z]{3},? )?\d{1,2} [A-Za-z]{3} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|[A-Z]{1,4})(?: \([A-Za-z]{1,8}\))?",
-    re.ASCII,
+#: Fields in which encoded words have no meaning, and what begins the names of others.
+_STRUCTURED: Final = frozenset(
+    "message-id in-reply-to references date return-path received received-spf mime-version content-id "
+    "content-transfer-encoding content-language content-location content-md5 content-base authentication-results "
+    "dkim-signature domainkey-signature auto-submitted archived-at precedence autocrypt x-google-dkim-signature "
+    "original-recipient final-recipient x-original-to delivered-to resent-message-id resent-date feedback-id".split()
 )
-_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_STRUCTURED_BEGINS: Final = ("list-", "arc-", "x-ms-exchange-", "original-message-id", "dkim-")
 
 
 class Style(NamedTuple):
@@ -111,8 +116,8 @@ def check_name(name: str) -> None:
     Raises:
         InvalidHeader: empty, too long, or with a character outside printable ASCII, or a colon.
     """
-    if _NAME.fullmatch(name) is None or len(name) > MAX_NAME:
-        raise InvalidHeader(f"“{printable(name, 80)}” is not the name of a header field")
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None or len(name) > MAX_NAME:
+        raise InvalidHeader(f"“{printable(str(name), 80)}” is not the name of a header field")
 
 
 def check_value(what: str, value: str) -> None:
@@ -126,6 +131,38 @@ def check_value(what: str, value: str) -> None:
     found = _FORBIDDEN.search(value)
     if found:
         raise InvalidHeader(f"{what} holds {found[0]!r}, which would change the message")
+
+
+def is_structured(name: str) -> bool:
+    """Tell whether a field, named in lower case, holds tokens, for which no encoded word may stand (RFC 2047)."""
+    return name in _STRUCTURED or name.startswith(_STRUCTURED_BEGINS)
+
+
+def check_lines(name: str, field: str) -> None:
+    """Refuse a field with a line of more than 998 octets, RFC 5322 section 2.1.1.
+
+    Raises:
+        InvalidHeader: it has one.
+    """
+    if len(field) > MAX_LINE // 4 and max([len(line.encode()) for line in field.split("\r\n")]) > MAX_LINE:
+        raise InvalidHeader(
+            f"{name} has a word too long for a line of {MAX_LINE} octets (RFC 5322 section 2.1.1): it can neither be "
+            "folded nor be encoded"
+        )
+
+
+def structured_field(name: str, value: str, style: Style = USUAL) -> str:
+    """Return a field of tokens in ASCII, folded at its blanks; it is never encoded.
+
+    Raises:
+        InvalidHeader: a name or value that would change the structure of the message, or a token over 998 octets.
+    """
+    check_name(name)
+    check_value(name, value)
+    words = _WORDS.findall(value.strip(" \t")) or [""]
+    field = _folded(name, words, style.width)
+    check_lines(name, field)
+    return field
 
 
 def text_field(name: str, value: str, style: Style = USUAL, *, utf8: bool = False) -> str:
@@ -181,6 +218,30 @@ def address_field(name: str, addresses: Sequence[Address], *, utf8: bool, style:
     return _list_field(name, mailboxes, style)
 
 
+def group_field(
+    name: str, groups: Iterable[tuple[str | None, Sequence[Address]]], *, utf8: bool, style: Style = USUAL
+) -> str:
+    """Return a field with mailboxes and groups of them, RFC 5322 section 3.4.
+
+    Args:
+        name: of the field.
+        groups: each group's name, None for mailboxes that are in none, and its members.
+        utf8, style: as for `address_field`.
+
+    Raises:
+        ExtensionMissing, TextNotEncodable: as `address_field`.
+    """
+    items: list[str] = []
+    for group, members in groups:
+        mailboxes = [_mailbox(a.name, a.wire(utf8=True), a.needs_utf8, utf8, style) for a in members]
+        if group is not None:
+            mailboxes = mailboxes or [""]
+            mailboxes[0] = f"{phrase(group, style.encoded_width - 12, style)}: {mailboxes[0]}".rstrip(" ")
+            mailboxes[-1] += ";"
+        items += mailboxes
+    return _list_field(name, items, style) if items else f"{name}:"
+
+
 def author_field(author: Address, *, utf8: bool, style: Style = USUAL) -> str:
     """Return the From field of a lone author; those of a bulk mailing are all from the same one.
 
@@ -196,9 +257,15 @@ def _author_field(name: str, wire: bytes, needs_utf8: bool, utf8: bool, style: S
 
 
 def parameter_field(
-    name: str, value: str, parameters: Iterable[tuple[str, str]], style: Style = USUAL
+    name: str, value: str, parameters: Iterable[tuple[str, str]], style: Style = USUAL, *, words: bool = False
 ) -> str:
     """Return a MIME field with parameters, RFC 2045 section 5.1; RFC 2231 where a value needs it.
+
+    Args:
+        name, value: of the field.
+        parameters: name and value of each.
+        style: for its width.
+        words: a value in encoded words was written so on purpose, for readers without RFC 2231, and stays.
 
     Raises:
         InvalidHeader: an attribute is not a token, or a value holds a control character.
@@ -206,51 +273,13 @@ def parameter_field(
     lines = []
     line = f"{name}: {value}"
     for attribute, text in parameters:
-        for piece in _parameter(attribute, text, style.width):
+        for piece in _parameter(attribute, text, style.width, words=words):
             if len(line) + len(piece) + 3 > style.width:
                 lines.append(line + ";")
                 line = " " + piece
             else:
                 line = f"{line}; {piece}"
     return "\r\n".join([*lines, line])
-
-
-def clock_date(seconds: float) -> str:
-    """Return a moment, in seconds of the epoch, as a Date in the local zone, RFC 5322 section 3.3."""
-    return _clock_date(int(seconds // 1), time.tzname)
-
-
-@lru_cache(maxsize=4)
-def _clock_date(seconds: int, zone: tuple[str, str]) -> str:
-    """Return a Date; a busy program writes thousands of messages within a second."""
-    t = time.localtime(seconds)
-    return _date(t.tm_wday, t.tm_mday, t.tm_mon, t.tm_year, t.tm_hour, t.tm_min, t.tm_sec, t.tm_gmtoff // 60)
-
-
-def date_text(when: datetime | str) -> str:
-    """Return a moment as a Date, RFC 5322 section 3.3; one without a zone is UTC in an unknown zone, `-0000`.
-
-    A text is returned as it is.
-
-    Raises:
-        InvalidArgument: a year before 1900.
-        InvalidHeader: the text is not a date.
-    """
-    if isinstance(when, str):
-        if _DATE.fullmatch(when) is None:
-            raise InvalidHeader(f"“{printable(when, 80)}” is not a date as RFC 5322 section 3.3 writes it")
-        return when
-    offset = when.utcoffset()
-    minutes = None
-    if offset is not None:
-        minutes = offset // timedelta(minutes=1)
-        if offset % timedelta(minutes=1):  # zones before 1972 count seconds, the field does not
-            when = when.astimezone(timezone(timedelta(minutes=minutes)))
-    if when.year < 1900:
-        raise InvalidArgument(f"a Date begins in 1900, not in {when.year} (RFC 5322 section 3.3)")
-    return _date(
-        when.weekday(), when.day, when.month, when.year, when.hour, when.minute, when.second, minutes
-    )
 
 
 def message_id_text(text: str) -> str:
@@ -264,17 +293,6 @@ def message_id_text(text: str) -> str:
     if _MESSAGE_ID.fullmatch(inner) is None or len(inner) > MAX_WORD:
         raise InvalidHeader(f"“{printable(text, 80)}” is not a message id")
     return f"<{inner}>"
-
-
-def _date(
-    weekday: int, day: int, month: int, year: int, hour: int, minute: int, second: int, zone: int | None
-) -> str:
-    sign = "-" if zone is None or zone < 0 else "+"
-    hours, minutes = divmod(abs(zone or 0), 60)
-    return (
-        f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04} "
-        f"{hour:02}:{minute:02}:{min(second, 59):02} {sign}{hours:02}{minutes:02}"
-    )
 
 
 def _check_unencoded(name: str, value: str, *, utf8: bool) -> None:
@@ -326,6 +344,17 @@ def _encoded_words(text: str, room: int, others: int, charset: Charset) -> list[
         words.append(_B_OPEN + binascii.b2a_base64(data[start:end], newline=False).decode() + _CLOSE)
         start, octets = end, (others - _FRAME) // 4 * 3
     return words
+
+
+def encoded_text(text: str, width: int = ENCODED_WIDTH) -> list[str]:
+    """Return text in encoded words of UTF-8 that each fit into a line of their own.
+
+    Args:
+        text: any text without lone surrogates.
+        width: columns of a line.
+    """
+    most = min(width - 1, MAX_ENCODED_WORD)
+    return _encoded_words(text, most, most, UTF_8)
 
 
 def _foreign_words(text: str, room: int, others: int, charset: Charset) -> list[str]:
@@ -415,12 +444,14 @@ def _list_field(name: str, mailboxes: list[str], style: Style) -> str:
     return "\r\n".join([*lines, line])
 
 
-def _parameter(attribute: str, text: str, width: int) -> list[str]:
+def _parameter(attribute: str, text: str, width: int, *, words: bool = False) -> list[str]:
     """Return one parameter, in several pieces if it is long (RFC 2231 section 3)."""
     if _TOKEN.fullmatch(attribute) is None:
         raise InvalidHeader(f"“{printable(attribute, 80)}” is not the name of a parameter")
     check_value(attribute, text)
     room = width - 2 - len(attribute) - 1
+    if words and len(text) <= MAX_WORD and all(map(is_encoded_word, text.split(" "))):
+        return [f'{attribute}="{text}"']
     if text.isascii() and "=?" not in text and "\t" not in text and len(text) < room - 2:
         if _TOKEN.fullmatch(text):
             return [f"{attribute}={text}"]

@@ -18,19 +18,21 @@ from ..content import MAX_LINE, Origin, Source, base64_lines, longest_line_excee
 from ..errors import TextNotEncodable
 from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, encoded
-from .headers import USUAL, WIDTH, Style, message_id_text, parameter_field
+from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
 
 if TYPE_CHECKING:
     from .builder import Message
 
-__all__ = ["Abilities", "Part", "leaves_of"]
+__all__ = ["Abilities", "Part", "calendar_method", "fits", "leaves_of", "quoted_or_base64"]
 
 #: Attachments below this are base64 also where binary is offered: so little is not worth asking for BINARYMIME.
 WORTH_BINARY: Final = 4096
 
 # What a part asks of the way it goes: nothing, 8BITMIME, BINARYMIME.
 SEVEN, EIGHT, BINARY = 0, 1, 2
-_ENCODINGS: Final = ("7bit", "8bit", "binary")
+#: The one kind of message that may be encoded, RFC 6532 section 3.7.
+GLOBAL: Final = "message/global"
+ENCODINGS: Final = ("7bit", "8bit", "binary")
 
 
 class Abilities(NamedTuple):
@@ -77,7 +79,8 @@ def leaves_of(
     attachments = message.attachments
     texts = []
     if message.text is not None or (message.html is None and calendar is None and not attachments):
-        texts.append(_text("plain", message.text or "", charset, can))
+        plain = _text("plain", message.text or "", charset, can)
+        texts.append(_flowed(plain, message) if message._rare is not None and message.flowed else plain)
     if message.html is not None:
         texts.append(_text("html", message.html, charset, can))
     html = len(texts) - 1
@@ -87,8 +90,8 @@ def leaves_of(
         return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
     # Only HTML can show a part by its cid; without it the part is one more file.
     related_to = message.html is not None
-    inline = [a for a in attachments if related_to and a.cid is not None]
-    others = [a for a in attachments if not related_to or a.cid is None]
+    inline = [a for a in attachments if related_to and a.cid is not None and a.disposition == "inline"]
+    others = [a for a in attachments if not related_to or a.cid is None or a.disposition != "inline"]
     leaves = texts + [_attached(a, style, can) for a in (*inline, *others)]
     first, related = len(texts), len(texts) + len(inline)
 
@@ -123,7 +126,7 @@ def multipart(
     """Wrap parts, RFC 2046 section 5.1.1."""
     need = max([part.need for part in parts])
     # RFC 2045 section 6.4: it says so, too, if one of its parts is not 7bit.
-    encoding = f"Content-Transfer-Encoding: {_ENCODINGS[need]}\r\n" if need else ""
+    encoding = f"Content-Transfer-Encoding: {ENCODINGS[need]}\r\n" if need else ""
     # Made of nothing but our own tokens, so it needs no check and is known to fit.
     fold = "\r\n" if len(boundary) + len(subtype) > width - 38 else ""
     head = f'Content-Type: multipart/{subtype};{fold} boundary="{boundary}"{parameters}\r\n{encoding}\r\n'.encode()
@@ -185,39 +188,61 @@ def normalised_text(text: str) -> str:
     return text if text.endswith("\r\n") or not text else text + "\r\n"
 
 
+def _flowed(part: Part, message: Message) -> Part:
+    """Tell that a text is format=flowed, RFC 3676 section 4.1."""
+    first, end, rest = part.head.partition(b"\r\n")
+    parameters = b"; format=flowed" + (b"; delsp=yes" if message.delsp else b"")
+    return part._replace(head=first + parameters + end + rest)
+
+
 def _text_head(kind: str, charset: Charset, encoding: str) -> bytes:
     return f"Content-Type: {kind}; charset={charset.label}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
 
 
-_METHOD: Final = re.compile(r"^METHOD:[ \t]*([A-Za-z0-9\-]{1,40})[ \t]*$", re.I | re.M)
+_UNFOLDED: Final = re.compile(r"(?:\r\n|\r|\n)[ \t]")
+# Parameters may stand before the colon, RFC 5545 section 3.7.2.
+_METHOD: Final = re.compile(r"^METHOD(?:;[^:\n]{0,200})?:[ \t]*([A-Za-z0-9\-]{1,40})[ \t]*$", re.I | re.M)
 
 
 def _calendar(text: str, style: Style, can: Abilities) -> Part:
     """Encode an iCalendar text, which is always in UTF-8 here, and names its method (RFC 6047 section 2.4)."""
     data = normalised(encoded(text, UTF_8, "the calendar"))
-    method = _METHOD.search(text.replace("\r", "\n"))
-    parameters = [("charset", "utf-8"), *([("method", method[1].upper())] if method else [])]
+    method = calendar_method(text)
+    parameters = [("charset", "utf-8"), *([("method", method)] if method else [])]
     encoding, data, need = _transfer(data, can)
     field = parameter_field("Content-Type", "text/calendar", parameters, style)
     head = f"{field}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
     return Part(head, (data,), need, encoding[1:] == "bit")
 
 
+def calendar_method(text: str) -> str | None:
+    """Return the method that an iCalendar text names, in upper case."""
+    found = _METHOD.search(_UNFOLDED.sub("", text).replace("\r", "\n"))
+    return found[1].upper() if found else None
+
+
 def _transfer(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
     """Choose how CRLF-delimited octets travel, and encode them for it."""
     if data.isascii():
-        if _fits(data):
+        if fits(data):
             return "7bit", data, SEVEN
-    elif can.eightbit and _fits(data):
+    elif can.eightbit and fits(data):
         return "8bit", data, EIGHT
+    return *quoted_or_base64(data), SEVEN
+
+
+def quoted_or_base64(data: bytes) -> tuple[str, bytes]:
+    """Encode CRLF-delimited text in the shorter of both ways; return its name and the octets."""
     # Quoted-printable makes three octets of one above 127, base64 four of three of any.
     if 6 * len(data.translate(None, _BEYOND_ASCII)) > len(data):
-        return "base64", base64_lines(data), SEVEN
-    # In C, and with CRLF at soft line breaks since the text has a CRLF: `normalised` put one at its end.
-    return "quoted-printable", binascii.b2a_qp(data, istext=True), SEVEN
+        return "base64", base64_lines(data)
+    # In C, and with CRLF at soft line breaks if the text has one.
+    if b"\r\n" in data:
+        return "quoted-printable", binascii.b2a_qp(data, istext=True)
+    return "quoted-printable", binascii.b2a_qp(data + b"\r\n", istext=True).removesuffix(b"\r\n")
 
 
-def _fits(data: bytes) -> bool:
+def fits(data: bytes) -> bool:
     """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
     return b"\0" not in data and (len(data) <= MAX_LINE or not longest_line_exceeds(data, MAX_LINE))
 
@@ -230,13 +255,13 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     source = attachment.source
     content_type, parameters = attachment.content_type, attachment.parameters
     encoding, body, need = _octets(source, attachment, can)
-    if encoding == "base64" and content_type.startswith("message/"):
-        # RFC 2046 section 5.2: a message within a message is never encoded. What cannot travel as it is goes
-        # as a file, for which any reader offers to open it.
-        plain = normalised(source) if isinstance(source, bytes) else None
-        if plain is not None and (can.eightbit or plain.isascii()) and _fits(plain):
-            need = SEVEN if plain.isascii() else EIGHT
-            encoding, body = _ENCODINGS[need], plain
+    if encoding == "base64" and content_type.startswith("message/") and content_type != GLOBAL:
+        # RFC 2046 section 5.2: a message within a message is never encoded, but its parts may be. What cannot
+        # travel goes as a file, for which any reader offers to open it.
+        plain = _plain_message(source, content_type, can) if isinstance(source, bytes) else None
+        if plain is not None:
+            body, need = plain
+            encoding = ENCODINGS[need]
         else:
             content_type, parameters = OCTETS, ()
     head = f"{_attached_head(attachment, content_type, parameters, encoding, style)}\r\n\r\n".encode()
@@ -244,6 +269,18 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     if encoding == "base64" and isinstance(body, bytes):
         return Part(head, (base64_lines(body),), name=name)
     return Part(head, (body,), need, encoding != "base64", name)
+
+
+def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[bytes, int] | None:
+    """Return a message within the message as it may travel, and what it needs; None if it may not."""
+    data = normalised(source)
+    if fits(data) and (can.eightbit or data.isascii()):
+        return data, SEVEN if data.isascii() else EIGHT
+    if content_type != "message/rfc822":
+        return None
+    from .travelling import message_within  # met by few messages
+
+    return message_within(data, can)
 
 
 def _name(attachment: Attachment) -> str:
@@ -272,13 +309,20 @@ def _attached_head(
     encoding: str,
     style: Style = USUAL,
 ) -> str:
-    named = [("filename", attachment.filename)] if attachment.filename is not None else []
-    disposition = "attachment" if attachment.cid is None else "inline"
+    filename = attachment.filename
+    named = [("filename", filename)] if filename is not None else []
+    if filename is not None and attachment.name_parameter:
+        words = filename if filename.isascii() else " ".join(encoded_text(filename, style.encoded_width))
+        parameters = (*parameters, ("name", words))
     fields = [
-        parameter_field("Content-Type", content_type, parameters, style),
+        parameter_field("Content-Type", content_type, parameters, style, words=True),
         f"Content-Transfer-Encoding: {encoding}",
-        parameter_field("Content-Disposition", disposition, named, style),
+        parameter_field(
+            "Content-Disposition", attachment.disposition, [*named, *attachment.disposition_parameters], style
+        ),
     ]
     if attachment.cid is not None:
         fields.append(f"Content-ID: {message_id_text(attachment.cid)}")
+    if attachment.description:
+        fields.append(text_field("Content-Description", attachment.description, style))
     return "\r\n".join(fields)

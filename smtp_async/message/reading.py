@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..content import Content, Source, base64_lines
 from ..errors import FileError
 from ..reply import printable
-from .foreign import HEADER_END, content_of_raw
+from .foreign import content_of_raw
+from .header_octets import HEADER_END
 
 if TYPE_CHECKING:
     from .builder import Message
@@ -39,8 +40,8 @@ def finished(content: Content, data: bytes) -> bytes:
     """Return `data`, which was read from `content`, as it may be seen."""
     if content.canonical or not content.sources:
         return data
-    # A whole message from a source: as it is, less Bcc.
-    return content_of_raw(data, exact=True).content().join()
+    # A whole message from a source.
+    return content_of_raw(data).content().join()
 
 
 def measured(content: Content) -> int | None:

@@ -18,6 +18,7 @@ from ..address import Address, Kind
 from ..content import Attached, Content, Source
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from .charsets import UTF_8, Charset, charset_of
+from .dates import clock_date, date_text
 from .fields import NAMES, rare_fields
 from .foreign import content_of_raw
 from .headers import (
@@ -25,9 +26,11 @@ from .headers import (
     Style,
     address_field,
     author_field,
-    clock_date,
-    date_text,
+    check_name,
+    check_value,
+    is_structured,
     message_id_text,
+    structured_field,
     text_field,
 )
 from .parts import BINARY, EIGHT, Abilities, Part, leaves_of
@@ -125,9 +128,9 @@ def render(
 
 
 def _raw_content(raw: object, can: Abilities) -> Content:
-    """Return a whole message as it is, less Bcc."""
+    """Return a whole message as it is, less Bcc, with CRLF at the end of each line."""
     if isinstance(raw, bytes):
-        return content_of_raw(raw, exact=True).content()
+        return content_of_raw(raw).content()
     # Nobody has read it, so it goes by the widest path that there is.
     return Content((Source(raw, encoding="identity"),), eightbit=can.eightbit)  # type: ignore[arg-type]  # checked when it was set
 
@@ -209,8 +212,13 @@ def _message_id(message: Message, identity: Identity, sender: Address) -> str:
 
 
 def _extra_field(name: str, value: str, style: Style, rare: dict[str, object] | None, *, utf8: bool) -> str:
-    field = text_field(name, value, style, utf8=utf8)
     lowered = name.lower()
+    if not is_structured(lowered):
+        field = text_field(name, value, style, utf8=utf8)
+    elif isinstance(value, str) and not value.isascii() and style.charset is not None:
+        field = _encoded_structure(name, value)
+    else:
+        field = structured_field(name, value, style)
     owner = _OWNED.get(lowered)
     if owner:
         raise InvalidHeader(f"{name} is not for headers=: set it by {owner}")
@@ -219,6 +227,14 @@ def _extra_field(name: str, value: str, style: Style, rare: dict[str, object] | 
             if NAMES.get(attribute) == lowered:
                 raise InvalidHeader(f"{name} is in headers= and set by {attribute}=, and can be there once")
     return field
+
+
+def _encoded_structure(name: str, value: str) -> str:
+    from .rewriting import encoded_structure  # met by few messages
+
+    check_name(name)
+    check_value(name, value)
+    return encoded_structure(name, value)
 
 
 # --- joining ------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from typing import Final
 from ..address import Address, Envelope, Recipient
 from ..content import MAX_LINE, Content, base64_lines, longest_line_exceeds
 from ..dsn import Notify
-from ..message.headers import address_field, clock_date, message_id_text, parameter_field, text_field
+from ..message.dates import clock_date
+from ..message.headers import address_field, message_id_text, parameter_field, text_field
 from ..reply import EnhancedCode, Reply, printable
 from .disposition import UNKNOWN, Sentence
 from .report_reader import Report, ReportedRecipient, parse_report

@@ -169,7 +169,7 @@ class _Doors:
         if not self._is_stream(message):
             return await _read(Content((Source(message, encoding="identity"),)))
         data = await _read(Content((Source(message.raw, encoding="identity"),)))
-        return self._readdressed(await self._raw_mail(data, exact=True), message.envelope())
+        return self._readdressed(await self._raw_mail(data), message.envelope())
 
     def mail(
         self,

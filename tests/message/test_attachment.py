@@ -48,7 +48,7 @@ def test_content_types():
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "text", "text/", "/plain", "a/b/c", "a b/c", "text/plain;", "a/b; c", "a/b; c=d e"]
+    "bad", ["", "text", "text/", "/plain", "a/b/c", "a b/c", "text/plain;;", "a/b; c", "a/b; c=d e"]
 )
 def test_bad_content_types(bad):
     with pytest.raises(InvalidArgument):

@@ -74,7 +74,28 @@ def test_an_attached_message_is_binary_only_where_it_may_be():
     assert inner in whole
     assert b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: binary\r\n" in whole
     plain = message.content(eightbit=True).join()
-    assert b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n" in plain
+    check_wire_form(plain)
+    part: Any = parsed(plain).get_payload(1)
+    assert part.get_content_type() == "message/rfc822"
+    attached = part.get_payload(0)
+    assert (attached["Subject"], attached["Content-Transfer-Encoding"]) == ("x", "base64")
+    assert attached.get_payload(decode=True).rstrip(b"\r\n") == inner.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\xff\r\n--b--\r\n",
+        b"no field\r\n\r\n\xff\r\n",
+    ],
+)
+def test_an_attached_message_that_must_not_be_written_anew_goes_as_a_file(inner):
+    message = made(text="t")
+    message.attach(inner, filename="old.eml")
+    assert inner in message.content(eightbit=True).join()
+    part = parsed(message.content().join()).get_payload(1)
+    assert part.get_content_type() == "application/octet-stream"
+    assert part.get_content() == inner
 
 
 # --- encodings ----------------------------------------------------------------------------------------------

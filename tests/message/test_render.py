@@ -280,9 +280,11 @@ def test_file_names_read_back(filename):
     [
         (b"Subject: x\n\nhi\n", False, "7bit", "message/rfc822"),
         ("Subject: x\n\nü\n".encode(), True, "8bit", "message/rfc822"),
-        ("Subject: x\n\nü\n".encode(), False, "base64", "application/octet-stream"),
-        (b"Subject: x\n\n" + b"x" * 999, True, "base64", "application/octet-stream"),
-        (b"Subject: x\n\n\0", True, "base64", "application/octet-stream"),
+        # Its own text is encoded instead.
+        ("Subject: x\n\nü\n".encode(), False, "7bit", "message/rfc822"),
+        (b"Subject: x\n\n" + b"x" * 999, True, "7bit", "message/rfc822"),
+        (b"Subject: x\n\n\0", True, "7bit", "message/rfc822"),
+        (b"no field\n\n\0", True, "base64", "application/octet-stream"),
     ],
 )
 def test_attached_messages_are_never_encoded(inner, eightbit, encoding, kind):
