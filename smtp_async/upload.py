@@ -119,9 +119,6 @@ class Upload:
             return False
         gate = self.job.options.before_end_of_data
         if gate is not None:
-            # Nothing is owed for the part of a body behind DATA; the end of data starts the clock again.
-            if not self._transaction.chunked:
-                self._link.stop_clock()
             await gate()
         return self.allowed
 
@@ -158,15 +155,12 @@ class Upload:
             return False
         link.machine.write_body(transaction, chunk)
         self._flush()
-        assert link.stream is not None
         try:
-            await link.stream.drain()
+            await link.drain()
         except SMTPError as error:
             # The pump finds the stream closed and writes the receipt.
             link.abort(error)
             return False
-        if self.allowed:
-            link.start_clock()
         start = self._count(len(chunk))
         if link.hooks.active:
             self._tell(chunk, start)

@@ -4,7 +4,7 @@ import asyncio
 import io
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,41 +14,7 @@ from smtp_async.deadlines import Deadlines
 from smtp_async.errors import Timeout
 from smtp_async.events import Abandoned
 from smtp_async.testing import close, default, delay
-from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, until
-
-
-class Clock:
-    """A loop as far as timers go; time passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.timers: list[Timer] = []
-        self.made = 0
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> "Timer":
-        self.made += 1
-        self.timers.append(Timer(self, when, callback))
-        return self.timers[-1]
-
-    def advance(self, seconds: float) -> None:
-        end = self.now + seconds
-        while (due := min(self.timers, key=lambda timer: timer.at, default=None)) and due.at <= end:
-            self.now = max(self.now, due.at)
-            due.cancel()
-            due.callback()
-        self.now = end
-
-
-class Timer:
-    def __init__(self, clock: Clock, at: float, callback: Callable[[], None]) -> None:
-        self.clock, self.at, self.callback = clock, at, callback
-
-    def cancel(self) -> None:
-        if self in self.clock.timers:
-            self.clock.timers.remove(self)
+from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, speaking, until
 
 
 class Watch:

@@ -21,7 +21,7 @@ VALUES = ("secret", "reply", "errors", "domain", "address", "dsn", "content", "r
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.
-CONVERSATION = ("hooks", "job", "link", "opening", "upload", "carrier", "pump", "session")
+CONVERSATION = ("hooks", "job", "reply_clock", "link", "opening", "upload", "carrier", "pump", "session")
 BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
 
 # Rank by rank, what each room may import besides itself.
@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tls": frozenset(VALUES),
     "hooks": frozenset(BELOW_SESSION),
     "job": frozenset({*VALUES, "protocol", "bodies"}),
-    "link": frozenset({*BELOW_SESSION, "hooks"}),
+    "reply_clock": frozenset(BELOW_SESSION),
+    "link": frozenset({*BELOW_SESSION, "hooks", "reply_clock"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
     "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
     "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
@@ -79,7 +80,20 @@ IMPURE_IMPORTS = frozenset(
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
 MESSAGE_PATH = frozenset(
-    {"session", "pump", "carrier", "upload", "link", "job", "pool", "protocol", "receipt", "reply", "sending"}
+    {
+        "session",
+        "pump",
+        "carrier",
+        "upload",
+        "link",
+        "reply_clock",
+        "job",
+        "pool",
+        "protocol",
+        "receipt",
+        "reply",
+        "sending",
+    }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
