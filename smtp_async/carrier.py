@@ -306,7 +306,9 @@ class Carrier:
             self.cancel(job)
             raise NotSent(f"the message was stopped before its end: {error}") from error
         finally:
-            self._upload = None
+            # A caller that was long in leaving its source must not take away the upload that came behind it.
+            if self._upload is upload:
+                self._upload = None
         upload.end()
         self._refill()
 

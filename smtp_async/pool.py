@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from .bound import Bound
 from .deadlines import Deadlines
 from .errors import (
     AuthenticationFailed,
@@ -83,13 +84,13 @@ class Pool:
         self._private: dict[Session, None] = {}
         self._places: Places[Session] = Places(self._loop)
         self._waiting = Waiting()
-        self._deadlines = Deadlines(self._loop, self._give_up)
+        self._deadlines: Deadlines[Job] = Deadlines(self._loop, self._give_up)
+        self._bound = Bound(limits.max_connections, self._loop, self._make_room)
         self._latched: tuple[float, SMTPError] | None = None
         self._backoff = 0.0
         self._dial_at = 0.0
         self._dial_timer: asyncio.TimerHandle | None = None
         self._reaper: asyncio.TimerHandle | None = None
-        self._cuts: list[float] = []
         self._closed = False
         self._counts = dict.fromkeys(Outcome, 0)
         self._reconnects = 0
@@ -105,7 +106,7 @@ class Pool:
         held = len(self._open) + sum(session.connected for session in self._private)
         counts = self._counts
         return PoolStatistics(
-            bound=self._bound(),
+            bound=self._bound.now,
             open=held,
             opening=len(self._opening),
             idle=len(self._idle),
@@ -228,7 +229,7 @@ class Pool:
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
         self._places.fail(NotConnected("the client is closed"))
-        self._deadlines.stop()
+        self._bound.stop()
         for timer in (self._dial_timer, self._reaper):
             if timer is not None:
                 timer.cancel()
@@ -247,6 +248,8 @@ class Pool:
             await asyncio.wait(pending, timeout=_LAST_WORD)
             for task in pending:
                 task.cancel()
+        # Not before: what was under way kept its deadlines.
+        self._deadlines.stop()
 
     # --- for sessions ----------------------------------------------------------------------------------------
 
@@ -369,14 +372,6 @@ class Pool:
             if job is not None and not session.offer(job):
                 self._idle[session] = None
 
-    def _bound(self) -> int:
-        most = self.limits.max_connections
-        if not self._cuts:
-            return most
-        now = self._loop.time()
-        self._cuts = [until for until in self._cuts if until > now]
-        return max(1, most - len(self._cuts))
-
     def _spreads(self) -> bool:
         """Will every waiting message get a connection that is being opened for it?"""
         return len(self._waiting) <= len(self._opening)
@@ -384,7 +379,7 @@ class Pool:
     def _full(self) -> bool:
         if len(self._open) >= self.limits.max_connections:
             return True
-        return len(self._open) + len(self._opening) + len(self._private) >= self._bound()
+        return len(self._open) + len(self._opening) + len(self._private) >= self._bound.now
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
@@ -414,7 +409,7 @@ class Pool:
             isinstance(error, GreetingRefused) and error.reply is not None and error.reply.code in _CROWDED
         )
         if crowded or self._open:
-            self._cuts.append(now + _LATCH)
+            self._bound.lower(_LATCH)
         if isinstance(error, AuthenticationFailed) and not error.temporary:
             self._latch(error)
         elif not (self._open or self._opening):
@@ -447,7 +442,7 @@ class Pool:
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
-        left = max(1, self._bound() - 1)
+        left = max(1, self._bound.now - 1)
         for session in self._open:
             if session.streaming:
                 left -= 1
