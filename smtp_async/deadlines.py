@@ -94,9 +94,13 @@ class Deadlines(Generic[L]):
         if len(self._heap) > max(_FEW, 2 * len(self._placed)):
             self._heap = [entry for entry in self._heap if self._placed.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
-        # What was called may have added some.
-        if self._heap and (self._due is None or self._heap[0][0] < self._due):
-            self._set(max(self._heap[0][0], now + _GRAIN))
+        if self._heap:
+            self._set_again(max(self._heap[0][0], now + _GRAIN))
+
+    def _set_again(self, due: float) -> None:
+        # What was called may have set it.
+        if self._due is None or due < self._due:
+            self._set(due)
 
     def _place(self, item: L) -> None:
         due = item.due
