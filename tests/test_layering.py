@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "reply_clock": frozenset(BELOW_SESSION),
     "link": frozenset({*BELOW_SESSION, "hooks", "reply_clock"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
+    "errand": frozenset(VALUES),
     "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
     "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
     "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload", "carrier"}),
@@ -86,6 +87,8 @@ MESSAGE_PATH = frozenset(
         "pump",
         "carrier",
         "upload",
+        "errand",
+        "drive",
         "link",
         "reply_clock",
         "job",
@@ -99,8 +102,9 @@ MESSAGE_PATH = frozenset(
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
 # In `sending` it is the source of messages that has a task, not a message.
-TASK_ROOMS = frozenset({"pump", "pool", "sending"})
-TASK_FUNCTIONS = frozenset({"_open", "start", "connect"})
+# In `errand` it is a source that took no notice of the end of its message.
+TASK_ROOMS = frozenset({"pump", "pool", "sending", "errand"})
+TASK_FUNCTIONS = frozenset({"_open", "start", "connect", "_hand_over"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
 MOST_LINES = 500

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ..errors import Busy, UsageError
 
@@ -104,7 +104,7 @@ class ThreadWork(ABC):
             raise Busy("a thread still reads, for a caller that has gone")
 
 
-class _Token:
+class _Token(Generic[_T]):
     """The place of one call among the threads at work. A thread that a cancelled caller left keeps it to its end.
 
     Args:
@@ -114,7 +114,7 @@ class _Token:
 
     __slots__ = ("_limiter", "_lock", "_loop", "_over", "_work")
 
-    def __init__(self, work: Callable[[], object], limiter: CapacityLimiter) -> None:
+    def __init__(self, work: Callable[[], _T], limiter: CapacityLimiter) -> None:
         self._work = work
         self._limiter = limiter
         self._loop = asyncio.get_running_loop()
@@ -122,12 +122,12 @@ class _Token:
         # Is the place free again, or does the thread free it?
         self._over = False
 
-    def run(self) -> object:
+    def run(self) -> _T:
         """Do the work, in the thread."""
         with self._lock:
             if self._over:
-                # Its caller has gone before it began.
-                return None
+                # Raised to nobody.
+                raise UsageError("the caller has gone before the work began")
             self._over = True
         try:
             return self._work()
@@ -158,7 +158,7 @@ async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = No
     token = _Token(work, limiter)
     await limiter.acquire_on_behalf_of(token)
     try:
-        return await to_thread.run_sync(token.run, abandon_on_cancel=True, limiter=limiters.any)  # type: ignore[return-value]
+        return await to_thread.run_sync(token.run, abandon_on_cancel=True, limiter=limiters.any)
     finally:
         token.leave()
 
