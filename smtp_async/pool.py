@@ -20,10 +20,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from .bound import Bound
 from .deadlines import Deadlines
+from .errand import Errand
 from .errors import (
     AuthenticationFailed,
     GreetingRefused,
@@ -84,7 +85,7 @@ class Pool:
         self._private: dict[Session, None] = {}
         self._places: Places[Session] = Places(self._loop)
         self._waiting = Waiting()
-        self._deadlines: Deadlines[Job] = Deadlines(self._loop, self._give_up)
+        self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self._loop, self._time_over)
         self._bound = Bound(limits.max_connections, self._loop, self._make_room)
         self._latched: tuple[float, SMTPError] | None = None
         self._backoff = 0.0
@@ -133,7 +134,7 @@ class Pool:
         """
         if self._closed or self._latched is not None:
             self._demand_open()
-        self._deadlines.add(job)
+        self.deadlines.add(job)
         while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
             if session.may_begin and not session.spent:
@@ -146,7 +147,7 @@ class Pool:
             return
         limit = self.limits.max_waiting
         if limit is not None and len(self._waiting) >= limit:
-            self._deadlines.discard(job)
+            self.deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
         self._waiting.append(job)
         if self._timeouts.queue is not None:
@@ -172,7 +173,7 @@ class Pool:
     def cancel(self, job: Job) -> bool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         job.abandoned = True
-        self._deadlines.discard(job)
+        self.deadlines.discard(job)
         if self._waiting.discard(job):
             self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
             return True
@@ -249,7 +250,7 @@ class Pool:
             for task in pending:
                 task.cancel()
         # Not before: what was under way kept its deadlines.
-        self._deadlines.stop()
+        self.deadlines.stop()
 
     # --- for sessions ----------------------------------------------------------------------------------------
 
@@ -311,7 +312,7 @@ class Pool:
             else:
                 self._return(job)
             return
-        self._deadlines.discard(job)
+        self.deadlines.discard(job)
         job.settle(receipt)
         # It may be about more recipients now.
         told = job.receipt
@@ -340,7 +341,7 @@ class Pool:
         limit = self._timeouts.queue
         if limit is not None and job.due == job.send_by:
             job.due = min(self.now() + limit, job.due or math.inf)
-            self._deadlines.add(job)
+            self.deadlines.add(job)
 
     def ended(self, session: Session, error: SMTPError | None) -> None:
         """A session is over."""
@@ -427,7 +428,7 @@ class Pool:
         for job in self._waiting.clear():
             job.undialled = error
             receipt = job.unsent(error)
-            self._deadlines.discard(job)
+            self.deadlines.discard(job)
             job.end(receipt)
             self._counts[receipt.outcome] += 1
 
@@ -475,8 +476,16 @@ class Pool:
             oldest = min(session.idle_since for session in self._idle)
             self._reaper = self._loop.call_at(oldest + limit, self._reap)
 
-    def _give_up(self, job: Job) -> None:
+    def _time_over(self, item: Job | Errand[Any]) -> None:
+        if isinstance(item, Job):
+            self.give_up(item)
+        else:
+            item.leave()
+
+    def give_up(self, job: Job) -> None:
         """The time of `job` is over: its caller's, or its time in the queue."""
+        if job.receipt is not None:
+            return
         waited = job.session is None
         timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
         certain = self.cancel(job)

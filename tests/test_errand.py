@@ -190,7 +190,7 @@ async def test_a_cancellation_is_what_it_is_for_any_task(work: Any) -> None:
 async def test_a_cancellation_beside_an_order_is_not_lost(first: str) -> None:
     log: list[str] = []
     errand, task = await started(cleans_up(log))
-    orders = [errand.leave, task.cancel]
+    orders: list[Callable[[], Any]] = [errand.leave, task.cancel]
     for order in orders if first == "leave" else reversed(orders):
         order()
     await asyncio.wait({task}, timeout=PATIENCE)

@@ -17,11 +17,36 @@ PACKAGE = "smtp_async"
 HOUSE = Path(__file__).parents[1] / PACKAGE
 ANYTHING = frozenset({"*"})
 
-VALUES = ("secret", "reply", "errors", "domain", "address", "dsn", "content", "receipt", "events", "timeouts")
+VALUES = (
+    "secret",
+    "reply",
+    "errors",
+    "domain",
+    "address",
+    "dsn",
+    "content",
+    "receipt",
+    "events",
+    "timeouts",
+    "weight",
+)
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.
-CONVERSATION = ("hooks", "job", "reply_clock", "link", "opening", "upload", "carrier", "pump", "session")
+CONVERSATION = (
+    "hooks",
+    "errand",
+    "deadlines",
+    "job",
+    "drive",
+    "reply_clock",
+    "link",
+    "opening",
+    "upload",
+    "carrier",
+    "pump",
+    "session",
+)
 BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
 
 # Rank by rank, what each room may import besides itself.
@@ -33,11 +58,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "spool": frozenset({*VALUES, "bodies"}),
     "tls": frozenset(VALUES),
     "hooks": frozenset(BELOW_SESSION),
-    "job": frozenset({*VALUES, "protocol", "bodies"}),
+    "errand": frozenset(VALUES),
+    "job": frozenset({*VALUES, "protocol", "bodies", "errand"}),
+    "drive": frozenset({*VALUES, "bodies", "errand", "deadlines", "job"}),
     "reply_clock": frozenset(BELOW_SESSION),
     "link": frozenset({*BELOW_SESSION, "hooks", "reply_clock"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
-    "errand": frozenset(VALUES),
     "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
     "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
     "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload", "carrier"}),
