@@ -16,7 +16,7 @@ from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .protocol.options import SendOptions
 from .rawmail import RawMail, raw_mail
-from .weight import LONG, is_heavy, raw_octets
+from .weight import LONG, is_heavy
 
 __all__ = [
     "Raw",
@@ -89,9 +89,15 @@ def is_stream(message: Any) -> bool:
 
 def takes_long(message: Any) -> bool:
     """Has `message` to be read from somewhere, or is there so much of it that threads make it mail?"""
-    if is_stream(message) or raw_octets(message) > LONG:
-        return True
-    return hasattr(message, "get_payload") and is_heavy(message)
+    if isinstance(message, Message):
+        source = message.raw
+        if source is None:
+            return False
+    elif isinstance(message, Raw):
+        source = message.source
+    else:
+        return hasattr(message, "get_payload") and is_heavy(message)
+    return not isinstance(source, bytes) or len(source) > LONG
 
 
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
