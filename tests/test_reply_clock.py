@@ -263,7 +263,7 @@ async def test_a_hook_slower_than_the_server_may_be_is_waited_for() -> None:
 
     async with (
         ScriptedServer() as server,
-        client_of(server, timeouts=Timeouts(rcpt=0.05, data=0.05)) as client,
+        client_of(server, timeouts=Timeouts(mail=0.05, rcpt=0.05, data=0.05)) as client,
     ):
         client.on(PITrail, hook)
         async with asyncio.timeout(PATIENCE):
