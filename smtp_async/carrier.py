@@ -82,8 +82,6 @@ class Carrier:
         self._joint: Link
         self._info: ConnectionInfo | None = None
         self._jobs: set[Job] = set()
-        # What a caller is writing.
-        self._upload: Upload | None = None
         # Is somebody to be alone on the connection?
         self._reserved = False
         self._over = False
@@ -257,13 +255,9 @@ class Carrier:
             else:
                 # Its connection died, or gave it up, before it was sent.
                 self._keeper.unsent(job, receipt)
-            if job.receipt is not None:
-                self._stop_upload(job)
-
-    def _stop_upload(self, job: Job) -> None:
-        """Its caller may be waiting for the next slice or the gate, which nobody needs any more."""
-        if self._upload is not None and self._upload.job is job:
-            self._upload.stop()
+            if job.receipt is not None and job.errand is not None:
+                # Its caller may be waiting for the next slice or the gate, which nobody needs any more.
+                job.errand.stop()
 
     def _note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         for item in settled:
@@ -298,15 +292,12 @@ class Carrier:
         if not upload.allowed:
             # Told so by a connection that has died since: this one has not asked for the body yet.
             return
-        self._upload = upload
         try:
             if not await upload.run():
                 return
         except Exception as error:
             self.cancel(job)
             raise NotSent(f"the message was stopped before its end: {error}") from error
-        finally:
-            self._upload = None
         upload.end()
         self._refill()
 
@@ -322,5 +313,6 @@ class Carrier:
             # Only the end of the connection keeps half a body from being a message. Nothing is owed for others: the
             # turn came behind all their replies.
             self._joint.abort(Interrupted("a message was stopped in the middle of its body"))
-            self._stop_upload(job)
+            if job.errand is not None:
+                job.errand.stop()
         return withdrawn

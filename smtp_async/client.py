@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from threading import get_ident
@@ -16,6 +16,7 @@ from .address import Address, Recipient
 from .auth.mechanism import Credentials
 from .check import ServerReport, examine
 from .content import Mail, Origin
+from .drive import Drive
 from .endpoint import ClientOptions, credentials_of, parse_url, route_of
 from .errors import (
     InvalidArgument,
@@ -25,7 +26,7 @@ from .errors import (
     UsageError,
 )
 from .hooks import Observed
-from .job import Job, Step, Unread
+from .job import Job, Unread
 from .limits import PoolStatistics
 from .message.builder import Message
 from .opening import Surroundings
@@ -34,10 +35,11 @@ from .protocol.options import SendOptions
 from .receipt import Receipt
 from .reply import Reply
 from .secret import Secret
-from .sendable import Raw, addressed, as_mail, is_stream, mail_for, mail_of
+from .sendable import Raw, addressed, as_mail, dispose, mail_for, mail_of, takes_long
 from .sending import SendAll
 from .session import Session
 from .tls.context import Security
+from .weight import is_heavy
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -102,6 +104,7 @@ class SMTPClient(Observed):
         super().__init__()
         self._surroundings = Surroundings()
         self._pool: Pool | None = None
+        self._drive: Drive | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._forks = 0
@@ -185,11 +188,14 @@ class SMTPClient(Observed):
         """Send one message and return what became of each recipient.
 
         Args:
-            message: what to send; it is left as it is.
+            message: what to send; it is left as it is, and must not be changed before the call has ended: what is
+                large is rendered in a thread, and a message may have to be rendered again for another connection.
             sender: another envelope sender than the message's; the header does not change.
             recipients: other envelope recipients; plain texts count as To.
             options: how to send it; None takes the client's.
-            deadline: seconds for everything, waiting for a connection included; None takes `timeouts.send`.
+            deadline: seconds for everything, from the call on: reading the message, opening its sources, waiting for a
+                connection. None takes `timeouts.send`. The call ends in time whatever a source does; one that takes
+                no notice goes on by itself.
 
         Returns:
             The receipt; its outcome is ACCEPTED or PARTIAL.
@@ -202,14 +208,22 @@ class SMTPClient(Observed):
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
         exact = (self._wishes if options is None else options).exact
-        mail = await mail_of(message, exact=exact) if is_stream(message) else as_mail(message, exact=exact)
+        try:
+            due = self._due(deadline)
+        except SMTPError:
+            await dispose(message)
+            raise
+        if takes_long(message):
+            mail = await self._read(mail_of(message, exact=exact), due)
+        else:
+            mail = as_mail(message, exact=exact)
         if sender is not None or recipients is not None:
             try:
                 mail = addressed(mail, sender, recipients)
             except SMTPError:
                 await Unread(mail).aclose()
                 raise
-        return await self._deliver(mail, options, deadline)
+        return await self._deliver(mail, options, due, heavy=is_heavy(message))
 
     async def send_raw(
         self,
@@ -239,10 +253,16 @@ class SMTPClient(Observed):
         """
         wishes = self._wishes if options is None else options
         raw = Raw(source, sender, recipients, wishes.close_source)
-        if not is_stream(raw):
-            return await self._deliver(self._adapt(wishes)(raw), options, deadline)
-        mail = await mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc)
-        return await self._deliver(mail, options, deadline)
+        try:
+            due = self._due(deadline)
+        except SMTPError:
+            await dispose(raw)
+            raise
+        if takes_long(raw):
+            mail = await self._read(mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc), due)
+        else:
+            mail = self._adapt(wishes)(raw)
+        return await self._deliver(mail, options, due)
 
     def _allowed(self, options: SendOptions) -> SendOptions:
         return options if self._options.chunking else replace(options, chunking="never")
@@ -252,57 +272,36 @@ class SMTPClient(Observed):
             return partial(as_mail, exact=options.exact, remove_bcc=options.remove_bcc)
         return as_mail
 
-    async def _deliver(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:
+    def _due(self, deadline: float | None) -> float | None:
+        """Begin a call: return the loop time at which its caller no longer waits."""
+        pool = self._use()
+        if deadline is None:
+            deadline = self._options.timeouts.send
+        elif math.isnan(deadline):
+            raise InvalidArgument("deadline is a number of seconds, not NaN")
+        return None if deadline is None else pool.now() + deadline
+
+    async def _read(self, work: Coroutine[Any, Any, Mail], due: float | None) -> Mail:
+        assert self._drive is not None
+        return await self._drive.read(work, due)
+
+    async def _deliver(
+        self, mail: Mail, options: SendOptions | None, due: float | None, *, heavy: bool = False
+    ) -> Receipt:
         """Take a message through its steps in its caller's task; when that goes away, so does the message, at once."""
+        pool, drive = self._pool, self._drive
+        assert pool is not None and drive is not None
         try:
-            pool, loop = self._use(), self._loop
-            assert loop is not None
-            if deadline is None:
-                deadline = self._options.timeouts.send
-            elif math.isnan(deadline):
-                raise InvalidArgument("deadline is a number of seconds, not NaN")
             self._job_count += 1
-            due = None if deadline is None else loop.time() + deadline
             wishes = self._wishes if options is None else self._allowed(options)
             temp_dir = self._options.temp_dir
-            job = Job(self._job_count, mail, wishes, due, chunking=self._chunking, temp_dir=temp_dir)
+            chunking = self._chunking
+            job = Job(self._job_count, mail, wishes, due, chunking=chunking, heavy=heavy, temp_dir=temp_dir)
         except SMTPError:
             await Unread(mail).aclose()
             raise
         job.extensions = pool.extensions
-        step = Step.PREPARE
-        try:
-            while job.receipt is None:
-                if job.extensions is not None and job.transaction is None:
-                    if not job.prepare():
-                        await job.open()
-                        if job.abandoned:
-                            # Its time passed meanwhile: it has its receipt.
-                            continue
-                    step = Step.PREPARE
-                job.waiter = loop.create_future()
-                if step is Step.PREPARE:
-                    pool.submit(job)
-                elif job.session is not None:
-                    await job.session.write_body(job)
-                # Else the connection that asked for the body has died since, and the job is in the queue again.
-                step = await job.waiter
-        except SMTPError as error:
-            pool.cancel(job)
-            if error.receipt is None:
-                error.receipt = job.unsent(error)
-            await job.aclose()
-            raise
-        except BaseException:
-            pool.cancel(job)
-            # Without waiting, since the caller is being cancelled: async generators are the loop's to end.
-            job.close()
-            raise
-        receipt = job.receipt
-        if receipt.error is not None or job.body is not None:
-            await job.aclose()
-            receipt.raise_for_outcome()
-        return receipt
+        return await drive.deliver(job)
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
@@ -323,8 +322,11 @@ class SMTPClient(Observed):
             was under way.
         """
         wishes = self._wishes if options is None else self._allowed(options)
+        pool = self._use()
+        assert self._drive is not None
         return SendAll(
-            self._use(),
+            pool,
+            self._drive,
             messages,
             adapt=self._adapt(wishes),
             number_job=self._next_job,
@@ -412,6 +414,7 @@ class SMTPClient(Observed):
         if pool is None:
             self._loop, self._thread, self._forks = asyncio.get_running_loop(), get_ident(), _forks.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
+            self._drive = Drive(pool, pool.deadlines)
         else:
             self._demand_own_loop()
         return pool

@@ -14,10 +14,11 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .address import NOBODY, Envelope, Recipient
-from .bodies import Body, TempDir
+from .bodies import Body, TempDir, in_thread
 from .content import Content, Mail, Source
 from .errors import ConnectFirst, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
@@ -29,6 +30,7 @@ from .reply import Reply
 
 if TYPE_CHECKING:
     from .carrier import Carrier
+    from .errand import Errand
 
 __all__ = ["Job", "Step", "Unread", "first_group"]
 
@@ -56,6 +58,7 @@ class Job:
         due: loop time after which the caller no longer waits, None for ever; in the queue the pool may shorten it, and
             `send_by` remembers.
         chunking: write the body with BDAT where the server takes it.
+        heavy: there is so much in memory that it is rendered in a thread.
         temp_dir: where what can be read only once is kept if it has to be read twice.
     """
 
@@ -72,7 +75,9 @@ class Job:
         "chunking",
         "due",
         "envelope",
+        "errand",
         "extensions",
+        "heavy",
         "mail",
         "number",
         "options",
@@ -94,6 +99,7 @@ class Job:
         due: float | None = None,
         *,
         chunking: bool = False,
+        heavy: bool = False,
         temp_dir: TempDir = None,
     ) -> None:
         self.number = number
@@ -103,6 +109,7 @@ class Job:
         self.options = options
         self.due = self.send_by = due
         self.chunking = chunking
+        self.heavy = heavy
         self.temp_dir = temp_dir
         #: What `transaction` was or is to be planned for.
         self.extensions: Extensions | None = None
@@ -113,6 +120,8 @@ class Job:
         self.session: Carrier | None = None
         self.receipt: Receipt | None = None
         self.waiter: asyncio.Future[Step] | None = None
+        #: What its caller does beside waiting.
+        self.errand: Errand[None] | None = None
         #: How often it went back to the queue because its connection died before it was sent.
         self.retries = 0
         #: Why no connection could be had for it.
@@ -133,7 +142,8 @@ class Job:
         """Render and plan for `extensions`; every fault of the message shows here, before a byte is written.
 
         Returns:
-            False if it is not planned yet because parts of it are to be opened and measured: await `open`.
+            False if it is not planned yet because it is large, or because parts of it are to be opened and measured:
+            await `open`.
 
         Raises:
             SMTPError: it cannot be sent to this server; the receipt says that nothing was.
@@ -144,11 +154,10 @@ class Job:
         try:
             if self._rest or offer.limits:
                 self._divide(offer)
-            content = self.mail.content(
-                eightbit=offer.eightbitmime,
-                utf8=offer.smtputf8,
-                binary=offer.binarymime and offer.pipelining and self.options.chunking != "never",
-            )
+            if self.heavy:
+                self._content = None
+                return False
+            content = self._rendered(offer)
             if content.sources:
                 self._content = content
                 return False
@@ -158,13 +167,26 @@ class Job:
             raise
         return True
 
+    def _rendered(self, offer: Extensions) -> Content:
+        return self.mail.content(
+            eightbit=offer.eightbitmime,
+            utf8=offer.smtputf8,
+            binary=offer.binarymime and offer.pipelining and self.options.chunking != "never",
+        )
+
     async def open(self) -> None:
-        """Open the parts that are read while they are sent, and plan; raises as `prepare`."""
-        offer, content = self.extensions, self._content
-        assert offer is not None and content is not None
-        self.close(streams=False)
-        body = self.body = Body(content, temp_dir=self.temp_dir)
+        """Render what is large, open the parts that are read while they are sent, and plan; raises as `prepare`."""
+        offer = self.extensions
+        assert offer is not None
         try:
+            content = self._content
+            if content is None:
+                content = self._content = await in_thread(partial(self._rendered, offer))
+            if not content.sources:
+                self._plan(content, offer)
+                return
+            self.close(streams=False)
+            body = self.body = Body(content, temp_dir=self.temp_dir)
             await body.open()
             if self._rest and not body.rereadable:
                 # It is going to be sent more than once.

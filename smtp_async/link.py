@@ -4,15 +4,14 @@ A link decides nothing. `receive` reads once and gives the bytes to the machine;
 `converse` does both until one command is answered. Everything that can go wrong on the way ends in one place, `abort`,
 which is synchronous: it remembers the reason and closes the stream, so that the pending read ends and raises it.
 
-The clock is one timer per connection. What it waits for is the machine's to say (`expected`); the time counts from the
-last completed reply, or from when a command began to wait. Single bytes do not restart it.
+When the server is too late is the reply clock's to say (`reply_clock.py`): the link tells it of everything that was
+read and written.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from .errors import ConnectionLost, SMTPError, Timeout
 from .events import Direction, Event, PITrail
@@ -20,14 +19,12 @@ from .hooks import Hooks, trail_events
 from .protocol.extensions import Extensions
 from .protocol.machine import ClientProtocol, Exchange
 from .reply import Reply, printable
+from .reply_clock import ReplyClock
 from .timeouts import Timeouts
 from .tls.info import ConnectionInfo
 from .transport.stream import Stream
 
 __all__ = ["Link"]
-
-#: Seconds for the end of the stream after a 421 announced it.
-_GOODBYE: Final = 5.0
 
 
 class Link:
@@ -41,16 +38,14 @@ class Link:
     """
 
     __slots__ = (
-        "_due",
         "_events",
         "_loop",
         "_reading",
-        "_timer",
         "_told",
-        "_waiting_for",
         "_woken",
         "_wrote",
         "active_at",
+        "clock",
         "failure",
         "first",
         "hooks",
@@ -88,11 +83,10 @@ class Link:
         #: What was negotiated, known before the login.
         self.info: ConnectionInfo | None = None
         self._loop = asyncio.get_running_loop()
+        #: Counts the time of the server.
+        self.clock = ReplyClock(machine, timeouts, self._overdue, self._loop)
         self._events: list[Event] = []
-        self._timer: asyncio.TimerHandle | None = None
         self._told: asyncio.Future[None] | None = None
-        self._due: float | None = None
-        self._waiting_for = ""
         self._wrote = False
         self._reading = False
         self._woken = False
@@ -114,6 +108,7 @@ class Link:
         assert stream is not None
         if self._take_wake():
             return
+        self.clock.update()
         self._reading = True
         stream.hand_over(taker)
         try:
@@ -163,7 +158,7 @@ class Link:
             finally:
                 self._note_lines()
         if machine.answered != before:
-            self.start_clock(now)
+            self.clock.update(now)
 
     def flush(self) -> None:
         """Hand what the machine has to the stream.
@@ -179,10 +174,22 @@ class Link:
             raise self.failure or ConnectionLost("the connection is closed", stage=machine.answering)
         stream.write(machine.data_to_send())
         self._wrote = True
-        if self._due is None:
-            self.start_clock()
+        self.clock.update()
         if machine.trail:
             self._note_lines()
+
+    async def drain(self) -> None:
+        """Wait until the transport has taken what was written of a body, at most for the time of a block.
+
+        Raises:
+            ConnectionLost, EncryptionFailed: as `Stream.drain`.
+        """
+        assert self.stream is not None
+        self.clock.block_begins()
+        try:
+            await self.stream.drain()
+        finally:
+            self.clock.block_taken()
 
     async def converse(self, exchange: Exchange) -> Reply:
         """Write one command, read until it is answered, and return the reply.
@@ -226,10 +233,18 @@ class Link:
         """Close the stream at once; the pending read raises `reason`."""
         if self.failure is None:
             self.failure = reason
-        self.stop_clock()
+        self.clock.stop()
         if self.stream is not None:
             self.stream.abort()
         self._end_telling()
+
+    def _overdue(self, error: Timeout) -> None:
+        """The server was too late, unless this side was: a reply that came while a hook runs was not read yet."""
+        if self._reading:
+            self.abort(error)
+        else:
+            # The next read restarts the clock.
+            self.clock.pause()
 
     def _ended(self) -> SMTPError:
         machine = self.machine
@@ -238,48 +253,6 @@ class Link:
                 "the server closed the connection", reply=machine.goodbye, stage=machine.answering
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
-
-    # --- the clock -------------------------------------------------------------------------------------------
-
-    def start_clock(self, now: float | None = None) -> None:
-        """Count the time of the reply that is owed next from now on."""
-        machine = self.machine
-        expected = machine.expected
-        if machine.goodbye is not None:
-            limit: float | None = _GOODBYE
-        elif expected is None:
-            limit = None
-        else:
-            limit = getattr(self.timeouts, expected)
-            self._waiting_for = expected
-        if limit is None:
-            self._due = None
-            return
-        self._due = due = (self._loop.time() if now is None else now) + limit
-        timer = self._timer
-        if timer is None or timer.when() > due:
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(due, self._tick)
-
-    def stop_clock(self) -> None:
-        """Count no more."""
-        self._due = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self) -> None:
-        # A timer that is no longer wanted runs out instead of being cancelled: cheaper than one per message.
-        self._timer = None
-        if self._due is None:
-            return
-        if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._tick)
-            return
-        waited = self.machine.answering or self._waiting_for
-        limit = getattr(self.timeouts, self._waiting_for, _GOODBYE)
-        self.abort(Timeout(f"no reply to {waited} within {limit:g} s", stage=waited))
 
     # --- hooks -----------------------------------------------------------------------------------------------
 

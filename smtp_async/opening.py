@@ -9,15 +9,16 @@ have caused it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import socket
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from threading import Thread
+from typing import Final
 
 from .auth.mechanism import Credentials, Mechanism, decode_challenge, select
 from .errors import (
@@ -50,12 +51,13 @@ from .transport.stream import Endpoint, Stream
 __all__ = ["Route", "Surroundings", "authenticate", "notify", "open_link", "say_tls"]
 
 _log = logging.getLogger("smtp_async")
-_T = TypeVar("_T")
 
 #: An initial response that makes the AUTH line longer waits for the server's 334 (RFC 4954 section 4).
 _INITIAL_LINE = 512
 #: No mechanism needs more rounds.
 _MAX_ROUNDS = 10
+#: Seconds after which the address stands for a host name that the resolver does not tell.
+_LOOKUP: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,43 +102,88 @@ class Surroundings:
     Each is made once, in a thread, also when many sessions open at the same moment.
     """
 
-    __slots__ = ("_context", "_fqdn", "_making")
+    __slots__ = ("_context", "_making", "_name")
 
     def __init__(self) -> None:
         self._context: ssl.SSLContext | None = None
-        self._fqdn: str | None = None
-        self._making: dict[str, asyncio.Future[Any]] = {}
+        self._making: asyncio.Future[ssl.SSLContext] | None = None
+        self._name: _NameLookup | None = None
 
     async def context(self, options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
         """Return the TLS context; loading the trusted certificates takes long."""
         if self._context is None:
-            self._context = await self._once("context", partial(make_context, options, verify=verify))
+            if self._making is None:
+                make = partial(make_context, options, verify=verify)
+                self._making = asyncio.get_running_loop().run_in_executor(None, make)
+                self._making.add_done_callback(self._made)
+            # One session that is given up must not take it from the others.
+            self._context = await asyncio.shield(self._making)
         return self._context
 
-    async def local_name(self, endpoint: Endpoint) -> str:
-        """Return this host's full name, or its address as a literal when it has no dot (RFC 5321 4.1.4)."""
-        if self._fqdn is None:
-            self._fqdn = await self._once("name", socket.getfqdn)
-        name = self._fqdn.encode("ascii", "ignore").decode()
-        if "." in name.strip(".") and name == self._fqdn:
+    def _made(self, made: asyncio.Future[ssl.SSLContext]) -> None:
+        self._making = None
+        if not made.cancelled():
+            # The sessions that wait for the context hear of it; there may be none.
+            made.exception()
+
+    async def local_name(self, endpoint: Endpoint, *, limit: float | None) -> str:
+        """Return this host's full name, or its address as a literal when it has no dot (RFC 5321 4.1.4).
+
+        A resolver that fails or is silent costs the name, not the connection: the address stands for it then.
+
+        Args:
+            endpoint: this end of the connection.
+            limit: seconds for EHLO; the look-up may take half of them, and 5 s at most.
+        """
+        if self._name is None:
+            self._name = _NameLookup(_LOOKUP if limit is None else min(limit / 2, _LOOKUP))
+        fqdn = await self._name.result()
+        name = fqdn.encode("ascii", "ignore").decode()
+        if "." in name.strip(".") and name == fqdn:
             return name.strip(".")
         return _literal(endpoint)
 
-    async def _once(self, what: str, make: Callable[[], _T]) -> _T:
-        making = self._making.get(what)
-        if making is None:
-            making = asyncio.get_running_loop().run_in_executor(None, make)
-            self._making[what] = making
-            making.add_done_callback(lambda made: self._made(what, made))
-        # One session that is given up must not take it from the others.
-        result: _T = await asyncio.shield(making)
-        return result
 
-    def _made(self, what: str, made: asyncio.Future[Any]) -> None:
-        del self._making[what]
-        if not made.cancelled():
-            # Those who wait hear of it; there may be none.
-            made.exception()
+class _NameLookup:
+    """The look-up of the local host name, in a thread of its own that neither the loop's end nor the process waits for.
+
+    Args:
+        patience: seconds that the sessions wait for it, counted from the first; a late name is used by later sessions.
+    """
+
+    __slots__ = ("_due", "_name", "_over")
+
+    def __init__(self, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._name = ""
+        self._due = loop.time() + patience
+        self._over: asyncio.Future[None] = loop.create_future()
+        thread = Thread(target=self._look_up, args=(loop,), name="smtp_async host name", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system lets no more threads begin
+            _log.warning("the name of this host cannot be looked up: %s", error)
+            self._end()
+
+    async def result(self) -> str:
+        """Return the name, an empty one if there is none yet."""
+        if not self._over.done():
+            left = self._due - asyncio.get_running_loop().time()
+            # `wait` does not cancel what it waits for.
+            await asyncio.wait((self._over,), timeout=max(0.0, left))
+        return self._name
+
+    def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._name = socket.getfqdn()
+        except Exception as error:
+            _log.warning("the name of this host cannot be looked up: %s", error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
 
 async def open_link(link: Link, route: Route, surroundings: Surroundings) -> ConnectionInfo:
@@ -149,7 +196,7 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
     if route.security is Security.IMPLICIT:
         await _encrypt(link, route, surroundings)
     await _greet(link, route)
-    name = route.hello or await surroundings.local_name(_stream(link).local)
+    name = route.hello or await surroundings.local_name(_stream(link).local, limit=link.timeouts.hello)
     await _hello(link, route, name)
     if route.security is not Security.IMPLICIT:
         link.offered_in_clear = link.machine.extensions
@@ -195,7 +242,6 @@ async def _dial(link: Link, route: Route) -> None:
     if link.failure is not None:
         link.stream.abort()
         raise link.failure
-    link.start_clock()
     link.remark("connected to %s", route.name)
     await _status(link, ConnectionKind.CONNECTED, description=route.name)
 
@@ -222,7 +268,6 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
     context = await surroundings.context(route.tls, verify=believed)
     name = route.tls.server_hostname or route.host
     say_tls(link, "TLS handshake with %s begins", name)
-    link.stop_clock()
     try:
         link.info = info = await verify.secure(
             _stream(link),
@@ -242,7 +287,6 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
             raise
         raise failed from error
     say_tls(link, "TLS handshake with %s is complete: %s", name, info.tls_version)
-    link.start_clock()
     await _status(link, ConnectionKind.TLS_UP, description=str(info.tls_version))
 
 

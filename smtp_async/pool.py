@@ -20,9 +20,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+from .bound import Bound
 from .deadlines import Deadlines
+from .errand import Errand
 from .errors import (
     AuthenticationFailed,
     GreetingRefused,
@@ -83,13 +85,13 @@ class Pool:
         self._private: dict[Session, None] = {}
         self._places: Places[Session] = Places(self._loop)
         self._waiting = Waiting()
-        self._deadlines = Deadlines(self._loop, self._give_up)
+        self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self._loop, self._time_over)
+        self._bound = Bound(limits.max_connections, self._loop, self._make_room)
         self._latched: tuple[float, SMTPError] | None = None
         self._backoff = 0.0
         self._dial_at = 0.0
         self._dial_timer: asyncio.TimerHandle | None = None
         self._reaper: asyncio.TimerHandle | None = None
-        self._cuts: list[float] = []
         self._closed = False
         self._counts = dict.fromkeys(Outcome, 0)
         self._reconnects = 0
@@ -105,7 +107,7 @@ class Pool:
         held = len(self._open) + sum(session.connected for session in self._private)
         counts = self._counts
         return PoolStatistics(
-            bound=self._bound(),
+            bound=self._bound.now,
             open=held,
             opening=len(self._opening),
             idle=len(self._idle),
@@ -132,7 +134,7 @@ class Pool:
         """
         if self._closed or self._latched is not None:
             self._demand_open()
-        self._deadlines.add(job)
+        self.deadlines.add(job)
         while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
             if session.may_begin and not session.spent:
@@ -145,7 +147,7 @@ class Pool:
             return
         limit = self.limits.max_waiting
         if limit is not None and len(self._waiting) >= limit:
-            self._deadlines.discard(job)
+            self.deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
         self._waiting.append(job)
         if self._timeouts.queue is not None:
@@ -171,7 +173,7 @@ class Pool:
     def cancel(self, job: Job) -> bool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         job.abandoned = True
-        self._deadlines.discard(job)
+        self.deadlines.discard(job)
         if self._waiting.discard(job):
             self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
             return True
@@ -228,7 +230,7 @@ class Pool:
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
         self._places.fail(NotConnected("the client is closed"))
-        self._deadlines.stop()
+        self._bound.stop()
         for timer in (self._dial_timer, self._reaper):
             if timer is not None:
                 timer.cancel()
@@ -247,6 +249,8 @@ class Pool:
             await asyncio.wait(pending, timeout=_LAST_WORD)
             for task in pending:
                 task.cancel()
+        # Not before: what was under way kept its deadlines.
+        self.deadlines.stop()
 
     # --- for sessions ----------------------------------------------------------------------------------------
 
@@ -308,7 +312,7 @@ class Pool:
             else:
                 self._return(job)
             return
-        self._deadlines.discard(job)
+        self.deadlines.discard(job)
         job.settle(receipt)
         # It may be about more recipients now.
         told = job.receipt
@@ -337,7 +341,7 @@ class Pool:
         limit = self._timeouts.queue
         if limit is not None and job.due == job.send_by:
             job.due = min(self.now() + limit, job.due or math.inf)
-            self._deadlines.add(job)
+            self.deadlines.add(job)
 
     def ended(self, session: Session, error: SMTPError | None) -> None:
         """A session is over."""
@@ -369,14 +373,6 @@ class Pool:
             if job is not None and not session.offer(job):
                 self._idle[session] = None
 
-    def _bound(self) -> int:
-        most = self.limits.max_connections
-        if not self._cuts:
-            return most
-        now = self._loop.time()
-        self._cuts = [until for until in self._cuts if until > now]
-        return max(1, most - len(self._cuts))
-
     def _spreads(self) -> bool:
         """Will every waiting message get a connection that is being opened for it?"""
         return len(self._waiting) <= len(self._opening)
@@ -384,7 +380,7 @@ class Pool:
     def _full(self) -> bool:
         if len(self._open) >= self.limits.max_connections:
             return True
-        return len(self._open) + len(self._opening) + len(self._private) >= self._bound()
+        return len(self._open) + len(self._opening) + len(self._private) >= self._bound.now
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
@@ -414,7 +410,7 @@ class Pool:
             isinstance(error, GreetingRefused) and error.reply is not None and error.reply.code in _CROWDED
         )
         if crowded or self._open:
-            self._cuts.append(now + _LATCH)
+            self._bound.lower(_LATCH)
         if isinstance(error, AuthenticationFailed) and not error.temporary:
             self._latch(error)
         elif not (self._open or self._opening):
@@ -432,7 +428,7 @@ class Pool:
         for job in self._waiting.clear():
             job.undialled = error
             receipt = job.unsent(error)
-            self._deadlines.discard(job)
+            self.deadlines.discard(job)
             job.end(receipt)
             self._counts[receipt.outcome] += 1
 
@@ -447,7 +443,7 @@ class Pool:
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
-        left = max(1, self._bound() - 1)
+        left = max(1, self._bound.now - 1)
         for session in self._open:
             if session.streaming:
                 left -= 1
@@ -480,8 +476,16 @@ class Pool:
             oldest = min(session.idle_since for session in self._idle)
             self._reaper = self._loop.call_at(oldest + limit, self._reap)
 
-    def _give_up(self, job: Job) -> None:
+    def _time_over(self, item: Job | Errand[Any]) -> None:
+        if isinstance(item, Job):
+            self.give_up(item)
+        else:
+            item.leave()
+
+    def give_up(self, job: Job) -> None:
         """The time of `job` is over: its caller's, or its time in the queue."""
+        if job.receipt is not None:
+            return
         waited = job.session is None
         timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
         certain = self.cancel(job)

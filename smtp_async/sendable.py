@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from io import BytesIO
 from typing import Any, NamedTuple
 
 from .address import Address, Envelope, Recipient
-from .bodies import close_origin
-from .content import Content, Mail, Origin
+from .bodies import Body, close_origin, in_thread
+from .content import Content, Mail, Origin, Source
 from .errors import InvalidArgument
 from .job import Unread
 from .message.builder import Message
 from .message.foreign import ForeignMail, content_of, content_of_raw
 from .protocol.options import SendOptions
 from .rawmail import RawMail, raw_mail
+from .weight import LONG, is_heavy
 
 __all__ = [
     "Raw",
@@ -21,10 +24,12 @@ __all__ = [
     "addressed",
     "as_mail",
     "as_told",
+    "dispose",
     "is_stream",
     "mail_for",
     "mail_of",
     "release",
+    "takes_long",
 ]
 
 
@@ -82,11 +87,24 @@ def is_stream(message: Any) -> bool:
     return isinstance(message, Message) and message.raw is not None and not isinstance(message.raw, bytes)
 
 
+def takes_long(message: Any) -> bool:
+    """Has `message` to be read from somewhere, or is there so much of it that threads make it mail?"""
+    if isinstance(message, Message):
+        source = message.raw
+        if source is None:
+            return False
+    elif isinstance(message, Raw):
+        source = message.source
+    else:
+        return hasattr(message, "get_payload") and is_heavy(message)
+    return not isinstance(source, bytes) or len(source) > LONG
+
+
 async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
-    """Return `message` as a `Mail`, also where its header has to be read from a stream first.
+    """Return `message` as a `Mail`, also where that takes its time: it has to be read from a stream, or is large.
 
     Args:
-        message: what `as_mail` takes, or a `Raw` of any source; only that waits for something.
+        message: what `as_mail` takes, or a `Raw` of any source; only what `takes_long` waits for something.
         exact: see `raw_mail`; of no effect on anything but a `Raw` and the `raw` of a `Message`.
         remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
 
@@ -94,13 +112,15 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
         FileError: the stream cannot be opened or read.
         InvalidArgument: it cannot be sent.
     """
-    if not is_stream(message):
+    if not takes_long(message):
         return as_mail(message, exact=exact, remove_bcc=remove_bcc)
     if isinstance(message, Message):
         # Who gets it is the message's to say.
         assert message.raw is not None
-        return Readdressed(await raw_mail(message.raw, exact=exact), message.envelope())
-    raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
+        return Readdressed(await raw_mail(_as_file(message.raw), exact=exact), message.envelope())
+    if not isinstance(message, Raw):
+        return await in_thread(partial(as_mail, message))
+    raw = await raw_mail(_as_file(message.source), exact=exact, remove_bcc=remove_bcc, close=message.close)
     try:
         mail = addressed(raw, message.sender, message.recipients)
         # Later nobody would close the stream of a message that has none.
@@ -110,6 +130,11 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
             await raw.aclose()
         raise
     return mail
+
+
+def _as_file(source: bytes | Origin) -> Origin:
+    """Return octets that are many as a file, which threads read in slices."""
+    return BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
 
 
 async def mail_for(message: Any, options: SendOptions) -> Mail:
@@ -122,6 +147,14 @@ def as_told(message: Any, options: SendOptions) -> Any:
     if options.close_source and isinstance(message, Raw):
         return message._replace(close=True)
     return message
+
+
+async def dispose(message: Any) -> None:
+    """Close the streams of a message that was never begun, where it says so."""
+    if not isinstance(message, Raw):
+        await Unread(message).aclose()
+    elif message.close and not isinstance(message.source, bytes):
+        await Body(Content((Source(message.source, close=True),), size=0)).aclose()
 
 
 def release(message: Any) -> None:

@@ -7,6 +7,9 @@ Memory is therefore constant, whatever the length of the input, and a consumer t
 An async input may wait, and must not hold back receipts and bodies meanwhile: one task of its own pulls it, within the
 same bound, and does nothing else. What it pulled is the consumer's to prepare, to hand over and to write.
 
+The time of a message runs while it is being read, opened or written, and while it waits for a connection or for the
+server; it stands still while the message waits for the consumer, who may be busy with another one.
+
 Nothing here awaits when it ends: a `break`, an exception or a cancelled task leaves behind jobs that the pool forgets,
 and messages on the wire whose receipts go to the `Abandoned` event.
 """
@@ -21,12 +24,14 @@ from typing import Generic, TypeVar
 
 from .bodies import TempDir
 from .content import Mail
+from .drive import Drive
 from .errors import QueueFull, SMTPError, UsageError
 from .job import Job, Step, Unread
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
-from .sendable import as_told, is_stream, mail_for, release
+from .sendable import as_told, mail_for, release, takes_long
+from .weight import is_heavy
 
 __all__ = ["SendAll"]
 
@@ -45,12 +50,11 @@ class _Item(Job, Generic[M]):
         number: int,
         mail: Mail,
         options: SendOptions,
-        due: float | None,
         *,
         chunking: bool,
         temp_dir: TempDir,
     ) -> None:
-        super().__init__(number, mail, options, due, chunking=chunking, temp_dir=temp_dir)
+        super().__init__(number, mail, options, chunking=chunking, heavy=is_heavy(message), temp_dir=temp_dir)
         self.message = message
         # Weakly: an iterator that nobody holds any more must be able to go.
         self._iterator = weakref.ref(iterator)
@@ -152,6 +156,7 @@ class SendAll(Generic[M]):
     def __init__(
         self,
         pool: Pool,
+        drive: Drive,
         messages: Iterable[M] | AsyncIterable[M],
         *,
         adapt: Callable[[M], Mail],
@@ -162,6 +167,7 @@ class SendAll(Generic[M]):
         limit: float | None,
     ) -> None:
         self._pool = pool
+        self._drive = drive
         self._adapt = adapt
         self._number_job = number_job
         self._options = options
@@ -170,7 +176,7 @@ class SendAll(Generic[M]):
         self._limit = limit
         # First what the end needs: an input that is none raises here.
         self._under_way: set[_Item[M]] = set()
-        # Streams whose header is to be read.
+        # Those that take long to become mail: streams whose header is to be read, above all.
         self._unread: deque[M] = deque()
         # What the consumer is to do for jobs: prepare or open them, write their bodies, close what has to be awaited.
         self._todo: deque[tuple[_Item[M] | Unread, Step]] = deque()
@@ -285,7 +291,7 @@ class SendAll(Generic[M]):
             self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
-        if is_stream(message):
+        if takes_long(message):
             self._unread.append(message)
             return
         try:
@@ -303,7 +309,7 @@ class SendAll(Generic[M]):
     async def _read(self, message: M) -> None:
         """Begin a message whose header is to be read first."""
         try:
-            mail = await mail_for(message, self._options)
+            mail = await self._drive.read(mail_for(message, self._options), self._until())
         except SMTPError as error:
             self._done.append((message, error.receipt or Receipt((), error=error)))
             return
@@ -312,14 +318,12 @@ class SendAll(Generic[M]):
     def _begin_mail(self, message: M, mail: Mail) -> None:
         pool = self._pool
         try:
-            due = None if self._limit is None else pool.now() + self._limit
             item = _Item(
                 self,
                 message,
                 self._number_job(),
                 mail,
                 self._options,
-                due,
                 chunking=self._chunking,
                 temp_dir=self._temp_dir,
             )
@@ -338,7 +342,7 @@ class SendAll(Generic[M]):
 
     def _submit(self, item: _Item[M]) -> None:
         try:
-            if item.extensions is not None and item.transaction is None and not item.prepare():
+            if not self._drive.prepared(item):
                 # Its parts are opened when the consumer's turn comes to wait.
                 self._todo.append((item, Step.OPEN))
                 return
@@ -352,7 +356,15 @@ class SendAll(Generic[M]):
             raise
         self._hand_over(item)
 
+    def _until(self) -> float | None:
+        """The time of something that begins now."""
+        return None if self._limit is None else self._pool.now() + self._limit
+
     def _hand_over(self, item: _Item[M]) -> None:
+        transaction = item.transaction
+        # A body that the consumer writes has its time then: until that the connection, too, waits for the consumer.
+        aside = transaction is not None and transaction.aside
+        item.due = item.send_by = None if aside else self._until()
         try:
             self._pool.submit(item)
         except QueueFull as error:
@@ -370,19 +382,22 @@ class SendAll(Generic[M]):
 
     async def _do(self, item: _Item[M] | Unread, step: Step) -> None:
         if step is Step.DONE or isinstance(item, Unread):
-            await item.aclose()
+            await self._drive.close(item, self._until())
             return
         if item.receipt is not None:
             return
+        # Its turn has come, and its time begins.
+        item.due = item.send_by = self._until()
         try:
             if step is Step.PREPARE:
                 self._submit(item)
             elif step is Step.OPEN:
-                await item.open()
+                await self._drive.open(item)
                 if item.receipt is None:
                     self._hand_over(item)
-            elif item.session is not None:
-                await item.session.write_body(item)
+            else:
+                self._pool.deadlines.add(item)
+                await self._drive.write(item)
         except SMTPError as error:
             self._pool.cancel(item)
             self._end(item, error.receipt or item.unsent(error))
@@ -395,6 +410,8 @@ class SendAll(Generic[M]):
                 self._connection_failed(item.undialled)
             self._end(item, item.receipt)
         else:
+            # It waits for the consumer now, who may be writing another one: its time stands still.
+            self._pool.deadlines.discard(item)
             self._todo.append((item, step))
             self._ring()
 

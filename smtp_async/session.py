@@ -12,6 +12,7 @@ from .address import Address, parse_list
 from .auth.mechanism import Credentials
 from .bodies import TempDir
 from .content import Mail
+from .drive import Drive
 from .errors import (
     AlreadyConnected,
     AlreadyConnecting,
@@ -22,13 +23,14 @@ from .errors import (
     NotConnected,
     SMTPError,
 )
-from .job import Job, Step, Unread
+from .job import Job, Unread
 from .opening import authenticate, secure
 from .protocol.machine import ClientProtocol, Exchange
 from .protocol.options import SendOptions
 from .pump import Pump
 from .receipt import Receipt
 from .reply import Reply
+from .weight import is_heavy
 
 __all__ = ["Session"]
 
@@ -126,46 +128,27 @@ class Session(Pump):
             wishes = self._options if options is None else self._allow(options)
             ready = await self._adapt(mail, wishes)
             try:
-                job = Job(self._number_job(), ready, wishes, temp_dir=self._temp_dir)
+                heavy = is_heavy(mail)
+                job = Job(self._number_job(), ready, wishes, heavy=heavy, temp_dir=self._temp_dir)
             except SMTPError:
                 await Unread(ready).aclose()
                 raise
             job.alone = True
             job.extensions = self.extensions
-            receipt = await self._deliver(job)
-        receipt.raise_for_outcome()
-        return receipt
+            return await Drive(self).deliver(job)
 
-    async def _deliver(self, job: Job) -> Receipt:
-        """Take a job through its steps; recipients that are left for another transaction begin anew."""
-        loop = asyncio.get_running_loop()
-        step = Step.PREPARE
-        try:
-            while job.receipt is None:
-                job.waiter = loop.create_future()
-                if step is Step.WRITE:
-                    await self.write_body(job)
-                else:
-                    if self.may_begin and job.transaction is None and not job.prepare():
-                        await job.open()
-                    # Asked only now: it may have died while files were opened.
-                    if not self.may_begin:
-                        raise NotConnected("this connection cannot carry another message")
-                    self.offer(job)
-                step = await job.waiter
-        except SMTPError as error:
-            self.cancel(job)
-            if error.receipt is None:
-                error.receipt = job.unsent(error)
-            await job.aclose()
-            raise
-        except BaseException:
-            self.cancel(job)
-            # Without waiting, since the caller is being cancelled.
-            job.close()
-            raise
-        await job.aclose()
-        return job.receipt
+    def submit(self, job: Job) -> None:
+        """Begin a job of this session's user.
+
+        Raises:
+            NotConnected: this connection cannot carry another message; it may have died while files were opened.
+        """
+        if not self.may_begin:
+            raise NotConnected("this connection cannot carry another message")
+        self.offer(job)
+
+    def give_up(self, job: Job) -> None:
+        """Nothing: the calls of a session have no deadline."""
 
     async def verify(self, address: str) -> Reply:
         """Ask whether an address exists, RFC 5321 section 3.5; most servers answer 252.

@@ -7,7 +7,6 @@ memory, is only let go here.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 
@@ -40,8 +39,6 @@ class Upload:
         "_part",
         "_part_sent",
         "_parts",
-        "_stopped",
-        "_task",
         "_transaction",
         "job",
     )
@@ -59,9 +56,6 @@ class Upload:
         self._parts = iter(transaction.content.sources)
         # Octets that were in memory, among which `Content.attached` counts.
         self._from_memory = 0
-        # The caller's, while it may be called back from what it waits for.
-        self._task: asyncio.Task[object] | None = None
-        self._stopped = False
 
     @property
     def allowed(self) -> bool:
@@ -80,20 +74,12 @@ class Upload:
         Raises:
             Exception: whatever the source, the gate or `progress` raises.
         """
-        self._task = task = asyncio.current_task()
-        assert task is not None
-        others = task.cancelling()
-        try:
-            return await self._run()
-        except asyncio.CancelledError:
-            # Somebody else may have cancelled it as well.
-            if not self._stopped or task.cancelling() - others > 1:
-                raise
+        if self._transaction.payload is None and not await self._write_all():
             return False
-        finally:
-            self._task = None
-            if self._stopped:
-                task.uncancel()
+        gate = self.job.options.before_end_of_data
+        if gate is not None:
+            await gate()
+        return self.allowed
 
     def end(self) -> None:
         """Let the end follow: the machine has it to be flushed then."""
@@ -102,28 +88,6 @@ class Upload:
             machine.end_body(transaction)
         else:
             machine.release(transaction)
-
-    def stop(self) -> None:
-        """The job is over, in one way or another: call its caller back, who may be waiting for the source or the gate.
-
-        The caller's `cancel()` is taken back before anybody outside sees it, as that of `Link.wake` is.
-        """
-        task = self._task
-        # A source or `progress` may stop its own message: then nobody waits.
-        if task is not None and not self._stopped and task is not asyncio.current_task():
-            self._stopped = True
-            task.cancel()
-
-    async def _run(self) -> bool:
-        if self._transaction.payload is None and not await self._write_all():
-            return False
-        gate = self.job.options.before_end_of_data
-        if gate is not None:
-            # Nothing is owed for the part of a body behind DATA; the end of data starts the clock again.
-            if not self._transaction.chunked:
-                self._link.stop_clock()
-            await gate()
-        return self.allowed
 
     async def _write_all(self) -> bool:
         body = self.job.body
@@ -158,15 +122,12 @@ class Upload:
             return False
         link.machine.write_body(transaction, chunk)
         self._flush()
-        assert link.stream is not None
         try:
-            await link.stream.drain()
+            await link.drain()
         except SMTPError as error:
             # The pump finds the stream closed and writes the receipt.
             link.abort(error)
             return False
-        if self.allowed:
-            link.start_clock()
         start = self._count(len(chunk))
         if link.hooks.active:
             self._tell(chunk, start)

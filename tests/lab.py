@@ -159,3 +159,40 @@ async def demand_nothing_left(tasks: set[asyncio.Task[Any]], before: int) -> Non
         await asyncio.sleep(0)
     assert not left, f"tasks are left: {left}"
     assert sockets() <= before, f"{sockets() - before} sockets are left"
+
+
+class Clock:
+    """A loop as far as timers go; time passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[Timer] = []
+        self.made = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> "Timer":
+        self.made += 1
+        self.timers.append(Timer(self, when, callback))
+        return self.timers[-1]
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := min(self.timers, key=lambda timer: timer.at, default=None)) and due.at <= end:
+            self.now = max(self.now, due.at)
+            due.cancel()
+            due.callback()
+        self.now = end
+
+
+class Timer:
+    def __init__(self, clock: Clock, at: float, callback: Callable[[], None]) -> None:
+        self.clock, self.at, self.callback = clock, at, callback
+
+    def when(self) -> float:
+        return self.at
+
+    def cancel(self) -> None:
+        if self in self.clock.timers:
+            self.clock.timers.remove(self)

@@ -4,51 +4,20 @@ import asyncio
 import io
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from smtp_async import Attachment, NotSent, Outcome, PoolLimits, SendOptions, Timeouts
+from smtp_async import Attachment, NotSent, Outcome, OutcomeUnknown, PoolLimits, SendOptions, Timeouts
 from smtp_async.deadlines import Deadlines
 from smtp_async.errors import Timeout
 from smtp_async.events import Abandoned
-from smtp_async.testing import close, default, delay
-from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, until
-
-
-class Clock:
-    """A loop as far as timers go; time passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.timers: list[Timer] = []
-        self.made = 0
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> "Timer":
-        self.made += 1
-        self.timers.append(Timer(self, when, callback))
-        return self.timers[-1]
-
-    def advance(self, seconds: float) -> None:
-        end = self.now + seconds
-        while (due := min(self.timers, key=lambda timer: timer.at, default=None)) and due.at <= end:
-            self.now = max(self.now, due.at)
-            due.cancel()
-            due.callback()
-        self.now = end
-
-
-class Timer:
-    def __init__(self, clock: Clock, at: float, callback: Callable[[], None]) -> None:
-        self.clock, self.at, self.callback = clock, at, callback
-
-    def cancel(self) -> None:
-        if self in self.clock.timers:
-            self.clock.timers.remove(self)
+from smtp_async.job import Job
+from smtp_async.testing import close, default, delay, stall
+from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, speaking, until
 
 
 class Watch:
@@ -58,15 +27,11 @@ class Watch:
         self.clock = Clock()
         self.passed: list[Any] = []
         loop: Any = self.clock
-        self.deadlines = Deadlines(loop, self._gone)
-
-    def _gone(self, job: Any) -> None:
-        self.deadlines.discard(job)
-        self.passed.append(job)
+        self.deadlines: Deadlines[Any] = Deadlines(loop, self.passed.append)
 
     def add(self, seconds: float | None) -> Any:
         job = Named(None if seconds is None else self.clock.now + seconds)
-        self.deadlines.add(job)  # type: ignore[arg-type]
+        self.deadlines.add(job)
         return job
 
 
@@ -134,14 +99,83 @@ class TestTimer:
         watch.clock.advance(1)
         assert watch.passed == [job, later]
 
-    def test_deadlines_close_together_share_a_look(self) -> None:
-        """Each look is at all messages: one for each would be quadratic."""
+    def test_deadlines_close_together_share_a_ring(self) -> None:
         watch = Watch()
         chance = random.Random(1)
         jobs = [watch.add(1 + chance.random()) for _ in range(5000)]
         watch.clock.advance(2.1)
         assert set(watch.passed) == set(jobs)
         assert watch.clock.made < 300
+
+    def test_a_ring_looks_only_at_those_whose_time_has_come(self) -> None:
+        """All callers wait, each with a deadline of its own: a look at all of them for each would be quadratic."""
+        watch = Watch()
+        looks = 0
+
+        class Seen(Named):
+            @property
+            def due(self) -> float | None:
+                nonlocal looks
+                looks += 1
+                return self.at
+
+            @due.setter
+            def due(self, due: float | None) -> None:
+                self.at = due
+
+        for n in range(10_000):
+            watch.deadlines.add(Seen(watch.clock.now + 1 + n / 1000))
+        watch.clock.advance(20)
+        assert len(watch.passed) == 10_000
+        assert looks < 10 * 10_000
+
+    def test_what_has_ended_does_not_pile_up(self) -> None:
+        """Many short calls under many deadlines, while the timer rings all the time."""
+        watch = Watch()
+        for _ in range(5000):
+            watch.add(0.01)
+            jobs = [watch.add(1000) for _ in range(10)]
+            watch.clock.advance(0.02)
+            for job in jobs:
+                watch.deadlines.discard(job)
+        assert len(watch.passed) == 5000
+        assert len(watch.deadlines._heap) < 200 and len(watch.deadlines) == 0
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["add", "discard", "move", "pass"]), st.integers(0, 9), st.floats(0, 3)
+            ),
+            max_size=60,
+        )
+    )
+    def test_whatever_is_moved_and_dropped_each_is_called_once_and_in_time(
+        self, steps: list[tuple[str, int, float]]
+    ) -> None:
+        watch = Watch()
+        jobs: dict[int, Any] = {}
+        for step, number, seconds in steps:
+            job = jobs.get(number)
+            if step == "pass":
+                watch.clock.advance(seconds)
+                for job in watch.passed:
+                    assert job.due <= watch.clock.now
+                for other in jobs.values():
+                    assert other in watch.passed or other.due > watch.clock.now - 0.011
+                jobs = {number: job for number, job in jobs.items() if job not in watch.passed}
+            elif step == "discard" and job is not None:
+                watch.deadlines.discard(jobs.pop(number))
+            elif job is None:
+                jobs[number] = watch.add(seconds)
+            else:
+                # Later without a word, earlier with one: as the pool does it.
+                earlier = watch.clock.now + seconds < job.due
+                job.due = watch.clock.now + seconds
+                if earlier:
+                    watch.deadlines.add(job)
+        watch.clock.advance(10)
+        assert len(watch.passed) == len(set(watch.passed))
+        assert set(jobs.values()) <= set(watch.passed)
 
     def test_nobody_is_called_too_early_or_noticeably_late(self) -> None:
         watch = Watch()
@@ -322,14 +356,27 @@ async def test_what_passes_while_files_are_opened_sends_nothing(many: bool) -> N
         task = asyncio.create_task(send())
         await until(source.asked.is_set)
         pool = client._pool
-        assert pool is not None and pool._deadlines._jobs
-        await until(lambda: not pool._deadlines._jobs)
+        assert pool is not None and len(pool.deadlines)
+        await until(lambda: not len(pool.deadlines))
         source.go.set()
         (error,) = await gathered(task)
         assert isinstance(error, NotSent) and isinstance(error.__cause__, Timeout)
         assert (await client.send(mail(2), deadline=PATIENCE)).outcome is Outcome.ACCEPTED
         assert server.verbs().count("MAIL") == 1
         assert server.connections.opened == 1 and told == []
+
+
+@pytest.mark.usefixtures("no_leaks")
+async def test_closing_the_client_keeps_deadlines() -> None:
+    """The server is silent at the end of the data: the caller is told when its own time is over."""
+    async with speaking() as server, client_of(server, timeouts=Timeouts(close=1.0)) as client:
+        rule = server.on(".", stall())
+        sending = asyncio.create_task(client.send(mail(1), deadline=0.2))
+        await server.wait_fired(rule)
+        await client.close()
+        (error,) = await gathered(sending)
+        assert isinstance(error, OutcomeUnknown)
+        assert isinstance(error.__cause__, Timeout)
 
 
 def one() -> PoolLimits:
@@ -401,8 +448,8 @@ class TestCallersOfBodies:
             options = SendOptions(before_end_of_data=wait)
             task = asyncio.create_task(client.send(mail("A"), options=options, deadline=PATIENCE))
             await entered.wait()
-            (job,) = client._pool._deadlines._jobs  # type: ignore[union-attr]
-            client._pool._give_up(job)  # type: ignore[union-attr]
+            (job,) = [one for one in client._pool.deadlines._new if isinstance(one, Job)]  # type: ignore[union-attr]
+            client._pool.give_up(job)  # type: ignore[union-attr]
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

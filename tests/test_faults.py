@@ -27,7 +27,7 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
     Timeouts,
-    link,
+    reply_clock,
 )
 from smtp_async.errors import (
     AuthenticationFailed,
@@ -219,7 +219,7 @@ class TestReplies:
     @pytest.mark.parametrize("end", [close(), reset(), mute], ids=["fin", "rst", "stays"])
     @every_loop
     async def test_421_at_any_stage(self, point: str, end: Action, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(link, "_GOODBYE", 0.1)
+        monkeypatch.setattr(reply_clock, "_GOODBYE", 0.1)
         async with one_message(point, reply(421, "4.3.2 going down"), end) as (_, result):
             assert isinstance(result, SMTPError)
             assert "421 4.3.2 going down" in str(result)

@@ -18,24 +18,26 @@ HOUSE = Path(__file__).parents[1] / PACKAGE
 ANYTHING = frozenset({"*"})
 
 VALUES = (
-    *(
-        "secret",
-        "reply",
-        "errors",
-        "encoded_words",
-        "invisible",
-        "comments",
-        "domain",
-        "mailbox",
-        "address",
-        "dsn",
-    ),
-    *("content", "receipt", "events", "timeouts"),
+    *("secret", "reply", "errors", "encoded_words", "invisible", "comments", "domain", "mailbox", "address"),
+    *("dsn", "content", "receipt", "events", "timeouts", "weight"),
 )
 SANS_IO = ("protocol", "auth", "message")
 BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
 # The session room is several files, each using those before it.
-CONVERSATION = ("hooks", "job", "link", "opening", "upload", "carrier", "pump", "session")
+CONVERSATION = (
+    "hooks",
+    "errand",
+    "deadlines",
+    "job",
+    "drive",
+    "reply_clock",
+    "link",
+    "opening",
+    "upload",
+    "carrier",
+    "pump",
+    "session",
+)
 BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
 
 # Rank by rank, what each room may import besides itself.
@@ -47,8 +49,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "spool": frozenset({*VALUES, "bodies"}),
     "tls": frozenset(VALUES),
     "hooks": frozenset(BELOW_SESSION),
-    "job": frozenset({*VALUES, "protocol", "bodies"}),
-    "link": frozenset({*BELOW_SESSION, "hooks"}),
+    "errand": frozenset(VALUES),
+    "job": frozenset({*VALUES, "protocol", "bodies", "errand"}),
+    "drive": frozenset({*VALUES, "bodies", "errand", "deadlines", "job"}),
+    "reply_clock": frozenset(BELOW_SESSION),
+    "link": frozenset({*BELOW_SESSION, "hooks", "reply_clock"}),
     "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
     "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
     "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
@@ -60,8 +65,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "limits": frozenset(VALUES),
     "places": frozenset(VALUES),
     "waiting": frozenset(BELOW_CLIENT),
-    "deadlines": frozenset(BELOW_CLIENT),
-    "pool": frozenset({*BELOW_CLIENT, "limits", "places", "waiting", "deadlines"}),
+    "deadlines": frozenset(VALUES),
+    "bound": frozenset(VALUES),
+    "pool": frozenset({*BELOW_CLIENT, "limits", "places", "waiting", "deadlines", "bound"}),
     "rawmail": frozenset({*BELOW_CLIENT, "message"}),
     "sendable": frozenset({*BELOW_CLIENT, "message", "rawmail"}),
     "sending": frozenset({*BELOW_CLIENT, "pool", "sendable"}),
@@ -93,13 +99,29 @@ IMPURE_IMPORTS = frozenset(
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
 MESSAGE_PATH = frozenset(
-    {"session", "pump", "carrier", "upload", "link", "job", "pool", "protocol", "receipt", "reply", "sending"}
+    {
+        "session",
+        "pump",
+        "carrier",
+        "upload",
+        "errand",
+        "drive",
+        "link",
+        "reply_clock",
+        "job",
+        "pool",
+        "protocol",
+        "receipt",
+        "reply",
+        "sending",
+    }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
 # In `sending` it is the source of messages that has a task, not a message.
-TASK_ROOMS = frozenset({"pump", "pool", "sending"})
-TASK_FUNCTIONS = frozenset({"_open", "start", "connect"})
+# In `errand` it is a source that took no notice of the end of its message.
+TASK_ROOMS = frozenset({"pump", "pool", "sending", "errand"})
+TASK_FUNCTIONS = frozenset({"_open", "start", "connect", "_hand_over"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
 MOST_LINES = 500

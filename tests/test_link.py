@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smtp_async import Timeouts
-from smtp_async.errors import ConnectionLost, Interrupted, ProtocolViolation, SMTPError, Timeout
+from smtp_async.errors import ConnectionLost, Interrupted, ProtocolViolation, Timeout
 from smtp_async.events import Event, Notification, PITrail
 from smtp_async.hooks import Hooks
 from smtp_async.link import Link
@@ -28,7 +28,6 @@ async def linked(
     link = Link(1, ClientProtocol(), timeouts or Timeouts(), hooks or Hooks())
     link.task = asyncio.current_task()
     link.stream = await dial(server.host, server.port)
-    link.start_clock()
     try:
         yield link
     finally:
@@ -88,7 +87,7 @@ class TestClock:
         async with ScriptedServer() as server, linked(server, Timeouts(**dict.fromkeys(names))) as link:
             await link.converse(link.machine.greeting)
             await link.converse(link.machine.hello("me.test"))
-            assert link._timer is None
+            assert link.clock.due is None
 
     async def test_an_idle_connection_has_no_limit(self) -> None:
         async with ScriptedServer() as server, linked(server, Timeouts(hello=0.05)) as link:
@@ -99,15 +98,6 @@ class TestClock:
             assert not done and link.failure is None
             reading.cancel()
             await asyncio.wait({reading})
-
-    async def test_after_a_421_the_end_has_to_come_soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("smtp_async.link._GOODBYE", 0.05)
-        async with ScriptedServer() as server, linked(server) as link:
-            server.on("EHLO", reply(421, "4.3.2 down"), mute)
-            await link.converse(link.machine.greeting)
-            await link.converse(link.machine.hello("me.test"))
-            with pytest.raises(SMTPError):
-                await link.receive()
 
 
 class TestEnd:

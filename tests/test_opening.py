@@ -5,6 +5,7 @@ import base64
 import logging
 import pickle
 import socket
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
     SocketOptions,
+    Timeouts,
     send_blocking,
 )
 from smtp_async.errors import AuthenticationFailed, InvalidArgument, InvalidHost, SocketError, Timeout
@@ -28,6 +30,7 @@ from smtp_async.events import Event
 from smtp_async.opening import Route, _literal
 from smtp_async.testing import Action, ScriptedServer, close, delay, drip, raw, reply, wait_input
 from tests.lab import (
+    PATIENCE,
     client_of,
     every_loop,
     gathered,
@@ -83,6 +86,36 @@ class TestHello:
         # Looked up in a thread, and not for every connection.
         assert len(asked) <= server.connections.opened
         assert len(set(line.line for line in server.commands if line.verb == "EHLO")) == 1
+
+    @pytest.mark.parametrize("fault", ["silent", "fails"])
+    async def test_a_resolver_that_does_not_tell_costs_the_name_only(
+        self, fault: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The address stands for the name; a name that comes late is for later connections."""
+        told = threading.Event()
+
+        def getfqdn() -> str:
+            if fault == "fails":
+                raise OSError("no resolver")
+            told.wait(PATIENCE)
+            return "host.example.com"
+
+        monkeypatch.setattr(socket, "getfqdn", getfqdn)
+        limits = Timeouts(hello=0.2)
+        try:
+            async with speaking() as server, client_of(server, hello=None, timeouts=limits) as client:
+                async with asyncio.timeout(PATIENCE / 2):
+                    await client.verify("x")
+                assert first_line(server) == "EHLO [127.0.0.1]"
+                if fault == "silent":
+                    lookup = client._surroundings._name
+                    assert lookup is not None
+                    told.set()
+                    await lookup._over
+                    await client.verify("x")
+                    assert server.commands[-3].line == b"EHLO host.example.com"
+        finally:
+            told.set()
 
     @pytest.mark.parametrize(
         ("endpoint", "literal"),

@@ -384,6 +384,19 @@ class TestFailedDials:
             await until(lambda: client.statistics().bound == 4)
             await client.send(mail(1))
 
+    async def test_whoever_waits_gets_a_connection_when_the_bound_rises_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool_module, "_LATCH", 0.2)
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
+            async with client.session() as session:
+                await session.connect()
+                server.on("GREETING", reply(421, "4.3.2 too many"), close(), nth=1)
+                with pytest.raises(GreetingRefused):
+                    await client.send(mail(1))
+                assert client.statistics().bound == 1
+                assert (await client.send(mail(2), deadline=PATIENCE)).outcome is Outcome.ACCEPTED
+
     async def test_the_bound_never_falls_below_one(self) -> None:
         async with speaking() as server, client_of(server, pool=one()) as client:
             server.on("GREETING", reply(421, "4.7.0 too many connections"), nth=1)

@@ -745,9 +745,9 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         # The upload is called back, and its task cancelled by somebody else, before it runs again.
         (session,) = client._pool._open  # type: ignore[union-attr]
         session.abort(Interrupted("stopped by the test"))
-        upload = session._upload
-        assert upload is not None
-        upload.stop()
+        (job,) = session._jobs
+        assert job.errand is not None
+        job.errand.stop()
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()

@@ -16,6 +16,8 @@ from smtp_async.waiting import Waiting
 from tests.lab import client_of, every_loop, gathered, mail, speaking
 
 HUGE = "0123456789 0123456789\n" * 100_000  # 2.2 MB
+#: Its caller writes it, and it is rendered at once: what is rendered in a thread comes to the line later.
+LARGE = "0123456789 0123456789\n" * 10_000  # 220 KB
 
 
 class Planned:
@@ -169,7 +171,7 @@ class TestStarving:
     async def test_the_only_connection_takes_them_in_turn(self) -> None:
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
             await client.send(mail("first"))
-            texts = ["x", HUGE, "x", HUGE, "x"]
+            texts = ["x", LARGE, "x", LARGE, "x"]
             receipts = await gathered(*(client.send(mail(n, text=text)) for n, text in enumerate(texts)))
             assert {receipt.outcome for receipt in receipts} == {Outcome.ACCEPTED}
         order = [message.subject for message in server.messages]

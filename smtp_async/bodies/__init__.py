@@ -4,7 +4,7 @@ from .asking import AsyncReader, reader_of
 from .body import Body, Piece, TempDir, read_all, read_now
 from .lines import LineGuard, LineMender, LineScan, RawSource
 from .reading import Reader, close_origin
-from .threads import ThreadWork
+from .threads import ThreadWork, in_thread
 
 __all__ = [
     "AsyncReader",
@@ -18,6 +18,7 @@ __all__ = [
     "TempDir",
     "ThreadWork",
     "close_origin",
+    "in_thread",
     "read_all",
     "read_now",
     "reader_of",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ..errors import Busy, UsageError
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from anyio import CapacityLimiter
     from anyio.lowlevel import RunVar
 
-__all__ = ["ThreadWork"]
+__all__ = ["ThreadWork", "in_thread"]
 
 _T = TypeVar("_T")
 
@@ -57,12 +60,8 @@ class ThreadWork(ABC):
             UsageError: it was closed.
             Busy: a thread is still at work, for a caller that was cancelled.
         """
-        from anyio import to_thread
-
         self._demand_free()
-        return await to_thread.run_sync(
-            partial(self._run, work), abandon_on_cancel=True, limiter=self._limiter or _own_limiter()
-        )
+        return await in_thread(partial(self._run, work), self._limiter)
 
     def close(self, *, streams: bool = True) -> None:
         """Close what was opened here, and streams whose source says so; final, and without waiting.
@@ -105,19 +104,85 @@ class ThreadWork(ABC):
             raise Busy("a thread still reads, for a caller that has gone")
 
 
+class _Token(Generic[_T]):
+    """The place of one call among the threads at work. A thread that a cancelled caller left keeps it to its end.
+
+    Args:
+        work: what the thread does.
+        limiter: where the place is.
+    """
+
+    __slots__ = ("_limiter", "_lock", "_loop", "_over", "_work")
+
+    def __init__(self, work: Callable[[], _T], limiter: CapacityLimiter) -> None:
+        self._work = work
+        self._limiter = limiter
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        # Is the place free again, or does the thread free it?
+        self._over = False
+
+    def run(self) -> _T:
+        """Do the work, in the thread."""
+        with self._lock:
+            if self._over:
+                # Raised to nobody.
+                raise UsageError("the caller has gone before the work began")
+            self._over = True
+        try:
+            return self._work()
+        finally:
+            with suppress(RuntimeError):  # the loop was closed, and its limiter with it
+                self._loop.call_soon_threadsafe(self._limiter.release_on_behalf_of, self)
+
+    def leave(self) -> None:
+        """The caller has its answer, or has gone: free the place, unless a thread that has begun does."""
+        with self._lock:
+            over, self._over = self._over, True
+        if not over:
+            self._limiter.release_on_behalf_of(self)
+
+
+async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = None) -> _T:
+    """Return what `work` returns, called in a thread; a caller that is cancelled leaves the thread to itself.
+
+    Args:
+        work: what to call.
+        limiter: bounds the threads at work, those that were left included; by default one of our own for each event
+            loop.
+    """
+    from anyio import to_thread
+
+    limiters = _limiters()
+    limiter = limiter or limiters.few
+    token = _Token(work, limiter)
+    await limiter.acquire_on_behalf_of(token)
+    try:
+        return await to_thread.run_sync(token.run, abandon_on_cancel=True, limiter=limiters.any)
+    finally:
+        token.leave()
+
+
+class _Limiters(NamedTuple):
+    """Those of one event loop: ours, and one for anyio, which would let a cancelled caller's place go."""
+
+    few: CapacityLimiter
+    any: CapacityLimiter
+
+
 @cache
-def _limiters() -> RunVar[CapacityLimiter]:
+def _of_loops() -> RunVar[_Limiters]:
     from anyio.lowlevel import RunVar
 
     return RunVar("smtp_async.bodies")
 
 
-def _own_limiter() -> CapacityLimiter:
-    """Return the limiter of the running event loop."""
-    limiter = _limiters().get(None)
-    if limiter is None:
+def _limiters() -> _Limiters:
+    """Return the limiters of the running event loop."""
+    limiters = _of_loops().get(None)
+    if limiters is None:
         from anyio import CapacityLimiter
 
-        limiter = CapacityLimiter(THREADS)
-        _limiters().set(limiter)
-    return limiter
+        limiters = _Limiters(CapacityLimiter(THREADS), CapacityLimiter(math.inf))
+        _of_loops().set(limiters)
+    return limiters

@@ -139,6 +139,11 @@ class Dialogue(ABC):
         return _CLOCKS.get(verb, "command")
 
     @property
+    def body_open(self) -> bool:
+        """Is the next reply owed that to a body behind DATA whose end is not written? It comes early only to refuse."""
+        return bool(self._owed) and self._owed[0][0] is Verb.END_OF_DATA and self.expected == "block"
+
+    @property
     def answering(self) -> str | None:
         """The command whose reply is the next one owed, in words."""
         return self._owed[0][0].value if self._owed else None

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Iterator
 from threading import Lock
 from typing import Final
@@ -55,6 +56,8 @@ class Lineup:
         self._files = files
         self._poll = poll
         self._lock = Lock()
+        # What was pushed and is not in the heap yet; appended to without the lock.
+        self._pushed: deque[tuple[float, str]] = deque()
         self._heap: list[tuple[float, str]] = []
         # The truth about the heap: entries in it that differ are out of date.
         self._when: dict[str, float] = {}
@@ -68,13 +71,18 @@ class Lineup:
         self.root_files = 0
 
     def push(self, when: float, path: str) -> None:
-        """Note that a job is queued and when it is due."""
-        with self._lock:
-            self._push(when, path)
+        """Note that a job is queued and when it is due. Waits for nobody: a thread may be reading the directories."""
+        self._pushed.append((when, path))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._take_pushed()
+            finally:
+                self._lock.release()
 
     def drop(self, path: str) -> None:
         """Forget a job; its directory is read again in time."""
         with self._lock:
+            self._take_pushed()
             self._when.pop(path, None)
             self._read[directory_of(path)] = None
 
@@ -151,7 +159,13 @@ class Lineup:
         self._heap = kept
         self._when = {path: when for when, path in kept}
 
+    def _take_pushed(self) -> None:
+        """Take over what was pushed: newer than anything that was read."""
+        while self._pushed:
+            self._push(*self._pushed.popleft())
+
     def _top(self) -> tuple[float, str] | None:
+        self._take_pushed()
         heap = self._heap
         while heap and self._when.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from smtp_async.bodies import ThreadWork
-from smtp_async.bodies.threads import THREADS, _own_limiter
+from smtp_async.bodies.threads import THREADS, _limiters
 from smtp_async.errors import Busy, UsageError
 from tests.lab import PATIENCE, every_loop, turns, until
 
@@ -112,8 +112,8 @@ async def test_work_that_was_closed_before_its_thread_began_is_not_done():
 async def test_the_limiter_is_our_own_and_the_loop_has_one():
     from anyio import to_thread
 
-    limiter = _own_limiter()
-    assert limiter is _own_limiter()
+    limiter = _limiters().few
+    assert limiter is _limiters().few
     assert limiter is not to_thread.current_default_thread_limiter()
     assert limiter.total_tokens == THREADS
     work = Work()
@@ -126,6 +126,30 @@ async def test_the_limiter_is_our_own_and_the_loop_has_one():
 
 def test_every_loop_has_its_own_limiter():
     async def mine():
-        return _own_limiter()
+        return _limiters().few
 
     assert asyncio.run(mine()) is not asyncio.run(mine())
+
+
+@every_loop
+async def test_a_thread_that_is_stuck_keeps_its_place():
+    """Its caller has gone; the bound is on threads, not on callers."""
+    limiter = anyio.CapacityLimiter(2)
+    works = [Work(limiter) for _ in range(5)]
+    tasks = [asyncio.create_task(work.in_thread(work.wait)) for work in works]
+    await until(lambda: sum(work.started.is_set() for work in works) == 2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert limiter.borrowed_tokens == 2
+    late = Work(limiter)
+    task = asyncio.create_task(late.in_thread(late.wait))
+    await turns(5)
+    assert not late.started.is_set()
+    stuck = [work for work in works if work.started.is_set()]
+    assert len(stuck) == 2
+    late.go_on.set()
+    stuck[0].go_on.set()
+    assert await task == "done"
+    stuck[1].go_on.set()
+    await until(lambda: limiter.borrowed_tokens == 0)

@@ -1,8 +1,10 @@
 """lineup.py: which jobs are due, without opening files, in bounded memory, however many there are."""
 
 import os
+import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import pytest
 from smtp_async.spool import lineup as module
 from smtp_async.spool.files import Files, open_directory
 from smtp_async.spool.lineup import Lineup
+from tests.lab import PATIENCE
 
 NOW = 1000.0
 
@@ -201,3 +204,35 @@ def test_a_directory_that_disappears_is_no_harm(path: Path, lineup: Lineup) -> N
     (path / "0a").rmdir()
     assert take(lineup, NOW, 1) == []
     assert lineup.directories() == [""]
+
+
+def test_a_push_does_not_wait_for_a_scan(path: Path, files: Counting, lineup: Lineup, monkeypatch) -> None:
+    """The event loop pushes, a thread scans; what was pushed meanwhile is newer than what the scan finds."""
+    queue(path, "a", "b", when=NOW - 10)
+    scanning, go_on = threading.Event(), threading.Event()
+    entries = files.entries
+
+    def slow(step: str, name: str):
+        scanning.set()
+        assert go_on.wait(PATIENCE)
+        return entries(step, name)
+
+    monkeypatch.setattr(files, "entries", slow)
+    with ThreadPoolExecutor() as pool:
+        scan = pool.submit(lineup.next_due, NOW)
+        assert scanning.wait(PATIENCE)
+        pushed = pool.submit(lineup.push, NOW + 60, "a")
+        pushed.result(PATIENCE)
+        assert not scan.done()
+        go_on.set()
+        assert scan.result(PATIENCE) == NOW - 10
+    assert take(lineup, NOW, 9) == ["b"]
+    assert take(lineup, NOW + 60, 9) == ["a"]
+
+
+def test_pushes_of_many_threads_are_all_taken(lineup: Lineup) -> None:
+    lineup.next_due(NOW)
+    with ThreadPoolExecutor() as pool:
+        for n in range(2000):
+            pool.submit(lineup.push, NOW - 1, f"job{n}")
+    assert len(take(lineup, NOW, 5000)) == 2000
