@@ -292,8 +292,10 @@ class SMTPClient(Observed):
                 error.receipt = job.unsent(error)
             await job.aclose()
             raise
-        except BaseException:
-            pool.cancel(job)
+        except BaseException as error:
+            unsent = pool.cancel(job)
+            if isinstance(error, asyncio.CancelledError):
+                vars(error)["receipt"] = job.receipt_for_leaver(unsent=unsent)
             # Without waiting, since the caller is being cancelled: async generators are the loop's to end.
             job.close()
             raise

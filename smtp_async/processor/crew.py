@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -104,13 +103,17 @@ class Crew:
         return self._stopping
 
     def prepare(self) -> None:
-        """Forget how the last time ended."""
-        self._stopping = self._probing = False
+        """Forget how the last time ended. A `stop` that came before the first step counts."""
+        self._probing = False
         self._careful = True
         self.failure = self.error = None
         # The last probe may have been withdrawn.
         self._flow.undecided()
         self._rung = False
+
+    def over(self) -> None:
+        """A run has ended: what told it to stop does not count for the next."""
+        self._stopping = False
 
     def stop(self, grace: float | None = None) -> None:
         """Begin nothing new; what is under way ends within `grace` seconds (None: the crew's own)."""
@@ -174,10 +177,13 @@ class Crew:
         # What is deferred meanwhile is not due again, even if its wait is nothing.
         now = self._clock() if once else None
         exhausted = False
+        # A pause that an earlier run began, and that is over.
+        probe = not self._flow.free and self._flow.room() > 0
         while not self._stopping:
             if not self._flow.free and not self._probing:
                 await self._give_back()
-                if once:
+                probe, due = False, probe
+                if once and not due:
                     self.error = self.error or self._flow.error
                     return
             elif self._owed:
@@ -257,8 +263,8 @@ class Crew:
         """Sleep until something is due, or a worker or `stop` rings the bell."""
         if not claimed or not self._flow.free:
             # To the millisecond: a timer may be early by a little.
-            left = self._flow.until - self._clock() + 0.001
-            await self._rest(left if 0 < left < math.inf else None if self._flow.free else self._poll)
+            left = self._flow.left + 0.001
+            await self._rest(None if self._flow.free else left if left > 0.001 else self._poll)
             return
         waiting = self._waiting
         if waiting is None:

@@ -183,7 +183,7 @@ class Delivery:
             # Its end was written, and a power failure took the new name.
             self._shelf.rename("C5", held, ended)
             return False
-        when = HELD if entry.held else entry.not_before
+        when = HELD if entry.held else entry.due(time.time())
         if when > now:
             self._files.due_at("C4", held.name, when)
             self._lineup.push(when, held.path)

@@ -164,7 +164,7 @@ class DirectorySpool(Spool):
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
-        when = time.time() if not_before is None else seconds(not_before)
+        when = None if not_before is None else seconds(not_before)
         await self._run(self._upkeep.requeue, id, when, None if expires is None else seconds(expires))
         self._tell()
 

@@ -32,7 +32,7 @@ from ..address import Address, Envelope, Kind, Recipient
 from ..dsn import DSN, Notify
 from ..errors import RecordInvalid, SMTPError
 from ..receipt import Outcome
-from .entry import POISON, Entry, Result, State, requeued
+from .entry import POISON, Entry, Result, State, flagged_after, requeued
 from .submission import Submission
 
 __all__ = [
@@ -290,7 +290,7 @@ class _Story:
         # The last attempt that is counted: a record may have been written twice by one whose disk failed.
         self._counted = 0
         self._marked = 0
-        self._flagged_before = False
+        self._before = (False, False)
 
     def tell(self, fields: dict[str, Any]) -> None:
         kind = _of(fields["r"], str)
@@ -305,18 +305,21 @@ class _Story:
     def eod(self, fields: dict[str, Any]) -> None:
         n = _count(fields["n"])
         if n != self._marked:
-            self._marked, self._flagged_before = n, self.entry.flagged
-        self.entry.flagged = True
+            self._marked, self._before = n, (self.entry.flagged, self.entry.confirmed)
+        self.entry.flagged, self.entry.confirmed = True, False
         self.ended = None
 
     def result(self, fields: dict[str, Any]) -> None:
-        entry = self.entry
-        self._count(_count(fields["n"]))
+        entry, n = self.entry, _count(fields["n"])
+        self._count(n)
+        if n == self._marked:
+            # Its own mark was for the case that it does not come to this.
+            entry.flagged, _ = self._before
         entry.results = _results(entry.results, _of(fields["results"], dict))
         entry.reason = _of(fields["reason"], str)
-        entry.flagged = False
+        entry.flagged, entry.confirmed = flagged_after(entry, entry.results), False
         if fields["not_before"] is not None:
-            entry.not_before = _time(fields["not_before"])
+            entry.not_before, entry.reckoned = _time(fields["not_before"]), _time(fields["at"])
         self.ended = _STATES[_of(fields["state"], str)]
 
     def recovered(self, fields: dict[str, Any]) -> None:
@@ -328,7 +331,8 @@ class _Story:
             self.entry.reason = "poison"
 
     def untouched(self, fields: dict[str, Any]) -> None:
-        self.entry.flagged = self._flagged_before
+        if _count(fields["n"]) == self._marked:
+            self.entry.flagged, self.entry.confirmed = self._before
         self.ended = State.QUEUED
 
     def hold(self, fields: dict[str, Any]) -> None:
@@ -337,7 +341,7 @@ class _Story:
     def requeue(self, fields: dict[str, Any]) -> None:
         expires = fields["expires"]
         expires = None if expires is None else _time(expires)
-        self.entry = requeued(self.entry, _time(fields["not_before"]), expires)
+        self.entry = requeued(self.entry, _time(fields["not_before"]), expires, _time(fields["at"]))
         self.ended = State.QUEUED
 
     def _count(self, n: int) -> None:
@@ -385,6 +389,7 @@ def _header(fields: dict[str, Any], end: int) -> Header:
         expires=None if expires is None else _time(expires),
         needs_utf8="utf8" in needs or envelope.needs_utf8,
         message_id=message_id,
+        reckoned=_time(created) if not_before == created else 0.0,
     )
     return Header(entry, digest, end, "eightbit" in needs, "utf8" in needs, "binary" in needs)
 

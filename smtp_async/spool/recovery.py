@@ -94,7 +94,7 @@ def _take_back(shelf: Shelf, held: Held) -> Job | None:
     job.entry.state = State.FAILED if job.entry.recoveries + 1 >= POISON else State.QUEUED
     if job.entry.state is State.QUEUED:
         # It was due when it was claimed; unless the worker died in putting it off.
-        shelf.files.due_at("R6", held.name, job.entry.not_before)
+        shelf.files.due_at("R6", held.name, job.entry.due(time.time()))
     else:
         _log.error("the job %s is given up: %d workers have died with it", job.entry.id, POISON)
     _give_back(shelf, held, job.entry.state)

@@ -38,24 +38,21 @@ from typing import Final
 from ..errors import Busy, RecordInvalid
 from .entry import State
 from .files import Files
-from .lineup import Lineup
+from .lineup import HELD, Lineup
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
 
-__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "Slow", "hashed"]
+__all__ = ["HELD", "PLANTED", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "Slow", "hashed"]
 
 #: Octets of journal that are reserved with each file.
 RESERVE: Final = 4096
 #: A message up to this size is read with its header, and handed out from memory.
 SMALL: Final = 65536
-#: The time of a file whose job is held: the year 2100.
-HELD: Final = 4102444800.0
-
 TMP: Final = "tmp"
 QUARANTINE: Final = "quarantine"
 
 _CHUNK: Final = 2**20
 # What opening says of a symbolic link, a directory, a socket, a file of somebody else.
-_PLANTED: Final = frozenset(
+PLANTED: Final = frozenset(
     {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
 )
 
@@ -132,7 +129,7 @@ class Shelf:
         try:
             fd = self.files.open(step + "1", name, write=True)
         except OSError as error:
-            if error.errno not in _PLANTED or self._is_ours(step, name):
+            if error.errno not in PLANTED or self._is_ours(step, name):
                 raise
             self.quarantine(name)
             return None

@@ -13,7 +13,7 @@ from ..errors import Busy, NoSuchJob, RecordInvalid, UsageError
 from .entry import Entry, SpoolStatistics, State, requeued
 from .lineup import directory_of
 from .record import Job, line
-from .shelf import HELD, QUARANTINE, Held, Shelf
+from .shelf import HELD, PLANTED, QUARANTINE, Held, Shelf
 
 __all__ = ["Upkeep"]
 
@@ -56,7 +56,7 @@ class Upkeep:
         return [prefix + entry.name for entry in entries if entry.name.endswith(suffixes)]
 
     def entries(self, names: Iterable[str]) -> list[Entry]:
-        """Read jobs; those that have gone, or are none, are left out."""
+        """Read jobs; those that have gone, or are none, are left out, and so is what this user may not open."""
         found = []
         for name in names:
             path, _, suffix = name.rpartition(".")
@@ -64,6 +64,9 @@ class Upkeep:
                 found.append(self._look(path, State(suffix))[0].entry)
             except (FileNotFoundError, RecordInvalid):
                 continue
+            except OSError as error:
+                if error.errno not in PLANTED:
+                    raise
         return found
 
     def statistics(self) -> SpoolStatistics:
@@ -134,13 +137,15 @@ class Upkeep:
         with _Open(self, id) as held:
             _must_be_queued(held)
             self._shelf.append("O1", held, line(r="hold", held=False, at=time.time()))
-            self._due_at(held, held.job.entry.not_before)
+            self._due_at(held, held.job.entry.due(time.time()))
 
-    def requeue(self, id: str, not_before: float, expires: float | None) -> None:
-        """Try again those who have not got the message."""
+    def requeue(self, id: str, not_before: float | None, expires: float | None) -> None:
+        """Try again those who have not got the message, now or at `not_before`."""
         with _Open(self, id) as held:
-            requeued(held.job.entry, not_before, expires)
-            record = line(r="requeue", not_before=not_before, expires=expires, at=time.time())
+            now = time.time()
+            not_before = now if not_before is None else not_before
+            requeued(held.job.entry, not_before, expires, now)
+            record = line(r="requeue", not_before=not_before, expires=expires, at=now)
             self._shelf.append("O1", held, record)
             if held.state is not State.QUEUED:
                 self._shelf.rename("O2", held, State.QUEUED)

@@ -22,6 +22,7 @@ from ..spool.entry import (
     SpoolStatistics,
     State,
     check_about,
+    flagged_after,
     requeued,
     results_after,
 )
@@ -81,6 +82,7 @@ class MemorySpool(Spool):
                 expires=job.expires,
                 needs_utf8=job.needs_utf8,
                 message_id=job.message_id,
+                reckoned=job.created if job.not_before == job.created else 0.0,
             )
             self._jobs[id] = _Job(entry, content)
             self._news.set()
@@ -114,11 +116,12 @@ class MemorySpool(Spool):
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
-        job = self._idle(id)
+        job, now = self._idle(id), self._clock()
         job.entry = requeued(
             job.entry,
-            self._clock() if not_before is None else seconds(not_before),
+            now if not_before is None else seconds(not_before),
             None if expires is None else seconds(expires),
+            now,
         )
         self._news.set()
 
@@ -212,14 +215,14 @@ class MemorySpool(Spool):
         job.entry = replace(job.entry, held=held)
 
     def _is_due(self, entry: Entry, now: float) -> bool:
-        return entry.state is State.QUEUED and not entry.held and entry.not_before <= now
+        return entry.state is State.QUEUED and not entry.held and entry.due(self._clock()) <= now
 
     def _lease(self, job: _Job, *, marked: bool) -> Lease:
         job.token += 1
         job.entry = replace(job.entry, state=State.SENDING)
         job.lease = MemoryLease(self, job)
         if marked:
-            job.entry = replace(job.entry, flagged=True)
+            job.entry = replace(job.entry, flagged=True, confirmed=False)
         return job.lease
 
 
@@ -241,7 +244,7 @@ class MemoryLease(Lease):
 
     async def mark_end_of_data(self) -> None:
         job = self._held()
-        job.entry = replace(job.entry, flagged=True)
+        job.entry = replace(job.entry, flagged=True, confirmed=False)
 
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
         job = self._held()
@@ -294,16 +297,18 @@ class MemoryLease(Lease):
         reason: str = "",
         not_before: float | None = None,
     ) -> None:
-        job, entry = self._job, self._job.entry
-        results = results_after(entry, receipt, retry, self._spool._clock())
+        job, entry, now = self._job, self._job.entry, self._spool._clock()
+        results = results_after(entry, receipt, retry, now)
         job.entry = replace(
             entry,
             state=state,
             results=results,
             attempts=entry.attempts + 1,
-            flagged=False,
+            flagged=flagged_after(self.entry, results),
+            confirmed=False,
             reason=reason,
             not_before=entry.not_before if not_before is None else not_before,
+            reckoned=entry.reckoned if not_before is None else now,
         )
         job.lease = None
         self._spool._news.set()

@@ -399,3 +399,29 @@ async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, ho
             os.close(lock)
         await ending
         assert (await spool.statistics()).sending == 0
+
+
+async def test_after_the_clock_was_set_back_waits_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was put for now, or put off, while the clock was ahead is due; a time that its caller named is kept."""
+    real = time.time
+    async with DirectorySpool(tmp_path / "s", create=True, low_water=0) as spool:
+        monkeypatch.setattr(time, "time", lambda: real() + 86400)
+        deferred = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.defer(None, time.time() + 60)
+        fresh = await spool.put(TEXT)
+        again = await spool.put(TEXT, not_before=time.time() + 1000)
+        await spool.requeue(again)
+        named = await spool.put(TEXT, not_before=real() + 3600)
+        moved = await spool.put(TEXT)
+        await spool.requeue(moved, not_before=real() + 2 * 86400)
+        monkeypatch.setattr(time, "time", real)
+        assert await spool.wait(10)
+        claimed = {lease.entry.id for lease in await spool.claim(9)}
+        assert claimed == {deferred, fresh, again}
+        for id, when in ((named, 3600), (moved, 2 * 86400)):
+            assert (await spool.get(id)).not_before == pytest.approx(real() + when, abs=60)
+        assert await spool.claim(9) == []
+        assert {lease.entry.id for lease in await spool.claim(9, now=real() + 3700)} == {named}

@@ -1,6 +1,7 @@
 """directory.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from smtp_async.errors import (
     LeaseLost,
     NoSuchJob,
     RecordInvalid,
+    SpoolError,
     SpoolFull,
     SpoolUnsafe,
     UsageError,
@@ -129,8 +131,71 @@ def test_a_directory_of_somebody_else_is_refused(path: Path) -> None:
 
 def test_a_symbolic_link_to_a_directory_is_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(path)
-    with pytest.raises(SpoolUnsafe):
-        DirectorySpool(tmp_path / "link")
+    for tail in ("", "/", "//", "/.", "/./"):
+        with pytest.raises(SpoolUnsafe):
+            DirectorySpool(f"{tmp_path / 'link'}{tail}")
+        with pytest.raises(SpoolUnsafe):
+            DirectorySpool(f"{tmp_path / 'link'}{tail}", create=True)
+
+
+async def test_a_path_may_end_with_a_slash(tmp_path: Path) -> None:
+    for tail in ("/", "/."):
+        async with DirectorySpool(f"{tmp_path}/new{tail}", create=True) as spool:
+            await spool.put(TEXT)
+    with pytest.raises(FileError):
+        DirectorySpool("")
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced from now on, by its name."""
+    found: list[str] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_used(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have made it a moment ago, and died before the disk had its name."""
+    monkeypatch.setattr(intake, "CROWD", -1)
+    monkeypatch.setattr(intake, "hashed", lambda id: "0a")
+    monkeypatch.setattr(shelf, "hashed", lambda id: "0a")
+    (path / "0a").mkdir(mode=0o700)
+    found = synced(monkeypatch)
+    async with DirectorySpool(path, low_water=0, create=True) as spool:
+        assert str(path.parent) in found
+        found.clear()
+        await spool.put(TEXT)
+        assert found.index(str(path)) < found.index(f"{path}/0a")
+        found.clear()
+        await spool.put(TEXT)
+        assert str(path) not in found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+def test_a_directory_in_a_place_that_this_user_cannot_read_can_be_opened(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    inner = tmp_path / "private"
+    (inner / "spool").mkdir(mode=0o700, parents=True)
+    os.chown(inner / "spool", 12345, 12345)
+    inner.chmod(0o711)
+    program = f"""
+import os
+from smtp_async.spool.directory import DirectorySpool
+import smtp_async.spool.files, fcntl, ctypes
+os.chdir({str(inner)!r})
+os.seteuid(12345)
+DirectorySpool("spool", create=True)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("name", ["tmp", "quarantine", "00"])
@@ -430,6 +495,50 @@ async def test_what_is_planted_is_put_aside_and_the_others_go_on(
     assert not (path / f"0.{state}").is_symlink() and not (path / f"0.{state}").exists()
     assert kind == "of another" or secret.read_bytes() == b"keep out"
     assert len(list((path / "quarantine").iterdir())) == 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "hard link"])
+@pytest.mark.parametrize("state", ["queued", "sending", "sent", "failed"])
+async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
+    path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"keep out")
+    monkeypatch.chdir(path)
+    MADE[kind](Path(f"0.{state}"), secret)
+    async with DirectorySpool(path, low_water=0) as spool:
+        id = await spool.put(TEXT)
+        assert [entry.id async for entry in spool.list()] == [id]
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM])
+async def test_what_may_not_be_opened_is_not_listed(path: Path, error: int) -> None:
+    """A file that an operator has edited as root, for example."""
+
+    class Strict(files.Files):
+        def open(self, step: str, name: str, *, write: bool = False) -> int:
+            if name == "x.failed":
+                raise OSError(error, os.strerror(error))
+            return super().open(step, name, write=write)
+
+    (path / "x.failed").touch(mode=0o600)
+    async with DirectorySpool(path, low_water=0, files=Strict) as spool:
+        id = await spool.put(TEXT)
+        assert [entry.id async for entry in spool.list()] == [id]
+
+
+async def test_a_disk_that_fails_is_told_where_jobs_are_listed(path: Path) -> None:
+    class Failing(files.Files):
+        def open(self, step: str, name: str, *, write: bool = False) -> int:
+            if step == "L7":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().open(step, name, write=write)
+
+    async with DirectorySpool(path, low_water=0, files=Failing) as spool:
+        await spool.put(TEXT)
+        with pytest.raises(SpoolError):
+            [entry async for entry in spool.list()]
 
 
 DAMAGED = {
