@@ -141,6 +141,8 @@ def _list(
     async def look() -> None:
         async with _opened(spool) as queue:
             await show_all(screen, _chosen(queue, state), limit=limit, as_json=as_json)
+            for one in queue.unreadable():
+                screen.note(sentence(f"the job {one.id} is not shown: {one.reason}"))
 
     with screen.sentences():
         asyncio.run(look())

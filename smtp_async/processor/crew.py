@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import LeaseLost, SMTPError, SpoolError, SpoolUnsafe
-from ..events import JobFailed, JobQueued
+from ..events import JobFailed, JobQueued, JobUnreadable
+from ..spool.entry import Unreadable
 from ..spool.spool import Lease, Spool
 from .courier import Courier
 from .flow import Flow, Tell
@@ -45,6 +46,7 @@ class Crew:
         tell: tells the hooks.
 
     Attributes:
+        unreadable: what was found in the spool that is no job, by its id.
         courier: what the workers do with a job; to be set before `manage`.
         ready: claimed jobs that wait for a worker.
         in_work: those that a worker has.
@@ -78,6 +80,7 @@ class Crew:
         self._tell: Final = tell
         self.ready: Final[deque[Lease]] = deque()
         self.in_work: Final[dict[Lease, None]] = {}
+        self.unreadable: Final[dict[str, Unreadable]] = {}
         # What could not be given back: its end may be noted at any time, so nobody may begin it.
         self._owed: Final[deque[Lease]] = deque()
         self.failure: Exception | None = None
@@ -107,6 +110,7 @@ class Crew:
         self._probing = False
         self._careful = True
         self.failure = self.error = None
+        self.unreadable.clear()
         # The last probe may have been withdrawn.
         self._flow.undecided()
         self._rung = False
@@ -196,7 +200,10 @@ class Crew:
             exhausted = exhausted or bool(once and room and not leases and self._flow.free)
             if leases:
                 await self._sort_out(leases)
-            elif not exhausted:
+            await self._tell_unreadable()
+            if leases:
+                continue
+            if not exhausted:
                 await self._wait_for_change(claimed=room > 0)
             elif self.ready or self.in_work:
                 await self._rest(None)
@@ -371,7 +378,14 @@ class Crew:
             await self._tell(JobQueued(id=id, recovered=True))
         for id in found.poisoned:
             await self._tell(JobFailed(id=id, receipt=None, reason="poison"))
+        await self._tell_unreadable()
         return True
+
+    async def _tell_unreadable(self) -> None:
+        for one in self._spool.unreadable():
+            if one.id not in self.unreadable:
+                self.unreadable[one.id] = one
+                await self._tell(JobUnreadable(id=one.id, reason=one.reason, kept=one.kept))
 
     # --- the bell ---------------------------------------------------------------------------------------------
 

@@ -158,7 +158,10 @@ class QueueProcessor(Observed):
         try:
             await self._live(once=True)
             sent, deferred, failed = self._report
-            return QueueReport(tuple(sent), tuple(deferred), tuple(failed), self._crew.error)
+            unreadable = [Unfinished(one.id, one.reason) for one in self._crew.unreadable.values()]
+            return QueueReport(
+                tuple(sent), tuple(deferred), tuple(failed), self._crew.error, tuple(unreadable)
+            )
         finally:
             self._report = None
 

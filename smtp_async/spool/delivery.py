@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from threading import BoundedSemaphore, Lock
 from typing import Final
 
-from ..errors import Busy, LeaseLost, SMTPError, SpoolError
+from ..errors import Busy, LeaseLost, RecordNewer, SMTPError, SpoolError
 from .entry import State
 from .files import translated
 from .lineup import directory_of
@@ -166,7 +166,7 @@ class Delivery:
             except BaseException:
                 os.close(held.fd)
                 raise
-        except FileNotFoundError:
+        except (FileNotFoundError, RecordNewer):
             return None
         except Busy:
             # Somebody is about to send or to change it.

@@ -14,7 +14,7 @@ import builtins
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from ..errors import InvalidArgument, SMTPError, UsageError
 from .delivery import Delivery
-from .entry import Entry, Recovery, SpoolStatistics, State
+from .entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from .files import Files, open_directory, translated
 from .intake import Intake, Stored
 from .leases import DirectoryLease, News
@@ -178,6 +178,9 @@ class DirectorySpool(Spool):
         recovery: Recovery = await self._run(recover, self._shelf)
         self._tell()
         return recovery
+
+    def unreadable(self) -> Sequence[Unreadable]:
+        return self._shelf.unreadable()
 
     async def wait(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ __all__ = [
     "Result",
     "SpoolStatistics",
     "State",
+    "Unreadable",
     "again",
     "check_about",
     "flagged_after",
@@ -185,13 +186,25 @@ class Recovery(NamedTuple):
         requeued: ids of jobs whose worker had died, queued again; those flagged are among them.
         flagged: ids of those that may have been delivered.
         poisoned: ids of jobs that failed because their workers died too often.
-        quarantined: names of files that could not be read as jobs and were put aside.
     """
 
     requeued: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
     poisoned: tuple[str, ...] = ()
-    quarantined: tuple[str, ...] = ()
+
+
+class Unreadable(NamedTuple):
+    """What is in a spool and cannot be read as a job.
+
+    Attributes:
+        id: its name.
+        reason: what is wrong with it, in words.
+        kept: it was left where it is, because a later version of this library wrote it; else it was put aside.
+    """
+
+    id: str
+    reason: str
+    kept: bool
 
 
 def again(verdict: Verdict) -> bool:

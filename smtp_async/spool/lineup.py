@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Final
 
-from .entry import CLOCK_STEP
+from .entry import CLOCK_STEP, Unreadable
 from .files import Files
 
 __all__ = ["HASHED", "HELD", "QUEUED", "Lineup", "directory_of"]
@@ -74,6 +74,8 @@ class Lineup:
         # By how much the wall clock is ahead of the one that nobody sets, and whether that was more before.
         self._ahead = -math.inf
         self._set_back = False
+        #: Jobs that this library cannot read, which are passed over until everything is read again.
+        self.left: dict[str, Unreadable] = {}
         #: What is in the root beside directories, when it was read last.
         self.root_files = 0
 
@@ -81,6 +83,12 @@ class Lineup:
         """Note that a job is queued and when it is due."""
         with self._lock:
             self._push(when, path)
+
+    def leave(self, path: str, found: Unreadable) -> None:
+        """Pass a job over, because it is of a later version."""
+        with self._lock:
+            if len(self.left) < MOST:
+                self.left[path] = found
 
     def drop(self, path: str) -> None:
         """Forget a job; its directory is read again in time."""
@@ -186,6 +194,8 @@ class Lineup:
     def _read_directories(self) -> None:
         started = time.monotonic()
         everything = self._set_back or started - self._all_read > ALL_AGAIN
+        if everything:
+            self.left.clear()
         self._partial = False
         if len(self._when) < MOST:
             self._bound = math.inf
@@ -220,9 +230,10 @@ class Lineup:
         try:
             for entry in self._files.entries("L2", name):
                 if entry.name.endswith(QUEUED):
-                    when = self._time_of(entry)
+                    path = prefix + entry.name[: -len(QUEUED)]
+                    when = None if path in self.left else self._time_of(entry)
                     if when is not None:
-                        self._push(when, prefix + entry.name[: -len(QUEUED)])
+                        self._push(when, path)
                 elif not name and HASHED.fullmatch(entry.name):
                     self._read.setdefault(entry.name, None)
                 count += 1

@@ -14,7 +14,8 @@ A job is known by the number of its attempt. An attempt writes `eod` before its 
 `untouched` (it was given back) or, by whoever found its worker dead, `recovered`. `hold` and `requeue` are an
 operator's.
 
-There is nothing in a file that would be run, and no credentials. Whatever is wrong with one ends in `RecordInvalid`.
+There is nothing in a file that would be run, and no credentials. Whatever is wrong with one ends in `RecordInvalid`; a
+later version is `RecordNewer`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..address import Address, Envelope, Kind, Recipient
 from ..dsn import DSN, Notify
-from ..errors import RecordInvalid, SMTPError
+from ..errors import RecordInvalid, RecordNewer, SMTPError
 from ..receipt import Outcome
 from .entry import POISON, Entry, Result, State, flagged_after, requeued
 from .submission import Submission
@@ -254,7 +255,7 @@ def _first_line(data: bytes) -> re.Match[bytes]:
     if match is None:
         version = _VERSION.match(data)
         if version is not None and int(version[1]) > 1:
-            _refuse(f"its version is {int(version[1])}, which is not known here")
+            raise RecordNewer(f"its version is {int(version[1])}, and this library knows version 1 only")
         _refuse("it does not begin as one")
     if int(match[1]) > MAX_HEADER:
         _refuse("its header is too long")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from ..errors import Busy
+from ..errors import Busy, RecordNewer
 from .entry import POISON, Recovery, State
 from .files import translated
 from .lineup import directory_of
@@ -50,15 +50,14 @@ def recover(shelf: Shelf) -> Recovery:
         _clean(shelf)
     except OSError as error:
         raise translated(error, "the spool cannot be put in order") from error
-    quarantined = [shelf.quarantined.popleft() for _ in range(len(shelf.quarantined))]
-    return Recovery(tuple(requeued), tuple(flagged), tuple(poisoned), tuple(quarantined))
+    return Recovery(tuple(requeued), tuple(flagged), tuple(poisoned))
 
 
 def _recovered(shelf: Shelf, path: str) -> Job | None:
     """Take a job back from a dead worker; None if it lives, or had noted how it ended."""
     try:
         held = shelf.grasp("R", path, State.SENDING)
-    except (Busy, FileNotFoundError):
+    except (Busy, FileNotFoundError, RecordNewer):
         return None
     except OSError as error:
         _log.error("the job %s cannot be taken back: %s", path, error)

@@ -27,16 +27,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
-from ..errors import Busy, RecordInvalid
-from .entry import State
+from ..errors import Busy, RecordInvalid, RecordNewer
+from .entry import State, Unreadable
 from .files import Files
 from .lineup import HELD, Lineup
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
@@ -51,6 +52,9 @@ TMP: Final = "tmp"
 QUARANTINE: Final = "quarantine"
 
 _CHUNK: Final = 2**20
+
+_log = logging.getLogger("smtp_async")
+
 # What opening says of a symbolic link, a directory, a socket, a file of somebody else.
 PLANTED: Final = frozenset(
     {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
@@ -66,6 +70,20 @@ class Slow(Exception):
     """This would hold up an event loop."""
 
 
+class Found(NamedTuple):
+    """What was read from a file.
+
+    Attributes:
+        job: header and journal.
+        body: the message, None if it is left in the file.
+        damage: why the message is not the one that was put, empty if it is, or if nobody looked.
+    """
+
+    job: Job
+    body: bytes | None
+    damage: str
+
+
 class Held:
     """A job whose file is open and locked.
 
@@ -77,19 +95,19 @@ class Held:
         state: which suffix its name has now.
         marked: `eod` was written for this attempt.
         tainted: it may have been.
+        damage: why its message cannot be sent, empty if it can.
         status: inode and device.
     """
 
-    __slots__ = ("body", "fd", "job", "marked", "path", "state", "status", "tainted")
+    __slots__ = ("body", "damage", "fd", "job", "marked", "path", "state", "status", "tainted")
 
-    def __init__(
-        self, fd: int, path: str, state: State, job: Job, body: bytes | None, status: os.stat_result
-    ):
+    def __init__(self, fd: int, path: str, state: State, found: Found, status: os.stat_result, damage: str):
         self.fd = fd
         self.path = path
         self.state = state
-        self.job = job
-        self.body = body
+        self.job = found.job
+        self.body = found.body
+        self.damage = damage
         self.status = status
         self.marked = False
         self.tainted = False
@@ -112,8 +130,9 @@ class Shelf:
         self.files = files
         self.lineup = lineup
         self._uid = os.geteuid()
-        #: Names of files that were put aside, until somebody asks.
-        self.quarantined: deque[str] = deque(maxlen=1000)
+        # What was put aside, until somebody asks; and what was logged of files that are left where they are.
+        self._put_aside: deque[Unreadable] = deque(maxlen=1000)
+        self._logged: deque[str] = deque(maxlen=1000)
         files.make_directory("E0", TMP)
 
     def grasp(self, step: str, path: str, state: State, *, at_once: bool = False) -> Held | None:
@@ -121,6 +140,7 @@ class Shelf:
 
         Raises:
             Slow: `at_once`, and it is large.
+            RecordNewer: it is of a later version, and was left alone.
             Busy: somebody else has it.
             FileNotFoundError: it is not there (any more).
             OSError: the system refused it.
@@ -131,7 +151,7 @@ class Shelf:
         except OSError as error:
             if error.errno not in PLANTED or self._is_ours(step, name):
                 raise
-            self.quarantine(name)
+            self.quarantine(name, f"it cannot be opened: {os.strerror(error.errno or 0)}")
             return None
         try:
             if not self.files.lock(step + "2", fd):
@@ -142,15 +162,21 @@ class Shelf:
             self.check_file(status)
             if at_once and status.st_size > SMALL:
                 raise Slow
-            job, body = self.read(step + "4", fd, path, state, status.st_size)
-        except RecordInvalid:
-            self.quarantine(name)
+            found = self.read(step + "4", fd, path, state, status.st_size)
+        except RecordNewer as error:
+            os.close(fd)
+            self.leave(path, state, error)
+            raise
+        except RecordInvalid as error:
+            self.quarantine(name, str(error))
             os.close(fd)
             return None
         except BaseException:
             os.close(fd)
             raise
-        return Held(fd, path, state, job, body, status)
+        # Two names are right after a crash between E6 and E7.
+        linked = f"its file has {status.st_nlink} names" if status.st_nlink > 2 else ""
+        return Held(fd, path, state, found, status, found.damage or linked)
 
     def _is_ours(self, step: str, name: str) -> bool:
         """Tell whether a name that could not be opened looks well all the same."""
@@ -162,13 +188,8 @@ class Shelf:
             raise RecordInvalid("not a job: it is not a regular file")
         if status.st_uid != self._uid:
             raise RecordInvalid("not a job: it belongs to another user")
-        # Two is right after a crash between E6 and E7.
-        if status.st_nlink > 2:
-            raise RecordInvalid("not a job: it has other names")
 
-    def read(
-        self, step: str, fd: int, path: str, state: State, size: int, *, check: bool = True
-    ) -> tuple[Job, bytes | None]:
+    def read(self, step: str, fd: int, path: str, state: State, size: int, *, check: bool = True) -> Found:
         """Read a job; a small message is returned with it.
 
         Args:
@@ -195,13 +216,13 @@ class Shelf:
         body = None
         if header.journal_at <= len(data) and header.entry.size <= SMALL:
             body = data[header.body_at : header.journal_at]
-        if check and self._digest(step, fd, header, body) != header.digest:
-            raise RecordInvalid("not a job: the message is not the one that was put")
+        damaged = check and self._digest(step, fd, header, body) != header.digest
         if body is not None and len(data) >= size:
             journal = data[header.journal_at :]
         else:
             journal = files.read(step, fd, size - header.journal_at, header.journal_at)
-        return fold(header, journal, state), body
+        job = fold(header, journal, state)
+        return Found(job, body, "its file was damaged" if damaged else "")
 
     def _digest(self, step: str, fd: int, header: Header, body: bytes | None) -> str:
         if body is not None:
@@ -254,13 +275,27 @@ class Shelf:
                         return path, state
         return None
 
-    def quarantine(self, name: str) -> None:
-        """Put aside what is no job."""
+    def quarantine(self, name: str, reason: str) -> None:
+        """Put aside what is no job, and say so."""
         self.files.make_directory("Q1", QUARANTINE)
-        self.quarantined.append(name)
         aside = f"{QUARANTINE}/{name.rpartition('/')[2]}.{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
             self.files.rename("Q2", name, aside)
+            self._put_aside.append(Unreadable(_stem(name), reason, kept=False))
+            _log.error("the file %r of the spool was put aside as %r: %s", name, aside, reason)
+
+    def leave(self, path: str, state: State, error: RecordNewer) -> None:
+        """Pass over a job of a later version from now on, and say so."""
+        found = Unreadable(path.rpartition("/")[2], str(error), kept=True)
+        self.lineup.leave(path, found)
+        if found.id not in self._logged:
+            self._logged.append(found.id)
+            _log.warning("the job %s (%s) is left alone: %s", found.id, state.value, error)
+
+    def unreadable(self) -> list[Unreadable]:
+        """Return what was put aside since the last call, and what is left alone."""
+        found = [self._put_aside.popleft() for _ in range(len(self._put_aside))]
+        return found + [*self.lineup.left.values()] if self.lineup.left else found
 
     def is_at(self, fd: int, name: str, status: os.stat_result | None = None) -> bool:
         """C3: is this still the file of that name?"""
@@ -272,6 +307,11 @@ class Shelf:
         """Tell whether two names are those of one file."""
         status = self.files.look(step, name)
         return status is not None and _same(status, self.files.look(step, other))
+
+
+def _stem(name: str) -> str:
+    """Return the id in the name of a file."""
+    return name.rpartition("/")[2].rpartition(".")[0]
 
 
 def _same(one: os.stat_result, other: os.stat_result | None) -> bool:

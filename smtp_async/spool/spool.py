@@ -28,7 +28,7 @@ from typing import Any, Self, TypeAlias
 from ..address import Address, Recipient
 from ..content import Mail
 from ..receipt import Receipt, Verdict
-from .entry import Entry, Recovery, SpoolStatistics, State
+from .entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from .submission import Adapt, Submission, submission
 
 __all__ = ["Lease", "Leases", "Spool"]
@@ -55,6 +55,7 @@ class Lease(ABC):
 
         Raises:
             MissingRecipient: nobody is pending.
+            RecordInvalid: what is stored is not what was put: it was damaged, and cannot be sent any more.
         """
 
     @abstractmethod
@@ -245,9 +246,19 @@ class Spool(ABC):
     async def recover(self) -> Recovery:
         """Take back what dead workers held, put aside what is no job, remove what was never finished.
 
+        A job of a later version of this library is left alone, like everything else that it may know more of.
+
         To be called at the start and every minute. A job with which three workers have died becomes FAILED, with the
         reason `poison`.
         """
+
+    def unreadable(self) -> Sequence[Unreadable]:
+        """Return what `claim`, `recover` and `list` met that cannot be read as a job. Synchronous, and short.
+
+        That is what was put aside since the last call, each told once, and what a later version of this library wrote
+        and is still there.
+        """
+        return ()
 
     @abstractmethod
     async def wait(self, seconds: float) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from ..errors import Busy, NoSuchJob, RecordInvalid, UsageError
+from ..errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
 from .entry import Entry, SpoolStatistics, State, requeued
 from .lineup import directory_of
 from .record import Job, line
@@ -62,6 +62,8 @@ class Upkeep:
             path, _, suffix = name.rpartition(".")
             try:
                 found.append(self._look(path, State(suffix))[0].entry)
+            except RecordNewer as error:
+                self._shelf.leave(path, State(suffix), error)
             except (FileNotFoundError, RecordInvalid):
                 continue
             except OSError as error:
@@ -116,7 +118,11 @@ class Upkeep:
         try:
             status = self._files.status("L7", fd)
             self._shelf.check_file(status)
-            job, body = self._shelf.read("L7", fd, path, state, status.st_size, check=message)
+            job, body, damage = self._shelf.read("L7", fd, path, state, status.st_size, check=message)
+            if damage:
+                raise RecordInvalid(
+                    f"the message of the job {job.entry.id} is not the one that was put: {damage}"
+                )
             if message and body is None:
                 body = self._files.read("L7", fd, job.entry.size, job.header.body_at)
             return job, body or b""
@@ -142,6 +148,8 @@ class Upkeep:
     def requeue(self, id: str, not_before: float | None, expires: float | None) -> None:
         """Try again those who have not got the message, now or at `not_before`."""
         with _Open(self, id) as held:
+            if held.damage:
+                raise RecordInvalid(f"the job {id} cannot be sent any more: {held.damage}")
             now = time.time()
             not_before = now if not_before is None else not_before
             requeued(held.job.entry, not_before, expires, now)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smtp_async.address import Address, Envelope, Kind, Recipient
 from smtp_async.dsn import DSN, Notify
-from smtp_async.errors import RecordInvalid
+from smtp_async.errors import RecordInvalid, RecordNewer
 from smtp_async.receipt import Outcome, Receipt, Verdict
 from smtp_async.reply import Reply
 from smtp_async.spool import record
@@ -219,7 +219,7 @@ def test_what_is_no_job_is_refused(data: bytes) -> None:
 
 
 def test_a_version_that_is_not_known_is_named() -> None:
-    with pytest.raises(RecordInvalid, match="version is 2"):
+    with pytest.raises(RecordNewer, match="version is 2"):
         parse(stored().replace(b"SPOOL1", b"SPOOL2"))
 
 
