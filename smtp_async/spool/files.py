@@ -226,6 +226,10 @@ class Files:
         """Was that noted?"""
         return bool(self.status(step, fd).st_mode & stat.S_IXUSR)
 
+    def empty(self, step: str, fd: int) -> None:
+        """Take away what is in a file."""
+        self.call(step, os.ftruncate, fd, 0)
+
     # --- names -----------------------------------------------------------------------------------------------
 
     def look(self, step: str, name: str) -> os.stat_result | None:

@@ -53,7 +53,7 @@ class DirectoryLease(Lease):
     def mail(self) -> Mail:
         damage = self._live().damage
         if damage:
-            raise RecordInvalid(f"its message is not the one that was put: {damage}")
+            raise RecordInvalid(f"the message cannot be sent any more: {damage}")
         return StoredMail(Envelope(self.entry.envelope.sender, self.entry.pending), self._content)
 
     def _content(self) -> Content:

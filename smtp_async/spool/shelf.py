@@ -20,7 +20,9 @@ unlocked, last of all; one that is removed, after the caller knows. If a step fa
 are tried again, those that are done passed over.
 
 A job with a key has a name that another put may want at the same time. What looks for such a name, or changes it, does
-so under the lock of the root directory.
+so under the lock of the root directory. Such a job is not unlinked in S1: its time is set to now, it is renamed to
+`keys/<id>`, in S2 that directory is synced first, and in S5 the file is emptied. What is left is the memory of the key,
+until recovery finds it too old.
 """
 
 from __future__ import annotations
@@ -28,27 +30,43 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import math
 import os
 import secrets
 import stat
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from ..errors import Busy, RecordInvalid, RecordNewer
 from .entry import State, Unreadable
 from .files import Files
-from .lineup import HELD, Lineup
+from .lineup import HELD, Lineup, directory_of
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
 
-__all__ = ["HELD", "PLANTED", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "Slow", "hashed"]
+__all__ = [
+    "HELD",
+    "KEYS",
+    "PLANTED",
+    "QUARANTINE",
+    "RESERVE",
+    "SMALL",
+    "TMP",
+    "Held",
+    "Shelf",
+    "Slow",
+    "changed_by_burying",
+    "hashed",
+]
 
 #: Octets of journal that are reserved with each file.
 RESERVE: Final = 4096
 #: A message up to this size is read with its header, and handed out from memory.
 SMALL: Final = 65536
 TMP: Final = "tmp"
+KEYS: Final = "keys"
 QUARANTINE: Final = "quarantine"
 
 _CHUNK: Final = 2**20
@@ -59,6 +77,12 @@ _log = logging.getLogger("smtp_async")
 PLANTED: Final = frozenset(
     {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
 )
+
+
+def changed_by_burying(held: Held) -> list[str]:
+    """Return the directories in which names change when a job is gone: first the one in which there is a new one."""
+    directory = directory_of(held.path)
+    return [directory] if held.job.entry.key is None else [KEYS, directory]
 
 
 def hashed(id: str) -> str:
@@ -124,11 +148,16 @@ class Shelf:
     Args:
         files: the system calls.
         lineup: which jobs are due.
+        key_retention: returns for how many seconds keys are remembered now.
     """
 
-    def __init__(self, files: Files, lineup: Lineup) -> None:
+    def __init__(self, files: Files, lineup: Lineup, *, key_retention: Callable[[], float]) -> None:
         self.files = files
         self.lineup = lineup
+        self.key_retention = key_retention
+        #: Jobs with a key that have gone since the keys were counted, and when that was.
+        self.buried = 0
+        self.counted_at = -math.inf
         self._uid = os.geteuid()
         # What was put aside, until somebody asks; and what was logged of files that are left where they are.
         self._put_aside: deque[Unreadable] = deque(maxlen=1000)
@@ -175,7 +204,11 @@ class Shelf:
             os.close(fd)
             raise
         # Two names are right after a crash between E6 and E7.
-        linked = f"its file has {status.st_nlink} names" if status.st_nlink > 2 else ""
+        linked = (
+            f"its file has {status.st_nlink} names, by which others may change it"
+            if status.st_nlink > 2
+            else ""
+        )
         return Held(fd, path, state, found, status, found.damage or linked)
 
     def _is_ours(self, step: str, name: str) -> bool:
@@ -222,7 +255,9 @@ class Shelf:
         else:
             journal = files.read(step, fd, size - header.journal_at, header.journal_at)
         job = fold(header, journal, state)
-        return Found(job, body, "its file was damaged" if damaged else "")
+        return Found(
+            job, body, "the message is not the one that was put, its file was damaged" if damaged else ""
+        )
 
     def _digest(self, step: str, fd: int, header: Header, body: bytes | None) -> str:
         if body is not None:
@@ -254,6 +289,34 @@ class Shelf:
             # It may have been done all the same: over a network, or the last time.
             if not _same(held.status, self.files.look(step, new)):
                 raise
+
+    def bury(self, step: str, held: Held) -> None:
+        """Take the name of a job away; if it has a key, leave what remembers that. To be repeated without harm."""
+        if held.job.entry.key is None:
+            with suppress(FileNotFoundError):  # the last time it was done, and told otherwise
+                self.files.unlink(step, held.name)
+            return
+        with suppress(FileNotFoundError):
+            self.files.due_at(step, held.name, time.time())
+        memory = f"{KEYS}/{held.job.entry.id}"
+        with self.naming():
+            try:
+                self.files.rename(step, held.name, memory)
+            except OSError as error:
+                # It may have been done all the same: over a network, or the last time.
+                if not _same(held.status, self.files.look(step, memory)):
+                    if not isinstance(error, FileNotFoundError):
+                        raise
+                    # It is the first one of all; or somebody else has taken the name away.
+                    self.files.make_directory(step, KEYS)
+                    with suppress(FileNotFoundError):
+                        self.files.rename(step, held.name, memory)
+        self.buried += 1
+
+    def remembers(self, step: str, id: str) -> bool:
+        """Tell whether the key of a job that is gone is remembered."""
+        status = self.files.look(step, f"{KEYS}/{id}")
+        return status is not None and time.time() - status.st_mtime < self.key_retention()
 
     @contextmanager
     def naming(self) -> Iterator[None]:

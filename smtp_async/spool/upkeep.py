@@ -13,7 +13,7 @@ from ..errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
 from .entry import Entry, SpoolStatistics, State, requeued
 from .lineup import directory_of
 from .record import Job, line
-from .shelf import HELD, PLANTED, QUARANTINE, Held, Shelf
+from .shelf import HELD, PLANTED, QUARANTINE, Held, Shelf, changed_by_burying
 
 __all__ = ["Upkeep"]
 
@@ -120,9 +120,7 @@ class Upkeep:
             self._shelf.check_file(status)
             job, body, damage = self._shelf.read("L7", fd, path, state, status.st_size, check=message)
             if damage:
-                raise RecordInvalid(
-                    f"the message of the job {job.entry.id} is not the one that was put: {damage}"
-                )
+                raise RecordInvalid(f"the job {job.entry.id} cannot be read: {damage}")
             if message and body is None:
                 body = self._files.read("L7", fd, job.entry.size, job.header.body_at)
             return job, body or b""
@@ -163,8 +161,11 @@ class Upkeep:
     def remove(self, id: str) -> None:
         """Delete a job."""
         with _Open(self, id) as held:
-            self._files.unlink("O4", held.name)
-            self._files.sync_directory("O5", directory_of(held.path))
+            self._shelf.bury("O4", held)
+            for directory in changed_by_burying(held):
+                self._files.sync_directory("O5", directory)
+            if held.job.entry.key is not None:
+                self._files.empty("O5", held.fd)
 
     def open(self, id: str) -> Held:
         """Open and lock a job that nobody is sending."""

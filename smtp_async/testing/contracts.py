@@ -162,11 +162,34 @@ class SpoolContract(LeaseContract):
         assert await spool.put(TEXT, key="k") == id
         assert len(await self._all(spool)) == 1
 
-    async def test_a_key_is_forgotten_with_its_job(self, spool: Spool) -> None:
+    async def test_a_key_is_remembered_when_its_job_is_gone(self, spool: Spool) -> None:
+        for key, remove in (("delivered", False), ("removed", True)):
+            id = await spool.put(TEXT, key=key)
+            if remove:
+                await spool.remove(id)
+            else:
+                [lease] = await spool.claim()
+                await lease.settle(receipt_for(lease, QUEUED))
+            await refused(NoSuchJob, lambda id=id: spool.get(id))  # type: ignore[misc]
+            await refused(NoSuchJob, lambda id=id: spool.remove(id))  # type: ignore[misc]
+            assert await spool.put(TEXT, key=key) == id
+            assert await self._all(spool) == [] and await spool.claim(5) == []
+            await spool.recover()
+            assert await spool.put(TEXT, key=key) == id
+        assert await self._all(spool) == []
+
+    async def test_a_key_is_forgotten_in_time(self, spool: Spool) -> None:
         id = await spool.put(TEXT, key="k")
         await spool.remove(id)
-        await spool.put(TEXT, key="k")
+        spool.key_retention = 0.0
+        assert await spool.put(TEXT, key="k") == id
         assert len(await self._all(spool)) == 1
+        # From then on it counts anew.
+        [lease] = await spool.claim()
+        await lease.settle(receipt_for(lease, QUEUED))
+        spool.key_retention = 3600.0
+        assert await spool.put(TEXT, key="k") == id
+        assert await self._all(spool) == []
 
     # --- what an operator does ---
 

@@ -26,7 +26,7 @@ from ..spool.entry import (
     requeued,
     results_after,
 )
-from ..spool.spool import Lease, Leases, Spool
+from ..spool.spool import KEY_RETENTION, MAX_KEYS, Lease, Leases, Spool
 from ..spool.submission import Adapt, StoredMail, Submission, seconds
 
 __all__ = ["MemoryLease", "MemorySpool"]
@@ -48,12 +48,21 @@ class MemorySpool(Spool):
     Args:
         adapt: makes mail of what `put` is given.
         clock: what time it is, in seconds since the epoch.
+        key_retention: as for `Spool`.
     """
 
-    def __init__(self, *, adapt: Adapt | None = None, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(adapt=adapt)
+    def __init__(
+        self,
+        *,
+        adapt: Adapt | None = None,
+        clock: Callable[[], float] = time.time,
+        key_retention: float = KEY_RETENTION,
+    ) -> None:
+        super().__init__(adapt=adapt, key_retention=key_retention)
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
+        # Keys of jobs that are gone, the oldest first, and since when.
+        self._keys: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._news = asyncio.Event()
         self._closed = False
@@ -62,7 +71,7 @@ class MemorySpool(Spool):
         self._check_open()
         key = None if job.key is None else hashlib.sha256(job.key.encode()).hexdigest()[:32]
         id = key or f"{next(self._numbers):08d}"
-        if id not in self._jobs:
+        if id not in self._jobs and not self._remembers(id):
             content = Content(
                 (job.body,),
                 eightbit=job.eightbit,
@@ -126,8 +135,7 @@ class MemorySpool(Spool):
         self._news.set()
 
     async def remove(self, id: str) -> None:
-        self._idle(id)
-        del self._jobs[id]
+        self._bury(self._idle(id))
 
     async def statistics(self) -> SpoolStatistics:
         entries = [job.entry for job in self._jobs.values()]
@@ -191,6 +199,19 @@ class MemorySpool(Spool):
             if job.lease is not None:
                 await job.lease.release()
 
+    def _bury(self, job: _Job) -> None:
+        """Delete a job, and remember its key."""
+        del self._jobs[job.entry.id]
+        if job.entry.key is not None:
+            self._keys.pop(job.entry.id, None)
+            self._keys[job.entry.id] = self._clock()
+            while len(self._keys) > MAX_KEYS:
+                del self._keys[next(iter(self._keys))]
+
+    def _remembers(self, id: str) -> bool:
+        since = self._keys.get(id)
+        return since is not None and self._clock() - since < self.key_retention
+
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the spool is closed")
@@ -253,7 +274,7 @@ class MemoryLease(Lease):
             return
         check_about(job.entry, receipt)
         job.lease = None
-        del self._spool._jobs[job.entry.id]
+        self._spool._bury(job)
 
     async def defer(
         self,
