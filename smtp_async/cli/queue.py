@@ -78,7 +78,10 @@ def _add(
     create: Annotated[bool, typer.Option("--create", help="Make the directory if it is not there.")] = False,
     key: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="A name for the job: added twice, it is the same job."),
+        typer.Option(
+            metavar="TEXT",
+            help="A name for the job: added twice, it is the same job, also for a week after it is gone.",
+        ),
     ] = None,
     not_before: NotBefore = None,
     expires: Expires = None,
