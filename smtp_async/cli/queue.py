@@ -34,6 +34,7 @@ from .options import (
     Text,
     TextFile,
 )
+from .process import log_on
 from .screen import Screen, sentence
 from .when import moment
 
@@ -144,10 +145,9 @@ def _list(
     async def look() -> None:
         async with _opened(spool) as queue:
             await show_all(screen, _chosen(queue, state), limit=limit, as_json=as_json)
-            for one in queue.unreadable():
-                screen.note(sentence(f"the job {one.id} is not shown: {one.reason}"))
 
-    with screen.sentences():
+    # A job of a later version is logged, and not shown.
+    with screen.sentences(), log_on(screen):
         asyncio.run(look())
 
 
