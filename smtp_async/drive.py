@@ -32,7 +32,7 @@ class Desk(Protocol):
         """Take a job, or raise why not."""
 
     def cancel(self, job: Job) -> bool:
-        """Its caller has gone."""
+        """Its caller has gone; return True if it will certainly not be sent."""
 
     def give_up(self, job: Job) -> None:
         """Its caller's time is over: give it its receipt."""
@@ -79,8 +79,10 @@ class Drive:
                 error.receipt = job.unsent(error)
             await self.close(job, job.send_by)
             raise
-        except BaseException:
-            desk.cancel(job)
+        except BaseException as error:
+            unsent = desk.cancel(job)
+            if isinstance(error, asyncio.CancelledError):
+                vars(error)["receipt"] = job.receipt_for_leaver(unsent=unsent)
             # Without waiting, since the caller is being cancelled: async generators are the loop's to end.
             job.close()
             raise

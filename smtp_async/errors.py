@@ -66,6 +66,7 @@
         ├── SpoolFull                20071   no room: nothing was stored
         ├── SpoolUnsafe              20072   others could write to the spool, or it is not one
         └── RecordInvalid            20073   a file in it is not a job
+            └── RecordNewer          20076   it is one, written by a later version of this library
 
 Four questions are attributes of every instance:
 
@@ -139,6 +140,7 @@ __all__ = [
     "QueueFull",
     "RecipientsRefused",
     "RecordInvalid",
+    "RecordNewer",
     "ReplyTooLong",
     "ResolveError",
     "SMTPError",
@@ -704,10 +706,16 @@ class SpoolUnsafe(SpoolError):
 
 
 class RecordInvalid(SpoolError):
-    """A file of the spool is not a job: damaged, planted, or of a version that is not known."""
+    """A file of the spool is not a job, or not a whole one: it was damaged, or planted."""
 
     code = 20073
     _temporary = False
+
+
+class RecordNewer(RecordInvalid):
+    """A job was written by a later version of this library, for which it is left where it is."""
+
+    code = 20076
 
 
 # --- numbers -------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ __all__ = [
     "JobQueued",
     "JobSent",
     "JobStarted",
+    "JobUnreadable",
     "Notification",
     "PITrail",
     "QueuePaused",
@@ -226,6 +227,21 @@ class JobFailed(Event):
     id: str
     receipt: Receipt | None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUnreadable(Event):
+    """Something in the spool cannot be read as a job, so nobody gets its message.
+
+    Attributes:
+        id: its name in the spool.
+        reason: what is wrong with it, in words.
+        kept: it was left where it is, because a later version of this library wrote it; else it was put aside.
+    """
+
+    id: str
+    reason: str
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from .address import NOBODY, Envelope, Recipient
 from .bodies import Body, TempDir, in_thread
 from .content import Content, Mail, Source
-from .errors import ConnectFirst, SMTPError, TooManyRecipients
+from .errors import ConnectFirst, NotSent, OutcomeUnknown, SMTPError, TooManyRecipients
 from .protocol.extensions import Extensions
 from .protocol.options import SendOptions
 from .protocol.plan import check_recipients, plan
@@ -230,6 +230,20 @@ class Job:
     def unknown(self, error: SMTPError) -> Receipt:
         """Return the receipt that says: what is left of this message may or may not be delivered."""
         return self._whole(Outcome.UNKNOWN, error)
+
+    def receipt_for_leaver(self, *, unsent: bool) -> Receipt:
+        """Return what is known of the message in the moment in which its caller is cancelled.
+
+        Args:
+            unsent: it will certainly not be sent.
+        """
+        if self.receipt is not None:
+            return self.receipt
+        if unsent:
+            return self.unsent(NotSent("the call was cancelled before the message was sent"))
+        return self.unknown(
+            OutcomeUnknown("the call was cancelled before the server answered the end of data")
+        )
 
     def advance(self, step: Step) -> None:
         """Tell the caller what to do next; nobody hears it if the caller has gone."""

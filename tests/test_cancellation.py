@@ -239,6 +239,35 @@ async def test_send_cancelled_between_others_on_one_connection(what: str) -> Non
         assert arrived["A"] <= rounds
 
 
+@pytest.mark.parametrize("what", SENDS)
+async def test_a_cancelled_send_tells_what_became_of_its_message(what: str) -> None:
+    """Its CancelledError has a receipt, and what is said not to be sent does not arrive."""
+    stage = Stage(ScriptedServer, lambda server: client_of(server, pool=PoolLimits(max_connections=1)))
+    told: list[Outcome] = []
+    outcomes: Counter[Outcome] = Counter()
+    async with stage:
+
+        async def send() -> None:
+            try:
+                await SENDS[what](stage.client)
+            except asyncio.CancelledError as error:
+                told.append(vars(error)["receipt"].outcome)
+                raise
+
+        async for _, error in interrupted(send):
+            await demand_whole(stage.client, stage.server)
+            if isinstance(error, asyncio.CancelledError) and told:
+                (outcome,) = told
+                outcomes[outcome] += 1
+                arrived = copies(stage.server)["A"]
+                assert arrived == 0 or outcome in (Outcome.UNKNOWN, Outcome.ACCEPTED)
+                assert arrived == 1 or outcome is not Outcome.ACCEPTED
+            told.clear()
+            await stage.__aexit__()
+            await stage.__aenter__()
+    assert outcomes[Outcome.NOT_SENT] and outcomes[Outcome.UNKNOWN]
+
+
 async def test_cancelling_a_written_message_lets_it_run_to_its_end() -> None:
     gate = asyncio.Event()
     async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:

@@ -21,6 +21,7 @@ from smtp_async.events import (
     JobQueued,
     JobSent,
     JobStarted,
+    JobUnreadable,
     Notification,
     PITrail,
     QueuePaused,
@@ -48,6 +49,7 @@ EVENTS = [
     JobSent(id="a", receipt=RECEIPT),
     JobDeferred(id="a", receipt=RECEIPT, not_before=1.0, reason="450 later"),
     JobFailed(id="a", receipt=None, reason="unknown"),
+    JobUnreadable(id="a", reason="its version is 2", kept=True),
     QueuePaused(error=SMTPError("cannot connect"), until=5.0),
     QueueResumed(),
 ]

@@ -94,6 +94,8 @@ def exit_for_report(report: QueueReport) -> Exit:
     codes = [Exit.UNKNOWN if one.reason == UNKNOWN else Exit.REFUSED for one in report.failed]
     if report.deferred:
         codes.append(Exit.NOT_SENT)
+    if report.unreadable:
+        codes.append(Exit.SETUP)
     if report.error is not None:
         error = report.error
         codes.append(exit_for_error(error) if isinstance(error, SMTPError) else Exit.NOT_SENT)

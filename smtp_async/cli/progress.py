@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..events import JobDeferred, JobFailed, JobQueued, JobSent, QueuePaused, QueueResumed
+from ..events import JobDeferred, JobFailed, JobQueued, JobSent, JobUnreadable, QueuePaused, QueueResumed
 from ..processor import ProcessorStatistics, QueueProcessor
 from ..receipt import Receipt
 from ..reply import printable
@@ -35,7 +35,7 @@ class Note(NamedTuple):
     """One thing that happened.
 
     Attributes:
-        word: what: sent, deferred, failed, recovered, paused, resumed.
+        word: what: sent, deferred, failed, recovered, unreadable, paused, resumed.
         id: the job's, empty if it is about none.
         until: when it goes on, in seconds of the epoch.
         text: why, or what the server said.
@@ -68,6 +68,7 @@ class Notes:
         processor.on(JobDeferred, self._deferred)
         processor.on(JobFailed, lambda event: self._add(Note("failed", event.id, text=event.reason)))
         processor.on(JobQueued, lambda event: self._add(Note("recovered", event.id)))
+        processor.on(JobUnreadable, lambda event: self._add(Note("unreadable", event.id, text=event.reason)))
         processor.on(
             QueuePaused, lambda event: self._add(Note("paused", until=event.until, text=str(event.error)))
         )
@@ -184,6 +185,8 @@ class LiveFace:
         for note in notes:
             if note.word == "failed":
                 self._screen.bad(f"{note.id} failed: {printable(note.text)}")
+            elif note.word == "unreadable":
+                self._screen.bad(f"{note.id} cannot be read as a job: {printable(note.text)}")
             elif note.word == "recovered":
                 self._screen.line(f"{note.id} was left by a worker that died, and is queued again.", "dim")
 

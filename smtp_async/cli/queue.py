@@ -34,6 +34,7 @@ from .options import (
     Text,
     TextFile,
 )
+from .process import log_on
 from .screen import Screen, sentence
 from .when import moment
 
@@ -78,7 +79,10 @@ def _add(
     create: Annotated[bool, typer.Option("--create", help="Make the directory if it is not there.")] = False,
     key: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="A name for the job: added twice, it is the same job."),
+        typer.Option(
+            metavar="TEXT",
+            help="A name for the job: added twice, it is the same job, also for a week after it is gone.",
+        ),
     ] = None,
     not_before: NotBefore = None,
     expires: Expires = None,
@@ -142,7 +146,8 @@ def _list(
         async with _opened(spool) as queue:
             await show_all(screen, _chosen(queue, state), limit=limit, as_json=as_json)
 
-    with screen.sentences():
+    # A job of a later version is logged, and not shown.
+    with screen.sentences(), log_on(screen):
         asyncio.run(look())
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ..address import NOBODY
-from ..errors import LeaseLost, MissingRecipient, SMTPError, SpoolError, UsageError
+from ..errors import LeaseLost, MissingRecipient, OutcomeUnknown, SMTPError, SpoolError, UsageError
 from ..events import Event, JobDeferred, JobFailed, JobSent, JobStarted
 from ..hooks import Hooks
-from ..receipt import Outcome, Receipt, Verdict
+from ..receipt import Outcome, Receipt
 from ..spool.entry import Entry
 from ..spool.spool import Lease, Spool
 from .conclusion import Conclusion, End, conclude, expiry, retry_of
@@ -66,14 +66,12 @@ class Told(NamedTuple):
 class _Gate:
     """What `client.send` awaits before the end of data may leave."""
 
-    __slots__ = ("_lease", "failure", "passed")
+    __slots__ = ("_lease", "failure")
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
         #: Why the mark could not be written; then nothing was sent.
         self.failure: Exception | None = None
-        #: From now on it may be delivered.
-        self.passed = False
 
     async def __call__(self) -> None:
         try:
@@ -81,7 +79,6 @@ class _Gate:
         except Exception as error:
             self.failure = error
             raise
-        self.passed = True
 
 
 class Courier:
@@ -132,7 +129,7 @@ class Courier:
     async def carry(self, lease: Lease) -> None:
         """Take a job to the end of its lease."""
         entry = lease.entry
-        if entry.flagged and self._manner.on_unknown == "hold":
+        if entry.flagged and not entry.confirmed and self._manner.on_unknown == "hold":
             await self._keep_unknown(lease)
             return
         if self._hooks.wants(JobStarted):
@@ -168,8 +165,7 @@ class Courier:
     async def _send(self, lease: Lease) -> Receipt | None:
         """Return what became of the message; None if the lease has ended already."""
         gate = _Gate(lease)
-        each = self._manner.marking == "each"
-        options = self._options.behind(gate) if each else self._options
+        options = self._options.behind(gate) if self._manner.marking == "each" else self._options
         try:
             # The stages have limits of their own; one for all of them would make certain outcomes unknown.
             return await self._client.send(lease.mail(), options=options, deadline=math.inf)
@@ -182,8 +178,8 @@ class Courier:
                 return receipt_of(error, lease.entry.pending)
             await self._not_marked(lease, failure)
             return None
-        except asyncio.CancelledError:
-            await self._withdraw(lease, gate.passed or not each)
+        except asyncio.CancelledError as cancelled:
+            await self._withdraw(lease, getattr(cancelled, "receipt", None))
             raise
         except Exception as error:
             # A fault of the message or of this library, never of the mail behind it.
@@ -199,14 +195,20 @@ class Courier:
         await self._flow.store_failed(error)
         await self._release(lease)
 
-    async def _withdraw(self, lease: Lease, may_have_left: bool) -> None:
-        """The processor stops and waits no longer."""
-        if may_have_left:
-            verdicts = tuple([Verdict(one, Outcome.UNKNOWN) for one in lease.entry.pending])
-            error = SMTPError("the processor stopped before the end of the message was answered")
-            await self._finish(lease, Receipt(verdicts, error=error))
-        else:
+    async def _withdraw(self, lease: Lease, receipt: Receipt | None) -> None:
+        """The processor stops and waits no longer.
+
+        Args:
+            lease: of the message under way.
+            receipt: what the client knows of it; None for a client that does not tell.
+        """
+        if receipt is None:
+            error = OutcomeUnknown("the processor stopped before the end of the message was answered")
+            receipt = receipt_of(error, lease.entry.pending)
+        if receipt.outcome is Outcome.NOT_SENT:
             await self._release(lease)
+        else:
+            await self._finish(lease, receipt)
 
     # --- what follows ----------------------------------------------------------------------------------------
 
@@ -223,14 +225,11 @@ class Courier:
         disposition = judge(receipt, on_unknown=manner.on_unknown)
         now = manner.clock()
         conclusion = conclude(entry, disposition, manner.retry, now=now, chance=manner.chance())
-        notice = None
         try:
             await self._learn(receipt, disposition)
-            if manner.bounce is not None:
-                notice = await self._notice(entry, conclusion, now)
             # Who was accepted is noted first of all; else the sender is told first, lest a crash keep it from him.
-            if notice is not None and not disposition.delivered:
-                await self._report(notice)
+            if not disposition.delivered:
+                await self._report(entry, conclusion, now)
         except asyncio.CancelledError:
             # What is known is noted in any case.
             await self._insist(lambda: self._end(lease, receipt, disposition, conclusion))
@@ -238,8 +237,8 @@ class Courier:
         if not await self._insist(lambda: self._end(lease, receipt, disposition, conclusion)):
             return
         self._ended(Told(entry, conclusion, disposition))
-        if notice is not None and disposition.delivered:
-            await self._report(notice)
+        if disposition.delivered:
+            await self._report(entry, conclusion, now)
         await self._tell_end(entry, receipt, conclusion)
 
     async def _settle(self, lease: Lease, receipt: Receipt) -> None:
@@ -278,7 +277,7 @@ class Courier:
                 await lease.fail(receipt, reason=conclusion.reason, retry=retry)
 
     async def _keep_unknown(self, lease: Lease) -> None:
-        """A worker died with it when it may have left: a person is to decide."""
+        """It may have been delivered by an earlier try: a person is to decide, and does by requeuing it."""
         self._flow.undecided()
         if await self._insist(lambda: lease.fail(None, reason=UNKNOWN)):
             self._ended(Told(lease.entry, Conclusion(End.FAILED, reason=UNKNOWN), None))
@@ -357,13 +356,11 @@ class Courier:
         options = self._report_options()
         told = given_up or conclusion.waiting
         names = "\n".join(one.recipient.address.addr_spec for one in told)
-        # The same failure found again after a crash makes the same report.
-        key = f"{entry.id}.{binascii.crc32(names.encode()):08x}"
-        try:
-            original = await self._spool.read(entry.id)
-        except SMTPError:
-            _log.exception("the job %s cannot be read to report it", entry.id)
-            return None
+        # The same failure found again after a crash makes the same report; a later one, of a job that was requeued,
+        # another: results were noted in between.
+        fact = f"{_last_result(entry)!r}\n{names}"
+        key = f"{entry.id}.{binascii.crc32(fact.encode()):08x}"
+        original = await self._original(entry.id)
         host = self._client.host
         if given_up:
             return bounce(
@@ -394,8 +391,15 @@ class Courier:
         limit = None if self._manner.bounce is None else self._manner.bounce.delay_after
         if limit is None or conclusion.end is not End.DEFERRED or now - entry.created < limit:
             return False
-        last = max((result.at for result in entry.results if result is not None), default=entry.created)
-        return last - entry.created < limit
+        return _last_result(entry) - entry.created < limit
+
+    async def _original(self, id: str) -> bytes:
+        """Return what a report gives back: nothing of a message that cannot be read any more."""
+        try:
+            return await self._spool.read(id)
+        except SMTPError:
+            _log.exception("the message of the job %s cannot be read to report it", id)
+            return b""
 
     def _report_options(self) -> ReportOptions:
         options = self._manner.bounce or ReportOptions()
@@ -403,18 +407,29 @@ class Courier:
             return options
         return replace(options, reporting=_own_name(self._client.options.hello))
 
-    async def _report(self, notice: Notice) -> None:
-        deliver = None if self._manner.bounce is None else self._manner.bounce.deliver
+    async def _report(self, entry: Entry, conclusion: Conclusion, now: float) -> None:
+        """Tell the sender what there is to tell. A report that cannot be written or delivered changes nothing else."""
+        options = self._manner.bounce
+        if options is None:
+            return
         try:
-            if deliver is None:
+            notice = await self._notice(entry, conclusion, now)
+            if notice is None:
+                return
+            if options.deliver is None:
                 await self._insist(lambda: self._put(notice))
             else:
-                await deliver(notice)
+                await options.deliver(notice)
         except Exception:
-            _log.exception("a report to %s could not be delivered", notice.recipient)
+            _log.exception("the report about the job %s could not be written or delivered", entry.id)
 
     async def _put(self, notice: Notice) -> None:
         await self._spool.put(notice, key=notice.key)
+
+
+def _last_result(entry: Entry) -> float:
+    """When a result was noted last; when the job was put, if none was."""
+    return max((result.at for result in entry.results if result is not None), default=entry.created)
 
 
 def _own_name(hello: str | None) -> str:

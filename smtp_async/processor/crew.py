@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import LeaseLost, SMTPError, SpoolError, SpoolUnsafe
-from ..events import JobFailed, JobQueued
+from ..events import JobFailed, JobQueued, JobUnreadable
+from ..spool.entry import Unreadable
 from ..spool.spool import Lease, Spool
 from .courier import Courier
 from .flow import Flow, Tell
@@ -46,6 +46,7 @@ class Crew:
         tell: tells the hooks.
 
     Attributes:
+        unreadable: what was found in the spool that is no job, by its id.
         courier: what the workers do with a job; to be set before `manage`.
         ready: claimed jobs that wait for a worker.
         in_work: those that a worker has.
@@ -79,6 +80,7 @@ class Crew:
         self._tell: Final = tell
         self.ready: Final[deque[Lease]] = deque()
         self.in_work: Final[dict[Lease, None]] = {}
+        self.unreadable: Final[dict[str, Unreadable]] = {}
         # What could not be given back: its end may be noted at any time, so nobody may begin it.
         self._owed: Final[deque[Lease]] = deque()
         self.failure: Exception | None = None
@@ -104,13 +106,18 @@ class Crew:
         return self._stopping
 
     def prepare(self) -> None:
-        """Forget how the last time ended."""
-        self._stopping = self._probing = False
+        """Forget how the last time ended. A `stop` that came before the first step counts."""
+        self._probing = False
         self._careful = True
         self.failure = self.error = None
+        self.unreadable.clear()
         # The last probe may have been withdrawn.
         self._flow.undecided()
         self._rung = False
+
+    def over(self) -> None:
+        """A run has ended: what told it to stop does not count for the next."""
+        self._stopping = False
 
     def stop(self, grace: float | None = None) -> None:
         """Begin nothing new; what is under way ends within `grace` seconds (None: the crew's own)."""
@@ -174,10 +181,13 @@ class Crew:
         # What is deferred meanwhile is not due again, even if its wait is nothing.
         now = self._clock() if once else None
         exhausted = False
+        # A pause that an earlier run began, and that is over.
+        probe = not self._flow.free and self._flow.room() > 0
         while not self._stopping:
             if not self._flow.free and not self._probing:
                 await self._give_back()
-                if once:
+                probe, due = False, probe
+                if once and not due:
                     self.error = self.error or self._flow.error
                     return
             elif self._owed:
@@ -190,7 +200,10 @@ class Crew:
             exhausted = exhausted or bool(once and room and not leases and self._flow.free)
             if leases:
                 await self._sort_out(leases)
-            elif not exhausted:
+            await self._tell_unreadable()
+            if leases:
+                continue
+            if not exhausted:
                 await self._wait_for_change(claimed=room > 0)
             elif self.ready or self.in_work:
                 await self._rest(None)
@@ -257,8 +270,8 @@ class Crew:
         """Sleep until something is due, or a worker or `stop` rings the bell."""
         if not claimed or not self._flow.free:
             # To the millisecond: a timer may be early by a little.
-            left = self._flow.until - self._clock() + 0.001
-            await self._rest(left if 0 < left < math.inf else None if self._flow.free else self._poll)
+            left = self._flow.left + 0.001
+            await self._rest(None if self._flow.free else left if left > 0.001 else self._poll)
             return
         waiting = self._waiting
         if waiting is None:
@@ -365,7 +378,14 @@ class Crew:
             await self._tell(JobQueued(id=id, recovered=True))
         for id in found.poisoned:
             await self._tell(JobFailed(id=id, receipt=None, reason="poison"))
+        await self._tell_unreadable()
         return True
+
+    async def _tell_unreadable(self) -> None:
+        for one in self._spool.unreadable():
+            if one.id not in self.unreadable:
+                self.unreadable[one.id] = one
+                await self._tell(JobUnreadable(id=one.id, reason=one.reason, kept=one.kept))
 
     # --- the bell ---------------------------------------------------------------------------------------------
 

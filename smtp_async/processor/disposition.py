@@ -32,6 +32,7 @@ from ..errors import (
     OutcomeUnknown,
     QueueFull,
     RecipientsRefused,
+    RecordInvalid,
     SenderRefused,
     SMTPError,
     StartTLSRefused,
@@ -231,6 +232,8 @@ RULINGS: Final[tuple[Ruling, ...]] = (
     Ruling(FileError, _always, _MESSAGE, _FAIL),
     Ruling(MissingHost, _always, _HOST, _DEFER),
     Ruling(InvalidArgument, _always, _MESSAGE, _FAIL),
+    # What the spool holds is not what was put.
+    Ruling(RecordInvalid, _always, _MESSAGE, _FAIL),
     # The client is closed, or an extra is not installed: the program's fault, not the message's.
     Ruling(UsageError, _always, _HOST, _DEFER),
     Ruling(SMTPError, _always, _MESSAGE, _DEFER),

@@ -61,6 +61,7 @@ class QueueProcessor(Observed):
         grace: seconds that messages under way have when it stops. What is not answered by then is unknown.
         heartbeat: seconds between two signs of life for leases, and between two looks for dead workers.
         clock: what time it is, in seconds of the epoch.
+        monotonic: seconds of a clock that is never set, by which pauses are measured.
         chance: draws a random number from 0 to 1.
 
     Raises:
@@ -83,6 +84,7 @@ class QueueProcessor(Observed):
         grace: float = 60.0,
         heartbeat: float = 60.0,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         if concurrency is None:
@@ -93,7 +95,7 @@ class QueueProcessor(Observed):
         self._spool = spool
         self._stop_on_error = stop_on_error
         super().__init__()
-        self._flow = Flow(retry, clock, chance, self._tell, lambda: self._crew.ring())
+        self._flow = Flow(retry, clock, monotonic, chance, self._tell, lambda: self._crew.ring())
         self._crew = Crew(
             spool,
             self._flow,
@@ -156,14 +158,18 @@ class QueueProcessor(Observed):
         try:
             await self._live(once=True)
             sent, deferred, failed = self._report
-            return QueueReport(tuple(sent), tuple(deferred), tuple(failed), self._crew.error)
+            unreadable = [Unfinished(one.id, one.reason) for one in self._crew.unreadable.values()]
+            return QueueReport(
+                tuple(sent), tuple(deferred), tuple(failed), self._crew.error, tuple(unreadable)
+            )
         finally:
             self._report = None
 
     def stop(self, *, grace: float | None = None) -> None:
         """Begin nothing new; what is under way ends within `grace` seconds (None: those it was made with).
 
-        Synchronous, to be called in the loop's thread. A second call may shorten the grace.
+        Synchronous, to be called in the loop's thread. A second call may shorten the grace. While nothing runs, it
+        counts for the next run, which then begins nothing: a program may be told to end while it starts.
         """
         self._crew.stop(grace)
 
@@ -215,6 +221,7 @@ class QueueProcessor(Observed):
         )
         _managers.add(manager)
         manager.add_done_callback(_managers.discard)
+        manager.add_done_callback(lambda _: self._crew.over())
         try:
             await asyncio.wait({manager})
         except asyncio.CancelledError:

@@ -19,6 +19,7 @@ from typing import Final
 
 from ..address import Address, Envelope, Recipient
 from ..content import MAX_LINE, Content, base64_lines, longest_line_exceeds
+from ..domain import domain_forms
 from ..dsn import Notify
 from ..message.dates import clock_date
 from ..message.headers import address_field, message_id_text, parameter_field, text_field
@@ -84,7 +85,7 @@ class ReportOptions:
     """Who is told of failures, and how.
 
     Attributes:
-        reporting: the name of this system; None takes the client's.
+        reporting: the name of this system, kept in A-labels; None takes the client's.
         sender: who the reports are from; None is MAILER-DAEMON at this system.
         whole: give the whole message back, not only its header.
         largest: octets of a message beyond which only its header is given back.
@@ -101,7 +102,8 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.reporting is not None:
-            Address("postmaster", self.reporting)
+            # A report is read by programs: its names are A-labels (RFC 3464 section 2.2.2).
+            object.__setattr__(self, "reporting", domain_forms(self.reporting)[0])
         if self.sender is not None:
             Address.parse(self.sender)
 
@@ -240,10 +242,11 @@ def _head(
     if sender is None:
         sender = Address("MAILER-DAEMON", reporting, "Mail delivery")
     about = _message_id(original)
+    author = Address.parse(sender)
     lines = [
         f"Date: {clock_date(now)}",
-        address_field("From", [Address.parse(sender)], utf8=True),
-        address_field("To", [to.with_name("")], utf8=True),
+        address_field("From", [author], utf8=author.needs_utf8),
+        address_field("To", [to.with_name("")], utf8=to.needs_utf8),
         text_field("Subject", kind.subject),
         f"Message-ID: {message_id_text(f'{_token(key)}.{kind.action}@{host}')}",
         *([f"In-Reply-To: {about}", f"References: {about}"] if about else []),

@@ -29,12 +29,15 @@ class QueueReport(NamedTuple):
         deferred: those that are tried again.
         failed: those that are not.
         error: what ended it before every job had its turn, None if nothing did; the others are queued as they were.
+        unreadable: what is in the spool and cannot be read as a job: put aside, or written by a later version of this
+            library.
     """
 
     sent: tuple[str, ...] = ()
     deferred: tuple[Unfinished, ...] = ()
     failed: tuple[Unfinished, ...] = ()
     error: Exception | None = None
+    unreadable: tuple[Unfinished, ...] = ()
 
     @property
     def tried(self) -> int:
@@ -43,7 +46,7 @@ class QueueReport(NamedTuple):
 
     def __bool__(self) -> bool:
         """Was everything sent that was due?"""
-        return not (self.deferred or self.failed or self.error)
+        return not (self.deferred or self.failed or self.error or self.unreadable)
 
 
 class ProcessorStatistics(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -10,12 +11,12 @@ from contextlib import nullcontext, suppress
 from threading import BoundedSemaphore, Lock
 from typing import Final
 
-from ..errors import Busy, LeaseLost, SMTPError, SpoolError
+from ..errors import Busy, LeaseLost, RecordNewer, SMTPError, SpoolError
 from .entry import State
 from .files import translated
 from .lineup import directory_of
 from .record import line
-from .shelf import HELD, Held, Shelf, Slow
+from .shelf import HELD, KEYS, Held, Shelf, Slow, changed_by_burying
 
 __all__ = ["Delivery", "End"]
 
@@ -66,6 +67,11 @@ class End:
         self.failed = False
 
     @property
+    def directories(self) -> list[str]:
+        """The directories in which names change, in the order in which they are to be synced."""
+        return changed_by_burying(self.held) if self.state is None else [directory_of(self.held.path)]
+
+    @property
     def step(self) -> str:
         """The name of its steps but for those that take a name away."""
         return "S4" if self.state is State.FAILED else "S3"
@@ -90,8 +96,8 @@ class Delivery:
         self._unfinished: list[End] = []
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
-        # Files that have no name any more and need only be closed.
-        self._removed: list[int] = []
+        # Files of jobs that are gone need only be closed; those that remember a key are emptied before.
+        self._removed: list[tuple[int, bool]] = []
         self._closers = BoundedSemaphore(CLOSERS)
 
     @property
@@ -166,7 +172,7 @@ class Delivery:
             except BaseException:
                 os.close(held.fd)
                 raise
-        except FileNotFoundError:
+        except (FileNotFoundError, RecordNewer):
             return None
         except Busy:
             # Somebody is about to send or to change it.
@@ -183,7 +189,7 @@ class Delivery:
             # Its end was written, and a power failure took the new name.
             self._shelf.rename("C5", held, ended)
             return False
-        when = HELD if entry.held else entry.not_before
+        when = HELD if entry.held else entry.due(time.time())
         if when > now:
             self._files.due_at("C4", held.name, when)
             self._lineup.push(when, held.path)
@@ -256,13 +262,17 @@ class Delivery:
                 for end in unmoved:
                     if end not in errors and (error := self._failed(end, step)) is not None:
                         errors[end] = error
-            directories = {directory_of(end.held.path) for end in one_by_one if end.moved and not end.done}
+            moved = [end for end in one_by_one if end.moved and not end.done]
+            directories = dict.fromkeys(
+                sorted(itertools.chain(*[end.directories for end in moved]), key=_keys_first)
+            )
             unsynced = {name: error for name in directories if (error := self._unsynced(name)) is not None}
             for end in one_by_one:
                 if end in errors or end.done:
                     continue
-                if directory_of(end.held.path) in unsynced:
-                    errors[end] = unsynced[directory_of(end.held.path)]
+                failed = [unsynced[name] for name in end.directories if name in unsynced]
+                if failed:
+                    errors[end] = failed[0]
                 else:
                     self._let_go(end)
         if self._unfinished or errors:
@@ -325,8 +335,14 @@ class Delivery:
 
     def _close_removed(self, left: int) -> None:
         while len(self._removed) > left:
-            with suppress(OSError, IndexError):
-                self._files.close("S5", self._removed.pop())
+            with suppress(IndexError):
+                fd, keyed = self._removed.pop()
+                if keyed:
+                    with suppress(OSError):
+                        # Recovery does it where this fails.
+                        self._files.empty("S5", fd)
+                with suppress(OSError):
+                    self._files.close("S5", fd)
 
     def forget(self, held: Held) -> None:
         """Close the file of a job, as the system does for a process that dies."""
@@ -378,10 +394,7 @@ class Delivery:
         if end.when is not None and end.state is State.QUEUED:
             self._files.due_at(step, held.name, end.when)
         if end.state is None:
-            try:
-                self._files.unlink("S1", held.name)
-            except FileNotFoundError:
-                pass  # the last time it was done, and told otherwise
+            self._shelf.bury("S1", held)
         else:
             self._shelf.rename("S1" if end.state is State.SENT else step, held, end.state)
         end.moved = True
@@ -394,7 +407,7 @@ class Delivery:
             fd, end.held.fd = end.held.fd, -1
             self._out.pop(end.held, None)
         if end.state is None:
-            self._removed.append(fd)
+            self._removed.append((fd, end.held.job.entry.key is not None))
             return
         with suppress(OSError):
             # Nothing was written that is not synced.
@@ -402,3 +415,7 @@ class Delivery:
         if end.state is State.QUEUED:
             entry = end.held.job.entry
             self._lineup.push(entry.not_before if end.when is None else end.when, end.held.path)
+
+
+def _keys_first(directory: str) -> bool:
+    return directory != KEYS

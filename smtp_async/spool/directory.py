@@ -14,7 +14,7 @@ import builtins
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
@@ -22,14 +22,14 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from ..errors import InvalidArgument, SMTPError, UsageError
 from .delivery import Delivery
-from .entry import Entry, Recovery, SpoolStatistics, State
+from .entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from .files import Files, open_directory, translated
 from .intake import Intake, Stored
 from .leases import DirectoryLease, News
 from .lineup import Lineup
 from .recovery import recover
 from .shelf import SMALL, Held, Shelf
-from .spool import Leases, Spool
+from .spool import KEY_RETENTION, Leases, Spool
 from .submission import Adapt, Submission, seconds
 from .threads import Threads, Together
 from .upkeep import Upkeep
@@ -64,6 +64,8 @@ class DirectorySpool(Spool):
         low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
         poll: seconds after which jobs that other processes put are found, at the latest.
         adapt: makes mail of what `put` is given.
+        key_retention: seconds for which a key is remembered when its job is gone; 100,000 of them, as empty files. All
+            processes of a directory should be given the same.
         files: makes the system calls; for tests.
 
     Raises:
@@ -82,9 +84,10 @@ class DirectorySpool(Spool):
         low_water: int | None = None,
         poll: float = 1.0,
         adapt: Adapt | None = None,
+        key_retention: float = KEY_RETENTION,
         files: Callable[..., Files] = Files,
     ) -> None:
-        super().__init__(adapt=adapt)
+        super().__init__(adapt=adapt, key_retention=key_retention)
         if not poll > 0:
             raise InvalidArgument("poll is a number of seconds above 0")
         self._path = os.fspath(path)
@@ -93,7 +96,7 @@ class DirectorySpool(Spool):
         try:
             self._files = files(self._root, durable=durable)
             self._lineup = Lineup(self._files, poll=poll)
-            shelf = Shelf(self._files, self._lineup)
+            shelf = Shelf(self._files, self._lineup, key_retention=lambda: self.key_retention)
         except OSError as error:
             os.close(self._root)
             raise error if isinstance(error, SMTPError) else translated(error, "not a spool") from error
@@ -164,7 +167,7 @@ class DirectorySpool(Spool):
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
-        when = time.time() if not_before is None else seconds(not_before)
+        when = None if not_before is None else seconds(not_before)
         await self._run(self._upkeep.requeue, id, when, None if expires is None else seconds(expires))
         self._tell()
 
@@ -178,6 +181,9 @@ class DirectorySpool(Spool):
         recovery: Recovery = await self._run(recover, self._shelf)
         self._tell()
         return recovery
+
+    def unreadable(self) -> Sequence[Unreadable]:
+        return self._shelf.unreadable()
 
     async def wait(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()

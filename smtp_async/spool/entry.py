@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Self
@@ -18,14 +18,18 @@ __all__ = [
     "Result",
     "SpoolStatistics",
     "State",
+    "Unreadable",
     "again",
     "check_about",
+    "flagged_after",
     "requeued",
     "results_after",
 ]
 
 #: Characters of a server's text that are kept with a result, and of a reason.
 MAX_TEXT = 512
+#: Seconds by which clocks may differ: those of systems that share a store, of a file system and a process.
+CLOCK_STEP = 2.0
 #: A job with which this many workers have died is given up.
 POISON = 3
 
@@ -96,9 +100,12 @@ class Entry:
         size: octets of the message.
         needs_utf8: only a server with SMTPUTF8 can take it (RFC 6531).
         results: for each recipient of the envelope, the last result, None before the first.
-        flagged: its end of data was marked and no result noted: it may have been delivered.
+        flagged: it may have been delivered to recipients that are pending, by an earlier try: a worker died with it
+            behind its end of data, or the server did not answer that. It stays so whatever later tries are told.
+        confirmed: an operator has requeued it since, so it is to be tried all the same.
         reason: why it was deferred or failed last, empty if it never was.
         message_id: the value of its Message-ID field, if known.
+        reckoned: the moment from which `not_before` was reckoned, 0 if the caller or an operator named that itself.
     """
 
     id: str
@@ -115,8 +122,10 @@ class Entry:
     needs_utf8: bool = False
     results: tuple[Result | None, ...] = ()
     flagged: bool = False
+    confirmed: bool = False
     reason: str = ""
     message_id: str | None = None
+    reckoned: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.results:
@@ -127,6 +136,14 @@ class Entry:
         """Who has neither got the message nor been given up."""
         pairs = zip(self.envelope.recipients, self.results, strict=True)
         return tuple([recipient for recipient, result in pairs if result is None or not result.final])
+
+    def due(self, clock: float) -> float:
+        """Return when it is due, with the wall clock at `clock`.
+
+        A wait that was reckoned from a moment in the future is over: the clock was ahead then, and was set back since.
+        """
+        ahead = self.reckoned > clock + CLOCK_STEP
+        return min(self.not_before, clock - CLOCK_STEP) if ahead else self.not_before
 
     @property
     def failed(self) -> tuple[tuple[Recipient, Result], ...]:
@@ -169,13 +186,25 @@ class Recovery(NamedTuple):
         requeued: ids of jobs whose worker had died, queued again; those flagged are among them.
         flagged: ids of those that may have been delivered.
         poisoned: ids of jobs that failed because their workers died too often.
-        quarantined: names of files that could not be read as jobs and were put aside.
     """
 
     requeued: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
     poisoned: tuple[str, ...] = ()
-    quarantined: tuple[str, ...] = ()
+
+
+class Unreadable(NamedTuple):
+    """What is in a spool and cannot be read as a job.
+
+    Attributes:
+        id: its name.
+        reason: what is wrong with it, in words.
+        kept: it was left where it is, because a later version of this library wrote it; else it was put aside.
+    """
+
+    id: str
+    reason: str
+    kept: bool
 
 
 def again(verdict: Verdict) -> bool:
@@ -216,14 +245,31 @@ def check_about(entry: Entry, receipt: Receipt | None) -> None:
         )
 
 
-def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
+def flagged_after(entry: Entry, results: Iterable[Result | None]) -> bool:
+    """Tell whether a job is flagged when a try has ended with `results`, whose `entry` is as the try found it.
+
+    What may have been delivered once may have been delivered, whatever the server says to a later try.
+    """
+    return entry.flagged or any(
+        one is not None and one.outcome is Outcome.UNKNOWN and not one.final for one in results
+    )
+
+
+def requeued(entry: Entry, not_before: float, expires: float | None, at: float) -> Entry:
     """Return `entry` as it is after `requeue`: whoever has not got the message is tried again, counted anew.
 
     A flag stays: what nobody knows is not known better because somebody wants it tried again.
 
+    Args:
+        entry: the job before.
+        not_before: when it is to be due.
+        expires: when it expires, None if that is left to the processor.
+        at: what time it is.
+
     Raises:
         UsageError: everybody has got it.
     """
+    unknown = any(result is not None and result.outcome is Outcome.UNKNOWN for result in entry.results)
     results = tuple(
         [
             result if result is None or result.outcome is Outcome.ACCEPTED else result._replace(final=False)
@@ -239,6 +285,9 @@ def requeued(entry: Entry, not_before: float, expires: float | None) -> Entry:
         recoveries=0,
         held=False,
         results=results,
+        flagged=entry.flagged or unknown,
+        confirmed=True,
+        reckoned=at if not_before == at else 0.0,
     )
     if not entry.pending:
         raise UsageError(f"everybody has got the message of the job {entry.id}")

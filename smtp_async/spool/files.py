@@ -63,12 +63,11 @@ def open_directory(path: str | os.PathLike[str], *, create: bool) -> int:
         raise FeatureUnavailable(
             "a spool directory needs flock() and the directory calls of POSIX", needs="a POSIX system"
         )
-    where = os.fspath(path)
+    # Without a slash at its end, or `/.`: those have the system follow a link before it tells what is there.
+    where = os.fspath(path) and str(Path(path))
     try:
         if create:
-            with suppress(FileExistsError):
-                os.mkdir(where, 0o700)
-                _make_durable(Path(where).absolute().parent)
+            _make_directory(where)
         link = stat.S_ISLNK(os.lstat(where).st_mode)
         root = -1 if link else os.open(where, _DIRECTORY)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -96,8 +95,20 @@ def check_owned(status: os.stat_result, where: str) -> None:
         raise SpoolUnsafe(f"others may write to the spool directory {where}: its mode is {mode:o}, not 700")
 
 
-def _make_durable(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def _make_directory(where: str) -> None:
+    """Make a directory, if it is not there, and make its name durable: whoever made it may not have come to that."""
+    made = True
+    try:
+        os.mkdir(where, 0o700)
+    except FileExistsError:
+        made = False
+    try:
+        fd = os.open(Path(where).absolute().parent, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        # What was there is in a place that this user cannot read, and an administrator made it.
+        if made:
+            raise
+        return
     try:
         os.fsync(fd)
     finally:
@@ -215,6 +226,10 @@ class Files:
         """Was that noted?"""
         return bool(self.status(step, fd).st_mode & stat.S_IXUSR)
 
+    def empty(self, step: str, fd: int) -> None:
+        """Take away what is in a file."""
+        self.call(step, os.ftruncate, fd, 0)
+
     # --- names -----------------------------------------------------------------------------------------------
 
     def look(self, step: str, name: str) -> os.stat_result | None:
@@ -251,13 +266,13 @@ class Files:
     # --- directories -----------------------------------------------------------------------------------------
 
     def make_directory(self, step: str, name: str) -> None:
-        """Make a directory below the root, if it is not there, and make sure that it is ours."""
-        try:
+        """Make a directory below the root, if it is not there, and make sure that it is ours and its name durable.
+
+        Also the name of one that is there: whoever made it may have died before the disk had it.
+        """
+        with suppress(FileExistsError):
             self.call(step, os.mkdir, name, 0o700, dir_fd=self.root)
-        except FileExistsError:
-            pass
-        else:
-            self.sync_directory(step, "")
+        self.sync_directory(step, "")
         self.check_directory(step, name)
 
     def check_directory(self, step: str, name: str) -> None:

@@ -251,8 +251,11 @@ class Intake:
     def _named(self, tmp: str, path: str) -> bool:
         """E6 for a job with a key, which somebody else may have put meanwhile."""
         with self._shelf.naming():
-            there = self._shared(path.rpartition("/")[2])
+            id = path.rpartition("/")[2]
+            there = self._shared(id)
             if there is None:
+                if self._shelf.remembers("L4", id):
+                    return False
                 self._link(tmp, path)
                 return True
         self.files.sync_directory("E8", directory_of(there))
@@ -261,7 +264,7 @@ class Intake:
     def _is_known(self, id: str) -> bool:
         """Look for a job with a key; if it is there, make sure of it: who put it may not have come as far as E8."""
         if self._shelf.find(id, tries=1) is None:
-            return False
+            return self._shelf.remembers("L4", id)
         with self._shelf.naming():
             there = self._shared(id)
         if there is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from ..address import Envelope
 from ..content import Content, Mail, Source
-from ..errors import LeaseLost
+from ..errors import LeaseLost, RecordInvalid
 from ..receipt import Receipt, Verdict
 from .delivery import Delivery, End
 from .entry import MAX_TEXT, State, check_about, results_after
@@ -51,6 +51,9 @@ class DirectoryLease(Lease):
         return f"<DirectoryLease {self.entry.id} attempt {self.token}: {state}>"
 
     def mail(self) -> Mail:
+        damage = self._live().damage
+        if damage:
+            raise RecordInvalid(f"the message cannot be sent any more: {damage}")
         return StoredMail(Envelope(self.entry.envelope.sender, self.entry.pending), self._content)
 
     def _content(self) -> Content:

@@ -4,6 +4,10 @@ The time of a file tells when its job is due; it is a hint, the journal is the t
 is kept in a heap of bounded size; what does not fit is read again when its turn comes. A directory is read again when
 its own time tells that a name in it has changed, which costs one system call for each directory and none for its
 files; and once a minute whatever it tells.
+
+A wall clock that was ahead and is set back leaves times that are too far away. So a job is looked at, whatever its time
+tells, if its file was changed at a moment that has not come yet, and every job when this process sees the clock go
+back; the journal tells then whether it is due.
 """
 
 from __future__ import annotations
@@ -18,11 +22,14 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Final
 
+from .entry import CLOCK_STEP, Unreadable
 from .files import Files
 
-__all__ = ["HASHED", "QUEUED", "Lineup", "directory_of"]
+__all__ = ["HASHED", "HELD", "QUEUED", "Lineup", "directory_of"]
 
 QUEUED: Final = ".queued"
+#: The time of a file whose job is held: the year 2100.
+HELD: Final = 4102444800.0
 #: Names of the subdirectories that a large spool has.
 HASHED: Final = re.compile(r"[0-9a-f]{2}")
 
@@ -67,6 +74,11 @@ class Lineup:
         self._partial = False
         self._bound = math.inf
         self._last_read = self._all_read = self._took = 0.0
+        # By how much the wall clock is ahead of the one that nobody sets, and whether that was more before.
+        self._ahead = -math.inf
+        self._set_back = False
+        #: Jobs that this library cannot read, which are passed over until everything is read again.
+        self.left: dict[str, Unreadable] = {}
         #: What is in the root beside directories, when it was read last.
         self.root_files = 0
 
@@ -78,6 +90,12 @@ class Lineup:
                 self._take_pushed()
             finally:
                 self._lock.release()
+
+    def leave(self, path: str, found: Unreadable) -> None:
+        """Pass a job over, because it is of a later version."""
+        with self._lock:
+            if len(self.left) < MOST:
+                self.left[path] = found
 
     def drop(self, path: str) -> None:
         """Forget a job; its directory is read again in time."""
@@ -172,17 +190,26 @@ class Lineup:
         return heap[0] if heap else None
 
     def _should_read(self, now: float) -> bool:
+        self._watch_clock()
         since = time.monotonic() - self._last_read
-        if not self._last_read:
+        if not self._last_read or self._set_back:
             return True
         top = self._top()
         if top is not None and top[0] <= now:
             return since > max(self._poll, self._took / BUSY_SHARE)
         return self._partial or self._took < SHORT or since > self._took / IDLE_SHARE
 
+    def _watch_clock(self) -> None:
+        ahead = time.time() - time.monotonic()
+        if ahead < self._ahead - CLOCK_STEP:
+            self._set_back = True
+        self._ahead = ahead
+
     def _read_directories(self) -> None:
         started = time.monotonic()
-        everything = started - self._all_read > ALL_AGAIN
+        everything = self._set_back or started - self._all_read > ALL_AGAIN
+        if everything:
+            self.left.clear()
         self._partial = False
         if len(self._when) < MOST:
             self._bound = math.inf
@@ -192,6 +219,7 @@ class Lineup:
         self._took = self._last_read - started
         if everything:
             self._all_read = started
+            self._set_back = False
 
     def _changed(self, *, everything: bool) -> Iterator[str]:
         """Go through the directories in which something may have changed; the root is the first, it has the others."""
@@ -216,9 +244,10 @@ class Lineup:
         try:
             for entry in self._files.entries("L2", name):
                 if entry.name.endswith(QUEUED):
-                    when = self._time_of(entry)
+                    path = prefix + entry.name[: -len(QUEUED)]
+                    when = None if path in self.left else self._time_of(entry)
                     if when is not None:
-                        self._push(when, prefix + entry.name[: -len(QUEUED)])
+                        self._push(when, path)
                 elif not name and HASHED.fullmatch(entry.name):
                     self._read.setdefault(entry.name, None)
                 count += 1
@@ -232,9 +261,14 @@ class Lineup:
 
     def _time_of(self, entry: os.DirEntry[str]) -> float | None:
         try:
-            return self._files.call("L3", entry.stat, follow_symlinks=False).st_mtime
+            status = self._files.call("L3", entry.stat, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        now = time.time()
+        if now < status.st_mtime < HELD and (self._set_back or status.st_ctime > now + CLOCK_STEP):
+            # Also in the eyes of one who asks for what was due a moment ago.
+            return now - CLOCK_STEP
+        return status.st_mtime
 
     def _subdirectories(self) -> list[str]:
         return [entry.name for entry in self._files.entries("L2", "") if HASHED.fullmatch(entry.name)]

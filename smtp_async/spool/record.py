@@ -14,7 +14,8 @@ A job is known by the number of its attempt. An attempt writes `eod` before its 
 `untouched` (it was given back) or, by whoever found its worker dead, `recovered`. `hold` and `requeue` are an
 operator's.
 
-There is nothing in a file that would be run, and no credentials. Whatever is wrong with one ends in `RecordInvalid`.
+There is nothing in a file that would be run, and no credentials. Whatever is wrong with one ends in `RecordInvalid`; a
+later version is `RecordNewer`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..address import Address, Envelope, Kind, Recipient
 from ..dsn import DSN, Notify
-from ..errors import RecordInvalid, SMTPError
+from ..errors import RecordInvalid, RecordNewer, SMTPError
 from ..receipt import Outcome
-from .entry import POISON, Entry, Result, State, requeued
+from .entry import POISON, Entry, Result, State, flagged_after, requeued
 from .submission import Submission
 
 __all__ = [
@@ -255,7 +256,7 @@ def _first_line(data: bytes) -> re.Match[bytes]:
     if match is None:
         version = _VERSION.match(data)
         if version is not None and int(version[1]) > 1:
-            _refuse(f"its version is {int(version[1])}, which is not known here")
+            raise RecordNewer(f"its version is {int(version[1])}, and this library knows version 1 only")
         _refuse("it does not begin as one")
     if int(match[1]) > MAX_HEADER:
         _refuse("its header is too long")
@@ -291,7 +292,7 @@ class _Story:
         # The last attempt that is counted: a record may have been written twice by one whose disk failed.
         self._counted = 0
         self._marked = 0
-        self._flagged_before = False
+        self._before = (False, False)
 
     def tell(self, fields: dict[str, Any]) -> None:
         kind = _of(fields["r"], str)
@@ -306,18 +307,21 @@ class _Story:
     def eod(self, fields: dict[str, Any]) -> None:
         n = _count(fields["n"])
         if n != self._marked:
-            self._marked, self._flagged_before = n, self.entry.flagged
-        self.entry.flagged = True
+            self._marked, self._before = n, (self.entry.flagged, self.entry.confirmed)
+        self.entry.flagged, self.entry.confirmed = True, False
         self.ended = None
 
     def result(self, fields: dict[str, Any]) -> None:
-        entry = self.entry
-        self._count(_count(fields["n"]))
+        entry, n = self.entry, _count(fields["n"])
+        self._count(n)
+        if n == self._marked:
+            # Its own mark was for the case that it does not come to this.
+            entry.flagged, _ = self._before
         entry.results = _results(entry.results, _of(fields["results"], dict))
         entry.reason = _of(fields["reason"], str)
-        entry.flagged = False
+        entry.flagged, entry.confirmed = flagged_after(entry, entry.results), False
         if fields["not_before"] is not None:
-            entry.not_before = _time(fields["not_before"])
+            entry.not_before, entry.reckoned = _time(fields["not_before"]), _time(fields["at"])
         self.ended = _STATES[_of(fields["state"], str)]
 
     def recovered(self, fields: dict[str, Any]) -> None:
@@ -329,7 +333,8 @@ class _Story:
             self.entry.reason = "poison"
 
     def untouched(self, fields: dict[str, Any]) -> None:
-        self.entry.flagged = self._flagged_before
+        if _count(fields["n"]) == self._marked:
+            self.entry.flagged, self.entry.confirmed = self._before
         self.ended = State.QUEUED
 
     def hold(self, fields: dict[str, Any]) -> None:
@@ -338,7 +343,7 @@ class _Story:
     def requeue(self, fields: dict[str, Any]) -> None:
         expires = fields["expires"]
         expires = None if expires is None else _time(expires)
-        self.entry = requeued(self.entry, _time(fields["not_before"]), expires)
+        self.entry = requeued(self.entry, _time(fields["not_before"]), expires, _time(fields["at"]))
         self.ended = State.QUEUED
 
     def _count(self, n: int) -> None:
@@ -387,6 +392,7 @@ def _header(fields: dict[str, Any], end: int) -> Header:
         expires=None if expires is None else _time(expires),
         needs_utf8="utf8" in needs or envelope.needs_utf8,
         message_id=message_id,
+        reckoned=_time(created) if not_before == created else 0.0,
     )
     return Header(entry, digest, end, "eightbit" in needs, "utf8" in needs, "binary" in needs)
 

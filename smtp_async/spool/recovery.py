@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import stat
@@ -10,15 +11,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from ..errors import Busy
+from ..errors import Busy, RecordNewer
 from .entry import POISON, Recovery, State
 from .files import translated
 from .lineup import directory_of
 from .record import Job, line
-from .shelf import TMP, Held, Shelf
+from .shelf import KEYS, TMP, Held, Shelf
+from .spool import MAX_KEYS
 
 __all__ = ["recover"]
 
+#: Seconds after which keys are counted, if few were added; and for which the worker that ended a job is left time to
+#: empty what remembers its key.
+COUNT_EACH: Final = 600.0
+EMPTIED: Final = 60.0
+#: Names that are taken away under one lock.
+AT_ONCE: Final = 200
 #: Seconds after which a file that was never finished is removed: no writer takes a day and a half.
 ABANDONED: Final = 36 * 3600.0
 
@@ -48,17 +56,18 @@ def recover(shelf: Shelf) -> Recovery:
             if job.entry.flagged:
                 flagged.append(job.entry.id)
         _clean(shelf)
+        if shelf.buried > MAX_KEYS // 10 or time.monotonic() - shelf.counted_at > COUNT_EACH:
+            _forget_keys(shelf)
     except OSError as error:
         raise translated(error, "the spool cannot be put in order") from error
-    quarantined = [shelf.quarantined.popleft() for _ in range(len(shelf.quarantined))]
-    return Recovery(tuple(requeued), tuple(flagged), tuple(poisoned), tuple(quarantined))
+    return Recovery(tuple(requeued), tuple(flagged), tuple(poisoned))
 
 
 def _recovered(shelf: Shelf, path: str) -> Job | None:
     """Take a job back from a dead worker; None if it lives, or had noted how it ended."""
     try:
         held = shelf.grasp("R", path, State.SENDING)
-    except (Busy, FileNotFoundError):
+    except (Busy, FileNotFoundError, RecordNewer):
         return None
     except OSError as error:
         _log.error("the job %s cannot be taken back: %s", path, error)
@@ -94,7 +103,7 @@ def _take_back(shelf: Shelf, held: Held) -> Job | None:
     job.entry.state = State.FAILED if job.entry.recoveries + 1 >= POISON else State.QUEUED
     if job.entry.state is State.QUEUED:
         # It was due when it was claimed; unless the worker died in putting it off.
-        shelf.files.due_at("R6", held.name, job.entry.not_before)
+        shelf.files.due_at("R6", held.name, job.entry.due(time.time()))
     else:
         _log.error("the job %s is given up: %d workers have died with it", job.entry.id, POISON)
     _give_back(shelf, held, job.entry.state)
@@ -106,6 +115,48 @@ def _take_back(shelf: Shelf, held: Held) -> Job | None:
 def _give_back(shelf: Shelf, held: Held, state: State) -> None:
     shelf.rename("R7", held, state)
     shelf.files.sync_directory("R8", directory_of(held.path))
+
+
+def _forget_keys(shelf: Shelf) -> None:
+    """Forget the keys that are too old, and the oldest where there are too many; empty what a dead worker left full."""
+    shelf.buried, shelf.counted_at = 0, time.monotonic()
+    now = time.time()
+    found: list[tuple[float, str]] = []
+    for name, status in _keys(shelf):
+        found.append((status.st_mtime, name))
+        if status.st_size and now - status.st_mtime > EMPTIED:
+            _empty(shelf, name)
+    oldest = now - shelf.key_retention()
+    forgotten = [one for one in found if one[0] <= oldest]
+    too_many = len(found) - len(forgotten) - MAX_KEYS
+    if too_many > 0:
+        forgotten = heapq.nsmallest(len(forgotten) + too_many, found)
+    for start in range(0, len(forgotten), AT_ONCE):
+        # What looks for a key, or makes one anew, has the lock.
+        with shelf.naming():
+            for when, name in forgotten[start : start + AT_ONCE]:
+                there = shelf.files.look("F2", name)
+                if there is not None and there.st_mtime == when:
+                    shelf.files.unlink("F3", name)
+
+
+def _keys(shelf: Shelf) -> Iterator[tuple[str, os.stat_result]]:
+    """Go through what remembers keys."""
+    with suppress(FileNotFoundError):
+        for entry in shelf.files.entries("F1", KEYS):
+            with suppress(FileNotFoundError):
+                status = shelf.files.call("F1", entry.stat, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    yield f"{KEYS}/{entry.name}", status
+
+
+def _empty(shelf: Shelf, name: str) -> None:
+    with suppress(FileNotFoundError):
+        fd = shelf.files.open("F4", name, write=True)
+        try:
+            shelf.files.empty("F4", fd)
+        finally:
+            os.close(fd)
 
 
 def _clean(shelf: Shelf) -> None:

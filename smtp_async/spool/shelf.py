@@ -20,44 +20,69 @@ unlocked, last of all; one that is removed, after the caller knows. If a step fa
 are tried again, those that are done passed over.
 
 A job with a key has a name that another put may want at the same time. What looks for such a name, or changes it, does
-so under the lock of the root directory.
+so under the lock of the root directory. Such a job is not unlinked in S1: its time is set to now, it is renamed to
+`keys/<id>`, in S2 that directory is synced first, and in S5 the file is emptied. What is left is the memory of the key,
+until recovery finds it too old.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import logging
+import math
 import os
 import secrets
 import stat
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
-from ..errors import Busy, RecordInvalid
-from .entry import State
+from ..errors import Busy, RecordInvalid, RecordNewer
+from .entry import State, Unreadable
 from .files import Files
-from .lineup import Lineup
+from .lineup import HELD, Lineup, directory_of
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
 
-__all__ = ["HELD", "QUARANTINE", "RESERVE", "SMALL", "TMP", "Held", "Shelf", "Slow", "hashed"]
+__all__ = [
+    "HELD",
+    "KEYS",
+    "PLANTED",
+    "QUARANTINE",
+    "RESERVE",
+    "SMALL",
+    "TMP",
+    "Held",
+    "Shelf",
+    "Slow",
+    "changed_by_burying",
+    "hashed",
+]
 
 #: Octets of journal that are reserved with each file.
 RESERVE: Final = 4096
 #: A message up to this size is read with its header, and handed out from memory.
 SMALL: Final = 65536
-#: The time of a file whose job is held: the year 2100.
-HELD: Final = 4102444800.0
-
 TMP: Final = "tmp"
+KEYS: Final = "keys"
 QUARANTINE: Final = "quarantine"
 
 _CHUNK: Final = 2**20
+
+_log = logging.getLogger("smtp_async")
+
 # What opening says of a symbolic link, a directory, a socket, a file of somebody else.
-_PLANTED: Final = frozenset(
+PLANTED: Final = frozenset(
     {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM}
 )
+
+
+def changed_by_burying(held: Held) -> list[str]:
+    """Return the directories in which names change when a job is gone: first the one in which there is a new one."""
+    directory = directory_of(held.path)
+    return [directory] if held.job.entry.key is None else [KEYS, directory]
 
 
 def hashed(id: str) -> str:
@@ -67,6 +92,20 @@ def hashed(id: str) -> str:
 
 class Slow(Exception):
     """This would hold up an event loop."""
+
+
+class Found(NamedTuple):
+    """What was read from a file.
+
+    Attributes:
+        job: header and journal.
+        body: the message, None if it is left in the file.
+        damage: why the message is not the one that was put, empty if it is, or if nobody looked.
+    """
+
+    job: Job
+    body: bytes | None
+    damage: str
 
 
 class Held:
@@ -80,19 +119,19 @@ class Held:
         state: which suffix its name has now.
         marked: `eod` was written for this attempt.
         tainted: it may have been.
+        damage: why its message cannot be sent, empty if it can.
         status: inode and device.
     """
 
-    __slots__ = ("body", "fd", "job", "marked", "path", "state", "status", "tainted")
+    __slots__ = ("body", "damage", "fd", "job", "marked", "path", "state", "status", "tainted")
 
-    def __init__(
-        self, fd: int, path: str, state: State, job: Job, body: bytes | None, status: os.stat_result
-    ):
+    def __init__(self, fd: int, path: str, state: State, found: Found, status: os.stat_result, damage: str):
         self.fd = fd
         self.path = path
         self.state = state
-        self.job = job
-        self.body = body
+        self.job = found.job
+        self.body = found.body
+        self.damage = damage
         self.status = status
         self.marked = False
         self.tainted = False
@@ -109,14 +148,20 @@ class Shelf:
     Args:
         files: the system calls.
         lineup: which jobs are due.
+        key_retention: returns for how many seconds keys are remembered now.
     """
 
-    def __init__(self, files: Files, lineup: Lineup) -> None:
+    def __init__(self, files: Files, lineup: Lineup, *, key_retention: Callable[[], float]) -> None:
         self.files = files
         self.lineup = lineup
+        self.key_retention = key_retention
+        #: Jobs with a key that have gone since the keys were counted, and when that was.
+        self.buried = 0
+        self.counted_at = -math.inf
         self._uid = os.geteuid()
-        #: Names of files that were put aside, until somebody asks.
-        self.quarantined: deque[str] = deque(maxlen=1000)
+        # What was put aside, until somebody asks; and what was logged of files that are left where they are.
+        self._put_aside: deque[Unreadable] = deque(maxlen=1000)
+        self._logged: deque[str] = deque(maxlen=1000)
         files.make_directory("E0", TMP)
 
     def grasp(self, step: str, path: str, state: State, *, at_once: bool = False) -> Held | None:
@@ -124,6 +169,7 @@ class Shelf:
 
         Raises:
             Slow: `at_once`, and it is large.
+            RecordNewer: it is of a later version, and was left alone.
             Busy: somebody else has it.
             FileNotFoundError: it is not there (any more).
             OSError: the system refused it.
@@ -132,9 +178,9 @@ class Shelf:
         try:
             fd = self.files.open(step + "1", name, write=True)
         except OSError as error:
-            if error.errno not in _PLANTED or self._is_ours(step, name):
+            if error.errno not in PLANTED or self._is_ours(step, name):
                 raise
-            self.quarantine(name)
+            self.quarantine(name, f"it cannot be opened: {os.strerror(error.errno or 0)}")
             return None
         try:
             if not self.files.lock(step + "2", fd):
@@ -145,15 +191,25 @@ class Shelf:
             self.check_file(status)
             if at_once and status.st_size > SMALL:
                 raise Slow
-            job, body = self.read(step + "4", fd, path, state, status.st_size)
-        except RecordInvalid:
-            self.quarantine(name)
+            found = self.read(step + "4", fd, path, state, status.st_size)
+        except RecordNewer as error:
+            os.close(fd)
+            self.leave(path, state, error)
+            raise
+        except RecordInvalid as error:
+            self.quarantine(name, str(error))
             os.close(fd)
             return None
         except BaseException:
             os.close(fd)
             raise
-        return Held(fd, path, state, job, body, status)
+        # Two names are right after a crash between E6 and E7.
+        linked = (
+            f"its file has {status.st_nlink} names, by which others may change it"
+            if status.st_nlink > 2
+            else ""
+        )
+        return Held(fd, path, state, found, status, found.damage or linked)
 
     def _is_ours(self, step: str, name: str) -> bool:
         """Tell whether a name that could not be opened looks well all the same."""
@@ -165,13 +221,8 @@ class Shelf:
             raise RecordInvalid("not a job: it is not a regular file")
         if status.st_uid != self._uid:
             raise RecordInvalid("not a job: it belongs to another user")
-        # Two is right after a crash between E6 and E7.
-        if status.st_nlink > 2:
-            raise RecordInvalid("not a job: it has other names")
 
-    def read(
-        self, step: str, fd: int, path: str, state: State, size: int, *, check: bool = True
-    ) -> tuple[Job, bytes | None]:
+    def read(self, step: str, fd: int, path: str, state: State, size: int, *, check: bool = True) -> Found:
         """Read a job; a small message is returned with it.
 
         Args:
@@ -198,13 +249,15 @@ class Shelf:
         body = None
         if header.journal_at <= len(data) and header.entry.size <= SMALL:
             body = data[header.body_at : header.journal_at]
-        if check and self._digest(step, fd, header, body) != header.digest:
-            raise RecordInvalid("not a job: the message is not the one that was put")
+        damaged = check and self._digest(step, fd, header, body) != header.digest
         if body is not None and len(data) >= size:
             journal = data[header.journal_at :]
         else:
             journal = files.read(step, fd, size - header.journal_at, header.journal_at)
-        return fold(header, journal, state), body
+        job = fold(header, journal, state)
+        return Found(
+            job, body, "the message is not the one that was put, its file was damaged" if damaged else ""
+        )
 
     def _digest(self, step: str, fd: int, header: Header, body: bytes | None) -> str:
         if body is not None:
@@ -237,6 +290,34 @@ class Shelf:
             if not _same(held.status, self.files.look(step, new)):
                 raise
 
+    def bury(self, step: str, held: Held) -> None:
+        """Take the name of a job away; if it has a key, leave what remembers that. To be repeated without harm."""
+        if held.job.entry.key is None:
+            with suppress(FileNotFoundError):  # the last time it was done, and told otherwise
+                self.files.unlink(step, held.name)
+            return
+        with suppress(FileNotFoundError):
+            self.files.due_at(step, held.name, time.time())
+        memory = f"{KEYS}/{held.job.entry.id}"
+        with self.naming():
+            try:
+                self.files.rename(step, held.name, memory)
+            except OSError as error:
+                # It may have been done all the same: over a network, or the last time.
+                if not _same(held.status, self.files.look(step, memory)):
+                    if not isinstance(error, FileNotFoundError):
+                        raise
+                    # It is the first one of all; or somebody else has taken the name away.
+                    self.files.make_directory(step, KEYS)
+                    with suppress(FileNotFoundError):
+                        self.files.rename(step, held.name, memory)
+        self.buried += 1
+
+    def remembers(self, step: str, id: str) -> bool:
+        """Tell whether the key of a job that is gone is remembered."""
+        status = self.files.look(step, f"{KEYS}/{id}")
+        return status is not None and time.time() - status.st_mtime < self.key_retention()
+
     @contextmanager
     def naming(self) -> Iterator[None]:
         """Keep others from looking for, or changing, the name of a job with a key."""
@@ -257,13 +338,27 @@ class Shelf:
                         return path, state
         return None
 
-    def quarantine(self, name: str) -> None:
-        """Put aside what is no job."""
+    def quarantine(self, name: str, reason: str) -> None:
+        """Put aside what is no job, and say so."""
         self.files.make_directory("Q1", QUARANTINE)
-        self.quarantined.append(name)
         aside = f"{QUARANTINE}/{name.rpartition('/')[2]}.{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
             self.files.rename("Q2", name, aside)
+            self._put_aside.append(Unreadable(_stem(name), reason, kept=False))
+            _log.error("the file %r of the spool was put aside as %r: %s", name, aside, reason)
+
+    def leave(self, path: str, state: State, error: RecordNewer) -> None:
+        """Pass over a job of a later version from now on, and say so."""
+        found = Unreadable(path.rpartition("/")[2], str(error), kept=True)
+        self.lineup.leave(path, found)
+        if found.id not in self._logged:
+            self._logged.append(found.id)
+            _log.warning("the job %s (%s) is left alone: %s", found.id, state.value, error)
+
+    def unreadable(self) -> list[Unreadable]:
+        """Return what was put aside since the last call, and what is left alone."""
+        found = [self._put_aside.popleft() for _ in range(len(self._put_aside))]
+        return found + [*self.lineup.left.values()] if self.lineup.left else found
 
     def is_at(self, fd: int, name: str, status: os.stat_result | None = None) -> bool:
         """C3: is this still the file of that name?"""
@@ -275,6 +370,11 @@ class Shelf:
         """Tell whether two names are those of one file."""
         status = self.files.look(step, name)
         return status is not None and _same(status, self.files.look(step, other))
+
+
+def _stem(name: str) -> str:
+    """Return the id in the name of a file."""
+    return name.rpartition("/")[2].rpartition(".")[0]
 
 
 def _same(one: os.stat_result, other: os.stat_result | None) -> bool:

@@ -23,15 +23,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Any, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from ..address import Address, Recipient
 from ..content import Mail
+from ..errors import InvalidArgument
 from ..receipt import Receipt, Verdict
-from .entry import Entry, Recovery, SpoolStatistics, State
+from .entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from .submission import Adapt, Submission, submission
 
-__all__ = ["Lease", "Leases", "Spool"]
+__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "Leases", "Spool"]
+
+#: Seconds for which a key is remembered when its job is gone: a week.
+KEY_RETENTION: Final = 7 * 86400.0
+#: Keys of jobs that are gone that are remembered by a spool of this library; the oldest are forgotten first.
+MAX_KEYS: Final = 100_000
 
 
 class Lease(ABC):
@@ -55,6 +61,7 @@ class Lease(ABC):
 
         Raises:
             MissingRecipient: nobody is pending.
+            RecordInvalid: what is stored is not what was put: it was damaged, and cannot be sent any more.
         """
 
     @abstractmethod
@@ -121,10 +128,20 @@ class Spool(ABC):
 
     Args:
         adapt: makes mail of what `put` is given; by default whatever `SMTPClient.send` takes, and bytes.
+        key_retention: seconds for which a key is remembered when its job is gone.
+
+    Attributes:
+        key_retention: these seconds.
+
+    Raises:
+        InvalidArgument: that is no number of seconds.
     """
 
-    def __init__(self, *, adapt: Adapt | None = None) -> None:
+    def __init__(self, *, adapt: Adapt | None = None, key_retention: float = KEY_RETENTION) -> None:
+        if not key_retention >= 0:
+            raise InvalidArgument(f"key_retention is a number of seconds, not {key_retention!r}")
         self._adapt = adapt
+        self.key_retention = key_retention
 
     async def put(
         self,
@@ -142,8 +159,9 @@ class Spool(ABC):
             message: a Message, an `email.message.Message`, any `Mail`; or a whole message: bytes, the path of a file, a
                 binary file, an async iterable of bytes.
             sender, recipients: another envelope than the message's own.
-            key: names the job: a second `put` with it stores nothing and returns the id of the first, as long as the
-                spool knows that, in whatever state it is.
+            key: names the job: a second `put` with it stores nothing and returns the id of the first, in whatever state
+                that is, and for `key_retention` seconds after it is gone: delivered, or removed by an operator. A spool
+                may bound how many keys of such jobs it remembers; then it forgets the oldest first.
             not_before: when to send it at the earliest; seconds since the epoch, or a datetime with a time zone.
             expires: when trying on makes no sense any more.
 
@@ -230,7 +248,7 @@ class Spool(ABC):
 
     @abstractmethod
     async def remove(self, id: str) -> None:
-        """Delete a job, in whatever state.
+        """Delete a job, in whatever state; its key stays known, so that a program that puts it again changes nothing.
 
         Raises:
             NoSuchJob: there is none of this id (any more).
@@ -245,9 +263,19 @@ class Spool(ABC):
     async def recover(self) -> Recovery:
         """Take back what dead workers held, put aside what is no job, remove what was never finished.
 
+        A job of a later version of this library is left alone, like everything else that it may know more of.
+
         To be called at the start and every minute. A job with which three workers have died becomes FAILED, with the
         reason `poison`.
         """
+
+    def unreadable(self) -> Sequence[Unreadable]:
+        """Return what `claim`, `recover` and `list` met that cannot be read as a job. Synchronous, and short.
+
+        That is what was put aside since the last call, each told once, and what a later version of this library wrote
+        and is still there.
+        """
+        return ()
 
     @abstractmethod
     async def wait(self, seconds: float) -> bool:

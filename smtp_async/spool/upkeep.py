@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from ..errors import Busy, NoSuchJob, RecordInvalid, UsageError
+from ..errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
 from .entry import Entry, SpoolStatistics, State, requeued
 from .lineup import directory_of
 from .record import Job, line
-from .shelf import HELD, QUARANTINE, Held, Shelf
+from .shelf import HELD, PLANTED, QUARANTINE, Held, Shelf, changed_by_burying
 
 __all__ = ["Upkeep"]
 
@@ -56,14 +56,19 @@ class Upkeep:
         return [prefix + entry.name for entry in entries if entry.name.endswith(suffixes)]
 
     def entries(self, names: Iterable[str]) -> list[Entry]:
-        """Read jobs; those that have gone, or are none, are left out."""
+        """Read jobs; those that have gone, or are none, are left out, and so is what this user may not open."""
         found = []
         for name in names:
             path, _, suffix = name.rpartition(".")
             try:
                 found.append(self._look(path, State(suffix))[0].entry)
+            except RecordNewer as error:
+                self._shelf.leave(path, State(suffix), error)
             except (FileNotFoundError, RecordInvalid):
                 continue
+            except OSError as error:
+                if error.errno not in PLANTED:
+                    raise
         return found
 
     def statistics(self) -> SpoolStatistics:
@@ -113,7 +118,9 @@ class Upkeep:
         try:
             status = self._files.status("L7", fd)
             self._shelf.check_file(status)
-            job, body = self._shelf.read("L7", fd, path, state, status.st_size, check=message)
+            job, body, damage = self._shelf.read("L7", fd, path, state, status.st_size, check=message)
+            if damage:
+                raise RecordInvalid(f"the job {job.entry.id} cannot be read: {damage}")
             if message and body is None:
                 body = self._files.read("L7", fd, job.entry.size, job.header.body_at)
             return job, body or b""
@@ -134,13 +141,17 @@ class Upkeep:
         with _Open(self, id) as held:
             _must_be_queued(held)
             self._shelf.append("O1", held, line(r="hold", held=False, at=time.time()))
-            self._due_at(held, held.job.entry.not_before)
+            self._due_at(held, held.job.entry.due(time.time()))
 
-    def requeue(self, id: str, not_before: float, expires: float | None) -> None:
-        """Try again those who have not got the message."""
+    def requeue(self, id: str, not_before: float | None, expires: float | None) -> None:
+        """Try again those who have not got the message, now or at `not_before`."""
         with _Open(self, id) as held:
-            requeued(held.job.entry, not_before, expires)
-            record = line(r="requeue", not_before=not_before, expires=expires, at=time.time())
+            if held.damage:
+                raise RecordInvalid(f"the job {id} cannot be sent any more: {held.damage}")
+            now = time.time()
+            not_before = now if not_before is None else not_before
+            requeued(held.job.entry, not_before, expires, now)
+            record = line(r="requeue", not_before=not_before, expires=expires, at=now)
             self._shelf.append("O1", held, record)
             if held.state is not State.QUEUED:
                 self._shelf.rename("O2", held, State.QUEUED)
@@ -150,8 +161,11 @@ class Upkeep:
     def remove(self, id: str) -> None:
         """Delete a job."""
         with _Open(self, id) as held:
-            self._files.unlink("O4", held.name)
-            self._files.sync_directory("O5", directory_of(held.path))
+            self._shelf.bury("O4", held)
+            for directory in changed_by_burying(held):
+                self._files.sync_directory("O5", directory)
+            if held.job.entry.key is not None:
+                self._files.empty("O5", held.fd)
 
     def open(self, id: str) -> Held:
         """Open and lock a job that nobody is sending."""

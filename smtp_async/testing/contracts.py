@@ -17,9 +17,8 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import AsyncIterator
+from datetime import datetime
 
 from ..address import Envelope, Kind, Recipient
 from ..content import Content
@@ -32,54 +31,19 @@ from ..errors import (
     MissingRecipient,
     MissingSender,
     NoSuchJob,
-    SMTPError,
     UsageError,
 )
 from ..message import Message
-from ..receipt import Outcome, Receipt, Verdict
-from ..reply import Reply
 from ..sendable import Raw
 from ..spool.entry import Entry, State
-from ..spool.spool import Lease, Spool
+from ..spool.spool import Spool
+from .lease_contract import LATER, NEVER, QUEUED, TEXT, LeaseContract, receipt_for, refused
 
-__all__ = ["SpoolContract", "receipt_for"]
-
-TEXT = b"From: ann@example.com\r\nTo: bob@example.org\r\nMessage-ID: <1@example.com>\r\n\r\nHello\r\n"
-QUEUED = Reply(250, (b"2.0.0 Ok: queued as 4ABC",))
-LATER = Reply(451, (b"4.3.0 later",))
-NEVER = Reply(550, (b"5.1.1 nobody",))
+__all__ = ["LATER", "NEVER", "QUEUED", "TEXT", "SpoolContract", "receipt_for"]
 
 
-def receipt_for(lease: Lease, *replies: Reply | None) -> Receipt:
-    """Make the receipt of a lease: one reply for each pending recipient, None where the outcome is unknown."""
-    pending = lease.entry.pending
-    if len(replies) == 1:
-        replies *= len(pending)
-    pairs = zip(pending, replies, strict=True)
-    return Receipt(tuple(Verdict(recipient, _outcome(reply), reply) for recipient, reply in pairs))
-
-
-def _outcome(reply: Reply | None) -> Outcome:
-    if reply is None:
-        return Outcome.UNKNOWN
-    return Outcome.ACCEPTED if reply.positive else Outcome.REFUSED
-
-
-async def refused(error: type[SMTPError], call: Callable[[], Any]) -> None:
-    """Check that awaiting what `call` makes raises `error`."""
-    try:
-        await call()
-    except error:
-        return
-    raise AssertionError(f"{error.__name__} was not raised")
-
-
-class SpoolContract:
+class SpoolContract(LeaseContract):
     """Tests of a backend: derive from it, with a fixture `spool` and an `abandon`."""
-
-    def abandon(self, spool: Any, lease: Any) -> None:
-        """Let the worker that holds `lease` die."""
-        raise NotImplementedError
 
     # --- put ---
 
@@ -208,187 +172,34 @@ class SpoolContract:
         assert await spool.put(TEXT, key="k") == id
         assert len(await self._all(spool)) == 1
 
-    async def test_a_key_is_forgotten_with_its_job(self, spool: Spool) -> None:
+    async def test_a_key_is_remembered_when_its_job_is_gone(self, spool: Spool) -> None:
+        for key, remove in (("delivered", False), ("removed", True)):
+            id = await spool.put(TEXT, key=key)
+            if remove:
+                await spool.remove(id)
+            else:
+                [lease] = await spool.claim()
+                await lease.settle(receipt_for(lease, QUEUED))
+            await refused(NoSuchJob, lambda id=id: spool.get(id))  # type: ignore[misc]
+            await refused(NoSuchJob, lambda id=id: spool.remove(id))  # type: ignore[misc]
+            assert await spool.put(TEXT, key=key) == id
+            assert await self._all(spool) == [] and await spool.claim(5) == []
+            await spool.recover()
+            assert await spool.put(TEXT, key=key) == id
+        assert await self._all(spool) == []
+
+    async def test_a_key_is_forgotten_in_time(self, spool: Spool) -> None:
         id = await spool.put(TEXT, key="k")
         await spool.remove(id)
-        await spool.put(TEXT, key="k")
+        spool.key_retention = 0.0
+        assert await spool.put(TEXT, key="k") == id
         assert len(await self._all(spool)) == 1
-
-    # --- claim ---
-
-    async def test_nothing_is_claimed_twice(self, spool: Spool) -> None:
-        ids = {await spool.put(TEXT) for _ in range(5)}
-        first, second = await spool.claim(3), await spool.claim(5)
-        assert (len(first), len(second)) == (3, 2)
-        assert {lease.entry.id for lease in first + second} == ids
-        assert await spool.claim(5) == []
-
-    async def test_nothing_is_claimed_before_it_is_due(self, spool: Spool) -> None:
-        now = time.time()
-        later = await spool.put(TEXT, not_before=now + 1000)
-        moment = datetime.fromtimestamp(now + 2000, UTC)
-        latest = await spool.put(TEXT, not_before=moment)
-        assert await spool.claim(5) == []
-        assert [lease.entry.id for lease in await spool.claim(5, now=now + 1001)] == [later]
-        assert (await spool.get(latest)).not_before == moment.timestamp()
-        assert [lease.entry.id for lease in await spool.claim(5, now=now + 2001)] == [latest]
-
-    async def test_what_is_due_longest_comes_first(self, spool: Spool) -> None:
-        now = time.time()
-        ids = {when: await spool.put(TEXT, not_before=now + when) for when in (30, 10, 20)}
-        claimed = [lease.entry.id for lease in await spool.claim(5, now=now + 40)]
-        assert claimed == [ids[10], ids[20], ids[30]]
-
-    # --- the ends of a lease ---
-
-    async def test_what_is_settled_is_gone(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
+        # From then on it counts anew.
         [lease] = await spool.claim()
-        await lease.mark_end_of_data()
         await lease.settle(receipt_for(lease, QUEUED))
-        await refused(NoSuchJob, lambda: spool.get(id))
-        assert await spool.claim(5, now=time.time() + 10) == []
-
-    async def test_what_is_settled_may_be_kept(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        [lease] = await spool.claim()
-        await lease.settle(receipt_for(lease, QUEUED), keep=True)
-        entry = await spool.get(id)
-        assert entry.state is State.SENT
-        [result] = entry.results
-        assert result is not None
-        assert (result.outcome, result.final, result.queue_id) == (Outcome.ACCEPTED, True, "4ABC")
-        assert await spool.claim(5) == []
-
-    async def test_only_the_rest_is_tried_again(self, spool: Spool) -> None:
-        names = ["a@example.org", "b@example.org", "c@example.org", "d@example.org"]
-        id = await spool.put(TEXT, sender="ann@example.com", recipients=names)
-        [lease] = await spool.claim()
-        again = time.time() + 60
-        await lease.defer(receipt_for(lease, QUEUED, LATER, NEVER, None), again, reason="451 later")
-        entry = await spool.get(id)
-        assert (entry.state, entry.not_before, entry.reason) == (State.QUEUED, again, "451 later")
-        assert (entry.attempts, entry.flagged) == (1, False)
-        assert [str(one.address) for one in entry.pending] == ["b@example.org", "d@example.org"]
-        assert [str(one.address) for one, _ in entry.failed] == ["c@example.org"]
-        later = entry.results[1]
-        assert later is not None
-        assert (later.code, later.enhanced, later.text) == (451, "4.3.0", "4.3.0 later")
-        assert await spool.claim(5) == []
-        [lease] = await spool.claim(5, now=again + 1)
-        assert lease.mail().envelope().recipients == entry.pending
-        assert lease.token > 1 or lease.entry.attempts == 1
-        await lease.defer(receipt_for(lease, QUEUED), again + 60)
-        assert [str(one.address) for one in (await spool.get(id)).pending] == []
-
-    async def test_who_decides_otherwise_is_heard(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        [lease] = await spool.claim()
-        await lease.defer(receipt_for(lease, NEVER), time.time(), retry=lambda verdict: True)
-        assert len((await spool.get(id)).pending) == 1
-
-    async def test_nothing_learnt_leaves_everybody(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        [lease] = await spool.claim()
-        await lease.defer(None, 0.0, reason="connection refused")
-        entry = await spool.get(id)
-        assert (len(entry.pending), entry.attempts, entry.reason) == (1, 1, "connection refused")
-        assert len(await spool.claim(5)) == 1
-
-    async def test_what_failed_is_kept(self, spool: Spool) -> None:
-        id = await spool.put(TEXT, key="k")
-        [lease] = await spool.claim()
-        await lease.fail(receipt_for(lease, NEVER), reason="550 nobody")
-        entry = await spool.get(id)
-        assert (entry.state, entry.reason, entry.attempts) == (State.FAILED, "550 nobody", 1)
-        assert await spool.claim(5) == []
-        assert await spool.read(id) == TEXT
-
-    async def test_a_released_job_is_as_it_was(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        before = await spool.get(id)
-        [lease] = await spool.claim()
-        await lease.release()
-        assert await spool.get(id) == before
-        [lease] = await spool.claim()
-        assert lease.entry.attempts == 0
-        await lease.mark_end_of_data()
-        await lease.release()
-        assert not (await spool.get(id)).flagged
-
-    async def test_a_lease_ends_once(self, spool: Spool) -> None:
-        await spool.put(TEXT)
-        [lease] = await spool.claim()
-        await lease.extend()
-        await lease.defer(None, 0.0)
-        receipt = receipt_for(lease, QUEUED)
-        await refused(LeaseLost, lambda: lease.settle(receipt))
-        await refused(LeaseLost, lambda: lease.defer(receipt, 0.0))
-        await refused(LeaseLost, lambda: lease.fail(receipt))
-        await refused(LeaseLost, lambda: lease.mark_end_of_data())
-        await refused(LeaseLost, lambda: lease.release())
-        await refused(LeaseLost, lambda: lease.extend())
-        [again] = await spool.claim()
-        assert again.token > lease.token
-        await refused(LeaseLost, lambda: lease.settle(receipt))
-        await again.settle(receipt)
-
-    async def test_a_receipt_about_others_is_refused(self, spool: Spool) -> None:
-        await spool.put(TEXT)
-        [lease] = await spool.claim()
-        wrong = Receipt(receipt_for(lease, QUEUED).verdicts * 2)
-        await refused(InvalidArgument, lambda: lease.settle(wrong))
-        await refused(InvalidArgument, lambda: lease.defer(wrong, 0.0))
-        await lease.settle(receipt_for(lease, QUEUED))
-
-    # --- a worker dies ---
-
-    async def test_a_dead_workers_job_is_queued_again(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        [lease] = await spool.claim()
-        assert (await spool.recover()).requeued == ()
-        self.abandon(spool, lease)
-        recovery = await spool.recover()
-        assert (recovery.requeued, recovery.flagged) == ((id,), ())
-        [again] = await spool.claim()
-        assert (again.entry.recoveries, again.entry.attempts, again.entry.flagged) == (1, 1, False)
-        assert again.token > lease.token
-        await refused(LeaseLost, lambda: lease.settle(receipt_for(lease, QUEUED)))
-        await again.settle(receipt_for(again, QUEUED))
-
-    async def test_a_worker_that_died_after_the_mark_leaves_a_flag(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        [lease] = await spool.claim()
-        await lease.mark_end_of_data()
-        self.abandon(spool, lease)
-        assert (await spool.recover()).flagged == (id,)
-        [again] = await spool.claim()
-        assert again.entry.flagged
-        await again.defer(receipt_for(again, LATER), 0.0)
-        assert not (await spool.get(id)).flagged
-
-    async def test_a_mark_with_the_claim_is_a_mark(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        [lease] = await spool.claim(marked=True)
-        assert not lease.entry.flagged
-        self.abandon(spool, lease)
-        assert (await spool.recover()).flagged == (id,)
-        [lease] = await spool.claim(marked=True)
-        await lease.defer(receipt_for(lease, LATER), 0.0)
-        [lease] = await spool.claim()
-        assert not lease.entry.flagged
-
-    async def test_a_poison_message_ends_among_the_failed(self, spool: Spool) -> None:
-        id = await spool.put(TEXT)
-        for _ in range(2):
-            [lease] = await spool.claim()
-            self.abandon(spool, lease)
-            assert (await spool.recover()).requeued == (id,)
-        [lease] = await spool.claim()
-        self.abandon(spool, lease)
-        assert (await spool.recover()).poisoned == (id,)
-        entry = await spool.get(id)
-        assert (entry.state, entry.reason, entry.recoveries) == (State.FAILED, "poison", 3)
+        spool.key_retention = 3600.0
+        assert await spool.put(TEXT, key="k") == id
+        assert await self._all(spool) == []
 
     # --- what an operator does ---
 

@@ -22,10 +22,11 @@ from ..spool.entry import (
     SpoolStatistics,
     State,
     check_about,
+    flagged_after,
     requeued,
     results_after,
 )
-from ..spool.spool import Lease, Leases, Spool
+from ..spool.spool import KEY_RETENTION, MAX_KEYS, Lease, Leases, Spool
 from ..spool.submission import Adapt, StoredMail, Submission, seconds
 
 __all__ = ["MemoryLease", "MemorySpool"]
@@ -47,12 +48,21 @@ class MemorySpool(Spool):
     Args:
         adapt: makes mail of what `put` is given.
         clock: what time it is, in seconds since the epoch.
+        key_retention: as for `Spool`.
     """
 
-    def __init__(self, *, adapt: Adapt | None = None, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(adapt=adapt)
+    def __init__(
+        self,
+        *,
+        adapt: Adapt | None = None,
+        clock: Callable[[], float] = time.time,
+        key_retention: float = KEY_RETENTION,
+    ) -> None:
+        super().__init__(adapt=adapt, key_retention=key_retention)
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
+        # Keys of jobs that are gone, the oldest first, and since when.
+        self._keys: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._news = asyncio.Event()
         self._closed = False
@@ -61,7 +71,7 @@ class MemorySpool(Spool):
         self._check_open()
         key = None if job.key is None else hashlib.sha256(job.key.encode()).hexdigest()[:32]
         id = key or f"{next(self._numbers):08d}"
-        if id not in self._jobs:
+        if id not in self._jobs and not self._remembers(id):
             content = Content(
                 (job.body,),
                 eightbit=job.eightbit,
@@ -81,6 +91,7 @@ class MemorySpool(Spool):
                 expires=job.expires,
                 needs_utf8=job.needs_utf8,
                 message_id=job.message_id,
+                reckoned=job.created if job.not_before == job.created else 0.0,
             )
             self._jobs[id] = _Job(entry, content)
             self._news.set()
@@ -114,17 +125,17 @@ class MemorySpool(Spool):
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
-        job = self._idle(id)
+        job, now = self._idle(id), self._clock()
         job.entry = requeued(
             job.entry,
-            self._clock() if not_before is None else seconds(not_before),
+            now if not_before is None else seconds(not_before),
             None if expires is None else seconds(expires),
+            now,
         )
         self._news.set()
 
     async def remove(self, id: str) -> None:
-        self._idle(id)
-        del self._jobs[id]
+        self._bury(self._idle(id))
 
     async def statistics(self) -> SpoolStatistics:
         entries = [job.entry for job in self._jobs.values()]
@@ -188,6 +199,19 @@ class MemorySpool(Spool):
             if job.lease is not None:
                 await job.lease.release()
 
+    def _bury(self, job: _Job) -> None:
+        """Delete a job, and remember its key."""
+        del self._jobs[job.entry.id]
+        if job.entry.key is not None:
+            self._keys.pop(job.entry.id, None)
+            self._keys[job.entry.id] = self._clock()
+            while len(self._keys) > MAX_KEYS:
+                del self._keys[next(iter(self._keys))]
+
+    def _remembers(self, id: str) -> bool:
+        since = self._keys.get(id)
+        return since is not None and self._clock() - since < self.key_retention
+
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the spool is closed")
@@ -212,14 +236,14 @@ class MemorySpool(Spool):
         job.entry = replace(job.entry, held=held)
 
     def _is_due(self, entry: Entry, now: float) -> bool:
-        return entry.state is State.QUEUED and not entry.held and entry.not_before <= now
+        return entry.state is State.QUEUED and not entry.held and entry.due(self._clock()) <= now
 
     def _lease(self, job: _Job, *, marked: bool) -> Lease:
         job.token += 1
         job.entry = replace(job.entry, state=State.SENDING)
         job.lease = MemoryLease(self, job)
         if marked:
-            job.entry = replace(job.entry, flagged=True)
+            job.entry = replace(job.entry, flagged=True, confirmed=False)
         return job.lease
 
 
@@ -241,7 +265,7 @@ class MemoryLease(Lease):
 
     async def mark_end_of_data(self) -> None:
         job = self._held()
-        job.entry = replace(job.entry, flagged=True)
+        job.entry = replace(job.entry, flagged=True, confirmed=False)
 
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
         job = self._held()
@@ -250,7 +274,7 @@ class MemoryLease(Lease):
             return
         check_about(job.entry, receipt)
         job.lease = None
-        del self._spool._jobs[job.entry.id]
+        self._spool._bury(job)
 
     async def defer(
         self,
@@ -294,16 +318,18 @@ class MemoryLease(Lease):
         reason: str = "",
         not_before: float | None = None,
     ) -> None:
-        job, entry = self._job, self._job.entry
-        results = results_after(entry, receipt, retry, self._spool._clock())
+        job, entry, now = self._job, self._job.entry, self._spool._clock()
+        results = results_after(entry, receipt, retry, now)
         job.entry = replace(
             entry,
             state=state,
             results=results,
             attempts=entry.attempts + 1,
-            flagged=False,
+            flagged=flagged_after(self.entry, results),
+            confirmed=False,
             reason=reason,
             not_before=entry.not_before if not_before is None else not_before,
+            reckoned=entry.reckoned if not_before is None else now,
         )
         job.lease = None
         self._spool._news.set()

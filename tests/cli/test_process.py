@@ -251,7 +251,8 @@ def test_a_broken_file_is_put_aside(run, serve, spool):
     (spool / "0000000000000000001-x.queued").write_bytes(b"not a job\n")
     server = serve()
     done = run(server.url)
-    assert done.exit_code == 0 and len(server.messages) == 1 and "Traceback" not in done.output
+    assert done.exit_code == 5 and len(server.messages) == 1 and "Traceback" not in done.output
+    assert "unreadable\t0000000000000000001-x\t-\tnot a job" in done.stdout
 
 
 # --- until it is told to stop --------------------------------------------------------------------------------

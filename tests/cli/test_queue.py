@@ -123,6 +123,24 @@ def test_the_same_key_is_the_same_job(run, spool):
     assert len(ids) == 1 and len(fields(run("ls"))) == 1
 
 
+def test_a_key_is_known_when_its_message_is_sent(run, spool):
+    (id,) = {run(f"add {PEOPLE} --text Hi --key invoice-7").stdout.strip()}
+    inside(spool, lambda queue: queue.remove(id))
+    assert run(f"add {PEOPLE} --text Hi --key invoice-7").stdout.strip() == id
+    assert run("ls").stdout == ""
+
+
+def test_a_job_of_a_later_version_is_told_and_not_shown(run, spool):
+    newer, other = (run(f"add {PEOPLE} --text Hi").stdout.strip() for _ in range(2))
+    file = spool / f"{newer}.queued"
+    file.write_bytes(file.read_bytes().replace(b"SPOOL1", b"SPOOL2", 1))
+    done = run("ls")
+    assert [row[0] for row in fields(done)] == [other]
+    assert done.stderr.count(newer) == 1 and "version is 2" in done.stderr
+    done = run("rm", newer)
+    assert done.exit_code == 5 and "version is 2" in done.stderr and file.exists()
+
+
 def test_times(run, spool):
     id = run(f"add {PEOPLE} --text Hi --not-before 2h --expires 2099-01-01T00:00Z").stdout.strip()
     known = json.loads(run("show --json", id).stdout)

@@ -56,7 +56,7 @@ def receipt(recipients: Any, *answers: str | Outcome, error: SMTPError | None = 
         said = reply(answer)
         verdicts.append(Verdict(recipient, Outcome.ACCEPTED if said.positive else Outcome.REFUSED, said))
     blamed = next((one.reply for one in verdicts if one.outcome is Outcome.REFUSED), None)
-    return Receipt(tuple(verdicts), blamed or verdicts[0].reply, error)
+    return Receipt(tuple(verdicts), blamed or (verdicts[0].reply if verdicts else None), error)
 
 
 def dead() -> SMTPError:
@@ -112,6 +112,11 @@ class Postman:
             if found.error is not None:
                 found.raise_for_outcome()
             return found
+        except asyncio.CancelledError as cancelled:
+            # As the client does.
+            outcome = Outcome.UNKNOWN if message in self.left else Outcome.NOT_SENT
+            vars(cancelled)["receipt"] = receipt(recipients, outcome, error=stopped(outcome))
+            raise
         finally:
             self.waiting -= 1
 
@@ -129,6 +134,10 @@ class Postman:
     def recipients(self) -> list[list[str]]:
         """Who was tried, message by message."""
         return [[str(one.address) for one in mail.envelope().recipients] for mail in self.tried]
+
+
+def stopped(outcome: Outcome) -> SMTPError:
+    return (OutcomeUnknown if outcome is Outcome.UNKNOWN else NotSent)("the call was cancelled")
 
 
 def lost() -> SMTPError:
@@ -172,8 +181,9 @@ class FrailSpool(MemorySpool):
         return await super().read(id)
 
     def _lease(self, job: Any, *, marked: bool) -> Any:
-        super()._lease(job, marked=marked)
+        entry = super()._lease(job, marked=marked).entry
         job.lease = FrailLease(self, job)
+        job.lease.entry = entry
         return job.lease
 
 
@@ -227,4 +237,6 @@ def processor(spool: MemorySpool, client: Any, **options: Any) -> QueueProcessor
     options.setdefault("retry", STEADY)
     options.setdefault("poll", 0.02)
     options.setdefault("clock", getattr(spool, "_clock", time.time))
+    # Pauses go by the same clock, so that a test moves one for both.
+    options.setdefault("monotonic", options["clock"])
     return QueueProcessor(spool, client, **options)

@@ -33,6 +33,7 @@ from smtp_async.errors import (
     ProxyError,
     QueueFull,
     RecipientsRefused,
+    RecordInvalid,
     ResolveError,
     SenderRefused,
     SMTPError,
@@ -137,6 +138,7 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
     (file_error(numbers.ENOENT), MESSAGE, FAIL),
     (file_error(numbers.EMFILE), MESSAGE, DEFER),
     (file_error(numbers.EIO), MESSAGE, DEFER),
+    (RecordInvalid("its file was damaged"), MESSAGE, FAIL),
     (SMTPError("what is this"), MESSAGE, DEFER),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from smtp_async import Credentials, Message, NotSent, Outcome
-from smtp_async.events import JobFailed
+from smtp_async.events import JobFailed, JobUnreadable
 from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
 from smtp_async.spool import serialize
 from smtp_async.spool.directory import DirectorySpool
@@ -199,10 +199,8 @@ async def test_a_key_is_known_while_its_job_is_sent_and_after(path: Path) -> Non
     assert seen == dict.fromkeys(("sending", "failed", "sent"), id)
     async with DirectorySpool(path) as spool:
         await spool.remove(id)
-    # Nobody knows it any more.
     assert await put(path, mail(2), key="k") == id
-    async with DirectorySpool(path) as spool:
-        assert b"message 2" in await spool.read(id)
+    assert jobs(path) == []
 
 
 # --- a worker that dies --------------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ async def test_a_lease_is_lost_when_another_process_took_the_job_back(path: Path
     await put(path, mail(1))
     async with DirectorySpool(path) as one, DirectorySpool(path) as other:
         (lease,) = await one.claim()
-        assert await other.recover() == ((), (), (), ())
+        assert not any(await other.recover())
         assert await other.claim() == []
         # What the kernel does when a process dies; here its task lives on.
         one._delivery.forget(lease._held)  # type: ignore[attr-defined]
@@ -295,7 +293,7 @@ async def test_a_connection_lost_after_the_end_is_unknown_and_sent_again(path: P
         first = await look(path, client, clock=clock)
         assert [one.id for one in first.deferred] == [id]
         entry = await entry_of(path, id)
-        assert entry.results[0].outcome is Outcome.UNKNOWN and not entry.flagged
+        assert entry.results[0].outcome is Outcome.UNKNOWN and entry.flagged
         clock.move(3600)
         assert (await look(path, client, clock=clock)).sent == (id,)
     bodies = {received.data for received in server.messages}
@@ -373,3 +371,45 @@ async def test_a_message_for_a_server_that_offers_nothing(path: Path) -> None:
         await look(path, client)
     assert server.messages[0].data.isascii()
     assert b"BODY=8BITMIME" not in next(line.line for line in server.commands if line.verb == "MAIL")
+
+
+# --- what is no job --------------------------------------------------------------------------------------------
+
+
+async def test_what_is_put_aside_or_left_alone_is_told_and_makes_the_report_false(path: Path) -> None:
+    newer = await put(path, mail(1))
+    file = path / f"{newer}.queued"
+    file.write_bytes(file.read_bytes().replace(b"SPOOL1", b"SPOOL2", 1))
+    (path / "x.queued").write_bytes(b"nothing")
+    sent = await put(path, mail(2))
+    told: list[JobUnreadable] = []
+    async with speaking() as server, client_of(server) as client, DirectorySpool(path) as spool:
+        queue = QueueProcessor(spool, client, clock=lambda: time.time() + 1)
+        queue.on(JobUnreadable, told.append)
+        report = await queue.run_once()
+        assert report.sent == (sent,) and not report and report.error is None
+        assert {one.id: one.not_before for one in report.unreadable} == {newer: None, "x": None}
+        assert {(event.id, event.kept) for event in told} == {(newer, True), ("x", False)}
+        # What is still there is told by every run, what was put aside by one.
+        report = await queue.run_once()
+        assert [one.id for one in report.unreadable] == [newer] and not report
+    assert file.exists()
+
+
+async def test_a_damaged_message_fails_and_its_sender_is_told(path: Path) -> None:
+    id = await put(path, mail(1))
+    file = path / f"{id}.queued"
+    data = bytearray(file.read_bytes())
+    data[-4] ^= 1
+    file.write_bytes(data)
+    told: list[JobFailed] = []
+    async with speaking() as server, client_of(server) as client, DirectorySpool(path) as spool:
+        bounce = ReportOptions(reporting="here.test")
+        queue = QueueProcessor(spool, client, bounce=bounce, clock=lambda: time.time() + 1)
+        queue.on(JobFailed, told.append)
+        report = await queue.run_once()
+        assert [one.id for one in report.failed] == [id] and "damaged" in report.failed[0].reason
+        assert [event.id for event in told] == [id]
+        await queue.run_once()
+        assert [message.mail_from for message in server.messages] == [""]
+        assert parse_report(server.messages[0].data).recipients[0].failed

@@ -186,7 +186,47 @@ async def test_unknown_is_tried_again(spool: FrailSpool) -> None:
     queue = processor(spool, Postman(Outcome.UNKNOWN))
     report = await queue.run_once()
     assert len(report.deferred) == 1 and queue.statistics().unknown == 1
-    assert not (await spool.get(id)).flagged
+    assert (await spool.get(id)).flagged
+
+
+async def test_every_try_after_an_unknown_one_is_told_that_it_may_make_a_second_copy(
+    spool: FrailSpool, clock: Clock
+) -> None:
+    await filled(spool)
+    queue = processor(spool, Postman(Outcome.UNKNOWN, "451 later", "250 ok"))
+    told: list[tuple[int, bool]] = []
+    queue.on(JobStarted, lambda event: told.append((event.attempt, event.flagged)))
+    for _ in range(3):
+        await queue.run_once()
+        clock.move(3600)
+    assert told == [(1, False), (2, True), (3, True)]
+
+
+async def test_what_was_unknown_is_held_also_by_a_later_processor(spool: FrailSpool, clock: Clock) -> None:
+    (id,) = await filled(spool)
+    await processor(spool, Postman(Outcome.UNKNOWN)).run_once()
+    clock.move(3600)
+    client = Postman()
+    report = await processor(spool, client, on_unknown="hold").run_once()
+    assert client.tried == [] and report.failed == (Unfinished(id, "unknown"),)
+
+
+@pytest.mark.parametrize("first", ["retry", "hold"])
+async def test_who_requeues_what_is_unknown_has_decided(spool: FrailSpool, clock: Clock, first: Any) -> None:
+    (id,) = await filled(spool)
+    await processor(spool, Postman(Outcome.UNKNOWN), on_unknown=first).run_once()
+    await spool.requeue(id)
+    clock.move(1)
+    client = Postman("451 later")
+    queue = processor(spool, client, on_unknown="hold")
+    told: list[bool] = []
+    queue.on(JobStarted, lambda event: told.append(event.flagged))
+    await queue.run_once()
+    assert told == [True] and len(client.tried) == 1
+    # That was for one try.
+    clock.move(3600)
+    assert (await queue.run_once()).failed == (Unfinished(id, "unknown"),)
+    assert len(client.tried) == 1
 
 
 async def test_unknown_is_held_if_wanted(spool: FrailSpool) -> None:
@@ -371,8 +411,27 @@ async def test_a_paused_processor_says_so(spool: FrailSpool, clock: Clock) -> No
     queue = processor(spool, Postman(dead()))
     await queue.run_once()
     numbers = queue.statistics()
-    assert (numbers.problem, numbers.paused_until) == ("cannot connect", clock() + 5)
+    assert numbers.problem == "cannot connect" and numbers.paused_until == pytest.approx(clock() + 5)
     assert numbers.released == 1
+
+
+@pytest.mark.parametrize("step", [-86400.0, 86400.0])
+async def test_a_pause_has_its_length_whatever_is_done_to_the_wall_clock(
+    spool: FrailSpool, clock: Clock, step: float
+) -> None:
+    (id,) = await filled(spool)
+    steady = Clock()
+    told: list[QueuePaused] = []
+    queue = processor(spool, Postman(dead(), "250 ok"), monotonic=steady)
+    queue.on(QueuePaused, told.append)
+    await queue.run_once()
+    assert told[0].until == pytest.approx(clock() + 5)
+    clock.move(step)
+    steady.move(4.9)
+    assert (await queue.run_once()).error is not None
+    assert queue.statistics().paused_until == pytest.approx(clock() + 0.1)
+    steady.move(0.2)
+    assert (await queue.run_once()).sent == (id,)
 
 
 async def test_a_sender_who_must_log_in_does_not_block_the_others(spool: FrailSpool) -> None:
@@ -588,14 +647,46 @@ async def test_after_the_grace_what_has_not_left_goes_back(spool: FrailSpool) ->
     }
 
 
+async def test_marked_when_they_were_claimed_they_go_back_untouched_all_the_same(spool: FrailSpool) -> None:
+    await filled(spool, 20)
+    client = Postman()
+    client.gate.clear()
+    queue = processor(spool, client, concurrency=4, marking="claim", on_unknown="hold")
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: client.waiting == 4)
+    queue.stop(grace=0)
+    await running
+    assert {(entry.state, entry.attempts, entry.flagged) for entry in await entries(spool)} == {
+        (State.QUEUED, 0, False)
+    }
+
+
+async def test_a_client_that_does_not_tell_leaves_it_unknown(spool: FrailSpool) -> None:
+    (id,) = await filled(spool)
+    client = Postman()
+
+    async def silent(message: Any, **_: Any) -> Any:
+        client.tried.append(message)
+        await asyncio.Event().wait()
+
+    client.send = silent  # type: ignore[method-assign]
+    queue = processor(spool, client)
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: client.tried)
+    queue.stop(grace=0)
+    await running
+    assert (await spool.get(id)).flagged and queue.statistics().unknown == 1
+
+
+@pytest.mark.parametrize("marking", ["each", "claim"])
 @pytest.mark.parametrize(("on_unknown", "state"), [("retry", State.QUEUED), ("hold", State.FAILED)])
 async def test_after_the_grace_what_may_have_left_is_unknown(
-    spool: FrailSpool, on_unknown: Any, state: State
+    spool: FrailSpool, on_unknown: Any, state: State, marking: Any
 ) -> None:
     (id,) = await filled(spool)
     client = Postman()
     client.replies.clear()
-    queue = processor(spool, client, on_unknown=on_unknown)
+    queue = processor(spool, client, on_unknown=on_unknown, marking=marking)
     running = asyncio.ensure_future(queue.run())
     await until(lambda: client.left)
     queue.stop()
@@ -625,6 +716,19 @@ async def test_a_processor_can_run_again(spool: FrailSpool) -> None:
         await filled(spool, 1)
         assert len((await queue.run_once()).sent) == 1
         assert queue.statistics().sent == count
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_a_stop_before_the_first_step_counts_for_that_run(spool: FrailSpool, once: bool) -> None:
+    (id,) = await filled(spool)
+    client = Postman()
+    queue = processor(spool, client)
+    running = asyncio.ensure_future(queue.run_once() if once else queue.run())
+    queue.stop()
+    async with asyncio.timeout(10.0):
+        await running
+    assert client.tried == []
+    assert (await queue.run_once()).sent == (id,)
 
 
 async def test_it_runs_once_at_a_time(spool: FrailSpool) -> None:
@@ -931,6 +1035,59 @@ async def test_expiry_is_reported(spool: FrailSpool, clock: Clock) -> None:
     assert str(report.recipients[0].status) == "4.2.0" and "in time" not in report.recipients[0].diagnostic
 
 
+@pytest.mark.parametrize("fault", [ValueError("cannot"), InvalidArgument("cannot"), MemoryError()])
+async def test_a_report_that_cannot_be_written_costs_nobody_a_second_copy(
+    spool: FrailSpool, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def bounce(*args: Any, **options: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr("smtp_async.processor.courier.bounce", bounce)
+    (id,) = await filled(spool, to=["a@example.org", "b@example.org"])
+    others = await filled(spool, 3)
+    client = Postman(("250 ok", "550 never"), "550 never", "250 ok")
+    report = await processor(spool, client, bounce=HERE, concurrency=1).run_once()
+    assert report.error is None and [one.id for one in report.failed] == [id, others[0]]
+    results = (await spool.get(id)).results
+    assert [one.outcome for one in results if one] == [Outcome.ACCEPTED, Outcome.REFUSED]
+    assert report.sent == tuple(others[1:])
+
+
+async def test_what_was_accepted_is_noted_before_a_report_is_written(
+    spool: FrailSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def bounce(*args: Any, **options: Any) -> Any:
+        calls.append(spool.calls.count("fail"))
+
+    monkeypatch.setattr("smtp_async.processor.courier.bounce", bounce)
+    await filled(spool, to=["a@example.org", "b@example.org"])
+    await processor(spool, Postman(("250 ok", "550 never")), bounce=HERE).run_once()
+    assert calls == [1]
+
+
+async def test_a_job_that_fails_again_after_it_was_requeued_is_reported_again(
+    spool: FrailSpool, clock: Clock
+) -> None:
+    (id,) = await filled(spool)
+    queue = processor(spool, Postman("550 never"), bounce=HERE)
+    for _ in range(2):
+        await queue.run_once()
+        clock.move(1)
+        await spool.requeue(id)
+    assert len(await notices(spool)) == 2
+
+
+async def test_a_message_that_cannot_be_read_any_more_is_reported_without_it(spool: FrailSpool) -> None:
+    await filled(spool)
+    spool.broken["read"] = SpoolError("i/o error")
+    await processor(spool, Postman("550 never"), bounce=HERE).run_once()
+    del spool.broken["read"]
+    (report,) = await notices(spool)
+    assert [one.address for one in report.recipients] == ["user0@example.org"]
+
+
 async def test_reports_can_be_delivered_otherwise(spool: FrailSpool, caplog: Any) -> None:
     await filled(spool, 2)
     told: list[Any] = []
@@ -944,7 +1101,7 @@ async def test_reports_can_be_delivered_otherwise(spool: FrailSpool, caplog: Any
     with caplog.at_level(logging.ERROR, "smtp_async"):
         report = await processor(spool, Postman("550 never"), bounce=options).run_once()
     assert len(report.failed) == 2 and len(told) == 2 and await notices(spool) == []
-    assert "could not be delivered" in caplog.text
+    assert "could not be written or delivered" in caplog.text
 
 
 async def test_the_sender_hears_once_of_a_delay(spool: FrailSpool, clock: Clock) -> None:

@@ -281,6 +281,14 @@ def test_options_are_checked() -> None:
         ReportOptions(sender="nobody")
 
 
+def test_names_stand_in_a_report_as_a_labels() -> None:
+    options = ReportOptions(reporting="mail.bücher.example")
+    assert options.reporting == "mail.xn--bcher-kva.example"
+    notice = bounced(failed("bob@example.org"), sender="ann@bücher.example", options=options)
+    assert parse_report(notice.source).reporting == "mail.xn--bcher-kva.example"
+    assert not notice.content().utf8 and notice.source.isascii()
+
+
 def test_the_sender_of_reports_can_be_chosen() -> None:
     options = ReportOptions(reporting="mx.example.com", sender="Post <post@example.com>")
     message = email.message_from_bytes(bounced(failed("bob@example.org"), options=options).source)

@@ -399,3 +399,97 @@ async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, ho
             os.close(lock)
         await ending
         assert (await spool.statistics()).sending == 0
+
+
+async def test_after_the_clock_was_set_back_waits_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was put for now, or put off, while the clock was ahead is due; a time that its caller named is kept."""
+    real = time.time
+    async with DirectorySpool(tmp_path / "s", create=True, low_water=0) as spool:
+        monkeypatch.setattr(time, "time", lambda: real() + 86400)
+        deferred = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.defer(None, time.time() + 60)
+        fresh = await spool.put(TEXT)
+        again = await spool.put(TEXT, not_before=time.time() + 1000)
+        await spool.requeue(again)
+        named = await spool.put(TEXT, not_before=real() + 3600)
+        moved = await spool.put(TEXT)
+        await spool.requeue(moved, not_before=real() + 2 * 86400)
+        monkeypatch.setattr(time, "time", real)
+        assert await spool.wait(10)
+        claimed = {lease.entry.id for lease in await spool.claim(9)}
+        assert claimed == {deferred, fresh, again}
+        for id, when in ((named, 3600), (moved, 2 * 86400)):
+            assert (await spool.get(id)).not_before == pytest.approx(real() + when, abs=60)
+        assert await spool.claim(9) == []
+        assert {lease.entry.id for lease in await spool.claim(9, now=real() + 3700)} == {named}
+
+
+async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str, str]]:
+    """Put and deliver a message, and return the system calls of it."""
+    files = watched()
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        for number in range(2):
+            await spool.put(TEXT, key=f"warm {number}" if key else None)
+            [lease] = await spool.claim()
+            await lease.settle(receipt_for(lease, QUEUED))
+        await spool._threads.wait_idle()
+        files.steps.clear()
+        await spool.put(TEXT, key=key)
+        [lease] = await spool.claim()
+        await lease.mark_end_of_data()
+        await lease.settle(receipt_for(lease, QUEUED))
+        await spool._threads.wait_idle()
+    return [call for call in files.steps if call[0][0] not in "LH" and call[1] != "fstatvfs"]
+
+
+async def test_without_a_key_a_delivery_makes_no_call_for_keys(tmp_path: Path) -> None:
+    steps = [step for step, _ in await calls_of_a_delivery(tmp_path, None)]
+    put = [f"E{number}" for number in range(1, 9)]
+    assert steps == [*put, "C1", "C2", "C3", "C3", "C4", "C5", "D1", "D1", "S1", "S2", "S5"]
+
+
+async def test_a_key_is_made_durable_before_its_job_is_gone_and_emptied_after(tmp_path: Path) -> None:
+    calls = [call for call in await calls_of_a_delivery(tmp_path, "k") if call[0][0] == "S"]
+    assert calls == [
+        ("S1", "utime"),
+        ("S1", "rename"),
+        ("S2", "open"),
+        ("S2", "_sync_directory"),
+        ("S2", "_sync_directory"),
+        ("S5", "ftruncate"),
+        ("S5", "close"),
+    ]
+
+
+@pytest.mark.parametrize("step", ["S1", "S2", "S5"])
+@pytest.mark.parametrize("number", range(1, 9))
+async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: str, number: int) -> None:
+    """Whichever of its calls fails, it is tried again, and no second job comes of it."""
+    files = watched(step, number, errno.EIO)
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, files=files) as spool:
+        id = await spool.put(TEXT, key="k")
+        [lease] = await spool.claim()
+        try:
+            await lease.settle(receipt_for(lease, QUEUED))
+        except SpoolError:
+            assert await spool.put(TEXT, key="k") == id
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.put(TEXT, key="k") == id
+        assert [entry.id async for entry in spool.list()] == []
+        assert (path / "keys" / id).exists()
+
+
+async def test_who_puts_a_key_again_while_its_job_ends_adds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
+        for number in range(30):
+            id = await spool.put(TEXT, key=f"{number}")
+            [lease] = await spool.claim()
+            puts = [other.put(TEXT, key=f"{number}") for _ in range(4)]
+            *ids, _ = await asyncio.gather(*puts, lease.settle(receipt_for(lease, QUEUED)))
+            assert set(ids) == {id}
+        assert [entry async for entry in spool.list()] == []

@@ -1,6 +1,7 @@
 """directory.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -27,6 +28,8 @@ from smtp_async.errors import (
     LeaseLost,
     NoSuchJob,
     RecordInvalid,
+    RecordNewer,
+    SpoolError,
     SpoolFull,
     SpoolUnsafe,
     UsageError,
@@ -129,8 +132,71 @@ def test_a_directory_of_somebody_else_is_refused(path: Path) -> None:
 
 def test_a_symbolic_link_to_a_directory_is_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(path)
-    with pytest.raises(SpoolUnsafe):
-        DirectorySpool(tmp_path / "link")
+    for tail in ("", "/", "//", "/.", "/./"):
+        with pytest.raises(SpoolUnsafe):
+            DirectorySpool(f"{tmp_path / 'link'}{tail}")
+        with pytest.raises(SpoolUnsafe):
+            DirectorySpool(f"{tmp_path / 'link'}{tail}", create=True)
+
+
+async def test_a_path_may_end_with_a_slash(tmp_path: Path) -> None:
+    for tail in ("/", "/."):
+        async with DirectorySpool(f"{tmp_path}/new{tail}", create=True) as spool:
+            await spool.put(TEXT)
+    with pytest.raises(FileError):
+        DirectorySpool("")
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced from now on, by its name."""
+    found: list[str] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_used(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have made it a moment ago, and died before the disk had its name."""
+    monkeypatch.setattr(intake, "CROWD", -1)
+    monkeypatch.setattr(intake, "hashed", lambda id: "0a")
+    monkeypatch.setattr(shelf, "hashed", lambda id: "0a")
+    (path / "0a").mkdir(mode=0o700)
+    found = synced(monkeypatch)
+    async with DirectorySpool(path, low_water=0, create=True) as spool:
+        assert str(path.parent) in found
+        found.clear()
+        await spool.put(TEXT)
+        assert found.index(str(path)) < found.index(f"{path}/0a")
+        found.clear()
+        await spool.put(TEXT)
+        assert str(path) not in found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+def test_a_directory_in_a_place_that_this_user_cannot_read_can_be_opened(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    inner = tmp_path / "private"
+    (inner / "spool").mkdir(mode=0o700, parents=True)
+    os.chown(inner / "spool", 12345, 12345)
+    inner.chmod(0o711)
+    program = f"""
+import os
+from smtp_async.spool.directory import DirectorySpool
+import smtp_async.spool.files, fcntl, ctypes
+os.chdir({str(inner)!r})
+os.seteuid(12345)
+DirectorySpool("spool", create=True)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("name", ["tmp", "quarantine", "00"])
@@ -315,7 +381,9 @@ async def test_a_crowded_directory_gets_subdirectories(path: Path, monkeypatch: 
         await spool.release(ids[-1])
     async with DirectorySpool(path) as other:
         assert sorted(await deliver(other)) == sorted(ids)
-        assert names(path) == []
+        assert [name for name in names(path) if not name.startswith("keys/")] == []
+        assert [await other.put(TEXT, key=f"k{n}") for n in range(1, 40, 2)] == ids[1::2]
+        assert await other.claim() == []
 
 
 async def test_two_spools_share_a_directory(path: Path) -> None:
@@ -427,21 +495,63 @@ async def test_what_is_planted_is_put_aside_and_the_others_go_on(
     MADE[kind](Path(f"0.{state}"), secret)
     async with DirectorySpool(path, low_water=0) as spool:
         ids = [await spool.put(TEXT) for _ in range(3)]
-        recovery = await spool.recover()
+        await spool.recover()
         assert sorted(await deliver(spool)) == ids
-        found = recovery.quarantined + (await spool.recover()).quarantined
-        assert found == (f"0.{state}",)
+        assert [(one.id, one.kept) for one in spool.unreadable()] == [("0", False)]
+        assert not spool.unreadable()
         assert (await spool.statistics()).quarantined == 1
     assert not (path / f"0.{state}").is_symlink() and not (path / f"0.{state}").exists()
     assert kind == "of another" or secret.read_bytes() == b"keep out"
     assert len(list((path / "quarantine").iterdir())) == 1
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "hard link"])
+@pytest.mark.parametrize("state", ["queued", "sending", "sent", "failed"])
+async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
+    path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"keep out")
+    monkeypatch.chdir(path)
+    MADE[kind](Path(f"0.{state}"), secret)
+    async with DirectorySpool(path, low_water=0) as spool:
+        id = await spool.put(TEXT)
+        assert [entry.id async for entry in spool.list()] == [id]
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM])
+async def test_what_may_not_be_opened_is_not_listed(path: Path, error: int) -> None:
+    """A file that an operator has edited as root, for example."""
+
+    class Strict(files.Files):
+        def open(self, step: str, name: str, *, write: bool = False) -> int:
+            if name == "x.failed":
+                raise OSError(error, os.strerror(error))
+            return super().open(step, name, write=write)
+
+    (path / "x.failed").touch(mode=0o600)
+    async with DirectorySpool(path, low_water=0, files=Strict) as spool:
+        id = await spool.put(TEXT)
+        assert [entry.id async for entry in spool.list()] == [id]
+
+
+async def test_a_disk_that_fails_is_told_where_jobs_are_listed(path: Path) -> None:
+    class Failing(files.Files):
+        def open(self, step: str, name: str, *, write: bool = False) -> int:
+            if step == "L7":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().open(step, name, write=write)
+
+    async with DirectorySpool(path, low_water=0, files=Failing) as spool:
+        await spool.put(TEXT)
+        with pytest.raises(SpoolError):
+            [entry async for entry in spool.list()]
+
+
 DAMAGED = {
     "truncated header": lambda data: data[:40],
     "truncated message": lambda data: data[:-20],
-    "another message": lambda data: data.replace(b"Hello", b"Hallo"),
-    "unknown version": lambda data: data.replace(b"SPOOL1", b"SPOOL9"),
     "another id": lambda data: data.replace(b'"id":"x-1"', b'"id":"x-2"'),
     "id that climbs": lambda data: data.replace(b'"id":"x-1"', b'"id":"../"'),
     "newline in a recipient": lambda data: data.replace(b"bob@example.org", b"b\\r\\nDATA\\r\\n@d", 1),
@@ -461,33 +571,145 @@ async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kin
     name.chmod(0o600)
     async with DirectorySpool(path, low_water=0) as spool:
         with pytest.raises(RecordInvalid):
-            await spool.get("x-1") if kind != "another message" else await spool.read("x-1")
+            await spool.get("x-1")
         id = await spool.put(TEXT)
-        assert {entry.id async for entry in spool.list()} >= {id}
-        recovery = await spool.recover()
+        assert {entry.id async for entry in spool.list()} == {id}
+        await spool.recover()
         assert await deliver(spool) == [id]
-        found = recovery.quarantined + (await spool.recover()).quarantined
         if state == "failed":
             with pytest.raises(NoSuchJob):
                 await spool.requeue("x-1")
-            assert (await spool.recover()).quarantined == ("x-1.failed",)
-        else:
-            assert found == (f"x-1.{state}",)
+        (found,) = spool.unreadable()
+        assert (found.id, found.kept) == ("x-1", False) and found.reason.startswith("not a job")
+    assert not name.exists() and len(list((path / "quarantine").iterdir())) == 1
+
+
+async def test_what_is_put_aside_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (path / "x.queued").write_bytes(b"nothing")
+    async with DirectorySpool(path, low_water=0) as spool:
+        assert await spool.claim() == []
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and "x.queued" in record.getMessage()
+
+
+@pytest.mark.parametrize("state", ["queued", "sending", "failed", "sent"])
+async def test_a_job_of_a_later_version_is_left_alone_and_reported(
+    path: Path, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = path / f"x-1.{state}"
+    data = (await queue_file("x-1")).replace(b"SPOOL1", b"SPOOL2", 1)
+    name.write_bytes(data)
+    async with DirectorySpool(path, low_water=0) as spool:
+        id = await spool.put(TEXT)
+        for _ in range(2):
+            await spool.recover()
+        assert [entry.id async for entry in spool.list()] == [id]
+        for _ in range(2):
+            (found,) = spool.unreadable()
+            assert (found.id, found.kept) == ("x-1", True) and "version is 2" in found.reason
+        assert await deliver(spool) == [id]
+        for call in (spool.get, spool.read):
+            with pytest.raises(RecordNewer):
+                await call("x-1")
+        for change in (spool.hold, spool.release, spool.requeue, spool.remove):
+            with pytest.raises(Busy if state == "sending" else RecordNewer):
+                await change("x-1")
+    assert name.read_bytes() == data and not (path / "quarantine").exists()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_jobs_of_a_later_version_are_opened_once_in_a_while(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    class Watched(files.Files):
+        def open(self, step: str, name: str, *, write: bool = False) -> int:
+            opened.append(name)
+            return super().open(step, name, write=write)
+
+    for number in range(5):
+        data = (await queue_file(f"x-{number}")).replace(b"SPOOL1", b"SPOOL2", 1)
+        (path / f"x-{number}.queued").write_bytes(data)
+    async with DirectorySpool(path, low_water=0, poll=0.001, files=Watched) as spool:
+        for _ in range(20):
+            # Each changes the directory, so it is read again.
+            id = await spool.put(TEXT)
+            assert await deliver(spool) == [id]
+        assert len([name for name in opened if name.startswith("x-")]) == 5
+        assert len(spool.unreadable()) == 5
+        # Whatever becomes of them is noticed when everything is read again.
+        monkeypatch.setattr("smtp_async.spool.lineup.ALL_AGAIN", 0.0)
+        (path / "x-0.queued").write_bytes(await queue_file("x-0"))
+        for number in range(1, 5):
+            (path / f"x-{number}.queued").unlink()
+        assert await deliver(spool) == ["x-0"]
+        assert not spool.unreadable()
+
+
+def flipped(file: Path, elsewhere: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-4] ^= 1
+    file.write_bytes(data)
+
+
+def linked(file: Path, elsewhere: Path) -> None:
+    for number in range(2):
+        os.link(file, elsewhere / str(number))
+
+
+@pytest.mark.parametrize("harm", [flipped, linked])
+@pytest.mark.parametrize("text", [TEXT, TEXT + b"x" * 70_000], ids=["small", "large"])
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_message_that_was_damaged_can_only_fail(
+    spool: DirectorySpool, path: Path, tmp_path: Path, harm: Any, text: bytes, marked: bool
+) -> None:
+    """Its envelope can be read: so it is a job with a reason, and not a file that has gone."""
+    (tmp_path / "backup").mkdir()
+    id = await spool.put(text)
+    harm(path / f"{id}.queued", tmp_path / "backup")
+    [lease] = await spool.claim(marked=marked)
+    with pytest.raises(RecordInvalid) as caught:
+        lease.mail()
+    await lease.fail(None, reason=str(caught.value))
+    entry = await spool.get(id)
+    assert (entry.state, entry.reason) == (State.FAILED, str(caught.value))
+    assert not (path / "quarantine").exists() and not spool.unreadable()
+    with pytest.raises(RecordInvalid):
+        await spool.requeue(id)
+    if harm is flipped:
+        with pytest.raises(RecordInvalid):
+            await spool.read(id)
+    else:
+        for file in (tmp_path / "backup").iterdir():
+            file.unlink()
+        await spool.requeue(id)
+        assert await deliver(spool) == [id]
+        return
+    await spool.remove(id)
+    with pytest.raises(NoSuchJob):
+        await spool.get(id)
+
+
+async def test_a_damaged_message_of_a_dead_worker_is_taken_back_as_a_job(
+    spool: DirectorySpool, path: Path
+) -> None:
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    assert isinstance(lease, DirectoryLease)
+    spool._delivery.forget(lease._held)
+    flipped(path / f"{id}.sending", path)
+    assert (await spool.recover()).requeued == (id,)
+    [lease] = await spool.claim()
+    with pytest.raises(RecordInvalid):
+        lease.mail()
 
 
 async def test_a_second_name_for_a_job_is_put_aside(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     os.link(path / f"{id}.queued", path / "0.queued")
     assert await deliver(spool) == [id]
-    assert (await spool.recover()).quarantined == ("0.queued",)
-
-
-async def test_a_job_with_many_names_is_put_aside(spool: DirectorySpool, path: Path, tmp_path: Path) -> None:
-    id = await spool.put(TEXT)
-    for number in range(2):
-        os.link(path / f"{id}.queued", tmp_path / str(number))
-    assert await deliver(spool) == []
-    assert (await spool.recover()).quarantined == (f"{id}.queued",)
+    assert [one.id for one in spool.unreadable()] == ["0"]
 
 
 @pytest.mark.parametrize(

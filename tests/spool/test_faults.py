@@ -10,7 +10,9 @@ import pytest
 from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.files import Files
+from smtp_async.spool.intake import id_of
 from smtp_async.spool.leases import DirectoryLease
+from smtp_async.spool.submission import submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
 
 SHORT = -1
@@ -147,8 +149,16 @@ async def story(path: Path, files: type[Faulty]) -> World:
         await world.put(expires=7.0)
         await world.put(expires=8.0)
         await world.work()
+        # Files of what is gone are closed behind that.
+        await spool._threads.wait_idle()
         files.armed = False
         await world.work()
+        # Whose key was promised once is not sent again.
+        for key in ("dead", "k"):
+            id = id_of(await submission(TEXT, key=key))
+            if id in world.promised:
+                assert await spool.put(TEXT, key=key) == id
+        assert await spool.claim(9, now=2.0**34) == []
     return world
 
 

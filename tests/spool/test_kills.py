@@ -35,6 +35,7 @@ DEATHS = {
     "hold": 60,
     "keep": 36,
     "claim": 36,
+    "key": 60,
     "hand_back": 25,
     "operate": 30,
     "recover": 30,
@@ -91,6 +92,8 @@ async def test_workers_die_at_every_step(template: Template, quick: Path) -> Non
         ("hold", 3, {"on_unknown": "hold"}),
         ("keep", 2, {"keep_sent": True}),
         ("claim", 2, {"marking": "claim", "concurrency": 2}),
+        # What is delivered leaves the memory of its key.
+        ("key", 3, {"all_keyed": True}),
     ],
 )
 async def test_other_workers_die_at_every_step(

@@ -14,7 +14,7 @@ import pytest
 
 from smtp_async.spool import lineup as module
 from smtp_async.spool.files import Files, open_directory
-from smtp_async.spool.lineup import Lineup
+from smtp_async.spool.lineup import HELD, Lineup
 from tests.lab import PATIENCE
 
 NOW = 1000.0
@@ -236,3 +236,42 @@ def test_pushes_of_many_threads_are_all_taken(lineup: Lineup) -> None:
         for n in range(2000):
             pool.submit(lineup.push, NOW - 1, f"job{n}")
     assert len(take(lineup, NOW, 5000)) == 2000
+
+
+class SetBack(Counting):
+    """Files that were changed at a moment that has not come yet."""
+
+    changed = time.time() + 86400
+
+    def call(self, step, function, /, *args, **named):
+        found = super().call(step, function, *args, **named)
+        if step != "L3":
+            return found
+        return SimpleNamespace(st_mtime=found.st_mtime, st_ctime=self.changed)
+
+
+def test_a_time_that_was_set_by_a_clock_ahead_is_not_believed(path: Path) -> None:
+    now = time.time()
+    queue(path, "ahead", when=now + 86400)
+    queue(path, "held", when=HELD)
+    root = open_directory(path, create=False)
+    try:
+        assert take(Lineup(Counting(root), poll=1.0), now, 9) == []
+        assert take(Lineup(SetBack(root), poll=1.0), now, 9) == ["ahead"]
+    finally:
+        os.close(root)
+
+
+def test_when_the_clock_is_set_back_every_job_is_looked_at_once(
+    path: Path, lineup: Lineup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, real = time.time(), time.time
+    queue(path, "a", "0a/b", when=now + 9 * 86400)
+    queue(path, "held", when=HELD)
+    monkeypatch.setattr(time, "time", lambda: real() + 86400)
+    assert take(lineup, now, 9) == []
+    monkeypatch.setattr(time, "time", real)
+    assert sorted(take(lineup, now, 9)) == ["0a/b", "a"]
+    for name in ("a", "0a/b"):
+        lineup.push(now + 9 * 86400, name)
+    assert take(lineup, now, 9) == []

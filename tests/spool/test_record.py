@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from smtp_async.address import Address, Envelope, Kind, Recipient
 from smtp_async.dsn import DSN, Notify
-from smtp_async.errors import RecordInvalid
+from smtp_async.errors import RecordInvalid, RecordNewer
 from smtp_async.receipt import Outcome, Receipt, Verdict
 from smtp_async.reply import Reply
 from smtp_async.spool import record
@@ -161,6 +161,38 @@ def test_what_was_not_touched_is_as_it_was() -> None:
     dead = line(r="recovered", n=1, at=1.0)
     again = line(r="untouched", n=2, at=1.0)
     assert told(eod(1), dead, eod(2), again).entry.flagged
+    # The mark of the second try was never written.
+    assert told(
+        eod(1), untouched, eod(2), line(r="recovered", n=2, at=1.0), line(r="untouched", n=3)
+    ).entry.flagged
+
+
+def test_a_flag_stays_whatever_the_next_try_is_told() -> None:
+    unknown = result(1, results={"0": ["unknown", False, 1.0, None, None, "", None]})
+    later = result(2, results={"0": ["refused", False, 2.0, 451, None, "later", None]})
+    again = line(r="requeue", not_before=1.0, expires=None, at=1.0)
+    for records in (
+        (unknown,),
+        (unknown, eod(2), later),
+        (eod(1), line(r="recovered", n=1, at=1.0), eod(2), later),
+    ):
+        entry = told(*records).entry
+        assert (entry.flagged, entry.confirmed) == (True, False)
+        entry = told(*records, again).entry
+        assert (entry.flagged, entry.confirmed) == (True, True)
+        entry = told(*records, again, eod(3), result(3)).entry
+        assert (entry.flagged, entry.confirmed) == (True, False)
+
+
+def test_a_wait_is_over_when_the_clock_it_was_reckoned_by_was_ahead() -> None:
+    entry = told(result(1, not_before=61.0)).entry
+    assert (entry.due(0.0), entry.due(1e6)) == (61.0, 61.0)
+    ahead = line(r="result", n=1, at=1e6, state="queued", not_before=1e6 + 60, reason="", results={})
+    assert told(ahead).entry.due(1000.0) < 1000.0 and told(ahead).entry.due(1e6) == 1e6 + 60
+    named = line(r="requeue", not_before=1e6, expires=None, at=2e6)
+    assert told(named).entry.due(1000.0) == 1e6
+    now = line(r="requeue", not_before=2e6, expires=None, at=2e6)
+    assert told(now).entry.due(1000.0) < 1000.0
 
 
 def test_a_record_that_was_written_twice_counts_once() -> None:
@@ -239,7 +271,7 @@ def test_what_is_no_job_is_refused(data: bytes) -> None:
 
 
 def test_a_version_that_is_not_known_is_named() -> None:
-    with pytest.raises(RecordInvalid, match="version is 2"):
+    with pytest.raises(RecordNewer, match="version is 2"):
         parse(stored().replace(b"SPOOL1", b"SPOOL2"))
 
 

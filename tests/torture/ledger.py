@@ -1,5 +1,6 @@
 """The books: what was acknowledged, begun and delivered, and whether that may be.
 
+- A key that is put again when everything is delivered makes no second job.
 - What was acknowledged is delivered, or still in the spool, with its result, to be read from its file. Nothing is lost.
 - Nothing arrives twice, unless the try that delivered it again was told that it may have arrived already (`flagged`).
 - What is flagged was in the hands of a process when it was killed: begun by it, and its end not noted.
@@ -68,7 +69,7 @@ class Log:
 
     Attributes:
         acknowledged: number → ids that `put` returned.
-        flags: number → how often it was begun with the flag.
+        flags: number → how often it was begun with the flag for the first time after a death.
         astray: ids that were flagged although nobody died with them.
         begun: number → ids under which it was begun.
         full: numbers that the spool had no room for.
@@ -87,6 +88,8 @@ class Log:
         self.workers: set[int] = set()
         self.calls: dict[str, int] = {}
         holders: dict[str, int] = {}
+        # What was flagged once stays so, whatever comes of the next try.
+        doubtful: set[str] = set()
         for line in path.read_text().splitlines() if path.exists() else ():
             kind, *words = line.split()
             if kind == "put":
@@ -101,11 +104,13 @@ class Log:
                 id, number, flagged, pid = words[0], int(words[1]), words[2] == "1", int(words[3])
                 self.begun[number].add(id)
                 self.workers.add(pid)
-                if flagged:
+                died = holders.get(id) in killed
+                if flagged and (died or id not in doubtful):
                     self.flags[number] += 1
                     # The one who had it last must have died with it.
-                    if holders.get(id) not in killed and not marked_early:
+                    if not died and not marked_early:
                         self.astray.append(id)
+                    doubtful.add(id)
                 holders[id] = pid
             elif kind == "end":
                 holders.pop(words[0], None)

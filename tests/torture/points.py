@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.torture import ledger
+from smtp_async.spool.directory import DirectorySpool
+from tests.torture import ledger, letters
 from tests.torture.children import Spec
 from tests.torture.ledger import Account
 from tests.torture.recorder import MOMENTS, Recorder
@@ -91,6 +92,23 @@ class Scene:
             return False
         assert status == 0, f"{role} {fields} ended with {status}"
         return True
+
+    async def put_again(self) -> None:
+        """Put everything acknowledged that has a key once more, and deliver what comes of it: nothing may."""
+        all_keyed = bool(self._options.get("all_keyed"))
+        known = self.log().acknowledged
+        keyed = [number for number in known if letters.key(number, all_keyed=all_keyed) is not None]
+        async with DirectorySpool(self.spool, low_water=0, durable=False) as spool:
+            for number in keyed:
+                key = letters.key(number, all_keyed=all_keyed)
+                await spool.put(
+                    letters.body(number),
+                    sender=letters.SENDER,
+                    recipients=letters.recipients(number),
+                    key=key,
+                )
+        if any(self.spool.rglob("*.queued")):
+            assert await self.run("work")
 
     def log(self) -> ledger.Log:
         """What they wrote."""
@@ -223,6 +241,7 @@ class Gallows:
             if not await self._act(scene, point.kill):
                 self.reached.add(point)
             await _go_on(scene, self._role)
+            await scene.put_again()
             account = scene.account()
         account.wrong[:] = [f"{point}: {one}" for one in account.wrong]
         if account.lost or account.outside:

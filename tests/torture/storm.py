@@ -59,6 +59,7 @@ class Storm:
         async with self._scene as scene:
             await asyncio.gather(self._produce(), self._produce(), *(self._toil() for _ in range(3)))
             assert await scene.run("work")
+            await scene.put_again()
             account = scene.account(all_keyed=self._all_keyed)
             account.wrong += self._wrong
             return account
