@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from .errors import ConnectionLost, SMTPError, Timeout
+from .errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout
 from .events import Event
 from .hooks import Hooks, trail_events
 from .protocol.extensions import Extensions
@@ -135,7 +135,11 @@ class Link:
             raise self.failure
         if not data:
             raise self._ended()
-        self.received(data)
+        try:
+            self.received(data)
+        finally:
+            # Tracebacks may show locals, and a server what it was sent.
+            data = b""
 
     def received(self, data: bytes) -> None:
         """Give the machine what came.
@@ -151,14 +155,15 @@ class Link:
             self.first = data[:16]
         machine = self.machine
         before = machine.answered
-        if not self.hooks.active:
-            machine.trail = None
+        self.watch()
+        try:
             machine.receive_data(data)
-        else:
-            self.watch()
-            try:
-                machine.receive_data(data)
-            finally:
+        except ProtocolViolation as error:
+            # Without the frames that hold what the server said: it may have repeated a secret.
+            data = b""
+            raise error.with_traceback(None) from error.__cause__
+        finally:
+            if machine.trail is not None:
                 self._note_lines()
         if machine.answered != before:
             self.start_clock(now)

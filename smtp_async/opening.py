@@ -378,7 +378,7 @@ def _auth_command(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchan
     initial = mechanism.initial_response()
     # Base64 grows by a third; the verb and the name come before it.
     if initial is None or len(initial) * 4 // 3 + len(mechanism.name) + 12 <= _INITIAL_LINE:
-        return machine.auth(mechanism.name, initial), False
+        return machine.auth(mechanism.name, initial, mechanism.secrets()), False
     return machine.auth(mechanism.name, None), True
 
 
@@ -386,8 +386,10 @@ def _auth_response(machine: ClientProtocol, mechanism: Mechanism, challenge: Rep
     """Write the answer to `challenge`; None: the initial response that waited."""
     try:
         if challenge is None:
-            return machine.auth_response(mechanism.initial_response())
-        return machine.auth_response(mechanism.respond(decode_challenge(challenge.raw[0])))
+            response = mechanism.initial_response()
+        else:
+            response = mechanism.respond(decode_challenge(challenge.raw[0]))
+        return machine.auth_response(response, mechanism.secrets())
     except InvalidArgument as error:
         problem = str(error)
     # Not chained: the frames below hold the response.

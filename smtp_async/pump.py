@@ -189,6 +189,8 @@ class Pump(Carrier):
         try:
             link.received(data)
         except SMTPError as error:
+            # Its traceback shows this frame, and the server may have repeated a secret.
+            data = b""
             link.abort(error)
             return True
         machine = link.machine

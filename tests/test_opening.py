@@ -26,7 +26,7 @@ from smtp_async import (
 from smtp_async.errors import AuthenticationFailed, InvalidArgument, InvalidHost, SocketError, Timeout
 from smtp_async.events import Event
 from smtp_async.opening import Route, _literal
-from smtp_async.testing import Action, ScriptedServer, close, delay, drip, raw, reply, wait_input
+from smtp_async.testing import Action, ScriptedServer, Step, close, delay, drip, raw, reply, wait_input
 from tests.lab import (
     client_of,
     every_loop,
@@ -235,6 +235,25 @@ def _login(mechanism: str) -> Credentials:
     return Credentials(username="ann", password=CANARY, mechanisms=(mechanism,), allow_cleartext=True)
 
 
+def echo(code: int, *, cut: int | None = None, wrap: bool = False, decoded: bool = False) -> Action:
+    """Repeat in a reply what the client sent: the line, its beginning, in two lines, or what it means."""
+
+    async def action(step: Step) -> None:
+        line = step.command.line
+        if decoded and line != b"AUTH LOGIN":
+            line = base64.b64decode(line.split()[-1] + b"==").replace(b"\0", b" ")
+        text = line.decode("ascii", "replace")[:cut]
+        half = len(text) // 2
+        step.reply(code, *((text[:half], text[half:]) if wrap else (f'5.5.1 what is "{text}"?',)))
+
+    return action
+
+
+async def echo_garbage(step: Step) -> None:
+    """Repeat what the client sent as something that is no reply."""
+    step.write(b"what is " + step.command.line + b"?\r\n")
+
+
 SCENARIOS: dict[str, tuple[str, tuple[Action, ...]]] = {
     "success": ("NOOP", ()),
     "535": ("AUTH", (reply(535, "5.7.8 no"),)),
@@ -251,6 +270,17 @@ SCENARIOS: dict[str, tuple[str, tuple[Action, ...]]] = {
     "421": ("AUTH", (reply(421, "4.3.2 down"), close())),
     "early 235": ("AUTH", (reply(235, "2.7.0 welcome"),)),
     "drip": ("AUTH", (drip(reply(535, "5.7.8 no")),)),
+    "echo": ("AUTH", (echo(500),)),
+    "echo of a response": ("RESPONSE", (echo(535),)),
+    "echo with a 421": ("RESPONSE", (echo(421), close())),
+    "echo of the beginning": ("AUTH", (echo(500, cut=30),)),
+    "echo in two lines": ("AUTH", (echo(500, wrap=True),)),
+    "echo of a response in two lines": ("RESPONSE", (echo(500, wrap=True),)),
+    "decoded echo": ("AUTH", (echo(535, decoded=True),)),
+    "decoded echo of a response": ("RESPONSE", (echo(535, decoded=True),)),
+    "echo as a challenge": ("AUTH", (echo(334), wait_input(), reply(501, "cancelled"))),
+    "echo that is no reply": ("AUTH", (echo_garbage,)),
+    "echo of a response that is no reply": ("RESPONSE", (echo_garbage,)),
 }
 
 
@@ -356,3 +386,24 @@ async def test_a_wrong_password_is_told_without_itself() -> None:
                 await client.send(mail())
     assert "535" in str(caught.value)
     demand_no_canary(told(caught.value))
+
+
+async def test_a_server_that_repeats_the_login_later_shows_it_nowhere() -> None:
+    """Behind a login that went well: in the reply to any command."""
+    events: list[Event] = []
+    line = base64.b64encode(b"\0ann\0" + CANARY.encode()).decode()
+    async with ScriptedServer(users={"ann": CANARY}) as server:
+        server.on("RCPT", reply(550, f"5.1.1 not for ann with {CANARY} ({line})"))
+        async with client_of(server, credentials=_login("PLAIN")) as client:
+            client.on(Event, events.append)
+            with pytest.raises(SMTPError) as caught:
+                await client.send(mail())
+            async with client.session() as session:
+                await session.connect()
+                await session.command("MAIL FROM:<ann@example.com>")
+                answer = await session.command("RCPT TO:<x@example.org>")
+                last = session.last_reply
+    assert "550 5.1.1 not for ann with *** (***)" in str(caught.value)
+    assert answer.text == "5.1.1 not for ann with *** (***)"
+    demand_no_canary(*events, caught.value, repr(answer), repr(last))
+    demand_no_canary(pickle.dumps(caught.value).decode("latin-1"))
