@@ -295,8 +295,15 @@ class Stream:
     # --- the end -------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """Close at once; what was not sent is dropped. Safe at any time and more than once."""
-        self._transport.abort()
+        """Close at once; what was not sent is dropped. Safe at any time and more than once.
+
+        Under TLS the peer is told by close_notify (RFC 8446 section 6.1) if that can leave at once; its answer is not
+        waited for. Behind data that could not leave it would be a lie.
+        """
+        transport = self._transport
+        if self._tls is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.close()
+        transport.abort()
 
     async def close(self, *, limit: float = 2.0) -> None:
         """Send what is buffered, say goodbye to the TLS layer and close. Never raises for the connection.
