@@ -354,12 +354,12 @@ class SMTPClient(Observed):
         try:
             yield session
         except BaseException:
-            session.abort()
+            session.let_go()
             raise
         else:
             await session.quit()
         finally:
-            session.abort()
+            session.let_go()
             pool.give_back(session)
 
     async def verify(self, address: str) -> Reply:

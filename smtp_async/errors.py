@@ -586,9 +586,14 @@ class CommandRefused(SMTPError):
 
 
 class GreetingRefused(CommandRefused):
-    """The server greeted with a refusal."""
+    """The server greeted with a refusal, or with the 221 of a server that closes."""
 
     _usable = False
+
+    @property
+    def temporary(self) -> bool:
+        """May the same call succeed later? Always but after a 5xx."""
+        return self.reply is None or not self.reply.permanent
 
 
 class HelloRefused(CommandRefused):

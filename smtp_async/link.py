@@ -145,7 +145,7 @@ class Link:
         """Give the machine what came.
 
         Raises:
-            ProtocolViolation: the server broke the protocol.
+            ProtocolViolation: the server broke the protocol; the stream is closed.
         """
         self.active_at = now = self._loop.time()
         if self._wrote:
@@ -161,6 +161,7 @@ class Link:
         except ProtocolViolation as error:
             # Without the frames that hold what the server said: it may have repeated a secret.
             data = b""
+            self.abort(error)
             raise error.with_traceback(None) from error.__cause__
         finally:
             if machine.trail is not None:
@@ -222,6 +223,18 @@ class Link:
             machine.trail = None
         elif machine.trail is None:
             machine.trail = []
+
+    def demand_stream(self) -> None:
+        """Raise if the server has ended the connection.
+
+        Raises:
+            ConnectionLost: it has, and said nothing more.
+            SMTPError: the reason of `abort`.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.stream is not None and self.stream.ended:
+            raise self._ended()
 
     # --- the end ---------------------------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ _T = TypeVar("_T")
 
 #: An initial response that makes the AUTH line longer waits for the server's 334 (RFC 4954 section 4).
 _INITIAL_LINE = 512
+#: RFC 5321 section 4.2.3: the server closes the connection. In place of a greeting it is none, whatever its class.
+_CLOSING = 221
 #: No mechanism needs more rounds.
 _MAX_ROUNDS = 10
 
@@ -283,7 +285,7 @@ async def _greet(link: Link, route: Route) -> None:
         if hint:
             raise Timeout(f"{error.message}; {hint}", stage="greeting") from error
         raise
-    if not reply.positive:
+    if not reply.positive or reply.code == _CLOSING:
         raise GreetingRefused(f"{route.name} refused the connection", reply=reply, stage="greeting")
 
 

@@ -78,7 +78,7 @@ class Session(Pump):
             AlreadyConnected, AlreadyConnecting: it was called before.
             SMTPError: of the class that names the step that failed.
         """
-        if self._over or self.leaving:
+        if self._over or self.leaving or self._given_notice:
             raise NotConnected("this session has ended: make another one")
         if self.connected:
             raise AlreadyConnected("this session is connected")

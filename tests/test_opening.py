@@ -23,10 +23,32 @@ from smtp_async import (
     SocketOptions,
     send_blocking,
 )
-from smtp_async.errors import AuthenticationFailed, InvalidArgument, InvalidHost, SocketError, Timeout
-from smtp_async.events import Event
+from smtp_async.errors import (
+    AuthenticationFailed,
+    GreetingRefused,
+    InvalidArgument,
+    InvalidHost,
+    SocketError,
+    Timeout,
+)
+from smtp_async.events import ConnectionKind, ConnectionStatus, Error, Event
 from smtp_async.opening import Route, _literal
-from smtp_async.testing import Action, ScriptedServer, Step, close, delay, drip, raw, reply, wait_input
+from smtp_async.reply import Reply
+from smtp_async.testing import (
+    Action,
+    CancelManner,
+    CancelMoment,
+    ScriptedServer,
+    Step,
+    cancellations,
+    close,
+    default,
+    delay,
+    drip,
+    raw,
+    reply,
+    wait_input,
+)
 from tests.lab import (
     client_of,
     every_loop,
@@ -37,6 +59,7 @@ from tests.lab import (
     speaking,
     tls_server,
     trusting,
+    turns,
 )
 from tests.servers.pki import Pki
 
@@ -49,12 +72,22 @@ def first_line(server: ScriptedServer) -> str:
 
 class TestHello:
     @pytest.mark.parametrize(
-        "name", ["mail.example.com", "[192.0.2.1]", "[IPv6:2001:db8::1]", "under_score.example"]
+        ("name", "said"),
+        [
+            ("mail.example.com", "mail.example.com"),
+            ("localhost", "localhost"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+            ("[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
+            ("127.0.0.1", "[127.0.0.1]"),
+            ("2001:db8::1", "[IPv6:2001:db8::1]"),
+            ("fe80::1%eth0", "[IPv6:fe80::1]"),
+            ("bücher.example", "xn--bcher-kva.example"),
+        ],
     )
-    async def test_the_name_that_is_given(self, name: str) -> None:
+    async def test_the_name_that_is_given(self, name: str, said: str) -> None:
         async with speaking() as server, client_of(server, hello=name) as client:
             await client.send(mail())
-            assert first_line(server) == f"EHLO {name}"
+            assert first_line(server) == f"EHLO {said}"
 
     @pytest.mark.parametrize(
         ("fqdn", "said"),
@@ -192,6 +225,147 @@ class TestLogin:
             async with client:
                 await client.send(mail())
             assert [line.line[:10] for line in server.commands if line.verb == "AUTH"] == [b"AUTH PLAIN"]
+
+
+class TestLeaving:
+    """A connection that fails in step with the server ends with QUIT (RFC 5321 section 4.1.1.10)."""
+
+    KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
+
+    REFUSALS: dict[str, tuple[str, tuple[Action, ...], dict[str, Any], list[str]]] = {
+        "554 greeting": ("GREETING", (reply(554, "no"),), {}, []),
+        "450 greeting": ("GREETING", (reply(450, "later"),), {}, []),
+        "EHLO": ("EHLO", (reply(550, "no"),), {"security": Security.STARTTLS}, ["EHLO"]),
+        "HELO": ("*", (reply(502, "no"),), {}, ["EHLO", "HELO"]),
+        "STARTTLS": ("STARTTLS", (reply(454, "no"),), {"security": Security.STARTTLS}, ["EHLO", "STARTTLS"]),
+        "no STARTTLS": ("NOOP", (), {"security": Security.STARTTLS, "port": None}, ["EHLO"]),
+        "AUTH": ("AUTH", (reply(535, "no"),), {"credentials": KEY}, ["EHLO", "AUTH"]),
+        "no AUTH": (
+            "NOOP",
+            (),
+            {"credentials": Credentials(username="a", password="b", mechanisms=["X"])},
+            ["EHLO"],
+        ),
+        "challenge": (
+            "AUTH",
+            (reply(334, "!"),),
+            {"credentials": KEY},
+            ["EHLO", "AUTH"],
+        ),
+    }
+
+    @pytest.mark.parametrize("why", REFUSALS)
+    @every_loop
+    async def test_quit_is_said(self, why: str, pki: Pki) -> None:
+        point, actions, options, verbs = self.REFUSALS[why]
+        server = tls_server(pki, users={"ann": "secret"}, auth_in_clear=True)
+        if options.get("port", 0) is None:
+            options = {name: value for name, value in options.items() if name != "port"}
+            server = ScriptedServer()
+        async with server:
+            if actions:
+                server.on(point, *actions, match="^(?!QUIT)")
+            async with client_of(server, **options) as client:
+                with pytest.raises(SMTPError):
+                    await client.send(mail())
+                await server.wait_for_disconnect()
+            spoken = [verb for verb in server.verbs() if verb]
+            assert spoken[: len(verbs)] == verbs and spoken[-1] == "QUIT", spoken
+            assert server.connections[0].quit
+            assert server.connections.opened == 1
+
+    @pytest.mark.parametrize("own", [False, True], ids=["pooled", "session"])
+    async def test_nobody_waits_for_the_answer(self, own: bool) -> None:
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            rule = server.on("QUIT", mute)
+            loop = asyncio.get_running_loop()
+            async with client_of(server, timeouts=impatient(5, quit=0.3)) as client:
+                started = loop.time()
+                with pytest.raises(GreetingRefused, match="5.3.2 no"):
+                    if own:
+                        async with client.session() as session:
+                            await session.connect()
+                    else:
+                        await client.send(mail())
+                assert loop.time() - started < 0.25
+                await server.wait_fired(rule)
+                # Its place is taken until it has ended.
+                assert client.statistics().opening == (0 if own else 1)
+                await server.wait_for_disconnect()
+                assert 0.25 < loop.time() - started < 2
+                assert client.statistics().opening == 0
+
+    async def test_a_client_that_is_closed_meanwhile_lets_it_end(self) -> None:
+        gate = asyncio.Event()
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            rule = server.on("QUIT", delay(gate), default())
+            client = client_of(server)
+            with pytest.raises(GreetingRefused):
+                await client.send(mail())
+            await server.wait_fired(rule)
+            closing = asyncio.create_task(client.close())
+            await turns()
+            assert not closing.done()
+            gate.set()
+            await closing
+
+    async def test_hooks_hear_of_the_failure_first_and_of_the_end_last(self) -> None:
+        events: list[Event] = []
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            async with client_of(server) as client:
+                client.on(Error, events.append)
+                client.on(ConnectionStatus, events.append)
+                with pytest.raises(GreetingRefused):
+                    await client.send(mail())
+                assert [type(event) for event in events] == [ConnectionStatus, Error]
+        assert [type(event) for event in events] == [ConnectionStatus, Error, ConnectionStatus]
+        last = events[-1]
+        assert isinstance(last, ConnectionStatus)
+        assert last.kind is ConnectionKind.DISCONNECTED and last.status_code == GreetingRefused.code
+
+    async def test_a_server_that_said_goodbye_itself_is_not_answered(self) -> None:
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(421, "4.3.2 going down"))
+            async with client_of(server, timeouts=impatient(5, close=0.2)) as client:
+                with pytest.raises(GreetingRefused):
+                    await client.send(mail())
+            assert server.verbs() == []
+
+    async def test_what_was_read_last_is_the_refusal(self) -> None:
+        async with ScriptedServer() as server, client_of(server) as client, client.session() as session:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            with pytest.raises(GreetingRefused):
+                await session.connect()
+            await server.wait_for_disconnect()
+            await session.wait_ended()
+            assert session.last_reply == Reply(554, (b"5.3.2 no",))
+
+    @pytest.mark.parametrize("moment", list(CancelMoment))
+    @pytest.mark.parametrize("manner", list(CancelManner))
+    async def test_a_connect_that_is_cancelled_leaves_nothing(
+        self, manner: CancelManner, moment: CancelMoment
+    ) -> None:
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+
+            async def connect() -> None:
+                async with client_of(server) as client, client.session() as session:
+                    await session.connect()
+
+            async for run in cancellations(connect, manner=manner, moment=moment):
+                assert run.cancelled or isinstance(run.error, GreetingRefused)
+                await server.wait_for_disconnect()
+
+    async def test_221_is_no_greeting(self) -> None:
+        async with ScriptedServer() as server, client_of(server) as client:
+            server.on("GREETING", reply(221, "2.3.0 closing"))
+            with pytest.raises(GreetingRefused, match="221") as caught:
+                await client.send(mail())
+            assert caught.value.temporary
+            assert "EHLO" not in server.verbs()
 
 
 # --- secrets -------------------------------------------------------------------------------------------------

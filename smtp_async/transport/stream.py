@@ -175,6 +175,11 @@ class Stream:
         """Is the connection closed or about to be? Nothing can be written then."""
         return self._transport.is_closing()
 
+    @property
+    def ended(self) -> bool:
+        """Has the peer ended the connection, and was everything read that it had sent?"""
+        return self._reader.at_eof()
+
     # --- bytes ---------------------------------------------------------------------------------------------
 
     async def read(self, n: int = 65536) -> bytes:
