@@ -525,9 +525,19 @@ class ChainInvalid(TLSError):
 
 
 class HandshakeFailed(TLSError):
-    """The TLS handshake ended with an alert, a protocol error or no common version or suite."""
+    """The TLS handshake ended with an alert, a protocol error, no common version or suite, or the connection's end.
+
+    Attributes:
+        cut_off: the connection ended in it without a word.
+    """
 
     code = 276
+    cut_off: bool = False
+
+    @property
+    def temporary(self) -> bool:
+        """May the same call succeed later? Where the connection ended: so does that of a server being restarted."""
+        return self.cut_off
 
 
 class WrongTLSMode(HandshakeFailed):

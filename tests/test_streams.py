@@ -939,7 +939,18 @@ async def test_raw_streams_in_send_all_beside_others(tmp_path: Path) -> None:
 def header_and(file: io.RawIOBase) -> Iterator[bytes]:
     yield HEAD
     while block := file.read(100_000):
-        yield block
+        yield (b"x" * 70 + b"\r\n") * (len(block) // 72)
+
+
+@pytest.mark.parametrize(("text", "body"), [("plain", None), ("Grüße", "8BITMIME")])
+async def test_mail_asks_for_eight_bits_only_where_a_stream_has_them(text: str, body: str | None) -> None:
+    """A server that takes no 8BITMIME after all, though it offered it, gets what any server takes."""
+    async with speaking() as server, client_of(server) as client:
+        message = HEAD + text.encode() + b"\r\n"
+        await client.send_raw(iter([message]), sender=SENDER, recipients=["bob@example.org"])
+        (received,) = server.messages
+    assert received.mail_parameters.get("BODY") == body
+    assert received.mail_parameters["SIZE"] == str(len(received.data))
 
 
 async def test_one_bad_stream_in_send_all_fails_alone(tmp_path: Path) -> None:

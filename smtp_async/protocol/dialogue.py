@@ -119,6 +119,11 @@ class Dialogue(ABC):
         return not self._owed and not self._out and self.writing is None
 
     @property
+    def reset_needed(self) -> bool:
+        """May the server have a transaction open?"""
+        return self._connection.reset_needed
+
+    @property
     def may_quit(self) -> bool:
         """Would QUIT be understood: are both sides in step, and has the server not said goodbye itself?"""
         return self.idle and self.goodbye is None and self._connection.may_write(Verb.QUIT)
