@@ -201,7 +201,8 @@ class SMTPClient(Observed):
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        mail = await mail_of(message) if is_stream(message) else as_mail(message)
+        close = (self._wishes if options is None else options).close_source
+        mail = await mail_of(message, close=close) if is_stream(message) else as_mail(message, close=close)
         if sender is not None or recipients is not None:
             try:
                 mail = addressed(mail, sender, recipients)
@@ -247,8 +248,10 @@ class SMTPClient(Observed):
         return options if self._options.chunking else replace(options, chunking="never")
 
     def _adapt(self, options: SendOptions) -> Callable[[Any], Mail]:
-        if options.exact or not options.remove_bcc:
-            return partial(as_mail, exact=options.exact, remove_bcc=options.remove_bcc)
+        if options.exact or not options.remove_bcc or options.close_source:
+            return partial(
+                as_mail, exact=options.exact, remove_bcc=options.remove_bcc, close=options.close_source
+            )
         return as_mail
 
     async def _deliver(self, mail: Mail, options: SendOptions | None, deadline: float | None) -> Receipt:

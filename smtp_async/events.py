@@ -70,7 +70,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatus(Event):
-    """A connection, its TLS layer or its proxy came up or went down; `status_code` is 0 without an error."""
+    """A connection, TLS or proxy came up, went down or could not be had; `status_code` is 0 without an error.
+
+    Else it is the error's `code`; an error of the system has its own there, in Winsock's numbers.
+    """
 
     kind: ConnectionKind
     status_code: int = 0
@@ -103,7 +106,7 @@ class SSLStatus(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTransfer(Event):
-    """The bytes of a part of a message begin to leave."""
+    """The bytes of a part of a message begin to leave; a message without a text has none."""
 
     direction: Direction = Direction.CLIENT
     part: str = "message"

@@ -292,7 +292,7 @@ class Pump(Carrier):
             link.note(Notification(session=self.number, name="pipelining-off", parameter=text))
         if error is not None and not self._given_notice:
             self._note_error(error)
-        if link.stream is not None and link.wants(ConnectionStatus):
+        if (link.stream is not None or error is not None) and link.wants(ConnectionStatus):
             code, text = (0, "closed") if error is None else (error.code, str(error))
             kind = ConnectionKind.DISCONNECTED
             link.note(ConnectionStatus(session=self.number, kind=kind, status_code=code, description=text))

@@ -205,13 +205,17 @@ class _Head:
         self.rest += data[end - before :]
         return True
 
-    def take_ahead(self, data: bytes) -> bool:
-        """Take octets behind the header, none at the end; return whether that is enough to know of a stream."""
+    @property
+    def wants_more(self) -> bool:
+        """Is too little known of what follows the header?"""
+        return not self.ended and len(self.rest) <= SMALL_BODY
+
+    def take_ahead(self, data: bytes) -> None:
+        """Take octets behind the header, none at the end."""
         self.rest += data
         if not data:
             self.data += self.rest
             self.ended = True
-        return self.ended or len(self.rest) > SMALL_BODY
 
     def _end(self) -> int | None:
         """Return where the body begins; None while that is not known."""
@@ -257,8 +261,8 @@ class _Survey(ThreadWork):
             pass
         length = reader.source.length
         if not reader.rereadable:
-            while not head.ended and not head.take_ahead(reader.pull()):
-                pass
+            while head.wants_more:
+                head.take_ahead(reader.pull())
             return
         if length is not None and length <= SMALL_BODY:
             head.data += head.rest
@@ -287,8 +291,8 @@ async def _awaited(reader: AsyncReader, head: _Head) -> Origin | None:
         reader.open()
         while not head.feed(await reader.pull()):
             pass
-        while not head.ended and not head.take_ahead(await reader.pull()):
-            pass
+        while head.wants_more:
+            head.take_ahead(await reader.pull())
     except BaseException:
         await reader.aclose()
         raise

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .address import Address, Envelope, Recipient
-from .bodies import close_origin
+from .bodies import aclose_origin, close_origin
 from .content import Content, Mail, Origin
 from .errors import InvalidArgument
 from .job import Unread
@@ -20,7 +20,6 @@ __all__ = [
     "Readdressed",
     "addressed",
     "as_mail",
-    "as_told",
     "is_stream",
     "mail_for",
     "mail_of",
@@ -66,13 +65,52 @@ class Readdressed:
 
     def close(self) -> None:
         """Close the stream of a message that is not sent after all."""
-        if isinstance(self._mail, RawMail):
+        if isinstance(self._mail, RawMail | Closing):
             self._mail.close()
 
     async def aclose(self) -> None:
         """Close it, and wait for what has to be awaited."""
-        if isinstance(self._mail, RawMail):
+        if isinstance(self._mail, RawMail | Closing):
             await self._mail.aclose()
+
+
+class Closing:
+    """A message whose text is read while it is sent, from streams that are closed afterwards."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def envelope(self) -> Envelope:
+        return self._message.envelope()
+
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        content = self._message.content(eightbit=eightbit, utf8=utf8, binary=binary)
+        for source in content.sources:
+            # An attachment has a name, and says for itself whether it is to be closed.
+            source.close = source.close or not source.name
+        return content
+
+    @property
+    def attachments(self) -> Sequence[Any]:
+        """Those of the message."""
+        return self._message.attachments
+
+    def close(self) -> None:
+        """Close the streams of a message that is not sent after all."""
+        for origin in _texts(self._message):
+            close_origin(origin)
+
+    async def aclose(self) -> None:
+        """Close them, and wait for what has to be awaited."""
+        for origin in _texts(self._message):
+            await aclose_origin(origin)
+
+
+def _texts(message: Message) -> list[Any]:
+    texts = (message.text, message.html, message.raw)
+    return [one for one in texts if one is not None and not isinstance(one, str | bytes)]
 
 
 def is_stream(message: Any) -> bool:
@@ -82,24 +120,25 @@ def is_stream(message: Any) -> bool:
     return isinstance(message, Message) and message.raw is not None and not isinstance(message.raw, bytes)
 
 
-async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:
     """Return `message` as a `Mail`, also where its header has to be read from a stream first.
 
     Args:
         message: what `as_mail` takes, or a `Raw` of any source; only that waits for something.
         exact, remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
+        close: close streams after the transfer, and when it fails; attachments say so for themselves.
 
     Raises:
         FileError: the stream cannot be opened or read.
         InvalidArgument: it cannot be sent.
     """
     if not is_stream(message):
-        return as_mail(message, exact=exact, remove_bcc=remove_bcc)
+        return as_mail(message, exact=exact, remove_bcc=remove_bcc, close=close)
     if isinstance(message, Message):
         # Nothing in it is changed but Bcc; who gets it is the message's to say.
         assert message.raw is not None
-        return Readdressed(await raw_mail(message.raw, exact=True), message.envelope())
-    raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=message.close)
+        return Readdressed(await raw_mail(message.raw, exact=True, close=close), message.envelope())
+    raw = await raw_mail(message.source, exact=exact, remove_bcc=remove_bcc, close=close or message.close)
     try:
         mail = addressed(raw, message.sender, message.recipients)
         # Later nobody would close the stream of a message that has none.
@@ -112,27 +151,24 @@ async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True)
 
 
 async def mail_for(message: Any, options: SendOptions) -> Mail:
-    """Return what `mail_of` does, with what the options say about a `Raw`."""
-    return await mail_of(as_told(message, options), exact=options.exact, remove_bcc=options.remove_bcc)
+    """Return what `mail_of` does, with what the options say."""
+    return await mail_of(
+        message, exact=options.exact, remove_bcc=options.remove_bcc, close=options.close_source
+    )
 
 
-def as_told(message: Any, options: SendOptions) -> Any:
-    """Return a `Raw` that is closed if the options say so; anything else as it is."""
-    if options.close_source and isinstance(message, Raw):
-        return message._replace(close=True)
-    return message
-
-
-def release(message: Any) -> None:
+def release(message: Any, options: SendOptions) -> None:
     """Close, as far as that needs no waiting, the streams of a message that was never begun, where it says so."""
     if isinstance(message, Raw):
-        if message.close:
+        if message.close or options.close_source:
             close_origin(message.source)
-    else:
-        Unread(message).close()
+        return
+    Unread(message).close()
+    if options.close_source and isinstance(message, Message):
+        Closing(message).close()
 
 
-def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:
     """Return `message` as a `Mail`; arguments as `mail_of`.
 
     Raises:
@@ -144,6 +180,8 @@ def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Ma
         data = bytes(message.source)
         mail_of_bytes = content_of_raw(data, exact=exact, remove_bcc=remove_bcc)
         return addressed(mail_of_bytes, message.sender, message.recipients)
+    if close and isinstance(message, Message) and _texts(message):
+        return Closing(message)
     if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail

@@ -471,7 +471,8 @@ async def test_a_password_never_shows(
     seen: list[Any] = []
     async with ScriptedServer(users={"ann": CANARY}) as server:
         if actions:
-            server.on(point, *actions)
+            # PLAIN has no response of its own.
+            server.on(point, *actions, optional=True)
         client = client_of(
             server, credentials=_login(mechanism), timeouts=impatient(0.1), pool=PoolLimits(max_connections=2)
         )
