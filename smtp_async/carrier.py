@@ -47,8 +47,11 @@ class Keeper(Protocol):
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """The job's connection died before it was sent."""
 
+    def failed(self, session: Any, error: SMTPError) -> None:
+        """It could not be opened; it says goodbye before it has `ended`."""
+
     def ended(self, session: Any, error: SMTPError | None) -> None:
-        """It is over; `error` is None after a polite end."""
+        """It is over; `error` is None after a polite end, and where `failed` has told it."""
 
 
 class Carrier:
@@ -62,6 +65,7 @@ class Carrier:
     Attributes:
         last_reply: the reply that was read last.
         messages: how many ended here.
+        carried: did the server accept or refuse one of them?
         opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
         leaving: does it take no more jobs?
     """
@@ -73,6 +77,7 @@ class Carrier:
         self.messages = 0
         self.opened_at = 0.0
         self.idle_since = 0.0
+        self.carried = False
         self._most_messages = math.inf
         self._retires_at = math.inf
         self.leaving = False
@@ -245,6 +250,8 @@ class Carrier:
             self._jobs.discard(job)
             self.messages += 1
             self.idle_since = self._joint.active_at
+            # One that the server gave up, or that its caller withdrew, proves nothing.
+            self.carried = self.carried or receipt.error is None or receipt.outcome is Outcome.REFUSED
             if receipt.reply is not None:
                 self.last_reply = receipt.reply
             if receipt.error is None:

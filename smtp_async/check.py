@@ -109,7 +109,7 @@ async def examine(pool: Pool, route: Route) -> ServerReport:
     try:
         connected, failed = await _converse(session, route)
     finally:
-        session.abort()
+        session.let_go()
         pool.give_back(session)
     info = _info(session)
     return _with_findings(

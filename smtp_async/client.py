@@ -207,16 +207,16 @@ class SMTPClient(Observed):
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        exact = (self._wishes if options is None else options).exact
+        wishes = self._wishes if options is None else options
         try:
             due = self._due(deadline)
         except SMTPError:
-            await dispose(message)
+            await dispose(message, wishes)
             raise
         if takes_long(message):
-            mail = await self._read(mail_of(message, exact=exact), due)
+            mail = await self._read(mail_of(message, exact=wishes.exact, close=wishes.close_source), due)
         else:
-            mail = as_mail(message, exact=exact)
+            mail = as_mail(message, exact=wishes.exact, close=wishes.close_source)
         if sender is not None or recipients is not None:
             try:
                 mail = addressed(mail, sender, recipients)
@@ -256,7 +256,7 @@ class SMTPClient(Observed):
         try:
             due = self._due(deadline)
         except SMTPError:
-            await dispose(raw)
+            await dispose(raw, wishes)
             raise
         if takes_long(raw):
             mail = await self._read(mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc), due)
@@ -268,8 +268,10 @@ class SMTPClient(Observed):
         return options if self._options.chunking else replace(options, chunking="never")
 
     def _adapt(self, options: SendOptions) -> Callable[[Any], Mail]:
-        if options.exact or not options.remove_bcc:
-            return partial(as_mail, exact=options.exact, remove_bcc=options.remove_bcc)
+        if options.exact or not options.remove_bcc or options.close_source:
+            return partial(
+                as_mail, exact=options.exact, remove_bcc=options.remove_bcc, close=options.close_source
+            )
         return as_mail
 
     def _due(self, deadline: float | None) -> float | None:
@@ -357,12 +359,12 @@ class SMTPClient(Observed):
         try:
             yield session
         except BaseException:
-            session.abort()
+            session.let_go()
             raise
         else:
             await session.quit()
         finally:
-            session.abort()
+            session.let_go()
             pool.give_back(session)
 
     async def verify(self, address: str) -> Reply:

@@ -10,11 +10,11 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from .errors import InvalidAddress
+from .errors import InvalidAddress, InvalidArgument
 from .invisible import BLANKS, hidden_character, named
 from .reply import printable
 
-__all__ = ["domain_forms"]
+__all__ = ["domain_forms", "hello_name"]
 
 #: RFC 5321 section 4.5.3.1.2.
 MAX_DOMAIN: Final = 255
@@ -78,6 +78,36 @@ def _reason(domain: str) -> str:
             "Address.parse(…, lenient=True) take it"
         )
     return "letters, digits, hyphens and single dots make one"
+
+
+def hello_name(name: str) -> str:
+    """Return how this side may call itself in EHLO: a host name in A-labels, or an address literal.
+
+    Args:
+        name: a host name, an IP address, or a literal (RFC 5321 section 4.1.3).
+
+    Raises:
+        InvalidArgument: strict servers would refuse it.
+    """
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        pass
+    else:
+        return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"
+    try:
+        return domain_forms(name)[0]
+    except InvalidAddress as error:
+        what = f"“{printable(name, 80)}” cannot be said in EHLO"
+        if "_" in name:
+            reason = (
+                "servers refuse names with an underscore, which no host name has (RFC 5321 section 4.1.2)"
+            )
+        else:
+            reason = "a host name of letters, digits, hyphens and dots is needed, or an IP address"
+        raise InvalidArgument(f"{what}: {reason}. Without hello the client finds a name itself") from error
 
 
 # Three rounds of mapping and checking for each address would be most of what a mailing to one host costs.

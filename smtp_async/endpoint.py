@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .auth.mechanism import Credentials
+from .domain import hello_name
 from .errors import InvalidArgument, InvalidPort, MissingHost
 from .limits import PoolLimits
 from .opening import Route
@@ -30,7 +31,8 @@ class ClientOptions:
         timeouts: how long each stage may take.
         socket: local address, keepalive and the like.
         send: how messages are sent where `send` is not told otherwise.
-        hello: the name for EHLO; None takes the full local host name, or the local address as a literal.
+        hello: the name for EHLO, a host name or an IP address; None takes the full local host name, or the local
+            address. An address is sent as a literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
         extensions: greet with EHLO; False uses HELO and no extension at all.
         pipelining: use PIPELINING where it is offered.
         chunking: use CHUNKING where it is offered and `pool.window` is above 1.
@@ -70,7 +72,11 @@ def credentials_of(
 def route_of(
     host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
 ) -> Route:
-    """Return where sessions connect to, with port and security resolved."""
+    """Return where sessions connect to, with port, security and the name for EHLO resolved.
+
+    Raises:
+        MissingHost, InvalidPort, InvalidArgument: what cannot be meant.
+    """
     if not host:
         raise MissingHost("no server is named")
     path = host if host.startswith("/") else None
@@ -87,7 +93,7 @@ def route_of(
         security=resolve_security(security, port, credentials=credentials is not None),
         lmtp=options.lmtp,
         credentials=credentials,
-        hello=options.hello,
+        hello=None if options.hello is None else hello_name(options.hello),
         extensions=options.extensions,
         pipelining=options.pipelining,
         send_rset=options.send_rset,

@@ -527,9 +527,19 @@ class ChainInvalid(TLSError):
 
 
 class HandshakeFailed(TLSError):
-    """The TLS handshake ended with an alert, a protocol error or no common version or suite."""
+    """The TLS handshake ended with an alert, a protocol error, no common version or suite, or the connection's end.
+
+    Attributes:
+        cut_off: the connection ended in it without a word.
+    """
 
     code = 276
+    cut_off: bool = False
+
+    @property
+    def temporary(self) -> bool:
+        """May the same call succeed later? Where the connection ended: so does that of a server being restarted."""
+        return self.cut_off
 
 
 class WrongTLSMode(HandshakeFailed):
@@ -588,9 +598,14 @@ class CommandRefused(SMTPError):
 
 
 class GreetingRefused(CommandRefused):
-    """The server greeted with a refusal."""
+    """The server greeted with a refusal, or with the 221 of a server that closes."""
 
     _usable = False
+
+    @property
+    def temporary(self) -> bool:
+        """May the same call succeed later? Always but after a 5xx."""
+        return self.reply is None or not self.reply.permanent
 
 
 class HelloRefused(CommandRefused):

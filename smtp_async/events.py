@@ -111,7 +111,7 @@ class SSLStatus(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTransfer(Event):
-    """The bytes of a part of a message begin to leave."""
+    """The bytes of a part of a message begin to leave; a message without a text has none."""
 
     direction: Direction = Direction.CLIENT
     part: str = "message"

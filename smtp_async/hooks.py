@@ -172,9 +172,14 @@ def _reply_events(line: TrailLine, reply: Reply, session: int, job: int | None) 
 
 
 def _body_events(transaction: Transaction, session: int, job: int | None) -> Iterator[Event]:
-    """A small body leaves in one slice; the slices of a streamed one were told by who wrote them."""
+    """A small body leaves in one slice; the slices of a streamed one were told by who wrote them.
+
+    Of a message without a text, a header alone, nothing is told.
+    """
     if transaction.payload is not None:
         data = transaction.content.join()
+        if data.find(b"\r\n\r\n") + 4 == len(data):
+            return
         yield StartTransfer(session=session, job=job)
         yield Transfer(session=session, job=job, sent=len(data), total=len(data), percent=100, data=data)
         yield from attached_events(transaction.content, 0, len(data), session, job)

@@ -374,11 +374,12 @@ class Unread:
     """A mail that is not sent and that nobody has opened: whoever gave a stream to be closed gets it closed.
 
     Args:
-        mail: its attachments say which; a mail that keeps a stream in another way has `close` and `aclose`.
+        mail: its attachments say which; a mail that keeps a stream in another way has `close` and `aclose`. None if
+            there is only content.
         content: what was rendered of it, if that came so far.
     """
 
-    def __init__(self, mail: Mail, content: Content | None = None) -> None:
+    def __init__(self, mail: Mail | None, content: Content | None = None) -> None:
         self._mail = mail if content is None else None
         self._body = Body(Content(_closable(mail), size=0) if content is None else content)
 
@@ -397,7 +398,7 @@ class Unread:
         await self._body.aclose()
 
 
-def _closable(mail: Mail) -> list[Source]:
+def _closable(mail: Mail | None) -> list[Source]:
     return [
         Source(one.source, close=True)
         for one in getattr(mail, "attachments", ())

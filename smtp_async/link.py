@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .errors import ConnectionLost, SMTPError, Timeout
+from .errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout
 from .events import Direction, Event, PITrail
 from .hooks import Hooks, trail_events
 from .protocol.extensions import Extensions
@@ -132,13 +132,17 @@ class Link:
             raise self.failure
         if not data:
             raise self._ended()
-        self.received(data)
+        try:
+            self.received(data)
+        finally:
+            # Tracebacks may show locals, and a server what it was sent.
+            data = b""
 
     def received(self, data: bytes) -> None:
         """Give the machine what came.
 
         Raises:
-            ProtocolViolation: the server broke the protocol.
+            ProtocolViolation: the server broke the protocol; the stream is closed.
         """
         self.active_at = now = self._loop.time()
         if self._wrote:
@@ -148,14 +152,16 @@ class Link:
             self.first = data[:16]
         machine = self.machine
         before = machine.answered
-        if not self.hooks.active:
-            machine.trail = None
+        self.watch()
+        try:
             machine.receive_data(data)
-        else:
-            self.watch()
-            try:
-                machine.receive_data(data)
-            finally:
+        except ProtocolViolation as error:
+            # Without the frames that hold what the server said: it may have repeated a secret.
+            data = b""
+            self.abort(error)
+            raise error.with_traceback(None) from error.__cause__
+        finally:
+            if machine.trail is not None:
                 self._note_lines()
         if machine.answered != before:
             self.clock.update(now)
@@ -226,6 +232,18 @@ class Link:
             machine.trail = None
         elif machine.trail is None:
             machine.trail = []
+
+    def demand_stream(self) -> None:
+        """Raise if the server has ended the connection.
+
+        Raises:
+            ConnectionLost: it has, and said nothing more.
+            SMTPError: the reason of `abort`.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.stream is not None and self.stream.ended:
+            raise self._ended()
 
     # --- the end ---------------------------------------------------------------------------------------------
 

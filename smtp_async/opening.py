@@ -54,6 +54,8 @@ _log = logging.getLogger("smtp_async")
 
 #: An initial response that makes the AUTH line longer waits for the server's 334 (RFC 4954 section 4).
 _INITIAL_LINE = 512
+#: RFC 5321 section 4.2.3: the server closes the connection. In place of a greeting it is none, whatever its class.
+_CLOSING = 221
 #: No mechanism needs more rounds.
 _MAX_ROUNDS = 10
 #: Seconds after which the address stands for a host name that the resolver does not tell.
@@ -336,7 +338,7 @@ async def _greet(link: Link, route: Route) -> None:
         if hint:
             raise Timeout(f"{error.message}; {hint}", stage="greeting") from error
         raise
-    if not reply.positive:
+    if not reply.positive or reply.code == _CLOSING:
         raise GreetingRefused(f"{route.name} refused the connection", reply=reply, stage="greeting")
 
 
@@ -431,7 +433,7 @@ def _auth_command(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchan
     initial = mechanism.initial_response()
     # Base64 grows by a third; the verb and the name come before it.
     if initial is None or len(initial) * 4 // 3 + len(mechanism.name) + 12 <= _INITIAL_LINE:
-        return machine.auth(mechanism.name, initial), False
+        return machine.auth(mechanism.name, initial, mechanism.secrets()), False
     return machine.auth(mechanism.name, None), True
 
 
@@ -439,8 +441,10 @@ def _auth_response(machine: ClientProtocol, mechanism: Mechanism, challenge: Rep
     """Write the answer to `challenge`; None: the initial response that waited."""
     try:
         if challenge is None:
-            return machine.auth_response(mechanism.initial_response())
-        return machine.auth_response(mechanism.respond(decode_challenge(challenge.raw[0])))
+            response = mechanism.initial_response()
+        else:
+            response = mechanism.respond(decode_challenge(challenge.raw[0]))
+        return machine.auth_response(response, mechanism.secrets())
     except InvalidArgument as error:
         problem = str(error)
     # Not chained: the frames below hold the response.

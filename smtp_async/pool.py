@@ -9,10 +9,10 @@ Rules:
 2. First come, first served. A job that was not sent because its connection died goes back to the head, twice at most.
 3. Spread before depth: a session gets a second job only when none is idle and none may be opened, and those that are
    being opened have one each.
-4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error; the
-   next dial waits a little, longer each time. While others are open it only lowers the bound for a while.
-5. A refused login fails every waiting job and is not tried again for a minute: each try shows the password once
-   more, and servers lock accounts.
+4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error. So
+   does a session that ends right behind its opening, before it was given a job. When the next one may be dialled is
+   `dialling.py`'s to say.
+5. A refused login fails every waiting job.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any, Final
 
 from .bound import Bound
 from .deadlines import Deadlines
+from .dialling import Dialling
 from .errand import Errand
 from .errors import (
     AuthenticationFailed,
-    GreetingRefused,
     Interrupted,
     NotConnected,
     NotSent,
@@ -49,14 +49,8 @@ __all__ = ["Pool", "PoolLimits", "PoolStatistics"]
 
 #: A job goes back to the queue this often.
 _MAX_RETRIES: Final = 2
-#: Seconds before the next dial after the first failure, doubled with each one up to the second figure.
-_BACKOFF: Final = (0.1, 10.0)
-#: Seconds for which a refused login is remembered, and the bound is lowered.
-_LATCH: Final = 60.0
 #: Seconds for hooks to hear of the end of a connection that did not end in time.
 _LAST_WORD: Final = 1.0
-#: Replies that say "too many connections": RFC 5321 section 3.8, and two that large providers use.
-_CROWDED: Final = frozenset({421, 432, 454})
 
 
 class Pool:
@@ -78,6 +72,8 @@ class Pool:
         self._make = make
         self._loop = asyncio.get_running_loop()
         self._opening: dict[Session, None] = {}
+        # Could not be opened, and say goodbye.
+        self._parting: dict[Session, None] = {}
         self._open: dict[Session, None] = {}
         # The last one used is taken first: the others may then grow old and be closed.
         self._idle: dict[Session, None] = {}
@@ -87,10 +83,7 @@ class Pool:
         self._waiting = Waiting()
         self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self._loop, self._time_over)
         self._bound = Bound(limits.max_connections, self._loop, self._make_room)
-        self._latched: tuple[float, SMTPError] | None = None
-        self._backoff = 0.0
-        self._dial_at = 0.0
-        self._dial_timer: asyncio.TimerHandle | None = None
+        self._dialling = Dialling(self._loop, self._grow, self._bound)
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
         self._counts = dict.fromkeys(Outcome, 0)
@@ -109,7 +102,7 @@ class Pool:
         return PoolStatistics(
             bound=self._bound.now,
             open=held,
-            opening=len(self._opening),
+            opening=len(self._opening) + len(self._parting),
             idle=len(self._idle),
             busy=held - len(self._idle),
             waiting=len(self._waiting),
@@ -132,7 +125,7 @@ class Pool:
             NotConnected: the pool is closed.
             SMTPError: the server refused the login a moment ago.
         """
-        if self._closed or self._latched is not None:
+        if self._closed or self._dialling.latched:
             self._demand_open()
         self.deadlines.add(job)
         while self._idle and not self._waiting and self._may_take(job):
@@ -231,10 +224,10 @@ class Pool:
         self._fail_waiting(Interrupted("the client was closed"))
         self._places.fail(NotConnected("the client is closed"))
         self._bound.stop()
-        for timer in (self._dial_timer, self._reaper):
-            if timer is not None:
-                timer.cancel()
-        sessions = [*self._opening, *self._open, *self._private]
+        self._dialling.stop()
+        if self._reaper is not None:
+            self._reaper.cancel()
+        sessions = [*self._opening, *self._parting, *self._open, *self._private]
         for session in sessions:
             session.finish()
         tasks = [session.task for session in sessions if session.task is not None]
@@ -256,8 +249,7 @@ class Pool:
 
     def opened(self, session: Session) -> None:
         """A session can take jobs."""
-        self._backoff = 0.0
-        self._latched = None
+        self._dialling.logged_in()
         private = session in self._private
         if self.extensions is None or self.extensions != session.extensions:
             self.extensions = session.extensions
@@ -305,6 +297,9 @@ class Pool:
 
     def finished(self, job: Job, receipt: Receipt) -> None:
         """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
+        if self._dialling.in_doubt and job.session is not None and self._dialling.proven(job.session):
+            self._dialling.proved()
+            self._loop.call_soon(self._grow)
         # A single recipient of an undivided message leaves nobody for another transaction.
         if (len(receipt.verdicts) > 1 or job.parted) and not self._closed and job.follow(receipt):
             if job.alone:
@@ -343,11 +338,22 @@ class Pool:
             job.due = min(self.now() + limit, job.due or math.inf)
             self.deadlines.add(job)
 
+    def failed(self, session: Session, error: SMTPError) -> None:
+        """A session could not be opened; it says goodbye, and its place is taken until it has `ended`."""
+        if session in self._opening:
+            del self._opening[session]
+            self._parting[session] = None
+            self._dial_failed(error)
+        else:
+            self._login_failed(error)
+        self._grow()
+
     def ended(self, session: Session, error: SMTPError | None) -> None:
         """A session is over."""
         self._round_trips += session.round_trips
         was_opening = self._opening.pop(session, self) is None
-        self._open.pop(session, None)
+        was_open = self._open.pop(session, self) is None
+        self._parting.pop(session, None)
         self._idle.pop(session, None)
         self._private.pop(session, None)
         if session.desynchronised:
@@ -360,9 +366,21 @@ class Pool:
         if error is not None and not self._closed:
             if was_opening:
                 self._dial_failed(error)
-            elif isinstance(error, AuthenticationFailed) and not (session.opened_at or error.temporary):
-                self._latch(error)
+            elif was_open:
+                self._closed_early(session, error)
+            elif not session.opened_at:
+                self._login_failed(error)
         self._make_room()
+
+    def _closed_early(self, session: Session, error: SMTPError) -> None:
+        """A session that was open has ended: before it had proved anything, that is a failure, too."""
+        if self._dialling.proven(session):
+            self._dialling.proved()
+        elif session.messages:
+            # Those that it carried come back and are tried again, each of them a few times.
+            self._dialling.failed(error, self._open)
+        else:
+            self._dial_failed(error)
 
     # --- growing ---------------------------------------------------------------------------------------------
 
@@ -380,49 +398,37 @@ class Pool:
     def _full(self) -> bool:
         if len(self._open) >= self.limits.max_connections:
             return True
-        return len(self._open) + len(self._opening) + len(self._private) >= self._bound.now
+        held = len(self._open) + len(self._opening) + len(self._parting) + len(self._private)
+        return held >= self._bound.now
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
         if self._full() or len(self._waiting) <= len(self._opening):
             return
-        wait = self._dial_at - self._loop.time()
-        if wait > 0:
-            if self._dial_timer is None:
-                self._dial_timer = self._loop.call_later(wait, self._dial_again)
-            return
-        while len(self._waiting) > len(self._opening) and not self._full():
+        room = self._dialling.room(len(self._opening), self._open)
+        while room > 0 and len(self._waiting) > len(self._opening) and not self._full():
+            room -= 1
             session = self._make(self)
             # Noted first: an eager task may run, and end, before `start` returns.
             self._opening[session] = None
             session.start()
 
-    def _dial_again(self) -> None:
-        self._dial_timer = None
-        self._grow()
-
     def _dial_failed(self, error: SMTPError) -> None:
-        now = self._loop.time()
-        first, most = _BACKOFF
-        self._backoff = min(most, self._backoff * 2 or first)
-        self._dial_at = now + self._backoff
-        crowded = (
-            isinstance(error, GreetingRefused) and error.reply is not None and error.reply.code in _CROWDED
-        )
-        if crowded or self._open:
-            self._bound.lower(_LATCH)
-        if isinstance(error, AuthenticationFailed) and not error.temporary:
-            self._latch(error)
-        elif not (self._open or self._opening):
+        self._dialling.failed(error, self._open)
+        if not self._login_failed(error) and not (self._open or self._opening):
             # While others are being opened, one of them may come up.
             self._fail_waiting(error)
 
-    def _latch(self, error: AuthenticationFailed) -> None:
-        self._latched = (self._loop.time() + _LATCH, error)
+    def _login_failed(self, error: SMTPError) -> bool:
+        """Remember a login that was refused for good; return whether it was that."""
+        if not isinstance(error, AuthenticationFailed) or error.temporary:
+            return False
+        self._dialling.latch(error)
         self._fail_waiting(error)
         # Those that have not come to AUTH yet do not show the password once more.
         for session in [*self._opening]:
             session.abort(Interrupted("the login was refused on another connection"))
+        return True
 
     def _fail_waiting(self, error: SMTPError) -> None:
         for job in self._waiting.clear():
@@ -435,11 +441,7 @@ class Pool:
     def _demand_open(self) -> None:
         if self._closed:
             raise NotConnected("the client is closed")
-        if self._latched is not None:
-            until, error = self._latched
-            if self._loop.time() < until:
-                raise error.copy()
-            self._latched = None
+        self._dialling.demand_login()
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""

@@ -30,6 +30,7 @@ from .errors import (
     CommandRefused,
     CommunicationError,
     ConnectFirst,
+    ConnectionLost,
     Interrupted,
     NotConnected,
     SMTPError,
@@ -80,6 +81,8 @@ class Pump(Carrier):
         self._surroundings = surroundings
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
+        # It could not be opened, and those concerned know; it only says goodbye.
+        self._given_notice = False
         # Conversations that wait for the task: hardly ever more than one, and an empty deque weighs 700 octets.
         self._asked: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = []
 
@@ -105,12 +108,14 @@ class Pump(Carrier):
         self._task = self._joint.task = asyncio.current_task()
         error: SMTPError | None = None
         try:
-            await self._open()
-            await self._pump()
-        except SMTPError as caught:
-            error = caught
+            try:
+                await self._open()
+                await self._pump()
+            except SMTPError as caught:
+                error = caught
+                await self._take_leave(caught)
         except asyncio.CancelledError:
-            error = self._joint.failure or Interrupted("the connection was cancelled")
+            error = error or self._joint.failure or Interrupted("the connection was cancelled")
         except Exception as caught:
             _log.exception("session %d failed", self.number)
             error = CommunicationError(f"unexpected: {caught!r}")
@@ -121,12 +126,18 @@ class Pump(Carrier):
     async def _open(self) -> None:
         ready = self._ready
         assert ready is not None
-        self._info = await self._open_link()
+        info = await self._open_link()
         link = self._joint
+        # A server that hangs up in the same breath as its last reply takes no mail here: its end has arrived by now.
+        await asyncio.sleep(0)
+        if link.machine.exhausted:
+            raise self._exhaustion()
+        link.demand_stream()
+        self._info = info
         self.opened_at = self.idle_since = link.active_at
         if link.noted:
             await link.tell()
-        link.machine.take_settled()
+        self._settle(link.machine.take_settled())
         if not ready.done():
             ready.set_result(None)
         self._keeper.opened(self)
@@ -167,7 +178,10 @@ class Pump(Carrier):
                     return
             self._refill()
             if machine.exhausted and machine.expected is None:
-                raise self._exhaustion()
+                exhaustion = self._exhaustion()
+                if machine.may_quit:
+                    await self._quit()
+                raise exhaustion
             if not self._jobs and not self.leaving:
                 self._keeper.resting(self)
             await link.receive(self._arrived)
@@ -189,8 +203,9 @@ class Pump(Carrier):
             return True
         try:
             link.received(data)
-        except SMTPError as error:
-            link.abort(error)
+        except SMTPError:
+            # Its traceback shows this frame, and the server may have repeated a secret.
+            data = b""
             return True
         machine = link.machine
         self._settle(machine.take_settled())
@@ -218,10 +233,47 @@ class Pump(Carrier):
             return CommandRefused("the server closes the connection", reply=goodbye, stage=self.stage.value)
         return Interrupted("the connection cannot carry another message", stage=self.stage.value)
 
+    async def _take_leave(self, error: SMTPError) -> None:
+        """Say QUIT where a failure left both sides in step (RFC 5321 section 4.1.1.10), within its own time limit.
+
+        The callers of a connection that could not be opened hear of it first: none waits for the answer.
+        """
+        link = self._joint
+        machine = link.machine
+        if link.failure is not None or isinstance(error, ConnectionLost) or not machine.may_quit:
+            return
+        # What was read last is what failed, not the answer to this.
+        self._settle(machine.take_settled())
+        with contextlib.suppress(SMTPError):
+            link.watch()
+            goodbye = machine.quit()
+            link.flush()
+            await self._give_notice(error)
+            await link.converse(goodbye)
+            machine.take_settled()
+
+    async def _give_notice(self, error: SMTPError) -> None:
+        """Tell hooks, the caller and the keeper that the connection could not be opened; its end is told later."""
+        ready, link = self._ready, self._joint
+        if ready is None or ready.done():
+            return
+        self._given_notice = True
+        self._note_error(error)
+        if link.noted:
+            await link.tell()
+        self._refuse_ready(error)
+        self._keeper.failed(self, error)
+
+    def _refuse_ready(self, reason: SMTPError) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(reason)
+            # Nobody need be waiting: the keeper tells the jobs.
+            self._ready.exception()
+
     async def _end(self, error: SMTPError | None) -> None:
         """Close for good: every job gets its receipt, whoever waits is told, and so is the keeper."""
         link = self._joint
-        quiet = self.leaving and not self._jobs
+        quiet = self.leaving and not self._jobs and not self._given_notice
         reason = error or Interrupted("the session has ended")
         link.abort(reason)
         link.machine.fail(reason)
@@ -231,19 +283,16 @@ class Pump(Carrier):
             await self._tell_and_settle(dead=True)
         finally:
             self._refuse_asked(reason)
-            if self._ready is not None and not self._ready.done():
-                self._ready.set_exception(reason)
-                # Nobody need be waiting: the keeper tells the jobs.
-                self._ready.exception()
-            self._keeper.ended(self, None if quiet else error)
+            self._refuse_ready(reason)
+            self._keeper.ended(self, None if quiet or self._given_notice else error)
 
     def _note_end(self, error: SMTPError | None) -> None:
         link = self._joint
         if self.desynchronised:
             text = "the server lost count of pipelined commands: from now on one by one"
             notify(link, "pipelining-off", text, "%s")
-        if error is not None and link.wants(Error):
-            link.note(Error(session=self.number, code=error.code, description=str(error)))
+        if error is not None and not self._given_notice:
+            self._note_error(error)
         if link.stream is not None or error is not None:
             self._note_closed(link, error)
 
@@ -257,6 +306,10 @@ class Pump(Carrier):
             kind = ConnectionKind.DISCONNECTED
             code, text = (0, "closed") if error is None else (status_code(error), str(error))
             link.note(ConnectionStatus(session=self.number, kind=kind, status_code=code, description=text))
+
+    def _note_error(self, error: SMTPError) -> None:
+        if self._joint.wants(Error):
+            self._joint.note(Error(session=self.number, code=error.code, description=str(error)))
 
     # --- conversations ---------------------------------------------------------------------------------------
 
@@ -278,7 +331,7 @@ class Pump(Carrier):
             NotConnected: the connection has ended.
             ConnectFirst: it was never opened.
         """
-        if self._over:
+        if self._over or self._given_notice:
             raise NotConnected("the connection has ended: a session is not connected twice")
         if not self.connected:
             raise ConnectFirst("connect() comes first")
@@ -296,7 +349,7 @@ class Pump(Carrier):
             return
         self.leaving = True
         if not self.connected:
-            self.abort(Interrupted("the client was closed"))
+            self.let_go(Interrupted("the client was closed"))
             return
         self._reserve(self._quit, asyncio.get_running_loop().create_future())
 
@@ -327,6 +380,11 @@ class Pump(Carrier):
         if self._task is not None and (force or not self.connected):
             # Dialling or in a handshake there may be no stream whose end would be noticed.
             self._task.cancel()
+
+    def let_go(self, reason: SMTPError | None = None) -> None:
+        """Close at once, unless it says goodbye already: that has a time limit of its own. Synchronous."""
+        if not self._given_notice:
+            self.abort(reason)
 
     async def _answer_asked(self) -> None:
         while self._asked:

@@ -69,13 +69,15 @@ async def raw_mail(
     mail = content_of_raw(bytes(head.data), exact=exact, remove_bcc=remove_bcc)
     if origin is None:
         return mail
-    return RawMail(mail, origin, start=len(head.data), scan=scan, exact=exact, close=close)
+    return RawMail(
+        mail, origin, start=len(head.data), scan=scan, exact=exact, close=close, ahead=bytes(head.rest)
+    )
 
 
 class RawMail:
     """A message whose body is read while it is sent: a `Mail` whose envelope can be given or read from its header."""
 
-    __slots__ = ("_close", "_exact", "_head", "_origin", "_scan", "_start", "_taken")
+    __slots__ = ("_ahead", "_close", "_exact", "_head", "_origin", "_scan", "_start", "_taken")
 
     def __init__(
         self,
@@ -86,12 +88,17 @@ class RawMail:
         scan: LineScan | None,
         exact: bool,
         close: bool,
+        ahead: bytes = b"",
     ) -> None:
         self._head = head
         self._origin = origin
         self._start = start
         #: What a first reading of the body found.
         self._scan = scan
+        #: What the beginning of the body showed, where only that was read.
+        self._ahead = LineScan()
+        if scan is None:
+            self._ahead.feed(ahead)
         self._exact = exact
         self._close = close
         # Whoever has the content closes the stream, unless it can only be awaited.
@@ -108,12 +115,15 @@ class RawMail:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME.
 
-        A body that was not read before is assumed to need 8BITMIME where it is offered, and BINARYMIME if it is to be
-        left exactly as it is; where they are not offered, it is stopped on its way if it would have needed them.
+        A body that was not read to its end is assumed to need 8BITMIME where it is offered, and BINARYMIME if it is to
+        be left exactly as it is; where they are not offered, it needs what its beginning needs, and is stopped on its
+        way if more of it would have needed them.
         """
         self._taken = True
         if self._scan is None:
-            binary = binary and self._exact
+            ahead = self._ahead
+            eightbit = eightbit or ahead.eightbit
+            binary = (binary and self._exact) or ahead.nul or ahead.overlong or (self._exact and ahead.bare)
             source = RawSource(self._origin, close=True, eightbit=eightbit, binary=binary, exact=self._exact)
             return self._with(source, eightbit=eightbit, binary=binary)
         scan = self._scan
@@ -166,14 +176,14 @@ class _Head:
     """Finds the end of a header in a stream of octets.
 
     Attributes:
-        data: the header, with its empty line once that was found.
+        data: the header, with its empty line once that was found; the whole message if all of it was read.
         rest: octets that came behind it.
         ended: the stream has ended.
     """
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.rest = b""
+        self.rest = bytearray()
         self.ended = False
         self._searched = 0
 
@@ -192,8 +202,20 @@ class _Head:
         if end is None:
             return self.ended
         del self.data[end:]
-        self.rest = data[end - before :]
+        self.rest += data[end - before :]
         return True
+
+    @property
+    def wants_more(self) -> bool:
+        """Is too little known of what follows the header?"""
+        return not self.ended and len(self.rest) <= SMALL_BODY
+
+    def take_ahead(self, data: bytes) -> None:
+        """Take octets behind the header, none at the end."""
+        self.rest += data
+        if not data:
+            self.data += self.rest
+            self.ended = True
 
     def _end(self) -> int | None:
         """Return where the body begins; None while that is not known."""
@@ -223,7 +245,7 @@ class _Survey(ThreadWork):
                 self.close()
                 return None, None
             if not self._reader.rereadable:
-                return _Rest(self._head.rest, self._reader), None
+                return _Rest(bytes(self._head.rest), self._reader), None
             while await self.in_thread(self._look):
                 pass
         except BaseException:
@@ -239,6 +261,8 @@ class _Survey(ThreadWork):
             pass
         length = reader.source.length
         if not reader.rereadable:
+            while head.wants_more:
+                head.take_ahead(reader.pull())
             return
         if length is not None and length <= SMALL_BODY:
             head.data += head.rest
@@ -246,7 +270,7 @@ class _Survey(ThreadWork):
                 head.data += data
             head.ended = True
         else:
-            self._scan.feed(head.rest)
+            self._scan.feed(bytes(head.rest))
 
     def _look(self) -> bool:
         until = self._scan.octets + _LOOK
@@ -267,11 +291,13 @@ async def _awaited(reader: AsyncReader, head: _Head) -> Origin | None:
         reader.open()
         while not head.feed(await reader.pull()):
             pass
+        while head.wants_more:
+            head.take_ahead(await reader.pull())
     except BaseException:
         await reader.aclose()
         raise
     if not head.ended:
-        return _AsyncRest(head.rest, reader)
+        return _AsyncRest(bytes(head.rest), reader)
     await reader.aclose()
     return None
 

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from .address import Address, Envelope, Recipient
-from .bodies import Body, close_origin, in_thread
+from .bodies import aclose_origin, close_origin, in_thread
 from .content import Content, Mail, Origin, Source
 from .errors import InvalidArgument
 from .job import Unread
@@ -23,7 +23,6 @@ __all__ = [
     "Readdressed",
     "addressed",
     "as_mail",
-    "as_told",
     "dispose",
     "is_stream",
     "mail_for",
@@ -71,13 +70,52 @@ class Readdressed:
 
     def close(self) -> None:
         """Close the stream of a message that is not sent after all."""
-        if isinstance(self._mail, RawMail):
+        if isinstance(self._mail, RawMail | Closing):
             self._mail.close()
 
     async def aclose(self) -> None:
         """Close it, and wait for what has to be awaited."""
-        if isinstance(self._mail, RawMail):
+        if isinstance(self._mail, RawMail | Closing):
             await self._mail.aclose()
+
+
+class Closing:
+    """A message whose text is read while it is sent, from streams that are closed afterwards."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def envelope(self) -> Envelope:
+        return self._message.envelope()
+
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        content = self._message.content(eightbit=eightbit, utf8=utf8, binary=binary)
+        for source in content.sources:
+            # An attachment has a name, and says for itself whether it is to be closed.
+            source.close = source.close or not source.name
+        return content
+
+    @property
+    def attachments(self) -> Sequence[Any]:
+        """Those of the message."""
+        return self._message.attachments
+
+    def close(self) -> None:
+        """Close the streams of a message that is not sent after all."""
+        for origin in _texts(self._message):
+            close_origin(origin)
+
+    async def aclose(self) -> None:
+        """Close them, and wait for what has to be awaited."""
+        for origin in _texts(self._message):
+            await aclose_origin(origin)
+
+
+def _texts(message: Message) -> list[Any]:
+    texts = (message.text, message.html, message.raw)
+    return [one for one in texts if one is not None and not isinstance(one, str | bytes)]
 
 
 def is_stream(message: Any) -> bool:
@@ -100,27 +138,30 @@ def takes_long(message: Any) -> bool:
     return not isinstance(source, bytes) or len(source) > LONG
 
 
-async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:
     """Return `message` as a `Mail`, also where that takes its time: it has to be read from a stream, or is large.
 
     Args:
         message: what `as_mail` takes, or a `Raw` of any source; only what `takes_long` waits for something.
         exact: see `raw_mail`; of no effect on anything but a `Raw` and the `raw` of a `Message`.
         remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
+        close: close streams after the transfer, and when it fails; attachments say so for themselves.
 
     Raises:
         FileError: the stream cannot be opened or read.
         InvalidArgument: it cannot be sent.
     """
     if not takes_long(message):
-        return as_mail(message, exact=exact, remove_bcc=remove_bcc)
+        return as_mail(message, exact=exact, remove_bcc=remove_bcc, close=close)
     if isinstance(message, Message):
         # Who gets it is the message's to say.
         assert message.raw is not None
-        return Readdressed(await raw_mail(_as_file(message.raw), exact=exact), message.envelope())
+        origin = _as_file(message.raw)
+        return Readdressed(await raw_mail(origin, exact=exact, close=close), message.envelope())
     if not isinstance(message, Raw):
         return await in_thread(partial(as_mail, message))
-    raw = await raw_mail(_as_file(message.source), exact=exact, remove_bcc=remove_bcc, close=message.close)
+    origin = _as_file(message.source)
+    raw = await raw_mail(origin, exact=exact, remove_bcc=remove_bcc, close=close or message.close)
     try:
         mail = addressed(raw, message.sender, message.recipients)
         # Later nobody would close the stream of a message that has none.
@@ -138,35 +179,34 @@ def _as_file(source: bytes | Origin) -> Origin:
 
 
 async def mail_for(message: Any, options: SendOptions) -> Mail:
-    """Return what `mail_of` does, with what the options say about a `Raw`."""
-    return await mail_of(as_told(message, options), exact=options.exact, remove_bcc=options.remove_bcc)
+    """Return what `mail_of` does, with what the options say."""
+    return await mail_of(
+        message, exact=options.exact, remove_bcc=options.remove_bcc, close=options.close_source
+    )
 
 
-def as_told(message: Any, options: SendOptions) -> Any:
-    """Return a `Raw` that is closed if the options say so; anything else as it is."""
-    if options.close_source and isinstance(message, Raw):
-        return message._replace(close=True)
-    return message
+async def dispose(message: Any, options: SendOptions) -> None:
+    """Close the streams of a message that was never begun, where it or the options say so."""
+    await _never_begun(message, options).aclose()
 
 
-async def dispose(message: Any) -> None:
-    """Close the streams of a message that was never begun, where it says so."""
+def release(message: Any, options: SendOptions) -> None:
+    """Close, as far as that needs no waiting, the streams that `dispose` closes."""
+    _never_begun(message, options).close()
+
+
+def _never_begun(message: Any, options: SendOptions) -> Unread:
+    if options.close_source and isinstance(message, Message):
+        return Unread(Closing(message))
     if not isinstance(message, Raw):
-        await Unread(message).aclose()
-    elif message.close and not isinstance(message.source, bytes):
-        await Body(Content((Source(message.source, close=True),), size=0)).aclose()
+        return Unread(message)
+    source = message.source
+    if isinstance(source, bytes) or not (message.close or options.close_source):
+        return Unread(None)
+    return Unread(None, Content((Source(source, close=True),), size=0))
 
 
-def release(message: Any) -> None:
-    """Close, as far as that needs no waiting, the streams of a message that was never begun, where it says so."""
-    if isinstance(message, Raw):
-        if message.close:
-            close_origin(message.source)
-    else:
-        Unread(message).close()
-
-
-def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Mail:
+def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:
     """Return `message` as a `Mail`; arguments as `mail_of`.
 
     Raises:
@@ -180,6 +220,8 @@ def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True) -> Ma
         return addressed(mail_of_bytes, message.sender, message.recipients)
     if exact and isinstance(message, Message) and isinstance(message.raw, bytes):
         return Readdressed(content_of_raw(message.raw, exact=True), message.envelope())
+    if close and isinstance(message, Message) and _texts(message):
+        return Closing(message)
     if hasattr(message, "content") and hasattr(message, "envelope"):
         mail: Mail = message
         return mail

@@ -30,7 +30,7 @@ from .job import Job, Step, Unread
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
-from .sendable import as_told, mail_for, release, takes_long
+from .sendable import mail_for, release, takes_long
 from .weight import is_heavy
 
 __all__ = ["SendAll"]
@@ -304,7 +304,7 @@ class SendAll(Generic[M]):
 
     def _discard(self, message: M) -> None:
         """A message that was pulled is not begun any more."""
-        release(as_told(message, self._options))
+        release(message, self._options)
 
     async def _read(self, message: M) -> None:
         """Begin a message whose header is to be read first."""

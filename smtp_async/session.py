@@ -80,7 +80,7 @@ class Session(Pump):
             AlreadyConnected, AlreadyConnecting: it was called before.
             SMTPError: of the class that names the step that failed.
         """
-        if self._over or self.leaving:
+        if self._over or self.leaving or self._given_notice:
             raise NotConnected("this session has ended: make another one")
         if self.connected:
             raise AlreadyConnected("this session is connected")
@@ -99,7 +99,7 @@ class Session(Pump):
         return greeting
 
     async def login(self, credentials: Credentials | None = None) -> Reply:
-        """Authenticate, RFC 4954.
+        """Authenticate, RFC 4954; a transaction that is open is reset first.
 
         Args:
             credentials: whose; None means the client's.
@@ -108,7 +108,7 @@ class Session(Pump):
             InvalidArgument: there are no credentials.
             AuthenticationUnavailable: no mechanism is offered that fits and is safe here.
             AuthenticationFailed: the server refused.
-            UsageError: a transaction that `command` began is open.
+            CommandRefused: it refused to reset the transaction.
         """
         chosen = credentials or self.route.credentials
         if chosen is None:
@@ -116,6 +116,9 @@ class Session(Pump):
         wanted: Credentials = chosen
 
         async def work() -> Reply:
+            if self._joint.machine.reset_needed:
+                # RFC 4954 section 4: no AUTH within a transaction, and a refused message leaves one open.
+                self._demand_positive(await self.converse(lambda machine: machine.reset()))
             return await authenticate(self._joint, wanted, secure=secure(self.route, self.info))
 
         with self._use():
@@ -194,7 +197,9 @@ class Session(Pump):
         await self.wait_ended()
 
     async def _query(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
-        reply = await self._converse(write)
+        return self._demand_positive(await self._converse(write))
+
+    def _demand_positive(self, reply: Reply) -> Reply:
         if not reply.positive:
             raise CommandRefused("the server refused the command", reply=reply, stage=self.stage.value)
         return reply

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import InvalidArgument
+
 __all__ = ["Timeouts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds for each stage; `None` waits for ever.
+    """Seconds for each stage; `None` waits for ever. Anything else is an `InvalidArgument`.
 
     The defaults are those of RFC 5321 section 4.5.3.2 where it names one. A reply must be complete within its
     stage's time, counted from the last byte of its command: single bytes do not restart the clock.
@@ -49,8 +51,10 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
+            if value is None:
+                continue
             # `not >` refuses NaN too.
-            if value is not None and not value > 0:
-                raise ValueError(
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+                raise InvalidArgument(
                     f"timeout {name} must be a positive number of seconds or None, not {value!r}"
                 )

@@ -74,7 +74,11 @@ class Upload:
         Raises:
             Exception: whatever the source, the gate or `progress` raises.
         """
-        if self._transaction.payload is None and not await self._write_all():
+        if self._transaction.payload is None:
+            if not await self._write_all():
+                return False
+        elif not await self._tell_progress(self._transaction.content.size or 0):
+            # It leaves in one piece, with its end: this is the last chance to stop it.
             return False
         gate = self.job.options.before_end_of_data
         if gate is not None:
@@ -133,9 +137,13 @@ class Upload:
             self._tell(chunk, start)
             if link.wants(Transfer):
                 await link.wait_told()
+        return await self._tell_progress(transaction.streamed)
+
+    async def _tell_progress(self, sent: int) -> bool:
+        """Tell `progress` that so many octets are on their way; return whether the message may go on."""
         progress = self.job.options.progress
         if progress is not None:
-            answer = progress(transaction.streamed, transaction.content.size)
+            answer = progress(sent, self._transaction.content.size)
             if inspect.isawaitable(answer):
                 answer = await answer
             if answer is False:

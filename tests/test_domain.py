@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.domain import MAX_DOMAIN, domain_forms
-from smtp_async.errors import InvalidAddress
+from smtp_async.domain import MAX_DOMAIN, domain_forms, hello_name
+from smtp_async.errors import InvalidAddress, InvalidArgument
+from smtp_async.protocol import commands
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,36 @@ def test_a_name_that_was_seen_costs_little():
     for _ in range(2000):
         domain_forms("grüße.example")
     assert time.process_time() - started < 0.1
+
+
+class TestHelloName:
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("mail.example.com", "mail.example.com"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("192.0.2.1", "[192.0.2.1]"),
+            ("::1", "[IPv6:::1]"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+        ],
+    )
+    def test_what_strict_servers_take(self, name: str, said: str) -> None:
+        assert hello_name(name) == said
+
+    @pytest.mark.parametrize("name", ["", "a b", "x\r\nDATA", "[::1]", "-x.test", "x" * 300])
+    def test_what_they_refuse(self, name: str) -> None:
+        with pytest.raises(InvalidArgument, match="cannot be said in EHLO"):
+            hello_name(name)
+
+    def test_an_underscore_has_its_own_sentence(self) -> None:
+        with pytest.raises(InvalidArgument, match="an underscore, which no host name has"):
+            hello_name("under_score.example")
+
+    @given(st.text() | st.ip_addresses().map(str) | st.from_regex(r"[a-z0-9._\[\]:-]{1,20}", fullmatch=True))
+    def test_any_text_is_refused_or_can_be_sent(self, name: str) -> None:
+        try:
+            said = hello_name(name)
+        except InvalidArgument:
+            return
+        assert commands.ehlo(said) == f"EHLO {said}\r\n".encode("ascii")
+        assert hello_name(said) == said

@@ -12,6 +12,7 @@ import pytest
 
 from smtp_async import Credentials, NotSent, Outcome, Security, SMTPError, Timeouts
 from smtp_async.content import base64_size
+from smtp_async.errors import SocketError
 from smtp_async.events import (
     Abandoned,
     ConnectionKind,
@@ -27,7 +28,7 @@ from smtp_async.events import (
     Transfer,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.testing import RecordingSink, close, default, delay, raw, reply, reset
+from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, raw, reply, reset
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
@@ -684,3 +685,27 @@ async def test_a_slow_hook_slows_the_upload_instead_of_filling_memory() -> None:
         gate.set()
         assert (await task).outcome is Outcome.ACCEPTED
     assert heard[-1].percent == 100
+
+
+async def test_a_failed_dial_is_told_with_the_systems_number() -> None:
+    events: list[ConnectionStatus] = []
+    async with ScriptedServer() as server:
+        pass
+    async with client_of(server) as client:
+        client.on(ConnectionStatus, events.append)
+        with pytest.raises(SocketError) as caught:
+            await client.send(mail())
+    (event,) = events
+    assert event.kind is ConnectionKind.DISCONNECTED
+    assert event.status_code == caught.value.code == 10061
+    assert event.description == str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "starts"), [("", 0), ("Hello", 1)])
+async def test_an_empty_text_begins_no_transfer(text: str, starts: int) -> None:
+    events: list[object] = []
+    async with speaking() as server, client_of(server) as client:
+        for event in (StartTransfer, EndTransfer):
+            client.on(event, events.append)
+        await client.send(mail(1, text=text))
+    assert [type(event) for event in events] == [StartTransfer, EndTransfer] * starts

@@ -25,10 +25,32 @@ from smtp_async import (
     Timeouts,
     send_blocking,
 )
-from smtp_async.errors import AuthenticationFailed, InvalidArgument, InvalidHost, SocketError, Timeout
-from smtp_async.events import Event
+from smtp_async.errors import (
+    AuthenticationFailed,
+    GreetingRefused,
+    InvalidArgument,
+    InvalidHost,
+    SocketError,
+    Timeout,
+)
+from smtp_async.events import ConnectionKind, ConnectionStatus, Error, Event
 from smtp_async.opening import Route, _literal
-from smtp_async.testing import Action, ScriptedServer, close, delay, drip, raw, reply, wait_input
+from smtp_async.reply import Reply
+from smtp_async.testing import (
+    Action,
+    CancelManner,
+    CancelMoment,
+    ScriptedServer,
+    Step,
+    cancellations,
+    close,
+    default,
+    delay,
+    drip,
+    raw,
+    reply,
+    wait_input,
+)
 from tests.lab import (
     PATIENCE,
     client_of,
@@ -40,6 +62,7 @@ from tests.lab import (
     speaking,
     tls_server,
     trusting,
+    turns,
 )
 from tests.servers.pki import Pki
 
@@ -52,12 +75,22 @@ def first_line(server: ScriptedServer) -> str:
 
 class TestHello:
     @pytest.mark.parametrize(
-        "name", ["mail.example.com", "[192.0.2.1]", "[IPv6:2001:db8::1]", "under_score.example"]
+        ("name", "said"),
+        [
+            ("mail.example.com", "mail.example.com"),
+            ("localhost", "localhost"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+            ("[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
+            ("127.0.0.1", "[127.0.0.1]"),
+            ("2001:db8::1", "[IPv6:2001:db8::1]"),
+            ("fe80::1%eth0", "[IPv6:fe80::1]"),
+            ("bücher.example", "xn--bcher-kva.example"),
+        ],
     )
-    async def test_the_name_that_is_given(self, name: str) -> None:
+    async def test_the_name_that_is_given(self, name: str, said: str) -> None:
         async with speaking() as server, client_of(server, hello=name) as client:
             await client.send(mail())
-            assert first_line(server) == f"EHLO {name}"
+            assert first_line(server) == f"EHLO {said}"
 
     @pytest.mark.parametrize(
         ("fqdn", "said"),
@@ -227,6 +260,147 @@ class TestLogin:
             assert [line.line[:10] for line in server.commands if line.verb == "AUTH"] == [b"AUTH PLAIN"]
 
 
+class TestLeaving:
+    """A connection that fails in step with the server ends with QUIT (RFC 5321 section 4.1.1.10)."""
+
+    KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
+
+    REFUSALS: dict[str, tuple[str, tuple[Action, ...], dict[str, Any], list[str]]] = {
+        "554 greeting": ("GREETING", (reply(554, "no"),), {}, []),
+        "450 greeting": ("GREETING", (reply(450, "later"),), {}, []),
+        "EHLO": ("EHLO", (reply(550, "no"),), {"security": Security.STARTTLS}, ["EHLO"]),
+        "HELO": ("*", (reply(502, "no"),), {}, ["EHLO", "HELO"]),
+        "STARTTLS": ("STARTTLS", (reply(454, "no"),), {"security": Security.STARTTLS}, ["EHLO", "STARTTLS"]),
+        "no STARTTLS": ("NOOP", (), {"security": Security.STARTTLS, "port": None}, ["EHLO"]),
+        "AUTH": ("AUTH", (reply(535, "no"),), {"credentials": KEY}, ["EHLO", "AUTH"]),
+        "no AUTH": (
+            "NOOP",
+            (),
+            {"credentials": Credentials(username="a", password="b", mechanisms=["X"])},
+            ["EHLO"],
+        ),
+        "challenge": (
+            "AUTH",
+            (reply(334, "!"),),
+            {"credentials": KEY},
+            ["EHLO", "AUTH"],
+        ),
+    }
+
+    @pytest.mark.parametrize("why", REFUSALS)
+    @every_loop
+    async def test_quit_is_said(self, why: str, pki: Pki) -> None:
+        point, actions, options, verbs = self.REFUSALS[why]
+        server = tls_server(pki, users={"ann": "secret"}, auth_in_clear=True)
+        if options.get("port", 0) is None:
+            options = {name: value for name, value in options.items() if name != "port"}
+            server = ScriptedServer()
+        async with server:
+            if actions:
+                server.on(point, *actions, match="^(?!QUIT)")
+            async with client_of(server, **options) as client:
+                with pytest.raises(SMTPError):
+                    await client.send(mail())
+                await server.wait_for_disconnect()
+            spoken = [verb for verb in server.verbs() if verb]
+            assert spoken[: len(verbs)] == verbs and spoken[-1] == "QUIT", spoken
+            assert server.connections[0].quit
+            assert server.connections.opened == 1
+
+    @pytest.mark.parametrize("own", [False, True], ids=["pooled", "session"])
+    async def test_nobody_waits_for_the_answer(self, own: bool) -> None:
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            rule = server.on("QUIT", mute)
+            loop = asyncio.get_running_loop()
+            async with client_of(server, timeouts=impatient(5, quit=0.3)) as client:
+                started = loop.time()
+                with pytest.raises(GreetingRefused, match="5.3.2 no"):
+                    if own:
+                        async with client.session() as session:
+                            await session.connect()
+                    else:
+                        await client.send(mail())
+                assert loop.time() - started < 0.25
+                await server.wait_fired(rule)
+                # Its place is taken until it has ended.
+                assert client.statistics().opening == (0 if own else 1)
+                await server.wait_for_disconnect()
+                assert 0.25 < loop.time() - started < 2
+                assert client.statistics().opening == 0
+
+    async def test_a_client_that_is_closed_meanwhile_lets_it_end(self) -> None:
+        gate = asyncio.Event()
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            rule = server.on("QUIT", delay(gate), default())
+            client = client_of(server)
+            with pytest.raises(GreetingRefused):
+                await client.send(mail())
+            await server.wait_fired(rule)
+            closing = asyncio.create_task(client.close())
+            await turns()
+            assert not closing.done()
+            gate.set()
+            await closing
+
+    async def test_hooks_hear_of_the_failure_first_and_of_the_end_last(self) -> None:
+        events: list[Event] = []
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            async with client_of(server) as client:
+                client.on(Error, events.append)
+                client.on(ConnectionStatus, events.append)
+                with pytest.raises(GreetingRefused):
+                    await client.send(mail())
+                assert [type(event) for event in events] == [ConnectionStatus, Error]
+        assert [type(event) for event in events] == [ConnectionStatus, Error, ConnectionStatus]
+        last = events[-1]
+        assert isinstance(last, ConnectionStatus)
+        assert last.kind is ConnectionKind.DISCONNECTED and last.status_code == GreetingRefused.code
+
+    async def test_a_server_that_said_goodbye_itself_is_not_answered(self) -> None:
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(421, "4.3.2 going down"))
+            async with client_of(server, timeouts=impatient(5, close=0.2)) as client:
+                with pytest.raises(GreetingRefused):
+                    await client.send(mail())
+            assert server.verbs() == []
+
+    async def test_what_was_read_last_is_the_refusal(self) -> None:
+        async with ScriptedServer() as server, client_of(server) as client, client.session() as session:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            with pytest.raises(GreetingRefused):
+                await session.connect()
+            await server.wait_for_disconnect()
+            await session.wait_ended()
+            assert session.last_reply == Reply(554, (b"5.3.2 no",))
+
+    @pytest.mark.parametrize("moment", list(CancelMoment))
+    @pytest.mark.parametrize("manner", list(CancelManner))
+    async def test_a_connect_that_is_cancelled_leaves_nothing(
+        self, manner: CancelManner, moment: CancelMoment
+    ) -> None:
+        async with ScriptedServer() as server:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+
+            async def connect() -> None:
+                async with client_of(server) as client, client.session() as session:
+                    await session.connect()
+
+            async for run in cancellations(connect, manner=manner, moment=moment):
+                assert run.cancelled or isinstance(run.error, GreetingRefused)
+                await server.wait_for_disconnect()
+
+    async def test_221_is_no_greeting(self) -> None:
+        async with ScriptedServer() as server, client_of(server) as client:
+            server.on("GREETING", reply(221, "2.3.0 closing"))
+            with pytest.raises(GreetingRefused, match="221") as caught:
+                await client.send(mail())
+            assert caught.value.temporary
+            assert "EHLO" not in server.verbs()
+
+
 # --- secrets -------------------------------------------------------------------------------------------------
 
 CANARY = "c4n4ry/p4ss+w0rd?Zx9"
@@ -268,6 +442,25 @@ def _login(mechanism: str) -> Credentials:
     return Credentials(username="ann", password=CANARY, mechanisms=(mechanism,), allow_cleartext=True)
 
 
+def echo(code: int, *, cut: int | None = None, wrap: bool = False, decoded: bool = False) -> Action:
+    """Repeat in a reply what the client sent: the line, its beginning, in two lines, or what it means."""
+
+    async def action(step: Step) -> None:
+        line = step.command.line
+        if decoded and line != b"AUTH LOGIN":
+            line = base64.b64decode(line.split()[-1] + b"==").replace(b"\0", b" ")
+        text = line.decode("ascii", "replace")[:cut]
+        half = len(text) // 2
+        step.reply(code, *((text[:half], text[half:]) if wrap else (f'5.5.1 what is "{text}"?',)))
+
+    return action
+
+
+async def echo_garbage(step: Step) -> None:
+    """Repeat what the client sent as something that is no reply."""
+    step.write(b"what is " + step.command.line + b"?\r\n")
+
+
 SCENARIOS: dict[str, tuple[str, tuple[Action, ...]]] = {
     "success": ("NOOP", ()),
     "535": ("AUTH", (reply(535, "5.7.8 no"),)),
@@ -284,6 +477,17 @@ SCENARIOS: dict[str, tuple[str, tuple[Action, ...]]] = {
     "421": ("AUTH", (reply(421, "4.3.2 down"), close())),
     "early 235": ("AUTH", (reply(235, "2.7.0 welcome"),)),
     "drip": ("AUTH", (drip(reply(535, "5.7.8 no")),)),
+    "echo": ("AUTH", (echo(500),)),
+    "echo of a response": ("RESPONSE", (echo(535),)),
+    "echo with a 421": ("RESPONSE", (echo(421), close())),
+    "echo of the beginning": ("AUTH", (echo(500, cut=30),)),
+    "echo in two lines": ("AUTH", (echo(500, wrap=True),)),
+    "echo of a response in two lines": ("RESPONSE", (echo(500, wrap=True),)),
+    "decoded echo": ("AUTH", (echo(535, decoded=True),)),
+    "decoded echo of a response": ("RESPONSE", (echo(535, decoded=True),)),
+    "echo as a challenge": ("AUTH", (echo(334), wait_input(), reply(501, "cancelled"))),
+    "echo that is no reply": ("AUTH", (echo_garbage,)),
+    "echo of a response that is no reply": ("RESPONSE", (echo_garbage,)),
 }
 
 
@@ -300,7 +504,8 @@ async def test_a_password_never_shows(
     seen: list[Any] = []
     async with ScriptedServer(users={"ann": CANARY}) as server:
         if actions:
-            server.on(point, *actions)
+            # PLAIN has no response of its own.
+            server.on(point, *actions, optional=True)
         client = client_of(
             server, credentials=_login(mechanism), timeouts=impatient(0.1), pool=PoolLimits(max_connections=2)
         )
@@ -389,3 +594,24 @@ async def test_a_wrong_password_is_told_without_itself() -> None:
                 await client.send(mail())
     assert "535" in str(caught.value)
     demand_no_canary(told(caught.value))
+
+
+async def test_a_server_that_repeats_the_login_later_shows_it_nowhere() -> None:
+    """Behind a login that went well: in the reply to any command."""
+    events: list[Event] = []
+    line = base64.b64encode(b"\0ann\0" + CANARY.encode()).decode()
+    async with ScriptedServer(users={"ann": CANARY}) as server:
+        server.on("RCPT", reply(550, f"5.1.1 not for ann with {CANARY} ({line})"))
+        async with client_of(server, credentials=_login("PLAIN")) as client:
+            client.on(Event, events.append)
+            with pytest.raises(SMTPError) as caught:
+                await client.send(mail())
+            async with client.session() as session:
+                await session.connect()
+                await session.command("MAIL FROM:<ann@example.com>")
+                answer = await session.command("RCPT TO:<x@example.org>")
+                last = session.last_reply
+    assert "550 5.1.1 not for ann with *** (***)" in str(caught.value)
+    assert answer.text == "5.1.1 not for ann with *** (***)"
+    demand_no_canary(*events, caught.value, repr(answer), repr(last))
+    demand_no_canary(pickle.dumps(caught.value).decode("latin-1"))

@@ -7,8 +7,17 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Credentials, Message, NotSent, Outcome, PoolLimits, SMTPClient, SMTPError, Timeouts
-from smtp_async import pool as pool_module
+from smtp_async import (
+    Credentials,
+    Message,
+    NotSent,
+    Outcome,
+    PoolLimits,
+    SMTPClient,
+    SMTPError,
+    Timeouts,
+    dialling,
+)
 from smtp_async.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -19,7 +28,17 @@ from smtp_async.errors import (
     ResolveError,
     SocketError,
 )
-from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, flush, reply, swallow
+from smtp_async.testing import (
+    RecordingSink,
+    ScriptedServer,
+    close,
+    default,
+    delay,
+    flush,
+    raw,
+    reply,
+    swallow,
+)
 from tests.lab import (
     PATIENCE,
     client_of,
@@ -338,7 +357,7 @@ class TestFailedDials:
     async def test_after_a_failure_the_next_dial_waits_and_then_works(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool_module, "_BACKOFF", (0.1, 10.0))
+        monkeypatch.setattr(dialling, "_BACKOFF", (0.1, 10.0))
         async with speaking() as server, client_of(server, pool=one()) as client:
             loop = asyncio.get_running_loop()
             server.on("GREETING", reply(554, "5.3.2 not yet"), nth={1, 2})
@@ -361,7 +380,7 @@ class TestFailedDials:
     async def test_a_failed_dial_beside_open_connections_fails_nobody(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool_module, "_LATCH", 0.2)
+        monkeypatch.setattr(dialling, "_LATCH", 0.2)
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
             await client.send(mail(0))
             server.on("GREETING", reply(421, "4.7.0 too many connections"), close())
@@ -374,7 +393,7 @@ class TestFailedDials:
     async def test_a_crowded_server_lowers_the_bound_for_a_while(
         self, code: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool_module, "_LATCH", 0.2)
+        monkeypatch.setattr(dialling, "_LATCH", 0.2)
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
             server.on("GREETING", reply(code, "4.7.0 too many connections"), nth=1)
             with pytest.raises(GreetingRefused) as caught:
@@ -387,7 +406,7 @@ class TestFailedDials:
     async def test_whoever_waits_gets_a_connection_when_the_bound_rises_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool_module, "_LATCH", 0.2)
+        monkeypatch.setattr(dialling, "_LATCH", 0.2)
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
             async with client.session() as session:
                 await session.connect()
@@ -404,6 +423,71 @@ class TestFailedDials:
                 await client.send(mail(0))
             assert client.statistics().bound == 1
             await client.send(mail(1))
+
+
+class TestEarlyEnds:
+    """A server that answers every step of the opening and hangs up right behind the last one."""
+
+    ENDS: dict[str, tuple[Any, ...]] = {
+        "421": (raw(b"421 4.7.0 too many connections\r\n"), close()),
+        "FIN": (close(),),
+    }
+
+    def client(self, server: ScriptedServer, **options: Any) -> SMTPClient:
+        key = Credentials(username="ann", password="secret", allow_cleartext=True)
+        return client_of(server, credentials=key, **options)
+
+    @pytest.mark.parametrize("end", ENDS)
+    @pytest.mark.parametrize("point", ["EHLO", "AUTH"])
+    @every_loop
+    async def test_it_is_not_dialled_again_and_again(self, point: str, end: str) -> None:
+        async with speaking(users={"ann": "secret"}) as server:
+            server.on(point, default(), *self.ENDS[end])
+            client = client_of(server) if point == "EHLO" else self.client(server)
+            async with client:
+                with pytest.raises(SMTPError) as caught:
+                    await client.send(mail(), deadline=5)
+            assert caught.value.receipt is not None
+            assert caught.value.receipt.outcome is Outcome.NOT_SENT
+            assert caught.value.temporary
+            if end == "421":
+                assert caught.value.reply is not None and caught.value.reply.code == 421
+            assert server.connections.opened == 1
+            assert "MAIL" not in server.verbs()
+
+    @pytest.mark.parametrize("end", ENDS)
+    async def test_there_is_one_login_for_each_pause(self, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dialling, "_BACKOFF", (0.02, 0.08))
+        async with speaking(users={"ann": "secret"}) as server, self.client(server) as client:
+            server.on("AUTH", default(), *self.ENDS[end])
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            while loop.time() - started < 1:
+                await gathered(*(client.send(mail(n)) for n in range(20)))
+            seconds = loop.time() - started
+            logins = [line.time for line in server.commands if line.verb == "AUTH"]
+            # The first ten are dialled at once: nothing has failed yet.
+            assert len(logins) <= 10 + 4 + seconds / 0.08
+            assert all(later - sooner >= 0.01 for sooner, later in itertools.pairwise(logins[10:]))
+
+    async def test_after_a_message_all_connections_are_dialled_again(self) -> None:
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
+            server.on("MAIL", close(), nth=range(1, 5))
+            results = await gathered(*(client.send(mail(n)) for n in range(100)))
+            assert [one.outcome for one in results] == [Outcome.ACCEPTED] * 100
+            busy = Counter(line.connection for line in server.commands if line.verb == "MAIL")
+            # The first four were dialled at once, the fifth alone, and more as soon as it had carried a message.
+            assert [busy[number] for number in range(4)] == [1] * 4
+            assert len(busy) > 5
+
+    async def test_a_connection_that_ends_early_beside_others_fails_nobody(self) -> None:
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
+            await client.send(mail(0))
+            server.on("EHLO", default(), *self.ENDS["421"])
+            results = await gathered(*(client.send(mail(n)) for n in range(1, 30)))
+            assert all(getattr(result, "outcome", None) is Outcome.ACCEPTED for result in results)
+            assert client.statistics().bound < 4
+            assert server.connections.opened <= 4
 
 
 class TestRefusedLogin:
@@ -435,7 +519,7 @@ class TestRefusedLogin:
             assert server.messages == []
 
     async def test_it_is_tried_again_after_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pool_module, "_LATCH", 0.1)
+        monkeypatch.setattr(dialling, "_LATCH", 0.1)
         users = {"ann": "right"}
         async with speaking(users=users) as server, self.login(server, pool=one()) as client:
             with pytest.raises(AuthenticationFailed):

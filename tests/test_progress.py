@@ -107,3 +107,19 @@ async def test_what_progress_raises_is_the_cause() -> None:
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         await client.send(mail(2))
     assert [one.subject for one in server.messages] == ["message 2"]
+
+
+async def test_a_small_binary_message_needs_no_pipelining_for_it() -> None:
+    """It leaves in one chunk, as it does without `progress`."""
+    told: list[tuple[int, int | None]] = []
+    options = SendOptions(exact=True, progress=lambda *how: told.append(how))
+    source = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\nx\ny"
+    async with (
+        speaking(extensions=["CHUNKING", "BINARYMIME", "8BITMIME"]) as server,
+        client_of(server) as client,
+    ):
+        receipt = await client.send_raw(source, options=options)
+    assert receipt.outcome is Outcome.ACCEPTED
+    assert server.messages[0].data == source
+    assert told == [(len(source), len(source))]
+    assert server.verbs().count("BDAT") == 1

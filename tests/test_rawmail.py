@@ -189,7 +189,7 @@ ONCE_OR_AWAITED = pytest.mark.parametrize("make", [generated, async_generated, A
 
 @ONCE_OR_AWAITED
 async def test_a_stream_may_be_eightbit_where_that_is_offered(make):
-    message = cut(HEAD + "Grüße\r\n".encode(), [50])
+    message = cut(HEAD + TEXT + "Grüße\r\n".encode(), [5000])
     mail = await raw_mail(make(message))
     assert (await read(mail, eightbit=True))[1] == ["eightbit"]
     mail = await raw_mail(make(message))
@@ -201,9 +201,9 @@ async def test_a_stream_may_be_eightbit_where_that_is_offered(make):
 @ONCE_OR_AWAITED
 @pytest.mark.parametrize("odd", [b"\0", b"x" * 999, b"a\nb"])
 async def test_an_exact_stream_is_binary_where_that_is_offered(make, odd):
-    message = cut(HEAD + odd + b"\r\n", [50])
+    message = cut(HEAD + TEXT + odd + b"\r\n", [5000])
     mail = await raw_mail(make(message), exact=True)
-    assert await read(mail, binary=True) == (SHOWN + odd + b"\r\n", ["binary"])
+    assert await read(mail, binary=True) == (SHOWN + TEXT + odd + b"\r\n", ["binary"])
     mail = await raw_mail(make(message), exact=True)
     with pytest.raises(ExtensionMissing, match="BINARYMIME"):
         await read(mail)
@@ -212,11 +212,38 @@ async def test_an_exact_stream_is_binary_where_that_is_offered(make, odd):
 
 @ONCE_OR_AWAITED
 async def test_another_stream_is_never_binary(make):
-    mail = await raw_mail(make(cut(HEAD + b"a\nb\r\n", [50])))
-    assert await read(mail, binary=True) == (SHOWN + b"a\r\nb\r\n", [])
-    mail = await raw_mail(make(cut(HEAD + b"\0", [50])))
+    mail = await raw_mail(make(cut(HEAD + TEXT + b"a\nb\r\n", [5000])))
+    assert await read(mail, binary=True) == (SHOWN + TEXT + b"a\r\nb\r\n", [])
+    mail = await raw_mail(make(cut(HEAD + TEXT + b"\0", [5000])))
     with pytest.raises(ExtensionMissing, match="BINARYMIME"):
         await read(mail, binary=True)
+    await closed(mail)
+
+
+@ONCE_OR_AWAITED
+@pytest.mark.parametrize(
+    ("body", "flags"),
+    [(b"plain\r\n", []), ("Grüße\r\n".encode(), ["eightbit"]), (b"x" * 999 + b"\r\n", ["binary"]), (b"", [])],
+)
+async def test_a_short_stream_is_known_before_it_is_sent(make, body, flags):
+    """Whatever is offered, it asks for what it needs, and its size is known."""
+    for offer in ({}, {"eightbit": True, "binary": True}):
+        mail = await raw_mail(make(cut(HEAD + body, [50])))
+        content = mail.content(**offer)
+        assert not content.sources
+        assert content.join() == SHOWN + body
+        assert content.size == len(SHOWN + body)
+        assert [name for name in ("eightbit", "binary") if getattr(content, name)] == flags
+
+
+@ONCE_OR_AWAITED
+async def test_the_beginning_of_a_long_stream_tells_what_it_needs(make):
+    """So that a server without 8BITMIME is not told of a message that it cannot have."""
+    mail = await raw_mail(make(cut(HEAD + "Grüße\r\n".encode() + TEXT, [5000])))
+    assert mail.content().eightbit
+    await closed(mail)
+    mail = await raw_mail(make(cut(HEAD + b"a\nb" + TEXT, [5000])), exact=True)
+    assert mail.content().binary
     await closed(mail)
 
 

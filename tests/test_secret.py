@@ -1,5 +1,6 @@
-"""A text that never shows itself."""
+"""A text that never shows itself, and a mask for what a server repeats of it."""
 
+import base64
 import copy
 import pickle
 import traceback
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.secret import Secret
+from smtp_async.secret import Mask, Secret
 
 CANARY = "c4n4ry-p4ssw0rd"
 
@@ -81,3 +82,64 @@ def test_hash():
     assert hash(Secret("a")) == hash(Secret("a"))
     assert hash(Secret("a")) != hash(Secret("b"))
     assert hash(Secret("a")) != hash("a")
+
+
+class TestMask:
+    @staticmethod
+    def mask(password: bytes = b"Tr0ub4dor&3") -> tuple[Mask, bytes]:
+        mask, sent = Mask(), base64.b64encode(b"\0ann\0" + password)
+        mask.add_sent(sent)
+        mask.add_secrets([password])
+        return mask, sent
+
+    def test_an_empty_one_changes_nothing(self):
+        assert Mask()(b"2.0.0 Ok: queued as 4F2K1") == b"2.0.0 Ok: queued as 4F2K1"
+
+    @pytest.mark.parametrize(
+        ("text", "masked"),
+        [
+            (b'"AUTH PLAIN %b"', b'"AUTH PLAIN ***"'),
+            (b"%b", b"***"),
+            (b"%b %b", b"*** ***"),
+            (b"no such command", b"no such command"),
+        ],
+    )
+    def test_what_was_sent_is_hidden(self, text, masked):
+        mask, sent = self.mask()
+        assert mask(text.replace(b"%b", sent)) == masked
+
+    @pytest.mark.parametrize(
+        "change", [bytes.upper, bytes.lower, lambda sent: sent[:9], lambda sent: sent[5:14]]
+    )
+    def test_a_part_of_it_in_either_case_is_hidden(self, change):
+        mask, sent = self.mask()
+        assert mask(b"unknown: " + change(sent)) == b"unknown: ***"
+
+    def test_the_secret_is_hidden_decoded_and_encoded_anew(self):
+        mask, _ = self.mask()
+        assert mask(b"bad password Tr0ub4dor&3!") == b"bad password ***!"
+        assert mask(base64.b64encode(b"Tr0ub4dor&3")) == b"***"
+
+    def test_each_line_of_a_secret_is_hidden(self):
+        mask, _ = self.mask(b"first line\nsecond line")
+        assert mask(b"x first line") == b"x ***"
+        assert mask(b"second line") == b"***"
+
+    @pytest.mark.parametrize(
+        ("text", "masked"), [(b"2.1.0 Ok", b"2.1.0 ***"), (b"Okay, bOk", b"Okay, bOk"), (b"Ok.", b"***.")]
+    )
+    def test_a_short_secret_counts_where_it_stands_alone(self, text, masked):
+        mask, _ = self.mask(b"Ok")
+        assert mask(text) == masked
+
+    def test_it_does_not_show_what_it_knows(self):
+        mask, sent = self.mask()
+        shown = repr([mask, *(getattr(mask, name) for name in mask.__slots__)])
+        assert "Tr0ub4dor" not in shown and sent.decode() not in shown
+
+    @given(st.binary(min_size=6), st.binary(), st.binary())
+    def test_no_secret_passes_wherever_it_stands(self, password, before, after):
+        password = password.replace(b"\n", b"n").replace(b"\r", b"r")
+        mask, sent = self.mask(password)
+        assert password == b"***" or password not in mask(before + password + after) or password in b"***"
+        assert sent not in mask(before + sent + after)

@@ -43,7 +43,7 @@ from smtp_async.errors import (
     MissingRecipient,
     MissingSender,
 )
-from smtp_async.testing import RecordingSink, ScriptedServer, close, default, reply, reset
+from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, reply, reset
 from smtp_async.testing.records import ReceivedMessage
 from tests.bodies.conftest import loops_have_run, no_open_files
 from tests.bodies.origins import (
@@ -424,7 +424,10 @@ FAILURES: dict[str, Callable[[ScriptedServer], dict[str, Any]]] = {
     "end of data": at(".", reply(550, "no")),
     "lost at the end": at(".", close()),
     "an option": lambda server: {"options": SendOptions(mt_priority=1)},
-    "no To": lambda server: {"recipients": [Recipient("a@example.org", Kind.CC)]},
+    "no To": lambda server: {
+        "recipients": [Recipient("a@example.org", Kind.CC)],
+        "options": SendOptions(require_to=True),
+    },
     "recipients": lambda server: {"recipients": ["no address"]},
     "nobody": lambda server: {"recipients": []},
     "deadline": lambda server: {"deadline": 0.0},
@@ -482,6 +485,42 @@ async def failing(how: str, origin: Any, failure: str, *, warm: bool) -> Any:
                     result = result[0].error
         assert len(server.messages) == warm
     return result
+
+
+@pytest.mark.parametrize("kind", CLOSING)
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("field", ["text", "html", "raw"])
+@pytest.mark.parametrize("how", ["send", "send_all", "session", "cancelled", "refused"])
+async def test_so_is_a_stream_that_is_the_text_or_the_whole_of_a_message(
+    how: str, field: str, asked: bool, kind: str, tmp_path: Path
+) -> None:
+    origin: Any = CLOSING[kind](LINES if field != "raw" else HEAD + LINES, tmp_path)
+    message = Message(sender=SENDER, to="bob@example.org", **{field: origin})
+    options = SendOptions(close_source=asked)
+    async with speaking() as server, client_of(server) as client:
+        if how == "send":
+            await client.send(message, options=options)
+        elif how == "send_all":
+            (receipt,) = await all_sent(client, [message], options=options)
+            assert receipt.outcome is Outcome.ACCEPTED
+        elif how == "session":
+            async with client.session() as session:
+                await session.connect()
+                await session.send(message, options=options)
+        elif how == "cancelled":
+            rule = server.on("EHLO", delay(asyncio.Event()))
+            sending = asyncio.create_task(client.send(message, options=options))
+            await server.wait_fired(rule)
+            sending.cancel()
+            await asyncio.wait({sending})
+        else:
+            server.on("MAIL", reply(550, "5.7.1 no"))
+            with pytest.raises(SMTPError):
+                await client.send(message, options=options)
+        # An async generator that was cancelled is the loop's to end.
+        if how != "cancelled" or asked is False or not hasattr(origin, "__aiter__"):
+            assert is_closed(origin) is asked
+    put_away(origin)
 
 
 @pytest.mark.parametrize("kind", CLOSING)
@@ -939,7 +978,18 @@ async def test_raw_streams_in_send_all_beside_others(tmp_path: Path) -> None:
 def header_and(file: io.RawIOBase) -> Iterator[bytes]:
     yield HEAD
     while block := file.read(100_000):
-        yield block
+        yield (b"x" * 70 + b"\r\n") * (len(block) // 72)
+
+
+@pytest.mark.parametrize(("text", "body"), [("plain", None), ("Grüße", "8BITMIME")])
+async def test_mail_asks_for_eight_bits_only_where_a_stream_has_them(text: str, body: str | None) -> None:
+    """A server that takes no 8BITMIME after all, though it offered it, gets what any server takes."""
+    async with speaking() as server, client_of(server) as client:
+        message = HEAD + text.encode() + b"\r\n"
+        await client.send_raw(iter([message]), sender=SENDER, recipients=["bob@example.org"])
+        (received,) = server.messages
+    assert received.mail_parameters.get("BODY") == body
+    assert received.mail_parameters["SIZE"] == str(len(received.data))
 
 
 async def test_one_bad_stream_in_send_all_fails_alone(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from smtp_async.errors import InvalidArgument
 from smtp_async.timeouts import Timeouts
 
 NAMES = [field.name for field in dataclasses.fields(Timeouts)]
@@ -35,7 +36,7 @@ def test_the_defaults():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [0, 0.0, -0.0, -1, -1e-9, math.nan, -math.inf])
 def test_what_is_no_duration_is_refused(name, value):
-    with pytest.raises(ValueError, match=f"timeout {name} "):
+    with pytest.raises(InvalidArgument, match=f"timeout {name} "):
         Timeouts(**{name: value})
 
 
@@ -45,9 +46,9 @@ def test_a_duration_or_none_is_taken(name, value):
     assert getattr(Timeouts(**{name: value}), name) == value
 
 
-@pytest.mark.parametrize("value", ["5", b"5", [5]])
-def test_a_text_is_no_duration(value):
-    with pytest.raises(TypeError):
+@pytest.mark.parametrize("value", ["5", b"5", [5], True, 1j])
+def test_what_is_no_number_is_refused_in_the_same_way(value):
+    with pytest.raises(InvalidArgument, match="timeout mail must be a positive number"):
         Timeouts(mail=value)
 
 

@@ -21,6 +21,7 @@ class CramMD5(Mechanism):
     """
 
     name: ClassVar[str] = "CRAM-MD5"
+    _hex = b""
 
     def initial_response(self) -> None:
         """Return None: the server sends its challenge first."""
@@ -42,7 +43,12 @@ class CramMD5(Mechanism):
         if digest is None:
             raise FeatureUnavailable("CRAM-MD5 needs MD5", needs="a TLS library that offers MD5")
         self.complete = True
-        return username + b" " + digest.hex().encode()
+        self._hex = digest.hex().encode()
+        return username + b" " + self._hex
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return the digest, at which one could guess with the challenge; the password was not sent."""
+        return (self._hex,) if self.complete else ()
 
 
 def _digest(password: Secret, challenge: bytes) -> bytes | None:

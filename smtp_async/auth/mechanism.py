@@ -146,6 +146,14 @@ class Mechanism(ABC):
             InvalidArgument: the credentials do not fit the mechanism.
         """
 
+    @abstractmethod
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return what the responses made so far contain and must not show: a password, a digest, a token.
+
+        A server may repeat what it was sent: these, and a response that holds one of them, are masked in every later
+        reply. What is not in here the server may repeat in its next challenge, as SCRAM does with a nonce.
+        """
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 

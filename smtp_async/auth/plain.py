@@ -52,6 +52,10 @@ class Plain(Mechanism):
             raise ProtocolViolation("PLAIN has no challenge, but the server sent one", stage="AUTH")
         return self._message()
 
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return the password; the user name is none."""
+        return (encoded(self._credentials.password, "password"),)
+
     def _message(self) -> bytes:
         credentials = self._credentials
         message = b"\0".join(
@@ -91,3 +95,7 @@ class Login(Mechanism):
             self.complete = True
             return password
         raise ProtocolViolation("LOGIN asks for user and password, but the server asked again", stage="AUTH")
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return the password once it was asked for; the user name is no secret."""
+        return (encoded(self._credentials.password, "password"),) if self.complete else ()

@@ -1,6 +1,6 @@
 """The parts of a message that are read while it is sent: files, streams and iterators, off the event loop."""
 
-from .asking import AsyncReader, reader_of
+from .asking import AsyncReader, aclose_origin, reader_of
 from .body import Body, Piece, TempDir, read_all, read_now
 from .lines import LineGuard, LineMender, LineScan, RawSource
 from .reading import Reader, close_origin
@@ -17,6 +17,7 @@ __all__ = [
     "Reader",
     "TempDir",
     "ThreadWork",
+    "aclose_origin",
     "close_origin",
     "in_thread",
     "read_all",

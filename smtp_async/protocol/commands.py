@@ -181,6 +181,8 @@ def _with_parameters(line: bytes, parameters: Iterable[bytes]) -> bytes:
 
 def _text(text: str) -> bytes:
     # Said without the text itself, here as in `_bounded`: it may hold a secret.
+    if not isinstance(text, str):
+        raise InvalidArgument(f"the argument of a command is a text, not {type(text).__name__}")
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:

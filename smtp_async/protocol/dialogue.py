@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from ..errors import PlaintextInjected, ProtocolViolation, UsageError
 from ..reply import Reply
+from ..secret import MASKED
 from . import commands
 from .extensions import NO_EXTENSIONS, Extensions
 from .parser import MAX_LINE, ReplyParser
@@ -42,8 +44,6 @@ _CLOCKS: Final = {
     Verb.END_OF_DATA: "end_of_data",
     Verb.QUIT: "quit",
 }
-
-_MASK: Final = b"***"
 
 # RFC 5321 section 4.2.1 and RFC 4954: what a 3xx may answer. A command of the user's may be one that asks, too.
 _ASKING: Final = frozenset({Verb.DATA, Verb.AUTH, Verb.RESPONSE, Verb.OTHER})
@@ -117,6 +117,16 @@ class Dialogue(ABC):
     def idle(self) -> bool:
         """No reply is owed, nothing waits to be written and no body is on its way."""
         return not self._owed and not self._out and self.writing is None
+
+    @property
+    def reset_needed(self) -> bool:
+        """May the server have a transaction open?"""
+        return self._connection.reset_needed
+
+    @property
+    def may_quit(self) -> bool:
+        """Would QUIT be understood: are both sides in step, and has the server not said goodbye itself?"""
+        return self.idle and self.goodbye is None and self._connection.may_write(Verb.QUIT)
 
     @property
     def has_output(self) -> bool:
@@ -221,19 +231,30 @@ class Dialogue(ABC):
         if not self._connection.may_write(verb):
             self._connection.wrote(verb)
 
-    def auth(self, mechanism: str, initial: bytes | None) -> Exchange:
-        """Write AUTH, RFC 4954 section 4."""
-        shown = b"AUTH %b%b" % (
-            mechanism.encode("ascii", "replace"),
-            b"" if initial is None else b" " + _MASK,
-        )
-        return self._write(Verb.AUTH, commands.auth(mechanism, initial), shown)
+    def auth(self, mechanism: str, initial: bytes | None, secrets: Collection[bytes] = ()) -> Exchange:
+        """Write AUTH, RFC 4954 section 4.
 
-    def auth_response(self, response: bytes | None) -> Exchange:
-        """Answer a challenge, or give the authentication up with None."""
+        Args:
+            mechanism: its name.
+            initial: the initial response, None to send none.
+            secrets: what in it must not show: masked in every later reply, and so is then the base64 of all of it.
+        """
+        line = commands.auth(mechanism, initial)
+        shown = b"AUTH %b" % mechanism.encode("ascii", "replace")
+        if initial and secrets:
+            self._parser.conceal(line.split()[-1], secrets)
+        if initial is not None:
+            shown += b" " + MASKED
+        return self._write(Verb.AUTH, line, shown)
+
+    def auth_response(self, response: bytes | None, secrets: Collection[bytes] = ()) -> Exchange:
+        """Answer a challenge, or give the authentication up with None; `secrets` as for `auth`."""
         if response is None:
             return self._write(Verb.RESPONSE, commands.AUTH_CANCEL)
-        return self._write(Verb.RESPONSE, commands.auth_response(response), _MASK)
+        line = commands.auth_response(response)
+        if secrets:
+            self._parser.conceal(line.rstrip(), secrets)
+        return self._write(Verb.RESPONSE, line, MASKED)
 
     def reset(self) -> Exchange:
         """Write RSET."""

@@ -69,7 +69,8 @@ class SendOptions:
         chunking: `"auto"` writes bodies with BDAT (RFC 3030) where that saves waiting or the content needs it,
             `"always"` wherever the server offers CHUNKING, `"never"` nowhere.
         chunk_size: octets of one chunk of a body that is read while it is sent.
-        close_source: close a file object given to `send_raw` after the transfer, also when it failed.
+        close_source: close streams after the transfer, also when it failed: what was given to `send_raw`, and `text`,
+            `html` and `raw` of a `Message`. An attachment says so for itself.
         progress: called with the octets sent so far and their total (None if unknown), plain or async. If it returns
             False the connection is dropped and the message is not sent.
         ret: what a report of failure brings back (RFC 3461); the server's choice if None.

@@ -6,14 +6,19 @@ cut. Everything is bounded: the length of a line, the number of lines of a reply
 grammar is an error, because a client that guesses pairs the next reply with the wrong command.
 
 Line ends are LF with an optional CR before it; a bare CR is data, a NUL is never legal.
+
+A server may repeat a secret that it was sent. Every text enters here, so this is where secrets are masked, line by
+line, before a reply or an error is made of it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from ..errors import ProtocolViolation, ReplyTooLong
 from ..reply import Reply, printable
+from ..secret import Mask
 
 __all__ = ["MAX_LINE", "MAX_LINES", "MAX_REPLY", "ReplyParser"]
 
@@ -44,6 +49,7 @@ class ReplyParser:
         "_failure",
         "_known",
         "_lines",
+        "_mask",
         "_max_line",
         "_max_lines",
         "_max_reply",
@@ -64,6 +70,21 @@ class ReplyParser:
         self._code = b""
         self._size = 0
         self._known: dict[bytes, Reply] = {}
+        self._mask: Mask | None = None
+
+    def conceal(self, sent: bytes, secrets: Iterable[bytes]) -> None:
+        """Mask in all that follows what is being sent.
+
+        Args:
+            sent: base64, as it goes to the wire.
+            secrets: what in it must not show, decoded.
+        """
+        if self._mask is None:
+            self._mask = Mask()
+        self._mask.add_sent(sent)
+        self._mask.add_secrets(secrets)
+        # A line that came before may hold by accident what is a secret from here on.
+        self._known.clear()
 
     @property
     def empty(self) -> bool:
@@ -121,9 +142,13 @@ class ReplyParser:
     def _take_line(self, line: bytes) -> Reply | None:
         self._limit(line)
         match = _LINE.fullmatch(line[:-1] if line.endswith(b"\r") else line)
+        mask = self._mask
         if match is None:
-            raise ProtocolViolation(f"not an SMTP reply: {_shown(line)}")
+            raise ProtocolViolation(f"not an SMTP reply: {_shown(line if mask is None else mask(line))}")
         code, separator, text = match.groups(b"")
+        if mask is not None:
+            # Never the code, which is no text.
+            text = mask(text)
         if separator == b"-" or self._lines:
             return self._continue(code, separator, text)
         reply = Reply(int(code), (text,))

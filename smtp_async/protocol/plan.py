@@ -74,11 +74,13 @@ def plan(
     chunked = chunking if wanted == "auto" else wanted == "always" and extensions.chunking
     transaction.chunked = chunked
     transaction.exact = chunked and content.exact
-    if size is not None and size <= SMALL_BODY and options.progress is None and _in_memory(content):
+    # What is small leaves in one piece; a smaller slice was asked for to hear of each.
+    small = SMALL_BODY if options.progress is None else min(SMALL_BODY, options.chunk_size)
+    if size is not None and size <= small and _in_memory(content):
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
         transaction.carry(framed)
-        # The gate is its caller's, who therefore lets the body go.
-        transaction.gated = options.before_end_of_data is not None
+        # Gate and progress are its caller's, who therefore lets the body go.
+        transaction.gated = options.before_end_of_data is not None or options.progress is not None
     elif chunked and not extensions.pipelining:
         # Chunk after chunk leaves while its caller reads on: nobody waits for a reply in between.
         if content.binary:

@@ -33,6 +33,8 @@ class Stage(Enum):
 
     #: The server speaks first.
     GREETING = "greeting"
+    #: Greeted with a refusal: the server waits for QUIT (RFC 5321 section 3.1).
+    REFUSED = "refused"
     #: Greeted, or TLS is up: EHLO comes next.
     HELLO = "hello"
     #: EHLO was written.
@@ -98,6 +100,7 @@ _END: Final = {Verb.RSET: Stage.READY, Verb.QUIT: Stage.QUIT}
 WRITES: Final[Mapping[Stage, Mapping[Verb, Stage]]] = MappingProxyType(
     {
         Stage.GREETING: {},
+        Stage.REFUSED: {Verb.QUIT: Stage.QUIT},
         Stage.HELLO: {**_HELLO, Verb.QUIT: Stage.QUIT},
         Stage.GREETED: {},
         Stage.STARTTLS: {},
@@ -126,7 +129,7 @@ WRITES: Final[Mapping[Stage, Mapping[Verb, Stage]]] = MappingProxyType(
 #: stage → class digit of the answer to the command that led there → next stage; absent: the stage stays.
 ANSWERS: Final[Mapping[tuple[Stage, Verb], Mapping[int, Stage]]] = MappingProxyType(
     {
-        (Stage.GREETING, Verb.GREETING): {2: Stage.HELLO},
+        (Stage.GREETING, Verb.GREETING): {2: Stage.HELLO, 4: Stage.REFUSED, 5: Stage.REFUSED},
         (Stage.GREETED, Verb.EHLO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
         (Stage.GREETED, Verb.LHLO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
         (Stage.GREETED, Verb.HELO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},

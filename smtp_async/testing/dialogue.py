@@ -270,7 +270,10 @@ class Dialogue:
         if command.verb == "VRFY":
             return 252, "2.0.0 Cannot verify, will try"
         members = self.settings.lists.get(command.argument)
-        return (250, *(f"2.1.5 <{m}>" for m in members)) if members else (550, "5.1.1 No such list")
+        if not members:
+            return 550, "5.1.1 No such list"
+        # RFC 5321 section 3.5.1: each line has an address in angle brackets, a name before it or not.
+        return 250, *(f"2.1.5 {one if '<' in one else f'<{one}>'}" for one in members)
 
     # AUTH
 

@@ -273,6 +273,7 @@ class Rule:
         match: A regular expression searched in the line (and, under LMTP at end-of-data, the recipient).
         connection: Only on the connection with this number.
         after: For `BODY`: how many bytes of the body are read before.
+        optional: It need not fire.
         seen: How many occurrences there were.
         fired: How often the actions were begun.
     """
@@ -283,6 +284,7 @@ class Rule:
     match: re.Pattern[str] | None = None
     connection: int | None = None
     after: int = 0
+    optional: bool = False
     seen: int = 0
     fired: int = 0
 
@@ -302,6 +304,16 @@ class Script:
     """All rules; of several that meet the same point the newest wins."""
 
     _rules: dict[str, list[Rule]] = field(default_factory=dict)
+
+    @property
+    def unused(self) -> list[Rule]:
+        """The rules that never fired although they should have, oldest first."""
+        return [
+            rule
+            for rules in self._rules.values()
+            for rule in reversed(rules)
+            if not (rule.fired or rule.optional)
+        ]
 
     def add(self, rule: Rule) -> None:
         """Put a rule before all others."""

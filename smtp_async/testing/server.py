@@ -39,7 +39,8 @@ Points are the verbs and
 - `RESPONSE`: a line of the client inside AUTH; `*`: any verb.
 
 Rules may be added while the server runs. The newest rule that meets a point wins. `nth` is an int or a
-container of ints, counted by each rule for itself from 1, over all connections. To act on an idle connection
+container of ints, counted by each rule for itself from 1, over all connections. A rule that never fired fails the test
+when the server is left, unless it is `optional=True`. To act on an idle connection
 use `await server.act(reply(421, "idle for too long"), close())`.
 """
 
@@ -50,9 +51,9 @@ import contextlib
 import os
 import re
 import ssl
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from .connection import Connection
 from .dialogue import STANDARD_EXTENSIONS, Settings
@@ -173,8 +174,11 @@ class ScriptedServer:
         match: str | re.Pattern[str] | None = None,
         connection: int | None = None,
         after: int = 0,
+        optional: bool = False,
     ) -> Rule:
         """Deviate at a point of the conversation.
+
+        A rule that never fired fails the test when the server is left: the test did not meet what it is about.
 
         Args:
             point: A verb, or one of the points listed in the module's documentation.
@@ -183,13 +187,20 @@ class ScriptedServer:
             match: Only lines in which this regular expression is found.
             connection: Only on the connection with this number, from 0.
             after: For `BODY`: after so many bytes.
+            optional: The rule need not fire.
 
         Returns:
             The rule; its `fired` counts, and `wait_fired` waits for it.
+
+        Raises:
+            ValueError: `nth` is below 1, or holds such a number.
         """
         wanted = (nth,) if isinstance(nth, int) else nth
+        numbers: Any = wanted
+        if isinstance(numbers, Iterable) and any(number < 1 for number in numbers):
+            raise ValueError(f"occurrences are counted from 1: nth={nth!r} would never be met")
         pattern = re.compile(match, re.IGNORECASE) if isinstance(match, str) else match
-        rule = Rule(point.upper(), actions, wanted, pattern, connection, after)
+        rule = Rule(point.upper(), actions, wanted, pattern, connection, after, optional)
         self.script.add(rule)
         return rule
 
@@ -288,10 +299,28 @@ class ScriptedServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop to listen and abort what is connected; raise what an action of the script raised."""
+        """Stop to listen and abort what is connected.
+
+        Raises:
+            Exception: what an action of the script raised.
+            AssertionError: a rule never fired.
+        """
         await self.stop()
-        if self.failures and error is None:
+        if error is None:
+            self.demand_worked_off()
+
+    def demand_worked_off(self) -> None:
+        """Fail if the script failed: asked when the server is left, unless the test has failed already.
+
+        Raises:
+            Exception: what an action of the script raised.
+            AssertionError: a rule never fired.
+        """
+        if self.failures:
             raise self.failures[0]
+        unused = ", ".join(f"on({rule.point!r}, …)" for rule in self.script.unused)
+        if unused:
+            raise AssertionError(f"these rules never fired: {unused}; say optional=True where that is meant")
 
     async def stop(self) -> None:
         """Stop to listen, abort every connection and wait for all of it."""

@@ -96,10 +96,13 @@ class ServerThread(Generic[S]):
         match: str | None = None,
         connection: int | None = None,
         after: int = 0,
+        optional: bool = False,
     ) -> Rule:
         """Deviate at a point; as `ScriptedServer.on`."""
         return self.call(
-            lambda: self.server.on(point, *actions, nth=nth, match=match, connection=connection, after=after)
+            lambda: self.server.on(
+                point, *actions, nth=nth, match=match, connection=connection, after=after, optional=optional
+            )
         )
 
     def call(self, function: Callable[[], T]) -> T:
@@ -172,7 +175,7 @@ class ServerThread(Generic[S]):
         return self
 
     def stop(self) -> None:
-        """Stop the server and the thread; raise what an action of the script raised."""
+        """Stop the server and the thread."""
         loop, self._loop = self._loop, None
         if loop is not None and self._stop is not None:
             loop.call_soon_threadsafe(self._stop.set)
@@ -190,10 +193,13 @@ class ServerThread(Generic[S]):
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        async with self.server:
+        await self.server.__aenter__()
+        try:
             self._loop = asyncio.get_running_loop()
             self._ready.set()
             await self._stop.wait()
+        finally:
+            await self.server.stop()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -202,5 +208,7 @@ class ServerThread(Generic[S]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop."""
+        """Stop; raise what `ScriptedServer.demand_worked_off` raises, unless the test has failed already."""
         self.stop()
+        if error is None:
+            self.server.demand_worked_off()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -205,8 +206,10 @@ def _anchors(options: TLSOptions) -> tuple[bytes, ...]:
     context = _verifying(options.trust)
     if options.trust.ca_file is None:
         for path in _hashed_files():
-            # OpenSSL opens the files of a directory one by one, when a chain asks for them.
-            context.load_verify_locations(path)
+            # OpenSSL opens the files of a directory one by one, when a chain asks for them, and passes over those
+            # that it cannot read: links to nowhere, files of others, something else than a certificate.
+            with contextlib.suppress(OSError):  # SSLError is one
+                context.load_verify_locations(path)
     return tuple(context.get_ca_certs(binary_form=True))
 
 

@@ -169,7 +169,7 @@ def explain(
     elif reason in _REASONS:
         explained = HandshakeFailed(f"{where} {_REASONS[reason]}")
     elif isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        explained = HandshakeFailed(_closed(where, security))
+        explained = _cut_off(where)
     else:
         explained = HandshakeFailed(f"the TLS handshake with {where} failed: {error}")
     explained.__cause__ = error
@@ -210,11 +210,13 @@ def _plaintext(where: str, security: Security, said: bytes) -> HandshakeFailed:
     )
 
 
-def _closed(where: str, security: Security) -> str:
-    text = f"{where} closed the connection during the TLS handshake"
-    if security is Security.IMPLICIT:
-        text += ": it may want plaintext first (security=Security.STARTTLS)"
-    return text
+def _cut_off(where: str) -> HandshakeFailed:
+    """The server said nothing: not why, and not that it speaks something else."""
+    error = HandshakeFailed(
+        f"{where} closed the connection during the TLS handshake: it may be restarting, or refuse this client"
+    )
+    error.cut_off = True
+    return error
 
 
 # --- certificates -----------------------------------------------------------------------------------------

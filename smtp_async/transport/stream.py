@@ -186,6 +186,11 @@ class Stream:
         """Is the connection closed or about to be? Nothing can be written then."""
         return self._transport.is_closing()
 
+    @property
+    def ended(self) -> bool:
+        """Has the peer ended the connection, and was everything read that it had sent?"""
+        return self._reader.at_eof()
+
     # --- bytes ---------------------------------------------------------------------------------------------
 
     async def read(self, n: int = 65536) -> bytes:
@@ -306,10 +311,18 @@ class Stream:
     # --- the end -------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """Close at once; what was not sent is dropped. Safe at any time and more than once."""
-        # asyncio's transport fails in `abort` when it ended after `close` had left it bytes to send.
-        if not self._protocol.ended:
-            self._transport.abort()
+        """Close at once; what was not sent is dropped. Safe at any time and more than once.
+
+        Under TLS the peer is told by close_notify (RFC 8446 section 6.1) if that can leave at once; its answer is not
+        waited for. Behind data that could not leave it would be a lie.
+        """
+        transport = self._transport
+        if self._protocol.ended:
+            # asyncio's transport fails in `abort` when it ended after `close` had left it bytes to send.
+            return
+        if self._tls is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.close()
+        transport.abort()
 
     async def close(self, *, limit: float = 2.0) -> None:
         """Send what is buffered, say goodbye to the TLS layer and close. Never raises for the connection.

@@ -20,8 +20,10 @@ def test_example_of_rfc_2195():
     cram: Mechanism = CramMD5(TIM)
     assert cram.initial_response() is None
     assert not cram.complete
+    assert cram.secrets() == ()
     assert cram.respond(CHALLENGE) == b"tim b913a602c7eda7a495b4e6e7334d3890"
     assert cram.complete
+    assert cram.secrets() == (b"b913a602c7eda7a495b4e6e7334d3890",)
 
 
 @given(

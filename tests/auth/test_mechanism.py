@@ -202,6 +202,9 @@ class Slow(Mechanism):
         self.complete = True
         return self.token
 
+    def secrets(self):
+        return (self.token,) if self.token else ()
+
 
 async def test_work_that_must_wait_is_done_between_the_steps():
     async def ready(mechanism, challenge):

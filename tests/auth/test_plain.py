@@ -25,6 +25,9 @@ class TestPlain:
         plain = Plain(Credentials(username="test", password="1234", authzid="test"))
         assert base64.b64encode(plain.initial_response()) == b"dGVzdAB0ZXN0ADEyMzQ="
 
+    def test_the_password_is_its_secret(self):
+        assert Plain(TIM).secrets() == (b"tanstaaftanstaaf",)
+
     def test_for_an_empty_challenge(self):
         plain = Plain(TIM)
         assert not plain.complete
@@ -81,3 +84,11 @@ class TestLogin:
         with pytest.raises(InvalidArgument):
             login.respond(b"")
         assert not login.complete
+
+
+def test_the_secret_of_login_is_what_it_sends_second():
+    login = Login(TIM)
+    login.respond(b"User Name\0")
+    assert login.secrets() == ()
+    login.respond(b"Password\0")
+    assert login.secrets() == (b"tanstaaftanstaaf",)

@@ -286,6 +286,64 @@ def test_auth_goes_back_and_forth(deliver):
     assert shown == [b"AUTH LOGIN", b"***", b"***"]
 
 
+def test_secrets_that_were_sent_are_masked_in_every_reply(deliver):
+    talk = Talk.ready(deliver)
+    talk.machine.trail = []
+    exchange = talk.machine.auth("PLAIN", b"\0ann\0s3cret!", [b"s3cret!"])
+    talk.writes("AUTH PLAIN AGFubgBzM2NyZXQh")
+    talk.says('500-what is "AUTH PLAIN AGFubgBz', '500 M2NyZXQh"?')
+    assert exchange.reply == Reply(500, (b'what is "AUTH PLAIN ***', b'***"?'))
+    later = talk.machine.noop()
+    talk.writes("NOOP")
+    talk.says("250 s3cret! is no secret")
+    assert later.reply == Reply(250, (b"*** is no secret",))
+    assert [line.reply for line in talk.machine.trail if line.reply is not None] == [
+        exchange.reply,
+        later.reply,
+    ]
+
+
+def test_a_line_that_came_before_the_secret_is_masked_as_well(deliver):
+    talk = Talk.ready(deliver)
+    for secrets, text in (([b"word"], b"word"), ([b"other"], b"***")):
+        exchange = talk.machine.noop()
+        talk.writes("NOOP")
+        talk.says("250 word")
+        assert exchange.reply == Reply(250, (text,))
+        talk.machine.auth("PLAIN", b"\0ann\0word", secrets)
+        talk.machine.data_to_send()
+        talk.says("535 no")
+
+
+def test_the_code_of_a_reply_is_no_secret(deliver):
+    talk = Talk.ready(deliver)
+    exchange = talk.machine.auth("PLAIN", b"\0ann\0250", [b"250"])
+    talk.machine.data_to_send()
+    talk.says("250 250 250")
+    assert exchange.reply == Reply(250, (b"*** ***",))
+
+
+def test_what_is_no_reply_is_masked_in_its_error(deliver):
+    talk = Talk.ready(deliver)
+    talk.machine.auth("PLAIN", b"\0ann\0s3cret", [b"s3cret"])
+    talk.machine.data_to_send()
+    with pytest.raises(ProtocolViolation) as caught:
+        talk.says("AGFubgBzM2NyZXQ= s3cret")
+    assert "'*** ***" in str(caught.value) and "cret" not in str(caught.value)
+
+
+def test_a_response_without_a_secret_is_not_masked(deliver):
+    """A server may go on with what it was sent: a nonce, the name."""
+    talk = Talk.ready(deliver)
+    talk.machine.auth("LOGIN", None)
+    talk.writes("AUTH LOGIN")
+    talk.says("334 VXNlcm5hbWU6")
+    exchange = talk.machine.auth_response(b"ann@example.com")
+    talk.writes("YW5uQGV4YW1wbGUuY29t")
+    talk.says("334 YW5uQGV4YW1wbGUuY29t")
+    assert exchange.reply == Reply(334, (b"YW5uQGV4YW1wbGUuY29t",))
+
+
 def test_auth_can_be_given_up(deliver):
     talk = Talk.ready(deliver)
     talk.machine.trail = []

@@ -28,7 +28,8 @@ ALLOWED = {
     Verb.EXPN: {Stage.READY: Stage.READY},
     Verb.OTHER: {Stage.READY: Stage.READY},
     Verb.QUIT: dict.fromkeys(
-        [Stage.HELLO, Stage.READY, Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage.CHUNKS], Stage.QUIT
+        [Stage.REFUSED, Stage.HELLO, Stage.READY, Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage.CHUNKS],
+        Stage.QUIT,
     ),
 }
 
@@ -66,7 +67,8 @@ def test_every_stage_is_in_the_table():
     ("stage", "verb", "klass", "following"),
     [
         (Stage.GREETING, Verb.GREETING, 2, Stage.HELLO),
-        (Stage.GREETING, Verb.GREETING, 5, Stage.GREETING),
+        (Stage.GREETING, Verb.GREETING, 4, Stage.REFUSED),
+        (Stage.GREETING, Verb.GREETING, 5, Stage.REFUSED),
         (Stage.GREETED, Verb.EHLO, 2, Stage.READY),
         (Stage.GREETED, Verb.EHLO, 5, Stage.HELLO),
         (Stage.GREETED, Verb.LHLO, 4, Stage.HELLO),

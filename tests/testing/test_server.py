@@ -11,6 +11,7 @@ import pytest
 
 from smtp_async.testing import (
     ScriptedServer,
+    ServerThread,
     close,
     cut,
     default,
@@ -25,6 +26,7 @@ from smtp_async.testing import (
     swallow,
     wait_input,
 )
+from tests.lab import client_of
 
 ENVELOPE = ("MAIL FROM:<a@x.org>", "RCPT TO:<b@x.org>")
 MESSAGE = (*ENVELOPE, "DATA")
@@ -76,6 +78,55 @@ async def send(client, body=BODY):
 async def test_codes_of_the_strict_server(greeted, lines, codes):
     async with ScriptedServer(lists={"staff": ["b@x.org"]}) as server, greeted(server) as client:
         assert [code for line in lines for code in await client.ask(line)] == codes
+
+
+async def test_expn_answers_what_a_client_reads():
+    members = ["b@x.org", "Ann Lee <a@x.org>", '"Lee, C" <c@x.org>']
+    async with ScriptedServer(lists={"staff": members}) as server, client_of(server) as client:
+        found = await client.expand("staff")
+    assert [(one.name, str(one.addr_spec)) for one in found] == [
+        ("", "b@x.org"),
+        ("Ann Lee", "a@x.org"),
+        ("Lee, C", "c@x.org"),
+    ]
+
+
+@pytest.mark.parametrize("nth", [0, -1, (0, 1), range(3)])
+async def test_occurrences_are_counted_from_one(nth):
+    async with ScriptedServer() as server:
+        with pytest.raises(ValueError, match="counted from 1"):
+            server.on("MAIL", reply(550), nth=nth)
+    assert server.script.unused == []
+
+
+class TestRulesThatNeverFire:
+    async def test_they_fail_the_test(self):
+        with pytest.raises(AssertionError, match=r"never fired: on\('MAIL', …\), on\('RCPT', …\)"):
+            async with ScriptedServer() as server:
+                server.on("MAIL", reply(550))
+                server.on("MAIL", default(), optional=True)
+                server.on("RCPT", reply(550))
+
+    async def test_a_failure_of_the_test_itself_goes_before(self):
+        with pytest.raises(ZeroDivisionError):
+            async with ScriptedServer() as server:
+                server.on("MAIL", reply(550))
+                raise ZeroDivisionError
+
+    async def test_one_that_fired_or_need_not_is_no_failure(self, greeted):
+        async with ScriptedServer() as server, greeted(server) as client:
+            server.on("MAIL", reply(550))
+            server.on("RCPT", reply(550), optional=True)
+            assert await client.ask(ENVELOPE[0]) == [550]
+
+    def test_so_it_is_with_a_server_in_a_thread(self):
+        with pytest.raises(AssertionError, match="never fired"):
+            with ServerThread(ScriptedServer()) as server:
+                server.on("MAIL", reply(550))
+        with pytest.raises(ZeroDivisionError):
+            with ServerThread(ScriptedServer()) as server:
+                server.on("MAIL", reply(550))
+                raise ZeroDivisionError
 
 
 async def test_commands_before_hello_are_refused(talk):

@@ -140,6 +140,22 @@ class TestContext:
         again: Any = make_context(TLSOptions(trust=trust), verify=False)
         assert again is not made and again.anchors == made.anchors
 
+    def test_what_cannot_be_read_in_the_systems_directory_is_passed_over(
+        self, monkeypatch, tmp_path, ca_file
+    ):
+        """OpenSSL does the same: a link to nowhere takes away one authority, not all of TLS."""
+        folder = tmp_path / "certs"
+        folder.mkdir()
+        (folder / "0a0a0a0a.0").symlink_to(tmp_path / "gone")
+        (folder / "0b0b0b0b.0").write_text("no certificate")
+        (folder / "0c0c0c0c.0").mkdir()
+        (folder / "0d0d0d0d.0").symlink_to(ca_file)
+        monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        made: Any = make_context(TLSOptions(), verify=False)
+        assert made.anchors == (ssl.PEM_cert_to_DER_cert(ca_file.read_text()),)
+        assert make_context(TLSOptions()).verify_mode is ssl.CERT_REQUIRED
+
     def test_a_system_without_certificates(self, monkeypatch, tmp_path):
         paths: Any = ssl.get_default_verify_paths()
         paths = paths._replace(capath=None)

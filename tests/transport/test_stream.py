@@ -4,6 +4,7 @@ import asyncio
 import gc
 import pickle
 import socket
+import threading
 import tracemalloc
 from typing import Any
 
@@ -235,6 +236,22 @@ class TestBytes:
         run(scenario())
 
 
+def how_it_ends(listener: socket.socket, hold: threading.Event | None = None) -> tuple[bytes, str]:
+    """Take one connection under TLS, in a thread: return what came, and how it ended. Read only after `hold`."""
+    connection, _ = listener.accept()
+    received = b""
+    with SERVER.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
+        tls.sendall(b"220 ")
+        if hold is not None:
+            hold.wait()
+        try:
+            while data := tls.recv(65536):
+                received += data
+        except OSError:
+            return received, "cut"
+    return received, "close_notify"
+
+
 class TestEnd:
     def test_abort_is_at_once_and_final(self, run):
         async def scenario():
@@ -252,6 +269,42 @@ class TestEnd:
                 assert await reading == b""
                 await server.quiet()
                 await stream.close()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("spoken", [b"", b"QUIT\r\n"])
+    def test_abort_of_tls_tells_the_peer(self, run, spoken):
+        """A peer must be able to tell the end of a connection from one that was cut."""
+
+        async def scenario():
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                ended = asyncio.ensure_future(asyncio.to_thread(how_it_ends, listener))
+                stream = await dial("127.0.0.1", listener.getsockname()[1])
+                await stream.start_tls(CLIENT, "localhost")
+                assert await read_exactly(stream, 4) == b"220 "
+                if spoken:
+                    stream.write(spoken)
+                stream.abort()
+                assert stream.is_closing()
+                assert await ended == (spoken, "close_notify")
+                assert await stream.read() == b""
+
+        run(scenario())
+
+    def test_abort_of_tls_behind_what_cannot_leave_is_a_cut(self, run):
+        async def scenario():
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                hold = threading.Event()
+                ended = asyncio.ensure_future(asyncio.to_thread(how_it_ends, listener, hold))
+                stream = await dial("127.0.0.1", listener.getsockname()[1])
+                await stream.start_tls(CLIENT, "localhost")
+                assert await read_exactly(stream, 4) == b"220 "
+                stream.write(bytes(16 << 20))
+                stream.abort()
+                hold.set()
+                received, end = await ended
+                assert len(received) < 16 << 20
+                assert end == "cut"
 
         run(scenario())
 
