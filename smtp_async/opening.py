@@ -19,7 +19,8 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from .auth.mechanism import Credentials, Mechanism, decode_challenge, select
+from .auth.mechanism import Credentials, Mechanism, select
+from .domain import full_host_name
 from .errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -46,7 +47,7 @@ from .tls.verify import hint_for_silence, looks_like_tls
 from .transport.dial import SocketOptions, dial, dial_unix
 from .transport.stream import Endpoint, Stream
 
-__all__ = ["Route", "Surroundings", "authenticate", "open_link"]
+__all__ = ["Route", "Surroundings", "authenticate", "greet_again", "open_link"]
 
 _log = logging.getLogger("smtp_async")
 _T = TypeVar("_T")
@@ -113,13 +114,10 @@ class Surroundings:
         return self._context
 
     async def local_name(self, endpoint: Endpoint) -> str:
-        """Return this host's full name, or its address as a literal when it has no dot (RFC 5321 4.1.4)."""
+        """Return this host's full name, or its address as a literal where it has none (RFC 5321 section 4.1.4)."""
         if self._fqdn is None:
             self._fqdn = await self._once("name", socket.getfqdn)
-        name = self._fqdn.encode("ascii", "ignore").decode()
-        if "." in name.strip(".") and name == self._fqdn:
-            return name.strip(".")
-        return _literal(endpoint)
+        return full_host_name(self._fqdn) or _literal(endpoint)
 
     async def _once(self, what: str, make: Callable[[], _T]) -> _T:
         making = self._making.get(what)
@@ -156,9 +154,7 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
         link, route, surroundings
     ):
         await _hello(link, route, name)
-    if not _stream(link).encrypted:
-        # RFC 8689 section 3: offered in clear it counts for nothing, whoever wrote it.
-        link.machine.extensions = link.machine.extensions.without("REQUIRETLS")
+    _distrust_clear_text(link)
     info = link.info
     if info is None:
         port = route.port if route.path is None else None
@@ -166,6 +162,19 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
     if route.credentials is not None:
         await authenticate(link, route.credentials, secure=secure(route, info))
     return info
+
+
+async def greet_again(link: Link) -> None:
+    """Ask once more what the server offers; a refusal, 503 for example, leaves what is known."""
+    link.watch()
+    await link.converse(link.machine.hello_again())
+    _distrust_clear_text(link)
+
+
+def _distrust_clear_text(link: Link) -> None:
+    if not _stream(link).encrypted:
+        # RFC 8689 section 3: offered in clear it counts for nothing, whoever wrote it.
+        link.machine.extensions = link.machine.extensions.without("REQUIRETLS")
 
 
 def secure(route: Route, info: ConnectionInfo) -> bool:
@@ -317,6 +326,8 @@ def _may_fall_back(link: Link, route: Route, reply: Reply) -> bool:
 async def authenticate(link: Link, credentials: Credentials, *, secure: bool) -> Reply:
     """Log in, RFC 4954; one mechanism, because a second one would show a refused password again.
 
+    A server may offer other extensions to those whom it knows, so it is asked once more.
+
     Raises:
         AuthenticationUnavailable: no mechanism fits.
         AuthenticationFailed: the server refused.
@@ -337,7 +348,7 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
         link.watch()
         try:
             if not initial_waits:
-                await _prepare(mechanism, decode_challenge(reply.raw[0]))
+                await _prepare(mechanism, mechanism.challenge(reply.raw[0]))
             exchange = _auth_response(machine, mechanism, None if initial_waits else reply)
         except SMTPError:
             await link.converse(machine.auth_response(None))
@@ -354,6 +365,7 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
         raise ProtocolViolation(
             f"the server ended {mechanism.name} before it was complete", reply=reply, stage="AUTH"
         )
+    await greet_again(link)
     return reply
 
 
@@ -387,7 +399,7 @@ def _auth_response(machine: ClientProtocol, mechanism: Mechanism, challenge: Rep
     try:
         if challenge is None:
             return machine.auth_response(mechanism.initial_response())
-        return machine.auth_response(mechanism.respond(decode_challenge(challenge.raw[0])))
+        return machine.auth_response(mechanism.respond(mechanism.challenge(challenge.raw[0])))
     except InvalidArgument as error:
         problem = str(error)
     # Not chained: the frames below hold the response.

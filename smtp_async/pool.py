@@ -9,10 +9,12 @@ Rules:
 2. First come, first served. A job that was not sent because its connection died goes back to the head, twice at most.
 3. Spread before depth: a session gets a second job only when none is idle and none may be opened, and those that are
    being opened have one each.
-4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error; the
-   next dial waits a little, longer each time. While others are open it only lowers the bound for a while.
+4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error, but
+   for those that wait through an outage; the next dial waits a little, longer each time. While others are open it only
+   lowers the bound for a while.
 5. A refused login fails every waiting job and is not tried again for a minute: each try shows the password once
    more, and servers lock accounts.
+6. A connection that has gone silent while others wait does not hold its place: the bound allows one more.
 """
 
 from __future__ import annotations
@@ -37,9 +39,12 @@ from .errors import (
 from .job import Job, Step
 from .limits import PoolLimits, PoolStatistics
 from .places import Places
+from .protocol.conduct import Conduct
 from .protocol.extensions import Extensions
 from .receipt import Outcome, Receipt
+from .resting import Reaper
 from .session import Session
+from .silence import Silence
 from .timeouts import Timeouts
 from .waiting import Waiting
 
@@ -70,8 +75,8 @@ class Pool:
         self.limits = limits
         #: What the server offered last.
         self.extensions: Extensions | None = None
-        #: May groups of commands be written unread? No more, once the server lost count of one.
-        self.pipelining = True
+        #: What was learnt of the server's way with pipelining.
+        self.conduct = Conduct()
         self._timeouts = timeouts
         self._make = make
         self._loop = asyncio.get_running_loop()
@@ -84,12 +89,15 @@ class Pool:
         self._places: Places[Session] = Places(self._loop)
         self._waiting = Waiting()
         self._deadlines = Deadlines(self._loop, self._give_up)
+        self._silence = Silence(self._loop, self._open, (self._waiting, self._places), self._make_room)
+        self._reaper = Reaper(self._loop, self._idle, limits.idle_time)
         self._latched: tuple[float, SMTPError] | None = None
         self._backoff = 0.0
         self._dial_at = 0.0
         self._dial_timer: asyncio.TimerHandle | None = None
-        self._reaper: asyncio.TimerHandle | None = None
         self._cuts: list[float] = []
+        # Why no connection could be had, while there is none.
+        self._outage: SMTPError | None = None
         self._closed = False
         self._counts = dict.fromkeys(Outcome, 0)
         self._reconnects = 0
@@ -116,8 +124,7 @@ class Pool:
             not_sent=counts[Outcome.NOT_SENT],
             unknown=counts[Outcome.UNKNOWN],
             reconnects=self._reconnects,
-            round_trips=self._round_trips
-            + sum(session.round_trips for group in (self._open, self._private) for session in group),
+            round_trips=self._round_trips + sum(one.round_trips for one in (*self._open, *self._private)),
         )
 
     # --- for callers -----------------------------------------------------------------------------------------
@@ -152,6 +159,7 @@ class Pool:
             self._limit_waiting(job)
         if self._idle:
             self._employ()
+        self._silence.watch()
         if not self._full():
             self._grow()
 
@@ -200,6 +208,7 @@ class Pool:
         if self._idle:
             session, _ = self._idle.popitem()
             session.finish()
+        self._silence.watch()
         # If it goes away with the session in its hands already, the next one gets its place.
         return await self._places.wait(self.give_back)
 
@@ -229,9 +238,10 @@ class Pool:
         self._fail_waiting(Interrupted("the client was closed"))
         self._places.fail(NotConnected("the client is closed"))
         self._deadlines.stop()
-        for timer in (self._dial_timer, self._reaper):
-            if timer is not None:
-                timer.cancel()
+        self._silence.stop()
+        self._reaper.stop()
+        if self._dial_timer is not None:
+            self._dial_timer.cancel()
         sessions = [*self._opening, *self._open, *self._private]
         for session in sessions:
             session.finish()
@@ -253,8 +263,10 @@ class Pool:
     def opened(self, session: Session) -> None:
         """A session can take jobs."""
         self._backoff = 0.0
-        self._latched = None
+        self._latched = self._outage = None
         private = session in self._private
+        if not self.conduct.trusts(session.extensions, self.now()):
+            session.forgo_pipelining()
         if self.extensions is None or self.extensions != session.extensions:
             self.extensions = session.extensions
         elif not private:
@@ -295,9 +307,7 @@ class Pool:
             session.finish()
             return
         self._idle[session] = None
-        limit = self.limits.idle_time
-        if limit is not None and self._reaper is None:
-            self._reaper = self._loop.call_later(limit, self._reap)
+        self._reaper.rests(session)
 
     def finished(self, job: Job, receipt: Receipt) -> None:
         """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
@@ -328,9 +338,14 @@ class Pool:
         transaction.renew()
         self._return(job)
 
+    def greeted_again(self, session: Session) -> None:
+        """What a session's server offers may have changed."""
+        self.extensions = session.extensions
+
     def _return(self, job: Job) -> None:
         self._waiting.push(job)
         self._limit_waiting(job)
+        self._silence.watch()
 
     def _limit_waiting(self, job: Job) -> None:
         """Until a connection takes `job`, its deadline is the end of its time in the queue, if that comes first."""
@@ -346,8 +361,9 @@ class Pool:
         self._open.pop(session, None)
         self._idle.pop(session, None)
         self._private.pop(session, None)
-        if session.desynchronised:
-            self.pipelining = False
+        self._silence.session_ended()
+        if session.breakdown is not None:
+            self.conduct.broke_down(session.breakdown, session.extensions, self.now())
         if isinstance(error, Interrupted):
             # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
             # callers' turn comes before that of a new connection, which nobody would cancel any more.
@@ -372,17 +388,17 @@ class Pool:
     def _bound(self) -> int:
         most = self.limits.max_connections
         if not self._cuts:
-            return most
+            return most + self._silence.spare
         now = self._loop.time()
         self._cuts = [until for until in self._cuts if until > now]
-        return max(1, most - len(self._cuts))
+        return max(1, most - len(self._cuts)) + self._silence.spare
 
     def _spreads(self) -> bool:
         """Will every waiting message get a connection that is being opened for it?"""
         return len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
-        if len(self._open) >= self.limits.max_connections:
+        if len(self._open) >= self.limits.max_connections + self._silence.spare:
             return True
         return len(self._open) + len(self._opening) + len(self._private) >= self._bound()
 
@@ -419,7 +435,8 @@ class Pool:
             self._latch(error)
         elif not (self._open or self._opening):
             # While others are being opened, one of them may come up.
-            self._fail_waiting(error)
+            self._outage = error
+            self._fail_waiting(error, outage=error.temporary)
 
     def _latch(self, error: AuthenticationFailed) -> None:
         self._latched = (self._loop.time() + _LATCH, error)
@@ -428,8 +445,10 @@ class Pool:
         for session in [*self._opening]:
             session.abort(Interrupted("the login was refused on another connection"))
 
-    def _fail_waiting(self, error: SMTPError) -> None:
-        for job in self._waiting.clear():
+    def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
+        # Where there never was a connection, the address is more likely to be wrong than the server to come back.
+        keep = outage and (self._timeouts.queue is not None or self.extensions is not None)
+        for job in self._waiting.impatient() if keep else self._waiting.clear():
             job.undialled = error
             receipt = job.unsent(error)
             self._deadlines.discard(job)
@@ -464,33 +483,18 @@ class Pool:
         """Is one more session to end, so that a user who waits for one of his own gets its place?"""
         return sum(one.leaving for one in self._open) < len(self._places)
 
-    # --- growing old -----------------------------------------------------------------------------------------
-
-    def _reap(self) -> None:
-        """Close what has been idle too long; look again when the next one will have been."""
-        self._reaper = None
-        limit = self.limits.idle_time
-        if limit is None or self._closed:
-            return
-        now = self._loop.time()
-        for session in [one for one in self._idle if now - one.idle_since >= limit]:
-            del self._idle[session]
-            session.finish()
-        if self._idle:
-            oldest = min(session.idle_since for session in self._idle)
-            self._reaper = self._loop.call_at(oldest + limit, self._reap)
+    # --- time ------------------------------------------------------------------------------------------------
 
     def _give_up(self, job: Job) -> None:
         """The time of `job` is over: its caller's, or its time in the queue."""
         waited = job.session is None
-        timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
         certain = self.cancel(job)
-        error: SMTPError
-        if certain:
-            error = NotSent("the deadline passed before the message was sent")
-        else:
+        error: SMTPError = NotSent("the deadline passed before the message was sent")
+        if not certain:
             error = OutcomeUnknown("the deadline passed before the end of the message was answered")
-        error.__cause__ = timeout
+        error.__cause__ = Timeout("the deadline passed", stage="queue" if waited else "send")
+        if waited and job.patient and self._outage is not None:
+            error = job.undialled = self._outage
         # Its own end, if it comes, goes to the Abandoned event.
         job.receipt = job.unsent(error) if certain else job.unknown(error)
         job.advance(Step.DONE)

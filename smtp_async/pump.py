@@ -21,9 +21,9 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .carrier import Carrier, Keeper
 from .errors import (
@@ -36,10 +36,13 @@ from .errors import (
 )
 from .events import ConnectionKind, ConnectionStatus, Error, Notification, SSLStatus
 from .hooks import Hooks
+from .job import Job
 from .link import Link
-from .opening import Route, Surroundings, open_link
+from .opening import Route, Surroundings, greet_again, open_link
+from .protocol.conduct import Breakdown, Conduct
 from .protocol.machine import ClientProtocol, Exchange
 from .protocol.states import Stage
+from .receipt import Receipt
 from .reply import Reply
 from .timeouts import Timeouts
 from .tls.context import Security
@@ -49,6 +52,18 @@ __all__ = ["Pump"]
 
 _log = logging.getLogger("smtp_async")
 _T = TypeVar("_T")
+
+#: What the end of a connection means for the next ones, where it is certain.
+_NOTICES: Final[Mapping[Breakdown | None, tuple[str, str]]] = {
+    Breakdown.LOST_COUNT: (
+        "pipelining-off",
+        "the server lost count of pipelined commands: for ten minutes one by one",
+    ),
+    Breakdown.NOT_FOLLOWED: (
+        "pipelining-reduced",
+        "the server does not answer what is written behind an end of data: for ten minutes nothing is",
+    ),
+}
 
 
 class Pump(Carrier):
@@ -60,6 +75,7 @@ class Pump(Carrier):
         timeouts: the limits.
         hooks: who is told.
         surroundings: what the client's connections share.
+        conduct: what they have learnt of the server's way with pipelining.
         keeper: who gives the jobs.
     """
 
@@ -71,9 +87,11 @@ class Pump(Carrier):
         timeouts: Timeouts,
         hooks: Hooks,
         surroundings: Surroundings,
+        conduct: Conduct,
         keeper: Keeper,
     ) -> None:
         super().__init__(route, number=number, keeper=keeper)
+        self._conduct = conduct
         self._timeouts = timeouts
         self._hooks = hooks
         self._surroundings = surroundings
@@ -150,7 +168,11 @@ class Pump(Carrier):
         """Return a new link, the one that counts from now on."""
         route = self.route
         machine = ClientProtocol(
-            lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset, window=route.window
+            lmtp=route.lmtp,
+            pipelining=route.pipelining,
+            send_rset=route.send_rset,
+            window=route.window,
+            conduct=self._conduct,
         )
         self._link = self._joint = Link(self.number, machine, self._timeouts, self._hooks)
         self._joint.task = self._task
@@ -238,9 +260,9 @@ class Pump(Carrier):
 
     def _note_end(self, error: SMTPError | None) -> None:
         link = self._joint
-        if self.desynchronised and link.wants(Notification):
-            text = "the server lost count of pipelined commands: from now on one by one"
-            link.note(Notification(session=self.number, name="pipelining-off", parameter=text))
+        if self.breakdown in _NOTICES and link.wants(Notification):
+            name, text = _NOTICES[self.breakdown]
+            link.note(Notification(session=self.number, name=name, parameter=text))
         if error is not None and link.wants(Error):
             link.note(Error(session=self.number, code=error.code, description=str(error)))
         if link.stream is not None and link.wants(ConnectionStatus):
@@ -338,6 +360,27 @@ class Pump(Carrier):
                 if not future.done():
                     future.set_result(result)
         self._reserved = False
+
+    def _ask_anew(self, job: Job, receipt: Receipt) -> None:
+        job.asked_anew = True
+        # If its caller goes away meanwhile, it was certainly not sent.
+        job.session = None
+        transaction = job.transaction
+        assert transaction is not None
+
+        def answered(_: asyncio.Future[None]) -> None:
+            # Also when the connection has died meanwhile: then it is what was offered before.
+            self._keeper.greeted_again(self)
+            if job.receipt is not None or job.abandoned:
+                return
+            if transaction.suits(self.extensions):
+                self._keeper.finished(job, receipt)
+            else:
+                job.prepare_for(self.extensions)
+
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(answered)
+        self._reserve(lambda: greet_again(self._joint), future)
 
     def _refuse_asked(self, reason: SMTPError) -> None:
         while self._asked:
