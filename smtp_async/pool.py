@@ -446,8 +446,7 @@ class Pool:
             session.abort(Interrupted("the login was refused on another connection"))
 
     def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
-        # Where there never was a connection, the address is more likely to be wrong than the server to come back.
-        keep = outage and (self._timeouts.queue is not None or self.extensions is not None)
+        keep = outage and self._timeouts.queue is not None
         for job in self._waiting.impatient() if keep else self._waiting.clear():
             job.undialled = error
             receipt = job.unsent(error)
