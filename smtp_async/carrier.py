@@ -14,6 +14,7 @@ from .events import Abandoned, Error
 from .job import Job, Step
 from .link import Link
 from .opening import Route
+from .protocol.conduct import Breakdown
 from .protocol.extensions import NO_EXTENSIONS, Extensions
 from .protocol.machine import Exchange
 from .protocol.states import Stage
@@ -50,6 +51,9 @@ class Keeper(Protocol):
     def failed(self, session: Any, error: SMTPError) -> None:
         """It could not be opened; it says goodbye before it has `ended`."""
 
+    def greeted_again(self, session: Any) -> None:
+        """The server was asked once more what it offers."""
+
     def ended(self, session: Any, error: SMTPError | None) -> None:
         """It is over; `error` is None after a polite end, and where `failed` has told it."""
 
@@ -67,6 +71,7 @@ class Carrier:
         messages: how many ended here.
         carried: did the server accept or refuse one of them?
         opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
+        retires_at: loop time from which it takes no more jobs.
         leaving: does it take no more jobs?
     """
 
@@ -79,7 +84,9 @@ class Carrier:
         self.idle_since = 0.0
         self.carried = False
         self._most_messages = math.inf
-        self._retires_at = math.inf
+        self.retires_at = math.inf
+        # When the server was last given something to answer.
+        self._asked_at = 0.0
         self.leaving = False
         self._keeper = keeper
         # The same, once it is there: every method below is called on a connection that was started.
@@ -150,17 +157,21 @@ class Carrier:
         """Use the pool's object for the same offer: jobs are compared with it by identity first."""
         self._joint.machine.extensions = extensions
 
+    def forgo_pipelining(self) -> None:
+        """Write one command at a time here, whatever the server offers."""
+        self._joint.machine.extensions = self.extensions.without("PIPELINING")
+
     def retire(self, *, messages: int | None, age: float | None) -> None:
         """Take no job after so many messages, or the server's limit, nor after so many seconds; None: no end."""
         self._most_messages = math.inf if messages is None else messages
         # RFC 9422 section 3.1: more transactions than MAILMAX are refused.
         self._most_messages = min(self._most_messages, self.extensions.limits.get("MAILMAX", math.inf))
-        self._retires_at = math.inf if age is None else self.opened_at + age
+        self.retires_at = math.inf if age is None else self.opened_at + age
 
     @property
     def spent(self) -> bool:
         """Is it to take no more jobs? The time of its last message stands for now, which is near enough."""
-        return self.messages + len(self._jobs) >= self._most_messages or self.idle_since >= self._retires_at
+        return self.messages + len(self._jobs) >= self._most_messages or self.idle_since >= self.retires_at
 
     @property
     def streaming(self) -> bool:
@@ -169,9 +180,20 @@ class Carrier:
         return writing is not None and writing.aside
 
     @property
-    def desynchronised(self) -> bool:
-        """Did the server lose count of a group of commands?"""
-        return self._link is not None and self._link.machine.desynchronised
+    def breakdown(self) -> Breakdown | None:
+        """What the end of the connection tells about the server's pipelining, None if nothing."""
+        return self._link.machine.breakdown if self._link is not None else None
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """Loop time since when the server owes a reply and says nothing; None if it owes none, or reads a body."""
+        link = self._link
+        if link is None or self._over or link.machine.expected is None:
+            return None
+        writing = link.machine.writing
+        if writing is not None and writing.turn:
+            return None
+        return max(self._asked_at, link.active_at)
 
     @property
     def jobs(self) -> int:
@@ -203,11 +225,7 @@ class Carrier:
         if transaction is None or (
             transaction.extensions is not machine.extensions and not transaction.suits(machine.extensions)
         ):
-            job.extensions = machine.extensions
-            job.transaction = None
-            # It may have been carried before: now it is nowhere.
-            job.session = None
-            job.advance(Step.PREPARE)
+            job.prepare_for(machine.extensions)
             return False
         stale = not self._jobs and link.now() - link.active_at > _STALE
         job.session = self
@@ -230,6 +248,7 @@ class Carrier:
 
     def _flush(self) -> None:
         """Write; on a closed stream the pending read ends, and the pump finds out there."""
+        self._asked_at = self._joint.now()
         try:
             self._joint.flush()
         except SMTPError as error:
@@ -257,6 +276,9 @@ class Carrier:
             if receipt.error is None:
                 self._keeper.finished(job, receipt)
                 continue
+            if item.misunderstood and not (dead or job.abandoned or job.asked_anew):
+                self._ask_anew(job, receipt)
+                continue
             if job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
                 self._keeper.finished(job, receipt)
             else:
@@ -265,6 +287,13 @@ class Carrier:
             if job.receipt is not None and job.errand is not None:
                 # Its caller may be waiting for the next slice or the gate, which nobody needs any more.
                 job.errand.stop()
+
+    def _ask_anew(self, job: Job, receipt: Receipt) -> None:
+        """The server refused parameters that it offered: ask what it offers now, and prepare the message for that.
+
+        Once for each message; `receipt` stands where the offer has not changed.
+        """
+        raise NotImplementedError
 
     def _note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         for item in settled:

@@ -438,13 +438,13 @@ class SMTPClient(Observed):
 
     def _make(self, pool: Pool) -> Session:
         self._session_count += 1
-        route = self._route if pool.pipelining else replace(self._route, pipelining=False)
         return Session(
-            route,
+            self._route,
             number=self._session_count,
             timeouts=self._options.timeouts,
             hooks=self._hooks,
             surroundings=self._surroundings,
+            conduct=pool.conduct,
             keeper=pool,
             options=self._wishes,
             allow=self._allowed,

@@ -14,12 +14,15 @@ from .errors import InvalidAddress, InvalidArgument
 from .invisible import BLANKS, hidden_character, named
 from .reply import printable
 
-__all__ = ["domain_forms", "hello_name"]
+__all__ = ["domain_forms", "full_host_name", "hello_name"]
 
 #: RFC 5321 section 4.5.3.1.2.
 MAX_DOMAIN: Final = 255
 #: RFC 5321 section 4.1.2 with the 63 octets of RFC 1035.
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
+
+#: Where no name was given.
+_PLACEHOLDERS: Final = frozenset({"localdomain", "localdomain4", "localdomain6", "localhost"})
 
 _HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # With underscores, which no host name has and some hosts do.
@@ -108,6 +111,19 @@ def hello_name(name: str) -> str:
         else:
             reason = "a host name of letters, digits, hyphens and dots is needed, or an IP address"
         raise InvalidArgument(f"{what}: {reason}. Without hello the client finds a name itself") from error
+
+
+def full_host_name(name: str) -> str | None:
+    """Return the name of a host as strict servers take it in EHLO, None if it is none: RFC 5321 section 2.3.5.
+
+    It has a dot, and no letters but those of host names: an underscore is refused by many. `localhost.localdomain` is
+    what systems call themselves that were given no name.
+    """
+    name = name.removesuffix(".")
+    last = name.rpartition(".")[2].lower()
+    if last == name.lower() or last in _PLACEHOLDERS or last.isdigit() or len(name) > MAX_DOMAIN:
+        return None
+    return name if _HOST_NAME.fullmatch(name) else None
 
 
 # Three rounds of mapping and checking for each address would be most of what a mailing to one host costs.

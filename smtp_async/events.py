@@ -160,8 +160,10 @@ class Notification(Event):
     """An internal step that has no event of its own.
 
     Attributes:
-        name: `mechanism` (a way to log in was chosen), `helo` (EHLO was refused, HELO follows) or `pipelining-off`
-            (the server cannot take commands in groups; this client sends it one after the other from now on).
+        name: `mechanism` (a way to log in was chosen), `helo` (EHLO was refused, HELO follows), `pipelining-off`
+            (the server cannot take commands in groups; for ten minutes this client sends them one after the other) or
+            `pipelining-reduced` (the server does not answer what is written behind an end of data; for ten minutes
+            nothing is).
         parameter: the mechanism, or the step in words.
     """
 

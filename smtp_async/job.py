@@ -71,6 +71,7 @@ class Job:
         "_rest",
         "abandoned",
         "alone",
+        "asked_anew",
         "body",
         "chunking",
         "due",
@@ -81,6 +82,7 @@ class Job:
         "mail",
         "number",
         "options",
+        "patient",
         "receipt",
         "retries",
         "send_by",
@@ -128,6 +130,10 @@ class Job:
         self.undialled: SMTPError | None = None
         #: Nobody waits any more.
         self.abandoned = False
+        #: The server was asked what it offers because it refused parameters of this message.
+        self.asked_anew = False
+        #: It waits through an outage of the server, where others fail with the first connection that cannot be had.
+        self.patient = False
         #: A session's user sends it over that session, or not at all.
         self.alone = False
         self._content: Content | None = None
@@ -173,6 +179,14 @@ class Job:
             utf8=offer.smtputf8,
             binary=offer.binarymime and offer.pipelining and self.options.chunking != "never",
         )
+
+    def prepare_for(self, offer: Extensions) -> None:
+        """Have the caller prepare it, for `offer`: as it was planned it cannot be sent."""
+        self.extensions = offer
+        self.transaction = None
+        # It may have been carried before: now it is nowhere.
+        self.session = None
+        self.advance(Step.PREPARE)
 
     async def open(self) -> None:
         """Render what is large, open the parts that are read while they are sent, and plan; raises as `prepare`."""

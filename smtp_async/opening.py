@@ -20,7 +20,8 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import Final
 
-from .auth.mechanism import Credentials, Mechanism, decode_challenge, select
+from .auth.mechanism import Credentials, Mechanism, select
+from .domain import full_host_name
 from .errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -48,7 +49,7 @@ from .tls.verify import hint_for_silence, looks_like_tls
 from .transport.dial import SocketOptions, dial, dial_unix
 from .transport.stream import Endpoint, Stream
 
-__all__ = ["Route", "Surroundings", "authenticate", "notify", "open_link", "say_tls"]
+__all__ = ["Route", "Surroundings", "authenticate", "greet_again", "notify", "open_link", "say_tls"]
 
 _log = logging.getLogger("smtp_async")
 
@@ -129,7 +130,7 @@ class Surroundings:
             made.exception()
 
     async def local_name(self, endpoint: Endpoint, *, limit: float | None) -> str:
-        """Return this host's full name, or its address as a literal when it has no dot (RFC 5321 4.1.4).
+        """Return this host's full name, or its address as a literal where it has none (RFC 5321 section 4.1.4).
 
         A resolver that fails or is silent costs the name, not the connection: the address stands for it then.
 
@@ -139,11 +140,7 @@ class Surroundings:
         """
         if self._name is None:
             self._name = _NameLookup(_LOOKUP if limit is None else min(limit / 2, _LOOKUP))
-        fqdn = await self._name.result()
-        name = fqdn.encode("ascii", "ignore").decode()
-        if "." in name.strip(".") and name == fqdn:
-            return name.strip(".")
-        return _literal(endpoint)
+        return full_host_name(await self._name.result()) or _literal(endpoint)
 
 
 class _NameLookup:
@@ -206,9 +203,7 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
         link, route, surroundings
     ):
         await _hello(link, route, name)
-    if not _stream(link).encrypted:
-        # RFC 8689 section 3: offered in clear it counts for nothing, whoever wrote it.
-        link.machine.extensions = link.machine.extensions.without("REQUIRETLS")
+    _distrust_clear_text(link)
     info = link.info
     if info is None:
         port = route.port if route.path is None else None
@@ -216,6 +211,19 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
     if route.credentials is not None:
         await authenticate(link, route.credentials, secure=secure(route, info))
     return info
+
+
+async def greet_again(link: Link) -> None:
+    """Ask once more what the server offers; a refusal, 503 for example, leaves what is known."""
+    link.watch()
+    await link.converse(link.machine.hello_again())
+    _distrust_clear_text(link)
+
+
+def _distrust_clear_text(link: Link) -> None:
+    if not _stream(link).encrypted:
+        # RFC 8689 section 3: offered in clear it counts for nothing, whoever wrote it.
+        link.machine.extensions = link.machine.extensions.without("REQUIRETLS")
 
 
 def secure(route: Route, info: ConnectionInfo) -> bool:
@@ -372,6 +380,8 @@ def _may_fall_back(link: Link, route: Route, reply: Reply) -> bool:
 async def authenticate(link: Link, credentials: Credentials, *, secure: bool) -> Reply:
     """Log in, RFC 4954; one mechanism, because a second one would show a refused password again.
 
+    A server may offer other extensions to those whom it knows, so it is asked once more.
+
     Raises:
         AuthenticationUnavailable: no mechanism fits.
         AuthenticationFailed: the server refused.
@@ -392,7 +402,7 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
         link.watch()
         try:
             if not initial_waits:
-                await _prepare(mechanism, decode_challenge(reply.raw[0]))
+                await _prepare(mechanism, mechanism.challenge(reply.raw[0]))
             exchange = _auth_response(machine, mechanism, None if initial_waits else reply)
         except SMTPError:
             await link.converse(machine.auth_response(None))
@@ -409,6 +419,7 @@ async def authenticate(link: Link, credentials: Credentials, *, secure: bool) ->
         raise ProtocolViolation(
             f"the server ended {mechanism.name} before it was complete", reply=reply, stage="AUTH"
         )
+    await greet_again(link)
     return reply
 
 
@@ -443,7 +454,7 @@ def _auth_response(machine: ClientProtocol, mechanism: Mechanism, challenge: Rep
         if challenge is None:
             response = mechanism.initial_response()
         else:
-            response = mechanism.respond(decode_challenge(challenge.raw[0]))
+            response = mechanism.respond(mechanism.challenge(challenge.raw[0]))
         return machine.auth_response(response, mechanism.secrets())
     except InvalidArgument as error:
         problem = str(error)

@@ -9,10 +9,11 @@ Rules:
 2. First come, first served. A job that was not sent because its connection died goes back to the head, twice at most.
 3. Spread before depth: a session gets a second job only when none is idle and none may be opened, and those that are
    being opened have one each.
-4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error. So
-   does a session that ends right behind its opening, before it was given a job. When the next one may be dialled is
-   `dialling.py`'s to say.
+4. A dial that fails while no session is open and no other is being opened fails every waiting job with its error, but
+   for those that wait through an outage. So does a session that ends right behind its opening, before it was given a
+   job. When the next one may be dialled is `dialling.py`'s to say.
 5. A refused login fails every waiting job.
+6. A connection that has gone silent while others wait does not hold its place: the bound allows one more.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .bound import Bound
+from .closing import close_all
 from .deadlines import Deadlines
 from .dialling import Dialling
 from .errand import Errand
@@ -39,9 +41,12 @@ from .errors import (
 from .job import Job, Step
 from .limits import PoolLimits, PoolStatistics
 from .places import Places
+from .protocol.conduct import Conduct
 from .protocol.extensions import Extensions
 from .receipt import Outcome, Receipt
+from .resting import Reaper
 from .session import Session
+from .silence import Silence
 from .timeouts import Timeouts
 from .waiting import Waiting
 
@@ -49,8 +54,6 @@ __all__ = ["Pool", "PoolLimits", "PoolStatistics"]
 
 #: A job goes back to the queue this often.
 _MAX_RETRIES: Final = 2
-#: Seconds for hooks to hear of the end of a connection that did not end in time.
-_LAST_WORD: Final = 1.0
 
 
 class Pool:
@@ -66,8 +69,8 @@ class Pool:
         self.limits = limits
         #: What the server offered last.
         self.extensions: Extensions | None = None
-        #: May groups of commands be written unread? No more, once the server lost count of one.
-        self.pipelining = True
+        #: What was learnt of the server's way with pipelining.
+        self.conduct = Conduct()
         self._timeouts = timeouts
         self._make = make
         self._loop = asyncio.get_running_loop()
@@ -82,9 +85,12 @@ class Pool:
         self._places: Places[Session] = Places(self._loop)
         self._waiting = Waiting()
         self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self._loop, self._time_over)
+        self._silence = Silence(self._loop, self._open, (self._waiting, self._places), self._make_room)
+        self._reaper = Reaper(self._loop, self._idle, limits.idle_time)
         self._bound = Bound(limits.max_connections, self._loop, self._make_room)
         self._dialling = Dialling(self._loop, self._grow, self._bound)
-        self._reaper: asyncio.TimerHandle | None = None
+        # Why no connection could be had, while there is none.
+        self._outage: SMTPError | None = None
         self._closed = False
         self._counts = dict.fromkeys(Outcome, 0)
         self._reconnects = 0
@@ -100,7 +106,7 @@ class Pool:
         held = len(self._open) + sum(session.connected for session in self._private)
         counts = self._counts
         return PoolStatistics(
-            bound=self._bound.now,
+            bound=self._most,
             open=held,
             opening=len(self._opening) + len(self._parting),
             idle=len(self._idle),
@@ -111,8 +117,7 @@ class Pool:
             not_sent=counts[Outcome.NOT_SENT],
             unknown=counts[Outcome.UNKNOWN],
             reconnects=self._reconnects,
-            round_trips=self._round_trips
-            + sum(session.round_trips for group in (self._open, self._private) for session in group),
+            round_trips=self._round_trips + sum(one.round_trips for one in (*self._open, *self._private)),
         )
 
     # --- for callers -----------------------------------------------------------------------------------------
@@ -147,6 +152,7 @@ class Pool:
             self._limit_waiting(job)
         if self._idle:
             self._employ()
+        self._silence.watch()
         if not self._full():
             self._grow()
 
@@ -195,6 +201,7 @@ class Pool:
         if self._idle:
             session, _ = self._idle.popitem()
             session.finish()
+        self._silence.watch()
         # If it goes away with the session in its hands already, the next one gets its place.
         return await self._places.wait(self.give_back)
 
@@ -223,25 +230,10 @@ class Pool:
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
         self._places.fail(NotConnected("the client is closed"))
-        self._bound.stop()
-        self._dialling.stop()
-        if self._reaper is not None:
-            self._reaper.cancel()
+        for one in (self._bound, self._dialling, self._silence, self._reaper):
+            one.stop()
         sessions = [*self._opening, *self._parting, *self._open, *self._private]
-        for session in sessions:
-            session.finish()
-        tasks = [session.task for session in sessions if session.task is not None]
-        try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=self._timeouts.close)
-        finally:
-            # Also when cancelled: nothing stays open. The tasks end by themselves, in the loop's next turns.
-            for session in sessions:
-                session.abort(Interrupted("the client was closed"), force=True)
-        while pending := [task for task in tasks if not task.done()]:
-            await asyncio.wait(pending, timeout=_LAST_WORD)
-            for task in pending:
-                task.cancel()
+        await close_all(sessions, self._timeouts.close)
         # Not before: what was under way kept its deadlines.
         self.deadlines.stop()
 
@@ -250,7 +242,10 @@ class Pool:
     def opened(self, session: Session) -> None:
         """A session can take jobs."""
         self._dialling.logged_in()
+        self._outage = None
         private = session in self._private
+        if not self.conduct.trusts(session.extensions, self.now()):
+            session.forgo_pipelining()
         if self.extensions is None or self.extensions != session.extensions:
             self.extensions = session.extensions
         elif not private:
@@ -291,9 +286,7 @@ class Pool:
             session.finish()
             return
         self._idle[session] = None
-        limit = self.limits.idle_time
-        if limit is not None and self._reaper is None:
-            self._reaper = self._loop.call_later(limit, self._reap)
+        self._reaper.rests(session)
 
     def finished(self, job: Job, receipt: Receipt) -> None:
         """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
@@ -327,9 +320,14 @@ class Pool:
         transaction.renew()
         self._return(job)
 
+    def greeted_again(self, session: Session) -> None:
+        """What a session's server offers may have changed."""
+        self.extensions = session.extensions
+
     def _return(self, job: Job) -> None:
         self._waiting.push(job)
         self._limit_waiting(job)
+        self._silence.watch()
 
     def _limit_waiting(self, job: Job) -> None:
         """Until a connection takes `job`, its deadline is the end of its time in the queue, if that comes first."""
@@ -356,8 +354,9 @@ class Pool:
         self._parting.pop(session, None)
         self._idle.pop(session, None)
         self._private.pop(session, None)
-        if session.desynchronised:
-            self.pipelining = False
+        self._silence.session_ended()
+        if session.breakdown is not None:
+            self.conduct.broke_down(session.breakdown, session.extensions, self.now())
         if isinstance(error, Interrupted):
             # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
             # callers' turn comes before that of a new connection, which nobody would cancel any more.
@@ -391,15 +390,18 @@ class Pool:
             if job is not None and not session.offer(job):
                 self._idle[session] = None
 
+    @property
+    def _most(self) -> int:
+        """How many connections there may be now."""
+        return self._bound.now + self._silence.spare
+
     def _spreads(self) -> bool:
         """Will every waiting message get a connection that is being opened for it?"""
         return len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
-        if len(self._open) >= self.limits.max_connections:
-            return True
         held = len(self._open) + len(self._opening) + len(self._parting) + len(self._private)
-        return held >= self._bound.now
+        return held >= self._most
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
@@ -417,7 +419,8 @@ class Pool:
         self._dialling.failed(error, self._open)
         if not self._login_failed(error) and not (self._open or self._opening):
             # While others are being opened, one of them may come up.
-            self._fail_waiting(error)
+            self._outage = error
+            self._fail_waiting(error, outage=error.temporary)
 
     def _login_failed(self, error: SMTPError) -> bool:
         """Remember a login that was refused for good; return whether it was that."""
@@ -430,8 +433,9 @@ class Pool:
             session.abort(Interrupted("the login was refused on another connection"))
         return True
 
-    def _fail_waiting(self, error: SMTPError) -> None:
-        for job in self._waiting.clear():
+    def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
+        keep = outage and self._timeouts.queue is not None
+        for job in self._waiting.impatient() if keep else self._waiting.clear():
             job.undialled = error
             receipt = job.unsent(error)
             self.deadlines.discard(job)
@@ -445,7 +449,7 @@ class Pool:
 
     def _may_stream(self) -> bool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
-        left = max(1, self._bound.now - 1)
+        left = max(1, self._most - 1)
         for session in self._open:
             if session.streaming:
                 left -= 1
@@ -462,21 +466,7 @@ class Pool:
         """Is one more session to end, so that a user who waits for one of his own gets its place?"""
         return sum(one.leaving for one in self._open) < len(self._places)
 
-    # --- growing old -----------------------------------------------------------------------------------------
-
-    def _reap(self) -> None:
-        """Close what has been idle too long; look again when the next one will have been."""
-        self._reaper = None
-        limit = self.limits.idle_time
-        if limit is None or self._closed:
-            return
-        now = self._loop.time()
-        for session in [one for one in self._idle if now - one.idle_since >= limit]:
-            del self._idle[session]
-            session.finish()
-        if self._idle:
-            oldest = min(session.idle_since for session in self._idle)
-            self._reaper = self._loop.call_at(oldest + limit, self._reap)
+    # --- time ------------------------------------------------------------------------------------------------
 
     def _time_over(self, item: Job | Errand[Any]) -> None:
         if isinstance(item, Job):
@@ -489,14 +479,13 @@ class Pool:
         if job.receipt is not None:
             return
         waited = job.session is None
-        timeout = Timeout("the deadline passed", stage="queue" if waited else "send")
         certain = self.cancel(job)
-        error: SMTPError
-        if certain:
-            error = NotSent("the deadline passed before the message was sent")
-        else:
+        error: SMTPError = NotSent("the deadline passed before the message was sent")
+        if not certain:
             error = OutcomeUnknown("the deadline passed before the end of the message was answered")
-        error.__cause__ = timeout
+        error.__cause__ = Timeout("the deadline passed", stage="queue" if waited else "send")
+        if waited and job.patient and self._outage is not None:
+            error = job.undialled = self._outage
         # Its own end, if it comes, goes to the Abandoned event.
         job.receipt = job.unsent(error) if certain else job.unknown(error)
         job.advance(Step.DONE)

@@ -21,9 +21,9 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .carrier import Carrier, Keeper
 from .errors import (
@@ -38,10 +38,13 @@ from .errors import (
 )
 from .events import ConnectionKind, ConnectionStatus, Error
 from .hooks import Hooks
+from .job import Job
 from .link import Link
-from .opening import Route, Surroundings, notify, open_link, say_tls
+from .opening import Route, Surroundings, greet_again, notify, open_link, say_tls
+from .protocol.conduct import Breakdown, Conduct
 from .protocol.machine import ClientProtocol, Exchange
 from .protocol.states import Stage
+from .receipt import Receipt
 from .reply import Reply
 from .timeouts import Timeouts
 from .tls.context import Security
@@ -51,6 +54,18 @@ __all__ = ["Pump"]
 
 _log = logging.getLogger("smtp_async")
 _T = TypeVar("_T")
+
+#: What the end of a connection means for the next ones, where it is certain.
+_NOTICES: Final[Mapping[Breakdown | None, tuple[str, str]]] = {
+    Breakdown.LOST_COUNT: (
+        "pipelining-off",
+        "the server lost count of pipelined commands: for ten minutes one by one",
+    ),
+    Breakdown.NOT_FOLLOWED: (
+        "pipelining-reduced",
+        "the server does not answer what is written behind an end of data: for ten minutes nothing is",
+    ),
+}
 
 
 class Pump(Carrier):
@@ -62,6 +77,7 @@ class Pump(Carrier):
         timeouts: the limits.
         hooks: who is told.
         surroundings: what the client's connections share.
+        conduct: what they have learnt of the server's way with pipelining.
         keeper: who gives the jobs.
     """
 
@@ -73,9 +89,11 @@ class Pump(Carrier):
         timeouts: Timeouts,
         hooks: Hooks,
         surroundings: Surroundings,
+        conduct: Conduct,
         keeper: Keeper,
     ) -> None:
         super().__init__(route, number=number, keeper=keeper)
+        self._conduct = conduct
         self._timeouts = timeouts
         self._hooks = hooks
         self._surroundings = surroundings
@@ -162,7 +180,11 @@ class Pump(Carrier):
         """Return a new link, the one that counts from now on."""
         route = self.route
         machine = ClientProtocol(
-            lmtp=route.lmtp, pipelining=route.pipelining, send_rset=route.send_rset, window=route.window
+            lmtp=route.lmtp,
+            pipelining=route.pipelining,
+            send_rset=route.send_rset,
+            window=route.window,
+            conduct=self._conduct,
         )
         self._link = self._joint = Link(self.number, machine, self._timeouts, self._hooks)
         self._joint.task = self._task
@@ -288,9 +310,9 @@ class Pump(Carrier):
 
     def _note_end(self, error: SMTPError | None) -> None:
         link = self._joint
-        if self.desynchronised:
-            text = "the server lost count of pipelined commands: from now on one by one"
-            notify(link, "pipelining-off", text, "%s")
+        if self.breakdown in _NOTICES:
+            name, text = _NOTICES[self.breakdown]
+            notify(link, name, text, "%s")
         if error is not None and not self._given_notice:
             self._note_error(error)
         if link.stream is not None or error is not None:
@@ -406,6 +428,27 @@ class Pump(Carrier):
                 if not future.done():
                     future.set_result(result)
         self._reserved = False
+
+    def _ask_anew(self, job: Job, receipt: Receipt) -> None:
+        job.asked_anew = True
+        # If its caller goes away meanwhile, it was certainly not sent.
+        job.session = None
+        transaction = job.transaction
+        assert transaction is not None
+
+        def answered(_: asyncio.Future[None]) -> None:
+            # Also when the connection has died meanwhile: then it is what was offered before.
+            self._keeper.greeted_again(self)
+            if job.receipt is not None or job.abandoned:
+                return
+            if transaction.suits(self.extensions):
+                self._keeper.finished(job, receipt)
+            else:
+                job.prepare_for(self.extensions)
+
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(answered)
+        self._reserve(lambda: greet_again(self._joint), future)
 
     def _refuse_asked(self, reason: SMTPError) -> None:
         while self._asked:

@@ -56,6 +56,7 @@ class _Item(Job, Generic[M]):
     ) -> None:
         super().__init__(number, mail, options, chunking=chunking, heavy=is_heavy(message), temp_dir=temp_dir)
         self.message = message
+        self.patient = True
         # Weakly: an iterator that nobody holds any more must be able to go.
         self._iterator = weakref.ref(iterator)
 

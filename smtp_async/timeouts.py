@@ -29,6 +29,10 @@ class Timeouts:
     auth: float | None = 120.0
     #: The reply to MAIL (or to the RSET before it), RFC 5321 section 4.5.3.2.2.
     mail: float | None = 300.0
+    #: The reply to the RSET that asks whether a server reads on behind an end of data, counted from the reply to that;
+    #: asked once, before the first envelope is written there. When it runs out, the messages go on over another
+    #: connection, and for ten minutes nothing is written behind an end of data.
+    probe: float | None = 5.0
     #: The reply to each RCPT, RFC 5321 section 4.5.3.2.3.
     rcpt: float | None = 300.0
     #: The 354 to DATA, RFC 5321 section 4.5.3.2.4.

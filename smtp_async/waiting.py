@@ -80,6 +80,13 @@ class Waiting:
             del self._small[job]
         return jobs
 
+    def impatient(self) -> list[Job]:
+        """Take out those that do not wait through an outage."""
+        jobs = [job for job in self if not job.patient]
+        for job in jobs:
+            self.discard(job)
+        return jobs
+
     def clear(self) -> list[Job]:
         """Take out all."""
         jobs = list(self)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.domain import MAX_DOMAIN, domain_forms, hello_name
+from smtp_async.domain import MAX_DOMAIN, domain_forms, full_host_name, hello_name
 from smtp_async.errors import InvalidAddress, InvalidArgument
 from smtp_async.protocol import commands
 
@@ -174,3 +174,29 @@ class TestHelloName:
             return
         assert commands.ehlo(said) == f"EHLO {said}\r\n".encode("ascii")
         assert hello_name(said) == said
+
+
+@pytest.mark.parametrize(
+    "name", ["mail.example.com", "mail.example.com.", "a.b", "MAIL.Example.COM", "x.local"]
+)
+def test_a_full_host_name_is_taken(name: str) -> None:
+    assert full_host_name(name) == name.removesuffix(".")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", "mail", "mail.", "my_host.example.com", "localhost", "localhost.localdomain", "pc.LocalDomain",
+        "localhost6.localdomain6", "pc.localhost", "192.0.2.1", "a..b", ".a.b", "a.b..", "-a.b", "a-.b",
+        "bücher.example", "a b.c", "a.b\r\nQUIT", "a." * 130 + "b",
+    ],
+)  # fmt: skip
+def test_what_strict_servers_refuse_is_no_full_host_name(name: str) -> None:
+    assert full_host_name(name) is None
+
+
+@given(st.text(max_size=300))
+def test_a_full_host_name_is_one_that_an_address_may_have(name: str) -> None:
+    found = full_host_name(name)
+    if found is not None:
+        assert "." in found and len(found) <= MAX_DOMAIN and domain_forms(found)[0] == found

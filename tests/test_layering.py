@@ -68,7 +68,25 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "deadlines": frozenset(VALUES),
     "bound": frozenset(VALUES),
     "dialling": frozenset({*VALUES, "bound"}),
-    "pool": frozenset({*BELOW_CLIENT, "limits", "places", "waiting", "deadlines", "bound", "dialling"}),
+    "resting": frozenset(BELOW_CLIENT),
+    "silence": frozenset(BELOW_CLIENT),
+    "closing": frozenset(BELOW_CLIENT),
+    "pool": frozenset(
+        {
+            *BELOW_CLIENT,
+            *(
+                "limits",
+                "places",
+                "waiting",
+                "deadlines",
+                "bound",
+                "dialling",
+                "resting",
+                "silence",
+                "closing",
+            ),
+        }
+    ),
     "rawmail": frozenset({*BELOW_CLIENT, "message"}),
     "sendable": frozenset({*BELOW_CLIENT, "message", "rawmail"}),
     "sending": frozenset({*BELOW_CLIENT, "pool", "sendable"}),

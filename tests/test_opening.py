@@ -100,6 +100,13 @@ class TestHello:
             ("localhost", "[127.0.0.1]"),
             ("", "[127.0.0.1]"),
             ("bücher.example", "[127.0.0.1]"),
+            ("my_host.example.com", "[127.0.0.1]"),
+            ("localhost.localdomain", "[127.0.0.1]"),
+            ("pc.localdomain", "[127.0.0.1]"),
+            ("pc.localhost.", "[127.0.0.1]"),
+            ("host.example.com..", "[127.0.0.1]"),
+            ("192.0.2.1", "[127.0.0.1]"),
+            ("-host.example.com", "[127.0.0.1]"),
         ],
     )
     async def test_the_full_local_name_or_the_address(
@@ -227,6 +234,24 @@ class TestDialling:
 
 
 class TestLogin:
+    @every_loop
+    async def test_a_prompt_of_login_need_not_be_base64(self) -> None:
+        """As the draft says: the client ignores it."""
+        key = Credentials(username="ann", password="secret", mechanisms=("LOGIN",), allow_cleartext=True)
+        async with speaking(users={"ann": "secret"}) as server, client_of(server, credentials=key) as client:
+            server.on("AUTH", reply(334, "Username:"))
+            server.on("RESPONSE", reply(334, "Password?"), nth=1)
+            server.on("RESPONSE", reply(235, "welcome"), nth=2)
+            assert (await client.send(mail())).outcome is Outcome.ACCEPTED
+        assert [line.line for line in server.commands[2:4]] == [b"YW5u", b"c2VjcmV0"]
+
+    async def test_mechanisms_behind_an_equals_sign_or_a_blank_are_found(self) -> None:
+        key = Credentials(username="ann", password="secret", allow_cleartext=True)
+        async with speaking(users={"ann": "secret"}) as server, client_of(server, credentials=key) as client:
+            server.on("EHLO", reply(250, "mx", " PIPELINING", "AUTH=PLAIN LOGIN"))
+            assert (await client.send(mail())).outcome is Outcome.ACCEPTED
+            assert server.messages[0].user == "ann"
+
     @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
     @every_loop
     async def test_each_mechanism(self, mechanism: str) -> None:

@@ -176,11 +176,12 @@ class TestPipelining:
         async with speaking() as server, client_of(server, pool=one()) as client:
             await gathered(*(client.send(mail(n)) for n in range(count)))
             (log,) = server.connections
-            # The greeting's flight (EHLO), the first envelope, then one for each message.
+            # The greeting's flight (EHLO), the first envelope, the question whether the server reads on, then one for
+            # each message: the RSET before every other envelope costs a reply, but no flight.
             assert log.flights <= count + 4
             assert client.statistics().round_trips <= count + 4
             verbs = ["MAIL", "RCPT", "DATA", "."]
-            assert server.verbs() == ["EHLO", *verbs * count]
+            assert server.verbs() == ["EHLO", *verbs, *["RSET", *verbs] * (count - 1)]
         assert log.quit
 
     async def test_without_pipelining_every_command_waits(self) -> None:
@@ -251,6 +252,22 @@ class TestGrowingOld:
             assert len(server.messages) == sent
             await server.wait_until(lambda: server.connections.open <= 1)
             assert all(log.quit for log in list(server.connections)[:-1])
+
+    async def test_without_a_limit_for_idleness_age_still_counts(self) -> None:
+        limits = PoolLimits(idle_time=None, max_age=0.1)
+        async with speaking() as server, client_of(server, pool=limits) as client:
+            await client.send(mail(1))
+            await until(lambda: client.statistics().open == 0)
+            assert server.connections[0].quit
+            await client.send(mail(2))
+            assert server.connections.opened == 2
+
+    async def test_the_earlier_of_idleness_and_age_counts(self) -> None:
+        limits = PoolLimits(idle_time=30, max_age=0.1)
+        async with speaking() as server, client_of(server, pool=limits) as client:
+            await client.send(mail(1))
+            await until(lambda: client.statistics().open == 0)
+            assert server.connections[0].quit
 
     async def test_timers_do_not_pile_up(self) -> None:
         """Each message makes its connection busy and idle once more: that must not cost a timer each time."""

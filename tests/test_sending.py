@@ -347,7 +347,8 @@ class TestFailure:
             assert len(receipts) == pulled == 4
 
     async def test_a_server_that_dies_on_the_way_raises_after_the_receipts(self) -> None:
-        async with speaking() as server, client_of(server, pool=one()) as client:
+        patience = Timeouts(queue=0.3)
+        async with speaking() as server, client_of(server, pool=one(), timeouts=patience) as client:
             server.on("MAIL", close(), nth=range(11, 100))
             server.on("GREETING", close(), nth=range(2, 100))
             receipts = []

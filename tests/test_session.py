@@ -104,7 +104,7 @@ async def test_a_whole_conversation() -> None:
         assert server.connections.opened == 1
         assert server.messages[0].user == "ann"
     assert server.verbs(0) == [
-        "EHLO", "AUTH", server.commands[2].verb, "VRFY", "EXPN", "HELP", "NOOP", "MAIL", "RCPT", "DATA", ".",
+        "EHLO", "AUTH", server.commands[2].verb, "EHLO", "VRFY", "EXPN", "HELP", "NOOP", "MAIL", "RCPT", "DATA", ".",
         "RSET", "QUIT",
     ]  # fmt: skip
 

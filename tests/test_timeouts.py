@@ -21,6 +21,7 @@ def test_the_defaults():
         "hello": 300.0,
         "auth": 120.0,
         "mail": 300.0,
+        "probe": 5.0,
         "rcpt": 300.0,
         "data": 120.0,
         "block": 180.0,

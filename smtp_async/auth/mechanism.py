@@ -16,7 +16,7 @@ How an exchange goes (RFC 4954 section 4):
     mechanism = select(offered, credentials, secure=True)
     first = mechanism.initial_response()         # goes with AUTH; None: the server speaks first
     ...
-    challenge = decode_challenge(text_of_the_334)
+    challenge = mechanism.challenge(text_of_the_334)
     answer = mechanism.respond(challenge)        # the session encodes it
     ...
     # a 235 counts only if mechanism.complete
@@ -134,12 +134,23 @@ class Mechanism(ABC):
             InvalidArgument: the credentials do not fit the mechanism.
         """
 
+    def challenge(self, text: bytes) -> bytes:
+        """Return the challenge that a 334 carries, for `pending` and `respond`.
+
+        Args:
+            text: what follows the code.
+
+        Raises:
+            ProtocolViolation: it is not what RFC 4954 section 4 asks for.
+        """
+        return decode_challenge(text)
+
     @abstractmethod
     def respond(self, challenge: bytes) -> bytes:
         """Return the answer to a challenge.
 
         Args:
-            challenge: decoded, as `decode_challenge` returns it.
+            challenge: as `challenge` returns it.
 
         Raises:
             ProtocolViolation: the mechanism knows no such challenge; cancel the exchange with `*`.

@@ -72,7 +72,8 @@ class Plain(Mechanism):
 class Login(Mechanism):
     """LOGIN, never standardised (draft-murchison-sasl-login): the server asks twice, for user and password.
 
-    The prompts differ from server to server, so they are counted, not read.
+    The prompts differ from server to server, and some are not even base64. The draft has clients ignore them, so they
+    are counted, not read.
     """
 
     name: ClassVar[str] = "LOGIN"
@@ -84,6 +85,10 @@ class Login(Mechanism):
     def initial_response(self) -> None:
         """Return None: the server asks."""
         return None
+
+    def challenge(self, text: bytes) -> bytes:
+        """Return nothing: a prompt is ignored."""
+        return b""
 
     def respond(self, challenge: bytes) -> bytes:
         """Return the user name for the first challenge, the password for the second."""

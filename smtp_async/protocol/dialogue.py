@@ -91,6 +91,7 @@ class Dialogue(ABC):
         self.answered = 0
         self.greeting = Exchange(Verb.GREETING)
         self._pipelining = pipelining
+        self._name = ""
         self._connection = Connection()
         self._parser = ReplyParser(max_line=max_line)
         # (verb, what it belongs to)
@@ -144,8 +145,11 @@ class Dialogue(ABC):
         if not self._owed:
             return None
         verb, subject = self._owed[0]
-        if verb is Verb.END_OF_DATA and isinstance(subject, Transaction) and not subject.ended:
-            return "block"
+        if isinstance(subject, Transaction):
+            if verb is Verb.END_OF_DATA and not subject.ended:
+                return "block"
+            if verb is Verb.RSET and subject.probes:
+                return "probe"
         return _CLOCKS.get(verb, "command")
 
     @property
@@ -199,9 +203,14 @@ class Dialogue(ABC):
 
     def hello(self, name: str) -> Exchange:
         """Write EHLO, or LHLO under LMTP."""
+        self._name = name
         if self.lmtp:
             return self._write(Verb.LHLO, commands.lhlo(name))
         return self._write(Verb.EHLO, commands.ehlo(name))
+
+    def hello_again(self) -> Exchange:
+        """Write EHLO or LHLO once more, with the same name; a refusal leaves `extensions` as they are."""
+        return self.hello(self._name)
 
     def helo(self, name: str) -> Exchange:
         """Write HELO, for a server that refuses EHLO."""

@@ -98,16 +98,28 @@ class Extensions:
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
-        """Read the positive reply to EHLO or LHLO; lines that are no keyword are passed over."""
+        """Read the positive reply to EHLO or LHLO; lines that are no keyword are passed over.
+
+        Blanks before a keyword are ignored. `AUTH=PLAIN LOGIN`, from a draft before RFC 2554, counts where no line says
+        `AUTH`.
+        """
         first, *rest = reply.lines
         keywords: dict[str, str] = {}
+        old_auth = ""
         for line in rest:
+            line = line.lstrip(" \t")
             match = _KEYWORD.match(line)
-            if match is None or line[match.end() : match.end() + 1] not in ("", " ", "\t"):
+            if match is None:
                 continue
-            keyword, value = match[0].upper(), line[match.end() :].strip()
-            # A repeated keyword adds to the first: two AUTH lines are seen in the wild.
-            keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
+            keyword, behind = match[0].upper(), line[match.end() :]
+            if keyword == "AUTH" and behind.startswith("="):
+                old_auth += " " + behind[1:]
+            elif not behind or behind[0] in " \t":
+                value = behind.strip()
+                # A repeated keyword adds to the first: two AUTH lines are seen in the wild.
+                keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
+        if old_auth.strip():
+            keywords.setdefault("AUTH", old_auth.strip())
         return cls(keywords, domain=first.split(" ", 1)[0])
 
     def without(self, *keywords: str) -> Extensions:

@@ -9,7 +9,8 @@ wait for their replies. How far one may be written unread is decided in `_contin
 
 * without PIPELINING: one command, then its reply;
 * with it: MAIL and every RCPT, and DATA too unless the transaction wants to decide first (`hold`);
-* the body after 354; the next transaction's envelope may share its write;
+* the body after 354; the next transaction's envelope, behind RSET, may share its write, once the server has shown
+  that it reads on behind an end of data (`conduct.py`);
 * with CHUNKING and a window (`window.py`): everything at once, message after message.
 
 Two details: an LMTP server owes one final reply per accepted recipient (RFC 2033 section 4.2), so its entry stays
@@ -21,9 +22,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..errors import CommandRefused, ProtocolViolation, SMTPError, Timeout
+from ..errors import CommandRefused, CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
 from ..reply import Reply
-from . import commands
+from .conduct import Breakdown, Conduct
 from .dialogue import Exchange, TrailLine
 from .parser import MAX_LINE
 from .states import MAY_BEGIN, Verb
@@ -42,6 +43,7 @@ class ClientProtocol(Writer):
         pipelining: use PIPELINING where offered.
         send_rset: write RSET after an aborted transaction; without it such a connection is not used again.
         window: the most messages on their way unanswered.
+        conduct: what is known of the server's way with pipelining.
         max_line: the longest reply line accepted, in bytes.
 
     Attributes:
@@ -50,7 +52,7 @@ class ClientProtocol(Writer):
         writing: the transaction being written, if any.
         trail: set it to a list to have every line recorded, secrets masked.
         answered: how many replies were paired so far.
-        desynchronised: did the server lose count of a group of commands?
+        breakdown: what the end of the conversation tells about the server's pipelining, None if nothing.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class ClientProtocol(Writer):
         pipelining: bool = True,
         send_rset: bool = True,
         window: int = 1,
+        conduct: Conduct | None = None,
         max_line: int = MAX_LINE,
     ) -> None:
         super().__init__(lmtp=lmtp, pipelining=pipelining, max_line=max_line)
-        self.desynchronised = False
+        self.breakdown: Breakdown | None = None
+        self._conduct = Conduct() if conduct is None else conduct
         self._send_rset = send_rset
         self._window = Window(window)
         # The transaction that was begun last: only its end tells whether the server has one open.
@@ -81,7 +85,9 @@ class ClientProtocol(Writer):
     @property
     def can_begin(self) -> bool:
         """May a transaction be begun now?"""
-        if self.writing is not None or self._exhausted or (self._owed and not self.pipelining):
+        if self.writing is not None or self._exhausted:
+            return False
+        if self._owed and not (self._conduct.following and self.pipelining):
             return False
         return self._connection.stage in MAY_BEGIN and (self._send_rset or not self.exhausted)
 
@@ -97,6 +103,10 @@ class ClientProtocol(Writer):
         """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
         self._connection.closed()
         self._exhausted = True
+        self.breakdown = self.breakdown or self._diagnosed(error)
+        if self.goodbye is not None and isinstance(error, Timeout):
+            # Nothing more is expected behind a 421: it is the reason, not the silence.
+            error = self._dismissal()
         self._out.clear()
         self._ending.clear()
         owed, self._owed = self._owed, deque()
@@ -108,16 +118,32 @@ class ClientProtocol(Writer):
         # One that was given its turn, and lost it in the same breath, is settled once.
         self._settled = [item for item in self._settled if item not in open_transactions]
         for transaction in open_transactions:
-            self._suspect(transaction, error)
             transaction.give_up(error, goodbye=self.goodbye is not None)
             self._settled.append(transaction)
 
-    def _suspect(self, transaction: Transaction, error: SMTPError) -> None:
+    def _dismissal(self) -> CommandRefused:
+        return CommandRefused("the server gives this connection up", reply=self.goodbye)
+
+    def _diagnosed(self, error: SMTPError) -> Breakdown | None:
         """Was it a group of commands that the server could not follow?"""
-        begun = transaction.mail_answer is not None and not (transaction.turn or transaction.ended)
-        partly = isinstance(error, Timeout) and begun
-        if self.pipelining and (partly or isinstance(error, ProtocolViolation)):
-            self.desynchronised = True
+        verb, transaction = self._owed[0] if self._owed else (None, self.writing)
+        if not self.pipelining or not isinstance(transaction, Transaction):
+            return None
+        if isinstance(error, ProtocolViolation):
+            return Breakdown.LOST_COUNT
+        if (
+            self.goodbye is not None
+            or isinstance(error, Interrupted)
+            or not isinstance(error, CommunicationError)
+        ):
+            return None
+        if transaction.ended:
+            # Something that was handed over stands behind the end of data.
+            return Breakdown.DIED_AT_DATA if self._answerable > 1 else None
+        if verb is Verb.RSET and transaction.behind:
+            return Breakdown.NOT_FOLLOWED
+        begun = transaction.mail_answer is not None and not transaction.turn
+        return Breakdown.PARTLY_ANSWERED if begun and isinstance(error, Timeout) else None
 
     # --- transactions ----------------------------------------------------------------------------------------
 
@@ -133,16 +159,12 @@ class ClientProtocol(Writer):
         transaction.hold = hold or aside or transaction.decides or self._window.cautious
         self.writing = self._newest = transaction
         self._window.began(transaction.octets)
-        if connection.reset_needed:
-            transaction.reset = True
-            self._write_line(transaction, Verb.RSET, commands.RSET)
-        if not self.pipelining:
-            if not transaction.owed:
-                self._write_envelope_line(transaction)
-            return
-        self._write_group(transaction)
-        if transaction.chunked and not transaction.hold:
-            self._write_data(transaction)
+        transaction.behind = bool(self._owed)
+        transaction.probes = transaction.behind and not self._conduct.proven
+        if connection.reset_needed and (transaction.probes or not self.pipelining):
+            self._write_reset(transaction)
+        else:
+            self._write_envelope(transaction)
 
     def withdraw(self, transaction: Transaction) -> bool:
         """Its caller has gone: see that it is not sent, and tell whether that can be promised.
@@ -174,6 +196,7 @@ class ClientProtocol(Writer):
         reply = replies[at]
         if not 200 <= reply.code < 300:
             return 0
+        before = 0
         if verb is Verb.END_OF_DATA:
             if not transaction.ended or transaction.mail_refused:
                 return 0
@@ -184,40 +207,44 @@ class ClientProtocol(Writer):
             transaction.owed = 0
             self._conclude(transaction)
             return 1
+        if verb is Verb.RSET:
+            before = 1
+        elif verb is not Verb.MAIL:
+            return 0
+        count = before + 3
         # `owed` has no fewer entries than are answerable.
-        if verb is not Verb.MAIL or answerable < 3 or at + 3 > len(replies) or owed[2][0] is not Verb.DATA:
+        if answerable < count or at + count > len(replies) or owed[count - 1][0] is not Verb.DATA:
             return 0
-        _, accepted, go_ahead = replies[at : at + 3]
-        if not 200 <= accepted.code < 300 or go_ahead.code != 354:
+        mailed, accepted, go_ahead = replies[at + before : at + count]
+        if not (200 <= mailed.code < 300 and 200 <= accepted.code < 300 and go_ahead.code == 354):
             return 0
-        owed.popleft()
-        owed.popleft()
-        owed.popleft()
-        self._answerable = answerable - 3
-        self.answered += 3
-        transaction.mail_answer = reply
+        for _ in range(count):
+            owed.popleft()
+        self._answerable = answerable - count
+        self.answered += count
+        transaction.mail_answer = mailed
         transaction.answers.append(accepted)
         transaction.accepted = 1
         transaction.data_answer = go_ahead
-        transaction.owed -= 3
+        transaction.owed -= count
         if transaction.payload is None or transaction.gated or transaction.withdrawn or self._exhausted:
             self._connection.answered(Verb.DATA, 3)
             self._continue(transaction)
         else:
             self._connection.body_written()
             self._write_payload(transaction, transaction.payload)
-        return 3
+        return count
 
     def _answer_transaction(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
         if verb is Verb.RSET:
-            # The server may still have the old transaction open: nothing more may be begun here.
-            self._exhausted = self._exhausted or not reply.positive
+            self._answer_reset(transaction, reply)
         elif verb is Verb.MAIL:
             transaction.mail_answer = reply
             transaction.mail_refused = reply.code >= 300
             if reply.code == 503 and transaction.reset and self.pipelining:
                 # "Nested MAIL", although RSET came before it: this server does not read groups in order.
-                self.desynchronised = self._exhausted = transaction.dismissed = True
+                self.breakdown = Breakdown.LOST_COUNT
+                self._exhausted = transaction.dismissed = True
         elif verb is Verb.RCPT:
             transaction.answers.append(reply)
             if reply.code < 300:
@@ -235,6 +262,15 @@ class ClientProtocol(Writer):
         transaction.owed -= 1
         if not transaction.owed and transaction.receipt is None:
             self._continue(transaction)
+
+    def _answer_reset(self, transaction: Transaction, reply: Reply) -> None:
+        if not reply.positive:
+            # The server may still have the old transaction open: nothing more may be begun here.
+            self._exhausted = True
+            if transaction.probes and reply.code != 421:
+                self.breakdown = Breakdown.NOT_FOLLOWED
+        elif transaction.behind:
+            self._conduct.proven = True
 
     def _answer_chunk(self, transaction: Transaction, reply: Reply) -> None:
         """A chunk that is not the last: one that is refused refuses the message, RFC 3030 section 2."""
@@ -296,10 +332,19 @@ class ClientProtocol(Writer):
         elif transaction.mail_refused:
             self._conclude(transaction)
         elif transaction.written <= len(transaction.rcpts):
-            self._write_envelope_line(transaction)
+            self._write_envelope(transaction)
         elif not transaction.accepted or transaction.vetoed:
             self._conclude(transaction)
         else:
+            self._write_data(transaction)
+
+    def _write_envelope(self, transaction: Transaction) -> None:
+        """As much of it as may be written unread: all of it, or its next line."""
+        if not self.pipelining:
+            self._write_envelope_line(transaction)
+            return
+        self._write_group(transaction)
+        if transaction.chunked and not transaction.hold:
             self._write_data(transaction)
 
     def _after_data(self, transaction: Transaction, reply: Reply) -> None:
@@ -326,8 +371,7 @@ class ClientProtocol(Writer):
         final = transaction.final
         taken = bool(final) and (final[0].code < 300 or any(reply.positive for reply in final))
         if transaction.dismissed and not taken:
-            reason = CommandRefused("the server gives this connection up", reply=self.goodbye)
-            transaction.give_up(reason, goodbye=True)
+            transaction.give_up(self._dismissal(), goodbye=True)
         else:
             transaction.conclude(per_recipient=self.lmtp)
         self._settled.append(transaction)
@@ -335,6 +379,8 @@ class ClientProtocol(Writer):
         self._window.ended(transaction.octets, accepted=taken and transaction.accepted > 0)
         if self.writing is transaction:
             self.writing = None
+        if taken and self._conduct.suspicion is not None:
+            self._conduct.accepted(behind=transaction.behind)
         if transaction.mail_refused and taken:
             raise ProtocolViolation("the server refused the sender and accepted the message")
         if self._newest is transaction:
@@ -342,5 +388,5 @@ class ClientProtocol(Writer):
             self._newest = None
             # 503 to MAIL says that a transaction *is* open.
             nested = transaction.mail_answer is not None and transaction.mail_answer.code == 503
-            if (transaction.mail_refused and not nested) or (transaction.chunked and taken):
+            if (transaction.mail_refused and not nested) or taken:
                 self._connection.transaction_closed()

@@ -8,9 +8,10 @@ Rules, in prose:
 2. What is not in the table must not be written; trying it is a fault of this library or of its user, and raises
    before a byte leaves.
 3. MAIL follows RSET unless this side *knows* that the server has no transaction open (`reset_needed`). It knows so
-   when the connection is fresh; when the last MAIL was refused; when the end of data was written after a 354; when
-   BDAT LAST was answered with 2xx; when RSET was written. Without this rule a server that answers 503 to a
-   nested MAIL goes on to take the next recipient and body under the old sender.
+   when the connection is fresh; when the last MAIL was refused; when the reply to the last end of data was READ and
+   was 2xx; when RSET was written. Without this rule a server that answers 503 to a nested MAIL goes on to take the
+   next recipient and body under the old sender, and another one, given MAIL behind a dot that it has not answered,
+   dies.
 4. QUIT may be written wherever a command may; CLOSED is final.
 
 `docs/design.md` draws the diagram from `WRITES` and `ANSWERS`.
@@ -39,6 +40,8 @@ class Stage(Enum):
     HELLO = "hello"
     #: EHLO was written.
     GREETED = "greeted"
+    #: EHLO was written once more: a refusal changes nothing.
+    REGREETED = "regreeted"
     #: STARTTLS was written; from its 220 on the handshake owns the connection.
     STARTTLS = "starttls"
     #: AUTH was written; only responses may follow.
@@ -103,10 +106,13 @@ WRITES: Final[Mapping[Stage, Mapping[Verb, Stage]]] = MappingProxyType(
         Stage.REFUSED: {Verb.QUIT: Stage.QUIT},
         Stage.HELLO: {**_HELLO, Verb.QUIT: Stage.QUIT},
         Stage.GREETED: {},
+        Stage.REGREETED: {},
         Stage.STARTTLS: {},
         Stage.AUTH: {Verb.RESPONSE: Stage.AUTH},
         Stage.READY: {
             **_END,
+            Verb.EHLO: Stage.REGREETED,
+            Verb.LHLO: Stage.REGREETED,
             Verb.STARTTLS: Stage.STARTTLS,
             Verb.AUTH: Stage.AUTH,
             Verb.MAIL: Stage.MAIL,
@@ -133,6 +139,8 @@ ANSWERS: Final[Mapping[tuple[Stage, Verb], Mapping[int, Stage]]] = MappingProxyT
         (Stage.GREETED, Verb.EHLO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
         (Stage.GREETED, Verb.LHLO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
         (Stage.GREETED, Verb.HELO): {2: Stage.READY, 4: Stage.HELLO, 5: Stage.HELLO},
+        (Stage.REGREETED, Verb.EHLO): {2: Stage.READY, 4: Stage.READY, 5: Stage.READY},
+        (Stage.REGREETED, Verb.LHLO): {2: Stage.READY, 4: Stage.READY, 5: Stage.READY},
         (Stage.STARTTLS, Verb.STARTTLS): {4: Stage.READY, 5: Stage.READY},
         (Stage.AUTH, Verb.AUTH): {2: Stage.READY, 4: Stage.READY, 5: Stage.READY},
         (Stage.AUTH, Verb.RESPONSE): {2: Stage.READY, 4: Stage.READY, 5: Stage.READY},
@@ -180,11 +188,11 @@ class Connection:
         self.stage = following
         if verb is Verb.MAIL:
             self.reset_needed = True
-        elif verb is Verb.END_OF_DATA or verb is Verb.RSET:
+        elif verb is Verb.RSET:
             self.reset_needed = False
 
     def wrote_group(self, verbs: tuple[Verb, ...]) -> None:
-        """Note that `verbs` are being written one behind the other; the first may be MAIL.
+        """Note that `verbs`, an envelope, are being written one behind the other.
 
         Raises:
             UsageError: the table does not allow it.
@@ -208,7 +216,6 @@ class Connection:
         if self.stage is not Stage.DATA:
             raise UsageError(f"no body can be written in stage {self.stage.value}", stage=self.stage.value)
         self.stage = _BODY_WRITTEN
-        self.reset_needed = False
 
     def answered(self, verb: Verb, klass: int) -> None:
         """Note the class digit of the reply to `verb`; only stages that wait for it move."""
@@ -216,7 +223,7 @@ class Connection:
             self.stage = ANSWERS.get((self.stage, verb), {}).get(klass, self.stage)
 
     def transaction_closed(self) -> None:
-        """The newest MAIL was refused, or its BDAT LAST accepted: the server has no transaction open."""
+        """The newest MAIL was refused, or its end of data accepted: the server has no transaction open."""
         self.reset_needed = False
         if self.stage in _IN_TRANSACTION:
             self.stage = Stage.READY

@@ -43,6 +43,7 @@ class Transaction:
     __slots__ = (
         "accepted",
         "answers",
+        "behind",
         "bytes_sent",
         "chunked",
         "content",
@@ -65,6 +66,7 @@ class Transaction:
         "owed",
         "owner",
         "payload",
+        "probes",
         "rcpts",
         "receipt",
         "recipients",
@@ -129,6 +131,10 @@ class Transaction:
         self.handed = False
         #: RSET was written before it.
         self.reset = False
+        #: It was begun before the end of data of another message was answered.
+        self.behind = False
+        #: Its RSET asks whether the server reads on behind an end of data; the envelope waits for the reply.
+        self.probes = False
         #: The connection was given up before the server took the message.
         self.dismissed = False
         #: Its caller has gone; it must not be sent.
@@ -147,6 +153,13 @@ class Transaction:
         """Have the session write `payload` as the body; None: its caller streams it."""
         self.payload = payload
         self.octets = None if payload is None else len(payload)
+
+    @property
+    def misunderstood(self) -> bool:
+        """Did the server not know the parameters of MAIL (555, RFC 5321 section 4.1.1.11), although it offered them?"""
+        return (
+            self.mail_answer is not None and self.mail_answer.code == 555 and not self.mail.endswith(b">\r\n")
+        )
 
     def suits(self, offer: Extensions) -> bool:
         """Can it be sent as it was planned where `offer` is made? Only what is offered less matters, not by whom."""
@@ -310,13 +323,13 @@ class Transaction:
 def too_many(answer: Reply) -> bool:
     """Does a reply to RCPT say that the transaction has recipients enough?
 
-    RFC 5321 section 4.5.3.1.10: 452, and 552 is to be taken for it. Both codes have other meanings too, a full mailbox
-    for example; an enhanced code (X.5.3) tells them apart where there is one.
+    An enhanced code X.5.3 (RFC 3463 section 3.6) says so whatever the basic code is: Dovecot answers 451 4.5.3. Without
+    one it is 452, and 552 is to be taken for it (RFC 5321 section 4.5.3.1.10).
     """
-    if answer.code not in (452, 552):
-        return False
     enhanced = answer.enhanced
-    return enhanced is None or enhanced[1:] == (5, 3)
+    if enhanced is None:
+        return answer.code in (452, 552)
+    return answer.code >= 400 and enhanced[1:] == (5, 3)
 
 
 def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:

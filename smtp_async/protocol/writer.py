@@ -84,9 +84,15 @@ class Writer(Dialogue):
     # --- envelopes -------------------------------------------------------------------------------------------
 
     def _write_group(self, transaction: Transaction) -> None:
-        """The whole envelope, and DATA where nothing is to be decided before it."""
+        """The whole envelope, RSET before it where needed, and DATA where nothing is to be decided before that."""
         count = len(transaction.rcpts)
         owed, group = self._owed, transaction.envelope
+        reset = self._connection.reset_needed
+        if reset:
+            transaction.reset = True
+            transaction.owed = 1
+            owed.append((Verb.RSET, transaction))
+            group = commands.RSET + group
         owed.append((Verb.MAIL, transaction))
         if count == 1:
             owed.append((Verb.RCPT, transaction))
@@ -94,9 +100,9 @@ class Writer(Dialogue):
             owed.extend([(Verb.RCPT, transaction)] * count)
         transaction.written = count + 1
         if transaction.hold or transaction.chunked:
-            self._connection.wrote_group(_ENVELOPE)
+            self._connection.wrote_group(_RESET_ENVELOPE if reset else _ENVELOPE)
         else:
-            self._connection.wrote_group(_UP_TO_DATA)
+            self._connection.wrote_group(_RESET_UP_TO_DATA if reset else _UP_TO_DATA)
             owed.append((Verb.DATA, transaction))
             group += commands.DATA
             count += 1
@@ -104,10 +110,17 @@ class Writer(Dialogue):
         transaction.bytes_sent += len(group)
         self._out.append(group)
         if self.trail is not None:
+            if reset:
+                self.trail.append(written(Verb.RSET, commands.RSET, transaction))
             self.trail.append(written(Verb.MAIL, transaction.mail, transaction))
             self.trail += [written(Verb.RCPT, line, transaction) for line in transaction.rcpts]
-            if group is not transaction.envelope:
+            if owed[-1][0] is Verb.DATA:
                 self.trail.append(written(Verb.DATA, commands.DATA, transaction))
+
+    def _write_reset(self, transaction: Transaction) -> None:
+        """RSET alone: the envelope waits for its reply."""
+        transaction.reset = True
+        self._write_line(transaction, Verb.RSET, commands.RSET)
 
     def _write_envelope_line(self, transaction: Transaction) -> None:
         """Lock-step: MAIL, or the next RCPT."""
@@ -199,4 +212,6 @@ class Writer(Dialogue):
 _BODY_STAGES: Final = frozenset({Stage.BODY, Stage.RCPT, Stage.CHUNKS})
 #: One state for however many RCPT: the table leads from RCPT to RCPT.
 _ENVELOPE: Final = (Verb.MAIL, Verb.RCPT)
-_UP_TO_DATA: Final = (Verb.MAIL, Verb.RCPT, Verb.DATA)
+_UP_TO_DATA: Final = (*_ENVELOPE, Verb.DATA)
+_RESET_ENVELOPE: Final = (Verb.RSET, *_ENVELOPE)
+_RESET_UP_TO_DATA: Final = (Verb.RSET, *_UP_TO_DATA)

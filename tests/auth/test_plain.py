@@ -62,6 +62,12 @@ class TestPlain:
 
 
 class TestLogin:
+    @given(st.binary(max_size=200))
+    def test_a_prompt_is_ignored_whatever_it_is(self, prompt):
+        login = Login(TIM)
+        answers = [login.respond(login.challenge(prompt)) for _ in range(2)]
+        assert answers == [TIM.username.encode(), TIM.password.reveal().encode()]
+
     @pytest.mark.parametrize(
         "prompts", [(b"Username:", b"Password:"), (b"User Name\0", b"Password\0"), (b"", b""), (b"?", b"?")]
     )

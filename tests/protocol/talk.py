@@ -5,6 +5,7 @@ from typing import Any
 
 from smtp_async.address import Envelope, Kind, Recipient
 from smtp_async.content import Content
+from smtp_async.protocol.conduct import Conduct
 from smtp_async.protocol.machine import ClientProtocol, Exchange
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.plan import plan
@@ -40,9 +41,14 @@ def lines(*texts: str) -> bytes:
 
 
 class Talk:
-    """One connection; `says` is the server, `writes` what the client must have written since the last time."""
+    """One connection; `says` is the server, `writes` what the client must have written since the last time.
 
-    def __init__(self, deliver: Deliver = whole, **options: Any) -> None:
+    Unless said otherwise the server is known to read on behind an end of data.
+    """
+
+    def __init__(self, deliver: Deliver = whole, *, proven: bool = True, **options: Any) -> None:
+        self.conduct = options.setdefault("conduct", Conduct())
+        self.conduct.proven = proven
         self.machine = ClientProtocol(**options)
         self._deliver = deliver
 

@@ -105,7 +105,7 @@ class Side:
             "owed": [(verb, self._name(subject)) for verb, subject in machine._owed],
             "answerable": machine._answerable,
             "answered": machine.answered,
-            "exhausted": (machine._exhausted, machine.exhausted, machine.desynchronised),
+            "exhausted": (machine._exhausted, machine.exhausted, machine.breakdown),
             "goodbye": machine.goodbye,
             "writing": self._name(machine.writing),
             "newest": self._name(machine._newest),

@@ -223,7 +223,11 @@ def test_to_and_cc_must_be_accepted_by_default():
         ("452 4.2.2 mailbox full", False),
         ("452 5.5.3 class does not fit", True),
         ("552 5.2.2 mailbox full", False),
-        ("451 4.5.3 other code", False),
+        ("451 4.5.3 too many recipients", True),
+        ("550 5.5.3 too many recipients", True),
+        ("451 too many recipients", False),
+        ("451 4.3.0 later", False),
+        ("250 2.5.3 ok", False),
         ("250 ok", False),
     ],
 )

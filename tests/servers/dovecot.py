@@ -11,6 +11,8 @@ from tests.servers.pki import Pki
 
 HOSTNAME = "dovecot.lab.test"
 USERS = ("user", "user2", "full")
+#: Submission refuses one more, with 451 4.5.3.
+MOST_RECIPIENTS = 50
 
 CONF = """\
 base_dir = {directory}/run
@@ -40,6 +42,7 @@ submission_relay_host = 127.0.0.1
 submission_relay_port = {relay_port}
 submission_relay_trusted = no
 submission_max_mail_size = {size_limit}
+submission_max_recipients = {most_recipients}
 
 passdb {{
   driver = passwd-file
@@ -173,6 +176,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki, relay_port: int) -> None
         key=pki.server.key,
         relay_port=relay_port,
         size_limit=SIZE_LIMIT,
+        most_recipients=MOST_RECIPIENTS,
         **ports._asdict(),
     )
     (directory / "dovecot.conf").write_text(text)

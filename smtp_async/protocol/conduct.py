@@ -1,0 +1,109 @@
+"""What is known of how a server takes commands that are written before its earlier replies.
+
+Strategy: a client keeps one `Conduct` for its server, and all of its connections share it. A machine asks it whether
+it may write behind an end of data that is not answered yet; when a connection ends, the machine says what its end
+tells (`Breakdown`), and the conduct draws the conclusion. Nothing is held against a server for ever: after ten minutes
+it is trusted again.
+
+Two permissions are kept apart:
+
+* *Groups of commands* (RFC 2920 at all). A server whose replies did not match the commands is spoken to in lock-step.
+* *Following*: the next message's commands behind an end of data. Some servers drop what arrives together with the dot,
+  or close the connection. So the first time a RSET alone is written there, which risks no message; its reply proves
+  that the server reads on.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from .extensions import Extensions
+
+__all__ = ["Breakdown", "Conduct"]
+
+#: Seconds for which something is held against a server.
+PAUSE: Final = 600.0
+
+
+class Breakdown(Enum):
+    """What the end of a connection tells about pipelining."""
+
+    #: Replies and commands came apart.
+    LOST_COUNT = "lost count"
+    #: A part of a group was answered, then nothing more came: the server is slow, or it lost count.
+    PARTLY_ANSWERED = "partly answered"
+    #: The end of data was answered, and what was written behind it was not.
+    NOT_FOLLOWED = "not followed"
+    #: The end of data was not answered, with commands behind it.
+    DIED_AT_DATA = "died at data"
+
+
+#: One of these proves nothing; the second in a row does.
+_SUSPICIONS: Final = frozenset({Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DATA})
+_ABOUT_GROUPS: Final = frozenset({Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED})
+
+
+class Conduct:
+    """One server's way with pipelining, shared by the connections to it.
+
+    Attributes:
+        following: may commands be written behind an end of data that is not answered yet?
+        proven: has the server answered such commands?
+        suspicion: what the last connection that broke down made likely, until a message is accepted.
+    """
+
+    __slots__ = ("_distrusted", "_following_from", "_groups_from", "following", "proven", "suspicion")
+
+    def __init__(self) -> None:
+        self.following = True
+        self.proven = False
+        self.suspicion: Breakdown | None = None
+        self._following_from = 0.0
+        self._groups_from = 0.0
+        # What the server offered when it lost count; None while nothing is held against it.
+        self._distrusted: Extensions | None = None
+
+    def __repr__(self) -> str:
+        groups = "in lock-step" if self._distrusted is not None else "in groups"
+        behind = "one message at a time" if not self.following else "across messages"
+        return f"<Conduct: {groups}, {behind}>"
+
+    def broke_down(self, breakdown: Breakdown, offer: Extensions, now: float) -> None:
+        """A connection has ended in a way that tells something.
+
+        Args:
+            breakdown: what it tells.
+            offer: what the server offered on that connection.
+            now: the time, in seconds, as for `trusts`.
+        """
+        if breakdown in _SUSPICIONS and self.suspicion is not breakdown:
+            self.suspicion = breakdown
+            return
+        self.suspicion = None
+        if breakdown in _ABOUT_GROUPS:
+            self._distrusted = offer
+            self._groups_from = now + PAUSE
+        else:
+            self.following = self.proven = False
+            self._following_from = now + PAUSE
+
+    def accepted(self, *, behind: bool) -> None:
+        """A message was accepted.
+
+        Args:
+            behind: were its commands written behind an end of data that was not answered?
+        """
+        if behind or self.suspicion is Breakdown.PARTLY_ANSWERED:
+            self.suspicion = None
+
+    def trusts(self, offer: Extensions, now: float) -> bool:
+        """A connection was opened: return whether groups of commands may be written there.
+
+        A server that lost count is trusted again after ten minutes, or as soon as it offers something else.
+        """
+        if not self.following and now >= self._following_from:
+            self.following = True
+        if self._distrusted is not None and (now >= self._groups_from or offer != self._distrusted):
+            self._distrusted = None
+        return self._distrusted is None

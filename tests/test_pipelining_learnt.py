@@ -1,0 +1,433 @@
+"""Servers that take pipelining badly: what one connection learns, and what becomes of the messages meanwhile."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from smtp_async import Credentials, NotSent, Outcome, PoolLimits, SMTPClient, Timeouts
+from smtp_async import silence as silence_module
+from smtp_async.errors import SenderRefused
+from smtp_async.events import Notification
+from smtp_async.protocol import conduct as conduct_module
+from smtp_async.testing import (
+    ScriptedServer,
+    Step,
+    close,
+    default,
+    delay,
+    reply,
+    stall,
+)
+from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, turns, until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+#: The time for a server to answer the first thing written behind an end of data.
+HASTY = Timeouts(probe=0.1)
+COUNT = 200
+
+
+def one(**more: Any) -> PoolLimits:
+    return PoolLimits(max_connections=1, **more)
+
+
+def conduct(client: SMTPClient) -> Any:
+    assert client._pool is not None
+    return client._pool.conduct
+
+
+async def send_all(client: SMTPClient, count: int = COUNT) -> Counter[Outcome]:
+    async with asyncio.timeout(PATIENCE):
+        return Counter([r.outcome async for _, r in client.send_all(mail(n) for n in range(count))])
+
+
+def arrived(server: ScriptedServer) -> Counter[str]:
+    return Counter(message.subject for message in server.messages)
+
+
+def every(count: int = COUNT) -> Counter[str]:
+    return Counter(f"message {n}" for n in range(count))
+
+
+# --- servers that do not read on -----------------------------------------------------------------------------
+
+
+async def drop_the_rest(step: Step) -> None:
+    """As Courier 1.0: what arrived together with the dot is gone."""
+    step.default()
+    step.connection.buffer.clear()
+
+
+async def die_of_what_is_behind(step: Step) -> None:
+    """As Dovecot without RSET, only worse: it takes the message, and RCPT behind the dot kills it."""
+    if b"RCPT" in bytes(step.connection.buffer):
+        step.default(silent=True)
+        await step.connection.close()
+    else:
+        await drop_the_rest(step)
+
+
+async def die_of_commands_behind(step: Step) -> None:
+    """RSET may stand behind the dot, an envelope may not."""
+    dies = b"RCPT" in bytes(step.connection.buffer)
+    step.default(silent=dies)
+    if dies:
+        await step.connection.close()
+
+
+Action = Callable[[Step], Awaitable[None]]
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("action", [drop_the_rest, die_of_what_is_behind], ids=["drops", "dies"])
+@every_loop
+async def test_200_messages_through_a_server_that_does_not_read_on(action: Action, connections: int) -> None:
+    """One question is left unanswered on each connection; nothing was at stake with it."""
+    pool = PoolLimits(max_connections=connections)
+    async with speaking() as server, client_of(server, pool=pool, timeouts=HASTY) as client:
+        server.on(".", action)
+        assert await send_all(client) == {Outcome.ACCEPTED: COUNT}
+        assert not conduct(client).following
+        assert server.connections.opened <= 2 * connections
+    assert arrived(server) == every()
+
+
+@every_loop
+async def test_a_server_that_dies_of_an_envelope_behind_its_dot_does_so_twice() -> None:
+    """The question is answered, so two messages are lost sight of; no third one is."""
+    async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
+        server.on(".", die_of_commands_behind)
+        outcomes = await send_all(client)
+        assert outcomes == {Outcome.ACCEPTED: COUNT - 2, Outcome.UNKNOWN: 2}
+        assert not conduct(client).following
+    assert arrived(server) == every()
+
+
+async def test_the_question_is_asked_once_for_a_server() -> None:
+    async with speaking() as server, client_of(server, pool=one(max_messages=10)) as client:
+        assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
+        assert conduct(client).proven
+        flights = [log.flights for log in server.connections]
+        assert len(flights) == 5
+        # The reply to the RSET alone is one flight more.
+        assert flights[0] == flights[1] + 1
+        assert len(set(flights[1:4])) == 1
+
+
+async def test_a_server_that_once_read_on_may_take_its_time() -> None:
+    gate = asyncio.Event()
+    async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
+        await send_all(client, 5)
+        held = server.on("RSET", delay(gate), default(), nth=1)
+        server.on(".", reply_at_once, nth=1)
+        sending = asyncio.gather(*(client.send(mail(n)) for n in range(3)))
+        await server.wait_fired(held)
+        loop = asyncio.get_running_loop()
+        over = loop.time() + 0.3
+        await until(lambda: loop.time() > over)
+        gate.set()
+        assert {receipt.outcome for receipt in await sending} == {Outcome.ACCEPTED}
+        assert server.connections.opened == 1
+
+
+async def reply_at_once(step: Step) -> None:
+    step.default()
+    await step.flush()
+
+
+@pytest.mark.parametrize("end", [close(), stall()], ids=["close", "silence"])
+async def test_silence_behind_a_dot_is_held_against_a_server_that_read_on_before(end: Any) -> None:
+    async with speaking() as server:
+        patience = Timeouts(probe=0.1, mail=0.2)
+        async with client_of(server, pool=one(), timeouts=patience) as client:
+            notices: list[Notification] = []
+            client.on(Notification, notices.append)
+            await send_all(client, 5)
+            server.on("RSET", end, nth=1)
+            assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
+            assert not conduct(client).following
+            assert [notice.name for notice in notices] == ["pipelining-reduced"]
+
+
+async def test_after_ten_minutes_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct_module, "PAUSE", 0.0)
+    async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
+        server.on(".", drop_the_rest, connection=0)
+        assert await send_all(client, 20) == {Outcome.ACCEPTED: 20}
+        assert conduct(client).following and conduct(client).proven
+
+
+async def test_a_message_that_waits_for_the_question_can_be_cancelled_at_every_await() -> None:
+    async with speaking() as server, client_of(server, pool=one()) as client:
+        gate = asyncio.Event()
+        await client.send(mail("W"))
+        server.on(".", delay(gate), default(), nth=1)
+        first = asyncio.create_task(client.send(mail(1)))
+        await server.wait_until(lambda: server.verbs().count(".") == 2)
+        second = asyncio.create_task(client.send(mail(2)))
+        await turns()
+        second.cancel()
+        gate.set()
+        assert (await first).outcome is Outcome.ACCEPTED
+        assert isinstance((await gathered(second))[0], asyncio.CancelledError)
+        assert (await client.send(mail(3))).outcome is Outcome.ACCEPTED
+    assert [message.subject for message in server.messages] == ["message W", "message 1", "message 3"]
+
+
+# --- lock-step -----------------------------------------------------------------------------------------------
+
+
+async def test_one_slow_recipient_is_no_reason_for_lock_step() -> None:
+    async with speaking() as server, client_of(server, timeouts=Timeouts(rcpt=0.1)) as client:
+        server.on("RCPT", stall(), connection=0)
+        assert (await client.send(mail())).outcome is Outcome.ACCEPTED
+        assert server.connections[1].flights == 3
+    assert arrived(server) == {"message 1": 1}
+
+
+async def test_a_group_that_is_not_answered_twice_in_a_row_is_a_reason() -> None:
+    async with speaking() as server, client_of(server, pool=one(), timeouts=Timeouts(rcpt=0.1)) as client:
+        server.on("RCPT", stall(), nth={1, 2})
+        assert (await client.send(mail())).outcome is Outcome.ACCEPTED
+        assert server.connections[2].flights == 5
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["ten minutes", "another offer"])
+async def test_lock_step_ends(another: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with speaking() as server, client_of(server, pool=one(max_messages=1)) as client:
+        server.on("MAIL", default(), default(), connection=0)
+        for n in range(2):
+            assert (await client.send(mail(n))).outcome is Outcome.ACCEPTED
+        assert server.connections[2].flights == 5
+        if another:
+            server.on("EHLO", reply(250, "mx", "PIPELINING", "8BITMIME"))
+        else:
+            conduct(client)._groups_from = 0.0
+        assert (await client.send(mail(3))).outcome is Outcome.ACCEPTED
+        assert server.connections[3].flights == 3
+
+
+# --- EHLO after AUTH, and after 555 --------------------------------------------------------------------------
+
+LOGIN = {"username": "ann", "password": "secret"}
+
+
+def login(server: ScriptedServer, **options: Any) -> SMTPClient:
+    return client_of(server, credentials=Credentials(**LOGIN, allow_cleartext=True), **options)
+
+
+@every_loop
+async def test_what_is_offered_after_the_login_counts() -> None:
+    """As Dovecot's submission: 8BITMIME is gone, so the message is encoded; VRFY has come."""
+    async with speaking(users={"ann": "secret"}) as server, login(server) as client:
+        server.on("EHLO", reply(250, "mx", "PIPELINING", "VRFY"), nth=2)
+        async with client.session() as session:
+            await session.connect()
+            assert set(session.extensions) == {"PIPELINING", "VRFY"}
+        server.on("EHLO", reply(250, "mx", "PIPELINING", "VRFY"), nth=2)
+        receipt = await client.send(mail(1, text="Grüße"))
+        assert receipt.outcome is Outcome.ACCEPTED
+        assert server.messages[0].data.isascii()
+        assert server.messages[0].mail_parameters == {}
+    said = [verb for verb in server.verbs(1) if verb in ("EHLO", "AUTH", "MAIL")]
+    assert said == ["EHLO", "AUTH", "EHLO", "MAIL"]
+
+
+@pytest.mark.parametrize("code", [503, 500, 451])
+async def test_a_refused_ehlo_after_the_login_keeps_what_was_offered(code: int) -> None:
+    async with speaking(users={"ann": "secret"}) as server, login(server) as client:
+        server.on("EHLO", reply(code, "5.5.1 duplicate"), nth=2)
+        assert (await client.send(mail(1, text="Grüße"))).outcome is Outcome.ACCEPTED
+        assert server.messages[0].mail_parameters["BODY"] == "8BITMIME"
+
+
+async def test_a_session_that_logs_in_later_asks_again_too() -> None:
+    async with speaking(users={"ann": "secret"}) as server, client_of(server) as client:
+        server.on("EHLO", reply(250, "mx", "VRFY"), nth=2)
+        async with client.session() as session:
+            await session.connect()
+            assert "8BITMIME" in session.extensions
+            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            assert set(session.extensions) == {"VRFY"}
+            assert (await session.send(mail(1, text="Grüße"))).outcome is Outcome.ACCEPTED
+        assert server.messages[0].data.isascii()
+
+
+class TestParametersRefused:
+    """555 to parameters that were offered: the server is asked once more what it offers."""
+
+    def confused(self, server: ScriptedServer) -> None:
+        server.on("MAIL", reply(555, "5.5.4 unknown parameter"), match="BODY=")
+        server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=2)
+
+    @every_loop
+    async def test_the_message_is_prepared_for_what_is_offered_now(self) -> None:
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            await client.send(mail(0))
+            self.confused(server)
+            server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=1)
+            receipts = await gathered(*(client.send(mail(n, text="Grüße")) for n in range(1, 6)))
+            assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 5
+            assert all(message.data.isascii() for message in server.messages)
+            assert server.connections.opened == 1
+        assert arrived(server) == every(6)
+
+    async def test_an_offer_that_has_not_changed_lets_the_refusal_stand(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"), match="BODY=")
+            with pytest.raises(SenderRefused) as caught:
+                await client.send(mail(1, text="Grüße"))
+            assert caught.value.reply is not None and caught.value.reply.code == 555
+            assert server.verbs(0).count("EHLO") == 2
+            assert server.verbs(0).count("MAIL") == 1
+
+    async def test_it_happens_once_for_a_message(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"))
+            server.on("EHLO", reply(250, "mx", "SIZE"), nth=2)
+            with pytest.raises(SenderRefused):
+                await client.send(mail(1, text="Grüße"))
+            assert server.verbs(0).count("MAIL") == 2
+            assert server.verbs(0).count("EHLO") == 2
+
+    async def test_mail_without_parameters_is_refused_as_ever(self) -> None:
+        async with speaking(extensions=[]) as server, client_of(server) as client:
+            server.on("MAIL", reply(555, "5.5.4 what?"))
+            with pytest.raises(SenderRefused):
+                await client.send(mail(1))
+            assert server.verbs(0).count("EHLO") == 1
+
+    async def test_a_session_of_ones_own(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            self.confused(server)
+            async with client.session() as session:
+                await session.connect()
+                assert (await session.send(mail(1, text="Grüße"))).outcome is Outcome.ACCEPTED
+
+    @pytest.mark.parametrize("end", [close(), stall()], ids=["close", "silence"])
+    async def test_a_connection_that_dies_of_the_question(self, end: Any) -> None:
+        async with speaking() as server, client_of(server, timeouts=Timeouts(hello=0.2)) as client:
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+            server.on("EHLO", end, nth=2)
+            with pytest.raises(SenderRefused):
+                await client.send(mail(1))
+
+    async def test_the_caller_may_be_cancelled_meanwhile(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            self.confused(server)
+            held = server.on("EHLO", delay(gate), reply(250, "mx", "PIPELINING"), nth=2)
+            sending = asyncio.create_task(client.send(mail(1, text="Grüße")))
+            await server.wait_fired(held)
+            with pytest.raises(NotSent):
+                await client.send(mail(2), deadline=0.05)
+            sending.cancel()
+            gate.set()
+            assert isinstance((await gathered(sending))[0], asyncio.CancelledError)
+            assert (await client.send(mail(3))).outcome is Outcome.ACCEPTED
+        assert arrived(server) == {"message 3": 1}
+
+
+# --- connections that have gone silent -----------------------------------------------------------------------
+
+
+class TestSilence:
+    @pytest.mark.parametrize("connections", [1, 2])
+    @every_loop
+    async def test_another_one_is_opened_beside_it(
+        self, connections: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(silence_module, "_LIMIT", 0.2)
+        pool = PoolLimits(max_connections=connections)
+        async with ScriptedServer() as server, client_of(server, pool=pool) as client:
+            await gathered(*(client.send(mail(f"W{n}")) for n in range(connections)))
+            opened = server.connections.opened
+            for number in range(opened):
+                server.on("MAIL", stall(), connection=number)
+            silent = [asyncio.create_task(client.send(mail(f"S{n}"))) for n in range(opened)]
+            await turns()
+            receipts = await gathered(*(client.send(mail(n)) for n in range(5)))
+            assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 5
+            assert server.connections.opened <= connections + 1
+            for task in silent:
+                task.cancel()
+            await gathered(*silent)
+            await client._pool.close()  # type: ignore[union-attr]
+
+    async def test_a_connection_that_answers_holds_its_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(silence_module, "_LIMIT", 0.3)
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            server.on(".", delay(0.05), default())
+            receipts = await gathered(*(client.send(mail(n)) for n in range(12)))
+            assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 12
+            assert server.connections.opened == 1
+
+    async def test_nothing_is_opened_where_nothing_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(silence_module, "_LIMIT", 0.05)
+        async with speaking() as server, client_of(server, pool=one()) as client:
+            server.on(".", delay(0.3), default())
+            assert (await client.send(mail())).outcome is Outcome.ACCEPTED
+            assert server.connections.opened == 1
+
+    async def test_the_bound_falls_back_when_the_silent_one_has_ended(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(silence_module, "_LIMIT", 0.1)
+        patience = Timeouts(mail=0.4)
+        async with speaking() as server, client_of(server, pool=one(), timeouts=patience) as client:
+            server.on("MAIL", stall(), connection=0)
+            receipts = await gathered(*(client.send(mail(n)) for n in range(3)))
+            assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 3
+            await until(lambda: client.statistics().bound == 1)
+            assert client.statistics().open == 1
+
+
+# --- outages -------------------------------------------------------------------------------------------------
+
+
+class TestOutage:
+    @every_loop
+    async def test_send_all_waits_for_the_server_to_come_back(self) -> None:
+        async with speaking() as server:
+            async with client_of(server, pool=one(), timeouts=Timeouts(queue=5.0)) as client:
+                server.on("MAIL", close(), nth=11)
+                away = server.on("GREETING", close(), nth=range(2, 5))
+                outcomes = await send_all(client, 40)
+                assert outcomes == {Outcome.ACCEPTED: 40}
+                assert away.fired == 3
+        assert arrived(server) == every(40)
+
+    async def test_a_caller_of_send_is_told_at_once(self) -> None:
+        async with (
+            speaking() as server,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=5.0)) as client,
+        ):
+            await client.send(mail(1))
+            server.on("MAIL", close(), nth=1)
+            server.on("GREETING", close())
+            result = (await gathered(client.send(mail(2))))[0]
+            assert result.receipt.outcome is Outcome.NOT_SENT
+
+    async def test_without_a_limit_for_the_queue_it_is_an_error_at_once(self) -> None:
+        async with ScriptedServer() as server:
+            port = server.port
+        async with client_of(server, port=port) as client:
+            with pytest.raises(Exception, match="refused"):
+                async with asyncio.timeout(PATIENCE):
+                    async for _ in client.send_all(mail(n) for n in range(3)):
+                        pass
+
+    async def test_an_outage_that_lasts_longer_is_raised_with_its_reason(self) -> None:
+        async with ScriptedServer() as server:
+            client = client_of(server, pool=one(), timeouts=Timeouts(queue=0.3))
+            await client.send(mail(1))
+        async with client:
+            outcomes = []
+            with pytest.raises(OSError, match="refused"):
+                async with asyncio.timeout(PATIENCE):
+                    async for _, receipt in client.send_all(mail(n) for n in range(3)):
+                        outcomes.append(receipt.outcome)
+            assert outcomes == [Outcome.NOT_SENT] * 3
