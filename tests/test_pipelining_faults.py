@@ -264,8 +264,8 @@ async def test_a_server_that_stops_reading_in_a_body_goes_on_later() -> None:
     async with RecordingSink() as server, client_of(server, pool=one()) as client:
         rule = server.on("BODY", deaf(gate), after=10_000)
         huge = asyncio.create_task(client.send(mail("huge", text="0123456789 0123456789\n" * 2_000_000)))
-        behind = asyncio.create_task(client.send(mail("behind")))
         await server.wait_fired(rule)
+        behind = asyncio.create_task(client.send(mail("behind")))
         await until(lambda: unwritten(client) > 0)
         assert not huge.done() and not behind.done()
         gate.set()

@@ -259,16 +259,15 @@ async def test_a_session_that_logs_in_later_asks_again_too() -> None:
 class TestParametersRefused:
     """555 to parameters that were offered: the server is asked once more what it offers."""
 
-    def confused(self, server: ScriptedServer) -> None:
+    def confused(self, server: ScriptedServer, *first: Any, nth: int = 2) -> Rule:
         server.on("MAIL", reply(555, "5.5.4 unknown parameter"), match="BODY=")
-        server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=2)
+        return server.on("EHLO", *first, reply(250, "mx", "PIPELINING"), nth=nth)
 
     @every_loop
     async def test_the_message_is_prepared_for_what_is_offered_now(self) -> None:
         async with speaking() as server, client_of(server, pool=one()) as client:
             await client.send(mail(0))
-            self.confused(server)
-            server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=1)
+            self.confused(server, nth=1)
             receipts = await gathered(*(client.send(mail(n, text="Grüße")) for n in range(1, 6)))
             assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 5
             assert all(message.data.isascii() for message in server.messages)
@@ -318,8 +317,7 @@ class TestParametersRefused:
     async def test_the_caller_may_be_cancelled_meanwhile(self) -> None:
         gate = asyncio.Event()
         async with speaking() as server, client_of(server, pool=one()) as client:
-            self.confused(server)
-            held = server.on("EHLO", delay(gate), reply(250, "mx", "PIPELINING"), nth=2)
+            held = self.confused(server, delay(gate))
             sending = asyncio.create_task(client.send(mail(1, text="Grüße")))
             await server.wait_fired(held)
             with pytest.raises(NotSent):

@@ -513,7 +513,7 @@ class TestLoginLater:
                 await session.connect()
                 await session.command("MAIL FROM:<ann@example.com>")
                 assert (await session.login(self.KEY)).code == 235
-        assert server.verbs() == ["EHLO", "MAIL", "RSET", "AUTH", "QUIT"]
+        assert server.verbs() == ["EHLO", "MAIL", "RSET", "AUTH", "EHLO", "QUIT"]
 
     async def test_without_a_transaction_nothing_is_reset(self) -> None:
         async with speaking(users={"ann": "canary"}) as server, client_of(server) as client:
@@ -546,7 +546,10 @@ class TestLastReply:
                 assert session.last_reply.code == 250 and "PIPELINING" in session.last_reply.lines
             async with client_of(server, credentials=KEY) as client, client.session() as session:
                 await session.connect()
-                assert session.last_reply is not None and session.last_reply.code == 235
+                # The server is asked once more after the login.
+                assert server.verbs(1) == ["EHLO", "AUTH", "EHLO"]
+                assert session.last_reply is not None
+                assert session.last_reply.code == 250 and "PIPELINING" in session.last_reply.lines
 
     async def test_after_a_failed_connect_it_is_the_refusal(self) -> None:
         async with speaking() as server, client_of(server) as client, client.session() as session:

@@ -42,14 +42,16 @@ def test_a_conversation_begins_with_the_servers_greeting(deliver):
 
 
 @pytest.mark.parametrize("code", [421, 450, 554])
-def test_a_refusing_greeting_lets_nothing_be_written(deliver, code):
+def test_a_refusing_greeting_lets_nothing_be_written_but_quit(deliver, code):
     talk = Talk(deliver)
     talk.says(f"{code} no")
-    talk.stands(Stage.GREETING)
+    talk.stands(Stage.REFUSED)
     assert talk.settled() == [talk.machine.greeting]
-    for write in (talk.machine.quit, talk.machine.noop, lambda: talk.machine.hello("me.example")):
+    for write in (talk.machine.noop, lambda: talk.machine.hello("me.example")):
         with pytest.raises(UsageError):
             write()
+    # Behind a 421 the server is closing already.
+    assert talk.machine.may_quit is (code != 421)
 
 
 def test_ehlo_learns_what_is_offered(deliver):
