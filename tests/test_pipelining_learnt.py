@@ -13,6 +13,7 @@ from smtp_async.errors import SenderRefused
 from smtp_async.events import Notification
 from smtp_async.protocol import conduct as conduct_module
 from smtp_async.testing import (
+    Rule,
     ScriptedServer,
     Step,
     close,
