@@ -108,7 +108,9 @@ async def _run(messages: list[Message], connections: int, advance: Callable[[], 
     options = ClientOptions(pool=PoolLimits(max_connections=connections))
     outcomes: Counter[Outcome] = Counter()
     async with RecordingSink() as sink:
-        sink.on("RCPT", reply(550, "5.1.1 nobody of that name lives here"), match=f"<{_GONE}>")
+        refusal = reply(550, "5.1.1 nobody of that name lives here")
+        # A short demonstration has no message for that recipient.
+        sink.on("RCPT", refusal, match=f"<{_GONE}>", optional=True)
         client = SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options)
 
         async def send(message: Message) -> None:
