@@ -177,7 +177,7 @@ class Link:
             return
         assert stream is not None
         if stream.is_closing():
-            raise self.failure or ConnectionLost("the connection is closed", stage=machine.answering)
+            raise self.failure or self._ended()
         stream.write(machine.data_to_send())
         self._wrote = True
         self.clock.update()

@@ -214,7 +214,12 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
 
 
 async def greet_again(link: Link) -> None:
-    """Ask once more what the server offers; a refusal, 503 for example, leaves what is known."""
+    """Ask once more what the server offers; a refusal, 503 for example, leaves what is known.
+
+    A server that has announced its end is asked nothing: its 421 is the reason for what fails here.
+    """
+    if link.machine.goodbye is not None:
+        return
     link.watch()
     await link.converse(link.machine.hello_again())
     _distrust_clear_text(link)

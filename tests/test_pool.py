@@ -20,6 +20,7 @@ from smtp_async import (
 )
 from smtp_async.errors import (
     AuthenticationFailed,
+    CommandRefused,
     ConnectionLost,
     GreetingRefused,
     Interrupted,
@@ -469,8 +470,18 @@ class TestEarlyEnds:
             assert caught.value.temporary
             if end == "421":
                 assert caught.value.reply is not None and caught.value.reply.code == 421
+            else:
+                assert "the server closed the connection" in str(caught.value)
             assert server.connections.opened == 1
             assert "MAIL" not in server.verbs()
+
+    async def test_a_server_that_goes_with_its_reply_to_the_login_is_asked_nothing_more(self) -> None:
+        async with speaking(extensions=["PIPELINING", "AUTH PLAIN"]) as server, self.client(server) as client:
+            server.on("AUTH", raw(b"235 2.7.0 ok\r\n421 4.7.0 too many connections\r\n"), close())
+            with pytest.raises(CommandRefused) as caught:
+                await client.send(mail())
+            assert caught.value.reply is not None and caught.value.reply.code == 421
+            assert server.verbs() == ["EHLO", "AUTH"]
 
     @pytest.mark.parametrize("end", ENDS)
     async def test_there_is_one_login_for_each_pause(self, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
