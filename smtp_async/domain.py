@@ -102,7 +102,7 @@ def hello_name(name: str) -> str:
         return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"
     try:
         return domain_forms(name)[0]
-    except InvalidAddress as error:
+    except InvalidAddress:
         what = f"“{printable(name, 80)}” cannot be said in EHLO"
         if "_" in name:
             reason = (
@@ -110,7 +110,7 @@ def hello_name(name: str) -> str:
             )
         else:
             reason = "a host name of letters, digits, hyphens and dots is needed, or an IP address"
-        raise InvalidArgument(f"{what}: {reason}. Without hello the client finds a name itself") from error
+        raise InvalidArgument(f"{what}: {reason}. Without hello the client finds a name itself") from None
 
 
 def full_host_name(name: str) -> str | None:

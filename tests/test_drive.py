@@ -124,6 +124,16 @@ class TestDeadlines:
             assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
         assert [message.subject for message in server.messages] == ["message 2"]
 
+    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fifo"])
+    async def test_while_what_follows_the_header_is_read_ahead(self, kind: str, sources: Sources) -> None:
+        async with speaking() as server, client_of(server) as client:
+            source = getattr(sources, kind)(HEADER + b"x" * 1000 + b"\r\n")
+            error = await timely(client, lambda: client.send_raw(source, deadline=0.2))
+            assert isinstance(error, NotSent) and isinstance(error.__cause__, Timeout)
+            assert error.receipt is not None and error.receipt.outcome is Outcome.NOT_SENT
+            assert (await client.send(mail(2))).outcome is Outcome.ACCEPTED
+        assert [message.subject for message in server.messages] == ["message 2"]
+
     @pytest.mark.parametrize("warm", [False, True])
     @pytest.mark.parametrize("kind", KINDS)
     async def test_while_sources_are_opened_and_read(self, kind: str, warm: bool, sources: Sources) -> None:
