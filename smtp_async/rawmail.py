@@ -32,6 +32,8 @@ _LOOK: Final = 1 << 20
 _LINE_END: Final = rb"(?:\r\n|\r(?!\n)|\n)"
 _FIRST_EMPTY: Final = re.compile(_LINE_END)
 _EMPTY: Final = re.compile(_LINE_END + _LINE_END)
+# Empty lines, what may be the name of a field, and its colon.
+_LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++([!-9;-~]*+)[ \t]*+(:?)")
 
 
 async def raw_mail(
@@ -183,21 +185,26 @@ class _Head:
         Raises:
             InvalidHeader: it is too large.
         """
-        before = len(self.data)
-        self.data += data[: MOST_HEADER + 1 - before]
+        room = MOST_HEADER + 1 - len(self.data)
+        self.data += data[:room]
         self.ended = not data
         end = self._end()
         if (len(self.data) if end is None else end) > MOST_HEADER:
             raise InvalidHeader(f"the header has no empty line within {MOST_HEADER} octets")
-        if end is None:
+        if end is None or self.ended:  # all of it is here
             return self.ended
+        self.rest = bytes(self.data[end:]) + data[room:]
         del self.data[end:]
-        self.rest = data[end - before :]
         return True
 
     def _end(self) -> int | None:
         """Return where the body begins; None while that is not known."""
-        found = _FIRST_EMPTY.match(self.data) or _EMPTY.search(self.data, self._searched)
+        leading = _LEADING.match(self.data)
+        if leading is not None and leading.end() == len(self.data) and not (leading[2] or self.ended):
+            return None  # whether a field follows the empty lines is not known yet
+        begin = leading.end() if leading is not None and leading[1] and leading[2] else 0
+        found = None if begin else _FIRST_EMPTY.match(self.data)
+        found = found or _EMPTY.search(self.data, max(begin, self._searched))
         if found is None:
             self._searched = max(0, len(self.data) - 3)
             return None

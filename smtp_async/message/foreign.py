@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Final
 from ..address import Address, Envelope, Kind, Recipient
 from ..content import MAX_LINE, Content, longest_line_exceeds, normalised
 from ..errors import InvalidArgument, MissingSender
-from .header_octets import BOM, HEADER_END, HIDDEN, MAILBOXES, Field, fields_of, mailboxes_in
+from .header_octets import (
+    HEADER_END,
+    HIDDEN,
+    MAILBOXES,
+    Field,
+    check_line_ends,
+    fields_of,
+    mailboxes_in,
+    without_leading,
+)
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -109,11 +118,15 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     """Take a whole message as bytes.
 
     Args:
-        data: header, empty line, body. A byte order mark before them is dropped.
+        data: header, empty line, body. A byte order mark and empty lines before them are dropped.
         exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
         remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+
+    Raises:
+        InvalidHeader: its line ends were converted twice.
     """
-    data = bytes(data) if exact else normalised(bytes(data)).removeprefix(BOM)
+    check_line_ends(data)
+    data = bytes(data) if exact else without_leading(normalised(bytes(data)))
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
     hidden = remove_bcc and b"bcc" in head

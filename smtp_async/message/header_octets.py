@@ -15,7 +15,7 @@ import re
 from typing import Final, NamedTuple
 
 from ..address import Address, parse_list
-from ..errors import InvalidAddress
+from ..errors import InvalidAddress, InvalidHeader
 
 __all__ = [
     "BOM",
@@ -23,10 +23,13 @@ __all__ = [
     "HIDDEN",
     "MAILBOXES",
     "Field",
+    "check_line_ends",
     "decoded_octets",
     "fields_of",
+    "leading_lines",
     "mailboxes_in",
     "unfolded",
+    "without_leading",
 ]
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -40,6 +43,9 @@ MAILBOXES: Final = frozenset(
 #: Fields of the outermost header that never leave.
 HIDDEN: Final = frozenset(("bcc", "resent-bcc"))
 
+_HIDDEN_OCTETS: Final = frozenset([name.encode() for name in HIDDEN])
+_INVISIBLE: Final = re.compile(rb"^[^!-~]+|[^!-~]+$")
+_LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++(?=[!-9;-~]++[ \t]*+:)")
 _LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _LINE_END: Final = re.compile("\r\n|\r|\n")
 _RUN: Final = re.compile(rb"[\x80-\xff]+")
@@ -83,8 +89,10 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
     """
     fields: list[Field] = []
     lines: list[bytes] = []
-    position = 0
-    for match in _LINE.finditer(data):
+    position = leading_lines(data)
+    # They belong to the first field, as a byte order mark does.
+    leading = data[:position]
+    for match in _LINE.finditer(data, position):
         line = match[0]
         if line[:1] in (b"\r", b"\n", b""):
             break
@@ -94,16 +102,47 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
             continue
         if lines:
             fields.append(_field(b"".join(lines)))
-        lines = [line]
+        lines, leading = [leading + line], b""
     if lines:
         fields.append(_field(b"".join(lines)))
     return fields, position
 
 
+def leading_lines(data: bytes) -> int:
+    """Return how many octets of empty lines stand before the first field; none where no field follows them."""
+    found = _LEADING.match(data)
+    return found.end() if found else 0
+
+
+def without_leading(data: bytes) -> bytes:
+    """Return a message without a byte order mark and empty lines before its header."""
+    return data[leading_lines(data) :].removeprefix(BOM)
+
+
+def check_line_ends(data: bytes) -> None:
+    """Refuse a header that ends where CR CR LF stands: for most readers it goes on there, Bcc and all.
+
+    Args:
+        data: a message as it came, before its line ends are normalised.
+
+    Raises:
+        InvalidHeader: its line ends were converted twice.
+    """
+    if b"\r\r\n" in data:
+        found = HEADER_END.search(data)
+        if found is not None and found[0] == b"\r\r" and data[found.end() : found.end() + 1] == b"\n":
+            raise InvalidHeader(
+                "the header ends with CR CR LF, and readers disagree about that: line ends were converted twice"
+            )
+
+
 def _field(octets: bytes) -> Field:
     name, colon, _ = octets.partition(b":")
-    # Whatever stands around a name, so that nothing that some reader takes for Bcc is overlooked.
     name = name.removeprefix(BOM).strip(b" \t\r\n")
+    # Whatever stands around it, nothing that some reader takes for Bcc is overlooked.
+    visible = _INVISIBLE.sub(b"", name).lower()
+    if colon and visible in _HIDDEN_OCTETS:
+        return Field(visible.decode(), octets)
     if not colon or b"\r" in name or b"\n" in name:
         return Field("", octets)
     return Field(name.decode("latin-1").lower(), octets)

@@ -74,6 +74,7 @@ def read_parameters(text: str) -> Parametrised:
             pairs.append((found[1].lower(), bare[found.end() : end].strip(" ")))
         position = end
     joined, whole = _joined(pairs)
+    whole = whole and len({name for name, _ in joined}) == len(joined)
     return Parametrised(value, tuple(joined), certain and whole)
 
 

@@ -24,6 +24,7 @@ from smtp_async.errors import (
     MissingSender,
 )
 from smtp_async.message.foreign import content_of, content_of_raw
+from smtp_async.message.header_octets import without_leading
 
 from .reading import check_wire_form, names_of, parsed, text_of
 
@@ -408,12 +409,16 @@ NAMES = [
 def test_content_is_the_same_as_if_all_of_it_was_read(fields, body, exact):
     """What sending by the thousand leaves out finds nothing else than reading everything does."""
     raw = b"".join([name + colon + value + b"\r\n" for name, colon, value in fields]) + b"\r\n" + body
-    kept = content_of_raw(raw, exact=exact).content()
+    try:
+        kept = content_of_raw(raw, exact=exact).content()
+    except InvalidHeader:
+        assert b"\r\r\n" in raw
+        return
     whole = Content.of_bytes(kept.join(), exact=exact)
     for name in ("size", "eightbit", "utf8", "binary", "message_id", "canonical"):
         assert getattr(kept, name) == getattr(whole, name), name
     assert content_of_raw(raw, exact=exact, remove_bcc=False).content().join() == (
-        raw if exact else normalised(raw)
+        raw if exact else without_leading(normalised(raw))
     )
 
 
