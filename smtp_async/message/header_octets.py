@@ -129,7 +129,10 @@ def check_line_ends(data: bytes) -> None:
         InvalidHeader: its line ends were converted twice.
     """
     if b"\r\r\n" in data:
-        found = HEADER_END.search(data)
+        begin = leading_lines(data)
+        if not begin and data[:1] in (b"\r", b"\n"):
+            return  # there is no header
+        found = HEADER_END.search(data, begin)
         if found is not None and found[0] == b"\r\r" and data[found.end() : found.end() + 1] == b"\n":
             raise InvalidHeader(
                 "the header ends with CR CR LF, and readers disagree about that: line ends were converted twice"
