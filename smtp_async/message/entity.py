@@ -24,7 +24,7 @@ MOST_PARTS: Final = 10_000
 #: Multiparts whose octets are covered by a signature, or stand for others.
 UNTOUCHABLE: Final = frozenset(("multipart/signed", "multipart/encrypted"))
 
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*+={0,2}+\s*+")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*+(?:=\s*+){0,2}+")
 _WHITE: Final = b" \t\r\n\v\f"
 
 
