@@ -35,7 +35,7 @@ __all__ = ["cleaned", "encoded_structure", "fit", "rewritten"]
 
 PARAMETRISED: Final = frozenset(("content-type", "content-disposition"))
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]+")
-_BLANK_LINE: Final = re.compile(rb"\n[ \t]*(?:\r\n|\n|\r|\Z)")
+_BLANK_LINE: Final = re.compile(rb"\n(?:[ \t]*[\r\n]|[ \t]+\Z)")
 _HIDING: Final = re.compile(r"%(?:0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
 _WORD: Final = re.compile(r"=\?[^?\s]+\?[^?\s]\?[^?\s]*\?=")
 _URL: Final = re.compile(r"<[^<>]*>")
