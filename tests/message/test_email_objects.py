@@ -57,7 +57,7 @@ def test_what_is_signed_is_refused(kind):
 
 
 def test_there_are_bounds(monkeypatch):
-    message = MIMEText("x")
+    message: OldMessage = MIMEText("x")
     for _ in range(300):
         around = MIMEMultipart()
         around.attach(message)
@@ -166,7 +166,7 @@ def test_a_field_of_addresses_that_cannot_be_read_is_kept():
 )
 def test_bodies(payload, kind, encoding, body):
     message = old(Content_Type=kind, Content_Transfer_Encoding=encoding)
-    message._payload = payload  # type: ignore[attr-defined]
+    message._payload = payload
     assert entity_of_object(message).body == body
 
 
@@ -183,14 +183,14 @@ def test_bodies(payload, kind, encoding, body):
 )
 def test_bodies_that_cannot_be_sent(payload, kind, error):
     message = old(Content_Type=kind)
-    message._payload = payload  # type: ignore[attr-defined]
+    message._payload = payload
     with pytest.raises(error):
         entity_of_object(message)
 
 
 def test_a_text_that_was_set_declares_its_charset():
     message = old(Content_Type="text/plain; format=flowed")
-    message._payload = "ü"  # type: ignore[attr-defined]
+    message._payload = "ü"
     found = entity_of_object(message).content_type
     assert found.parameters == (("charset", "utf-8"), ("format", "flowed"))
 
@@ -231,10 +231,10 @@ def test_messages_within():
     assert entity_of_object(report).body == b"A: b\r\n\r\nC: d\r\n\r\n"
     within = parsed(b"Content-Type: message/rfc822\n\nA: b\n\nx")
     assert entity_of_object(within).body == b"A: b\r\n\r\nx"
-    within._payload = [MIMEText("x"), MIMEText("y")]  # type: ignore[attr-defined]
+    within._payload = [MIMEText("x"), MIMEText("y")]
     with pytest.raises(InvalidArgument, match="holds 2 messages"):
         entity_of_object(within)
-    within._payload = [old(Subject="ü")]  # type: ignore[attr-defined]
+    within._payload = [old(Subject="ü")]
     assert entity_of_object(within).body == b"Subject: =?utf-8?b?w7w=?=\r\n\r\n"
 
 
