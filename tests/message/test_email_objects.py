@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from smtp_async.errors import InvalidArgument, InvalidHeader, SMTPError, TextNotEncodable
 from smtp_async.message import email_objects as module
 from smtp_async.message.email_objects import entity_of_object
-from smtp_async.message.entity import MOST_LEVELS
+from smtp_async.message.entity import MOST_LEVELS, entity_of_octets
 
 
 def old(**fields):
@@ -145,6 +145,24 @@ def test_a_field_of_addresses_that_cannot_be_read_is_kept():
     assert octets(message).startswith(b"To: a b c\r\n")
 
 
+def test_addresses_that_are_none_are_refused_or_kept():
+    message = EmailMessage()
+    message["To"] = Address("Ann", "a b", "x.example")
+    message["Cc"] = Address("", "nobody", "")
+    assert octets(message).startswith(b"To: ")
+
+    class Odd(str):
+        groups = (None,)
+
+        def fold(self, **arguments):
+            raise AssertionError("the library writes its fields itself")
+
+    odd = OldMessage()
+    odd._headers = [("To", Odd("x"))]  # type: ignore[attr-defined]
+    with pytest.raises(InvalidHeader, match="no address"):
+        entity_of_object(odd)
+
+
 # --- bodies -------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +229,10 @@ def test_a_boundary_that_cuts_a_part_in_two_is_drawn_anew():
     whole = MIMEMultipart(boundary="b", _subparts=[MIMEText("x\n--b\ny")])
     found = entity_of_object(whole)
     assert found.boundary != "b"
+    inner = MIMEMultipart(boundary="c", _subparts=[MIMEText("x\n--b\ny")])
+    found = entity_of_object(MIMEMultipart(boundary="b", _subparts=[inner]))
+    assert found.boundary != "b"
+    assert len(entity_of_octets(found.octets()).parts) == 1
     tokens = iter(["one", "two"])
     assert module._drawn([b"=_one"], lambda number: next(tokens)) == "=_two"
 

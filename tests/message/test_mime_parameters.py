@@ -43,6 +43,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
         ("a/b; a=1; a=2", "a/b", (("a", "1"), ("a", "2"))),
         ("a/b (comment (nested) \\) ) ; (x;y) c=d (e)", "a/b", (("c", "d"),)),
         ('a/b; c="(no comment)" (a "comment)', "a/b", (("c", "(no comment)"),)),
+        ("a/b (x); c=d", "a/b", (("c", "d"),)),
         ("a/b; name==?utf-8?q?x?=", "a/b", (("name", "=?utf-8?q?x?="),)),
         ("a/b; f*=utf-8''%C3%BC%41", "a/b", (("f", "üA"),)),
         ("a/b; f*=utf-8'de'%C3%BC", "a/b", (("f", "ü"),)),

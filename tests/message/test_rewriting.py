@@ -232,7 +232,6 @@ def test_any_field_is_refused_or_fit_afterwards(name, value, utf8):
         line.strip(b" \t") and len(line) <= 998 and b"\n" not in line and b"\r" not in line for line in lines
     )
     assert all(line[:1] in (b" ", b"\t") for line in lines[1:])
-    assert rewritten(again, utf8=utf8).octets.decode().split() == again.octets.decode().split()
 
 
 @given(
