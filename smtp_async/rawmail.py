@@ -17,6 +17,7 @@ from .bodies import AsyncReader, LineScan, RawSource, Reader, ThreadWork, close_
 from .content import Content, Origin, Source
 from .errors import InvalidHeader
 from .message.foreign import ForeignMail, content_of_raw
+from .message.header_octets import EMPTY_LINE, LINE_END
 from .protocol.plan import SMALL_BODY
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ MOST_HEADER: Final = 1 << 20
 #: Octets that a thread looks at in one go.
 _LOOK: Final = 1 << 20
 
-_LINE_END: Final = rb"(?:\r\n|\r(?!\n)|\n)"
-_FIRST_EMPTY: Final = re.compile(_LINE_END)
-_EMPTY: Final = re.compile(_LINE_END + _LINE_END)
 # Empty lines, what may be the name of a field, and its colon.
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++([!-9;-~]*+)[ \t]*+(:?)")
 
@@ -203,8 +201,8 @@ class _Head:
         if leading is not None and leading.end() == len(self.data) and not (leading[2] or self.ended):
             return None  # whether a field follows the empty lines is not known yet
         begin = leading.end() if leading is not None and leading[1] and leading[2] else 0
-        found = None if begin else _FIRST_EMPTY.match(self.data)
-        found = found or _EMPTY.search(self.data, max(begin, self._searched))
+        found = None if begin else LINE_END.match(self.data)
+        found = found or EMPTY_LINE.search(self.data, max(begin, self._searched))
         if found is None:
             self._searched = max(0, len(self.data) - 3)
             return None

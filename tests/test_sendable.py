@@ -74,7 +74,7 @@ async def test_a_raw_may_be_left_as_it_is():
 
 @pytest.mark.parametrize(
     ("head", "sender", "error"),
-    [(b"", None, MissingSender), (b"From: a@example.com\r\n", "no address", InvalidArgument)],
+    [(b"X: y\r\n", None, MissingSender), (b"From: a@example.com\r\n", "no address", InvalidArgument)],
 )
 @pytest.mark.parametrize("close", [False, True])
 async def test_a_stream_without_an_envelope_is_closed(head, sender, error, close):

@@ -19,8 +19,10 @@ from ..errors import InvalidAddress, InvalidHeader
 
 __all__ = [
     "BOM",
+    "EMPTY_LINE",
     "HEADER_END",
     "HIDDEN",
+    "LINE_END",
     "MAILBOXES",
     "Field",
     "check_line_ends",
@@ -43,6 +45,9 @@ MAILBOXES: Final = frozenset(
 #: Fields of the outermost header that never leave.
 HIDDEN: Final = frozenset(("bcc", "resent-bcc"))
 
+#: A line end; and the empty line behind a header, whatever ends its lines.
+LINE_END: Final = re.compile(rb"\r\n|\r(?!\n)|\n")
+EMPTY_LINE: Final = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 _HIDDEN_OCTETS: Final = frozenset([name.encode() for name in HIDDEN])
 _INVISIBLE: Final = re.compile(rb"^[^!-~]+|[^!-~]+$")
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++(?=[!-9;-~]++[ \t]*+:)")
@@ -65,7 +70,7 @@ class Field(NamedTuple):
     @property
     def label(self) -> str:
         """The name as it is written."""
-        return self.octets.partition(b":")[0].removeprefix(BOM).strip(b" \t").decode("latin-1")
+        return self.octets.partition(b":")[0].removeprefix(BOM).strip(b" \t\r\n").decode("latin-1")
 
     @property
     def value(self) -> bytes:
@@ -132,8 +137,8 @@ def check_line_ends(data: bytes) -> None:
         begin = leading_lines(data)
         if not begin and data[:1] in (b"\r", b"\n"):
             return  # there is no header
-        found = HEADER_END.search(data, begin)
-        if found is not None and found[0] == b"\r\r" and data[found.end() : found.end() + 1] == b"\n":
+        found = EMPTY_LINE.search(data, begin)
+        if found is not None and found[0] == b"\r\r\n":
             raise InvalidHeader(
                 "the header ends with CR CR LF, and readers disagree about that: line ends were converted twice"
             )

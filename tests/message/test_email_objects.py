@@ -6,6 +6,7 @@ from email.header import Header
 from email.headerregistry import Address, Group
 from email.message import EmailMessage
 from email.message import Message as OldMessage
+from email.mime.message import MIMEMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 
@@ -266,3 +267,73 @@ def test_any_octets_that_were_parsed_are_read_or_refused(data, policy):
         entity_of_object(parsed(data, policy)).octets()
     except SMTPError:
         pass
+
+
+# --- lists that the modern API could not read whole -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["c@d.example; e@e.example; f@f.example", "Ann <x@y.example> <z@y.example>", "c@d.example e@e.example"],
+)
+def test_a_list_of_which_a_part_was_left_out_is_refused(value):
+    """What the modern API cannot read it drops, and with it recipients."""
+    message = EmailMessage()
+    message["To"] = value
+    with pytest.raises(InvalidHeader, match="commas"):
+        entity_of_object(message)
+
+
+@pytest.mark.parametrize("value", ["a..b@x.example", '"a b"@x.example', '"Dr. B." <a@x.example>', ""])
+def test_what_the_modern_api_only_complains_about_is_kept(value):
+    message = EmailMessage()
+    message["To"] = value
+    assert octets(message).startswith(f"To: {value}".strip().encode())
+
+
+def test_the_words_of_an_old_header_fit_their_lines():
+    message = old(Subject=Header("Grüße " * 60, "utf-8"))
+    lines = octets(message).split(b"\r\n")
+    assert max(map(len, lines)) <= 76
+    assert len(lines) > 6
+
+
+# --- parts and what stands around them ------------------------------------------------------------------------
+
+
+def test_parts_need_a_multipart():
+    message = OldMessage()
+    message.attach(MIMEText("x"))
+    with pytest.raises(InvalidArgument, match="multipart/mixed"):
+        entity_of_object(message)
+
+
+def test_the_parts_of_a_digest_are_messages():
+    data = (
+        b"Content-Type: multipart/digest; boundary=b\r\n\r\n"
+        b"--b\r\n\r\nSubject: one\r\n\r\nx\r\n--b\r\n\r\nSubject: two\r\n\r\ny\r\n--b--\r\n"
+    )
+    for policy in (email.policy.compat32, email.policy.default):
+        entity = entity_of_object(parsed(data, policy))
+        assert [part.content_type.value for part in entity.parts] == ["message/rfc822"] * 2
+        assert [part.content_type.value for part in entity_of_octets(data).parts] == ["message/rfc822"] * 2
+        assert entity.octets() == data
+
+
+@pytest.mark.parametrize("text", ["x" * 999, "a\0b", "ü"])
+def test_what_cannot_travel_around_the_parts_is_left_out(text):
+    message = MIMEMultipart()
+    message.attach(MIMEText("x"))
+    message.preamble = message.epilogue = text
+    assert text.encode() not in octets(message)
+    message.preamble = "kept"
+    assert b"\r\n\r\nkept\r\n--" in octets(message)
+
+
+def test_a_signed_message_that_is_attached_names_the_way_out():
+    inner = MIMEMultipart("signed")
+    inner.attach(MIMEText("x"))
+    outer = MIMEMultipart()
+    outer.attach(MIMEMessage(inner))
+    with pytest.raises(InvalidArgument, match=r"attach its source bytes as message/rfc822.*send_raw"):
+        entity_of_object(outer)

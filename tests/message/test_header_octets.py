@@ -1,20 +1,23 @@
 """header_octets.py: where a field begins and ends, what it is called, and what its octets say."""
 
+import contextlib
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.errors import InvalidAddress
+from smtp_async.errors import InvalidAddress, InvalidHeader
 from smtp_async.message.header_octets import (
     BOM,
     HEADER_END,
     Field,
+    check_line_ends,
     decoded_octets,
     fields_of,
     mailboxes_in,
     unfolded,
+    without_leading,
 )
 
 #: Octets of which headers are made, the odd ones often.
@@ -72,9 +75,37 @@ def test_a_line_that_is_no_field_does_not_end_the_header():
 
 def test_without_an_empty_line_the_header_ends_with_the_data():
     assert fields_of(b"") == ([], 0)
-    assert fields_of(b"\r\nA: b\r\n") == ([], 0)
+    assert fields_of(b"\r\nno field\r\n") == ([], 0)
     assert fields_of(b"A: b") == ([Field("a", b"A: b")], 4)
     assert fields_of(b"A: b\r\n c\r\n") == ([Field("a", b"A: b\r\n c\r\n")], 10)
+
+
+def test_empty_lines_before_the_first_field_are_not_the_end_of_the_header():
+    """Templates often begin so; with the first field behind them there is a header."""
+    assert fields_of(b"\r\n\nA: b\r\n") == ([Field("a", b"\r\n\nA: b\r\n")], 9)
+    assert field(b"\r\nBcc: b").label == "Bcc"
+    assert without_leading(b"\r\n\r\nA: b") == without_leading(BOM + b"\nA: b") == b"A: b"
+    assert without_leading(b"\r\nno field") == b"\r\nno field"
+
+
+@pytest.mark.parametrize("around", [b"\0", b"\x0b", "\u00a0".encode(), b"\x7f "])
+def test_nothing_hides_a_field_that_is_not_to_leave(around):
+    assert field(around + b"Bcc" + around + b": x").name == "bcc"
+    assert field(around + b"Subject: x").name != "subject"
+
+
+@pytest.mark.parametrize(
+    ("data", "refused"),
+    [
+        (b"A: b\r\r\nBcc: c\r\n\r\n", True),
+        (b"A: b\r\n\r\nx\r\r\n", False),
+        (b"\r\r\nno field", False),
+        (b"A: b\n\r\r\n", False),
+    ],
+)
+def test_a_header_that_ends_where_others_go_on_is_refused(data, refused):
+    with pytest.raises(InvalidHeader, match="CR CR LF") if refused else contextlib.nullcontext():
+        check_line_ends(data)
 
 
 def test_what_a_field_says():

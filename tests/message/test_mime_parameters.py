@@ -40,7 +40,6 @@ VALUES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
         ("a/b; name=two words", "a/b", (("name", "two words"),)),
         ("a/b; name=", "a/b", (("name", ""),)),
         ('a/b; name=""', "a/b", (("name", ""),)),
-        ("a/b; a=1; a=2", "a/b", (("a", "1"), ("a", "2"))),
         ("a/b (comment (nested) \\) ) ; (x;y) c=d (e)", "a/b", (("c", "d"),)),
         ('a/b; c="(no comment)" (a "comment)', "a/b", (("c", "(no comment)"),)),
         ("a/b (x); c=d", "a/b", (("c", "d"),)),
@@ -100,8 +99,12 @@ def test_the_first_of_a_name_is_found():
     assert (found.get("a"), found.get("b"), found.get("c")) == ("1", "3", None)
 
 
+def test_of_two_parameters_of_one_name_neither_is_certain():
+    assert read_parameters("a/b; a=1; A=2") == ("a/b", (("a", "1"), ("a", "2")), False)
+
+
 def test_there_is_a_bound():
-    most = "a/b" + "; a=b" * MOST_PARAMETERS
+    most = "a/b" + "".join([f"; a{number}=b" for number in range(MOST_PARAMETERS)])
     assert read_parameters(most + ";").certain
     more = read_parameters(most + "; a=b")
     assert (len(more.parameters), more.certain) == (MOST_PARAMETERS, False)

@@ -159,9 +159,6 @@ def test_what_may_not(octets):
         ),
         ("Content-Type: text/plain; name=ü".encode(), b"Content-Type: text/plain; name*=utf-8''%C3%BC"),
         (b"Content-Type: text/plain; name*=utf-8''a%0Ab", b'Content-Type: text/plain; name="a b"'),
-        (b"Content-Disposition: \xfc; filename=x", b"Content-Disposition: =?utf-8?b?w7w=?= ; filename=x"),
-        (b"Content-Type: text/plain; n\xfc=x", b"Content-Type: text/plain; =?utf-8?b?bsO8PXg=?="),
-        (b"Content-Type: \xfc", b"Content-Type: =?utf-8?b?w7w=?="),
         (b"Received: a\0b", b"Received: a b"),
     ],
 )
@@ -183,6 +180,11 @@ def test_a_structured_field_is_folded_at_its_blanks():
         b"no field",
         b">From x",
         b"X-\xfc: y",
+        # Encoded words have no place in what MIME reads (RFC 2047 section 5).
+        b"Content-Disposition: \xfc; filename=x",
+        b"Content-Type: text/plain; n\xfc=x",
+        b'Content-Type: text/plain; name="\xfc" junk; a=b',
+        b'To: "\xfc, b@x.example <a@x.example>',
         b"a b: \xfc",
         b"References: <" + b"x" * 998 + b">",
         b"To: " + b"x" * 998 + b"@x.example",
