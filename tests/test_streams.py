@@ -424,7 +424,10 @@ FAILURES: dict[str, Callable[[ScriptedServer], dict[str, Any]]] = {
     "end of data": at(".", reply(550, "no")),
     "lost at the end": at(".", close()),
     "an option": lambda server: {"options": SendOptions(mt_priority=1)},
-    "no To": lambda server: {"recipients": [Recipient("a@example.org", Kind.CC)]},
+    "no To": lambda server: {
+        "recipients": [Recipient("a@example.org", Kind.CC)],
+        "options": SendOptions(require_to=True),
+    },
     "recipients": lambda server: {"recipients": ["no address"]},
     "nobody": lambda server: {"recipients": []},
     "deadline": lambda server: {"deadline": 0.0},

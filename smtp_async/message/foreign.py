@@ -27,6 +27,7 @@ from .header_octets import (
     Field,
     check_line_ends,
     fields_of,
+    leading_lines,
     mailboxes_in,
     without_leading,
 )
@@ -133,7 +134,9 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     kept = _without_hidden(data) if hidden else data
     content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
     return ForeignMail(
-        lambda: _read_fields(fields_of(data)[0]), lambda eightbit, utf8: content, resent=b"resent-" in head
+        lambda: _read_fields(fields_of(without_leading(data))[0]),
+        lambda eightbit, utf8: content,
+        resent=b"resent-" in head,
     )
 
 
@@ -161,9 +164,10 @@ def _read_fields(fields: list[Field]) -> list[Field]:
 
 
 def _without_hidden(data: bytes) -> bytes:
-    fields, end = fields_of(data)
+    begin = leading_lines(data)
+    fields, end = fields_of(data[begin:])
     kept = [field.octets for field in fields if field.name not in HIDDEN]
-    return data if len(kept) == len(fields) else b"".join([*kept, data[end:]])
+    return data if len(kept) == len(fields) else b"".join([data[:begin], *kept, data[begin + end :]])
 
 
 def _head(data: bytes, *, exact: bool) -> bytes:

@@ -94,10 +94,8 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
     """
     fields: list[Field] = []
     lines: list[bytes] = []
-    position = leading_lines(data)
-    # They belong to the first field, as a byte order mark does.
-    leading = data[:position]
-    for match in _LINE.finditer(data, position):
+    position = 0
+    for match in _LINE.finditer(data):
         line = match[0]
         if line[:1] in (b"\r", b"\n", b""):
             break
@@ -107,14 +105,17 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
             continue
         if lines:
             fields.append(_field(b"".join(lines)))
-        lines, leading = [leading + line], b""
+        lines = [line]
     if lines:
         fields.append(_field(b"".join(lines)))
     return fields, position
 
 
 def leading_lines(data: bytes) -> int:
-    """Return how many octets of empty lines stand before the first field; none where no field follows them."""
+    """Return how many octets of empty lines stand before the first field; none where no field follows them.
+
+    Only of a whole message, where a template may have put them: in a part they end an empty header.
+    """
     found = _LEADING.match(data)
     return found.end() if found else 0
 

@@ -23,6 +23,7 @@ from smtp_async.errors import (
     MissingRecipient,
     MissingSender,
 )
+from smtp_async.message import Message
 from smtp_async.message.foreign import content_of, content_of_raw
 from smtp_async.message.header_octets import without_leading
 
@@ -449,3 +450,23 @@ def test_binary_changes_nothing():
     """The encodings are those that somebody else chose."""
     for mail in (content_of_raw(RAW), content_of(modern(resent_bcc=None))):
         assert mail.content(eightbit=True, binary=True).join() == mail.content(eightbit=True).join()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_template_may_begin_with_an_empty_line(exact):
+    raw = b"\nBcc: s@hidden\nFrom: a@x\nTo: b@x\n\nNote: x\n"
+    mail = content_of_raw(raw, exact=exact)
+    assert who(mail.envelope()) == ("a@x", [("b@x", Kind.TO), ("s@hidden", Kind.BCC)])
+    data = mail.content().join()
+    assert data.lstrip(b"\n").replace(b"\r\n", b"\n") == b"From: a@x\nTo: b@x\n\nNote: x\n"
+
+
+def test_a_part_without_a_header_keeps_its_text():
+    """Its first line may look like a field."""
+    data = (
+        b"From: a@x\r\nTo: b@x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+        b"--b\r\n\r\nNote: see below\r\n--b--\r\n"
+    )
+    for policy in (email.policy.default, email.policy.compat32):
+        assert content_of(email.message_from_bytes(data, policy=policy)).content().join() == data
+    assert Message.from_bytes(data).text == "Note: see below"

@@ -80,10 +80,9 @@ def test_without_an_empty_line_the_header_ends_with_the_data():
     assert fields_of(b"A: b\r\n c\r\n") == ([Field("a", b"A: b\r\n c\r\n")], 10)
 
 
-def test_empty_lines_before_the_first_field_are_not_the_end_of_the_header():
-    """Templates often begin so; with the first field behind them there is a header."""
-    assert fields_of(b"\r\n\nA: b\r\n") == ([Field("a", b"\r\n\nA: b\r\n")], 9)
-    assert field(b"\r\nBcc: b").label == "Bcc"
+def test_empty_lines_before_the_first_field_of_a_message_do_not_end_its_header():
+    """Templates often begin so. In a part they end an empty header."""
+    assert fields_of(b"\r\n\nA: b\r\n") == ([], 0)
     assert without_leading(b"\r\n\r\nA: b") == without_leading(BOM + b"\nA: b") == b"A: b"
     assert without_leading(b"\r\nno field") == b"\r\nno field"
 
