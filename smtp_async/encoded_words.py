@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import codecs
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 __all__ = ["charset_name", "codec_of", "decoded_words", "holds_unknown_words", "is_encoded_word"]
@@ -24,8 +24,6 @@ _BLANKS: Final = " \t\r\n"
 
 # Of the shape that registered labels have; the length keeps what is remembered of unknown ones small.
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+\-]{0,39}")
-#: Different unknown labels in one text, after which it is no text any more: each costs a search for a codec.
-_MAX_UNKNOWN: Final = 16
 
 #: Labels of real mail that Python does not know, in lower case with hyphens, and its name for them.
 _ALIASES: Final = {
@@ -95,12 +93,9 @@ def decoded_words(text: str) -> str:
         return text
     found: list[str] = []
     position, octets, codec = 0, bytearray(), ""
-    unknown: set[str] = set()
     for match in _WORD.finditer(text):
-        label = match[1].lower()
-        meant = None if len(unknown) >= _MAX_UNKNOWN else codec_of(label)
+        meant = codec_of(match[1])
         if meant is None:
-            unknown.add(label)
             continue
         more = _octets(match[2], match[3])
         if more is None:
@@ -124,7 +119,7 @@ def is_encoded_word(text: str) -> bool:
 def holds_unknown_words(text: str) -> bool:
     """Tell whether a text holds an encoded word that `decoded_words` leaves as it is."""
     return "=?" in text and any(
-        [is_encoded_word(word) and decoded_words(word) == word for word in text.split()]
+        [codec_of(match[1]) is None or _octets(match[2], match[3]) is None for match in _WORD.finditer(text)]
     )
 
 
@@ -148,12 +143,30 @@ def codec_of(label: str) -> str | None:
     """Return Python's name of the codec for a charset that mail names, None if there is none."""
     if _LABEL.fullmatch(label) is None:
         return None
+    name = charset_name(label)
+    if _normal(name) not in _known_codecs():
+        return None
     try:
-        codec = codecs.lookup(charset_name(label)).name
+        codec = codecs.lookup(name).name
         "a".encode(codec)  # refuses what is no charset but a transformation of octets
     except (LookupError, ValueError, TypeError):
         return None
     return None if codec in _NO_CHARSETS else codec
+
+
+@cache
+def _known_codecs() -> frozenset[str]:
+    """Return all names of the codecs that Python brings: it keeps whatever else it was asked for, for ever."""
+    import encodings
+    import pkgutil
+    from encodings.aliases import aliases
+
+    modules = [module.name for module in pkgutil.iter_modules(encodings.__path__)]
+    return frozenset([*aliases, *aliases.values(), *modules])
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def _octets(encoding: str, text: str) -> bytes | None:

@@ -62,6 +62,8 @@ DOT_ATOM: Final = re.compile(rf"[{WIDE}]++(?:\.[{WIDE}]++)*+")
 # The same with dots anywhere, but not of dots alone.
 _DOTTED: Final = re.compile(rf"\.*+[{WIDE}][{WIDE}.]*+")
 _BLANK: Final = re.compile(f"[{BLANKS}]")
+# Comments around the @, with the blanks around them.
+_AROUND_AT: Final = re.compile(rf"[{CFWS}]*{MARK}[{CFWS}]*@[{CFWS}]*|@[{CFWS}]*{MARK}[{CFWS}]*")
 _SPEC: Final = re.compile(rf'({QUOTED}|[^"@]++)@([^@]++)')
 _ESCAPED: Final = re.compile(r"\\(.)")
 _SPECIAL: Final = re.compile(r'(["\\])')
@@ -128,7 +130,7 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
             refuse(text, "a display name with brackets, commas, colons or semicolons needs quotes")
         name, spec = name_read, split[2].strip(CFWS)
     # Where RFC 5322 section 3.4.1 has them. A quoted string holds no mark.
-    spec = spec.replace(f"{MARK}@", "@").replace(f"@{MARK}", "@")
+    spec = _AROUND_AT.sub("@", spec)
     match = _SPEC.fullmatch(spec)
     if match is None or MARK in spec:
         refuse(text, _reason(spec))

@@ -17,6 +17,7 @@ from .bodies import AsyncReader, LineScan, RawSource, Reader, ThreadWork, close_
 from .content import Content, Origin, Source
 from .errors import InvalidHeader
 from .message.foreign import ForeignMail, content_of_raw
+from .message.header_octets import EMPTY_LINE, LINE_END
 from .protocol.plan import SMALL_BODY
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ MOST_HEADER: Final = 1 << 20
 #: Octets that a thread looks at in one go.
 _LOOK: Final = 1 << 20
 
-_LINE_END: Final = rb"(?:\r\n|\r(?!\n)|\n)"
-_FIRST_EMPTY: Final = re.compile(_LINE_END)
-_EMPTY: Final = re.compile(_LINE_END + _LINE_END)
+# Empty lines, what may be the name of a field, and its colon.
+_LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++([!-9;-~]*+)[ \t]*+(:?)")
 
 
 async def raw_mail(
@@ -193,16 +193,16 @@ class _Head:
         Raises:
             InvalidHeader: it is too large.
         """
-        before = len(self.data)
-        self.data += data[: MOST_HEADER + 1 - before]
+        room = MOST_HEADER + 1 - len(self.data)
+        self.data += data[:room]
         self.ended = not data
         end = self._end()
         if (len(self.data) if end is None else end) > MOST_HEADER:
             raise InvalidHeader(f"the header has no empty line within {MOST_HEADER} octets")
-        if end is None:
+        if end is None or self.ended:  # all of it is here
             return self.ended
+        self.rest = self.data[end:] + data[room:]
         del self.data[end:]
-        self.rest += data[end - before :]
         return True
 
     @property
@@ -219,7 +219,12 @@ class _Head:
 
     def _end(self) -> int | None:
         """Return where the body begins; None while that is not known."""
-        found = _FIRST_EMPTY.match(self.data) or _EMPTY.search(self.data, self._searched)
+        leading = _LEADING.match(self.data)
+        if leading is not None and leading.end() == len(self.data) and not (leading[2] or self.ended):
+            return None  # whether a field follows the empty lines is not known yet
+        begin = leading.end() if leading is not None and leading[1] and leading[2] else 0
+        found = None if begin else LINE_END.match(self.data)
+        found = found or EMPTY_LINE.search(self.data, max(begin, self._searched))
         if found is None:
             self._searched = max(0, len(self.data) - 3)
             return None

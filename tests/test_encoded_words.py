@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.encoded_words import charset_name, codec_of, decoded_words, is_encoded_word
+from smtp_async.encoded_words import (
+    charset_name,
+    codec_of,
+    decoded_words,
+    holds_unknown_words,
+    is_encoded_word,
+)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +148,20 @@ def test_decoding_is_linear():
     ):
         assert isinstance(decoded_words(text), str)
     assert time.process_time() - started < 2
+
+
+def test_unknown_labels_leave_nothing_behind():
+    """Python keeps every name of a codec that it was asked for."""
+    known = encodings._cache
+    before = len(known)
+    text = " ".join([f"=?no-such-{number}?q?a?=" for number in range(3000)])
+    assert decoded_words(text) == text
+    assert holds_unknown_words(text)
+    assert len(known) - before < 100
+
+
+def test_words_that_stay_are_told():
+    for text in ("=?no-such?q?x?=", "a =?utf-8?b?w?= b"):
+        assert holds_unknown_words(text)
+    for text in ("", "plain", "=?utf-8?q?x?=", "=?utf-8?q?=3D=3Futf-8=3Fx?=", "=?"):
+        assert not holds_unknown_words(text)

@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int]] = {
     "a missing file": ({"attachments": Path("/nowhere/at all")}, 302),
     "a missing text": ({"text": Path("/nowhere/at all")}, 302),
     "a missing message": ({"raw": Path("/nowhere/at all")}, 302),
-    "nobody in To": ({"to": (), "cc": "c@example.org"}, 165),
+    "nobody": ({"to": ()}, 165),
 }
 
 

@@ -131,7 +131,17 @@ LINES = st.lists(
 @given(data=LINES, sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5), exact=st.booleans())
 def test_any_octets_in_any_chunks_are_the_same_mail(data, sizes, exact):
     async def check():
-        whole = content_of_raw(data, exact=exact).content()
+        try:
+            whole = content_of_raw(data, exact=exact).content()
+        except InvalidHeader:
+            for origin in (
+                Again(cut(data, sizes)),
+                generated(cut(data, sizes)),
+                async_generated(cut(data, sizes)),
+            ):
+                with pytest.raises(InvalidHeader, match="CR CR LF"):
+                    await raw_mail(origin, exact=exact)
+            return
         for origin in (Again(cut(data, sizes)), ShortReads(data, sizes)):
             content = (await raw_mail(origin, exact=exact)).content()
             octets = await read_all(content)

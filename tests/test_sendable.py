@@ -74,7 +74,7 @@ async def test_a_raw_may_be_left_as_it_is():
 
 @pytest.mark.parametrize(
     ("head", "sender", "error"),
-    [(b"", None, MissingSender), (b"From: a@example.com\r\n", "no address", InvalidArgument)],
+    [(b"X: y\r\n", None, MissingSender), (b"From: a@example.com\r\n", "no address", InvalidArgument)],
 )
 @pytest.mark.parametrize("close", [False, True])
 async def test_a_stream_without_an_envelope_is_closed(head, sender, error, close):
@@ -109,3 +109,29 @@ async def test_another_envelope(sender, recipients, expected):
 def test_recipients_are_no_text():
     with pytest.raises(InvalidArgument, match="not one text"):
         addressed(as_mail(foreign()), None, "bob@example.org")
+
+
+LF = b"\xef\xbb\xbfBcc: eve@example.net\nFrom: ann@example.com\nTo: bob@example.org\n\nHello\nyou\n"
+SENT = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\nHello\r\nyou\r\n"
+
+
+@pytest.mark.parametrize("kind", [None, *EVERY])
+async def test_a_byte_order_mark_hides_no_bcc(tmp_path, kind):
+    source = LF if kind is None else EVERY[kind](LF, tmp_path)
+    mail = await mail_of(Raw(source, close=True))
+    assert names(mail) == ("ann@example.com", ["bob@example.org", "eve@example.net"])
+    body = Body(mail.content())
+    await body.open()
+    assert b"".join([piece.data async for piece in body.chunks()]) == SENT
+    await body.aclose()
+
+
+@pytest.mark.parametrize("kind", [None, "short reads of a stream", "generator", "async iterator"])
+async def test_the_raw_of_a_message_is_normalised_unless_it_is_to_be_exact(tmp_path, kind):
+    def message():
+        source = LF if kind is None else EVERY[kind](LF, tmp_path)
+        return Message(sender="ann@example.com", to="bob@example.org", raw=source)
+
+    assert await read_all((await mail_of(message())).content()) == SENT
+    exact = await read_all((await mail_of(message(), exact=True)).content(binary=True))
+    assert exact == SENT.replace(b"\r\n", b"\n")

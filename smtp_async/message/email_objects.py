@@ -22,9 +22,10 @@ from ..content import base64_lines, crlf
 from ..errors import InvalidAddress, InvalidArgument, InvalidHeader, TextNotEncodable
 from ..reply import printable
 from .charsets import UTF_8, charset_of
-from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, delimiter
+from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, is_cut_by
 from .header_octets import Field, unfolded
 from .headers import check_name, group_field, is_structured, parameter_field, structured_field, text_field
+from .parts import fits
 from .rewriting import cleaned, rewritten
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _FOLD: Final = re.compile("\r\n|\r|\n")
 _SET: Final = re.compile("[\x80-\ud7ff\ue000-\U0010ffff]")
 _LONE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NAME: Final = re.compile(r"[!-9;-~]{1,900}")
+#: Defects of a local part, which is kept all the same.
+_HARMLESS: Final = ("local-part ", "invalid repeated '.'", "quoted-string ", "encoded word inside")
 _BOUNDARY: Final = re.compile(r"[ -~]*[!-~]")
 
 
@@ -90,11 +93,13 @@ class _Copy:
         fields = [
             _field(name, value, where, strict=level == 0, now=attached) for name, value in part.raw_items()
         ]
-        entity = Entity(fields, parts=[], joined=level > 0 and _header_is_cut(part))
+        default = "message/rfc822" if getattr(part, "_default_type", "") == "message/rfc822" else "text/plain"
+        entity = Entity(fields, parts=[], joined=level > 0 and _header_is_cut(part), default=default)
         kind = entity.content_type.value
         if kind in UNTOUCHABLE:
+            mend = "attach its source bytes as message/rfc822, or " if attached else ""
             raise InvalidArgument(
-                f"{where} is {kind}, and writing it anew would break it: send the source bytes with send_raw"
+                f"{where} is {kind}, and writing it anew would break it: {mend}send the source bytes with send_raw"
             )
         # The one way to octets that were parsed: `get_payload` decodes them in the charset that is declared.
         payload = getattr(part, "_payload", None)
@@ -106,6 +111,10 @@ class _Copy:
                 for name, one in _numbered(payload, where)
             ]
             return _multipart(entity, parts, part)
+        elif not kind.startswith("message/"):
+            raise InvalidArgument(
+                f"{where} holds parts, but its Content-Type is {kind}: set multipart/mixed or another multipart"
+            )
         else:
             found = [
                 self.entity(one, name, level + 1, attached=True) for name, one in _numbered(payload, where)
@@ -140,7 +149,9 @@ def _field(name: Any, value: Any, where: str, *, strict: bool, now: bool) -> Fie
         return _line(name, _modern(name, value))
     text = _plain(name, value, where)
     field = _line(name, f"{name}: {text}" if text else f"{name}:")
-    return rewritten(field, utf8=True) if now and _SET.search(text) else field
+    # The words of an old Header are as long as its chunks.
+    anew = not isinstance(value, str) or (now and _SET.search(text))
+    return rewritten(field, utf8=True) if anew else field
 
 
 def _line(name: str, line: str) -> Field:
@@ -175,6 +186,7 @@ def _plain(name: str, value: Any, where: str) -> str:
 def _modern(name: str, value: Any) -> str:
     """Write a field from what the modern API parsed."""
     if hasattr(value, "groups"):
+        _check_salvage(name, value)
         try:
             groups = [
                 (group.display_name, [_address(one) for one in group.addresses]) for group in value.groups
@@ -194,6 +206,16 @@ def _modern(name: str, value: Any) -> str:
     if is_structured(name.lower()):
         return structured_field(name, text) if text.isascii() else f"{name}: {text}"
     return text_field(name, text)
+
+
+def _check_salvage(name: str, value: Any) -> None:
+    """Refuse a list of which the modern API kept only what it could read; what it left out is gone."""
+    for defect in getattr(value, "defects", ()):
+        about = str(defect)
+        if type(defect).__name__ == "InvalidHeaderDefect" and not about.startswith(_HARMLESS):
+            raise InvalidHeader(
+                f"{printable(name, 80)} is not a list of mailboxes: {about}; separate them with commas"
+            )
 
 
 def _address(one: Any) -> Address:
@@ -261,7 +283,7 @@ def _multipart(entity: Entity, parts: list[Entity], source: Any) -> Entity:
         return whole
     boundary = entity.boundary
     bodies = [leaf.body for part in parts for leaf in _leaves(part)]
-    if _BOUNDARY.fullmatch(boundary) is None or _cuts(boundary, bodies):
+    if _BOUNDARY.fullmatch(boundary) is None or any([is_cut_by(boundary, body) for body in bodies]):
         boundary = _drawn(bodies)
         found = entity.content_type
         pairs = [(name, value) for name, value in found.parameters if name != "boundary"]
@@ -271,7 +293,7 @@ def _multipart(entity: Entity, parts: list[Entity], source: Any) -> Entity:
     if whole.preamble and not whole.preamble.endswith(b"\r\n"):
         whole.preamble += b"\r\n"
     whole.epilogue = _around(getattr(source, "epilogue", None))
-    if _cuts(whole.boundary, [whole.preamble, whole.epilogue]):
+    if is_cut_by(whole.boundary, whole.preamble) or is_cut_by(whole.boundary, whole.epilogue):
         whole.preamble = whole.epilogue = b""
     return whole
 
@@ -283,13 +305,6 @@ def _leaves(entity: Entity) -> Iterator[Entity]:
         yield from _leaves(part)
 
 
-def _cuts(boundary: str, bodies: list[bytes]) -> bool:
-    """Tell whether a line of a body is the delimiter that the boundary makes."""
-    mark = b"--" + boundary.encode()
-    candidates = [body for body in bodies if mark in body]
-    return bool(candidates) and any(map(delimiter(boundary).search, candidates))
-
-
 def _drawn(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
     """Return a boundary that occurs in no body; `=_` is in none that is encoded."""
     while True:
@@ -299,17 +314,20 @@ def _drawn(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex)
 
 
 def _around(text: Any) -> bytes:
-    """Return what stands around the parts, which no reader shows; what is not ASCII is left out."""
+    """Return what stands around the parts, which no reader shows; what could not travel is left out."""
     if not isinstance(text, str) or not text.isascii():
         return b""
-    return crlf(text.encode())
+    octets = crlf(text.encode())
+    return octets if fits(octets) else b""
 
 
 def _messages(kind: str, found: list[Entity], where: str) -> bytes:
     """Return the octets of the message within a message/… part, or of the blocks of a delivery report."""
     if kind == "message/delivery-status":
         # RFC 3464 section 2.1: groups of fields with an empty line behind each.
-        return b"".join([one.octets().rstrip(b"\r\n") + b"\r\n\r\n" for one in found])
+        return b"".join(
+            [one.octets().rstrip(b"\r\n") + b"\r\n\r\n" for one in found if one.fields or one.body]
+        )
     if len(found) != 1:
         raise InvalidArgument(f"{where} is {kind} and holds {len(found)} messages, not one")
     return found[0].octets()

@@ -16,7 +16,7 @@ from ..errors import InvalidArgument
 from .header_octets import BOM, Field, fields_of
 from .mime_parameters import Parametrised, read_parameters
 
-__all__ = ["MOST_LEVELS", "MOST_PARTS", "UNTOUCHABLE", "Entity", "delimiter", "entity_of_octets"]
+__all__ = ["MOST_LEVELS", "MOST_PARTS", "UNTOUCHABLE", "Entity", "delimiter", "entity_of_octets", "is_cut_by"]
 
 #: Levels of multiparts, and parts of one multipart: far more than mail has, far less than what exhausts a reader.
 MOST_LEVELS: Final = 100
@@ -24,9 +24,8 @@ MOST_PARTS: Final = 10_000
 #: Multiparts whose octets are covered by a signature, or stand for others.
 UNTOUCHABLE: Final = frozenset(("multipart/signed", "multipart/encrypted"))
 
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*+={0,2}+\s*+")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*+(?:=\s*+){0,2}+")
 _WHITE: Final = b" \t\r\n\v\f"
-_PLAIN: Final = Parametrised("text/plain", (), True)
 
 
 class Entity:
@@ -37,12 +36,13 @@ class Entity:
         body: what follows the empty line, CRLF-delimited.
         parts: of a multipart, if they are known already; else they are cut out of the body.
         joined: no empty line divides header and body: the last line of the header was not a field.
+        default: its type where no Content-Type says another; in a digest that is message/rfc822.
 
     Attributes:
         preamble, epilogue: what stands before and behind the parts that were given.
     """
 
-    __slots__ = ("_parts", "body", "epilogue", "fields", "joined", "preamble")
+    __slots__ = ("_default", "_parts", "body", "epilogue", "fields", "joined", "preamble")
 
     def __init__(
         self,
@@ -51,11 +51,13 @@ class Entity:
         parts: list[Entity] | None = None,
         *,
         joined: bool = False,
+        default: str = "text/plain",
     ) -> None:
         self.fields = list(fields)
         self.body = body
         self._parts = parts
         self.joined = joined
+        self._default = default
         self.preamble = self.epilogue = b""
 
     def all(self, name: str) -> list[Field]:
@@ -79,10 +81,10 @@ class Entity:
 
     @property
     def content_type(self) -> Parametrised:
-        """Content-Type and its parameters; text/plain where there is none, or none that has two halves."""
+        """Content-Type and its parameters; the default where there is none, text/plain where it has not two halves."""
         text = self.text("content-type")
         if text is None:
-            return _PLAIN
+            return Parametrised(self._default, (), certain=True)
         found = read_parameters(text)
         kind, slash, subtype = found.value.partition("/")
         if not (kind and slash and subtype) or "/" in subtype:
@@ -117,19 +119,20 @@ class Entity:
         boundary = self.boundary
         if not self.content_type.value.startswith("multipart/") or not boundary:
             return []
+        inner = "message/rfc822" if self.content_type.value == "multipart/digest" else "text/plain"
         parts: list[Entity] = []
         start: int | None = None
         for match in delimiter(boundary).finditer(self.body):
             if start is not None:
                 # The line end before a delimiter belongs to it, and the first part may be empty.
-                parts.append(entity_of_octets(self.body[start : max(start, match.start())]))
+                parts.append(entity_of_octets(self.body[start : max(start, match.start())], default=inner))
             start = None if match[1] else match.end()
             if start is None:
                 return parts
             if len(parts) == MOST_PARTS:
                 raise InvalidArgument(f"a multipart has more than {MOST_PARTS} parts")
         if start is not None:  # cut short: what is there of the last part counts
-            parts.append(entity_of_octets(self.body[start:]))
+            parts.append(entity_of_octets(self.body[start:], default=inner))
         return parts
 
     def decoded(self) -> bytes | None:
@@ -177,8 +180,20 @@ def delimiter(boundary: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:\r\n|(?<![^\n])|\A)--" + mark + rb"(--)?[ \t]*(?:\r\n|\Z)")
 
 
-def entity_of_octets(data: bytes) -> Entity:
-    """Read a message or a part: CRLF-delimited octets; a byte order mark before it is dropped."""
+def is_cut_by(boundary: str, data: bytes) -> bool:
+    """Tell whether a line of `data` is the delimiter that a boundary makes."""
+    return b"--" + boundary.encode("utf-8", "surrogateescape") in data and (
+        delimiter(boundary).search(data) is not None
+    )
+
+
+def entity_of_octets(data: bytes, *, default: str = "text/plain") -> Entity:
+    """Read a message or a part: CRLF-delimited octets; a byte order mark before it is dropped.
+
+    Args:
+        data: the octets.
+        default: see `Entity`.
+    """
     data = data.removeprefix(BOM)
     fields, end = fields_of(data)
-    return Entity(fields, data[end + 2 :])
+    return Entity(fields, data[end + 2 :], default=default)

@@ -169,7 +169,7 @@ def mailboxes(value: Addresses) -> tuple[Address, ...]:
     """
     if isinstance(value, str):
         # A list or a group has one of these; what has none need not be cut.
-        if "," in value or ";" in value or ":" in value:
+        if "," in value or ";" in value or ":" in value or "(" in value:
             return tuple(parse_list(value))
         return (Address.parse(value),) if value.strip(" ") else ()
     return (value,) if isinstance(value, Address) else tuple([Address.parse(item) for item in value])

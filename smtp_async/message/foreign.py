@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Final
 from ..address import Address, Envelope, Kind, Recipient
 from ..content import MAX_LINE, Content, longest_line_exceeds, normalised
 from ..errors import InvalidArgument, MissingSender
-from .header_octets import BOM, HEADER_END, HIDDEN, MAILBOXES, Field, fields_of, mailboxes_in
+from .header_octets import (
+    HEADER_END,
+    HIDDEN,
+    MAILBOXES,
+    Field,
+    check_line_ends,
+    fields_of,
+    leading_lines,
+    mailboxes_in,
+    without_leading,
+)
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -109,18 +119,24 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     """Take a whole message as bytes.
 
     Args:
-        data: header, empty line, body. A byte order mark before them is dropped.
+        data: header, empty line, body. A byte order mark and empty lines before them are dropped.
         exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
         remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+
+    Raises:
+        InvalidHeader: its line ends were converted twice.
     """
-    data = bytes(data) if exact else normalised(bytes(data)).removeprefix(BOM)
+    check_line_ends(data)
+    data = bytes(data) if exact else without_leading(normalised(bytes(data)))
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
     hidden = remove_bcc and b"bcc" in head
     kept = _without_hidden(data) if hidden else data
     content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
     return ForeignMail(
-        lambda: _read_fields(fields_of(data)[0]), lambda eightbit, utf8: content, resent=b"resent-" in head
+        lambda: _read_fields(fields_of(without_leading(data))[0]),
+        lambda eightbit, utf8: content,
+        resent=b"resent-" in head,
     )
 
 
@@ -148,9 +164,10 @@ def _read_fields(fields: list[Field]) -> list[Field]:
 
 
 def _without_hidden(data: bytes) -> bytes:
-    fields, end = fields_of(data)
+    begin = leading_lines(data)
+    fields, end = fields_of(data[begin:])
     kept = [field.octets for field in fields if field.name not in HIDDEN]
-    return data if len(kept) == len(fields) else b"".join([*kept, data[end:]])
+    return data if len(kept) == len(fields) else b"".join([data[:begin], *kept, data[begin + end :]])
 
 
 def _head(data: bytes, *, exact: bool) -> bytes:

@@ -15,18 +15,23 @@ import re
 from typing import Final, NamedTuple
 
 from ..address import Address, parse_list
-from ..errors import InvalidAddress
+from ..errors import InvalidAddress, InvalidHeader
 
 __all__ = [
     "BOM",
+    "EMPTY_LINE",
     "HEADER_END",
     "HIDDEN",
+    "LINE_END",
     "MAILBOXES",
     "Field",
+    "check_line_ends",
     "decoded_octets",
     "fields_of",
+    "leading_lines",
     "mailboxes_in",
     "unfolded",
+    "without_leading",
 ]
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -40,6 +45,12 @@ MAILBOXES: Final = frozenset(
 #: Fields of the outermost header that never leave.
 HIDDEN: Final = frozenset(("bcc", "resent-bcc"))
 
+#: A line end; and the empty line behind a header, whatever ends its lines.
+LINE_END: Final = re.compile(rb"\r\n|\r(?!\n)|\n")
+EMPTY_LINE: Final = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
+_HIDDEN_OCTETS: Final = frozenset([name.encode() for name in HIDDEN])
+_INVISIBLE: Final = re.compile(rb"^[^!-~]+|[^!-~]+$")
+_LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++(?=[!-9;-~]++[ \t]*+:)")
 _LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _LINE_END: Final = re.compile("\r\n|\r|\n")
 _RUN: Final = re.compile(rb"[\x80-\xff]+")
@@ -59,7 +70,7 @@ class Field(NamedTuple):
     @property
     def label(self) -> str:
         """The name as it is written."""
-        return self.octets.partition(b":")[0].removeprefix(BOM).strip(b" \t").decode("latin-1")
+        return self.octets.partition(b":")[0].removeprefix(BOM).strip(b" \t\r\n").decode("latin-1")
 
     @property
     def value(self) -> bytes:
@@ -100,10 +111,47 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
     return fields, position
 
 
+def leading_lines(data: bytes) -> int:
+    """Return how many octets of empty lines stand before the first field; none where no field follows them.
+
+    Only of a whole message, where a template may have put them: in a part they end an empty header.
+    """
+    found = _LEADING.match(data)
+    return found.end() if found else 0
+
+
+def without_leading(data: bytes) -> bytes:
+    """Return a message without a byte order mark and empty lines before its header."""
+    return data[leading_lines(data) :].removeprefix(BOM)
+
+
+def check_line_ends(data: bytes) -> None:
+    """Refuse a header that ends where CR CR LF stands: for most readers it goes on there, Bcc and all.
+
+    Args:
+        data: a message as it came, before its line ends are normalised.
+
+    Raises:
+        InvalidHeader: its line ends were converted twice.
+    """
+    if b"\r\r\n" in data:
+        begin = leading_lines(data)
+        if not begin and data[:1] in (b"\r", b"\n"):
+            return  # there is no header
+        found = EMPTY_LINE.search(data, begin)
+        if found is not None and found[0] == b"\r\r\n":
+            raise InvalidHeader(
+                "the header ends with CR CR LF, and readers disagree about that: line ends were converted twice"
+            )
+
+
 def _field(octets: bytes) -> Field:
     name, colon, _ = octets.partition(b":")
-    # Whatever stands around a name, so that nothing that some reader takes for Bcc is overlooked.
     name = name.removeprefix(BOM).strip(b" \t\r\n")
+    # Whatever stands around it, nothing that some reader takes for Bcc is overlooked.
+    visible = _INVISIBLE.sub(b"", name).lower()
+    if colon and visible in _HIDDEN_OCTETS:
+        return Field(visible.decode(), octets)
     if not colon or b"\r" in name or b"\n" in name:
         return Field("", octets)
     return Field(name.decode("latin-1").lower(), octets)

@@ -25,7 +25,7 @@ from .dates import date_text
 from .email_objects import entity_of_object
 from .entity import Entity, entity_of_octets
 from .fields import NAMES
-from .header_octets import Field, mailboxes_in
+from .header_octets import Field, check_line_ends, mailboxes_in, without_leading
 from .headers import address_field, check_name, is_structured, message_id_text
 from .mime_parameters import Parametrised
 from .parts import Abilities, calendar_method
@@ -46,6 +46,7 @@ _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
 # Of signs that divide nothing outside of quotes either.
 _WORD = rb"=\?[^?\s\"]+\?[QqBb]\?[A-Za-z0-9!*+/=_\-]*+\?="
 _QUOTED_WORDS: Final = re.compile(rb'"(' + _WORD + rb"(?:\s+" + _WORD + rb')*+)"')
+_C1: Final = re.compile("[\x80-\x9f]")
 _IDS: Final = re.compile(r"<[^<>\s]+>(?:[ ]*<[^<>\s]+>)*")
 # A list of phrases, each one word or several, or in quotes.
 _PHRASE: Final = re.compile(r'[ ]*(?:"((?:[^"\\]|\\.)*+)"|([^",]*+))[ ]*(?:,|\Z)')
@@ -79,8 +80,11 @@ class _OtherShape(Exception):
 
 def from_bytes(cls: type[Message], data: bytes) -> Message:
     """Read a whole message; see `Message.from_bytes`."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InvalidArgument(f"a whole message is bytes, not {type(data).__name__}")
     data = bytes(data)
-    return _imported(cls, entity_of_octets(crlf(data)), lambda: data)
+    check_line_ends(data)
+    return _imported(cls, entity_of_octets(without_leading(crlf(data))), lambda: data)
 
 
 def from_email_message(cls: type[Message], source: OldMessage) -> Message:
@@ -353,6 +357,8 @@ def _set_text(message: Message, kind: str, part: Entity, *, top: bool) -> None:
         text = data.decode("utf-8" if codec == "ascii" else codec)
     except ValueError as error:
         raise _OtherShape from error
+    if _C1.search(text) and codec.startswith("iso8859"):
+        raise _OtherShape  # readers take it for the Windows charset that extends it
     method = part.content_type.get("method")
     if attribute == "calendar" and method and method.upper() != calendar_method(text):
         raise _OtherShape

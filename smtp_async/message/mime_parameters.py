@@ -15,11 +15,13 @@ __all__ = ["Parametrised", "read_parameters"]
 
 _VALUE: Final = re.compile(r"[ ]*([^;\s()\"]*)")
 _NAME: Final = re.compile(r"[; ]*([^=; ()\"]+)[ ]*(=?)[ ]*")
-_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)(?:"|\Z)')
-_ESCAPED: Final = re.compile(r"\\(.)")
+# Its second group is no quote if the closing one is missing.
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)("|\\?\Z)', re.S)
+_ESCAPED: Final = re.compile(r"\\(.)", re.S)
 _SECTION: Final = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
-_COMMENT_SIGN: Final = re.compile(r"\\.|[()]")
+_OPENING: Final = re.compile(r'[("]')
+_COMMENT_SIGN: Final = re.compile(r"\\.|[()]", re.S)
 #: Parameters of one field; RFC 2231 cuts a long value into several.
 MOST_PARAMETERS: Final = 1000
 
@@ -68,12 +70,13 @@ def read_parameters(text: str) -> Parametrised:
         end = bare.find(";", quoted.end() if quoted else found.end())
         end = len(bare) if end < 0 else end
         if quoted:
-            certain = certain and quoted[0].endswith('"') and not bare[quoted.end() : end].strip(" ")
+            certain = certain and quoted[2] == '"' and not bare[quoted.end() : end].strip(" ")
             pairs.append((found[1].lower(), _ESCAPED.sub(r"\1", quoted[1])))
         else:
             pairs.append((found[1].lower(), bare[found.end() : end].strip(" ")))
         position = end
     joined, whole = _joined(pairs)
+    whole = whole and len({name for name, _ in joined}) == len(joined)
     return Parametrised(value, tuple(joined), certain and whole)
 
 
@@ -85,17 +88,16 @@ def _without_comments(text: str) -> tuple[str, bool]:
     position = depth = 0
     while position < len(text):
         if depth == 0:
-            opened, quote = text.find("(", position), text.find('"', position)
-            if opened < 0:
+            opening = _OPENING.search(text, position)
+            if opening is None:
                 break
-            if 0 <= quote < opened:
-                quoted = _QUOTED.match(text, quote)
-                end = quoted.end() if quoted else len(text)
-                kept.append(text[position:end])
-                position = end
+            quoted = _QUOTED.match(text, opening.start())
+            if quoted:
+                kept.append(text[position : quoted.end()])
+                position = quoted.end()
                 continue
-            kept += (text[position:opened], " ")
-            position, depth = opened + 1, 1
+            kept += (text[position : opening.start()], " ")
+            position, depth = opening.end(), 1
         sign = _COMMENT_SIGN.search(text, position)
         if sign is None:
             return "".join(kept), False

@@ -14,7 +14,8 @@ from typing import Final
 
 from ..content import MAX_LINE
 from ..encoded_words import decoded_words, holds_unknown_words, is_encoded_word
-from ..errors import ExtensionMissing, InvalidAddress, InvalidHeader, SMTPError
+from ..errors import ExtensionMissing, InvalidAddress, InvalidHeader
+from ..reply import printable
 from .header_octets import MAILBOXES, Field, mailboxes_in
 from .headers import (
     USUAL,
@@ -34,13 +35,15 @@ __all__ = ["cleaned", "encoded_structure", "fit", "rewritten"]
 
 PARAMETRISED: Final = frozenset(("content-type", "content-disposition"))
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]+")
-_BLANK_LINE: Final = re.compile(rb"\n[ \t]*(?:\r\n|\n|\r|\Z)")
+_BLANK_LINE: Final = re.compile(rb"\n(?:[ \t]*[\r\n]|[ \t]+\Z)")
 _HIDING: Final = re.compile(r"%(?:0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
 _WORD: Final = re.compile(r"=\?[^?\s]+\?[^?\s]\?[^?\s]*\?=")
 _URL: Final = re.compile(r"<[^<>]*>")
 _SAFE: Final = "<>!#$%&'()*+,/:;=?@[]~"
-# Quoted strings and angle brackets, blanks, words, and everything that divides words.
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|<[^<>]*>|[ ]+|[^ "<>(),;:]+|.')
+# Quoted strings and angle brackets, blanks, words, and everything that divides words. Each alternative takes all that
+# it begins, so that nothing is looked at twice.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)|<[^<>]*+(?:>|(?=<)|\Z)|[ ]+|[^ "<>(),;:]+|.')
+_NO_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.?)*+|<[^<>]*+')
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 
@@ -56,7 +59,7 @@ def fit(field: Field) -> bool:
         return False
     if len(octets) > MAX_LINE + 2 and max(map(len, octets.split(b"\r\n"))) > MAX_LINE:
         return False
-    if b"\n" in octets[:-2] and _BLANK_LINE.search(octets[:-2] + b"\r\n") is not None:
+    if b"\n" in octets[:-2] and _BLANK_LINE.search(octets[:-2]) is not None:
         return False
     return not _hides(field)
 
@@ -130,13 +133,14 @@ def _mailboxes(field: Field, text: str, *, utf8: bool) -> str:
 
 def _parameters(label: str, text: str) -> str:
     found = read_parameters(text)
-    pairs = [(name, cleaned(decoded_words(value))) for name, value in found.parameters]
-    try:
-        if found.value and found.value.isascii():
-            return parameter_field(label, found.value, pairs)
-    except SMTPError:  # a name that is no token
-        pass
-    return _by_words(label, text)
+    if not found.certain or not found.value.isascii():
+        raise InvalidHeader(
+            f"{label} is not a value with parameters (RFC 2045 section 5.1), so it cannot be written in ASCII: "
+            f"“{printable(text, 80)}”"
+        )
+    return parameter_field(
+        label, found.value, [(name, cleaned(decoded_words(value))) for name, value in found.parameters]
+    )
 
 
 def encoded_structure(label: str, text: str) -> str:
@@ -144,25 +148,33 @@ def encoded_structure(label: str, text: str) -> str:
 
     What is not ASCII in a URL of a List field is percent-encoded UTF-8 (RFC 3987 section 3.1). Any other word that is
     not ASCII was no token, so an encoded word in its place breaks nothing.
+
+    Raises:
+        InvalidHeader: a quote or a bracket is not closed, so that it cannot be told what divides what.
     """
-    if label.lower().startswith("list-"):
+    if label.lower().startswith(("list-", "archived-at")):
         text = _URL.sub(lambda match: urllib.parse.quote(match[0], safe=_SAFE), text)
     return _by_words(label, text)
 
 
 def _by_words(label: str, text: str) -> str:
     """Write a field with each run of words that are not ASCII in encoded words, and the rest as it is."""
-    pieces: list[str] = []
+    items: list[str] = [""]
     run: list[str] = []
     for token in [*_TOKEN.findall(text), ""]:
+        if _NO_TOKEN.fullmatch(token):
+            raise InvalidHeader(f"a quote or bracket in {label} is not closed: “{printable(text, 80)}”")
         if _is_encodable(token) or (run and token and not token.strip(" ")):
             run.append(token)
             continue
         if run:
-            pieces += _encoded_run(run, pieces)
+            _add_run(items, run)
             run = []
-        pieces.append(token)
-    return items_field(label, "".join(pieces).split() or [""], USUAL)
+        if token.strip(" "):
+            items[-1] += token
+        elif items[-1]:
+            items.append("")
+    return items_field(label, [item for item in items if item] or [""], USUAL)
 
 
 def _is_encodable(token: str) -> bool:
@@ -170,17 +182,17 @@ def _is_encodable(token: str) -> bool:
     return not token.isascii() and not token.startswith("<") and (token[0] == '"' or "@" not in token)
 
 
-def _encoded_run(run: list[str], before: list[str]) -> list[str]:
-    """Return a run of words as encoded words with blanks around them."""
-    after = " " if not run[-1].strip(" ") else ""
-    words = [_unquoted(word) for word in run[: len(run) - bool(after)]]
-    text = "".join(words)
-    previous = "".join(before[-2:]).strip(" ")
-    if is_encoded_word(previous):  # a blank between two encoded words is not shown
+def _add_run(items: list[str], run: list[str]) -> None:
+    """Add a run of words as encoded words, with blanks around them."""
+    text = "".join([_unquoted(word) for word in run]).rstrip(" ")
+    if items[-1] and not items[-1].endswith("("):
+        items.append("")
+    # A blank between two encoded words is not shown.
+    if len(items) > 1 and is_encoded_word(items[-2]):
         text = " " + text
-    space = "" if not before or before[-1] in (" ", "(") else " "
-    closing = after or " "
-    return [space, " ".join(encoded_text(text, WIDTH)), closing]
+    words = encoded_text(text, WIDTH)
+    items[-1] += words[0]
+    items += [*words[1:], ""]
 
 
 def _unquoted(word: str) -> str:

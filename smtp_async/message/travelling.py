@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ..content import Content, base64_lines
 from ..errors import ExtensionMissing, InvalidArgument
-from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, delimiter, entity_of_octets
+from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, entity_of_octets, is_cut_by
 from .header_octets import HIDDEN, Field
 from .mime_parameters import Parametrised
 from .parts import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, quoted_or_base64
@@ -23,13 +23,11 @@ from .rewriting import fit, rewritten
 __all__ = ["content_of_entity", "message_within"]
 
 _MESSAGE_ID: Final = re.compile("<[^<>]*>")
-#: Stands for a message within the message, which has no delimiter.
-_NOWHERE: Final = re.compile(rb"(?!)")
 _NOT_ENCODABLE: Final = "encode it anew, or send the source bytes with send_raw"
 
 
-#: Expressions for the delimiters of the multiparts around an entity.
-Marks = tuple[re.Pattern[bytes], ...]
+#: The boundaries of the multiparts around an entity; an empty one stands for a message within the message.
+Marks = tuple[str, ...]
 
 
 class _Written(NamedTuple):
@@ -69,7 +67,7 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
         entity: to be written.
         can: what the server takes.
         where: what errors call it.
-        marks: delimiters of the multiparts around it.
+        marks: see `Marks`.
         top: it is the message itself.
     """
     kind = entity.content_type
@@ -77,7 +75,7 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
         raise InvalidArgument(f"{where} is {kind.value}, which cannot be written anew")
     changed: list[Field] = []
     if entity.parts:
-        inner = (*marks, delimiter(entity.boundary))
+        inner = (*marks, entity.boundary)
         written = [
             _written(part, can, _name(part, where, number), inner)
             for number, part in enumerate(entity.parts, 1)
@@ -150,7 +148,7 @@ def _leaf(
             true = encoding == "8bit" or encoding == ENCODINGS[need]
             return body, need, [] if true else [_encoding(ENCODINGS[need])]
         octets: bytes | None = body
-        inner = _within(body, can, where, (*marks, _NOWHERE)) if kind.value == "message/rfc822" else None
+        inner = _within(body, can, where, (*marks, "")) if kind.value == "message/rfc822" else None
         if inner is not None:
             return b"".join(inner.pieces), inner.need, [_encoding(ENCODINGS[inner.need])]
     elif travels and (body.isascii() or encoding not in ("base64", "quoted-printable")):
@@ -165,7 +163,7 @@ def _leaf(
     if kind.value.startswith("text/") and (encoding in ENCODINGS or encoding == "quoted-printable"):
         name, text = quoted_or_base64(octets)
         # A soft line break must not make a delimiter out of the middle of a line.
-        if name == "base64" or not any([mark.search(text) for mark in marks]):
+        if name == "base64" or not any([mark and is_cut_by(mark, text) for mark in marks]):
             return text, SEVEN, [_encoding(name)]
     changed = [_encoding("base64")]
     if kind.value.startswith("message/") and kind.value != GLOBAL:

@@ -127,3 +127,68 @@ def test_names_of_attachments_are_checked():
     for arguments in bad:
         with pytest.raises(InvalidHeader):
             Attachment(b"", **arguments)
+
+
+def only(attachment):
+    data = Message(sender="a@x", to="b@x", attachments=[attachment]).as_bytes()
+    return next(iter(parsed(data).iter_attachments())), data
+
+
+@pytest.mark.parametrize(
+    "text", ["text/csv;", "text/csv ; ", "text/csv; charset=utf-8;", "text/csv; charset=utf-8 ;"]
+)
+def test_a_semicolon_may_end_a_content_type(text):
+    assert Attachment(b"", content_type=text).content_type == "text/csv"
+
+
+def test_a_disposition_with_parameters():
+    attachment = Attachment(b"x", filename="a", disposition='Inline; size=1; x="a b"; ')
+    assert (attachment.disposition, attachment.disposition_parameters) == (
+        "inline",
+        (("size", "1"), ("x", "a b")),
+    )
+    _, data = only(attachment)
+    assert b'Content-Disposition: inline; filename=a; size=1; x="a b"\r\n' in data
+
+
+def test_the_disposition_decides_whether_a_cid_is_a_file():
+    assert Attachment(b"", cid="x").disposition == "inline"
+    assert Attachment(b"").disposition == "attachment"
+    message = Message(sender="a@x", to="b@x", html="<p>")
+    message.attach(b"x", cid="i", disposition="attachment")
+    assert parsed(message.as_bytes()).get_content_subtype() == "mixed"
+
+
+@pytest.mark.parametrize(
+    "bad", ["form-data", "", "attachment; filename=x", "inline; FileName=x", "inline; x", "inline;;"]
+)
+def test_bad_dispositions(bad):
+    with pytest.raises(InvalidArgument):
+        Attachment(b"", disposition=bad)
+
+
+def test_a_description_is_any_text():
+    part, data = only(Attachment(b"x", description="Übersicht " * 20))
+    assert str(part["Content-Description"]).strip() == ("Übersicht " * 20).strip()
+    assert data.isascii()
+    with pytest.raises(InvalidHeader, match="a description"):
+        Attachment(b"", description="a\r\nBcc: x")
+
+
+@pytest.mark.parametrize(
+    ("filename", "written"),
+    [("a b.txt", b'name="a b.txt"'), ("ü.txt", b'name="=?utf-8?b?w7wudHh0?="')],
+)
+def test_the_file_name_may_stand_in_the_content_type_too(filename, written):
+    attachment = Attachment(b"x", filename=filename, name_parameter=True)
+    part, data = only(attachment)
+    assert attachment.name_parameter
+    assert written in data.replace(b"\r\n ", b" ")
+    assert part.get_filename() == filename
+    assert b"name=" not in only(Attachment(b"x", filename="a"))[1].replace(b"filename=", b"")
+
+
+def test_a_name_in_encoded_words_stays_as_it_is_given():
+    words = "=?utf-8?b?w7w=?= =?utf-8?q?x?="
+    _, data = only(Attachment(b"x", content_type=f'image/png; name="{words}"'))
+    assert f'name="{words}"'.encode() in data.replace(b"\r\n ", b" ")

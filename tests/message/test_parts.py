@@ -10,7 +10,7 @@ import pytest
 
 from smtp_async.errors import InvalidArgument
 from smtp_async.message import Message
-from smtp_async.message.parts import WORTH_BINARY
+from smtp_async.message.parts import WORTH_BINARY, calendar_method
 
 from .reading import check_wire_form, parsed, text_of
 
@@ -212,3 +212,74 @@ def test_an_attached_message_from_a_source_goes_as_a_file():
 def test_texts_are_texts_or_sources(bad):
     with pytest.raises(InvalidArgument):
         made(text=bad).content()
+
+
+# --- flowed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["a \nb\n", "ü \nb\n", "x" * 2000])
+@pytest.mark.parametrize("delsp", [False, True])
+def test_a_flowed_text_says_so(text, delsp):
+    part = parsed(made(text=text, flowed=True, delsp=delsp).as_bytes())
+    expected = {"charset": "utf-8", "format": "flowed", **({"delsp": "yes"} if delsp else {})}
+    assert part["Content-Type"].params == expected
+    assert text_of(part) == text + "\n" * (not text.endswith("\n"))
+
+
+def test_only_the_plain_text_is_flowed():
+    message = made(text="a", html="b", delsp=True)
+    assert b"delsp" not in message.as_bytes()
+    message.flowed = True
+    data = message.as_bytes()
+    assert data.count(b"format=flowed; delsp=yes\r\n") == 1
+
+
+# --- what METHOD stands in -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("MET\r\n HOD:REQ\r\n\tUEST\r\n", "REQUEST"),
+        ("METHOD;X-A=b:REQUEST\n", "REQUEST"),
+        ("METHOD;X-A=b;X-C=\n d:reply \n", "REPLY"),
+        ("METHOD\r :PUBLISH\r", "PUBLISH"),
+        ("METHOD;X=" + "y" * 300 + ":REQUEST\n", None),
+        ("METHOD:" + "y" * 50 + "\n", None),
+    ],
+)
+def test_a_method_is_found_folded_and_with_parameters(text, method):
+    assert calendar_method(text) == method
+
+
+# --- messages within ----------------------------------------------------------------------------------------
+
+
+def test_an_attached_message_is_rewritten_inside_for_an_old_server():
+    inner = "Subject: ü\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße und mehr\r\n".encode()
+    message = made(text="t")
+    message.attach(inner, filename="old.eml")
+    assert inner in message.content(eightbit=True).join()
+    data = message.content().join()
+    check_wire_form(data)
+    assert data.isascii()
+    part: Any = parsed(data).get_payload(1)
+    assert (part.get_content_type(), part["Content-Transfer-Encoding"]) == ("message/rfc822", "7bit")
+    assert part.get_payload(0)["Subject"] == "ü"
+    assert part.get_payload(0).get_content().rstrip() == "Grüße und mehr"
+
+
+def test_an_internationalized_message_goes_in_base64():
+    """RFC 6532 section 3.7: the one kind of message that may be encoded."""
+    inner = "To: jörg@x.example\r\n\r\nü\r\n".encode()
+    message = made(text="t")
+    message.attach(inner, content_type="message/global", filename="a")
+    data = message.content().join()
+    assert b"Content-Type: message/global\r\nContent-Transfer-Encoding: base64\r\n" in data
+    assert base64.b64encode(inner) in data.replace(b"\r\n", b"")
+
+
+def test_another_message_that_cannot_travel_goes_as_a_file():
+    message = made(text="t")
+    message.attach(b"\xff\r\n", content_type="message/partial")
+    assert b"message/partial" not in message.content().join()

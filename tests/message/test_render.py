@@ -566,3 +566,39 @@ def test_what_has_no_name_is_called_something_all_the_same():
     nameless.attach(b"x")
     nameless.attach(b"x", cid="here")
     assert [one.name for one in nameless.content().attached] == ["attachment", "here"]
+
+
+# --- structured fields --------------------------------------------------------------------------------------
+
+STRUCTURED = [
+    "List-Post",
+    "List-Any",
+    "DKIM-Signature",
+    "Received",
+    "ARC-Seal",
+    "Authentication-Results",
+    "References",
+]
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_a_field_of_tokens_is_folded_and_never_encoded(name):
+    value = " ".join(f"<https://x.example/{number}?=?utf-8?q?x?=>" for number in range(40))
+    data = made(headers={name: value}).as_bytes()
+    header = check_wire_form(data)
+    assert max(map(len, header)) <= 78
+    assert f"{name}: {value}".encode() in b"".join(header)
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_a_token_too_long_for_a_line_is_refused(name):
+    made(headers={name: "x" * (996 - len(name))}).as_bytes()
+    with pytest.raises(InvalidHeader, match="998"):
+        made(headers={name: "x" * 999}).as_bytes()
+
+
+def test_tokens_that_are_not_ascii():
+    data = made(headers={"List-Post": "<https://x.example/ü>", "Feedback-ID": "ü b"}).as_bytes()
+    assert b"List-Post: <https://x.example/%C3%BC>\r\nFeedback-ID: =?utf-8?b?w7w=?= b\r\n" in data
+    with pytest.raises(InvalidHeader):
+        made(headers={"List-Post": "ü\r\nBcc: x"}).as_bytes()
