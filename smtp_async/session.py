@@ -36,6 +36,8 @@ __all__ = ["Session"]
 
 #: An enhanced status code (RFC 2034) before what a line says.
 _STATUS: Final = re.compile(r"2\.\d{1,3}\.\d{1,3} +")
+#: A source route, which is passed over (RFC 5321 section 4.1.2).
+_ROUTE: Final = re.compile(r"<@[^<>:]*:")
 
 
 class Session(Pump):
@@ -171,7 +173,7 @@ class Session(Pump):
         members: list[Address] = []
         for line in reply.lines:
             with contextlib.suppress(InvalidAddress):  # words for people
-                members += parse_list(_STATUS.sub("", line))
+                members += parse_list(_ROUTE.sub("<", _STATUS.sub("", line)))
         return members
 
     async def command(self, line: str) -> Reply:

@@ -10,6 +10,7 @@ import pytest
 
 from smtp_async import (
     NOBODY,
+    Address,
     Attachment,
     Credentials,
     NotSent,
@@ -70,6 +71,12 @@ async def test_a_list_may_come_with_words_around_it() -> None:
             "example.com",
             "example.org",
         ]
+
+
+async def test_a_member_with_a_source_route_is_named_without_it() -> None:
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, "Quincy Smith <@usc.example:q-smith@isi.example>"))
+        assert await client.expand("staff") == [Address("q-smith", "isi.example")]
 
 
 @every_loop
