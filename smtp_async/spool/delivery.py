@@ -299,7 +299,7 @@ class Delivery:
 
     def _unsynced(self, directory: str) -> SpoolError | None:
         try:
-            self._files.sync_directory("S2", directory)
+            self._shelf.sync_names("S2", directory)
         except OSError as error:
             return translated(error, "the end of a job cannot be made durable")
         return None

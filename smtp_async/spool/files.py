@@ -277,7 +277,13 @@ class Files:
 
     def check_directory(self, step: str, name: str) -> None:
         """Refuse what is no directory of ours."""
-        fd = self.open_directory(step, name)
+        try:
+            fd = self.open_directory(step, name)
+        except OSError as error:
+            # What the system says of a symbolic link depends on the system.
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):
+                raise
+            raise SpoolUnsafe(f"{name} in the spool directory is not a directory") from error
         try:
             check_owned(self.status(step, fd), name)
         finally:

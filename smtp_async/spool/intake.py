@@ -16,7 +16,7 @@ from .entry import State
 from .files import translated
 from .lineup import QUEUED, directory_of
 from .record import encode
-from .shelf import RESERVE, SMALL, TMP, Shelf, hashed
+from .shelf import KEYS, RESERVE, SMALL, TMP, Shelf, hashed
 from .submission import Submission
 
 __all__ = ["Intake", "Stored", "id_of"]
@@ -172,9 +172,11 @@ class Intake:
     def _write(self, draft: _Draft) -> None:
         """E1 to E3."""
         files, job = self.files, draft.job
-        if job.key is not None and self._is_known(draft.id):
-            draft.stored = Stored(draft.id, None)
-            return
+        if job.key is not None:
+            self._prepare_memory()
+            if self._is_known(draft.id):
+                draft.stored = Stored(draft.id, None)
+                return
         head = encode(job, draft.id)
         draft.size = size = len(head) + len(job.body)
         if size > self._allowance or job.created > self._allowed_until:
@@ -197,6 +199,12 @@ class Intake:
                 files.close("E5", fd)
             raise
         draft.fd = fd
+
+    def _prepare_memory(self) -> None:
+        """E0: make the directory that remembers keys, while the caller can still be told that there is no room."""
+        if KEYS not in self._subdirectories:
+            self.files.make_directory("E0", KEYS)
+            self._subdirectories.add(KEYS)
 
     def _begin_sync(self, draft: _Draft) -> None:
         """H1."""

@@ -13,16 +13,18 @@ whether it is due; C5 rename to `.sending`.
 
 End of data. D1 append `eod` and fsync. If that fails, nothing may be sent.
 
-The end of a lease. S1 delivered: unlink, or rename to `.sent`; neither needs room. S2 fsync the directory, once for all
-that end together. S3 to be tried again: append the result, fsync, set the time, rename to `.queued`, fsync the
-directory. S4 failed: append, fsync, rename to `.failed`, fsync the directory. S5 the file is closed, and with it
-unlocked, last of all; one that is removed, after the caller knows. If a step fails, it stays locked and the same steps
-are tried again, those that are done passed over.
+The end of a lease. S1 delivered: unlink, or rename to `.sent`, within its directory: neither needs room. S2 fsync the
+directory, once for all that end together. S3 to be tried again: append the result, fsync, set the time, rename to
+`.queued`, fsync the directory. S4 failed: append, fsync, rename to `.failed`, fsync the directory. S5 the file is
+closed, and with it unlocked, last of all; one that is removed, after the caller knows. If a step fails, it stays locked
+and the same steps are tried again, those that are done passed over.
 
 A job with a key has a name that another put may want at the same time. What looks for such a name, or changes it, does
 so under the lock of the root directory. Such a job is not unlinked in S1: its time is set to now, it is renamed to
 `keys/<id>`, in S2 that directory is synced first, and in S5 the file is emptied. What is left is the memory of the key,
-until recovery finds it too old.
+until recovery finds it too old. That is another directory, which may need room for one more name: `keys/` is made when
+the first job with a key is put, where failing costs nothing; and where there is no room in S1 the file is unlinked, and
+the key forgotten, because a job that was delivered and cannot end would be delivered again.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Final, NamedTuple
 
 from ..errors import Busy, RecordInvalid, RecordNewer
 from .entry import State, Unreadable
-from .files import Files
+from .files import FULL, Files
 from .lineup import HELD, Lineup, directory_of
 from .record import MAX_FIRST_LINE, Header, Job, fold, header_end, read_header
 
@@ -70,6 +72,8 @@ KEYS: Final = "keys"
 QUARANTINE: Final = "quarantine"
 
 _CHUNK: Final = 2**20
+# No room for one more name in a directory.
+_CROWDED: Final = FULL | {errno.EMLINK}
 
 _log = logging.getLogger("smtp_async")
 
@@ -163,6 +167,8 @@ class Shelf:
         self._put_aside: deque[Unreadable] = deque(maxlen=1000)
         self._logged: deque[str] = deque(maxlen=1000)
         files.make_directory("E0", TMP)
+        with suppress(FileNotFoundError):
+            files.check_directory("E0", KEYS)
 
     def grasp(self, step: str, path: str, state: State, *, at_once: bool = False) -> Held | None:
         """Open, lock and read a job; None if it is no job, and was put aside.
@@ -296,22 +302,39 @@ class Shelf:
             with suppress(FileNotFoundError):  # the last time it was done, and told otherwise
                 self.files.unlink(step, held.name)
             return
-        with suppress(FileNotFoundError):
-            self.files.due_at(step, held.name, time.time())
-        memory = f"{KEYS}/{held.job.entry.id}"
         with self.naming():
             try:
-                self.files.rename(step, held.name, memory)
+                self._move_to_keys(step, held)
             except OSError as error:
-                # It may have been done all the same: over a network, or the last time.
-                if not _same(held.status, self.files.look(step, memory)):
-                    if not isinstance(error, FileNotFoundError):
-                        raise
-                    # It is the first one of all; or somebody else has taken the name away.
-                    self.files.make_directory(step, KEYS)
-                    with suppress(FileNotFoundError):
-                        self.files.rename(step, held.name, memory)
+                if error.errno not in _CROWDED:
+                    raise
+                with suppress(FileNotFoundError):
+                    self.files.unlink(step, held.name)
+                _log.warning(
+                    "the key of the job %s is forgotten, there is no room for it: %s", held.path, error
+                )
         self.buried += 1
+
+    def _move_to_keys(self, step: str, held: Held) -> None:
+        memory = f"{KEYS}/{held.job.entry.id}"
+        with suppress(FileNotFoundError):
+            self.files.due_at(step, held.name, time.time())
+        try:
+            self.files.rename(step, held.name, memory)
+        except OSError as error:
+            # It may have been done all the same: over a network, or the last time.
+            if not _same(held.status, self.files.look(step, memory)):
+                if not isinstance(error, FileNotFoundError):
+                    raise
+                # An operator has taken the directory away, or the name.
+                self.files.make_directory(step, KEYS)
+                with suppress(FileNotFoundError):
+                    self.files.rename(step, held.name, memory)
+
+    def sync_names(self, step: str, directory: str) -> None:
+        """Wait until the names in a directory are on the disk; there may be no memory of keys to wait for."""
+        with suppress(FileNotFoundError) if directory == KEYS else nullcontext():
+            self.files.sync_directory(step, directory)
 
     def remembers(self, step: str, id: str) -> bool:
         """Tell whether the key of a job that is gone is remembered."""

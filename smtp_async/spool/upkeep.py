@@ -163,7 +163,7 @@ class Upkeep:
         with _Open(self, id) as held:
             self._shelf.bury("O4", held)
             for directory in changed_by_burying(held):
-                self._files.sync_directory("O5", directory)
+                self._shelf.sync_names("O5", directory)
             if held.job.entry.key is not None:
                 self._files.empty("O5", held.fd)
 

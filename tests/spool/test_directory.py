@@ -123,6 +123,32 @@ def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) 
         DirectorySpool(path)
 
 
+@pytest.mark.parametrize("kind", ["link", "file", "of all"])
+@pytest.mark.parametrize("name", [shelf.KEYS, shelf.TMP])
+async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
+    path: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    def plant() -> None:
+        if kind == "link":
+            (tmp_path / "elsewhere").mkdir(mode=0o700)
+            (path / name).symlink_to(tmp_path / "elsewhere")
+        elif kind == "file":
+            (path / name).touch()
+        else:
+            (path / name).mkdir()
+            (path / name).chmod(0o777)
+
+    if name == shelf.KEYS:
+        async with DirectorySpool(path) as spool:
+            plant()
+            with pytest.raises(SpoolUnsafe, match=name):
+                await spool.put(TEXT, key="k")
+    else:
+        plant()
+    with pytest.raises(SpoolUnsafe, match=name):
+        DirectorySpool(path)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_directory_of_somebody_else_is_refused(path: Path) -> None:
     os.chown(path, 12345, 12345)

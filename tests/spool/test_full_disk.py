@@ -1,14 +1,19 @@
 """A disk of one MiB: it fills up, refuses, and everything that was taken is delivered all the same."""
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from smtp_async.errors import SpoolFull
 from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.files import Files
+from smtp_async.spool.shelf import KEYS
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 
 
@@ -79,3 +84,54 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path / "spool")], capture_output=True, text=True
     )
     assert done.stdout.split() == ["full", "1"], done.stderr
+
+
+class NoRoomForKeys(Files):
+    """A disk on which a directory takes no more names, from some moment on."""
+
+    full = 0
+
+    def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        makes = function is os.mkdir and args[0] == KEYS
+        moves = function is os.rename and args[1].startswith(f"{KEYS}/")
+        if self.full and (makes or moves):
+            raise OSError(self.full, os.strerror(self.full))
+        return super().call(step, function, *args, **named)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMLINK])
+@pytest.mark.parametrize("thrown_away", [False, True])
+async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
+    tmp_path: Path, number: int, thrown_away: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True, files=NoRoomForKeys, low_water=0) as spool:
+        await spool.put(TEXT, key="k")
+        await spool.put(TEXT)
+        if thrown_away:
+            (path / KEYS).rmdir()
+        spool._files.full = number  # type: ignore[attr-defined]
+        for lease in await spool.claim(2):
+            await lease.mark_end_of_data()
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.claim() == []
+        assert [entry async for entry in spool.list()] == []
+        assert "is forgotten" in caplog.text
+
+
+async def test_an_operator_removes_a_job_with_a_key_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
+        id = await spool.put(TEXT, key="k")
+        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+        await spool.remove(id)
+        assert [entry async for entry in spool.list()] == []
+
+
+async def test_the_first_key_is_refused_where_there_is_no_room_to_remember_any(tmp_path: Path) -> None:
+    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
+        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+        with pytest.raises(SpoolFull):
+            await spool.put(TEXT, key="k")
+        await spool.put(TEXT)
+        spool._files.full = 0  # type: ignore[attr-defined]
+        await spool.put(TEXT, key="k")
