@@ -77,7 +77,7 @@ class Drive:
             desk.cancel(job)
             if error.receipt is None:
                 error.receipt = job.unsent(error)
-            await self.close(job, job.send_by)
+            await self._close_ended(job, error.receipt)
             raise
         except BaseException as error:
             unsent = desk.cancel(job)
@@ -88,7 +88,7 @@ class Drive:
             raise
         receipt = job.receipt
         if receipt.error is not None or job.body is not None:
-            await self.close(job, job.send_by)
+            await self._close_ended(job, receipt)
             receipt.raise_for_outcome()
         return receipt
 
@@ -136,6 +136,15 @@ class Drive:
             await self._watched(Errand(what.aclose(), due))
         except Stopped:
             return
+
+    async def _close_ended(self, job: Job, receipt: Receipt) -> None:
+        """Close a message that has come to its end; a caller who is cancelled meanwhile learns of that all the same."""
+        try:
+            await self.close(job, job.send_by)
+        except asyncio.CancelledError as error:
+            vars(error)["receipt"] = receipt
+            job.close()
+            raise
 
     async def _run(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
         errand = job.errand = Errand(work, job.send_by)

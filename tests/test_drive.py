@@ -181,6 +181,72 @@ class TestDeadlines:
             receipt = await timely(client, lambda: client.send(message, deadline=0.5))
             assert isinstance(receipt, Receipt) and receipt.outcome is Outcome.ACCEPTED
 
+    @pytest.mark.parametrize("code", [250, 550])
+    async def test_a_caller_who_is_cancelled_while_it_is_closed_learns_of_its_end(
+        self, code: int, sources: Sources
+    ) -> None:
+        closing = asyncio.Event()
+
+        class Closing:
+            """An async iterable that is long in closing."""
+
+            def __init__(self) -> None:
+                self.chunks = [b"x" * 1000]
+
+            def __aiter__(self) -> "Closing":
+                return self
+
+            async def __anext__(self) -> bytes:
+                if not self.chunks:
+                    raise StopAsyncIteration
+                return self.chunks.pop()
+
+            async def aclose(self) -> None:
+                closing.set()
+                await sources.over.wait()
+
+        async with speaking() as server, client_of(server) as client:
+            server.on(".", reply(code, "so be it"))
+            message = mail(1)
+            message.attach(Closing(), filename="f", close=True)
+            sending = asyncio.create_task(client.send(message))
+            async with asyncio.timeout(PATIENCE):
+                await closing.wait()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await sending
+            receipt = vars(caught.value)["receipt"]
+            assert receipt.outcome is (Outcome.ACCEPTED if code == 250 else Outcome.REFUSED)
+
+    async def test_a_caller_who_is_cancelled_while_what_failed_is_closed_learns_of_the_failure(
+        self, sources: Sources
+    ) -> None:
+        closing = asyncio.Event()
+
+        class Faulty:
+            """An async iterable that fails, and is long in closing."""
+
+            def __aiter__(self) -> "Faulty":
+                return self
+
+            async def __anext__(self) -> bytes:
+                raise OSError("no")
+
+            async def aclose(self) -> None:
+                closing.set()
+                await sources.over.wait()
+
+        async with speaking() as server, client_of(server) as client:
+            message = mail(1)
+            message.attach(Faulty(), filename="f", close=True)
+            sending = asyncio.create_task(client.send(message))
+            async with asyncio.timeout(PATIENCE):
+                await closing.wait()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await sending
+            assert vars(caught.value)["receipt"].outcome is Outcome.NOT_SENT
+
     @pytest.mark.parametrize("kind", KINDS)
     async def test_in_send_all_the_others_are_sent(self, kind: str, sources: Sources) -> None:
         async with speaking() as server, client_of(server, timeouts=Timeouts(send=0.3)) as client:
