@@ -64,8 +64,8 @@ class DirectorySpool(Spool):
         low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
         poll: seconds after which jobs that other processes put are found, at the latest.
         adapt: makes mail of what `put` is given.
-        key_retention: seconds for which a key is remembered when its job is gone; 100,000 of them, as empty files. All
-            processes of a directory should be given the same.
+        key_retention: seconds for which a key is remembered when its job is gone; 100,000 of them in the directory, as
+            empty files. All processes of a directory should be given the same.
         files: makes the system calls; for tests.
 
     Raises:

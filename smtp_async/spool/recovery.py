@@ -7,12 +7,13 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Final, TypeAlias
 
 from ..errors import Busy, RecordNewer
-from .entry import POISON, Recovery, State
+from .entry import CLOCK_STEP, POISON, Recovery, State
 from .files import translated
 from .lineup import directory_of
 from .record import Job, line
@@ -33,6 +34,9 @@ ABANDONED: Final = 36 * 3600.0
 _SENDING: Final = f".{State.SENDING.value}"
 
 _log = logging.getLogger("smtp_async")
+
+#: When a job with a key was gone, and the name of the file that remembers that.
+_Key: TypeAlias = tuple[float, str]
 
 
 def recover(shelf: Shelf) -> Recovery:
@@ -55,11 +59,14 @@ def recover(shelf: Shelf) -> Recovery:
             requeued.append(job.entry.id)
             if job.entry.flagged:
                 flagged.append(job.entry.id)
-        _clean(shelf)
-        if shelf.buried > MAX_KEYS // 10 or time.monotonic() - shelf.counted_at > COUNT_EACH:
-            _forget_keys(shelf)
     except OSError as error:
         raise translated(error, "the spool cannot be put in order") from error
+    # What fails here must not hide who was recovered.
+    with _contained(TMP):
+        _clean(shelf)
+    if shelf.buried > MAX_KEYS // 10 or time.monotonic() - shelf.counted_at > COUNT_EACH:
+        with _contained(KEYS):
+            _forget_keys(shelf)
     return Recovery(tuple(requeued), tuple(flagged), tuple(poisoned))
 
 
@@ -118,52 +125,80 @@ def _give_back(shelf: Shelf, held: Held, state: State) -> None:
 
 
 def _forget_keys(shelf: Shelf) -> None:
-    """Forget the keys that are too old, and the oldest where there are too many; empty what a dead worker left full."""
+    """Forget the keys that are too old, and the oldest where there are too many; mend the others.
+
+    What a dead worker left full is emptied. A time that has not come yet is that of a clock that was ahead: it becomes
+    now, lest the key be remembered until then.
+    """
     shelf.buried, shelf.counted_at = 0, time.monotonic()
     now = time.time()
-    found: list[tuple[float, str]] = []
+    found: list[_Key] = []
+    full: set[_Key] = set()
     for name, status in _keys(shelf):
-        found.append((status.st_mtime, name))
+        key = (status.st_mtime, name)
+        found.append(key)
         if status.st_size and now - status.st_mtime > EMPTIED:
-            _empty(shelf, name)
+            full.add(key)
     oldest = now - shelf.key_retention()
-    forgotten = [one for one in found if one[0] <= oldest]
+    forgotten = [key for key in found if key[0] <= oldest]
     too_many = len(found) - len(forgotten) - MAX_KEYS
     if too_many > 0:
+        _log.warning("%d keys are forgotten before their time: the spool remembers %d", too_many, MAX_KEYS)
         forgotten = heapq.nsmallest(len(forgotten) + too_many, found)
-    for start in range(0, len(forgotten), AT_ONCE):
+    _for_each(shelf, forgotten, lambda key: shelf.files.unlink("F3", key[1]))
+    ahead = [key for key in found if key[0] > now + CLOCK_STEP]
+    _for_each(shelf, ahead, lambda key: shelf.files.due_at("F5", key[1], now))
+    _for_each(shelf, sorted(full.difference(forgotten)), partial(_empty, shelf))
+
+
+def _for_each(shelf: Shelf, keys: list[_Key], change: Callable[[_Key], None]) -> None:
+    """Change what remembers keys, unless it has changed meanwhile."""
+    for start in range(0, len(keys), AT_ONCE):
         # What looks for a key, or makes one anew, has the lock.
         with shelf.naming():
-            for when, name in forgotten[start : start + AT_ONCE]:
-                there = shelf.files.look("F2", name)
-                if there is not None and there.st_mtime == when:
-                    shelf.files.unlink("F3", name)
+            for key in keys[start : start + AT_ONCE]:
+                with _contained(key[1]):
+                    there = shelf.files.look("F2", key[1])
+                    if there is not None and there.st_mtime == key[0]:
+                        change(key)
+
+
+@contextmanager
+def _contained(name: str) -> Iterator[None]:
+    """Log what the system refuses: the rest goes on, and the next look tries again."""
+    try:
+        yield
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.error("%s in the spool cannot be put in order: %s", name, error)
 
 
 def _keys(shelf: Shelf) -> Iterator[tuple[str, os.stat_result]]:
     """Go through what remembers keys."""
-    with suppress(FileNotFoundError):
-        for entry in shelf.files.entries("F1", KEYS):
-            with suppress(FileNotFoundError):
-                status = shelf.files.call("F1", entry.stat, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    yield f"{KEYS}/{entry.name}", status
+    for entry in shelf.files.entries("F1", KEYS):
+        with _contained(f"{KEYS}/{entry.name}"):
+            status = shelf.files.call("F1", entry.stat, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                yield f"{KEYS}/{entry.name}", status
 
 
-def _empty(shelf: Shelf, name: str) -> None:
-    with suppress(FileNotFoundError):
-        fd = shelf.files.open("F4", name, write=True)
-        try:
-            shelf.files.empty("F4", fd)
-        finally:
-            os.close(fd)
+def _empty(shelf: Shelf, key: _Key) -> None:
+    when, name = key
+    fd = shelf.files.open("F4", name, write=True)
+    try:
+        shelf.files.empty("F4", fd)
+    finally:
+        os.close(fd)
+    # It is not younger now.
+    shelf.files.due_at("F4", name, when)
 
 
 def _clean(shelf: Shelf) -> None:
     """Remove what putting left behind: second names of jobs that are queued, and files that nobody finished."""
     now = time.time()
     for entry in shelf.files.entries("T1", TMP):
-        with suppress(FileNotFoundError):
+        with _contained(f"{TMP}/{entry.name}"):
             status = entry.stat(follow_symlinks=False)
             finished = status.st_nlink > 1
             if stat.S_ISREG(status.st_mode) and (finished or now - status.st_ctime > ABANDONED):

@@ -138,7 +138,11 @@ class Spool(ABC):
     """
 
     def __init__(self, *, adapt: Adapt | None = None, key_retention: float = KEY_RETENTION) -> None:
-        if not key_retention >= 0:
+        if (
+            not isinstance(key_retention, int | float)
+            or isinstance(key_retention, bool)
+            or not key_retention >= 0
+        ):
             raise InvalidArgument(f"key_retention is a number of seconds, not {key_retention!r}")
         self._adapt = adapt
         self.key_retention = key_retention
@@ -273,7 +277,7 @@ class Spool(ABC):
         """Return what `claim`, `recover` and `list` met that cannot be read as a job. Synchronous, and short.
 
         That is what was put aside since the last call, each told once, and what a later version of this library wrote
-        and is still there.
+        and still has to be sent.
         """
         return ()
 

@@ -16,6 +16,7 @@ from ..content import Content
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..receipt import Receipt, Verdict
 from ..spool.entry import (
+    CLOCK_STEP,
     POISON,
     Entry,
     Recovery,
@@ -154,6 +155,9 @@ class MemorySpool(Spool):
 
     async def recover(self) -> Recovery:
         self._check_open()
+        now = self._clock()
+        # A time that has not come yet is that of a clock that was ahead.
+        self._keys = {id: now if since > now + CLOCK_STEP else since for id, since in self._keys.items()}
         dead = [job for job in self._jobs.values() if job.entry.state is State.SENDING and job.lease is None]
         for job in dead:
             recoveries = job.entry.recoveries + 1

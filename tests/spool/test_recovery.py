@@ -1,14 +1,19 @@
 """recovery.py: what is forgotten in time, and what dead workers left of keys."""
 
+import errno
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from smtp_async.spool import recovery
 from smtp_async.spool.directory import DirectorySpool
 from smtp_async.spool.files import Files
+from smtp_async.spool.leases import DirectoryLease
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
 
 
@@ -98,6 +103,87 @@ async def test_what_a_dead_worker_did_not_empty_is_emptied(spool: DirectorySpool
     await spool.recover()
     assert full.read_bytes() == b"" and young.read_bytes() == TEXT
     assert await known(spool, "k")
+
+
+async def test_a_key_that_a_clock_ahead_has_stamped_is_forgotten_in_time(
+    spool: DirectorySpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await delivered(spool, "k")
+    ahead = time.time() + 10 * 365 * 86400
+    os.utime(file, (0, ahead))
+    await spool.recover()
+    assert abs(file.stat().st_mtime - time.time()) < 60 and await known(spool, "k")
+    later = time.time() + spool.key_retention + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    await spool.recover()
+    assert not file.exists() and not await known(spool, "k")
+
+
+async def test_a_key_whose_file_is_emptied_late_is_not_younger_for_that(spool: DirectorySpool) -> None:
+    old, aged = await delivered(spool, "old"), await delivered(spool, "aged")
+    for file, age in ((old, spool.key_retention + 60), (aged, spool.key_retention - 60)):
+        file.write_bytes(TEXT)
+        os.utime(file, (0, time.time() - age))
+    before = aged.stat().st_mtime
+    await spool.recover()
+    assert not old.exists()
+    assert aged.read_bytes() == b"" and abs(aged.stat().st_mtime - before) < 1
+
+
+@pytest.mark.parametrize("step", ["T1", "T2", "F1", "F2", "F3", "F4", "F5", "K1"])
+async def test_what_cannot_be_cleaned_does_not_hide_who_was_recovered(
+    tmp_path: Path, step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = False
+
+    class Broken(Files):
+        def call(self, here: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+            if broken and here == step:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().call(here, function, *args, **named)
+
+    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0, files=Broken) as spool:
+        files = [await delivered(spool, key) for key in ("old", "full", "ahead")]
+        files[1].write_bytes(TEXT)
+        for file, age in zip(files, (2 * spool.key_retention, 2 * recovery.EMPTIED, -86400), strict=True):
+            os.utime(file, (0, time.time() - age))
+        abandoned = tmp_path / "spool" / "tmp" / "x"
+        abandoned.touch()
+        os.link(abandoned, tmp_path / "second")
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        assert isinstance(lease, DirectoryLease)
+        spool._delivery.forget(lease._held)
+        broken = True
+        assert (await spool.recover()).requeued == (id,)
+        broken = False
+        assert "cannot be put in order" in caplog.text
+        await spool.recover()
+        assert not files[0].exists() and files[1].read_bytes() == b"" and not abandoned.exists()
+        assert files[2].stat().st_mtime < time.time() + 60
+
+
+async def test_it_is_logged_when_keys_are_forgotten_before_their_time(
+    spool: DirectorySpool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recovery, "MAX_KEYS", 1)
+    for key in ("1", "2", "3"):
+        await delivered(spool, key)
+    await spool.recover()
+    assert "2 keys are forgotten before their time" in caplog.text
+
+
+async def test_the_directory_of_keys_may_vanish_before_it_is_synced(tmp_path: Path) -> None:
+    class Vanishing(Files):
+        def sync_directory(self, step: str, name: str) -> None:
+            if name == "keys":
+                shutil.rmtree(tmp_path / "spool" / "keys")
+            super().sync_directory(step, name)
+
+    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0, files=Vanishing) as spool:
+        await delivered(spool, "k")
+        await spool.remove(await spool.put(TEXT, key="k"))
+        assert [entry async for entry in spool.list()] == []
 
 
 async def test_a_key_that_was_made_anew_meanwhile_stays(tmp_path: Path) -> None:
