@@ -107,6 +107,9 @@ class Delivery:
 
     def claim(self, n: int, now: float, *, marked: bool, at_once: bool = False) -> list[Held]:
         """Take up to `n` jobs that are due; `at_once` only those before one that would take its time, none at worst."""
+        if at_once and self._unfinished:
+            # They may have to wait for the lock of another process.
+            return []
         self.finish()
         taken: list[Held] = []
         due: list[tuple[float, str]] = []

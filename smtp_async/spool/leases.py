@@ -141,9 +141,10 @@ class DirectoryLease(Lease):
         await self._note(self._end)
 
     async def _note(self, one: Held | End) -> None:
-        renamed = isinstance(one, End) and self.entry.key is not None
-        if self._delivery.durable or renamed:
-            # Also what changes a name under a lock, which another process may have.
+        waits = isinstance(one, End) and (one.failed or self.entry.key is not None)
+        if self._delivery.durable or waits:
+            # Also what changes a name under a lock, which another process may have, and what is tried again: a thread
+            # may be about to.
             await self._news.run(one)
             return
         # A few octets for the memory of the system: a thread would cost twenty times as much.

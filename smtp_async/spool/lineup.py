@@ -28,6 +28,7 @@ from .files import Files
 __all__ = ["HASHED", "HELD", "QUEUED", "Lineup", "directory_of"]
 
 QUEUED: Final = ".queued"
+_IN_QUEUE: Final = (QUEUED, ".sending")
 #: The time of a file whose job is held: the year 2100.
 HELD: Final = 4102444800.0
 #: Names of the subdirectories that a large spool has.
@@ -92,10 +93,9 @@ class Lineup:
                 self._lock.release()
 
     def leave(self, path: str, found: Unreadable) -> None:
-        """Pass a job over, because it is of a later version."""
-        with self._lock:
-            if len(self.left) < MOST:
-                self.left[path] = found
+        """Pass a job over, because it is of a later version. Waits for nobody, as `push`."""
+        if len(self.left) < MOST:
+            self.left[path] = found
 
     def drop(self, path: str) -> None:
         """Forget a job; its directory is read again in time."""
@@ -241,8 +241,11 @@ class Lineup:
     def _read_directory(self, name: str) -> None:
         prefix = f"{name}/" if name else ""
         count = 0
+        gone = {path for path in self.left.copy() if directory_of(path) == name}
         try:
             for entry in self._files.entries("L2", name):
+                if gone and entry.name.endswith(_IN_QUEUE):
+                    gone.discard(prefix + entry.name.rpartition(".")[0])
                 if entry.name.endswith(QUEUED):
                     path = prefix + entry.name[: -len(QUEUED)]
                     when = None if path in self.left else self._time_of(entry)
@@ -256,6 +259,9 @@ class Lineup:
             self._read[name] = None
             if not name:
                 raise
+            return
+        for path in gone:
+            self.left.pop(path, None)
         if not name:
             self.root_files = count
 

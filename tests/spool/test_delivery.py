@@ -6,12 +6,13 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from smtp_async.errors import LeaseLost, NoSuchJob, SpoolError
+from smtp_async.errors import LeaseLost, NoSuchJob, RecordNewer, SpoolError
 from smtp_async.spool.delivery import CLOSERS, REMOVED, End
 from smtp_async.spool.directory import AT_ONCE, DirectorySpool
 from smtp_async.spool.entry import State
@@ -374,6 +375,47 @@ async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path:
     async with DirectorySpool(path) as other:
         flagged = {lease.entry.id: lease.entry.flagged for lease in await other.claim(5)}
     assert flagged == {marked.entry.id: True, untouched.entry.id: False}
+
+
+@pytest.mark.parametrize("key", ["k", None])
+@pytest.mark.parametrize("how", ["claim", "repeat"])
+async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
+    tmp_path: Path, key: str | None, how: str
+) -> None:
+    """It may need the lock of the names, which another process has, or be tried by a thread that waits for that."""
+    on_loop: list[str] = []
+    failing = True
+    loop = threading.get_ident()
+
+    class Dead(Files):
+        def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+            if step == "S1" and function in (os.rename, os.unlink):
+                if failing:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                if threading.get_ident() == loop:
+                    on_loop.append(step)
+            return super().call(step, function, *args, **named)
+
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, files=Dead) as spool:
+        await spool.put(TEXT, key=key)
+        [lease] = await spool.claim()
+        with pytest.raises(SpoolError):
+            await lease.settle(receipt_for(lease, QUEUED))
+        failing = False
+        if how == "claim":
+            assert await spool.claim() == []
+        else:
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert [entry async for entry in spool.list()] == []
+    assert on_loop == []
+
+
+async def test_the_loop_never_waits_for_who_reads_the_directories(tmp_path: Path) -> None:
+    """Not even when it meets a job of a later version."""
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
+        with spool._lineup._lock:
+            spool._shelf.leave("x", State.QUEUED, RecordNewer("its version is 2"))
+        assert [one.id for one in spool.unreadable()] == ["x"]
 
 
 @pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
