@@ -104,15 +104,14 @@ def _make_directory(where: str) -> None:
         made = False
     try:
         fd = os.open(Path(where).absolute().parent, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        # What was there is in a place that this user cannot read, and an administrator made it.
+        try:
+            _sync_directory(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        # What was there may be in a place that this user cannot read or write: then an administrator made it.
         if made:
             raise
-        return
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Files:

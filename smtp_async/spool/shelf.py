@@ -373,7 +373,9 @@ class Shelf:
     def leave(self, path: str, state: State, error: RecordNewer) -> None:
         """Pass over a job of a later version from now on, and say so."""
         found = Unreadable(path.rpartition("/")[2], str(error), kept=True)
-        self.lineup.leave(path, found)
+        if state is State.QUEUED or state is State.SENDING:
+            # What has ended waits for nobody.
+            self.lineup.leave(path, found)
         if found.id not in self._logged:
             self._logged.append(found.id)
             _log.warning("the job %s (%s) is left alone: %s", found.id, state.value, error)
@@ -381,7 +383,7 @@ class Shelf:
     def unreadable(self) -> list[Unreadable]:
         """Return what was put aside since the last call, and what is left alone."""
         found = [self._put_aside.popleft() for _ in range(len(self._put_aside))]
-        return found + [*self.lineup.left.values()] if self.lineup.left else found
+        return found + [*self.lineup.left.copy().values()] if self.lineup.left else found
 
     def is_at(self, fd: int, name: str, status: os.stat_result | None = None) -> bool:
         """C3: is this still the file of that name?"""
