@@ -138,6 +138,10 @@ class Crew:
         self.error = self.error or error
         self.stop()
 
+    def cut_short(self) -> None:
+        """A job that was due goes back because of `stop`, or was not looked at."""
+        self.error = self.error or SMTPError("it was stopped before every job that was due had its turn")
+
     async def manage(self, *, once: bool) -> None:
         """Work until it is to stop, or, `once`, until every job that is due had its turn."""
         loop = asyncio.get_running_loop()
@@ -209,6 +213,8 @@ class Crew:
                 await self._rest(None)
             else:
                 return
+        if once and (not exhausted or self.ready or self._owed):
+            self.cut_short()
 
     def _room(self) -> int:
         """How many to claim: in large batches while mail flows, one alone as a probe."""

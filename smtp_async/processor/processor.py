@@ -148,8 +148,8 @@ class QueueProcessor(Observed):
     async def run_once(self) -> QueueReport:
         """Try every job that is due once, and return what became of them.
 
-        It ends early when the server as a whole cannot be used, or the spool cannot be written, and after the first
-        failed job with `stop_on_error`: `QueueReport.error` says so, and the others stay queued.
+        It ends early when the server as a whole cannot be used, or the spool cannot be written, after `stop`, and after
+        the first failed job with `stop_on_error`: `QueueReport.error` says so, and the others stay queued.
 
         Raises:
             Busy, UsageError: as `run`.
@@ -266,6 +266,8 @@ class QueueProcessor(Observed):
                 deferred.append(Unfinished(entry.id, conclusion.reason, conclusion.not_before))
             elif conclusion.end is End.FAILED:
                 failed.append(Unfinished(entry.id, conclusion.reason))
+            elif self._crew.stopping:
+                self._crew.cut_short()
         if conclusion.end is End.FAILED and self._stop_on_error:
             self._crew.end_early(SMTPError(f"the job {entry.id} failed: {conclusion.reason}"))
 

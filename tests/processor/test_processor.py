@@ -37,7 +37,7 @@ from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, Unf
 from smtp_async.spool.entry import State
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from smtp_async.testing.memory import MemorySpool
-from tests.lab import client_of, every_loop, mail, speaking, until
+from tests.lab import client_of, every_loop, mail, speaking, turns, until
 from tests.processor.office import (
     BRISK,
     Clock,
@@ -380,7 +380,7 @@ async def test_what_was_being_claimed_when_the_pause_began_is_no_probe(spool: Fr
         spool, client, concurrency=4, retry=BRISK, poll=0.01, clock=asyncio.get_running_loop().time
     )
     spool._clock = lambda: 2.0**39
-    claim, paused, turns = spool.claim, asyncio.Event(), 10
+    claim, paused = spool.claim, asyncio.Event()
 
     async def slow_claim(*args: Any, **options: Any) -> Any:
         leases = await claim(*args, **options)
@@ -392,8 +392,7 @@ async def test_what_was_being_claimed_when_the_pause_began_is_no_probe(spool: Fr
     async def note(event: QueuePaused) -> None:
         paused.set()
         # The first job is still under way when the second is handed out.
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await turns()
 
     spool.claim = slow_claim  # type: ignore[method-assign]
     queue.on(QueuePaused, note)
@@ -729,6 +728,45 @@ async def test_a_stop_before_the_first_step_counts_for_that_run(spool: FrailSpoo
         await running
     assert client.tried == []
     assert (await queue.run_once()).sent == (id,)
+
+
+async def test_a_stop_that_came_after_a_run_is_told_by_the_report_of_the_next(spool: FrailSpool) -> None:
+    queue = processor(spool, Postman())
+    await queue.run_once()
+    queue.stop()
+    (id,) = await filled(spool)
+    report = await queue.run_once()
+    assert not report and report.tried == 0 and "stopped" in str(report.error)
+    report = await queue.run_once()
+    assert report and report.sent == (id,)
+
+
+@pytest.mark.parametrize("count", [2, 20])
+async def test_a_report_tells_that_jobs_went_back_because_of_a_stop(spool: FrailSpool, count: int) -> None:
+    await filled(spool, count)
+    client = Postman()
+    client.gate.clear()
+    queue = processor(spool, client, concurrency=4)
+    running = asyncio.ensure_future(queue.run_once())
+    await until(lambda: client.waiting == min(count, 4))
+    queue.stop(grace=0)
+    report = await running
+    assert not report and report.tried == 0 and "stopped" in str(report.error)
+
+
+async def test_a_stop_after_the_last_job_was_begun_is_no_fault(spool: FrailSpool) -> None:
+    await filled(spool, 2)
+    client = Postman()
+    client.replies.clear()
+    queue = processor(spool, client, concurrency=4)
+    running = asyncio.ensure_future(queue.run_once())
+    # One alone, the other, and none.
+    await until(lambda: len(client.left) == 2 and spool.calls.count("claim") == 3)
+    await turns()
+    queue.stop()
+    client.replies.set()
+    report = await running
+    assert report and len(report.sent) == 2
 
 
 async def test_it_runs_once_at_a_time(spool: FrailSpool) -> None:
