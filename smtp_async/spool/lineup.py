@@ -28,7 +28,6 @@ from .files import Files
 __all__ = ["HASHED", "HELD", "QUEUED", "Lineup", "directory_of"]
 
 QUEUED: Final = ".queued"
-_IN_QUEUE: Final = (QUEUED, ".sending")
 #: The time of a file whose job is held: the year 2100.
 HELD: Final = 4102444800.0
 #: Names of the subdirectories that a large spool has.
@@ -241,11 +240,8 @@ class Lineup:
     def _read_directory(self, name: str) -> None:
         prefix = f"{name}/" if name else ""
         count = 0
-        gone = {path for path in self.left.copy() if directory_of(path) == name}
         try:
             for entry in self._files.entries("L2", name):
-                if gone and entry.name.endswith(_IN_QUEUE):
-                    gone.discard(prefix + entry.name.rpartition(".")[0])
                 if entry.name.endswith(QUEUED):
                     path = prefix + entry.name[: -len(QUEUED)]
                     when = None if path in self.left else self._time_of(entry)
@@ -259,9 +255,6 @@ class Lineup:
             self._read[name] = None
             if not name:
                 raise
-            return
-        for path in gone:
-            self.left.pop(path, None)
         if not name:
             self.root_files = count
 

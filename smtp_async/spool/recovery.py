@@ -62,6 +62,8 @@ def recover(shelf: Shelf) -> Recovery:
     except OSError as error:
         raise translated(error, "the spool cannot be put in order") from error
     # What fails here must not hide who was recovered.
+    with _contained("what is left alone"):
+        shelf.forget_gone()
     with _contained(TMP):
         _clean(shelf)
     if shelf.buried > MAX_KEYS // 10 or time.monotonic() - shelf.counted_at > COUNT_EACH:

@@ -380,6 +380,13 @@ class Shelf:
             self._logged.append(found.id)
             _log.warning("the job %s (%s) is left alone: %s", found.id, state.value, error)
 
+    def forget_gone(self) -> None:
+        """Tell no more of jobs of a later version that wait no longer."""
+        for path in self.lineup.left.copy():
+            names = [f"{path}.{state.value}" for state in (State.QUEUED, State.SENDING)]
+            if all(self.files.look("R9", name) is None for name in names):
+                self.lineup.left.pop(path, None)
+
     def unreadable(self) -> list[Unreadable]:
         """Return what was put aside since the last call, and what is left alone."""
         found = [self._put_aside.popleft() for _ in range(len(self._put_aside))]
