@@ -9,7 +9,7 @@ import pytest
 
 from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.spool.directory import DirectorySpool
-from smtp_async.spool.files import Files
+from smtp_async.spool.files import FULL, Files
 from smtp_async.spool.intake import id_of
 from smtp_async.spool.leases import DirectoryLease
 from smtp_async.spool.submission import submission
@@ -153,12 +153,16 @@ async def story(path: Path, files: type[Faulty]) -> World:
         await spool._threads.wait_idle()
         files.armed = False
         await world.work()
-        # Whose key was promised once is not sent again.
+        # Whose key was promised once is not sent again; unless there was no room for its key when it was gone.
         for key in ("dead", "k"):
             id = id_of(await submission(TEXT, key=key))
             if id in world.promised:
                 assert await spool.put(TEXT, key=key) == id
-        assert await spool.claim(9, now=2.0**34) == []
+        forgotten = files.fault in FULL and files.steps[files.number - 1].startswith("S1 ")
+        again = await spool.claim(9, now=2.0**34)
+        assert len(again) <= forgotten
+        for lease in again:
+            await lease.settle(receipt_for(lease, QUEUED))
     return world
 
 
