@@ -107,6 +107,32 @@ async def test_a_server_that_dies_of_an_envelope_behind_its_dot_does_so_twice() 
     assert arrived(server) == every()
 
 
+@every_loop
+async def test_a_reset_that_came_alone_does_not_make_a_server_one_that_reads_on() -> None:
+    gate = asyncio.Event()
+
+    async def drop_and_wait(step: Step) -> None:
+        step.connection.buffer.clear()
+        await gate.wait()
+        step.default()
+
+    async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
+        await client.send(mail("W"))
+        slow = server.on(".", drop_and_wait, nth=1)
+        first = asyncio.create_task(client.send(mail("A")))
+        await server.wait_fired(slow)
+        # The dot of the first is on its way: the RSET before this one comes in a packet of its own.
+        second = asyncio.create_task(client.send(mail("B")))
+        await turns()
+        gate.set()
+        assert [one.outcome for one in await gathered(first, second)] == [Outcome.ACCEPTED] * 2
+        assert not conduct(client).proven
+        server.on(".", drop_the_rest)
+        assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
+        assert not conduct(client).following
+    assert arrived(server) == every(50) + Counter(f"message {n}" for n in "WAB")
+
+
 async def test_the_question_is_asked_once_for_a_server() -> None:
     async with speaking() as server, client_of(server, pool=one(max_messages=10)) as client:
         assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}

@@ -118,6 +118,31 @@ def test_the_first_time_rset_alone_is_written_behind_an_end_of_data() -> None:
     assert [receipt_of(second).outcome, third.receipt] == [Outcome.ACCEPTED, None]
 
 
+def test_a_reset_in_a_write_of_its_own_proves_nothing() -> None:
+    """It may come in a packet of its own, and a server that drops what comes with the dot answers it."""
+    talk = unproven()
+    talk.writes(BODY + DOT)
+    for _ in range(2):
+        talk.begin()
+        talk.writes(lines("RSET"))
+        talk.says("250 queued", "250 reset")
+        assert not talk.conduct.proven
+        talk.writes(GROUP)
+        talk.says("250 ok", "250 ok", "354 go")
+        talk.writes(BODY + DOT)
+
+
+def test_a_reset_that_is_answered_late_proves_nothing_against_what_another_connection_learnt() -> None:
+    talk = unproven()
+    talk.begin()
+    talk.writes(BODY + DOT + lines("RSET"))
+    talk.conduct.broke_down(Breakdown.NOT_FOLLOWED, talk.machine.extensions, 0.0)
+    talk.says("250 queued", "250 reset")
+    assert not talk.conduct.proven
+    talk.conduct.trusts(talk.machine.extensions, 601.0)
+    assert talk.conduct.following and not talk.conduct.proven
+
+
 def test_a_message_in_chunks_follows_the_proof_whole() -> None:
     talk = Talk.ready(offer=["PIPELINING", "CHUNKING"], window=8, proven=False)
     talk.begin(chunking=True)
