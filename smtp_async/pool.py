@@ -255,6 +255,9 @@ class Pool:
         self._opening.pop(session, None)
         self._open[session] = None
         session.retire(messages=self.limits.max_messages, age=self.limits.max_age)
+        if self._dialling.in_doubt:
+            # When it has taken its message: the others wait until this one has proved something, and no longer.
+            self._loop.call_soon(self._grow)
         # They waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._waiting.unprepared():
             job.extensions = self.extensions

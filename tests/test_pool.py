@@ -508,6 +508,26 @@ class TestEarlyEnds:
             assert [busy[number] for number in range(4)] == [1] * 4
             assert len(busy) > 5
 
+    async def test_a_probe_that_stands_lets_the_others_be_dialled_though_its_message_is_slow(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dialling, "_PROOF", 0.2)
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=5)) as client:
+            await client.send(mail("W"))
+            server.on("GREETING", reply(554, "5.3.2 not yet"), close(), nth=1)
+            slow = server.on(".", delay(gate), default(), nth=1)
+            await server.act(close())
+            await until(lambda: not client.statistics().open)
+            with pytest.raises(GreetingRefused):
+                await client.send(mail("F"))
+            tasks = [asyncio.create_task(client.send(mail(n))) for n in range(5)]
+            await server.wait_fired(slow)
+            async with asyncio.timeout(PATIENCE):
+                await until(lambda: sum(task.done() for task in tasks) == 4)
+            gate.set()
+            assert [one.outcome for one in await gathered(*tasks)] == [Outcome.ACCEPTED] * 5
+
     async def test_a_connection_that_ends_early_beside_others_fails_nobody(self) -> None:
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
             await client.send(mail(0))
