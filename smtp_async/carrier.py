@@ -159,7 +159,7 @@ class Carrier:
 
     def forgo_pipelining(self) -> None:
         """Write one command at a time here, whatever the server offers."""
-        self._joint.machine.extensions = self.extensions.without("PIPELINING")
+        self._joint.machine.forgo_pipelining()
 
     def retire(self, *, messages: int | None, age: float | None) -> None:
         """Take no job after so many messages, or the server's limit, nor after so many seconds; None: no end."""

@@ -237,6 +237,32 @@ async def test_lock_step_ends(another: bool, monkeypatch: pytest.MonkeyPatch) ->
         assert server.connections[3].flights == 3
 
 
+async def test_lock_step_does_not_end_where_refused_parameters_have_the_server_asked_again() -> None:
+    async with speaking() as server, client_of(server, pool=one()) as client:
+        server.on("MAIL", default(), default(), connection=0)
+        assert (await client.send(mail("W"))).outcome is Outcome.ACCEPTED
+        server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+        server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=1)
+        assert (await client.send(mail(0, text="Grüße"))).outcome is Outcome.ACCEPTED
+        assert client._pool is not None and client._pool.extensions is not None
+        assert not client._pool.extensions.pipelining
+        before = server.connections[1].flights
+        assert (await client.send(mail(1))).outcome is Outcome.ACCEPTED
+        # MAIL, RCPT, DATA and the body.
+        assert server.connections[1].flights - before == 4
+
+
+async def test_lock_step_does_not_end_with_a_login() -> None:
+    async with speaking(users={"ann": "secret"}) as server, client_of(server) as client:
+        server.on("MAIL", default(), default(), connection=0)
+        assert (await client.send(mail("W"))).outcome is Outcome.ACCEPTED
+        async with client.session() as session:
+            await session.connect()
+            assert not session.extensions.pipelining
+            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            assert not session.extensions.pipelining
+
+
 # --- EHLO after AUTH, and after 555 --------------------------------------------------------------------------
 
 LOGIN = {"username": "ann", "password": "secret"}

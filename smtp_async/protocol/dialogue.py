@@ -208,6 +208,11 @@ class Dialogue(ABC):
             return self._write(Verb.LHLO, commands.lhlo(name))
         return self._write(Verb.EHLO, commands.ehlo(name))
 
+    def forgo_pipelining(self) -> None:
+        """Write one command at a time from here on, whatever the server offers, now or when it is asked again."""
+        self._pipelining = False
+        self.extensions = self.extensions.without("PIPELINING")
+
     def hello_again(self) -> Exchange:
         """Write EHLO or LHLO once more, with the same name; a refusal leaves `extensions` as they are."""
         return self.hello(self._name)

@@ -288,3 +288,14 @@ def test_a_second_ehlo_replaces_the_offer_unless_it_is_refused(
     assert exchange.reply is not None
     talk.stands(Stage.READY)
     assert set(talk.machine.extensions) == offer
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_a_second_ehlo_does_not_end_lock_step(lmtp: bool) -> None:
+    talk = Talk.ready(lmtp=lmtp)
+    talk.machine.forgo_pipelining()
+    assert not talk.machine.pipelining
+    talk.machine.hello_again()
+    talk.writes(f"{'LHLO' if lmtp else 'EHLO'} me.example")
+    talk.says("250-mx", "250-DSN", "250 PIPELINING")
+    assert set(talk.machine.extensions) == {"DSN"}
