@@ -341,7 +341,10 @@ class Carrier:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         transaction = job.transaction
         job.abandoned = True
-        if transaction is None or self._over:
+        if transaction is None or job.session is None:
+            # No connection has begun it, or none any more.
+            return job.receipt is None
+        if self._over:
             return False
         machine = self._joint.machine
         withdrawn = machine.withdraw(transaction)
