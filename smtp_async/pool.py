@@ -201,9 +201,14 @@ class Pool:
         if self._idle:
             session, _ = self._idle.popitem()
             session.finish()
-        self._silence.watch()
         # If it goes away with the session in its hands already, the next one gets its place.
-        return await self._places.wait(self.give_back)
+        return await self._places.wait(self.give_back, self._user_waits)
+
+    def _user_waits(self) -> None:
+        """One more user is in line: beside a connection that has been silent for long there is a place already."""
+        self._silence.watch()
+        if not self._full():
+            self._make_room()
 
     def _make_private(self) -> Session:
         session = self._make(self)
@@ -268,7 +273,8 @@ class Pool:
         waiting = self._waiting
         if not waiting or not session.may_begin or session in self._private:
             return None
-        if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
+        # The last: each of them will get a connection that is being opened for it.
+        if session.jobs and (self._idle or not self._full() or len(waiting) <= len(self._opening)):
             # A streamed message that was not given the last connection may have it when another one is written.
             self._employ()
             return None
@@ -397,10 +403,6 @@ class Pool:
     def _most(self) -> int:
         """How many connections there may be now."""
         return self._bound.now + self._silence.spare
-
-    def _spreads(self) -> bool:
-        """Will every waiting message get a connection that is being opened for it?"""
-        return len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
         held = len(self._open) + len(self._opening) + len(self._parting) + len(self._private)

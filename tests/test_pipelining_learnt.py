@@ -408,6 +408,30 @@ class TestSilence:
             await gathered(*silent)
             await client._pool.close()  # type: ignore[union-attr]
 
+    @pytest.mark.parametrize("before", [True, False], ids=["silent before", "silent behind"])
+    @every_loop
+    async def test_a_user_who_waits_for_a_session_gets_one_beside_it(
+        self, before: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(silence_module, "_LIMIT", 0.2)
+        patience = Timeouts(close=0.1)
+        async with speaking() as server, client_of(server, pool=one(), timeouts=patience) as client:
+            held = server.on(".", stall(), connection=0)
+            silent = asyncio.create_task(client.send(mail("S")))
+            await server.wait_fired(held)
+            loop = asyncio.get_running_loop()
+            over = loop.time() + (0.3 if before else 0.0)
+            await until(lambda: loop.time() > over)
+            asked = loop.time()
+            async with asyncio.timeout(PATIENCE), client.session() as session:
+                waited = loop.time() - asked
+                await session.connect()
+                assert (await session.send(mail("P"))).outcome is Outcome.ACCEPTED
+            # A place that is there already is not waited for.
+            assert not before or waited < 0.1
+            silent.cancel()
+            await gathered(silent)
+
     async def test_a_connection_that_answers_holds_its_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(silence_module, "_LIMIT", 0.3)
         async with speaking() as server, client_of(server, pool=one()) as client:
