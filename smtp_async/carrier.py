@@ -70,7 +70,8 @@ class Carrier:
         last_reply: the reply that was read last.
         messages: how many ended here.
         carried: did the server accept or refuse one of them?
-        opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
+        dialled_at, opened_at, idle_since: loop times: when it was started, when it could first take a job, when the
+            last one ended.
         retires_at: loop time from which it takes no more jobs.
         leaving: does it take no more jobs?
     """
@@ -80,6 +81,7 @@ class Carrier:
         self.number = number
         self.last_reply: Reply | None = None
         self.messages = 0
+        self.dialled_at = 0.0
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.carried = False

@@ -350,7 +350,7 @@ class Pool:
         if session in self._opening:
             del self._opening[session]
             self._parting[session] = None
-            self._dial_failed(error)
+            self._dial_failed(session, error)
         else:
             self._login_failed(error)
         self._grow()
@@ -373,7 +373,7 @@ class Pool:
             return
         if error is not None and not self._closed:
             if was_opening:
-                self._dial_failed(error)
+                self._dial_failed(session, error)
             elif was_open:
                 self._closed_early(session, error)
             elif not session.opened_at:
@@ -386,9 +386,9 @@ class Pool:
             self._dialling.proved()
         elif session.messages:
             # Those that it carried come back and are tried again, each of them a few times.
-            self._dialling.failed(error, self._open)
+            self._dialling.failed(session, error, self._open)
         else:
-            self._dial_failed(error)
+            self._dial_failed(session, error)
 
     # --- growing ---------------------------------------------------------------------------------------------
 
@@ -420,8 +420,8 @@ class Pool:
             self._opening[session] = None
             session.start()
 
-    def _dial_failed(self, error: SMTPError) -> None:
-        self._dialling.failed(error, self._open)
+    def _dial_failed(self, session: Session, error: SMTPError) -> None:
+        self._dialling.failed(session, error, self._open)
         if not self._login_failed(error) and not (self._open or self._opening):
             # While others are being opened, one of them may come up.
             self._outage = error

@@ -395,6 +395,17 @@ class TestFailedDials:
             await client.send(mail(4))
             assert loop.time() - before < 0.1
 
+    async def test_dials_that_fail_together_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dialling, "_BACKOFF", (0.05, 10.0))
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=10)) as client:
+            server.on("GREETING", reply(421, "4.3.2 restarting"), close(), nth=range(1, 11))
+            results = await gathered(*(client.send(mail(n)) for n in range(10)))
+            assert {type(result) for result in results} == {GreetingRefused}
+            assert client.statistics().bound == 9
+            # The pause behind ten failures in a row is all of ten seconds.
+            async with asyncio.timeout(5):
+                await client.send(mail(10))
+
     async def test_a_failed_dial_beside_open_connections_fails_nobody(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
