@@ -204,6 +204,7 @@ class Dialogue(ABC):
     def hello(self, name: str) -> Exchange:
         """Write EHLO, or LHLO under LMTP."""
         self._name = name
+        self._parser.keep_plain()
         if self.lmtp:
             return self._write(Verb.LHLO, commands.lhlo(name))
         return self._write(Verb.EHLO, commands.ehlo(name))
@@ -346,9 +347,11 @@ class Dialogue(ABC):
 
     def _answer_exchange(self, exchange: Exchange, reply: Reply) -> None:
         exchange.reply = reply
-        if reply.positive and exchange.verb in (Verb.EHLO, Verb.LHLO):
-            offered = Extensions.parse(reply)
-            self.extensions = offered if self._pipelining else offered.without("PIPELINING")
+        if exchange.verb in (Verb.EHLO, Verb.LHLO):
+            plain = self._parser.plain(reply)
+            if reply.positive:
+                offered = Extensions.parse(plain)
+                self.extensions = offered if self._pipelining else offered.without("PIPELINING")
         elif reply.positive and exchange.verb is Verb.HELO:
             self.extensions = NO_EXTENSIONS
         elif exchange.verb is Verb.RSET and not reply.positive:
