@@ -45,6 +45,9 @@ class Keeper(Protocol):
     def finished(self, job: Job, receipt: Receipt) -> None:
         """The job has come to its end."""
 
+    def dropped(self, job: Job) -> None:
+        """The job's caller has gone while no connection had it."""
+
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """The job's connection died before it was sent."""
 
@@ -345,6 +348,8 @@ class Carrier:
         job.abandoned = True
         if transaction is None or job.session is None:
             # No connection has begun it, or none any more.
+            if job.receipt is None:
+                self._keeper.dropped(job)
             return job.receipt is None
         if self._over:
             return False

@@ -173,12 +173,10 @@ class Pool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         job.abandoned = True
         self.deadlines.discard(job)
-        if self._waiting.discard(job):
-            self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
+        if self._waiting.discard(job) or (job.session is None and job.receipt is None):
+            self.dropped(job)
             return True
-        if job.session is None:
-            return job.receipt is None
-        return job.session.cancel(job)
+        return job.session is not None and job.session.cancel(job)
 
     @property
     def capacity(self) -> int:
@@ -316,6 +314,10 @@ class Pool:
         assert told is not None
         # Without an error it was accepted, at least for some.
         self._counts[Outcome.ACCEPTED if told.error is None else told.outcome] += 1
+
+    def dropped(self, job: Job) -> None:
+        """A job that is on no connection has lost its caller."""
+        self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
 
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""

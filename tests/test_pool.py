@@ -708,6 +708,32 @@ class TestWords:
         after = client.statistics()
         assert (after.open, after.opening, after.idle, after.sent) == (0, 0, 0, 8)
 
+    async def test_a_message_that_no_line_and_no_connection_has_is_counted(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client:
+            # While the server is asked what it offers now.
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+            asked = server.on("EHLO", delay(gate), default(), connection=0, nth=2)
+            with pytest.raises(NotSent):
+                await client.send(mail(1, text="Grüße"), deadline=0.2)
+            await server.wait_fired(asked)
+            assert client.statistics().not_sent == 1
+            gate.set()
+            await until(lambda: client.statistics().idle == 1)
+            assert client.statistics().not_sent == 1
+
+    async def test_a_message_that_cannot_be_prepared_is_counted(self) -> None:
+        async with speaking(extensions=["SIZE 1000"]) as server, client_of(server) as client:
+            await client.send(mail(0))
+            with pytest.raises(SMTPError):
+                await client.send(mail(1, text="x" * 5000))
+            assert client.statistics().not_sent == 1
+            async with client.session() as session:
+                await session.connect()
+                with pytest.raises(SMTPError):
+                    await session.send(mail(2, text="x" * 5000))
+            assert client.statistics().not_sent == 2
+
     async def test_a_closed_pool_tells_those_that_wait(self) -> None:
         async with speaking() as server:
             client = client_of(server, pool=one())
