@@ -45,6 +45,9 @@ class Keeper(Protocol):
     def finished(self, job: Job, receipt: Receipt) -> None:
         """The job has come to its end."""
 
+    def dropped(self, job: Job) -> None:
+        """The job's caller has gone while no connection had it."""
+
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """The job's connection died before it was sent."""
 
@@ -70,7 +73,8 @@ class Carrier:
         last_reply: the reply that was read last.
         messages: how many ended here.
         carried: did the server accept or refuse one of them?
-        opened_at, idle_since: loop times: when it could first take a job, when the last one ended.
+        dialled_at, opened_at, idle_since: loop times: when it was started, when it could first take a job, when the
+            last one ended.
         retires_at: loop time from which it takes no more jobs.
         leaving: does it take no more jobs?
     """
@@ -80,6 +84,7 @@ class Carrier:
         self.number = number
         self.last_reply: Reply | None = None
         self.messages = 0
+        self.dialled_at = 0.0
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.carried = False
@@ -159,7 +164,7 @@ class Carrier:
 
     def forgo_pipelining(self) -> None:
         """Write one command at a time here, whatever the server offers."""
-        self._joint.machine.extensions = self.extensions.without("PIPELINING")
+        self._joint.machine.forgo_pipelining()
 
     def retire(self, *, messages: int | None, age: float | None) -> None:
         """Take no job after so many messages, or the server's limit, nor after so many seconds; None: no end."""
@@ -341,7 +346,12 @@ class Carrier:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         transaction = job.transaction
         job.abandoned = True
-        if transaction is None or self._over:
+        if transaction is None or job.session is None:
+            # No connection has begun it, or none any more.
+            if job.receipt is None:
+                self._keeper.dropped(job)
+            return job.receipt is None
+        if self._over:
             return False
         machine = self._joint.machine
         withdrawn = machine.withdraw(transaction)

@@ -5,6 +5,7 @@ Values and timers only; the pool dials.
 Rules:
 
 1. After a failure the next dial waits, twice as long with each failure in a row, and it is one dial alone: a probe.
+   Dials that were under way already when the failure came fail for the same reason: together they count once.
 2. A connection ends the series of failures when it has proved that the server takes mail: it has carried a message, or
    stood for a second. A server can answer every step of the opening and hang up right behind the last one; dialled
    again at once, it would be shown the password hundreds of times a second.
@@ -39,10 +40,11 @@ class Standing(Protocol):
     """A connection that could be opened.
 
     Attributes:
-        opened_at: loop time at which it was.
+        dialled_at, opened_at: loop times at which it was dialled, and opened.
         carried: did the server accept or refuse a message on it?
     """
 
+    dialled_at: float
     opened_at: float
     carried: bool
 
@@ -56,7 +58,7 @@ class Dialling:
         bound: lowered where a failure says that the server takes no more connections.
     """
 
-    __slots__ = ("_again", "_bound", "_latched", "_loop", "_next", "_pause", "_timer")
+    __slots__ = ("_again", "_bound", "_failed_at", "_latched", "_loop", "_next", "_pause", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, again: Callable[[], None], bound: Bound) -> None:
         self._loop = loop
@@ -65,6 +67,8 @@ class Dialling:
         # The last pause, 0 if nothing has failed since a connection proved that the server takes mail.
         self._pause = 0.0
         self._next = 0.0
+        # When the last failure came that counted.
+        self._failed_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._latched: tuple[float, SMTPError] | None = None
 
@@ -104,14 +108,17 @@ class Dialling:
         """A connection has proved that the server takes mail."""
         self._pause = 0.0
 
-    def failed(self, error: SMTPError, standing: Collection[Standing]) -> None:
+    def failed(self, one: Standing, error: SMTPError, standing: Collection[Standing]) -> None:
         """A connection could not be opened, or ended before it had proved anything.
 
         Args:
+            one: the connection; it counts if it was dialled after the last failure that did.
             error: why.
             standing: those that are open.
         """
-        now = self._loop.time()
+        if one.dialled_at <= self._failed_at:
+            return
+        now = self._failed_at = self._loop.time()
         first, most = _BACKOFF
         self._pause = min(most, self._pause * 2 or first)
         self._next = now + self._pause

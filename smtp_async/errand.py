@@ -136,6 +136,9 @@ class Errand(Generic[T]):
             Left, CancelledError: the work goes on elsewhere.
         """
         awaited = self._awaited
+        if awaited is not None:
+            # As a task does with what it is given to wait for: others may wait for the same.
+            awaited._asyncio_future_blocking = False
         if self._order is _Order.LEAVE and (self._passed_on or self._cancelled):
             # It was cancelled and takes its time.
             self._hand_over()
@@ -206,6 +209,9 @@ class _Rest(Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         awaited = self._awaited
+        if awaited is not None:
+            # The errand took it back; a task takes nothing else than what says that it is to be waited for.
+            awaited._asyncio_future_blocking = True
         try:
             while True:
                 try:

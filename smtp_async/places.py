@@ -25,15 +25,17 @@ class Places(Generic[S]):
     def __len__(self) -> int:
         return len(self._line)
 
-    async def wait(self, unwanted: Callable[[S], None]) -> S:
+    async def wait(self, unwanted: Callable[[S], None], waits: Callable[[], object]) -> S:
         """Wait for a session.
 
         Args:
+            waits: called when the user is in line; may serve.
             unwanted: gets the session of a user who was cancelled with it in its hands already.
         """
         place: asyncio.Future[S] = self._loop.create_future()
         self._line.append(place)
         try:
+            waits()
             return await place
         except asyncio.CancelledError:
             if not place.cancelled() and place.exception() is None:

@@ -173,12 +173,10 @@ class Pool:
         """Its caller has gone: return whether the message will certainly not be sent. Synchronous."""
         job.abandoned = True
         self.deadlines.discard(job)
-        if self._waiting.discard(job):
-            self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
+        if self._waiting.discard(job) or (job.session is None and job.receipt is None):
+            self.dropped(job)
             return True
-        if job.session is None:
-            return job.receipt is None
-        return job.session.cancel(job)
+        return job.session is not None and job.session.cancel(job)
 
     @property
     def capacity(self) -> int:
@@ -201,9 +199,14 @@ class Pool:
         if self._idle:
             session, _ = self._idle.popitem()
             session.finish()
-        self._silence.watch()
         # If it goes away with the session in its hands already, the next one gets its place.
-        return await self._places.wait(self.give_back)
+        return await self._places.wait(self.give_back, self._user_waits)
+
+    def _user_waits(self) -> None:
+        """One more user is in line: beside a connection that has been silent for long there is a place already."""
+        self._silence.watch()
+        if not self._full():
+            self._make_room()
 
     def _make_private(self) -> Session:
         session = self._make(self)
@@ -255,6 +258,9 @@ class Pool:
         self._opening.pop(session, None)
         self._open[session] = None
         session.retire(messages=self.limits.max_messages, age=self.limits.max_age)
+        if self._dialling.in_doubt:
+            # When it has taken its message: the others wait until this one has proved something, and no longer.
+            self._loop.call_soon(self._grow)
         # They waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._waiting.unprepared():
             job.extensions = self.extensions
@@ -265,7 +271,8 @@ class Pool:
         waiting = self._waiting
         if not waiting or not session.may_begin or session in self._private:
             return None
-        if session.jobs and (self._idle or not self._full() or (self._opening and self._spreads())):
+        # The last: each of them will get a connection that is being opened for it.
+        if session.jobs and (self._idle or not self._full() or len(waiting) <= len(self._opening)):
             # A streamed message that was not given the last connection may have it when another one is written.
             self._employ()
             return None
@@ -308,6 +315,10 @@ class Pool:
         # Without an error it was accepted, at least for some.
         self._counts[Outcome.ACCEPTED if told.error is None else told.outcome] += 1
 
+    def dropped(self, job: Job) -> None:
+        """A job that is on no connection has lost its caller."""
+        self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
+
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
         transaction = job.transaction
@@ -341,7 +352,7 @@ class Pool:
         if session in self._opening:
             del self._opening[session]
             self._parting[session] = None
-            self._dial_failed(error)
+            self._dial_failed(session, error)
         else:
             self._login_failed(error)
         self._grow()
@@ -364,7 +375,7 @@ class Pool:
             return
         if error is not None and not self._closed:
             if was_opening:
-                self._dial_failed(error)
+                self._dial_failed(session, error)
             elif was_open:
                 self._closed_early(session, error)
             elif not session.opened_at:
@@ -377,9 +388,9 @@ class Pool:
             self._dialling.proved()
         elif session.messages:
             # Those that it carried come back and are tried again, each of them a few times.
-            self._dialling.failed(error, self._open)
+            self._dialling.failed(session, error, self._open)
         else:
-            self._dial_failed(error)
+            self._dial_failed(session, error)
 
     # --- growing ---------------------------------------------------------------------------------------------
 
@@ -394,10 +405,6 @@ class Pool:
     def _most(self) -> int:
         """How many connections there may be now."""
         return self._bound.now + self._silence.spare
-
-    def _spreads(self) -> bool:
-        """Will every waiting message get a connection that is being opened for it?"""
-        return len(self._waiting) <= len(self._opening)
 
     def _full(self) -> bool:
         held = len(self._open) + len(self._opening) + len(self._parting) + len(self._private)
@@ -415,8 +422,8 @@ class Pool:
             self._opening[session] = None
             session.start()
 
-    def _dial_failed(self, error: SMTPError) -> None:
-        self._dialling.failed(error, self._open)
+    def _dial_failed(self, session: Session, error: SMTPError) -> None:
+        self._dialling.failed(session, error, self._open)
         if not self._login_failed(error) and not (self._open or self._opening):
             # While others are being opened, one of them may come up.
             self._outage = error

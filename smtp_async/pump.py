@@ -114,6 +114,7 @@ class Pump(Carrier):
     def start(self) -> None:
         """Begin to connect; called once."""
         loop = asyncio.get_running_loop()
+        self.dialled_at = loop.time()
         self._join()
         self._ready = loop.create_future()
         # Whatever the caller that needs a connection has in its context is none of this task's business.

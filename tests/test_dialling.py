@@ -20,6 +20,7 @@ LOST = ConnectionLost("the server closed the connection")
 class Connection:
     opened_at: float
     carried: bool = False
+    dialled_at: float = 0.0
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_pause_doubles_up_to_ten_seconds_and_each_ends_with_one_probe(clock:
     rung: list[float] = []
     one = dialling(clock, lambda: rung.append(clock.now))
     for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0):
-        one.failed(LOST, ())
+        one.failed(Connection(math.inf, dialled_at=clock.now), LOST, ())
         failed_at = clock.now
         assert one.room(0, ()) == one.room(0, ()) == 0
         clock.advance(pause - 0.01)
@@ -54,9 +55,30 @@ def test_the_pause_doubles_up_to_ten_seconds_and_each_ends_with_one_probe(clock:
         rung.clear()
 
 
+def test_dials_that_fail_together_count_once(clock: Clock) -> None:
+    loop: Any = clock
+    lowered = Bound(4, loop, lambda: None)
+    one = Dialling(loop, lambda: None, lowered)
+    together = [Connection(math.inf, dialled_at=clock.now) for _ in range(4)]
+    busy = GreetingRefused("", reply=Reply(421))
+    for dialled in together:
+        clock.advance(0.01)
+        one.failed(dialled, busy, ())
+    assert lowered.now == 3
+    clock.advance(0.07 + 1e-9)
+    assert one.room(0, ()) == 1
+    # The probe does.
+    one.failed(Connection(math.inf, dialled_at=clock.now), busy, ())
+    assert lowered.now == 2
+    clock.advance(0.19)
+    assert one.room(0, ()) == 0
+    clock.advance(0.01 + 1e-9)
+    assert one.room(0, ()) == 1
+
+
 def test_a_connection_that_only_opened_ends_no_series_of_failures(clock: Clock) -> None:
     one = dialling(clock)
-    one.failed(LOST, ())
+    one.failed(Connection(math.inf, dialled_at=clock.now), LOST, ())
     clock.advance(0.11)
     assert one.room(0, [Connection(clock.now)]) == 0
     assert one.in_doubt
@@ -65,7 +87,7 @@ def test_a_connection_that_only_opened_ends_no_series_of_failures(clock: Clock) 
 def test_one_that_stands_for_a_second_does(clock: Clock) -> None:
     rung: list[float] = []
     one = dialling(clock, lambda: rung.append(clock.now))
-    one.failed(LOST, ())
+    one.failed(Connection(math.inf, dialled_at=clock.now), LOST, ())
     clock.advance(0.11)
     probe = Connection(clock.now)
     assert one.room(0, [probe]) == 0
@@ -79,10 +101,10 @@ def test_one_that_stands_for_a_second_does(clock: Clock) -> None:
 
 def test_one_that_carried_a_message_does(clock: Clock) -> None:
     one = dialling(clock)
-    one.failed(LOST, ())
+    one.failed(Connection(math.inf, dialled_at=clock.now), LOST, ())
     clock.advance(0.11)
     assert one.room(0, [Connection(clock.now, carried=True)]) == math.inf
-    one.failed(LOST, ())
+    one.failed(Connection(math.inf, dialled_at=clock.now), LOST, ())
     one.proved()
     clock.advance(0.11)
     assert one.room(0, ()) == math.inf
@@ -108,7 +130,7 @@ def test_what_lowers_the_bound_for_a_minute(
     loop: Any = clock
     lowered = Bound(4, loop, lambda: None)
     one = Dialling(loop, lambda: None, lowered)
-    one.failed(error, () if beside is None else [beside])
+    one.failed(Connection(math.inf), error, () if beside is None else [beside])
     assert lowered.now == bound
     clock.advance(61)
     assert lowered.now == 4
@@ -134,7 +156,7 @@ def test_a_refused_login_is_remembered_for_a_minute(clock: Clock) -> None:
 def test_a_timer_that_was_stopped_rings_no_more(clock: Clock) -> None:
     rung: list[float] = []
     one = dialling(clock, lambda: rung.append(clock.now))
-    one.failed(LOST, ())
+    one.failed(Connection(math.inf, dialled_at=clock.now), LOST, ())
     one.room(0, ())
     one.stop()
     one.stop()

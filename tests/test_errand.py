@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from smtp_async.errand import Errand, Left, Stopped
-from tests.lab import PATIENCE, every_loop, turns, until
+from tests.lab import PATIENCE, every_loop, gathered, turns, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -246,3 +246,54 @@ def test_a_loop_that_ends_closes_it() -> None:
     asyncio.run(main())
     gc.collect()
     assert log == ["ended"]
+
+
+# --- what others wait for, too ---
+
+
+async def awaits(what: asyncio.Future[str]) -> str:
+    return await what
+
+
+async def waits_on(what: asyncio.Future[str]) -> str:
+    """Takes no notice of the first cancellation, and waits on."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.shield(what)
+    return await what
+
+
+@every_loop
+@pytest.mark.parametrize("kind", ["future", "task"])
+@pytest.mark.parametrize("left", [False, True], ids=["waited for", "left"])
+async def test_another_task_may_wait_for_the_same(kind: str, left: bool) -> None:
+    gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    shared = gate if kind == "future" else asyncio.create_task(awaits(gate))
+    results: list[str] = []
+    errand, task = await started(waits_on(shared), unwanted=results.append)
+    if left:
+        errand.leave()
+    others = []
+    for _ in range(5):
+        # One for each step in which the work may be left.
+        others.append(asyncio.create_task(awaits(shared)))
+        await turns(1)
+    assert task.done() == left
+    gate.set_result("result")
+    assert await gathered(*others) == ["result"] * 5
+    if left:
+        await until(lambda: results == ["result"])
+        assert isinstance(task.exception(), Left)
+    else:
+        assert await task == "result"
+
+
+@every_loop
+@pytest.mark.parametrize("kind", ["future", "task"])
+async def test_another_task_may_wait_for_what_is_awaited_plainly(kind: str) -> None:
+    gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    shared = gate if kind == "future" else asyncio.create_task(awaits(gate))
+    _, task = await started(awaits(shared))
+    other = asyncio.create_task(awaits(shared))
+    await turns(3)
+    gate.set_result("result")
+    assert await gathered(task, other) == ["result", "result"]

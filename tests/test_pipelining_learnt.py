@@ -107,6 +107,32 @@ async def test_a_server_that_dies_of_an_envelope_behind_its_dot_does_so_twice() 
     assert arrived(server) == every()
 
 
+@every_loop
+async def test_a_reset_that_came_alone_does_not_make_a_server_one_that_reads_on() -> None:
+    gate = asyncio.Event()
+
+    async def drop_and_wait(step: Step) -> None:
+        step.connection.buffer.clear()
+        await gate.wait()
+        step.default()
+
+    async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
+        await client.send(mail("W"))
+        slow = server.on(".", drop_and_wait, nth=1)
+        first = asyncio.create_task(client.send(mail("A")))
+        await server.wait_fired(slow)
+        # The dot of the first is on its way: the RSET before this one comes in a packet of its own.
+        second = asyncio.create_task(client.send(mail("B")))
+        await turns()
+        gate.set()
+        assert [one.outcome for one in await gathered(first, second)] == [Outcome.ACCEPTED] * 2
+        assert not conduct(client).proven
+        server.on(".", drop_the_rest)
+        assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
+        assert not conduct(client).following
+    assert arrived(server) == every(50) + Counter(f"message {n}" for n in "WAB")
+
+
 async def test_the_question_is_asked_once_for_a_server() -> None:
     async with speaking() as server, client_of(server, pool=one(max_messages=10)) as client:
         assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
@@ -209,6 +235,32 @@ async def test_lock_step_ends(another: bool, monkeypatch: pytest.MonkeyPatch) ->
             conduct(client)._groups_from = 0.0
         assert (await client.send(mail(3))).outcome is Outcome.ACCEPTED
         assert server.connections[3].flights == 3
+
+
+async def test_lock_step_does_not_end_where_refused_parameters_have_the_server_asked_again() -> None:
+    async with speaking() as server, client_of(server, pool=one()) as client:
+        server.on("MAIL", default(), default(), connection=0)
+        assert (await client.send(mail("W"))).outcome is Outcome.ACCEPTED
+        server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+        server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=1)
+        assert (await client.send(mail(0, text="Grüße"))).outcome is Outcome.ACCEPTED
+        assert client._pool is not None and client._pool.extensions is not None
+        assert not client._pool.extensions.pipelining
+        before = server.connections[1].flights
+        assert (await client.send(mail(1))).outcome is Outcome.ACCEPTED
+        # MAIL, RCPT, DATA and the body.
+        assert server.connections[1].flights - before == 4
+
+
+async def test_lock_step_does_not_end_with_a_login() -> None:
+    async with speaking(users={"ann": "secret"}) as server, client_of(server) as client:
+        server.on("MAIL", default(), default(), connection=0)
+        assert (await client.send(mail("W"))).outcome is Outcome.ACCEPTED
+        async with client.session() as session:
+            await session.connect()
+            assert not session.extensions.pipelining
+            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            assert not session.extensions.pipelining
 
 
 # --- EHLO after AUTH, and after 555 --------------------------------------------------------------------------
@@ -355,6 +407,30 @@ class TestSilence:
                 task.cancel()
             await gathered(*silent)
             await client._pool.close()  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("before", [True, False], ids=["silent before", "silent behind"])
+    @every_loop
+    async def test_a_user_who_waits_for_a_session_gets_one_beside_it(
+        self, before: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(silence_module, "_LIMIT", 0.2)
+        patience = Timeouts(close=0.1)
+        async with speaking() as server, client_of(server, pool=one(), timeouts=patience) as client:
+            held = server.on(".", stall(), connection=0)
+            silent = asyncio.create_task(client.send(mail("S")))
+            await server.wait_fired(held)
+            loop = asyncio.get_running_loop()
+            over = loop.time() + (0.3 if before else 0.0)
+            await until(lambda: loop.time() > over)
+            asked = loop.time()
+            async with asyncio.timeout(PATIENCE), client.session() as session:
+                waited = loop.time() - asked
+                await session.connect()
+                assert (await session.send(mail("P"))).outcome is Outcome.ACCEPTED
+            # A place that is there already is not waited for.
+            assert not before or waited < 0.1
+            silent.cancel()
+            await gathered(silent)
 
     async def test_a_connection_that_answers_holds_its_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(silence_module, "_LIMIT", 0.3)

@@ -395,6 +395,17 @@ class TestFailedDials:
             await client.send(mail(4))
             assert loop.time() - before < 0.1
 
+    async def test_dials_that_fail_together_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dialling, "_BACKOFF", (0.05, 10.0))
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=10)) as client:
+            server.on("GREETING", reply(421, "4.3.2 restarting"), close(), nth=range(1, 11))
+            results = await gathered(*(client.send(mail(n)) for n in range(10)))
+            assert {type(result) for result in results} == {GreetingRefused}
+            assert client.statistics().bound == 9
+            # The pause behind ten failures in a row is all of ten seconds.
+            async with asyncio.timeout(5):
+                await client.send(mail(10))
+
     async def test_a_failed_dial_beside_open_connections_fails_nobody(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -507,6 +518,26 @@ class TestEarlyEnds:
             # The first four were dialled at once, the fifth alone, and more as soon as it had carried a message.
             assert [busy[number] for number in range(4)] == [1] * 4
             assert len(busy) > 5
+
+    async def test_a_probe_that_stands_lets_the_others_be_dialled_though_its_message_is_slow(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dialling, "_PROOF", 0.2)
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=5)) as client:
+            await client.send(mail("W"))
+            server.on("GREETING", reply(554, "5.3.2 not yet"), close(), nth=1)
+            slow = server.on(".", delay(gate), default(), nth=1)
+            await server.act(close())
+            await until(lambda: not client.statistics().open)
+            with pytest.raises(GreetingRefused):
+                await client.send(mail("F"))
+            tasks = [asyncio.create_task(client.send(mail(n))) for n in range(5)]
+            await server.wait_fired(slow)
+            async with asyncio.timeout(PATIENCE):
+                await until(lambda: sum(task.done() for task in tasks) == 4)
+            gate.set()
+            assert [one.outcome for one in await gathered(*tasks)] == [Outcome.ACCEPTED] * 5
 
     async def test_a_connection_that_ends_early_beside_others_fails_nobody(self) -> None:
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
@@ -676,6 +707,32 @@ class TestWords:
                 assert client.statistics().open == 2
         after = client.statistics()
         assert (after.open, after.opening, after.idle, after.sent) == (0, 0, 0, 8)
+
+    async def test_a_message_that_no_line_and_no_connection_has_is_counted(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client:
+            # While the server is asked what it offers now.
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+            asked = server.on("EHLO", delay(gate), default(), connection=0, nth=2)
+            with pytest.raises(NotSent):
+                await client.send(mail(1, text="Grüße"), deadline=0.2)
+            await server.wait_fired(asked)
+            assert client.statistics().not_sent == 1
+            gate.set()
+            await until(lambda: client.statistics().idle == 1)
+            assert client.statistics().not_sent == 1
+
+    async def test_a_message_that_cannot_be_prepared_is_counted(self) -> None:
+        async with speaking(extensions=["SIZE 1000"]) as server, client_of(server) as client:
+            await client.send(mail(0))
+            with pytest.raises(SMTPError):
+                await client.send(mail(1, text="x" * 5000))
+            assert client.statistics().not_sent == 1
+            async with client.session() as session:
+                await session.connect()
+                with pytest.raises(SMTPError):
+                    await session.send(mail(2, text="x" * 5000))
+            assert client.statistics().not_sent == 2
 
     async def test_a_closed_pool_tells_those_that_wait(self) -> None:
         async with speaking() as server:

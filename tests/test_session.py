@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 import traceback
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -575,3 +576,43 @@ async def test_a_command_that_is_no_text_is_refused_and_the_session_goes_on(line
                 await call(line)
         assert (await session.noop()).code == 250
     assert server.verbs() == ["EHLO", "NOOP", "QUIT"]
+
+
+class TestCancelledBeforeItWasBegun:
+    """No octet of the message was written, so it was certainly not sent."""
+
+    async def told(self, call: Coroutine[Any, Any, Receipt]) -> Receipt:
+        """What a call says when it is cancelled."""
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        receipt = vars(caught.value)["receipt"]
+        assert isinstance(receipt, Receipt)
+        return receipt
+
+    @every_loop
+    async def test_while_a_source_is_opened(self) -> None:
+        slow = Slow(b"data")
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            message = mail(attachments=[Attachment(slow, filename="f.bin")])
+            sending = asyncio.create_task(self.told(session.send(message)))
+            try:
+                await until(slow.asked.is_set)
+                sending.cancel()
+            finally:
+                slow.go.set()
+            assert (await sending).outcome is Outcome.NOT_SENT
+        assert "MAIL" not in server.verbs()
+
+    @every_loop
+    async def test_while_the_server_is_asked_what_it_offers_now(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+            asked = server.on("EHLO", delay(gate), default(), nth=1)
+            sending = asyncio.create_task(self.told(session.send(mail(text="Grüße"))))
+            await server.wait_fired(asked)
+            sending.cancel()
+            assert (await sending).outcome is Outcome.NOT_SENT
+            gate.set()

@@ -10,7 +10,8 @@ Two permissions are kept apart:
 * *Groups of commands* (RFC 2920 at all). A server whose replies did not match the commands is spoken to in lock-step.
 * *Following*: the next message's commands behind an end of data. Some servers drop what arrives together with the dot,
   or close the connection. So the first time a RSET alone is written there, which risks no message; its reply proves
-  that the server reads on.
+  that the server reads on, if it left in the same write as the dot. One that left later, while the dot was on its way,
+  may have come in a packet of its own, which proves nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Conduct:
 
     Attributes:
         following: may commands be written behind an end of data that is not answered yet?
-        proven: has the server answered such commands?
+        proven: has the server answered such commands, in the same write as an end of data?
         suspicion: what the last connection that broke down made likely, until a message is accepted.
     """
 

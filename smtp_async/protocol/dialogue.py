@@ -204,9 +204,15 @@ class Dialogue(ABC):
     def hello(self, name: str) -> Exchange:
         """Write EHLO, or LHLO under LMTP."""
         self._name = name
+        self._parser.keep_plain()
         if self.lmtp:
             return self._write(Verb.LHLO, commands.lhlo(name))
         return self._write(Verb.EHLO, commands.ehlo(name))
+
+    def forgo_pipelining(self) -> None:
+        """Write one command at a time from here on, whatever the server offers, now or when it is asked again."""
+        self._pipelining = False
+        self.extensions = self.extensions.without("PIPELINING")
 
     def hello_again(self) -> Exchange:
         """Write EHLO or LHLO once more, with the same name; a refusal leaves `extensions` as they are."""
@@ -341,9 +347,11 @@ class Dialogue(ABC):
 
     def _answer_exchange(self, exchange: Exchange, reply: Reply) -> None:
         exchange.reply = reply
-        if reply.positive and exchange.verb in (Verb.EHLO, Verb.LHLO):
-            offered = Extensions.parse(reply)
-            self.extensions = offered if self._pipelining else offered.without("PIPELINING")
+        if exchange.verb in (Verb.EHLO, Verb.LHLO):
+            plain = self._parser.plain(reply)
+            if reply.positive:
+                offered = Extensions.parse(plain)
+                self.extensions = offered if self._pipelining else offered.without("PIPELINING")
         elif reply.positive and exchange.verb is Verb.HELO:
             self.extensions = NO_EXTENSIONS
         elif exchange.verb is Verb.RSET and not reply.positive:

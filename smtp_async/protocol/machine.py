@@ -161,6 +161,7 @@ class ClientProtocol(Writer):
         self._window.began(transaction.octets)
         transaction.behind = bool(self._owed)
         transaction.probes = transaction.behind and not self._conduct.proven
+        transaction.together = bool(self._ending)
         if connection.reset_needed and (transaction.probes or not self.pipelining):
             self._write_reset(transaction)
         else:
@@ -269,7 +270,8 @@ class ClientProtocol(Writer):
             self._exhausted = True
             if transaction.probes and reply.code != 421:
                 self.breakdown = Breakdown.NOT_FOLLOWED
-        elif transaction.behind:
+        elif transaction.together and self._conduct.following:
+            # Not if another connection has shown meanwhile that the server does not read on.
             self._conduct.proven = True
 
     def _answer_chunk(self, transaction: Transaction, reply: Reply) -> None:

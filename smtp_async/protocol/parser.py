@@ -8,7 +8,8 @@ grammar is an error, because a client that guesses pairs the next reply with the
 Line ends are LF with an optional CR before it; a bare CR is data, a NUL is never legal.
 
 A server may repeat a secret that it was sent. Every text enters here, so this is where secrets are masked, line by
-line, before a reply or an error is made of it.
+line, before a reply or an error is made of it. What is acted on is read from the line as it came: the code, the
+enhanced code, and what the server offers (`keep_plain`). A password may happen to be "SIZE", or "2.1.0".
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class ReplyParser:
         "_max_line",
         "_max_lines",
         "_max_reply",
+        "_plain",
         "_rest",
         "_size",
     )
@@ -71,6 +73,8 @@ class ReplyParser:
         self._size = 0
         self._known: dict[bytes, Reply] = {}
         self._mask: Mask | None = None
+        # The lines of the next reply as they come, but for its first; None if they are not wanted.
+        self._plain: list[bytes] | None = None
 
     def conceal(self, sent: bytes, secrets: Iterable[bytes]) -> None:
         """Mask in all that follows what is being sent.
@@ -85,6 +89,16 @@ class ReplyParser:
         self._mask.add_secrets(secrets)
         # A line that came before may hold by accident what is a secret from here on.
         self._known.clear()
+
+    def keep_plain(self) -> None:
+        """Keep the lines of the next reply as they come, too: what a server offers repeats nothing that was sent."""
+        if self._mask is not None:
+            self._plain = []
+
+    def plain(self, reply: Reply) -> Reply:
+        """Return the `reply` that `keep_plain` was called for, its lines unmasked but for the first, which is words."""
+        plain, self._plain = self._plain, None
+        return Reply(reply.code, (reply.raw[0], *plain[: len(reply.raw) - 1])) if plain else reply
 
     @property
     def empty(self) -> bool:
@@ -147,8 +161,10 @@ class ReplyParser:
             raise ProtocolViolation(f"not an SMTP reply: {_shown(line if mask is None else mask(line))}")
         code, separator, text = match.groups(b"")
         if mask is not None:
+            if self._plain is not None and self._lines:
+                self._plain.append(text)
             # Never the code, which is no text.
-            text = mask(text)
+            text = _masked(mask, code, text)
         if separator == b"-" or self._lines:
             return self._continue(code, separator, text)
         reply = Reply(int(code), (text,))
@@ -172,6 +188,18 @@ class ReplyParser:
         self._lines = []
         self._size = 0
         return reply
+
+
+def _masked(mask: Mask, code: bytes, text: bytes) -> bytes:
+    """Mask the text of a line; an enhanced code before it is kept."""
+    masked = mask(text)
+    if masked == text:
+        return text
+    enhanced = Reply(int(code), (text,)).enhanced
+    if enhanced is None or Reply(int(code), (masked,)).enhanced == enhanced:
+        return masked
+    # It was a part of a secret, which stays hidden as a whole.
+    return b"%b %b" % (str(enhanced).encode(), masked)
 
 
 def _shown(line: bytes) -> str:

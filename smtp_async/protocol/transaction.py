@@ -73,6 +73,7 @@ class Transaction:
         "reset",
         "split",
         "streamed",
+        "together",
         "turn",
         "withdrawn",
         "written",
@@ -133,6 +134,8 @@ class Transaction:
         self.reset = False
         #: It was begun before the end of data of another message was answered.
         self.behind = False
+        #: It was begun in the same write as an end of data: only then does its RSET prove that the server reads on.
+        self.together = False
         #: Its RSET asks whether the server reads on behind an end of data; the envelope waits for the reply.
         self.probes = False
         #: The connection was given up before the server took the message.

@@ -118,6 +118,31 @@ def test_the_first_time_rset_alone_is_written_behind_an_end_of_data() -> None:
     assert [receipt_of(second).outcome, third.receipt] == [Outcome.ACCEPTED, None]
 
 
+def test_a_reset_in_a_write_of_its_own_proves_nothing() -> None:
+    """It may come in a packet of its own, and a server that drops what comes with the dot answers it."""
+    talk = unproven()
+    talk.writes(BODY + DOT)
+    for _ in range(2):
+        talk.begin()
+        talk.writes(lines("RSET"))
+        talk.says("250 queued", "250 reset")
+        assert not talk.conduct.proven
+        talk.writes(GROUP)
+        talk.says("250 ok", "250 ok", "354 go")
+        talk.writes(BODY + DOT)
+
+
+def test_a_reset_that_is_answered_late_proves_nothing_against_what_another_connection_learnt() -> None:
+    talk = unproven()
+    talk.begin()
+    talk.writes(BODY + DOT + lines("RSET"))
+    talk.conduct.broke_down(Breakdown.NOT_FOLLOWED, talk.machine.extensions, 0.0)
+    talk.says("250 queued", "250 reset")
+    assert not talk.conduct.proven
+    talk.conduct.trusts(talk.machine.extensions, 601.0)
+    assert talk.conduct.following and not talk.conduct.proven
+
+
 def test_a_message_in_chunks_follows_the_proof_whole() -> None:
     talk = Talk.ready(offer=["PIPELINING", "CHUNKING"], window=8, proven=False)
     talk.begin(chunking=True)
@@ -263,3 +288,14 @@ def test_a_second_ehlo_replaces_the_offer_unless_it_is_refused(
     assert exchange.reply is not None
     talk.stands(Stage.READY)
     assert set(talk.machine.extensions) == offer
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_a_second_ehlo_does_not_end_lock_step(lmtp: bool) -> None:
+    talk = Talk.ready(lmtp=lmtp)
+    talk.machine.forgo_pipelining()
+    assert not talk.machine.pipelining
+    talk.machine.hello_again()
+    talk.writes(f"{'LHLO' if lmtp else 'EHLO'} me.example")
+    talk.says("250-mx", "250-DSN", "250 PIPELINING")
+    assert set(talk.machine.extensions) == {"DSN"}

@@ -325,6 +325,51 @@ def test_the_code_of_a_reply_is_no_secret(deliver):
     assert exchange.reply == Reply(250, (b"*** ***",))
 
 
+def test_an_enhanced_code_is_no_secret(deliver):
+    talk = Talk.ready(deliver)
+    exchange = talk.machine.auth("PLAIN", b"\0ann\x005.7.8 no", [b"5.7.8 no"])
+    talk.machine.data_to_send()
+    talk.says("535 5.7.8 no")
+    assert exchange.reply == Reply(535, (b"5.7.8 ***",))
+    assert exchange.reply.enhanced == (5, 7, 8)
+
+
+@pytest.mark.parametrize("password", [b"SIZE", b"1000", b"PIPELINING", b"LOGIN", b"PLAIN LOGIN"])
+def test_an_offer_is_read_though_the_password_is_a_word_of_it(deliver, password):
+    talk = Talk.ready(deliver)
+    talk.machine.auth("PLAIN", b"\0ann\0" + password, [password])
+    talk.machine.data_to_send()
+    talk.says("235 ok")
+    exchange = talk.machine.hello_again()
+    talk.machine.data_to_send()
+    word = password.decode()
+    talk.says(f"250-mx at {word}", "250-SIZE 1000", "250-AUTH PLAIN LOGIN", "250 PIPELINING")
+    offer = talk.machine.extensions
+    assert set(offer) == {"SIZE", "AUTH", "PIPELINING"}
+    assert offer.size == 1000
+    assert offer.auth == ("PLAIN", "LOGIN")
+    # What is kept of the text is masked as ever.
+    assert exchange.reply is not None
+    assert exchange.reply.raw[0] == b"mx at ***"
+    assert word not in " ".join(exchange.reply.lines)
+    later = talk.machine.noop()
+    talk.machine.data_to_send()
+    talk.says(f"250-ok {word}", f"250 {word}")
+    assert later.reply == Reply(250, (b"ok ***", b"***"))
+
+
+def test_a_refused_ehlo_leaves_nothing_unmasked(deliver):
+    talk = Talk.ready(deliver)
+    talk.machine.auth("PLAIN", b"\0ann\0s3cret!", [b"s3cret!"])
+    talk.machine.data_to_send()
+    talk.says("235 ok")
+    exchange = talk.machine.hello_again()
+    talk.machine.data_to_send()
+    talk.says("503-no", "503 s3cret!")
+    assert exchange.reply == Reply(503, (b"no", b"***"))
+    assert set(talk.machine.extensions) == {"PIPELINING"}
+
+
 def test_what_is_no_reply_is_masked_in_its_error(deliver):
     talk = Talk.ready(deliver)
     talk.machine.auth("PLAIN", b"\0ann\0s3cret", [b"s3cret"])

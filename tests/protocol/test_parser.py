@@ -330,3 +330,18 @@ def test_replies_written_by_the_rules_are_read_back(replies):
     )
     for pieces in manners(data):
         assert outcome(pieces) == ([Reply(code, texts) for code, texts in cleaned], "empty")
+
+
+@settings(deadline=None)
+@given(
+    st.integers(200, 599),
+    st.sampled_from([b"", b"5.7.8", b"2.1.0 ", b"4.7.12 no", b"2.0.0x"]),
+    st.text("258.710 ox", max_size=8).map(str.encode),
+    st.text("258.710 ox", min_size=1, max_size=8).map(str.encode),
+)
+def test_no_secret_changes_the_codes_of_a_reply(code, head, rest, secret):
+    plain, masking = ReplyParser(), ReplyParser()
+    masking.conceal(b"AGFubgBzM2NyZXQ=", [secret])
+    line = b"%d %b\r\n" % (code, head + rest)
+    [before], [behind] = plain.take(line), masking.take(line)
+    assert (behind.code, behind.enhanced) == (before.code, before.enhanced)
