@@ -180,7 +180,7 @@ class Link:
             raise self.failure or self._ended()
         stream.write(machine.data_to_send())
         self._wrote = True
-        self.clock.update()
+        self.clock.written()
         if machine.trail:
             self._note_lines()
 

@@ -407,8 +407,10 @@ class Pool:
         return self._bound.now + self._silence.spare
 
     def _full(self) -> bool:
-        held = len(self._open) + len(self._opening) + len(self._parting) + len(self._private)
-        return held >= self._most
+        opened = len(self._open)
+        if opened >= self.limits.max_connections and not self._silence.spare:
+            return True  # the usual case of a busy pool
+        return opened + len(self._opening) + len(self._parting) + len(self._private) >= self._most
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""

@@ -96,6 +96,11 @@ class ReplyClock:
                 timer.cancel()
             self._timer = self._loop.call_at(due, self._tick)
 
+    def written(self) -> None:
+        """Something was written. It changes what the server has to do next only where that was nothing, or a body."""
+        if self._waiting_for is None or self._waiting_for == "block":
+            self.update()
+
     def block_begins(self) -> None:
         """A block of a body was handed to the transport; `block_taken` follows when the transport has drained."""
         self._block_pending = True

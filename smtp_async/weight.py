@@ -19,6 +19,8 @@ _IN_MEMORY: Final = (str, bytes, bytearray, memoryview)
 
 def is_heavy(message: Any) -> bool:
     """Is there more in memory, of a `Message` or an `email.message.Message`, than is rendered at once?"""
+    if isinstance(message, tuple):  # a Raw: its octets are complete
+        return False
     if hasattr(message, "get_payload"):
         return _is_heavy_object(message)
     octets = _size(getattr(message, "text", None)) + _size(getattr(message, "html", None))

@@ -21,6 +21,7 @@ from ..address import Address, Envelope, Kind, Recipient
 from ..content import MAX_LINE, Content, longest_line_exceeds, normalised
 from ..errors import InvalidArgument, MissingSender
 from .header_octets import (
+    BOM,
     HEADER_END,
     HIDDEN,
     MAILBOXES,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ForeignMail", "content_of", "content_of_raw"]
 
+# What empty lines and a byte order mark begin with: one look at every message of a bulk mailing.
+_BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
 _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
@@ -126,8 +129,13 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     Raises:
         InvalidHeader: its line ends were converted twice.
     """
-    check_line_ends(data)
-    data = bytes(data) if exact else without_leading(normalised(bytes(data)))
+    data = bytes(data)
+    if b"\r\r\n" in data:
+        check_line_ends(data)
+    if not exact:
+        data = normalised(data)
+        if data[:1] in _BEFORE_HEADER:
+            data = without_leading(data)
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
     hidden = remove_bcc and b"bcc" in head
