@@ -88,10 +88,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from .reply import Reply
+from .model.reply import Reply
 
 if TYPE_CHECKING:
-    from .receipt import Receipt
+    from .model.receipt import Receipt
 
 __all__ = [
     "AlreadyConnected",

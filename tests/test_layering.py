@@ -17,99 +17,39 @@ PACKAGE = "smtp_async"
 HOUSE = Path(__file__).parents[1] / PACKAGE
 ANYTHING = frozenset({"*"})
 
-VALUES = (
-    *("secret", "reply", "errors", "encoded_words", "invisible", "comments", "domain", "mailbox", "address"),
-    *("dsn", "content", "receipt", "events", "timeouts", "weight"),
-)
+VALUES = ("errors", "events", "model")
 SANS_IO = ("protocol", "auth", "message")
-BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
-# The session room is several files, each using those before it.
-CONVERSATION = (
-    "hooks",
-    "errand",
-    "deadlines",
-    "job",
-    "drive",
-    "reply_clock",
-    "link",
-    "opening",
-    "upload",
-    "carrier",
-    "pump",
-    "session",
-)
-BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
+BELOW_CONNECTION = {*VALUES, "protocol", "auth", "sources", "transport", "tls", "hooks"}
+BELOW_CLIENT = {*BELOW_CONNECTION, "connection", "pool", "message", "mail"}
 
 # Rank by rank, what each room may import besides itself.
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **{room: frozenset(VALUES[:place]) for place, room in enumerate(VALUES)},
-    **{room: frozenset(VALUES) for room in SANS_IO},
-    "transport": frozenset(VALUES),
-    "bodies": frozenset(VALUES),
-    "spool": frozenset({*VALUES, "bodies"}),
-    "tls": frozenset(VALUES),
-    "hooks": frozenset(BELOW_SESSION),
-    "errand": frozenset(VALUES),
-    "job": frozenset({*VALUES, "protocol", "bodies", "errand"}),
-    "drive": frozenset({*VALUES, "bodies", "errand", "deadlines", "job"}),
-    "reply_clock": frozenset(BELOW_SESSION),
-    "link": frozenset({*BELOW_SESSION, "hooks", "reply_clock"}),
-    "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
-    "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
-    "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
-    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload", "carrier"}),
-    "session": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "check": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "presets": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "telemetry": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "limits": frozenset(VALUES),
-    "places": frozenset(VALUES),
-    "waiting": frozenset(BELOW_CLIENT),
-    "deadlines": frozenset(VALUES),
-    "bound": frozenset(VALUES),
-    "dialling": frozenset({*VALUES, "bound"}),
-    "resting": frozenset(BELOW_CLIENT),
-    "silence": frozenset(BELOW_CLIENT),
-    "closing": frozenset(BELOW_CLIENT),
-    "pool": frozenset(
-        {
-            *BELOW_CLIENT,
-            *(
-                "limits",
-                "places",
-                "waiting",
-                "deadlines",
-                "bound",
-                "dialling",
-                "resting",
-                "silence",
-                "closing",
-            ),
-        }
-    ),
-    "rawmail": frozenset({*BELOW_CLIENT, "message"}),
-    "sendable": frozenset({*BELOW_CLIENT, "message", "rawmail"}),
-    "sending": frozenset({*BELOW_CLIENT, "pool", "sendable"}),
-    "endpoint": frozenset({*BELOW_CLIENT, "limits"}),
-    "client": frozenset({*BELOW_CLIENT, "endpoint", "limits", "pool", "sendable", "sending", "message"}),
-    "blocking": frozenset({*VALUES, "message", "endpoint", "client"}),
+    "errors": frozenset({"model"}),
+    "model": frozenset({"errors"}),
+    "events": frozenset({"errors", "model"}),
+    **{room: frozenset(VALUES) for room in (*SANS_IO, "sources", "transport")},
+    "tls": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
+    "mail": frozenset({*VALUES, "protocol", "message", "sources"}),
+    "hooks": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
+    "connection": frozenset(BELOW_CONNECTION),
+    "pool": frozenset({*BELOW_CONNECTION, "connection"}),
+    "spool": frozenset({*VALUES, "sources", "mail"}),
+    "client": frozenset(BELOW_CLIENT),
     "processor": frozenset({*VALUES, "message", "spool", "client", "hooks"}),
-    "__init__": ANYTHING,
-    "__main__": ANYTHING,
-    "about": frozenset(VALUES),
-    "cli": ANYTHING,
-    "testing": ANYTHING,
+    "about": frozenset(),
+    **dict.fromkeys(("__init__", "__main__", "cli", "testing"), ANYTHING),
 }
 # Single modules that may import more than their room.
 MODULE_MAY_IMPORT = {
-    "tls.revocation": frozenset({"transport"}),
     # `Message.render` and `as_bytes` are asked for bytes by somebody who does not send them, so that nobody above
     # is there to read the sources. Inside those functions only.
-    "message.builder": frozenset({"bodies"}),
-    "message.reading": frozenset({"bodies"}),
-    # By default a spool takes what a client takes; only when it is asked to, and whoever makes it may say otherwise.
-    "spool.submission": frozenset({*VALUES, "bodies", "sendable", "rawmail"}),
+    "message.builder": frozenset({"sources"}),
+    "message.readback": frozenset({"sources"}),
+    # What closes the streams of a message that is not sent stands beside the job.
+    "mail.coerce": frozenset({"connection"}),
 }
+# What everything stands on: nothing else of the package may be imported there.
+GROUND = frozenset({"model.reply", "model.secret"})
 
 PURE = frozenset({*VALUES, *SANS_IO})
 IMPURE_IMPORTS = frozenset(
@@ -117,29 +57,22 @@ IMPURE_IMPORTS = frozenset(
 )
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
+# What runs for every message; `opening` and what ends connections may have time limits and tasks.
 MESSAGE_PATH = frozenset(
     {
-        "session",
-        "pump",
-        "carrier",
-        "upload",
-        "errand",
-        "drive",
-        "link",
-        "reply_clock",
-        "job",
-        "pool",
-        "protocol",
-        "receipt",
-        "reply",
-        "sending",
+        *(
+            f"connection.{name}"
+            for name in ("session", "connection", "deliveries", "upload", "errand", "drive")
+        ),
+        *(f"connection.{name}" for name in ("channel", "clock", "job")),
+        *("pool.pool", "client.bulk", "protocol", "model.receipt", "model.reply"),
     }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
-# In `sending` it is the source of messages that has a task, not a message.
-# In `errand` it is a source that took no notice of the end of its message.
-TASK_ROOMS = frozenset({"pump", "pool", "sending", "errand"})
+# In `client.bulk` it is the source of messages that has a task, not a message.
+# In `connection.errand` it is a source that took no notice of the end of its message.
+MAKES_TASKS = frozenset({"connection.connection", "pool.pool", "client.bulk", "connection.errand"})
 TASK_FUNCTIONS = frozenset({"_open", "start", "connect", "_hand_over"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
@@ -274,6 +207,16 @@ def imports_upwards(module: Module) -> Iterator[str]:
             yield f"line {line}: {module.room} may not import {room}"
 
 
+def what_everything_stands_on(module: Module) -> Iterator[str]:
+    """`model.reply` and `model.secret` import nothing, `errors` only those two."""
+    for imported in module.imports():
+        name = imported.name.removeprefix(f"{PACKAGE}.")
+        if imported.top != PACKAGE or (module.name == "errors" and name in GROUND):
+            continue
+        if module.name in GROUND or module.name == "errors":
+            yield f"line {imported.line}: {module.name} may not import {name}"
+
+
 def awaits(module: Module) -> Iterator[str]:
     if module.room in PURE:
         for node, _ in walk(module.tree):
@@ -305,22 +248,22 @@ def sockets_in_the_processor(module: Module) -> Iterator[str]:
 
 
 def timeouts_on_the_path(module: Module) -> Iterator[str]:
-    if module.room in MESSAGE_PATH:
+    if MESSAGE_PATH.intersection((module.name, module.room)):
         for name, line, _ in mentioned(module, TIMEOUTS):
             yield f"line {line}: asyncio.{name} on the path of a message; a session has one deadline timer"
 
 
 def tasks_on_the_path(module: Module) -> Iterator[str]:
-    if module.room in MESSAGE_PATH:
+    if MESSAGE_PATH.intersection((module.name, module.room)):
         for name, line, functions in mentioned(module, TASK_MAKERS):
-            connecting = module.room in TASK_ROOMS and TASK_FUNCTIONS.intersection(functions)
+            connecting = module.name in MAKES_TASKS and TASK_FUNCTIONS.intersection(functions)
             if not connecting:
                 yield f"line {line}: {name} on the path of a message"
 
 
 def frozen_values_on_the_path(module: Module) -> Iterator[str]:
     """Options are frozen and keyword-only; what is made per message is a tuple or a plain slotted class."""
-    if module.room in MESSAGE_PATH:
+    if MESSAGE_PATH.intersection((module.name, module.room)):
         for node, _ in walk(module.tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {
                 "dataclass",
@@ -346,6 +289,7 @@ def long_files(module: Module) -> Iterator[str]:
 RULES = (
     unknown_rooms,
     imports_upwards,
+    what_everything_stands_on,
     awaits,
     impure_imports,
     third_party_imports,
@@ -391,45 +335,54 @@ def complaints(house: Path, name: str, source: str) -> list[str]:
     [
         ("surprise/thing.py", ""),
         ("surprise.py", ""),
-        ("reply.py", "from .receipt import Receipt"),
-        ("reply.py", "from . import receipt"),
-        ("reply.py", "import smtp_async.receipt"),
-        ("reply.py", "from smtp_async import receipt"),
-        ("reply.py", "from smtp_async import Receipt"),
-        ("reply.py", "def late():\n    from .receipt import Receipt"),
-        ("reply.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from .receipt import Receipt"),
+        ("model/reply.py", "from .receipt import Receipt"),
+        ("model/reply.py", "from ..errors import SMTPError"),
+        ("errors.py", "from .model.address import Address"),
+        ("model/receipt.py", "from ..events import Event"),
+        ("model/address.py", "from .. import events"),
+        ("model/address.py", "import smtp_async.events"),
+        ("model/address.py", "from smtp_async import events"),
+        ("model/address.py", "from smtp_async import Receipt"),
+        ("model/address.py", "def late():\n    from ..events import Event"),
+        ("model/address.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from ..events import Event"),
         ("protocol/parser.py", "from ..auth import plain"),
         ("protocol/parser.py", "from ..auth.plain import Plain"),
         ("auth/plain.py", "from ..message import headers"),
+        ("sources/body.py", "from ..transport.stream import Stream"),
         ("transport/dial.py", "from ..tls.context import Security"),
-        ("tls/context.py", "from ..transport import dial"),
-        ("bodies.py", "from .spool import record"),
-        ("session.py", "from .pool import Pool"),
-        ("session.py", "from .spool import record"),
-        ("session.py", "from .message import Message"),
-        ("pool.py", "from .client import SMTPClient"),
-        ("pool.py", "from .message import Message"),
-        ("processor/schedule.py", "from ..session import Session"),
+        ("tls/context.py", "from ..message import headers"),
+        ("mail/coerce.py", "from ..pool.pool import Pool"),
+        ("hooks.py", "from .connection.session import Session"),
+        ("connection/session.py", "from ..pool.pool import Pool"),
+        ("connection/session.py", "from ..spool import record"),
+        ("connection/session.py", "from ..message import Message"),
+        ("connection/session.py", "from ..mail.coerce import as_mail"),
+        ("pool/pool.py", "from ..client.client import SMTPClient"),
+        ("pool/pool.py", "from ..message import Message"),
+        ("spool/submission.py", "from ..protocol.plan import plan"),
+        ("spool/directory/spool.py", "from ...client.client import SMTPClient"),
+        ("client/client.py", "from ..spool import Spool"),
+        ("client/client.py", "from ..cli import main"),
+        ("processor/schedule.py", "from ..connection.session import Session"),
         ("processor/schedule.py", "import socket"),
-        ("client.py", "from .cli import main"),
-        ("reply.py", "async def late(): ..."),
+        ("model/reply.py", "async def late(): ..."),
         ("protocol/machine.py", "def gather(): return [x async for x in y]"),
         ("protocol/machine.py", "import asyncio"),
         ("protocol/states.py", "from time import time"),
         ("auth/ntlm.py", "import spnego"),
-        ("session.py", "async def send():\n    async with asyncio.timeout(5): ..."),
+        ("connection/session.py", "async def send():\n    async with asyncio.timeout(5): ..."),
         (
-            "session.py",
+            "connection/session.py",
             "from asyncio import timeout as limit\nasync def send():\n    async with limit(5): ...",
         ),
-        ("pool.py", "async def send():\n    await asyncio.wait_for(job, 5)"),
-        ("pool.py", "def send(self):\n    self.loop.create_task(job)"),
-        ("pool.py", "from asyncio import create_task\ndef send():\n    create_task(job)"),
-        ("sending.py", "def begin(self):\n    self.loop.create_task(job)"),
-        ("receipt.py", "@dataclass(frozen=True, slots=True)\nclass Verdict: ..."),
+        ("pool/pool.py", "async def send():\n    await asyncio.wait_for(job, 5)"),
+        ("pool/pool.py", "def send(self):\n    self.loop.create_task(job)"),
+        ("pool/pool.py", "from asyncio import create_task\ndef send():\n    create_task(job)"),
+        ("client/bulk.py", "def begin(self):\n    self.loop.create_task(job)"),
+        ("model/receipt.py", "@dataclass(frozen=True, slots=True)\nclass Verdict: ..."),
         ("protocol/utils.py", ""),
         ("message/_types.py", ""),
-        ("client.py", "\n" * (MOST_LINES + 1)),
+        ("client/client.py", "\n" * (MOST_LINES + 1)),
     ],
 )
 def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
@@ -439,25 +392,34 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("receipt.py", "from .reply import Reply"),
-        ("reply.py", "if TYPE_CHECKING:\n    import asyncio\n    from .receipt import Receipt"),
-        ("address.py", "def idna(name):\n    import idna\n    return idna.encode(name)"),
+        ("model/receipt.py", "from .reply import Reply\nfrom ..errors import SMTPError"),
+        ("errors.py", "from .model.reply import Reply"),
+        ("model/reply.py", "if TYPE_CHECKING:\n    import asyncio"),
+        ("model/domain.py", "def idna(name):\n    import idna\n    return idna.encode(name)"),
         (
             "protocol/machine.py",
-            "from . import commands\nfrom .parser import Parser\nfrom ..reply import Reply",
+            "from . import commands\nfrom .parser import Parser\nfrom ..model.reply import Reply",
         ),
         ("message/headers.py", "from datetime import datetime"),
         ("tls/revocation.py", "from ..transport import dial"),
-        ("session.py", "from .hooks import Hooks\nfrom .protocol.machine import ClientProtocol"),
-        ("pump.py", "def start(self):\n    self.task = self.loop.create_task(self.pump())"),
-        ("sending.py", "def start(self):\n    self.task = self.loop.create_task(self.pull())"),
-        ("pool.py", "from .telemetry import Log\n@dataclass(frozen=True, kw_only=True)\nclass Limits: ..."),
-        ("pool.py", "def rearm(self):\n    return self.timeout(5)"),
+        ("mail/raw.py", "from ..message.external import content_of\nfrom ..sources import Body"),
         (
-            "client.py",
-            "from .message import Message\nasync def send():\n    async with asyncio.timeout(5): ...",
+            "connection/session.py",
+            "from ..hooks import Hooks\nfrom ..protocol.machine import ClientProtocol",
         ),
-        ("__init__.py", "from .client import SMTPClient"),
+        ("connection/opening.py", "async def open():\n    async with asyncio.timeout(5): ..."),
+        (
+            "connection/connection.py",
+            "def start(self):\n    self.task = self.loop.create_task(self.pump())",
+        ),
+        ("client/bulk.py", "def start(self):\n    self.task = self.loop.create_task(self.pull())"),
+        ("pool/pool.py", "@dataclass(frozen=True, kw_only=True)\nclass Limits: ..."),
+        ("pool/pool.py", "def rearm(self):\n    return self.timeout(5)"),
+        (
+            "client/client.py",
+            "from ..message import Message\nasync def send():\n    async with asyncio.timeout(5): ...",
+        ),
+        ("__init__.py", "from .client.client import SMTPClient"),
         ("cli/demo.py", "from ..testing.server import Server"),
     ],
 )

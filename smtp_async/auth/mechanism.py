@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 from ..errors import AuthenticationUnavailable, InvalidArgument, ProtocolViolation
-from ..secret import Secret
+from ..model.secret import Secret
 
 __all__ = [
     "RANKING",

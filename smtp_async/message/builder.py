@@ -9,14 +9,14 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from ..address import Address, Envelope, Kind, Recipient
-from ..content import Content, Origin
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
-from ..reply import printable
+from ..model.address import Address, Envelope, Kind, Recipient
+from ..model.content import Content, Origin
+from ..model.reply import printable
 from .attachment import Attachment
-from .fields import Addresses, Fields, Rare, mailboxes
 from .headers import check_name, check_value
-from .parts import Abilities
+from .mime import Abilities
+from .optional_fields import Addresses, Fields, Rare, mailboxes
 from .render import Identity, render
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ class Message(Rare):
             FileError: a file cannot be opened or read.
             SMTPError: as `content`.
         """
-        from .reading import whole
+        from .readback import whole
 
         return whole(self, self._rendered(_ANYWHERE))
 
@@ -339,8 +339,8 @@ class Message(Rare):
 
         Async iterators are read, too, and what can be read only once is used up.
         """
-        from ..bodies import read_all
-        from .reading import finished
+        from ..sources import read_all
+        from .readback import finished
 
         content = self._rendered(_ANYWHERE)
         return read_all(content, partial(finished, content))
@@ -348,21 +348,21 @@ class Message(Rare):
     @property
     def size(self) -> int | None:
         """Octets of `as_bytes()`, None if only reading would tell. Files are asked for their size."""
-        from .reading import measured
+        from .readback import measured
 
         return measured(self._rendered(_ANYWHERE))
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
         """All header fields as they were sent last, unfolded, as (name, value)."""
-        from .reading import fields_of
+        from .readback import fields_of
 
         return fields_of(self.headers_text)
 
     @property
     def headers_text(self) -> str:
         """The header as it was sent last (before that, as `as_bytes` writes it), its empty line included."""
-        from .reading import parted
+        from .readback import parted
 
         return parted(self, self._rendered(self._can))[0]
 
@@ -373,7 +373,7 @@ class Message(Rare):
         Raises:
             UsageError, FileError: as `as_bytes`.
         """
-        from .reading import parted
+        from .readback import parted
 
         return parted(self, self._rendered(self._can), body=True)[1]
 
@@ -386,7 +386,7 @@ class Message(Rare):
         What a `Message` cannot say (signed or encrypted parts, reports, several texts, a field that cannot be read or
         stands twice) makes it keep the whole as `raw`, beside the attributes that could be read. Nothing is refused.
         """
-        from .importing import from_bytes
+        from .convert import from_bytes
 
         return from_bytes(cls, data)
 
@@ -399,7 +399,7 @@ class Message(Rare):
             InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
             TextNotEncodable: a text that its charset cannot express.
         """
-        from .importing import from_email_message
+        from .convert import from_email_message
 
         return from_email_message(cls, message)
 
@@ -412,7 +412,7 @@ class Message(Rare):
         Raises:
             UsageError, FileError: as `as_bytes`.
         """
-        from .importing import to_email_message
+        from .convert import to_email_message
 
         return to_email_message(self, bcc=bcc)
 

@@ -1,6 +1,6 @@
 """Message → Content: the header fields, a boundary, and everything joined to segments.
 
-Strategy. The leaves are encoded first (`parts.py`). Then a boundary is drawn that occurs in none of them, and the
+Strategy. The leaves are encoded first (`mime.py`). Then a boundary is drawn that occurs in none of them, and the
 tree is written around them. Only CRLF ends a line, and no line is longer than 998 octets, because text that would
 break either rule is encoded; parts that travel as binary are the exception, and the content says so.
 
@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..address import Address, Kind
-from ..content import Attached, Content, Source
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
+from ..model.address import Address, Kind
+from ..model.content import Attached, Content, Source
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
-from .fields import NAMES, rare_fields
-from .foreign import content_of_raw
+from .external import content_of_raw
 from .headers import (
     USUAL,
     Style,
@@ -33,7 +32,8 @@ from .headers import (
     structured_field,
     text_field,
 )
-from .parts import BINARY, EIGHT, Abilities, Part, leaves_of
+from .mime import BINARY, EIGHT, Abilities, Part, leaves_of
+from .optional_fields import NAMES, rare_fields
 
 if TYPE_CHECKING:
     from .builder import Message
@@ -230,7 +230,7 @@ def _extra_field(name: str, value: str, style: Style, rare: dict[str, object] | 
 
 
 def _encoded_structure(name: str, value: str) -> str:
-    from .rewriting import encoded_structure  # met by few messages
+    from .header_repair import encoded_structure  # met by few messages
 
     check_name(name)
     check_value(name, value)

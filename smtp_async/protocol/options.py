@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from ..address import EVERYONE, Address, Kind
-from ..dsn import Return
 from ..errors import InvalidArgument
+from ..model.address import EVERYONE, Address, Kind
+from ..model.dsn import Return
 from . import parameters
 
 __all__ = ["DeliverBy", "SendOptions", "Wish"]

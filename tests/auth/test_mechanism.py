@@ -25,7 +25,7 @@ from smtp_async.auth import (
     select,
 )
 from smtp_async.errors import AuthenticationUnavailable, InvalidArgument, ProtocolViolation
-from smtp_async.secret import Secret
+from smtp_async.model.secret import Secret
 
 CANARY = "c4n4ry-p4ssw0rd"
 ANN = Credentials(username="ann", password=CANARY)
