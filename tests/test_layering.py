@@ -45,8 +45,6 @@ MODULE_MAY_IMPORT = {
     # is there to read the sources. Inside those functions only.
     "message.builder": frozenset({"sources"}),
     "message.readback": frozenset({"sources"}),
-    # What closes the streams of a message that is not sent stands beside the job.
-    "mail.coerce": frozenset({"connection"}),
 }
 # What everything stands on: nothing else of the package may be imported there.
 GROUND = frozenset({"model.reply", "model.secret"})

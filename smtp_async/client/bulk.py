@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from typing import Generic, TypeVar
 
 from ..connection.drive import Drive
-from ..connection.job import Job, Step, Unread
+from ..connection.job import Job, Step
 from ..errors import QueueFull, SMTPError, UsageError
 from ..mail.coerce import mail_for, release, takes_long
 from ..model.content import Mail
@@ -31,6 +31,7 @@ from ..model.receipt import Receipt
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources import TempDir
+from ..sources.unread import Unread
 from ..sources.weight import is_heavy
 
 __all__ = ["SendAll"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..auth.mechanism import Credentials
 from ..connection.drive import Drive
-from ..connection.job import Job, Unread
+from ..connection.job import Job
 from ..connection.opening import Surroundings
 from ..connection.session import Session
 from ..errors import (
@@ -35,6 +35,7 @@ from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
+from ..sources.unread import Unread
 from ..sources.weight import is_heavy
 from ..tls.context import Security
 from .bulk import SendAll

@@ -16,9 +16,10 @@ from typing import Any, Protocol, TypeVar
 from ..errors import NotSent, SMTPError, Timeout
 from ..model.content import Mail
 from ..model.receipt import Receipt
+from ..sources.unread import Unread
 from .deadlines import Deadlines
 from .errand import Errand, Left, Stopped
-from .job import Job, Step, Unread
+from .job import Job, Step
 
 __all__ = ["Desk", "Drive"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConnectFirst, NotSent, OutcomeUnknown, SMTPError, TooManyRecipients
 from ..model.address import NOBODY, Envelope, Recipient
-from ..model.content import Content, Mail, Source
+from ..model.content import Content, Mail
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 from ..protocol.extensions import Extensions
@@ -27,12 +27,13 @@ from ..protocol.options import SendOptions
 from ..protocol.plan import check_recipients, plan
 from ..protocol.transaction import Transaction, too_many
 from ..sources import Body, TempDir, in_thread
+from ..sources.unread import Unread
 
 if TYPE_CHECKING:
     from .deliveries import Carrier
     from .errand import Errand
 
-__all__ = ["Job", "Step", "Unread", "first_group"]
+__all__ = ["Job", "Step", "first_group"]
 
 
 class Step(Enum):
@@ -382,42 +383,6 @@ class Job:
         last = self.transaction
         name, count = (None, 0) if last is None else (last.message_id, last.bytes_sent)
         return Receipt(verdicts, refused[0] if refused else reply, error, name, self._bytes + count)
-
-
-class Unread:
-    """A mail that is not sent and that nobody has opened: whoever gave a stream to be closed gets it closed.
-
-    Args:
-        mail: its attachments say which; a mail that keeps a stream in another way has `close` and `aclose`. None if
-            there is only content.
-        content: what was rendered of it, if that came so far.
-    """
-
-    def __init__(self, mail: Mail | None, content: Content | None = None) -> None:
-        self._mail = mail if content is None else None
-        self._body = Body(Content(_closable(mail), size=0) if content is None else content)
-
-    def close(self) -> None:
-        """Close what can be closed at once."""
-        close = getattr(self._mail, "close", None)
-        if close is not None:
-            close()
-        self._body.close()
-
-    async def aclose(self) -> None:
-        """Close, and wait for what has to be awaited."""
-        aclose = getattr(self._mail, "aclose", None)
-        if aclose is not None:
-            await aclose()
-        await self._body.aclose()
-
-
-def _closable(mail: Mail | None) -> list[Source]:
-    return [
-        Source(one.source, close=True)
-        for one in getattr(mail, "attachments", ())
-        if getattr(one, "close", None) is True and not isinstance(one.source, bytes)
-    ]
 
 
 def first_group(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:

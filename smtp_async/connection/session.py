@@ -26,10 +26,11 @@ from ..model.reply import Reply
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.options import SendOptions
 from ..sources import TempDir
+from ..sources.unread import Unread
 from ..sources.weight import is_heavy
 from .connection import Pump
 from .drive import Drive
-from .job import Job, Unread
+from .job import Job
 from .opening import authenticate, secure
 
 __all__ = ["Session"]

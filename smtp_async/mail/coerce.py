@@ -7,7 +7,6 @@ from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from ..connection.job import Unread
 from ..errors import InvalidArgument
 from ..message.builder import Message
 from ..message.external import ForeignMail, content_of, content_of_raw
@@ -15,6 +14,7 @@ from ..model.address import Address, Envelope, Recipient
 from ..model.content import Content, Mail, Origin, Source
 from ..protocol.options import SendOptions
 from ..sources import aclose_origin, close_origin, in_thread
+from ..sources.unread import Unread
 from ..sources.weight import LONG, is_heavy
 from .raw import RawMail, raw_mail
 
