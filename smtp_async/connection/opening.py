@@ -20,7 +20,8 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import Final
 
-from ..auth.mechanism import Credentials, Mechanism, select
+from ..auth.mechanism import Credentials, Mechanism
+from ..auth.select import select
 from ..errors import (
     AuthenticationFailed,
     ConnectionLost,
