@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..errors import ConnectFirst, NotSent, OutcomeUnknown, SMTPError, TooManyRecipients
 from ..model.address import NOBODY, Envelope, Recipient
@@ -28,12 +28,9 @@ from ..protocol.plan import check_recipients, plan
 from ..protocol.transaction import Transaction, too_many
 from ..sources import Body, TempDir, in_thread
 from ..sources.unread import Unread
+from .errand import Errand
 
-if TYPE_CHECKING:
-    from .deliveries import Carrier
-    from .errand import Errand
-
-__all__ = ["Job", "Step", "first_group"]
+__all__ = ["BodyWriter", "Job", "Step", "first_group"]
 
 
 class Step(Enum):
@@ -47,6 +44,25 @@ class Step(Enum):
     WRITE = "write"
     #: Read `job.receipt`.
     DONE = "done"
+
+
+class BodyWriter(Protocol):
+    """The connection that carries a job, as its caller and the pool see it.
+
+    Attributes:
+        dialled_at, opened_at: loop times at which it was dialled, and opened.
+        carried: did the server accept or refuse a message on it?
+    """
+
+    dialled_at: float
+    opened_at: float
+    carried: bool
+
+    async def write_body(self, job: Job) -> None:
+        """Write the body of a job that was told so, in the caller's own task."""
+
+    def cancel(self, job: Job) -> bool:
+        """Its caller has gone: return whether the message will certainly not be sent."""
 
 
 class Job:
@@ -120,7 +136,7 @@ class Job:
         #: What its caller reads while it is sent; None for a message that its session sends.
         self.body: Body | None = None
         #: The session that carries it, from the first byte on.
-        self.session: Carrier | None = None
+        self.session: BodyWriter | None = None
         self.receipt: Receipt | None = None
         self.waiter: asyncio.Future[Step] | None = None
         #: What its caller does beside waiting.
