@@ -33,8 +33,9 @@ from .errors import (
 )
 from .mail.coerce import Raw
 from .message import Attachment, Importance, Message, Priority, Sensitivity, XPriority
-from .model.address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
+from .model.address import Address
 from .model.dsn import DSN, Notify, Return
+from .model.envelope import EVERYONE, NOBODY, Envelope, Kind, Recipient
 from .model.receipt import Outcome, Receipt, Verdict
 from .model.reply import EnhancedCode, Reply
 from .model.secret import Secret

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .model.address import Recipient
+from .model.envelope import Recipient
 from .model.receipt import Receipt
 from .model.reply import Reply
 

@@ -25,7 +25,7 @@ from smtp_async.errors import (
     Timeout,
     UsageError,
 )
-from smtp_async.model.address import Recipient
+from smtp_async.model.envelope import Recipient
 from smtp_async.model.receipt import Outcome, Receipt, Verdict
 from smtp_async.model.reply import Reply
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from ..model.address import Recipient
+from ..model.envelope import Recipient
 from ..model.reply import printable
 from ..spool.entry import Entry, Result, SpoolStatistics, State
 from .screen import Screen

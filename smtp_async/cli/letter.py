@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..errors import FileError, InvalidArgument
 from ..message import Message
-from ..model.address import Address, Kind, Recipient, parse_list
+from ..model.address import Address, parse_list
+from ..model.envelope import Kind, Recipient
 from .server import read_file
 
 __all__ = ["Letter"]

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..client.client import SMTPClient
 from ..errors import SMTPError
 from ..events import ConnectionKind, ConnectionStatus, PITrail
-from ..model.address import NOBODY
+from ..model.envelope import NOBODY
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import printable
 from ..protocol.options import SendOptions

@@ -27,8 +27,9 @@ from ..errors import (
 from ..hooks import Observed
 from ..mail.coerce import Raw, addressed, as_mail, dispose, mail_for, mail_of, takes_long
 from ..message.builder import Message
-from ..model.address import Address, Recipient
+from ..model.address import Address
 from ..model.content import Mail, Origin
+from ..model.envelope import Recipient
 from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.secret import Secret

@@ -18,8 +18,8 @@ from functools import partial
 from typing import Protocol
 
 from ..errors import ConnectFirst, NotSent, OutcomeUnknown, SMTPError, TooManyRecipients
-from ..model.address import NOBODY, Envelope, Recipient
 from ..model.content import Content, Mail
+from ..model.envelope import NOBODY, Envelope, Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 from ..protocol.extensions import Extensions

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from ..errors import InvalidArgument
 from ..message.builder import Message
 from ..message.external import ForeignMail, content_of, content_of_raw
-from ..model.address import Address, Envelope, Recipient
+from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
+from ..model.envelope import Envelope, Recipient
 from ..protocol.options import SendOptions
 from ..sources import aclose_origin, close_origin, in_thread
 from ..sources.unread import Unread

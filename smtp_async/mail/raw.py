@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, Self
 from ..errors import InvalidHeader
 from ..message.external import ForeignMail, content_of_raw
 from ..message.header_parser import EMPTY_LINE, LINE_END
-from ..model.address import Address, Envelope, Recipient
+from ..model.address import Address
 from ..model.content import Content, Origin, Source
+from ..model.envelope import Envelope, Recipient
 from ..protocol.plan import SMALL_BODY
 from ..sources import AsyncReader, LineScan, RawSource, Reader, ThreadWork, close_origin, reader_of
 

@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
-from ..model.address import Address, Envelope, Kind, Recipient
+from ..model.address import Address
 from ..model.content import Content, Origin
+from ..model.envelope import Envelope, Kind, Recipient
 from ..model.reply import printable
 from .attachment import Attachment
 from .headers import check_name, check_value

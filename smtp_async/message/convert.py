@@ -17,9 +17,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidArgument, SMTPError
-from ..model.address import Address, Kind, Recipient
+from ..model.address import Address
 from ..model.content import MAX_LINE, crlf
 from ..model.encoded_words import codec_of, decoded_words, holds_unknown_words
+from ..model.envelope import Kind, Recipient
 from .attachment import Attachment
 from .dates import date_text
 from .email_message import entity_of_object

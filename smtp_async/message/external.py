@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidArgument, MissingSender
-from ..model.address import Address, Envelope, Kind, Recipient
+from ..model.address import Address
 from ..model.content import MAX_LINE, Content, longest_line_exceeds, normalised
+from ..model.envelope import Envelope, Kind, Recipient
 from .header_parser import (
     BOM,
     HEADER_END,

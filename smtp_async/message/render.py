@@ -15,8 +15,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
-from ..model.address import Address, Kind
+from ..model.address import Address
 from ..model.content import Attached, Content, Source
+from ..model.envelope import Kind
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
 from .external import content_of_raw

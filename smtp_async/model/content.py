@@ -18,7 +18,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
 from ..errors import UsageError
-from .address import Envelope
+from .envelope import Envelope
 
 __all__ = [
     "Attached",

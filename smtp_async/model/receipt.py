@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..errors import NotSent, SMTPError
-from .address import Recipient
+from .envelope import Recipient
 from .reply import Reply
 
 __all__ = ["Outcome", "Receipt", "Verdict"]

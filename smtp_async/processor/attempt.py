@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from ..errors import LeaseLost, MissingRecipient, OutcomeUnknown, SMTPError, SpoolError, UsageError
 from ..events import Event, JobDeferred, JobFailed, JobSent, JobStarted
 from ..hooks import Hooks
-from ..model.address import NOBODY
+from ..model.envelope import NOBODY
 from ..model.receipt import Outcome, Receipt
 from ..spool.contract import Lease, Spool
 from ..spool.entry import Entry

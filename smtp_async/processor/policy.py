@@ -40,7 +40,7 @@ from ..errors import (
     TooManyRecipients,
     UsageError,
 )
-from ..model.address import Recipient
+from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import Busy, InvalidArgument, SMTPError
 from ..events import Event, JobQueued
 from ..hooks import Observed
-from ..model.address import Address, Recipient
+from ..model.address import Address
+from ..model.envelope import Recipient
 from ..spool.contract import Spool
 from .attempt import Courier, Manner, Marking, Told
 from .bounce import ReportOptions

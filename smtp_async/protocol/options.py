@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Final, Literal
 
 from ..errors import InvalidArgument
-from ..model.address import EVERYONE, Address, Kind
+from ..model.address import Address
 from ..model.dsn import Return
+from ..model.envelope import EVERYONE, Kind
 from . import parameters
 
 __all__ = ["DeliverBy", "SendOptions", "Wish"]

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Final
 
 from ..errors import ExtensionMissing, InvalidArgument, MessageTooLarge, MissingRecipient
-from ..model.address import Envelope, Kind, Recipient
 from ..model.content import Content
 from ..model.dsn import DSN
+from ..model.envelope import Envelope, Kind, Recipient
 from . import commands, parameters
 from .extensions import Extensions
 from .framing import chunk_framed, dot_stuffed

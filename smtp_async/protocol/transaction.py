@@ -24,8 +24,8 @@ from ..errors import (
     SenderRefused,
     SMTPError,
 )
-from ..model.address import Recipient
 from ..model.content import Content
+from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 from .extensions import Extensions

@@ -26,8 +26,9 @@ from datetime import datetime
 from typing import Any, Final, Self, TypeAlias
 
 from ..errors import InvalidArgument
-from ..model.address import Address, Recipient
+from ..model.address import Address
 from ..model.content import Mail
+from ..model.envelope import Recipient
 from ..model.receipt import Receipt, Verdict
 from .entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from .submission import Adapt, Submission, submission

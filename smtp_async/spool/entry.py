@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple, Self
 
 from ..errors import InvalidArgument, UsageError
-from ..model.address import Envelope, Recipient
+from ..model.envelope import Envelope, Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import printable
 

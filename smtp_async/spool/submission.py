@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..errors import ExtensionMissing, InvalidArgument
-from ..model.address import Address, Envelope, Recipient
+from ..model.address import Address
 from ..model.content import Content, Mail, Source
+from ..model.envelope import Envelope, Recipient
 from ..sources import Body
 
 __all__ = ["Adapt", "StoredMail", "Submission", "seconds", "submission"]

@@ -32,9 +32,9 @@ from ..errors import (
 )
 from ..mail.coerce import Raw
 from ..message import Message
-from ..model.address import Envelope, Kind, Recipient
 from ..model.content import Content
 from ..model.dsn import DSN, Notify
+from ..model.envelope import Envelope, Kind, Recipient
 from ..spool.contract import Spool
 from ..spool.entry import Entry, State
 from .lease_contract import LATER, NEVER, QUEUED, TEXT, LeaseContract, receipt_for, refused

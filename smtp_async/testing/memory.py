@@ -12,8 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
-from ..model.address import Envelope
 from ..model.content import Content
+from ..model.envelope import Envelope
 from ..model.receipt import Receipt, Verdict
 from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, Leases, Spool
 from ..spool.entry import (

@@ -16,7 +16,8 @@ from smtp_async.errors import (
     MissingSender,
 )
 from smtp_async.message import Attachment, Message
-from smtp_async.model.address import Address, Kind, Recipient
+from smtp_async.model.address import Address
+from smtp_async.model.envelope import Kind, Recipient
 
 from .reading import names_of, parsed
 

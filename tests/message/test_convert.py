@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidHeader, SMTPError
 from smtp_async.message import Importance, Message, XPriority
-from smtp_async.model.address import Address, Kind
+from smtp_async.model.address import Address
+from smtp_async.model.envelope import Kind
 
 from .reading import check_wire_form, parsed
 

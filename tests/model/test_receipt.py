@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import ConnectionLost, MessageRefused, NotSent, OutcomeUnknown, SMTPError
-from smtp_async.model.address import Recipient
+from smtp_async.model.envelope import Recipient
 from smtp_async.model.receipt import Outcome, Receipt, Verdict
 from smtp_async.model.reply import Reply
 

@@ -8,8 +8,8 @@ import pytest
 
 from smtp_async import Outcome, PoolLimits, SendOptions
 from smtp_async.connection.job import Job
-from smtp_async.model.address import Envelope
 from smtp_async.model.content import Content
+from smtp_async.model.envelope import Envelope
 from smtp_async.pool.job_queue import Waiting
 from smtp_async.protocol.extensions import NO_EXTENSIONS
 from smtp_async.testing import Step, delay

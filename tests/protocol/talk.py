@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from smtp_async.model.address import Envelope, Kind, Recipient
 from smtp_async.model.content import Content
+from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.model.receipt import Receipt
 from smtp_async.protocol.machine import ClientProtocol, Exchange
 from smtp_async.protocol.options import SendOptions

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import Interrupted, ProtocolViolation
-from smtp_async.model.address import EVERYONE, NOBODY
+from smtp_async.model.envelope import EVERYONE, NOBODY
 from smtp_async.model.receipt import Receipt
 from smtp_async.model.reply import Reply
 from smtp_async.protocol.machine import ClientProtocol, Exchange

@@ -15,7 +15,7 @@ from smtp_async.errors import (
     Timeout,
     UsageError,
 )
-from smtp_async.model.address import EVERYONE, NOBODY, Kind
+from smtp_async.model.envelope import EVERYONE, NOBODY, Kind
 from smtp_async.model.receipt import Outcome
 from smtp_async.model.reply import Reply
 from smtp_async.protocol.machine import ClientProtocol, Exchange, TrailLine

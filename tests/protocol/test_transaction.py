@@ -16,8 +16,9 @@ from smtp_async.errors import (
     RecipientsRefused,
     SenderRefused,
 )
-from smtp_async.model.address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
+from smtp_async.model.address import Address
 from smtp_async.model.content import Content, Source
+from smtp_async.model.envelope import EVERYONE, NOBODY, Envelope, Kind, Recipient
 from smtp_async.model.receipt import Outcome
 from smtp_async.model.reply import Reply
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import ConnectionLost
-from smtp_async.model.address import NOBODY, Envelope
 from smtp_async.model.content import Content
+from smtp_async.model.envelope import NOBODY, Envelope
 from smtp_async.model.receipt import Outcome
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.plan import plan

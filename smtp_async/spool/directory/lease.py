@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from ...errors import LeaseLost, RecordInvalid
-from ...model.address import Envelope
 from ...model.content import Content, Mail, Source
+from ...model.envelope import Envelope
 from ...model.receipt import Receipt, Verdict
 from ..contract import Lease
 from ..entry import MAX_TEXT, State, check_about, results_after

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ...model.address import Address, Recipient
+from ...model.address import Address
+from ...model.envelope import Recipient
 from ..record import encode
 from ..submission import Adapt, submission
 from .enqueue import id_of

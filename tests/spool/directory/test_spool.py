@@ -34,7 +34,7 @@ from smtp_async.errors import (
 )
 from smtp_async.mail.coerce import Raw
 from smtp_async.message import Message
-from smtp_async.model.address import Recipient
+from smtp_async.model.envelope import Recipient
 from smtp_async.sources import read_all
 from smtp_async.spool.directory import enqueue, job_files, syscalls
 from smtp_async.spool.directory.lease import DirectoryLease
