@@ -131,9 +131,10 @@ async def _receipt(client: SMTPClient, message: Message) -> Receipt:
     try:
         return await client.send(message)
     except SMTPError as error:
-        if error.receipt is None:
+        receipt = Receipt.of(error)
+        if receipt is None:
             raise
-        return error.receipt
+        return receipt
 
 
 # --- what is shown -------------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ async def send(
             TransferBar(screen) if screen.rich and not (quiet or verbose) else None,
         )
     except SMTPError as error:
-        if error.receipt is not None:
-            _show(screen, error.receipt)
+        if (refused := Receipt.of(error)) is not None:
+            _show(screen, refused)
         raise
     if quiet and receipt.outcome is Outcome.ACCEPTED:
         return Exit.OK

@@ -300,7 +300,7 @@ class SendAll(Generic[M]):
             mail = self._adapt(message)
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
-            self._done.append((message, error.receipt or Receipt((), error=error)))
+            self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
             return
         self._begin_mail(message, mail)
 
@@ -313,7 +313,7 @@ class SendAll(Generic[M]):
         try:
             mail = await self._drive.read(mail_for(message, self._options), self._until())
         except SMTPError as error:
-            self._done.append((message, error.receipt or Receipt((), error=error)))
+            self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
             return
         self._begin_mail(message, mail)
 
@@ -331,7 +331,7 @@ class SendAll(Generic[M]):
             )
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
-            self._done.append((message, error.receipt or Receipt((), error=error)))
+            self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
             self._todo.append((Unread(mail), Step.DONE))
             return
         self._under_way.add(item)
@@ -349,7 +349,7 @@ class SendAll(Generic[M]):
                 self._todo.append((item, Step.OPEN))
                 return
         except SMTPError as error:
-            self._end(item, error.receipt or item.unsent(error))
+            self._end(item, Receipt.of(error) or item.unsent(error))
             return
         except BaseException:
             # A fault of somebody's own kind of mail is raised here and now, and nobody waits for its receipt.
@@ -402,7 +402,7 @@ class SendAll(Generic[M]):
                 await self._drive.write(item)
         except SMTPError as error:
             self._pool.cancel(item)
-            self._end(item, error.receipt or item.unsent(error))
+            self._end(item, Receipt.of(error) or item.unsent(error))
 
     def _heard(self, item: _Item[M], step: Step) -> None:
         """A job's next step; called by the pool or a session, in their tasks."""

@@ -76,9 +76,8 @@ class Drive:
                 step = await job.waiter
         except SMTPError as error:
             desk.cancel(job)
-            if error.receipt is None:
-                error.receipt = job.unsent(error)
-            await self._close_ended(job, error.receipt)
+            error.receipt = receipt = Receipt.of(error) or job.unsent(error)
+            await self._close_ended(job, receipt)
             raise
         except BaseException as error:
             unsent = desk.cancel(job)

@@ -95,6 +95,11 @@ class Receipt(NamedTuple):
     message_id: str | None = None
     bytes_sent: int = 0
 
+    @classmethod
+    def of(cls, error: SMTPError) -> Receipt | None:
+        """Return `error.receipt` with its type, which an error cannot name: receipts are made of errors."""
+        return error.receipt if isinstance(error.receipt, cls) else None
+
     @property
     def outcome(self) -> Outcome:
         """Derived: any unknown → UNKNOWN; all accepted → ACCEPTED; some → PARTIAL; any refused → REFUSED."""

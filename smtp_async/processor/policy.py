@@ -265,7 +265,7 @@ def judge(receipt: Receipt, *, on_unknown: OnUnknown = "retry") -> Disposition:
 
 def receipt_of(error: SMTPError, recipients: Iterable[Recipient]) -> Receipt:
     """Return the receipt of an exception; one that has none is about `recipients`, of whom nobody got anything."""
-    receipt = error.receipt
+    receipt = Receipt.of(error)
     if receipt is None or not receipt.verdicts:
         outcome = Outcome.UNKNOWN if isinstance(error, OutcomeUnknown) else Outcome.NOT_SENT
         return Receipt(tuple([Verdict(one, outcome) for one in recipients]), error.reply, error)

@@ -208,6 +208,12 @@ def test_without_an_error_it_was_not_sent():
     assert caught.value.receipt is not None
 
 
+def test_the_receipt_of_an_error_is_found():
+    receipt = Receipt((Verdict(Recipient("a@b"), Outcome.NOT_SENT),))
+    assert Receipt.of(NotSent("late", receipt=receipt)) is receipt
+    assert Receipt.of(NotSent("late")) is None
+
+
 def test_a_raised_error_pickles_with_its_receipt():
     whole = receipt(Outcome.UNKNOWN, error=OutcomeUnknown("unknown"), message_id="<1@example.com>")
     with pytest.raises(SMTPError) as caught:
