@@ -16,9 +16,10 @@ from ..model.envelope import Envelope, Kind, Recipient
 from ..model.reply import printable
 from .attachment import Attachment
 from .headers import check_name, check_value
-from .mime import Abilities
 from .optional_fields import Addresses, Fields, Rare, mailboxes
-from .render import Identity, render
+from .render import render
+from .transfer_encoding import Abilities
+from .view import Identity, MessageID, View
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -28,9 +29,6 @@ __all__ = ["Headers", "Message", "MessageID"]
 
 #: Extra header fields in order.
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-#: None: drawn at random; a text; or what makes one. Empty: none.
-MessageID = str | Callable[[], str] | None
-
 #: What `as_bytes` writes for: every server, but for addresses that need SMTPUTF8.
 _ANYWHERE: Final = Abilities(eightbit=False, utf8=True, binary=False)
 _TO, _CC, _BCC = Kind.TO, Kind.CC, Kind.BCC
@@ -319,7 +317,7 @@ class Message(Rare):
             TextNotEncodable: a text that its charset cannot express, half of a surrogate pair above all.
         """
         self._can = can = Abilities(eightbit, utf8, binary)
-        return render(self, can, now=now, token=token)
+        return self._rendered(can, now, token)
 
     def as_bytes(self) -> bytes:
         """Return the message as a server without 8BITMIME would get it. Files are read here and now.
@@ -333,7 +331,7 @@ class Message(Rare):
         """
         from .readback import whole
 
-        return whole(self, self._rendered(_ANYWHERE))
+        return whole(self._rendered(_ANYWHERE), self._keep)
 
     def render(self) -> Coroutine[Any, Any, bytes]:
         """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop.
@@ -365,7 +363,7 @@ class Message(Rare):
         """The header as it was sent last (before that, as `as_bytes` writes it), its empty line included."""
         from .readback import parted
 
-        return parted(self, self._rendered(self._can))[0]
+        return parted(self._rendered(self._can), self._keep)[0]
 
     @property
     def body_text(self) -> str:
@@ -376,7 +374,7 @@ class Message(Rare):
         """
         from .readback import parted
 
-        return parted(self, self._rendered(self._can), body=True)[1]
+        return parted(self._rendered(self._can), self._keep, body=True)[1]
 
     # --- from and to the standard library ---------------------------------------------------------------------
 
@@ -389,7 +387,7 @@ class Message(Rare):
         """
         from .convert import from_bytes
 
-        return from_bytes(cls, data)
+        return from_bytes(cls(), data)
 
     @classmethod
     def from_email_message(cls, message: OldMessage) -> Message:
@@ -402,7 +400,7 @@ class Message(Rare):
         """
         from .convert import from_email_message
 
-        return from_email_message(cls, message)
+        return from_email_message(cls(), message)
 
     def to_email_message(self, *, bcc: bool = False) -> EmailMessage:
         """Return the message as one of the standard library.
@@ -417,8 +415,39 @@ class Message(Rare):
 
         return to_email_message(self, bcc=bcc)
 
-    def _rendered(self, can: Abilities) -> Content:
-        return render(self, can, now=time.time, token=secrets.token_hex)
+    def _rendered(
+        self,
+        can: Abilities,
+        now: Callable[[], float] = time.time,
+        token: Callable[[int], str] = secrets.token_hex,
+    ) -> Content:
+        rare = self._rare
+        view = View(
+            self._identity,
+            self._sender,
+            self._authors,
+            self._reply_to,
+            tuple(self.recipients),
+            self.subject,
+            self.text,
+            self.html,
+            tuple(self.attachments),
+            tuple(self._headers),
+            self.date,
+            self.message_id,
+            None if rare is None else rare.copy(),
+        )
+        content, self._identity = render(view, can, now=now, token=token)
+        return content
+
+    def _keep(self, origin: Any, data: bytes) -> None:
+        """Hold the octets that were read instead of what they were read from, which gives them only once."""
+        for attachment in self.attachments:
+            if attachment.source is origin:
+                attachment._source = data
+        for name in ("text", "html", "raw"):
+            if getattr(self, name) is origin:
+                setattr(self, name, data)
 
     def _of_kind(self, kind: Kind) -> tuple[Address, ...]:
         return tuple([recipient.address for recipient in self.recipients if recipient.kind is kind])

@@ -14,11 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 from ..errors import InvalidArgument, SMTPError
 from ..model.address import Address
-from ..model.content import MAX_LINE, crlf
+from ..model.content import MAX_LINE, Origin, crlf
 from ..model.encoded_words import codec_of, decoded_words, holds_unknown_words
 from ..model.envelope import Kind, Recipient
 from .attachment import Attachment
@@ -28,16 +28,17 @@ from .entity import Entity, entity_of_octets
 from .header_parser import Field, check_line_ends, mailboxes_in, without_leading
 from .header_repair import cleaned
 from .headers import address_field, check_name, is_structured, message_id_text
-from .mime import Abilities, calendar_method
+from .mime import calendar_method
 from .mime_parameters import Parametrised
 from .optional_fields import NAMES
 from .render_entity import content_of_entity
+from .transfer_encoding import Abilities
+from .view import MessageID
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
     from email.message import Message as OldMessage
 
-    from .builder import Message
 
 __all__ = ["from_bytes", "from_email_message", "to_email_message"]
 
@@ -75,26 +76,57 @@ _TEXTS: Final = {"text/plain": "text", "text/html": "html", "text/calendar": "ca
 _WHOLE: Final = Abilities(eightbit=True, utf8=True, binary=False)
 
 
+class Writable(Protocol):
+    """What is filled here and read back: a `Message`, which stands above this file."""
+
+    sender: Address | None
+    authors: tuple[Address, ...]
+    reply_to: tuple[Address, ...]
+    return_path: Address | Literal["<>"] | None
+    recipients: list[Recipient]
+    headers: list[tuple[str, str]]
+    subject: str | None
+    date: datetime | str | None
+    message_id: MessageID
+    text: str | bytes | Origin | None
+    html: str | bytes | Origin | None
+    calendar: str | None
+    flowed: bool
+    delsp: bool
+    raw: bytes | Origin | None
+    attachments: list[Attachment]
+
+    @property
+    def bcc(self) -> tuple[Address, ...]:
+        """Who gets a copy that nobody is told of."""
+
+    def as_bytes(self) -> bytes:
+        """Return the message as it is sent."""
+
+
+M = TypeVar("M", bound=Writable)
+
+
 class _OtherShape(Exception):
     """`Message` would write something else."""
 
 
-def from_bytes(cls: type[Message], data: bytes) -> Message:
-    """Read a whole message; see `Message.from_bytes`."""
+def from_bytes(message: M, data: bytes) -> M:
+    """Fill an empty message from a whole one; see `Message.from_bytes`."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise InvalidArgument(f"a whole message is bytes, not {type(data).__name__}")
     data = bytes(data)
     check_line_ends(data)
-    return _imported(cls, entity_of_octets(without_leading(crlf(data))), lambda: data)
+    return _imported(message, entity_of_octets(without_leading(crlf(data))), lambda: data)
 
 
-def from_email_message(cls: type[Message], source: OldMessage) -> Message:
-    """Read a message of the standard library; see `Message.from_email_message`."""
+def from_email_message(message: M, source: OldMessage) -> M:
+    """Fill an empty message from one of the standard library; see `Message.from_email_message`."""
     entity = entity_of_object(source)
-    return _imported(cls, entity, lambda: content_of_entity(entity, _WHOLE).join())
+    return _imported(message, entity, lambda: content_of_entity(entity, _WHOLE).join())
 
 
-def to_email_message(message: Message, *, bcc: bool) -> EmailMessage:
+def to_email_message(message: Writable, *, bcc: bool) -> EmailMessage:
     """Write a message of the standard library; see `Message.to_email_message`."""
     import email
     import email.policy
@@ -105,8 +137,7 @@ def to_email_message(message: Message, *, bcc: bool) -> EmailMessage:
     return email.message_from_bytes(data, policy=email.policy.default)
 
 
-def _imported(cls: type[Message], entity: Entity, whole: Callable[[], bytes]) -> Message:
-    message = cls()
+def _imported(message: M, entity: Entity, whole: Callable[[], bytes]) -> M:
     sayable = _set_header(message, entity.fields)
     try:
         if not sayable:
@@ -123,7 +154,7 @@ def _imported(cls: type[Message], entity: Entity, whole: Callable[[], bytes]) ->
 # --- the header ---------------------------------------------------------------------------------------------
 
 
-def _set_header(message: Message, fields: list[Field]) -> bool:
+def _set_header(message: Writable, fields: list[Field]) -> bool:
     """Set the attributes that come from the header; return whether they say all of it."""
     authors: list[Address] = []
     senders: list[Address] = []
@@ -154,34 +185,34 @@ def _set_header(message: Message, fields: list[Field]) -> bool:
     message.headers = extra
     message.sender = senders[0] if senders else authors[0] if len(authors) == 1 else None
     if len(authors) > 1 or (authors and message.sender != authors[0]):
-        message.authors = authors
+        message.authors = tuple(authors)
     elif senders and authors and senders[0].name != authors[0].name:
         sayable = False  # a Sender that is the author is not written
     return sayable and len(senders) <= 1
 
 
-def _set_subject(message: Message, field: Field) -> None:
+def _set_subject(message: Writable, field: Field) -> None:
     message.subject = _decoded(field)
 
 
-def _set_reply_to(message: Message, field: Field) -> None:
-    message.reply_to = _mailboxes(field)
+def _set_reply_to(message: Writable, field: Field) -> None:
+    message.reply_to = tuple(_mailboxes(field))
 
 
-def _set_return_path(message: Message, field: Field) -> None:
+def _set_return_path(message: Writable, field: Field) -> None:
     text = field.text
     message.return_path = "<>" if text == "<>" else Address.parse(text)
 
 
-def _set_date(message: Message, field: Field) -> None:
+def _set_date(message: Writable, field: Field) -> None:
     message.date = _moment(field.text)
 
 
-def _set_message_id(message: Message, field: Field) -> None:
+def _set_message_id(message: Writable, field: Field) -> None:
     message.message_id = message_id_text(field.text)
 
 
-_SETTERS: Final[dict[str, Callable[[Message, Field], None]]] = {
+_SETTERS: Final[dict[str, Callable[[Writable, Field], None]]] = {
     "subject": _set_subject,
     "reply-to": _set_reply_to,
     "return-path": _set_return_path,
@@ -201,7 +232,7 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-def _set_rare(message: Message, field: Field) -> bool:
+def _set_rare(message: Writable, field: Field) -> bool:
     """Set the attribute for a field, if there is one, if it is free and if it can hold what the field says."""
     attribute = _RARE.get(field.name)
     if attribute is None or getattr(message, attribute):
@@ -284,7 +315,7 @@ def _sayable_list(text: str) -> bool:
 # --- the parts ----------------------------------------------------------------------------------------------
 
 
-def _set_parts(message: Message, entity: Entity) -> None:
+def _set_parts(message: Writable, entity: Entity) -> None:
     """Turn the tree of parts into texts and attachments."""
     if entity.content_type.value != "multipart/mixed":
         return _set_body(message, entity, top=True)
@@ -315,7 +346,7 @@ def _is_file(part: Entity) -> bool:
     return not part.content_type.value.startswith(("text/", "multipart/"))
 
 
-def _set_body(message: Message, part: Entity, *, top: bool = False) -> None:
+def _set_body(message: Writable, part: Entity, *, top: bool = False) -> None:
     kind = part.content_type.value
     if kind == "multipart/alternative":
         _check_multipart(part)
@@ -338,7 +369,7 @@ def _set_body(message: Message, part: Entity, *, top: bool = False) -> None:
         _set_text(message, kind, part, top=top)
 
 
-def _set_text(message: Message, kind: str, part: Entity, *, top: bool) -> None:
+def _set_text(message: Writable, kind: str, part: Entity, *, top: bool) -> None:
     """Set one of the texts; those that come later must be the ones that `Message` writes later."""
     attribute = _TEXTS.get(kind)
     names = list(_TEXTS.values())
@@ -366,7 +397,7 @@ def _set_text(message: Message, kind: str, part: Entity, *, top: bool) -> None:
     setattr(message, attribute, text.replace("\r\n", "\n"))
 
 
-def _set_format(message: Message, attribute: str, kind: Parametrised) -> None:
+def _set_format(message: Writable, attribute: str, kind: Parametrised) -> None:
     """Set what the parameters of a text say (RFC 3676), if `Message` can say all of it."""
     if not kind.certain:
         raise _OtherShape
@@ -398,7 +429,7 @@ def _disposed(part: Entity) -> Parametrised:
     return found
 
 
-def _attachment(message: Message, part: Entity, cid: str | None = None) -> Attachment:
+def _attachment(message: Writable, part: Entity, cid: str | None = None) -> Attachment:
     """Make an attachment of a part."""
     _check_fields(part, _OF_FILE)
     kind, disposed = part.content_type, _disposed(part)
@@ -428,7 +459,7 @@ def _attachment(message: Message, part: Entity, cid: str | None = None) -> Attac
     )
 
 
-def _refers(message: Message, cid: str) -> bool:
+def _refers(message: Writable, cid: str) -> bool:
     return isinstance(message.html, str) and f"cid:{cid.strip('<>')}" in message.html
 
 

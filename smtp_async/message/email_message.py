@@ -26,7 +26,7 @@ from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, is_cut_by
 from .header_parser import Field, unfolded
 from .header_repair import cleaned, rewritten
 from .headers import check_name, group_field, is_structured, parameter_field, structured_field, text_field
-from .mime import fits
+from .transfer_encoding import fits
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage

@@ -158,8 +158,8 @@ def content_of(message: EmailMessage) -> ForeignMail:
         TextNotEncodable: a text that its charset cannot express.
     """
     from .email_message import entity_of_object
-    from .mime import Abilities
     from .render_entity import content_of_entity
+    from .transfer_encoding import Abilities
 
     entity = entity_of_object(message)
     return ForeignMail(

@@ -8,39 +8,24 @@ a `Source`: it is encoded while it is sent, and since nobody knows what will be 
 
 from __future__ import annotations
 
-import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import TextNotEncodable
-from ..model.content import MAX_LINE, Origin, Source, base64_lines, longest_line_exceeds, normalised
+from ..model.content import Origin, Source, base64_lines, normalised
 from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, encoded
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
+from .render_entity import message_within
+from .transfer_encoding import BINARY, EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, transferred
+from .view import View
 
-if TYPE_CHECKING:
-    from .builder import Message
-
-__all__ = ["Abilities", "Part", "calendar_method", "fits", "leaves_of", "quoted_or_base64"]
+__all__ = ["Part", "calendar_method", "leaves_of"]
 
 #: Attachments below this are base64 also where binary is offered: so little is not worth asking for BINARYMIME.
 WORTH_BINARY: Final = 4096
-
-# What a part asks of the way it goes: nothing, 8BITMIME, BINARYMIME.
-SEVEN, EIGHT, BINARY = 0, 1, 2
-#: The one kind of message that may be encoded, RFC 6532 section 3.7.
-GLOBAL: Final = "message/global"
-ENCODINGS: Final = ("7bit", "8bit", "binary")
-
-
-class Abilities(NamedTuple):
-    """What the server takes."""
-
-    eightbit: bool
-    utf8: bool
-    binary: bool
 
 
 class Part(NamedTuple):
@@ -65,9 +50,7 @@ class Part(NamedTuple):
 Tree = Callable[[list[Part], str], Part]
 
 
-def leaves_of(
-    message: Message, style: Style, charset: Charset, can: Abilities
-) -> tuple[list[Part], Tree | None]:
+def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tuple[list[Part], Tree | None]:
     """Encode the leaves, text first, and tell how to build the tree of them; `None` for a single leaf.
 
     The shape: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), less what is not needed.
@@ -75,21 +58,21 @@ def leaves_of(
     Raises:
         TextNotEncodable: the charset cannot express a text.
     """
-    calendar = message.calendar if message._rare is not None else None
-    attachments = message.attachments
+    rare, attachments = view.rare, view.attachments
+    calendar = rare.get("calendar") if rare is not None else None
     texts = []
-    if message.text is not None or (message.html is None and calendar is None and not attachments):
-        plain = _text("plain", message.text or "", charset, can)
-        texts.append(_flowed(plain, message) if message._rare is not None and message.flowed else plain)
-    if message.html is not None:
-        texts.append(_text("html", message.html, charset, can))
+    if view.text is not None or (view.html is None and calendar is None and not attachments):
+        plain = _text("plain", view.text or "", charset, can)
+        texts.append(_flowed(plain, rare) if rare is not None and rare.get("flowed") else plain)
+    if view.html is not None:
+        texts.append(_text("html", view.html, charset, can))
     html = len(texts) - 1
     if calendar is not None:
         texts.append(_calendar(calendar, style, can))
     if not attachments:
         return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
     # Only HTML can show a part by its cid; without it the part is one more file.
-    related_to = message.html is not None
+    related_to = view.html is not None
     inline = [a for a in attachments if related_to and a.cid is not None and a.disposition == "inline"]
     others = [a for a in attachments if not related_to or a.cid is None or a.disposition != "inline"]
     leaves = texts + [_attached(a, style, can) for a in (*inline, *others)]
@@ -150,7 +133,6 @@ _TEXT_HEADS: Final = {
     for subtype in ("plain", "html")
     for encoding in ("7bit", "8bit", "quoted-printable", "base64")
 }
-_BEYOND_ASCII: Final = bytes(range(128))
 
 
 def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abilities) -> Part:
@@ -162,7 +144,7 @@ def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abili
             data = text.encode()
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the {subtype} text cannot be expressed in UTF-8: {error}") from error
-        encoding, data, need = _transfer(normalised(data), can)
+        encoding, data, need = transferred(normalised(data), can)
         return Part(_TEXT_HEADS[subtype, encoding], (data,), need, encoding[1:] == "bit")
     octets = taken(text, f"the {subtype} text")
     if not isinstance(octets, bytes):
@@ -178,7 +160,7 @@ def _other_text(subtype: str, text: str, charset: Charset, can: Abilities) -> Pa
     if not charset.plain:
         data = encoded(normalised_text(text), charset, f"the {subtype} text")
         return Part(_text_head(f"text/{subtype}", charset, "base64"), (base64_lines(data),))
-    encoding, data, need = _transfer(normalised(encoded(text, charset, f"the {subtype} text")), can)
+    encoding, data, need = transferred(normalised(encoded(text, charset, f"the {subtype} text")), can)
     return Part(_text_head(f"text/{subtype}", charset, encoding), (data,), need, encoding[1:] == "bit")
 
 
@@ -188,10 +170,10 @@ def normalised_text(text: str) -> str:
     return text if text.endswith("\r\n") or not text else text + "\r\n"
 
 
-def _flowed(part: Part, message: Message) -> Part:
+def _flowed(part: Part, rare: Mapping[str, Any]) -> Part:
     """Tell that a text is format=flowed, RFC 3676 section 4.1."""
     first, end, rest = part.head.partition(b"\r\n")
-    parameters = b"; format=flowed" + (b"; delsp=yes" if message.delsp else b"")
+    parameters = b"; format=flowed" + (b"; delsp=yes" if rare.get("delsp") else b"")
     return part._replace(head=first + parameters + end + rest)
 
 
@@ -209,7 +191,7 @@ def _calendar(text: str, style: Style, can: Abilities) -> Part:
     data = normalised(encoded(text, UTF_8, "the calendar"))
     method = calendar_method(text)
     parameters = [("charset", "utf-8"), *([("method", method)] if method else [])]
-    encoding, data, need = _transfer(data, can)
+    encoding, data, need = transferred(data, can)
     field = parameter_field("Content-Type", "text/calendar", parameters, style)
     head = f"{field}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
     return Part(head, (data,), need, encoding[1:] == "bit")
@@ -219,32 +201,6 @@ def calendar_method(text: str) -> str | None:
     """Return the method that an iCalendar text names, in upper case."""
     found = _METHOD.search(_UNFOLDED.sub("", text).replace("\r", "\n"))
     return found[1].upper() if found else None
-
-
-def _transfer(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
-    """Choose how CRLF-delimited octets travel, and encode them for it."""
-    if data.isascii():
-        if fits(data):
-            return "7bit", data, SEVEN
-    elif can.eightbit and fits(data):
-        return "8bit", data, EIGHT
-    return *quoted_or_base64(data), SEVEN
-
-
-def quoted_or_base64(data: bytes) -> tuple[str, bytes]:
-    """Encode CRLF-delimited text in the shorter of both ways; return its name and the octets."""
-    # Quoted-printable makes three octets of one above 127, base64 four of three of any.
-    if 6 * len(data.translate(None, _BEYOND_ASCII)) > len(data):
-        return "base64", base64_lines(data)
-    # In C, and with CRLF at soft line breaks if the text has one.
-    if b"\r\n" in data:
-        return "quoted-printable", binascii.b2a_qp(data, istext=True)
-    return "quoted-printable", binascii.b2a_qp(data + b"\r\n", istext=True).removesuffix(b"\r\n")
-
-
-def fits(data: bytes) -> bool:
-    """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
-    return b"\0" not in data and (len(data) <= MAX_LINE or not longest_line_exceeds(data, MAX_LINE))
 
 
 # --- attachments --------------------------------------------------------------------------------------------
@@ -278,8 +234,6 @@ def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[by
         return data, SEVEN if data.isascii() else EIGHT
     if content_type != "message/rfc822":
         return None
-    from .render_entity import message_within  # met by few messages
-
     return message_within(data, can)
 
 

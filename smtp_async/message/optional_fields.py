@@ -8,7 +8,7 @@ is a descriptor that checks what it is given, so that what cannot be sent is ref
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, IntEnum
 from typing import Any, Final, Generic, Literal, Self, TypedDict, TypeVar, overload
 
@@ -360,7 +360,7 @@ NAMES: Final = {attribute: name.lower() for attribute, name, _ in _TABLE}
 
 
 def rare_fields(
-    rare: dict[str, Any], sender: Address, style: Style = USUAL, *, utf8: bool = False
+    rare: Mapping[str, Any], sender: Address, style: Style = USUAL, *, utf8: bool = False
 ) -> list[str]:
     """Write the fields that are set, in the order of the table.
 
@@ -387,7 +387,7 @@ def rare_fields(
     return fields
 
 
-def _items(kind: str, value: Any, rare: dict[str, Any], style: Style, *, utf8: bool) -> list[str]:
+def _items(kind: str, value: Any, rare: Mapping[str, Any], style: Style, *, utf8: bool) -> list[str]:
     """Return what a value is made of: pieces that are not folded, with blanks between them."""
     if kind == "items":
         return list(value)

@@ -7,8 +7,8 @@ in a call that is not awaited. What is sent is read elsewhere, in threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..errors import FileError
 from ..model.content import Content, Source, base64_lines
@@ -16,24 +16,25 @@ from ..model.reply import printable
 from .external import content_of_raw
 from .header_parser import HEADER_END
 
-if TYPE_CHECKING:
-    from .builder import Message
-
 __all__ = ["fields_of", "finished", "measured", "parted", "whole"]
 
 
-def whole(message: Message, content: Content) -> bytes:
-    """Return all octets of a message; an iterator that can be read only once is replaced in it.
+#: Is told of a source that can be read only once, and what it gave.
+Keep = Callable[[Any, bytes], None]
+
+
+def whole(content: Content, keep: Keep) -> bytes:
+    """Return all octets of a message.
 
     Args:
-        message: whose content it is.
         content: as it was rendered.
+        keep: told of what can be read only once.
 
     Raises:
         UsageError: a source is asynchronous.
         FileError: a source cannot be read.
     """
-    return finished(content, b"".join([_kept(message, segment) for segment in content.segments]))
+    return finished(content, b"".join([_read(segment, keep) for segment in content.segments]))
 
 
 def finished(content: Content, data: bytes) -> bytes:
@@ -58,7 +59,7 @@ def measured(content: Content) -> int | None:
     return content.size
 
 
-def parted(message: Message, content: Content, *, body: bool = False) -> tuple[str, str]:
+def parted(content: Content, keep: Keep, *, body: bool = False) -> tuple[str, str]:
     """Return the header with its empty line, and what follows, empty unless it is asked for.
 
     Raises:
@@ -67,7 +68,7 @@ def parted(message: Message, content: Content, *, body: bool = False) -> tuple[s
     data = b""
     for segment in content.segments:
         if body or isinstance(segment, Source):
-            data = whole(message, content)
+            data = whole(content, keep)
             break
         data += segment
         if b"\r\n\r\n" in data:
@@ -94,15 +95,15 @@ def _unfolded(header: str) -> Iterator[tuple[str, str]]:
 # --- sources ------------------------------------------------------------------------------------------------
 
 
-def _kept(message: Message, segment: bytes | Source) -> bytes:
-    """Return a segment as it travels; what can be read only once is kept in the message."""
+def _read(segment: bytes | Source, keep: Keep) -> bytes:
+    """Return a segment as it travels."""
     if isinstance(segment, bytes):
         return segment
     from ..sources import read_now
 
     data = read_now(Content((Source(segment.origin, encoding="identity", name=segment.name),)))
     if _is_spent(segment.origin):
-        _replace(message, segment.origin, data)
+        keep(segment.origin, data)
     return base64_lines(data) if segment.encoding == "base64" else data
 
 
@@ -132,16 +133,6 @@ def _is_spent(origin: Any) -> bool:
     if isinstance(origin, os.PathLike):
         return False
     return not _seeks(origin) if hasattr(origin, "read") else iter(origin) is origin
-
-
-def _replace(message: Message, origin: Any, data: bytes) -> None:
-    """Let a message hold the octets that were read instead of what they were read from."""
-    for attachment in message.attachments:
-        if attachment.source is origin:
-            attachment._source = data
-    for name in ("text", "html", "raw"):
-        if getattr(message, name) is origin:
-            setattr(message, name, data)
 
 
 def _named(source: Source) -> str:

@@ -17,8 +17,8 @@ from ..model.content import Content, base64_lines
 from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, entity_of_octets, is_cut_by
 from .header_parser import HIDDEN, Field
 from .header_repair import fit, rewritten
-from .mime import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, quoted_or_base64
 from .mime_parameters import Parametrised
+from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, quoted_or_base64
 
 __all__ = ["content_of_entity", "message_within"]
 

@@ -17,8 +17,8 @@ from smtp_async.errors import ExtensionMissing, InvalidArgument, InvalidHeader, 
 from smtp_async.message.entity import MOST_LEVELS, Entity, entity_of_octets
 from smtp_async.message.external import content_of
 from smtp_async.message.header_parser import Field
-from smtp_async.message.mime import EIGHT, SEVEN, Abilities
 from smtp_async.message.render_entity import content_of_entity, message_within
+from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Abilities
 from smtp_async.model.content import normalised
 
 from .reading import check_wire_form
