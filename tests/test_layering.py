@@ -1,13 +1,15 @@
 """The house rules of the package, read from its source: who may import whom, and what a room never holds.
 
-A room is what stands directly in `smtp_async/`: a module or a package. Imports go down the ranks only;
-imports under `if TYPE_CHECKING:` do not count, imports inside functions do.
+A room is what stands directly in `smtp_async/`: a module or a package. Imports go down the ranks only, and never in a
+circle; imports inside functions count, and those under `if TYPE_CHECKING:` do, too.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,11 +90,13 @@ class Import(NamedTuple):
         name: Absolute, dotted: ``smtp_async.protocol.parser`` or ``asyncio``.
         line: Where it stands.
         lazy: Does it stand inside a function?
+        thing: What is imported from there, empty for all of it.
     """
 
     name: str
     line: int
     lazy: bool
+    thing: str = ""
 
     @property
     def top(self) -> str:
@@ -119,22 +123,38 @@ class Module:
     def imports(self) -> Iterator[Import]:
         """All imports that happen at run time."""
         for node, functions in walk(self.tree):
-            lazy = bool(functions)
-            if isinstance(node, ast.Import):
-                yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                source = self._absolute(node)
-                # `from . import x` names a module, `from .x import y` a thing in one.
-                names = [f"{source}.{alias.name}" for alias in node.names] if source == PACKAGE else [source]
-                yield from (Import(name, node.lineno, lazy) for name in names)
+            yield from self._imports_of(node, lazy=bool(functions))
+
+    def all_imports(self) -> Iterator[Import]:
+        """Those that only type checkers see, too."""
+        hints = (self._imports_of(node, lazy=True) for node in for_type_checkers(self.tree))
+        return chain(self.imports(), chain.from_iterable(hints))
+
+    def _imports_of(self, node: ast.AST, *, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = self._absolute(node)
+            # `from . import x` may name a module, `from .x import y` a thing in one.
+            yield from (Import(source, node.lineno, lazy, alias.name) for alias in node.names)
+
+    def modules_imported(self, known: frozenset[str]) -> set[str]:
+        """The modules of the package, by their names in `known`, that this one imports, or imports something of."""
+        found = set()
+        for imported in self.all_imports():
+            inner = imported.name.removeprefix(PACKAGE).removeprefix(".")
+            for name in (f"{inner}.{imported.thing}", inner, f"{inner}.__init__"):
+                if imported.top == PACKAGE and name.removeprefix(".") in known:
+                    found.add(name.removeprefix("."))
+                    break
+        return found - {self.name}
 
     def rooms_imported(self) -> Iterator[tuple[str, int]]:
         """The other rooms that this module imports."""
-        for imported in self.imports():
-            first, _, rest = imported.name.partition(".")
-            if first != PACKAGE:
+        for imported in self.all_imports():
+            if imported.top != PACKAGE:
                 continue
-            room = rest.partition(".")[0]
+            room = (imported.name.partition(".")[2] or imported.thing).partition(".")[0]
             room = room if room in self.rooms or room in MAY_IMPORT else "__init__"
             if room != self.room:
                 yield room, imported.line
@@ -160,6 +180,14 @@ def walk(node: ast.AST, functions: tuple[str, ...] = ()) -> Iterator[tuple[ast.A
         children = ast.iter_child_nodes(node)
     for child in children:
         yield from walk(child, functions)
+
+
+def for_type_checkers(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that only type checkers see."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and is_type_checking(node.test):
+            for statement in node.body:
+                yield from ast.walk(statement)
 
 
 def is_type_checking(test: ast.expr) -> bool:
@@ -207,12 +235,11 @@ def imports_upwards(module: Module) -> Iterator[str]:
 
 def what_everything_stands_on(module: Module) -> Iterator[str]:
     """`model.reply` and `model.secret` import nothing, `errors` only those two."""
-    for imported in module.imports():
-        name = imported.name.removeprefix(f"{PACKAGE}.")
-        if imported.top != PACKAGE or (module.name == "errors" and name in GROUND):
-            continue
-        if module.name in GROUND or module.name == "errors":
-            yield f"line {imported.line}: {module.name} may not import {name}"
+    if module.name in GROUND or module.name == "errors":
+        for imported in module.all_imports():
+            name = imported.name.removeprefix(f"{PACKAGE}.")
+            if imported.top == PACKAGE and not (module.name == "errors" and name in GROUND):
+                yield f"line {imported.line}: {module.name} may not import {name}"
 
 
 def awaits(module: Module) -> Iterator[str]:
@@ -306,6 +333,23 @@ def test_the_house_keeps(rule) -> None:
     assert [f"{module.name}: {wrong}" for module in modules for wrong in rule(module)] == []
 
 
+def circle(modules: Iterable[Module]) -> list[str]:
+    """Return modules that import each other, each the one before it; empty if there are none."""
+    by_name = {module.name: module for module in modules}
+    known = frozenset(by_name)
+    graph = TopologicalSorter({name: module.modules_imported(known) for name, module in by_name.items()})
+    try:
+        graph.prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert circle(Module(path) for path in HOUSE.rglob("*.py")) == []
+
+
 @pytest.mark.skipif(not (HOUSE / "__init__.py").exists(), reason="the front door is not built yet")
 def test_importing_the_package_is_light() -> None:
     program = (
@@ -343,6 +387,8 @@ def complaints(house: Path, name: str, source: str) -> list[str]:
         ("model/address.py", "from smtp_async import Receipt"),
         ("model/address.py", "def late():\n    from ..events import Event"),
         ("model/address.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from ..events import Event"),
+        ("model/address.py", "if TYPE_CHECKING:\n    from ..events import Event"),
+        ("errors.py", "if TYPE_CHECKING:\n    from .model.receipt import Receipt"),
         ("protocol/parser.py", "from ..auth import plain"),
         ("protocol/parser.py", "from ..auth.plain import Plain"),
         ("auth/plain.py", "from ..message import headers"),
@@ -423,3 +469,26 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
 )
 def test_a_rule_lets_pass(tmp_path: Path, name: str, source: str) -> None:
     assert complaints(tmp_path, name, source) == []
+
+
+@pytest.mark.parametrize(
+    ("back", "closed"),
+    [
+        ("from .job import Job", True),
+        ("from . import job", True),
+        ("from ..connection import job", True),
+        ("import smtp_async.connection.job", True),
+        ("def late():\n    from .job import Job", True),
+        ("if TYPE_CHECKING:\n    from .job import Job", True),
+        ("from . import Session", True),
+        ("from .clock import Clock", False),
+        ("from ..model.reply import Reply", False),
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, back: str, closed: bool) -> None:
+    sources = {"__init__": "from .job import Job", "job": "from .upload import Upload", "upload": back}
+    sources["clock"] = ""
+    (tmp_path / "connection").mkdir()
+    for name, source in sources.items():
+        (tmp_path / "connection" / f"{name}.py").write_text(source)
+    assert bool(circle(Module(path, tmp_path) for path in tmp_path.rglob("*.py"))) is closed
