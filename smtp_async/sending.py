@@ -30,7 +30,7 @@ from .job import Job, Step, Unread
 from .pool import Pool
 from .protocol.options import SendOptions
 from .receipt import Receipt
-from .sendable import mail_for, release, takes_long
+from .sendable import mail_at_once, mail_for, release
 from .weight import is_heavy
 
 __all__ = ["SendAll"]
@@ -160,7 +160,6 @@ class SendAll(Generic[M]):
         drive: Drive,
         messages: Iterable[M] | AsyncIterable[M],
         *,
-        adapt: Callable[[M], Mail],
         number_job: Callable[[], int],
         chunking: bool,
         temp_dir: TempDir,
@@ -169,7 +168,6 @@ class SendAll(Generic[M]):
     ) -> None:
         self._pool = pool
         self._drive = drive
-        self._adapt = adapt
         self._number_job = number_job
         self._options = options
         self._chunking = chunking
@@ -292,16 +290,19 @@ class SendAll(Generic[M]):
             self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
-        if takes_long(message):
-            self._unread.append(message)
-            return
+        wishes = self._options
         try:
-            mail = self._adapt(message)
+            mail = mail_at_once(
+                message, exact=wishes.exact, remove_bcc=wishes.remove_bcc, close=wishes.close_source
+            )
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
             self._done.append((message, error.receipt or Receipt((), error=error)))
             return
-        self._begin_mail(message, mail)
+        if mail is None:
+            self._unread.append(message)
+        else:
+            self._begin_mail(message, mail)
 
     def _discard(self, message: M) -> None:
         """A message that was pulled is not begun any more."""
@@ -343,7 +344,7 @@ class SendAll(Generic[M]):
 
     def _submit(self, item: _Item[M]) -> None:
         try:
-            if not self._drive.prepared(item):
+            if not item.prepare():
                 # Its parts are opened when the consumer's turn comes to wait.
                 self._todo.append((item, Step.OPEN))
                 return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from .message.builder import Message
+
 __all__ = ["HEAVY", "LONG", "is_heavy"]
 
 #: Octets whose rendering is a thread's work: at once it would hold up the event loop for milliseconds.
@@ -19,13 +21,11 @@ _IN_MEMORY: Final = (str, bytes, bytearray, memoryview)
 
 def is_heavy(message: Any) -> bool:
     """Is there more in memory, of a `Message` or an `email.message.Message`, than is rendered at once?"""
-    if isinstance(message, tuple):  # a Raw: its octets are complete
-        return False
-    if hasattr(message, "get_payload"):
-        return _is_heavy_object(message)
-    octets = _size(getattr(message, "text", None)) + _size(getattr(message, "html", None))
-    for attachment in getattr(message, "attachments", ()):
-        octets += _size(getattr(attachment, "source", None))
+    if not isinstance(message, Message):
+        return hasattr(message, "get_payload") and _is_heavy_object(message)
+    octets = _size(message.text) + _size(message.html)
+    for attachment in message.attachments:
+        octets += _size(attachment.source)
     return octets > HEAVY
 
 

@@ -62,7 +62,7 @@ def test_behind_a_gate_the_body_waits_for_its_caller() -> None:
 
     transaction = prepared(ALL, before_end_of_data=gate).transaction
     assert transaction is not None
-    assert transaction.gated
+    assert transaction.aside
     assert transaction.payload is not None
 
 
