@@ -142,5 +142,7 @@ def told_apart(before: dict[str, dict[str, Any]]) -> frozenset[str]:
     """Facets that the readers do not agree about; of attached messages the octets are read by one only."""
     one, other = before["rfc"], before["stdlib"]
     return frozenset(
-        facet for facet in {**one, **other} if "octets:" not in facet and one.get(facet) != other.get(facet)
+        facet
+        for facet in {**one, **other}
+        if "octets:" not in facet and "file:" not in facet and one.get(facet) != other.get(facet)
     )

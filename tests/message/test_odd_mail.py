@@ -9,6 +9,7 @@ are listed). The envelope is that of `ENVELOPES`, never one mailbox more.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -430,11 +431,13 @@ def domain_wired(address: str) -> str:
 
 def is_unreadable(said: dict[str, Any], facet: str) -> bool:
     found = said.get(facet)
-    return facet.rpartition("/")[2] in readers.PEOPLE and any("@" not in spec for _, spec in found or ())
+    return facet.rpartition("/")[2] in readers.PEOPLE and any(
+        re.fullmatch(r"[^@\s]+@[\w.\[\]:-]+", spec) is None for _, spec in found or ()
+    )
 
 
 def is_structured(facet: str) -> bool:
-    name = facet.removeprefix("field:")
+    name = facet.rpartition("/")[2].removeprefix("field:")
     return name in readers.STRUCTURED or name.startswith("list-")
 
 
@@ -517,11 +520,13 @@ def files(draw: st.DrawFn) -> bytes:
 @settings(max_examples=60, derandomize=True)
 @given(files(), st.sampled_from(sorted(PATHS)), st.sampled_from(sorted(ABLE)))
 def test_a_damaged_file_is_refused_or_sent_right(data: bytes, path: str, able: str) -> None:
+    if not is_parsed(data, path):
+        return
     judged = judge(lambda: PATHS[path](data), ABLE[able], untouched=path == "send_raw")
     if judged.error is not None:
         return
     written = check_wire(judged, ABLE[able])
-    old, new = said(data), said(written)
+    old, new = {"rfc": readers.by_rfc(readers.whole(data)), "stdlib": readers.by_stdlib(data)}, said(written)
     if path in OBJECTS:
         # An object says what the standard library read; what it lost cannot be brought back.
         if not told_apart(old):
@@ -533,18 +538,37 @@ def test_a_damaged_file_is_refused_or_sent_right(data: bytes, path: str, able: s
                 facet for facet in wrong if data.isascii() or not is_unreadable(old["stdlib"], facet)
             } == set()
     else:
-        assert readers.differences(old["rfc"], new["rfc"], touched=False) == {}
+        assert readers.differences(old["rfc"], new["rfc"], touched=not travels(data, able)) == {}
+
+
+def is_parsed(data: bytes, path: str) -> bool:
+    """The standard library raises for some files, and its newer policies read other boundaries than the oldest."""
+    if path not in OBJECTS:
+        return True
+    try:
+        parsed = (_default if path.endswith("default") else _compat32)(data)
+        return bool(readers.by_object(parsed)["tree"] == readers.by_stdlib(data)["tree"])
+    except (IndexError, TypeError, KeyError):
+        return False
+
+
+def travels(data: bytes, able: str) -> bool:
+    """An attached message need not be written anew for the server."""
+    longest = max(map(len, readers.normal(data).split(b"\r\n")))
+    return b"\0" not in data and longest <= 998 and (data.isascii() or ABLE[able].eightbit)
 
 
 @settings(max_examples=60, derandomize=True)
 @given(files(), st.sampled_from(sorted(PATHS)))
 def test_a_damaged_file_goes_to_those_it_names(data: bytes, path: str) -> None:
     """No recipient that a plain reader of addresses would not find."""
+    if not is_parsed(data, path):
+        return
     try:
         sender, recipients = envelope_of(PATHS[path](data))
     except SMTPError:
         return
-    fields, _ = readers.raw_fields(readers.normal(data))
+    fields, _ = readers.raw_fields(readers.whole(data))
     named = {
         spec
         for name, value in fields
