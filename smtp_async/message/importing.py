@@ -165,7 +165,9 @@ def _set_header(message: Message, fields: list[Field]) -> bool:
 
 
 def _set_subject(message: Message, field: Field) -> None:
-    message.subject = cleaned(decoded_words(field.text))  # what can be read of it is shown, even if raw says more
+    message.subject = cleaned(
+        decoded_words(field.text)
+    )  # what can be read of it is shown, even if raw says more
     _decoded(field)
 
 
@@ -257,7 +259,9 @@ def _extra(field: Field) -> str:
             raise _OtherShape
         return cleaned(field.text)
     # A list of mailboxes that is encoded, or that cannot be read, cannot be written anew as one text.
-    if field.name in MAILBOXES and ("=?" in field.text or not field.value.isascii() or not mailboxes_in(field)):
+    if field.name in MAILBOXES and (
+        "=?" in field.text or not field.value.isascii() or not mailboxes_in(field)
+    ):
         raise _OtherShape
     return _decoded(field)
 
@@ -446,7 +450,9 @@ def _name_in(found: Parametrised, parameter: str) -> str | None:
 
 
 def _written(parameters: list[tuple[str, str]]) -> str:
-    """Return parameters as `Attachment` reads them."""
+    """Return parameters as `Attachment` reads them; an encoded word would be taken for the text that it is."""
+    if any(["=?" in value for _, value in parameters]):
+        raise _OtherShape
     return "".join(
         [f'; {name}="' + _SPECIAL.sub(r"\\\1", cleaned(value)) + '"' for name, value in parameters]
     )

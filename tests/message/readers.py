@@ -730,7 +730,7 @@ def _wired(people: list[tuple[str, str]] | None) -> list[tuple[str, str]]:
     for name, spec in people or ():
         local, sign, domain = spec.rpartition("@")
         with contextlib.suppress(UnicodeError):
-            domain = domain.encode("idna").decode()
+            domain = domain.encode("idna").decode().lower()
         found.append((name, local + sign + domain))
     return found
 
@@ -738,7 +738,8 @@ def _wired(people: list[tuple[str, str]] | None) -> list[tuple[str, str]]:
 def _same_people(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> bool:
     return [spec for _, spec in old] == [spec for _, spec in new] and all(
         # Encoded words in quotes are none (RFC 2047 section 5), but many readers decode them.
-        before in ("", after, _tidy(decoded(after))) for (before, _), (after, _) in zip(old, new, strict=True)
+        before in ("", after, _tidy(decoded(after)))
+        for (before, _), (after, _) in zip(old, new, strict=True)
     )
 
 

@@ -190,7 +190,7 @@ def test_a_structured_field_is_folded_at_its_blanks():
         b"Received: a\0b",
         "References: <ü\x07@x.example>".encode(),
         "To: ann@exa\x07mple.com, ü <b@x.example>".encode(),
-        "To: \"a\x07b\"@x.example, ü <b@x.example>".encode(),
+        'To: "a\x07b"@x.example, ü <b@x.example>'.encode(),
         b"To: " + b"x" * 998 + b"@x.example",
         b"x" * 77 + b": \xfc",
     ],
