@@ -11,9 +11,9 @@ import re
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, BinaryIO, Final, cast
 
-from ..content import Origin
 from ..errors import InvalidArgument, InvalidHeader, UsageError
-from ..reply import printable
+from ..model.content import Origin
+from ..model.reply import printable
 from .headers import check_value, message_id_text
 
 __all__ = ["Attachment", "taken"]

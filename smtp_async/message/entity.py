@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..errors import InvalidArgument
-from .header_octets import BOM, Field, fields_of
+from .header_parser import BOM, Field, fields_of
 from .mime_parameters import Parametrised, read_parameters
 
 __all__ = ["MOST_LEVELS", "MOST_PARTS", "UNTOUCHABLE", "Entity", "delimiter", "entity_of_octets", "is_cut_by"]

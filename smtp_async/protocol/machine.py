@@ -1,7 +1,7 @@
 """The client side of SMTP and LMTP, without I/O.
 
 Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and what is settled is taken from
-`take_settled`. In between stands the FIFO of owed replies (`dialogue.py`), which pairs each reply with what was
+`take_settled`. In between stands the FIFO of owed replies (`exchange.py`), which pairs each reply with what was
 written.
 
 A message is a `Transaction`. At most one is being *written* at a time (`writing`); the others are fully written and
@@ -10,7 +10,7 @@ wait for their replies. How far one may be written unread is decided in `_contin
 * without PIPELINING: one command, then its reply;
 * with it: MAIL and every RCPT, and DATA too unless the transaction wants to decide first (`hold`);
 * the body after 354; the next transaction's envelope, behind RSET, may share its write, once the server has shown
-  that it reads on behind an end of data (`conduct.py`);
+  that it reads on behind an end of data (`pipelining.py`);
 * with CHUNKING and a window (`window.py`): everything at once, message after message.
 
 Two details: an LMTP server owes one final reply per accepted recipient (RFC 2033 section 4.2), so its entry stays
@@ -23,10 +23,10 @@ from __future__ import annotations
 from collections import deque
 
 from ..errors import CommandRefused, CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
-from ..reply import Reply
-from .conduct import Breakdown, Conduct
-from .dialogue import Exchange, TrailLine
+from ..model.reply import Reply
+from .exchange import Exchange, TrailLine
 from .parser import MAX_LINE
+from .pipelining import Breakdown, Conduct
 from .states import MAY_BEGIN, Verb
 from .transaction import Transaction
 from .window import Window

@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from ..address import Envelope, Kind, Recipient
-from ..content import Content
-from ..dsn import DSN
 from ..errors import ExtensionMissing, InvalidArgument, MessageTooLarge, MissingRecipient
+from ..model.content import Content
+from ..model.dsn import DSN
+from ..model.envelope import Envelope, Kind, Recipient
 from . import commands, parameters
 from .extensions import Extensions
 from .framing import chunk_framed, dot_stuffed

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from ..address import Recipient
-from ..content import Content
 from ..errors import (
     MessageRefused,
     NotSent,
@@ -26,8 +24,10 @@ from ..errors import (
     SenderRefused,
     SMTPError,
 )
-from ..receipt import Outcome, Receipt, Verdict
-from ..reply import Reply
+from ..model.content import Content
+from ..model.envelope import Recipient
+from ..model.receipt import Outcome, Receipt, Verdict
+from ..model.reply import Reply
 from .extensions import Extensions
 from .options import SendOptions
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from ..errors import ProtocolViolation, UsageError
 from . import commands
-from .dialogue import Dialogue, written
+from .exchange import Dialogue, written
 from .framing import ChunkFramer, DotStuffer
 from .parser import MAX_LINE
 from .states import Stage, Verb

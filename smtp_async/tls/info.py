@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
-from ..reply import printable
-from .evidence import chain_of
+from ..model.reply import printable
+from .handshake_witness import chain_of
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from hypothesis import settings
 
-from smtp_async.address import Address
-from smtp_async.content import Content, Mail
 from smtp_async.errors import SMTPError
+from smtp_async.mail.coerce import Raw, as_mail
 from smtp_async.message import Message
-from smtp_async.sendable import Raw, as_mail
+from smtp_async.model.address import Address
+from smtp_async.model.content import Content, Mail
 
 from . import readers
 

@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import PoolLimits
-from smtp_async.domain import domain_forms
 from smtp_async.errors import (
     ExtensionMissing,
     InvalidAddress,
@@ -31,6 +30,7 @@ from smtp_async.errors import (
     SMTPError,
 )
 from smtp_async.message import Message
+from smtp_async.model.domain import domain_forms
 from tests.lab import client_of, gathered, speaking
 from tests.servers import dovecot_reader
 from tests.servers.dovecot import Dovecot

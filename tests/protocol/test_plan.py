@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from smtp_async.address import Address, Envelope, Kind, Recipient
-from smtp_async.content import Content, Source
-from smtp_async.dsn import DSN, Notify, Return
 from smtp_async.errors import ExtensionMissing, InvalidArgument, MessageTooLarge, MissingRecipient
+from smtp_async.model.address import Address
+from smtp_async.model.content import Content, Source
+from smtp_async.model.dsn import DSN, Notify, Return
+from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
 from smtp_async.protocol.options import DeliverBy, SendOptions
 from smtp_async.protocol.plan import demand_to, plan
