@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 from ..connection.drive import Drive
 from ..connection.job import Job, Step
 from ..errors import QueueFull, SMTPError, UsageError
-from ..mail.coerce import mail_for, release, takes_long
+from ..mail.coerce import mail_at_once, mail_for, release
 from ..model.content import Mail
 from ..model.receipt import Receipt
 from ..pool.pool import Pool
@@ -161,7 +161,6 @@ class SendAll(Generic[M]):
         drive: Drive,
         messages: Iterable[M] | AsyncIterable[M],
         *,
-        adapt: Callable[[M], Mail],
         number_job: Callable[[], int],
         chunking: bool,
         temp_dir: TempDir,
@@ -170,7 +169,6 @@ class SendAll(Generic[M]):
     ) -> None:
         self._pool = pool
         self._drive = drive
-        self._adapt = adapt
         self._number_job = number_job
         self._options = options
         self._chunking = chunking
@@ -293,16 +291,19 @@ class SendAll(Generic[M]):
             self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
-        if takes_long(message):
-            self._unread.append(message)
-            return
+        wishes = self._options
         try:
-            mail = self._adapt(message)
+            mail = mail_at_once(
+                message, exact=wishes.exact, remove_bcc=wishes.remove_bcc, close=wishes.close_source
+            )
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
             self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
             return
-        self._begin_mail(message, mail)
+        if mail is None:
+            self._unread.append(message)
+        else:
+            self._begin_mail(message, mail)
 
     def _discard(self, message: M) -> None:
         """A message that was pulled is not begun any more."""
@@ -344,7 +345,7 @@ class SendAll(Generic[M]):
 
     def _submit(self, item: _Item[M]) -> None:
         try:
-            if not self._drive.prepared(item):
+            if not item.prepare():
                 # Its parts are opened when the consumer's turn comes to wait.
                 self._todo.append((item, Step.OPEN))
                 return

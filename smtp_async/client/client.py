@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -25,7 +24,7 @@ from ..errors import (
     UsageError,
 )
 from ..hooks import Observed
-from ..mail.coerce import Raw, addressed, as_mail, dispose, mail_for, mail_of, takes_long
+from ..mail.coerce import Raw, addressed, dispose, mail_at_once, mail_for, mail_of
 from ..message.builder import Message
 from ..model.address import Address
 from ..model.content import Mail, Origin
@@ -107,7 +106,6 @@ class SMTPClient(Observed):
         self._surroundings = Surroundings()
         self._pool: Pool | None = None
         self._drive: Drive | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._forks = 0
         self._closed = False
@@ -215,17 +213,22 @@ class SMTPClient(Observed):
         except SMTPError:
             await dispose(message, wishes)
             raise
-        if takes_long(message):
+        mail = mail_at_once(message, exact=wishes.exact, close=wishes.close_source)
+        if mail is None:
             mail = await self._read(mail_of(message, exact=wishes.exact, close=wishes.close_source), due)
-        else:
-            mail = as_mail(message, exact=wishes.exact, close=wishes.close_source)
         if sender is not None or recipients is not None:
             try:
                 mail = addressed(mail, sender, recipients)
             except SMTPError:
                 await Unread(mail).aclose()
                 raise
-        return await self._deliver(mail, options, due, heavy=is_heavy(message))
+        try:
+            job = self._begin(mail, options, due, heavy=is_heavy(message))
+        except SMTPError:
+            await Unread(mail).aclose()
+            raise
+        assert self._drive is not None
+        return await self._drive.deliver(job)
 
     async def send_raw(
         self,
@@ -260,21 +263,19 @@ class SMTPClient(Observed):
         except SMTPError:
             await dispose(raw, wishes)
             raise
-        if takes_long(raw):
+        mail = mail_at_once(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc)
+        if mail is None:
             mail = await self._read(mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc), due)
-        else:
-            mail = self._adapt(wishes)(raw)
-        return await self._deliver(mail, options, due)
+        try:
+            job = self._begin(mail, options, due)
+        except SMTPError:
+            await Unread(mail).aclose()
+            raise
+        assert self._drive is not None
+        return await self._drive.deliver(job)
 
     def _allowed(self, options: SendOptions) -> SendOptions:
         return options if self._options.chunking else replace(options, chunking="never")
-
-    def _adapt(self, options: SendOptions) -> Callable[[Any], Mail]:
-        if options.exact or not options.remove_bcc or options.close_source:
-            return partial(
-                as_mail, exact=options.exact, remove_bcc=options.remove_bcc, close=options.close_source
-            )
-        return as_mail
 
     def _due(self, deadline: float | None) -> float | None:
         """Begin a call: return the loop time at which its caller no longer waits."""
@@ -283,29 +284,29 @@ class SMTPClient(Observed):
             deadline = self._options.timeouts.send
         elif math.isnan(deadline):
             raise InvalidArgument("deadline is a number of seconds, not NaN")
-        return None if deadline is None else pool.now() + deadline
+        return None if deadline is None else pool.loop.time() + deadline
 
     async def _read(self, work: Coroutine[Any, Any, Mail], due: float | None) -> Mail:
         assert self._drive is not None
         return await self._drive.read(work, due)
 
-    async def _deliver(
+    def _begin(
         self, mail: Mail, options: SendOptions | None, due: float | None, *, heavy: bool = False
-    ) -> Receipt:
-        """Take a message through its steps in its caller's task; when that goes away, so does the message, at once."""
-        pool, drive = self._pool, self._drive
-        assert pool is not None and drive is not None
-        try:
-            self._job_count += 1
-            wishes = self._wishes if options is None else self._allowed(options)
-            temp_dir = self._options.temp_dir
-            chunking = self._chunking
-            job = Job(self._job_count, mail, wishes, due, chunking=chunking, heavy=heavy, temp_dir=temp_dir)
-        except SMTPError:
-            await Unread(mail).aclose()
-            raise
-        job.extensions = pool.extensions
-        return await drive.deliver(job)
+    ) -> Job:
+        assert self._pool is not None
+        wishes = self._wishes if options is None else self._allowed(options)
+        self._job_count += 1
+        job = Job(
+            self._job_count,
+            mail,
+            wishes,
+            due,
+            chunking=self._chunking,
+            heavy=heavy,
+            temp_dir=self._options.temp_dir,
+        )
+        job.extensions = self._pool.extensions
+        return job
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
@@ -332,7 +333,6 @@ class SMTPClient(Observed):
             pool,
             self._drive,
             messages,
-            adapt=self._adapt(wishes),
             number_job=self._next_job,
             chunking=self._chunking,
             temp_dir=self._options.temp_dir,
@@ -416,26 +416,18 @@ class SMTPClient(Observed):
             raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            self._loop, self._thread, self._forks = asyncio.get_running_loop(), get_ident(), _forks.count
+            self._thread, self._forks = get_ident(), _forks.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
             self._drive = Drive(pool, pool.deadlines)
-        else:
+        # The common case without asking asyncio for the running loop: that costs a system call.
+        elif self._thread != get_ident() or self._forks != _forks.count or not pool.loop.is_running():
             self._demand_own_loop()
         return pool
 
     def _demand_own_loop(self) -> None:
-        loop = self._loop
-        # The common case without asking asyncio for the running loop: that costs a system call.
-        if (
-            loop is not None
-            and loop.is_running()
-            and self._thread == get_ident()
-            and self._forks == _forks.count
-        ):
-            return
         if self._forks != _forks.count:
             raise UsageError("this client was used before the process forked: make one in the child")
-        if self._loop is not asyncio.get_running_loop():
+        if self._pool is not None and self._pool.loop is not asyncio.get_running_loop():
             raise UsageError("this client belongs to another event loop: make one for each")
 
     def _make(self, pool: Pool) -> Session:

@@ -108,7 +108,7 @@ class Link:
         assert stream is not None
         if self._take_wake():
             return
-        self.clock.update()
+        self.clock.resume()
         self._reading = True
         stream.hand_over(taker)
         try:
@@ -152,7 +152,8 @@ class Link:
             self.first = data[:16]
         machine = self.machine
         before = machine.answered
-        self.watch()
+        if self.hooks.active or machine.trail is not None:
+            self.watch()
         try:
             machine.receive_data(data)
         except ProtocolViolation as error:
@@ -164,7 +165,7 @@ class Link:
             if machine.trail is not None:
                 self._note_lines()
         if machine.answered != before:
-            self.clock.update(now)
+            self.clock.restart(now)
 
     def flush(self) -> None:
         """Hand what the machine has to the stream.
@@ -178,9 +179,11 @@ class Link:
         assert stream is not None
         if stream.is_closing():
             raise self.failure or self._ended()
+        asks = not machine.awaiting_reply
         stream.write(machine.data_to_send())
         self._wrote = True
-        self.clock.written()
+        if asks:
+            self.clock.restart(self._loop.time())
         if machine.trail:
             self._note_lines()
 
@@ -261,7 +264,7 @@ class Link:
         if self._reading:
             self.abort(error)
         else:
-            # The next read restarts the clock.
+            # The next read resumes.
             self.clock.pause()
 
     def _ended(self) -> SMTPError:

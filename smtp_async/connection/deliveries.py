@@ -90,8 +90,6 @@ class Carrier:
         self.carried = False
         self._most_messages = math.inf
         self.retires_at = math.inf
-        # When the server was last given something to answer.
-        self._asked_at = 0.0
         self.leaving = False
         self._keeper = keeper
         # The same, once it is there: every method below is called on a connection that was started.
@@ -198,7 +196,7 @@ class Carrier:
         writing = link.machine.writing
         if writing is not None and writing.turn:
             return None
-        return max(self._asked_at, link.active_at)
+        return max(link.clock.since, link.active_at)
 
     @property
     def jobs(self) -> int:
@@ -232,9 +230,10 @@ class Carrier:
         ):
             job.prepare_for(machine.extensions)
             return False
-        stale = not self._jobs and link.now() - link.active_at > _STALE
+        jobs = self._jobs
+        stale = not jobs and link.now() - link.active_at > _STALE
         job.session = self
-        self._jobs.add(job)
+        jobs.add(job)
         if link.hooks.active:
             link.watch()
         machine.begin(transaction, hold=stale)
@@ -248,12 +247,10 @@ class Carrier:
             if job is None:
                 break
             self._begin(job)
-        if machine.has_output:
-            self._flush()
+        self._flush()
 
     def _flush(self) -> None:
         """Write; on a closed stream the pending read ends, and the pump finds out there."""
-        self._asked_at = self._joint.now()
         try:
             self._joint.flush()
         except SMTPError as error:
@@ -274,13 +271,14 @@ class Carrier:
             self._jobs.discard(job)
             self.messages += 1
             self.idle_since = self._joint.active_at
-            # One that the server gave up, or that its caller withdrew, proves nothing.
-            self.carried = self.carried or receipt.error is None or receipt.outcome is Outcome.REFUSED
             if receipt.reply is not None:
                 self.last_reply = receipt.reply
             if receipt.error is None:
+                self.carried = True
                 self._keeper.finished(job, receipt)
                 continue
+            # One that the server gave up, or that its caller withdrew, proves nothing.
+            self.carried = self.carried or receipt.outcome is Outcome.REFUSED
             if item.misunderstood and not (dead or job.abandoned or job.asked_anew):
                 self._ask_anew(job, receipt)
                 continue

@@ -67,7 +67,7 @@ class Drive:
                 job.waiter = self._loop.create_future()
                 if step is Step.WRITE:
                     await self.write(job)
-                elif self.prepared(job):
+                elif job.prepare():
                     desk.submit(job)
                 else:
                     await self.open(job)
@@ -91,14 +91,6 @@ class Drive:
             await self._close_ended(job, receipt)
             receipt.raise_for_outcome()
         return receipt
-
-    def prepared(self, job: Job) -> bool:
-        """Prepare a job as far as that takes no time; False if `open` has to do the rest.
-
-        Raises:
-            SMTPError: it cannot be sent to this server.
-        """
-        return job.extensions is None or job.transaction is not None or job.prepare()
 
     async def open(self, job: Job) -> None:
         """Render what is large, open what is read while it is sent, and plan; raises as `Job.open`."""

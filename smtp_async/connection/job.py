@@ -17,14 +17,14 @@ from enum import Enum
 from functools import partial
 from typing import Protocol
 
-from ..errors import ConnectFirst, NotSent, OutcomeUnknown, SMTPError, TooManyRecipients
+from ..errors import NotSent, OutcomeUnknown, SMTPError, TooManyRecipients
 from ..model.content import Content, Mail
 from ..model.envelope import NOBODY, Envelope, Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 from ..protocol.extensions import Extensions
 from ..protocol.options import SendOptions
-from ..protocol.plan import check_recipients, plan
+from ..protocol.plan import demand_to, plan
 from ..protocol.transaction import Transaction, too_many
 from ..sources import Body, TempDir, in_thread
 from ..sources.unread import Unread
@@ -124,7 +124,8 @@ class Job:
         self.number = number
         self.mail = mail
         self.envelope = mail.envelope()
-        check_recipients(self.envelope, options)
+        if options.require_to:
+            demand_to(self.envelope)
         self.options = options
         self.due = self.send_by = due
         self.chunking = chunking
@@ -164,6 +165,8 @@ class Job:
     def prepare(self) -> bool:
         """Render and plan for `extensions`; every fault of the message shows here, before a byte is written.
 
+        A job that is planned already is left as it is, and one that has no `extensions` yet waits to know them.
+
         Returns:
             False if it is not planned yet because it is large, or because parts of it are to be opened and measured:
             await `open`.
@@ -172,8 +175,8 @@ class Job:
             SMTPError: it cannot be sent to this server; the receipt says that nothing was.
         """
         offer = self.extensions
-        if offer is None:
-            raise ConnectFirst("nothing is known about the server yet")
+        if offer is None or self.transaction is not None:
+            return True
         try:
             if self._rest or offer.limits:
                 self._divide(offer)
@@ -292,11 +295,12 @@ class Job:
         """Have some recipients got it already, by a transaction of their own?"""
         return self._ended is not None
 
-    def settle(self, receipt: Receipt) -> None:
-        """The last transaction has ended, with `receipt`."""
+    def settle(self, receipt: Receipt) -> Receipt:
+        """The last transaction has ended, with `receipt`; return the one about all recipients."""
         if self._part is not None and len(self._part) != len(self.envelope.recipients):
             receipt = self._merged(receipt)
         self.end(receipt)
+        return receipt
 
     def end(self, receipt: Receipt) -> None:
         """The message has come to its end; `receipt` is about all recipients."""

@@ -26,6 +26,7 @@ __all__ = [
     "as_mail",
     "dispose",
     "is_stream",
+    "mail_at_once",
     "mail_for",
     "mail_of",
     "release",
@@ -205,6 +206,26 @@ def _never_begun(message: Any, options: SendOptions) -> Unread:
     if isinstance(source, bytes) or not (message.close or options.close_source):
         return Unread(None)
     return Unread(None, Content((Source(source, close=True),), size=0))
+
+
+def mail_at_once(
+    message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False
+) -> Mail | None:
+    """Return `message` as a `Mail`, or None where that takes its time: await `mail_of` then.
+
+    Arguments as `mail_of`.
+
+    Raises:
+        InvalidArgument: it cannot be sent.
+    """
+    if hasattr(message, "envelope") and hasattr(message, "content"):
+        # A mail already, as a Message is, too, unless its octets or streams ask for more.
+        if not isinstance(message, Message) or (message.raw is None and not close):
+            mail: Mail = message
+            return mail
+    if takes_long(message):
+        return None
+    return as_mail(message, exact=exact, remove_bcc=remove_bcc, close=close)
 
 
 def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:

@@ -25,8 +25,8 @@ from .attachment import Attachment
 from .dates import date_text
 from .email_message import entity_of_object
 from .entity import Entity, entity_of_octets
-from .header_parser import Field, check_line_ends, mailboxes_in, without_leading
-from .header_repair import cleaned
+from .header_parser import MAILBOXES, Field, check_line_ends, mailboxes_in, without_leading
+from .header_repair import checked_tokens, cleaned
 from .headers import address_field, check_name, is_structured, message_id_text
 from .mime import calendar_method
 from .mime_parameters import Parametrised
@@ -53,6 +53,7 @@ _IDS: Final = re.compile(r"<[^<>\s]+>(?:[ ]*<[^<>\s]+>)*")
 # A list of phrases, each one word or several, or in quotes.
 _PHRASE: Final = re.compile(r'[ ]*(?:"((?:[^"\\]|\\.)*+)"|([^",]*+))[ ]*(?:,|\Z)')
 _PHRASES: Final = re.compile(rf"(?:{_PHRASE.pattern})*+")
+_EMPTY_ELEMENT: Final = re.compile(r"(?:\A|,) *(?:,|\Z)")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _STEP: Final = re.compile(r"([1-5])(?: *\([A-Za-z ]*\))?")
 
@@ -167,6 +168,8 @@ def _set_header(message: Writable, fields: list[Field]) -> bool:
             if not name or (name in _ONCE and name in seen):
                 raise _OtherShape
             check_name(field.label)
+            if is_structured(name):
+                checked_tokens(field.label, field.text)
             if name in _LISTS and not _sayable_list(field.text):
                 sayable = False
             if name in _KINDS:
@@ -186,13 +189,17 @@ def _set_header(message: Writable, fields: list[Field]) -> bool:
     message.sender = senders[0] if senders else authors[0] if len(authors) == 1 else None
     if len(authors) > 1 or (authors and message.sender != authors[0]):
         message.authors = tuple(authors)
-    elif senders and authors and senders[0].name != authors[0].name:
+    elif senders and not authors:
+        sayable = False  # From would be written
+    elif senders and senders[0].name != authors[0].name:
         sayable = False  # a Sender that is the author is not written
     return sayable and len(senders) <= 1
 
 
 def _set_subject(message: Writable, field: Field) -> None:
-    message.subject = _decoded(field)
+    # What can be read of it is shown, even if raw says more.
+    message.subject = cleaned(decoded_words(field.text))
+    _decoded(field)
 
 
 def _set_reply_to(message: Writable, field: Field) -> None:
@@ -258,6 +265,8 @@ def _rare_value(attribute: str, field: Field) -> Any:
         if step is None:
             raise _OtherShape
         return step[1]
+    if attribute == "list_unsubscribe" and _EMPTY_ELEMENT.search(text):
+        raise _OtherShape
     if attribute == "keywords":
         return _phrases(text)
     if attribute == "list_id" and '"' in text.strip('"').replace('" <', "<"):
@@ -280,8 +289,10 @@ def _extra(field: Field) -> str:
         if not field.value.isascii() or len(field.label) + longest > MAX_LINE - 2:
             raise _OtherShape
         return cleaned(field.text)
-    # A list of mailboxes that is encoded cannot be written anew as one text.
-    if field.name.startswith("resent-") and ("=?" in field.text or not field.value.isascii()):
+    # A list of mailboxes that is encoded, or that cannot be read, cannot be written anew as one text.
+    if field.name in MAILBOXES and (
+        "=?" in field.text or not field.value.isascii() or not mailboxes_in(field)
+    ):
         raise _OtherShape
     return _decoded(field)
 
@@ -382,7 +393,8 @@ def _set_text(message: Writable, kind: str, part: Entity, *, top: bool) -> None:
         _check_fields(part, _OF_TEXT)
     _set_format(message, attribute, part.content_type)
     data = part.decoded()
-    codec = codec_of(part.content_type.get("charset") or "utf-8")
+    label = part.content_type.get("charset")
+    codec = codec_of("utf-8" if label is None else label)
     if data is None or codec is None:
         raise _OtherShape
     try:
@@ -469,7 +481,9 @@ def _name_in(found: Parametrised, parameter: str) -> str | None:
 
 
 def _written(parameters: list[tuple[str, str]]) -> str:
-    """Return parameters as `Attachment` reads them."""
+    """Return parameters as `Attachment` reads them; an encoded word would be taken for the text that it is."""
+    if any(["=?" in value for _, value in parameters]):
+        raise _OtherShape
     return "".join(
         [f'; {name}="' + _SPECIAL.sub(r"\\\1", cleaned(value)) + '"' for name, value in parameters]
     )

@@ -24,7 +24,7 @@ from ..model.reply import printable
 from .charsets import UTF_8, charset_of
 from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, is_cut_by
 from .header_parser import Field, unfolded
-from .header_repair import cleaned, rewritten
+from .header_repair import checked_tokens, cleaned, rewritten
 from .headers import check_name, group_field, is_structured, parameter_field, structured_field, text_field
 from .transfer_encoding import fits
 
@@ -200,12 +200,13 @@ def _modern(name: str, value: Any) -> str:
         kind = getattr(value, "content_type", None) or getattr(value, "content_disposition", None) or ""
         pairs = [(key, cleaned(text)) for key, text in value.params.items()]
         return parameter_field(name, kind, pairs)
-    text = cleaned(unfolded(str(value)))
+    text = unfolded(str(value))
     if hasattr(value, "groups"):
-        return f"{name}: {text}"
+        return f"{name}: {cleaned(text)}"
     if is_structured(name.lower()):
+        text = checked_tokens(name, text)
         return structured_field(name, text) if text.isascii() else f"{name}: {text}"
-    return text_field(name, text)
+    return text_field(name, cleaned(text))
 
 
 def _check_salvage(name: str, value: Any) -> None:

@@ -147,12 +147,13 @@ def check_line_ends(data: bytes) -> None:
 
 def _field(octets: bytes) -> Field:
     name, colon, _ = octets.partition(b":")
+    folded = b"\r" in name or b"\n" in name
     name = name.removeprefix(BOM).strip(b" \t\r\n")
     # Whatever stands around it, nothing that some reader takes for Bcc is overlooked.
     visible = _INVISIBLE.sub(b"", name).lower()
     if colon and visible in _HIDDEN_OCTETS:
         return Field(visible.decode(), octets)
-    if not colon or b"\r" in name or b"\n" in name:
+    if not colon or folded:
         return Field("", octets)
     return Field(name.decode("latin-1").lower(), octets)
 

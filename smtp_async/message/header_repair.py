@@ -1,5 +1,8 @@
 """Header fields that were written elsewhere, made fit to travel; what is fit already stays as it is.
 
+A control where tokens or addresses stand is refused, because a blank in its place would divide what it stands in; in a
+text, a parameter or the name of a mailbox it becomes a blank.
+
 A field is fit if it is ASCII, no line is longer than 998 octets or blank, and no encoded word or parameter hides a line
 end. Of any other only what is wrong is written anew: the display names of mailboxes, parameters in RFC 2231, text in
 encoded words. Addresses, message ids, URLs and signatures never become encoded words (RFC 2047 section 5): such fields
@@ -31,7 +34,7 @@ from .headers import (
 )
 from .mime_parameters import read_parameters
 
-__all__ = ["cleaned", "encoded_structure", "fit", "rewritten"]
+__all__ = ["checked_tokens", "cleaned", "encoded_structure", "fit", "rewritten"]
 
 PARAMETRISED: Final = frozenset(("content-type", "content-disposition"))
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]+")
@@ -45,11 +48,28 @@ _SAFE: Final = "<>!#$%&'()*+,/:;=?@[]~"
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)|<[^<>]*+(?:>|(?=<)|\Z)|[ ]+|[^ "<>(),;:]+|.')
 _NO_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.?)*+|<[^<>]*+')
 _ESCAPED: Final = re.compile(r"\\(.)")
+# A quoted string, with the sign that makes a local part of it, and the controls in it that do not fold.
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"@?|\Z)', re.S)
+_QUOTED_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+")
+# Words of a text, which only blanks divide.
+_TEXT_TOKEN: Final = re.compile(r"[ ]+|[^ ]+")
 
 
 def cleaned(text: str) -> str:
     """Return decoded text with blanks for the controls that it holds, line ends above all."""
     return _CONTROL.sub(" ", text)
+
+
+def checked_tokens(label: str, text: str) -> str:
+    """Return a value in which tokens or addresses stand.
+
+    Raises:
+        InvalidHeader: there is a control in it.
+    """
+    found = _CONTROL.search(text)
+    if found:
+        raise InvalidHeader(f"{label} holds {found[0]!r} where only tokens or addresses may stand")
+    return text
 
 
 def fit(field: Field) -> bool:
@@ -98,21 +118,23 @@ def rewritten(field: Field, *, utf8: bool = False) -> Field:
 
 
 def _written(field: Field, *, utf8: bool) -> str:
-    name, label, text = field.name, field.label, _shown(field.text)
+    name, label = field.name, field.label
     if name in MAILBOXES:
-        return _mailboxes(field, text, utf8=utf8)
+        return _mailboxes(field, utf8=utf8)
+    text = _shown(field.text)
     if name in PARAMETRISED:
-        return _parameters(label, text)
+        return _parameters(label, cleaned(text))
     if is_structured(name):
+        text = checked_tokens(label, text)
         return structured_field(label, text) if text.isascii() else encoded_structure(label, text)
     if holds_unknown_words(text):
-        return _by_words(label, text)
+        return _by_words(label, cleaned(text), _TEXT_TOKEN)
     return text_field(label, cleaned(decoded_words(text)))
 
 
 def _shown(text: str) -> str:
-    """Return a value without controls; an encoded word that hides one is written anew, with a blank in its place."""
-    return cleaned(_WORD.sub(lambda match: _without_controls(match[0]), text) if "=?" in text else text)
+    """Return a value in which each encoded word that hides a control is written anew, with a blank in its place."""
+    return _WORD.sub(lambda match: _without_controls(match[0]), text) if "=?" in text else text
 
 
 def _without_controls(word: str) -> str:
@@ -120,8 +142,10 @@ def _without_controls(word: str) -> str:
     return " ".join(encoded_text(cleaned(decoded), WIDTH)) if _CONTROL.search(decoded) else word
 
 
-def _mailboxes(field: Field, text: str, *, utf8: bool) -> str:
+def _mailboxes(field: Field, *, utf8: bool) -> str:
     """Write a list of mailboxes anew; one that cannot be read, or that holds a group, word by word."""
+    field = field._replace(octets=_QUOTED.sub(_without_controls_in_name, field.octets))
+    text = checked_tokens(field.label, _shown(field.text))
     try:
         found = mailboxes_in(field)
     except InvalidAddress:
@@ -129,6 +153,10 @@ def _mailboxes(field: Field, text: str, *, utf8: bool) -> str:
     if not found or ":" in text or ";" in text:
         return _by_words(field.label, text)
     return address_field(field.label, found, utf8=utf8)
+
+
+def _without_controls_in_name(match: re.Match[bytes]) -> bytes:
+    return _QUOTED_CONTROL.sub(b" ", match[0]) if match[0].endswith(b'"') else match[0]
 
 
 def _parameters(label: str, text: str) -> str:
@@ -157,12 +185,12 @@ def encoded_structure(label: str, text: str) -> str:
     return _by_words(label, text)
 
 
-def _by_words(label: str, text: str) -> str:
+def _by_words(label: str, text: str, divided: re.Pattern[str] = _TOKEN) -> str:
     """Write a field with each run of words that are not ASCII in encoded words, and the rest as it is."""
     items: list[str] = [""]
     run: list[str] = []
-    for token in [*_TOKEN.findall(text), ""]:
-        if _NO_TOKEN.fullmatch(token):
+    for token in [*divided.findall(text), ""]:
+        if divided is _TOKEN and _NO_TOKEN.fullmatch(token):
             raise InvalidHeader(f"a quote or bracket in {label} is not closed: “{printable(text, 80)}”")
         if _is_encodable(token) or (run and token and not token.strip(" ")):
             run.append(token)

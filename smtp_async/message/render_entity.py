@@ -12,10 +12,10 @@ import re
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from ..errors import ExtensionMissing, InvalidArgument
+from ..errors import ExtensionMissing, InvalidArgument, InvalidHeader
 from ..model.content import Content, base64_lines
 from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, entity_of_octets, is_cut_by
-from .header_parser import HIDDEN, Field
+from .header_parser import HIDDEN, Field, leading_lines
 from .header_repair import fit, rewritten
 from .mime_parameters import Parametrised
 from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, quoted_or_base64
@@ -41,7 +41,7 @@ def content_of_entity(entity: Entity, can: Abilities) -> Content:
     """Write a message for what a server takes.
 
     Raises:
-        InvalidHeader: a field cannot be written in lines of 998 octets.
+        InvalidHeader: a field cannot be written in lines of 998 octets, or the text would be taken for the header.
         InvalidArgument: a body cannot be encoded for the server.
         ExtensionMissing: an address in the header needs SMTPUTF8, which is not taken.
     """
@@ -49,6 +49,8 @@ def content_of_entity(entity: Entity, can: Abilities) -> Content:
     data = b"".join(found.pieces)
     if not data.endswith(b"\r\n"):
         data += b"\r\n"
+    if leading_lines(data):
+        raise InvalidHeader("the message has no header field, and its text would be taken for its header")
     head = data.partition(b"\r\n\r\n")[0]
     message_id = _MESSAGE_ID.search(entity.text("message-id") or "")
     return Content(

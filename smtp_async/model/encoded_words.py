@@ -2,7 +2,7 @@
 
 Strategy. One pass over the text finds what has the shape of an encoded word; the octets of neighbours in one charset
 are joined before they are decoded, because a character may be cut in two between them. What has no known charset, or
-does not decode, stays as it was written, with the blanks around it: another reader may know more.
+is not in its encoding, stays as it was written, with the blanks around it: another reader may know more.
 
 Only decoding is done here; `message/headers` writes encoded words. Time is linear in the length of the text.
 """
@@ -87,10 +87,13 @@ def decoded_words(text: str) -> str:
     """Decode the encoded words in a text, RFC 2047 section 6; what is not one, or in no known charset, stays.
 
     Args:
-        text: unfolded. The result may hold control characters, line ends among them.
+        text: unfolded. The result may hold control characters, line ends among them, and U+FFFD for octets that the
+            charset does not have.
     """
-    if "=?" not in text:
-        return text
+    return _decoded(text, "replace") if "=?" in text else text
+
+
+def _decoded(text: str, errors: str) -> str:
     found: list[str] = []
     position, octets, codec = 0, bytearray(), ""
     for match in _WORD.finditer(text):
@@ -104,11 +107,11 @@ def decoded_words(text: str) -> str:
         between = text[position : match.start()]
         neighbours = bool(codec) and not between.strip(_BLANKS)
         if not neighbours or meant != codec:
-            found += (octets.decode(codec or "ascii", "replace"), "" if neighbours else between)
+            found += (octets.decode(codec or "ascii", errors), "" if neighbours else between)
             octets, codec = bytearray(), meant
         octets += more
         position = match.end()
-    return "".join([*found, octets.decode(codec or "ascii", "replace"), text[position:]])
+    return "".join([*found, octets.decode(codec or "ascii", errors), text[position:]])
 
 
 def is_encoded_word(text: str) -> bool:
@@ -117,10 +120,18 @@ def is_encoded_word(text: str) -> bool:
 
 
 def holds_unknown_words(text: str) -> bool:
-    """Tell whether a text holds an encoded word that `decoded_words` leaves as it is."""
-    return "=?" in text and any(
+    """Tell whether a text holds an encoded word that `decoded_words` leaves as it is, or cannot decode wholly."""
+    if "=?" not in text:
+        return False
+    if any(
         [codec_of(match[1]) is None or _octets(match[2], match[3]) is None for match in _WORD.finditer(text)]
-    )
+    ):
+        return True
+    try:
+        _decoded(text, "strict")
+    except ValueError:
+        return True
+    return False
 
 
 def charset_name(label: str) -> str:

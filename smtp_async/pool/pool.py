@@ -73,7 +73,7 @@ class Pool:
         self.conduct = Conduct()
         self._timeouts = timeouts
         self._make = make
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._opening: dict[Session, None] = {}
         # Could not be opened, and say goodbye.
         self._parting: dict[Session, None] = {}
@@ -82,13 +82,13 @@ class Pool:
         self._idle: dict[Session, None] = {}
         # Handed out to users.
         self._private: dict[Session, None] = {}
-        self._places: Places[Session] = Places(self._loop)
+        self._places: Places[Session] = Places(self.loop)
         self._waiting = Waiting()
-        self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self._loop, self._time_over)
-        self._silence = Silence(self._loop, self._open, (self._waiting, self._places), self._make_room)
-        self._reaper = Reaper(self._loop, self._idle, limits.idle_time)
-        self._bound = Bound(limits.max_connections, self._loop, self._make_room)
-        self._dialling = Dialling(self._loop, self._grow, self._bound)
+        self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self.loop, self._time_over)
+        self._silence = Silence(self.loop, self._open, (self._waiting, self._places), self._make_room)
+        self._reaper = Reaper(self.loop, self._idle, limits.idle_time)
+        self._bound = Bound(limits.max_connections, self.loop, self._make_room)
+        self._dialling = Dialling(self.loop, self._grow, self._bound)
         # Why no connection could be had, while there is none.
         self._outage: SMTPError | None = None
         self._closed = False
@@ -185,11 +185,11 @@ class Pool:
 
     def now(self) -> float:
         """Loop time."""
-        return self._loop.time()
+        return self.loop.time()
 
     def new_future(self) -> asyncio.Future[None]:
         """Return a future of the pool's loop, without asking asyncio for it: that costs a system call."""
-        return self._loop.create_future()
+        return self.loop.create_future()
 
     async def lend(self) -> Session:
         """Return a session for a user, not connected yet, as soon as the bound allows one more."""
@@ -260,7 +260,7 @@ class Pool:
         session.retire(messages=self.limits.max_messages, age=self.limits.max_age)
         if self._dialling.in_doubt:
             # When it has taken its message: the others wait until this one has proved something, and no longer.
-            self._loop.call_soon(self._grow)
+            self.loop.call_soon(self._grow)
         # They waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._waiting.unprepared():
             job.extensions = self.extensions
@@ -272,7 +272,9 @@ class Pool:
         if not waiting or not session.may_begin or session in self._private:
             return None
         # The last: each of them will get a connection that is being opened for it.
-        if session.jobs and (self._idle or not self._full() or len(waiting) <= len(self._opening)):
+        if session.jobs and (
+            self._idle or not self._full() or (self._opening and len(waiting) <= len(self._opening))
+        ):
             # A streamed message that was not given the last connection may have it when another one is written.
             self._employ()
             return None
@@ -299,7 +301,7 @@ class Pool:
         """A transaction has come to its end, and with it the job, unless recipients are left for another one."""
         if self._dialling.in_doubt and job.session is not None and self._dialling.proven(job.session):
             self._dialling.proved()
-            self._loop.call_soon(self._grow)
+            self.loop.call_soon(self._grow)
         # A single recipient of an undivided message leaves nobody for another transaction.
         if (len(receipt.verdicts) > 1 or job.parted) and not self._closed and job.follow(receipt):
             if job.alone:
@@ -308,12 +310,9 @@ class Pool:
                 self._return(job)
             return
         self.deadlines.discard(job)
-        job.settle(receipt)
-        # It may be about more recipients now.
-        told = job.receipt
-        assert told is not None
+        receipt = job.settle(receipt)
         # Without an error it was accepted, at least for some.
-        self._counts[Outcome.ACCEPTED if told.error is None else told.outcome] += 1
+        self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
 
     def dropped(self, job: Job) -> None:
         """A job that is on no connection has lost its caller."""
@@ -371,7 +370,7 @@ class Pool:
         if isinstance(error, Interrupted):
             # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
             # callers' turn comes before that of a new connection, which nobody would cancel any more.
-            self._loop.call_soon(self._make_room)
+            self.loop.call_soon(self._make_room)
             return
         if error is not None and not self._closed:
             if was_opening:

@@ -41,9 +41,11 @@ _CLOCKS: Final = {
     Verb.DATA: "data",
     Verb.BDAT: "block",
     Verb.BDAT_LAST: "end_of_data",
-    Verb.END_OF_DATA: "end_of_data",
     Verb.QUIT: "quit",
 }
+
+#: The fields of `Timeouts` that `expected` may name.
+LIMITS: Final = frozenset({*_CLOCKS.values(), "probe", "command"})
 
 # RFC 5321 section 4.2.1 and RFC 4954: what a 3xx may answer. A command of the user's may be one that asks, too.
 _ASKING: Final = frozenset({Verb.DATA, Verb.AUTH, Verb.RESPONSE, Verb.OTHER})
@@ -145,12 +147,16 @@ class Dialogue(ABC):
         if not self._owed:
             return None
         verb, subject = self._owed[0]
-        if isinstance(subject, Transaction):
-            if verb is Verb.END_OF_DATA and not subject.ended:
-                return "block"
-            if verb is Verb.RSET and subject.probes:
-                return "probe"
+        if verb is Verb.END_OF_DATA:
+            return "end_of_data" if isinstance(subject, Transaction) and subject.ended else "block"
+        if verb is Verb.RSET and isinstance(subject, Transaction) and subject.probes:
+            return "probe"
         return _CLOCKS.get(verb, "command")
+
+    @property
+    def awaiting_reply(self) -> bool:
+        """Is a reply owed to something that was handed to the transport?"""
+        return self._answerable > 0
 
     @property
     def body_open(self) -> bool:

@@ -19,12 +19,11 @@ _IN_MEMORY: Final = (str, bytes, bytearray, memoryview)
 
 def is_heavy(message: Any) -> bool:
     """Is there more in memory, of a `Message` or an `email.message.Message`, than is rendered at once?"""
-    if isinstance(message, tuple):  # a Raw: its octets are complete
-        return False
-    if hasattr(message, "get_payload"):
-        return _is_heavy_object(message)
+    attachments = getattr(message, "attachments", None)
+    if attachments is None:
+        return hasattr(message, "get_payload") and _is_heavy_object(message)
     octets = _size(getattr(message, "text", None)) + _size(getattr(message, "html", None))
-    for attachment in getattr(message, "attachments", ()):
+    for attachment in attachments:
         octets += _size(getattr(attachment, "source", None))
     return octets > HEAVY
 

@@ -31,15 +31,18 @@ class Watched:
         self.errors: list[Timeout] = []
         loop: Any = self.time
         self.clock = ReplyClock(self.machine, timeouts, self.errors.append, loop)
-        self.clock.update()
+        self.clock.resume()
 
     def says(self, *texts: str) -> None:
         self.talk.says(*texts)
-        self.clock.update()
+        self.clock.restart(self.time.now)
+        self.clock.resume()
 
     def flush(self) -> None:
+        asks = not self.machine.awaiting_reply
         self.machine.data_to_send()
-        self.clock.update()
+        if asks:
+            self.clock.restart(self.time.now)
 
     def passes(self, seconds: float) -> list[Timeout]:
         """Let time pass; return who was too late in it."""
@@ -121,7 +124,7 @@ class TestStages:
         for octet in b"220 ":
             assert one.passes(2) == []
             one.machine.receive_data(bytes([octet]))
-            one.clock.update()
+            one.clock.resume()
         assert one.limit() == 3
         assert len(one.passes(3)) == 1
 
@@ -211,7 +214,7 @@ class TestBodies:
         one.passes(10)
         one.clock.pause()
         assert one.passes(1000) == []
-        one.clock.update()
+        one.clock.resume()
         assert one.limit() == 11
 
     def test_a_stopped_clock_holds_no_timer(self) -> None:

@@ -433,3 +433,9 @@ def test_subjects_read_back(subject):
     data = message.as_bytes()
     assert Message.from_bytes(data).subject == subject.strip(" ")
     assert parsed(data)["From"] == "a@x"
+
+
+def test_a_subject_that_does_not_decode_is_shown_and_kept() -> None:
+    data = b"From: a@x.example\r\nSubject: =?utf-8?b?R3LDvMM=?=\r\n\r\nhi\r\n"
+    message = Message.from_bytes(data)
+    assert (message.subject, message.raw) == ("Gr\xfc\ufffd", data)

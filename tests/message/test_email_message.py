@@ -18,6 +18,7 @@ from smtp_async.errors import InvalidArgument, InvalidHeader, SMTPError, TextNot
 from smtp_async.message import email_message as module
 from smtp_async.message.email_message import entity_of_object
 from smtp_async.message.entity import MOST_LEVELS, entity_of_octets
+from smtp_async.message.external import content_of
 
 
 def old(**fields):
@@ -337,3 +338,9 @@ def test_a_signed_message_that_is_attached_names_the_way_out():
     outer.attach(MIMEMessage(inner))
     with pytest.raises(InvalidArgument, match=r"attach its source bytes as message/rfc822.*send_raw"):
         entity_of_object(outer)
+
+
+def test_a_text_that_would_be_taken_for_the_header_is_refused():
+    message = email.message_from_bytes(b"\r\nTo: eve@x.example\r\n\r\nhi\r\n")
+    with pytest.raises(InvalidHeader, match="taken for its header"):
+        content_of(message).content()

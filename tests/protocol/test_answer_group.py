@@ -60,7 +60,6 @@ class Side:
         transaction = self.talk.plan(*people, options=options, chunking=plan["chunked"])
         if plan["streamed"]:
             transaction.carry(None)
-            transaction.gated = False
         if machine.can_begin and machine.admits(transaction):
             self.begun.append(transaction)
             machine.begin(transaction, hold=plan["hold"])
