@@ -8,6 +8,7 @@
 - `cancellations`: runs a scenario again and again, cancelled at its first, second, … await;
 - `ServerThread`: any of the servers in a thread of its own, for tests without an event loop;
 - `MemorySpool`: a spool without a disk, and `SpoolContract`: the tests that every spool passes;
+- `StreamContract` and `UpgradeContract`: the tests that every transport passes;
 - the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
 """
 
@@ -37,7 +38,9 @@ from .script import (
 )
 from .server import ScriptedServer
 from .sink import RecordingSink
+from .stream_contract import StreamContract
 from .thread import ServerThread
+from .upgrade_contract import UpgradeContract
 
 __all__ = [
     "Action",
@@ -60,6 +63,8 @@ __all__ = [
     "ServerThread",
     "SpoolContract",
     "Step",
+    "StreamContract",
+    "UpgradeContract",
     "cancellations",
     "close",
     "cut",

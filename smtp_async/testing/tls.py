@@ -44,6 +44,8 @@ class TLSLayer:
                 self.ready = True
             while piece := self.object.read(65536):
                 clear += piece
+            # Python returns b"" for the client's close_notify as long as the server has not sent its own.
+            self.ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:

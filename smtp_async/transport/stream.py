@@ -209,7 +209,7 @@ class Stream:
         data = await self._reader.read(n)
         if data:
             self._read += len(data)
-        elif self._reader.failure is not None:
+        elif self._reader.failure is not None and self._closing is None:
             raise _reading_failed(self._reader.failure) from self._reader.failure
         return data
 
@@ -243,6 +243,8 @@ class Stream:
     async def drain(self) -> None:
         """Wait until at most 64 KiB are unsent (a low-water mark, not "everything left").
 
+        Under TLS asyncio does not count the last `write`, however large: write large data in blocks.
+
         Raises:
             ConnectionLost: the connection broke or was closed.
             EncryptionFailed: the TLS layer failed.
@@ -252,6 +254,9 @@ class Stream:
         except (OSError, RuntimeError) as error:
             cause = self._reader.failure or error
             raise _writing_failed(cause) from cause
+        if self._transport.is_closing():
+            # Under TLS asyncio reports the end of a transport a few turns of the loop later.
+            raise self._gone() from self._reader.failure
 
     def _gone(self) -> ConnectionLost:
         return ConnectionLost(f"the connection to {_named(self.peer)} is closed")
