@@ -37,6 +37,8 @@ if hasattr(asyncio, "eager_task_factory"):
 
 #: Runs a test on asyncio, on uvloop, and with the eager task factory where this Python has it.
 every_loop = pytest.mark.asyncio(loop_factories=list(LOOPS))
+#: The same for a test that uses `set_clock_forward`.
+every_settable_loop = pytest.mark.asyncio(loop_factories=[name for name in LOOPS if name != "uvloop"])
 
 
 # --- what is sent and by whom --------------------------------------------------------------------------------
@@ -159,6 +161,13 @@ async def demand_nothing_left(tasks: set[asyncio.Task[Any]], before: int) -> Non
         await asyncio.sleep(0)
     assert not left, f"tasks are left: {left}"
     assert sockets() <= before, f"{sockets() - before} sockets are left"
+
+
+def set_clock_forward(seconds: float) -> None:
+    """Set the running loop's clock forward, so that what waits for time goes on at once. Not on uvloop."""
+    loop = asyncio.get_running_loop()
+    real = loop.time
+    loop.time = lambda: real() + seconds  # type: ignore[method-assign]
 
 
 class Clock:

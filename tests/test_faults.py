@@ -28,7 +28,6 @@ from smtp_async import (
     SMTPError,
     Timeouts,
 )
-from smtp_async.connection import clock
 from smtp_async.errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -76,12 +75,15 @@ from tests.lab import (
     SENDER,
     client_of,
     every_loop,
+    every_settable_loop,
     gathered,
     impatient,
     mail,
     mute,
+    set_clock_forward,
     tls_server,
     trusting,
+    turns,
     until,
 )
 from tests.servers.pki import Pki
@@ -218,16 +220,35 @@ class TestReplies:
             assert outcome_of(result) is (Outcome.UNKNOWN if point == "." else Outcome.NOT_SENT)
 
     @pytest.mark.parametrize("point", POINTS)
-    @pytest.mark.parametrize("end", [close(), reset(), mute], ids=["fin", "rst", "stays"])
+    @pytest.mark.parametrize("end", [close(), reset()], ids=["fin", "rst"])
     @every_loop
-    async def test_421_at_any_stage(self, point: str, end: Action, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(clock, "_GOODBYE", 0.1)
+    async def test_421_at_any_stage(self, point: str, end: Action) -> None:
         async with one_message(point, reply(421, "4.3.2 going down"), end) as (_, result):
-            assert isinstance(result, SMTPError)
-            assert "421 4.3.2 going down" in str(result)
-            # Behind a 421 nothing was accepted: as the reply to the end of data it is a refusal.
-            assert outcome_of(result) is (Outcome.REFUSED if point == "." else Outcome.NOT_SENT)
-            assert result.temporary
+            self._goes_down(point, result)
+
+    @pytest.mark.parametrize("point", POINTS)
+    @every_settable_loop
+    async def test_421_of_a_server_that_keeps_the_connection(self, point: str) -> None:
+        async def stay(step: Step) -> None:
+            await turns()
+            # The client waits five seconds for the end of the connection.
+            set_clock_forward(5)
+            await mute(step)
+
+        async with ScriptedServer() as server:
+            server.on(point, reply(421, "4.3.2 going down"), flush(), stay)
+            async with client_of(server, timeouts=impatient(), pool=PoolLimits(max_connections=1)) as client:
+                # Not `gathered`, whose patience is less than what the clock is set forward in several attempts.
+                (result,) = await asyncio.gather(client.send(mail(1)), return_exceptions=True)
+            await worked_off(server)
+        self._goes_down(point, result)
+
+    def _goes_down(self, point: str, result: Any) -> None:
+        assert isinstance(result, SMTPError)
+        assert "421 4.3.2 going down" in str(result)
+        # Behind a 421 nothing was accepted: as the reply to the end of data it is a refusal.
+        assert outcome_of(result) is (Outcome.REFUSED if point == "." else Outcome.NOT_SENT)
+        assert result.temporary
 
     @pytest.mark.parametrize("point", POINTS)
     @pytest.mark.parametrize(

@@ -43,9 +43,11 @@ from tests.lab import (
     PATIENCE,
     client_of,
     every_loop,
+    every_settable_loop,
     gathered,
     impatient,
     mail,
+    set_clock_forward,
     speaking,
     turns,
     until,
@@ -295,24 +297,16 @@ def accepted_with(text: str) -> Callable[[Step], Awaitable[None]]:
 # --- connections that were idle ------------------------------------------------------------------------------
 
 
-def make_stale(client: SMTPClient) -> None:
-    """As if its connections had been idle for a while."""
-    assert client._pool is not None
-    for session in client._pool._idle:
-        assert session._link is not None
-        session._link.active_at -= 10
-
-
 class TestStale:
     @WINDOWS
-    @every_loop
+    @every_settable_loop
     async def test_after_a_pause_the_envelope_is_asked_first(self, window: int) -> None:
         async with speaking() as server, client_of(server, pool=one(window)) as client:
             await client.send(mail(1))
             before = server.connections[0].flights
             await client.send(mail(2))
             brisk = server.connections[0].flights - before
-            make_stale(client)
+            set_clock_forward(10)
             before = server.connections[0].flights
             receipt = await client.send(mail(3))
             careful = server.connections[0].flights - before
@@ -327,14 +321,14 @@ class TestStale:
     @WINDOWS
     @pytest.mark.parametrize("words", [(), (reply(421, "4.4.2 idle"),)], ids=["EOF", "421"])
     @pytest.mark.parametrize("end", [close(), reset()], ids=["FIN", "RST"])
-    @every_loop
+    @every_settable_loop
     async def test_an_end_that_was_not_noticed_costs_a_silent_retry(
         self, window: int, words: tuple[Any, ...], end: Any
     ) -> None:
         """The server has gone, and the client writes before it hears of it: one copy, accepted."""
         async with speaking() as server, client_of(server, pool=one(window)) as client:
             await client.send(mail(1))
-            make_stale(client)
+            set_clock_forward(10)
             server.on("MAIL", *words, end, connection=0)
             receipts = await gathered(*(client.send(mail(n)) for n in range(2, 8)))
             assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 6

@@ -80,7 +80,7 @@ class RaisesSystemErrors(Stream):
         try:
             return await super().read(n)
         except ConnectionLost as error:
-            raise error.__cause__ from None
+            raise (error.__cause__ or error) from None
 
 
 class TakesPlaintext(Stream):
