@@ -165,11 +165,15 @@ _OS_ERROR: Final = ("errno", "strerror", "filename", "filename2", "winerror")
 
 
 class ReceiptLike(Protocol):
-    """A `Receipt`, as far as an error can know it; `Receipt.of(error)` knows all of it.
+    """The members of a `Receipt` that callers read from an error; `Receipt.of(error)` has them all, with their types.
 
     Attributes:
         outcome: what became of the message, an `Outcome`.
         verdicts: what became of each recipient, each a `Verdict`.
+        accepted, refused, unknown, not_sent: the verdicts of that outcome.
+        reply: the server's reply that decided.
+        error: why the outcome is not ACCEPTED or PARTIAL.
+        message_id: the Message-ID.
     """
 
     @property
@@ -190,10 +194,6 @@ class ReceiptLike(Protocol):
     def error(self) -> SMTPError | None: ...
     @property
     def message_id(self) -> str | None: ...
-    @property
-    def bytes_sent(self) -> int: ...
-    @property
-    def temporary(self) -> bool: ...
 
 
 class SMTPError(Exception):

@@ -156,7 +156,7 @@ class TestKnownLimits:
         async with limited("RCPTMAX=4") as server, client_of(server, pool=one()) as client:
             with pytest.raises(TooManyRecipients) as caught:
                 await client.send(many(5), options=SendOptions(split=False))
-            receipt = caught.value.receipt
+            receipt = Receipt.of(caught.value)
             assert receipt is not None and receipt.outcome is Outcome.NOT_SENT
             assert len(receipt.verdicts) == 5 and receipt.bytes_sent == 0
             assert "MAIL" not in server.verbs()

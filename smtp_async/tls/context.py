@@ -14,7 +14,7 @@ from typing import Final
 
 from ..errors import CertificateStoreError, InvalidArgument
 from .handshake_witness import observe
-from .system import shared_context
+from .system import shared_contexts
 
 __all__ = [
     "OpportunisticContext",
@@ -142,7 +142,7 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
     """
     trust = options.trust
     if options.context is None and trust.ca_file is None and trust.shared_system_store:
-        context = shared_context(lambda: _made(options, verify), verify=verify)
+        context = shared_contexts.get(lambda: _made(options, verify), verify=verify)
     else:
         context = _made(options, verify)
     observe(context)
@@ -225,16 +225,16 @@ def _unreadable(trust: TrustOptions, error: Exception) -> CertificateStoreError:
     return CertificateStoreError(f"cannot read the certificates in {trust.ca_file}: {reason}")
 
 
-#: Said once per process: a set, so that tests can forget it.
-_warned: Final[set[str]] = set()
+#: The key logs that this process has warned of; one warning is enough.
+key_logs_warned_of: Final[set[str]] = set()
 
 
 def _warn_of_key_log(context: ssl.SSLContext) -> None:
     path = getattr(context, "keylog_filename", None)
-    if path and not _warned:
-        _warned.add(path)
+    if path and not key_logs_warned_of:
+        key_logs_warned_of.add(path)
         _log.warning(
-            "TLS keys are written to %s (SSLKEYLOGFILE): whoever reads that file can decrypt the connections "
+            "TLS keys are written to %s (SSLKEYLOGFILE): a reader of that file can decrypt the connections "
             "of this process, passwords included",
             path,
         )
