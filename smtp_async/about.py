@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 def build_info() -> dict[str, str]:
     """Return the versions of the library, Python, OpenSSL, the platform and the dependencies, by name.
 
-    Dependencies are not imported: their versions come from the metadata of their distributions. A dependency that is not
-    installed has the version `"not installed"`.
+    Dependencies are not imported: their versions come from the metadata of their distributions. The version of a
+    missing dependency is `"not installed"`.
     """
     import platform
     import ssl

@@ -46,7 +46,7 @@ class Direction(Enum):
 
 
 class ConnectionKind(Enum):
-    """A change of a connection; the values are the numbers that the replaced components gave their connection events."""
+    """A change of a connection; the values are the numbers of the replaced components' connection events."""
 
     PROXY_UP = 0
     TLS_UP = 1

@@ -1,8 +1,8 @@
 """Hooks: registered observers, how events reach them, and what keeps a hook from doing harm.
 
-Hooks observe and never steer. They run inline and in order, in the session's own task, so a slow hook slows its session.
-A hook that raises is logged and breaks nothing. A hook that calls the client that it observes would wait for itself: a
-context variable shows that it runs in a hook, and the call raises `Busy`.
+Hooks observe and never steer. They run inline and in order, in the session's own task, so a slow hook slows its
+session. A hook that raises is logged and breaks nothing. A hook that calls the client that it observes would wait for
+itself: a context variable shows that the call comes from a hook, and the call raises `Busy`.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Observed:
     def on(self, event: type[Event], hook: Hook | None = None) -> Any:
         """Call `hook` for every `event`; without a hook, return a decorator. `Event` stands for all events.
 
-        Hooks may be async or plain. They run inline: a slow hook slows the session, or the job, of its event. A hook that
-        raises is logged. A hook cannot use the client that it observes.
+        Hooks may be async or plain. They run inline: a slow hook slows the session, or the job, of its event. A hook
+        that raises is logged. A hook cannot use the client that it observes.
         """
         if hook is not None:
             self._hooks.add(event, hook)
@@ -190,7 +190,7 @@ def _body_events(transaction: Transaction, session: int, job: int | None) -> Ite
 def attached_events(
     content: Content, start: int, end: int, session: int, job: int | None
 ) -> Iterator[StartTransfer | Transfer | EndTransfer]:
-    """Return the events of the attachments in memory for the octets `start` to `end` of the message, which have left."""
+    """Return the events of attachments in memory for the octets `start` to `end` of the message, which have left."""
     for name, first, last in content.attached:
         # An attachment is always followed by a boundary, so an empty attachment begins within a slice, too.
         begins = start <= first < end

@@ -318,7 +318,7 @@ class Stream:
     def abort(self) -> None:
         """Close at once and drop what was not sent. Safe at any time and more than once.
 
-        Under TLS a close_notify (RFC 8446 section 6.1) is sent first if nothing is unsent, and its answer is not awaited.
+        Under TLS a close_notify (RFC 8446 section 6.1) is sent first if nothing is unsent; its answer is not awaited.
         Behind dropped data no close_notify is sent, because it would claim that the data was complete.
         """
         transport = self._transport
