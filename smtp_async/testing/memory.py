@@ -1,4 +1,4 @@
-"""A spool in memory: for tests of what stands on a spool, and the plainest reading of the contract."""
+"""A spool in memory: for tests of programs that use a spool, and the simplest implementation of the contract."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class _Job:
 
 
 class MemorySpool(Spool):
-    """Keep jobs in a dictionary. Nothing survives the process.
+    """A spool that keeps jobs in a dictionary. Nothing survives the process.
 
     Args:
-        adapt: makes mail of what `put` is given.
-        clock: what time it is, in seconds since the epoch.
+        adapt: converts the argument of `put` to mail.
+        clock: returns the time, in seconds since the epoch.
         key_retention: as for `Spool`.
     """
 
@@ -62,7 +62,7 @@ class MemorySpool(Spool):
         super().__init__(adapt=adapt, key_retention=key_retention)
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
-        # Keys of jobs that are gone, the oldest first, and since when.
+        # Keys of removed jobs, the oldest first, each with the time of removal.
         self._keys: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._news = asyncio.Event()
@@ -156,7 +156,7 @@ class MemorySpool(Spool):
     async def recover(self) -> Recovery:
         self._check_open()
         now = self._clock()
-        # A time that has not come yet is that of a clock that was ahead.
+        # A time in the future was stamped while the clock was ahead.
         self._keys = {id: now if since > now + CLOCK_STEP else since for id, since in self._keys.items()}
         dead = [job for job in self._jobs.values() if job.entry.state is State.SENDING and job.lease is None]
         for job in dead:
@@ -176,7 +176,7 @@ class MemorySpool(Spool):
         )
 
     def abandon(self, lease: Lease) -> None:
-        """Let the worker that holds `lease` die: what it does later is refused, `recover` takes the job back."""
+        """Act as if the worker that holds `lease` had died: later calls are refused, and `recover` requeues the job."""
         self._jobs[lease.entry.id].lease = None
 
     async def wait(self, seconds: float) -> bool:
@@ -192,7 +192,7 @@ class MemorySpool(Spool):
             if left <= 0:
                 return False
             until = left if next_due is None else min(left, next_due - self._clock())
-            # Not `wait_for`: on Python 3.11 it takes a cancellation that comes together with the news for none.
+            # Not `wait_for`: on Python 3.11 it ignores a cancellation that arrives together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(until):
                     await self._news.wait()
@@ -204,7 +204,7 @@ class MemorySpool(Spool):
                 await job.lease.release()
 
     def _bury(self, job: _Job) -> None:
-        """Delete a job, and remember its key."""
+        """Delete a job and remember its key."""
         del self._jobs[job.entry.id]
         if job.entry.key is not None:
             self._keys.pop(job.entry.id, None)
@@ -252,7 +252,7 @@ class MemorySpool(Spool):
 
 
 class MemoryLease(Lease):
-    """A job of a `MemorySpool` in the hands of one worker."""
+    """A lease on a job of a `MemorySpool`."""
 
     def __init__(self, spool: MemorySpool, job: _Job) -> None:
         self._spool = spool
@@ -310,7 +310,7 @@ class MemoryLease(Lease):
     def _held(self) -> _Job:
         job = self._job
         if job.lease is not self or job.token != self.token:
-            raise LeaseLost(f"the job {self.entry.id} is no longer in these hands")
+            raise LeaseLost(f"the lease on the job {self.entry.id} has ended")
         return job
 
     def _end(
