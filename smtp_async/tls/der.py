@@ -1,7 +1,8 @@
 """The outer shape of DER (X.690): enough to tell one kind of file from another and to find a part in it.
 
 Contents are for cryptography to read. Only what is asked for is looked at, in the order of the bytes, so that
-hostile ones cost no more than their length.
+hostile ones cost no more than their length. Of BER, which some programs write, only the beginning is understood: what
+has no definite length reaches to the end.
 """
 
 from __future__ import annotations
@@ -71,10 +72,12 @@ def _content(data: bytes, at: int) -> tuple[int, int]:
     if len(data) < at + 2 or data[at] & 0x1F == 0x1F:
         raise DERError("no tag and length, or a tag of several bytes")
     begin, length = at + 2, data[at + 1]
+    if length == 0x80:
+        return begin, len(data)
     if length & 0x80:
         begin += length & 0x7F
-        if not 1 <= begin - at - 2 <= _LENGTH_BYTES:
-            raise DERError("a length that is not definite, or too long")
+        if begin - at - 2 > _LENGTH_BYTES:
+            raise DERError("a length of more than 4 GiB")
         length = int.from_bytes(data[at + 2 : begin])
     if begin + length > len(data):
         raise DERError("the end is missing")
