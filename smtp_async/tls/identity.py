@@ -72,9 +72,10 @@ class Identity:
             with _file(self._pem(password)) as path:
                 context.load_cert_chain(path, password=password)
         except ssl.SSLError as error:
+            # Only errors that OpenSSL made have a reason.
+            reason = getattr(error, "reason", None) or error
             raise ClientIdentityError(
-                f"OpenSSL does not take the key or the certificate of {self.certificate.subject}: "
-                f"{error.reason or error}"
+                f"OpenSSL does not take the key or the certificate of {self.certificate.subject}: {reason}"
             ) from error
         except OSError as error:
             raise ClientIdentityError(

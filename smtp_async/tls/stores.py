@@ -41,8 +41,9 @@ _Reader: TypeAlias = Callable[[bytes, Secret | None], Contents]
 
 #: The system's store of authorities has about 250 KiB.
 _LARGEST: Final = 4 << 20
-#: A text that is base64 is longer than this, the path of a file is not.
-_PATH: Final = 4096
+#: Longer texts are no path, unless there is such a file.
+_PATH: Final = 255
+_BEGINNINGS: Final = ("{", "<", "ssh-", "ecdsa-", "-----BEGIN ", "---- BEGIN ", "PuTTY-User-Key-File-")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]{40,}+={0,2}\s*+\Z")
 _WINDOWS: Final = frozenset({"MY", "CA", "ROOT"})
 #: So many holders are named in an error.
@@ -258,10 +259,11 @@ def _content(source: str | bytes | os.PathLike[str]) -> tuple[bytes, str]:
 
 
 def _is_content(text: str) -> bool:
-    """Tell whether a text is a store itself, and not the path of one."""
-    if "\n" in text or len(text) > _PATH or text.startswith(("{", "<", "ssh-", "ecdsa-")):
+    """Tell whether a text is a store itself, and not the path of one: a path is shown in errors, a key must not be."""
+    if "\n" in text or text.startswith(_BEGINNINGS):
         return True
-    return _BASE64.match(text.encode("utf-8", "replace")) is not None and not os.path.exists(text)
+    maybe = len(text) > _PATH or text.startswith("[") or _BASE64.match(text.encode("utf-8", "replace"))
+    return bool(maybe) and not os.path.exists(text)
 
 
 def _file(path: str | os.PathLike[str]) -> bytes:

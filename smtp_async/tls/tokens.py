@@ -202,7 +202,9 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, s
             raise CertificateStoreError(f"the URI of a token is malformed at {printable(name)!r}")
         if name not in known:
             # RFC 7512 section 2.3: what is not known must not be passed over.
-            raise CertificateStoreError(f"the URI of a token has {printable(name)!r}, which is not known here")
+            raise CertificateStoreError(
+                f"the URI of a token has {printable(name)!r}, which is not known here"
+            )
         # An identifier is octets, which Latin-1 keeps.
         found[name] = unquote_to_bytes(value).decode("latin-1") if name == "id" else unquote(value)
     return found

@@ -3,6 +3,7 @@
 import base64
 import errno
 import os
+import traceback
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
@@ -252,6 +253,14 @@ class TestBadSources:
         for name in ("MY", "A" * 64):
             (tmp_path / name).write_bytes(pems(ANN))
             assert loaded(name).certificates == (ANN,)
+
+    @pytest.mark.parametrize("damage", ["!{}", "[{}", "{}!"])
+    @pytest.mark.parametrize("holder", [ANN_KEY, BOB_KEY])
+    def test_a_key_that_is_not_recognised_is_not_shown(self, holder, damage):
+        text = base64.b64encode(key_der(holder) * 2).decode()
+        with pytest.raises(CertificateStoreError) as caught:
+            loaded(damage.format(text))
+        assert text[20:40] not in "".join(traceback.format_exception(caught.value))
 
     def test_arguments_of_another_type(self):
         for source in (None, 3, ANN):
