@@ -1,0 +1,204 @@
+"""Certificates and keys on a token: SoftHSM's."""
+
+import builtins
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async.errors import (
+    CertificateNotFound,
+    CertificateStoreError,
+    ClientCertificateMissing,
+    ClientIdentityError,
+    FeatureUnavailable,
+    SMTPError,
+)
+from smtp_async.tls.stores import CertificateStore
+from tests.servers.machine import unavailable
+from tests.servers.softhsm import PIN, SoftHSM
+from tests.tls.identities import ANN, BOB, MIDDLE, key, key_pem, leaf, public_der
+
+EVE = leaf("eve", "ec", 9)
+HASHES = {
+    "SHA1": hashes.SHA1(),
+    "SHA256": hashes.SHA256(),
+    "SHA384": hashes.SHA384(),
+    "SHA512": hashes.SHA512(),
+}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    """A token with two identities and a key without a certificate, one that is empty, and two of one name."""
+    try:
+        import pkcs11  # noqa: F401
+    except ImportError:
+        unavailable("python-pkcs11 is not installed (the extra [pkcs11])")
+    tokens = SoftHSM(tmp_path_factory.mktemp("softhsm"))
+    for label in ("mail", "empty", "twin", "twin"):
+        tokens.add_token(label)
+    for number, label, holder in (
+        (1, "ann", key("ec", 0)),
+        (2, "bob", key("rsa", 1)),
+        (9, "eve", key("ec", 9)),
+    ):
+        tokens.add_key("mail", key_pem(holder), label=label, key_id=bytes([number]))
+    for number, label, certificate in ((1, "ann", ANN), (2, "bob", BOB), (7, "middle", MIDDLE)):
+        tokens.add_certificate("mail", certificate.der, label=label, key_id=bytes([number]))
+    return tokens
+
+
+@pytest.fixture
+def store(tokens):
+    return CertificateStore.load(tokens.uri("token=mail"), PIN)
+
+
+@pytest.mark.server
+class TestOnAToken:
+    def test_its_certificates_are_listed(self, store):
+        assert sorted(one.der for one in store.certificates) == sorted(one.der for one in (ANN, BOB, MIDDLE))
+        assert store.find("CN=bob") == BOB
+
+    def test_certificates_can_be_listed_without_a_pin(self, tokens):
+        store = CertificateStore.load(tokens.uri("token=mail"))
+        assert len(store.certificates) == 3
+        with pytest.raises(ClientCertificateMissing):
+            store.identity()
+
+    @pytest.mark.parametrize("name", HASHES)
+    def test_an_elliptic_key_signs(self, store, name):
+        identity = store.identity_for(store.find("CN=ann"))
+        signature = identity.key.sign(b"hello", hash_name=name)
+        ANN.x509.public_key().verify(signature, b"hello", ec.ECDSA(HASHES[name]))
+
+    @pytest.mark.parametrize("name", HASHES)
+    @pytest.mark.parametrize("pss", [False, True])
+    def test_an_rsa_key_signs(self, store, name, pss):
+        identity = store.identity_for(BOB)
+        signature = identity.key.sign(b"hello", hash_name=name, pss=pss)
+        chosen = HASHES[name]
+        scheme = padding.PSS(padding.MGF1(chosen), chosen.digest_size) if pss else padding.PKCS1v15()
+        BOB.x509.public_key().verify(signature, b"hello", scheme, chosen)
+
+    def test_a_key_without_a_certificate_serves_one_from_elsewhere(self, store):
+        identity = store.identity_for(EVE)
+        assert identity.chain == (MIDDLE,)
+        EVE.x509.public_key().verify(identity.key.sign(b"hello"), b"hello", ec.ECDSA(hashes.SHA256()))
+        assert public_der(key("ec", 9)) in store.public_keys
+
+    def test_two_stores_do_not_log_each_other_out(self, store):
+        others = CertificateStore.load(store_uri(store), PIN)
+        for one in (store, others, store):
+            assert one.identity_for(ANN).key.sign(b"x")
+
+    def test_what_it_does_not_sign(self, store):
+        with pytest.raises(ClientIdentityError, match="does not sign with 'MD5'"):
+            store.identity_for(ANN).key.sign(b"x", hash_name="MD5")
+        with pytest.raises(ClientIdentityError, match="only an RSA key"):
+            store.identity_for(ANN).key.sign(b"x", pss=True)
+
+    def test_the_pin_does_not_show(self, tokens, store):
+        identity = store.identity_for(ANN)
+        assert PIN not in repr(identity.key) + repr(identity) + repr(store)
+
+
+def store_uri(store):
+    """Return the URI of a store on the token `mail`."""
+    place = store.identity_for(ANN).key._place
+    return f"pkcs11:token=mail?module-path={place.module}"
+
+
+@pytest.mark.server
+class TestURIs:
+    @pytest.mark.parametrize(
+        ("path", "found"),
+        [("token=mail;object=ann", ANN), ("token=mail;id=%02", BOB), ("token=mail;object=middle", MIDDLE)],
+    )
+    def test_one_object(self, tokens, path, found):
+        assert CertificateStore.load(tokens.uri(path), PIN).certificates == (found,)
+
+    def test_a_pin_in_it(self, tokens):
+        store = CertificateStore.load(tokens.uri("token=mail;object=ann", f"pin-value={PIN}"))
+        assert store.identity().certificate == ANN
+
+    def test_several_tokens(self, tokens):
+        with pytest.raises(CertificateStoreError, match="several tokens fit"):
+            CertificateStore.load(tokens.uri("token=twin"), PIN)
+
+    def test_no_such_token(self, tokens):
+        with pytest.raises(
+            CertificateStoreError, match="no such token: the library knows empty, mail"
+        ) as caught:
+            CertificateStore.load(tokens.uri("token=other"), PIN)
+        assert caught.value.code == 271
+
+    def test_an_empty_token(self, tokens):
+        with pytest.raises(CertificateStoreError, match="neither a certificate nor a key"):
+            CertificateStore.load(tokens.uri("token=empty"), PIN)
+
+    def test_a_wrong_pin(self, tokens):
+        for pin in ("9999", "1"):
+            with pytest.raises(CertificateStoreError, match="PIN is wrong") as caught:
+                CertificateStore.load(tokens.uri("token=mail"), pin)
+            assert pin not in str(caught.value)
+        # And the right one is not kept from working.
+        assert CertificateStore.load(tokens.uri("token=mail"), PIN).certificates
+
+    def test_another_session_of_the_application(self, tokens):
+        import pkcs11
+
+        token = pkcs11.lib(tokens.library).get_token(token_label="mail")
+        with token.open(user_pin=PIN):
+            store = CertificateStore.load(tokens.uri("token=mail"), PIN)
+            assert store.identity_for(ANN).key.sign(b"x")
+
+    @pytest.mark.usefixtures("tokens")
+    def test_no_library(self, tmp_path):
+        broken = tmp_path / "broken.so"
+        broken.write_bytes(b"hello")
+        for library in ("/nowhere.so", broken):
+            with pytest.raises(CertificateStoreError, match="cannot be loaded"):
+                CertificateStore.load(f"pkcs11:token=mail?module-path={library}", PIN)
+
+    def test_nothing_was_found(self, store):
+        with pytest.raises(CertificateNotFound):
+            store.find("CN=nobody")
+
+
+class TestWithoutATokenLibrary:
+    @pytest.mark.parametrize(
+        ("uri", "words"),
+        [
+            ("pkcs11:token=mail", "needs .module-path"),
+            ("pkcs11:", "needs .module-path"),
+            ("PKCS11:token", "malformed at 'token'"),
+            ("pkcs11:token=a;token=b?module-path=/x", "malformed at 'token'"),
+            ("pkcs11:slot-id=1?module-path=/x", "'slot-id', which is not known"),
+            ("pkcs11:token=a?module-path=/x&pin-source=/y", "'pin-source', which is not known"),
+        ],
+    )
+    def test_a_bad_uri(self, uri, words):
+        with pytest.raises(CertificateStoreError, match=words):
+            CertificateStore.load(uri)
+
+    @given(st.text(max_size=60))
+    def test_any_uri(self, text):
+        with pytest.raises(SMTPError) as caught:
+            CertificateStore.load("pkcs11:" + text.replace("module-path", ""))
+        assert caught.value.code == 271
+
+    def test_it_names_its_extra(self, monkeypatch):
+        real = builtins.__import__
+
+        def without(name, *arguments, **options):
+            if name.partition(".")[0] == "pkcs11":
+                raise ImportError(name)
+            return real(name, *arguments, **options)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        with pytest.raises(FeatureUnavailable) as caught:
+            CertificateStore.load("pkcs11:token=mail?module-path=/x")
+        assert (caught.value.needs, caught.value.code) == ("smtp-async[pkcs11]", 270)
