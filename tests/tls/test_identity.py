@@ -5,6 +5,7 @@ import ssl
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, x25519
@@ -197,7 +198,8 @@ class TestKeys:
         assert not fits(public_der(ANN_KEY), BOB)
         # In a certificate the curve may be written with its numbers, or the point with one coordinate.
         point = ANN_KEY.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        assert fits(public_der(ANN_KEY), Rewritten(ANN, ANN.public_key_der[:-65] + point))
+        rewritten: Any = Rewritten(ANN, ANN.public_key_der[:-65] + point)
+        assert fits(public_der(ANN_KEY), rewritten)
 
     def test_a_certificate_whose_key_nobody_can_read_has_none(self):
         oid = bytes.fromhex("06072a8648ce3d0201")

@@ -1,6 +1,7 @@
 """Certificates and keys on a token: SoftHSM's."""
 
 import builtins
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -51,9 +52,20 @@ def tokens(tmp_path_factory):
     return tokens
 
 
+def opened(tokens, path="token=mail") -> Any:
+    """Return the store on a token."""
+    return CertificateStore.load(tokens.uri(path), PIN)
+
+
+def verify(certificate, *signed) -> None:
+    """Verify a signature; cryptography has a signature of its own for each kind of key."""
+    key: Any = certificate.x509.public_key()
+    key.verify(*signed)
+
+
 @pytest.fixture
 def store(tokens):
-    return CertificateStore.load(tokens.uri("token=mail"), PIN)
+    return opened(tokens)
 
 
 @pytest.mark.server
@@ -72,7 +84,7 @@ class TestOnAToken:
     def test_an_elliptic_key_signs(self, store, name):
         identity = store.identity_for(store.find("CN=ann"))
         signature = identity.key.sign(b"hello", hash_name=name)
-        ANN.x509.public_key().verify(signature, b"hello", ec.ECDSA(HASHES[name]))
+        verify(ANN, signature, b"hello", ec.ECDSA(HASHES[name]))
 
     @pytest.mark.parametrize("name", HASHES)
     @pytest.mark.parametrize("pss", [False, True])
@@ -81,17 +93,16 @@ class TestOnAToken:
         signature = identity.key.sign(b"hello", hash_name=name, pss=pss)
         chosen = HASHES[name]
         scheme = padding.PSS(padding.MGF1(chosen), chosen.digest_size) if pss else padding.PKCS1v15()
-        BOB.x509.public_key().verify(signature, b"hello", scheme, chosen)
+        verify(BOB, signature, b"hello", scheme, chosen)
 
     def test_a_key_without_a_certificate_serves_one_from_elsewhere(self, store):
         identity = store.identity_for(EVE)
         assert identity.chain == (MIDDLE,)
-        EVE.x509.public_key().verify(identity.key.sign(b"hello"), b"hello", ec.ECDSA(hashes.SHA256()))
+        verify(EVE, identity.key.sign(b"hello"), b"hello", ec.ECDSA(hashes.SHA256()))
         assert public_der(key("ec", 9)) in store.public_keys
 
-    def test_two_stores_do_not_log_each_other_out(self, store):
-        others = CertificateStore.load(store_uri(store), PIN)
-        for one in (store, others, store):
+    def test_two_stores_do_not_log_each_other_out(self, tokens, store):
+        for one in (store, opened(tokens), store):
             assert one.identity_for(ANN).key.sign(b"x")
 
     def test_what_it_does_not_sign(self, store):
@@ -103,12 +114,6 @@ class TestOnAToken:
     def test_the_pin_does_not_show(self, tokens, store):
         identity = store.identity_for(ANN)
         assert PIN not in repr(identity.key) + repr(identity) + repr(store)
-
-
-def store_uri(store):
-    """Return the URI of a store on the token `mail`."""
-    place = store.identity_for(ANN).key._place
-    return f"pkcs11:token=mail?module-path={place.module}"
 
 
 @pytest.mark.server
@@ -152,8 +157,7 @@ class TestURIs:
 
         token = pkcs11.lib(tokens.library).get_token(token_label="mail")
         with token.open(user_pin=PIN):
-            store = CertificateStore.load(tokens.uri("token=mail"), PIN)
-            assert store.identity_for(ANN).key.sign(b"x")
+            assert opened(tokens).identity_for(ANN).key.sign(b"x")
 
     @pytest.mark.usefixtures("tokens")
     def test_no_library(self, tmp_path):
