@@ -80,6 +80,10 @@ class TestJWK:
         assert store.public_keys == (public_der(key(kind, 1)),)
         assert store.certificates == ()
 
+    def test_a_file(self, tmp_path):
+        (tmp_path / "key.jwk").write_text("\n" + json.dumps(JWKS["rsa"]))
+        assert CertificateStore.load(tmp_path / "key.jwk").identity_for(BOB).certificate == BOB
+
     def test_certificates_come_with_it(self):
         chain = [base64.b64encode(one.der).decode() for one in (BOB, MIDDLE, ROOT)]
         identity = loaded(JWKS["rsa"] | {"x5c": chain}).identity()
@@ -216,6 +220,10 @@ SIGNATURE = '<?xml version="1.0"?><KeyInfo xmlns="http://www.w3.org/2000/09/xmld
 class TestXML:
     def test_a_private_key(self):
         assert loaded(rsa_xml(BOB_KEY, private=True)).identity_for(BOB).certificate == BOB
+
+    def test_a_file(self, tmp_path):
+        (tmp_path / "key.xml").write_text(rsa_xml(BOB_KEY, private=True))
+        assert CertificateStore.load(tmp_path / "key.xml").identity_for(BOB).certificate == BOB
 
     def test_a_public_key(self):
         store = loaded(SIGNATURE.format(f"<KeyValue>{rsa_xml(BOB_KEY, private=False)}</KeyValue>"))
