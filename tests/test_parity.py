@@ -164,7 +164,7 @@ def test_every_name_resolves(name: str) -> None:
     "name",
     [
         "smtp_async",
-        "smtp_async.tls.info.CertificateFacts.sha256",
+        "smtp_async.Certificate.sha256",
         "smtp_async.Message.comments",
         "smtp_async.QueueProcessor.keep_sent",
         "smtp_async.Session.last_reply",

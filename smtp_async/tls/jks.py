@@ -97,6 +97,14 @@ def _wide(password: Secret) -> bytes:
     return password.reveal().encode("utf-16-be")
 
 
+def _narrow(password: Secret) -> bytes:
+    try:
+        return password.reveal().encode("ascii")
+    except UnicodeEncodeError:
+        # Its error would show the password.
+        raise CertificateStoreError("the password of a JCEKS store has ASCII characters only") from None
+
+
 def _read_entry(found: Contents, cursor: _Cursor, password: Secret | None, *, named: bool) -> None:
     kind = cursor.number()
     cursor.text()
@@ -163,7 +171,7 @@ def _without_triple_des(encrypted: bytes, parameters: der.Element, password: Sec
         raise CertificateStoreError(
             f"wants {iterations} iterations for its password, of {_MOST_ITERATIONS} at most"
         )
-    secret, derived = password.reveal().encode("ascii"), b""
+    secret, derived = _narrow(password), b""
     for half in (salt[:4], salt[4:]):
         block = half
         for _ in range(iterations):

@@ -231,14 +231,19 @@ def _named(certificates: Iterable[Certificate]) -> str:
 
 
 def _secret(password: str | bytes | Secret | None) -> Secret | None:
-    if isinstance(password, bytes):
-        try:
-            password = password.decode()
-        except UnicodeDecodeError:
-            raise InvalidArgument("the password of a store is text: these bytes are not UTF-8") from None
-    if password is None or isinstance(password, str | Secret):
-        return Secret(password) if password is not None else None
-    raise InvalidArgument(f"the password of a store is text, not {type(password).__name__}")
+    if password is None:
+        return None
+    if not isinstance(password, str | bytes | Secret):
+        raise InvalidArgument(f"the password of a store is text, not {type(password).__name__}")
+    try:
+        secret = Secret(password.decode() if isinstance(password, bytes) else password)
+        secret.reveal().encode()
+    except UnicodeError:
+        # Its error would show the password.
+        raise InvalidArgument(
+            "the password of a store is text: this one cannot be written in UTF-8"
+        ) from None
+    return secret
 
 
 def _content(source: str | bytes | os.PathLike[str]) -> tuple[bytes, str]:
@@ -246,7 +251,7 @@ def _content(source: str | bytes | os.PathLike[str]) -> tuple[bytes, str]:
     if isinstance(source, bytes | bytearray | memoryview):
         content, where = bytes(source), "the store"
     elif isinstance(source, str) and _is_content(source):
-        content, where = source.encode("utf-8", "surrogateescape"), "the store"
+        content, where = source.encode("utf-8", "surrogatepass"), "the store"
     elif isinstance(source, str | os.PathLike):
         content, where = _file(source), printable(os.fsdecode(source))
     else:

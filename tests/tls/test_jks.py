@@ -123,6 +123,16 @@ class TestOthers:
         with pytest.raises(CertificateStoreError, match=words):
             loaded(of(entry(1, rest=len(info).to_bytes(4) + info)))
 
+    def test_a_password_that_java_would_not_take_either(self):
+        salt = tlv(0x30, tlv(0x04, bytes(8)), tlv(0x02, b"\x01"))
+        info = tlv(
+            0x30, tlv(0x30, tlv(0x06, bytes.fromhex("2b060104012a021301")), salt), tlv(0x04, b"12345678")
+        )
+        body = of(entry(1, rest=len(info).to_bytes(4) + info))[:-20]
+        with pytest.raises(CertificateStoreError, match="ASCII") as caught:
+            loaded(sealed(body, "grün"), "grün")
+        assert "ü" not in str(caught.value)
+
     @given(st.binary(max_size=200))
     def test_anything(self, data):
         self.never_anything_else(sealed(b"\xfe\xed\xfe\xed" + data))

@@ -149,6 +149,10 @@ def test_a_json_web_key_names_its_extra(monkeypatch):
     assert (caught.value.needs, caught.value.code) == ("smtp-async[keys]", 270)
 
 
+def test_a_text_that_no_file_can_hold():
+    refused('{"kty": "\ud800"}', "JSON|damaged")
+
+
 def never_anything_else(data):
     """Load it; only errors of ours may come."""
     try:

@@ -268,8 +268,10 @@ class TestBadSources:
                 loaded(source)
         with pytest.raises(InvalidArgument, match="is text, not int"):
             loaded(ANN.der, 4)
-        with pytest.raises(InvalidArgument, match="not UTF-8"):
-            loaded(ANN.der, b"\xff")
+        for password in (b"secr\xff", "secr\ud800", Secret("secr\ud800")):
+            with pytest.raises(InvalidArgument, match="cannot be written in UTF-8") as caught:
+                loaded(ANN.der, password)
+            assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
     @given(st.binary(max_size=200) | st.text(max_size=200))
     def test_anything(self, data):
