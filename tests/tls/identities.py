@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,24 @@ def pfx(
     encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
     leaf = certificate.x509 if certificate else None
     return pkcs12.serialize_key_and_certificates(b"it", holder, leaf, [one.x509 for one in chain], encryption)
+
+
+def jks(holder: Any, *chain: Certificate, password: str = PASSWORD) -> bytes:
+    """Return a store as Java wrote them, with one identity."""
+    secret, salt, block, stream = password.encode("utf-16-be"), bytes(20), bytes(20), b""
+    plain = key_der(holder)
+    while len(stream) < len(plain):
+        block = hashlib.sha1(secret + block).digest()
+        stream += block
+    hidden = salt + bytes(map(operator.xor, plain, stream)) + hashlib.sha1(secret + plain).digest()
+    # An EncryptedPrivateKeyInfo: Sun's own algorithm, and what it made.
+    method = bytes.fromhex("300e060a2b060104012a021101010500")
+    octets = b"\x04\x82" + len(hidden).to_bytes(2) + hidden
+    info = b"\x30\x82" + (len(method) + len(octets)).to_bytes(2) + method + octets
+    entry = (1).to_bytes(4) + b"\0\x02it" + bytes(8) + len(info).to_bytes(4) + info + len(chain).to_bytes(4)
+    entry += b"".join(b"\0\x05X.509" + len(one.der).to_bytes(4) + one.der for one in chain)
+    body = b"\xfe\xed\xfe\xed" + (2).to_bytes(4) + (1).to_bytes(4) + entry
+    return body + hashlib.sha1(secret + b"Mighty Aphrodite" + body).digest()
 
 
 def p7b(*certificates: Certificate) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import CertificateStoreError, SMTPError
 from smtp_async.tls.stores import CertificateStore
-from tests.tls.identities import ANN, FILES, PASSWORD
+from tests.tls.identities import ANN, BOB, FILES, MIDDLE, PASSWORD, jks, key
 
 STORES = ["two.jks", "two.jceks"]
 
@@ -70,6 +70,10 @@ class TestOfJava:
 
 
 class TestOthers:
+    def test_an_identity_with_its_chain(self):
+        identity = loaded(jks(key("rsa", 1), BOB, MIDDLE)).identity()
+        assert (identity.certificate, identity.chain) == (BOB, (MIDDLE,))
+
     @pytest.mark.parametrize("password", [PASSWORD, None, ""])
     def test_trusted_certificates_need_no_password(self, password):
         (bob,) = loaded(FILES / "trusted.jks", password).certificates
