@@ -91,13 +91,9 @@ class Identity:
         )
 
         assert not isinstance(self.key, TokenKey)
-        try:
-            encryption = BestAvailableEncryption(password.encode())
-            key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-        except ValueError as error:
-            raise ClientIdentityError(
-                f"the key of {self.certificate.subject} cannot be written: {error}"
-            ) from error
+        key = self.key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password.encode())
+        )
         return key + "".join(one.pem for one in (self.certificate, *self.chain)).encode()
 
 

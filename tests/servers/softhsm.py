@@ -63,6 +63,14 @@ class SoftHSM:
         with slot.open(rw=True, user_pin=PIN) as session:
             session.create_object(attributes)
 
+    def remove(self, token: str, *, key_id: bytes) -> None:
+        """Take a key off a token again."""
+        import pkcs11
+
+        with pkcs11.lib(self.library).get_token(token_label=token).open(rw=True, user_pin=PIN) as session:
+            for one in list(session.get_objects({pkcs11.Attribute.ID: key_id})):
+                one.destroy()
+
     def uri(self, path: str, *query: str) -> str:
         """Return a URI with the library's path."""
         return f"pkcs11:{path}?" + "&".join((f"module-path={quote(self.library)}", *query))

@@ -110,6 +110,11 @@ def public_der(holder: Any) -> bytes:
     return bytes(holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
+def public_pem(holder: Any) -> bytes:
+    """Return the public half of a key in PEM."""
+    return bytes(holder.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
 def pems(*certificates: Certificate) -> bytes:
     """Return certificates one after the other."""
     return "".join(one.pem for one in certificates).encode()

@@ -117,13 +117,18 @@ class TestOthers:
                 tlv(0x30, tlv(0x04, bytes(8)), tlv(0x02, b"\x7f" * 4)),
                 "wants 2139062143 iterations",
             ),
-            ("2b060104012a021301", tlv(0x30, tlv(0x04, bytes(8)), tlv(0x02, b"\x01")), "damaged"),
-            ("2b060104012a02110101", tlv(0x05), "another password"),
+            ("2b060104012a021301", tlv(0x30, tlv(0x04, bytes(3)), tlv(0x02, b"\x01")), "damaged"),
+            (
+                "2b060104012a021301",
+                tlv(0x30, tlv(0x04, bytes(8)), tlv(0x02, b"\x02")),
+                "another password than the store",
+            ),
+            ("2b060104012a02110101", tlv(0x05), "another password than the store"),
         ],
     )
     def test_a_key_that_is_encrypted_badly(self, algorithm, parameters, words):
         method = tlv(0x30, tlv(0x06, bytes.fromhex(algorithm)), parameters)
-        info = tlv(0x30, method, tlv(0x04, b"12345"))
+        info = tlv(0x30, method, tlv(0x04, b"12345678"))
         with pytest.raises(CertificateStoreError, match=words):
             loaded(of(entry(1, rest=len(info).to_bytes(4) + info)))
 

@@ -20,6 +20,7 @@ from smtp_async.errors import (
 )
 from smtp_async.secret import Secret
 from smtp_async.tls.certificate import Certificate
+from smtp_async.tls.containers import _key_bags
 from smtp_async.tls.stores import CertificateStore
 from tests.tls.identities import (
     ANN,
@@ -35,6 +36,7 @@ from tests.tls.identities import (
     pems,
     pfx,
     public_der,
+    public_pem,
 )
 
 ANN_KEY, BOB_KEY = key("ec", 0), key("rsa", 1)
@@ -63,6 +65,7 @@ SOURCES = {
     "der key": (key_der(ANN_KEY), None, [], True),
     "der key, encrypted": (key_der(ANN_KEY, PASSWORD), PASSWORD, [], True),
     "der public key": (public_der(ANN_KEY), None, [], False),
+    "pem public key": (public_pem(ANN_KEY), None, [], False),
     "pkcs7": (p7b(ANN, MIDDLE), None, [ANN, MIDDLE], False),
     "pkcs7 in pem": (
         b"-----BEGIN PKCS7-----\n" + base64.encodebytes(p7b(ANN)) + b"-----END PKCS7-----\n",
@@ -84,7 +87,7 @@ class TestSources:
         store = loaded(content, password)
         assert sorted(one.der for one in store.certificates) == sorted(one.der for one in certificates)
         assert store.certificates[:1] == tuple(certificates[:1])
-        assert (public_der(ANN_KEY) in store.public_keys) is (has_key or name == "der public key")
+        assert (public_der(ANN_KEY) in store.public_keys) is (has_key or name.endswith("public key"))
         if has_key:
             assert store.identity_for(ANN).certificate == ANN
 
@@ -147,6 +150,12 @@ class TestOtherPrograms:
         assert store.identity_for(ann).certificate == ann
         assert store.identity_for(bob).certificate == bob
         assert len(store.public_keys) == 2
+
+    def test_what_lies_beside_the_keys_does_not_matter(self):
+        """Keys behind the first are looked for by hand, and damage there is for cryptography to tell."""
+        blob = (FILES / "two.p12").read_bytes()
+        assert _key_bags(blob[:900]) == []
+        assert [encrypted for encrypted, _ in _key_bags(blob)] == [True, True]
 
     def test_the_encryption_of_old(self):
         assert loaded(FILES / "legacy.p12", PASSWORD).identity().certificate.common_name == "legacy"

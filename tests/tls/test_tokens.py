@@ -1,6 +1,7 @@
 """Certificates and keys on a token: SoftHSM's."""
 
 import builtins
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from smtp_async.errors import (
     FeatureUnavailable,
     SMTPError,
 )
+from smtp_async.tls import tokens as tokens_module
 from smtp_async.tls.stores import CertificateStore
 from tests.servers.machine import unavailable
 from tests.servers.softhsm import PIN, SoftHSM
@@ -110,6 +112,28 @@ class TestOnAToken:
             store.identity_for(ANN).key.sign(b"x", hash_name="MD5")
         with pytest.raises(ClientIdentityError, match="only an RSA key"):
             store.identity_for(ANN).key.sign(b"x", pss=True)
+
+    def test_a_key_that_is_gone(self, tokens):
+        tokens.add_key("mail", key_pem(key("ec", 8)), label="gone", key_id=b"\x08")
+        identity = opened(tokens).identity_for(leaf("gone", "ec", 8))
+        tokens.remove("mail", key_id=b"\x08")
+        with pytest.raises(ClientIdentityError, match="key gone is not on its token any more"):
+            identity.key.sign(b"x")
+
+    def test_a_key_of_another_kind(self, tokens):
+        import pkcs11
+
+        with pytest.raises(ClientIdentityError, match="neither RSA nor elliptic"):
+            tokens_module._signature(
+                pkcs11, SimpleNamespace(key_type=pkcs11.KeyType.DSA), b"x", "SHA256", pss=False
+            )
+        assert tokens_module._public(pkcs11, SimpleNamespace(key_type=pkcs11.KeyType.DSA)) is None
+
+    def test_what_a_token_complains_of(self, tokens):
+        import pkcs11
+
+        assert "locked" in tokens_module._in_words(pkcs11.PinLocked())
+        assert tokens_module._in_words(pkcs11.DeviceError("x")) == "the token says DeviceError: x"
 
     def test_the_pin_does_not_show(self, tokens, store):
         identity = store.identity_for(ANN)
