@@ -26,7 +26,7 @@ from smtp_async import (
     SendOptions,
     SMTPClient,
 )
-from smtp_async.content import Content
+from smtp_async.model.content import Content
 
 
 class Prepared:

@@ -41,13 +41,13 @@ from smtp_async import (
     SendOptions,
     SMTPClient,
 )
-from smtp_async.content import Content
-from smtp_async.processor.courier import Marking
-from smtp_async.spool.directory import DirectorySpool
-from smtp_async.spool.files import Files
+from smtp_async.model.content import Content
+from smtp_async.processor.attempt import Marking
+from smtp_async.spool.directory.batching import Threads
+from smtp_async.spool.directory.spool import DirectorySpool
+from smtp_async.spool.directory.syscalls import Files
 from smtp_async.spool.record import encode
 from smtp_async.spool.submission import Submission, submission
-from smtp_async.spool.threads import Threads
 
 _MIB = 2**20
 _TASKS = 50

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, events
 from .about import __version__, build_info
-from .address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
 from .auth.mechanism import Credentials
-from .blocking import send_blocking
-from .check import ServerReport
-from .client import SMTPClient
-from .dsn import DSN, Notify, Return
-from .endpoint import ClientOptions
+from .client.blocking import send_blocking
+from .client.bulk import SendAll
+from .client.client import SMTPClient
+from .client.diagnose import ServerReport
+from .client.options import ClientOptions
+from .connection.session import Session
 from .errors import (
     MessageRefused,
     NotSent,
@@ -31,18 +31,19 @@ from .errors import (
     SenderRefused,
     SMTPError,
 )
-from .limits import PoolLimits, PoolStatistics
+from .mail.coerce import Raw
 from .message import Attachment, Importance, Message, Priority, Sensitivity, XPriority
+from .model.address import Address
+from .model.dsn import DSN, Notify, Return
+from .model.envelope import EVERYONE, NOBODY, Envelope, Kind, Recipient
+from .model.receipt import Outcome, Receipt, Verdict
+from .model.reply import EnhancedCode, Reply
+from .model.secret import Secret
+from .model.timeouts import Timeouts
+from .pool.limits import PoolLimits, PoolStatistics
 from .protocol.extensions import Extensions
 from .protocol.options import DeliverBy, SendOptions
 from .protocol.states import Stage
-from .receipt import Outcome, Receipt, Verdict
-from .reply import EnhancedCode, Reply
-from .secret import Secret
-from .sendable import Raw
-from .sending import SendAll
-from .session import Session
-from .timeouts import Timeouts
 from .tls.context import Security, TLSOptions, TrustOptions
 from .tls.info import ConnectionInfo
 from .transport.dial import AddressFamily, SocketOptions

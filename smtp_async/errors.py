@@ -86,12 +86,9 @@ import errno as _errno
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 
-from .reply import Reply
-
-if TYPE_CHECKING:
-    from .receipt import Receipt
+from .model.reply import Reply
 
 __all__ = [
     "AlreadyConnected",
@@ -167,6 +164,38 @@ __all__ = [
 _OS_ERROR: Final = ("errno", "strerror", "filename", "filename2", "winerror")
 
 
+class ReceiptLike(Protocol):
+    """A `Receipt`, as far as an error can know it; `Receipt.of(error)` knows all of it.
+
+    Attributes:
+        outcome: what became of the message, an `Outcome`.
+        verdicts: what became of each recipient, each a `Verdict`.
+    """
+
+    @property
+    def outcome(self) -> Any: ...
+    @property
+    def verdicts(self) -> tuple[Any, ...]: ...
+    @property
+    def accepted(self) -> tuple[Any, ...]: ...
+    @property
+    def refused(self) -> tuple[Any, ...]: ...
+    @property
+    def unknown(self) -> tuple[Any, ...]: ...
+    @property
+    def not_sent(self) -> tuple[Any, ...]: ...
+    @property
+    def reply(self) -> Reply | None: ...
+    @property
+    def error(self) -> SMTPError | None: ...
+    @property
+    def message_id(self) -> str | None: ...
+    @property
+    def bytes_sent(self) -> int: ...
+    @property
+    def temporary(self) -> bool: ...
+
+
 class SMTPError(Exception):
     """Anything that can go wrong in this library.
 
@@ -189,7 +218,7 @@ class SMTPError(Exception):
         *,
         reply: Reply | None = None,
         stage: str | None = None,
-        receipt: Receipt | None = None,
+        receipt: ReceiptLike | None = None,
         code: int | None = None,
     ) -> None:
         super().__init__(message)

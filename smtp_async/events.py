@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .address import Recipient
-from .receipt import Receipt
-from .reply import Reply
+from .model.envelope import Recipient
+from .model.receipt import Receipt
+from .model.reply import Reply
 
 __all__ = [
     "Abandoned",

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, overload
 
-from .content import Content
 from .errors import Busy
 from .events import Direction, EndTransfer, Event, PITrail, StartTransfer, Transfer
+from .model.content import Content
+from .model.reply import Reply, printable
 from .protocol.machine import TrailLine
 from .protocol.states import Verb
 from .protocol.transaction import Transaction
-from .reply import Reply, printable
 
 __all__ = ["Hook", "Hooks", "Observed", "attached_events", "trail_events"]
 

@@ -14,7 +14,7 @@ import pytest
 from smtp_async import Address, Message, PoolLimits, SendOptions, SMTPClient
 from smtp_async.errors import SMTPError
 from smtp_async.events import Direction, PITrail
-from smtp_async.rawmail import raw_mail
+from smtp_async.mail.raw import raw_mail
 from smtp_async.testing import RecordingSink
 from tests.fuzz.framing import normal
 from tests.lab import SENDER, client_of, gathered

@@ -28,11 +28,11 @@ from smtp_async import (
     TrustOptions,
     errors,
     events,
-    opening,
     testing,
 )
 from smtp_async.cli.app import app
 from smtp_async.cli.exits import Exit
+from smtp_async.connection import opening
 from smtp_async.testing import RecordingSink, ServerThread
 from smtp_async.transport.dial import dial
 

@@ -27,8 +27,8 @@ from smtp_async import (
     Security,
     SendOptions,
 )
-from smtp_async.content import Content
 from smtp_async.errors import ExtensionMissing, MessageTooLarge
+from smtp_async.model.content import Content
 from tests.lab import SENDER, client_of, every_loop, gathered, mail, speaking, tls_server, trusting
 from tests.servers import PASSWORD, USER
 from tests.servers.pki import Pki

@@ -8,7 +8,6 @@ import re
 import pytest
 
 from smtp_async import errors
-from smtp_async.address import Recipient
 from smtp_async.errors import (
     BY_NUMBER,
     SOCKET_CODES,
@@ -26,8 +25,9 @@ from smtp_async.errors import (
     Timeout,
     UsageError,
 )
-from smtp_async.receipt import Outcome, Receipt, Verdict
-from smtp_async.reply import Reply
+from smtp_async.model.envelope import Recipient
+from smtp_async.model.receipt import Outcome, Receipt, Verdict
+from smtp_async.model.reply import Reply
 
 CLASSES = [errors.SMTPError, *(getattr(errors, name) for name in errors.__all__ if name != "SMTPError")]
 REPLY = Reply(451, (b"4.3.0 later",))

@@ -6,7 +6,6 @@ import pickle
 import pytest
 
 from smtp_async import events
-from smtp_async.address import Recipient
 from smtp_async.errors import SMTPError
 from smtp_async.events import (
     Abandoned,
@@ -30,8 +29,9 @@ from smtp_async.events import (
     StartTransfer,
     Transfer,
 )
-from smtp_async.receipt import Outcome, Receipt, Verdict
-from smtp_async.reply import Reply
+from smtp_async.model.envelope import Recipient
+from smtp_async.model.receipt import Outcome, Receipt, Verdict
+from smtp_async.model.reply import Reply
 
 RECEIPT = Receipt((Verdict(Recipient("b@example.org"), Outcome.ACCEPTED, Reply(250)),))
 EVENTS = [

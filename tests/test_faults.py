@@ -27,9 +27,8 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
     Timeouts,
-    dialling,
-    reply_clock,
 )
+from smtp_async.connection import clock
 from smtp_async.errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -49,6 +48,7 @@ from smtp_async.errors import (
     TLSError,
     WrongTLSMode,
 )
+from smtp_async.pool import dialling
 from smtp_async.testing import (
     Action,
     Cut,
@@ -221,7 +221,7 @@ class TestReplies:
     @pytest.mark.parametrize("end", [close(), reset(), mute], ids=["fin", "rst", "stays"])
     @every_loop
     async def test_421_at_any_stage(self, point: str, end: Action, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reply_clock, "_GOODBYE", 0.1)
+        monkeypatch.setattr(clock, "_GOODBYE", 0.1)
         async with one_message(point, reply(421, "4.3.2 going down"), end) as (_, result):
             assert isinstance(result, SMTPError)
             assert "421 4.3.2 going down" in str(result)

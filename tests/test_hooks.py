@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from smtp_async import Credentials, NotSent, Outcome, Security, SMTPError, Timeouts
-from smtp_async.content import base64_size
 from smtp_async.errors import SocketError
 from smtp_async.events import (
     Abandoned,
@@ -28,6 +27,7 @@ from smtp_async.events import (
     Transfer,
 )
 from smtp_async.hooks import Hooks
+from smtp_async.model.content import base64_size
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, raw, reply, reset
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki
@@ -546,7 +546,7 @@ class TestRemarks:
         assert "I: EHLO was refused: going on without extensions" in ear.trail
 
     async def test_a_line_is_made_only_if_a_hook_wants_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("smtp_async.link.PITrail", None)
+        monkeypatch.setattr("smtp_async.connection.channel.PITrail", None)
         statuses: list[Any] = []
         async with speaking() as server, client_of(server) as client:
             await client.send(mail())

@@ -1,13 +1,15 @@
 """The house rules of the package, read from its source: who may import whom, and what a room never holds.
 
-A room is what stands directly in `smtp_async/`: a module or a package. Imports go down the ranks only;
-imports under `if TYPE_CHECKING:` do not count, imports inside functions do.
+A room is what stands directly in `smtp_async/`: a module or a package. Imports go down the ranks only, and never in a
+circle; imports inside functions count, and those under `if TYPE_CHECKING:` do, too.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,99 +19,37 @@ PACKAGE = "smtp_async"
 HOUSE = Path(__file__).parents[1] / PACKAGE
 ANYTHING = frozenset({"*"})
 
-VALUES = (
-    *("secret", "reply", "errors", "encoded_words", "invisible", "comments", "domain", "mailbox", "address"),
-    *("dsn", "content", "receipt", "events", "timeouts", "weight"),
-)
+VALUES = ("errors", "events", "model")
 SANS_IO = ("protocol", "auth", "message")
-BELOW_SESSION = {*VALUES, "protocol", "auth", "transport", "bodies", "tls"}
-# The session room is several files, each using those before it.
-CONVERSATION = (
-    "hooks",
-    "errand",
-    "deadlines",
-    "job",
-    "drive",
-    "reply_clock",
-    "link",
-    "opening",
-    "upload",
-    "carrier",
-    "pump",
-    "session",
-)
-BELOW_CLIENT = {*BELOW_SESSION, *CONVERSATION, "check", "presets", "telemetry"}
+BELOW_CONNECTION = {*VALUES, "protocol", "auth", "sources", "transport", "tls", "hooks"}
+BELOW_CLIENT = {*BELOW_CONNECTION, "connection", "pool", "message", "mail"}
 
 # Rank by rank, what each room may import besides itself.
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **{room: frozenset(VALUES[:place]) for place, room in enumerate(VALUES)},
-    **{room: frozenset(VALUES) for room in SANS_IO},
-    "transport": frozenset(VALUES),
-    "bodies": frozenset(VALUES),
-    "spool": frozenset({*VALUES, "bodies"}),
-    "tls": frozenset(VALUES),
-    "hooks": frozenset(BELOW_SESSION),
-    "errand": frozenset(VALUES),
-    "job": frozenset({*VALUES, "protocol", "bodies", "errand"}),
-    "drive": frozenset({*VALUES, "bodies", "errand", "deadlines", "job"}),
-    "reply_clock": frozenset(BELOW_SESSION),
-    "link": frozenset({*BELOW_SESSION, "hooks", "reply_clock"}),
-    "opening": frozenset({*BELOW_SESSION, "hooks", "link"}),
-    "upload": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job"}),
-    "carrier": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload"}),
-    "pump": frozenset({*BELOW_SESSION, "hooks", "link", "opening", "job", "upload", "carrier"}),
-    "session": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "check": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "presets": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "telemetry": frozenset({*BELOW_SESSION, *CONVERSATION}),
-    "limits": frozenset(VALUES),
-    "places": frozenset(VALUES),
-    "waiting": frozenset(BELOW_CLIENT),
-    "deadlines": frozenset(VALUES),
-    "bound": frozenset(VALUES),
-    "dialling": frozenset({*VALUES, "bound"}),
-    "resting": frozenset(BELOW_CLIENT),
-    "silence": frozenset(BELOW_CLIENT),
-    "closing": frozenset(BELOW_CLIENT),
-    "pool": frozenset(
-        {
-            *BELOW_CLIENT,
-            *(
-                "limits",
-                "places",
-                "waiting",
-                "deadlines",
-                "bound",
-                "dialling",
-                "resting",
-                "silence",
-                "closing",
-            ),
-        }
-    ),
-    "rawmail": frozenset({*BELOW_CLIENT, "message"}),
-    "sendable": frozenset({*BELOW_CLIENT, "message", "rawmail"}),
-    "sending": frozenset({*BELOW_CLIENT, "pool", "sendable"}),
-    "endpoint": frozenset({*BELOW_CLIENT, "limits"}),
-    "client": frozenset({*BELOW_CLIENT, "endpoint", "limits", "pool", "sendable", "sending", "message"}),
-    "blocking": frozenset({*VALUES, "message", "endpoint", "client"}),
+    "errors": frozenset({"model"}),
+    "model": frozenset({"errors"}),
+    "events": frozenset({"errors", "model"}),
+    **{room: frozenset(VALUES) for room in (*SANS_IO, "sources", "transport")},
+    "tls": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
+    "mail": frozenset({*VALUES, "protocol", "message", "sources"}),
+    "hooks": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
+    "connection": frozenset(BELOW_CONNECTION),
+    "pool": frozenset({*BELOW_CONNECTION, "connection"}),
+    "spool": frozenset({*VALUES, "sources", "mail"}),
+    "client": frozenset(BELOW_CLIENT),
     "processor": frozenset({*VALUES, "message", "spool", "client", "hooks"}),
-    "__init__": ANYTHING,
-    "__main__": ANYTHING,
-    "about": frozenset(VALUES),
-    "cli": ANYTHING,
-    "testing": ANYTHING,
+    "about": frozenset(),
+    **dict.fromkeys(("__init__", "__main__", "cli", "testing"), ANYTHING),
 }
 # Single modules that may import more than their room.
 MODULE_MAY_IMPORT = {
-    "tls.revocation": frozenset({"transport"}),
     # `Message.render` and `as_bytes` are asked for bytes by somebody who does not send them, so that nobody above
     # is there to read the sources. Inside those functions only.
-    "message.builder": frozenset({"bodies"}),
-    "message.reading": frozenset({"bodies"}),
-    # By default a spool takes what a client takes; only when it is asked to, and whoever makes it may say otherwise.
-    "spool.submission": frozenset({*VALUES, "bodies", "sendable", "rawmail"}),
+    "message.builder": frozenset({"sources"}),
+    "message.readback": frozenset({"sources"}),
 }
+# What everything stands on: nothing else of the package may be imported there.
+GROUND = frozenset({"model.reply", "model.secret"})
 
 PURE = frozenset({*VALUES, *SANS_IO})
 IMPURE_IMPORTS = frozenset(
@@ -117,29 +57,22 @@ IMPURE_IMPORTS = frozenset(
 )
 ASYNC_SYNTAX = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
 
+# What runs for every message; `opening` and what ends connections may have time limits and tasks.
 MESSAGE_PATH = frozenset(
     {
-        "session",
-        "pump",
-        "carrier",
-        "upload",
-        "errand",
-        "drive",
-        "link",
-        "reply_clock",
-        "job",
-        "pool",
-        "protocol",
-        "receipt",
-        "reply",
-        "sending",
+        *(
+            f"connection.{name}"
+            for name in ("session", "connection", "deliveries", "upload", "errand", "drive")
+        ),
+        *(f"connection.{name}" for name in ("channel", "clock", "job")),
+        *("pool.pool", "client.bulk", "protocol", "model.receipt", "model.reply"),
     }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
-# In `sending` it is the source of messages that has a task, not a message.
-# In `errand` it is a source that took no notice of the end of its message.
-TASK_ROOMS = frozenset({"pump", "pool", "sending", "errand"})
+# In `client.bulk` it is the source of messages that has a task, not a message.
+# In `connection.errand` it is a source that took no notice of the end of its message.
+MAKES_TASKS = frozenset({"connection.connection", "pool.pool", "client.bulk", "connection.errand"})
 TASK_FUNCTIONS = frozenset({"_open", "start", "connect", "_hand_over"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
@@ -157,11 +90,13 @@ class Import(NamedTuple):
         name: Absolute, dotted: ``smtp_async.protocol.parser`` or ``asyncio``.
         line: Where it stands.
         lazy: Does it stand inside a function?
+        thing: What is imported from there, empty for all of it.
     """
 
     name: str
     line: int
     lazy: bool
+    thing: str = ""
 
     @property
     def top(self) -> str:
@@ -188,22 +123,38 @@ class Module:
     def imports(self) -> Iterator[Import]:
         """All imports that happen at run time."""
         for node, functions in walk(self.tree):
-            lazy = bool(functions)
-            if isinstance(node, ast.Import):
-                yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                source = self._absolute(node)
-                # `from . import x` names a module, `from .x import y` a thing in one.
-                names = [f"{source}.{alias.name}" for alias in node.names] if source == PACKAGE else [source]
-                yield from (Import(name, node.lineno, lazy) for name in names)
+            yield from self._imports_of(node, lazy=bool(functions))
+
+    def all_imports(self) -> Iterator[Import]:
+        """Those that only type checkers see, too."""
+        hints = (self._imports_of(node, lazy=True) for node in for_type_checkers(self.tree))
+        return chain(self.imports(), chain.from_iterable(hints))
+
+    def _imports_of(self, node: ast.AST, *, lazy: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = self._absolute(node)
+            # `from . import x` may name a module, `from .x import y` a thing in one.
+            yield from (Import(source, node.lineno, lazy, alias.name) for alias in node.names)
+
+    def modules_imported(self, known: frozenset[str]) -> set[str]:
+        """The modules of the package, by their names in `known`, that this one imports, or imports something of."""
+        found = set()
+        for imported in self.all_imports():
+            inner = imported.name.removeprefix(PACKAGE).removeprefix(".")
+            for name in (f"{inner}.{imported.thing}", inner, f"{inner}.__init__"):
+                if imported.top == PACKAGE and name.removeprefix(".") in known:
+                    found.add(name.removeprefix("."))
+                    break
+        return found - {self.name}
 
     def rooms_imported(self) -> Iterator[tuple[str, int]]:
         """The other rooms that this module imports."""
-        for imported in self.imports():
-            first, _, rest = imported.name.partition(".")
-            if first != PACKAGE:
+        for imported in self.all_imports():
+            if imported.top != PACKAGE:
                 continue
-            room = rest.partition(".")[0]
+            room = (imported.name.partition(".")[2] or imported.thing).partition(".")[0]
             room = room if room in self.rooms or room in MAY_IMPORT else "__init__"
             if room != self.room:
                 yield room, imported.line
@@ -229,6 +180,14 @@ def walk(node: ast.AST, functions: tuple[str, ...] = ()) -> Iterator[tuple[ast.A
         children = ast.iter_child_nodes(node)
     for child in children:
         yield from walk(child, functions)
+
+
+def for_type_checkers(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that only type checkers see."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and is_type_checking(node.test):
+            for statement in node.body:
+                yield from ast.walk(statement)
 
 
 def is_type_checking(test: ast.expr) -> bool:
@@ -274,6 +233,15 @@ def imports_upwards(module: Module) -> Iterator[str]:
             yield f"line {line}: {module.room} may not import {room}"
 
 
+def what_everything_stands_on(module: Module) -> Iterator[str]:
+    """`model.reply` and `model.secret` import nothing, `errors` only those two."""
+    if module.name in GROUND or module.name == "errors":
+        for imported in module.all_imports():
+            name = imported.name.removeprefix(f"{PACKAGE}.")
+            if imported.top == PACKAGE and not (module.name == "errors" and name in GROUND):
+                yield f"line {imported.line}: {module.name} may not import {name}"
+
+
 def awaits(module: Module) -> Iterator[str]:
     if module.room in PURE:
         for node, _ in walk(module.tree):
@@ -305,22 +273,22 @@ def sockets_in_the_processor(module: Module) -> Iterator[str]:
 
 
 def timeouts_on_the_path(module: Module) -> Iterator[str]:
-    if module.room in MESSAGE_PATH:
+    if MESSAGE_PATH.intersection((module.name, module.room)):
         for name, line, _ in mentioned(module, TIMEOUTS):
             yield f"line {line}: asyncio.{name} on the path of a message; a session has one deadline timer"
 
 
 def tasks_on_the_path(module: Module) -> Iterator[str]:
-    if module.room in MESSAGE_PATH:
+    if MESSAGE_PATH.intersection((module.name, module.room)):
         for name, line, functions in mentioned(module, TASK_MAKERS):
-            connecting = module.room in TASK_ROOMS and TASK_FUNCTIONS.intersection(functions)
+            connecting = module.name in MAKES_TASKS and TASK_FUNCTIONS.intersection(functions)
             if not connecting:
                 yield f"line {line}: {name} on the path of a message"
 
 
 def frozen_values_on_the_path(module: Module) -> Iterator[str]:
     """Options are frozen and keyword-only; what is made per message is a tuple or a plain slotted class."""
-    if module.room in MESSAGE_PATH:
+    if MESSAGE_PATH.intersection((module.name, module.room)):
         for node, _ in walk(module.tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {
                 "dataclass",
@@ -346,6 +314,7 @@ def long_files(module: Module) -> Iterator[str]:
 RULES = (
     unknown_rooms,
     imports_upwards,
+    what_everything_stands_on,
     awaits,
     impure_imports,
     third_party_imports,
@@ -362,6 +331,23 @@ RULES = (
 def test_the_house_keeps(rule) -> None:
     modules = [Module(path) for path in sorted(HOUSE.rglob("*.py"))]
     assert [f"{module.name}: {wrong}" for module in modules for wrong in rule(module)] == []
+
+
+def circle(modules: Iterable[Module]) -> list[str]:
+    """Return modules that import each other, each the one before it; empty if there are none."""
+    by_name = {module.name: module for module in modules}
+    known = frozenset(by_name)
+    graph = TopologicalSorter({name: module.modules_imported(known) for name, module in by_name.items()})
+    try:
+        graph.prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert circle(Module(path) for path in HOUSE.rglob("*.py")) == []
 
 
 @pytest.mark.skipif(not (HOUSE / "__init__.py").exists(), reason="the front door is not built yet")
@@ -391,45 +377,56 @@ def complaints(house: Path, name: str, source: str) -> list[str]:
     [
         ("surprise/thing.py", ""),
         ("surprise.py", ""),
-        ("reply.py", "from .receipt import Receipt"),
-        ("reply.py", "from . import receipt"),
-        ("reply.py", "import smtp_async.receipt"),
-        ("reply.py", "from smtp_async import receipt"),
-        ("reply.py", "from smtp_async import Receipt"),
-        ("reply.py", "def late():\n    from .receipt import Receipt"),
-        ("reply.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from .receipt import Receipt"),
+        ("model/reply.py", "from .receipt import Receipt"),
+        ("model/reply.py", "from ..errors import SMTPError"),
+        ("errors.py", "from .model.address import Address"),
+        ("model/receipt.py", "from ..events import Event"),
+        ("model/address.py", "from .. import events"),
+        ("model/address.py", "import smtp_async.events"),
+        ("model/address.py", "from smtp_async import events"),
+        ("model/address.py", "from smtp_async import Receipt"),
+        ("model/address.py", "def late():\n    from ..events import Event"),
+        ("model/address.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from ..events import Event"),
+        ("model/address.py", "if TYPE_CHECKING:\n    from ..events import Event"),
+        ("errors.py", "if TYPE_CHECKING:\n    from .model.receipt import Receipt"),
         ("protocol/parser.py", "from ..auth import plain"),
         ("protocol/parser.py", "from ..auth.plain import Plain"),
         ("auth/plain.py", "from ..message import headers"),
+        ("sources/body.py", "from ..transport.stream import Stream"),
         ("transport/dial.py", "from ..tls.context import Security"),
-        ("tls/context.py", "from ..transport import dial"),
-        ("bodies.py", "from .spool import record"),
-        ("session.py", "from .pool import Pool"),
-        ("session.py", "from .spool import record"),
-        ("session.py", "from .message import Message"),
-        ("pool.py", "from .client import SMTPClient"),
-        ("pool.py", "from .message import Message"),
-        ("processor/schedule.py", "from ..session import Session"),
+        ("tls/context.py", "from ..message import headers"),
+        ("mail/coerce.py", "from ..pool.pool import Pool"),
+        ("hooks.py", "from .connection.session import Session"),
+        ("connection/session.py", "from ..pool.pool import Pool"),
+        ("connection/session.py", "from ..spool import record"),
+        ("connection/session.py", "from ..message import Message"),
+        ("connection/session.py", "from ..mail.coerce import as_mail"),
+        ("pool/pool.py", "from ..client.client import SMTPClient"),
+        ("pool/pool.py", "from ..message import Message"),
+        ("spool/submission.py", "from ..protocol.plan import plan"),
+        ("spool/directory/spool.py", "from ...client.client import SMTPClient"),
+        ("client/client.py", "from ..spool import Spool"),
+        ("client/client.py", "from ..cli import main"),
+        ("processor/schedule.py", "from ..connection.session import Session"),
         ("processor/schedule.py", "import socket"),
-        ("client.py", "from .cli import main"),
-        ("reply.py", "async def late(): ..."),
+        ("model/reply.py", "async def late(): ..."),
         ("protocol/machine.py", "def gather(): return [x async for x in y]"),
         ("protocol/machine.py", "import asyncio"),
         ("protocol/states.py", "from time import time"),
         ("auth/ntlm.py", "import spnego"),
-        ("session.py", "async def send():\n    async with asyncio.timeout(5): ..."),
+        ("connection/session.py", "async def send():\n    async with asyncio.timeout(5): ..."),
         (
-            "session.py",
+            "connection/session.py",
             "from asyncio import timeout as limit\nasync def send():\n    async with limit(5): ...",
         ),
-        ("pool.py", "async def send():\n    await asyncio.wait_for(job, 5)"),
-        ("pool.py", "def send(self):\n    self.loop.create_task(job)"),
-        ("pool.py", "from asyncio import create_task\ndef send():\n    create_task(job)"),
-        ("sending.py", "def begin(self):\n    self.loop.create_task(job)"),
-        ("receipt.py", "@dataclass(frozen=True, slots=True)\nclass Verdict: ..."),
+        ("pool/pool.py", "async def send():\n    await asyncio.wait_for(job, 5)"),
+        ("pool/pool.py", "def send(self):\n    self.loop.create_task(job)"),
+        ("pool/pool.py", "from asyncio import create_task\ndef send():\n    create_task(job)"),
+        ("client/bulk.py", "def begin(self):\n    self.loop.create_task(job)"),
+        ("model/receipt.py", "@dataclass(frozen=True, slots=True)\nclass Verdict: ..."),
         ("protocol/utils.py", ""),
         ("message/_types.py", ""),
-        ("client.py", "\n" * (MOST_LINES + 1)),
+        ("client/client.py", "\n" * (MOST_LINES + 1)),
     ],
 )
 def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
@@ -439,27 +436,59 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("receipt.py", "from .reply import Reply"),
-        ("reply.py", "if TYPE_CHECKING:\n    import asyncio\n    from .receipt import Receipt"),
-        ("address.py", "def idna(name):\n    import idna\n    return idna.encode(name)"),
+        ("model/receipt.py", "from .reply import Reply\nfrom ..errors import SMTPError"),
+        ("errors.py", "from .model.reply import Reply"),
+        ("model/reply.py", "if TYPE_CHECKING:\n    import asyncio"),
+        ("model/domain.py", "def idna(name):\n    import idna\n    return idna.encode(name)"),
         (
             "protocol/machine.py",
-            "from . import commands\nfrom .parser import Parser\nfrom ..reply import Reply",
+            "from . import commands\nfrom .parser import Parser\nfrom ..model.reply import Reply",
         ),
         ("message/headers.py", "from datetime import datetime"),
         ("tls/revocation.py", "from ..transport import dial"),
-        ("session.py", "from .hooks import Hooks\nfrom .protocol.machine import ClientProtocol"),
-        ("pump.py", "def start(self):\n    self.task = self.loop.create_task(self.pump())"),
-        ("sending.py", "def start(self):\n    self.task = self.loop.create_task(self.pull())"),
-        ("pool.py", "from .telemetry import Log\n@dataclass(frozen=True, kw_only=True)\nclass Limits: ..."),
-        ("pool.py", "def rearm(self):\n    return self.timeout(5)"),
+        ("mail/raw.py", "from ..message.external import content_of\nfrom ..sources import Body"),
         (
-            "client.py",
-            "from .message import Message\nasync def send():\n    async with asyncio.timeout(5): ...",
+            "connection/session.py",
+            "from ..hooks import Hooks\nfrom ..protocol.machine import ClientProtocol",
         ),
-        ("__init__.py", "from .client import SMTPClient"),
+        ("connection/opening.py", "async def open():\n    async with asyncio.timeout(5): ..."),
+        (
+            "connection/connection.py",
+            "def start(self):\n    self.task = self.loop.create_task(self.pump())",
+        ),
+        ("client/bulk.py", "def start(self):\n    self.task = self.loop.create_task(self.pull())"),
+        ("pool/pool.py", "@dataclass(frozen=True, kw_only=True)\nclass Limits: ..."),
+        ("pool/pool.py", "def rearm(self):\n    return self.timeout(5)"),
+        (
+            "client/client.py",
+            "from ..message import Message\nasync def send():\n    async with asyncio.timeout(5): ...",
+        ),
+        ("__init__.py", "from .client.client import SMTPClient"),
         ("cli/demo.py", "from ..testing.server import Server"),
     ],
 )
 def test_a_rule_lets_pass(tmp_path: Path, name: str, source: str) -> None:
     assert complaints(tmp_path, name, source) == []
+
+
+@pytest.mark.parametrize(
+    ("back", "closed"),
+    [
+        ("from .job import Job", True),
+        ("from . import job", True),
+        ("from ..connection import job", True),
+        ("import smtp_async.connection.job", True),
+        ("def late():\n    from .job import Job", True),
+        ("if TYPE_CHECKING:\n    from .job import Job", True),
+        ("from . import Session", True),
+        ("from .clock import Clock", False),
+        ("from ..model.reply import Reply", False),
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, back: str, closed: bool) -> None:
+    sources = {"__init__": "from .job import Job", "job": "from .upload import Upload", "upload": back}
+    sources["clock"] = ""
+    (tmp_path / "connection").mkdir()
+    for name, source in sources.items():
+        (tmp_path / "connection" / f"{name}.py").write_text(source)
+    assert bool(circle(Module(path, tmp_path) for path in tmp_path.rglob("*.py"))) is closed

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from smtp_async import PoolLimits, SendOptions, SMTPClient
-from smtp_async.sendable import Raw
+from smtp_async.mail.coerce import Raw
 from smtp_async.testing import RecordingSink
 from tests.fuzz.framing import (
     ALPHABET,

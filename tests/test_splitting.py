@@ -22,8 +22,8 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
 )
-from smtp_async.errors import TooManyRecipients
-from smtp_async.job import first_group
+from smtp_async.connection.job import first_group
+from smtp_async.errors import ReceiptLike, TooManyRecipients
 from smtp_async.testing import ScriptedServer, Step, close, default, delay, raw, reply, swallow
 from tests.lab import PATIENCE, SENDER, client_of, every_loop, gathered, mail, speaking, until
 
@@ -61,7 +61,7 @@ def names(receipt: Receipt) -> list[str]:
     return [str(verdict.recipient.address) for verdict in receipt.verdicts]
 
 
-def outcomes(receipt: Receipt) -> list[Outcome]:
+def outcomes(receipt: ReceiptLike) -> list[Outcome]:
     return [verdict.outcome for verdict in receipt.verdicts]
 
 

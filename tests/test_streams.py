@@ -33,7 +33,6 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
 )
-from smtp_async.bodies import reading
 from smtp_async.errors import (
     ExtensionMissing,
     FileError,
@@ -43,10 +42,12 @@ from smtp_async.errors import (
     MissingRecipient,
     MissingSender,
 )
+from smtp_async.sources import readers
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, reply, reset
 from smtp_async.testing.records import ReceivedMessage
-from tests.bodies.conftest import loops_have_run, no_open_files
-from tests.bodies.origins import (
+from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until, until_cut
+from tests.sources.conftest import loops_have_run, no_open_files
+from tests.sources.origins import (
     AGAIN,
     AWAITED,
     EVERY,
@@ -61,7 +62,6 @@ from tests.bodies.origins import (
     path_of,
     random_octets,
 )
-from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until, until_cut
 
 __all__ = ["loops_have_run", "no_open_files"]
 
@@ -741,7 +741,7 @@ class TestKeeping:
             files.append((how["dir"], os.fstat(file.fileno())))
             return file
 
-        monkeypatch.setattr(reading, "TemporaryFile", temporary_file)
+        monkeypatch.setattr(readers, "TemporaryFile", temporary_file)
         message = Message(sender=SENDER, to=[f"user{n}@example.org" for n in range(3)], text="t")
         message.attach(async_generated([DATA]), filename="big.bin")
         async with (

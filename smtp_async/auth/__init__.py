@@ -1,19 +1,5 @@
 """SASL without I/O: challenge bytes in, response bytes out."""
 
-from .mechanism import (
-    RANKING,
-    Credentials,
-    Mechanism,
-    Pending,
-    decode_challenge,
-    select,
-)
+from .mechanism import Credentials, Mechanism, Pending, decode_challenge
 
-__all__ = [
-    "RANKING",
-    "Credentials",
-    "Mechanism",
-    "Pending",
-    "decode_challenge",
-    "select",
-]
+__all__ = ["Credentials", "Mechanism", "Pending", "decode_challenge"]

@@ -6,7 +6,7 @@ import hmac
 from typing import ClassVar
 
 from ..errors import FeatureUnavailable, ProtocolViolation
-from ..secret import Secret
+from ..model.secret import Secret
 from .mechanism import Mechanism
 from .plain import encoded
 

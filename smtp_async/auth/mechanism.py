@@ -1,15 +1,4 @@
-"""Who we are, how we may prove it, and which way is chosen.
-
-The order of preference is one table, `RANKING`, with the reason beside each place. Three rules stand above
-it:
-
-* A password never travels in clear unless the application says so by name (`allow_cleartext`), and neither
-  does anything from which it could be guessed.
-* What the server offers only narrows the choice. An attacker who removes offers, or a server that refuses the
-  better mechanism, cannot bring us below the table's floor: a mechanism that is weak wherever it is used has
-  to be asked for by name.
-* One mechanism is tried. After a 535 the password is wrong, and sending it again in another wrapping would
-  only show it twice.
+"""Who we are, and how we may prove it: the contract of a SASL mechanism.
 
 How an exchange goes (RFC 4954 section 4):
 
@@ -30,21 +19,18 @@ from __future__ import annotations
 
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
-from ..errors import AuthenticationUnavailable, InvalidArgument, ProtocolViolation
-from ..secret import Secret
+from ..errors import ProtocolViolation
+from ..model.secret import Secret
 
 __all__ = [
-    "RANKING",
     "Credentials",
     "Mechanism",
     "Pending",
-    "Place",
     "decode_challenge",
-    "select",
 ]
 
 #: RFC 4954 section 4: the longest line of base64 in an AUTH exchange, in octets.
@@ -59,7 +45,7 @@ class Credentials:
         username: the account.
         password: its password; kept as a `Secret`.
         authzid: the account to act as, if it is another one (RFC 4616 section 2).
-        mechanisms: names of the mechanisms that may be used, best first; empty leaves it to `RANKING`. A
+        mechanisms: names of the mechanisms that may be used, best first; empty leaves it to `select.RANKING`. A
             mechanism that is never chosen by itself is chosen if it is named here.
         allow_cleartext: send the password in clear where there is no verified TLS. Everybody on the way can
             read it then.
@@ -167,120 +153,6 @@ class Mechanism(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
-
-
-class Place(NamedTuple):
-    """A mechanism's place in the ranking.
-
-    Attributes:
-        name: of the mechanism.
-        make: returns it for an exchange.
-        reveals_password: does the server, and whoever reads along, get the password itself?
-        only_by_name: why it is not chosen unless it is asked for by name over TLS; empty if it is.
-        takes_authzid: can it carry an authorization identity?
-    """
-
-    name: str
-    make: Callable[[Credentials], Mechanism]
-    reveals_password: bool
-    only_by_name: str = ""
-    takes_authzid: bool = False
-
-
-def _plain(credentials: Credentials) -> Mechanism:
-    from .plain import Plain
-
-    return Plain(credentials)
-
-
-def _login(credentials: Credentials) -> Mechanism:
-    from .plain import Login
-
-    return Login(credentials)
-
-
-def _cram_md5(credentials: Credentials) -> Mechanism:
-    from .cram import CramMD5
-
-    return CramMD5(credentials)
-
-
-#: Best first, over TLS. In clear, what does not reveal the password goes before what does.
-RANKING: Final[tuple[Place, ...]] = (
-    # One message, one round trip, a standard with a defined charset; TLS is what protects it.
-    Place("PLAIN", _plain, reveals_password=True, takes_authzid=True),
-    # Never standardised, two round trips more, no defined charset: for servers that know nothing else.
-    Place("LOGIN", _login, reveals_password=True),
-    # Inside TLS it adds nothing, and makes the server keep the password readable: never before PLAIN.
-    # Outside, whoever reads along can guess at the password at leisure, but does not have it yet.
-    Place(
-        "CRAM-MD5",
-        _cram_md5,
-        reveals_password=False,
-        only_by_name="it makes servers keep passwords readable",
-    ),
-)
-
-
-def select(offered: Collection[str], credentials: Credentials, *, secure: bool) -> Mechanism:
-    """Return the mechanism to use.
-
-    Args:
-        offered: names from the server's AUTH line, after TLS has started.
-        credentials: who we are; `mechanisms` restricts the choice and sets its order.
-        secure: is the connection encrypted to a verified server (or a Unix socket)?
-
-    Raises:
-        AuthenticationUnavailable: none is offered, known and safe here; the message says why, for each.
-        InvalidArgument: user name or password is missing.
-    """
-    if not credentials.username or not credentials.password:
-        raise InvalidArgument("credentials need a user name and a password")
-    names = {name.upper() for name in offered}
-    reasons = []
-    for place in _order(credentials, secure=secure):
-        reason = _objection(place, names, credentials, secure=secure)
-        if not reason:
-            return place.make(credentials)
-        reasons.append(reason)
-    raise AuthenticationUnavailable(_teach(offered, credentials, reasons), stage="AUTH")
-
-
-def _order(credentials: Credentials, *, secure: bool) -> list[Place]:
-    if credentials.mechanisms:
-        known = {place.name: place for place in RANKING}
-        return [known[name.upper()] for name in credentials.mechanisms if name.upper() in known]
-    # The sort keeps the order of equals.
-    return list(RANKING) if secure else sorted(RANKING, key=lambda place: place.reveals_password)
-
-
-def _objection(place: Place, offered: set[str], credentials: Credentials, *, secure: bool) -> str:
-    if place.name not in offered:
-        return f"{place.name} is not offered"
-    if not secure and not credentials.allow_cleartext:
-        leak = "would show the password" if place.reveals_password else "would let others guess the password"
-        return f"{place.name} is offered, but the connection is not protected by verified TLS, so it {leak}"
-    if credentials.authzid and not place.takes_authzid:
-        return f"{place.name} is offered, but cannot carry an authzid"
-    if secure and place.only_by_name and not credentials.mechanisms:
-        return (
-            f"{place.name} is offered, but is used only when named, because {place.only_by_name}: "
-            f'Credentials(mechanisms=("{place.name}",))'
-        )
-    return ""
-
-
-def _teach(offered: Collection[str], credentials: Credentials, reasons: list[str]) -> str:
-    server = (
-        f"the server offers {', '.join(sorted(offered))}"
-        if offered
-        else "the server offers no authentication"
-    )
-    if credentials.mechanisms:
-        ours = f"only {', '.join(credentials.mechanisms)} may be used"
-    else:
-        ours = f"this side knows {', '.join(place.name for place in RANKING)}"
-    return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)
 
 
 # --- framing ----------------------------------------------------------------------------------------------

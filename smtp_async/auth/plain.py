@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..errors import InvalidArgument, ProtocolViolation
-from ..secret import Secret
+from ..model.secret import Secret
 from .mechanism import Credentials, Mechanism
 
 __all__ = ["Login", "Plain", "encoded"]

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..about import build_info
-from ..endpoint import ClientOptions
-from ..timeouts import Timeouts
+from ..client.options import ClientOptions
+from ..model.timeouts import Timeouts
 from ..tls.context import Security
 from .check import check
 from .demo import demo

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from rich.table import Table
 from rich.text import Text
 
-from ..check import ServerReport
-from ..client import SMTPClient
+from ..client.client import SMTPClient
+from ..client.diagnose import ServerReport
 from ..events import PITrail
-from ..reply import printable
+from ..model.reply import printable
 from ..tls.certificate import Certificate
 from ..tls.context import Security
 from .exits import Exit, exit_for_error

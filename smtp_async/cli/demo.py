@@ -18,13 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ..client import SMTPClient
-from ..endpoint import ClientOptions
+from ..client.client import SMTPClient
+from ..client.options import ClientOptions
 from ..errors import SMTPError
-from ..limits import PoolLimits
 from ..message import Message
-from ..receipt import Outcome, Receipt
-from ..reply import printable
+from ..model.receipt import Outcome, Receipt
+from ..model.reply import printable
+from ..pool.limits import PoolLimits
 from ..testing import ReceivedMessage, RecordingSink, reply
 from ..tls.context import Security
 from .exits import Exit
@@ -131,9 +131,10 @@ async def _receipt(client: SMTPClient, message: Message) -> Receipt:
     try:
         return await client.send(message)
     except SMTPError as error:
-        if error.receipt is None:
+        receipt = Receipt.of(error)
+        if receipt is None:
             raise
-        return error.receipt
+        return receipt
 
 
 # --- what is shown -------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from ..address import Recipient
-from ..reply import printable
+from ..model.envelope import Recipient
+from ..model.reply import printable
 from ..spool.entry import Entry, Result, SpoolStatistics, State
 from .screen import Screen
 from .when import shown

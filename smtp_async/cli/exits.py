@@ -24,9 +24,9 @@ from ..errors import (
     TooManyRecipients,
     UsageError,
 )
+from ..model.receipt import Outcome, Receipt
 from ..processor import QueueReport
-from ..processor.disposition import UNKNOWN
-from ..receipt import Outcome, Receipt
+from ..processor.policy import UNKNOWN
 
 __all__ = ["EXPLAINED", "Exit", "exit_for_error", "exit_for_receipt", "exit_for_report", "gravest"]
 

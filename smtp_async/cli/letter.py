@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..address import Address, Kind, Recipient, parse_list
 from ..errors import FileError, InvalidArgument
 from ..message import Message
+from ..model.address import Address, parse_list
+from ..model.envelope import Kind, Recipient
 from .server import read_file
 
 __all__ = ["Letter"]

@@ -13,15 +13,15 @@ from typing import Annotated, Final
 
 import typer
 
-from ..endpoint import ClientOptions
+from ..client.options import ClientOptions
 from ..errors import SMTPError
 from ..events import PITrail
-from ..limits import PoolLimits
+from ..model.timeouts import Timeouts
+from ..pool.limits import PoolLimits
 from ..processor import QueueProcessor, QueueReport, RetryPolicy
-from ..processor.disposition import OnUnknown
-from ..spool.directory import DirectorySpool
-from ..spool.spool import Spool
-from ..timeouts import Timeouts
+from ..processor.policy import OnUnknown
+from ..spool.contract import Spool
+from ..spool.directory.spool import DirectorySpool
 from ..tls.context import Security
 from .exits import Exit, exit_for_report
 from .options import CaFile, PasswordFile, SecurityWhen, Server, SpoolPath, User, Verbose

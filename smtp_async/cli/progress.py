@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import JobDeferred, JobFailed, JobQueued, JobSent, JobUnreadable, QueuePaused, QueueResumed
+from ..model.receipt import Receipt
+from ..model.reply import printable
 from ..processor import ProcessorStatistics, QueueProcessor
-from ..receipt import Receipt
-from ..reply import printable
 from .screen import Screen
 from .when import shown
 

@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import typer
 
 from ..errors import InvalidArgument, SMTPError
-from ..reply import printable
-from ..spool.directory import DirectorySpool
+from ..model.reply import printable
+from ..spool.directory.spool import DirectorySpool
 from ..spool.entry import Entry, State
 from .entries import show_all, show_one, show_statistics
 from .exits import EXPLAINED, Exit, exit_for_error, gravest

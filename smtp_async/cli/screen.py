@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..errors import SMTPError
 from ..events import Direction, PITrail
-from ..reply import printable
+from ..model.reply import printable
 from .exits import Exit, exit_for_error
 
 __all__ = ["Screen", "in_shell_words", "sentence"]

@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ..address import NOBODY
-from ..client import SMTPClient
+from ..client.client import SMTPClient
 from ..errors import SMTPError
 from ..events import ConnectionKind, ConnectionStatus, PITrail
+from ..model.envelope import NOBODY
+from ..model.receipt import Outcome, Receipt, Verdict
+from ..model.reply import printable
 from ..protocol.options import SendOptions
-from ..receipt import Outcome, Receipt, Verdict
-from ..reply import printable
 from .exits import Exit, exit_for_receipt
 from .letter import Letter
 from .screen import Screen
@@ -63,8 +63,8 @@ async def send(
             TransferBar(screen) if screen.rich and not (quiet or verbose) else None,
         )
     except SMTPError as error:
-        if error.receipt is not None:
-            _show(screen, error.receipt)
+        if (refused := Receipt.of(error)) is not None:
+            _show(screen, refused)
         raise
     if quiet and receipt.outcome is Outcome.ACCEPTED:
         return Exit.OK

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from ..client import SMTPClient
-from ..endpoint import ClientOptions
+from ..client.client import SMTPClient
+from ..client.options import ClientOptions
 from ..errors import FileError, InvalidArgument
-from ..secret import Secret
+from ..model.secret import Secret
 from ..tls.context import Security, TLSOptions, TrustOptions
 
 __all__ = ["PASSWORD_VARIABLE", "client_for", "read_file"]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ..errors import InvalidArgument
-from ..reply import printable
+from ..model.reply import printable
 
 __all__ = ["moment", "shown"]
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .attachment import Attachment
 from .builder import Message
-from .fields import Importance, Priority, Sensitivity, XPriority
+from .optional_fields import Importance, Priority, Sensitivity, XPriority
 
 __all__ = ["Attachment", "Importance", "Message", "Priority", "Sensitivity", "XPriority"]

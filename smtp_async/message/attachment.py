@@ -11,9 +11,9 @@ import re
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, BinaryIO, Final, cast
 
-from ..content import Origin
 from ..errors import InvalidArgument, InvalidHeader, UsageError
-from ..reply import printable
+from ..model.content import Origin
+from ..model.reply import printable
 from .headers import check_value, message_id_text
 
 __all__ = ["Attachment", "taken"]
@@ -37,8 +37,10 @@ _TYPES: Final = {
 }
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]++"
-_PARAMETERS = rf"((?:[ ]*+;[ ]*+{_TOKEN}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)[ ]*+;?"
-_TYPE: Final = re.compile(rf"({_TOKEN}/{_TOKEN}){_PARAMETERS}")
+# As long as a name may be, RFC 6838 section 4.2, so that each fits into a line.
+_NAME = _TOKEN.replace("++", "{1,127}+")
+_PARAMETERS = rf"((?:[ ]*+;[ ]*+{_NAME}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)[ ]*+;?"
+_TYPE: Final = re.compile(rf"({_NAME}/{_NAME}){_PARAMETERS}")
 _DISPOSED: Final = re.compile(rf"(inline|attachment){_PARAMETERS}", re.I)
 _PARAMETER: Final = re.compile(rf"({_TOKEN})=(?:({_TOKEN})|\"((?:[^\"\\]|\\.)*+)\")")
 _ESCAPED: Final = re.compile(r"\\(.)")

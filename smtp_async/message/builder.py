@@ -9,15 +9,17 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from ..address import Address, Envelope, Kind, Recipient
-from ..content import Content, Origin
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
-from ..reply import printable
+from ..model.address import Address
+from ..model.content import Content, Origin
+from ..model.envelope import Envelope, Kind, Recipient
+from ..model.reply import printable
 from .attachment import Attachment
-from .fields import Addresses, Fields, Rare, mailboxes
 from .headers import check_name, check_value
-from .parts import Abilities
-from .render import Identity, render
+from .optional_fields import Addresses, Fields, Rare, mailboxes
+from .render import render
+from .transfer_encoding import Abilities
+from .view import Identity, MessageID, View
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -27,9 +29,6 @@ __all__ = ["Headers", "Message", "MessageID"]
 
 #: Extra header fields in order.
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-#: None: drawn at random; a text; or what makes one. Empty: none.
-MessageID = str | Callable[[], str] | None
-
 #: What `as_bytes` writes for: every server, but for addresses that need SMTPUTF8.
 _ANYWHERE: Final = Abilities(eightbit=False, utf8=True, binary=False)
 _TO, _CC, _BCC = Kind.TO, Kind.CC, Kind.BCC
@@ -318,7 +317,7 @@ class Message(Rare):
             TextNotEncodable: a text that its charset cannot express, half of a surrogate pair above all.
         """
         self._can = can = Abilities(eightbit, utf8, binary)
-        return render(self, can, now=now, token=token)
+        return self._rendered(can, now, token)
 
     def as_bytes(self) -> bytes:
         """Return the message as a server without 8BITMIME would get it. Files are read here and now.
@@ -330,17 +329,17 @@ class Message(Rare):
             FileError: a file cannot be opened or read.
             SMTPError: as `content`.
         """
-        from .reading import whole
+        from .readback import whole
 
-        return whole(self, self._rendered(_ANYWHERE))
+        return whole(self._rendered(_ANYWHERE), self._keep)
 
     def render(self) -> Coroutine[Any, Any, bytes]:
         """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop.
 
         Async iterators are read, too, and what can be read only once is used up.
         """
-        from ..bodies import read_all
-        from .reading import finished
+        from ..sources import read_all
+        from .readback import finished
 
         content = self._rendered(_ANYWHERE)
         return read_all(content, partial(finished, content))
@@ -348,23 +347,23 @@ class Message(Rare):
     @property
     def size(self) -> int | None:
         """Octets of `as_bytes()`, None if only reading would tell. Files are asked for their size."""
-        from .reading import measured
+        from .readback import measured
 
         return measured(self._rendered(_ANYWHERE))
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
         """All header fields as they were sent last, unfolded, as (name, value)."""
-        from .reading import fields_of
+        from .readback import fields_of
 
         return fields_of(self.headers_text)
 
     @property
     def headers_text(self) -> str:
         """The header as it was sent last (before that, as `as_bytes` writes it), its empty line included."""
-        from .reading import parted
+        from .readback import parted
 
-        return parted(self, self._rendered(self._can))[0]
+        return parted(self._rendered(self._can), self._keep)[0]
 
     @property
     def body_text(self) -> str:
@@ -373,9 +372,9 @@ class Message(Rare):
         Raises:
             UsageError, FileError: as `as_bytes`.
         """
-        from .reading import parted
+        from .readback import parted
 
-        return parted(self, self._rendered(self._can), body=True)[1]
+        return parted(self._rendered(self._can), self._keep, body=True)[1]
 
     # --- from and to the standard library ---------------------------------------------------------------------
 
@@ -386,9 +385,9 @@ class Message(Rare):
         What a `Message` cannot say (signed or encrypted parts, reports, several texts, a field that cannot be read or
         stands twice) makes it keep the whole as `raw`, beside the attributes that could be read. Nothing is refused.
         """
-        from .importing import from_bytes
+        from .convert import from_bytes
 
-        return from_bytes(cls, data)
+        return from_bytes(cls(), data)
 
     @classmethod
     def from_email_message(cls, message: OldMessage) -> Message:
@@ -399,9 +398,9 @@ class Message(Rare):
             InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
             TextNotEncodable: a text that its charset cannot express.
         """
-        from .importing import from_email_message
+        from .convert import from_email_message
 
-        return from_email_message(cls, message)
+        return from_email_message(cls(), message)
 
     def to_email_message(self, *, bcc: bool = False) -> EmailMessage:
         """Return the message as one of the standard library.
@@ -412,12 +411,43 @@ class Message(Rare):
         Raises:
             UsageError, FileError: as `as_bytes`.
         """
-        from .importing import to_email_message
+        from .convert import to_email_message
 
         return to_email_message(self, bcc=bcc)
 
-    def _rendered(self, can: Abilities) -> Content:
-        return render(self, can, now=time.time, token=secrets.token_hex)
+    def _rendered(
+        self,
+        can: Abilities,
+        now: Callable[[], float] = time.time,
+        token: Callable[[int], str] = secrets.token_hex,
+    ) -> Content:
+        rare = self._rare
+        view = View(
+            self._identity,
+            self._sender,
+            self._authors,
+            self._reply_to,
+            tuple(self.recipients),
+            self.subject,
+            self.text,
+            self.html,
+            tuple(self.attachments),
+            tuple(self._headers),
+            self.date,
+            self.message_id,
+            None if rare is None else rare.copy(),
+        )
+        content, self._identity = render(view, can, now=now, token=token)
+        return content
+
+    def _keep(self, origin: Any, data: bytes) -> None:
+        """Hold the octets that were read instead of what they were read from, which gives them only once."""
+        for attachment in self.attachments:
+            if attachment.source is origin:
+                attachment._source = data
+        for name in ("text", "html", "raw"):
+            if getattr(self, name) is origin:
+                setattr(self, name, data)
 
     def _of_kind(self, kind: Kind) -> tuple[Address, ...]:
         return tuple([recipient.address for recipient in self.recipients if recipient.kind is kind])

@@ -11,9 +11,9 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from ..encoded_words import charset_name
 from ..errors import TextNotEncodable
-from ..reply import printable
+from ..model.encoded_words import charset_name
+from ..model.reply import printable
 
 __all__ = ["PAGES", "UTF_8", "Charset", "charset_of", "encoded"]
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from ..errors import InvalidArgument, InvalidHeader
-from ..reply import printable
+from ..model.reply import printable
 
 __all__ = ["clock_date", "date_text"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..errors import InvalidArgument
-from .header_octets import BOM, Field, fields_of
+from .header_parser import BOM, Field, fields_of
 from .mime_parameters import Parametrised, read_parameters
 
 __all__ = ["MOST_LEVELS", "MOST_PARTS", "UNTOUCHABLE", "Entity", "delimiter", "entity_of_octets", "is_cut_by"]
@@ -25,6 +25,9 @@ MOST_PARTS: Final = 10_000
 UNTOUCHABLE: Final = frozenset(("multipart/signed", "multipart/encrypted"))
 
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*+(?:=\s*+){0,2}+")
+_BLANKS_AT_END: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
+# What begins no octet and no soft line break, and so stands for itself (section 6.7, note 1).
+_BARE_SIGN: Final = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\Z)")
 _WHITE: Final = b" \t\r\n\v\f"
 
 
@@ -138,13 +141,14 @@ class Entity:
     def decoded(self) -> bytes | None:
         """Return the octets of a leaf without their transfer encoding; None if they are in none that is known.
 
-        Base64 may lack its end, RFC 2045 section 6.8; with anything but its own signs in it, it is not base64.
+        Base64 may lack its end, RFC 2045 section 6.8; with anything but its own signs in it, it is not base64. Blanks
+        at the end of a line of quoted-printable were added on the way (section 6.7, rule 3).
         """
         encoding = self.encoding
         if encoding in ("7bit", "8bit", "binary"):
             return self.body
         if encoding == "quoted-printable":
-            return binascii.a2b_qp(self.body)
+            return binascii.a2b_qp(_BARE_SIGN.sub(b"=3D", _BLANKS_AT_END.sub(b"", self.body)))
         if encoding != "base64" or _BASE64.fullmatch(self.body) is None:
             return None
         signs = self.body.translate(None, _WHITE + b"=")

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from ..address import Address
-from ..content import MAX_LINE
-from ..encoded_words import is_encoded_word
 from ..errors import ExtensionMissing, InvalidHeader, TextNotEncodable
-from ..reply import printable
+from ..model.address import Address
+from ..model.content import MAX_LINE
+from ..model.encoded_words import is_encoded_word
+from ..model.reply import printable
 from .charsets import UTF_8, Charset, encoded
 
 __all__ = [

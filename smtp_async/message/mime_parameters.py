@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from ..encoded_words import codec_of
+from ..model.encoded_words import codec_of
 
 __all__ = ["Parametrised", "read_parameters"]
 

@@ -1,6 +1,6 @@
 """Message → Content: the header fields, a boundary, and everything joined to segments.
 
-Strategy. The leaves are encoded first (`parts.py`). Then a boundary is drawn that occurs in none of them, and the
+Strategy. The leaves are encoded first (`mime.py`). Then a boundary is drawn that occurs in none of them, and the
 tree is written around them. Only CRLF ends a line, and no line is longer than 998 octets, because text that would
 break either rule is encoded; parts that travel as binary are the exception, and the content says so.
 
@@ -10,19 +10,20 @@ What a second rendering has to repeat (Date, Message-ID, boundary) is drawn once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final
 
-from ..address import Address, Kind
-from ..content import Attached, Content, Source
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
+from ..model.address import Address
+from ..model.content import Attached, Content, Source
+from ..model.envelope import Kind
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
-from .fields import NAMES, rare_fields
-from .foreign import content_of_raw
+from .external import content_of_raw
 from .headers import (
     USUAL,
+    WIDTH,
     Style,
     address_field,
     author_field,
@@ -33,12 +34,12 @@ from .headers import (
     structured_field,
     text_field,
 )
-from .parts import BINARY, EIGHT, Abilities, Part, leaves_of
+from .mime import Part, leaves_of
+from .optional_fields import NAMES, rare_fields
+from .transfer_encoding import BINARY, EIGHT, Abilities
+from .view import Identity, MessageID, View
 
-if TYPE_CHECKING:
-    from .builder import Message
-
-__all__ = ["Identity", "render"]
+__all__ = ["render"]
 
 #: Segments below this are joined: one write is cheaper than a copy.
 JOINED: Final = 64 * 1024
@@ -67,31 +68,24 @@ _OWNED: Final = {
 }
 
 
-class Identity(NamedTuple):
-    """What is drawn once per message, so that it is the same message when it is rendered again."""
-
-    seconds: float
-    random: str
-    boundary: str
-    #: A callable that made a Message-ID, and what it made.
-    made: tuple[Callable[[], str], str] | None = None
-
-
 def render(
-    message: Message,
+    view: View,
     can: Abilities,
     *,
     now: Callable[[], float],
     token: Callable[[int], str],
-) -> Content:
-    """Write the message for what a server takes.
+) -> tuple[Content, Identity | None]:
+    """Write a message for what a server takes.
 
     Args:
-        message: is not changed, but for the identity that its first rendering draws.
+        view: of the message.
         can: parts may travel as 8bit, addresses in the header may hold UTF-8 local parts, attachments may travel as
             binary.
         now: seconds of the epoch, for the Date.
         token: hexadecimal digits from that many random octets, for Message-ID and boundaries.
+
+    Returns:
+        What to send, and the identity of the message, drawn if it had none.
 
     Raises:
         MissingSender: nobody to name in From.
@@ -100,22 +94,29 @@ def render(
         TextNotEncodable: text that its charset cannot express.
     """
     style, charset = USUAL, UTF_8
-    if message._rare is not None:
-        raw = message._rare.get("raw")
+    identity, rare = view.identity, view.rare
+    if rare is not None:
+        raw = rare.get("raw")
         if raw is not None:
-            return _raw_content(raw, can)
-        style, charset = _chosen(message)
-    if message._identity is None:
+            return _raw_content(raw, can), identity
+        style, charset = _chosen(rare)
+    if identity is None:
         drawn = token(28)
-        message._identity = Identity(now(), drawn[:32], drawn[32:56])
-    leaves, tree = leaves_of(message, style, charset, can)
-    root = leaves[0] if tree is None else tree(leaves, _free_boundary(message, leaves, token))
-    fields, message_id = _header(message, style, utf8=can.utf8)
+        identity = Identity(now(), drawn[:32], drawn[32:56])
+    leaves, tree = leaves_of(view, style, charset, can)
+    if tree is None:
+        root = leaves[0]
+    else:
+        identity = _with_free_boundary(identity, leaves, token)
+        root = tree(leaves, "=_" + identity.boundary)
+    if callable(view.message_id):
+        identity = _with_made_id(identity, view.message_id)
+    fields, message_id = _header(view, identity, style, utf8=can.utf8)
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
     plain = head.isascii()
     pieces = (head, root.head, *root.body)
-    return Content(
+    content = Content(
         _joined(pieces),
         eightbit=root.need >= EIGHT or not plain,
         utf8=not plain,
@@ -123,8 +124,9 @@ def render(
         message_id=message_id or None,
         canonical=root.need != BINARY,
         exact=root.need == BINARY,
-        attached=_attached(leaves, pieces) if message.attachments else (),
+        attached=_attached(leaves, pieces) if view.attachments else (),
     )
+    return content, identity
 
 
 def _raw_content(raw: object, can: Abilities) -> Content:
@@ -135,10 +137,10 @@ def _raw_content(raw: object, can: Abilities) -> Content:
     return Content((Source(raw, encoding="identity"),), eightbit=can.eightbit)  # type: ignore[arg-type]  # checked when it was set
 
 
-def _chosen(message: Message) -> tuple[Style, Charset]:
+def _chosen(rare: Mapping[str, Any]) -> tuple[Style, Charset]:
     """Return how the header is written, and the charset of the texts."""
-    header, text = message.header_charset, charset_of(message.charset)
-    style = Style(message.max_header_length, _same(charset_of(header)) if header != "" else None)
+    header, text = rare.get("header_charset", "utf-8"), charset_of(rare.get("charset", "utf-8"))
+    style = Style(rare.get("max_header_length", WIDTH), _same(charset_of(header)) if header != "" else None)
     return USUAL if style == USUAL else style, _same(text)
 
 
@@ -149,11 +151,9 @@ def _same(charset: Charset) -> Charset:
 # --- the header ---------------------------------------------------------------------------------------------
 
 
-def _header(message: Message, style: Style, *, utf8: bool) -> tuple[list[str], str]:
+def _header(view: View, identity: Identity, style: Style, *, utf8: bool) -> tuple[list[str], str]:
     """Return the fields of the message itself, and its Message-ID, empty if there is none."""
-    identity = message._identity
-    assert identity is not None
-    sender, authors, date = message._sender, message._authors, message.date
+    sender, authors, date = view.sender, view.authors, view.date
     fields = []
     if date is None or date == "now":
         fields.append("Date: " + clock_date(identity.seconds))
@@ -169,21 +169,21 @@ def _header(message: Message, style: Style, *, utf8: bool) -> tuple[list[str], s
         # RFC 5322 section 3.6.2: several authors need a Sender, a lone author who sends must not have one.
         if len(authors) > 1 or sender != authors[0]:
             fields.append(address_field("Sender", (sender,), utf8=utf8, style=style))
-    if message._reply_to:
-        fields.append(address_field("Reply-To", message._reply_to, utf8=utf8, style=style))
+    if view.reply_to:
+        fields.append(address_field("Reply-To", view.reply_to, utf8=utf8, style=style))
     for name, kind in (("To", _TO), ("Cc", _CC)):
-        addresses = [recipient.address for recipient in message.recipients if recipient.kind is kind]
+        addresses = [recipient.address for recipient in view.recipients if recipient.kind is kind]
         if addresses:
             fields.append(address_field(name, addresses, utf8=utf8, style=style))
-    if message.subject is not None:
-        fields.append(_subject(message.subject, style, utf8=utf8))
-    message_id = _message_id(message, identity, sender)
+    if view.subject is not None:
+        fields.append(_subject(view.subject, style, utf8=utf8))
+    message_id = _message_id(view.message_id, identity, sender)
     if message_id:
         fields.append("Message-ID: " + message_id)
-    rare = message._rare
+    rare = view.rare
     if rare is not None:
         fields += rare_fields(rare, sender, style, utf8=utf8)
-    for name, value in message._headers:
+    for name, value in view.headers:
         fields.append(_extra_field(name, value, style, rare, utf8=utf8))
     return fields, message_id
 
@@ -199,19 +199,23 @@ def _usual_subject(subject: str) -> str:
     return text_field("Subject", subject)
 
 
-def _message_id(message: Message, identity: Identity, sender: Address) -> str:
-    given = message.message_id
+def _message_id(given: MessageID, identity: Identity, sender: Address) -> str:
     if given is None:
         return f"<{identity.random}@{sender.ascii_domain}>"
-    if not callable(given):
-        return message_id_text(given) if given else ""
-    if identity.made is None or identity.made[0] is not given:
-        identity = message._identity = identity._replace(made=(given, message_id_text(given())))
-    assert identity.made is not None
-    return identity.made[1]
+    if callable(given):
+        assert identity.made is not None
+        return identity.made[1]
+    return message_id_text(given) if given else ""
 
 
-def _extra_field(name: str, value: str, style: Style, rare: dict[str, object] | None, *, utf8: bool) -> str:
+def _with_made_id(identity: Identity, make: Callable[[], str]) -> Identity:
+    """Let `make` make a Message-ID, unless it made the one that is there."""
+    if identity.made is not None and identity.made[0] is make:
+        return identity
+    return identity._replace(made=(make, message_id_text(make())))
+
+
+def _extra_field(name: str, value: str, style: Style, rare: Mapping[str, Any] | None, *, utf8: bool) -> str:
     lowered = name.lower()
     if not is_structured(lowered):
         field = text_field(name, value, style, utf8=utf8)
@@ -230,7 +234,7 @@ def _extra_field(name: str, value: str, style: Style, rare: dict[str, object] | 
 
 
 def _encoded_structure(name: str, value: str) -> str:
-    from .rewriting import encoded_structure  # met by few messages
+    from .header_repair import encoded_structure  # met by few messages
 
     check_name(name)
     check_value(name, value)
@@ -240,18 +244,15 @@ def _encoded_structure(name: str, value: str) -> str:
 # --- joining ------------------------------------------------------------------------------------------------
 
 
-def _free_boundary(message: Message, leaves: list[Part], token: Callable[[int], str]) -> str:
-    """Return a boundary that occurs in no leaf, and keep it for the next rendering."""
-    identity = message._identity
-    assert identity is not None
+def _with_free_boundary(identity: Identity, leaves: list[Part], token: Callable[[int], str]) -> Identity:
+    """Draw boundaries until one occurs in no leaf."""
     # What is read while it is sent cannot be looked at; it would have to guess what is drawn now.
     bare = [piece for leaf in leaves if leaf.bare for piece in leaf.body if isinstance(piece, bytes)]
     for _ in range(16):
-        boundary = "=_" + identity.boundary
-        sought = boundary.encode()
+        sought = b"=_" + identity.boundary.encode()
         if not any([sought in piece for piece in bare]):
-            return boundary
-        identity = message._identity = identity._replace(boundary=token(12))
+            return identity
+        identity = identity._replace(boundary=token(12))
     raise InvalidArgument("every boundary that was drawn occurs in the message: is the source random?")
 
 

@@ -1,11 +1,11 @@
 """Mail in motion: what a spool holds is sent, tried again, given up and reported."""
 
-from .courier import Marking
-from .disposition import OnUnknown
+from .attempt import Marking
+from .bounce import Notice, Report, ReportedRecipient, ReportOptions, bounce, delay_notice, parse_report
+from .policy import OnUnknown
 from .processor import QueueProcessor
-from .report import Notice, Report, ReportedRecipient, ReportOptions, bounce, delay_notice, parse_report
+from .results import ProcessorStatistics, QueueReport, Unfinished
 from .schedule import RetryPolicy
-from .tally import ProcessorStatistics, QueueReport, Unfinished
 
 __all__ = [
     "Marking",

@@ -15,22 +15,23 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from ..address import Address, Recipient
 from ..errors import Busy, InvalidArgument, SMTPError
 from ..events import Event, JobQueued
 from ..hooks import Observed
-from ..spool.spool import Spool
-from .conclusion import End
-from .courier import Courier, Manner, Marking, Told
-from .crew import Crew
-from .disposition import OnUnknown
-from .flow import Flow
-from .report import ReportOptions
+from ..model.address import Address
+from ..model.envelope import Recipient
+from ..spool.contract import Spool
+from .attempt import Courier, Manner, Marking, Told
+from .bounce import ReportOptions
+from .breakers import Flow
+from .fate import End
+from .policy import OnUnknown
+from .results import ProcessorStatistics, QueueReport, Unfinished
 from .schedule import RetryPolicy
-from .tally import ProcessorStatistics, QueueReport, Unfinished
+from .workers import Crew
 
 if TYPE_CHECKING:
-    from ..client import SMTPClient
+    from ..client.client import SMTPClient
 
 __all__ = ["QueueProcessor"]
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
-from ..reply import Reply
+from ..model.reply import Reply
 
 __all__ = ["Extensions", "FutureRelease"]
 

@@ -8,7 +8,7 @@ framed as BDAT only.
 
 from __future__ import annotations
 
-from ..content import Content, normalised
+from ..model.content import Content, normalised
 from . import commands
 
 __all__ = ["ChunkFramer", "DotStuffer", "chunk_framed", "dot_stuffed"]

@@ -1,7 +1,7 @@
 """The client side of SMTP and LMTP, without I/O.
 
 Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and what is settled is taken from
-`take_settled`. In between stands the FIFO of owed replies (`dialogue.py`), which pairs each reply with what was
+`take_settled`. In between stands the FIFO of owed replies (`exchange.py`), which pairs each reply with what was
 written.
 
 A message is a `Transaction`. At most one is being *written* at a time (`writing`); the others are fully written and
@@ -10,7 +10,7 @@ wait for their replies. How far one may be written unread is decided in `_contin
 * without PIPELINING: one command, then its reply;
 * with it: MAIL and every RCPT, and DATA too unless the transaction wants to decide first (`hold`);
 * the body after 354; the next transaction's envelope, behind RSET, may share its write, once the server has shown
-  that it reads on behind an end of data (`conduct.py`);
+  that it reads on behind an end of data (`pipelining.py`);
 * with CHUNKING and a window (`window.py`): everything at once, message after message.
 
 Two details: an LMTP server owes one final reply per accepted recipient (RFC 2033 section 4.2), so its entry stays
@@ -23,10 +23,10 @@ from __future__ import annotations
 from collections import deque
 
 from ..errors import CommandRefused, CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
-from ..reply import Reply
-from .conduct import Breakdown, Conduct
-from .dialogue import Exchange, TrailLine
+from ..model.reply import Reply
+from .exchange import Exchange, TrailLine
 from .parser import MAX_LINE
+from .pipelining import Breakdown, Conduct
 from .states import MAY_BEGIN, Verb
 from .transaction import Transaction
 from .window import Window
@@ -87,17 +87,14 @@ class ClientProtocol(Writer):
         """May a transaction be begun now?"""
         if self.writing is not None or self._exhausted:
             return False
-        if self._owed and not (self._conduct.following and self.pipelining):
+        if self._owed and not (self._conduct.following and self.extensions.pipelining):
             return False
         return self._connection.stage in MAY_BEGIN and (self._send_rset or not self.exhausted)
 
     def admits(self, transaction: Transaction) -> bool:
         """May `transaction` be begun beside those that are on their way? Ask only if one `can_begin`."""
-        window = self._window
-        if not window.messages:
-            return True
         replies = len(self._owed) + len(transaction.rcpts) + 3
-        return window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
+        return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
 
     def fail(self, error: SMTPError) -> None:
         """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
@@ -153,16 +150,18 @@ class ClientProtocol(Writer):
         Args:
             hold: wait for the envelope's replies before DATA.
         """
-        connection = self._connection
+        window = self._window
         # A body that its caller writes, or lets go, waits for the replies to its envelope in any case.
-        aside = transaction.chunked and transaction.aside
-        transaction.hold = hold or aside or transaction.decides or self._window.cautious
+        transaction.hold = (
+            hold or transaction.decides or window.cautious or (transaction.aside and transaction.chunked)
+        )
         self.writing = self._newest = transaction
-        self._window.began(transaction.octets)
-        transaction.behind = bool(self._owed)
-        transaction.probes = transaction.behind and not self._conduct.proven
-        transaction.together = bool(self._ending)
-        if connection.reset_needed and (transaction.probes or not self.pipelining):
+        window.began(transaction.octets)
+        if self._owed:
+            transaction.behind = True
+            transaction.probes = not self._conduct.proven
+            transaction.together = bool(self._ending)
+        if self._connection.reset_needed and (transaction.probes or not self.extensions.pipelining):
             self._write_reset(transaction)
         else:
             self._write_envelope(transaction)
@@ -192,12 +191,9 @@ class ClientProtocol(Writer):
         if not answerable or self.trail is not None or self.lmtp:
             return 0
         verb, transaction = owed[0]
-        if not isinstance(transaction, Transaction):
-            return 0
         reply = replies[at]
-        if not 200 <= reply.code < 300:
+        if reply.code // 100 != 2 or not isinstance(transaction, Transaction):
             return 0
-        before = 0
         if verb is Verb.END_OF_DATA:
             if not transaction.ended or transaction.mail_refused:
                 return 0
@@ -209,18 +205,23 @@ class ClientProtocol(Writer):
             self._conclude(transaction)
             return 1
         if verb is Verb.RSET:
-            before = 1
-        elif verb is not Verb.MAIL:
+            count = 4
+        elif verb is Verb.MAIL:
+            count = 3
+        else:
             return 0
-        count = before + 3
+        end = at + count
         # `owed` has no fewer entries than are answerable.
-        if answerable < count or at + count > len(replies) or owed[count - 1][0] is not Verb.DATA:
+        if answerable < count or end > len(replies) or owed[count - 1][0] is not Verb.DATA:
             return 0
-        mailed, accepted, go_ahead = replies[at + before : at + count]
-        if not (200 <= mailed.code < 300 and 200 <= accepted.code < 300 and go_ahead.code == 354):
+        mailed, accepted, go_ahead = replies[end - 3 : end]
+        if go_ahead.code != 354 or accepted.code // 100 != 2 or mailed.code // 100 != 2:
             return 0
-        for _ in range(count):
+        if count == 4:
             owed.popleft()
+        owed.popleft()
+        owed.popleft()
+        owed.popleft()
         self._answerable = answerable - count
         self.answered += count
         transaction.mail_answer = mailed
@@ -228,12 +229,13 @@ class ClientProtocol(Writer):
         transaction.accepted = 1
         transaction.data_answer = go_ahead
         transaction.owed -= count
-        if transaction.payload is None or transaction.gated or transaction.withdrawn or self._exhausted:
+        payload = transaction.payload
+        if payload is None or transaction.aside or transaction.withdrawn or self._exhausted:
             self._connection.answered(Verb.DATA, 3)
             self._continue(transaction)
         else:
             self._connection.body_written()
-            self._write_payload(transaction, transaction.payload)
+            self._write_payload(transaction, payload)
         return count
 
     def _answer_transaction(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
@@ -342,7 +344,7 @@ class ClientProtocol(Writer):
 
     def _write_envelope(self, transaction: Transaction) -> None:
         """As much of it as may be written unread: all of it, or its next line."""
-        if not self.pipelining:
+        if not self.extensions.pipelining:
             self._write_envelope_line(transaction)
             return
         self._write_group(transaction)
@@ -363,7 +365,7 @@ class ClientProtocol(Writer):
             self._exhausted = True
         elif not transaction.accepted:
             self._write_nothing(transaction)
-        elif transaction.payload is not None and not transaction.gated:
+        elif transaction.payload is not None and not transaction.aside:
             self._connection.wrote(Verb.END_OF_DATA)
             self._write_payload(transaction, transaction.payload)
         else:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from ..address import EVERYONE, Address, Kind
-from ..dsn import Return
 from ..errors import InvalidArgument
+from ..model.address import Address
+from ..model.dsn import Return
+from ..model.envelope import EVERYONE, Kind
 from . import parameters
 
 __all__ = ["DeliverBy", "SendOptions", "Wish"]

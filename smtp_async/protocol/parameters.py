@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from ..address import Address
-from ..dsn import Notify, Return
 from ..errors import InvalidArgument
+from ..model.address import Address
+from ..model.dsn import Notify, Return
 
 __all__ = [
     "auth",

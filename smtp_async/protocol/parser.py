@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterable
 
 from ..errors import ProtocolViolation, ReplyTooLong
-from ..reply import Reply, printable
-from ..secret import Mask
+from ..model.reply import Reply, printable
+from ..model.secret import Mask
 
 __all__ = ["MAX_LINE", "MAX_LINES", "MAX_REPLY", "ReplyParser"]
 

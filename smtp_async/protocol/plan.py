@@ -10,17 +10,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from ..address import Envelope, Kind, Recipient
-from ..content import Content
-from ..dsn import DSN
 from ..errors import ExtensionMissing, InvalidArgument, MessageTooLarge, MissingRecipient
+from ..model.content import Content
+from ..model.dsn import DSN
+from ..model.envelope import Envelope, Kind, Recipient
 from . import commands, parameters
 from .extensions import Extensions
 from .framing import chunk_framed, dot_stuffed
 from .options import SendOptions
 from .transaction import Transaction
 
-__all__ = ["SMALL_BODY", "check_recipients", "plan"]
+__all__ = ["SMALL_BODY", "demand_to", "plan"]
 
 #: A body up to this size is written at once by the session; a larger one by its caller's task.
 SMALL_BODY: Final = 65536
@@ -78,9 +78,9 @@ def plan(
     small = SMALL_BODY if options.progress is None else min(SMALL_BODY, options.chunk_size)
     if size is not None and size <= small and _in_memory(content):
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
-        transaction.carry(framed)
         # Gate and progress are its caller's, who therefore lets the body go.
-        transaction.gated = options.before_end_of_data is not None or options.progress is not None
+        gated = options.before_end_of_data is not None or options.progress is not None
+        transaction.carry(framed, gated=gated)
     elif chunked and not extensions.pipelining:
         # Chunk after chunk leaves while its caller reads on: nobody waits for a reply in between.
         if content.binary:
@@ -89,16 +89,14 @@ def plan(
     return transaction
 
 
-def check_recipients(envelope: Envelope, options: SendOptions) -> None:
-    """Ask for a To recipient, if the options do.
+def demand_to(envelope: Envelope) -> None:
+    """Raise unless there is a To recipient.
 
     Ask for whole envelopes: a part of one, for a server that takes few recipients at once, may well have Cc only.
 
     Raises:
         MissingRecipient: there are only Cc and Bcc recipients.
     """
-    if not options.require_to:
-        return
     for recipient in envelope.recipients:
         if recipient.kind is Kind.TO:
             return

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from ..address import Recipient
-from ..content import Content
 from ..errors import (
     MessageRefused,
     NotSent,
@@ -26,8 +24,10 @@ from ..errors import (
     SenderRefused,
     SMTPError,
 )
-from ..receipt import Outcome, Receipt, Verdict
-from ..reply import Reply
+from ..model.content import Content
+from ..model.envelope import Recipient
+from ..model.receipt import Outcome, Receipt, Verdict
+from ..model.reply import Reply
 from .extensions import Extensions
 from .options import SendOptions
 
@@ -43,6 +43,7 @@ class Transaction:
     __slots__ = (
         "accepted",
         "answers",
+        "aside",
         "behind",
         "bytes_sent",
         "chunked",
@@ -54,7 +55,6 @@ class Transaction:
         "dismissed",
         "extensions",
         "final",
-        "gated",
         "handed",
         "hold",
         "mail",
@@ -105,8 +105,8 @@ class Transaction:
         self.chunked = False
         #: Its octets leave as they are, bare CR and LF included; only in chunks.
         self.exact = False
-        #: The body is in memory, but waits until its caller lets it go.
-        self.gated = False
+        #: Its caller writes the body, or lets it go: either may take long.
+        self.aside = True
         self.owner: object = None
         self.renew()
 
@@ -147,15 +147,16 @@ class Transaction:
         self.streamed = 0
         self.receipt: Receipt | None = None
 
-    @property
-    def aside(self) -> bool:
-        """Does its caller write the body, or let it go? Either may take long."""
-        return self.payload is None or self.gated
+    def carry(self, payload: bytes | None, *, gated: bool = False) -> None:
+        """Have the session write `payload` as the body.
 
-    def carry(self, payload: bytes | None) -> None:
-        """Have the session write `payload` as the body; None: its caller streams it."""
+        Args:
+            payload: the body as it is written, its end included; None: its caller streams it.
+            gated: wait until its caller lets the body go.
+        """
         self.payload = payload
         self.octets = None if payload is None else len(payload)
+        self.aside = gated or payload is None
 
     @property
     def misunderstood(self) -> bool:
@@ -201,12 +202,17 @@ class Transaction:
         Args:
             per_recipient: LMTP, where each accepted recipient has a final reply of its own.
         """
+        final = self.final
         if self.mail_refused:
             self._conclude_refused_mail()
-        elif self.final and self.accepted:
+        elif not final or not self.accepted:
+            self._conclude_undelivered()
+        elif len(self.recipients) > 1 or final[0].code >= 300:
             self._conclude_delivered(per_recipient)
         else:
-            self._conclude_undelivered()
+            # The path of nearly every message.
+            verdict = Verdict(self.recipients[0], Outcome.ACCEPTED, final[0])
+            self.receipt = Receipt((verdict,), final[0], None, self.message_id, self.bytes_sent)
 
     def give_up(self, error: SMTPError, *, goodbye: bool) -> None:
         """Write the receipt of a transaction whose connection is dead.
@@ -241,13 +247,6 @@ class Transaction:
         self.receipt = self._whole(Outcome.REFUSED, self.mail_answer, error)
 
     def _conclude_delivered(self, per_recipient: bool) -> None:
-        if len(self.recipients) == 1:
-            # The path of nearly every message.
-            reply = self.final[0]
-            if reply.positive:
-                verdict = Verdict(self.recipients[0], Outcome.ACCEPTED, reply)
-                self.receipt = Receipt((verdict,), reply, None, self.message_id, self.bytes_sent)
-                return
         finals = iter(self.final if per_recipient else self.final * self.accepted)
         verdicts = tuple(
             _verdict(one, next(finals) if answer.positive else answer)

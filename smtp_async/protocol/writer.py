@@ -11,7 +11,7 @@ from typing import Final
 
 from ..errors import ProtocolViolation, UsageError
 from . import commands
-from .dialogue import Dialogue, written
+from .exchange import Dialogue, written
 from .framing import ChunkFramer, DotStuffer
 from .parser import MAX_LINE
 from .states import Stage, Verb
@@ -85,12 +85,14 @@ class Writer(Dialogue):
 
     def _write_group(self, transaction: Transaction) -> None:
         """The whole envelope, RSET before it where needed, and DATA where nothing is to be decided before that."""
+        connection, owed = self._connection, self._owed
+        group = transaction.envelope
         count = len(transaction.rcpts)
-        owed, group = self._owed, transaction.envelope
-        reset = self._connection.reset_needed
+        transaction.written = lines = count + 1
+        reset = connection.reset_needed
         if reset:
             transaction.reset = True
-            transaction.owed = 1
+            lines += 1
             owed.append((Verb.RSET, transaction))
             group = commands.RSET + group
         owed.append((Verb.MAIL, transaction))
@@ -98,15 +100,14 @@ class Writer(Dialogue):
             owed.append((Verb.RCPT, transaction))
         else:
             owed.extend([(Verb.RCPT, transaction)] * count)
-        transaction.written = count + 1
         if transaction.hold or transaction.chunked:
-            self._connection.wrote_group(_RESET_ENVELOPE if reset else _ENVELOPE)
+            connection.wrote_group(_RESET_ENVELOPE if reset else _ENVELOPE)
         else:
-            self._connection.wrote_group(_RESET_UP_TO_DATA if reset else _UP_TO_DATA)
+            lines += 1
+            connection.wrote_group(_RESET_UP_TO_DATA if reset else _UP_TO_DATA)
             owed.append((Verb.DATA, transaction))
             group += commands.DATA
-            count += 1
-        transaction.owed += count + 1
+        transaction.owed += lines
         transaction.bytes_sent += len(group)
         self._out.append(group)
         if self.trail is not None:
@@ -136,7 +137,7 @@ class Writer(Dialogue):
     def _write_data(self, transaction: Transaction) -> None:
         if not transaction.chunked:
             self._write_line(transaction, Verb.DATA, commands.DATA)
-        elif transaction.payload is None or transaction.gated:
+        elif transaction.payload is None or transaction.aside:
             self._give_turn(transaction)
         else:
             self._write_last_chunk(transaction, transaction.payload)

@@ -1,10 +1,10 @@
-"""Mail at rest: `spool` is the contract, `directory` keeps it on files, `record` is their form."""
+"""Mail at rest: `contract` says what every spool does, `directory` keeps it on files, `record` is their form."""
 
 from __future__ import annotations
 
-from .directory import DirectorySpool
+from .contract import Lease, Spool
+from .directory.serialize import serialize
+from .directory.spool import DirectorySpool
 from .entry import Entry, SpoolStatistics, State
-from .spool import Lease, Spool
-from .textual import serialize
 
 __all__ = ["DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "State", "serialize"]

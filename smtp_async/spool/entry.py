@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Self
 
-from ..address import Envelope, Recipient
 from ..errors import InvalidArgument, UsageError
-from ..receipt import Outcome, Receipt, Verdict
-from ..reply import printable
+from ..model.envelope import Envelope, Recipient
+from ..model.receipt import Outcome, Receipt, Verdict
+from ..model.reply import printable
 
 __all__ = [
     "Entry",

@@ -29,10 +29,11 @@ from itertools import product
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
-from ..address import Address, Envelope, Kind, Recipient
-from ..dsn import DSN, Notify
 from ..errors import RecordInvalid, RecordNewer, SMTPError
-from ..receipt import Outcome
+from ..model.address import Address
+from ..model.dsn import DSN, Notify
+from ..model.envelope import Envelope, Kind, Recipient
+from ..model.receipt import Outcome
 from .entry import POISON, Entry, Result, State, flagged_after, requeued
 from .submission import Submission
 

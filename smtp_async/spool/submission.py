@@ -9,10 +9,11 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from ..address import Address, Envelope, Recipient
-from ..bodies import Body
-from ..content import Content, Mail, Source
 from ..errors import ExtensionMissing, InvalidArgument
+from ..model.address import Address
+from ..model.content import Content, Mail, Source
+from ..model.envelope import Envelope, Recipient
+from ..sources import Body
 
 __all__ = ["Adapt", "StoredMail", "Submission", "seconds", "submission"]
 
@@ -145,8 +146,8 @@ class _Doors:
     """What a client takes, made mail: the modules for that are above this one, and are loaded when they are needed."""
 
     def __init__(self) -> None:
-        from ..rawmail import raw_mail
-        from ..sendable import Raw, Readdressed, addressed, as_mail, is_stream
+        from ..mail.coerce import Raw, Readdressed, addressed, as_mail, is_stream
+        from ..mail.raw import raw_mail
 
         self._raw_mail = raw_mail
         self._raw = Raw

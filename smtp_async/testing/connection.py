@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+import ssl
+from typing import Any, Final, Protocol
 
-from .dialogue import Dialogue
+from .dialogue import Dialogue, Settings
 from .grammar import Command, ServerReply, chunk_size, is_last, parse_command, unstuff
-from .records import ReceivedLine
-from .script import Rule, Step
-from .wire import Over, Wire
-
-if TYPE_CHECKING:
-    from .server import ScriptedServer
+from .records import ConnectionLogs, ReceivedLine, ReceivedMessage
+from .script import Rule, Script, Step
+from .wire import Over, Split, Wire
 
 # RFC 2920 §3.1: these end a group, nothing may be sent behind them before their reply.
 _LAST_IN_GROUP: Final = frozenset(
@@ -27,10 +25,36 @@ _MAX_LINE: Final = 12288  # RFC 4954 §4.3, the longest of all
 _END_OF_DATA: Final = b"\r\n.\r\n"
 
 
+class Host(Protocol):
+    """The server of a connection: what it follows, and where it writes down what it saw."""
+
+    settings: Settings
+    ssl_context: ssl.SSLContext | None
+    implicit_tls: bool
+    split: Split
+    keep_raw: bool
+    script: Script
+    connections: ConnectionLogs
+    commands: list[ReceivedLine]
+    violations: list[str]
+    failures: list[Exception]
+    tasks: set[asyncio.Task[None]]
+
+    @property
+    def live(self) -> set[Any]:
+        """The connections that are open."""
+
+    def deliver(self, message: ReceivedMessage) -> None:
+        """Keep a message."""
+
+    def changed(self) -> None:
+        """Wake whoever waits for something to happen."""
+
+
 class Connection(Wire):
     """One client, from accept to the end."""
 
-    def __init__(self, server: ScriptedServer) -> None:
+    def __init__(self, server: Host) -> None:
         """Wait for `connection_made`.
 
         Args:

@@ -20,9 +20,6 @@ import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-from ..address import Envelope, Kind, Recipient
-from ..content import Content
-from ..dsn import DSN, Notify
 from ..errors import (
     Busy,
     ExtensionMissing,
@@ -33,10 +30,13 @@ from ..errors import (
     NoSuchJob,
     UsageError,
 )
+from ..mail.coerce import Raw
 from ..message import Message
-from ..sendable import Raw
+from ..model.content import Content
+from ..model.dsn import DSN, Notify
+from ..model.envelope import Envelope, Kind, Recipient
+from ..spool.contract import Spool
 from ..spool.entry import Entry, State
-from ..spool.spool import Spool
 from .lease_contract import LATER, NEVER, QUEUED, TEXT, LeaseContract, receipt_for, refused
 
 __all__ = ["LATER", "NEVER", "QUEUED", "TEXT", "SpoolContract", "receipt_for"]

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import InvalidArgument, LeaseLost, NoSuchJob, SMTPError
-from ..receipt import Outcome, Receipt, Verdict
-from ..reply import Reply
+from ..model.receipt import Outcome, Receipt, Verdict
+from ..model.reply import Reply
+from ..spool.contract import Lease, Spool
 from ..spool.entry import State
-from ..spool.spool import Lease, Spool
 
 __all__ = ["LATER", "NEVER", "QUEUED", "TEXT", "LeaseContract", "receipt_for", "refused"]
 

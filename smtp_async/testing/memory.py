@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from ..address import Envelope
-from ..content import Content
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
-from ..receipt import Receipt, Verdict
+from ..model.content import Content
+from ..model.envelope import Envelope
+from ..model.receipt import Receipt, Verdict
+from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, Leases, Spool
 from ..spool.entry import (
     CLOCK_STEP,
     POISON,
@@ -27,7 +28,6 @@ from ..spool.entry import (
     requeued,
     results_after,
 )
-from ..spool.spool import KEY_RETENTION, MAX_KEYS, Lease, Leases, Spool
 from ..spool.submission import Adapt, StoredMail, Submission, seconds
 
 __all__ = ["MemoryLease", "MemorySpool"]

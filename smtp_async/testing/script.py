@@ -28,13 +28,12 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
+from .dialogue import Dialogue
 from .grammar import Command, ServerReply
-from .wire import turn
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from .records import ConnectionLog
+from .wire import Split, turn
 
 Action = Callable[["Step"], Awaitable[None]]
 
@@ -49,6 +48,58 @@ class Waitable(Protocol):
         ...
 
 
+class Driven(Protocol):
+    """The connection that a step drives; what each method does is said in `connection` and `wire`.
+
+    Attributes:
+        log: What came, and how it ended.
+        dialogue: The state of the conversation.
+        buffer: What came, decrypted, and is not worked off yet.
+        transport: The socket.
+        gone: Done when the socket is closed.
+    """
+
+    log: ConnectionLog
+    dialogue: Dialogue
+    buffer: bytearray
+    transport: asyncio.Transport
+    gone: asyncio.Future[None]
+
+    @property
+    def writable(self) -> bool:
+        """Does the client still listen?"""
+
+    def answer(self, command: Command, reply: ServerReply) -> None:
+        """Write a reply; what it means is done before."""
+
+    def default(self, command: Command, *, silent: bool = False) -> None:
+        """Do what a strict server does."""
+
+    def write(self, data: bytes) -> None:
+        """Add bytes to the answers."""
+
+    def write_wire(self, data: bytes) -> None:
+        """Write bytes to the socket as they are."""
+
+    def truncate(self, keep: int) -> None:
+        """Forget all but the first bytes of the answers that did not go out yet."""
+
+    async def flush(self, split: Split | None = None, interval: float = 0.0) -> None:
+        """Let the answers out."""
+
+    async def more(self) -> None:
+        """Let the answers out and wait for bytes."""
+
+    async def close(self, *, notify: bool = True) -> None:
+        """End with FIN."""
+
+    def reset(self) -> None:
+        """End with RST."""
+
+    async def stall(self) -> None:
+        """Neither read nor write any more."""
+
+
 class Step:
     """The point at which the conversation stands, as an action sees it.
 
@@ -57,7 +108,7 @@ class Step:
         connection: The connection, with `log` (its `ConnectionLog`) and `dialogue` (the state).
     """
 
-    def __init__(self, connection: Connection, command: Command) -> None:
+    def __init__(self, connection: Driven, command: Command) -> None:
         """Stand at a command.
 
         Args:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..errors import CertificateStoreError
-from ..reply import printable
+from ..model.reply import printable
 from .der import children
 
 if TYPE_CHECKING:

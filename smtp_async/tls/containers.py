@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import CertificateStoreError
-from ..secret import Secret
+from ..model.secret import Secret
 from . import der
 from .certificate import Certificate
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import CertificateStoreError, InvalidArgument
-from .evidence import observe
+from .handshake_witness import observe
 from .system import shared_context
 
 __all__ = [

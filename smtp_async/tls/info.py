@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from .certificate import Certificate
-from .evidence import chain_of
+from .handshake_witness import chain_of
 
 if TYPE_CHECKING:
     from ..transport.stream import Endpoint, Stream

@@ -19,7 +19,7 @@ import hmac
 from typing import TYPE_CHECKING, Final
 
 from ..errors import CertificateStoreError
-from ..secret import Secret
+from ..model.secret import Secret
 from . import der
 from .certificate import Certificate
 from .containers import Contents, locked

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from xml.etree import ElementTree
 
 from ..errors import CertificateStoreError, FeatureUnavailable
-from ..secret import Secret
+from ..model.secret import Secret
 from .certificate import Certificate
 from .containers import Contents
 from .jks import read_jks

@@ -21,7 +21,7 @@ import hmac
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import CertificateStoreError, FeatureUnavailable
-from ..secret import Secret
+from ..model.secret import Secret
 from .containers import Contents, locked
 
 if TYPE_CHECKING:

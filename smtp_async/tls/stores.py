@@ -25,8 +25,8 @@ from ..errors import (
     InvalidArgument,
     SMTPError,
 )
-from ..reply import printable
-from ..secret import Secret
+from ..model.reply import printable
+from ..model.secret import Secret
 from .certificate import Certificate
 from .containers import Contents, read_der, read_pem
 from .identity import Identity, fits, public_der
@@ -46,6 +46,8 @@ _PATH: Final = 255
 _BEGINNINGS: Final = ("{", "<", "ssh-", "ecdsa-", "-----BEGIN ", "---- BEGIN ", "PuTTY-User-Key-File-")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]{40,}+={0,2}\s*+\Z")
 _WINDOWS: Final = frozenset({"MY", "CA", "ROOT"})
+#: Where an assertion of cryptography's that fails comes from, as no Exception: a short IV in a PEM key is enough.
+_PANIC: Final = "pyo3_runtime"
 #: So many holders are named in an error.
 _NAMED: Final = 5
 
@@ -106,7 +108,9 @@ class CertificateStore:
             raise CertificateStoreError(f"{where}: {error}") from error
         except SMTPError:
             raise
-        except Exception as error:  # parsers have many ways to complain
+        except BaseException as error:  # parsers have many ways to complain
+            if not isinstance(error, Exception) and type(error).__module__ != _PANIC:
+                raise
             why = printable(str(error) or type(error).__name__)
             raise CertificateStoreError(f"{where} is damaged, or the password is wrong: {why}") from error
         if not (found.certificates or found.keys or found.public_keys):

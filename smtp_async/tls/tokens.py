@@ -14,8 +14,8 @@ from typing import Any, Final
 from urllib.parse import unquote, unquote_to_bytes
 
 from ..errors import CertificateStoreError, ClientIdentityError, FeatureUnavailable
-from ..reply import printable
-from ..secret import Secret
+from ..model.reply import printable
+from ..model.secret import Secret
 from .certificate import Certificate
 from .containers import Contents
 

@@ -24,10 +24,10 @@ from ..errors import (
     TLSError,
     WrongTLSMode,
 )
-from ..reply import printable
+from ..model.reply import printable
 from .certificate import Certificate
 from .context import OpportunisticContext, Security, TLSOptions, reference_name
-from .evidence import chain_of, evidence_of, looks_like_tls
+from .handshake_witness import chain_of, evidence_of, looks_like_tls
 from .info import ConnectionInfo
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from smtp_async.cli import main
 from smtp_async.cli.exits import Exit, exit_for_error, exit_for_report
 from smtp_async.cli.screen import Screen, in_shell_words, sentence
 from smtp_async.cli.server import _host_and_port
+from smtp_async.model.receipt import Outcome, Receipt, Verdict
+from smtp_async.model.reply import Reply
 from smtp_async.processor import QueueReport, Unfinished
-from smtp_async.receipt import Outcome, Receipt, Verdict
-from smtp_async.reply import Reply
 
 RECIPIENT = smtp_async.Recipient("bob@example.org")
 

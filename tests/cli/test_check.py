@@ -2,7 +2,7 @@
 
 import pytest
 
-from smtp_async import check
+from smtp_async.client import diagnose
 from smtp_async.testing import reply
 
 from .conftest import USERS
@@ -40,7 +40,7 @@ def test_implicit_tls_by_url(shell, serve, pki):
 
 
 def test_the_wrong_kind_of_port(shell, serve, pki, monkeypatch):
-    monkeypatch.setattr(check, "_SILENCE", 0.02)
+    monkeypatch.setattr(diagnose, "_SILENCE", 0.02)
     server = serve(ssl_context=pki.server_context(), implicit_tls=True)
     done = shell(f"check localhost:{server.port}")
     assert done.exit_code == 5 and "use --security implicit." in done.stdout
@@ -99,7 +99,7 @@ def test_no_password_in_an_argument(shell, host):
     ],
 )
 def test_postfix(shell, postfix, pki, server, more, code, words, monkeypatch):
-    monkeypatch.setattr(check, "_SILENCE", 0.05)
+    monkeypatch.setattr(diagnose, "_SILENCE", 0.05)
     done = shell(f"check {server} {more}".format(postfix, pki), env={"SMTP_ASYNC_PASSWORD": postfix.password})
     assert (done.exit_code, words in done.stdout) == (code, True), done.output
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from smtp_async.cli import demo
 from smtp_async.cli.exits import Exit
 from smtp_async.cli.screen import Screen
-from smtp_async.receipt import Outcome
+from smtp_async.model.receipt import Outcome
 
 
 def test_a_few_hundred_messages(shell):

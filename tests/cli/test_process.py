@@ -16,7 +16,7 @@ import pytest
 from smtp_async.cli.exits import Exit
 from smtp_async.cli.process import log_on
 from smtp_async.cli.screen import Screen
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing import close, default, delay, reply, swallow
 from tests.servers.machine import wait_until
 
@@ -159,7 +159,7 @@ def test_what_a_dead_worker_left_is_told(run, serve, spool):
     (id,) = put(spool, "bob@example.org")
     program = (
         "import asyncio, os, sys\n"
-        "from smtp_async.spool.directory import DirectorySpool\n"
+        "from smtp_async.spool.directory.spool import DirectorySpool\n"
         "async def main():\n"
         "    spool = DirectorySpool(sys.argv[1])\n"
         "    (lease,) = await spool.claim(1)\n"

@@ -7,9 +7,9 @@ from smtp_async import QueueProcessor, Receipt, Recipient, Reply, SMTPClient, Ve
 from smtp_async.cli.progress import LiveFace, Note, Notes, Picture, PlainFace, Rate, clock_of
 from smtp_async.cli.screen import Screen
 from smtp_async.errors import NotSent
+from smtp_async.model.receipt import Outcome
 from smtp_async.processor import ProcessorStatistics
-from smtp_async.receipt import Outcome
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 
 ACCEPTED = Receipt(
     (Verdict(Recipient("bob@example.org"), Outcome.ACCEPTED, Reply(250, (b"2.0.0 Ok\x1b[2J",))),)

@@ -15,8 +15,8 @@ import typer
 from smtp_async import Receipt, Recipient, Reply, Verdict
 from smtp_async.cli.app import app
 from smtp_async.cli.exits import Exit
-from smtp_async.receipt import Outcome
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.model.receipt import Outcome
+from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
 
 PEOPLE = "--from ann@example.com --to bob@example.org"

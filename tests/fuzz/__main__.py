@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import random
 import sys
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hypothesis import is_hypothesis_test
+from hypothesis import is_hypothesis_test, settings
 
 from tests.fuzz import framing
 
@@ -27,6 +28,9 @@ TESTS = Path(__file__).resolve().parents[1]
 
 def targets() -> Iterator[tuple[str, Any]]:
     """Name and function of every target, in the order of the files."""
+    os.environ["SMTP_ASYNC_FUZZ"] = "1"
+    settings.register_profile("fuzz", deadline=None)
+    settings.load_profile("fuzz")
     for path in sorted(TESTS.rglob("test_*.py")):
         if "@given" not in path.read_text(encoding="utf-8"):
             continue
@@ -59,11 +63,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="part of a target's name; all by default")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each target (10)")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of what is drawn, to draw it again (the time)"
+    )
     chosen = parser.parse_args()
     found = [*targets(), ("framing", None)]
     if chosen.words:
         found = [one for one in found if any(word in one[0] for word in chosen.words)]
     failed = 0
+    random.seed(chosen.seed)
     for name, function in found:
         try:
             cases = framing.exhaust() if function is None else fuzz(function, chosen.seconds)

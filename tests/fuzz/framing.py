@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from smtp_async.content import Content
+from smtp_async.model.content import Content
 from smtp_async.protocol.framing import ChunkFramer, DotStuffer, chunk_framed, dot_stuffed
 
 ALPHABET = b"\r\n.a"

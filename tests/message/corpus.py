@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from smtp_async.address import Address
 from smtp_async.message import Attachment, Message
+from smtp_async.model.address import Address
 
 __all__ = [
     "HARD",

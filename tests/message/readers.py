@@ -52,6 +52,7 @@ __all__ = [
     "mailboxes",
     "normal",
     "raw_fields",
+    "whole",
 ]
 
 Facets = dict[str, Any]
@@ -85,6 +86,11 @@ def normal(data: bytes) -> bytes:
     """Every line end as CRLF, the last one included."""
     data = re.sub(rb"\r\n|\r|\n", b"\r\n", data)
     return data if data.endswith(b"\r\n") or not data else data + b"\r\n"
+
+
+def whole(data: bytes) -> bytes:
+    """A whole message, normalised; empty lines before its first field are not there."""
+    return re.sub(rb"\A(?:\xef\xbb\xbf)?(?:\r\n)+(?=[!-9;-~]+[ \t]*:)", b"", normal(data))
 
 
 # --- what both readers do ------------------------------------------------------------------------------------
@@ -146,6 +152,8 @@ def _field(name: str, text: str) -> Any:
         return re.sub(r"[ \t]+", "", text).strip("<>")
     if name in STRUCTURED or name.startswith("list-"):
         return re.sub(r"[ \t]+", "", text) if name != "received" else _tidy(text)
+    if name == "keywords":  # a phrase in quotes says what it says without them
+        text = text.replace('"', "")
     return _tidy(text)
 
 
@@ -182,7 +190,7 @@ def _leaf(part: _Part, data: bytes) -> dict[str, Any]:
         if shown:
             text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         content = text
-    elif part.kind.startswith("message/"):
+    elif part.kind.startswith(("message/", "multipart/")):
         content = _octets(data.rstrip(b"\r\n"))
     return {
         "kind": part.kind,
@@ -242,7 +250,7 @@ _WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([QqBb])\?([^?\s]*)\?=")
 
 def decoded(text: str) -> str:
     """Encoded words decoded, RFC 2047; blanks between two of them are not there; unknown charsets stay."""
-    text = re.sub(r"(\?=)\s+(?==\?[^?\s]+\?[QqBb]\?)", r"\1", text)
+    text = re.sub(r"(=\?[^?\s]+\?[QqBb]\?[^?\s]*\?=)\s+(?==\?[^?\s]+\?[QqBb]\?)", r"\1", text)
     found, position, pending, charset = [], 0, b"", ""
 
     def flush() -> None:
@@ -475,6 +483,8 @@ def _read_part(
         _read_message(normal(body), said, f"{prefix}message:{leaves[0]}/", outer=False)
     else:
         said[here] = _leaf(part, body)
+    if part.kind.startswith(("message/", "application/octet-stream")):
+        said[f"{prefix}file:{leaves[0]}"] = _octets(normal(body).rstrip(b"\r\n"))
     return part.kind
 
 
@@ -507,7 +517,8 @@ def _split(body: bytes, boundary: str) -> list[bytes] | None:
 def by_stdlib(data: bytes) -> Facets:
     """What a message says, read by the standard library."""
     said: Facets = {}
-    _walk_message(email.message_from_bytes(normal(data)), said, "", outer=True)
+    with contextlib.suppress(TypeError):  # pieces of a boundary with and without a number
+        _walk_message(email.message_from_bytes(normal(data)), said, "", outer=True)
     return said
 
 
@@ -587,11 +598,19 @@ def _pairs(part: OldMessage, header: str) -> dict[str, str]:
     if given is None:
         return {}
     holder = OldMessage()
-    # A surrogate in a parameter is an octet above 127.
-    holder[header] = _without_comments(_str(given))
-    pairs: Any = holder.get_params([], header)
+    # A surrogate in a parameter is an octet above 127. A hyphen in the name of one in RFC 2231 is not read.
+    names = {name: name.replace("-", "_") for name in re.findall(r"([\w-]+)\*", _str(given))}
+    text = _without_comments(_str(given))
+    for name, readable in names.items():
+        text = text.replace(name + "*", readable + "*")
+    holder[header] = text
+    try:
+        pairs: Any = holder.get_params([], header)
+    except TypeError:  # pieces with and without a number
+        return {}
     found: dict[str, str] = {}
-    for name, value in pairs[1:]:
+    for given_name, value in pairs[1:]:
+        name = next((name for name, readable in names.items() if readable == given_name), given_name)
         text = collapse_rfc2231_value(value)
         found.setdefault(
             name.lower(), _words(_text(text.encode("utf-8", "surrogateescape")) if name else text)
@@ -652,8 +671,11 @@ def differences(before: Facets, after: Facets, *, touched: bool) -> dict[str, tu
         touched: fields of attached messages may have been written anew, as from an object that has lost their octets;
             what is signed is never touched.
     """
+    before, after = _as_files(before, after), dict(after)
     found: dict[str, tuple[Any, Any]] = {}
     for facet in {**before, **after}:
+        if "file:" in facet:
+            continue
         old, new = before.get(facet), after.get(facet)
         if old == new or (old is None and facet in ADDED) or (new is None and facet in REMOVED):
             continue
@@ -668,9 +690,37 @@ def differences(before: Facets, after: Facets, *, touched: bool) -> dict[str, tu
             old, new = ({key: one[key] for key in keys} for one in (old, new))
         if facet in ("field:date", "field:message-id") and old == [""]:
             continue
-        if facet.startswith("field:") and old and new and [_tidy(decoded(text)) for text in new] == old:
-            continue  # words that are not ASCII, and so were no tokens, in encoded words
+        if facet.rpartition("/")[2].startswith("field:") and old and new and _decode_alike(old, new):
+            continue  # words that are not ASCII, and so were no tokens, in encoded words; or one that hid a control
         found[facet] = (old, new)
+    return found
+
+
+def _decode_alike(old: list[str], new: list[str]) -> bool:
+    return [_tidy(decoded(text)) for text in new] == [_tidy(decoded(text)) for text in old]
+
+
+def _as_files(before: Facets, after: Facets) -> Facets:
+    """The facets of attached messages that cannot travel (NUL, signed) as those of files of the same octets."""
+    found = dict(before)
+    for facet, old in before.items():
+        new = after.get(facet)
+        number = facet.rpartition(":")[2]
+        prefix = facet.rpartition("leaf:")[0]
+        if (
+            facet != f"{prefix}leaf:{number}"
+            or new is None
+            or not old["kind"].startswith("message/")
+            or new["kind"] != "application/octet-stream"
+            or before.get(f"{prefix}file:{number}") != after.get(f"{prefix}file:{number}")
+        ):
+            continue
+        inner = (f"{prefix}message:{number}/", f"{prefix}octets:{number}")
+        found = {one: value for one, value in found.items() if not one.startswith(inner)}
+        found[facet] = {**old, **{key: new[key] for key in ("kind", "content", "parameters")}}
+        kinds = re.compile(r"message/[\w.+-]+|application/octet-stream")
+        if kinds.sub("", found[prefix + "tree"]) == kinds.sub("", after[prefix + "tree"]):
+            found[prefix + "tree"] = after[prefix + "tree"]
     return found
 
 
@@ -680,14 +730,16 @@ def _wired(people: list[tuple[str, str]] | None) -> list[tuple[str, str]]:
     for name, spec in people or ():
         local, sign, domain = spec.rpartition("@")
         with contextlib.suppress(UnicodeError):
-            domain = domain.encode("idna").decode()
+            domain = domain.encode("idna").decode().lower()
         found.append((name, local + sign + domain))
     return found
 
 
 def _same_people(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> bool:
     return [spec for _, spec in old] == [spec for _, spec in new] and all(
-        before in ("", after) for (before, _), (after, _) in zip(old, new, strict=True)
+        # Encoded words in quotes are none (RFC 2047 section 5), but many readers decode them.
+        before in ("", after, _tidy(decoded(after)))
+        for (before, _), (after, _) in zip(old, new, strict=True)
     )
 
 
@@ -699,6 +751,10 @@ def _is_signed(facet: str, said: Facets) -> bool:
 def _allowed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """What of `new` may stand in place of `old` in a leaf."""
     changed = {}
+    for key in ("encoding", "id"):
+        # No token, so it may be in encoded words; their letters are those of base64.
+        if not old[key].isascii() or "=?" in old[key]:
+            changed[key] = new[key]
     if not old["disposition"] and not old["kind"].startswith("text/"):
         changed["disposition"] = new["disposition"]
     elif old["disposition"] not in ("", "inline") and new["disposition"] == "attachment":

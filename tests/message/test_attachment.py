@@ -192,3 +192,13 @@ def test_a_name_in_encoded_words_stays_as_it_is_given():
     words = "=?utf-8?b?w7w=?= =?utf-8?q?x?="
     _, data = only(Attachment(b"x", content_type=f'image/png; name="{words}"'))
     assert f'name="{words}"'.encode() in data.replace(b"\r\n ", b" ")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["a/" + "b" * 128, "a" * 128 + "/b", "a/b; " + "c" * 128 + "=d"],
+    ids=["subtype", "type", "name"],
+)
+def test_names_that_do_not_fit_into_a_line(content_type: str) -> None:
+    with pytest.raises(InvalidArgument):
+        Attachment(b"x", content_type=content_type)

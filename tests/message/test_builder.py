@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from smtp_async.address import Address, Kind, Recipient
 from smtp_async.errors import (
     InvalidAddress,
     InvalidHeader,
@@ -17,6 +16,8 @@ from smtp_async.errors import (
     MissingSender,
 )
 from smtp_async.message import Attachment, Message
+from smtp_async.model.address import Address
+from smtp_async.model.envelope import Kind, Recipient
 
 from .reading import names_of, parsed
 
@@ -241,7 +242,7 @@ def test_importing_loads_neither_email_nor_idna():
     import subprocess
 
     code = (
-        "import sys, smtp_async.message.foreign, smtp_async.message;"
+        "import sys, smtp_async.message.external, smtp_async.message;"
         "bad = {'email', 'email.message', 'http', 'idna', 'mimetypes', 'anyio'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

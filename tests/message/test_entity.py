@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from smtp_async.errors import InvalidArgument
 from smtp_async.message import entity as module
 from smtp_async.message.entity import MOST_PARTS, Entity, delimiter, entity_of_octets
-from smtp_async.message.header_octets import BOM, Field
+from smtp_async.message.header_parser import BOM, Field
 
 LINES = st.lists(
     st.sampled_from(

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.address import Address, parse_list
 from smtp_async.errors import ExtensionMissing, InvalidHeader
 from smtp_async.message.headers import (
     address_field,
@@ -16,6 +15,7 @@ from smtp_async.message.headers import (
     parameter_field,
     text_field,
 )
+from smtp_async.model.address import Address, parse_list
 
 from .reading import parsed
 

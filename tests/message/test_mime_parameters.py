@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.message.header_octets import unfolded
+from smtp_async.message.header_parser import unfolded
 from smtp_async.message.headers import parameter_field
 from smtp_async.message.mime_parameters import MOST_PARAMETERS, read_parameters
 

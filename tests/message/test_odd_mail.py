@@ -9,17 +9,17 @@ are listed). The envelope is that of `ENVELOPES`, never one mailbox more.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import PoolLimits
-from smtp_async.domain import domain_forms
 from smtp_async.errors import (
     ExtensionMissing,
     InvalidAddress,
@@ -30,6 +30,7 @@ from smtp_async.errors import (
     SMTPError,
 )
 from smtp_async.message import Message
+from smtp_async.model.domain import domain_forms
 from tests.lab import client_of, gathered, speaking
 from tests.servers import dovecot_reader
 from tests.servers.dovecot import Dovecot
@@ -37,6 +38,7 @@ from tests.servers.dovecot import Dovecot
 from . import readers
 from .judging import (
     ABLE,
+    DRAWN,
     PATHS,
     Judged,
     _compat32,
@@ -160,6 +162,7 @@ MAY_BE_REFUSED: dict[str, tuple[frozenset[str], type[SMTPError], str]] = {
             "bcc-behind-line-without-colon",
             "bcc-behind-name-with-blank",
             "bcc-behind-name-with-8-bit",
+            "field-name-folded-before-colon",
             "bom-before-first-field",
             "bom-before-bcc",
         ),
@@ -185,7 +188,10 @@ MAY_BE_REFUSED: dict[str, tuple[frozenset[str], type[SMTPError], str]] = {
     "address-encoded-name-hides-line-end": (OBJECTS, InvalidArgument, "a line end in a name"),
     "encoded-word-with-line-end-in-part": (OBJECTS, InvalidHeader, "a line end in a field"),
     "encoded-word-in-x-field-hides-bcc": (OBJECTS, InvalidHeader, "a line end in a field"),
-    "subject-nul": (OBJECTS, InvalidHeader, "NUL in a field"),
+    **dict.fromkeys(
+        ("subject-nul", "attached-message-nul-in-subject", "attached-message-nul-in-signature"),
+        (OBJECTS, InvalidHeader, "NUL in a field"),
+    ),
     "references-token-over-998": (WRITTEN, InvalidHeader, "it can neither be folded nor be encoded"),
 }
 #: Objects in which the parser of the standard library has lost fields of a part; only it can judge what is left.
@@ -230,6 +236,10 @@ READ_DIFFERENTLY: dict[str, str] = {
     "parameter-2231-gap": "what stands behind a gap is lost, or not",
     "parameter-2231-without-charset": "no charset: UTF-8 or Latin-1",
     "quoted-printable-blanks-at-end": "RFC 2045 section 6.7 (3) has them removed",
+    "quoted-printable-blanks-before-soft-break": "the same",
+    "quoted-printable-two-signs": "the standard library takes two for one",
+    "disposition-notification-unreadable": "where the name ends is a guess",
+    "field-name-folded-before-colon": "the standard library ends the header there",
     "related-start-parameter": "the standard library drops the angle brackets",
     "report-of-a-bounce": "the standard library reads a delivery status as fields",
     "report-of-a-reading": "the same",
@@ -256,6 +266,9 @@ GUESSES = frozenset(
         "parameter-2231-gap",
         "parameter-2231-without-charset",
         "quoted-printable-blanks-at-end",
+        "quoted-printable-blanks-before-soft-break",
+        "quoted-printable-two-signs",
+        "disposition-notification-unreadable",
     )
 )
 
@@ -286,8 +299,12 @@ def check_needs(name: str, judged: Judged) -> None:
     assert judged.needs <= allowed
 
 
-def check_said(name: str, path: str, data: bytes, *, touched: bool = False) -> None:
-    old, new, touched = before(name), said(data), touched or path in OBJECTS
+def check_said(name: str, path: str, data: bytes, *, eightbit: bool = True) -> None:
+    old, new = before(name), said(data)
+    # Of an attached message fields and parts are written anew where their octets cannot travel.
+    touched = path in OBJECTS or (
+        name.startswith("attached-message-") and not travels(source(name), eightbit=eightbit)
+    )
     found = {reader: readers.differences(old[reader], new[reader], touched=touched) for reader in old}
     if name in LOST and path in OBJECTS:
         assert found["stdlib"] == {}
@@ -341,8 +358,7 @@ def test_what_leaves_says_what_came_in(name: str, path: str) -> None:
         data = check_wire(judged, able)
         if judged.untouched:
             check_needs(name, judged)
-        # The parts of an attached message are encoded where 8 bits cannot travel.
-        check_said(name, path, data, touched=not able.eightbit and name == "attached-message-8-bit")
+        check_said(name, path, data, eightbit=able.eightbit)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -430,11 +446,13 @@ def domain_wired(address: str) -> str:
 
 def is_unreadable(said: dict[str, Any], facet: str) -> bool:
     found = said.get(facet)
-    return facet.rpartition("/")[2] in readers.PEOPLE and any("@" not in spec for _, spec in found or ())
+    return facet.rpartition("/")[2] in readers.PEOPLE and any(
+        re.fullmatch(r"[^@\s]+@[\w.\[\]:-]+", spec) is None for _, spec in found or ()
+    )
 
 
 def is_structured(facet: str) -> bool:
-    name = facet.removeprefix("field:")
+    name = facet.rpartition("/")[2].removeprefix("field:")
     return name in readers.STRUCTURED or name.startswith("list-")
 
 
@@ -511,40 +529,66 @@ def files(draw: st.DrawFn) -> bytes:
                 data = data[:start] + source(draw(NAMES))[start:]
             case _:
                 data = data.replace(b"\r\n", draw(LINE_ENDS))
-    return data
+    # Whether a line end that is missing belongs to the last part of a multipart without its end is a guess.
+    return data if data.endswith((b"\r", b"\n")) else data + b"\r\n"
 
 
-@settings(max_examples=60, derandomize=True)
+@DRAWN
 @given(files(), st.sampled_from(sorted(PATHS)), st.sampled_from(sorted(ABLE)))
 def test_a_damaged_file_is_refused_or_sent_right(data: bytes, path: str, able: str) -> None:
+    if not is_parsed(data, path):
+        return
     judged = judge(lambda: PATHS[path](data), ABLE[able], untouched=path == "send_raw")
     if judged.error is not None:
         return
     written = check_wire(judged, ABLE[able])
-    old, new = said(data), said(written)
+    old, new = {"rfc": readers.by_rfc(readers.whole(data)), "stdlib": readers.by_stdlib(data)}, said(written)
     if path in OBJECTS:
         # An object says what the standard library read; what it lost cannot be brought back.
         if not told_apart(old):
             found = readers.differences(old["stdlib"], new["stdlib"], touched=True)
             # Octets above 127 where tokens are asked for become encoded words, which no reader takes for anything.
             wrong = {facet for facet in found if data.isascii() or not is_structured(facet)}
-            # So does what stands where a mailbox should be and is none.
-            assert {
-                facet for facet in wrong if data.isascii() or not is_unreadable(old["stdlib"], facet)
-            } == set()
+            # So does what stands where a mailbox should be and is none; and an encoded word there may have hidden NUL.
+            harmless = not data.isascii() or b"=?" in data
+            assert [one for one in wrong if not (harmless and is_unreadable(old["stdlib"], one))] == []
     else:
-        assert readers.differences(old["rfc"], new["rfc"], touched=False) == {}
+        assert (
+            readers.differences(
+                old["rfc"], new["rfc"], touched=not travels(data, eightbit=ABLE[able].eightbit)
+            )
+            == {}
+        )
 
 
-@settings(max_examples=60, derandomize=True)
+def is_parsed(data: bytes, path: str) -> bool:
+    """The standard library raises for some files, and its newer policies read other boundaries than the oldest."""
+    if path not in OBJECTS:
+        return True
+    try:
+        parsed = (_default if path.endswith("default") else _compat32)(data)
+        return bool(readers.by_object(parsed)["tree"] == readers.by_stdlib(data)["tree"])
+    except (IndexError, TypeError, KeyError):
+        return False
+
+
+def travels(data: bytes, *, eightbit: bool) -> bool:
+    """An attached message need not be written anew for the server."""
+    longest = max(map(len, readers.normal(data).split(b"\r\n")))
+    return b"\0" not in data and longest <= 998 and (data.isascii() or eightbit)
+
+
+@DRAWN
 @given(files(), st.sampled_from(sorted(PATHS)))
 def test_a_damaged_file_goes_to_those_it_names(data: bytes, path: str) -> None:
     """No recipient that a plain reader of addresses would not find."""
+    if not is_parsed(data, path):
+        return
     try:
         sender, recipients = envelope_of(PATHS[path](data))
     except SMTPError:
         return
-    fields, _ = readers.raw_fields(readers.normal(data))
+    fields, _ = readers.raw_fields(readers.whole(data))
     named = {
         spec
         for name, value in fields

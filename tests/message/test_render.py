@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.content import base64_lines
 from smtp_async.errors import (
     ExtensionMissing,
     InvalidAddress,
@@ -19,6 +18,7 @@ from smtp_async.errors import (
     TextNotEncodable,
 )
 from smtp_async.message import Message
+from smtp_async.model.content import base64_lines
 
 from .reading import check_wire_form, names_of, parsed, text_of
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 from smtp_async import ClientOptions, Outcome, Receipt, Recipient, Reply, SMTPError, Verdict
-from smtp_async.content import Mail
 from smtp_async.errors import (
     ConnectionLost,
     MessageRefused,
@@ -17,6 +16,7 @@ from smtp_async.errors import (
     RecipientsRefused,
     SocketError,
 )
+from smtp_async.model.content import Mail
 from smtp_async.processor import QueueProcessor, RetryPolicy
 from smtp_async.spool.entry import Entry, State
 from smtp_async.testing.memory import MemoryLease, MemorySpool

@@ -16,7 +16,7 @@ from smtp_async import Credentials, Message, NotSent, Outcome
 from smtp_async.events import JobFailed, JobUnreadable
 from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
 from smtp_async.spool import serialize
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.testing import ScriptedServer, close, reply, swallow
 from smtp_async.testing.contracts import TEXT
@@ -208,7 +208,7 @@ async def test_a_key_is_known_while_its_job_is_sent_and_after(path: Path) -> Non
 #: Claims a job, marks it if it is told so, says so, and waits to be killed.
 WORKER = """
 import asyncio, sys
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 async def main():
     async with DirectorySpool(sys.argv[1]) as spool:
         (lease,) = await spool.claim()

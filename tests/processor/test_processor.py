@@ -1080,7 +1080,7 @@ async def test_a_report_that_cannot_be_written_costs_nobody_a_second_copy(
     def bounce(*args: Any, **options: Any) -> Any:
         raise fault
 
-    monkeypatch.setattr("smtp_async.processor.courier.bounce", bounce)
+    monkeypatch.setattr("smtp_async.processor.attempt.bounce", bounce)
     (id,) = await filled(spool, to=["a@example.org", "b@example.org"])
     others = await filled(spool, 3)
     client = Postman(("250 ok", "550 never"), "550 never", "250 ok")
@@ -1099,7 +1099,7 @@ async def test_what_was_accepted_is_noted_before_a_report_is_written(
     def bounce(*args: Any, **options: Any) -> Any:
         calls.append(spool.calls.count("fail"))
 
-    monkeypatch.setattr("smtp_async.processor.courier.bounce", bounce)
+    monkeypatch.setattr("smtp_async.processor.attempt.bounce", bounce)
     await filled(spool, to=["a@example.org", "b@example.org"])
     await processor(spool, Postman(("250 ok", "550 never")), bounce=HERE).run_once()
     assert calls == [1]

@@ -10,7 +10,7 @@ import pytest
 
 from smtp_async import DSN, Message, Notify, Outcome, Recipient, Security, SMTPClient
 from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
 from tests.processor.office import Clock
 from tests.servers import machine, postfix

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from smtp_async.address import Envelope, Kind, Recipient
-from smtp_async.content import Content
-from smtp_async.protocol.conduct import Conduct
+from smtp_async.model.content import Content
+from smtp_async.model.envelope import Envelope, Kind, Recipient
+from smtp_async.model.receipt import Receipt
 from smtp_async.protocol.machine import ClientProtocol, Exchange
 from smtp_async.protocol.options import SendOptions
+from smtp_async.protocol.pipelining import Conduct
 from smtp_async.protocol.plan import plan
 from smtp_async.protocol.states import Stage
 from smtp_async.protocol.transaction import Transaction
-from smtp_async.receipt import Receipt
 
 Deliver = Callable[[ClientProtocol, bytes], None]
 

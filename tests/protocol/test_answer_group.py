@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.address import EVERYONE, NOBODY
 from smtp_async.errors import Interrupted, ProtocolViolation
+from smtp_async.model.envelope import EVERYONE, NOBODY
+from smtp_async.model.receipt import Receipt
+from smtp_async.model.reply import Reply
 from smtp_async.protocol.machine import ClientProtocol, Exchange
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.states import Verb
 from smtp_async.protocol.transaction import Transaction
-from smtp_async.receipt import Receipt
-from smtp_async.reply import Reply
 from tests.protocol.talk import Talk, bob, lines
 
 #: The first stands for "what a good server says here".
@@ -60,7 +60,6 @@ class Side:
         transaction = self.talk.plan(*people, options=options, chunking=plan["chunked"])
         if plan["streamed"]:
             transaction.carry(None)
-            transaction.gated = False
         if machine.can_begin and machine.admits(transaction):
             self.begun.append(transaction)
             machine.begin(transaction, hold=plan["hold"])

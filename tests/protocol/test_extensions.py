@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smtp_async.model.reply import Reply
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions, FutureRelease
-from smtp_async.reply import Reply
 
 FLAGS = {
     "PIPELINING": "pipelining",

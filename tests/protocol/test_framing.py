@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.content import Content, normalised
+from smtp_async.model.content import Content, normalised
 from smtp_async.protocol.framing import ChunkFramer, DotStuffer, dot_stuffed
 
 LONGEST = 5

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 
-from smtp_async.address import EVERYONE, NOBODY, Kind
 from smtp_async.errors import (
     ConnectionLost,
     MessageRefused,
@@ -16,12 +15,13 @@ from smtp_async.errors import (
     Timeout,
     UsageError,
 )
-from smtp_async.protocol.conduct import Breakdown
+from smtp_async.model.envelope import EVERYONE, NOBODY, Kind
+from smtp_async.model.receipt import Outcome
+from smtp_async.model.reply import Reply
 from smtp_async.protocol.machine import ClientProtocol, Exchange, TrailLine
 from smtp_async.protocol.options import SendOptions
+from smtp_async.protocol.pipelining import Breakdown
 from smtp_async.protocol.states import Stage, Verb
-from smtp_async.receipt import Outcome
-from smtp_async.reply import Reply
 from tests.protocol.talk import BODY, DOT, Talk, bob, lines, receipt_of, whole
 
 MAIL = "MAIL FROM:<ann@example.com>"

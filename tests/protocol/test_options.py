@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from smtp_async.address import EVERYONE, NOBODY, Address, Kind
-from smtp_async.dsn import Return
 from smtp_async.errors import InvalidAddress, InvalidArgument
+from smtp_async.model.address import Address
+from smtp_async.model.dsn import Return
+from smtp_async.model.envelope import EVERYONE, NOBODY, Kind
 from smtp_async.protocol.options import DeliverBy, SendOptions
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.address import Address
-from smtp_async.dsn import Notify, Return
 from smtp_async.errors import InvalidAddress, InvalidArgument
+from smtp_async.model.address import Address
+from smtp_async.model.dsn import Notify, Return
 from smtp_async.protocol import commands, parameters
 
 PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=30)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import ProtocolViolation, ReplyTooLong
+from smtp_async.model.reply import Reply
 from smtp_async.protocol.parser import MAX_LINE, MAX_LINES, MAX_REPLY, ReplyParser
-from smtp_async.reply import Reply
 
 MALFORMED = [
     *(

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from smtp_async.address import Address, Envelope, Kind, Recipient
-from smtp_async.content import Content, Source
-from smtp_async.dsn import DSN, Notify, Return
 from smtp_async.errors import ExtensionMissing, InvalidArgument, MessageTooLarge, MissingRecipient
+from smtp_async.model.address import Address
+from smtp_async.model.content import Content, Source
+from smtp_async.model.dsn import DSN, Notify, Return
+from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
 from smtp_async.protocol.options import DeliverBy, SendOptions
-from smtp_async.protocol.plan import check_recipients, plan
+from smtp_async.protocol.plan import demand_to, plan
 from tests.protocol.talk import BODY, bob
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -195,22 +196,21 @@ def test_an_original_recipient_that_is_too_long():
 
 
 @pytest.mark.parametrize(
-    ("kinds", "required", "accepted"),
+    ("kinds", "accepted"),
     [
-        ([Kind.TO], True, True),
-        ([Kind.CC, Kind.TO], True, True),
-        ([Kind.CC], True, False),
-        ([Kind.BCC, Kind.CC], True, False),
-        ([Kind.BCC, Kind.CC], False, True),
+        ([Kind.TO], True),
+        ([Kind.CC, Kind.TO], True),
+        ([Kind.CC], False),
+        ([Kind.BCC, Kind.CC], False),
     ],
 )
-def test_a_to_recipient_may_be_required(kinds, required, accepted):
+def test_a_to_recipient_may_be_demanded(kinds, accepted):
     envelope = Envelope(None, [bob(f"r{i}", kind) for i, kind in enumerate(kinds)])
     if accepted:
-        check_recipients(envelope, SendOptions(require_to=required))
+        demand_to(envelope)
         return
     with pytest.raises(MissingRecipient) as caught:
-        check_recipients(envelope, SendOptions(require_to=required))
+        demand_to(envelope)
     assert caught.value.code == 165
 
 

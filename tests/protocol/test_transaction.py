@@ -4,8 +4,6 @@ import itertools
 
 import pytest
 
-from smtp_async.address import EVERYONE, NOBODY, Address, Envelope, Kind, Recipient
-from smtp_async.content import Content, Source
 from smtp_async.errors import (
     ConnectionLost,
     ExtensionMissing,
@@ -18,12 +16,15 @@ from smtp_async.errors import (
     RecipientsRefused,
     SenderRefused,
 )
+from smtp_async.model.address import Address
+from smtp_async.model.content import Content, Source
+from smtp_async.model.envelope import EVERYONE, NOBODY, Envelope, Kind, Recipient
+from smtp_async.model.receipt import Outcome
+from smtp_async.model.reply import Reply
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.plan import SMALL_BODY, plan
 from smtp_async.protocol.transaction import not_sent, too_many
-from smtp_async.receipt import Outcome
-from smtp_async.reply import Reply
 from tests.protocol.talk import BODY, bob, receipt_of
 
 OK = Reply(250, (b"ok",))

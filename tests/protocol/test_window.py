@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.address import NOBODY, Envelope
-from smtp_async.content import Content
 from smtp_async.errors import ConnectionLost
+from smtp_async.model.content import Content
+from smtp_async.model.envelope import NOBODY, Envelope
+from smtp_async.model.receipt import Outcome
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.plan import plan
 from smtp_async.protocol.transaction import Transaction
 from smtp_async.protocol.window import MAX_OCTETS, MAX_REPLIES, Window
-from smtp_async.receipt import Outcome
 from tests.protocol.talk import Deliver, Talk, bob, receipt_of
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from smtp_async.errors import ProtocolViolation, UsageError
+from smtp_async.model.receipt import Outcome
+from smtp_async.model.reply import Reply
 from smtp_async.protocol.options import SendOptions
-from smtp_async.receipt import Outcome
-from smtp_async.reply import Reply
 from tests.protocol.talk import BODY, Talk, bob, lines, receipt_of
 from tests.protocol.test_machine import LOST, MAIL, chunk_group, group, outcome, rcpt, windowed
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import InvalidArgument
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing.contracts import QUEUED, TEXT, SpoolContract, receipt_for
 from smtp_async.testing.memory import MemorySpool
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtp_async.address import Address, Envelope, Kind, Recipient
-from smtp_async.dsn import DSN, Notify
 from smtp_async.errors import RecordInvalid, RecordNewer
-from smtp_async.receipt import Outcome, Receipt, Verdict
-from smtp_async.reply import Reply
+from smtp_async.model.address import Address
+from smtp_async.model.dsn import DSN, Notify
+from smtp_async.model.envelope import Envelope, Kind, Recipient
+from smtp_async.model.receipt import Outcome, Receipt, Verdict
+from smtp_async.model.reply import Reply
 from smtp_async.spool import record
 from smtp_async.spool.entry import State, results_after
 from smtp_async.spool.record import Job, encode, fold, line, parse, read_header

@@ -18,7 +18,7 @@ from smtp_async.errors import (
     InvalidArgument,
     SMTPError,
 )
-from smtp_async.secret import Secret
+from smtp_async.model.secret import Secret
 from smtp_async.tls.certificate import Certificate
 from smtp_async.tls.containers import _key_bags
 from smtp_async.tls.stores import CertificateStore
@@ -167,6 +167,20 @@ class TestOtherPrograms:
             loaded(FILES / "dek-info.key")
         with pytest.raises(CertificateStoreError, match="password is wrong"):
             loaded(FILES / "dek-info.key", "guess")
+
+    def test_an_assertion_of_the_parser_is_an_error_of_ours(self):
+        text = (FILES / "dek-info.key").read_text()
+        at = text.index("DEK-Info: AES-128-CBC,") + 40
+        with pytest.raises(CertificateStoreError, match="damaged"):
+            loaded(text[:at] + text[at + 4 :], PASSWORD)
+
+    def test_an_interrupt_is_no_error_of_a_parser(self, monkeypatch):
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("smtp_async.tls.stores.read_pem", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loaded(BOTH)
 
     def test_what_openssl_trusts(self):
         (found,) = loaded(FILES / "trusted-by-openssl.pem").certificates

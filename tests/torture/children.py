@@ -23,7 +23,7 @@ from smtp_async import ClientOptions, PoolLimits, Security, SMTPClient, Timeouts
 from smtp_async.errors import SpoolFull
 from smtp_async.events import JobDeferred, JobFailed, JobSent, JobStarted
 from smtp_async.processor import QueueProcessor, RetryPolicy
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import Entry, State
 from tests.torture import letters
 from tests.torture.faults import Call, DeadlyFiles, WornFiles

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
 
-from smtp_async.spool.files import Files
+from smtp_async.spool.directory.syscalls import Files
 
 #: What disks say.
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smtp_async.receipt import Outcome
+from smtp_async.model.receipt import Outcome
 from smtp_async.spool.entry import Entry, State
 from smtp_async.spool.record import parse
 from tests.torture import letters

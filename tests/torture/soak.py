@@ -10,7 +10,7 @@ from pathlib import Path
 
 from smtp_async import ClientOptions, Security, SMTPClient, SMTPError
 from smtp_async.processor import QueueProcessor
-from smtp_async.spool.directory import DirectorySpool
+from smtp_async.spool.directory.spool import DirectorySpool
 from tests.servers.sink import Sink
 from tests.torture import letters
 from tests.torture.children import BRISK

@@ -1,0 +1,1 @@
+"""What applications hold: the client, its options, sending in bulk, the check of a server."""

@@ -1,0 +1,149 @@
+"""What a client is made of: options, credentials and the route that follows from them; also from a URL."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..auth.mechanism import Credentials
+from ..connection.opening import Route
+from ..errors import InvalidArgument, InvalidPort, MissingHost
+from ..model.domain import hello_name
+from ..model.secret import Secret
+from ..model.timeouts import Timeouts
+from ..pool.limits import PoolLimits
+from ..protocol.options import SendOptions
+from ..tls.context import Security, TLSOptions, default_port, resolve_security
+from ..transport.dial import SocketOptions
+
+__all__ = ["ClientOptions", "credentials_of", "parse_url", "route_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """How a client works; every group is a value of its own.
+
+    Attributes:
+        tls: what is trusted.
+        pool: how many connections.
+        timeouts: how long each stage may take.
+        socket: local address, keepalive and the like.
+        send: how messages are sent where `send` is not told otherwise.
+        hello: the name for EHLO, a host name or an IP address; None takes the full local host name, or the local
+            address. An address is sent as a literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
+        extensions: greet with EHLO; False uses HELO and no extension at all.
+        pipelining: use PIPELINING where it is offered.
+        chunking: use CHUNKING where it is offered and `pool.window` is above 1.
+        send_rset: write RSET after an aborted transaction; without it such a connection is closed.
+        lmtp: speak LMTP (RFC 2033).
+        temp_dir: where a source that can be read only once is kept if it has to be read twice, in a file without a name
+            that nobody else can read; None takes the system's place for such files.
+    """
+
+    tls: TLSOptions = field(default_factory=TLSOptions)
+    pool: PoolLimits = field(default_factory=PoolLimits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    socket: SocketOptions = field(default_factory=SocketOptions)
+    send: SendOptions = field(default_factory=SendOptions)
+    hello: str | None = None
+    extensions: bool = True
+    pipelining: bool = True
+    chunking: bool = True
+    send_rset: bool = True
+    lmtp: bool = False
+    temp_dir: str | os.PathLike[str] | None = None
+
+
+def credentials_of(
+    username: str | None, password: str | Secret | None, credentials: Credentials | None
+) -> Credentials | None:
+    """Return whose login was meant: either form, never both."""
+    if username is None and password is None:
+        return credentials
+    if credentials is not None:
+        raise InvalidArgument("either credentials, or username and password")
+    if not username or password is None:
+        raise InvalidArgument("username and password belong together")
+    return Credentials(username=username, password=password)
+
+
+def route_of(
+    host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
+) -> Route:
+    """Return where sessions connect to, with port, security and the name for EHLO resolved.
+
+    Raises:
+        MissingHost, InvalidPort, InvalidArgument: what cannot be meant.
+    """
+    if not host:
+        raise MissingHost("no server is named")
+    path = host if host.startswith("/") else None
+    if path is not None:
+        security, port = Security.PLAINTEXT if security is Security.AUTO else security, 0
+    elif port is None:
+        port = default_port(security, lmtp=options.lmtp)
+    elif not 0 < port < 65536:
+        raise InvalidPort(f"a port is between 1 and 65535, not {port}")
+    return Route(
+        host="localhost" if path is not None else host,
+        port=port,
+        path=path,
+        security=resolve_security(security, port, credentials=credentials is not None),
+        lmtp=options.lmtp,
+        credentials=credentials,
+        hello=None if options.hello is None else hello_name(options.hello),
+        extensions=options.extensions,
+        pipelining=options.pipelining,
+        send_rset=options.send_rset,
+        window=options.pool.window,
+        tls=options.tls,
+        socket=options.socket,
+    )
+
+
+_SCHEMES = {
+    "smtps": Security.IMPLICIT,
+    "smtp": Security.STARTTLS,
+    "smtp+plain": Security.PLAINTEXT,
+    "lmtp": Security.AUTO,
+    "lmtp+unix": Security.PLAINTEXT,
+}
+
+
+def parse_url(url: Secret, options: ClientOptions) -> dict[str, Any]:
+    """Return the arguments of a client from its URL.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    arguments = _read_url(url, options)
+    if isinstance(arguments, str):
+        raise InvalidArgument(f"not a URL of a mail server: {arguments}")
+    return arguments
+
+
+def _read_url(url: Secret, options: ClientOptions) -> dict[str, Any] | str:
+    """Return what is wrong instead of raising it: the frame holds the password."""
+    try:
+        parts = urlsplit(url.reveal())
+        port = parts.port
+    except ValueError as error:
+        # Not its text, which may repeat the URL.
+        return type(error).__name__
+    security = _SCHEMES.get(parts.scheme)
+    if security is None or parts.query or parts.fragment:
+        return f"the schemes are {', '.join(_SCHEMES)}"
+    lmtp = parts.scheme.startswith("lmtp")
+    unix = parts.scheme == "lmtp+unix"
+    if (parts.path not in ("", "/")) != unix or (unix and parts.netloc):
+        return "only lmtp+unix has a path, and it has no host"
+    return {
+        "host": unquote(parts.path) if unix else parts.hostname or "",
+        "port": port,
+        "username": unquote(parts.username) if parts.username is not None else None,
+        "password": Secret(unquote(parts.password)) if parts.password is not None else None,
+        "security": security,
+        "options": replace(options, lmtp=lmtp),
+    }

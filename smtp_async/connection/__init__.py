@@ -1,0 +1,1 @@
+"""One connection, one task: opening it, its channel, its jobs and their deliveries."""

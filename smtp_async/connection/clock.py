@@ -1,0 +1,166 @@
+"""The reply clock of a connection: when the server is too late.
+
+One rule: the clock is restarted whenever what the server has to do next has changed, and it stands still when the
+server has nothing to do. The link reports such changes: replies were read, something was written to a server that owed
+nothing, the transport got or took a block of a body. The machine says which reply is owed next. From these follows
+whose turn it is:
+
+* A reply is owed: the server's turn, for the time of that reply's stage, counted from the last byte of its command or
+  from the reply before it. Single bytes of a reply change nothing, so they do not restart the clock.
+* A body is on its way and the transport still holds a block: the server's turn to take it, for the time of a block.
+* A body is on its way and the transport has taken all of it: the source's turn. A slow source is not a silent server.
+* The server has announced its end with a 421: it has a few seconds for it.
+
+A restart notes the time and no more, because there are several for each message. The timer rings no later than the
+shortest limit after a restart, and only then looks whose turn it is and for how long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import Timeout
+from ..model.timeouts import Timeouts
+from ..protocol.exchange import LIMITS
+from ..protocol.machine import ClientProtocol
+
+__all__ = ["ReplyClock"]
+
+#: Seconds for the end of the stream after a 421 announced it.
+_GOODBYE: Final = 5.0
+
+
+class ReplyClock:
+    """One timer for one connection.
+
+    Args:
+        machine: says which reply is owed.
+        timeouts: the limits of the stages.
+        overdue: called with the error when the server was too late.
+        loop: whose clock counts.
+
+    Attributes:
+        since: loop time at which what the server has to do last changed.
+    """
+
+    __slots__ = (
+        "_block_pending",
+        "_goodbye",
+        "_loop",
+        "_machine",
+        "_overdue",
+        "_paused",
+        "_shortest",
+        "_timeouts",
+        "_timer",
+        "since",
+    )
+
+    def __init__(
+        self,
+        machine: ClientProtocol,
+        timeouts: Timeouts,
+        overdue: Callable[[Timeout], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._machine = machine
+        self._timeouts = timeouts
+        self._overdue = overdue
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        limits = [limit for name in LIMITS if (limit := getattr(timeouts, name)) is not None]
+        # Nothing can be due earlier than this after a restart; None: nothing ever is.
+        self._shortest: float | None = min(limits, default=None)
+        self.since = 0.0
+        # Does the transport still hold a block of a body?
+        self._block_pending = False
+        self._goodbye = False
+        # Until the first read: the greeting is owed from then on.
+        self._paused = True
+
+    def restart(self, now: float) -> None:
+        """What the server has to do next has changed.
+
+        Args:
+            now: loop time.
+        """
+        self.since = now
+        if self._timer is None and self._shortest is not None:
+            self._timer = self._loop.call_at(now + self._shortest, self._tick)
+
+    def resume(self) -> None:
+        """The connection is read from again: end a `pause`, and see whether the server has announced its end."""
+        if self._paused:
+            self._paused = False
+            self.restart(self._loop.time())
+        if self._machine.goodbye is not None and not self._goodbye:
+            self._goodbye = True
+            self._cancel()
+            self.since = self._loop.time()
+            self._timer = self._loop.call_at(self.since + _GOODBYE, self._tick)
+
+    def block_begins(self) -> None:
+        """A block of a body was handed to the transport; `block_taken` follows when the transport has drained."""
+        self._block_pending = True
+        self.restart(self._loop.time())
+
+    def block_taken(self) -> None:
+        """The transport has drained."""
+        self._block_pending = False
+        self.restart(self._loop.time())
+
+    def pause(self) -> None:
+        """Count no more until `resume`."""
+        self._paused = True
+
+    def stop(self) -> None:
+        """The connection is over."""
+        self._paused = True
+        self._cancel()
+
+    @property
+    def due(self) -> float | None:
+        """Loop time at which the server is too late, None while it has nothing to do."""
+        limit = self._limit()
+        return None if limit is None else self.since + limit
+
+    def _limit(self) -> float | None:
+        machine = self._machine
+        if self._paused:
+            return None
+        if machine.goodbye is not None:
+            return _GOODBYE
+        stage = machine.expected
+        if stage is None or (stage == "block" and not self._block_pending and machine.body_open):
+            return None
+        limit: float | None = getattr(self._timeouts, stage)
+        return limit
+
+    def _tick(self) -> None:
+        self._timer = None
+        due, now = self.due, self._loop.time()
+        if due is None:
+            # The next restart sets the timer.
+            return
+        if now < due:
+            # What is owed next may have a shorter limit, and is not told.
+            shortest = math.inf if self._shortest is None else self._shortest
+            self._timer = self._loop.call_at(min(due, now + shortest), self._tick)
+            return
+        self._overdue(self._error(f"within {due - self.since:g} s"))
+
+    def _error(self, within: str) -> Timeout:
+        machine = self._machine
+        if machine.goodbye is not None:
+            return Timeout(f"the server announced the end of the connection and did not close it {within}")
+        if self._block_pending:
+            return Timeout(f"the server did not take the next block of the message {within}", stage="body")
+        return Timeout(f"no reply to {machine.answering} {within}", stage=machine.answering)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,356 @@
+"""A whole message as a stream → Mail.
+
+Strategy. The header is read first, so that envelope and Bcc are known; it stays in memory. What can be read again is
+read once to its end, in a thread, to learn what it needs and how long it is when every line end is CRLF; so MAIL can
+say both. What can be read once only is taken on from where the header ends: its size is unknown, it may be 8-bit where
+the server takes that, and it is looked at on its way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Self
+
+from ..errors import InvalidHeader
+from ..message.external import ForeignMail, content_of_raw
+from ..message.header_parser import EMPTY_LINE, LINE_END
+from ..model.address import Address
+from ..model.content import Content, Origin, Source
+from ..model.envelope import Envelope, Recipient
+from ..protocol.plan import SMALL_BODY
+from ..sources import AsyncReader, LineScan, RawSource, Reader, ThreadWork, close_origin, reader_of
+
+if TYPE_CHECKING:
+    from anyio import CapacityLimiter
+
+__all__ = ["MOST_HEADER", "RawMail", "raw_mail"]
+
+#: Octets of a header, its empty line included.
+MOST_HEADER: Final = 1 << 20
+#: Octets that a thread looks at in one go.
+_LOOK: Final = 1 << 20
+
+# Empty lines, what may be the name of a field, and its colon.
+_LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++([!-9;-~]*+)[ \t]*+(:?)")
+
+
+async def raw_mail(
+    source: bytes | Origin,
+    *,
+    exact: bool = False,
+    remove_bcc: bool = True,
+    close: bool = False,
+    limiter: CapacityLimiter | None = None,
+) -> ForeignMail | RawMail:
+    """Take a whole message; of a stream, read the header, and the rest once if it can be read again.
+
+    Bytes are taken without awaiting anything, and so is the whole of a small file kept as bytes.
+
+    Args:
+        source: header, empty line, body, as bytes or where they are; a file object is read from where it stands.
+        exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
+        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+        close: close the stream after the transfer, and when it fails.
+        limiter: bounds the threads at work; by default one of our own for each event loop.
+
+    Raises:
+        FileError: the stream cannot be opened or read.
+        InvalidHeader: the header has no end within a MiB.
+        InvalidArgument: the source is nothing that can be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
+    reader = reader_of(Source(source, encoding="identity", close=close))
+    head = _Head()
+    if isinstance(reader, AsyncReader):
+        origin, scan = await _awaited(reader, head), None
+    else:
+        origin, scan = await _Survey(reader, head, limiter).made()
+    mail = content_of_raw(bytes(head.data), exact=exact, remove_bcc=remove_bcc)
+    if origin is None:
+        return mail
+    return RawMail(
+        mail, origin, start=len(head.data), scan=scan, exact=exact, close=close, ahead=bytes(head.rest)
+    )
+
+
+class RawMail:
+    """A message whose body is read while it is sent: a `Mail` whose envelope can be given or read from its header."""
+
+    __slots__ = ("_ahead", "_close", "_exact", "_head", "_origin", "_scan", "_start", "_taken")
+
+    def __init__(
+        self,
+        head: ForeignMail,
+        origin: Origin,
+        *,
+        start: int,
+        scan: LineScan | None,
+        exact: bool,
+        close: bool,
+        ahead: bytes = b"",
+    ) -> None:
+        self._head = head
+        self._origin = origin
+        self._start = start
+        #: What a first reading of the body found.
+        self._scan = scan
+        #: What the beginning of the body showed, where only that was read.
+        self._ahead = LineScan()
+        if scan is None:
+            self._ahead.feed(ahead)
+        self._exact = exact
+        self._close = close
+        # Whoever has the content closes the stream, unless it can only be awaited.
+        self._taken = False
+
+    def envelope(
+        self,
+        sender: str | Address | None = None,
+        recipients: Iterable[str | Address | Recipient] | None = None,
+    ) -> Envelope:
+        """Return the envelope, see `ForeignMail.envelope`."""
+        return self._head.envelope(sender, recipients)
+
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME.
+
+        A body that was not read to its end is assumed to need 8BITMIME where it is offered, and BINARYMIME if it is to
+        be left exactly as it is; where they are not offered, it needs what its beginning needs, and is stopped on its
+        way if more of it would have needed them.
+        """
+        self._taken = True
+        if self._scan is None:
+            ahead = self._ahead
+            eightbit = eightbit or ahead.eightbit
+            binary = (binary and self._exact) or ahead.nul or ahead.overlong or (self._exact and ahead.bare)
+            source = RawSource(self._origin, close=True, eightbit=eightbit, binary=binary, exact=self._exact)
+            return self._with(source, eightbit=eightbit, binary=binary)
+        scan = self._scan
+        size = scan.octets if self._exact else scan.normalised_size
+        source = RawSource(
+            self._origin, start=self._start, close=self._close, found=scan.octets, travels=size
+        )
+        return self._with(
+            source,
+            eightbit=scan.eightbit,
+            binary=scan.nul or scan.overlong or (self._exact and not scan.only_crlf),
+        )
+
+    def _with(self, source: Source, *, eightbit: bool, binary: bool) -> Content:
+        head = self._head.content()
+        return Content(
+            (head.join(), source),
+            eightbit=head.eightbit or eightbit,
+            utf8=head.utf8,
+            binary=head.binary or binary,
+            exact=self._exact,
+            message_id=head.message_id,
+            # Line ends are mended as the body is read.
+            canonical=not self._exact,
+        )
+
+    def close(self) -> None:
+        """Close the stream, if that was asked for, of a message that is not sent after all; without waiting.
+
+        Whoever took the content closes it there.
+        """
+        if self._taken:
+            return
+        if isinstance(self._origin, _AsyncRest | _Rest):
+            self._origin.close()
+        elif self._close:
+            close_origin(self._origin)
+
+    async def aclose(self) -> None:
+        """Close, and let an async generator end here."""
+        self.close()
+        if isinstance(self._origin, _AsyncRest):
+            await self._origin.aclose()
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+class _Head:
+    """Finds the end of a header in a stream of octets.
+
+    Attributes:
+        data: the header, with its empty line once that was found; the whole message if all of it was read.
+        rest: octets that came behind it.
+        ended: the stream has ended.
+    """
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.rest = bytearray()
+        self.ended = False
+        self._searched = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next octets, none at the end; return whether the header is complete.
+
+        Raises:
+            InvalidHeader: it is too large.
+        """
+        room = MOST_HEADER + 1 - len(self.data)
+        self.data += data[:room]
+        self.ended = not data
+        end = self._end()
+        if (len(self.data) if end is None else end) > MOST_HEADER:
+            raise InvalidHeader(f"the header has no empty line within {MOST_HEADER} octets")
+        if end is None or self.ended:  # all of it is here
+            return self.ended
+        self.rest = self.data[end:] + data[room:]
+        del self.data[end:]
+        return True
+
+    @property
+    def wants_more(self) -> bool:
+        """Is too little known of what follows the header?"""
+        return not self.ended and len(self.rest) <= SMALL_BODY
+
+    def take_ahead(self, data: bytes) -> None:
+        """Take octets behind the header, none at the end."""
+        self.rest += data
+        if not data:
+            self.data += self.rest
+            self.ended = True
+
+    def _end(self) -> int | None:
+        """Return where the body begins; None while that is not known."""
+        leading = _LEADING.match(self.data)
+        if leading is not None and leading.end() == len(self.data) and not (leading[2] or self.ended):
+            return None  # whether a field follows the empty lines is not known yet
+        begin = leading.end() if leading is not None and leading[1] and leading[2] else 0
+        found = None if begin else LINE_END.match(self.data)
+        found = found or EMPTY_LINE.search(self.data, max(begin, self._searched))
+        if found is None:
+            self._searched = max(0, len(self.data) - 3)
+            return None
+        # Its LF may come with the next octets.
+        open_cr = found.end() == len(self.data) and found[0].endswith(b"\r")
+        return None if open_cr and not self.ended else found.end()
+
+
+class _Survey(ThreadWork):
+    """The first reading of a stream that threads read."""
+
+    def __init__(self, reader: Reader, head: _Head, limiter: CapacityLimiter | None) -> None:
+        super().__init__(limiter)
+        self._reader = reader
+        self._head = head
+        self._scan = LineScan()
+
+    async def made(self) -> tuple[Origin | None, LineScan | None]:
+        """Return where the body is, None if it was joined to the header, and what it needs if it was read."""
+        try:
+            await self.in_thread(self._begin)
+            if self._head.ended:
+                self.close()
+                return None, None
+            if not self._reader.rereadable:
+                return _Rest(bytes(self._head.rest), self._reader), None
+            while await self.in_thread(self._look):
+                pass
+        except BaseException:
+            self.close()
+            raise
+        self.close(streams=False)
+        return self._reader.source.origin, self._scan
+
+    def _begin(self) -> None:
+        reader, head = self._reader, self._head
+        reader.open()
+        while not head.feed(reader.pull()):
+            pass
+        length = reader.source.length
+        if not reader.rereadable:
+            while head.wants_more:
+                head.take_ahead(reader.pull())
+            return
+        if length is not None and length <= SMALL_BODY:
+            head.data += head.rest
+            while data := reader.pull():
+                head.data += data
+            head.ended = True
+        else:
+            self._scan.feed(bytes(head.rest))
+
+    def _look(self) -> bool:
+        until = self._scan.octets + _LOOK
+        while self._scan.octets < until:
+            data = self._reader.pull()
+            if not data:
+                return False
+            self._scan.feed(data)
+        return True
+
+    def _release(self, *, streams: bool) -> None:
+        self._reader.close(streams=streams)
+
+
+async def _awaited(reader: AsyncReader, head: _Head) -> Origin | None:
+    """Read the header of an async iterable; return what follows it, None if nothing does."""
+    try:
+        reader.open()
+        while not head.feed(await reader.pull()):
+            pass
+        while head.wants_more:
+            head.take_ahead(await reader.pull())
+    except BaseException:
+        await reader.aclose()
+        raise
+    if not head.ended:
+        return _AsyncRest(bytes(head.rest), reader)
+    await reader.aclose()
+    return None
+
+
+class _Rest:
+    """What follows the header of a stream that cannot go back."""
+
+    def __init__(self, first: bytes, reader: Reader) -> None:
+        self._first = first
+        self._reader = reader
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, b""
+        data = first or self._reader.pull()
+        if not data:
+            raise StopIteration
+        return data
+
+    def close(self) -> None:
+        """Close what was opened here, and the stream if that was asked for."""
+        self._reader.close()
+
+
+class _AsyncRest:
+    """What follows the header of an async iterable."""
+
+    def __init__(self, first: bytes, reader: AsyncReader) -> None:
+        self._first = first
+        self._reader = reader
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, b""
+        data = first or await self._reader.pull()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    def close(self) -> None:
+        """Close what can be closed at once."""
+        self._reader.close()
+
+    async def aclose(self) -> None:
+        """Let a generator end, and close the stream if that was asked for."""
+        await self._reader.aclose()

@@ -1,0 +1,208 @@
+"""Mail that was made elsewhere: `email.message.Message`, and whole messages as bytes.
+
+Strategy. Both become header fields in octets, and one reader finds the envelope in them (`header_parser`). An
+`email.message` object is copied into an `Entity` (`email_message`) and written by us for what the server takes
+(`render_entity`); the octets of a whole message are changed in nothing but their line ends.
+
+Bcc and Resent-Bcc are cut out of the header of the outermost message, after the envelope was read from it. A whole
+message as bytes is often sent by the thousand, with its envelope given: then nothing is read of its header but
+whether it might hold one of these fields.
+
+Nothing here imports `email`: the caller who has a message of it has imported it already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from ..errors import InvalidArgument, MissingSender
+from ..model.address import Address
+from ..model.content import MAX_LINE, Content, longest_line_exceeds, normalised
+from ..model.envelope import Envelope, Kind, Recipient
+from .header_parser import (
+    BOM,
+    HEADER_END,
+    HIDDEN,
+    MAILBOXES,
+    Field,
+    check_line_ends,
+    fields_of,
+    leading_lines,
+    mailboxes_in,
+    without_leading,
+)
+
+if TYPE_CHECKING:
+    from email.message import Message as EmailMessage
+
+__all__ = ["ForeignMail", "content_of", "content_of_raw"]
+
+# What empty lines and a byte order mark begin with: one look at every message of a bulk mailing.
+_BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
+_KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
+
+
+class ForeignMail:
+    """A message that was made elsewhere: a `Mail` whose envelope can be given or read from its header.
+
+    Args:
+        fields: asked for once, when the header has to be read: the fields that an envelope depends on.
+        write: makes the content for a server with or without 8BITMIME and SMTPUTF8.
+        resent: False if it is known that there is no Resent- field.
+    """
+
+    __slots__ = ("_fields", "_read", "_resent", "_write")
+
+    def __init__(
+        self,
+        fields: Callable[[], list[Field]],
+        write: Callable[[bool, bool], Content],
+        *,
+        resent: bool = True,
+    ) -> None:
+        self._fields: list[Field] | None = None
+        self._read = fields
+        self._write = write
+        self._resent = resent
+
+    def envelope(
+        self,
+        sender: str | Address | None = None,
+        recipients: Iterable[str | Address | Recipient] | None = None,
+    ) -> Envelope:
+        """Return the envelope; what is not given comes from Sender or From, and from To, Cc and Bcc.
+
+        Args:
+            sender: `"<>"` for the null return path.
+            recipients: texts and addresses count as To.
+
+        Raises:
+            InvalidArgument: it was resent (RFC 5322 section 3.6.6), so its header says nothing certain.
+            InvalidAddress: the field that is needed holds what is not a mailbox.
+            MissingSender, MissingRecipient: the fields are not there.
+        """
+        given = sender is not None and recipients is not None
+        if not given and self._resent and any([one.name.startswith("resent-") for one in self._header()]):
+            raise InvalidArgument("the message has Resent- fields: sender and recipients must be given")
+        if sender is None:
+            authors = self._addresses("sender") or self._addresses("from")
+            if not authors:
+                raise MissingSender("the message has neither a Sender nor a From field with a mailbox")
+            sender = authors[0]
+        if recipients is None:
+            recipients = [
+                Recipient(address, kind) for name, kind in _KINDS for address in self._addresses(name)
+            ]
+        return Envelope(sender, recipients)
+
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
+
+        Nothing is made of `binary`: the encodings are those that were chosen elsewhere.
+
+        Raises:
+            InvalidHeader: a header field cannot be written.
+            InvalidArgument: a part cannot be encoded for the server.
+            ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
+        """
+        return self._write(eightbit, utf8)
+
+    def _header(self) -> list[Field]:
+        if self._fields is None:
+            self._fields = self._read()
+        return self._fields
+
+    def _addresses(self, name: str) -> list[Address]:
+        return [address for field in self._header() if field.name == name for address in mailboxes_in(field)]
+
+
+def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
+    """Take a whole message as bytes.
+
+    Args:
+        data: header, empty line, body. A byte order mark and empty lines before them are dropped.
+        exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
+        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+
+    Raises:
+        InvalidHeader: its line ends were converted twice.
+    """
+    data = bytes(data)
+    if b"\r\r\n" in data:
+        check_line_ends(data)
+    if not exact:
+        data = normalised(data)
+        if data[:1] in _BEFORE_HEADER:
+            data = without_leading(data)
+    # What is not so much as named in the header need not be looked for field by field.
+    head = _head(data, exact=exact).lower()
+    hidden = remove_bcc and b"bcc" in head
+    kept = _without_hidden(data) if hidden else data
+    content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
+    return ForeignMail(
+        lambda: _read_fields(fields_of(without_leading(data))[0]),
+        lambda eightbit, utf8: content,
+        resent=b"resent-" in head,
+    )
+
+
+def content_of(message: EmailMessage) -> ForeignMail:
+    """Take a message of the standard library's `email` package; the object is not changed.
+
+    Raises:
+        InvalidHeader: a field name or value in it would change its structure, or its header was cut short.
+        InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
+        TextNotEncodable: a text that its charset cannot express.
+    """
+    from .email_message import entity_of_object
+    from .render_entity import content_of_entity
+    from .transfer_encoding import Abilities
+
+    entity = entity_of_object(message)
+    return ForeignMail(
+        lambda: _read_fields(entity.fields),
+        lambda eightbit, utf8: content_of_entity(entity, Abilities(eightbit, utf8, binary=False)),
+    )
+
+
+def _read_fields(fields: list[Field]) -> list[Field]:
+    return [one for one in fields if one.name in MAILBOXES or one.name.startswith("resent-")]
+
+
+def _without_hidden(data: bytes) -> bytes:
+    begin = leading_lines(data)
+    fields, end = fields_of(data[begin:])
+    kept = [field.octets for field in fields if field.name not in HIDDEN]
+    return data if len(kept) == len(fields) else b"".join([data[:begin], *kept, data[begin + end :]])
+
+
+def _head(data: bytes, *, exact: bool) -> bytes:
+    """Return the header and perhaps more, never less."""
+    if not exact:
+        end = data.find(b"\r\n\r\n")
+    else:
+        found = HEADER_END.search(data)
+        end = found.end() if found else -1
+    return data if end < 0 else data[: end + 2]
+
+
+def _canonical(data: bytes) -> Content:
+    """Return content of octets whose line ends are all CRLF."""
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[: end + 2]
+    plain = data.isascii()
+    # Searching without regard to case is slow, so it begins where there is something to find.
+    place = head.lower().find(b"message-id")
+    found = _MESSAGE_ID.search(head, place) if place >= 0 else None
+    return Content(
+        (data,),
+        size=len(data),
+        eightbit=not plain,
+        utf8=not plain and not head.isascii(),
+        binary=b"\0" in data or longest_line_exceeds(data, MAX_LINE),
+        message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
+        canonical=True,
+    )

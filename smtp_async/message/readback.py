@@ -1,0 +1,140 @@
+"""Reading a message back: its bytes, its size, its header as it was sent.
+
+The one place in this room where files are looked at, and only because the caller asked for bytes or their number now,
+in a call that is not awaited. What is sent is read elsewhere, in threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..errors import FileError
+from ..model.content import Content, Source, base64_lines
+from ..model.reply import printable
+from .external import content_of_raw
+from .header_parser import HEADER_END
+
+__all__ = ["fields_of", "finished", "measured", "parted", "whole"]
+
+
+#: Is told of a source that can be read only once, and what it gave.
+Keep = Callable[[Any, bytes], None]
+
+
+def whole(content: Content, keep: Keep) -> bytes:
+    """Return all octets of a message.
+
+    Args:
+        content: as it was rendered.
+        keep: told of what can be read only once.
+
+    Raises:
+        UsageError: a source is asynchronous.
+        FileError: a source cannot be read.
+    """
+    return finished(content, b"".join([_read(segment, keep) for segment in content.segments]))
+
+
+def finished(content: Content, data: bytes) -> bytes:
+    """Return `data`, which was read from `content`, as it may be seen."""
+    if content.canonical or not content.sources:
+        return data
+    # A whole message from a source.
+    return content_of_raw(data).content().join()
+
+
+def measured(content: Content) -> int | None:
+    """Return the size of content, asking files for theirs; None if only reading would tell.
+
+    Raises:
+        FileError: a file is not there.
+    """
+    if content.sources and not content.canonical:
+        return None  # a Bcc in it would be cut out
+    for source in content.sources:
+        source.length = _length(source)
+    content.measure()
+    return content.size
+
+
+def parted(content: Content, keep: Keep, *, body: bool = False) -> tuple[str, str]:
+    """Return the header with its empty line, and what follows, empty unless it is asked for.
+
+    Raises:
+        UsageError, FileError: as `whole`, if a source has to be read.
+    """
+    data = b""
+    for segment in content.segments:
+        if body or isinstance(segment, Source):
+            data = whole(content, keep)
+            break
+        data += segment
+        if b"\r\n\r\n" in data:
+            break
+    found = HEADER_END.search(data)
+    end = found.end() if found else len(data)
+    head = data[:end].decode("utf-8", "surrogateescape")
+    return head, data[end:].decode("utf-8", "surrogateescape") if body else ""
+
+
+def fields_of(header: str) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a header, unfolded."""
+    return tuple([(name, value.lstrip(" \t")) for name, value in _unfolded(header)])
+
+
+def _unfolded(header: str) -> Iterator[tuple[str, str]]:
+    lines = header.removesuffix("\r\n\r\n").replace("\r\n ", " ").replace("\r\n\t", "\t").split("\r\n")
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name, value
+
+
+# --- sources ------------------------------------------------------------------------------------------------
+
+
+def _read(segment: bytes | Source, keep: Keep) -> bytes:
+    """Return a segment as it travels."""
+    if isinstance(segment, bytes):
+        return segment
+    from ..sources import read_now
+
+    data = read_now(Content((Source(segment.origin, encoding="identity", name=segment.name),)))
+    if _is_spent(segment.origin):
+        keep(segment.origin, data)
+    return base64_lines(data) if segment.encoding == "base64" else data
+
+
+def _length(source: Source) -> int | None:
+    """Return how many octets a source has, None if only reading would tell."""
+    origin: Any = source.origin
+    try:
+        if isinstance(origin, os.PathLike):
+            return os.stat(origin).st_size
+        if hasattr(origin, "read") and _seeks(origin):
+            place: int = origin.tell()
+            end: int = origin.seek(0, os.SEEK_END)
+            origin.seek(place)
+            return end - place
+    except (OSError, ValueError) as error:
+        raise FileError(f"{_named(source)} cannot be read: {error}") from error
+    return sum(map(len, origin)) if isinstance(origin, list | tuple) else None
+
+
+def _seeks(file: Any) -> bool:
+    seekable = getattr(file, "seekable", None)
+    return seekable is not None and seekable() is True
+
+
+def _is_spent(origin: Any) -> bool:
+    """Tell whether reading it again would give nothing."""
+    if isinstance(origin, os.PathLike):
+        return False
+    return not _seeks(origin) if hasattr(origin, "read") else iter(origin) is origin
+
+
+def _named(source: Source) -> str:
+    name = source.name or (os.fspath(source.origin) if isinstance(source.origin, os.PathLike) else "")
+    return f"“{printable(str(name), 200)}”" if name else f"the {type(source.origin).__name__}"

@@ -1,0 +1,1 @@
+"""Values that every layer speaks: addresses, replies, receipts, content. No I/O."""

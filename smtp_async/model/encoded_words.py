@@ -1,0 +1,190 @@
+"""Encoded words, RFC 2047: text of any charset in a header that is ASCII.
+
+Strategy. One pass over the text finds what has the shape of an encoded word; the octets of neighbours in one charset
+are joined before they are decoded, because a character may be cut in two between them. What has no known charset, or
+is not in its encoding, stays as it was written, with the blanks around it: another reader may know more.
+
+Only decoding is done here; `message/headers` writes encoded words. Time is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+import re
+from functools import cache, lru_cache
+from typing import Final
+
+__all__ = ["charset_name", "codec_of", "decoded_words", "holds_unknown_words", "is_encoded_word"]
+
+# RFC 2231 section 5 adds a language behind the charset.
+_WORD: Final = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([QqBb])\?([^?\s]*)\?=")
+_HEXADECIMAL: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
+_BLANKS: Final = " \t\r\n"
+
+# Of the shape that registered labels have; the length keeps what is remembered of unknown ones small.
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+\-]{0,39}")
+
+#: Labels of real mail that Python does not know, in lower case with hyphens, and its name for them.
+_ALIASES: Final = {
+    # RFC 1556: the direction of writing, implicit or explicit; the octets mean the same.
+    **{f"iso-8859-{part}-{way}": f"iso8859-{part}" for part in (6, 8) for way in "ie"},
+    "logical": "iso8859-8",
+    # Spelled without a hyphen or with one too many by mail programs.
+    "koi8r": "koi8-r",
+    "koi8u": "koi8-u",
+    "latin-1": "iso8859-1",
+    "latin-9": "iso8859-15",
+    # IANA's names of what Python has under another.
+    "gb-2312-80": "gb2312",
+    "csgb2312": "gb2312",
+    "windows-31j": "cp932",
+    "windows-949": "cp949",
+    # What Microsoft calls ISO-2022-JP with half-width katakana.
+    "iso-2022-jp-ms": "iso2022_jp_ext",
+    "cp50220": "iso2022_jp_ext",
+    "cp50221": "iso2022_jp_ext",
+    # Apple's, without the name of the firm.
+    "mac-ce": "mac_latin2",
+    "mac-icelandic": "mac_iceland",
+    # The names of UTF-8 and UTF-7 before they had these (RFC 1642, RFC 2044).
+    "unicode-1-1-utf-7": "utf-7",
+    "unicode-1-1-utf-8": "utf-8",
+    "unicode-2-0-utf-7": "utf-7",
+    "unicode-2-0-utf-8": "utf-8",
+}
+# A code page by whatever its maker calls it: cp-850, win-1251, ibm-00858.
+_PAGE: Final = re.compile(r"(?:cp|win|windows|ibm|dos|ms)-?0*([1-9][0-9]{2,4})")
+
+#: The larger charset that is meant by the label of a smaller one: octets that the smaller one lacks are common.
+_MEANT: Final = {
+    # Windows writes quotes and dashes where ISO 8859 has controls, which are never meant in a text.
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "tis-620": "cp874",
+    "iso8859-11": "cp874",
+    # GBK and GB 18030 each extend the one before.
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    # Outlook's names for its own code pages 949, 932 and 950.
+    "euc_kr": "cp949",
+    "shift_jis": "cp932",
+    "big5": "cp950",
+    # Half-width katakana are common, and not in the narrow one.
+    "iso2022_jp": "iso2022_jp_ext",
+    # Octets beyond ASCII under its label are UTF-8, if anything.
+    "ascii": "utf-8",
+}
+
+# Python has them as codecs of text, but they are slow to decode, warn, or mean another thing on each machine.
+_NO_CHARSETS: Final = frozenset(
+    ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "unicode_escape")
+    + ("raw_unicode_escape", "mbcs", "oem")
+)
+
+
+def decoded_words(text: str) -> str:
+    """Decode the encoded words in a text, RFC 2047 section 6; what is not one, or in no known charset, stays.
+
+    Args:
+        text: unfolded. The result may hold control characters, line ends among them, and U+FFFD for octets that the
+            charset does not have.
+    """
+    return _decoded(text, "replace") if "=?" in text else text
+
+
+def _decoded(text: str, errors: str) -> str:
+    found: list[str] = []
+    position, octets, codec = 0, bytearray(), ""
+    for match in _WORD.finditer(text):
+        meant = codec_of(match[1])
+        if meant is None:
+            continue
+        more = _octets(match[2], match[3])
+        if more is None:
+            continue
+        meant = _MEANT.get(meant, meant)
+        between = text[position : match.start()]
+        neighbours = bool(codec) and not between.strip(_BLANKS)
+        if not neighbours or meant != codec:
+            found += (octets.decode(codec or "ascii", errors), "" if neighbours else between)
+            octets, codec = bytearray(), meant
+        octets += more
+        position = match.end()
+    return "".join([*found, octets.decode(codec or "ascii", errors), text[position:]])
+
+
+def is_encoded_word(text: str) -> bool:
+    """Tell whether a text is one encoded word from its first to its last sign, whatever its charset."""
+    return _WORD.fullmatch(text) is not None
+
+
+def holds_unknown_words(text: str) -> bool:
+    """Tell whether a text holds an encoded word that `decoded_words` leaves as it is, or cannot decode wholly."""
+    if "=?" not in text:
+        return False
+    if any(
+        [codec_of(match[1]) is None or _octets(match[2], match[3]) is None for match in _WORD.finditer(text)]
+    ):
+        return True
+    try:
+        _decoded(text, "strict")
+    except ValueError:
+        return True
+    return False
+
+
+def charset_name(label: str) -> str:
+    """Return a name of a charset as Python knows it; one without an alias here is returned as it is."""
+    plain = label.lower().replace("_", "-")
+    plain = plain.removeprefix(
+        "x-"
+    )  # a private label of what was registered later: x-gbk, x-sjis, x-mac-roman
+    known = _ALIASES.get(plain)
+    if known is not None:
+        return known
+    page = _PAGE.fullmatch(plain)
+    if page is not None:
+        return f"cp{page[1]}"
+    return plain if label[:2] in ("x-", "X-") else label
+
+
+@lru_cache(maxsize=256)
+def codec_of(label: str) -> str | None:
+    """Return Python's name of the codec for a charset that mail names, None if there is none."""
+    if _LABEL.fullmatch(label) is None:
+        return None
+    name = charset_name(label)
+    if _normal(name) not in _known_codecs():
+        return None
+    try:
+        codec = codecs.lookup(name).name
+        "a".encode(codec)  # refuses what is no charset but a transformation of octets
+    except (LookupError, ValueError, TypeError):
+        return None
+    return None if codec in _NO_CHARSETS else codec
+
+
+@cache
+def _known_codecs() -> frozenset[str]:
+    """Return all names of the codecs that Python brings: it keeps whatever else it was asked for, for ever."""
+    import encodings
+    import pkgutil
+    from encodings.aliases import aliases
+
+    modules = [module.name for module in pkgutil.iter_modules(encodings.__path__)]
+    return frozenset([*aliases, *aliases.values(), *modules])
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _octets(encoding: str, text: str) -> bytes | None:
+    try:
+        if encoding in "Qq":
+            data = text.replace("_", " ").encode("ascii")
+            return _HEXADECIMAL.sub(lambda match: bytes((int(match[1], 16),)), data)
+        return binascii.a2b_base64(text.encode("ascii") + b"=" * (-len(text) % 4))
+    except ValueError:
+        return None

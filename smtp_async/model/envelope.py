@@ -1,0 +1,153 @@
+"""Whom a message comes from and goes to: recipients, and the envelope that MAIL and RCPT say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Final
+
+from ..errors import InvalidAddress, MissingRecipient
+from .address import Address
+from .dsn import DSN
+
+__all__ = ["EVERYONE", "NOBODY", "Envelope", "Kind", "Recipient"]
+
+
+class Kind(Enum):
+    """How a recipient takes part; the value is the name of the header field."""
+
+    TO = "To"
+    CC = "Cc"
+    BCC = "Bcc"
+
+
+#: All kinds of recipients, and none.
+EVERYONE: Final[frozenset[Kind]] = frozenset(Kind)
+NOBODY: Final[frozenset[Kind]] = frozenset()
+
+
+class Recipient:
+    """One recipient of a message. Immutable.
+
+    Args:
+        address: whom; a text is parsed.
+        kind: To, Cc or Bcc.
+        name: a display name in place of the one that `address` has.
+        dsn: what is to be reported to the sender about this recipient (RFC 3461); needs the server's DSN.
+        lenient: as for `Address.parse`: send to `a..b@example.com` or `ops@mail_host`, which RFC 5321 does not allow.
+
+    Raises:
+        InvalidAddress: the text is not one mailbox, or the name cannot stand before one.
+    """
+
+    __slots__ = ("_address", "_dsn", "_kind")
+
+    def __init__(
+        self,
+        address: str | Address,
+        kind: Kind = Kind.TO,
+        *,
+        name: str | None = None,
+        dsn: DSN | None = None,
+        lenient: bool = False,
+    ) -> None:
+        self._address = Address.parse(address, lenient=lenient)
+        self._kind = kind
+        self._dsn = dsn
+        if name is not None:
+            self._address = self._address.with_name(name)
+
+    @classmethod
+    def of(cls, value: str | Address | Recipient, kind: Kind = Kind.TO) -> Recipient:
+        """Return `value` if it is a recipient already, else one of this kind.
+
+        Raises:
+            InvalidAddress: the text is not one mailbox.
+        """
+        return value if isinstance(value, Recipient) else cls(value, kind)
+
+    @property
+    def address(self) -> Address:
+        """The mailbox."""
+        return self._address
+
+    @property
+    def kind(self) -> Kind:
+        """To, Cc or Bcc."""
+        return self._kind
+
+    @property
+    def name(self) -> str:
+        """The display name of the mailbox, empty if there is none."""
+        return self._address.name
+
+    @property
+    def dsn(self) -> DSN | None:
+        """What is to be reported about it, None if nothing was said."""
+        return self._dsn
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recipient):
+            return NotImplemented
+        return (self._address, self._kind, self._dsn) == (other._address, other._kind, other._dsn)
+
+    def __hash__(self) -> int:
+        return hash((self._address, self._kind))
+
+    def __repr__(self) -> str:
+        dsn = f", dsn={self._dsn!r}" if self._dsn is not None else ""
+        return f"Recipient({self._address!r}, {self._kind}{dsn})"
+
+
+class Envelope:
+    """Where bounces go and who gets the message: what MAIL and RCPT say. Immutable.
+
+    Args:
+        sender: the return path; `None` or `"<>"` is the null one, to which nothing bounces.
+        recipients: at least one; texts and addresses count as To.
+
+    Raises:
+        MissingRecipient: there is no recipient.
+        InvalidAddress: a text is not one mailbox.
+    """
+
+    __slots__ = ("_recipients", "_sender")
+
+    def __init__(self, sender: str | Address | None, recipients: Iterable[str | Address | Recipient]) -> None:
+        if isinstance(recipients, str):
+            raise InvalidAddress("recipients are a list, not one text; parse_list() makes one of it")
+        self._sender = None if sender is None or sender == "<>" else Address.parse(sender)
+        self._recipients = tuple([Recipient.of(recipient) for recipient in recipients])
+        if not self._recipients:
+            raise MissingRecipient("the message has no recipient")
+
+    @property
+    def sender(self) -> Address | None:
+        """The return path, `None` for the null one."""
+        return self._sender
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        """Everybody who gets the message, in the order of RCPT."""
+        return self._recipients
+
+    @property
+    def needs_utf8(self) -> bool:
+        """A local part in it is not ASCII, so the transaction needs SMTPUTF8."""
+        if self._sender is not None and self._sender.needs_utf8:
+            return True
+        for recipient in self._recipients:
+            if recipient._address.needs_utf8:
+                return True
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Envelope):
+            return NotImplemented
+        return self._sender == other._sender and self._recipients == other._recipients
+
+    def __hash__(self) -> int:
+        return hash((self._sender, self._recipients))
+
+    def __repr__(self) -> str:
+        return f"Envelope({self._sender!r}, {list(self._recipients)!r})"

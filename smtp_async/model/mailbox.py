@@ -1,0 +1,218 @@
+"""The grammar of one mailbox: RFC 5321 section 4.1.2 with the UTF-8 of RFC 6531 and the display names of RFC 5322.
+
+What is read here is text alone; `address` makes values of it. Every expression is linear: alternatives exclude each
+other and repetitions are possessive.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple, NoReturn
+
+from ..errors import InvalidAddress
+from .comments import MARK, without_comments
+from .encoded_words import decoded_words
+from .invisible import BLANKS, hidden_character, named
+from .reply import printable
+
+__all__ = [
+    "ATEXT",
+    "CFWS",
+    "CONTROL",
+    "DOT_ATOM",
+    "MAX_ADDRESS",
+    "MAX_LOCAL",
+    "MAX_NAME",
+    "MAX_TEXT",
+    "QUOTED",
+    "WIDE",
+    "Mailbox",
+    "phrase",
+    "quoted",
+    "read_mailbox",
+    "refuse",
+    "shown",
+    "without_controls_and_comments",
+    "written_local",
+]
+
+# RFC 5321 section 4.5.3.1: octets of a local part, and of both parts with the sign between.
+MAX_LOCAL: Final = 64
+MAX_ADDRESS: Final = 320
+#: Characters of a display name. No RFC limits it; nobody's name is longer, and an attack's is.
+MAX_NAME: Final = 1000
+#: Characters of a mailbox as it is written, comments included.
+MAX_TEXT: Final = MAX_NAME + MAX_ADDRESS + 80
+
+# Controls (C0, DEL, C1), line separators, and halves of surrogate pairs, which no encoding can express.
+CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
+# RFC 6531 section 3.3 adds all of UTF-8 to atext. Its blanks are left out: outside quotes they are a slip. What
+# cannot be seen is looked for separately, because a display name may hold it.
+WIDE = (
+    ATEXT + "\u00a1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e"
+    "\u2060-\u2fff\u3001-\ud7ff\ue000-\U0010ffff"
+)
+QUOTED = r'"(?:[^"\\]|\\.)*+"'
+
+# Between signs that mean something, CFWS may stand.
+CFWS: Final = " " + MARK
+DOT_ATOM: Final = re.compile(rf"[{WIDE}]++(?:\.[{WIDE}]++)*+")
+# The same with dots anywhere, but not of dots alone.
+_DOTTED: Final = re.compile(rf"\.*+[{WIDE}][{WIDE}.]*+")
+_BLANK: Final = re.compile(f"[{BLANKS}]")
+# Comments around the @, with the blanks around them.
+_AROUND_AT: Final = re.compile(rf"[{CFWS}]*{MARK}[{CFWS}]*@[{CFWS}]*|@[{CFWS}]*{MARK}[{CFWS}]*")
+_SPEC: Final = re.compile(rf'({QUOTED}|[^"@]++)@([^@]++)')
+_ESCAPED: Final = re.compile(r"\\(.)")
+_SPECIAL: Final = re.compile(r'(["\\])')
+# A phrase also takes dots (RFC 5322 section 4.1, obs-phrase): "Ann B." without quotes is everywhere.
+# And an @: "ann@example.com <ann@example.com>" is what many mail programs write.
+_WORD: Final = re.compile(rf'({QUOTED})|([^ \t()<>,;:\\"\[\]]++)')
+_NAMED: Final = re.compile(rf'((?:{QUOTED}|[^()<>,;:\\"\[\]]++)*+)<((?:{QUOTED}|[^"<>]++)*+)>')
+
+
+class Mailbox(NamedTuple):
+    """What was read.
+
+    Attributes:
+        local: without quotes and escapes.
+        written: the local part as it travels.
+        domain: not checked yet.
+        name: the display name, decoded.
+    """
+
+    local: str
+    written: str
+    domain: str
+    name: str
+
+
+def refuse(text: str, reason: str) -> NoReturn:
+    """Raise `InvalidAddress`."""
+    raise InvalidAddress(f"“{printable(text, 80)}” is not a mail address that can be sent to: {reason}")
+
+
+def without_controls_and_comments(text: str) -> tuple[str, list[str]]:
+    """Refuse control characters, and return a text without its comments, and these; see `without_comments`.
+
+    Raises:
+        InvalidAddress: a control character, or a parenthesis without its other half.
+    """
+    if CONTROL.search(text):
+        refuse(text, "it holds a control character")
+    try:
+        return without_comments(text)
+    except ValueError as error:
+        refuse(text, str(error))
+
+
+def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
+    """Read the unusual: comments, names, quotes, literals, other scripts; and say what is wrong.
+
+    Args:
+        bare: one mailbox, with marks in place of its comments.
+        comments: what these say.
+        lenient: take dots anywhere in the local part.
+
+    Raises:
+        InvalidAddress: it is not one mailbox.
+    """
+    text = bare.replace(MARK, " ").strip(" ")
+    if len(text) > MAX_TEXT:
+        refuse(text, "it is too long")
+    spec, name = bare.strip(CFWS), ""
+    if spec.endswith(">"):
+        split = _NAMED.fullmatch(spec)
+        name_read = None if split is None else phrase(split[1].strip(CFWS), empty=True)
+        if split is None or name_read is None:
+            refuse(text, "a display name with brackets, commas, colons or semicolons needs quotes")
+        name, spec = name_read, split[2].strip(CFWS)
+    # Where RFC 5322 section 3.4.1 has them. A quoted string holds no mark.
+    spec = _AROUND_AT.sub("@", spec)
+    match = _SPEC.fullmatch(spec)
+    if match is None or MARK in spec:
+        refuse(text, _reason(spec))
+    local, written = match[1], match[1]
+    if local.startswith('"'):
+        local = _ESCAPED.sub(r"\1", local[1:-1])
+        written = written_local(local)
+    elif (_DOTTED if lenient else DOT_ATOM).fullmatch(local) is None:
+        refuse(text, _reason(spec))
+    if not name and bare.endswith(MARK):
+        name = shown(comments[-1])
+    return Mailbox(local, written, match[2], name)
+
+
+def phrase(text: str, *, empty: bool = False) -> str | None:
+    """Return the words of a phrase without their quotes and encodings, `None` if it is not one.
+
+    Args:
+        text: with marks in place of its comments.
+        empty: no words at all make one, too.
+    """
+    words: list[str] = []
+    plain: list[str] = []
+    position = 0
+    for match in _WORD.finditer(text):
+        if text[position : match.start()].strip(CFWS):
+            return None
+        if match[1] is None:
+            plain.append(match[2])
+        else:
+            words += (*_decoded(plain), _ESCAPED.sub(r"\1", match[1][1:-1]))
+            plain.clear()
+        position = match.end()
+    if text[position:].strip(CFWS) or not (words or plain or empty):
+        return None
+    return " ".join([*words, *_decoded(plain)])
+
+
+def _decoded(words: list[str]) -> list[str]:
+    """Decode words that stood side by side without quotes; RFC 2047 section 5 knows no encoded words in quotes."""
+    return [shown(" ".join(words))] if words else []
+
+
+def shown(text: str) -> str:
+    """Return what a reader sees of a name; what encoded words hide of controls and line ends becomes a blank."""
+    return CONTROL.sub(" ", decoded_words(text)).strip(" ") if "=?" in text else text
+
+
+def _reason(spec: str) -> str:
+    """Say what is wrong with an addr-spec that does not fit the grammar."""
+    if not spec:
+        return "it is empty"
+    if MARK in spec:
+        return "a comment stands inside of a word (RFC 5322 section 3.4.1)"
+    hidden = hidden_character(spec)
+    if hidden is not None:
+        return f"it holds a character that cannot be seen: {named(hidden)}"
+    blank = _BLANK.search(spec)
+    if blank is not None:
+        return f"it holds a blank: {named(blank[0])}"
+    if spec.startswith("@"):
+        return "source routes are obsolete (RFC 5321 appendix F.2)"
+    if "@" not in spec:
+        return "it has no @"
+    if any(sign in spec for sign in "<> "):
+        return "blanks and angle brackets need quotes"
+    local = spec.rpartition("@")[0]
+    if _DOTTED.fullmatch(local) and DOT_ATOM.fullmatch(local) is None:
+        return (
+            "its local part begins or ends with a dot, or has two dots in a row; Recipient(…, lenient=True) and "
+            "Address.parse(…, lenient=True) take it, and it is sent as it is"
+        )
+    return "the part before the @ needs quotes, or there is more than one @"
+
+
+def written_local(local: str) -> str:
+    """Return the local part as it is written, in quotes if it must be (RFC 5321 section 4.1.2)."""
+    if not local:
+        refuse("@", "the part before the @ is empty")
+    return local if DOT_ATOM.fullmatch(local) else quoted(local)
+
+
+def quoted(text: str) -> str:
+    """Return a quoted string, RFC 5322 section 3.2.4."""
+    return '"' + _SPECIAL.sub(r"\\\1", text) + '"'

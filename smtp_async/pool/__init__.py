@@ -1,0 +1,1 @@
+"""Which job goes to which connection, and when to dial another one."""

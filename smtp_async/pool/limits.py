@@ -1,0 +1,72 @@
+"""How many connections a client may have, and what it says of them: values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..errors import InvalidArgument
+
+__all__ = ["PoolLimits", "PoolStatistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """How many connections, and for how long.
+
+    Attributes:
+        max_connections: the most connections open or being opened at once.
+        window: the most messages on their way over one connection unanswered, where the server offers CHUNKING and
+            PIPELINING. 1, the default, still writes the next envelope together with the end of a message. A larger
+            window saves nearly all waiting on a long way; it also bounds how many messages a lost connection can leave
+            unknown.
+        max_messages: messages per connection, None without limit.
+        idle_time: seconds after which an idle connection is closed, None never.
+        max_age: seconds after which a connection takes no new message, None never.
+        max_waiting: the most messages waiting for a connection, None without limit; one more raises `QueueFull`.
+    """
+
+    max_connections: int = 10
+    window: int = 1
+    max_messages: int | None = 1000
+    idle_time: float | None = 60.0
+    max_age: float | None = 3600.0
+    max_waiting: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is None and name not in ("max_connections", "window"):
+                continue
+            kinds = int | float if name in ("idle_time", "max_age") else int
+            if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:
+                raise InvalidArgument(
+                    f"{name} must be {'a number' if kinds is not int else 'an integer'} above 0, "
+                    f"not {value!r}"
+                )
+
+
+class PoolStatistics(NamedTuple):
+    """What a pool holds and has done.
+
+    Attributes:
+        bound: the most connections allowed now; may be below `max_connections` after the server refused one.
+        open, opening, idle, busy: connections by state; `busy` and `idle` add up to `open`.
+        waiting: messages without a connection.
+        sent, refused, not_sent, unknown: messages by outcome since the start; `sent` counts partial ones too.
+        reconnects: messages that went back to the queue because their connection died.
+        round_trips: times that a connection wrote and then waited for the server.
+    """
+
+    bound: int
+    open: int
+    opening: int
+    idle: int
+    busy: int
+    waiting: int
+    sent: int
+    refused: int
+    not_sent: int
+    unknown: int
+    reconnects: int
+    round_trips: int

@@ -1,0 +1,391 @@
+"""Sources, opened: what a thread does with them. Everything here may block.
+
+Strategy. A reader opens one source, measures it, and gives it in batches of slices, encoded. What is read twice must
+have the same length both times, and the length that was told: an octet more or less is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from io import BufferedIOBase, FileIO
+from tempfile import TemporaryFile
+from time import monotonic
+from typing import Any, Final
+
+from ..errors import FileError, InvalidArgument
+from ..model.content import Source
+from .line_endings import RawSource
+from .shared_file import Claim
+from .slicer import Slicer
+from .source_errors import demand_unused, described, mark_used, octets, spent, telling
+
+__all__ = ["BATCH", "PATIENCE", "KeptReader", "Reader", "close_origin", "blocking_reader"]
+
+#: Slices that a thread makes at a time, half a MiB: going there and back costs as much as encoding one of them, and
+#: while it encodes, the event loop may have to wait for the interpreter's lock.
+BATCH: Final = 8
+#: Seconds after which a slow source gives what it has.
+PATIENCE: Final = 0.05
+#: Octets that are copied at a time.
+_COPY: Final = 1 << 20
+
+
+class Reader:
+    """A source that can be read in a thread.
+
+    Attributes:
+        source: what is read.
+        rereadable: can it be read from the start again? Known once it is open.
+        begun: has anything been read?
+    """
+
+    rereadable = False
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.begun = False
+        self._opened = False
+        #: Octets it must have, where that is known.
+        self._length: int | None = None
+        self._slicer = Slicer(source)
+
+    def open(self) -> None:
+        """Open and measure it, or go back to its start.
+
+        Raises:
+            FileError: it cannot be opened, or it was read and cannot be read again.
+        """
+        with telling(self.source):
+            if not self._opened:
+                # First, so that closing finds what was opened by half.
+                self._opened = True
+                self._open()
+                self._settle_length()
+            elif self.begun:
+                if not self.rereadable:
+                    raise spent(self.source)
+                self._rewind()
+        self.begun = False
+        passing = 0 if self._goes_to_start() else self.source.start
+        self._slicer = Slicer(self.source, passing=passing, length=self._length)
+
+    def batch(self) -> list[bytes]:
+        """Return the next slices as they travel, nothing at the end.
+
+        Raises:
+            FileError: it cannot be read, or is longer or shorter than it was.
+            ExtensionMissing: the guard of a raw source stops it.
+        """
+        self._begin()
+        slicer, pieces = self._slicer, list[bytes]()
+        until = monotonic() + PATIENCE
+        while len(pieces) < BATCH and not (pieces and monotonic() > until):
+            with telling(self.source):
+                self._fill(until)
+            piece = slicer.take()
+            if piece:
+                pieces.append(piece)
+            elif slicer.ended:
+                break
+        return pieces
+
+    def pull(self) -> bytes:
+        """Return the next octets before encoding, in any number; nothing at the end. Not to be mixed with `batch`.
+
+        Raises:
+            FileError: it cannot be read.
+        """
+        self._begin()
+        with telling(self.source):
+            while not self._slicer.ended and not self._slicer.held:
+                self._pull()
+        return self._slicer.take_plain()
+
+    def park(self) -> None:
+        """Hold nothing open that can be opened again when it is read."""
+
+    def close(self, *, streams: bool = True) -> None:
+        """Close what was opened here, and what its source says is to be closed.
+
+        Args:
+            streams: False leaves what the caller opened as it is.
+        """
+        if streams and self.source.close:
+            close_origin(self.source.origin)
+
+    # --- what each kind does ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _rewind(self) -> None:
+        raise NotImplementedError
+
+    def _next(self, size: int) -> Any:
+        """Return about `size` octets, fewer or more; nothing at the end."""
+        raise NotImplementedError
+
+    def _goes_to_start(self) -> bool:
+        """Are the octets before `start` passed over by going, not by reading?"""
+        return self.rereadable
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def _settle_length(self) -> None:
+        if self._length is not None and self._length < 0:
+            raise FileError(f"{described(self.source)} is shorter than where reading is to start")
+        if isinstance(self.source, RawSource):
+            self.source.demand_unchanged(self._length)
+        self.source.length = self._length
+
+    def _begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            if not self.rereadable:
+                mark_used(self.source)
+
+    def _fill(self, until: float) -> None:
+        while self._slicer.wanted > 0 and not self._slicer.ended:
+            self._pull()
+            if monotonic() > until:
+                return
+
+    def _pull(self) -> None:
+        slicer = self._slicer
+        slicer.add(octets(self._next(slicer.wanted)))
+        if slicer.ended:
+            # The next time it must be the same.
+            self._length = slicer.count
+
+
+class PathReader(Reader):
+    """A file that is opened here."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._path: Any = source.origin
+        self._file: FileIO | None = None
+        self._status: tuple[int, ...] = ()
+
+    def _open(self) -> None:
+        self._file = file = FileIO(os.fspath(self._path), "rb")
+        status = os.fstat(file.fileno())
+        self.rereadable = stat.S_ISREG(status.st_mode)
+        if not self.rereadable:
+            return
+        self._status = _identity(status)
+        # Some systems have files that look empty and are not.
+        if status.st_size or not file.read(1):
+            self._length = status.st_size - self.source.start
+        file.seek(self.source.start)
+
+    def _rewind(self) -> None:
+        if self._file is not None:
+            self._file.seek(self.source.start)
+
+    def _next(self, size: int) -> Any:
+        if self._file is None:
+            self._file = self._reopened()
+        return self._file.read(size)
+
+    def _reopened(self) -> FileIO:
+        file = FileIO(os.fspath(self._path), "rb")
+        try:
+            if _identity(os.fstat(file.fileno())) != self._status:
+                raise FileError(f"{described(self.source)} was changed since its size was told")
+            file.seek(self.source.start)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def park(self) -> None:
+        if self.rereadable and not self.begun:
+            self.close()
+
+    def close(self, *, streams: bool = True) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+class FileReader(Reader):
+    """A file object of the caller."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._claim: Claim | None = None
+        self._place = 0
+        self._file: Any = source.origin
+        self._read = _read_of(source.origin)
+
+    def _open(self) -> None:
+        if getattr(self._file, "closed", False):
+            raise FileError(f"{described(self.source)} is closed")
+        self._claim = claim = Claim.of(self._file)
+        with claim.lock:
+            # Tells by itself what is not for reading, and what is text.
+            octets(self._file.read(0))
+        self.rereadable = claim.first is not None
+        if self.rereadable:
+            self._length = claim.length - self.source.start
+            self._rewind()
+            return
+        demand_unused(self.source)
+        if claim.users > 1:
+            raise FileError(f"{described(self.source)} is being read for another message")
+
+    def _rewind(self) -> None:
+        assert self._claim is not None and self._claim.first is not None
+        self._place = self._claim.first + self.source.start
+
+    def _next(self, size: int) -> Any:
+        claim = self._claim
+        assert claim is not None
+        if claim.first is None:
+            return self._read(size)
+        with claim.lock:
+            self._file.seek(self._place)
+            data = octets(self._read(size))
+        self._place += len(data)
+        return data
+
+    def close(self, *, streams: bool = True) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.leave(close=streams and self.source.close)
+        elif not self._opened:
+            super().close(streams=streams)
+
+
+class IterableReader(Reader):
+    """An iterator, or what can be iterated again and again."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._origin: Any = source.origin
+        self._iterator: Iterator[Any] = iter(())
+
+    def _open(self) -> None:
+        self._iterator = iter(self._origin)
+        self.rereadable = self._iterator is not self._origin
+        if not self.rereadable:
+            demand_unused(self.source)
+        elif isinstance(self._origin, list | tuple):
+            self._length = sum([len(octets(chunk)) for chunk in self._origin]) - self.source.start
+
+    def _rewind(self) -> None:
+        self._iterator = iter(self._origin)
+
+    def _next(self, size: int) -> Any:
+        for chunk in self._iterator:
+            data = octets(chunk)
+            if data:
+                return data
+        return b""
+
+    def _goes_to_start(self) -> bool:
+        return False
+
+    def close(self, *, streams: bool = True) -> None:
+        iterator, self._iterator = self._iterator, iter(())
+        # One in mid-way is of no use to anybody, and may hold a file.
+        if self.begun and isinstance(iterator, Generator):
+            with suppress(Exception):
+                iterator.close()
+        super().close(streams=streams)
+
+
+class KeptReader(Reader):
+    """A copy, on disk, of what can be read once only.
+
+    Args:
+        original: what is copied.
+        temp_dir: where to; None where the system keeps such files.
+    """
+
+    rereadable = True
+
+    def __init__(self, source: Source, temp_dir: str | os.PathLike[str] | None) -> None:
+        super().__init__(source)
+        self._opened = self.begun = True
+        with telling(source):
+            # Mode 0600 and without a name; where that cannot be, it goes with its last handle.
+            self._file = TemporaryFile(dir=temp_dir, buffering=0)
+
+    def copy(self, original: Reader) -> bool:
+        """Take about a MiB over; return whether there may be more."""
+        count = 0
+        until = monotonic() + PATIENCE
+        while count < _COPY and monotonic() < until:
+            data = original.pull()
+            if not data:
+                return False
+            self.write(data)
+            count += len(data)
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Take octets over."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._file.write(view) :]
+            except OSError as error:
+                text = f"{described(self.source)} cannot be kept for a second reading: {error}"
+                raise FileError(text) from error
+
+    def seal(self) -> None:
+        """Everything was taken over: be open, at the start."""
+        self._length = self.source.length = self._file.tell()
+        self.open()
+
+    def _rewind(self) -> None:
+        self._file.seek(0)
+
+    def _next(self, size: int) -> Any:
+        return self._file.read(size)
+
+    def close(self, *, streams: bool = True) -> None:
+        self._file.close()
+
+
+def blocking_reader(source: Source) -> Reader:
+    """Return what reads `source`, which is not an async iterable.
+
+    Raises:
+        InvalidArgument: its origin is none of those that a source may have.
+    """
+    origin: Any = source.origin
+    if isinstance(origin, os.PathLike):
+        return PathReader(source)
+    if hasattr(origin, "read"):
+        return FileReader(source)
+    if isinstance(origin, Iterable) and not isinstance(origin, str | bytes | bytearray | memoryview):
+        return IterableReader(source)
+    hint = ": a path is a pathlib.Path" if isinstance(origin, str) else ""
+    raise InvalidArgument(
+        f"a {type(origin).__name__} is neither a path, a binary file object nor an iterable of bytes{hint}"
+    )
+
+
+def close_origin(origin: Any) -> None:
+    """Close what the caller gave, if it can be closed at once; failing is no news after the transfer."""
+    close = getattr(origin, "close", None)
+    # A file of an async library has a `close`, too, but one to be awaited.
+    if close is not None and not isinstance(origin, os.PathLike) and not hasattr(origin, "__aiter__"):
+        with suppress(Exception):
+            close()
+
+
+def _read_of(file: Any) -> Callable[[int], Any]:
+    # A buffered `read` waits for all that it was asked for.
+    read: Callable[[int], Any] = file.read1 if isinstance(file, BufferedIOBase) else file.read
+    return read
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

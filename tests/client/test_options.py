@@ -1,0 +1,91 @@
+"""URLs of mail servers: any text is a server or a clear refusal, and no refusal tells the password."""
+
+import traceback
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from smtp_async import ClientOptions, Credentials, Security, SMTPClient
+from smtp_async.errors import InvalidArgument, InvalidHost
+from smtp_async.tls.context import default_port
+from smtp_async.transport.dial import _host_name
+
+SCHEMES = {
+    "smtps": Security.IMPLICIT,
+    "smtp": Security.STARTTLS,
+    "smtp+plain": Security.PLAINTEXT,
+    "lmtp": Security.AUTO,
+}
+PASSWORD = "c4n4ry-p4ssw0rd"
+
+hosts = st.from_regex(r"[a-z0-9]{1,10}(\.[a-z0-9]{1,10}){0,3}", fullmatch=True) | st.ip_addresses().map(str)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
+#: What URLs are made of, in any order, so that most of them are nearly right.
+pieces = st.sampled_from(
+    ["smtp", "smtps", "smtp+plain", "lmtp+unix", "://", ":", "/", "//", "@", "[", "]", "?", "#", "%", "%00", "%0d%0a",
+     "::1", "mx.test", "ann", PASSWORD, "587", "0", "99999", " ", "\n", "\0", "ü", "-1", "１２", "\ud800"]
+)  # fmt: skip
+
+
+def demand_a_host_name_or_a_refusal(host: str) -> None:
+    """What a name server or a TLS handshake is given is printable ASCII without blanks."""
+    try:
+        name = _host_name(host)
+    except InvalidHost:
+        return
+    assert name.isascii() and name.isprintable() and " " not in name
+
+
+@given(st.text() | st.lists(pieces, max_size=12).map("".join) | st.text().map("smtp://ann:x@".__add__))
+@example("smtp://ann:x@[::1")
+@example("smtp://mx.test\u2100")
+@example(f"smtps://ann:{PASSWORD}@:25")
+@example(f"smtp://ann:{PASSWORD}@mx.test\r\nRSET:25")
+def test_any_text_is_a_server_or_a_clear_refusal(url: str) -> None:
+    try:
+        client = SMTPClient.from_url(url)
+    except InvalidArgument as error:
+        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        # The frames of this test do hold the URL.
+        assert (
+            PASSWORD not in str(error) and PASSWORD not in shown.partition("smtp_async/client/client.py")[2]
+        )
+        return
+    assert client.host and (0 < client.port < 65536 or client.host.startswith("/"))
+    assert PASSWORD not in repr(client)
+    assert client.security is not Security.AUTO
+    if not client.host.startswith("/"):
+        demand_a_host_name_or_a_refusal(client.host)
+
+
+@given(
+    st.sampled_from(list(SCHEMES)),
+    hosts,
+    st.none() | st.integers(1, 65535),
+    st.none() | st.tuples(texts, texts),
+)
+def test_what_is_written_by_the_rules_is_read_back(
+    scheme: str, host: str, port: int | None, login: tuple[str, str] | None
+) -> None:
+    user = ":".join(quote(part, safe="") for part in login) + "@" if login else ""
+    place = f"[{host}]" if ":" in host else host
+    client = SMTPClient.from_url(f"{scheme}://{user}{place}{f':{port}' if port else ''}")
+    assert client.host == host
+    assert client.port == (port or default_port(SCHEMES[scheme], lmtp=scheme == "lmtp"))
+    assert SCHEMES[scheme] in (client.security, Security.AUTO)
+    expected = Credentials(username=login[0], password=login[1]) if login else None
+    assert client._route.credentials == expected
+
+
+@given(texts.map(lambda name: f"/run/{name}"))
+def test_a_unix_socket_is_read_back(path: str) -> None:
+    client = SMTPClient.from_url(f"lmtp+unix://{quote(path)}")
+    assert (client.host, client.port, client.options.lmtp) == (path, 0, True)
+
+
+@pytest.mark.parametrize("url", ["lmtp://mx.test", "lmtp+unix:///run/lmtp"])
+def test_the_scheme_decides_about_lmtp(url: str) -> None:
+    assert SMTPClient.from_url(url).options.lmtp
+    assert not SMTPClient.from_url("smtp://mx.test", options=ClientOptions(lmtp=True)).options.lmtp

@@ -1,0 +1,299 @@
+"""errand.py: work in the caller's own task that can be stopped, and left whatever it does."""
+
+import asyncio
+import contextvars
+import gc
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+
+from smtp_async.connection.errand import Errand, Left, Stopped
+from tests.lab import PATIENCE, every_loop, gathered, turns, until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
+
+
+@every_loop
+async def test_it_is_the_callers_own_task_and_context() -> None:
+    variable.set("before")
+
+    async def work() -> Any:
+        assert variable.get() == "before"
+        await asyncio.sleep(0)
+        variable.set("behind")
+        await asyncio.sleep(0.001)
+        await anyio.to_thread.run_sync(int)
+        return asyncio.current_task()
+
+    assert await Errand(work()) is asyncio.current_task()
+    assert variable.get() == "behind"
+
+
+@every_loop
+async def test_what_it_raises_and_what_is_raised_in_it() -> None:
+    async def work() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(OSError("inner"))
+        with pytest.raises(OSError):
+            await future
+        task = asyncio.ensure_future(asyncio.sleep(10))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await asyncio.Event().wait()
+        with anyio.move_on_after(0.001):
+            await asyncio.Event().wait()
+        raise ValueError("outer")
+
+    with pytest.raises(ValueError, match="outer"):
+        await Errand(work())
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+
+
+# --- what work may do when it is cancelled ---
+
+
+async def obeys(log: list[str]) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        log.append("ended")
+
+
+async def cleans_up(log: list[str]) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        log.append("ended")
+
+
+async def takes_no_notice(log: list[str]) -> None:
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.sleep(0.05)
+    log.append("ended")
+
+
+async def spins(log: list[str]) -> None:
+    for _ in range(50):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    log.append("ended")
+
+
+async def waits_for_a_task(log: list[str]) -> None:
+    try:
+        await asyncio.ensure_future(takes_no_notice([]))
+    finally:
+        log.append("ended")
+
+
+async def waits_for_a_thread(log: list[str]) -> None:
+    try:
+        await asyncio.to_thread(lambda: None)
+        await asyncio.Event().wait()
+    finally:
+        log.append("ended")
+
+
+WORK: list[Callable[[list[str]], Coroutine[Any, Any, None]]] = [
+    obeys,
+    cleans_up,
+    takes_no_notice,
+    spins,
+    waits_for_a_task,
+    waits_for_a_thread,
+]
+ENDS_AT_ONCE = {obeys, waits_for_a_thread}
+
+
+async def started(work: Coroutine[Any, Any, Any], **options: Any) -> tuple[Errand[Any], asyncio.Task[Any]]:
+    errand: Errand[Any] = Errand(work, **options)
+
+    async def caller() -> Any:
+        return await errand
+
+    task = asyncio.create_task(caller())
+    await turns(3)
+    return errand, task
+
+
+@every_loop
+@pytest.mark.parametrize("work", WORK)
+async def test_whatever_it_does_its_caller_can_leave_it(work: Any) -> None:
+    log: list[str] = []
+    errand, task = await started(work(log))
+    errand.leave()
+    await turns(3)
+    assert task.done() and isinstance(task.exception(), Left)
+    if work in ENDS_AT_ONCE:
+        assert log == ["ended"]
+    # The rest goes to its end.
+    await until(lambda: log == ["ended"])
+
+
+@every_loop
+@pytest.mark.parametrize("work", WORK)
+async def test_where_it_is_stopped_its_clean_up_is_waited_for(work: Any) -> None:
+    log: list[str] = []
+    errand, task = await started(work(log))
+    errand.stop()
+    errand.stop()
+    await asyncio.wait({task}, timeout=PATIENCE)
+    assert log == ["ended"]
+    # What takes no notice has a result.
+    error = task.exception()
+    assert type(error) is Stopped or (error is None and work in {takes_no_notice, spins, waits_for_a_task})
+
+
+@every_loop
+@pytest.mark.parametrize("work", WORK)
+async def test_what_cleans_up_after_a_stop_can_be_left(work: Any) -> None:
+    log: list[str] = []
+    errand, task = await started(work(log))
+    errand.stop()
+    await turns(1)
+    errand.leave()
+    await turns(3)
+    assert task.done()
+    await until(lambda: log == ["ended"])
+
+
+@every_loop
+@pytest.mark.parametrize("work", WORK)
+async def test_a_cancellation_is_what_it_is_for_any_task(work: Any) -> None:
+    ours: list[str] = []
+    theirs: list[str] = []
+    _, task = await started(work(ours))
+    plain = asyncio.create_task(work(theirs))
+    await turns(3)
+    for one in (task, plain):
+        one.cancel()
+        assert one.cancelling() == 1
+    await asyncio.wait({task, plain}, timeout=PATIENCE)
+    assert task.cancelled() == plain.cancelled()
+    assert ours == theirs == ["ended"]
+
+
+@every_loop
+@pytest.mark.parametrize("first", ["leave", "cancel"])
+async def test_a_cancellation_beside_an_order_is_not_lost(first: str) -> None:
+    log: list[str] = []
+    errand, task = await started(cleans_up(log))
+    orders: list[Callable[[], Any]] = [errand.leave, task.cancel]
+    for order in orders if first == "leave" else reversed(orders):
+        order()
+    await asyncio.wait({task}, timeout=PATIENCE)
+    assert task.cancelled()
+    await until(lambda: log == ["ended"])
+
+
+@every_loop
+async def test_a_cancelled_caller_whose_source_is_slow_can_be_left_too() -> None:
+    log: list[str] = []
+    errand, task = await started(cleans_up(log))
+    task.cancel()
+    await turns(3)
+    assert not task.done()
+    errand.leave()
+    await turns(3)
+    assert task.cancelled()
+    await until(lambda: log == ["ended"])
+
+
+@every_loop
+async def test_what_work_gives_that_was_left_goes_to_whoever_disposes_of_it() -> None:
+    async def work() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.01)
+        return "result"
+
+    gone: list[str] = []
+    errand, task = await started(work(), unwanted=gone.append)
+    errand.leave()
+    await turns(3)
+    assert isinstance(task.exception(), Left)
+    await until(lambda: gone == ["result"])
+
+
+async def test_an_order_after_the_end_does_nothing() -> None:
+    async def work() -> int:
+        return 1
+
+    errand = Errand(work())
+    assert await errand == 1
+    errand.leave()
+    errand.stop()
+
+
+def test_a_loop_that_ends_closes_it() -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        await started(obeys(log))
+
+    asyncio.run(main())
+    gc.collect()
+    assert log == ["ended"]
+
+
+# --- what others wait for, too ---
+
+
+async def awaits(what: asyncio.Future[str]) -> str:
+    return await what
+
+
+async def waits_on(what: asyncio.Future[str]) -> str:
+    """Takes no notice of the first cancellation, and waits on."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.shield(what)
+    return await what
+
+
+@every_loop
+@pytest.mark.parametrize("kind", ["future", "task"])
+@pytest.mark.parametrize("left", [False, True], ids=["waited for", "left"])
+async def test_another_task_may_wait_for_the_same(kind: str, left: bool) -> None:
+    gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    shared = gate if kind == "future" else asyncio.create_task(awaits(gate))
+    results: list[str] = []
+    errand, task = await started(waits_on(shared), unwanted=results.append)
+    if left:
+        errand.leave()
+    others = []
+    for _ in range(5):
+        # One for each step in which the work may be left.
+        others.append(asyncio.create_task(awaits(shared)))
+        await turns(1)
+    assert task.done() == left
+    gate.set_result("result")
+    assert await gathered(*others) == ["result"] * 5
+    if left:
+        await until(lambda: results == ["result"])
+        assert isinstance(task.exception(), Left)
+    else:
+        assert await task == "result"
+
+
+@every_loop
+@pytest.mark.parametrize("kind", ["future", "task"])
+async def test_another_task_may_wait_for_what_is_awaited_plainly(kind: str) -> None:
+    gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    shared = gate if kind == "future" else asyncio.create_task(awaits(gate))
+    _, task = await started(awaits(shared))
+    other = asyncio.create_task(awaits(shared))
+    await turns(3)
+    gate.set_result("result")
+    assert await gathered(task, other) == ["result", "result"]

@@ -1,0 +1,98 @@
+"""One message between its caller and a connection: prepared, moved on, settled."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from smtp_async import Extensions, Message, Outcome, Receipt, SendOptions, Verdict
+from smtp_async.connection.job import Job, Step
+from smtp_async.errors import ExtensionMissing, MessageTooLarge, NotSent, SMTPError
+from tests.lab import mail
+
+ALL = Extensions({"PIPELINING": "", "8BITMIME": "", "SMTPUTF8": "", "SIZE": "100000"})
+NONE = Extensions()
+
+
+def job(message: Message | None = None, **options: Any) -> Job:
+    return Job(7, message or mail(1, text="Grüße"), SendOptions(**options))
+
+
+def prepared(offer: Extensions, message: Message | None = None, **options: Any) -> Job:
+    one = job(message, **options)
+    one.extensions = offer
+    one.prepare()
+    return one
+
+
+def test_a_job_waits_unplanned_until_the_offer_of_the_server_is_known() -> None:
+    one = job()
+    assert one.prepare() and one.transaction is None
+
+
+def test_it_is_prepared_for_what_the_server_offers() -> None:
+    modern, old = prepared(ALL).transaction, prepared(NONE).transaction
+    assert modern is not None and old is not None
+    assert b"BODY=8BITMIME" in modern.mail and b"SIZE=" in modern.mail
+    assert old.mail == b"MAIL FROM:<ann@example.com>\r\n"
+    assert old.payload is not None and old.payload.isascii()
+    assert modern.owner is not None and modern.extensions is ALL
+
+
+@pytest.mark.parametrize(
+    ("message", "offer", "kind"),
+    [
+        (mail(1, text="x" * 100), Extensions({"SIZE": "10"}), MessageTooLarge),
+        (mail(1, to="grüße@example.org"), NONE, ExtensionMissing),
+    ],
+)
+def test_a_fault_shows_when_it_is_prepared_with_a_receipt(
+    message: Message, offer: Extensions, kind: type[SMTPError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        prepared(offer, message)
+    assert caught.value.receipt is not None
+    assert caught.value.receipt.outcome is Outcome.NOT_SENT
+    assert isinstance(caught.value.receipt.error, kind)
+    assert caught.value.receipt.error is not caught.value
+
+
+def test_behind_a_gate_the_body_waits_for_its_caller() -> None:
+    async def gate() -> None: ...
+
+    transaction = prepared(ALL, before_end_of_data=gate).transaction
+    assert transaction is not None
+    assert transaction.aside
+    assert transaction.payload is not None
+
+
+def test_a_receipt_says_for_everybody_that_nothing_was_sent() -> None:
+    one = job(mail(1, to=["a@x.test", "b@x.test"]))
+    error = NotSent("no")
+    error.receipt = one.unsent(NotSent("earlier"))
+    receipt = one.unsent(error)
+    assert [verdict.outcome for verdict in receipt.verdicts] == [Outcome.NOT_SENT] * 2
+    assert receipt.error is not error and receipt.error is not None
+    assert receipt.error.receipt is None
+
+
+async def test_steps_reach_a_caller_that_waits_and_nobody_else() -> None:
+    one = prepared(ALL)
+    one.advance(Step.WRITE)
+    one.waiter = asyncio.get_running_loop().create_future()
+    one.advance(Step.WRITE)
+    one.advance(Step.DONE)
+    assert await one.waiter is Step.WRITE
+    one.waiter = asyncio.get_running_loop().create_future()
+    receipt = Receipt((Verdict(one.envelope.recipients[0], Outcome.ACCEPTED),))
+    one.settle(receipt)
+    assert await one.waiter is Step.DONE
+    assert one.receipt is receipt and one.session is None
+
+
+async def test_a_caller_that_has_gone_hears_nothing() -> None:
+    one = prepared(ALL)
+    one.waiter = asyncio.get_running_loop().create_future()
+    one.waiter.cancel()
+    one.advance(Step.DONE)
+    assert one.waiter.cancelled()

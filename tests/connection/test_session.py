@@ -1,0 +1,618 @@
+"""One conversation for one task: what each call does, what is refused, and what it leaves to others."""
+
+import asyncio
+import io
+import threading
+import traceback
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from smtp_async import (
+    NOBODY,
+    Address,
+    Attachment,
+    Credentials,
+    NotSent,
+    Outcome,
+    PoolLimits,
+    Receipt,
+    RecipientsRefused,
+    SendOptions,
+    SMTPError,
+    Stage,
+    Timeouts,
+    TLSOptions,
+)
+from smtp_async.errors import (
+    AlreadyConnected,
+    AlreadyConnecting,
+    AuthenticationFailed,
+    Busy,
+    CommandRefused,
+    ConnectFirst,
+    ConnectionLost,
+    GreetingRefused,
+    Interrupted,
+    InvalidArgument,
+    NotConnected,
+    UsageError,
+)
+from smtp_async.events import PITrail
+from smtp_async.model.reply import Reply
+from smtp_async.testing import ScriptedServer, close, default, delay, reply
+from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, turns, until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+class Slow(io.BytesIO):
+    """A file that takes its time to be measured."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def seek(self, *args: int) -> int:
+        self.asked.set()
+        self.go.wait(PATIENCE)
+        return super().seek(*args)
+
+
+KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
+
+
+async def test_a_list_may_come_with_words_around_it() -> None:
+    lines = ["2.1.5 The list follows:", "2.1.5 Ann <ann@example.com>", "bob@example.org", "(3 in all\x1b[2J)"]
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, *lines))
+        assert [str(member.domain) for member in await client.expand("staff")] == [
+            "example.com",
+            "example.org",
+        ]
+
+
+async def test_a_member_with_a_source_route_is_named_without_it() -> None:
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, "Quincy Smith <@usc.example:q-smith@isi.example>"))
+        assert await client.expand("staff") == [Address("q-smith", "isi.example")]
+
+
+@every_loop
+async def test_a_whole_conversation() -> None:
+    async with speaking(users={"ann": "secret"}) as server, client_of(server) as client:
+        server.on("EXPN", reply(250, "2.1.5 Ann <ann@example.com>"))
+        async with client.session() as session:
+            assert not session.connected
+            assert session.stage is Stage.GREETING
+            assert session.last_reply is None
+            greeting = await session.connect()
+            assert greeting.code == 220 and "ESMTP" in greeting.text
+            assert session.connected
+            assert session.stage is Stage.READY
+            assert session.extensions.pipelining and session.extensions.auth == ("PLAIN", "LOGIN", "CRAM-MD5")
+            assert session.info.peer == (server.host, server.port)
+            assert not session.info.encrypted
+            assert (await session.login(KEY)).code == 235
+            assert (await session.verify("ann")).code == 252
+            assert session.last_reply is not None and session.last_reply.code == 252
+            (member,) = await session.expand("staff")
+            assert (str(member.domain), member.name) == ("example.com", "Ann")
+            assert (await session.command("help")).code == 214
+            assert (await session.noop()).code == 250
+            receipt = await session.send(mail())
+            assert receipt.outcome is Outcome.ACCEPTED
+            assert (await session.reset()).code == 250
+            await session.quit()
+            assert not session.connected
+            assert session.stage is Stage.CLOSED
+            await session.quit()
+        assert server.connections.opened == 1
+        assert server.messages[0].user == "ann"
+    assert server.verbs(0) == [
+        "EHLO", "AUTH", server.commands[2].verb, "EHLO", "VRFY", "EXPN", "HELP", "NOOP", "MAIL", "RCPT", "DATA", ".",
+        "RSET", "QUIT",
+    ]  # fmt: skip
+
+
+class TestConnecting:
+    async def test_calls_before_connect_say_so(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            calls = [
+                session.send(mail()), session.verify("x"), session.expand("x"), session.command("NOOP"),
+                session.reset(), session.noop(), session.login(KEY),
+            ]  # fmt: skip
+            for call in calls:
+                with pytest.raises(ConnectFirst) as caught:
+                    await call
+                assert caught.value.code == 1117
+            with pytest.raises(ConnectFirst):
+                _ = session.info
+            assert server.connections.opened == 0
+
+    async def test_a_second_connect_is_refused(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            with pytest.raises(AlreadyConnected) as caught:
+                await session.connect()
+            assert caught.value.code == 104
+            assert (await session.noop()).code == 250
+
+    async def test_connect_while_connecting_is_refused(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            server.on("GREETING", delay(gate), default())
+            connecting = asyncio.create_task(session.connect())
+            await turns()
+            with pytest.raises(AlreadyConnecting) as caught:
+                await session.connect()
+            assert caught.value.code == 1105
+            gate.set()
+            assert (await connecting).code == 220
+
+    async def test_a_failed_connect_has_its_class_and_ends_the_session(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            server.on("GREETING", reply(554, "5.3.2 no"))
+            with pytest.raises(GreetingRefused):
+                await session.connect()
+            assert not session.connected
+            for call in (session.connect, session.noop):
+                with pytest.raises(NotConnected) as caught:
+                    await call()
+                assert type(caught.value) is NotConnected
+
+    async def test_after_the_end_every_call_says_so(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            await session.quit()
+            for call in (session.noop, session.reset, session.connect, lambda: session.send(mail())):
+                with pytest.raises(NotConnected):
+                    await call()
+        assert server.connections.opened == 1
+
+
+class TestOneTask:
+    @every_loop
+    async def test_a_second_task_is_busy(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on("VRFY", delay(gate), default())
+            asking = asyncio.create_task(session.verify("ann"))
+            await server.wait_until(lambda: "VRFY" in server.verbs())
+            for call in (
+                session.noop(), session.reset(), session.expand("x"), session.command("NOOP"),
+                session.send(mail()), session.login(KEY), session.verify("x"),
+            ):  # fmt: skip
+                with pytest.raises(Busy) as caught:
+                    await call
+                assert caught.value.code == 166 and caught.value.temporary
+            gate.set()
+            assert (await asking).code == 252
+            assert (await session.noop()).code == 250
+
+    async def test_a_cancelled_call_disturbs_no_reply(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on("VRFY", delay(gate), reply(251, "late"), nth=1)
+            asking = asyncio.create_task(session.verify("ann"))
+            await server.wait_until(lambda: "VRFY" in server.verbs())
+            asking.cancel()
+            await asyncio.wait({asking})
+            following = asyncio.create_task(session.verify("bob"))
+            await turns()
+            gate.set()
+            assert (await following).code == 252
+
+    async def test_a_call_from_a_hook_is_refused(self) -> None:
+        caught: list[Any] = []
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+
+            async def hook(event: PITrail) -> None:
+                if event.command == "NOOP":
+                    try:
+                        await session.reset()
+                    except SMTPError as error:
+                        caught.append(error)
+
+            await session.connect()
+            client.on(PITrail, hook)
+            await session.noop()
+        assert [type(one) for one in caught] == [Busy, Busy]
+
+
+class TestCommands:
+    @pytest.mark.parametrize(
+        "line",
+        ["DATA", "data", "BDAT 5 LAST", "EHLO x", "HELO x", "LHLO x", "STARTTLS", "starttls",
+         "AUTH PLAIN AGEAYg==", "XCLIENT ADDR=1.2.3.4"],
+    )  # fmt: skip
+    async def test_what_the_library_keeps_for_itself(self, line: str) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            before = server.connections[0].bytes_received
+            with pytest.raises(UsageError):
+                await session.command(line)
+            assert server.connections[0].bytes_received == before
+            assert (await session.noop()).code == 250
+
+    async def test_an_own_transaction_can_be_begun_and_reset(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            assert (await session.command("MAIL FROM:<x@example.com>")).code == 250
+            assert (await session.command("RCPT TO:<y@example.org>")).code == 250
+            assert (await session.reset()).code == 250
+            await session.send(mail(1))
+            # Left open, the next message closes it: it is never sent under another sender.
+            await session.command("MAIL FROM:<x@example.com>")
+            await session.send(mail(2))
+        assert [message.mail_from for message in server.messages] == ["ann@example.com"] * 2
+        assert server.violations == []
+
+    async def test_a_refused_question_has_its_class_and_goes_on(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on("VRFY", reply(550, "5.1.1 nobody"))
+            server.on("RSET", reply(500, "no"))
+            with pytest.raises(CommandRefused) as caught:
+                await session.verify("x")
+            assert caught.value.reply is not None and caught.value.reply.code == 550
+            assert caught.value.connection_usable
+            assert (await session.command("XYZZY")).code == 500
+            assert (await session.noop()).code == 250
+            with pytest.raises(CommandRefused):
+                await session.reset()
+
+    async def test_quit_by_hand_is_an_end(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            assert (await session.command("QUIT")).code == 221
+            await until(lambda: not session.connected)
+
+    async def test_login_needs_credentials(self) -> None:
+        async with speaking(users={"ann": "secret"}) as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+                with pytest.raises(InvalidArgument):
+                    await session.login()
+                wrong = Credentials(username="ann", password="wrong", allow_cleartext=True)
+                with pytest.raises(AuthenticationFailed) as caught:
+                    await session.login(wrong)
+                assert not caught.value.connection_usable
+                with pytest.raises(NotConnected):
+                    await session.noop()
+
+    async def test_login_takes_the_clients_credentials(self) -> None:
+        async with speaking(users={"ann": "secret"}) as server:
+            async with client_of(server, credentials=KEY) as client, client.session() as session:
+                await session.connect()
+                # It did so already when it connected; a second AUTH is the server's to refuse.
+                with pytest.raises(AuthenticationFailed, match="503"):
+                    await session.login()
+
+
+class TestSending:
+    @every_loop
+    async def test_messages_one_after_the_other_small_and_large(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            for n in range(3):
+                await session.send(mail(n))
+                await session.send(mail(10 + n, text="0123456789\n" * 20_000))
+        assert [m.subject for m in server.messages] == [f"message {n}" for n in (0, 10, 1, 11, 2, 12)]
+        assert server.connections.opened == 1
+
+    async def test_a_refusal_raises_and_the_session_goes_on(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on("RCPT", reply(550, "5.1.1 no"), match="user1@")
+            with pytest.raises(RecipientsRefused) as caught:
+                await session.send(mail(1))
+            assert caught.value.receipt is not None
+            assert (await session.send(mail(2))).outcome is Outcome.ACCEPTED
+            partial = await session.send(
+                mail(3, to=["user1@example.org", "user3@example.org"]),
+                options=SendOptions(must_accept=NOBODY),
+            )
+            assert partial.outcome is Outcome.PARTIAL
+
+    async def test_what_cannot_be_sent_is_refused_before_a_byte(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            before = server.connections[0].bytes_received
+            with pytest.raises(InvalidArgument):
+                await session.send("text")
+            assert server.connections[0].bytes_received == before
+
+    @pytest.mark.parametrize("point", ["MAIL", "RCPT", "DATA"])
+    async def test_it_sends_over_its_own_connection_or_not_at_all(self, point: str) -> None:
+        """The pool would try again over another connection, perhaps under another login."""
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on(point, close(), nth=1)
+            with pytest.raises(NotSent) as caught:
+                await session.send(mail())
+            assert isinstance(caught.value.__cause__, ConnectionLost)
+            assert caught.value.receipt is not None
+            assert caught.value.receipt.outcome is Outcome.NOT_SENT
+            await turns()
+            assert server.connections.opened == 1
+            with pytest.raises(NotConnected):
+                await session.send(mail(2))
+        assert server.messages == []
+
+    async def test_recipients_of_a_second_transaction_go_over_the_same_connection(self) -> None:
+        extensions = ["PIPELINING", "LIMITS RCPTMAX=2"]
+        async with speaking(extensions=extensions) as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+                receipt = await session.send(mail(1, to=[f"r{n}@example.org" for n in range(5)]))
+            assert receipt.outcome is Outcome.ACCEPTED
+            assert len(receipt.verdicts) == 5
+            assert [len(message.rcpt_tos) for message in server.messages] == [2, 2, 1]
+            assert server.connections.opened == 1
+
+    async def test_what_was_accepted_stays_so_when_the_connection_dies_before_the_rest(self) -> None:
+        extensions = ["PIPELINING", "LIMITS RCPTMAX=2"]
+        async with speaking(extensions=extensions) as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+                server.on("MAIL", close(), nth=2)
+                receipt = await session.send(mail(1, to=[f"r{n}@example.org" for n in range(4)]))
+            assert isinstance(receipt, Receipt)
+            assert receipt.outcome is Outcome.PARTIAL
+            assert [verdict.outcome for verdict in receipt.verdicts] == [
+                *[Outcome.ACCEPTED] * 2,
+                *[Outcome.NOT_SENT] * 2,
+            ]
+            assert server.connections.opened == 1
+
+    async def test_a_connection_that_ends_while_files_are_opened_sends_nothing(self) -> None:
+        """It was there when the message was begun with, and may no more be written to."""
+        source = Slow(b"x" * 100_000)
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            task = asyncio.create_task(session.send(mail(attachments=[Attachment(source)])))
+            await until(source.asked.is_set)
+            session.abort()
+            await session.wait_ended()
+            source.go.set()
+            with pytest.raises(NotConnected) as caught:
+                await task
+            assert caught.value.receipt is not None
+            assert caught.value.receipt.outcome is Outcome.NOT_SENT
+            assert "MAIL" not in server.verbs()
+
+    async def test_it_writes_chunks_no_more_than_its_client_may(self) -> None:
+        offer = ["PIPELINING", "CHUNKING"]
+        always = SendOptions(chunking="always")
+        async with (
+            speaking(extensions=offer) as server,
+            client_of(server, chunking=False, send=always) as client,
+            client.session() as session,
+        ):
+            await session.connect()
+            await session.send(mail(1))
+            await session.send(mail(2), options=always)
+            assert "BDAT" not in server.verbs() and len(server.messages) == 2
+
+    async def test_abort_ends_a_message_on_its_way(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            rule = server.on("DATA", delay(asyncio.Event()))
+            sending = asyncio.create_task(session.send(mail()))
+            await server.wait_fired(rule)
+            session.abort()
+            (result,) = await gathered(sending)
+            assert isinstance(result, NotSent)
+            assert isinstance(result.__cause__, Interrupted)
+            assert not session.connected
+
+    async def test_an_abort_while_connecting_ends_it(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            rule = server.on("GREETING", delay(asyncio.Event()))
+            connecting = asyncio.create_task(session.connect())
+            await server.wait_fired(rule)
+            session.abort()
+            (result,) = await gathered(connecting)
+            assert isinstance(result, Interrupted)
+
+    async def test_the_end_of_the_connection_is_noticed_while_idle(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            await server.act(reply(421, "4.3.2 going down"), close())
+            async with asyncio.timeout(PATIENCE):
+                await session.wait_ended()
+            assert not session.connected
+            with pytest.raises(NotConnected):
+                await session.noop()
+
+
+class TestThePool:
+    async def test_a_session_is_never_pooled(self) -> None:
+        async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
+            async with client.session() as session:
+                await session.connect()
+                await session.send(mail(1))
+                await client.send(mail(2))
+                assert server.messages[1].connection == 1
+            assert server.connections[0].quit
+            await client.send(mail(3))
+            assert server.messages[2].connection == 1
+
+    async def test_leaving_it_says_quit_and_leaving_by_an_error_does_not(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+            with pytest.raises(LookupError):
+                async with client.session() as session:
+                    await session.connect()
+                    raise LookupError
+            await server.wait_for_disconnect()
+        assert [log.quit for log in server.connections] == [True, False]
+
+    async def test_its_messages_are_counted(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+                await session.send(mail())
+                assert client.statistics().sent == 1
+                assert (client.statistics().open, client.statistics().busy) == (1, 1)
+
+
+async def test_repr_names_the_server_and_no_secret() -> None:
+    async with ScriptedServer(users={"ann": "secret"}) as server:
+        async with client_of(server, credentials=KEY, tls=TLSOptions()) as client:
+            async with client.session() as session:
+                assert repr(session) == f"<Session 1 to 127.0.0.1:{server.port}: greeting>"
+                await session.connect()
+                assert repr(session) == f"<Session 1 to 127.0.0.1:{server.port}: ready>"
+                assert "secret" not in repr(vars(session))
+
+
+class TestClosing:
+    """What a client's `close()` means to those who hold a session of its."""
+
+    async def test_a_command_without_an_answer_ends_with_the_client(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server:
+            client = client_of(server, timeouts=Timeouts(close=0.05))
+            server.on("VRFY", delay(gate))
+            asking = asyncio.create_task(client.verify("bob"))
+            await server.wait_until(lambda: "VRFY" in server.verbs())
+            await client.close()
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(Interrupted):
+                    await asking
+            gate.set()
+
+    async def test_a_session_is_not_connected_after_it(self) -> None:
+        async with speaking() as server:
+            client = client_of(server)
+            async with asyncio.timeout(PATIENCE), client.session() as session:
+                await client.close()
+                with pytest.raises(NotConnected):
+                    await session.connect()
+            assert server.connections.opened == 0
+
+
+class TestLoginLater:
+    KEY = Credentials(username="ann", password="canary", mechanisms=("PLAIN",), allow_cleartext=True)
+
+    async def test_a_refused_message_is_reset_first(self) -> None:
+        """A server says to RCPT that it wants a login: then one logs in and sends again."""
+        async with speaking(users={"ann": "canary"}) as server, client_of(server) as client:
+            server.on("RCPT", reply(530, "5.7.0 Authentication required"), nth=1)
+            async with client.session() as session:
+                await session.connect()
+                with pytest.raises(RecipientsRefused):
+                    await session.send(mail(1))
+                assert (await session.login(self.KEY)).code == 235
+                assert (await session.send(mail(1))).outcome is Outcome.ACCEPTED
+        verbs = server.verbs()
+        assert verbs[verbs.index("AUTH") - 1] == "RSET"
+
+    async def test_so_is_a_transaction_of_ones_own(self) -> None:
+        async with speaking(users={"ann": "canary"}) as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+                await session.command("MAIL FROM:<ann@example.com>")
+                assert (await session.login(self.KEY)).code == 235
+        assert server.verbs() == ["EHLO", "MAIL", "RSET", "AUTH", "EHLO", "QUIT"]
+
+    async def test_without_a_transaction_nothing_is_reset(self) -> None:
+        async with speaking(users={"ann": "canary"}) as server, client_of(server) as client:
+            async with client.session() as session:
+                await session.connect()
+                await session.send(mail(1))
+                await session.login(self.KEY)
+        assert "RSET" not in server.verbs()
+
+    async def test_a_server_that_does_not_reset_is_shown_no_password(self) -> None:
+        async with speaking(users={"ann": "canary"}) as server, client_of(server) as client:
+            server.on("RSET", reply(502, "5.5.1 no"))
+            async with client.session() as session:
+                await session.connect()
+                await session.command("MAIL FROM:<ann@example.com>")
+                with pytest.raises(CommandRefused) as caught:
+                    await session.login(self.KEY)
+        told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        assert "canary" not in "".join(told.format())
+        assert "AUTH" not in server.verbs()
+
+
+class TestLastReply:
+    async def test_after_connect_it_is_the_last_of_the_opening(self) -> None:
+        async with speaking(users={"ann": "secret"}) as server:
+            async with client_of(server) as client, client.session() as session:
+                assert session.last_reply is None
+                await session.connect()
+                assert session.last_reply is not None
+                assert session.last_reply.code == 250 and "PIPELINING" in session.last_reply.lines
+            async with client_of(server, credentials=KEY) as client, client.session() as session:
+                await session.connect()
+                # The server is asked once more after the login.
+                assert server.verbs(1)[-1] == "EHLO"
+                assert session.last_reply is not None
+                assert session.last_reply.code == 250 and "PIPELINING" in session.last_reply.lines
+
+    async def test_after_a_failed_connect_it_is_the_refusal(self) -> None:
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            server.on("GREETING", reply(421, "4.3.2 down"), close())
+            with pytest.raises(GreetingRefused):
+                await session.connect()
+            assert session.last_reply == Reply(421, (b"4.3.2 down",))
+
+
+@pytest.mark.parametrize("line", [None, b"NOOP", 5])
+async def test_a_command_that_is_no_text_is_refused_and_the_session_goes_on(line: Any) -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        await session.connect()
+        for call in (session.command, session.verify, session.expand):
+            with pytest.raises(InvalidArgument, match="a text, not"):
+                await call(line)
+        assert (await session.noop()).code == 250
+    assert server.verbs() == ["EHLO", "NOOP", "QUIT"]
+
+
+class TestCancelledBeforeItWasBegun:
+    """No octet of the message was written, so it was certainly not sent."""
+
+    async def told(self, call: Coroutine[Any, Any, Receipt]) -> Receipt:
+        """What a call says when it is cancelled."""
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        receipt = vars(caught.value)["receipt"]
+        assert isinstance(receipt, Receipt)
+        return receipt
+
+    @every_loop
+    async def test_while_a_source_is_opened(self) -> None:
+        slow = Slow(b"data")
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            message = mail(attachments=[Attachment(slow, filename="f.bin")])
+            sending = asyncio.create_task(self.told(session.send(message)))
+            try:
+                await until(slow.asked.is_set)
+                sending.cancel()
+            finally:
+                slow.go.set()
+            assert (await sending).outcome is Outcome.NOT_SENT
+        assert "MAIL" not in server.verbs()
+
+    @every_loop
+    async def test_while_the_server_is_asked_what_it_offers_now(self) -> None:
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server) as client, client.session() as session:
+            await session.connect()
+            server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
+            asked = server.on("EHLO", delay(gate), default(), nth=1)
+            sending = asyncio.create_task(self.told(session.send(mail(text="Grüße"))))
+            await server.wait_fired(asked)
+            sending.cancel()
+            assert (await sending).outcome is Outcome.NOT_SENT
+            gate.set()

@@ -1,0 +1,288 @@
+"""Calls in threads: each for one caller, or one for many."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from anyio import CancelScope
+
+from smtp_async.errors import SpoolError
+from smtp_async.spool.directory.batching import Threads, Together
+from tests.lab import until
+
+
+class Slow:
+    """Work that waits until it is let go, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.undone: list[str] = []
+        self._go = threading.Semaphore(0)
+
+    def go(self, times: int = 1) -> None:
+        self._go.release(times)
+
+    def __call__(self, items: list[str]) -> Sequence[str | Exception]:
+        self.calls.append(items)
+        assert self._go.acquire(timeout=10)
+        return [ValueError(item) if item.startswith("bad") else item.upper() for item in items]
+
+    def undo(self, value: str) -> bool:
+        self.undone.append(value)
+        return True
+
+
+def begun(together: Together[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
+    return [asyncio.ensure_future(together.run(item, **options)) for item in items]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def threads():
+    threads = Threads(4)
+    yield threads
+    await threads.wait_idle()
+    threads.end()
+
+
+async def test_who_comes_while_a_call_runs_shares_the_next(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    tasks = begun(together, "a", "b", "c")
+    slow.go(2)
+    assert await asyncio.gather(*tasks) == ["A", "B", "C"]
+    assert slow.calls == [["a"], ["b", "c"]]
+
+
+async def test_no_more_share_a_call_than_may(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=2)
+    tasks = begun(together, *"abcdef")
+    slow.go(4)
+    await asyncio.gather(*tasks)
+    assert slow.calls == [["a"], ["b", "c"], ["d", "e"], ["f"]]
+
+
+async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=2, most=10)
+    tasks = begun(together, *"abcd")
+    await until(lambda: len(slow.calls) == 2)
+    assert sorted(slow.calls) == [["a"], ["b"]]
+    slow.go(3)
+    await asyncio.gather(*tasks)
+    assert slow.calls[2:] == [["c", "d"]]
+
+
+async def test_what_fails_for_one_is_told_to_that_one(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    tasks = begun(together, "a", "b", "bad", "c")
+    slow.go(2)
+    a, b, bad, c = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (a, b, c) == ("A", "B", "C")
+    assert isinstance(bad, ValueError)
+
+
+async def test_a_call_that_raises_is_told_to_all_and_the_next_goes_on(threads: Threads) -> None:
+    def work(items: list[str]) -> list[str | Exception]:
+        if "bad" in items:
+            raise RuntimeError("all of it")
+        return [*items]
+
+    together: Together[str, str] = Together(threads, work, parallel=1, most=3)
+    results = await asyncio.gather(*begun(together, "a", "b", "bad", "c", "d"), return_exceptions=True)
+    assert [type(result) for result in results] == [str, RuntimeError, RuntimeError, RuntimeError, str]
+
+
+async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
+    await until(lambda: slow.calls)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    slow.go(2)
+    assert [await first, await third] == ["A", "C"]
+    assert slow.calls == [["a"], ["c"]]
+    assert slow.undone == []
+
+
+async def test_what_cannot_be_undone_is_done_whoever_is_cancelled(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    first, second = begun(together, "a", "b")
+    await until(lambda: slow.calls)
+    second.cancel()
+    await asyncio.sleep(0)
+    assert not second.done()
+    slow.go(2)
+    assert await first == "A"
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert slow.calls == [["a"], ["b"]]
+
+
+async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
+    slow.go()
+    assert await first == "A"
+    await until(lambda: len(slow.calls) == 2)
+    second.cancel()
+    slow.go()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert await third == "C"
+    assert slow.undone == ["B"]
+
+
+async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Threads) -> None:
+    slow, go_on, ended = Slow(), threading.Event(), list[bool]()
+
+    def afterwards() -> None:
+        ended.append(go_on.wait(10))
+
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10, afterwards=afterwards)
+    slow.go(2)
+    assert [await together.run("a"), await together.run("b")] == ["A", "B"]
+    assert ended == []
+    go_on.set()
+    await threads.wait_idle()
+    assert ended == [True, True]
+
+
+async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=1)
+    tasks = begun(together, "a", "b", "c")
+    await until(lambda: slow.calls)
+    slow.go(3)
+    await threads.wait_idle()
+    assert len(slow.calls) == 3
+    assert await asyncio.gather(*tasks) == ["A", "B", "C"]
+
+
+def test_a_loop_that_was_closed_in_the_middle_holds_up_no_other() -> None:
+    threads, slow = Threads(4), Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    loop = asyncio.new_event_loop()
+    tasks = []
+
+    async def begin() -> None:
+        tasks.extend(begun(together, "a", "b"))
+        await until(lambda: slow.calls)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    slow.go(2)
+
+    async def again() -> str:
+        value = await together.run("c")
+        await threads.wait_idle()
+        return value
+
+    assert asyncio.run(again()) == "C"
+    assert slow.calls == [["a"], ["c"]]
+    threads.end()
+    for task in tasks:
+        task.get_coro().close()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_call_for_one_caller_is_undone_when_it_is_cancelled(threads: Threads) -> None:
+    slow, undone = Slow(), list[object]()
+
+    def undo(value: object) -> bool:
+        undone.append(value)
+        return True
+
+    task = asyncio.ensure_future(threads.run(lambda: slow(["a"]), undo=undo))
+    await until(lambda: slow.calls)
+    task.cancel()
+    slow.go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert undone == [["A"]]
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_served(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: Together[str, str] = Together(threads, lambda items: items, parallel=1, most=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(SpoolError, match="new thread"):
+            await together.run("a")
+        with pytest.raises(SpoolError, match="new thread"):
+            await threads.run(lambda: "a")
+        await threads.wait_idle()
+    assert await together.run("b") == "b"
+
+
+async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow()
+    together: Together[str, str] = Together(threads, slow, parallel=3, most=1)
+    (first,) = begun(together, "a")
+    await until(lambda: slow.calls)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        others = begun(together, "b", "c")
+        slow.go(3)
+        assert await asyncio.gather(first, *others) == ["A", "B", "C"]
+
+
+def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
+    threads = Threads(4)
+    together: Together[int, int] = Together(threads, lambda items: items, parallel=1, most=10)
+    ended = []
+
+    async def many() -> None:
+        for number in range(50):
+            await asyncio.gather(*[together.run(number) for _ in range(5)])
+        ended.append(True)
+
+    both = [threading.Thread(target=asyncio.run, args=(many(),), daemon=True) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(10)
+    assert ended == [True, True]
+    threads.end()
+
+
+async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> None:
+    threads = Threads(4)
+    assert await threads.run(lambda: "a") == "a"
+    threads.end()
+    async with asyncio.timeout(5):
+        assert await threads.run(lambda: "b") == "b"
+    threads.end()
+
+
+@pytest.mark.parametrize("stay", [True, False])
+async def test_what_could_not_be_undone_leaves_a_scope_of_anyio_as_it_was(
+    threads: Threads, stay: bool
+) -> None:
+    """Its cancellation comes with the next await within it, and not behind it."""
+    slow, values = Slow(), list[object]()
+    with CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.01, scope.cancel)
+        asyncio.get_running_loop().call_later(0.05, slow.go)
+        values.append(await threads.run(lambda: slow(["a"]), undo=lambda value: False))
+        if stay:
+            await asyncio.sleep(1)
+            values.append("not reached")
+    assert values == [["A"]]
+    assert scope.cancelled_caught == stay
+    task = asyncio.current_task()
+    assert task is not None and not task.cancelling()
+    await asyncio.sleep(0.01)

@@ -1,0 +1,337 @@
+"""Whoever is cancelled in the middle of a call leaves the spool as if it had been made, or as if it had not."""
+
+import asyncio
+import errno
+import threading
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from smtp_async.errors import NoSuchJob, SpoolError
+from smtp_async.spool.contract import Lease
+from smtp_async.spool.directory.spool import DirectorySpool
+from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.entry import State
+from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
+from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
+from tests.lab import turns
+from tests.spool.directory.test_spool import open_files
+
+EVERY = [(manner, moment) for manner in CancelManner for moment in CancelMoment]
+
+
+@pytest.fixture
+async def spool(tmp_path: Path):
+    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0) as spool:
+        yield spool
+
+
+async def ids(spool: DirectorySpool, state: State | None = None) -> set[str]:
+    return {entry.id async for entry in spool.list(state)}
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_a_put_returns_its_id_or_leaves_nothing(spool: DirectorySpool, manner, moment, key) -> None:
+    returned = cancelled = 0
+    async for run in cancellations(lambda: spool.put(TEXT, key=key), manner=manner, moment=moment):
+        if run.cancelled:
+            cancelled += 1
+            assert await ids(spool) == set(), f"cancelled at await {run.at}"
+        else:
+            returned += 1
+            assert await ids(spool) == {run.result}
+            await spool.remove(run.result)
+    assert returned and cancelled
+    assert await spool.claim() == []
+
+
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_a_put_of_a_key_that_is_known_takes_nothing_away(spool: DirectorySpool, manner, moment) -> None:
+    id = await spool.put(TEXT, key="k")
+    async for _ in cancellations(lambda: spool.put(TEXT, key="k"), manner=manner, moment=moment):
+        assert await ids(spool) == {id}
+
+
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_what_was_claimed_for_nobody_is_given_back(spool: DirectorySpool, manner, moment) -> None:
+    id = await spool.put(TEXT)
+    async for run in cancellations(lambda: spool.claim(5), manner=manner, moment=moment):
+        leases = run.result if not run.cancelled else await spool.claim(5)
+        [lease] = leases
+        assert (lease.entry.id, lease.entry.attempts, lease.entry.flagged) == (id, 0, False)
+        await lease.release()
+
+
+@pytest.mark.parametrize("end", ["settle", "keep", "defer", "fail", "release", "mark_end_of_data"])
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manner, moment, end: str) -> None:
+    async def once() -> Lease:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        return lease
+
+    async def scenario() -> None:
+        receipt = receipt_for(lease, LATER if end == "defer" else QUEUED)
+        if end in ("settle", "keep"):
+            await lease.settle(receipt, keep=end == "keep")
+        elif end == "defer":
+            await lease.defer(receipt, 5.0)
+        elif end == "fail":
+            await lease.fail(receipt)
+        else:
+            await getattr(lease, end)()
+
+    lease = await once()
+    async for run in cancellations(scenario, manner=manner, moment=moment):
+        id = lease.entry.id
+        if end == "settle":
+            with pytest.raises(NoSuchJob):
+                await spool.get(id)
+        elif end == "mark_end_of_data":
+            # It may have been too early to begin.
+            entry = await spool.get(id)
+            assert entry.flagged or run.cancelled
+            await lease.release()
+            assert not (await spool.get(id)).flagged
+            await spool.remove(id)
+        else:
+            wanted = {"keep": State.SENT, "fail": State.FAILED}.get(end, State.QUEUED)
+            entry = await spool.get(id)
+            assert (entry.state, entry.attempts) == (wanted, int(end != "release"))
+            await spool.remove(id)
+        lease = await once()
+
+
+def with_a_worker(
+    spool: DirectorySpool, other: DirectorySpool
+) -> tuple[asyncio.Future[list[Lease]], threading.Event]:
+    """Let `other` claim what is put before its caller knows.
+
+    Returns:
+        What it got, and what has to be set before the put goes on.
+    """
+    loop = asyncio.get_running_loop()
+    put, seen = spool._puts._work, loop.create_future()
+
+    def slow_put(jobs):
+        stored = put(jobs)
+        taken = asyncio.run_coroutine_threadsafe(other.claim(), loop).result()
+        loop.call_soon_threadsafe(seen.set_result, taken)
+        assert go_on.wait(10)
+        return stored
+
+    go_on = threading.Event()
+    spool._puts._work = slow_put
+    return seen, go_on
+
+
+async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path) -> None:
+    """It returns its id, and the cancellation comes when its task waits next."""
+
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
+        seen, go_on = with_a_worker(spool, other)
+        told = []
+
+        async def caller() -> None:
+            told.append(await spool.put(TEXT))
+            await asyncio.sleep(10)
+            told.append("not cancelled")
+
+        task = asyncio.ensure_future(caller())
+        [lease] = await seen
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert told == [lease.entry.id]
+        await lease.settle(receipt_for(lease, QUEUED))
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_time_limit_that_came_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
+    """What waits within the block meets it; what comes behind the block does not."""
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
+        seen, go_on = with_a_worker(spool, other)
+        loop = asyncio.get_running_loop()
+
+        def expire(_: object) -> None:
+            limit.reschedule(loop.time())
+            loop.call_soon(go_on.set)
+
+        id = None
+        with suppress(TimeoutError) if goes_on else nullcontext():
+            async with asyncio.timeout(None) as limit:
+                seen.add_done_callback(expire)
+                id = await spool.put(TEXT)
+                if goes_on:
+                    await asyncio.sleep(10)
+                    raise AssertionError("it went on")
+        assert limit.expired()
+        [lease] = seen.result()
+        assert id == lease.entry.id
+        await turns()
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0
+        await lease.settle(receipt_for(lease, QUEUED))
+
+
+# --- two who put the same key, one of whom is cancelled or fails -----------------------------------------------
+
+
+class Stopping(Files):
+    """The first fsync of a directory for a `put` waits; then it may fail."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.error: OSError | None = None
+        self.synced = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "E8":
+            if not self.begun.is_set():
+                self.begun.set()
+                assert self.go_on.wait(10)
+                if self.error is not None:
+                    raise self.error
+            self.synced += 1
+        return super().call(step, function, *args, **named)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_path: Path, how: str) -> None:
+    """A handler whose caller has gone, and the one, in another process, that its caller sent after it."""
+    path = tmp_path / "spool"
+    async with (
+        DirectorySpool(path, create=True, low_water=0, files=Stopping) as spool,
+        DirectorySpool(path, low_water=0, files=Stopping) as other,
+    ):
+        files, others = cast(Stopping, spool._files), cast(Stopping, other._files)
+        others.begun.set()
+        first = asyncio.ensure_future(spool.put(TEXT, key="k"))
+        await asyncio.to_thread(files.begun.wait, 10)
+        id = await other.put(TEXT, key="k")
+        # It did not rely on the other one for the directory to be on the disk.
+        assert others.synced == 1
+        if how == "cancelled":
+            first.cancel()
+        else:
+            files.error = OSError(errno.EIO, "no")
+        files.go_on.set()
+        with suppress(SpoolError, asyncio.CancelledError):
+            assert await first == id
+        assert await ids(spool) == {id}
+        assert await spool.put(TEXT, key="k") == id
+
+
+# --- who is cancelled -----------------------------------------------------------------------------------------
+
+
+async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
+    """The count of cancellations is what it should be afterwards."""
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True) as spool:
+        put = spool._puts._work
+        started = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow_put(jobs):
+            loop.call_soon_threadsafe(started.set)
+            released.wait(10)
+            return put(jobs)
+
+        released = threading.Event()
+        spool._puts._work = slow_put
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                started_by = asyncio.ensure_future(started.wait())
+                started_by.add_done_callback(lambda _: limit.reschedule(loop.time()))
+                loop.call_later(0.05, released.set)
+                await spool.put(TEXT)
+        task = asyncio.current_task()
+        assert task is not None and task.cancelling() == 0
+        assert await ids(spool) == set()
+
+
+async def test_a_scope_that_is_cancelled_waits_without_turning_round(spool: DirectorySpool) -> None:
+    with anyio.move_on_after(0) as scope:
+        await spool.put(TEXT)
+    assert scope.cancelled_caught
+    assert await ids(spool) == set()
+
+
+async def test_more_callers_than_threads_can_be_cancelled(spool: DirectorySpool) -> None:
+    tasks = [asyncio.ensure_future(spool.put(TEXT)) for _ in range(100)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    stored = {result for result in results if isinstance(result, str)}
+    assert stored == await ids(spool)
+    assert len(stored) >= 50
+    await spool.put(TEXT)
+
+
+def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """`asyncio.run` cancels what is left."""
+    path = tmp_path / "spool"
+    spool = DirectorySpool(path, create=True)
+    told: list[str] = []
+
+    async def one() -> None:
+        told.append(await spool.put(TEXT))
+
+    async def settle(lease) -> None:
+        await lease.settle(receipt_for(lease, QUEUED))
+
+    async def main() -> None:
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        for _ in range(20):
+            asyncio.ensure_future(one())
+        asyncio.ensure_future(settle(lease))
+        await asyncio.sleep(0)
+
+    async def left() -> set[str]:
+        found = await ids(spool)
+        await spool.close()
+        return found
+
+    asyncio.run(main())
+    assert asyncio.run(left()) == set(told)
+
+
+@pytest.mark.parametrize(("manner", "moment"), EVERY)
+async def test_closing_is_brought_to_its_end(tmp_path: Path, manner, moment) -> None:
+    """Also while others put, claim and settle."""
+    path = tmp_path / "spool"
+    path.mkdir(mode=0o700)
+    spools: list[DirectorySpool] = []
+    before = open_files()
+
+    async def scenario() -> None:
+        spool = DirectorySpool(path)
+        spools.append(spool)
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(spool.put(TEXT)) for _ in range(3)]
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        tasks.append(asyncio.ensure_future(lease.settle(receipt_for(lease, QUEUED))))
+        try:
+            await spool.close()
+        finally:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async for _ in cancellations(scenario, manner=manner, moment=moment):
+        for spool in spools:
+            await spool.close()
+        async with DirectorySpool(path) as again:
+            async for entry in again.list():
+                assert entry.state is State.QUEUED
+                await again.remove(entry.id)
+        assert open_files() == before

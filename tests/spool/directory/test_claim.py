@@ -1,0 +1,537 @@
+"""Marks and ends of many jobs at once."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtp_async.errors import LeaseLost, NoSuchJob, RecordNewer, SpoolError
+from smtp_async.spool.directory.claim import CLOSERS, REMOVED, End
+from smtp_async.spool.directory.lease import DirectoryLease
+from smtp_async.spool.directory.spool import AT_ONCE, DirectorySpool
+from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.entry import State
+from smtp_async.spool.record import line
+from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
+from tests.lab import turns
+from tests.spool.directory.test_enqueue import LARGE, Watched, watched
+from tests.spool.directory.test_spool import open_files
+
+
+async def leased(spool: DirectorySpool, count: int) -> list[DirectoryLease]:
+    for _ in range(count):
+        await spool.put(TEXT)
+    leases = await spool.claim(count)
+    assert len(leases) == count
+    return [lease for lease in leases if isinstance(lease, DirectoryLease)]
+
+
+async def spool_of(tmp_path: Path, files: type[Watched]) -> DirectorySpool:
+    return DirectorySpool(tmp_path / "s", create=True, files=files)
+
+
+async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) -> None:
+    files = watched()
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 6)
+        files.steps.clear()
+        news = [lease._held if place % 2 else End(lease._held, None) for place, lease in enumerate(leases)]
+        assert spool._delivery.note(news) == [None] * 6
+        calls = [call for call in files.steps if call[0] in ("D1", "S1", "S2")]
+        assert calls.count(("S2", "_sync_directory")) == 1
+        assert calls.count(("D1", "write")) == calls.count(("D1", "_sync")) == 3
+        for place, lease in enumerate(leases):
+            if place % 2:
+                assert (await spool.get(lease.entry.id)).flagged
+            else:
+                with pytest.raises(NoSuchJob):
+                    await spool.get(lease.entry.id)
+
+
+async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: Path) -> None:
+    """A server that defers them all: each job has its own record, and waits for all of them together."""
+    files = watched()
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 3)
+        files.steps.clear()
+        news = [
+            End(lease._held, State.QUEUED, line(r="untouched", n=1, at=0.0), when=9.0) for lease in leases
+        ]
+        assert spool._delivery.note([*news]) == [None] * 3
+        calls = [call for call in files.steps if call[0] in ("S3", "H1", "S2")]
+        hints = [("H1", "sync_file_range")] * 3 if ("H1", "sync_file_range") in calls else []
+        each = [("S3", "_sync"), ("S3", "utime"), ("S3", "rename")]
+        assert calls == [*[("S3", "write")] * 3, *hints, *each * 3, ("S2", "_sync_directory")]
+        assert [entry.state async for entry in spool.list()] == [State.QUEUED] * 3
+
+
+@pytest.mark.parametrize("call", range(1, 13))
+async def test_a_result_that_cannot_be_noted_keeps_the_lock_of_its_own_job(tmp_path: Path, call: int) -> None:
+    files = watched("S3", call)
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 3)
+        files.steps.clear()
+        results = await asyncio.gather(*[lease.defer(None, 0.0) for lease in leases], return_exceptions=True)
+        assert sum(isinstance(result, SpoolError) for result in results) == 1
+        for lease, result in zip(leases, results, strict=True):
+            if isinstance(result, SpoolError):
+                await lease.defer(None, 0.0)
+        assert len(await spool.claim(5)) == 3
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
+async def test_a_mark_that_fails_is_told_to_its_own_caller(tmp_path: Path, call: int) -> None:
+    """Writing it, or waiting for the disk; the others may send."""
+    files = watched("D1", call)
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 3)
+        files.steps.clear()
+        errors = spool._delivery.note([lease._held for lease in leases])
+        failed = (call - 1) % 3
+        assert [isinstance(error, SpoolError) for error in errors] == [place == failed for place in range(3)]
+        assert [lease._held.marked for lease in leases] == [place != failed for place in range(3)]
+        for lease in leases:
+            await lease.release()
+            assert not (await spool.get(lease.entry.id)).flagged
+
+
+async def test_an_end_that_fails_leaves_the_marks_beside_it(tmp_path: Path) -> None:
+    files = watched("S1", 1)
+    async with await spool_of(tmp_path, files) as spool:
+        one, other = await leased(spool, 2)
+        files.steps.clear()
+        error, none = spool._delivery.note([End(one._held, None), other._held])
+        assert isinstance(error, SpoolError) and none is None
+        assert other._held.marked
+
+
+async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None:
+    files = watched("H1", 1, errno.ENOSYS)
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 2)
+        assert spool._delivery.note([lease._held for lease in leases]) == [None, None]
+
+
+async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hears_nothing(
+    tmp_path: Path,
+) -> None:
+    """An error of writing is told once, to whoever asks first."""
+    files = watched("H1", 1)
+    async with await spool_of(tmp_path, files) as spool:
+        if spool._files._begin_sync is None:
+            pytest.skip("no such call")
+        leases = await leased(spool, 2)
+        failed, marked = spool._delivery.note([lease._held for lease in leases])
+        assert isinstance(failed, SpoolError) and marked is None
+        assert [lease._held.marked for lease in leases] == [False, True]
+
+
+async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
+    async with await spool_of(tmp_path, watched()) as spool:
+        [lease] = await leased(spool, 1)
+        await asyncio.gather(lease.mark_end_of_data(), lease.mark_end_of_data())
+        await lease.mark_end_of_data()
+        path = tmp_path / "s" / f"{lease.entry.id}.sending"
+        assert path.read_bytes().count(b'"r":"eod"') == 1
+
+
+async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_path: Path) -> None:
+    before = open_files()
+    files = watched()
+    async with await spool_of(tmp_path, files) as spool:
+        leases = await leased(spool, 5)
+        files.steps.clear()
+        await asyncio.gather(*[lease.settle(receipt_for(lease, QUEUED)) for lease in leases])
+        await spool._threads.wait_idle()
+        assert files.steps.count(("S5", "close")) == 5
+        assert spool._delivery._removed == []
+    assert open_files() <= before
+
+
+class SlowToFree(Files):
+    """A disk that takes its time for the room of a removed file, longer than for anything else."""
+
+    most = now = 0
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step != "S5":
+            return super().call(step, function, *args, **named)
+        cls = type(self)
+        cls.now += 1
+        cls.most = max(cls.most, cls.now)
+        time.sleep(0.005)
+        cls.now -= 1
+        return super().call(step, function, *args, **named)
+
+
+async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> None:
+    files: type[SlowToFree] = type("Slow", (SlowToFree,), {})
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        removed = spool._delivery._removed
+        for lease in await leased(spool, 4 * REMOVED):
+            await lease.settle(receipt_for(lease, QUEUED))
+            assert len(removed) <= REMOVED + 1
+        # And the one that waits for them itself.
+        assert files.most <= CLOSERS + 1
+
+
+async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) -> None:
+    files = watched("S1")
+    async with await spool_of(tmp_path, files) as spool:
+        [lease] = await leased(spool, 1)
+        with pytest.raises(SpoolError):
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.claim(1) == []
+        assert spool._delivery._removed == []
+
+
+@pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
+async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path: Path, state: State) -> None:
+    async with await spool_of(tmp_path, watched()) as spool:
+        [lease] = await leased(spool, 1)
+        if state is State.SENT:
+            await lease.settle(receipt_for(lease, QUEUED), keep=True)
+        elif state is State.FAILED:
+            await lease.fail(None)
+        else:
+            await lease.release()
+        # What is locked cannot be removed.
+        await spool.remove(lease.entry.id)
+        assert (await spool.statistics()).queued == 0
+
+
+# --- claims where nothing is durable -------------------------------------------------------------------------
+
+
+class Whereabouts(Files):
+    """Remembers which threads claimed."""
+
+    threads: set[int]
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "C5":
+            type(self).threads.add(threading.get_ident())
+        return super().call(step, function, *args, **named)
+
+
+async def claiming_threads(
+    tmp_path: Path, bodies: list[bytes], n: int, *, durable: bool = False, key: str | None = None
+) -> set[int]:
+    """Return the threads in which the last of two claims happened: the first looks at the directories."""
+    files: type[Whereabouts] = type("Here", (Whereabouts,), {"threads": set()})
+    async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, files=files) as spool:
+        await spool.put(TEXT)
+        [first] = await spool.claim(1)
+        await first.settle(receipt_for(first, QUEUED))
+        files.threads.clear()
+        ids = [
+            await spool.put(body, sender="a@example.com", recipients=["b@example.org"], key=key)
+            for body in bodies
+        ]
+        leases = await spool.claim(n)
+        assert [lease.entry.id for lease in leases] == ids[: len(leases)] and leases
+        rest = await spool.claim(n) if len(leases) < len(ids) else []
+        assert [lease.entry.id for lease in leases + rest] == ids
+    return files.threads
+
+
+async def test_a_few_small_jobs_are_claimed_without_a_thread(tmp_path: Path) -> None:
+    assert await claiming_threads(tmp_path, [TEXT] * 5, 10) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(
+    ("bodies", "n", "durable", "key"),
+    [
+        ([LARGE], 10, False, None),
+        ([TEXT], 10, False, "k"),
+        ([TEXT] * 5, AT_ONCE + 1, False, None),
+        ([TEXT] * 5, 10, True, None),
+    ],
+    ids=["large", "of a name that others may change", "many", "durable"],
+)
+async def test_what_may_take_its_time_is_claimed_in_a_thread(
+    tmp_path: Path, bodies: list[bytes], n: int, durable: bool, key: str | None
+) -> None:
+    threads = await claiming_threads(tmp_path, bodies, n, durable=durable, key=key)
+    assert threads and threading.get_ident() not in threads
+
+
+async def test_small_jobs_before_a_large_one_come_first_and_none_is_passed_over(tmp_path: Path) -> None:
+    threads = await claiming_threads(tmp_path, [TEXT, TEXT, LARGE, TEXT], 10)
+    assert len(threads) == 2
+
+
+@pytest.mark.parametrize(("body", "key"), [(LARGE, None), (TEXT, "k")], ids=["large", "with a key"])
+async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: bytes, key: str | None) -> None:
+    """However many small ones come before and after it."""
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, poll=60) as spool:
+        await spool.claim(1)
+        envelope: dict[str, Any] = {"sender": "a@example.com", "recipients": ["b@example.org"]}
+        ids = [await spool.put(TEXT, **envelope) for _ in range(2)]
+        ids.append(await spool.put(body, **envelope, key=key))
+        ids += [await spool.put(TEXT, **envelope) for _ in range(20)]
+        order = []
+        while leases := await spool.claim(3):
+            order += [lease.entry.id for lease in leases]
+            for lease in leases:
+                await lease.settle(receipt_for(lease, QUEUED))
+        assert order == ids
+
+
+# --- leases and the end of the spool -------------------------------------------------------------------------
+
+
+class GivingBack(Files):
+    """Waits before it gives a job back."""
+
+    def __init__(self, root: int, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if function is os.rename and step == "S3":
+            self.begun.set()
+            assert self.go_on.wait(10)
+        return super().call(step, function, *args, **named)
+
+
+async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    spool = DirectorySpool(path, create=True, files=GivingBack)
+    files = spool._files
+    assert isinstance(files, GivingBack)
+    [lease] = await leased(spool, 1)
+    await lease.mark_end_of_data()
+    closing = asyncio.ensure_future(spool.close())
+    await asyncio.to_thread(files.begun.wait, 10)
+    settling = asyncio.ensure_future(lease.settle(receipt_for(lease, QUEUED)))
+    await asyncio.wait({settling}, timeout=0.2)
+    files.go_on.set()
+    with pytest.raises(LeaseLost):
+        await settling
+    await closing
+    async with DirectorySpool(path) as other:
+        # It has been sent, for all that is known.
+        [again] = await other.claim(5)
+        assert again.entry.flagged
+
+
+async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_end(tmp_path: Path) -> None:
+    """Before the directory is let go, whose number another file may have then."""
+    spool = DirectorySpool(tmp_path / "s", create=True)
+    [lease] = await leased(spool, 1)
+    note, begun, closed = spool._notes._work, threading.Event(), asyncio.Event()
+
+    def slow_note(news: list[Any]) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        os.fstat(spool._root)
+        return note(news)
+
+    def close() -> None:
+        asyncio.run_coroutine_threadsafe(settle(), loop)
+        assert begun.wait(10)
+        real_close()
+
+    async def settle() -> None:
+        with pytest.raises(LeaseLost):
+            await lease.settle(receipt_for(lease, QUEUED))
+        closed.set()
+
+    loop = asyncio.get_running_loop()
+    real_close = spool._delivery.close
+    spool._notes._work, spool._delivery.close = slow_note, close  # type: ignore[method-assign]
+    await spool.close()
+    async with asyncio.timeout(5):
+        await closed.wait()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: Path, durable: bool) -> None:
+    files = watched("S1")
+    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, files=files)
+    [lease] = await leased(spool, 1)
+    with pytest.raises(SpoolError):
+        await lease.settle(receipt_for(lease, QUEUED))
+    spool._delivery._retry_at = time.monotonic() + 60
+    await spool.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(LeaseLost):
+            await lease.settle(receipt_for(lease, QUEUED))
+
+
+async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True) as spool:
+        marked, untouched = await leased(spool, 2)
+        await marked.mark_end_of_data()
+    async with DirectorySpool(path) as other:
+        flagged = {lease.entry.id: lease.entry.flagged for lease in await other.claim(5)}
+    assert flagged == {marked.entry.id: True, untouched.entry.id: False}
+
+
+@pytest.mark.parametrize("key", ["k", None])
+@pytest.mark.parametrize("how", ["claim", "repeat"])
+async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
+    tmp_path: Path, key: str | None, how: str
+) -> None:
+    """It may need the lock of the names, which another process has, or be tried by a thread that waits for that."""
+    on_loop: list[str] = []
+    failing = True
+    loop = threading.get_ident()
+
+    class Dead(Files):
+        def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+            if step == "S1" and function in (os.rename, os.unlink):
+                if failing:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                if threading.get_ident() == loop:
+                    on_loop.append(step)
+            return super().call(step, function, *args, **named)
+
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, files=Dead) as spool:
+        await spool.put(TEXT, key=key)
+        [lease] = await spool.claim()
+        with pytest.raises(SpoolError):
+            await lease.settle(receipt_for(lease, QUEUED))
+        failing = False
+        if how == "claim":
+            assert await spool.claim() == []
+        else:
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert [entry async for entry in spool.list()] == []
+    assert on_loop == []
+
+
+async def test_the_loop_never_waits_for_who_reads_the_directories(tmp_path: Path) -> None:
+    """Not even when it meets a job of a later version."""
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
+        with spool._lineup._lock:
+            spool._shelf.leave("x", State.QUEUED, RecordNewer("its version is 2"))
+        assert [one.id for one in spool.unreadable()] == ["x"]
+
+
+@pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
+async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, how: str) -> None:
+    """Another process may have it, and be stopped."""
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, durable=False) as spool:
+        await spool.put(TEXT, key="k")
+        [lease] = await spool.claim()
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            receipt = receipt_for(lease, QUEUED)
+            if how in ("settle", "keep"):
+                ending = asyncio.ensure_future(lease.settle(receipt, keep=how == "keep"))
+            elif how == "defer":
+                ending = asyncio.ensure_future(lease.defer(None, 5.0))
+            else:
+                ending = asyncio.ensure_future(lease.release())
+            # The loop lives.
+            await turns()
+        finally:
+            os.close(lock)
+        await ending
+        assert (await spool.statistics()).sending == 0
+
+
+async def test_after_the_clock_was_set_back_waits_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was put for now, or put off, while the clock was ahead is due; a time that its caller named is kept."""
+    real = time.time
+    async with DirectorySpool(tmp_path / "s", create=True, low_water=0) as spool:
+        monkeypatch.setattr(time, "time", lambda: real() + 86400)
+        deferred = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.defer(None, time.time() + 60)
+        fresh = await spool.put(TEXT)
+        again = await spool.put(TEXT, not_before=time.time() + 1000)
+        await spool.requeue(again)
+        named = await spool.put(TEXT, not_before=real() + 3600)
+        moved = await spool.put(TEXT)
+        await spool.requeue(moved, not_before=real() + 2 * 86400)
+        monkeypatch.setattr(time, "time", real)
+        assert await spool.wait(10)
+        claimed = {lease.entry.id for lease in await spool.claim(9)}
+        assert claimed == {deferred, fresh, again}
+        for id, when in ((named, 3600), (moved, 2 * 86400)):
+            assert (await spool.get(id)).not_before == pytest.approx(real() + when, abs=60)
+        assert await spool.claim(9) == []
+        assert {lease.entry.id for lease in await spool.claim(9, now=real() + 3700)} == {named}
+
+
+async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str, str]]:
+    """Put and deliver a message, and return the system calls of it."""
+    files = watched()
+    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+        for number in range(2):
+            await spool.put(TEXT, key=f"warm {number}" if key else None)
+            [lease] = await spool.claim()
+            await lease.settle(receipt_for(lease, QUEUED))
+        await spool._threads.wait_idle()
+        files.steps.clear()
+        await spool.put(TEXT, key=key)
+        [lease] = await spool.claim()
+        await lease.mark_end_of_data()
+        await lease.settle(receipt_for(lease, QUEUED))
+        await spool._threads.wait_idle()
+    return [call for call in files.steps if call[0][0] not in "LH" and call[1] != "fstatvfs"]
+
+
+async def test_without_a_key_a_delivery_makes_no_call_for_keys(tmp_path: Path) -> None:
+    steps = [step for step, _ in await calls_of_a_delivery(tmp_path, None)]
+    put = [f"E{number}" for number in range(1, 9)]
+    assert steps == [*put, "C1", "C2", "C3", "C3", "C4", "C5", "D1", "D1", "S1", "S2", "S5"]
+
+
+async def test_a_key_is_made_durable_before_its_job_is_gone_and_emptied_after(tmp_path: Path) -> None:
+    calls = [call for call in await calls_of_a_delivery(tmp_path, "k") if call[0][0] == "S"]
+    assert calls == [
+        ("S1", "utime"),
+        ("S1", "rename"),
+        ("S2", "open"),
+        ("S2", "_sync_directory"),
+        ("S2", "_sync_directory"),
+        ("S5", "ftruncate"),
+        ("S5", "close"),
+    ]
+
+
+@pytest.mark.parametrize("step", ["S1", "S2", "S5"])
+@pytest.mark.parametrize("number", range(1, 9))
+async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: str, number: int) -> None:
+    """Whichever of its calls fails, it is tried again, and no second job comes of it."""
+    files = watched(step, number, errno.EIO)
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True, files=files) as spool:
+        id = await spool.put(TEXT, key="k")
+        [lease] = await spool.claim()
+        try:
+            await lease.settle(receipt_for(lease, QUEUED))
+        except SpoolError:
+            assert await spool.put(TEXT, key="k") == id
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.put(TEXT, key="k") == id
+        assert [entry.id async for entry in spool.list()] == []
+        assert (path / "keys" / id).exists()
+
+
+async def test_who_puts_a_key_again_while_its_job_ends_adds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
+        for number in range(30):
+            id = await spool.put(TEXT, key=f"{number}")
+            [lease] = await spool.claim()
+            puts = [other.put(TEXT, key=f"{number}") for _ in range(4)]
+            *ids, _ = await asyncio.gather(*puts, lease.settle(receipt_for(lease, QUEUED)))
+            assert set(ids) == {id}
+        assert [entry async for entry in spool.list()] == []

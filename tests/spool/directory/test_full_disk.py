@@ -1,0 +1,137 @@
+"""A disk of one MiB: it fills up, refuses, and everything that was taken is delivered all the same."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtp_async.errors import SpoolFull
+from smtp_async.spool.directory.job_files import KEYS
+from smtp_async.spool.directory.spool import DirectorySpool
+from smtp_async.spool.directory.syscalls import Files
+from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system with one MiB of room."""
+    path = tmp_path / "disk"
+    path.mkdir(mode=0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root")
+async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(small_disk: Path) -> None:
+    body = TEXT + b"x" * 60 + b"\r\n"
+    async with DirectorySpool(small_disk, low_water=0) as spool:
+        ids: list[str] = []
+        with pytest.raises(SpoolFull):
+            while True:
+                ids.append(await spool.put(body, key=None if len(ids) % 2 else str(len(ids))))
+        assert len(ids) > 20
+        filler = small_disk / "filler"
+        with pytest.raises(OSError), filler.open("wb") as file:
+            while True:
+                file.write(b"x" * 4096)
+                file.flush()
+        assert list((small_disk / "tmp").iterdir()) == []
+        # No room at all: marks and results go where room was reserved for them.
+        for attempt in range(3):
+            leases = await spool.claim(len(ids) + 1, now=2.0**33)
+            assert len(leases) == len(ids)
+            for lease in leases:
+                await lease.mark_end_of_data()
+                await lease.defer(receipt_for(lease, LATER), 5.0, reason="try again")
+            assert (await spool.get(ids[0])).attempts == attempt + 1
+        with pytest.raises(SpoolFull):
+            await spool.put(body)
+        for lease in await spool.claim(len(ids), now=2.0**33):
+            await lease.mark_end_of_data()
+            await lease.settle(receipt_for(lease, QUEUED))
+        statistics = await spool.statistics()
+        assert statistics.queued == statistics.sending == 0
+        filler.unlink()
+        await spool.put(body)
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, resource, sys\n"
+        "from smtp_async.errors import SpoolFull\n"
+        "from smtp_async.spool.directory.spool import DirectorySpool\n"
+        "async def main():\n"
+        "    spool = DirectorySpool(sys.argv[1], create=True, durable=False)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "    text = b'From: a@example.com\\r\\nTo: b@example.org\\r\\n\\r\\n'\n"
+        "    try: await spool.put(text + b'x\\r\\n' * 40_000)\n"
+        "    except SpoolFull: print('full')\n"
+        "    await spool.put(text)\n"
+        "    print((await spool.statistics()).queued)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "spool")], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["full", "1"], done.stderr
+
+
+class NoRoomForKeys(Files):
+    """A disk on which a directory takes no more names, from some moment on."""
+
+    full = 0
+
+    def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+        makes = function is os.mkdir and args[0] == KEYS
+        moves = function is os.rename and args[1].startswith(f"{KEYS}/")
+        if self.full and (makes or moves):
+            raise OSError(self.full, os.strerror(self.full))
+        return super().call(step, function, *args, **named)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMLINK])
+@pytest.mark.parametrize("thrown_away", [False, True])
+async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
+    tmp_path: Path, number: int, thrown_away: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "spool"
+    async with DirectorySpool(path, create=True, files=NoRoomForKeys, low_water=0) as spool:
+        await spool.put(TEXT, key="k")
+        await spool.put(TEXT)
+        if thrown_away:
+            (path / KEYS).rmdir()
+        spool._files.full = number  # type: ignore[attr-defined]
+        for lease in await spool.claim(2):
+            await lease.mark_end_of_data()
+            await lease.settle(receipt_for(lease, QUEUED))
+        assert await spool.claim() == []
+        assert [entry async for entry in spool.list()] == []
+        assert "is forgotten" in caplog.text
+
+
+async def test_an_operator_removes_a_job_with_a_key_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
+        id = await spool.put(TEXT, key="k")
+        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+        await spool.remove(id)
+        assert [entry async for entry in spool.list()] == []
+
+
+async def test_the_first_key_is_refused_where_there_is_no_room_to_remember_any(tmp_path: Path) -> None:
+    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
+        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+        with pytest.raises(SpoolFull):
+            await spool.put(TEXT, key="k")
+        await spool.put(TEXT)
+        spool._files.full = 0  # type: ignore[attr-defined]
+        await spool.put(TEXT, key="k")
