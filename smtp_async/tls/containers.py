@@ -12,9 +12,10 @@ from ..errors import CertificateStoreError
 from ..model.secret import Secret
 from . import der
 from .certificate import Certificate
+from .keys import public_der
 
 if TYPE_CHECKING:
-    from .identity import PrivateKey
+    from .keys import PrivateKey
 
 __all__ = ["Contents", "locked", "octets", "read_der", "read_pem", "read_pfx", "read_pkcs7"]
 
@@ -258,8 +259,6 @@ def _opened(data: bytes, password: Secret | None) -> tuple[Any, bytes | None]:
 def _further_keys(data: bytes, password: bytes | None, known: list[PrivateKey]) -> Iterator[PrivateKey]:
     """Yield the keys behind the first, which is the only one that cryptography gives."""
     from cryptography.hazmat.primitives.serialization import load_der_private_key
-
-    from .identity import public_der
 
     seen = {public_der(key) for key in known}
     for encrypted, bag in _key_bags(data):

@@ -9,18 +9,16 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ..errors import ClientCertificateMissing, ClientIdentityError, FeatureUnavailable
 from .certificate import Certificate
-from .tokens import TokenKey
+from .keys import RemoteKey, fits, public_der, signs
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from .keys import PrivateKey
 
-    PrivateKey: TypeAlias = PrivateKeyTypes | TokenKey
-
-__all__ = ["Identity", "fits", "public_der"]
+__all__ = ["Identity"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Identity:
             FeatureUnavailable: the key is on a token, which only a provider of OpenSSL can use.
             ClientIdentityError: OpenSSL does not take the key or the certificate, or the file cannot be written.
         """
-        if isinstance(self.key, TokenKey):
+        if isinstance(self.key, RemoteKey):
             raise FeatureUnavailable(
                 f"the key of {self.certificate.subject} does not leave its token, and Python's ssl takes keys from "
                 "files: see docs/how-to/client-certificates.md",
@@ -90,7 +88,7 @@ class Identity:
             PrivateFormat,
         )
 
-        assert not isinstance(self.key, TokenKey)
+        assert not isinstance(self.key, RemoteKey)
         key = self.key.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password.encode())
         )
@@ -109,59 +107,13 @@ def _file(content: bytes) -> Iterator[str]:
         os.unlink(path)
 
 
-def public_der(key: PrivateKey) -> bytes:
-    """Return the public half of a private key, as SubjectPublicKeyInfo."""
-    if isinstance(key, TokenKey):
-        return key.public_key_der
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def fits(public: bytes, certificate: Certificate) -> bool:
-    """Tell whether `public`, from `public_der`, is the key of `certificate`."""
-    if public == certificate.public_key_der:
-        return True
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    try:
-        # The same key can be written in several ways: with a curve's name or its numbers, for PSS alone or not.
-        key = certificate.x509.public_key()
-        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
-    except Exception:  # an algorithm that is not known, or numbers that are no key
-        return False
-
-
 def _check(certificate: Certificate, key: PrivateKey) -> None:
     if not fits(public_der(key), certificate):
         raise ClientIdentityError(
             f"the private key does not belong to the certificate of {certificate.subject}"
         )
     # What a token signs may cost a touch of a finger: its key is believed.
-    if not isinstance(key, TokenKey) and not _signs(key):
+    if not isinstance(key, RemoteKey) and not signs(key):
         raise ClientIdentityError(
             f"the private key of {certificate.subject} is damaged: its signature does not verify"
         )
-
-
-def _signs(key: PrivateKeyTypes) -> bool:
-    """Tell whether a signature by the private half verifies with the public half."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
-
-    message, sha256 = secrets.token_bytes(32), hashes.SHA256()
-    try:
-        if isinstance(key, rsa.RSAPrivateKey):
-            signature = key.sign(message, padding.PKCS1v15(), sha256)
-            key.public_key().verify(signature, message, padding.PKCS1v15(), sha256)
-        elif isinstance(key, ec.EllipticCurvePrivateKey):
-            signature = key.sign(message, ec.ECDSA(sha256))
-            key.public_key().verify(signature, message, ec.ECDSA(sha256))
-        elif isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
-            key.public_key().verify(key.sign(message), message)
-        else:
-            raise ClientIdentityError(f"TLS does not sign with a key of this kind: {type(key).__name__}")
-    except (InvalidSignature, ValueError):
-        return False
-    return True

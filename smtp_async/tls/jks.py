@@ -25,7 +25,7 @@ from .certificate import Certificate
 from .containers import Contents, locked
 
 if TYPE_CHECKING:
-    from .identity import PrivateKey
+    from .keys import PrivateKey
 
 __all__ = ["read_jks"]
 

@@ -25,7 +25,7 @@ from ..model.secret import Secret
 from .containers import Contents, locked
 
 if TYPE_CHECKING:
-    from .identity import PrivateKey
+    from .keys import PrivateKey
 
 __all__ = ["read_ppk"]
 

@@ -29,11 +29,12 @@ from ..model.reply import printable
 from ..model.secret import Secret
 from .certificate import Certificate
 from .containers import Contents, read_der, read_pem
-from .identity import Identity, fits, public_der
+from .identity import Identity
+from .keys import fits, public_der
 from .subjects import mentions, same_holder
 
 if TYPE_CHECKING:
-    from .identity import PrivateKey
+    from .keys import PrivateKey
 
 __all__ = ["CertificateStore"]
 

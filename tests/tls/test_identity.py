@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from smtp_async.errors import ClientCertificateMissing, ClientIdentityError, FeatureUnavailable
 from smtp_async.tls.certificate import Certificate
-from smtp_async.tls.identity import Identity, fits, public_der
+from smtp_async.tls.identity import Identity
+from smtp_async.tls.keys import fits, public_der
 from smtp_async.tls.stores import CertificateStore
 from smtp_async.tls.tokens import TokenKey
 from tests.tls.identities import ANN, BOB, KEYS, MIDDLE, ROOT, issue, key, key_pem, leaf, name, pems
