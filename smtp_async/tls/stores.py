@@ -112,8 +112,7 @@ class CertificateStore:
         except BaseException as error:  # parsers have many ways to complain
             if not isinstance(error, Exception) and type(error).__module__ != _PANIC:
                 raise
-            why = printable(str(error) or type(error).__name__)
-            raise CertificateStoreError(f"{where} is damaged, or the password is wrong: {why}") from error
+            raise CertificateStoreError(_in_words(error, where)) from error
         if not (found.certificates or found.keys or found.public_keys):
             raise CertificateStoreError(f"{where} holds neither a certificate nor a key")
         return cls(found.certificates, found.keys, public_keys=found.public_keys, where=where)
@@ -224,6 +223,16 @@ class CertificateStore:
 
     def __repr__(self) -> str:
         return f"<CertificateStore certificates={len(self.certificates)} keys={len(self._keys)}>"
+
+
+def _in_words(error: BaseException, where: str) -> str:
+    """Return what a parser complains of."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    why = printable(str(error) or type(error).__name__)
+    if isinstance(error, UnsupportedAlgorithm):
+        return f"{where} needs what is missing here: {why}"
+    return f"{where} is damaged, or the password is wrong: {why}"
 
 
 def _named(certificates: Iterable[Certificate]) -> str:

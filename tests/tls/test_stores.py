@@ -168,6 +168,14 @@ class TestOtherPrograms:
         with pytest.raises(CertificateStoreError, match="password is wrong"):
             loaded(FILES / "dek-info.key", "guess")
 
+    def test_a_key_whose_algorithm_is_missing(self, monkeypatch):
+        """An encrypted key of OpenSSH, without the package bcrypt."""
+        monkeypatch.setattr("cryptography.hazmat.primitives.serialization.ssh._bcrypt_supported", False)
+        with pytest.raises(CertificateStoreError, match="needs what is missing here: .*bcrypt"):
+            loaded(FILES / "openssh-encrypted.key", PASSWORD)
+        with pytest.raises(CertificateStoreError, match="needs a password"):
+            loaded(FILES / "openssh-encrypted.key")
+
     def test_an_assertion_of_the_parser_is_an_error_of_ours(self):
         text = (FILES / "dek-info.key").read_text()
         at = text.index("DEK-Info: AES-128-CBC,") + 40
