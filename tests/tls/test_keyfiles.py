@@ -190,7 +190,7 @@ class TestSSH:
             ("ssh-rsa\n", "damaged"),
             ("ssh-rsa AAAA\n", "damaged"),
             ("ssh-rsa !!!!\n", "damaged"),
-            ("ssh-unknown AAAA\n", "damaged"),
+            ("ssh-unknown AAAA\n", "needs what is missing here: Unsupported key type"),
             ("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n", "does not end"),
             ("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", "damaged"),
         ],
