@@ -115,6 +115,9 @@ class TestJWK:
     def test_a_bad_one(self, data, words):
         refused(data, words)
 
+    def test_a_text_that_no_file_can_hold(self):
+        refused('{"kty": "\ud800"}', "JSON|damaged")
+
     json_like = st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -147,10 +150,6 @@ def test_a_json_web_key_names_its_extra(monkeypatch):
     with pytest.raises(FeatureUnavailable) as caught:
         loaded(JWKS["ec"])
     assert (caught.value.needs, caught.value.code) == ("smtp-async[keys]", 270)
-
-
-def test_a_text_that_no_file_can_hold():
-    refused('{"kty": "\ud800"}', "JSON|damaged")
 
 
 def never_anything_else(data):
