@@ -103,21 +103,21 @@ def invitations(names: list[str]) -> Iterator[Message]:
         yield Message(sender="ann@example.com", to=f"{name}@example.org", subject="Party", text="Come!")
 
 
-async def complete_messages(folder: Path) -> AsyncIterator[Raw]:
+async def complete_messages(paths: list[Path]) -> AsyncIterator[Raw]:
     """Read a mailing that is complete already."""
-    for path in folder.glob("*.eml"):
+    for path in paths:
         yield Raw(path, sender="ann@example.com", recipients=["bob@example.org"])
         await asyncio.sleep(0)
 
 
-async def bulk(client: SMTPClient, names: list[str], folder: Path) -> int:
+async def bulk(client: SMTPClient, names: list[str], paths: list[Path]) -> int:
     """Send many."""
     accepted = 0
     async for message, receipt in client.send_all(invitations(names)):
         accepted += len(receipt.accepted)
         if receipt.outcome is not Outcome.ACCEPTED:
             log.warning("%s: %s", message.subject, receipt.error)
-    async for raw, receipt in client.send_all(complete_messages(folder)):
+    async for raw, receipt in client.send_all(complete_messages(paths)):
         log.info("%s: %s", raw.source, receipt.outcome.name)
     return accepted
 
