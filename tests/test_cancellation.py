@@ -1,4 +1,4 @@
-"""Cancelling, anywhere and in every manner: the client stays whole, and nobody else's mail is touched.
+"""Cancelling, anywhere and in every manner: the client stays whole, and other callers' mail is not touched.
 
 Two ways to hit a moment. `cancellations` of the test kit cancels a call at its n-th await, once or until it is done
 (as anyio does under Starlette). A caller of `send` awaits only a few times while its connection does many things, so

@@ -255,9 +255,9 @@ class TestReplies:
         "extra", [b"250 2.0.0 extra\r\n", b"354 go ahead\r\n", b"550 5.0.0 no\r\n", b"220 hello\r\n", b"x"]
     )
     @pytest.mark.parametrize("late", [False, True], ids=["glued", "a segment of its own"])
-    async def test_a_reply_that_nobody_asked_for(self, point: str, extra: bytes, late: bool) -> None:
+    async def test_an_unexpected_reply(self, point: str, extra: bytes, late: bool) -> None:
         if late and point == "DATA":
-            # While the body leaves, a reply is the answer to it, and nobody can tell that it is a false one.
+            # While the body is being sent, a reply is taken for the reply to it: a false one looks the same.
             extra = b"x"
         between = (flush(), delay(0.01)) if late else ()
         async with one_message(point, default(), *between, raw(extra), nth=1) as (server, result):
@@ -449,7 +449,7 @@ class TestTLS:
             demand_nothing_in_clear(server)
 
     @BOTH
-    async def test_an_issuer_that_nobody_trusts(self, security: Security, pki: Pki) -> None:
+    async def test_an_untrusted_issuer(self, security: Security, pki: Pki) -> None:
         implicit = security is Security.IMPLICIT
         async with tls_server(pki, users={"ann": CANARY}, implicit_tls=implicit) as server:
             from smtp_async import TLSOptions
@@ -838,7 +838,7 @@ class TestTransactions:
                         options=SendOptions(must_accept=NOBODY),
                     )
                 )
-                # DATA is not written when nobody is left; then the next one meets the rule.
+                # DATA is not written if no recipient is left; then the next DATA meets the rule.
                 await gathered(client.send(mail(2)))
             refused = {bit for bit in range(4) if outcomes & 1 << bit}
             if outcomes == 15 or data != 354:

@@ -466,7 +466,7 @@ async def test_a_timeout_is_told() -> None:
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port of this machine on which nobody listens, nor will while the test runs."""
+    """A port of this machine that refuses connections as long as the test runs."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -576,7 +576,7 @@ class TestStatusCode:
     def ends(ear: Ear) -> list[tuple[ConnectionKind, int]]:
         return [(event.kind, event.status_code) for event in ear.of(ConnectionStatus)]
 
-    async def test_nobody_listens(self, deaf_port: int) -> None:
+    async def test_a_port_that_refuses_connections(self, deaf_port: int) -> None:
         ear = Ear()
         async with client_of(None, host="127.0.0.1", port=deaf_port) as client:
             client.on(ConnectionStatus, ear)

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 # Single modules that may import more than their room.
 MODULE_MAY_IMPORT = {
-    # `Message.render` and `as_bytes` are asked for bytes by somebody who does not send them, so that nobody above
+    # `Message.render` and `as_bytes` return bytes to callers that do not send them, so that no room above
     # is there to read the sources. Inside those functions only.
     "message.builder": frozenset({"sources"}),
     "message.readback": frozenset({"sources"}),
@@ -79,7 +79,7 @@ FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
 MOST_LINES = 500
 # Longer only as a table: one flat list of exception classes.
 TABLES = frozenset({"errors"})
-# Heavy or optional: nobody pays for them by `import smtp_async`.
+# Heavy or optional: `import smtp_async` must not load them.
 LAZY = ("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http")
 
 
@@ -205,7 +205,7 @@ def mentioned(module: Module, names: frozenset[str]) -> Iterator[tuple[str, int,
     }
     for node, functions in walk(module.tree):
         if isinstance(node, ast.Attribute):
-            # `timeout` is a fair name for one's own attribute, `loop.create_task` is nobody's.
+            # `timeout` may be the name of an attribute of this library, `loop.create_task` may not.
             ours = isinstance(node.value, ast.Name) and node.value.id == "asyncio"
             name = node.attr if ours or node.attr in TASK_MAKERS else ""
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):

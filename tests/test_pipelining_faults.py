@@ -99,7 +99,7 @@ class Ending(NamedTuple):
 async def session_through(proxy: CutProxy, window: int) -> Ending:
     receipts: dict[str, Receipt] = {}
     raised = False
-    # A client that stops while its connection is held by nobody: nothing to wait for.
+    # A client that stops while no task uses its connection has nothing to wait for.
     async with client_of(proxy, pool=one(window), hello="c") as client:
         try:
             async with asyncio.timeout(PATIENCE):
@@ -114,7 +114,7 @@ async def idle(server: ScriptedServer) -> None:
     """The server has worked off everything that reached it."""
     async with asyncio.timeout(PATIENCE):
         await server.wait_for_disconnect()
-        while server.tasks:  # noqa: ASYNC110 - nobody sets an event
+        while server.tasks:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
 
@@ -577,7 +577,7 @@ class TestWindow:
 
 
 @every_loop
-async def test_a_cancelled_caller_in_a_window_changes_nobody_elses_outcome() -> None:
+async def test_a_cancelled_caller_in_a_window_does_not_change_other_outcomes() -> None:
     gate = asyncio.Event()
     async with speaking() as server, client_of(server, pool=one(8)) as client:
         await warm(client)

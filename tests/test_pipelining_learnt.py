@@ -431,7 +431,7 @@ class TestSilence:
 
     @pytest.mark.parametrize("before", [True, False], ids=["silent before", "silent behind"])
     @every_settable_loop
-    async def test_a_user_who_waits_for_a_session_gets_one_beside_it(self, before: bool) -> None:
+    async def test_a_caller_of_session_gets_a_connection_beside_it(self, before: bool) -> None:
         patience = Timeouts(close=0.1)
         async with speaking() as server, client_of(server, pool=one(), timeouts=patience) as client:
 

@@ -52,7 +52,7 @@ async def test_progress_is_told_of_each_slice(way: str, text: str, form: str) ->
     assert len(sent) > (3 if len(text) > 10 else 0)
 
 
-async def test_a_total_that_nobody_knows_is_none() -> None:
+async def test_an_unknown_total_is_none() -> None:
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield bytes(57)

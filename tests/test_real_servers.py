@@ -237,7 +237,7 @@ class TestRecipients:
         assert b"reject.test" not in only
 
     @MTAS
-    async def test_nobody_must_accept(self, name: str, server: Callable[[str], Any], tag: str) -> None:
+    async def test_no_recipient_must_accept(self, name: str, server: Callable[[str], Any], tag: str) -> None:
         mta = server(name)
         to = ["bob@lab.test", "x@reject.test", "y@defer.test"]
         async with plain(mta) as client:
@@ -553,7 +553,7 @@ class TestStreams:
     async def test_a_stream_beyond_the_limit_is_refused_by_the_server(
         self, postfix: Postfix, tag: str
     ) -> None:
-        """Nobody knew its size before."""
+        """The size was not known before."""
 
         async def endless() -> AsyncIterator[bytes]:
             yield self.whole(tag, 1 << 20)

@@ -570,7 +570,7 @@ async def test_421_then_close(greeted, point, line):
 
 
 async def test_close_is_never_a_reset(greeted):
-    """Even with input that nobody has read."""
+    """Even with unread input."""
     async with ScriptedServer() as server, greeted(server) as client:
         server.on("DATA", close())
         client.write(*MESSAGE)

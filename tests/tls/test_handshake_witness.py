@@ -155,12 +155,12 @@ class TestWatching:
         assert evidence_of(caught.value).chain == der(LEAF)
 
     def test_no_certificate(self):
-        class Nobody:
+        class WithoutChain:
             def getpeercert(self, binary_form):
                 return None
 
-        nobody: Any = Nobody()
-        assert chain_of(nobody) == ()
+        without: Any = WithoutChain()
+        assert chain_of(without) == ()
         assert evidence_of(None) == Evidence()
 
 

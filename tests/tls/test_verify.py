@@ -485,7 +485,7 @@ class TestJudge:
         assert judge(chain[:1], "mail.example.com", ANCHORS) is not None
         assert "is for mail.example.com, not for other.example" in verdict(chain, "other.example", ANCHORS)
 
-    def test_a_chain_that_shows_an_authority_nobody_trusts(self):
+    def test_a_chain_with_an_untrusted_authority(self):
         chain = der(trustme.CA().create_child_ca().issue_cert("localhost"))
         root = trustme.CA()
         shown = (*der(root.issue_cert("localhost")), ssl.PEM_cert_to_DER_cert(root.cert_pem.bytes().decode()))
