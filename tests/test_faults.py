@@ -139,6 +139,25 @@ def demand_honest(server: ScriptedServer, results: dict[int, Any]) -> None:
         assert message.rcpt_tos == [f"user{message.subject.split()[-1]}@example.org"]
 
 
+def with_an_extra_reply(point: str, extra: bytes, *, late: bool) -> Outcome:
+    """Return the outcome of a message whose first connection got `extra` behind the right reply at `point`.
+
+    An extra reply shifts the pairing of replies and commands until one does not fit. Then the connection is dropped,
+    and what was not sent is sent over another one.
+    """
+    at_once = not late and extra.endswith(b"\n")
+    if point == "GREETING" or (point == "EHLO" and at_once):
+        # A connection that fails while it is being opened fails the message, and is not tried again.
+        return Outcome.NOT_SENT
+    if point == "RCPT" and extra.startswith(b"550"):
+        # Read as the reply to DATA.
+        return Outcome.REFUSED
+    if point == "DATA" and extra == b"x":
+        # Part of the reply to the end of data, which thereby is none.
+        return Outcome.UNKNOWN
+    return Outcome.ACCEPTED
+
+
 @asynccontextmanager
 async def one_message(
     point: str, *actions: Action, nth: Any = None, timeouts: Timeouts | None = None, **options: Any
@@ -261,10 +280,9 @@ class TestReplies:
             extra = b"x"
         between = (flush(), delay(0.01)) if late else ()
         async with one_message(point, default(), *between, raw(extra), nth=1) as (server, result):
-            # Whether it is found out at once or shifts replies until one does not fit: never a lie.
-            first = server.verbs(0)
+            assert outcome_of(result) is with_an_extra_reply(point, extra, late=late)
             if point in ("GREETING", "EHLO") and not late and extra != b"x":
-                assert "DATA" not in first
+                assert "DATA" not in server.verbs(0)
 
     @pytest.mark.parametrize("point", POINTS)
     @pytest.mark.parametrize("code", [250, 354, 550])
@@ -273,12 +291,11 @@ class TestReplies:
         async with one_message(
             point, default(), raw(b"%d early\r\n" % code), wait_input(), close(), nth=1
         ) as (_, result):
-            assert outcome_of(result) in (
-                Outcome.ACCEPTED,
-                Outcome.UNKNOWN,
-                Outcome.NOT_SENT,
-                Outcome.REFUSED,
-            )
+            if (point, code) == ("RCPT", 354):
+                # Read as the reply to DATA, so the body is sent; the connection ends without a reply to it.
+                assert outcome_of(result) is Outcome.UNKNOWN
+            else:
+                assert outcome_of(result) is with_an_extra_reply(point, b"%d early\r\n" % code, late=False)
 
     async def test_a_third_class_reply_to_the_end_of_data_is_no_verdict(self) -> None:
         async with one_message(".", swallow(), raw(b"354 more?\r\n")) as (server, result):
@@ -843,12 +860,12 @@ class TestTransactions:
             refused = {bit for bit in range(4) if outcomes & 1 << bit}
             if outcomes == 15 or data != 354:
                 assert outcome_of(result) is Outcome.REFUSED
-            elif outcomes:
-                assert outcome_of(result) is Outcome.PARTIAL
+            else:
+                assert outcome_of(result) is (Outcome.PARTIAL if refused else Outcome.ACCEPTED)
             receipt = result if isinstance(result, Receipt) else result.receipt
             no = {int(str(v.recipient.address)[1]) for v in receipt.refused}
-            assert no >= refused
-            assert (no == refused) or data != 354
+            # A refused DATA refuses the message for all of them.
+            assert no == (refused if data == 354 else set(range(4)))
             recorded = [m.rcpt_tos for m in server.messages if m.subject == "message 1"]
             taken = [f"r{bit}@example.org" for bit in range(4) if bit not in refused]
             assert recorded == ([taken] if taken and data == 354 else [])

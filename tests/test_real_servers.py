@@ -139,8 +139,9 @@ async def test_mail_goes_through_every_service(
         )
         async with client.session() as session:
             await session.connect()
-            assert session.info.encrypted is (service.security is not Security.PLAINTEXT)
-            assert session.info.verified is (True if session.info.encrypted else None)
+            encrypted = service.security is not Security.PLAINTEXT
+            assert session.info.encrypted is encrypted
+            assert session.info.verified is (True if encrypted else None)
     assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 12
     got = await arrived(mta, tag, 12)
     assert len(got) == 12
