@@ -1,4 +1,4 @@
-"""When TLS starts, what is trusted, and the `ssl.SSLContext` that follows from it."""
+"""When TLS starts, which certificates are trusted, and the `ssl.SSLContext` for both."""
 
 from __future__ import annotations
 
@@ -31,34 +31,35 @@ _log = logging.getLogger("smtp_async")
 
 
 class Security(Enum):
-    """When TLS starts. Each member says who can attack the connection nevertheless."""
+    """When TLS starts. Each member names the attacks that remain possible."""
 
-    #: One of the others, by port and credentials: see `resolve_security`.
+    #: One of the other members, by port and credentials: see `resolve_security`.
     AUTO = "auto"
-    #: TLS from the first byte (RFC 8314 section 3.3), always verified. Nobody on the way can read or change
-    #: anything; who is on the way sees with whom we speak and how much.
+    #: TLS from the first byte (RFC 8314 section 3.3), always verified. An attacker on the network path can read and
+    #: change nothing, but sees the server's address and the amount of data.
     IMPLICIT = "implicit"
-    #: TLS after a greeting and EHLO in clear (RFC 3207), required and always verified. Who is on the way sees
-    #: and may change these first lines, can prevent the connection, but cannot bring us to go on in clear.
+    #: TLS after a greeting and EHLO in clear (RFC 3207), required and always verified. An attacker on the network path
+    #: sees and may change these first lines and can prevent the connection, but cannot make the client go on in clear.
     STARTTLS = "starttls"
-    #: STARTTLS where it is offered, unverified, in clear otherwise (RFC 7435). Who only listens is kept out;
-    #: who can change bytes on the way reads and changes everything. Never carries credentials.
+    #: STARTTLS without verification where it is offered, in clear otherwise (RFC 7435). A passive eavesdropper reads
+    #: nothing of a TLS connection; an attacker who can change bytes reads and changes everything. Never carries
+    #: credentials.
     OPPORTUNISTIC = "opportunistic"
-    #: No TLS. Everybody on the way reads and changes everything: for this machine, or a network that is as
-    #: safe as this machine.
+    #: No TLS. Every attacker on the network path reads and changes everything: only for this machine, or a network
+    #: that is as safe.
     PLAINTEXT = "plaintext"
 
 
 def resolve_security(security: Security, port: int, *, credentials: bool) -> Security:
-    """Return what AUTO means for this port; anything else is returned as it is.
+    """Return the member that AUTO stands for; return any other member unchanged.
 
-    Port 465 is implicit TLS (RFC 8314). On every other port STARTTLS is required where credentials are set,
-    and on 587 in any case; without credentials other ports take it where it is offered.
+    Port 465 is implicit TLS (RFC 8314). On every other port STARTTLS is required if credentials are set, and on 587 in
+    any case. Without credentials, other ports use STARTTLS if it is offered.
 
     Args:
-        security: what the application asked for.
+        security: the application's choice.
         port: the server's port.
-        credentials: are any set?
+        credentials: whether credentials are set.
 
     Raises:
         InvalidArgument: OPPORTUNISTIC was asked for by name together with credentials.
@@ -86,7 +87,7 @@ def default_port(security: Security, *, lmtp: bool = False) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustOptions:
-    """Whose certificates are believed.
+    """Which certificates are trusted.
 
     Attributes:
         ca_file: PEM file with the certificates that are trusted in place of the system's: authorities, or the
@@ -107,7 +108,7 @@ class TLSOptions:
         context: used as it is, in place of one made from the other options. Nothing in it is changed except
             `sslobject_class`, so that a failed handshake can tell what the server's certificate contained.
             OPPORTUNISTIC takes only its trusted certificates.
-        trust: whose certificates are believed; has no effect with a context.
+        trust: which certificates are trusted; has no effect with a context.
         server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
             is not the host that is connected to.
     """

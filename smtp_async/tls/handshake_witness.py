@@ -1,15 +1,14 @@
-"""What a server showed in a handshake that failed.
+"""The certificates and bytes that a server sent in a failed handshake.
 
-An error that teaches says what the refused certificate did contain, or what the server said in place of TLS.
-But OpenSSL forgets a chain that does not verify, and Python shows neither it nor the bytes that are no TLS. A
-second connection could ask again without verifying; it would cost a dialogue and might meet another server.
-So the handshake is watched: `SSLContext.sslobject_class` lets us put a class of ours in the place of
-`ssl.SSLObject`, and for the time of each `do_handshake` call it sets OpenSSL's message callback, which shows
-the server's Certificate message in clear, also under TLS 1.3. Afterwards nothing is left on the path of the
-data.
+A helpful error says what the refused certificate did contain, or what the server sent instead of TLS. But OpenSSL drops
+a chain that does not verify, and Python shows neither the chain nor bytes that are not TLS. A second connection without
+verification could ask again, but would cost a dialogue and might reach another server. So the handshake is watched:
+`SSLContext.sslobject_class` replaces `ssl.SSLObject` by the class of this file, which sets OpenSSL's message callback
+during each `do_handshake` call. The callback gets the server's Certificate message in clear, also under TLS 1.3. After
+the handshake nothing is left on the path of the data.
 
-The callback is `SSLContext._msg_callback`, which Python does not document. Where it is missing, or the
-application's own context makes other objects or has a callback already, nothing is seen and errors say less.
+The callback is `SSLContext._msg_callback`, which Python does not document. If it is missing, or if the application's
+own context makes other objects or has a callback already, no evidence is recorded and errors say less.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ __all__ = ["Evidence", "certificates_in", "chain_of", "evidence_of", "looks_like
 _CERTIFICATE: Final = 11
 #: Record types of the callback: a handshake message, and OpenSSL's own number for a record header.
 _HANDSHAKE, _HEADER = 22, 0x100
-#: What a server says instead of TLS is kept up to this many bytes.
+#: Bytes kept of what a server sends instead of TLS.
 _SHOWN: Final = 512
 
 
 class Evidence(NamedTuple):
-    """What was seen of the server.
+    """What the server sent in a handshake.
 
     Attributes:
-        chain: its certificates in DER, its own first; empty if none was seen.
-        first_bytes: what it sent first, if that was no TLS.
+        chain: the server's certificates in DER, its own first; empty if none was recorded.
+        first_bytes: the first bytes from the server, if they were not TLS.
     """
 
     chain: tuple[bytes, ...] = ()
@@ -43,19 +42,19 @@ class Evidence(NamedTuple):
 
 
 def observe(context: ssl.SSLContext) -> None:
-    """Let handshakes with `context` leave evidence, unless it makes TLS objects of another class."""
+    """Make handshakes with `context` record evidence, unless `context` makes TLS objects of another class."""
     if context.sslobject_class is ssl.SSLObject:
         context.sslobject_class = _Witness
 
 
 def evidence_of(error: BaseException | None) -> Evidence:
-    """Return what was seen in the handshake that ended with `error`."""
+    """Return the evidence of the handshake that failed with `error`."""
     found = getattr(error, "smtp_async_evidence", None)
     return found if isinstance(found, Evidence) else Evidence()
 
 
 def chain_of(tls: ssl.SSLObject) -> tuple[bytes, ...]:
-    """Return the certificates that the server sent, in DER, its own first: all if seen, else that one."""
+    """Return the server's certificates in DER, its own first: all if they were recorded, otherwise its own."""
     if isinstance(tls, _Witness) and (chain := certificates_in(tls.certificate_message)):
         return chain
     leaf = tls.getpeercert(binary_form=True)
@@ -63,7 +62,7 @@ def chain_of(tls: ssl.SSLObject) -> tuple[bytes, ...]:
 
 
 def looks_like_tls(data: bytes) -> bool:
-    """Is `data` the beginning of a TLS record (RFC 8446 section 5.1)? No SMTP reply begins like one."""
+    """Return whether `data` begins a TLS record (RFC 8446 section 5.1); no SMTP reply begins like one."""
     return bool(data) and 20 <= data[0] <= 24 and data[1:2] in (b"", b"\x03") and data[2:3] <= b"\x04"
 
 
@@ -71,14 +70,14 @@ def certificates_in(message: bytes) -> tuple[bytes, ...]:
     """Return the certificates of a Certificate message, RFC 5246 section 7.4.2 or RFC 8446 section 4.4.2.
 
     Returns:
-        Them in DER, in order; empty if the message is anything else, cut or malformed.
+        The certificates in DER, in order; empty if the message is of another type, cut or malformed.
     """
     if len(message) < 8 or message[0] != _CERTIFICATE or _uint24(message, 1) != len(message) - 4:
         return ()
     if _uint24(message, 4) == len(message) - 7:
         return _entries(message, 7, extensions=False)
     if message[4] == 0 and _uint24(message, 5) == len(message) - 8:
-        # TLS 1.3: an empty request context stands before the list, extensions behind each certificate.
+        # TLS 1.3: an empty request context precedes the list, and extensions follow each certificate.
         return _entries(message, 8, extensions=True)
     return ()
 
@@ -99,7 +98,7 @@ def _uint24(message: bytes, at: int) -> int:
 
 
 class _Witness(ssl.SSLObject):
-    """An SSLObject that remembers what the server showed, and hangs it on the error of a failed handshake."""
+    """An SSLObject that records what the server sends, and attaches it to the error of a failed handshake."""
 
     certificate_message = b""
     _first_header = b""
@@ -107,7 +106,7 @@ class _Witness(ssl.SSLObject):
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> Self:
-        # OpenSSL copies the context's callback into a connection when it is made: one must be set just then.
+        # OpenSSL copies the context's callback when it makes a connection, so it must be set at that moment.
         with _watching(options.get("context")):
             made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
         made._incoming = incoming
@@ -127,7 +126,7 @@ class _Witness(ssl.SSLObject):
         chain = certificates_in(self.certificate_message)
         if self._incoming is None or not self._first_header or looks_like_tls(self._first_header):
             return Evidence(chain)
-        # OpenSSL took five bytes to find that they are no record header: the rest still waits.
+        # OpenSSL has read five bytes and found no record header; the rest is still in the buffer.
         return Evidence(chain, self._first_header + self._incoming.read(_SHOWN))
 
     def see(self, direction: str, kind: int, message: int, data: bytes) -> None:
@@ -141,7 +140,7 @@ class _Witness(ssl.SSLObject):
 
 @contextlib.contextmanager
 def _watching(context: Any) -> Iterator[None]:
-    # Synchronous from end to end, so no other connection of this thread is seen meanwhile.
+    # No await in between, so no other connection of this thread is recorded meanwhile.
     watched = _watch(context)
     try:
         yield
@@ -150,13 +149,13 @@ def _watching(context: Any) -> Iterator[None]:
             _unwatch(context)
 
 
-#: How often each context is watched just now, by its id: clients of several threads may share one.
+#: Number of handshakes in progress per context, by its id; clients in several threads may share a context.
 _watches: Final[dict[int, int]] = {}
 _counting: Final = threading.Lock()
 
 
 def _watch(context: Any) -> bool:
-    """Set the callback; False where that is impossible, or the application has set its own."""
+    """Set the callback and return True; return False if the application has set its own, or it is missing."""
     with _counting:
         if getattr(context, "_msg_callback", _watch) not in (None, _report):
             return False
@@ -166,7 +165,7 @@ def _watch(context: Any) -> bool:
 
 
 def _unwatch(context: Any) -> None:
-    """The last one takes the callback away."""
+    """Remove the callback after the last handshake in progress."""
     with _counting:
         left = _watches.pop(id(context)) - 1
         if left:
@@ -176,6 +175,6 @@ def _unwatch(context: Any) -> None:
 
 
 def _report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
-    # By connection, because another thread may be in a handshake with the same context.
+    # The connection decides, because another thread may be in a handshake with the same context.
     if isinstance(connection, _Witness):
         connection.see(direction, kind, message, data)

@@ -1,4 +1,4 @@
-"""What was negotiated: addresses, TLS version and cipher, the certificate and whether it was verified."""
+"""Facts about a connection: addresses, TLS version and cipher, the certificate and whether it was verified."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["ConnectionInfo"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionInfo:
-    """One connection, as it was when it stood. It stays true after the connection is closed.
+    """One connection, as it was when it was established. The values stay after the connection is closed.
 
     Attributes:
-        host: the server as it was named.
-        port: its port; None on a Unix socket.
-        peer: the address it was reached at: host and port, or the path of a Unix socket.
-        local: our own address.
-        encrypted: is TLS on?
+        host: the server's name, as the application gave it.
+        port: the server's port; None on a Unix socket.
+        peer: the server's address: host and port, or the path of a Unix socket.
+        local: the client's address.
+        encrypted: whether TLS is on.
         tls_version: for example `"TLSv1.3"`.
         cipher: name of the cipher suite.
-        bits: its strength in bits.
-        verified: was the certificate verified, name included? None without TLS, or if nobody can tell.
-        verification_error: why it was not, in words.
+        bits: the strength of the cipher in bits.
+        verified: whether the certificate was verified, name included; None without TLS, or if it is not known.
+        verification_error: why the certificate was not verified, in words.
         certificate: the server's certificate in DER.
         chain: the certificates that the server sent, its own first, in DER.
     """
@@ -57,7 +57,7 @@ class ConnectionInfo:
         verified: bool | None = None,
         verification_error: str | None = None,
     ) -> Self:
-        """Return what is known of `stream` now; ask right after the handshake."""
+        """Return the facts about `stream`; call it right after the handshake."""
         tls = stream.ssl_object
         if tls is None:
             return cls(host=host, port=port, peer=stream.peer, local=stream.local)
@@ -82,7 +82,7 @@ class ConnectionInfo:
 
     @property
     def facts(self) -> Certificate | None:
-        """What the server's certificate says; read anew at each call."""
+        """The server's certificate, parsed at each call."""
         return Certificate.of(self.certificate) if self.certificate else None
 
 

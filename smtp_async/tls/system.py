@@ -3,9 +3,9 @@
 Reading them takes tens of milliseconds, most of it in OpenSSL, and a context made from them holds a copy of each.
 Clients that trust what the system trusts therefore share one context: it is not changed once it is made.
 
-It is made anew for the next client when the place of the certificates has changed: another SSL_CERT_FILE or
-SSL_CERT_DIR, another file (inode, size or time of its last change), an entry more or less in the folder. A client keeps
-the context that it began with. What Windows has in its own stores cannot be watched: a new process sees it.
+A new context is made for the next client when the certificates have changed: another SSL_CERT_FILE or SSL_CERT_DIR, a
+changed file (inode, size or modification time), a changed folder. A client keeps the context that it began with.
+Changes of the stores of Windows are not noticed; a new process reads them.
 """
 
 from __future__ import annotations

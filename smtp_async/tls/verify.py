@@ -1,8 +1,8 @@
-"""Is this the right server? And when it is not, an error that says what was found and what to do.
+"""Verification of the server, and errors that say what was found and what to do.
 
-`secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
-`ConnectionInfo` of what came out. OpenSSL verifies within the handshake for IMPLICIT and STARTTLS.
-OPPORTUNISTIC lets every certificate pass; `judge` tells afterwards whether it would have been believed.
+`secure` starts TLS: it runs the stream's handshake, translates failures, and returns the `ConnectionInfo`. For IMPLICIT
+and STARTTLS, OpenSSL verifies the certificate within the handshake. OPPORTUNISTIC accepts every certificate, and
+`judge` tells afterwards whether it would have passed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT 
 _REVOKED, _WRONG_PURPOSE, _REJECTED = 23, 26, 28
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 
-#: The reason of an SSLError → what it means, after "server:port …".
+#: The reason of an SSLError → its explanation, behind "server:port …".
 _REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "speaks no TLS version that is safe: 1.2 or newer is required",
     "TLSV1_ALERT_PROTOCOL_VERSION": "speaks no TLS version that is safe: 1.2 or newer is required",
@@ -54,7 +54,7 @@ _REASONS: Final = {
     "DH_KEY_TOO_SMALL": "uses a Diffie-Hellman key that is too small to be safe",
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "needs the unsafe renegotiation that RFC 5746 replaced",
 }
-#: OpenSSL's reasons for "this is no TLS record".
+#: OpenSSL's reasons if bytes are not a TLS record.
 _NO_TLS: Final = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -64,7 +64,7 @@ _NO_TLS: Final = frozenset(
         "PACKET_LENGTH_TOO_LONG",
     }
 )
-#: So many names of a certificate are told.
+#: Names of a certificate that an error lists.
 _NAMES_SHOWN: Final = 8
 
 
@@ -78,24 +78,24 @@ async def secure(
     options: TLSOptions,
     deadline: float | None = None,
 ) -> ConnectionInfo:
-    """Do the TLS handshake on `stream`; on failure it is aborted.
+    """Do the TLS handshake on `stream`; abort the stream on failure.
 
     Args:
-        stream: freshly dialled (IMPLICIT), or just behind the 220 to STARTTLS; the caller is its only reader.
+        stream: just connected (IMPLICIT), or right behind the 220 to STARTTLS. No other task may read from it.
         context: from `make_context`.
-        host: the server as the user named it.
-        port: its port, for the words of errors; None on a Unix socket.
-        security: how the connection came to TLS.
-        options: the name to verify, if it is not the host.
-        deadline: loop time at which the handshake must be done.
+        host: the server's name, as the application gave it.
+        port: the server's port, for error messages; None on a Unix socket.
+        security: IMPLICIT, STARTTLS or OPPORTUNISTIC.
+        options: contains the name to verify, if it is not the host.
+        deadline: loop time by which the handshake must be complete.
 
     Raises:
-        PlaintextInjected: bytes came behind the 220 to STARTTLS.
+        PlaintextInjected: bytes followed the 220 to STARTTLS.
         WrongTLSMode: the server of an implicit-TLS connection spoke plaintext.
         CertificateRejected: the certificate is for another name or out of date.
-        ChainNotFound: its issuer is not trusted.
-        ChainInvalid: its chain is broken in another way.
-        HandshakeFailed: anything else in the handshake.
+        ChainNotFound: the issuer of the certificate is not trusted.
+        ChainInvalid: the certificate chain does not verify for another reason.
+        HandshakeFailed: the handshake failed for another reason.
         ConnectionLost: the connection ended before the handshake began.
         Timeout: the deadline passed; its stage is `"tls"`.
     """
@@ -131,7 +131,7 @@ async def _opportunistic_verdict(
     return problem is None, problem
 
 
-# --- what went wrong --------------------------------------------------------------------------------------
+# --- explanations --------------------------------------------------------------------------------------
 
 
 def explain(
@@ -145,22 +145,22 @@ def explain(
     first_bytes: bytes | None = None,
     now: datetime | None = None,
 ) -> TLSError:
-    """Return the error of ours for what a TLS handshake failed with.
+    """Return the library's error for the failure of a TLS handshake.
 
     Args:
         error: the `ssl.SSLError` or `OSError`.
-        host: the server as the user named it.
-        port: its port; None on a Unix socket.
-        security: how the connection came to TLS.
+        host: the server's name, as the application gave it.
+        port: the server's port; None on a Unix socket.
+        security: IMPLICIT, STARTTLS or OPPORTUNISTIC.
         name: the name that was verified, if it is not the host.
-        chain: what the server showed, in DER, its own certificate first; None takes what `error` knows.
-        first_bytes: what it sent first if that was no TLS; None takes what `error` knows.
+        chain: the server's certificates in DER, its own first; None takes those recorded with `error`.
+        first_bytes: the server's first bytes, if they were not TLS; None takes those recorded with `error`.
         now: the time to compare with.
     """
     evidence = evidence_of(error)
     where = _where(host, port)
     said = evidence.first_bytes if first_bytes is None else first_bytes
-    # Only errors that OpenSSL made have a reason.
+    # Only OpenSSL's errors have a reason.
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLCertVerificationError):
         certificates = _readable(evidence.chain if chain is None else chain)
@@ -178,9 +178,9 @@ def explain(
 
 
 def hint_for_silence(port: int | None, security: Security) -> str:
-    """Return what may be wrong when a server sends no greeting, for the end of an error's sentence.
+    """Return a hint for a server that sends no greeting, to end an error message with.
 
-    A server that expects TLS from the first byte waits for the client, and the client for its greeting.
+    A server that expects TLS from the first byte waits for the client while the client waits for the greeting.
     """
     if security is Security.IMPLICIT:
         return ""
@@ -207,12 +207,12 @@ def _plaintext(where: str, security: Security, said: bytes) -> HandshakeFailed:
         )
     return HandshakeFailed(
         f"{where} sent {quoted} in place of the TLS handshake that it agreed to: "
-        "the server is broken, or somebody injects bytes"
+        "the server is broken, or an attacker injects bytes"
     )
 
 
 def _cut_off(where: str) -> HandshakeFailed:
-    """The server said nothing: not why, and not that it speaks something else."""
+    """Return the error for a server that closed the connection without an alert or other bytes."""
     error = HandshakeFailed(
         f"{where} closed the connection during the TLS handshake: it may be restarting, or refuse this client"
     )
@@ -302,7 +302,7 @@ def _unknown_issuer(where: str, certificates: list[Certificate], code: int) -> s
 
 def _issued(certificates: list[Certificate]) -> str:
     return (
-        f" (issued to {certificates[0].subject or 'nobody'} by {certificates[0].issuer})"
+        f" (issued to {certificates[0].subject or 'an empty subject'} by {certificates[0].issuer})"
         if certificates
         else ""
     )
@@ -314,11 +314,10 @@ def _issued(certificates: list[Certificate]) -> str:
 def judge(
     chain: Sequence[bytes], name: str, anchors: tuple[bytes, ...], *, now: datetime | None = None
 ) -> str | None:
-    """Return why a chain would not have been believed, in words; None if it would.
+    """Return why a chain does not verify, in words; None if it does.
 
-    Checked are signatures up to a trusted certificate, dates, the name, that issuers are authorities and that
-    the server's certificate is one for servers: what OpenSSL checks by default. Takes milliseconds: call it in
-    a thread.
+    The checks are OpenSSL's default ones: signatures up to a trusted certificate, dates, the name, that issuers are
+    authorities, and that the server's certificate is one for servers. They take milliseconds: call it in a thread.
 
     Args:
         chain: certificates in DER, the server's own first.
@@ -342,17 +341,17 @@ def judge(
         verifier = _policy().store(store).time(now).build_server_verifier(_subject(name))
         verifier.verify(leaf, others)
     except (verification.VerificationError, ValueError) as error:
-        # The library appends the certificate as Python shows it.
+        # cryptography appends the repr of the certificate.
         return _in_words(printable(str(error).partition(" (encountered")[0]), name, certificates)
     return None
 
 
 def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
-    """Return what the verifier means, in the words of a refused handshake; what is not known stays as it is."""
+    """Return the verifier's reason in the words of a refused handshake; keep reasons that are not known."""
     if reason.endswith("no matching subjectAltName"):
         return _wrong_name(name, name, certificates)
     ends_in_itself = certificates[-1].self_issued
-    # An authority that issued itself is followed in a circle until the chain is too long.
+    # The verifier follows a self-issued authority in a circle until the chain is too long.
     if reason.endswith("no interior errors") or (ends_in_itself and reason.endswith("max depth")):
         if len(certificates) == 1 and ends_in_itself:
             return _unknown_issuer(name, certificates, _SELF_SIGNED)
@@ -361,7 +360,7 @@ def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
 
 
 def _policy() -> x509.verification.PolicyBuilder:
-    """Return OpenSSL's rules: those of the web PKI, the library's default, refuse many private authorities."""
+    """Return OpenSSL's rules, because cryptography's default, the web PKI's, refuses many private authorities."""
     from cryptography import x509
     from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder
 
