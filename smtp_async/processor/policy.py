@@ -42,7 +42,7 @@ from ..errors import (
 )
 from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
-from ..model.reply import Reply
+from ..model.reply import Reply, too_many_recipients
 
 __all__ = [
     "Disposition",
@@ -300,10 +300,4 @@ def _fate_of_refused(reply: Reply, error: SMTPError | None, line: Ruling | None)
     if line is not None and line.scope is Scope.HOST:
         return Fate.DEFER
     at_rcpt = error is None or isinstance(error, RecipientsRefused)
-    return Fate.FAIL if reply.permanent and not (at_rcpt and _too_many(reply)) else Fate.DEFER
-
-
-def _too_many(reply: Reply) -> bool:
-    """RFC 5321 section 4.5.3.1.10: 552 to RCPT means 452, unless an enhanced code says something else."""
-    enhanced = reply.enhanced
-    return reply.code == 552 and (enhanced is None or enhanced[1:] == (5, 3))
+    return Fate.FAIL if reply.permanent and not (at_rcpt and too_many_recipients(reply)) else Fate.DEFER

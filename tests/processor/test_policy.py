@@ -208,7 +208,7 @@ def test_all_refused_at_rcpt_are_judged_one_by_one() -> None:
         ("552 too many recipients", DEFER),
         ("552 5.5.3 too many recipients", DEFER),
         ("552 5.2.2 mailbox full", FAIL),
-        ("550 5.5.3 what is this", FAIL),
+        ("550 5.5.3 too many recipients", DEFER),
     ],
 )
 def test_too_many_recipients_are_tried_again(text: str, fate: Fate) -> None:
