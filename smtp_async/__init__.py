@@ -50,6 +50,7 @@ from .transport.dial import AddressFamily, SocketOptions
 
 if TYPE_CHECKING:
     from .processor import (
+        ProcessorOptions,
         ProcessorStatistics,
         QueueProcessor,
         QueueReport,
@@ -88,6 +89,7 @@ __all__ = [
     "PoolLimits",
     "PoolStatistics",
     "Priority",
+    "ProcessorOptions",
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",
@@ -133,6 +135,7 @@ _LATER = {
     **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
     **dict.fromkeys(
         (
+            "ProcessorOptions",
             "ProcessorStatistics",
             "QueueProcessor",
             "QueueReport",

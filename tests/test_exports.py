@@ -56,6 +56,7 @@ PUBLIC = [
     "PoolLimits",
     "PoolStatistics",
     "Priority",
+    "ProcessorOptions",
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",

@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..model.receipt import Outcome, Receipt
 from ..processor import QueueReport
-from ..processor.policy import UNKNOWN
+from ..processor.results import UNKNOWN
 
 __all__ = ["EXPLAINED", "Exit", "exit_for_error", "exit_for_receipt", "exit_for_report", "gravest"]
 

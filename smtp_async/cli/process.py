@@ -18,7 +18,7 @@ from ..errors import SMTPError
 from ..events import PITrail
 from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
-from ..processor import QueueProcessor, QueueReport, RetryPolicy
+from ..processor import ProcessorOptions, QueueProcessor, QueueReport, RetryPolicy
 from ..processor.policy import OnUnknown
 from ..spool.contract import Spool
 from ..spool.directory.spool import DirectorySpool
@@ -131,9 +131,9 @@ def process(
                 concurrency=concurrency,
                 retry=RetryPolicy(attempts=attempts),
                 keep_sent=keep_sent,
-                on_unknown=_WORDS[on_unknown],
-                stop_on_error=stop_on_error,
-                grace=grace,
+                options=ProcessorOptions(
+                    on_unknown=_WORDS[on_unknown], stop_on_error=stop_on_error, grace=grace
+                ),
             )
             async with queue, client:
                 return await _work(

@@ -14,14 +14,14 @@ import pytest
 
 from smtp_async import Credentials, Message, NotSent, Outcome
 from smtp_async.events import JobFailed, JobUnreadable
-from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
+from smtp_async.processor import ReportOptions, RetryPolicy, parse_report
 from smtp_async.spool import serialize
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.testing import ScriptedServer, close, reply, swallow
 from smtp_async.testing.contracts import TEXT
 from tests.lab import client_of, every_loop, mail, speaking, until
-from tests.processor.office import Clock, Postman, dead
+from tests.processor.fakes import FakeClient, ManualClock, dead, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -40,8 +40,9 @@ def path(tmp_path: Path) -> Path:
 async def look(path: Path, client: Any, **options: Any) -> Any:
     """One look at the queue by a processor, and a spool, that know nothing of those before."""
     options.setdefault("retry", HOURLY)
+    clock = options.pop("clock", time.time)
     async with DirectorySpool(path) as spool:
-        return await QueueProcessor(spool, client, **options).run_once()
+        return await processor(spool, client, clock=clock, **options).run_once()
 
 
 async def put(path: Path, message: Any, **options: Any) -> str:
@@ -127,7 +128,7 @@ async def test_no_file_holds_a_credential(path: Path, point: str, attempts: int 
 
 
 async def test_only_the_rest_is_tried_again_by_the_next_processor(path: Path) -> None:
-    clock = Clock()
+    clock = ManualClock()
     id = await put(path, mail(1, to="a@x.test, b@x.test, c@x.test, d@x.test"))
     async with speaking() as server, client_of(server) as client:
         server.on("RCPT", reply(451, "4.2.2 full"), match="b@", nth=range(1, 3))
@@ -161,9 +162,9 @@ async def test_who_has_got_it_is_not_asked_again_though_the_job_was_requeued(pat
 
 
 async def test_an_expiry_is_kept_over_restarts(path: Path) -> None:
-    clock = Clock()
+    clock = ManualClock()
     id = await put(path, mail(1), expires=clock() + 1800)
-    client = Postman("451 4.3.0 later")
+    client = FakeClient("451 4.3.0 later")
     assert [one.not_before for one in (await look(path, client, clock=clock)).deferred] == [clock() + 1800]
     clock.move(1800)
     report = await look(path, client, clock=clock)
@@ -173,9 +174,9 @@ async def test_an_expiry_is_kept_over_restarts(path: Path) -> None:
 
 async def test_what_expired_while_nobody_looked_is_tried_once(path: Path) -> None:
     id = await put(path, mail(1), expires=time.time() + 60)
-    clock = Clock()
+    clock = ManualClock()
     clock.move(86400)
-    client = Postman()
+    client = FakeClient()
     assert (await look(path, client, clock=clock)).sent == (id,)
 
 
@@ -188,12 +189,12 @@ async def test_a_key_is_known_while_its_job_is_sent_and_after(path: Path) -> Non
         assert jobs(path) == [f"{id}.sending"]
         return "550 5.1.1 never"
 
-    await look(path, Postman(while_sending))
+    await look(path, FakeClient(while_sending))
     seen["failed"] = await put(path, mail(2), key="k")
     assert jobs(path) == [f"{id}.failed"]
     async with DirectorySpool(path) as spool:
         await spool.requeue(id)
-    await look(path, Postman(), keep_sent=True)
+    await look(path, FakeClient(), keep_sent=True)
     seen["sent"] = await put(path, mail(2), key="k")
     assert jobs(path) == [f"{id}.sent"]
     assert seen == dict.fromkeys(("sending", "failed", "sent"), id)
@@ -239,7 +240,7 @@ async def test_on_unknown_hold_keeps_what_a_killed_worker_may_have_sent(
     id = await put(path, mail(1))
     await asyncio.to_thread(die_with_it, path, how)
     assert jobs(path) == [f"{id}.sending"]
-    client = Postman()
+    client = FakeClient()
     report = await look(path, client, on_unknown="hold")
     assert (len(client.tried), len(report.sent)) == (sent, sent)
     if not sent:
@@ -271,7 +272,7 @@ async def test_a_lease_is_lost_when_another_process_took_the_job_back(path: Path
         assert len((await other.recover()).requeued) == 1
         (again,) = await other.claim()
         assert again.token > lease.token
-        client = Postman()
+        client = FakeClient()
         with pytest.raises(NotSent):
             await client.send(again.mail(), options=_behind(lease), deadline=1.0)
         await again.settle(None)
@@ -282,11 +283,11 @@ def _behind(lease: Any) -> Any:
     return type("Options", (), {"before_end_of_data": staticmethod(lease.mark_end_of_data)})
 
 
-# --- the wire --------------------------------------------------------------------------------------------------
+# --- the wire ------------------------------------------------------------------------------------------------
 
 
 async def test_a_connection_lost_after_the_end_is_unknown_and_sent_again(path: Path) -> None:
-    clock = Clock()
+    clock = ManualClock()
     id = await put(path, mail(1))
     async with speaking() as server, client_of(server) as client:
         server.on(".", swallow(), close(), nth=1)
@@ -309,10 +310,12 @@ async def test_nothing_is_told_to_nobody(path: Path) -> None:
 
     for options in (ReportOptions(), ReportOptions(deliver=deliver, delay_after=0.0)):
         id = await put(path, TEXT, sender="<>")
-        assert [one.id for one in (await look(path, Postman("451 later"), bounce=options)).deferred] == [id]
+        assert [one.id for one in (await look(path, FakeClient("451 later"), bounce=options)).deferred] == [
+            id
+        ]
         async with DirectorySpool(path) as spool:
             await spool.requeue(id)
-        assert [one.id for one in (await look(path, Postman("550 no"), bounce=options)).failed] == [id]
+        assert [one.id for one in (await look(path, FakeClient("550 no"), bounce=options)).failed] == [id]
         assert jobs(path) == [f"{id}.failed"] and told == []
         async with DirectorySpool(path) as spool:
             await spool.remove(id)
@@ -331,7 +334,7 @@ async def test_a_report_may_go_through_the_client(path: Path) -> None:
 
 async def test_stopping_on_an_error_leaves_the_others_queued(path: Path) -> None:
     ids = [await put(path, mail(number), not_before=1000.0 + number) for number in range(3)]
-    client = Postman("250 ok", "550 5.1.1 never")
+    client = FakeClient("250 ok", "550 5.1.1 never")
     report = await look(path, client, stop_on_error=True, concurrency=1)
     assert (report.sent, [one.id for one in report.failed]) == ((ids[0],), [ids[1]])
     assert jobs(path) == sorted([f"{ids[1]}.failed", f"{ids[2]}.queued"])
@@ -341,23 +344,23 @@ async def test_one_attempt_fails_whatever_went_wrong(path: Path) -> None:
     once = RetryPolicy(attempts=1)
     for answer in ("451 later", "550 never", Outcome.UNKNOWN, dead()):
         id = await put(path, mail(1))
-        assert [one.id for one in (await look(path, Postman(answer), retry=once)).failed] == [id]
+        assert [one.id for one in (await look(path, FakeClient(answer), retry=once)).failed] == [id]
         assert (await entry_of(path, id)).state is State.FAILED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_what_is_under_way_be_noted(path: Path, number: signal.Signals) -> None:
     ids = [await put(path, mail(count), not_before=1000.0 + count) for count in range(3)]
-    client: Any = Postman()
+    client: Any = FakeClient()
     client.replies.clear()
     async with DirectorySpool(path) as spool:
-        queue = QueueProcessor(spool, client, concurrency=1)
+        queue = processor(spool, client, concurrency=1)
         failed: list[JobFailed] = []
         queue.on(JobFailed, failed.append)
         running = asyncio.ensure_future(queue.run(signals=True))
         await until(lambda: client.left)
         os.kill(os.getpid(), number)
-        await until(lambda: queue._crew.stopping)
+        await until(lambda: queue.stops)
         client.replies.set()
         await running
     assert jobs(path) == sorted(f"{id}.queued" for id in ids[1:]) and failed == []
@@ -373,7 +376,7 @@ async def test_a_message_for_a_server_that_offers_nothing(path: Path) -> None:
     assert b"BODY=8BITMIME" not in next(line.line for line in server.commands if line.verb == "MAIL")
 
 
-# --- what is no job --------------------------------------------------------------------------------------------
+# --- what is no job ------------------------------------------------------------------------------------------
 
 
 async def test_what_is_put_aside_or_left_alone_is_told_and_makes_the_report_false(path: Path) -> None:
@@ -384,7 +387,7 @@ async def test_what_is_put_aside_or_left_alone_is_told_and_makes_the_report_fals
     sent = await put(path, mail(2))
     told: list[JobUnreadable] = []
     async with speaking() as server, client_of(server) as client, DirectorySpool(path) as spool:
-        queue = QueueProcessor(spool, client, clock=lambda: time.time() + 1)
+        queue = processor(spool, client, clock=lambda: time.time() + 1)
         queue.on(JobUnreadable, told.append)
         report = await queue.run_once()
         assert report.sent == (sent,) and not report and report.error is None
@@ -405,7 +408,7 @@ async def test_a_damaged_message_fails_and_its_sender_is_told(path: Path) -> Non
     told: list[JobFailed] = []
     async with speaking() as server, client_of(server) as client, DirectorySpool(path) as spool:
         bounce = ReportOptions(reporting="here.test")
-        queue = QueueProcessor(spool, client, bounce=bounce, clock=lambda: time.time() + 1)
+        queue = processor(spool, client, bounce=bounce, clock=lambda: time.time() + 1)
         queue.on(JobFailed, told.append)
         report = await queue.run_once()
         assert [one.id for one in report.failed] == [id] and "damaged" in report.failed[0].reason

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from smtp_async import DSN, Message, Notify, Outcome, Recipient, Security, SMTPClient
-from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
+from smtp_async.processor import ProcessorOptions, QueueProcessor, ReportOptions, RetryPolicy, parse_report
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
-from tests.processor.office import Clock
+from tests.processor.fakes import ManualClock
 from tests.servers import machine, postfix
 from tests.servers.exim import Exim
 from tests.servers.pki import Pki
@@ -65,7 +65,7 @@ def message(to: str, subject: str) -> Message:
 
 
 async def test_refused_deferred_accepted_and_expired(fickle: Fickle, tmp_path: Path) -> None:
-    clock = Clock()
+    clock = ManualClock()
     began = clock()
     async with DirectorySpool(tmp_path / "spool", create=True) as spool:
         refused = await spool.put(message("bob@lab.test, nobody@reject.test", "refused"))
@@ -79,8 +79,7 @@ async def test_refused_deferred_accepted_and_expired(fickle: Fickle, tmp_path: P
                     spool,
                     client,
                     retry=RetryPolicy(first=HOUR, factor=1.0, jitter=False),
-                    bounce=ReportOptions(reporting="queue.test"),
-                    clock=clock,
+                    options=ProcessorOptions(bounce=ReportOptions(reporting="queue.test"), clock=clock),
                 )
                 return await queue.run_once()
 
