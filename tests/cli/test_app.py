@@ -22,7 +22,7 @@ from smtp_async.processor import QueueReport, Unfinished
 RECIPIENT = smtp_async.Recipient("bob@example.org")
 
 
-def test_versions(shell):
+def test_version_shows_the_versions(shell):
     lines = shell("--version").stdout.splitlines()
     assert lines == [f"{name} {text}" for name, text in smtp_async.build_info().items()]
 
@@ -40,7 +40,7 @@ def test_versions(shell):
         "queue add -h",
     ],
 )
-def test_help_tells_the_exit_codes(shell, line):
+def test_help_explains_the_exit_codes(shell, line):
     done = shell(line)
     assert done.exit_code == 0 and "130: interrupted" in done.stdout
 
@@ -49,30 +49,30 @@ def test_help_tells_the_exit_codes(shell, line):
     "line",
     ["send", "check", "nonsense", "demo --count none", "check x --timeout 0", "queue", "queue ls", "process"],
 )
-def test_usage(shell, line):
+def test_a_wrong_command_line_exits_with_2(shell, line):
     assert shell(line).exit_code == Exit.USAGE
 
 
-def test_as_a_module():
+def test_the_package_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "smtp_async", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f"smtp_async {smtp_async.__version__}\n")
 
 
-def test_in_this_process(monkeypatch, capsys):
+def test_main_shows_the_versions(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["smtp-async", "--version"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code and "OpenSSL" in capsys.readouterr().out
 
 
-def test_without_its_extra_in_this_process(monkeypatch, capsys):
+def test_main_names_the_missing_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rich", None)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == Exit.SETUP and "smtp-async[cli]" in capsys.readouterr().err
 
 
-def test_without_its_extra():
+def test_a_missing_extra_is_named_without_a_traceback():
     program = "import sys; sys.modules['typer'] = None; from smtp_async.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 5 and "pip install 'smtp-async[cli]'" in done.stderr
@@ -120,7 +120,7 @@ def refused(cls, code, **more):
         (errors.RecordInvalid("?"), Exit.SETUP),
     ],
 )
-def test_the_exit_code_of_an_error(error, code):
+def test_each_error_has_an_exit_code(error, code):
     assert exit_for_error(error) is code
 
 
@@ -141,7 +141,7 @@ FAILED, UNKNOWN, DEFERRED = Unfinished("a", "550 no"), Unfinished("b", "unknown"
         (QueueReport(error=RuntimeError("?")), Exit.NOT_SENT),
     ],
 )
-def test_the_exit_code_of_a_look_at_the_queue(report, code):
+def test_each_report_has_an_exit_code(report, code):
     assert exit_for_report(report) is code
 
 
@@ -157,7 +157,7 @@ def test_the_exit_code_of_a_look_at_the_queue(report, code):
         ("/run/lmtp", "/run/lmtp", None),
     ],
 )
-def test_a_server_as_it_is_typed(text, host, port):
+def test_host_and_port_are_parsed(text, host, port):
     assert _host_and_port(text) == (host, port)
 
 
@@ -183,27 +183,27 @@ def test_a_server_as_it_is_typed(text, host, port):
         ),
     ],
 )
-def test_sentences(said, shown):
+def test_messages_become_sentences(said, shown):
     assert sentence(said) == shown
 
 
-def test_python_s_words_are_left_alone_elsewhere():
+def test_other_texts_keep_python_names():
     assert in_shell_words("insecurity=1") == "insecurity=1"
 
 
-def test_interrupted(capsys):
+def test_an_interrupt_exits_with_130(capsys):
     with pytest.raises(typer.Exit) as ended, Screen().sentences():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130 and "Interrupted" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_is_a_sentence_too(capsys):
+def test_an_unexpected_exception_is_shown_as_a_sentence(capsys):
     with pytest.raises(typer.Exit) as ended, Screen().sentences():
         raise LookupError("lost")
     assert ended.value.exit_code == Exit.SETUP and "LookupError: lost" in capsys.readouterr().err
 
 
-def test_a_terminal_that_knows_only_ascii():
+def test_an_ascii_terminal_gets_escapes():
     program = [sys.executable, "-m", "smtp_async", "demo", "--count", "20"]
     done = subprocess.run(
         program, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
@@ -211,7 +211,7 @@ def test_a_terminal_that_knows_only_ascii():
     assert done.returncode == 0 and "K\\xf6stlichkeiten.csv" in done.stdout, done.stderr
 
 
-def test_marks_on_a_terminal(capsys):
+def test_a_terminal_gets_marks(capsys):
     screen = Screen()
     screen.out = Console(force_terminal=True, width=40, color_system=None, markup=False)
     screen.err = Console(force_terminal=True, width=40, color_system=None, markup=False, stderr=True)

@@ -12,7 +12,7 @@ from smtp_async.cli.screen import Screen
 from smtp_async.model.receipt import Outcome
 
 
-def test_a_few_hundred_messages(shell):
+def test_a_few_hundred_messages_are_counted(shell):
     done = shell("demo --count 200 --connections 4")
     assert done.exit_code == 0
     shown = done.stdout
@@ -24,17 +24,17 @@ def test_a_few_hundred_messages(shell):
     assert "Köstlichkeiten.csv" in shown and "Violation" not in shown
 
 
-def test_flights_are_the_server_s_count(shell):
+def test_flights_are_counted_by_the_server(shell):
     shown = shell("demo --count 10 --connections 1").stdout
     [(per_message, counted)] = re.findall(r"Flights per message +([\d.]+) +(\d+) round trips", shown)
     assert float(per_message) == int(counted) / 10 and 10 <= int(counted) <= 50
 
 
-def test_one_message(shell):
+def test_one_message_is_enough(shell):
     assert shell("demo --count 1").exit_code == 0
 
 
-def test_on_a_terminal():
+def test_a_terminal_gets_a_panel():
     screen = Screen()
     text = io.StringIO()
     screen.out = Console(file=text, force_terminal=True, width=100, markup=False, highlight=False)
