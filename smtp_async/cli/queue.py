@@ -16,7 +16,7 @@ from ..model.reply import printable
 from ..spool.directory.spool import DirectorySpool
 from ..spool.entry import Entry, State
 from .entries import show_all, show_one, show_statistics
-from .exits import EXPLAINED, Exit, exit_for_error, gravest
+from .exits import EXPLAINED, Exit, exit_for_error, most_severe
 from .log import log_on
 from .message_options import MessageOptions
 from .option_groups import grouped
@@ -277,7 +277,7 @@ def _change(spool: Path, ids: list[str], word: str, change: _Change) -> None:
 
     with screen.sentences():
         asyncio.run(go())
-    raise typer.Exit(gravest(codes))
+    raise typer.Exit(most_severe(codes))
 
 
 def _show_message(screen: Screen, data: bytes, *, raw: bool) -> None:

@@ -1,8 +1,9 @@
-"""`smtp-async demo`: what it shows is what happened."""
+"""`smtp-async demo` shows what was counted."""
 
 import asyncio
 import io
 import re
+from collections import Counter
 
 from rich.console import Console
 
@@ -42,10 +43,12 @@ def test_a_terminal_gets_a_panel():
     assert "One of them, as its reader sees it" in text.getvalue() and "60/60" in text.getvalue()
 
 
-def test_violations_are_shown_and_fail(capsys):
-    from collections import Counter
-
-    score = demo._Score(Counter({Outcome.ACCEPTED: 1}), 0.0, 2, 1, [], ["connection 0: a bare LF"])
-    Console().print(demo._table(score, 1))
+def test_violations_are_shown(capsys):
+    counts = demo.Counts(Counter({Outcome.ACCEPTED: 1}), 0.0, 2, 1, [], ["connection 0: a bare LF"])
+    Console().print(demo.result_table(counts, 1))
     assert "a bare LF" in capsys.readouterr().out
-    demo._show_one(Screen(), [])
+
+
+def test_no_message_is_shown_if_none_was_received(capsys):
+    demo.show_one_message(Screen(), [])
+    assert capsys.readouterr().out == ""

@@ -1,9 +1,8 @@
-"""`smtp-async process`: what arrives, what is said, how it ends."""
+"""`smtp-async process`: what is sent, what is shown, and the exit code."""
 
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import pty
 import signal
@@ -14,8 +13,6 @@ import time
 import pytest
 
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.log import log_on
-from smtp_async.cli.screen import Screen
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing import close, default, delay, reply, swallow
 from tests.servers.machine import wait_until
@@ -31,7 +28,7 @@ def spool(tmp_path):
 
 
 def put(path, *people):
-    """Queue a message for each, and return the ids."""
+    """Queue a message for each recipient, and return the ids."""
 
     async def do():
         async with DirectorySpool(path, durable=False) as spool:
@@ -172,18 +169,6 @@ def test_a_recovered_job_is_shown(run, serve, spool):
     assert [row[:2] for row in fields(done)[:2]] == [["recovered", id], ["sent", id]]
 
 
-def test_log_records_are_shown_as_sentences(capsys):
-    log = logging.getLogger("smtp_async")
-    with log_on(Screen()):
-        log.info("nobody needs to know")
-        log.warning("the job %s was taken\x1b away", "a")
-        try:
-            raise LookupError("lost")
-        except LookupError:
-            log.exception("it raised")
-    assert capsys.readouterr().err == "The job a was taken\\x1b away.\nIt raised: LookupError('lost').\n"
-
-
 # --- servers and logins --------------------------------------------------------------------------------------
 
 
@@ -255,7 +240,7 @@ def test_an_unreadable_file_is_put_aside(run, serve, spool):
     assert "unreadable\t0000000000000000001-x\t-\tnot a job" in done.stdout
 
 
-# --- until it is told to stop --------------------------------------------------------------------------------
+# --- until stopped -------------------------------------------------------------------------------------------
 
 
 class Running:
@@ -279,7 +264,7 @@ class Running:
         self.out, self.err = self.process.stdout, self.process.stderr
 
     def end(self):
-        """Wait for its end; return the exit code and what it said."""
+        """Wait until the process has ended; return its exit code and output."""
         out, err = self.process.communicate(timeout=15)
         return self.process.returncode, out, err
 
@@ -298,7 +283,7 @@ def start(spool):
 
 
 def held_up(server):
-    """Let the end of a message wait; return the rule and what lets it go on."""
+    """Delay the end of a message; return the rule, and a function that ends the delay."""
     gate = server.call(asyncio.Event)
     rule = server.on(".", delay(gate), default())
     return rule, lambda: server.call(gate.set)
