@@ -157,7 +157,7 @@ class FailingSpool(MemorySpool):
         clock: returns the time; may be replaced.
         broken: the error that each call raises, by the name of the call.
         calls: the names of all calls so far.
-        changes: changes that are still under way.
+        changes: changes that are not finished.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:

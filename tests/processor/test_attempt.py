@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 
 from smtp_async import Outcome
-from smtp_async.errors import (
-    LeaseLost,
-    SpoolFull,
-)
-from smtp_async.events import (
-    JobSent,
-    JobStarted,
-    QueuePaused,
-)
+from smtp_async.errors import LeaseLost, SpoolFull
+from smtp_async.events import JobSent, JobStarted, QueuePaused
 from smtp_async.processor import RetryPolicy, Unfinished
 from smtp_async.spool.entry import State
 from tests.lab import mail, until
@@ -83,7 +76,7 @@ async def test_only_pending_recipients_are_tried_again(spool: FailingSpool, cloc
     clock.move(3600)
     report = await queue.run_once()
     assert client.recipients == [["ann@x.test", "bob@x.test", "cid@x.test"], ["bob@x.test"], ["bob@x.test"]]
-    # One of them never got it: that is for a person to see.
+    # One recipient never got the message, so an operator has to see the job.
     assert [one.id for one in report.failed] == [id]
     entry = await spool.get(id)
     assert [str(who.address) for who, _ in entry.failed] == ["cid@x.test"]
@@ -165,7 +158,7 @@ async def test_requeuing_an_unknown_job_allows_one_attempt(
     queue.on(JobStarted, lambda event: told.append(event.flagged))
     await queue.run_once()
     assert told == [True] and len(client.tried) == 1
-    # That was for one try.
+    # The requeue allowed one attempt.
     clock.move(3600)
     assert (await queue.run_once()).failed == (Unfinished(id, "unknown"),)
     assert len(client.tried) == 1

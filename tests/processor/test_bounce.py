@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 from smtp_async import Address, Envelope, Message, Recipient, Reply
 from smtp_async.errors import InvalidAddress
 from smtp_async.model.dsn import DSN, Notify
-from smtp_async.processor.bounce import (
-    Notice,
-    ReportOptions,
-    bounce,
-    delay_notice,
-    parse_report,
-    status_of,
-)
+from smtp_async.processor.bounce import Notice, ReportOptions, bounce, delay_notice, parse_report, status_of
 from smtp_async.processor.results import EXPIRED, Fate, RecipientResult
 
 NOW = 1_790_000_000.0

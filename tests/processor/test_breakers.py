@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 
-from smtp_async.errors import (
-    AuthenticationFailed,
-    SenderRefused,
-    SpoolError,
-    SpoolFull,
-)
-from smtp_async.events import (
-    Event,
-    JobSent,
-    QueuePaused,
-    QueueResumed,
-)
+from smtp_async.errors import AuthenticationFailed, SenderRefused, SpoolError, SpoolFull
+from smtp_async.events import Event, JobSent, QueuePaused, QueueResumed
 from smtp_async.processor import ProcessorOptions, ReportOptions, RetryPolicy
 from smtp_async.processor.breakers import Breaker, Breakers
 from smtp_async.spool.entry import State
@@ -184,7 +174,7 @@ async def test_mail_flows_again_after_the_pause(spool: FailingSpool) -> None:
     queue.on(JobSent, lambda event: queue.stop() if queue.statistics().sent == 50 else None)
     await queue.run()
     assert queue.statistics().sent == 50 and len(client.tried) == 56
-    # At most four met the dead server at once; each probe after that went alone.
+    # At most four messages met the dead server at once; after that, each probe was alone.
     assert [type(event) for event in heard[-2:]] == [QueuePaused, QueueResumed]
     assert queue.statistics().problem == "" and queue.statistics().paused_until is None
 
@@ -208,7 +198,7 @@ async def test_a_withdrawn_probe_does_not_stop_the_next_run(spool: FailingSpool)
 
 
 async def test_a_job_claimed_when_the_pause_begins_is_no_probe(spool: FailingSpool) -> None:
-    """It would be given back with the last of those that were under way, and no other probe would follow."""
+    """As a probe, the job would be released with the last message being sent, and no other probe would follow."""
     await filled(spool)
     client = FakeClient(dead(), "250 ok")
     client.gate.clear()
@@ -227,7 +217,7 @@ async def test_a_job_claimed_when_the_pause_begins_is_no_probe(spool: FailingSpo
 
     async def note(event: QueuePaused) -> None:
         paused.set()
-        # The first job is still under way when the second is handed out.
+        # Keeps the first message in work while the second job is handed out.
         await turns()
 
     spool.claim = slow_claim  # type: ignore[method-assign]

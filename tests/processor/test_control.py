@@ -5,21 +5,63 @@ from typing import Any
 
 import pytest
 
-from smtp_async.errors import (
-    SpoolError,
-)
+from smtp_async.errors import SpoolError
+from smtp_async.processor.control import RunControl
 from smtp_async.spool.entry import State
 from tests.lab import turns, until
-from tests.processor.fakes import (
-    BRISK,
-    FailingSpool,
-    FakeClient,
-    entries,
-    filled,
-    processor,
-)
+from tests.processor.fakes import BRISK, FailingSpool, FakeClient, entries, filled, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
+
+
+# --- the control alone ---------------------------------------------------------------------------------------
+
+
+async def test_sleep_ends_with_wake_and_remembers_a_wake_before() -> None:
+    control = RunControl(grace=60.0)
+    control.begin(lambda: None)
+    control.wake()
+    await control.sleep(None)
+    sleeping = asyncio.ensure_future(control.sleep(None))
+    await turns()
+    assert not sleeping.done()
+    control.wake()
+    await sleeping
+
+
+async def test_sleep_ends_after_its_longest_time() -> None:
+    control = RunControl(grace=60.0)
+    control.begin(lambda: None)
+    await control.sleep(0.001)
+
+
+async def test_the_grace_ends_once_and_withdraws() -> None:
+    withdrawn: list[str] = []
+    control = RunControl(grace=60.0)
+    control.begin(lambda: withdrawn.append("x"))
+    assert not control.grace_over
+    control.stop(grace=0.0)
+    await control.wait_grace_over(10.0)
+    assert control.grace_over and withdrawn == ["x"]
+    control.ended()
+    assert not control.stopping
+
+
+async def test_the_first_error_counts() -> None:
+    control = RunControl(grace=60.0)
+    first, second = ValueError("first"), ValueError("second")
+    control.end_early(first)
+    control.fail(second)
+    control.cut_short()
+    assert (control.error, control.fatal, control.stopping) == (first, second, True)
+    control.reset()
+    assert (control.error, control.fatal, control.stopping) == (None, None, True)
+
+
+def test_stop_without_a_run_counts_for_the_next() -> None:
+    control = RunControl(grace=60.0)
+    control.stop()
+    assert control.stopping and control.grace_over
 
 
 # --- stopping ------------------------------------------------------------------------------------------------
@@ -134,7 +176,7 @@ async def test_stop_after_the_last_job_was_started_is_no_error(spool: FailingSpo
     client.replies.clear()
     queue = processor(spool, client, concurrency=4)
     running = asyncio.ensure_future(queue.run_once())
-    # One alone, the other, and none.
+    # The claims return one job, the other job, and none.
     await until(lambda: len(client.left) == 2 and spool.calls.count("claim") == 3)
     await turns()
     queue.stop()

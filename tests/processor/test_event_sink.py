@@ -7,24 +7,10 @@ from typing import Any
 import pytest
 
 from smtp_async import Outcome
-from smtp_async.events import (
-    Event,
-    JobDeferred,
-    JobFailed,
-    JobQueued,
-    JobSent,
-    JobStarted,
-)
+from smtp_async.events import Event, JobDeferred, JobFailed, JobQueued, JobSent, JobStarted
 from smtp_async.spool.entry import State
 from tests.lab import mail
-from tests.processor.fakes import (
-    FailingSpool,
-    FakeClient,
-    ManualClock,
-    entries,
-    filled,
-    processor,
-)
+from tests.processor.fakes import FailingSpool, FakeClient, ManualClock, entries, filled, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -126,7 +126,7 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
     (refused(SenderRefused, "552 5.3.4 too large"), MESSAGE, FAIL),
     # RCPT.
     (refused(RecipientsRefused, "450 4.2.1 busy"), RECIPIENT, DEFER),
-    (refused(RecipientsRefused, "550 5.1.1 nobody"), RECIPIENT, FAIL),
+    (refused(RecipientsRefused, "550 5.1.1 no such user"), RECIPIENT, FAIL),
     # DATA and its end.
     (refused(MessageRefused, "451 4.3.0 not now"), MESSAGE, DEFER),
     (refused(MessageRefused, "554 5.7.1 spam"), MESSAGE, FAIL),
@@ -189,16 +189,16 @@ def fates(found: Receipt, **options: Any) -> list[Fate]:
 def test_each_recipient_is_judged_by_its_own_reply() -> None:
     found = receipt(
         (ANN, Outcome.ACCEPTED, "250 2.0.0 queued"),
-        (BOB, Outcome.REFUSED, "550 5.1.1 nobody"),
+        (BOB, Outcome.REFUSED, "550 5.1.1 no such user"),
         (CID, Outcome.REFUSED, "450 4.2.0 greylisted"),
     )
     assert fates(found) == [DELIVERED, FAIL, DEFER]
 
 
 def test_recipients_all_refused_at_rcpt_are_judged_one_by_one() -> None:
-    error = refused(RecipientsRefused, "550 5.1.1 nobody")
+    error = refused(RecipientsRefused, "550 5.1.1 no such user")
     found = receipt(
-        (ANN, Outcome.REFUSED, "550 5.1.1 nobody"), (BOB, Outcome.REFUSED, "450 later"), error=error
+        (ANN, Outcome.REFUSED, "550 5.1.1 no such user"), (BOB, Outcome.REFUSED, "450 later"), error=error
     )
     assert fates(found) == [FAIL, DEFER]
 
@@ -227,7 +227,7 @@ def test_552_to_the_message_is_about_its_size() -> None:
 def test_a_recipient_refused_at_rcpt_keeps_its_reply_when_the_message_is_refused_for_now() -> None:
     error = refused(MessageRefused, "451 not now")
     found = receipt(
-        (ANN, Outcome.REFUSED, "550 5.1.1 nobody"), (BOB, Outcome.REFUSED, "451 not now"), error=error
+        (ANN, Outcome.REFUSED, "550 5.1.1 no such user"), (BOB, Outcome.REFUSED, "451 not now"), error=error
     )
     assert fates(found) == [FAIL, DEFER]
 

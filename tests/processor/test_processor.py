@@ -10,24 +10,13 @@ from typing import Any
 import pytest
 
 from smtp_async import PoolLimits
-from smtp_async.errors import (
-    Busy,
-    InvalidArgument,
-    NotConnected,
-)
+from smtp_async.errors import Busy, InvalidArgument, NotConnected
 from smtp_async.processor import QueueProcessor, RetryPolicy
 from smtp_async.spool.entry import State
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from smtp_async.testing.memory import MemorySpool
 from tests.lab import client_of, every_loop, mail, speaking, until
-from tests.processor.fakes import (
-    FailingSpool,
-    FakeClient,
-    ManualClock,
-    entries,
-    filled,
-    processor,
-)
+from tests.processor.fakes import FailingSpool, FakeClient, ManualClock, entries, filled, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -219,7 +208,7 @@ async def test_cancelling_at_any_await_loses_no_job(manner: CancelManner, moment
             await asyncio.wait(spool.changes)
         assert {entry.state for entry in await entries(spool)} <= {State.QUEUED, State.FAILED}, run.at
         assert not any(entry.flagged for entry in await entries(spool)), run.at
-        # Whatever was accepted is gone, whatever was not is still there.
+        # Accepted jobs are gone, the others are still there.
         left = [entry.message_id for entry in await entries(spool)]
         assert len(left) == len(set(left))
         for entry in await entries(spool):
@@ -227,7 +216,7 @@ async def test_cancelling_at_any_await_loses_no_job(manner: CancelManner, moment
 
 
 async def test_cancelling_the_workers_loses_no_job() -> None:
-    """When a loop ends it cancels every task, those of the processor too."""
+    """An event loop that ends cancels every task, those of the processor too."""
     for at in range(1, 12):
         spool = FailingSpool()
         await filled(spool, 4)

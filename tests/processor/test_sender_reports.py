@@ -7,23 +7,11 @@ from typing import Any
 import pytest
 
 from smtp_async import Outcome
-from smtp_async.errors import (
-    InvalidArgument,
-    SpoolError,
-    SpoolFull,
-)
+from smtp_async.errors import InvalidArgument, SpoolError, SpoolFull
 from smtp_async.processor import ReportOptions, parse_report
 from smtp_async.testing.memory import MemorySpool
 from tests.lab import until
-from tests.processor.fakes import (
-    BRISK,
-    FailingSpool,
-    FakeClient,
-    ManualClock,
-    entries,
-    filled,
-    processor,
-)
+from tests.processor.fakes import BRISK, FailingSpool, FakeClient, ManualClock, entries, filled, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -38,7 +26,7 @@ async def notices(spool: MemorySpool) -> list[Any]:
 
 async def test_a_failure_is_reported_through_the_spool(spool: FailingSpool) -> None:
     await filled(spool, to="ann@x.test, bob@x.test")
-    await processor(spool, FakeClient(("250 ok", "550 5.1.1 nobody")), bounce=HERE).run_once()
+    await processor(spool, FakeClient(("250 ok", "550 5.1.1 no such user")), bounce=HERE).run_once()
     (report,) = await notices(spool)
     assert [(one.address, one.code, one.remote) for one in report.recipients] == [
         ("bob@x.test", 550, "mx.example.org")

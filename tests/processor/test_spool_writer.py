@@ -4,18 +4,9 @@ import asyncio
 
 import pytest
 
-from smtp_async.errors import (
-    LeaseLost,
-    SpoolError,
-)
+from smtp_async.errors import LeaseLost, SpoolError
 from tests.lab import until
-from tests.processor.fakes import (
-    BRISK,
-    FailingSpool,
-    FakeClient,
-    filled,
-    processor,
-)
+from tests.processor.fakes import BRISK, FailingSpool, FakeClient, filled, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -5,26 +5,10 @@ from typing import Any
 
 import pytest
 
-from smtp_async.errors import (
-    LeaseLost,
-    SpoolError,
-    SpoolUnsafe,
-    UsageError,
-)
-from smtp_async.events import (
-    Event,
-    JobFailed,
-    JobQueued,
-)
+from smtp_async.errors import LeaseLost, SpoolError, SpoolUnsafe, UsageError
+from smtp_async.events import Event, JobFailed, JobQueued
 from tests.lab import until
-from tests.processor.fakes import (
-    BRISK,
-    FailingSpool,
-    FakeClient,
-    filled,
-    kill_worker,
-    processor,
-)
+from tests.processor.fakes import BRISK, FailingSpool, FakeClient, filled, kill_worker, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -92,7 +76,7 @@ async def test_a_message_that_kills_three_workers_fails(spool: FailingSpool) -> 
 
 
 async def test_a_job_whose_worker_died_is_tried_alone(spool: FailingSpool) -> None:
-    """It may be what killed it: if it does so again, no other job is to be counted with it."""
+    """Because the job may be what killed the worker: if it does so again, no other job counts as poison with it."""
     await filled(spool, 3)
     doomed = await spool.claim(2, now=spool.clock() + 1)
     for lease in doomed:
