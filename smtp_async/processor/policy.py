@@ -129,7 +129,7 @@ def _waited_in_vain(error: SMTPError) -> bool:
 
 
 def _lacks_resources(error: SMTPError) -> bool:
-    # The file is intact, but the system is out of memory, descriptors or the like.
+    # The file is intact, but this system is out of memory or descriptors, or its disk fails for the moment.
     return getattr(error, "errno", None) in _SHORTAGES
 
 

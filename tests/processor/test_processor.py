@@ -71,17 +71,24 @@ async def test_a_second_run_at_the_same_time_is_refused(spool: FailingSpool) -> 
     await running
 
 
-async def test_a_refused_second_run_leaves_the_report_of_the_first_alone(spool: FailingSpool) -> None:
-    (id,) = await filled(spool)
-    client = FakeClient()
-    client.replies.clear()
-    queue = processor(spool, client)
+@pytest.mark.parametrize("once", [True, False])
+async def test_a_refused_second_run_leaves_the_report_of_the_first_alone(
+    spool: FailingSpool, once: bool
+) -> None:
+    ids = await filled(spool, 2)
+    answer = asyncio.Event()
+
+    async def wait(message: Any) -> str:
+        await answer.wait()
+        return "250 ok"
+
+    queue = processor(spool, FakeClient("250 ok", wait), concurrency=1)
     running = asyncio.ensure_future(queue.run_once())
-    await until(lambda: client.left)
+    await until(lambda: queue.statistics().sent == 1)
     with pytest.raises(Busy):
-        await queue.run_once()
-    client.replies.set()
-    assert (await running).sent == (id,)
+        await (queue.run_once() if once else queue.run())
+    answer.set()
+    assert sorted((await running).sent) == sorted(ids)
 
 
 @pytest.mark.parametrize(
