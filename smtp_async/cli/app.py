@@ -89,7 +89,7 @@ def _send(
     screen = Screen()
     # A TLS port that is spoken to in clear stays silent; the error that says so has to come before the end of all.
     greeting = min(30.0, timeout * 0.5)
-    with screen.sentences():
+    with screen.errors_as_sentences():
         client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting)))
         code = asyncio.run(
             send(screen, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
@@ -110,7 +110,7 @@ def _check(
         connect=timeout, tls=timeout, greeting=timeout, hello=timeout, auth=timeout, command=timeout
     )
     screen = Screen()
-    with screen.sentences():
+    with screen.errors_as_sentences():
         client = client_for(server, access, ClientOptions(timeouts=limits))
         code = asyncio.run(check(screen, client, verbose=verbose))
     raise typer.Exit(code)
@@ -123,6 +123,6 @@ def _demo(
 ) -> None:
     """Send a few hundred real messages to a server inside this process, and show what the server received."""
     screen = Screen()
-    with screen.sentences():
+    with screen.errors_as_sentences():
         code = asyncio.run(demo(screen, count=count, connections=connections))
     raise typer.Exit(code)

@@ -43,7 +43,7 @@ async def check(screen: Screen, client: SMTPClient, *, verbose: bool) -> Exit:
 
 def _show(screen: Screen, report: ServerReport) -> None:
     rows = list(_rows(report))
-    if screen.rich:
+    if screen.is_terminal:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         for label, text in rows:
@@ -56,9 +56,9 @@ def _show(screen: Screen, report: ServerReport) -> None:
         for label, text in rows:
             screen.line(f"{label}: {printable(text, 2000)}")
     for finding in report.findings:
-        screen.bad(sentence(finding))
+        screen.problem(sentence(finding))
     if report.ok:
-        screen.good("Nothing wrong was found.")
+        screen.success("Nothing wrong was found.")
 
 
 def _rows(report: ServerReport) -> Iterator[tuple[str, str]]:

@@ -141,7 +141,7 @@ async def _receipt(client: SMTPClient, message: Message) -> Receipt:
 
 def _bar(screen: Screen) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=screen.out, disable=not screen.rich)
+    return Progress(*columns, console=screen.out, disable=not screen.is_terminal)
 
 
 def result_table(counts: Counts, count: int) -> Table:
@@ -185,7 +185,7 @@ def show_one_message(screen: Screen, received: list[ReceivedMessage]) -> None:
     if chosen is None:
         return
     text = _as_read(chosen)
-    if screen.rich:
+    if screen.is_terminal:
         screen.out.print(Panel(text, title="One of them, as its reader sees it", title_align="left"))
     else:
         screen.line("One of them, as its reader sees it:")

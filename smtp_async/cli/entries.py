@@ -75,7 +75,7 @@ async def show_all(
         limit: how many at most; None for all, or a thousand on a terminal.
         as_json: print an object per job.
     """
-    if screen.rich and not as_json:
+    if screen.is_terminal and not as_json:
         await _show_table(screen, entries, limit or MAX_ROWS)
         return
     async for entry in in_order(entries, limit=limit):
@@ -161,7 +161,7 @@ def show_one(screen: Screen, entry: Entry, *, as_json: bool) -> None:
         return
     facts = [(name, text) for name, text in _facts(entry) if text]
     people = list(zip(entry.envelope.recipients, entry.results, strict=True))
-    if not screen.rich:
+    if not screen.is_terminal:
         for name, text in facts:
             screen.line(f"{name}: {text}")
         for recipient, result in people:
@@ -258,7 +258,7 @@ def show_statistics(screen: Screen, counts: SpoolStatistics, *, as_json: bool) -
     if as_json:
         screen.line(json.dumps(numbers))
         return
-    if not screen.rich:
+    if not screen.is_terminal:
         for name, number in numbers.items():
             screen.line(f"{name}\t{_NOTHING if number is None else number}")
         return

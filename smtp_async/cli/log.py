@@ -22,7 +22,7 @@ class _LogHandler(logging.Handler):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text = f"{text}: {record.exc_info[1]!r}"
-        self._screen.note(sentence(text))
+        self._screen.remark(sentence(text))
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ def process(
     In a pipe: a line for each job that was sent, deferred or failed, separated by tabs: what, id, next attempt, why.
     """
     screen = Screen()
-    with screen.sentences():
+    with screen.errors_as_sentences():
         client = client_for(server, access, processing.client_options())
         if verbose:
             client.on(PITrail, screen.trail)
@@ -169,7 +169,7 @@ async def _run(
     screen: Screen, spool: Spool, processor: QueueProcessor, *, once: bool, quiet: bool, live: bool
 ) -> int:
     """Run the processor, show what it does, and return the exit code."""
-    display: Display = LiveDisplay(screen) if screen.rich and live else LineDisplay(screen)
+    display: Display = LiveDisplay(screen) if screen.is_terminal and live else LineDisplay(screen)
     notes = NoteCollector(processor, sent=not quiet)
     started = time.monotonic()
     signals = _StopSignals(screen, processor)
@@ -198,7 +198,7 @@ def _exit_code(screen: Screen, processor: QueueProcessor, report: QueueReport | 
     if report is not None:
         if report.error is not None:
             known = isinstance(report.error, SMTPError)
-            screen.fail(sentence(str(report.error) if known else f"it ended early: {report.error!r}"))
+            screen.failure(sentence(str(report.error) if known else f"it ended early: {report.error!r}"))
         # After a signal some jobs had no turn, whatever became of the others.
         return 130 if signals else exit_for_report(report)
     # Without --once a run ends for two reasons: a signal, or a failed job with --stop-on-error.
@@ -235,7 +235,7 @@ class _StopSignals:
         if self.count == 1:
             self._processor.stop()
             sending = self._processor.statistics().sending
-            self._screen.note(f"Stopping: {sending} being sent may end. Once more ends them at once.")
+            self._screen.remark(f"Stopping: {sending} being sent may end. Once more ends them at once.")
         else:
             self._processor.stop(grace=0.0)
             self._remove_handlers()
@@ -296,9 +296,9 @@ def _sum_up(screen: Screen, processor: QueueProcessor, seconds: float) -> None:
     if counts.unknown:
         text += f", {counts.unknown} of them unknown"
     speed = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
-    if not screen.rich:
+    if not screen.is_terminal:
         screen.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
     elif counts.deferred or counts.failed:
-        screen.bad(f"{text} in {clock_of(seconds)}, {speed}")
+        screen.problem(f"{text} in {clock_of(seconds)}, {speed}")
     else:
-        screen.good(f"{text} in {clock_of(seconds)}, {speed}")
+        screen.success(f"{text} in {clock_of(seconds)}, {speed}")

@@ -187,9 +187,9 @@ class LiveDisplay:
     def show_notes(self, notes: list[Note]) -> None:
         for note in notes:
             if note.word == "failed":
-                self._screen.bad(f"{note.id} failed: {printable(note.text)}")
+                self._screen.problem(f"{note.id} failed: {printable(note.text)}")
             elif note.word == "unreadable":
-                self._screen.bad(f"{note.id} cannot be read as a job: {printable(note.text)}")
+                self._screen.problem(f"{note.id} cannot be read as a job: {printable(note.text)}")
             elif note.word == "recovered":
                 self._screen.line(f"{note.id} was left by a worker that died, and is queued again.", "dim")
 

@@ -88,7 +88,7 @@ def _add(
         async with _opened(spool, create=create) as queue:
             await _put(screen, queue, message, files or (), key, not_before, expires)
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(add())
 
 
@@ -116,7 +116,7 @@ def _list(
             await show_all(screen, _in_state(queue, state), limit=limit, as_json=as_json)
 
     # A job of a later version is not shown, but logged.
-    with screen.sentences(), log_on(screen):
+    with screen.errors_as_sentences(), log_on(screen):
         asyncio.run(look())
 
 
@@ -143,7 +143,7 @@ def _show(
             if raw or message:
                 _show_message(screen, await queue.read(id), raw=raw)
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(look())
 
 
@@ -184,7 +184,7 @@ def _statistics(spool: SpoolPath, as_json: Json = False) -> None:
         async with _opened(spool) as queue:
             show_statistics(screen, await queue.statistics(), as_json=as_json)
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(look())
 
 
@@ -240,8 +240,8 @@ def _stdin() -> Path:
 
 
 def _show_id(screen: Screen, id: str) -> None:
-    if screen.rich:
-        screen.good(f"Queued as {id}")
+    if screen.is_terminal:
+        screen.success(f"Queued as {id}")
     else:
         screen.line(id)
 
@@ -268,20 +268,20 @@ def _change(spool: Path, ids: list[str], word: str, change: _Change) -> None:
                     await change(queue, id)
                 except SMTPError as error:
                     codes.append(exit_for_error(error))
-                    screen.fail(sentence(str(error)))
+                    screen.failure(sentence(str(error)))
                     continue
-                if screen.rich:
-                    screen.good(f"{word.capitalize()}: {id}")
+                if screen.is_terminal:
+                    screen.success(f"{word.capitalize()}: {id}")
                 else:
                     screen.line(f"{word}\t{id}")
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(go())
     raise typer.Exit(most_severe(codes))
 
 
 def _show_message(screen: Screen, data: bytes, *, raw: bool) -> None:
-    if raw and not screen.rich:
+    if raw and not screen.is_terminal:
         out = sys.stdout.buffer
         out.write(data)
         out.flush()

@@ -1,6 +1,6 @@
-"""What people see: colours and tables on a terminal, plain lines in a pipe, never a traceback.
+"""The output: colours and tables on a terminal, plain lines in a pipe, never a traceback.
 
-Whatever a server said is shown as text, not as markup, and without control characters.
+Replies of servers are shown as text, not as markup, and without control characters.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Screen:
         self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
-    def rich(self) -> bool:
+    def is_terminal(self) -> bool:
         """Is standard output a terminal?"""
         return self.out.is_terminal
 
@@ -67,22 +67,22 @@ class Screen:
         """Print one line, however long."""
         _line(self.out, text, style)
 
-    def good(self, text: str) -> None:
+    def success(self, text: str) -> None:
         """Print a success."""
         self._marked(self.out, "✓", "OK", text, "green")
 
-    def bad(self, text: str) -> None:
+    def problem(self, text: str) -> None:
         """Print a problem that is part of the result."""
         self._marked(self.out, "✗", "WRONG", text, "red")
 
-    def fail(self, text: str) -> None:
+    def failure(self, text: str) -> None:
         """Print on standard error why the command ends."""
         if self.err.is_terminal:
             self._marked(self.err, "✗", "smtp-async:", text, "red")
         else:
             _line(self.err, f"smtp-async: {text}")
 
-    def note(self, text: str) -> None:
+    def remark(self, text: str) -> None:
         """Print a remark on standard error."""
         _line(self.err, text, "dim")
 
@@ -95,15 +95,15 @@ class Screen:
         console.print(row)
 
     @contextlib.contextmanager
-    def sentences(self) -> Iterator[None]:
+    def errors_as_sentences(self) -> Iterator[None]:
         """Turn every exception inside into a sentence and an exit code."""
         try:
             yield
         except SMTPError as error:
-            self.fail(sentence(str(error)))
+            self.failure(sentence(str(error)))
             raise typer.Exit(exit_for_error(error)) from None
         except KeyboardInterrupt:
-            self.fail("Interrupted.")
+            self.failure("Interrupted.")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             raise
@@ -111,13 +111,13 @@ class Screen:
             if sys.flags.dev_mode:
                 raise
             fault = f"{type(error).__name__}: {error}"
-            self.fail(sentence(f"this is a bug in smtp-async (python -X dev shows where): {fault}"))
+            self.failure(sentence(f"this is a bug in smtp-async (python -X dev shows where): {fault}"))
             raise typer.Exit(Exit.SETUP) from None
 
     def trail(self, event: PITrail) -> None:
         """Show one line of the dialogue, for `--verbose`; the library has masked the secrets."""
         mark = {Direction.CLIENT: ">", Direction.SERVER: "<", Direction.INFO: "="}[event.direction]
-        self.note(f"{mark} {printable(event.message)}")
+        self.remark(f"{mark} {printable(event.message)}")
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

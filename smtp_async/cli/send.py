@@ -60,7 +60,7 @@ async def send(
             eml,
             each,
             deadline,
-            TransferBar(screen) if screen.rich and not (quiet or verbose) else None,
+            TransferBar(screen) if screen.is_terminal and not (quiet or verbose) else None,
         )
     except SMTPError as error:
         if (refused := Receipt.of(error)) is not None:
@@ -68,7 +68,7 @@ async def send(
         raise
     if quiet and receipt.outcome is Outcome.ACCEPTED:
         return Exit.OK
-    if screen.rich:
+    if screen.is_terminal:
         _show_success(screen, client, receipt, tls, time.perf_counter() - started)
     _show(screen, receipt)
     return exit_for_receipt(receipt)
@@ -114,13 +114,15 @@ def _show_success(
     how = f"over {tls[-1]}" if tls else "without TLS"
     where = client.host if client.host.startswith("/") else f"{client.host}:{client.port}"
     if receipt.outcome is Outcome.ACCEPTED:
-        screen.good(f"Accepted by {where} {how} in {seconds:.2f} s")
+        screen.success(f"Accepted by {where} {how} in {seconds:.2f} s")
     else:
-        screen.bad(f"{where} accepted it for {len(receipt.accepted)} of {len(receipt.verdicts)} recipients")
+        screen.problem(
+            f"{where} accepted it for {len(receipt.accepted)} of {len(receipt.verdicts)} recipients"
+        )
 
 
 def _show(screen: Screen, receipt: Receipt) -> None:
-    if not screen.rich:
+    if not screen.is_terminal:
         for verdict in receipt.verdicts:
             screen.line(
                 f"{verdict.outcome.value}\t{verdict.recipient.address}\t{_reply_text(receipt, verdict)}"

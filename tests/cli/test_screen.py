@@ -39,13 +39,13 @@ def test_other_texts_keep_python_names():
 
 
 def test_an_interrupt_exits_with_130(capsys):
-    with pytest.raises(typer.Exit) as ended, Screen().sentences():
+    with pytest.raises(typer.Exit) as ended, Screen().errors_as_sentences():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130 and "Interrupted" in capsys.readouterr().err
 
 
 def test_an_unexpected_exception_is_shown_as_a_sentence(capsys):
-    with pytest.raises(typer.Exit) as ended, Screen().sentences():
+    with pytest.raises(typer.Exit) as ended, Screen().errors_as_sentences():
         raise LookupError("lost")
     assert ended.value.exit_code == Exit.SETUP and "LookupError: lost" in capsys.readouterr().err
 
@@ -54,9 +54,9 @@ def test_a_terminal_gets_marks(capsys):
     screen = Screen()
     screen.out = Console(force_terminal=True, width=40, color_system=None, markup=False)
     screen.err = Console(force_terminal=True, width=40, color_system=None, markup=False, stderr=True)
-    screen.good("Fine, and [b]this[/b] is no markup, only a longer text.")
-    screen.bad("Wrong.")
-    screen.fail("Failed.")
+    screen.success("Fine, and [b]this[/b] is no markup, only a longer text.")
+    screen.problem("Wrong.")
+    screen.failure("Failed.")
     shown = capsys.readouterr()
     assert shown.out.startswith("✓ Fine, and [b]this[/b]") and "\n  " in shown.out and "✗ Wrong." in shown.out
     assert shown.err == "✗ Failed.\n"
