@@ -45,7 +45,7 @@ from ..errors import (
 )
 from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
-from ..model.reply import Reply, too_many_recipients
+from ..model.reply import Reply
 from ..spool.entry import Entry
 from .results import EXPIRED, UNKNOWN, Fate, JobResult, RecipientResult
 from .schedule import RetryPolicy, expiry, next_attempt
@@ -320,4 +320,4 @@ def _fate_of_refused(reply: Reply, error: SMTPError | None, rule: Rule | None) -
     if rule is not None and rule.scope is Scope.HOST:
         return Fate.DEFERRED
     at_rcpt = error is None or isinstance(error, RecipientsRefused)
-    return Fate.FAILED if reply.permanent and not (at_rcpt and too_many_recipients(reply)) else Fate.DEFERRED
+    return Fate.FAILED if reply.permanent and not (at_rcpt and reply.too_many_recipients) else Fate.DEFERRED
