@@ -48,7 +48,7 @@ def table(path: Path) -> list[dict[str, str]]:
 ROWS = table(ROOT / "docs" / "parity.csv")
 
 
-# --- the rows are those of the list --------------------------------------------------------------------------
+# --- rows --------------------------------------------------------------------------
 
 
 def test_every_member_has_one_row() -> None:

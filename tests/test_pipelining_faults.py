@@ -78,7 +78,7 @@ async def warm(client: SMTPClient, count: int = 8) -> None:
         await client.send(mail(f"W{n}"))
 
 
-# --- cut after every byte ------------------------------------------------------------------------------------
+# --- cuts after every byte ------------------------------------------------------------------------------------
 
 TINY = [
     Raw(b"Subject: %d\r\n\r\nx\r\n" % n, sender=f"s{n}@a.test", recipients=[f"r{n}@b.test"]) for n in range(6)

@@ -615,7 +615,7 @@ async def test_async_generators_end_in_the_task_that_sends(tmp_path: Path) -> No
         assert endings == [asyncio.current_task()]
 
 
-# --- once more, on another connection ------------------------------------------------------------------------
+# --- retries on another connection ------------------------------------------------------------------------
 
 
 @every_loop

@@ -747,7 +747,7 @@ async def test_an_action_that_fails_fails_the_test(greeted):
             assert await client.reader.read() == b""
 
 
-# Life
+# Start and stop
 
 
 async def test_shutdown_leaves_nothing(talk, server_context):
