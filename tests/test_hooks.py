@@ -27,7 +27,7 @@ from smtp_async.events import (
     Transfer,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.model.content import base64_size
+from smtp_async.model.octets import base64_size
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, raw, reply, reset
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 from ..errors import InvalidArgument, SMTPError
 from ..model.address import Address
-from ..model.content import MAX_LINE, Origin, crlf
+from ..model.content import Origin
 from ..model.encoded_words import codec_of, decoded_words, holds_unknown_words
 from ..model.envelope import Kind, Recipient
+from ..model.octets import MAX_LINE, crlf
 from .attachment import Attachment
 from .dates import date_text
 from .email_message import entity_of_object

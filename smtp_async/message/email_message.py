@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidAddress, InvalidArgument, InvalidHeader, TextNotEncodable
 from ..model.address import Address
-from ..model.content import base64_lines, crlf
+from ..model.octets import SLICE, base64_lines, crlf, find
 from ..model.reply import printable
-from .charsets import UTF_8, charset_of
+from .charsets import UTF_8, charset_of, crlf_text, octets_of
 from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, is_cut_by
 from .header_parser import Field, unfolded
 from .header_repair import checked_tokens, cleaned, rewritten
@@ -250,9 +250,9 @@ def _leaf(payload: Any, entity: Entity, where: str) -> bytes:
 
 def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
     """Return a text in octets, and whether CR LF divides its lines there."""
-    if not _SET.search(text):
+    if text.isascii() or not _is_set(text):
         try:
-            return text.encode("ascii", "surrogateescape"), True
+            return octets_of(text, "ascii", "surrogateescape"), True
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the body of {where} holds half of a surrogate pair") from error
     # The caller set it, and nothing has encoded it yet.
@@ -261,13 +261,18 @@ def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
     if charset is UTF_8:
         _declare_utf8(entity)
     if not charset.plain:
-        text = "\r\n".join(_FOLD.split(text))
+        text = crlf_text(text)
     try:
-        return text.encode(charset.codec, "surrogateescape"), charset.plain
+        return octets_of(text, charset.codec, "surrogateescape"), charset.plain
     except UnicodeError as error:
         raise TextNotEncodable(
             f"the body of {where} cannot be expressed in {charset.label}: {error}"
         ) from error
+
+
+def _is_set(text: str) -> bool:
+    """Tell whether a caller set a text, which no octets are kept as."""
+    return any(_SET.search(text, start, start + SLICE) for start in range(0, len(text), SLICE))
 
 
 def _declare_utf8(entity: Entity) -> None:
@@ -310,7 +315,7 @@ def _drawn(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex)
     """Return a boundary that occurs in no body; `=_` is in none that is encoded."""
     while True:
         boundary = "=_" + token(12)
-        if not any([boundary.encode() in body for body in bodies]):
+        if not any([find(body, boundary.encode()) >= 0 for body in bodies]):
             return boundary
 
 

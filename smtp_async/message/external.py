@@ -13,14 +13,14 @@ Nothing here imports `email`: the caller who has a message of it has imported it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidArgument, MissingSender
 from ..model.address import Address
-from ..model.content import MAX_LINE, Content, longest_line_exceeds, normalised
+from ..model.content import Content
 from ..model.envelope import Envelope, Kind, Recipient
+from ..model.octets import find, normalised
 from .header_parser import (
     BOM,
     HEADER_END,
@@ -42,7 +42,6 @@ __all__ = ["ForeignMail", "content_of", "content_of_raw"]
 # What empty lines and a byte order mark begin with: one look at every message of a bulk mailing.
 _BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
 _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
-_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
 class ForeignMail:
@@ -131,7 +130,7 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
         InvalidHeader: its line ends were converted twice.
     """
     data = bytes(data)
-    if b"\r\r\n" in data:
+    if find(data, b"\r\r\n") >= 0:
         check_line_ends(data)
     if not exact:
         data = normalised(data)
@@ -141,7 +140,7 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     head = _head(data, exact=exact).lower()
     hidden = remove_bcc and b"bcc" in head
     kept = _without_hidden(data) if hidden else data
-    content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
+    content = Content.of_bytes(kept, exact=True) if exact else Content.of_crlf(kept)
     return ForeignMail(
         lambda: _read_fields(fields_of(without_leading(data))[0]),
         lambda eightbit, utf8: content,
@@ -182,27 +181,8 @@ def _without_hidden(data: bytes) -> bytes:
 def _head(data: bytes, *, exact: bool) -> bytes:
     """Return the header and perhaps more, never less."""
     if not exact:
-        end = data.find(b"\r\n\r\n")
+        end = find(data, b"\r\n\r\n")
     else:
         found = HEADER_END.search(data)
         end = found.end() if found else -1
     return data if end < 0 else data[: end + 2]
-
-
-def _canonical(data: bytes) -> Content:
-    """Return content of octets whose line ends are all CRLF."""
-    end = data.find(b"\r\n\r\n")
-    head = data if end < 0 else data[: end + 2]
-    plain = data.isascii()
-    # Searching without regard to case is slow, so it begins where there is something to find.
-    place = head.lower().find(b"message-id")
-    found = _MESSAGE_ID.search(head, place) if place >= 0 else None
-    return Content(
-        (data,),
-        size=len(data),
-        eightbit=not plain,
-        utf8=not plain and not head.isascii(),
-        binary=b"\0" in data or longest_line_exceeds(data, MAX_LINE),
-        message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
-        canonical=True,
-    )

@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 
 from ..errors import ExtensionMissing, InvalidHeader, TextNotEncodable
 from ..model.address import Address
-from ..model.content import MAX_LINE
 from ..model.encoded_words import is_encoded_word
+from ..model.octets import MAX_LINE
 from ..model.reply import printable
 from .charsets import UTF_8, Charset, encoded
 

@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ..errors import TextNotEncodable
-from ..model.content import Origin, Source, base64_lines, normalised
+from ..model.content import Origin, Source
+from ..model.octets import base64_lines, is_ascii, normalised
 from .attachment import OCTETS, Attachment, taken
-from .charsets import UTF_8, Charset, encoded
+from .charsets import UTF_8, Charset, crlf_text, encoded, octets_of
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
 from .render_entity import message_within
 from .transfer_encoding import BINARY, EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, transferred
@@ -141,7 +142,7 @@ def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abili
         if charset is not UTF_8:
             return _other_text(subtype, text, charset, can)
         try:
-            data = text.encode()
+            data = octets_of(text)
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the {subtype} text cannot be expressed in UTF-8: {error}") from error
         encoding, data, need = transferred(normalised(data), can)
@@ -166,7 +167,7 @@ def _other_text(subtype: str, text: str, charset: Charset, can: Abilities) -> Pa
 
 def normalised_text(text: str) -> str:
     """Return a text with CRLF at the end of each line, the last one included."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+    text = crlf_text(text)
     return text if text.endswith("\r\n") or not text else text + "\r\n"
 
 
@@ -230,8 +231,9 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
 def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[bytes, int] | None:
     """Return a message within the message as it may travel, and what it needs; None if it may not."""
     data = normalised(source)
-    if fits(data) and (can.eightbit or data.isascii()):
-        return data, SEVEN if data.isascii() else EIGHT
+    ascii_only = is_ascii(data)
+    if fits(data) and (can.eightbit or ascii_only):
+        return data, SEVEN if ascii_only else EIGHT
     if content_type != "message/rfc822":
         return None
     return message_within(data, can)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import FileError
-from ..model.content import Content, Source, base64_lines
+from ..model.content import Content, Source
+from ..model.octets import base64_lines
 from ..model.reply import printable
 from .external import content_of_raw
 from .header_parser import HEADER_END

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from ..model.address import Address
-from ..model.content import Attached, Content, Source
+from ..model.content import Attached, Content, Source, segments_of
 from ..model.envelope import Kind
+from ..model.octets import find
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
 from .external import content_of_raw
@@ -41,8 +42,6 @@ from .view import Identity, MessageID, View
 
 __all__ = ["render"]
 
-#: Segments below this are joined: one write is cheaper than a copy.
-JOINED: Final = 64 * 1024
 #: A subject up to this length is looked up, since those of a bulk mailing are often the same.
 USUAL_SUBJECT: Final = 200
 
@@ -117,7 +116,7 @@ def render(
     plain = head.isascii()
     pieces = (head, root.head, *root.body)
     content = Content(
-        _joined(pieces),
+        segments_of(pieces),
         eightbit=root.need >= EIGHT or not plain,
         utf8=not plain,
         binary=root.need == BINARY,
@@ -250,7 +249,7 @@ def _with_free_boundary(identity: Identity, leaves: list[Part], token: Callable[
     bare = [piece for leaf in leaves if leaf.bare for piece in leaf.body if isinstance(piece, bytes)]
     for _ in range(16):
         sought = b"=_" + identity.boundary.encode()
-        if not any([sought in piece for piece in bare]):
+        if not any([find(piece, sought) >= 0 for piece in bare]):
             return identity
         identity = identity._replace(boundary=token(12))
     raise InvalidArgument("every boundary that was drawn occurs in the message: is the source random?")
@@ -269,18 +268,3 @@ def _attached(leaves: Iterable[Part], pieces: Iterable[bytes | Source]) -> tuple
             position = end
         name = names.get(id(piece))
     return tuple(found)
-
-
-def _joined(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:
-    """Join small pieces with their neighbours; large ones are not copied."""
-    segments: list[bytes | Source] = []
-    small: list[bytes] = []
-    for piece in pieces:
-        if isinstance(piece, bytes) and len(piece) < JOINED:
-            small.append(piece)
-            continue
-        segments += (b"".join(small), piece) if small else (piece,)
-        small = []
-    if small:
-        segments.append(b"".join(small))
-    return segments

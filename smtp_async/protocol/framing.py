@@ -8,7 +8,8 @@ framed as BDAT only.
 
 from __future__ import annotations
 
-from ..model.content import Content, normalised
+from ..model.content import Content
+from ..model.octets import normalised
 from . import commands
 
 __all__ = ["ChunkFramer", "DotStuffer", "chunk_framed", "dot_stuffed"]

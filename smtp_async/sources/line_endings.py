@@ -7,7 +7,8 @@ end, a line without an end) is carried to the next. So any slicing of the same o
 from __future__ import annotations
 
 from ..errors import ExtensionMissing
-from ..model.content import MAX_LINE, Origin, Source, normalised
+from ..model.content import Origin, Source
+from ..model.octets import MAX_LINE, normalised
 
 __all__ = ["LineGuard", "LineMender", "LineScan", "RawSource"]
 

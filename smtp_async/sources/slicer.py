@@ -6,7 +6,8 @@ from collections import deque
 from typing import Final
 
 from ..errors import FileError
-from ..model.content import BASE64_SLICE, Source, base64_lines
+from ..model.content import Source
+from ..model.octets import BASE64_SLICE, base64_lines
 from .line_endings import LineGuard, LineMender, RawSource
 from .source_errors import described
 

@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from smtp_async.errors import ExtensionMissing, FileError, InvalidArgument, UsageError
-from smtp_async.model.content import Content, Source, base64_lines
+from smtp_async.model.content import Content, Source
+from smtp_async.model.octets import base64_lines
 from smtp_async.sources import Body, RawSource, read_all, read_now
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from tests.lab import PATIENCE, every_loop, turns, until

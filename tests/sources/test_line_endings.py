@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import ExtensionMissing
-from smtp_async.model.content import MAX_LINE, normalised
+from smtp_async.model.octets import MAX_LINE, normalised
 from smtp_async.sources import LineGuard, LineMender, LineScan, RawSource
 
 # Mostly what matters here.

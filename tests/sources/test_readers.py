@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import FileError, InvalidArgument
-from smtp_async.model.content import Source, base64_lines
+from smtp_async.model.content import Source
+from smtp_async.model.octets import base64_lines
 from smtp_async.sources import readers
 from smtp_async.sources.readers import KeptReader, close_origin
 from smtp_async.sources.readers import blocking_reader as reader_of

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import FileError
-from smtp_async.model.content import BASE64_SLICE, Source, base64_lines
+from smtp_async.model.content import Source
+from smtp_async.model.octets import BASE64_SLICE, base64_lines
 from smtp_async.sources.slicer import IDENTITY_SLICE, Slicer
 from tests.sources.origins import cut, random_octets, travelling
 
