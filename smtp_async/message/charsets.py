@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import TextNotEncodable
 from ..model.encoded_words import charset_name
@@ -159,7 +159,7 @@ def octets_of(text: str, codec: str = "utf-8", errors: str = "strict") -> bytes:
         return text.encode(codec, errors)
     import codecs
 
-    incremental = codecs.lookup(codec).incrementalencoder
+    incremental: Any = codecs.lookup(codec).incrementalencoder
     if incremental is None:  # of a codec that an application registered
         return text.encode(codec, errors)
     encoder = incremental(errors)

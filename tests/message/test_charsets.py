@@ -160,9 +160,13 @@ def test_any_text_reads_back(text):
 @pytest.mark.parametrize("codec", sorted({*PAGES.values(), "utf-16", "utf-8-sig", "iso2022_jp_2"}))
 def test_long_text_is_encoded_as_if_in_one_call(codec):
     text = sample(codec)
-    text *= 2 * SLICE // len(text) + 1
-    for cut in range(5):
-        assert octets_of(text[cut:], codec) == text[cut:].encode(codec)
+    text *= SLICE // len(text) + 2
+    for cut in range(2):
+        octets = octets_of(text[cut:], codec)
+        if codec == "utf_7":  # which may end its own encoding at any place
+            assert octets.decode(codec) == text[cut:]
+        else:
+            assert octets == text[cut:].encode(codec)
 
 
 @given(st.integers(-3, 3), st.text(min_size=1, max_size=5))

@@ -168,7 +168,7 @@ def test_there_are_only_so_many_parts(monkeypatch):
 def test_what_was_cut_is_framed_to_the_same_parts(bodies):
     found = multipart(b"--b\r\n" + b"\r\n--b\r\n".join(bodies)).parts
     parts = [part.octets() for part in found]
-    again = multipart(b"".join(multipart(b"").framed(parts)))
+    again = multipart(b"".join(multipart(b"").framed([[octets] for octets in parts])))
     assert [part.octets() for part in again.parts] == parts
 
 

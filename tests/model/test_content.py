@@ -1,6 +1,5 @@
 """content.py: line ends, what a message needs, size, sources."""
 
-
 import pytest
 
 from smtp_async.errors import UsageError

@@ -4,6 +4,7 @@ import base64
 import binascii
 import itertools
 import re
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -26,23 +27,35 @@ from smtp_async.model.octets import (
 )
 
 
-@st.composite
-def across_seams(draw, alphabet=b"\r\n.a", size=8):
-    """Long octets whose interesting places lie around the ends of the first two slices."""
-    filler = draw(st.sampled_from([b"x", b"\n", b"\r\n", b"\r"]))
-    places = st.lists(st.sampled_from(alphabet), min_size=1, max_size=size).map(bytes)
-    data = bytearray()
-    for seam in (SLICE, 2 * SLICE):
-        until = seam - draw(st.integers(0, size))
-        data += (filler * SLICE)[: max(0, until - len(data))] + draw(places)
-    return bytes(data) + (filler * SLICE)[: draw(st.integers(0, SLICE))]
+class Seams(NamedTuple):
+    """A recipe for long octets whose interesting places lie around the ends of the first two slices."""
+
+    filler: bytes
+    before: tuple[int, int]
+    seams: tuple[bytes, bytes]
+    behind: int
+
+    def data(self) -> bytes:
+        """Make the octets: a few arguments are easier to show than 200 KB."""
+        data = bytearray()
+        for end, before, seam in zip((SLICE, 2 * SLICE), self.before, self.seams, strict=True):
+            data += (self.filler * SLICE)[: max(0, end - before - len(data))] + seam
+        return bytes(data) + (self.filler * SLICE)[: self.behind]
+
+
+def seams(alphabet: bytes = b"\r\n.a", size: int = 8) -> st.SearchStrategy[Seams]:
+    near = st.integers(0, size)
+    octets = st.lists(st.sampled_from(alphabet), min_size=1, max_size=size).map(bytes)
+    fillers = st.sampled_from([b"x", b"\n", b"\r\n", b"\r"])
+    return st.builds(Seams, fillers, st.tuples(near, near), st.tuples(octets, octets), st.integers(0, SLICE))
 
 
 # --- slices -------------------------------------------------------------------------------------------------
 
 
-@given(across_seams())
-def test_slices_are_the_whole_and_part_no_line_end(data):
+@given(seams())
+def test_slices_are_the_whole_and_part_no_line_end(recipe):
+    data = recipe.data()
     pieces = list(slices(data))
     assert b"".join(pieces) == data
     assert max(map(len, pieces)) <= SLICE
@@ -61,14 +74,16 @@ def test_copied_octets(one, other):
     assert copied(data, start, end) == data[start:end]
 
 
-@given(across_seams(), st.binary(min_size=1, max_size=4), st.integers(0, 2 * SLICE))
-def test_a_search_looks_over_the_seam(data, sought, start):
+@given(seams(), st.binary(min_size=1, max_size=4), st.integers(0, 2 * SLICE))
+def test_a_search_looks_over_the_seam(recipe, sought, start):
+    data = recipe.data()
     for wanted in (sought, b"\r\n.", b"\n\n", b"a"):
         assert find(data, wanted, start) == data.find(wanted, start)
 
 
-@given(across_seams(alphabet=b"a\x7f\x80"))
-def test_octets_above_127_are_noticed(data):
+@given(seams(alphabet=b"a\x7f\x80"))
+def test_octets_above_127_are_noticed(recipe):
+    data = recipe.data()
     assert is_ascii(data) is data.isascii()
 
 
@@ -116,8 +131,9 @@ def test_line_limits():
             assert longest_line_exceeds(b"a\r\n" + b"x" * length + tail, 998) is expected
 
 
-@given(across_seams())
-def test_line_ends_at_the_seams_of_slices(data):
+@given(seams())
+def test_line_ends_at_the_seams_of_slices(recipe):
+    data = recipe.data()
     whole = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     assert crlf(data) == whole
     assert only_crlf(data) is (whole == data)
@@ -163,8 +179,9 @@ def test_base64_of_any_kind_is_decoded(data):
     assert base64_decoded(data) == decoded_at_once(data)
 
 
-@given(across_seams(alphabet=b"aB+= \r\n", size=5), st.sampled_from([b"", b"=", b"==", b"a=", b"=\r\n"]))
-def test_base64_is_decoded_at_the_seams_of_slices(data, end):
+@given(seams(alphabet=b"aB+= \r\n", size=5), st.sampled_from([b"", b"=", b"==", b"a=", b"=\r\n"]))
+def test_base64_is_decoded_at_the_seams_of_slices(recipe, end):
+    data = recipe.data()
     assert base64_decoded(data + end) == decoded_at_once(data + end)
 
 
