@@ -26,7 +26,7 @@ from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, is_cut_by
 from .header_parser import Field, unfolded
 from .header_repair import checked_tokens, cleaned, rewritten
 from .headers import check_name, group_field, is_structured, parameter_field, structured_field, text_field
-from .transfer_encoding import fits
+from .transfer_encoding import fits_unencoded
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -324,7 +324,7 @@ def _around(text: Any) -> bytes:
     if not isinstance(text, str) or not text.isascii():
         return b""
     octets = crlf(text.encode())
-    return octets if fits(octets) else b""
+    return octets if fits_unencoded(octets) else b""
 
 
 def _messages(kind: str, found: list[Entity], where: str) -> bytes:

@@ -20,13 +20,19 @@ from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, crlf_text, encoded, octets_of
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
 from .render_entity import message_within
-from .transfer_encoding import BINARY, EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, transferred
+from .transfer_encoding import (
+    EIGHT,
+    ENCODINGS,
+    GLOBAL,
+    SEVEN,
+    Abilities,
+    choose_encoding,
+    choose_file_encoding,
+    fits_unencoded,
+)
 from .view import View
 
 __all__ = ["Part", "calendar_method", "leaves_of"]
-
-#: Attachments below this are base64 also where binary is offered: so little is not worth asking for BINARYMIME.
-WORTH_BINARY: Final = 4096
 
 
 class Part(NamedTuple):
@@ -145,7 +151,7 @@ def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abili
             data = octets_of(text)
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the {subtype} text cannot be expressed in UTF-8: {error}") from error
-        encoding, data, need = transferred(normalised(data), can)
+        encoding, data, need = choose_encoding(normalised(data), can)
         return Part(_TEXT_HEADS[subtype, encoding], (data,), need, encoding[1:] == "bit")
     octets = taken(text, f"the {subtype} text")
     if not isinstance(octets, bytes):
@@ -161,7 +167,7 @@ def _other_text(subtype: str, text: str, charset: Charset, can: Abilities) -> Pa
     if not charset.plain:
         data = encoded(normalised_text(text), charset, f"the {subtype} text")
         return Part(_text_head(f"text/{subtype}", charset, "base64"), (base64_lines(data),))
-    encoding, data, need = transferred(normalised(encoded(text, charset, f"the {subtype} text")), can)
+    encoding, data, need = choose_encoding(normalised(encoded(text, charset, f"the {subtype} text")), can)
     return Part(_text_head(f"text/{subtype}", charset, encoding), (data,), need, encoding[1:] == "bit")
 
 
@@ -192,7 +198,7 @@ def _calendar(text: str, style: Style, can: Abilities) -> Part:
     data = normalised(encoded(text, UTF_8, "the calendar"))
     method = calendar_method(text)
     parameters = [("charset", "utf-8"), *([("method", method)] if method else [])]
-    encoding, data, need = transferred(data, can)
+    encoding, data, need = choose_encoding(data, can)
     field = parameter_field("Content-Type", "text/calendar", parameters, style)
     head = f"{field}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
     return Part(head, (data,), need, encoding[1:] == "bit")
@@ -211,7 +217,7 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     """Encode an attachment."""
     source = attachment.source
     content_type, parameters = attachment.content_type, attachment.parameters
-    encoding, body, need = _octets(source, attachment, can)
+    encoding, body, need = _transfer_of(source, attachment, can)
     if encoding == "base64" and content_type.startswith("message/") and content_type != GLOBAL:
         # RFC 2046 section 5.2: a message within a message is never encoded, but its parts may be. What cannot
         # travel goes as a file, for which any reader offers to open it.
@@ -232,7 +238,7 @@ def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[by
     """Return a message within the message as it may travel, and what it needs; None if it may not."""
     data = normalised(source)
     ascii_only = is_ascii(data)
-    if fits(data) and (can.eightbit or ascii_only):
+    if fits_unencoded(data) and (can.eightbit or ascii_only):
         return data, SEVEN if ascii_only else EIGHT
     if content_type != "message/rfc822":
         return None
@@ -244,18 +250,21 @@ def _name(attachment: Attachment) -> str:
     return attachment.filename or attachment.cid or "attachment"
 
 
-def _octets(
+def _transfer_of(
     source: bytes | Origin, attachment: Attachment, can: Abilities
 ) -> tuple[str, bytes | Source, int]:
-    """Choose between base64 and binary."""
+    """Return how an attachment travels, its octets (not encoded yet) or where they are, and what they need."""
     if isinstance(source, bytes):
-        if can.binary and len(source) >= WORTH_BINARY:
-            return "binary", source, BINARY
-        return "base64", source, SEVEN
+        encoding, need = choose_file_encoding(len(source), can)
+        return encoding, source, need
+    encoding, need = choose_file_encoding(None, can)
+    as_it_is = encoding == "binary"
     name, close = _name(attachment), attachment.close
-    if can.binary:
-        return "binary", Source(source, encoding="identity", name=name, close=close), BINARY
-    return "base64", Source(source, name=name, close=close), SEVEN
+    return (
+        encoding,
+        Source(source, encoding="identity" if as_it_is else "base64", name=name, close=close),
+        need,
+    )
 
 
 def _attached_head(

@@ -19,7 +19,7 @@ from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, entity_of_octets, is_cut_b
 from .header_parser import HIDDEN, Field, leading_lines
 from .header_repair import fit, rewritten
 from .mime_parameters import Parametrised
-from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, quoted_or_base64
+from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits_unencoded, quoted_or_base64
 
 __all__ = ["content_of_entity", "message_within"]
 
@@ -151,7 +151,7 @@ def _leaf(
     """Return the body of a leaf, what it needs, and the fields that tell of it if they change."""
     body, encoding = entity.body, entity.encoding
     ascii_only = is_ascii(body)
-    travels = fits(body) and (ascii_only or can.eightbit)
+    travels = fits_unencoded(body) and (ascii_only or can.eightbit)
     if encoding in ENCODINGS:
         if travels:
             need = SEVEN if ascii_only else EIGHT

@@ -1,4 +1,8 @@
-"""How octets travel: what a server takes, and the transfer encodings of RFC 2045 section 6."""
+"""The choice of a transfer encoding (RFC 2045 section 6): 7bit, 8bit, binary, quoted-printable or base64.
+
+`choose_encoding` decides for a text, `choose_file_encoding` for an attachment, `quoted_or_base64` between the two
+encodings that every server takes.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,18 @@ __all__ = [
     "ENCODINGS",
     "GLOBAL",
     "SEVEN",
+    "WORTH_BINARY",
     "Abilities",
-    "fits",
+    "choose_encoding",
+    "choose_file_encoding",
+    "fits_unencoded",
     "quoted_or_base64",
-    "transferred",
 ]
 
-# What a part asks of the way it goes: nothing, 8BITMIME, BINARYMIME.
+# What a part needs of the server: nothing, 8BITMIME, BINARYMIME.
 SEVEN, EIGHT, BINARY = 0, 1, 2
+#: Octets from which an attachment goes as binary where that is offered; fewer are not worth asking for BINARYMIME.
+WORTH_BINARY: Final = 4096
 #: The one kind of message that may be encoded, RFC 6532 section 3.7.
 GLOBAL: Final = "message/global"
 ENCODINGS: Final = ("7bit", "8bit", "binary")
@@ -37,14 +45,37 @@ class Abilities(NamedTuple):
     binary: bool
 
 
-def transferred(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
-    """Choose how CRLF-delimited octets travel, and encode them for it."""
+def choose_encoding(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
+    """Choose the encoding of CRLF-delimited text: none if the server takes it so, else the shorter one of both.
+
+    Args:
+        data: the text.
+        can: what the server takes.
+
+    Returns:
+        The name of the encoding, the encoded octets, and what they need: SEVEN or EIGHT.
+    """
     if is_ascii(data):
-        if fits(data):
+        if fits_unencoded(data):
             return "7bit", data, SEVEN
-    elif can.eightbit and fits(data):
+    elif can.eightbit and fits_unencoded(data):
         return "8bit", data, EIGHT
     return *quoted_or_base64(data), SEVEN
+
+
+def choose_file_encoding(size: int | None, can: Abilities) -> tuple[str, int]:
+    """Choose between base64 and binary for an attachment.
+
+    Args:
+        size: octets of the attachment; None if it is read while it is sent.
+        can: what the server takes.
+
+    Returns:
+        The name of the encoding and what it needs: SEVEN or BINARY.
+    """
+    if can.binary and (size is None or size >= WORTH_BINARY):
+        return "binary", BINARY
+    return "base64", SEVEN
 
 
 def quoted_or_base64(data: bytes) -> tuple[str, bytes]:
@@ -79,6 +110,6 @@ def _quoted_slices(data: bytes) -> Iterator[bytes]:
     yield _quoted(data[start:])
 
 
-def fits(data: bytes) -> bool:
+def fits_unencoded(data: bytes) -> bool:
     """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
     return find(data, b"\0") < 0 and (len(data) <= MAX_LINE or not longest_line_exceeds(data, MAX_LINE))

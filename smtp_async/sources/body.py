@@ -134,29 +134,6 @@ class Body(ThreadWork):
             return await self.in_thread(reader.batch)
         return await reader.batch()
 
-    async def digest(self, update: Callable[[bytes], object]) -> None:
-        """Show every octet to `update`, for a signature, and be open for another pass afterwards.
-
-        What can be read once only is kept first.
-
-        Args:
-            update: called in a thread where possible, never twice at once.
-        """
-        await self.keep()
-        self._spent = True
-        readers = iter(self._readers)
-        for segment in self.content.segments:
-            if isinstance(segment, bytes):
-                await self.in_thread(partial(_each, _slices(segment), update))
-            else:
-                await self._digest(next(readers), update)
-        await self.open()
-
-    async def _digest(self, reader: Reader | AsyncReader, update: Callable[[bytes], object]) -> None:
-        assert isinstance(reader, Reader), "it was kept"
-        while await self.in_thread(lambda: _each(reader.batch(), update)):
-            pass
-
     async def keep(self) -> None:
         """Copy what can be read once only to temporary files, which nobody else can read and which have no name.
 
@@ -302,12 +279,3 @@ def _slices(data: bytes) -> Iterator[bytes]:
     if len(data) <= IDENTITY_SLICE:
         return iter((data,) if data else ())
     return (data[start : start + IDENTITY_SLICE] for start in range(0, len(data), IDENTITY_SLICE))
-
-
-def _each(pieces: Iterable[bytes], update: Callable[[bytes], object]) -> bool:
-    """Show the pieces; return whether there were any."""
-    some = False
-    for piece in pieces:
-        some = True
-        update(piece)
-    return some

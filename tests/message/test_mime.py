@@ -10,7 +10,8 @@ import pytest
 
 from smtp_async.errors import InvalidArgument
 from smtp_async.message import Message
-from smtp_async.message.mime import WORTH_BINARY, calendar_method
+from smtp_async.message.mime import calendar_method
+from smtp_async.message.transfer_encoding import WORTH_BINARY
 
 from .reading import check_wire_form, parsed, text_of
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Abilities, fits, quoted_or_base64, transferred
+from smtp_async.message.transfer_encoding import (
+    EIGHT,
+    SEVEN,
+    Abilities,
+    choose_encoding,
+    fits_unencoded,
+    quoted_or_base64,
+)
 from smtp_async.model.octets import SLICE, normalised
 
 PLAIN = Abilities(eightbit=False, utf8=False, binary=False)
@@ -29,9 +36,9 @@ EIGHTBIT = Abilities(eightbit=True, utf8=False, binary=False)
     ],
 )
 def test_the_cheapest_encoding_that_the_server_takes_is_chosen(data, can, encoding, need):
-    chosen, octets, needed = transferred(data, can)
+    chosen, octets, needed = choose_encoding(data, can)
     assert (chosen, needed) == (encoding, need)
-    assert fits(octets)
+    assert fits_unencoded(octets)
     assert decoded(chosen, octets) == data
 
 
@@ -45,7 +52,7 @@ def decoded(encoding, octets):
 @pytest.mark.parametrize("odd", [b"", b"\0", b"\xff", b"x" * 999])
 def test_what_does_not_fit_is_found_anywhere_in_a_long_text(length, odd):
     lines = b"a line\r\n" * (length // 8) + odd + b"\r\n"
-    encoding, octets, _ = transferred(lines, PLAIN)
+    encoding, octets, _ = choose_encoding(lines, PLAIN)
     assert encoding == ("quoted-printable" if odd else "7bit")
     assert decoded(encoding, octets) == lines
 
@@ -60,7 +67,7 @@ def test_long_text_is_quoted_as_if_in_one_call(before, length, seam, after):
     data = normalised((before * SLICE)[:length] + seam + after[0] * after[1])
     encoding, octets = quoted_or_base64(data)
     assert encoding == "quoted-printable"
-    assert fits(octets)
+    assert fits_unencoded(octets)
     assert quopri.decodestring(octets) == data
     if all(len(line) + 2 <= SLICE for line in data.split(b"\r\n")):
         assert octets == binascii.b2a_qp(data, istext=True)
