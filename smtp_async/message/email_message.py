@@ -36,7 +36,7 @@ __all__ = ["entity_of_object"]
 # A line end inside a value that is not a fold, or NUL.
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
 _FOLD: Final = re.compile("\r\n|\r|\n")
-# Code points that no octets of a source are kept as, so that a caller set them.
+# Code points that parsing never yields (it escapes octets as U+DC80 to U+DCFF), so the caller set them.
 _SET: Final = re.compile("[\x80-\ud7ff\ue000-\U0010ffff]")
 _LONE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NAME: Final = re.compile(r"[!-9;-~]{1,900}")
@@ -173,7 +173,7 @@ def _plain(name: str, value: Any, where: str) -> str:
         # Each chunk of it is encoded for itself, so that a comma in a name that is encoded divides nothing.
         try:
             return unfolded(str(value.encode(maxlinelen=0)))
-        except Exception as error:  # whatever an object that is not ours raises
+        except Exception as error:  # a foreign object may raise anything
             raise InvalidHeader(
                 f"the value of {printable(name, 80)} in {where} cannot be written: {error}"
             ) from error
@@ -193,7 +193,7 @@ def _modern(name: str, value: Any) -> str:
             ]
             return group_field(name, groups, utf8=True)
         except InvalidAddress:
-            pass  # told when somebody asks for the envelope
+            pass  # `envelope` raises it when it is called
         except (AttributeError, TypeError) as error:
             raise InvalidHeader(f"the value of {printable(name, 80)} holds what is no address") from error
     elif hasattr(value, "params"):
@@ -210,7 +210,7 @@ def _modern(name: str, value: Any) -> str:
 
 
 def _check_salvage(name: str, value: Any) -> None:
-    """Refuse a list of which the modern API kept only what it could read; what it left out is gone."""
+    """Refuse a list of addresses from which the email package has dropped what it could not parse."""
     for defect in getattr(value, "defects", ()):
         about = str(defect)
         if type(defect).__name__ == "InvalidHeaderDefect" and not about.startswith(_HARMLESS):
@@ -271,7 +271,7 @@ def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
 
 
 def _is_set(text: str) -> bool:
-    """Tell whether a caller set a text, which no octets are kept as."""
+    """Tell whether the caller set this text: a parsed one holds only ASCII and escaped octets."""
     return any(_SET.search(text, start, start + SLICE) for start in range(0, len(text), SLICE))
 
 
@@ -290,15 +290,15 @@ def _multipart(entity: Entity, parts: list[Entity], source: Any) -> Entity:
     boundary = entity.boundary
     bodies = [leaf.body for part in parts for leaf in _leaves(part)]
     if _BOUNDARY.fullmatch(boundary) is None or any([is_cut_by(boundary, body) for body in bodies]):
-        boundary = _drawn(bodies)
+        boundary = _free_boundary(bodies)
         found = entity.content_type
         pairs = [(name, value) for name, value in found.parameters if name != "boundary"]
         field = parameter_field("Content-Type", found.value, [*pairs, ("boundary", boundary)])
         whole.set(Field("content-type", field.encode() + b"\r\n"))
-    whole.preamble = _around(getattr(source, "preamble", None))
+    whole.preamble = _outer_text(getattr(source, "preamble", None))
     if whole.preamble and not whole.preamble.endswith(b"\r\n"):
         whole.preamble += b"\r\n"
-    whole.epilogue = _around(getattr(source, "epilogue", None))
+    whole.epilogue = _outer_text(getattr(source, "epilogue", None))
     if is_cut_by(whole.boundary, whole.preamble) or is_cut_by(whole.boundary, whole.epilogue):
         whole.preamble = whole.epilogue = b""
     return whole
@@ -311,7 +311,7 @@ def _leaves(entity: Entity) -> Iterator[Entity]:
         yield from _leaves(part)
 
 
-def _drawn(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
+def _free_boundary(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
     """Return a boundary that occurs in no body; `=_` is in none that is encoded."""
     while True:
         boundary = "=_" + token(12)
@@ -319,8 +319,8 @@ def _drawn(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex)
             return boundary
 
 
-def _around(text: Any) -> bytes:
-    """Return what stands around the parts, which no reader shows; what could not travel is left out."""
+def _outer_text(text: Any) -> bytes:
+    """Return a preamble or epilogue, which no reader shows; empty if it could not travel unencoded."""
     if not isinstance(text, str) or not text.isascii():
         return b""
     octets = crlf(text.encode())

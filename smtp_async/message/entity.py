@@ -201,9 +201,9 @@ def _unquoted(lines: bytes) -> bytes:
 
 
 def delimiters(boundary: str, data: bytes) -> Iterator[re.Match[bytes]]:
-    """Find the lines that divide a multipart; the group of a match tells the last one.
+    """Yield a match for each delimiter line of a multipart; group 1 is set for the closing one.
 
-    Only where the boundary stands does the expression look: over every octet it would run ten times as long.
+    The expression is tried only where the boundary occurs, because trying it at every octet takes ten times as long.
     """
     mark = b"--" + boundary.encode("utf-8", "surrogateescape")
     expression = re.compile(rb"(?:\r\n|(?<![^\n])|\A)" + re.escape(mark) + rb"(--)?[ \t]*(?:\r\n|\Z)")

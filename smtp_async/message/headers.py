@@ -2,8 +2,8 @@
 
 Strategy. Each function returns one whole field without its final CRLF, as text that is ASCII unless an
 address in it needs SMTPUTF8 or the style says that nothing is to be encoded. Every name and value of a caller
-passes through here and is checked, so nothing that a caller sets can become a second field, whatever the version
-of Python.
+passes through here and is checked, so nothing that a caller sets can become a second field, in any version of
+Python.
 
 Lines are folded at 78 columns (RFC 5322 section 2.1.1) or where the style says, those with encoded words at 76
 (RFC 2047 section 2), and no line is ever longer than 998. A fold is put before a blank that is there already, and

@@ -3,7 +3,7 @@
 Each leaf is encoded in the cheapest way that the server can take: as it is (7bit), as it is with octets above 127
 (8bit, only if offered), else quoted-printable or base64, whichever is shorter. An attachment goes as base64, or as it
 is (binary) where the server offers that and the attachment is large enough to be worth it. What is not in memory is
-a `Source`: it is encoded while it is sent, and since nobody knows what will be in it, in base64 or binary.
+a `Source`, encoded while it is sent: in base64 or binary, because its octets are not known in advance.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Tree = Callable[[list[Part], str], Part]
 
 
 def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tuple[list[Part], Tree | None]:
-    """Encode the leaves, text first, and tell how to build the tree of them; `None` for a single leaf.
+    """Encode the leaves, text first; return them and the function that builds their tree, None for a single leaf.
 
     The shape: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), less what is not needed.
 
@@ -178,7 +178,7 @@ def normalised_text(text: str) -> str:
 
 
 def _flowed(part: Part, rare: Mapping[str, Any]) -> Part:
-    """Tell that a text is format=flowed, RFC 3676 section 4.1."""
+    """Add format=flowed to the Content-Type of a text, RFC 3676 section 4.1."""
     first, end, rest = part.head.partition(b"\r\n")
     parameters = b"; format=flowed" + (b"; delsp=yes" if rare.get("delsp") else b"")
     return part._replace(head=first + parameters + end + rest)

@@ -47,7 +47,7 @@ USUAL_SUBJECT: Final = 200
 
 _TO, _CC = Kind.TO, Kind.CC
 
-#: Fields that an attribute of the message, or MIME itself, is answerable for.
+#: Fields that `headers=` must not hold, and the attribute that sets each.
 _OWNED: Final = {
     "bcc": "bcc=",
     "cc": "cc=",
@@ -58,7 +58,7 @@ _OWNED: Final = {
     "date": "date=",
     "from": "sender= or authors=",
     "message-id": "message_id=",
-    "mime-version": "nothing, it is always there",
+    "mime-version": "nothing, because it is always written",
     "reply-to": "reply_to=",
     "resent-bcc": "send(recipients=…)",
     "sender": "sender= and authors=",
@@ -87,7 +87,7 @@ def render(
         What to send, and the identity of the message, drawn if it had none.
 
     Raises:
-        MissingSender: nobody to name in From.
+        MissingSender: neither sender nor authors.
         InvalidHeader: a field name or value that would change the structure of the message.
         ExtensionMissing: a local part in the header needs SMTPUTF8, which is not taken.
         TextNotEncodable: text that its charset cannot express.
@@ -132,7 +132,7 @@ def _raw_content(raw: object, can: Abilities) -> Content:
     """Return a whole message as it is, less Bcc, with CRLF at the end of each line."""
     if isinstance(raw, bytes):
         return content_of_raw(raw).content()
-    # Nobody has read it, so it goes by the widest path that there is.
+    # Its octets are unknown until they are read, so it asks for 8BITMIME if the server offers that.
     return Content((Source(raw, encoding="identity"),), eightbit=can.eightbit)  # type: ignore[arg-type]  # checked when it was set
 
 

@@ -76,7 +76,7 @@ class Source:
 
 
 class Attached(NamedTuple):
-    """An attachment that is in memory, for those who are told what leaves.
+    """An attachment that is in memory; transfer events name it.
 
     Attributes:
         name: what events call it.
@@ -98,8 +98,8 @@ class Content:
         utf8: its header fields are not ASCII, so SMTPUTF8 is needed (RFC 6531).
         binary: it holds bare CR or LF, NUL, or lines over 998 octets, so BINARYMIME is needed (RFC 3030).
         message_id: the value of its Message-ID field, if known.
-        canonical: whoever made it saw to it that every line end is CRLF, the last one included. Content that does not
-            say so is looked at again before it is sent.
+        canonical: every line end, the last one included, is known to be CRLF. Other content is normalised again before
+            it is sent.
         exact: bare CR and LF, and an end without CRLF, leave as they are; with BDAT only.
         attached: the attachments among the segments, in order, but for those that are sources.
     """
@@ -233,7 +233,7 @@ class Mail(Protocol):
     """What can be sent: it has an envelope, and content made for what the server offers."""
 
     def envelope(self) -> Envelope:
-        """Return where bounces go and who gets it.
+        """Return the address for bounces and the recipients.
 
         Raises:
             MissingSender, MissingRecipient: one of them is not known.

@@ -53,7 +53,7 @@ _ALIASES: Final = {
     "unicode-2-0-utf-7": "utf-7",
     "unicode-2-0-utf-8": "utf-8",
 }
-# A code page by whatever its maker calls it: cp-850, win-1251, ibm-00858.
+# A code page under the names that vendors give it: cp-850, win-1251, ibm-00858.
 _PAGE: Final = re.compile(r"(?:cp|win|windows|ibm|dos|ms)-?0*([1-9][0-9]{2,4})")
 
 #: The larger charset that is meant by the label of a smaller one: octets that the smaller one lacks are common.
@@ -115,7 +115,7 @@ def _decoded(text: str, errors: str) -> str:
 
 
 def is_encoded_word(text: str) -> bool:
-    """Tell whether a text is one encoded word from its first to its last sign, whatever its charset."""
+    """Tell whether a text is one encoded word from its first to its last character, in any charset."""
     return _WORD.fullmatch(text) is not None
 
 

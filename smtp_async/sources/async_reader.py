@@ -12,7 +12,7 @@ from typing import Any
 from ..model.content import Source
 from .readers import PATIENCE, Reader, blocking_reader
 from .slicer import Slicer
-from .source_errors import demand_unused, mark_used, octets, spent, telling
+from .source_errors import already_read, as_file_error, mark_read, octets, require_unread
 
 __all__ = ["AsyncReader", "aclose_origin", "reader_of"]
 
@@ -35,14 +35,14 @@ class AsyncReader:
         self._slicer = Slicer(source, passing=source.start)
 
     def open(self) -> None:
-        """See that it was not read already.
+        """Require that it was not read already.
 
         Raises:
             FileError: it was.
         """
         if self.begun:
-            raise spent(self.source)
-        demand_unused(self.source)
+            raise already_read(self.source)
+        require_unread(self.source)
 
     def park(self) -> None:
         """Nothing is held open here."""
@@ -75,10 +75,10 @@ class AsyncReader:
 
     async def _next(self) -> bytes:
         """Return the next octets that are any, nothing at the end."""
-        with telling(self.source):
+        with as_file_error(self.source):
             if self._iterator is None:
                 self.begun = True
-                mark_used(self.source)
+                mark_read(self.source)
                 self._iterator = aiter(self._origin)
             async for chunk in self._iterator:
                 data = octets(chunk)

@@ -18,7 +18,7 @@ from ..model.content import Content, Source
 from .async_reader import AsyncReader, aclose_origin, reader_of
 from .readers import KeptReader, Reader, close_origin
 from .slicer import IDENTITY_SLICE
-from .source_errors import spent
+from .source_errors import already_read
 from .worker import ThreadWork
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Body(ThreadWork):
         return await reader.batch()
 
     async def keep(self) -> None:
-        """Copy what can be read once only to temporary files, which nobody else can read and which have no name.
+        """Copy what can be read once only to temporary files, which have no name and which other users cannot read.
 
         Raises:
             FileError: one cannot be read, or was begun already, or the copy cannot be written.
@@ -149,7 +149,7 @@ class Body(ThreadWork):
 
     async def _kept(self, reader: Reader | AsyncReader) -> KeptReader:
         if reader.begun:
-            raise spent(reader.source)
+            raise already_read(reader.source)
         self._left.append(reader)
         kept = await self.in_thread(partial(self._make_copy, reader))
         if isinstance(reader, Reader):

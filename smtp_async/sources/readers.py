@@ -1,7 +1,7 @@
 """Sources, opened: what a thread does with them. Everything here may block.
 
 Strategy. A reader opens one source, measures it, and gives it in batches of slices, encoded. What is read twice must
-have the same length both times, and the length that was told: an octet more or less is an error.
+have the same length both times, the length that MAIL announced: an octet more or less is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..model.content import Source
 from .line_endings import RawSource
 from .shared_file import Claim
 from .slicer import Slicer
-from .source_errors import demand_unused, described, mark_used, octets, spent, telling
+from .source_errors import already_read, as_file_error, described, mark_read, octets, require_unread
 
 __all__ = ["BATCH", "PATIENCE", "KeptReader", "Reader", "close_origin", "blocking_reader"]
 
@@ -58,15 +58,15 @@ class Reader:
         Raises:
             FileError: it cannot be opened, or it was read and cannot be read again.
         """
-        with telling(self.source):
+        with as_file_error(self.source):
             if not self._opened:
-                # First, so that closing finds what was opened by half.
+                # Set first, so that close() also cleans up a partial open.
                 self._opened = True
                 self._open()
                 self._settle_length()
             elif self.begun:
                 if not self.rereadable:
-                    raise spent(self.source)
+                    raise already_read(self.source)
                 self._rewind()
         self.begun = False
         passing = 0 if self._goes_to_start() else self.source.start
@@ -83,7 +83,7 @@ class Reader:
         slicer, pieces = self._slicer, list[bytes]()
         until = monotonic() + PATIENCE
         while len(pieces) < BATCH and not (pieces and monotonic() > until):
-            with telling(self.source):
+            with as_file_error(self.source):
                 self._fill(until)
             piece = slicer.take()
             if piece:
@@ -99,7 +99,7 @@ class Reader:
             FileError: it cannot be read.
         """
         self._begin()
-        with telling(self.source):
+        with as_file_error(self.source):
             while not self._slicer.ended and not self._slicer.held:
                 self._pull()
         return self._slicer.take_plain()
@@ -116,7 +116,7 @@ class Reader:
         if streams and self.source.close:
             close_origin(self.source.origin)
 
-    # --- what each kind does ---------------------------------------------------------------------------------
+    # --- methods of each kind --------------------------------------------------------------------------------
 
     def _open(self) -> None:
         raise NotImplementedError
@@ -145,7 +145,7 @@ class Reader:
         if not self.begun:
             self.begun = True
             if not self.rereadable:
-                mark_used(self.source)
+                mark_read(self.source)
 
     def _fill(self, until: float) -> None:
         while self._slicer.wanted > 0 and not self._slicer.ended:
@@ -195,7 +195,7 @@ class PathReader(Reader):
         file = FileIO(os.fspath(self._path), "rb")
         try:
             if _identity(os.fstat(file.fileno())) != self._status:
-                raise FileError(f"{described(self.source)} was changed since its size was told")
+                raise FileError(f"{described(self.source)} was changed since it was measured")
             file.seek(self.source.start)
         except BaseException:
             file.close()
@@ -227,14 +227,14 @@ class FileReader(Reader):
             raise FileError(f"{described(self.source)} is closed")
         self._claim = claim = Claim.of(self._file)
         with claim.lock:
-            # Tells by itself what is not for reading, and what is text.
+            # Raises if the file is not open for reading; the result shows text mode.
             octets(self._file.read(0))
         self.rereadable = claim.first is not None
         if self.rereadable:
             self._length = claim.length - self.source.start
             self._rewind()
             return
-        demand_unused(self.source)
+        require_unread(self.source)
         if claim.users > 1:
             raise FileError(f"{described(self.source)} is being read for another message")
 
@@ -273,7 +273,7 @@ class IterableReader(Reader):
         self._iterator = iter(self._origin)
         self.rereadable = self._iterator is not self._origin
         if not self.rereadable:
-            demand_unused(self.source)
+            require_unread(self.source)
         elif isinstance(self._origin, list | tuple):
             self._length = sum([len(octets(chunk)) for chunk in self._origin]) - self.source.start
 
@@ -312,7 +312,7 @@ class KeptReader(Reader):
     def __init__(self, source: Source, temp_dir: str | os.PathLike[str] | None) -> None:
         super().__init__(source)
         self._opened = self.begun = True
-        with telling(source):
+        with as_file_error(source):
             # Mode 0600 and without a name; where that cannot be, it goes with its last handle.
             self._file = TemporaryFile(dir=temp_dir, buffering=0)
 

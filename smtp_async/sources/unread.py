@@ -9,7 +9,7 @@ __all__ = ["Unread"]
 
 
 class Unread:
-    """A mail that is not sent and that nobody has opened: whoever gave a stream to be closed gets it closed.
+    """A mail that is not sent and was never opened, whose streams are to be closed if their `close` says so.
 
     Args:
         mail: its attachments say which; a mail that keeps a stream in another way has `close` and `aclose`. None if

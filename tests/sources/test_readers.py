@@ -176,7 +176,7 @@ def test_a_stream_that_does_not_wait():
     readers, writing = os.pipe()
     os.set_blocking(readers, False)
     with open(writing, "wb"), io.FileIO(readers, "rb") as file:
-        refused(file, "does not wait", BlockingIOError, close=False)
+        refused(file, "non-blocking mode", BlockingIOError, close=False)
 
 
 @pytest.mark.parametrize("chunks", [["text"], [b"x", 1], [None]])

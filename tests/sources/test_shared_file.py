@@ -110,7 +110,7 @@ def test_two_who_come_at_once_have_one_measured_claim():
     claim.leave(close=False)
 
 
-def test_who_comes_while_a_file_is_put_back_measures_it_afterwards():
+def test_a_reader_that_comes_while_a_file_is_restored_measures_it_afterwards():
     slow = Slow(whence=0)
     slow.go_on.set()
     claim = Claim.of(slow)
