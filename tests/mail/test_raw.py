@@ -247,7 +247,7 @@ async def test_a_short_stream_is_known_before_it_is_sent(make, body, flags):
 
 
 @ONCE_OR_AWAITED
-async def test_the_beginning_of_a_long_stream_tells_what_it_needs(make):
+async def test_the_beginning_of_a_long_stream_shows_what_it_needs(make):
     """So that a server without 8BITMIME is not told of a message that it cannot have."""
     mail = await raw_mail(make(cut(HEAD + "Grüße\r\n".encode() + TEXT, [5000])))
     assert mail.content().eightbit
@@ -334,7 +334,7 @@ async def test_closing_a_message_that_is_not_sent(tmp_path, kind, close):
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe"])
-async def test_a_stream_whose_content_was_taken_is_closed_by_who_took_it(tmp_path, kind):
+async def test_a_stream_whose_content_was_taken_is_closed_by_its_taker(tmp_path, kind):
     origin = EVERY[kind](MESSAGE, tmp_path)
     mail = await raw_mail(origin, close=True)
     body = Body(mail.content())

@@ -51,7 +51,7 @@ def test_what_is_taken_early_ends_with_a_line(count, sizes):
 
 
 @pytest.mark.parametrize(("encoding", "size"), [("base64", BASE64_SLICE), ("identity", IDENTITY_SLICE)])
-def test_a_slice_is_not_copied_if_it_comes_whole(encoding, size):
+def test_a_chunk_of_one_slice_is_not_copied(encoding, size):
     slicer = Slicer(Source((), encoding=encoding))
     data = bytes(size)
     slicer.add(data)

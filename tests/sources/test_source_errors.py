@@ -25,7 +25,7 @@ def test_a_source_is_named(source, name):
     assert described(source) == name
 
 
-def test_a_failure_is_told_with_its_cause():
+def test_a_failure_becomes_a_file_error_with_its_cause():
     with (
         pytest.raises(FileError, match="“a” cannot be read: .*No space") as info,
         as_file_error(Source([], name="a")),
@@ -35,7 +35,7 @@ def test_a_failure_is_told_with_its_cause():
     assert (info.value.code, info.value.errno, info.value.filename) == (302, errno.ENOSPC, "/x")
 
 
-def test_a_failure_without_words_is_told_by_its_class():
+def test_a_failure_without_a_message_is_named_by_its_class():
     with pytest.raises(FileError, match="ZeroDivisionError"), as_file_error(Source([])):
         raise ZeroDivisionError
 
@@ -65,10 +65,10 @@ def test_octets_that_may_change_are_copied():
     [
         ("abc", TypeError, "gave str, not bytes, it has to be opened in binary mode"),
         (1, TypeError, "gave int, not bytes"),
-        (None, BlockingIOError, "does not wait"),
+        (None, BlockingIOError, "non-blocking mode"),
     ],
 )
-def test_what_are_no_octets(data, error, match):
+def test_chunks_that_are_not_bytes_are_refused(data, error, match):
     with pytest.raises(error, match=match):
         octets(data)
 
