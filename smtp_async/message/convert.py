@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 from ..errors import InvalidArgument, SMTPError
 from ..model.address import Address
 from ..model.content import Origin
-from ..model.encoded_words import codec_of, decoded_words, holds_unknown_words
+from ..model.encoded_words import codec_of, decoded_by, decoded_words, holds_unknown_words
 from ..model.envelope import Kind, Recipient
 from ..model.octets import MAX_LINE, crlf
 from .attachment import Attachment
@@ -403,7 +403,7 @@ def _set_text(message: MessageAttributes, kind: str, part: Entity, *, top: bool)
     if data is None or codec is None:
         raise _NotExpressible
     try:
-        text = data.decode("utf-8" if codec == "ascii" else codec)
+        text = decoded_by("utf-8" if codec == "ascii" else codec, data)
     except ValueError as error:
         raise _NotExpressible from error
     if _C1_CONTROLS.search(text) and codec.startswith("iso8859"):
