@@ -1,4 +1,4 @@
-"""Mail that was made elsewhere: `email.message.Message`, and whole messages as bytes.
+"""Mail that other software made: `email.message.Message` objects, and whole messages as bytes.
 
 Strategy. Both become header fields in octets, and one reader finds the envelope in them (`header_parser`). An
 `email.message` object is copied into an `Entity` (`email_message`) and written by us for what the server takes
@@ -45,7 +45,7 @@ _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
 
 
 class ForeignMail:
-    """A message that was made elsewhere: a `Mail` whose envelope can be given or read from its header.
+    """A message that other software made: a `Mail` whose envelope can be given or read from its header.
 
     Args:
         fields: asked for once, when the header has to be read: the fields that an envelope depends on.
@@ -79,7 +79,7 @@ class ForeignMail:
             recipients: texts and addresses count as To.
 
         Raises:
-            InvalidArgument: it was resent (RFC 5322 section 3.6.6), so its header says nothing certain.
+            InvalidArgument: the message was resent (RFC 5322 section 3.6.6), so its header names no certain envelope.
             InvalidAddress: the field that is needed holds what is not a mailbox.
             MissingSender, MissingRecipient: the fields are not there.
         """

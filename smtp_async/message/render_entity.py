@@ -1,4 +1,4 @@
-"""Entity → Content: a message that was made elsewhere, fit for what a server takes.
+"""Entity → Content: a message that other software made, changed as far as the server requires.
 
 Strategy. A field or a part that may travel as it stands is not touched. A text with a line that is too long, or with
 octets that the server does not take, goes in quoted-printable or base64, whichever is shorter, any other part in
@@ -148,7 +148,7 @@ def _encoding(name: str) -> Field:
 def _leaf(
     entity: Entity, kind: Parametrised, can: Abilities, where: str, marks: Marks
 ) -> tuple[bytes, int, list[Field]]:
-    """Return the body of a leaf, what it needs, and the fields that tell of it if they change."""
+    """Return the body of a leaf, what it needs, and the fields that change with its encoding."""
     body, encoding = entity.body, entity.encoding
     ascii_only = is_ascii(body)
     travels = fits_unencoded(body) and (ascii_only or can.eightbit)

@@ -1,8 +1,8 @@
-"""Content → chunks, without holding up the event loop.
+"""Content → chunks, without blocking the event loop.
 
-Strategy. Everything that may block is done in threads of our own, by way of anyio: opening, measuring, reading, pulling
-iterators, and base64 together with the reading. One trip to a thread fetches half a MiB, in slices that the caller
-gets one by one. Async iterables are awaited in the caller's task, a slice at a time.
+Strategy. Everything that may block runs in worker threads, by way of anyio: opening, measuring, reading, iterating, and
+base64 together with the reading. One call in a thread fetches half a MiB, in slices that the caller gets one by one.
+Async iterables are awaited in the caller's task, a slice at a time.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Piece(NamedTuple):
     """Octets to send next.
 
     Attributes:
-        data: as they travel, before framing.
-        source: where they come from, None if they were in memory.
+        data: the octets, encoded but not framed.
+        source: their source; None if they were in memory.
     """
 
     data: bytes
@@ -51,9 +51,9 @@ class Body(ThreadWork):
     any case.
 
     Args:
-        content: what is to be read.
-        limiter: bounds the threads at work; by default one of our own for each event loop.
-        temp_dir: where `keep` keeps what can be read once only; by default where the system keeps such files.
+        content: the content to read.
+        limiter: bounds the worker threads; by default the limiter of the event loop.
+        temp_dir: directory for the copies that `keep` makes; by default the system's.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class Body(ThreadWork):
         self._temp_dir = temp_dir
         #: In the order of the sources, once open.
         self._readers: list[Reader | AsyncReader] = []
-        #: What is no longer read, or not yet, and is to be closed.
+        #: Readers that were replaced by a copy, and unfinished copies: both still have to be closed.
         self._left: list[Reader | AsyncReader] = []
         self._spent = False
 
     # --- opening ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open and measure every source; if they were read, go back to the start of each.
+        """Open and measure every source; rewind those that were read.
 
         Afterwards each source has its length, and the content its size, where that can be known.
 
         Raises:
-            FileError: one is closed, not readable, not of bytes, cannot be opened, or was read and cannot be read
-                again. Everything is closed then.
-            InvalidArgument: one is nothing that can be read.
+            FileError: a source is closed, not readable, not of bytes, cannot be opened, or was read and cannot be
+                rewound. All sources are closed then.
+            InvalidArgument: a source is nothing that can be read.
             UsageError: the body was closed.
         """
         if not self.content.sources or (self._readers and not self._spent and not self.closed):
@@ -99,13 +99,13 @@ class Body(ThreadWork):
 
     @property
     def rereadable(self) -> bool:
-        """Can it be read again? Known once it is open."""
+        """Can the whole body be read again? Known once it is open."""
         return all([reader.rereadable for reader in self._readers])
 
     def park(self) -> None:
-        """Close files that are opened again when it is their turn, so that a message that waits holds none.
+        """Close the files that can be opened again later, so that a queued message holds no file open.
 
-        A file that was changed or is gone by then is an error in mid-body.
+        A file that was changed or deleted meanwhile raises FileError in mid-body.
         """
         if not self.busy and not self.closed:
             for reader in self._readers:
@@ -192,7 +192,7 @@ class Body(ThreadWork):
 
 
 class _Chunks:
-    """One pass over a content. Not a generator: what is left in the middle of it needs no end."""
+    """One pass over a content. Not a generator, because leaving it early must need no closing."""
 
     __slots__ = ("_body", "_given", "_pieces", "_reader", "_readers", "_segments")
 
@@ -202,7 +202,7 @@ class _Chunks:
         self._segments = iter(body.content.segments)
         self._reader: Reader | AsyncReader | None = None
         self._pieces: Iterator[Piece] = iter(())
-        # Octets since others had their turn.
+        # Octets given out since other tasks last ran.
         self._given = 0
 
     def __aiter__(self) -> Self:
@@ -219,7 +219,7 @@ class _Chunks:
             await self._fetch()
 
     async def _fetch(self) -> None:
-        """Have more pieces, perhaps none."""
+        """Fetch the next pieces, perhaps none."""
         if self._reader is not None:
             batch = await self._body._batch(self._reader)
             source = self._reader.source

@@ -1,4 +1,4 @@
-"""Sources, opened: what a thread does with them. Everything here may block.
+"""Readers of files, streams and iterators, for use in a worker thread: everything here may block.
 
 Strategy. A reader opens one source, measures it, and gives it in batches of slices, encoded. What is read twice must
 have the same length both times, the length that MAIL announced: an octet more or less is an error.
@@ -24,10 +24,10 @@ from .source_errors import already_read, as_file_error, described, mark_read, oc
 
 __all__ = ["BATCH", "PATIENCE", "KeptReader", "Reader", "close_origin", "blocking_reader"]
 
-#: Slices that a thread makes at a time, half a MiB: going there and back costs as much as encoding one of them, and
-#: while it encodes, the event loop may have to wait for the interpreter's lock.
+#: Slices per call in a thread, half a MiB in all: a call costs as much as encoding one slice, and while the thread
+#: encodes, the event loop may have to wait for the interpreter's lock.
 BATCH: Final = 8
-#: Seconds after which a slow source gives what it has.
+#: Seconds after which a slow source returns fewer slices than a batch.
 PATIENCE: Final = 0.05
 #: Octets that are copied at a time.
 _COPY: Final = 1 << 20
@@ -53,10 +53,10 @@ class Reader:
         self._slicer = Slicer(source)
 
     def open(self) -> None:
-        """Open and measure it, or go back to its start.
+        """Open and measure the source; rewind it if it is open already.
 
         Raises:
-            FileError: it cannot be opened, or it was read and cannot be read again.
+            FileError: the source cannot be opened, or it was read and cannot be rewound.
         """
         with as_file_error(self.source):
             if not self._opened:
@@ -262,7 +262,7 @@ class FileReader(Reader):
 
 
 class IterableReader(Reader):
-    """An iterator, or what can be iterated again and again."""
+    """An iterator, or an iterable that can be iterated several times."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
@@ -292,7 +292,7 @@ class IterableReader(Reader):
 
     def close(self, *, streams: bool = True) -> None:
         iterator, self._iterator = self._iterator, iter(())
-        # One in mid-way is of no use to anybody, and may hold a file.
+        # A generator that was begun cannot be continued by another reader, and may hold a file open.
         if self.begun and isinstance(iterator, Generator):
             with suppress(Exception):
                 iterator.close()
@@ -300,11 +300,11 @@ class IterableReader(Reader):
 
 
 class KeptReader(Reader):
-    """A copy, on disk, of what can be read once only.
+    """A copy on disk of a source that can be read only once.
 
     Args:
-        original: what is copied.
-        temp_dir: where to; None where the system keeps such files.
+        source: the source that is copied.
+        temp_dir: directory of the copy; None for the system's directory of temporary files.
     """
 
     rereadable = True
@@ -313,11 +313,11 @@ class KeptReader(Reader):
         super().__init__(source)
         self._opened = self.begun = True
         with as_file_error(source):
-            # Mode 0600 and without a name; where that cannot be, it goes with its last handle.
+            # Mode 0600 and without a name; on systems without unnamed files it is deleted with its last handle.
             self._file = TemporaryFile(dir=temp_dir, buffering=0)
 
     def copy(self, original: Reader) -> bool:
-        """Take about a MiB over; return whether there may be more."""
+        """Copy about a MiB; return whether there may be more."""
         count = 0
         until = monotonic() + PATIENCE
         while count < _COPY and monotonic() < until:
@@ -329,7 +329,7 @@ class KeptReader(Reader):
         return True
 
     def write(self, data: bytes) -> None:
-        """Take octets over."""
+        """Append octets."""
         view = memoryview(data)
         while view:
             try:
@@ -339,7 +339,7 @@ class KeptReader(Reader):
                 raise FileError(text) from error
 
     def seal(self) -> None:
-        """Everything was taken over: be open, at the start."""
+        """End the copy, and open it at its start."""
         self._length = self.source.length = self._file.tell()
         self.open()
 
