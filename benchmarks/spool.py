@@ -45,7 +45,7 @@ from smtp_async.model.content import Content
 from smtp_async.processor.attempt import Marking
 from smtp_async.spool.directory.batching import Threads
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.record import encode
 from smtp_async.spool.submission import Submission, submission
 
@@ -139,7 +139,7 @@ class _Bare:
         (path / "tmp").mkdir(mode=0o700)
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self._data = encode(job, "x" * 52) + job.body
-        self._files = Files(self._root)
+        self._syscalls = SystemCalls(self._root)
         self._durable = durable
 
     def put(self) -> str:
@@ -151,7 +151,7 @@ class _Bare:
         fd = os.open(tmp, flags, 0o600, dir_fd=root)
         os.write(fd, data)
         if self._durable:
-            self._files.reserve("E3", fd, len(data), 4352)
+            self._syscalls.reserve("E3", fd, len(data), 4352)
             os.fsync(fd)
         os.close(fd)
         os.link(tmp, f"{name}.queued", src_dir_fd=root, dst_dir_fd=root)

@@ -29,7 +29,7 @@ class TestDirectorySpool(SpoolContract):
 
     def abandon(self, spool, lease):
         # What the kernel does when a process dies.
-        spool._delivery.forget(lease._held)
+        spool._claims.forget(lease._locked)
 
 
 class TestDirectorySpoolWithoutSync(TestDirectorySpool):

@@ -89,7 +89,7 @@ class Child:
             files = partial(DeadlyFiles, last=Call(step, number), after=when == "after")
         else:
             files = DeadlyFiles
-        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, files=files)
+        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, syscalls=files)
 
     def client(self) -> SMTPClient:
         """A client that tells the recorder when to kill it."""
@@ -127,7 +127,7 @@ class Child:
 
     def write_calls(self, spool: DirectorySpool) -> None:
         """Tell which calls there were."""
-        counts = spool._files.counts  # type: ignore[attr-defined]
+        counts = spool._syscalls.counts  # type: ignore[attr-defined]
         self.write("calls", *(f"{step}={count}" for step, count in counts.items()))
 
 

@@ -1,7 +1,7 @@
-"""What stands between a spool and the system: it counts the calls, and lets one of them fail or be the last.
+"""System calls that are counted, and of which one fails or kills the process.
 
-Every system call of a `DirectorySpool` goes through `Files.call` with the name of its step of the protocol. A call is
-known by step and number, `("E4", 1)`: the first call of step E4 in this process.
+Every system call of a `DirectorySpool` goes through `SystemCalls.call` with the name of its step of the protocol. A
+call is identified by step and number: `("E4", 1)` is the first call of step E4 in this process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
 
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 
 #: What disks say.
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     number: int
 
 
-class CountingFiles(Files):
+class CountingFiles(SystemCalls):
     """Counts the calls of each step."""
 
     def __init__(self, root: int, *, durable: bool = True) -> None:
@@ -57,7 +57,7 @@ class DeadlyFiles(CountingFiles):
     """The process is killed before or after one call.
 
     Args:
-        root, durable: as for `Files`.
+        root, durable: as for `SystemCalls`.
         last: that call; None for none.
         after: it is made, and then the process dies.
     """
@@ -83,7 +83,7 @@ class FailingFiles(CountingFiles):
     """Chosen calls fail with an error of the system, or take less than they were given.
 
     Args:
-        root, durable: as for `Files`.
+        root, durable: as for `SystemCalls`.
         failing: tells the error that a call meets, None for none.
 
     Attributes:

@@ -29,7 +29,7 @@ AT_ONCE = 3
 NUMBERS = (0, 1, 4, 5, 6, 7, 8, 11)
 #: Those that come later, and the one of them that an operator removes.
 LATER = (10, 13, 12)
-REMOVED = 12
+MAX_REMOVED_OPEN = 12
 
 
 class Point(NamedTuple):
@@ -160,7 +160,7 @@ async def _go_on(scene: Scene, role: str) -> None:
         await scene.run("produce", numbers=tuple(number for number in NUMBERS if number not in known))
     elif role == "operate":
         # What is held would be held for ever.
-        assert await scene.run("operate", numbers=(REMOVED,))
+        assert await scene.run("operate", numbers=(MAX_REMOVED_OPEN,))
     assert await scene.run("work")
 
 
@@ -214,7 +214,7 @@ class Gallows:
         await self._prepared.__aexit__(*details)
 
     async def _act(self, scene: Scene, kill: tuple[Any, ...] | None) -> bool:
-        numbers = {"produce": NUMBERS, "operate": (REMOVED,)}.get(self._role, ())
+        numbers = {"produce": NUMBERS, "operate": (MAX_REMOVED_OPEN,)}.get(self._role, ())
         return await scene.run(self._role, numbers=numbers, kill=kill)
 
     def chosen(self, each: int | None) -> list[Point]:

@@ -38,7 +38,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
     put = refused = 0
     try:
         async with (
-            DirectorySpool(path / "soak", create=True, files=files) as spool,
+            DirectorySpool(path / "soak", create=True, syscalls=files) as spool,
             SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options) as client,
         ):
             processor = QueueProcessor(spool, client, retry=BRISK, poll=0.1, heartbeat=1.0)
@@ -62,7 +62,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
                         flush=True,
                     )
                 await asyncio.sleep(max(0.0, began + (put + refused) / RATE - time.monotonic()))
-            spool._files.failing = lambda call: None  # type: ignore[attr-defined]
+            spool._syscalls.failing = lambda call: None  # type: ignore[attr-defined]
             async with asyncio.timeout(60.0):
                 while processor.statistics().sent < put:  # noqa: ASYNC110 - there is no event for all of them
                     await asyncio.sleep(0.1)

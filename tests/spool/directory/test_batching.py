@@ -8,11 +8,11 @@ import pytest
 from anyio import CancelScope
 
 from smtp_async.errors import SpoolError
-from smtp_async.spool.directory.batching import Threads, Together
+from smtp_async.spool.directory.batching import Batcher, Threads
 from tests.lab import until
 
 
-class Slow:
+class NeedsThread:
     """Work that waits until it is let go, and remembers what it was given."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Slow:
         return True
 
 
-def begun(together: Together[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
+def begun(together: Batcher[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
     return [asyncio.ensure_future(together.run(item, **options)) for item in items]  # type: ignore[arg-type]
 
 
@@ -42,12 +42,12 @@ async def threads():
     threads = Threads(4)
     yield threads
     await threads.wait_idle()
-    threads.end()
+    threads.stop()
 
 
 async def test_who_comes_while_a_call_runs_shares_the_next(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "c")
     slow.go(2)
     assert await asyncio.gather(*tasks) == ["A", "B", "C"]
@@ -55,8 +55,8 @@ async def test_who_comes_while_a_call_runs_shares_the_next(threads: Threads) -> 
 
 
 async def test_no_more_share_a_call_than_may(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=2)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=2)
     tasks = begun(together, *"abcdef")
     slow.go(4)
     await asyncio.gather(*tasks)
@@ -64,8 +64,8 @@ async def test_no_more_share_a_call_than_may(threads: Threads) -> None:
 
 
 async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=2, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=2, most=10)
     tasks = begun(together, *"abcd")
     await until(lambda: len(slow.calls) == 2)
     assert sorted(slow.calls) == [["a"], ["b"]]
@@ -75,8 +75,8 @@ async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
 
 
 async def test_what_fails_for_one_is_told_to_that_one(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "bad", "c")
     slow.go(2)
     a, b, bad, c = await asyncio.gather(*tasks, return_exceptions=True)
@@ -90,14 +90,14 @@ async def test_a_call_that_raises_is_told_to_all_and_the_next_goes_on(threads: T
             raise RuntimeError("all of it")
         return [*items]
 
-    together: Together[str, str] = Together(threads, work, parallel=1, most=3)
+    together: Batcher[str, str] = Batcher(threads, work, parallel=1, most=3)
     results = await asyncio.gather(*begun(together, "a", "b", "bad", "c", "d"), return_exceptions=True)
     assert [type(result) for result in results] == [str, RuntimeError, RuntimeError, RuntimeError, str]
 
 
 async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
     await until(lambda: slow.calls)
     second.cancel()
@@ -110,8 +110,8 @@ async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threa
 
 
 async def test_what_cannot_be_undone_is_done_whoever_is_cancelled(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second = begun(together, "a", "b")
     await until(lambda: slow.calls)
     second.cancel()
@@ -125,8 +125,8 @@ async def test_what_cannot_be_undone_is_done_whoever_is_cancelled(threads: Threa
 
 
 async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
     slow.go()
     assert await first == "A"
@@ -140,12 +140,12 @@ async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threa
 
 
 async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Threads) -> None:
-    slow, go_on, ended = Slow(), threading.Event(), list[bool]()
+    slow, go_on, ended = NeedsThread(), threading.Event(), list[bool]()
 
     def afterwards() -> None:
         ended.append(go_on.wait(10))
 
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10, afterwards=afterwards)
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10, afterwards=afterwards)
     slow.go(2)
     assert [await together.run("a"), await together.run("b")] == ["A", "B"]
     assert ended == []
@@ -155,8 +155,8 @@ async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Thread
 
 
 async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=1)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=1)
     tasks = begun(together, "a", "b", "c")
     await until(lambda: slow.calls)
     slow.go(3)
@@ -166,8 +166,8 @@ async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
 
 
 def test_a_loop_that_was_closed_in_the_middle_holds_up_no_other() -> None:
-    threads, slow = Threads(4), Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    threads, slow = Threads(4), NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     loop = asyncio.new_event_loop()
     tasks = []
 
@@ -186,14 +186,14 @@ def test_a_loop_that_was_closed_in_the_middle_holds_up_no_other() -> None:
 
     assert asyncio.run(again()) == "C"
     assert slow.calls == [["a"], ["c"]]
-    threads.end()
+    threads.stop()
     for task in tasks:
         task.get_coro().close()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 async def test_a_call_for_one_caller_is_undone_when_it_is_cancelled(threads: Threads) -> None:
-    slow, undone = Slow(), list[object]()
+    slow, undone = NeedsThread(), list[object]()
 
     def undo(value: object) -> bool:
         undone.append(value)
@@ -215,7 +215,7 @@ def no_thread(self: threading.Thread) -> None:
 async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_served(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together: Together[str, str] = Together(threads, lambda items: items, parallel=1, most=10)
+    together: Batcher[str, str] = Batcher(threads, lambda items: items, parallel=1, most=10)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(SpoolError, match="new thread"):
@@ -229,8 +229,8 @@ async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_serv
 async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=3, most=1)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=3, most=1)
     (first,) = begun(together, "a")
     await until(lambda: slow.calls)
     with monkeypatch.context() as patched:
@@ -242,7 +242,7 @@ async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
 
 def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
     threads = Threads(4)
-    together: Together[int, int] = Together(threads, lambda items: items, parallel=1, most=10)
+    together: Batcher[int, int] = Batcher(threads, lambda items: items, parallel=1, most=10)
     ended = []
 
     async def many() -> None:
@@ -256,16 +256,16 @@ def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
     for one in both:
         one.join(10)
     assert ended == [True, True]
-    threads.end()
+    threads.stop()
 
 
 async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> None:
     threads = Threads(4)
     assert await threads.run(lambda: "a") == "a"
-    threads.end()
+    threads.stop()
     async with asyncio.timeout(5):
         assert await threads.run(lambda: "b") == "b"
-    threads.end()
+    threads.stop()
 
 
 @pytest.mark.parametrize("stay", [True, False])
@@ -273,7 +273,7 @@ async def test_what_could_not_be_undone_leaves_a_scope_of_anyio_as_it_was(
     threads: Threads, stay: bool
 ) -> None:
     """Its cancellation comes with the next await within it, and not behind it."""
-    slow, values = Slow(), list[object]()
+    slow, values = NeedsThread(), list[object]()
     with CancelScope() as scope:
         asyncio.get_running_loop().call_later(0.01, scope.cancel)
         asyncio.get_running_loop().call_later(0.05, slow.go)

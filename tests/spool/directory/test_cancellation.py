@@ -13,7 +13,7 @@ import pytest
 from smtp_async.errors import NoSuchJob, SpoolError
 from smtp_async.spool.contract import Lease
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
@@ -115,7 +115,7 @@ def with_a_worker(
         What it got, and what has to be set before the put goes on.
     """
     loop = asyncio.get_running_loop()
-    put, seen = spool._puts._work, loop.create_future()
+    put, seen = spool._puts._function, loop.create_future()
 
     def slow_put(jobs):
         stored = put(jobs)
@@ -125,7 +125,7 @@ def with_a_worker(
         return stored
 
     go_on = threading.Event()
-    spool._puts._work = slow_put
+    spool._puts._function = slow_put
     return seen, go_on
 
 
@@ -184,7 +184,7 @@ async def test_a_time_limit_that_came_too_late_for_a_put_ends_with_its_block(tmp
 # --- two who put the same key, one of whom is cancelled or fails -----------------------------------------------
 
 
-class Stopping(Files):
+class Stopping(SystemCalls):
     """The first fsync of a directory for a `put` waits; then it may fail."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -209,10 +209,10 @@ async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_p
     """A handler whose caller has gone, and the one, in another process, that its caller sent after it."""
     path = tmp_path / "spool"
     async with (
-        DirectorySpool(path, create=True, low_water=0, files=Stopping) as spool,
-        DirectorySpool(path, low_water=0, files=Stopping) as other,
+        DirectorySpool(path, create=True, low_water=0, syscalls=Stopping) as spool,
+        DirectorySpool(path, low_water=0, syscalls=Stopping) as other,
     ):
-        files, others = cast(Stopping, spool._files), cast(Stopping, other._files)
+        files, others = cast(Stopping, spool._syscalls), cast(Stopping, other._syscalls)
         others.begun.set()
         first = asyncio.ensure_future(spool.put(TEXT, key="k"))
         await asyncio.to_thread(files.begun.wait, 10)
@@ -237,7 +237,7 @@ async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
     """The count of cancellations is what it should be afterwards."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool:
-        put = spool._puts._work
+        put = spool._puts._function
         started = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -247,7 +247,7 @@ async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
             return put(jobs)
 
         released = threading.Event()
-        spool._puts._work = slow_put
+        spool._puts._function = slow_put
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 started_by = asyncio.ensure_future(started.wait())

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import LeaseLost, NoSuchJob, RecordNewer, SpoolError
-from smtp_async.spool.directory.claim import CLOSERS, REMOVED, End
+from smtp_async.spool.directory.claim import MAX_CLOSERS, MAX_REMOVED_OPEN, LeaseEnd
 from smtp_async.spool.directory.lease import DirectoryLease
-from smtp_async.spool.directory.spool import AT_ONCE, DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.spool import MAX_INLINE_CLAIM, DirectorySpool
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
-from smtp_async.spool.record import line
+from smtp_async.spool.record import journal_record
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
 from tests.lab import turns
 from tests.spool.directory.test_enqueue import LARGE, Watched, watched
@@ -34,7 +34,7 @@ async def leased(spool: DirectorySpool, count: int) -> list[DirectoryLease]:
 
 
 async def spool_of(tmp_path: Path, files: type[Watched]) -> DirectorySpool:
-    return DirectorySpool(tmp_path / "s", create=True, files=files)
+    return DirectorySpool(tmp_path / "s", create=True, syscalls=files)
 
 
 async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) -> None:
@@ -42,8 +42,11 @@ async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) ->
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 6)
         files.steps.clear()
-        news = [lease._held if place % 2 else End(lease._held, None) for place, lease in enumerate(leases)]
-        assert spool._delivery.note(news) == [None] * 6
+        news = [
+            lease._locked if place % 2 else LeaseEnd(lease._locked, None)
+            for place, lease in enumerate(leases)
+        ]
+        assert spool._claims.update(news) == [None] * 6
         calls = [call for call in files.steps if call[0] in ("D1", "S1", "S2")]
         assert calls.count(("S2", "_sync_directory")) == 1
         assert calls.count(("D1", "write")) == calls.count(("D1", "_sync")) == 3
@@ -62,9 +65,10 @@ async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: 
         leases = await leased(spool, 3)
         files.steps.clear()
         news = [
-            End(lease._held, State.QUEUED, line(r="untouched", n=1, at=0.0), when=9.0) for lease in leases
+            LeaseEnd(lease._locked, State.QUEUED, journal_record(r="untouched", n=1, at=0.0), when=9.0)
+            for lease in leases
         ]
-        assert spool._delivery.note([*news]) == [None] * 3
+        assert spool._claims.update([*news]) == [None] * 3
         calls = [call for call in files.steps if call[0] in ("S3", "H1", "S2")]
         hints = [("H1", "sync_file_range")] * 3 if ("H1", "sync_file_range") in calls else []
         each = [("S3", "_sync"), ("S3", "utime"), ("S3", "rename")]
@@ -93,10 +97,10 @@ async def test_a_mark_that_fails_is_told_to_its_own_caller(tmp_path: Path, call:
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
         files.steps.clear()
-        errors = spool._delivery.note([lease._held for lease in leases])
+        errors = spool._claims.update([lease._locked for lease in leases])
         failed = (call - 1) % 3
         assert [isinstance(error, SpoolError) for error in errors] == [place == failed for place in range(3)]
-        assert [lease._held.marked for lease in leases] == [place != failed for place in range(3)]
+        assert [lease._locked.marked for lease in leases] == [place != failed for place in range(3)]
         for lease in leases:
             await lease.release()
             assert not (await spool.get(lease.entry.id)).flagged
@@ -107,16 +111,16 @@ async def test_an_end_that_fails_leaves_the_marks_beside_it(tmp_path: Path) -> N
     async with await spool_of(tmp_path, files) as spool:
         one, other = await leased(spool, 2)
         files.steps.clear()
-        error, none = spool._delivery.note([End(one._held, None), other._held])
+        error, none = spool._claims.update([LeaseEnd(one._locked, None), other._locked])
         assert isinstance(error, SpoolError) and none is None
-        assert other._held.marked
+        assert other._locked.marked
 
 
 async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None:
     files = watched("H1", 1, errno.ENOSYS)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 2)
-        assert spool._delivery.note([lease._held for lease in leases]) == [None, None]
+        assert spool._claims.update([lease._locked for lease in leases]) == [None, None]
 
 
 async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hears_nothing(
@@ -125,12 +129,12 @@ async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hea
     """An error of writing is told once, to whoever asks first."""
     files = watched("H1", 1)
     async with await spool_of(tmp_path, files) as spool:
-        if spool._files._begin_sync is None:
+        if spool._syscalls._begin_sync is None:
             pytest.skip("no such call")
         leases = await leased(spool, 2)
-        failed, marked = spool._delivery.note([lease._held for lease in leases])
+        failed, marked = spool._claims.update([lease._locked for lease in leases])
         assert isinstance(failed, SpoolError) and marked is None
-        assert [lease._held.marked for lease in leases] == [False, True]
+        assert [lease._locked.marked for lease in leases] == [False, True]
 
 
 async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
@@ -151,11 +155,11 @@ async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_pa
         await asyncio.gather(*[lease.settle(receipt_for(lease, QUEUED)) for lease in leases])
         await spool._threads.wait_idle()
         assert files.steps.count(("S5", "close")) == 5
-        assert spool._delivery._removed == []
+        assert spool._claims._removed == []
     assert open_files() <= before
 
 
-class SlowToFree(Files):
+class SlowToFree(SystemCalls):
     """A disk that takes its time for the room of a removed file, longer than for anything else."""
 
     most = now = 0
@@ -172,14 +176,14 @@ class SlowToFree(Files):
 
 
 async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> None:
-    files: type[SlowToFree] = type("Slow", (SlowToFree,), {})
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
-        removed = spool._delivery._removed
-        for lease in await leased(spool, 4 * REMOVED):
+    files: type[SlowToFree] = type("NeedsThread", (SlowToFree,), {})
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
+        removed = spool._claims._removed
+        for lease in await leased(spool, 4 * MAX_REMOVED_OPEN):
             await lease.settle(receipt_for(lease, QUEUED))
-            assert len(removed) <= REMOVED + 1
+            assert len(removed) <= MAX_REMOVED_OPEN + 1
         # And the one that waits for them itself.
-        assert files.most <= CLOSERS + 1
+        assert files.most <= MAX_CLOSERS + 1
 
 
 async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) ->
         with pytest.raises(SpoolError):
             await lease.settle(receipt_for(lease, QUEUED))
         assert await spool.claim(1) == []
-        assert spool._delivery._removed == []
+        assert spool._claims._removed == []
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
@@ -210,7 +214,7 @@ async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path:
 # --- claims where nothing is durable -------------------------------------------------------------------------
 
 
-class Whereabouts(Files):
+class Whereabouts(SystemCalls):
     """Remembers which threads claimed."""
 
     threads: set[int]
@@ -226,7 +230,7 @@ async def claiming_threads(
 ) -> set[int]:
     """Return the threads in which the last of two claims happened: the first looks at the directories."""
     files: type[Whereabouts] = type("Here", (Whereabouts,), {"threads": set()})
-    async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, syscalls=files) as spool:
         await spool.put(TEXT)
         [first] = await spool.claim(1)
         await first.settle(receipt_for(first, QUEUED))
@@ -251,7 +255,7 @@ async def test_a_few_small_jobs_are_claimed_without_a_thread(tmp_path: Path) -> 
     [
         ([LARGE], 10, False, None),
         ([TEXT], 10, False, "k"),
-        ([TEXT] * 5, AT_ONCE + 1, False, None),
+        ([TEXT] * 5, MAX_INLINE_CLAIM + 1, False, None),
         ([TEXT] * 5, 10, True, None),
     ],
     ids=["large", "of a name that others may change", "many", "durable"],
@@ -288,7 +292,7 @@ async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: byt
 # --- leases and the end of the spool -------------------------------------------------------------------------
 
 
-class GivingBack(Files):
+class GivingBack(SystemCalls):
     """Waits before it gives a job back."""
 
     def __init__(self, root: int, **options: Any) -> None:
@@ -304,8 +308,8 @@ class GivingBack(Files):
 
 async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    spool = DirectorySpool(path, create=True, files=GivingBack)
-    files = spool._files
+    spool = DirectorySpool(path, create=True, syscalls=GivingBack)
+    files = spool._syscalls
     assert isinstance(files, GivingBack)
     [lease] = await leased(spool, 1)
     await lease.mark_end_of_data()
@@ -327,7 +331,7 @@ async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_e
     """Before the directory is let go, whose number another file may have then."""
     spool = DirectorySpool(tmp_path / "s", create=True)
     [lease] = await leased(spool, 1)
-    note, begun, closed = spool._notes._work, threading.Event(), asyncio.Event()
+    note, begun, closed = spool._updates._function, threading.Event(), asyncio.Event()
 
     def slow_note(news: list[Any]) -> Any:
         begun.set()
@@ -346,8 +350,8 @@ async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_e
         closed.set()
 
     loop = asyncio.get_running_loop()
-    real_close = spool._delivery.close
-    spool._notes._work, spool._delivery.close = slow_note, close  # type: ignore[method-assign]
+    real_close = spool._claims.close
+    spool._updates._function, spool._claims.close = slow_note, close  # type: ignore[method-assign]
     await spool.close()
     async with asyncio.timeout(5):
         await closed.wait()
@@ -356,11 +360,11 @@ async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_e
 @pytest.mark.parametrize("durable", [True, False])
 async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: Path, durable: bool) -> None:
     files = watched("S1")
-    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, files=files)
+    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, syscalls=files)
     [lease] = await leased(spool, 1)
     with pytest.raises(SpoolError):
         await lease.settle(receipt_for(lease, QUEUED))
-    spool._delivery._retry_at = time.monotonic() + 60
+    spool._claims._retry_at = time.monotonic() + 60
     await spool.close()
     async with asyncio.timeout(5):
         with pytest.raises(LeaseLost):
@@ -387,7 +391,7 @@ async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
     failing = True
     loop = threading.get_ident()
 
-    class Dead(Files):
+    class Dead(SystemCalls):
         def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
             if step == "S1" and function in (os.rename, os.unlink):
                 if failing:
@@ -396,7 +400,7 @@ async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
                     on_loop.append(step)
             return super().call(step, function, *args, **named)
 
-    async with DirectorySpool(tmp_path / "s", create=True, durable=False, files=Dead) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, syscalls=Dead) as spool:
         await spool.put(TEXT, key=key)
         [lease] = await spool.claim()
         with pytest.raises(SpoolError):
@@ -413,8 +417,8 @@ async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
 async def test_the_loop_never_waits_for_who_reads_the_directories(tmp_path: Path) -> None:
     """Not even when it meets a job of a later version."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
-        with spool._lineup._lock:
-            spool._shelf.leave("x", State.QUEUED, RecordNewer("its version is 2"))
+        with spool._due_queue._lock:
+            spool._job_files.skip_newer("x", State.QUEUED, RecordNewer("its version is 2"))
         assert [one.id for one in spool.unreadable()] == ["x"]
 
 
@@ -472,7 +476,7 @@ async def test_after_the_clock_was_set_back_waits_are_over(
 async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str, str]]:
     """Put and deliver a message, and return the system calls of it."""
     files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         for number in range(2):
             await spool.put(TEXT, key=f"warm {number}" if key else None)
             [lease] = await spool.claim()
@@ -512,7 +516,7 @@ async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: s
     """Whichever of its calls fails, it is tried again, and no second job comes of it."""
     files = watched(step, number, errno.EIO)
     path = tmp_path / "s"
-    async with DirectorySpool(path, create=True, files=files) as spool:
+    async with DirectorySpool(path, create=True, syscalls=files) as spool:
         id = await spool.put(TEXT, key="k")
         [lease] = await spool.claim()
         try:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import SpoolFull
-from smtp_async.spool.directory.job_files import KEYS
+from smtp_async.spool.directory.keys import KEYS
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 
 
@@ -86,7 +86,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     assert done.stdout.split() == ["full", "1"], done.stderr
 
 
-class NoRoomForKeys(Files):
+class NoRoomForKeys(SystemCalls):
     """A disk on which a directory takes no more names, from some moment on."""
 
     full = 0
@@ -105,12 +105,12 @@ async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
     tmp_path: Path, number: int, thrown_away: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True, files=NoRoomForKeys, low_water=0) as spool:
+    async with DirectorySpool(path, create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
         await spool.put(TEXT, key="k")
         await spool.put(TEXT)
         if thrown_away:
             (path / KEYS).rmdir()
-        spool._files.full = number  # type: ignore[attr-defined]
+        spool._syscalls.full = number  # type: ignore[attr-defined]
         for lease in await spool.claim(2):
             await lease.mark_end_of_data()
             await lease.settle(receipt_for(lease, QUEUED))
@@ -120,18 +120,18 @@ async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
 
 
 async def test_an_operator_removes_a_job_with_a_key_where_there_is_no_room_for_it(tmp_path: Path) -> None:
-    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
         id = await spool.put(TEXT, key="k")
-        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+        spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
         await spool.remove(id)
         assert [entry async for entry in spool.list()] == []
 
 
 async def test_the_first_key_is_refused_where_there_is_no_room_to_remember_any(tmp_path: Path) -> None:
-    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
-        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
+        spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
         with pytest.raises(SpoolFull):
             await spool.put(TEXT, key="k")
         await spool.put(TEXT)
-        spool._files.full = 0  # type: ignore[attr-defined]
+        spool._syscalls.full = 0  # type: ignore[attr-defined]
         await spool.put(TEXT, key="k")

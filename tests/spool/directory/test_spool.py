@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,15 @@ from smtp_async.mail.coerce import Raw
 from smtp_async.message import Message
 from smtp_async.model.envelope import Recipient
 from smtp_async.sources import read_all
-from smtp_async.spool.directory import enqueue, job_files, syscalls
+from smtp_async.spool.directory import enqueue, job_files, keys, syscalls
 from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.serialize import serialize
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
-from smtp_async.spool.record import encode, line
+from smtp_async.spool.record import encode_header, journal_record
 from smtp_async.spool.submission import submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
+from tests.spool.directory.clock import Clock, ClockCalls
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def open_files() -> int:
 
 async def queue_file(id: str, body: bytes = TEXT) -> bytes:
     job = await submission(body)
-    return encode(job, id) + job.body
+    return encode_header(job, id) + job.body
 
 
 async def deliver(spool: DirectorySpool) -> list[str]:
@@ -124,7 +126,7 @@ def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) 
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "of all"])
-@pytest.mark.parametrize("name", [job_files.KEYS, job_files.TMP])
+@pytest.mark.parametrize("name", [keys.KEYS, job_files.TMP])
 async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
     path: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
@@ -138,7 +140,7 @@ async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
             (path / name).mkdir()
             (path / name).chmod(0o777)
 
-    if name == job_files.KEYS:
+    if name == keys.KEYS:
         async with DirectorySpool(path) as spool:
             plant()
             with pytest.raises(SpoolUnsafe, match=name):
@@ -215,9 +217,9 @@ async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_us
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may have made it a moment ago, and died before the disk had its name."""
-    monkeypatch.setattr(enqueue, "CROWD", -1)
-    monkeypatch.setattr(enqueue, "hashed", lambda id: "0a")
-    monkeypatch.setattr(job_files, "hashed", lambda id: "0a")
+    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", -1)
+    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "0a")
+    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "0a")
     (path / "0a").mkdir(mode=0o700)
     found = synced(monkeypatch)
     async with DirectorySpool(path, low_water=0, create=True) as spool:
@@ -255,9 +257,9 @@ async def test_a_subdirectory_that_is_a_link_is_not_followed(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     (path / name).symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(enqueue, "CROWD", 0)
-    monkeypatch.setattr(enqueue, "hashed", lambda id: "00")
-    monkeypatch.setattr(job_files, "hashed", lambda id: "00")
+    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 0)
+    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "00")
+    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "00")
     try:
         spool = DirectorySpool(path, low_water=0)
     except OSError:
@@ -418,8 +420,8 @@ async def test_a_large_message_is_read_from_the_file(spool: DirectorySpool, path
 
 
 async def test_a_crowded_directory_gets_subdirectories(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enqueue, "CROWD", 10)
-    monkeypatch.setattr(enqueue, "COUNT_EACH", 5)
+    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 10)
+    monkeypatch.setattr(enqueue, "COUNT_INTERVAL", 5)
     async with DirectorySpool(path, low_water=0) as spool:
         ids = [await spool.put(TEXT, key=f"k{n}" if n % 2 else None) for n in range(40)]
         deep = [name for name in names(path) if "/" in name]
@@ -574,26 +576,26 @@ async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
 async def test_what_may_not_be_opened_is_not_listed(path: Path, error: int) -> None:
     """A file that an operator has edited as root, for example."""
 
-    class Strict(syscalls.Files):
+    class Strict(syscalls.SystemCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             if name == "x.failed":
                 raise OSError(error, os.strerror(error))
             return super().open(step, name, write=write)
 
     (path / "x.failed").touch(mode=0o600)
-    async with DirectorySpool(path, low_water=0, files=Strict) as spool:
+    async with DirectorySpool(path, low_water=0, syscalls=Strict) as spool:
         id = await spool.put(TEXT)
         assert [entry.id async for entry in spool.list()] == [id]
 
 
 async def test_a_disk_that_fails_is_told_where_jobs_are_listed(path: Path) -> None:
-    class Failing(syscalls.Files):
+    class Failing(syscalls.SystemCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             if step == "L7":
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().open(step, name, write=write)
 
-    async with DirectorySpool(path, low_water=0, files=Failing) as spool:
+    async with DirectorySpool(path, low_water=0, syscalls=Failing) as spool:
         await spool.put(TEXT)
         with pytest.raises(SpoolError):
             [entry async for entry in spool.list()]
@@ -615,7 +617,7 @@ DAMAGED = {
 async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kind: str, state: str) -> None:
     data = DAMAGED[kind](await queue_file("x-1"))
     if kind == "a record that lies":
-        data = await queue_file("x-1") + line(r="eod", n="many")
+        data = await queue_file("x-1") + journal_record(r="eod", n="many")
     name = path / f"x-1.{state}"
     name.write_bytes(data)
     name.chmod(0o600)
@@ -683,11 +685,12 @@ async def test_jobs_of_a_later_version_that_are_gone_are_told_no_more(path: Path
 
 
 async def test_jobs_of_a_later_version_are_opened_once_in_a_while(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
     opened: list[str] = []
+    clock = Clock()
 
-    class Watched(syscalls.Files):
+    class Watched(ClockCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             opened.append(name)
             return super().open(step, name, write=write)
@@ -695,15 +698,15 @@ async def test_jobs_of_a_later_version_are_opened_once_in_a_while(
     for number in range(5):
         data = (await queue_file(f"x-{number}")).replace(b"SPOOL1", b"SPOOL2", 1)
         (path / f"x-{number}.queued").write_bytes(data)
-    async with DirectorySpool(path, low_water=0, poll=0.001, files=Watched) as spool:
+    async with DirectorySpool(path, low_water=0, poll=0.001, syscalls=partial(Watched, clock=clock)) as spool:
         for _ in range(20):
-            # Each changes the directory, so it is read again.
+            # Each put changes the directory, so it is read again.
             id = await spool.put(TEXT)
             assert await deliver(spool) == [id]
         assert len([name for name in opened if name.startswith("x-")]) == 5
         assert len(spool.unreadable()) == 5
-        # Whatever becomes of them is noticed when everything is read again.
-        monkeypatch.setattr("smtp_async.spool.directory.due_queue.ALL_AGAIN", 0.0)
+        # Changes to them are noticed when every directory is read again, once a minute.
+        clock.advance(61.0)
         (path / "x-0.queued").write_bytes(await queue_file("x-0"))
         for number in range(1, 5):
             (path / f"x-{number}.queued").unlink()
@@ -761,7 +764,7 @@ async def test_a_damaged_message_of_a_dead_worker_is_taken_back_as_a_job(
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
     assert isinstance(lease, DirectoryLease)
-    spool._delivery.forget(lease._held)
+    spool._claims.forget(lease._locked)
     flipped(path / f"{id}.sending", path)
     assert (await spool.recover()).requeued == (id,)
     [lease] = await spool.claim()
@@ -798,7 +801,7 @@ async def test_a_key_never_becomes_a_name(spool: DirectorySpool, path: Path, key
 async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) -> None:
     """C3: the name is asked again once the lock is held."""
 
-    class Exchanged(syscalls.Files):
+    class Exchanged(syscalls.SystemCalls):
         def call(self, step, function, /, *args, **named):
             if step == "C2" and not getattr(self, "done", False):
                 self.done = True
@@ -810,7 +813,7 @@ async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) 
     async with DirectorySpool(path, low_water=0) as other:
         id = await other.put(TEXT)
     data = (path / f"{id}.queued").read_bytes()
-    async with DirectorySpool(path, files=Exchanged, low_water=0) as spool:
+    async with DirectorySpool(path, syscalls=Exchanged, low_water=0) as spool:
         assert await spool.claim() == []
         (path / f"{id}.queued").chmod(0o600)
         assert await deliver(spool) == [id]
@@ -837,18 +840,6 @@ async def test_a_second_name_left_by_a_crash_does_no_harm(spool: DirectorySpool,
     assert list((path / "tmp").iterdir()) == []
     await lease.settle(receipt_for(lease, QUEUED))
     assert names(path) == []
-
-
-async def test_what_nobody_finished_is_removed_after_a_day_and_a_half(
-    spool: DirectorySpool, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path / "tmp" / "half").write_bytes(b"SPOOL1 ")
-    await spool.recover()
-    assert (path / "tmp" / "half").exists()
-    now = time.time()
-    monkeypatch.setattr("smtp_async.spool.directory.recovery.time.time", lambda: now + 36 * 3600 + 10)
-    await spool.recover()
-    assert not (path / "tmp" / "half").exists()
 
 
 @pytest.mark.parametrize("end", ["fail", "settle"])
@@ -889,7 +880,7 @@ async def test_a_power_failure_after_the_mark_leaves_a_flag(spool: DirectorySpoo
     [lease] = await spool.claim()
     await lease.mark_end_of_data()
     assert isinstance(lease, DirectoryLease)
-    spool._delivery.forget(lease._held)
+    spool._claims.forget(lease._locked)
     (path / f"{id}.sending").rename(path / f"{id}.queued")
     async with DirectorySpool(path) as other:
         [lease] = await other.claim()
@@ -926,7 +917,7 @@ def test_a_forked_child_must_make_its_own(path: Path) -> None:
             spool.claim().send(None)
         except UsageError:
             # The kernel keeps a lock as long as any copy of the file is open: the child has closed its own.
-            code = 0 if lease._held.fd < 0 else 2
+            code = 0 if lease._locked.fd < 0 else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
