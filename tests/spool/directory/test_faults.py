@@ -356,7 +356,7 @@ async def test_one_file_that_cannot_be_read_does_not_stop_the_others(tmp_path: P
 async def test_closing_with_a_broken_disk_ends(tmp_path: Path) -> None:
     class Disk(Stuck): ...
 
-    spool = DirectorySpool(tmp_path / "spool", create=True, syscalls=SystemCalls)
+    spool = DirectorySpool(tmp_path / "spool", create=True, syscalls=Disk)
     await spool.put(TEXT)
     [lease] = await spool.claim()
     assert isinstance(lease, DirectoryLease)
