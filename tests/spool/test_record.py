@@ -76,7 +76,7 @@ submissions = st.builds(
 
 
 @given(submissions, st.sampled_from(State))
-def test_what_is_written_is_read(what: Submission, state: State) -> None:
+def test_a_header_is_read_as_it_was_written(what: Submission, state: State) -> None:
     found = parse(encode_header(what, "id-1") + what.body, state)
     assert found.entry == replace(what.entry("id-1"), state=state)
     assert found.header.needs == what.needs
@@ -98,7 +98,7 @@ def test_addresses_that_no_rfc_allows_are_read_as_they_were_put(text: str) -> No
 
 
 @pytest.mark.parametrize("text", ["a b@x", "a..b@x y", "a@x>", "a..\u200bb@x", "@x_y", "..@x"])
-def test_leniency_does_not_reach_what_a_command_line_cannot_hold(text: str) -> None:
+def test_addresses_that_no_command_can_carry_are_refused(text: str) -> None:
     with pytest.raises(RecordInvalid):
         read_header(with_header(lambda fields: fields.update(sender=text)))
 
@@ -146,14 +146,14 @@ def eod(n: int) -> bytes:
     return journal_record(r="eod", n=n, at=1.0, rcpts=[0])
 
 
-def test_a_mark_without_a_result_is_a_flag() -> None:
+def test_a_mark_without_a_result_flags_the_job() -> None:
     assert told(eod(1)).entry.flagged
     assert told(eod(1)).token == 2
     assert not told(eod(1), result(1)).entry.flagged
     assert told(eod(1), result(1), eod(2)).entry.flagged
 
 
-def test_what_was_not_touched_is_as_it_was() -> None:
+def test_a_released_job_is_as_it_was() -> None:
     untouched = journal_record(r="untouched", n=1, at=1.0)
     assert not told(eod(1), eod(1), untouched).entry.flagged
     dead = journal_record(r="recovered", n=1, at=1.0)
@@ -169,7 +169,7 @@ def test_what_was_not_touched_is_as_it_was() -> None:
     ).entry.flagged
 
 
-def test_a_flag_stays_whatever_the_next_try_is_told() -> None:
+def test_a_flag_stays_whatever_the_result_of_the_next_attempt() -> None:
     unknown = result(1, results={"0": ["unknown", False, 1.0, None, None, "", None]})
     later = result(2, results={"0": ["refused", False, 2.0, 451, None, "later", None]})
     again = journal_record(r="requeue", not_before=1.0, expires=None, at=1.0)
@@ -186,7 +186,7 @@ def test_a_flag_stays_whatever_the_next_try_is_told() -> None:
         assert (entry.flagged, entry.confirmed) == (True, False)
 
 
-def test_a_wait_is_over_when_the_clock_it_was_reckoned_by_was_ahead() -> None:
+def test_a_wait_computed_by_a_clock_that_was_ahead_is_over() -> None:
     entry = told(result(1, not_before=61.0)).entry
     assert (entry.due(0.0), entry.due(1e6)) == (61.0, 61.0)
     ahead = journal_record(
@@ -204,14 +204,14 @@ def test_a_record_that_was_written_twice_counts_once() -> None:
     assert told(result(1), result(2)).entry.attempts == 2
 
 
-def test_the_third_death_is_the_last() -> None:
+def test_the_third_death_fails_the_job() -> None:
     deaths = [journal_record(r="recovered", n=n, at=1.0) for n in (1, 2, 3)]
     assert told(*deaths[:2]).ended is State.QUEUED
     poisoned = told(*deaths)
     assert (poisoned.ended, poisoned.entry.reason, poisoned.entry.attempts) == (State.FAILED, "poison", 3)
 
 
-def test_a_requeued_job_counts_anew_and_its_token_does_not() -> None:
+def test_requeueing_resets_the_attempts_but_not_the_token() -> None:
     refused = {
         "0": ["refused", True, 1.0, 550, "5.1.1", "no", None],
         "1": ["accepted", True, 1.0, 250, None, "", "Q1"],
@@ -225,19 +225,19 @@ def test_a_requeued_job_counts_anew_and_its_token_does_not() -> None:
     assert [str(one.address) for one in job.entry.pending] == ["bob@example.org"]
 
 
-def test_what_a_later_version_notes_is_passed_over() -> None:
+def test_record_types_of_a_later_version_are_ignored() -> None:
     assert told(journal_record(r="weather", at=1.0), result(1)).entry.attempts == 1
 
 
 @given(st.data())
-def test_a_torn_record_spoils_nothing_but_itself(data) -> None:
+def test_a_torn_record_damages_no_other(data) -> None:
     first, second, third = result(1), journal_record(r="hold", held=True, at=1.0), result(2)
     torn = second[: data.draw(st.integers(0, len(second) - 1))]
     entry = told(first, torn, third).entry
     assert (entry.attempts, entry.held) == (2, len(torn) == len(second) - 1)
 
 
-def test_a_flipped_bit_is_no_record() -> None:
+def test_a_record_with_a_flipped_bit_is_ignored() -> None:
     record = bytearray(journal_record(r="hold", held=True, at=1.0))
     record[15] ^= 1
     assert not told(bytes(record)).entry.held
@@ -269,12 +269,12 @@ def test_a_flipped_bit_is_no_record() -> None:
         stored(body=b"\xff" * 10).replace(b"\xff", b"\xfe"),
     ],
 )
-def test_what_is_no_job_is_refused(data: bytes) -> None:
+def test_files_that_are_not_jobs_are_refused(data: bytes) -> None:
     with pytest.raises(RecordInvalid):
         parse(data)
 
 
-def test_a_version_that_is_not_known_is_named() -> None:
+def test_an_unknown_version_is_named() -> None:
     with pytest.raises(RecordNewer, match="version is 2"):
         parse(stored().replace(b"SPOOL1", b"SPOOL2"))
 
@@ -316,13 +316,13 @@ def test_a_version_that_is_not_known_is_named() -> None:
         ("message_id", 7),
     ],
 )
-def test_a_header_that_makes_no_sense_is_refused(name: str, value) -> None:
+def test_an_invalid_header_is_refused(name: str, value) -> None:
     with pytest.raises(RecordInvalid):
         parse(with_header(lambda fields: fields.update({name: value})))
 
 
 @pytest.mark.parametrize("name", json.loads(encode_header(job(), "x").split(b"\n")[1]))
-def test_nothing_in_a_header_may_be_missing(name: str) -> None:
+def test_every_field_of_a_header_is_required(name: str) -> None:
     parse(with_header(lambda fields: fields.update({"of a later day": 1})))
     with pytest.raises(RecordInvalid):
         parse(with_header(lambda fields: fields.pop(name)))
@@ -363,7 +363,7 @@ def test_nothing_in_a_header_may_be_missing(name: str) -> None:
         {"r": "requeue", "not_before": None, "expires": None},
     ],
 )
-def test_a_complete_record_that_makes_no_sense_is_refused(fields) -> None:
+def test_a_complete_record_with_invalid_fields_is_refused(fields) -> None:
     with pytest.raises(RecordInvalid):
         told(journal_record(**fields))
 
@@ -378,7 +378,7 @@ def test_any_bytes_are_a_job_or_refused(data: bytes) -> None:
 
 
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8), st.booleans())
-def test_any_damage_is_found_or_does_no_harm(place: int, damage: bytes, insert: bool) -> None:
+def test_any_damage_is_detected_or_harmless(place: int, damage: bytes, insert: bool) -> None:
     data = stored(eod(1) + result(1))
     place %= len(data)
     damaged = data[:place] + damage + data[place + (0 if insert else len(damage)) :]

@@ -45,7 +45,7 @@ async def threads():
     threads.stop()
 
 
-async def test_who_comes_while_a_call_runs_shares_the_next(threads: Threads) -> None:
+async def test_callers_that_arrive_during_a_call_share_the_next(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "c")
@@ -54,7 +54,7 @@ async def test_who_comes_while_a_call_runs_shares_the_next(threads: Threads) -> 
     assert slow.calls == [["a"], ["b", "c"]]
 
 
-async def test_no_more_share_a_call_than_may(threads: Threads) -> None:
+async def test_the_size_of_a_batch_is_bounded(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=2)
     tasks = begun(together, *"abcdef")
@@ -63,7 +63,7 @@ async def test_no_more_share_a_call_than_may(threads: Threads) -> None:
     assert slow.calls == [["a"], ["b", "c"], ["d", "e"], ["f"]]
 
 
-async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
+async def test_the_number_of_concurrent_calls_is_bounded(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=2, most=10)
     tasks = begun(together, *"abcd")
@@ -74,7 +74,7 @@ async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
     assert slow.calls[2:] == [["c", "d"]]
 
 
-async def test_what_fails_for_one_is_told_to_that_one(threads: Threads) -> None:
+async def test_the_error_of_an_item_is_raised_to_its_caller(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "bad", "c")
@@ -84,7 +84,7 @@ async def test_what_fails_for_one_is_told_to_that_one(threads: Threads) -> None:
     assert isinstance(bad, ValueError)
 
 
-async def test_a_call_that_raises_is_told_to_all_and_the_next_goes_on(threads: Threads) -> None:
+async def test_a_call_that_raises_fails_for_all_its_callers_and_the_next_runs(threads: Threads) -> None:
     def work(items: list[str]) -> list[str | Exception]:
         if "bad" in items:
             raise RuntimeError("all of it")
@@ -95,7 +95,7 @@ async def test_a_call_that_raises_is_told_to_all_and_the_next_goes_on(threads: T
     assert [type(result) for result in results] == [str, RuntimeError, RuntimeError, RuntimeError, str]
 
 
-async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threads: Threads) -> None:
+async def test_a_cancelled_caller_whose_call_has_not_started_leaves_the_queue(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
@@ -109,7 +109,7 @@ async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threa
     assert slow.undone == []
 
 
-async def test_what_cannot_be_undone_is_done_whoever_is_cancelled(threads: Threads) -> None:
+async def test_a_call_without_undo_is_completed_although_its_caller_is_cancelled(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second = begun(together, "a", "b")
@@ -139,7 +139,7 @@ async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threa
     assert slow.undone == ["B"]
 
 
-async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Threads) -> None:
+async def test_only_wait_idle_waits_for_the_afterwards_call(threads: Threads) -> None:
     slow, go_on, ended = NeedsThread(), threading.Event(), list[bool]()
 
     def afterwards() -> None:
@@ -154,7 +154,7 @@ async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Thread
     assert ended == [True, True]
 
 
-async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
+async def test_wait_idle_returns_after_every_caller_was_woken(threads: Threads) -> None:
     slow = NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=1)
     tasks = begun(together, "a", "b", "c")
@@ -165,7 +165,7 @@ async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
     assert await asyncio.gather(*tasks) == ["A", "B", "C"]
 
 
-def test_a_loop_that_was_closed_in_the_middle_holds_up_no_other() -> None:
+def test_an_event_loop_that_was_closed_does_not_delay_another() -> None:
     threads, slow = Threads(4), NeedsThread()
     together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     loop = asyncio.new_event_loop()
@@ -212,7 +212,7 @@ def no_thread(self: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_served(
+async def test_without_any_thread_the_caller_gets_an_error_and_the_next_is_served(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together: Batcher[str, str] = Batcher(threads, lambda items: items, parallel=1, most=10)
@@ -226,7 +226,7 @@ async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_serv
     assert await together.run("b") == "b"
 
 
-async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
+async def test_existing_threads_do_the_work_if_no_more_can_be_started(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = NeedsThread()
@@ -240,7 +240,7 @@ async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
         assert await asyncio.gather(first, *others) == ["A", "B", "C"]
 
 
-def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
+def test_two_event_loops_do_not_deadlock() -> None:
     threads = Threads(4)
     together: Batcher[int, int] = Batcher(threads, lambda items: items, parallel=1, most=10)
     ended = []
@@ -259,7 +259,7 @@ def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
     threads.stop()
 
 
-async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> None:
+async def test_a_call_after_stop_does_not_wait_for_an_ended_thread() -> None:
     threads = Threads(4)
     assert await threads.run(lambda: "a") == "a"
     threads.stop()
@@ -269,7 +269,7 @@ async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> No
 
 
 @pytest.mark.parametrize("stay", [True, False])
-async def test_what_could_not_be_undone_leaves_a_scope_of_anyio_as_it_was(
+async def test_a_call_that_could_not_be_undone_leaves_an_anyio_scope_unchanged(
     threads: Threads, stay: bool
 ) -> None:
     """Its cancellation comes with the next await within it, and not behind it."""

@@ -35,7 +35,9 @@ async def ids(spool: DirectorySpool, state: State | None = None) -> set[str]:
 
 @pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_a_put_returns_its_id_or_leaves_nothing(spool: DirectorySpool, manner, moment, key) -> None:
+async def test_a_cancelled_put_returns_its_id_or_leaves_nothing(
+    spool: DirectorySpool, manner, moment, key
+) -> None:
     returned = cancelled = 0
     async for run in cancellations(lambda: spool.put(TEXT, key=key), manner=manner, moment=moment):
         if run.cancelled:
@@ -50,14 +52,16 @@ async def test_a_put_returns_its_id_or_leaves_nothing(spool: DirectorySpool, man
 
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_a_put_of_a_key_that_is_known_takes_nothing_away(spool: DirectorySpool, manner, moment) -> None:
+async def test_a_cancelled_put_with_a_known_key_removes_nothing(
+    spool: DirectorySpool, manner, moment
+) -> None:
     id = await spool.put(TEXT, key="k")
     async for _ in cancellations(lambda: spool.put(TEXT, key="k"), manner=manner, moment=moment):
         assert await ids(spool) == {id}
 
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_what_was_claimed_for_nobody_is_given_back(spool: DirectorySpool, manner, moment) -> None:
+async def test_jobs_of_a_cancelled_claim_are_released(spool: DirectorySpool, manner, moment) -> None:
     id = await spool.put(TEXT)
     async for run in cancellations(lambda: spool.claim(5), manner=manner, moment=moment):
         leases = run.result if not run.cancelled else await spool.claim(5)
@@ -68,7 +72,9 @@ async def test_what_was_claimed_for_nobody_is_given_back(spool: DirectorySpool, 
 
 @pytest.mark.parametrize("end", ["settle", "keep", "defer", "fail", "release", "mark_end_of_data"])
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manner, moment, end: str) -> None:
+async def test_an_end_is_recorded_although_its_caller_is_cancelled(
+    spool: DirectorySpool, manner, moment, end: str
+) -> None:
     async def once() -> Lease:
         await spool.put(TEXT)
         [lease] = await spool.claim()
@@ -129,7 +135,7 @@ def with_a_worker(
     return seen, go_on
 
 
-async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path) -> None:
+async def test_a_cancelled_put_that_a_worker_has_claimed_is_not_withdrawn(tmp_path: Path) -> None:
     """It returns its id, and the cancellation comes when its task waits next."""
 
     path = tmp_path / "spool"
@@ -153,7 +159,7 @@ async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path)
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-async def test_a_time_limit_that_came_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
+async def test_a_time_limit_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
     """What waits within the block meets it; what comes behind the block does not."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
@@ -205,7 +211,9 @@ class Stopping(SystemCalls):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_path: Path, how: str) -> None:
+async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_cancelled(
+    tmp_path: Path, how: str
+) -> None:
     """A handler whose caller has gone, and the one, in another process, that its caller sent after it."""
     path = tmp_path / "spool"
     async with (
@@ -259,7 +267,7 @@ async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
         assert await ids(spool) == set()
 
 
-async def test_a_scope_that_is_cancelled_waits_without_turning_round(spool: DirectorySpool) -> None:
+async def test_a_cancelled_anyio_scope_waits_without_a_busy_loop(spool: DirectorySpool) -> None:
     with anyio.move_on_after(0) as scope:
         await spool.put(TEXT)
     assert scope.cancelled_caught
@@ -278,7 +286,7 @@ async def test_more_callers_than_threads_can_be_cancelled(spool: DirectorySpool)
     await spool.put(TEXT)
 
 
-def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_an_event_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
     """`asyncio.run` cancels what is left."""
     path = tmp_path / "spool"
     spool = DirectorySpool(path, create=True)
@@ -308,7 +316,7 @@ def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_closing_is_brought_to_its_end(tmp_path: Path, manner, moment) -> None:
+async def test_a_cancelled_close_is_completed(tmp_path: Path, manner, moment) -> None:
     """Also while others put, claim and settle."""
     path = tmp_path / "spool"
     path.mkdir(mode=0o700)

@@ -58,7 +58,7 @@ async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) ->
                     await spool.get(lease.entry.id)
 
 
-async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: Path) -> None:
+async def test_all_results_are_written_before_the_first_is_synced(tmp_path: Path) -> None:
     """A server that defers them all: each job has its own record, and waits for all of them together."""
     files = watched()
     async with await spool_of(tmp_path, files) as spool:
@@ -77,7 +77,9 @@ async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: 
 
 
 @pytest.mark.parametrize("call", range(1, 13))
-async def test_a_result_that_cannot_be_noted_keeps_the_lock_of_its_own_job(tmp_path: Path, call: int) -> None:
+async def test_a_result_that_cannot_be_recorded_keeps_only_its_own_job_locked(
+    tmp_path: Path, call: int
+) -> None:
     files = watched("S3", call)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
@@ -91,7 +93,7 @@ async def test_a_result_that_cannot_be_noted_keeps_the_lock_of_its_own_job(tmp_p
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
-async def test_a_mark_that_fails_is_told_to_its_own_caller(tmp_path: Path, call: int) -> None:
+async def test_the_error_of_a_mark_is_raised_to_its_own_caller(tmp_path: Path, call: int) -> None:
     """Writing it, or waiting for the disk; the others may send."""
     files = watched("D1", call)
     async with await spool_of(tmp_path, files) as spool:
@@ -106,7 +108,7 @@ async def test_a_mark_that_fails_is_told_to_its_own_caller(tmp_path: Path, call:
             assert not (await spool.get(lease.entry.id)).flagged
 
 
-async def test_an_end_that_fails_leaves_the_marks_beside_it(tmp_path: Path) -> None:
+async def test_an_end_that_fails_does_not_affect_marks_of_the_same_batch(tmp_path: Path) -> None:
     files = watched("S1", 1)
     async with await spool_of(tmp_path, files) as spool:
         one, other = await leased(spool, 2)
@@ -116,14 +118,14 @@ async def test_an_end_that_fails_leaves_the_marks_beside_it(tmp_path: Path) -> N
         assert other._locked.marked
 
 
-async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None:
+async def test_jobs_are_marked_where_the_sync_hint_is_unsupported(tmp_path: Path) -> None:
     files = watched("H1", 1, errno.ENOSYS)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 2)
         assert spool._claims.update([lease._locked for lease in leases]) == [None, None]
 
 
-async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hears_nothing(
+async def test_a_write_error_of_the_sync_hint_fails_the_mark(
     tmp_path: Path,
 ) -> None:
     """An error of writing is told once, to whoever asks first."""
@@ -146,7 +148,7 @@ async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -
         assert path.read_bytes().count(b'"r":"eod"') == 1
 
 
-async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_path: Path) -> None:
+async def test_a_removed_file_is_closed_after_its_caller_was_told(tmp_path: Path) -> None:
     before = open_files()
     files = watched()
     async with await spool_of(tmp_path, files) as spool:
@@ -175,7 +177,7 @@ class SlowToFree(SystemCalls):
         return super().call(step, function, *args, **named)
 
 
-async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> None:
+async def test_the_number_of_removed_files_that_wait_to_be_closed_is_bounded(tmp_path: Path) -> None:
     files: type[SlowToFree] = type("NeedsThread", (SlowToFree,), {})
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         removed = spool._claims._removed
@@ -186,7 +188,7 @@ async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> No
         assert files.most <= MAX_CLOSERS + 1
 
 
-async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) -> None:
+async def test_an_end_that_is_recorded_later_leaves_no_file_open(tmp_path: Path) -> None:
     files = watched("S1")
     async with await spool_of(tmp_path, files) as spool:
         [lease] = await leased(spool, 1)
@@ -197,7 +199,7 @@ async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
-async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path: Path, state: State) -> None:
+async def test_a_job_that_stays_is_unlocked_before_its_caller_is_told(tmp_path: Path, state: State) -> None:
     async with await spool_of(tmp_path, watched()) as spool:
         [lease] = await leased(spool, 1)
         if state is State.SENT:
@@ -260,20 +262,20 @@ async def test_a_few_small_jobs_are_claimed_without_a_thread(tmp_path: Path) -> 
     ],
     ids=["large", "of a name that others may change", "many", "durable"],
 )
-async def test_what_may_take_its_time_is_claimed_in_a_thread(
+async def test_claims_that_may_take_long_are_made_in_a_thread(
     tmp_path: Path, bodies: list[bytes], n: int, durable: bool, key: str | None
 ) -> None:
     threads = await claiming_threads(tmp_path, bodies, n, durable=durable, key=key)
     assert threads and threading.get_ident() not in threads
 
 
-async def test_small_jobs_before_a_large_one_come_first_and_none_is_passed_over(tmp_path: Path) -> None:
+async def test_small_jobs_before_a_large_one_are_claimed_first_and_none_is_skipped(tmp_path: Path) -> None:
     threads = await claiming_threads(tmp_path, [TEXT, TEXT, LARGE, TEXT], 10)
     assert len(threads) == 2
 
 
 @pytest.mark.parametrize(("body", "key"), [(LARGE, None), (TEXT, "k")], ids=["large", "with a key"])
-async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: bytes, key: str | None) -> None:
+async def test_jobs_that_need_a_thread_keep_their_place(tmp_path: Path, body: bytes, key: str | None) -> None:
     """However many small ones come before and after it."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False, poll=60) as spool:
         await spool.claim(1)
@@ -306,7 +308,7 @@ class GivingBack(SystemCalls):
         return super().call(step, function, *args, **named)
 
 
-async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tmp_path: Path) -> None:
+async def test_a_lease_that_is_settled_while_it_is_released_ends_in_one_way(tmp_path: Path) -> None:
     path = tmp_path / "s"
     spool = DirectorySpool(path, create=True, syscalls=GivingBack)
     files = spool._syscalls
@@ -327,7 +329,7 @@ async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tm
         assert again.entry.flagged
 
 
-async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_end(tmp_path: Path) -> None:
+async def test_an_end_that_starts_while_the_spool_closes_is_completed(tmp_path: Path) -> None:
     """Before the directory is let go, whose number another file may have then."""
     spool = DirectorySpool(tmp_path / "s", create=True)
     [lease] = await leased(spool, 1)
@@ -358,7 +360,9 @@ async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_e
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: Path, durable: bool) -> None:
+async def test_an_end_that_could_not_be_recorded_is_lost_when_the_spool_closes(
+    tmp_path: Path, durable: bool
+) -> None:
     files = watched("S1")
     spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, syscalls=files)
     [lease] = await leased(spool, 1)
@@ -371,7 +375,7 @@ async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: P
             await lease.settle(receipt_for(lease, QUEUED))
 
 
-async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path: Path) -> None:
+async def test_a_marked_job_stays_flagged_when_the_spool_closes(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool:
         marked, untouched = await leased(spool, 2)
@@ -383,7 +387,7 @@ async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path:
 
 @pytest.mark.parametrize("key", ["k", None])
 @pytest.mark.parametrize("how", ["claim", "repeat"])
-async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
+async def test_the_event_loop_never_waits_for_an_end_that_is_retried(
     tmp_path: Path, key: str | None, how: str
 ) -> None:
     """It may need the lock of the names, which another process has, or be tried by a thread that waits for that."""
@@ -414,7 +418,7 @@ async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
     assert on_loop == []
 
 
-async def test_the_loop_never_waits_for_who_reads_the_directories(tmp_path: Path) -> None:
+async def test_the_event_loop_never_waits_for_a_thread_that_reads_directories(tmp_path: Path) -> None:
     """Not even when it meets a job of a later version."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
         with spool._due_queue._lock:
@@ -423,7 +427,7 @@ async def test_the_loop_never_waits_for_who_reads_the_directories(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
-async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, how: str) -> None:
+async def test_the_event_loop_never_waits_for_the_lock_of_keys(tmp_path: Path, how: str) -> None:
     """Another process may have it, and be stopped."""
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, durable=False) as spool:
@@ -447,7 +451,7 @@ async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, ho
         assert (await spool.statistics()).sending == 0
 
 
-async def test_after_the_clock_was_set_back_waits_are_over(
+async def test_after_the_clock_was_set_back_computed_waits_are_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was put for now, or put off, while the clock was ahead is due; a time that its caller named is kept."""
@@ -491,13 +495,13 @@ async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str
     return [call for call in files.steps if call[0][0] not in "LH" and call[1] != "fstatvfs"]
 
 
-async def test_without_a_key_a_delivery_makes_no_call_for_keys(tmp_path: Path) -> None:
+async def test_a_delivery_without_a_key_makes_no_call_for_keys(tmp_path: Path) -> None:
     steps = [step for step, _ in await calls_of_a_delivery(tmp_path, None)]
     put = [f"E{number}" for number in range(1, 9)]
     assert steps == [*put, "C1", "C2", "C3", "C3", "C4", "C5", "D1", "D1", "S1", "S2", "S5"]
 
 
-async def test_a_key_is_made_durable_before_its_job_is_gone_and_emptied_after(tmp_path: Path) -> None:
+async def test_a_key_is_synced_before_its_job_is_gone_and_emptied_afterwards(tmp_path: Path) -> None:
     calls = [call for call in await calls_of_a_delivery(tmp_path, "k") if call[0][0] == "S"]
     assert calls == [
         ("S1", "utime"),
@@ -529,7 +533,7 @@ async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: s
         assert (path / "keys" / id).exists()
 
 
-async def test_who_puts_a_key_again_while_its_job_ends_adds_nothing(tmp_path: Path) -> None:
+async def test_a_put_with_the_key_of_a_job_that_is_ending_adds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
         for number in range(30):

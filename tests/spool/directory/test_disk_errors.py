@@ -240,7 +240,7 @@ async def test_each_call_fails_once(quick: Path, error: int) -> None:
 
 
 @pytest.mark.parametrize("length", [3, 20])
-async def test_a_disk_is_gone_for_a_while(quick: Path, length: int) -> None:
+async def test_a_disk_may_fail_for_a_while(quick: Path, length: int) -> None:
     """Every call fails from one on; what undoes a `put` fails, too, so a message may be there that was refused."""
     watched = await deliver(quick / "watched", lambda call: None)
     total = sum(watched.files.counts.values())
@@ -260,7 +260,7 @@ async def test_a_disk_is_gone_for_a_while(quick: Path, length: int) -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
 @pytest.mark.parametrize(("steps", "accepted"), [(("D1",), 0), (("S1", "S2", "S3", "S4"), 4)], ids=["D", "S"])
-async def test_nothing_more_is_sent_while_it_cannot_be_noted(
+async def test_nothing_is_sent_while_results_cannot_be_recorded(
     quick: Path, error: int, steps: tuple[str, ...], accepted: int
 ) -> None:
     """Four jobs are in work at once: so many may have been accepted when the first one finds the disk dead."""
@@ -304,7 +304,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", path], check=True)
 
 
-async def test_a_disk_is_full_to_the_last_octet(small_disk: Path) -> None:
+async def test_a_completely_full_disk(small_disk: Path) -> None:
     async with Recorder() as recorder, client_of(recorder) as client:
         office = Office(small_disk / "spool", recorder, client)
         await office.open(lambda call: None)
@@ -334,13 +334,13 @@ async def test_a_disk_is_full_to_the_last_octet(small_disk: Path) -> None:
         assert office.wrong() == []
 
 
-async def test_a_disk_that_runs_low_takes_nothing_more(small_disk: Path) -> None:
+async def test_a_disk_below_the_low_water_mark_takes_no_more_messages(small_disk: Path) -> None:
     async with DirectorySpool(small_disk / "spool", create=True) as spool:
         with pytest.raises(SpoolFull, match="keeps .* free"):
             await spool.put(letters.body(0), sender=letters.SENDER, recipients=letters.recipients(0))
 
 
-async def test_a_file_may_not_grow_further(tmp_path: Path) -> None:
+async def test_a_file_at_its_size_limit_loses_nothing(tmp_path: Path) -> None:
     """RLIMIT_FSIZE: what is too large is refused, and the rest goes on."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     assert (soft, hard) == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

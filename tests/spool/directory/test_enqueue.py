@@ -60,7 +60,7 @@ def enqueuer_of(spool: DirectorySpool) -> Enqueuer:
     return spool._enqueuer
 
 
-async def test_what_is_put_at_once_is_synced_before_any_of_it_has_its_name(tmp_path: Path) -> None:
+async def test_a_batch_is_synced_before_any_of_its_jobs_has_a_name(tmp_path: Path) -> None:
     files = watched()
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         batch = await jobs(3)
@@ -72,7 +72,7 @@ async def test_what_is_put_at_once_is_synced_before_any_of_it_has_its_name(tmp_p
         assert {lease.entry.id for lease in await spool.claim(5)} == {one.id for one in stored}  # type: ignore[union-attr]
 
 
-async def test_one_alone_takes_the_steps_of_the_protocol(tmp_path: Path) -> None:
+async def test_a_single_put_takes_the_steps_of_the_protocol(tmp_path: Path) -> None:
     files = watched()
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         files.steps.clear()
@@ -85,7 +85,7 @@ async def test_one_alone_takes_the_steps_of_the_protocol(tmp_path: Path) -> None
 @pytest.mark.parametrize("step", ["E1", "E2", "E3", "H1", "E4", "E5", "E6", "E7"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
-async def test_a_call_that_fails_for_one_is_told_to_that_one(
+async def test_a_failed_system_call_affects_its_own_job_only(
     tmp_path: Path, step: str, number: int, error: int
 ) -> None:
     if step == "H1" and not sys.platform.startswith("linux"):
@@ -104,7 +104,7 @@ async def test_a_call_that_fails_for_one_is_told_to_that_one(
         assert {f"{lease.entry.id}.queued" for lease in leases} == stored
 
 
-async def test_names_that_cannot_be_made_durable_are_taken_back_all(tmp_path: Path) -> None:
+async def test_all_names_are_removed_if_their_directory_cannot_be_synced(tmp_path: Path) -> None:
     files = watched("E8")
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, syscalls=files) as spool:
@@ -115,7 +115,7 @@ async def test_names_that_cannot_be_made_durable_are_taken_back_all(tmp_path: Pa
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
-async def test_a_hint_that_is_refused_changes_nothing(tmp_path: Path, error: int) -> None:
+async def test_jobs_are_stored_where_the_sync_hint_is_unsupported(tmp_path: Path, error: int) -> None:
     files = watched("H1", 2, error)
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         assert all(isinstance(one, Stored) for one in enqueuer_of(spool).put(await jobs(3)))
@@ -136,7 +136,7 @@ class Few(SystemCalls):
         return super().call(step, function, *args, **named)
 
 
-async def test_more_at_once_than_files_can_be_open_are_stored_all(tmp_path: Path) -> None:
+async def test_a_batch_larger_than_the_limit_of_open_files_is_stored(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, syscalls=Few) as spool:
         results = enqueuer_of(spool).put(await jobs(8))
@@ -146,14 +146,14 @@ async def test_more_at_once_than_files_can_be_open_are_stored_all(tmp_path: Path
         assert len(await spool.claim(10)) == 8
 
 
-async def test_one_alone_that_finds_no_file_left_is_told_so(tmp_path: Path) -> None:
+async def test_a_single_put_without_a_free_descriptor_fails(tmp_path: Path) -> None:
     files = watched("E1", 1, errno.EMFILE)
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         [error] = enqueuer_of(spool).put(await jobs(1))
         assert isinstance(error, SpoolError) and error.errno == errno.EMFILE
 
 
-async def test_one_key_twice_at_once_is_one_job(tmp_path: Path) -> None:
+async def test_two_puts_with_one_key_in_a_batch_are_one_job(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool:
         results = enqueuer_of(spool).put(await jobs(3, JobOptions("k")))
@@ -173,7 +173,7 @@ async def test_subdirectories_are_synced_once_each(tmp_path: Path, monkeypatch: 
         assert len(synced) == len(directories) > 1
 
 
-async def test_callers_at_once_share_what_the_disk_is_waited_for(tmp_path: Path) -> None:
+async def test_concurrent_callers_share_a_call(tmp_path: Path) -> None:
     files = watched()
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         ids = await asyncio.gather(*[spool.put(TEXT) for _ in range(30)])
@@ -182,7 +182,7 @@ async def test_callers_at_once_share_what_the_disk_is_waited_for(tmp_path: Path)
         assert syncs < 30
 
 
-async def test_a_large_message_holds_up_no_small_one(tmp_path: Path) -> None:
+async def test_a_large_message_does_not_delay_small_ones(tmp_path: Path) -> None:
     """They do not share a call."""
     async with DirectorySpool(tmp_path / "s", create=True) as spool:
         assert len(LARGE) > SMALL
@@ -202,7 +202,7 @@ async def test_a_large_message_holds_up_no_small_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["unlink", "_sync_directory"])
 @pytest.mark.parametrize("done", [True, False])
-async def test_what_was_taken_back_is_not_told_to_be_safe(tmp_path: Path, call: str, done: bool) -> None:
+async def test_a_withdrawn_job_is_not_reported_as_stored(tmp_path: Path, call: str, done: bool) -> None:
     """Although the disk says of the last steps that they failed."""
 
     class Failing(SystemCalls):

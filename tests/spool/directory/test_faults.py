@@ -196,7 +196,9 @@ async def count_calls(path: Path) -> list[str]:
         ("EACCES", False),
     ],
 )
-async def test_a_call_that_fails_once_costs_nothing(tmp_path: Path, fault: str, done_anyhow: bool) -> None:
+async def test_a_system_call_that_fails_once_loses_nothing(
+    tmp_path: Path, fault: str, done_anyhow: bool
+) -> None:
     (tmp_path / "well").mkdir(mode=0o700)
     steps = await count_calls(tmp_path / "well")
     assert len(set(steps)) >= 25, sorted(set(steps))
@@ -212,7 +214,7 @@ async def test_a_call_that_fails_once_costs_nothing(tmp_path: Path, fault: str, 
             raise AssertionError(f"{fault} at call {number}, {steps[number - 1]}") from error
 
 
-async def test_a_write_that_ends_half_way_costs_nothing(tmp_path: Path) -> None:
+async def test_a_write_that_fails_half_way_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "well").mkdir(mode=0o700)
     steps = await count_calls(tmp_path / "well")
     for number in range(1, len(steps) + 1):
@@ -221,7 +223,7 @@ async def test_a_write_that_ends_half_way_costs_nothing(tmp_path: Path) -> None:
         check(await story(path, faulty(number, SHORT)), path)
 
 
-async def test_a_system_that_writes_little_at_a_time_is_no_fault(tmp_path: Path) -> None:
+async def test_short_writes_are_no_error(tmp_path: Path) -> None:
     class Sluggish(SystemCalls):
         def call(self, step, function, /, *args, **named):
             if function is os.write:
@@ -239,7 +241,7 @@ async def test_a_system_that_writes_little_at_a_time_is_no_fault(tmp_path: Path)
         assert set(world.arrived) == world.promised
 
 
-async def test_a_full_disk_has_an_error_of_its_own(tmp_path: Path) -> None:
+async def test_a_full_disk_raises_spool_full(tmp_path: Path) -> None:
     files = faulty(2, errno.ENOSPC)
     async with DirectorySpool(tmp_path / "spool", create=True, syscalls=files) as spool:
         files.armed = True
@@ -310,7 +312,7 @@ async def test_an_end_that_failed_can_be_repeated(tmp_path: Path) -> None:
         assert (await spool.get(id)).attempts == 1
 
 
-async def test_what_cannot_be_marked_is_not_flagged_when_it_was_given_back(tmp_path: Path) -> None:
+async def test_a_job_that_could_not_be_marked_is_not_flagged_after_its_release(tmp_path: Path) -> None:
     """The record was written, and the sync failed: whether it is there, nobody knows."""
 
     class Unsynced(SystemCalls):

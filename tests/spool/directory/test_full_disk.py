@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root")
-async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(small_disk: Path) -> None:
+async def test_jobs_stored_before_the_disk_was_full_can_be_tried_and_recorded(small_disk: Path) -> None:
     body = TEXT + b"x" * 60 + b"\r\n"
     async with DirectorySpool(small_disk, low_water=0) as spool:
         ids: list[str] = []
@@ -65,7 +65,7 @@ async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(sm
         await spool.put(body)
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+def test_a_file_size_limit_counts_as_a_full_disk(tmp_path: Path) -> None:
     program = (
         "import asyncio, resource, sys\n"
         "from smtp_async.errors import SpoolFull\n"
@@ -101,7 +101,7 @@ class NoRoomForKeys(SystemCalls):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMLINK])
 @pytest.mark.parametrize("thrown_away", [False, True])
-async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
+async def test_a_job_ends_although_there_is_no_room_for_its_key(
     tmp_path: Path, number: int, thrown_away: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "spool"
@@ -119,7 +119,7 @@ async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
         assert "is forgotten" in caplog.text
 
 
-async def test_an_operator_removes_a_job_with_a_key_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+async def test_a_job_can_be_removed_although_there_is_no_room_for_its_key(tmp_path: Path) -> None:
     async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
         id = await spool.put(TEXT, key="k")
         spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
@@ -127,7 +127,7 @@ async def test_an_operator_removes_a_job_with_a_key_where_there_is_no_room_for_i
         assert [entry async for entry in spool.list()] == []
 
 
-async def test_the_first_key_is_refused_where_there_is_no_room_to_remember_any(tmp_path: Path) -> None:
+async def test_the_first_put_with_a_key_fails_if_there_is_no_room_for_keys(tmp_path: Path) -> None:
     async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
         spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
         with pytest.raises(SpoolFull):

@@ -43,7 +43,7 @@ DEATHS = {
 }
 
 
-def test_that_is_enough() -> None:
+def test_the_kill_tests_together_covered_enough_deaths() -> None:
     assert sum(DEATHS.values()) >= 500
     steps = set().union(*STEPS.values()) - {*MOMENTS}
     assert len(steps) >= 25
@@ -104,9 +104,7 @@ async def test_other_workers_die_at_every_step(
     assert (account.duplicates == 0) == (name == "hold")
 
 
-async def test_those_who_give_back_what_they_claimed_die_at_every_step(
-    template: Template, quick: Path
-) -> None:
+async def test_workers_that_release_their_jobs_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "hand_back", 2)
     assert account.deaths >= DEATHS["hand_back"]
     assert account.flagged > 0
@@ -117,7 +115,7 @@ async def test_operators_die_at_every_step(template: Template, quick: Path) -> N
     assert account.deaths >= DEATHS["operate"]
 
 
-async def test_those_who_recover_die_at_every_step(template: Template, quick: Path) -> None:
+async def test_recovering_processes_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "recover", 4)
     assert account.deaths >= DEATHS["recover"]
 
@@ -131,7 +129,7 @@ async def test_those_who_recover_die_at_every_step(template: Template, quick: Pa
         ("claim storm", {"marking": "claim"}),
     ],
 )
-async def test_many_die_at_random(
+async def test_many_processes_die_at_random(
     template: Template, quick: Path, name: str, options: dict[str, Any]
 ) -> None:
     chance = random.Random(20)

@@ -90,7 +90,7 @@ async def deliver(spool: DirectorySpool) -> list[str]:
 # --- the directory itself ---
 
 
-async def test_the_directory_must_exist_unless_it_is_to_be_made(tmp_path: Path) -> None:
+async def test_the_directory_must_exist_unless_create_is_given(tmp_path: Path) -> None:
     with pytest.raises(FileError) as caught:
         DirectorySpool(tmp_path / "missing")
     assert caught.value.code == 302
@@ -106,7 +106,7 @@ async def test_the_directory_must_exist_unless_it_is_to_be_made(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o027])
-async def test_nobody_else_can_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+async def test_no_other_user_can_read_the_spool_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         async with DirectorySpool(tmp_path / "spool", create=True) as spool:
@@ -119,7 +119,7 @@ async def test_nobody_else_can_read_it_whatever_the_umask(tmp_path: Path, umask:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o1777])
-def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
+def test_a_directory_that_other_users_may_write_to_is_refused(path: Path, mode: int) -> None:
     path.chmod(mode)
     with pytest.raises(SpoolUnsafe):
         DirectorySpool(path)
@@ -127,7 +127,7 @@ def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) 
 
 @pytest.mark.parametrize("kind", ["link", "file", "of all"])
 @pytest.mark.parametrize("name", [keys.KEYS, job_files.TMP])
-async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
+async def test_a_planted_link_or_file_for_a_subdirectory_is_refused(
     path: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
     def plant() -> None:
@@ -152,7 +152,7 @@ async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_directory_of_somebody_else_is_refused(path: Path) -> None:
+def test_a_directory_of_another_user_is_refused(path: Path) -> None:
     os.chown(path, 12345, 12345)
     with pytest.raises(SpoolUnsafe):
         DirectorySpool(path)
@@ -190,7 +190,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS, errno.EIO])
-async def test_a_spool_that_is_there_is_opened_although_its_parent_cannot_be_synced(
+async def test_an_existing_spool_is_opened_although_its_parent_cannot_be_synced(
     path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     fsync = os.fsync
@@ -213,7 +213,7 @@ async def test_a_spool_that_is_there_is_opened_although_its_parent_cannot_be_syn
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
-async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_used(
+async def test_an_existing_subdirectory_is_synced_before_it_is_used(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may have made it a moment ago, and died before the disk had its name."""
@@ -233,7 +233,7 @@ async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_us
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
-def test_a_directory_in_a_place_that_this_user_cannot_read_can_be_opened(tmp_path: Path) -> None:
+def test_a_directory_with_an_unreadable_parent_can_be_opened(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     inner = tmp_path / "private"
     (inner / "spool").mkdir(mode=0o700, parents=True)
@@ -274,7 +274,7 @@ async def test_a_subdirectory_that_is_a_link_is_not_followed(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_it_needs_posix_and_says_so_when_it_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_constructor_refuses_a_system_without_posix(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtp_async.spool.directory.syscalls.sys.platform", "win32")
     with pytest.raises(FeatureUnavailable):
         DirectorySpool(path)
@@ -317,14 +317,14 @@ asyncio.run(main())
 """
 
 
-def test_all_but_the_spool_itself_works_where_there_is_no_flock() -> None:
+def test_everything_but_the_directory_spool_works_without_flock() -> None:
     """Only what is ours meets another system."""
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["refused: a POSIX system", "SPOOL1", "True"]
 
 
-def test_a_poll_of_no_time_is_refused(path: Path) -> None:
+def test_a_poll_interval_of_zero_is_refused(path: Path) -> None:
     with pytest.raises(InvalidArgument):
         DirectorySpool(path, poll=0)
 
@@ -342,7 +342,7 @@ async def test_a_queue_file_is_readable(spool: DirectorySpool, path: Path) -> No
     assert "\0" not in text
 
 
-async def test_names_tell_the_state(spool: DirectorySpool, path: Path) -> None:
+async def test_file_names_show_the_state(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     assert names(path) == [f"{id}.queued"]
     [lease] = await spool.claim()
@@ -368,7 +368,7 @@ async def test_bcc_is_in_the_envelope_only(spool: DirectorySpool, path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["bytes", "file", "awaited", "Raw", "Raw of a file", "octets"])
-async def test_bcc_of_a_whole_message_is_in_no_file(spool: DirectorySpool, path: Path, kind: str) -> None:
+async def test_bcc_of_a_complete_message_is_in_no_file(spool: DirectorySpool, path: Path, kind: str) -> None:
     whole = b"From: ann@example.com\r\nBcc: eve@example.net\r\nTo: bob@example.org\r\n\r\ngr\xc3\xbcn\r\n"
 
     async def awaited() -> AsyncIterator[bytes]:
@@ -389,7 +389,7 @@ async def test_bcc_of_a_whole_message_is_in_no_file(spool: DirectorySpool, path:
     assert kind != "Raw of a file" or file.closed
 
 
-async def test_the_bytes_are_the_same_at_every_attempt(spool: DirectorySpool) -> None:
+async def test_the_bytes_are_the_same_in_every_attempt(spool: DirectorySpool) -> None:
     message = Message(sender="ann@example.com", to="bob@example.org", text="Grüße")
     await spool.put(message)
     seen = set()
@@ -455,7 +455,7 @@ async def test_two_spools_share_a_directory(path: Path) -> None:
             await one.get(id)
 
 
-async def test_what_another_process_puts_is_waited_for(path: Path) -> None:
+async def test_wait_notices_the_jobs_of_another_process(path: Path) -> None:
     async with DirectorySpool(path) as one, DirectorySpool(path, poll=0.01) as two:
         waiting = asyncio.create_task(two.wait(10))
         await asyncio.sleep(0)
@@ -472,7 +472,7 @@ async def test_the_same_key_at_the_same_time_is_one_job(path: Path) -> None:
         assert await deliver(one) == ids[:1]
 
 
-async def test_a_key_that_comes_while_the_job_goes_round_is_still_one_job(path: Path) -> None:
+async def test_a_put_with_the_key_of_a_job_that_is_being_requeued_is_one_job(path: Path) -> None:
     async with DirectorySpool(path) as one, DirectorySpool(path) as two:
 
         async def go_round() -> None:
@@ -499,7 +499,7 @@ async def test_serialize_gives_the_text_of_a_queue_file(spool: DirectorySpool, p
     assert sorted(await deliver(spool)) == sorted([id, name])
 
 
-async def test_serialize_keeps_any_octet(spool: DirectorySpool, path: Path) -> None:
+async def test_serialize_keeps_every_octet(spool: DirectorySpool, path: Path) -> None:
     body = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\n\xff\xe9\r\n"
     text = await serialize(body)
     assert text.encode("utf-8", "surrogateescape").endswith(body)
@@ -537,7 +537,7 @@ if os.geteuid() == 0:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", MADE)
 @pytest.mark.parametrize("state", ["queued", "sending"])
-async def test_what_is_planted_is_put_aside_and_the_others_go_on(
+async def test_planted_files_are_quarantined_and_other_jobs_go_on(
     path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret"
@@ -560,7 +560,7 @@ async def test_what_is_planted_is_put_aside_and_the_others_go_on(
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "hard link"])
 @pytest.mark.parametrize("state", ["queued", "sending", "sent", "failed"])
-async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
+async def test_planted_files_do_not_keep_other_jobs_from_being_listed(
     path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret"
@@ -573,7 +573,7 @@ async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM])
-async def test_what_may_not_be_opened_is_not_listed(path: Path, error: int) -> None:
+async def test_files_that_may_not_be_opened_are_not_listed(path: Path, error: int) -> None:
     """A file that an operator has edited as root, for example."""
 
     class Strict(syscalls.SystemCalls):
@@ -588,7 +588,7 @@ async def test_what_may_not_be_opened_is_not_listed(path: Path, error: int) -> N
         assert [entry.id async for entry in spool.list()] == [id]
 
 
-async def test_a_disk_that_fails_is_told_where_jobs_are_listed(path: Path) -> None:
+async def test_list_raises_the_error_of_a_failing_disk(path: Path) -> None:
     class Failing(syscalls.SystemCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             if step == "L7":
@@ -614,7 +614,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize("state", ["queued", "sending", "failed"])
-async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kind: str, state: str) -> None:
+async def test_damaged_files_are_quarantined_and_other_jobs_go_on(path: Path, kind: str, state: str) -> None:
     data = DAMAGED[kind](await queue_file("x-1"))
     if kind == "a record that lies":
         data = await queue_file("x-1") + journal_record(r="eod", n="many")
@@ -636,7 +636,7 @@ async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kin
     assert not name.exists() and len(list((path / "quarantine").iterdir())) == 1
 
 
-async def test_what_is_put_aside_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_quarantined_files_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (path / "x.queued").write_bytes(b"nothing")
     async with DirectorySpool(path, low_water=0) as spool:
         assert await spool.claim() == []
@@ -672,7 +672,7 @@ async def test_a_job_of_a_later_version_is_left_alone_and_reported(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-async def test_jobs_of_a_later_version_that_are_gone_are_told_no_more(path: Path) -> None:
+async def test_jobs_of_a_later_version_that_are_gone_are_no_longer_reported(path: Path) -> None:
     for number in range(2):
         data = (await queue_file(f"x-{number}")).replace(b"SPOOL1", b"SPOOL2", 1)
         (path / f"x-{number}.queued").write_bytes(data)
@@ -684,7 +684,7 @@ async def test_jobs_of_a_later_version_that_are_gone_are_told_no_more(path: Path
         assert {one.id for one in spool.unreadable()} == {"x-1"}
 
 
-async def test_jobs_of_a_later_version_are_opened_once_in_a_while(
+async def test_jobs_of_a_later_version_are_opened_once_a_minute(
     path: Path,
 ) -> None:
     opened: list[str] = []
@@ -728,7 +728,7 @@ def linked(file: Path, elsewhere: Path) -> None:
 @pytest.mark.parametrize("harm", [flipped, linked])
 @pytest.mark.parametrize("text", [TEXT, TEXT + b"x" * 70_000], ids=["small", "large"])
 @pytest.mark.parametrize("marked", [True, False])
-async def test_a_message_that_was_damaged_can_only_fail(
+async def test_a_job_with_a_damaged_message_can_only_fail(
     spool: DirectorySpool, path: Path, tmp_path: Path, harm: Any, text: bytes, marked: bool
 ) -> None:
     """Its envelope can be read: so it is a job with a reason, and not a file that has gone."""
@@ -758,9 +758,7 @@ async def test_a_message_that_was_damaged_can_only_fail(
         await spool.get(id)
 
 
-async def test_a_damaged_message_of_a_dead_worker_is_taken_back_as_a_job(
-    spool: DirectorySpool, path: Path
-) -> None:
+async def test_a_damaged_job_of_a_dead_worker_is_recovered(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
     assert isinstance(lease, DirectoryLease)
@@ -772,7 +770,7 @@ async def test_a_damaged_message_of_a_dead_worker_is_taken_back_as_a_job(
         lease.mail()
 
 
-async def test_a_second_name_for_a_job_is_put_aside(spool: DirectorySpool, path: Path) -> None:
+async def test_a_second_name_for_a_job_is_quarantined(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     os.link(path / f"{id}.queued", path / "0.queued")
     assert await deliver(spool) == [id]
@@ -782,7 +780,7 @@ async def test_a_second_name_for_a_job_is_put_aside(spool: DirectorySpool, path:
 @pytest.mark.parametrize(
     "id", ["../x", "/etc/passwd", "a/../b", "", ".", "..", ".x", "a\0", "a\n", "x" * 300, "ü", "*", None, 7]
 )
-async def test_an_id_never_leads_elsewhere(spool: DirectorySpool, path: Path, id) -> None:
+async def test_an_id_never_leads_out_of_the_directory(spool: DirectorySpool, path: Path, id) -> None:
     (path.parent / "x.queued").write_bytes(b"")
     for call in (spool.get, spool.read, spool.hold, spool.release, spool.requeue, spool.remove):
         with pytest.raises(NoSuchJob):
@@ -791,7 +789,7 @@ async def test_an_id_never_leads_elsewhere(spool: DirectorySpool, path: Path, id
 
 
 @pytest.mark.parametrize("key", ["../x", "a\0b", "\n", "/", "é\ud800", "k" * 1000])
-async def test_a_key_never_becomes_a_name(spool: DirectorySpool, path: Path, key: str) -> None:
+async def test_a_key_never_becomes_a_file_name(spool: DirectorySpool, path: Path, key: str) -> None:
     id = await spool.put(TEXT, key=key)
     assert len(id) == 32 and id.isalnum()
     assert names(path) == [f"{id}.queued"]
@@ -832,7 +830,7 @@ async def test_credentials_are_nowhere_in_a_file(spool: DirectorySpool, path: Pa
 # --- recovery ---
 
 
-async def test_a_second_name_left_by_a_crash_does_no_harm(spool: DirectorySpool, path: Path) -> None:
+async def test_a_second_name_left_by_a_crash_is_harmless(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     os.link(path / f"{id}.queued", path / "tmp" / id)
     [lease] = await spool.claim()
@@ -843,7 +841,7 @@ async def test_a_second_name_left_by_a_crash_does_no_harm(spool: DirectorySpool,
 
 
 @pytest.mark.parametrize("end", ["fail", "settle"])
-async def test_an_end_that_was_noted_is_not_undone_by_a_crash_before_the_new_name(
+async def test_an_end_that_was_recorded_survives_a_crash_before_the_rename(
     spool: DirectorySpool, path: Path, end: str
 ) -> None:
     id = await spool.put(TEXT)
@@ -861,7 +859,7 @@ async def test_an_end_that_was_noted_is_not_undone_by_a_crash_before_the_new_nam
         assert names(path) == [old]
 
 
-async def test_a_crash_between_result_and_name_keeps_the_result(spool: DirectorySpool, path: Path) -> None:
+async def test_a_crash_between_result_and_rename_keeps_the_result(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT, recipients=["a@example.org", "b@example.org"])
     [lease] = await spool.claim()
     later = time.time() + 1000
@@ -874,7 +872,9 @@ async def test_a_crash_between_result_and_name_keeps_the_result(spool: Directory
     assert len(await spool.claim(now=later + 1)) == 1
 
 
-async def test_a_power_failure_after_the_mark_leaves_a_flag(spool: DirectorySpool, path: Path) -> None:
+async def test_a_power_failure_after_the_mark_leaves_the_job_flagged(
+    spool: DirectorySpool, path: Path
+) -> None:
     """The name `.sending` was never synced, the mark was."""
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
@@ -887,7 +887,7 @@ async def test_a_power_failure_after_the_mark_leaves_a_flag(spool: DirectorySpoo
         assert lease.entry.flagged
 
 
-async def test_the_time_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Path) -> None:
+async def test_the_mtime_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Path) -> None:
     later = time.time() + 1000
     id = await spool.put(TEXT, not_before=later)
     os.utime(path / f"{id}.queued")
@@ -901,7 +901,7 @@ async def test_the_time_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Pa
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_must_make_its_own(path: Path) -> None:
+def test_a_forked_child_needs_a_spool_of_its_own(path: Path) -> None:
     async def claimed() -> tuple[DirectorySpool, DirectoryLease]:
         spool = DirectorySpool(path)
         await spool.put(TEXT)
@@ -925,7 +925,7 @@ def test_a_forked_child_must_make_its_own(path: Path) -> None:
     asyncio.run(spool.close())
 
 
-def test_a_living_child_does_not_keep_a_dead_parents_jobs(path: Path) -> None:
+def test_a_living_child_does_not_keep_the_jobs_of_its_dead_parent(path: Path) -> None:
     program = (
         "import asyncio, os, sys, time\n"
         "from smtp_async.spool.directory.spool import DirectorySpool\n"
@@ -956,7 +956,7 @@ def test_a_living_child_does_not_keep_a_dead_parents_jobs(path: Path) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-async def test_a_lease_that_nobody_ended_stays_taken(spool: DirectorySpool) -> None:
+async def test_a_lease_that_was_not_ended_stays_locked(spool: DirectorySpool) -> None:
     await spool.put(TEXT)
     await spool.claim()
     assert (await spool.recover()).requeued == ()
@@ -980,7 +980,7 @@ async def test_closing_waits_and_leaves_no_file_open(path: Path) -> None:
     assert len(ids) == 10
 
 
-async def test_what_it_shows(spool: DirectorySpool, path: Path) -> None:
+async def test_repr_shows_state_and_path(spool: DirectorySpool, path: Path) -> None:
     assert str(path) in repr(spool)
     await spool.put(TEXT)
     [lease] = await spool.claim()
@@ -990,7 +990,7 @@ async def test_what_it_shows(spool: DirectorySpool, path: Path) -> None:
     assert await spool.claim(0) == []
 
 
-def test_it_may_be_used_by_one_loop_after_another(path: Path) -> None:
+def test_a_spool_may_be_used_by_one_event_loop_after_another(path: Path) -> None:
     spool = DirectorySpool(path)
 
     async def once() -> State:
