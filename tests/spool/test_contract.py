@@ -1,4 +1,4 @@
-"""Every spool keeps the contract."""
+"""contract.py: every spool passes the contract tests."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class TestDirectorySpool(SpoolContract):
             yield spool
 
     def abandon(self, spool, lease):
-        # What the kernel does when a process dies.
+        # As the kernel does when a process dies.
         spool._claims.forget(lease._locked)
 
 

@@ -1,4 +1,4 @@
-"""record.py: what was written is read, and whatever else is in a file does no harm."""
+"""record.py: files are read as they were written, and any other contents are refused."""
 
 import json
 import zlib
@@ -41,7 +41,7 @@ def stored(journal: bytes = b"", **changes) -> bytes:
 
 
 def with_header(change) -> bytes:
-    """A file whose header was changed by somebody who knows JSON."""
+    """Return a file whose header was changed by valid JSON."""
     data = stored()
     fields = json.loads(data.partition(b"\n")[2].partition(b"\n")[0])
     change(fields)
@@ -118,7 +118,7 @@ def test_a_key_is_not_in_the_file() -> None:
 
 @given(texts, texts, st.integers(400, 599))
 def test_no_text_can_forge_a_record(reason: str, answer: str, code: int) -> None:
-    """A newline in a reason or in a server's reply, and all else."""
+    """Neither a newline in a reason or in a server's reply, nor any other character."""
     reply = Reply(code, tuple(answer.encode("utf-8", "backslashreplace").split(b"\n")))
     entry = parse(stored()).entry
     verdicts = tuple(Verdict(one, Outcome.REFUSED, reply) for one in ENVELOPE.recipients)
@@ -159,7 +159,7 @@ def test_a_released_job_is_as_it_was() -> None:
     dead = journal_record(r="recovered", n=1, at=1.0)
     again = journal_record(r="untouched", n=2, at=1.0)
     assert told(eod(1), dead, eod(2), again).entry.flagged
-    # The mark of the second try was never written.
+    # The mark of the second attempt was never written.
     assert told(
         eod(1),
         untouched,
@@ -243,7 +243,7 @@ def test_a_record_with_a_flipped_bit_is_ignored() -> None:
     assert not told(bytes(record)).entry.held
 
 
-# --- what is no job ---
+# --- invalid files ---
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Calls in threads: each for one caller, or one for many."""
+"""batching.py: blocking calls in threads, for one caller or for many."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from tests.lab import until
 
 
 class NeedsThread:
-    """Work that waits until it is let go, and remembers what it was given."""
+    """Work that waits until the test releases it, and remembers its arguments."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -272,7 +272,7 @@ async def test_a_call_after_stop_does_not_wait_for_an_ended_thread() -> None:
 async def test_a_call_that_could_not_be_undone_leaves_an_anyio_scope_unchanged(
     threads: Threads, stay: bool
 ) -> None:
-    """Its cancellation comes with the next await within it, and not behind it."""
+    """The cancellation arrives at the next await inside the scope, and not behind it."""
     slow, values = NeedsThread(), list[object]()
     with CancelScope() as scope:
         asyncio.get_running_loop().call_later(0.01, scope.cancel)

@@ -1,4 +1,4 @@
-"""Whoever is cancelled in the middle of a call leaves the spool as if it had been made, or as if it had not."""
+"""A cancelled call has happened completely or not at all."""
 
 import asyncio
 import errno
@@ -98,7 +98,7 @@ async def test_an_end_is_recorded_although_its_caller_is_cancelled(
             with pytest.raises(NoSuchJob):
                 await spool.get(id)
         elif end == "mark_end_of_data":
-            # It may have been too early to begin.
+            # The cancellation may have arrived before the call started.
             entry = await spool.get(id)
             assert entry.flagged or run.cancelled
             await lease.release()
@@ -115,10 +115,10 @@ async def test_an_end_is_recorded_although_its_caller_is_cancelled(
 def with_a_worker(
     spool: DirectorySpool, other: DirectorySpool
 ) -> tuple[asyncio.Future[list[Lease]], threading.Event]:
-    """Let `other` claim what is put before its caller knows.
+    """Let `other` claim a job before its `put` returns.
 
     Returns:
-        What it got, and what has to be set before the put goes on.
+        The leases, and the event that lets the put go on.
     """
     loop = asyncio.get_running_loop()
     put, seen = spool._puts._function, loop.create_future()
@@ -136,7 +136,7 @@ def with_a_worker(
 
 
 async def test_a_cancelled_put_that_a_worker_has_claimed_is_not_withdrawn(tmp_path: Path) -> None:
-    """It returns its id, and the cancellation comes when its task waits next."""
+    """The call returns the id, and its task is cancelled at its next await."""
 
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
@@ -160,7 +160,7 @@ async def test_a_cancelled_put_that_a_worker_has_claimed_is_not_withdrawn(tmp_pa
 
 @pytest.mark.parametrize("goes_on", [False, True])
 async def test_a_time_limit_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
-    """What waits within the block meets it; what comes behind the block does not."""
+    """An await inside the block is cancelled; one behind the block is not."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
         seen, go_on = with_a_worker(spool, other)
@@ -187,11 +187,11 @@ async def test_a_time_limit_too_late_for_a_put_ends_with_its_block(tmp_path: Pat
         await lease.settle(receipt_for(lease, QUEUED))
 
 
-# --- two who put the same key, one of whom is cancelled or fails -----------------------------------------------
+# --- two puts with the same key, one of which is cancelled or fails -------------------------------------------
 
 
 class Stopping(SystemCalls):
-    """The first fsync of a directory for a `put` waits; then it may fail."""
+    """System calls in which the first fsync of a directory for a `put` waits and then may fail."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -214,7 +214,7 @@ class Stopping(SystemCalls):
 async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_cancelled(
     tmp_path: Path, how: str
 ) -> None:
-    """A handler whose caller has gone, and the one, in another process, that its caller sent after it."""
+    """A web handler whose client has disconnected, and the handler, in another process, of the repeated request."""
     path = tmp_path / "spool"
     async with (
         DirectorySpool(path, create=True, low_water=0, syscalls=Stopping) as spool,
@@ -225,7 +225,7 @@ async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_canc
         first = asyncio.ensure_future(spool.put(TEXT, key="k"))
         await asyncio.to_thread(files.begun.wait, 10)
         id = await other.put(TEXT, key="k")
-        # It did not rely on the other one for the directory to be on the disk.
+        # The second put did not rely on the first to sync the directory.
         assert others.synced == 1
         if how == "cancelled":
             first.cancel()
@@ -238,11 +238,11 @@ async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_canc
         assert await spool.put(TEXT, key="k") == id
 
 
-# --- who is cancelled -----------------------------------------------------------------------------------------
+# --- cancelled tasks ------------------------------------------------------------------------------------------
 
 
 async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
-    """The count of cancellations is what it should be afterwards."""
+    """The task's count of cancellation requests is right afterwards."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool:
         put = spool._puts._function
@@ -287,7 +287,7 @@ async def test_more_callers_than_threads_can_be_cancelled(spool: DirectorySpool)
 
 
 def test_an_event_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
-    """`asyncio.run` cancels what is left."""
+    """`asyncio.run` cancels the remaining tasks."""
     path = tmp_path / "spool"
     spool = DirectorySpool(path, create=True)
     told: list[str] = []
@@ -317,7 +317,7 @@ def test_an_event_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
 async def test_a_cancelled_close_is_completed(tmp_path: Path, manner, moment) -> None:
-    """Also while others put, claim and settle."""
+    """While other tasks put, claim and settle."""
     path = tmp_path / "spool"
     path.mkdir(mode=0o700)
     spools: list[DirectorySpool] = []

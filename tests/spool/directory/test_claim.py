@@ -1,4 +1,4 @@
-"""Marks and ends of many jobs at once."""
+"""claim.py: marks and ends of many jobs, claims in the event loop, and closing."""
 
 import asyncio
 import errno
@@ -59,7 +59,7 @@ async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) ->
 
 
 async def test_all_results_are_written_before_the_first_is_synced(tmp_path: Path) -> None:
-    """A server that defers them all: each job has its own record, and waits for all of them together."""
+    """A server that defers every message: each job has its own record, and all share the syncs."""
     files = watched()
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
@@ -94,7 +94,7 @@ async def test_a_result_that_cannot_be_recorded_keeps_only_its_own_job_locked(
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
 async def test_the_error_of_a_mark_is_raised_to_its_own_caller(tmp_path: Path, call: int) -> None:
-    """Writing it, or waiting for the disk; the others may send."""
+    """The write or the sync fails; the other jobs may be sent."""
     files = watched("D1", call)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
@@ -128,7 +128,7 @@ async def test_jobs_are_marked_where_the_sync_hint_is_unsupported(tmp_path: Path
 async def test_a_write_error_of_the_sync_hint_fails_the_mark(
     tmp_path: Path,
 ) -> None:
-    """An error of writing is told once, to whoever asks first."""
+    """The system reports a write error once, to the first call that can."""
     files = watched("H1", 1)
     async with await spool_of(tmp_path, files) as spool:
         if spool._syscalls._begin_sync is None:
@@ -162,7 +162,7 @@ async def test_a_removed_file_is_closed_after_its_caller_was_told(tmp_path: Path
 
 
 class SlowToFree(SystemCalls):
-    """A disk that takes its time for the room of a removed file, longer than for anything else."""
+    """A disk that takes longer to free a removed file than for any other operation."""
 
     most = now = 0
 
@@ -184,7 +184,7 @@ async def test_the_number_of_removed_files_that_wait_to_be_closed_is_bounded(tmp
         for lease in await leased(spool, 4 * MAX_REMOVED_OPEN):
             await lease.settle(receipt_for(lease, QUEUED))
             assert len(removed) <= MAX_REMOVED_OPEN + 1
-        # And the one that waits for them itself.
+        # And the call that waits for the others to be closed.
         assert files.most <= MAX_CLOSERS + 1
 
 
@@ -208,16 +208,16 @@ async def test_a_job_that_stays_is_unlocked_before_its_caller_is_told(tmp_path: 
             await lease.fail(None)
         else:
             await lease.release()
-        # What is locked cannot be removed.
+        # A locked job cannot be removed.
         await spool.remove(lease.entry.id)
         assert (await spool.statistics()).queued == 0
 
 
-# --- claims where nothing is durable -------------------------------------------------------------------------
+# --- claims without durability -------------------------------------------------------------------------------
 
 
 class Whereabouts(SystemCalls):
-    """Remembers which threads claimed."""
+    """System calls that record in which threads jobs are claimed."""
 
     threads: set[int]
 
@@ -230,7 +230,7 @@ class Whereabouts(SystemCalls):
 async def claiming_threads(
     tmp_path: Path, bodies: list[bytes], n: int, *, durable: bool = False, key: str | None = None
 ) -> set[int]:
-    """Return the threads in which the last of two claims happened: the first looks at the directories."""
+    """Return the threads of the second of two claims; the first reads the directories."""
     files: type[Whereabouts] = type("Here", (Whereabouts,), {"threads": set()})
     async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, syscalls=files) as spool:
         await spool.put(TEXT)
@@ -276,7 +276,7 @@ async def test_small_jobs_before_a_large_one_are_claimed_first_and_none_is_skipp
 
 @pytest.mark.parametrize(("body", "key"), [(LARGE, None), (TEXT, "k")], ids=["large", "with a key"])
 async def test_jobs_that_need_a_thread_keep_their_place(tmp_path: Path, body: bytes, key: str | None) -> None:
-    """However many small ones come before and after it."""
+    """For any number of small jobs before and after the large one."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False, poll=60) as spool:
         await spool.claim(1)
         envelope: dict[str, Any] = {"sender": "a@example.com", "recipients": ["b@example.org"]}
@@ -291,11 +291,11 @@ async def test_jobs_that_need_a_thread_keep_their_place(tmp_path: Path, body: by
         assert order == ids
 
 
-# --- leases and the end of the spool -------------------------------------------------------------------------
+# --- leases while the spool closes ---------------------------------------------------------------------------
 
 
 class GivingBack(SystemCalls):
-    """Waits before it gives a job back."""
+    """System calls that wait before a job is released."""
 
     def __init__(self, root: int, **options: Any) -> None:
         super().__init__(root, **options)
@@ -324,13 +324,13 @@ async def test_a_lease_that_is_settled_while_it_is_released_ends_in_one_way(tmp_
         await settling
     await closing
     async with DirectorySpool(path) as other:
-        # It has been sent, for all that is known.
+        # The message may have been sent.
         [again] = await other.claim(5)
         assert again.entry.flagged
 
 
 async def test_an_end_that_starts_while_the_spool_closes_is_completed(tmp_path: Path) -> None:
-    """Before the directory is let go, whose number another file may have then."""
+    """The directory is closed afterwards, because another file may then have its descriptor."""
     spool = DirectorySpool(tmp_path / "s", create=True)
     [lease] = await leased(spool, 1)
     note, begun, closed = spool._updates._function, threading.Event(), asyncio.Event()
@@ -390,7 +390,7 @@ async def test_a_marked_job_stays_flagged_when_the_spool_closes(tmp_path: Path) 
 async def test_the_event_loop_never_waits_for_an_end_that_is_retried(
     tmp_path: Path, key: str | None, how: str
 ) -> None:
-    """It may need the lock of the names, which another process has, or be tried by a thread that waits for that."""
+    """The end may need the lock of keys, which another process or a waiting thread may have."""
     on_loop: list[str] = []
     failing = True
     loop = threading.get_ident()
@@ -419,7 +419,7 @@ async def test_the_event_loop_never_waits_for_an_end_that_is_retried(
 
 
 async def test_the_event_loop_never_waits_for_a_thread_that_reads_directories(tmp_path: Path) -> None:
-    """Not even when it meets a job of a later version."""
+    """Not even when the event loop finds a job of a later version."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
         with spool._due_queue._lock:
             spool._job_files.skip_newer("x", State.QUEUED, RecordNewer("its version is 2"))
@@ -428,7 +428,7 @@ async def test_the_event_loop_never_waits_for_a_thread_that_reads_directories(tm
 
 @pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
 async def test_the_event_loop_never_waits_for_the_lock_of_keys(tmp_path: Path, how: str) -> None:
-    """Another process may have it, and be stopped."""
+    """Another process may hold the lock and be suspended."""
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, durable=False) as spool:
         await spool.put(TEXT, key="k")
@@ -443,7 +443,7 @@ async def test_the_event_loop_never_waits_for_the_lock_of_keys(tmp_path: Path, h
                 ending = asyncio.ensure_future(lease.defer(None, 5.0))
             else:
                 ending = asyncio.ensure_future(lease.release())
-            # The loop lives.
+            # The event loop runs.
             await turns()
         finally:
             os.close(lock)
@@ -454,7 +454,7 @@ async def test_the_event_loop_never_waits_for_the_lock_of_keys(tmp_path: Path, h
 async def test_after_the_clock_was_set_back_computed_waits_are_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was put for now, or put off, while the clock was ahead is due; a time that its caller named is kept."""
+    """Jobs put for now, or deferred, while the clock was ahead are due; a time that the caller named is kept."""
     real = time.time
     async with DirectorySpool(tmp_path / "s", create=True, low_water=0) as spool:
         monkeypatch.setattr(time, "time", lambda: real() + 86400)
@@ -478,7 +478,7 @@ async def test_after_the_clock_was_set_back_computed_waits_are_over(
 
 
 async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str, str]]:
-    """Put and deliver a message, and return the system calls of it."""
+    """Put and deliver a message, and return the system calls of the delivery."""
     files = watched()
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         for number in range(2):
@@ -517,7 +517,7 @@ async def test_a_key_is_synced_before_its_job_is_gone_and_emptied_afterwards(tmp
 @pytest.mark.parametrize("step", ["S1", "S2", "S5"])
 @pytest.mark.parametrize("number", range(1, 9))
 async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: str, number: int) -> None:
-    """Whichever of its calls fails, it is tried again, and no second job comes of it."""
+    """Whichever system call fails, the end is tried again, and there is no second job."""
     files = watched(step, number, errno.EIO)
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, syscalls=files) as spool:

@@ -24,9 +24,9 @@ from smtp_async.spool.entry import State
 from tests.lab import client_of
 from tests.torture import letters
 from tests.torture.children import BRISK, Spec
+from tests.torture.directories import quick_directory
 from tests.torture.faults import ERRORS, SHORT, Call, FailingFiles
 from tests.torture.ledger import Log, entries
-from tests.torture.places import quick_directory
 from tests.torture.recorder import Recorder
 from tests.torture.template import Template
 
@@ -59,11 +59,11 @@ class Hurried(FailingFiles):
 
 
 class Office:
-    """A spool whose disk fails, a client, a server; what happened.
+    """A spool whose disk fails, a client and a server, with a record of what happened.
 
     Attributes:
-        events: what the processor told.
-        tries: number → how often it had to be put.
+        events: the events of the processor.
+        tries: number → how often the message had to be put.
     """
 
     def __init__(self, path: Path, recorder: Recorder, client: SMTPClient) -> None:
@@ -75,7 +75,7 @@ class Office:
         self._changed = asyncio.Event()
 
     async def open(self, failing: Failing) -> None:
-        """Make the spool, again if that fails."""
+        """Create the spool, repeatedly if that fails."""
         for _ in range(30):
             with suppress(SpoolError):
                 self.spool = DirectorySpool(
@@ -100,14 +100,14 @@ class Office:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the events make it true."""
+        """Wait until events make the condition true."""
         async with asyncio.timeout(PATIENCE):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
 
     async def until_empty(self) -> None:
-        """Wait until nothing is left to be delivered."""
+        """Wait until every message was delivered."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with suppress(SpoolError):
@@ -117,7 +117,7 @@ class Office:
                 await asyncio.sleep(0.001)
 
     async def put(self, number: int) -> None:
-        """Put a message, again if that fails."""
+        """Put a message, repeatedly if that fails."""
         while True:
             self.tries[number] += 1
             try:
@@ -132,12 +132,12 @@ class Office:
                 assert self.files.failed
 
     def count(self, *kinds: type[Event]) -> int:
-        """How many such events there were."""
+        """Return the number of events of a type."""
         return sum(isinstance(event, kinds) for event in self.events)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Let the processor run."""
+        """Run the processor."""
         running = asyncio.create_task(self.processor.run())
         try:
             yield
@@ -146,7 +146,7 @@ class Office:
             await running
 
     def wrong(self, *, put_twice: bool = False) -> list[str]:
-        """What must not be, in words."""
+        """Return the broken promises, in words."""
         found = []
         jobs = entries(self.path)
         for number in self.tries:
@@ -176,7 +176,7 @@ async def deliver(path: Path, failing: Failing, *, put_twice: bool = False) -> O
         async with office.working():
             await office.until(lambda: office.count(JobSent, JobFailed) >= len(NUMBERS))
             if office.count(QueuePaused):
-                # The next one proves that mail flows again.
+                # The next message proves that mail flows again.
                 await office.put(NEXT)
                 await office.until(lambda: isinstance(last_of(office), QueueResumed))
             await office.until_empty()
@@ -186,13 +186,13 @@ async def deliver(path: Path, failing: Failing, *, put_twice: bool = False) -> O
 
 
 def last_of(office: Office) -> Event | None:
-    """The last event that tells whether mail flows."""
+    """Return the last event about pausing or resuming."""
     told = [event for event in office.events if isinstance(event, QueuePaused | QueueResumed)]
     return told[-1] if told else None
 
 
 def once(call: Call, error: int) -> Failing:
-    """One call fails, and none after it: a spool that is made again after that counts its calls anew."""
+    """One call fails and none after it, although a spool that is created again counts its calls from 0."""
     left = 1
 
     def failing(here: Call) -> int | None:
@@ -206,7 +206,7 @@ def once(call: Call, error: int) -> Failing:
 
 
 async def some_at_once(rounds: Iterable[Coroutine[None, None, None]]) -> None:
-    """Run them all, four at once: most of their time they wait."""
+    """Run all of them, four at once, because they mostly wait."""
     waiting = iter(rounds)
 
     async def one_after_the_other() -> None:
@@ -228,7 +228,7 @@ async def test_each_call_fails_once(quick: Path, error: int) -> None:
     async def fail(number: int, call: Call) -> None:
         office = await deliver(quick / str(number), once(call, error))
         failed.update(one.step for one in office.files.failed)
-        # A job with a key ends also where there is no room for its key.
+        # A job with a key ends even if there is no room for its key.
         pausing = {"D1", "S3", "S4"} if error in (SHORT, *FULL) else {"D1", "S1", "S3", "S4"}
         if call in office.files.failed and error != SHORT and call.step in pausing:
             assert office.count(QueuePaused), f"{call} failed, and mail went on as if nothing were"
@@ -241,7 +241,7 @@ async def test_each_call_fails_once(quick: Path, error: int) -> None:
 
 @pytest.mark.parametrize("length", [3, 20])
 async def test_a_disk_may_fail_for_a_while(quick: Path, length: int) -> None:
-    """Every call fails from one on; what undoes a `put` fails, too, so a message may be there that was refused."""
+    """Every call fails from one on. Withdrawing a `put` fails, too, so a refused message may be stored."""
     watched = await deliver(quick / "watched", lambda call: None)
     total = sum(watched.files.counts.values())
 
@@ -263,7 +263,7 @@ async def test_a_disk_may_fail_for_a_while(quick: Path, length: int) -> None:
 async def test_nothing_is_sent_while_results_cannot_be_recorded(
     quick: Path, error: int, steps: tuple[str, ...], accepted: int
 ) -> None:
-    """Four jobs are in work at once: so many may have been accepted when the first one finds the disk dead."""
+    """Four jobs are sent at once, so up to four may have been accepted when the first finds the disk dead."""
     broken = True
     async with Recorder() as recorder, client_of(recorder) as client:
         office = Office(quick / "spool", recorder, client)
@@ -274,7 +274,7 @@ async def test_nothing_is_sent_while_results_cannot_be_recorded(
             await office.until(lambda: office.count(QueuePaused) > 0)
             tries = len(office.files.failed)
             async with asyncio.timeout(PATIENCE):
-                # It goes on trying to note them.
+                # The spool goes on trying to record the ends.
                 while len(office.files.failed) < tries + 20:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             assert recorder.accepted <= accepted
@@ -318,7 +318,7 @@ async def test_a_completely_full_disk(small_disk: Path) -> None:
                 number += 1
         assert number > 20
         assert not list((small_disk / "spool" / "tmp").iterdir())
-        # What is left of the disk goes to somebody else: notes fit into the room that is kept for each job.
+        # Another program fills the disk: records fit into the room that is reserved for each job.
         with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(512))
@@ -341,7 +341,7 @@ async def test_a_disk_below_the_low_water_mark_takes_no_more_messages(small_disk
 
 
 async def test_a_file_at_its_size_limit_loses_nothing(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE: what is too large is refused, and the rest goes on."""
+    """RLIMIT_FSIZE: a message that is too large is refused, and the others go on."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     assert (soft, hard) == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     directory = tmp_path / "spool"

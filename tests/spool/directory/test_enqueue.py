@@ -1,4 +1,4 @@
-"""Many messages that are put at once: each as if it were alone, but what the disk is waited for."""
+"""enqueue.py: messages that are put together behave like single ones, but share the syncs."""
 
 import asyncio
 import errno
@@ -21,9 +21,9 @@ LARGE = TEXT + b"x" * 100 + (b"\r\n" + b"y" * 70) * 2000
 
 
 class Watched(SystemCalls):
-    """Remembers each call, and lets those of one step and number fail.
+    """Records each call, and makes those of one step and number fail.
 
-    Class attributes, because a spool makes its own.
+    Class attributes, because the spool makes the instance.
     """
 
     steps: list[tuple[str, str]]
@@ -123,7 +123,7 @@ async def test_jobs_are_stored_where_the_sync_hint_is_unsupported(tmp_path: Path
 
 
 class Few(SystemCalls):
-    """There is room for three open files."""
+    """System calls with a limit of three open files."""
 
     open_now = 0
     refused = 0
@@ -183,7 +183,7 @@ async def test_concurrent_callers_share_a_call(tmp_path: Path) -> None:
 
 
 async def test_a_large_message_does_not_delay_small_ones(tmp_path: Path) -> None:
-    """They do not share a call."""
+    """Large and small messages do not share a call."""
     async with DirectorySpool(tmp_path / "s", create=True) as spool:
         assert len(LARGE) > SMALL
         sizes: list[list[int]] = []
@@ -203,7 +203,7 @@ async def test_a_large_message_does_not_delay_small_ones(tmp_path: Path) -> None
 @pytest.mark.parametrize("call", ["unlink", "_sync_directory"])
 @pytest.mark.parametrize("done", [True, False])
 async def test_a_withdrawn_job_is_not_reported_as_stored(tmp_path: Path, call: str, done: bool) -> None:
-    """Although the disk says of the last steps that they failed."""
+    """Although the disk reports an error for the last steps."""
 
     class Failing(SystemCalls):
         def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:

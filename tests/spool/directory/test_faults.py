@@ -21,7 +21,7 @@ LOOKING = ("L", "E0")
 
 
 class Quick(SystemCalls):
-    """Do not wait for the disk: here it matters that it is asked to, not what a power failure would leave."""
+    """Skip the real fsync: these tests check that it is called, not what a power failure would leave."""
 
     def call(self, step, function, /, *args, **named):
         if "sync" in function.__name__:
@@ -30,9 +30,10 @@ class Quick(SystemCalls):
 
 
 class Faulty(Quick):
-    """Let the call of one number fail, once.
+    """Makes the call of one number fail, once.
 
-    Class attributes, because a spool makes its own: the number, what happens, whether it is done all the same.
+    Class attributes, because the spool makes the instance: the number of the call, the errno, and whether the
+    call is made all the same.
     """
 
     number = 0
@@ -53,7 +54,7 @@ class Faulty(Quick):
         if cls.fault == SHORT:
             if function is not os.write:
                 return super().call(step, function, *args, **named)
-            # Half of it is written; then the disk is full.
+            # Half of the data is written; then the disk is full.
             os.write(args[0], bytes(args[1])[: len(args[1]) // 2])
             raise OSError(errno.ENOSPC, "full")
         if function is os.close or cls.done_anyhow:
@@ -81,7 +82,7 @@ def faulty(number: int, fault: int, *, done_anyhow: bool = False) -> type[Faulty
 
 
 class World:
-    """What a client and a server know: who was promised what, and what arrived."""
+    """What callers were promised, and what arrived at the server."""
 
     def __init__(self, spool: DirectorySpool) -> None:
         self.spool = spool
@@ -97,10 +98,10 @@ class World:
             self.failures += 1
 
     async def work(self) -> None:
-        """A worker: deliver, put off once, give up what is refused; go on after a failure."""
+        """A worker: deliver, defer once, fail what is refused, and go on after an error."""
         idle, now = 0, 2.0**33
         while idle < 3:
-            # What could not be read is tried again half a minute later.
+            # A file that could not be read is tried again half a minute later.
             now += 60
             leases = []
             try:
@@ -134,10 +135,10 @@ class World:
 
 
 async def story(path: Path, files: type[Faulty]) -> World:
-    """Put, deliver, put off, fail, keep; with one fault on the way. Then look at what came of it."""
+    """Put, deliver, defer, fail and keep jobs with one fault on the way, and check the result."""
     async with DirectorySpool(path, syscalls=files, low_water=0) as spool:
         world = World(spool)
-        # One whose worker is dead, for recovery.
+        # A job whose worker is dead, for recovery.
         await world.put(key="dead")
         [lease] = await spool.claim()
         assert isinstance(lease, DirectoryLease)
@@ -149,11 +150,11 @@ async def story(path: Path, files: type[Faulty]) -> World:
         await world.put(expires=7.0)
         await world.put(expires=8.0)
         await world.work()
-        # SystemCalls of what is gone are closed behind that.
+        # Files of removed jobs are closed afterwards.
         await spool._threads.wait_idle()
         files.armed = False
         await world.work()
-        # Whose key was promised once is not sent again; unless there was no room for its key when it was gone.
+        # A promised key is not sent again, unless there was no room for the key when its job ended.
         for key in ("dead", "k"):
             id = job_id(await submission(TEXT, options=JobOptions(key)))
             if id in world.promised:
@@ -313,7 +314,7 @@ async def test_an_end_that_failed_can_be_repeated(tmp_path: Path) -> None:
 
 
 async def test_a_job_that_could_not_be_marked_is_not_flagged_after_its_release(tmp_path: Path) -> None:
-    """The record was written, and the sync failed: whether it is there, nobody knows."""
+    """The record was written and the sync failed, so the record may be on disk or not."""
 
     class Unsynced(SystemCalls):
         armed = True

@@ -1,4 +1,4 @@
-"""A disk of one MiB: it fills up, refuses, and everything that was taken is delivered all the same."""
+"""A disk of one MiB fills up and refuses messages, and every stored message is delivered."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system with one MiB of room."""
+    """A file system of one MiB."""
     path = tmp_path / "disk"
     path.mkdir(mode=0o700)
     mounted = subprocess.run(
@@ -46,7 +46,7 @@ async def test_jobs_stored_before_the_disk_was_full_can_be_tried_and_recorded(sm
                 file.write(b"x" * 4096)
                 file.flush()
         assert list((small_disk / "tmp").iterdir()) == []
-        # No room at all: marks and results go where room was reserved for them.
+        # The disk is full: marks and results use the reserved room.
         for attempt in range(3):
             leases = await spool.claim(len(ids) + 1, now=2.0**33)
             assert len(leases) == len(ids)
@@ -87,7 +87,7 @@ def test_a_file_size_limit_counts_as_a_full_disk(tmp_path: Path) -> None:
 
 
 class NoRoomForKeys(SystemCalls):
-    """A disk on which a directory takes no more names, from some moment on."""
+    """A disk on which, once `full` is set, a directory has no room for another name."""
 
     full = 0
 

@@ -1,4 +1,4 @@
-"""Many processes on one spool: each message is delivered by one of them, once."""
+"""Many processes share a spool: each message is delivered once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""spool.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
+"""spool.py: a spool in a directory, files that other users plant in it, and what is on disk."""
 
 import asyncio
 import errno
@@ -62,7 +62,7 @@ async def spool(path: Path):
 
 
 def names(path: Path) -> list[str]:
-    """All files of a spool, those of subdirectories too."""
+    """Return the names of all files of a spool, including subdirectories."""
     return sorted(str(one.relative_to(path)) for one in path.rglob("*") if not one.is_dir())
 
 
@@ -76,7 +76,7 @@ async def queue_file(id: str, body: bytes = TEXT) -> bytes:
 
 
 async def deliver(spool: DirectorySpool) -> list[str]:
-    """What a worker does until nothing is due; the ids it delivered."""
+    """Deliver until no job is due, and return the ids."""
     delivered = []
     while leases := await spool.claim(10):
         for lease in leases:
@@ -87,7 +87,7 @@ async def deliver(spool: DirectorySpool) -> list[str]:
     return delivered
 
 
-# --- the directory itself ---
+# --- the directory ---
 
 
 async def test_the_directory_must_exist_unless_create_is_given(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_path_may_end_with_a_slash(tmp_path: Path) -> None:
 
 
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synced from now on, by its name."""
+    """Return a list to which the names of synced files are added from now on."""
     found: list[str] = []
     fsync = os.fsync
 
@@ -204,7 +204,7 @@ async def test_an_existing_spool_is_opened_although_its_parent_cannot_be_synced(
     async with DirectorySpool(path, low_water=0, create=True) as spool:
         await spool.put(TEXT)
     if number == errno.EINVAL:
-        # A file system that has no such thing.
+        # A file system that cannot sync directories.
         async with DirectorySpool(path.parent / "new", low_water=0, create=True) as spool:
             await spool.put(TEXT)
     else:
@@ -216,7 +216,7 @@ async def test_an_existing_spool_is_opened_although_its_parent_cannot_be_synced(
 async def test_an_existing_subdirectory_is_synced_before_it_is_used(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may have made it a moment ago, and died before the disk had its name."""
+    """Another process may have created the directory and died before its name was on disk."""
     monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", -1)
     monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "0a")
     monkeypatch.setattr(job_files, "hashed_directory", lambda id: "0a")
@@ -318,7 +318,7 @@ asyncio.run(main())
 
 
 def test_everything_but_the_directory_spool_works_without_flock() -> None:
-    """Only what is ours meets another system."""
+    """Only this package runs as on another operating system."""
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["refused: a POSIX system", "SPOOL1", "True"]
@@ -329,7 +329,7 @@ def test_a_poll_interval_of_zero_is_refused(path: Path) -> None:
         DirectorySpool(path, poll=0)
 
 
-# --- what is on the disk ---
+# --- files on disk ---
 
 
 async def test_a_queue_file_is_readable(spool: DirectorySpool, path: Path) -> None:
@@ -516,7 +516,7 @@ async def test_the_low_water_mark_is_kept(path: Path) -> None:
     assert names(path) == []
 
 
-# --- planted by others ---
+# --- planted files ---
 
 MADE = {
     "symlink": lambda target, secret: target.symlink_to(secret),
@@ -574,7 +574,7 @@ async def test_planted_files_do_not_keep_other_jobs_from_being_listed(
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM])
 async def test_files_that_may_not_be_opened_are_not_listed(path: Path, error: int) -> None:
-    """A file that an operator has edited as root, for example."""
+    """For example, a file that an operator has edited as root."""
 
     class Strict(syscalls.SystemCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
@@ -731,7 +731,7 @@ def linked(file: Path, elsewhere: Path) -> None:
 async def test_a_job_with_a_damaged_message_can_only_fail(
     spool: DirectorySpool, path: Path, tmp_path: Path, harm: Any, text: bytes, marked: bool
 ) -> None:
-    """Its envelope can be read: so it is a job with a reason, and not a file that has gone."""
+    """Its envelope can be read, so the job fails with a reason and is not quarantined."""
     (tmp_path / "backup").mkdir()
     id = await spool.put(text)
     harm(path / f"{id}.queued", tmp_path / "backup")
@@ -797,7 +797,7 @@ async def test_a_key_never_becomes_a_file_name(spool: DirectorySpool, path: Path
 
 
 async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) -> None:
-    """C3: the name is asked again once the lock is held."""
+    """C3: the name is checked again once the file is locked."""
 
     class Exchanged(syscalls.SystemCalls):
         def call(self, step, function, /, *args, **named):
@@ -818,7 +818,7 @@ async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) 
 
 
 async def test_credentials_are_nowhere_in_a_file(spool: DirectorySpool, path: Path) -> None:
-    """Nothing that `put` takes holds any; what is written is what the header names, and no more."""
+    """`put` takes no credentials, and a file has no fields but those of the header."""
     id = await spool.put(TEXT, key="k")
     fields = json.loads((path / f"{id}.queued").read_bytes().split(b"\n")[1])
     assert set(fields) == {
@@ -875,7 +875,7 @@ async def test_a_crash_between_result_and_rename_keeps_the_result(spool: Directo
 async def test_a_power_failure_after_the_mark_leaves_the_job_flagged(
     spool: DirectorySpool, path: Path
 ) -> None:
-    """The name `.sending` was never synced, the mark was."""
+    """The rename to `.sending` was never synced, but the mark was."""
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
     await lease.mark_end_of_data()
@@ -916,7 +916,7 @@ def test_a_forked_child_needs_a_spool_of_its_own(path: Path) -> None:
         try:
             spool.claim().send(None)
         except UsageError:
-            # The kernel keeps a lock as long as any copy of the file is open: the child has closed its own.
+            # The kernel keeps a lock while any copy of the descriptor is open, and the child has closed its own.
             code = 0 if lease._locked.fd < 0 else 2
         finally:
             os._exit(code)
@@ -942,7 +942,7 @@ def test_a_living_child_does_not_keep_the_jobs_of_its_dead_parent(path: Path) ->
 
     async def recovered() -> bool:
         async with DirectorySpool(path) as spool:
-            # The child may not have come to run.
+            # The child may not have run yet.
             while not (await spool.recover()).requeued:
                 await spool.wait(0.01)
             return len(await spool.claim()) == 1
