@@ -46,7 +46,7 @@ from smtp_async.processor.attempt import Marking
 from smtp_async.spool.directory.batching import Threads
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import SystemCalls
-from smtp_async.spool.record import encode
+from smtp_async.spool.record import encode_header
 from smtp_async.spool.submission import Submission, submission
 
 _MIB = 2**20
@@ -138,7 +138,7 @@ class _Bare:
         path.mkdir(mode=0o700)
         (path / "tmp").mkdir(mode=0o700)
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self._data = encode(job, "x" * 52) + job.body
+        self._data = encode_header(job, "x" * 52) + job.body
         self._syscalls = SystemCalls(self._root)
         self._durable = durable
 

@@ -2,7 +2,7 @@
 
 The calls are not listed anywhere: a process that survives is observed, and then a process dies at each call that was
 made. Every death has a spool of its own. Afterwards a process that survives delivers the remaining jobs, and the
-account is checked. A point that was not reached is skipped, because the number of calls varies with several jobs at once.
+account is checked. A point that was not reached is skipped, because the number of calls varies with concurrent jobs.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class KillPoints:
         return await scene.run(self._role, numbers=numbers, kill=kill)
 
     def chosen(self, each: int | None) -> list[Point]:
-        """Return `each` points of each step: before and after its first call, its last, some between. None takes all."""
+        """Return `each` points of each step: around its first call, its last, some between. None returns all."""
         if each is None:
             return self.points
         groups: defaultdict[str, list[Point]] = defaultdict(list)
