@@ -231,15 +231,13 @@ async def _as_mail(
     message: Any, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
 ) -> Mail:
     """Convert what `SMTPClient.send` takes, or a complete message, into a `Mail`."""
-    from ..mail.coerce import Raw, addressed, as_mail
+    from ..mail import coerce
 
-    if isinstance(message, bytes | bytearray | memoryview):
-        return as_mail(Raw(bytes(message), sender, recipients))
-    if _must_be_read(message):
+    if not isinstance(message, bytes | bytearray | memoryview) and _must_be_read(message):
         message = await _read_whole(message)
-        if isinstance(message, bytes):
-            return as_mail(Raw(message, sender, recipients))
-    return addressed(as_mail(message), sender, recipients)
+    if isinstance(message, bytes | bytearray | memoryview):
+        return coerce.as_mail(coerce.Raw(bytes(message), sender, recipients))
+    return coerce.addressed(coerce.as_mail(message), sender, recipients)
 
 
 def _must_be_read(message: Any) -> bool:

@@ -336,15 +336,21 @@ class JobFiles:
 
     def rename(self, step: str, locked: LockedJob, state: State) -> None:
         """Rename the file of a job to the suffix of another state. May be repeated."""
-        new = f"{locked.path}.{state.value}"
-        with self.keys.lock() if locked.has_key else nullcontext():
-            try:
-                self.syscalls.rename(step, locked.name, new)
-            except OSError:
-                # The rename may have succeeded all the same: over a network, or in an earlier try.
-                if not self.syscalls.is_at(step, new, locked.status):
-                    raise
+        if locked.has_key:
+            with self.keys.lock():
+                self._rename(step, locked, state)
+        else:
+            self._rename(step, locked, state)
         locked.renamed(state)
+
+    def _rename(self, step: str, locked: LockedJob, state: State) -> None:
+        new = f"{locked.path}.{state.value}"
+        try:
+            self.syscalls.rename(step, locked.name, new)
+        except OSError:
+            # The rename may have succeeded all the same: over a network, or in an earlier try.
+            if not self.syscalls.is_at(step, new, locked.status):
+                raise
 
     def delete(self, step: str, locked: LockedJob) -> None:
         """Remove the name of a job; if the job has a key, rename its file so that the key is remembered.
