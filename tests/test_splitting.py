@@ -22,7 +22,7 @@ from smtp_async import (
     SMTPClient,
     SMTPError,
 )
-from smtp_async.connection.job import first_group
+from smtp_async.connection.recipients import first_group
 from smtp_async.errors import ReceiptLike, TooManyRecipients
 from smtp_async.testing import ScriptedServer, Step, close, default, delay, raw, reply, swallow
 from tests.lab import PATIENCE, SENDER, client_of, every_loop, gathered, mail, speaking, until

@@ -31,7 +31,7 @@ from ..model.receipt import Receipt
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources import TempDir
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 
 __all__ = ["SendAll"]
@@ -57,7 +57,7 @@ class _Item(Job, Generic[M]):
     ) -> None:
         super().__init__(number, mail, options, chunking=chunking, heavy=is_heavy(message), temp_dir=temp_dir)
         self.message = message
-        self.patient = True
+        self.outlasts_outage = True
         # Weakly: an iterator that nobody holds any more must be able to go.
         self._iterator = weakref.ref(iterator)
 
@@ -179,7 +179,7 @@ class SendAll(Generic[M]):
         # Those that take long to become mail: streams whose header is to be read, above all.
         self._unread: deque[M] = deque()
         # What the consumer is to do for jobs: prepare or open them, write their bodies, close what has to be awaited.
-        self._todo: deque[tuple[_Item[M] | Unread, Step]] = deque()
+        self._todo: deque[tuple[_Item[M] | UnsentSources, Step]] = deque()
         self._feed: _Feed[M] | None = None
         self._source: Iterator[M] | None = None
         if isinstance(messages, AsyncIterable):
@@ -333,14 +333,14 @@ class SendAll(Generic[M]):
         except SMTPError as error:
             # A message without an envelope has nobody to give a verdict on.
             self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
-            self._todo.append((Unread(mail), Step.DONE))
+            self._todo.append((UnsentSources(mail), Step.DONE))
             return
         self._under_way.add(item)
         if isinstance(self._failure, SMTPError):
             # It was pulled before the connection failed.
             self._end(item, item.unsent(self._failure))
             return
-        item.extensions = pool.extensions
+        item.offer = pool.extensions
         self._submit(item)
 
     def _submit(self, item: _Item[M]) -> None:
@@ -383,8 +383,8 @@ class SendAll(Generic[M]):
         if self._feed is not None:
             self._feed.close()
 
-    async def _do(self, item: _Item[M] | Unread, step: Step) -> None:
-        if step is Step.DONE or isinstance(item, Unread):
+    async def _do(self, item: _Item[M] | UnsentSources, step: Step) -> None:
+        if step is Step.DONE or isinstance(item, UnsentSources):
             await self._drive.close(item, self._until())
             return
         if item.receipt is not None:
@@ -409,8 +409,8 @@ class SendAll(Generic[M]):
         """A job's next step; called by the pool or a session, in their tasks."""
         if step is Step.DONE:
             assert item.receipt is not None
-            if item.undialled is not None:
-                self._connection_failed(item.undialled)
+            if item.connect_error is not None:
+                self._connection_failed(item.connect_error)
             self._end(item, item.receipt)
         else:
             # It waits for the consumer now, who may be writing another one: its time stands still.

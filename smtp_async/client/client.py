@@ -35,7 +35,7 @@ from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from ..tls.context import Security
 from .bulk import SendAll
@@ -220,12 +220,12 @@ class SMTPClient(Observed):
             try:
                 mail = addressed(mail, sender, recipients)
             except SMTPError:
-                await Unread(mail).aclose()
+                await UnsentSources(mail).aclose()
                 raise
         try:
             job = self._begin(mail, options, due, heavy=is_heavy(message))
         except SMTPError:
-            await Unread(mail).aclose()
+            await UnsentSources(mail).aclose()
             raise
         assert self._drive is not None
         return await self._drive.deliver(job)
@@ -269,7 +269,7 @@ class SMTPClient(Observed):
         try:
             job = self._begin(mail, options, due)
         except SMTPError:
-            await Unread(mail).aclose()
+            await UnsentSources(mail).aclose()
             raise
         assert self._drive is not None
         return await self._drive.deliver(job)
@@ -305,7 +305,7 @@ class SMTPClient(Observed):
             heavy=heavy,
             temp_dir=self._options.temp_dir,
         )
-        job.extensions = self._pool.extensions
+        job.offer = self._pool.extensions
         return job
 
     def send_all(

@@ -26,7 +26,7 @@ from ..model.reply import Reply
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.options import SendOptions
 from ..sources import TempDir
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from .connection import Pump
 from .drive import Drive
@@ -137,10 +137,10 @@ class Session(Pump):
                 heavy = is_heavy(mail)
                 job = Job(self._number_job(), ready, wishes, heavy=heavy, temp_dir=self._temp_dir)
             except SMTPError:
-                await Unread(ready).aclose()
+                await UnsentSources(ready).aclose()
                 raise
-            job.alone = True
-            job.extensions = self.extensions
+            job.pinned = True
+            job.offer = self.extensions
             return await Drive(self).deliver(job)
 
     def submit(self, job: Job) -> None:

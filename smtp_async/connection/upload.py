@@ -101,7 +101,7 @@ class Upload:
         await body.open()
         if not body.rereadable:
             # This connection or none: it is going to be read.
-            self.job.alone = True
+            self.job.pinned = True
         self._note(StartTransfer)
         async for data, source in body.chunks():
             self._turn_to(source)

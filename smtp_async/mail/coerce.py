@@ -15,7 +15,7 @@ from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
 from ..protocol.options import SendOptions
 from ..sources import aclose_origin, close_origin, in_thread
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import LONG, is_heavy
 from .raw import RawMail, raw_mail
 
@@ -197,15 +197,15 @@ def release(message: Any, options: SendOptions) -> None:
     _never_begun(message, options).close()
 
 
-def _never_begun(message: Any, options: SendOptions) -> Unread:
+def _never_begun(message: Any, options: SendOptions) -> UnsentSources:
     if options.close_source and isinstance(message, Message):
-        return Unread(Closing(message))
+        return UnsentSources(Closing(message))
     if not isinstance(message, Raw):
-        return Unread(message)
+        return UnsentSources(message)
     source = message.source
     if isinstance(source, bytes) or not (message.close or options.close_source):
-        return Unread(None)
-    return Unread(None, Content((Source(source, close=True),), size=0))
+        return UnsentSources(None)
+    return UnsentSources(None, Content((Source(source, close=True),), size=0))
 
 
 def mail_at_once(

@@ -82,7 +82,7 @@ class Waiting:
 
     def impatient(self) -> list[Job]:
         """Take out those that do not wait through an outage."""
-        jobs = [job for job in self if not job.patient]
+        jobs = [job for job in self if not job.outlasts_outage]
         for job in jobs:
             self.discard(job)
         return jobs

@@ -23,7 +23,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..connection.deadlines import Deadlines
 from ..connection.errand import Errand
 from ..connection.job import Job, Step
 from ..connection.session import Session
@@ -31,11 +30,8 @@ from ..errors import (
     AuthenticationFailed,
     Interrupted,
     NotConnected,
-    NotSent,
-    OutcomeUnknown,
     QueueFull,
     SMTPError,
-    Timeout,
 )
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
@@ -44,6 +40,7 @@ from ..protocol.pipelining import Conduct
 from .bound import Bound
 from .checkout import Places
 from .closing import close_all
+from .deadlines import Deadlines
 from .dialling import Dialling
 from .job_queue import Waiting
 from .limits import PoolLimits, PoolStatistics
@@ -263,7 +260,7 @@ class Pool:
             self.loop.call_soon(self._grow)
         # They waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._waiting.unprepared():
-            job.extensions = self.extensions
+            job.offer = self.extensions
             job.advance(Step.PREPARE)
 
     def next_job(self, session: Session) -> Job | None:
@@ -302,9 +299,8 @@ class Pool:
         if self._dialling.in_doubt and job.session is not None and self._dialling.proven(job.session):
             self._dialling.proved()
             self.loop.call_soon(self._grow)
-        # A single recipient of an undivided message leaves nobody for another transaction.
-        if (len(receipt.verdicts) > 1 or job.parted) and not self._closed and job.follow(receipt):
-            if job.alone:
+        if not self._closed and job.follow(receipt):
+            if job.pinned:
                 job.advance(Step.PREPARE)
             else:
                 self._return(job)
@@ -316,12 +312,12 @@ class Pool:
 
     def dropped(self, job: Job) -> None:
         """A job that is on no connection has lost its caller."""
-        self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
+        self._counts[Outcome.PARTIAL if job.recipients.concluded else Outcome.NOT_SENT] += 1
 
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
         transaction = job.transaction
-        if self._closed or job.alone or transaction is None or job.retries >= _MAX_RETRIES:
+        if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
             self.finished(job, receipt)
             return
         job.session = None
@@ -444,7 +440,7 @@ class Pool:
     def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
         keep = outage and self._timeouts.queue is not None
         for job in self._waiting.impatient() if keep else self._waiting.clear():
-            job.undialled = error
+            job.connect_error = error
             receipt = job.unsent(error)
             self.deadlines.discard(job)
             job.end(receipt)
@@ -487,13 +483,5 @@ class Pool:
         if job.receipt is not None:
             return
         waited = job.session is None
-        certain = self.cancel(job)
-        error: SMTPError = NotSent("the deadline passed before the message was sent")
-        if not certain:
-            error = OutcomeUnknown("the deadline passed before the end of the message was answered")
-        error.__cause__ = Timeout("the deadline passed", stage="queue" if waited else "send")
-        if waited and job.patient and self._outage is not None:
-            error = job.undialled = self._outage
-        # Its own end, if it comes, goes to the Abandoned event.
-        job.receipt = job.unsent(error) if certain else job.unknown(error)
-        job.advance(Step.DONE)
+        unsent = self.cancel(job)
+        job.time_out(unsent=unsent, reason=self._outage if waited and job.outlasts_outage else None)

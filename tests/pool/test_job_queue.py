@@ -33,7 +33,7 @@ class Planned:
 def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
     made = Job(number, Planned(), SendOptions())
     if planned:
-        made.extensions = NO_EXTENSIONS
+        made.offer = NO_EXTENSIONS
         made.prepare()
         assert made.transaction is not None
         if streamed:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import Attachment, NotSent, Outcome, OutcomeUnknown, PoolLimits, SendOptions, Timeouts
-from smtp_async.connection.deadlines import Deadlines
 from smtp_async.connection.job import Job
 from smtp_async.errors import Timeout
 from smtp_async.events import Abandoned
+from smtp_async.pool.deadlines import Deadlines
 from smtp_async.testing import close, default, delay, stall
 from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, speaking, until
 
