@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 from ..connection.drive import Drive
 from ..connection.job import Job, Step
 from ..errors import QueueFull, SMTPError, UsageError
-from ..mail.coerce import mail_at_once, mail_for, release
+from ..mail.coerce import PendingMail, to_mail, unsent_sources
 from ..model.content import Mail
 from ..model.receipt import Receipt
 from ..pool.pool import Pool
@@ -176,8 +176,8 @@ class SendAll(Generic[M]):
         self._limit = limit
         # First what the end needs: an input that is none raises here.
         self._under_way: set[_Item[M]] = set()
-        # Those that take long to become mail: streams whose header is to be read, above all.
-        self._unread: deque[M] = deque()
+        # Messages that become mail only after waiting: above all streams whose header has to be read.
+        self._unread: deque[tuple[M, PendingMail]] = deque()
         # What the consumer is to do for jobs: prepare or open them, write their bodies, close what has to be awaited.
         self._todo: deque[tuple[_Item[M] | UnsentSources, Step]] = deque()
         self._feed: _Feed[M] | None = None
@@ -230,13 +230,15 @@ class SendAll(Generic[M]):
         feed, self._feed = self._feed, None
         if feed is not None:
             feed.close()
-            self._unread += feed.pulled
+            for message in feed.pulled:
+                unsent_sources(message, self._options).close()
         while self._todo:
             item, step = self._todo.popleft()
             if step is Step.DONE:
                 item.close()
         while self._unread:
-            self._discard(self._unread.popleft())
+            message, _ = self._unread.popleft()
+            unsent_sources(message, self._options).close()
         while self._under_way:
             item = self._under_way.pop()
             self._pool.cancel(item)
@@ -250,7 +252,7 @@ class SendAll(Generic[M]):
             if self._done:
                 return self._done.popleft()
             if self._unread:
-                await self._read(self._unread.popleft())
+                await self._read(*self._unread.popleft())
                 continue
             if self._todo:
                 continue
@@ -291,28 +293,22 @@ class SendAll(Generic[M]):
             self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
-        wishes = self._options
         try:
-            mail = mail_at_once(
-                message, exact=wishes.exact, remove_bcc=wishes.remove_bcc, close=wishes.close_source
-            )
+            mail = to_mail(message, self._options)
         except SMTPError as error:
-            # A message without an envelope has nobody to give a verdict on.
+            # A message without an envelope has no recipients to give verdicts on.
             self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
+            self._todo.append((unsent_sources(message, self._options), Step.DONE))
             return
-        if mail is None:
-            self._unread.append(message)
+        if isinstance(mail, PendingMail):
+            self._unread.append((message, mail))
         else:
             self._begin_mail(message, mail)
 
-    def _discard(self, message: M) -> None:
-        """A message that was pulled is not begun any more."""
-        release(message, self._options)
-
-    async def _read(self, message: M) -> None:
-        """Begin a message whose header is to be read first."""
+    async def _read(self, message: M, pending: PendingMail) -> None:
+        """Read what has to be known of a message before it is sent, and begin it."""
         try:
-            mail = await self._drive.read(mail_for(message, self._options), self._until())
+            mail = await self._drive.read(pending.read(), self._until())
         except SMTPError as error:
             self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
             return

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -24,7 +24,7 @@ from ..errors import (
     UsageError,
 )
 from ..hooks import Observed
-from ..mail.coerce import Raw, addressed, dispose, mail_at_once, mail_for, mail_of
+from ..mail.coerce import PendingMail, Raw, to_mail, unsent_sources
 from ..message.builder import Message
 from ..model.address import Address
 from ..model.content import Mail, Origin
@@ -53,8 +53,12 @@ _DEFAULTS: Final = ClientOptions()
 M = TypeVar("M")
 
 
-class _Forks:
-    """How often this process has forked, counted in the child: cheaper to compare than to ask the system who we are."""
+class _ForkCount:
+    """How often this process has forked, counted in the child.
+
+    Each call compares the count with that of the client's first call, because asking for the process's number would
+    be a system call.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -65,7 +69,12 @@ class _Forks:
         self.count += 1
 
 
-_forks: Final = _Forks()
+_fork_count: Final = _ForkCount()
+
+
+async def _read_mail(message: Any, options: SendOptions) -> Mail:
+    mail = to_mail(message, options)
+    return await mail.read() if isinstance(mail, PendingMail) else mail
 
 
 class SMTPClient(Observed):
@@ -107,9 +116,9 @@ class SMTPClient(Observed):
         self._pool: Pool | None = None
         self._drive: Drive | None = None
         self._thread = 0
-        self._forks = 0
+        self._made_at_fork = 0
         self._closed = False
-        self._wishes = self._allowed(options.send)
+        self._send_options = self._permitted(options.send)
         # BDAT pays where a window lets messages follow each other unanswered.
         self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
@@ -138,7 +147,7 @@ class SMTPClient(Observed):
         state = "closed" if self._closed else "not used yet" if pool is None else repr(pool)
         return f"<SMTPClient {self._route.name} {self._route.security.value}: {state}>"
 
-    # --- what is so ------------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------------------
 
     @property
     def host(self) -> str:
@@ -178,7 +187,7 @@ class SMTPClient(Observed):
 
     async def send(
         self,
-        message: Message | EmailMessage | Mail,
+        message: Message | EmailMessage | Mail | Raw,
         *,
         sender: str | Address | None = None,
         recipients: Sequence[str | Address | Recipient] | None = None,
@@ -188,7 +197,8 @@ class SMTPClient(Observed):
         """Send one message and return what became of each recipient.
 
         Args:
-            message: what to send; it is left as it is, and must not be changed before the call has ended: what is
+            message: what to send: a `Message`, an `email.message.Message`, or a `Raw`, which is a message that is
+                complete already. It is left as it is, and must not be changed before the call has ended: what is
                 large is rendered in a thread, and a message may have to be rendered again for another connection.
             sender: another envelope sender than the message's; the header does not change.
             recipients: other envelope recipients; plain texts count as To.
@@ -207,28 +217,33 @@ class SMTPClient(Observed):
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        wishes = self._wishes if options is None else options
+        wanted = self._send_options if options is None else self._permitted(options)
         try:
-            due = self._due(deadline)
+            due = self._deadline(deadline)
+            mail = to_mail(message, wanted, sender, recipients)
         except SMTPError:
-            await dispose(message, wishes)
+            await unsent_sources(message, wanted).aclose()
             raise
-        mail = mail_at_once(message, exact=wishes.exact, close=wishes.close_source)
-        if mail is None:
-            mail = await self._read(mail_of(message, exact=wishes.exact, close=wishes.close_source), due)
-        if sender is not None or recipients is not None:
-            try:
-                mail = addressed(mail, sender, recipients)
-            except SMTPError:
-                await UnsentSources(mail).aclose()
-                raise
+        pool, drive = self._pool, self._drive
+        assert pool is not None and drive is not None
+        if isinstance(mail, PendingMail):
+            mail = await drive.read(mail.read(), due)
+        self._job_count += 1
         try:
-            job = self._begin(mail, options, due, heavy=is_heavy(message))
+            job = Job(
+                self._job_count,
+                mail,
+                wanted,
+                due,
+                chunking=self._chunking,
+                heavy=is_heavy(message),
+                temp_dir=self._options.temp_dir,
+            )
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
-        assert self._drive is not None
-        return await self._drive.deliver(job)
+        job.offer = pool.extensions
+        return await drive.deliver(job)
 
     async def send_raw(
         self,
@@ -256,57 +271,20 @@ class SMTPClient(Observed):
         Raises:
             SMTPError: as `send`.
         """
-        wishes = self._wishes if options is None else options
-        raw = Raw(source, sender, recipients, wishes.close_source)
-        try:
-            due = self._due(deadline)
-        except SMTPError:
-            await dispose(raw, wishes)
-            raise
-        mail = mail_at_once(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc)
-        if mail is None:
-            mail = await self._read(mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc), due)
-        try:
-            job = self._begin(mail, options, due)
-        except SMTPError:
-            await UnsentSources(mail).aclose()
-            raise
-        assert self._drive is not None
-        return await self._drive.deliver(job)
+        return await self.send(Raw(source, sender, recipients), options=options, deadline=deadline)
 
-    def _allowed(self, options: SendOptions) -> SendOptions:
+    def _permitted(self, options: SendOptions) -> SendOptions:
+        """Return `options` as far as the client's own options permit."""
         return options if self._options.chunking else replace(options, chunking="never")
 
-    def _due(self, deadline: float | None) -> float | None:
-        """Begin a call: return the loop time at which its caller no longer waits."""
+    def _deadline(self, seconds: float | None) -> float | None:
+        """Begin a call: return the loop time after which its caller no longer waits."""
         pool = self._use()
-        if deadline is None:
-            deadline = self._options.timeouts.send
-        elif math.isnan(deadline):
+        if seconds is None:
+            seconds = self._options.timeouts.send
+        elif math.isnan(seconds):
             raise InvalidArgument("deadline is a number of seconds, not NaN")
-        return None if deadline is None else pool.loop.time() + deadline
-
-    async def _read(self, work: Coroutine[Any, Any, Mail], due: float | None) -> Mail:
-        assert self._drive is not None
-        return await self._drive.read(work, due)
-
-    def _begin(
-        self, mail: Mail, options: SendOptions | None, due: float | None, *, heavy: bool = False
-    ) -> Job:
-        assert self._pool is not None
-        wishes = self._wishes if options is None else self._allowed(options)
-        self._job_count += 1
-        job = Job(
-            self._job_count,
-            mail,
-            wishes,
-            due,
-            chunking=self._chunking,
-            heavy=heavy,
-            temp_dir=self._options.temp_dir,
-        )
-        job.offer = self._pool.extensions
-        return job
+        return None if seconds is None else pool.loop.time() + seconds
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
@@ -326,7 +304,6 @@ class SMTPClient(Observed):
             is a receipt with its `error`. When no connection can be had, that is raised after the receipts of what
             was under way.
         """
-        wishes = self._wishes if options is None else self._allowed(options)
         pool = self._use()
         assert self._drive is not None
         return SendAll(
@@ -336,7 +313,7 @@ class SMTPClient(Observed):
             number_job=self._next_job,
             chunking=self._chunking,
             temp_dir=self._options.temp_dir,
-            options=wishes,
+            options=self._send_options if options is None else self._permitted(options),
             limit=self._options.timeouts.send,
         )
 
@@ -416,16 +393,20 @@ class SMTPClient(Observed):
             raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            self._thread, self._forks = get_ident(), _forks.count
+            self._thread, self._made_at_fork = get_ident(), _fork_count.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
             self._drive = Drive(pool, pool.deadlines)
         # The common case without asking asyncio for the running loop: that costs a system call.
-        elif self._thread != get_ident() or self._forks != _forks.count or not pool.loop.is_running():
+        elif (
+            self._thread != get_ident()
+            or self._made_at_fork != _fork_count.count
+            or not pool.loop.is_running()
+        ):
             self._demand_own_loop()
         return pool
 
     def _demand_own_loop(self) -> None:
-        if self._forks != _forks.count:
+        if self._made_at_fork != _fork_count.count:
             raise UsageError("this client was used before the process forked: make one in the child")
         if self._pool is not None and self._pool.loop is not asyncio.get_running_loop():
             raise UsageError("this client belongs to another event loop: make one for each")
@@ -440,9 +421,9 @@ class SMTPClient(Observed):
             surroundings=self._surroundings,
             conduct=pool.conduct,
             keeper=pool,
-            options=self._wishes,
-            allow=self._allowed,
-            adapt=mail_for,
+            options=self._send_options,
+            allow=self._permitted,
+            adapt=_read_mail,
             number_job=self._next_job,
             temp_dir=self._options.temp_dir,
         )

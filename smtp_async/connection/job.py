@@ -6,7 +6,7 @@ cancellation stay its own. Everything else about a job is synchronous.
 
 A job is the caller's side of a message: what is sent and how, until when the caller waits, and the receipt that it
 gets. The server's side is the job's `transaction`: what was written, what was answered and what came of it. A message
-whose recipients do not fit into one transaction is still one job: `recipients` holds the groups, and `follow` plans
+whose recipients do not fit into one transaction is still one job: it has `groups` of recipients, and `follow` plans
 the next transaction from the content that is rendered already.
 """
 
@@ -79,7 +79,8 @@ class Job:
         temp_dir: where a source that can be read only once is stored if it has to be read twice.
 
     Attributes:
-        recipients: the envelope, and what became of its recipients in earlier transactions.
+        envelope: the sender and all recipients.
+        groups: the recipients in groups, if there may be more than one; None saves an object for nearly every message.
         due, send_by: loop times; `send_by` is the caller's deadline, `due` what is watched now: in the queue the pool
             may set it to an earlier time.
         offer: the server's offer that the next plan is made for; None until the caller knows one. What a plan was
@@ -111,7 +112,9 @@ class Job:
         "chunking",
         "connect_error",
         "due",
+        "envelope",
         "errand",
+        "groups",
         "heavy",
         "mail",
         "number",
@@ -120,7 +123,6 @@ class Job:
         "outlasts_outage",
         "pinned",
         "receipt",
-        "recipients",
         "retries",
         "send_by",
         "session",
@@ -142,10 +144,10 @@ class Job:
     ) -> None:
         self.number = number
         self.mail = mail
-        envelope = mail.envelope()
+        self.envelope = mail.envelope()
         if options.require_to:
-            demand_to(envelope)
-        self.recipients = RecipientGroups(envelope)
+            demand_to(self.envelope)
+        self.groups: RecipientGroups | None = None
         self.options = options
         self.due = self.send_by = due
         self.chunking = chunking
@@ -185,8 +187,8 @@ class Job:
         if offer is None or self.transaction is not None:
             return True
         try:
-            if self.recipients.left or offer.limits:
-                self.recipients.choose(offer.limits, split=self.options.split)
+            if self.groups is not None or offer.limits:
+                self._grouped().choose(offer.limits, split=self.options.split)
             if self.heavy:
                 self._content = None
                 return False
@@ -229,7 +231,7 @@ class Job:
             self.close(streams=False)
             body = self.body = Body(content, temp_dir=self.temp_dir)
             await body.open()
-            if self.recipients.left and not body.rereadable:
+            if self.groups is not None and self.groups.left and not body.rereadable:
                 # It is going to be sent more than once.
                 await body.keep()
             # A message that waits holds no file.
@@ -240,16 +242,27 @@ class Job:
             raise
 
     def _plan(self, content: Content, offer: Extensions) -> None:
-        recipients, options = self.recipients, self.options
-        if recipients.concluded is not None:
-            # Other recipients have the message already: a refusal can no longer keep it from all.
-            options = replace(options, must_accept=NOBODY)
-        envelope = recipients.present_envelope()
+        envelope, options, groups = self.envelope, self.options, self.groups
+        if groups is not None:
+            envelope = groups.present_envelope()
+            if groups.concluded is not None:
+                # Other recipients have the message already: a refusal can no longer keep it from all.
+                options = replace(options, must_accept=NOBODY)
         transaction = plan(envelope, content, offer, options, chunking=self.chunking and offer.chunking)
         if transaction.payload is None and not content.sources:
             self.body = Body(content, temp_dir=self.temp_dir)
         transaction.owner = self
         self.transaction = transaction
+
+    def _grouped(self) -> RecipientGroups:
+        if self.groups is None:
+            self.groups = RecipientGroups(self.envelope)
+        return self.groups
+
+    @property
+    def partly_concluded(self) -> bool:
+        """Whether some recipients have the message already, by a transaction that has ended."""
+        return self.groups is not None and self.groups.concluded is not None
 
     def close(self, *, streams: bool = True) -> None:
         """Close the message's sources as far as that needs no waiting; `streams` as `Body.close`."""
@@ -295,11 +308,11 @@ class Job:
         """Return the receipt that says: nothing of what is left of this message was sent."""
         twin = error.copy()
         twin.receipt = None
-        return self.recipients.receipt(Outcome.NOT_SENT, twin, self.transaction)
+        return self._grouped().receipt(Outcome.NOT_SENT, twin, self.transaction)
 
     def unknown(self, error: SMTPError) -> Receipt:
         """Return the receipt that says: what is left of this message may or may not be delivered."""
-        return self.recipients.receipt(Outcome.UNKNOWN, error, self.transaction)
+        return self._grouped().receipt(Outcome.UNKNOWN, error, self.transaction)
 
     def receipt_when_cancelled(self, *, unsent: bool) -> Receipt:
         """Return what is known of the message at the moment in which its caller is cancelled.
@@ -323,28 +336,30 @@ class Job:
         Args:
             receipt: the receipt of the transaction that has ended.
         """
-        before, recipients = self.transaction, self.recipients
-        if len(receipt.verdicts) == 1 and not recipients.left:
+        before = self.transaction
+        if len(receipt.verdicts) == 1 and self.groups is None:
             # The case of most messages.
             return False
-        if before is None or self.abandoned or not recipients.conclude(before, receipt):
+        groups = self._grouped()
+        if before is None or self.abandoned or not groups.conclude(before, receipt):
             return False
         if before.content.sources and (self.body is None or not self.body.rereadable):
             # The body was read, and cannot be read again: the rest is not sent.
             return False
         self.retries = 0
         try:
-            recipients.choose(before.extensions.limits, split=self.options.split)
+            groups.choose(before.extensions.limits, split=self.options.split)
             self._plan(before.content, before.extensions)
         except SMTPError:
             # The rest is not sent. Hardly possible, because the whole envelope suited the same server.
-            recipients.postpone()
+            groups.postpone()
             return False
         return True
 
     def settle(self, receipt: Receipt) -> Receipt:
         """End the job with the receipt of its last transaction; return the receipt about all recipients."""
-        receipt = self.recipients.merged(receipt)
+        if self.groups is not None:
+            receipt = self.groups.merged(receipt)
         self.end(receipt)
         return receipt
 

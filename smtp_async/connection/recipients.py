@@ -1,6 +1,6 @@
 """The recipients of one message, in groups: one transaction serves one group.
 
-Nearly every message has a single group, which is all of its recipients. There are more where the server takes fewer
+Nearly every message has a single group: all of its recipients. There are more where the server takes fewer
 recipients at once: it announces a limit (RFC 9422, RCPTMAX and RCPTDOMAINMAX), or it answers RCPT with 452 or an
 enhanced code X.5.3. The groups are sent one after the other, and the caller gets one receipt about all of them.
 

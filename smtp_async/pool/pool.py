@@ -312,7 +312,7 @@ class Pool:
 
     def dropped(self, job: Job) -> None:
         """A job that is on no connection has lost its caller."""
-        self._counts[Outcome.PARTIAL if job.recipients.concluded else Outcome.NOT_SENT] += 1
+        self._counts[Outcome.PARTIAL if job.partly_concluded else Outcome.NOT_SENT] += 1
 
     def unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""

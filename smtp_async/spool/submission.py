@@ -6,14 +6,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cache
 from typing import Any, NamedTuple
 
 from ..errors import ExtensionMissing, InvalidArgument
+from ..mail.coerce import PendingMail, Raw, to_mail
 from ..model.address import Address
-from ..model.content import Content, Mail, Source
+from ..model.content import Content, Mail
 from ..model.envelope import Envelope, Recipient
-from ..sources import Body
+from ..sources import read_all
 
 __all__ = ["Adapt", "StoredMail", "Submission", "seconds", "submission"]
 
@@ -85,10 +85,7 @@ async def submission(
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY):
         raise InvalidArgument(f"a key is a text of 1 to {MAX_KEY} characters")
     if adapt is None:
-        doors = _doors()
-        if not isinstance(message, bytes) and doors.is_whole(message):
-            message = await doors.read(message)
-        mail = doors.mail(message, sender, recipients)
+        mail = await _to_mail(message, sender, recipients)
     else:
         mail = adapt(message, sender, recipients)
     envelope = mail.envelope()
@@ -97,7 +94,7 @@ async def submission(
     except ExtensionMissing:
         # An address in its header: no server without SMTPUTF8 can take it, in whatever form.
         content = mail.content(utf8=True)
-    data = await _read(content) if content.sources else content.join()
+    data = await read_all(content, close_streams=True) if content.sources else content.join()
     if not content.canonical:
         # Whoever made it does not vouch for its line ends; they are looked at now, once for all attempts.
         content = Content.of_bytes(data, exact=content.binary)
@@ -117,15 +114,6 @@ async def submission(
     )
 
 
-async def _read(content: Content) -> bytes:
-    body = Body(content)
-    try:
-        await body.open()
-        return b"".join([piece.data async for piece in body.chunks()])
-    finally:
-        await body.aclose()
-
-
 def seconds(moment: float | datetime) -> float:
     """Return a time as seconds since the epoch.
 
@@ -142,48 +130,18 @@ def seconds(moment: float | datetime) -> float:
     return float(moment)
 
 
-class _Doors:
-    """What a client takes, made mail: the modules for that are above this one, and are loaded when they are needed."""
-
-    def __init__(self) -> None:
-        from ..mail.coerce import Raw, Readdressed, addressed, as_mail, is_stream
-        from ..mail.raw import raw_mail
-
-        self._raw_mail = raw_mail
-        self._raw = Raw
-        self._readdressed = Readdressed
-        self._addressed = addressed
-        self._as_mail = as_mail
-        self._is_stream = is_stream
-
-    def is_whole(self, message: Any) -> bool:
-        """Tell whether it is a whole message that has to be read from somewhere."""
-        if isinstance(message, os.PathLike) or self._is_stream(message):
-            return True
-        return hasattr(message, "read") or hasattr(message, "__aiter__")
-
-    async def read(self, message: Any) -> Any:
-        """Read a whole message: all of it, since it will be on the disk before anything else is done with it."""
-        if isinstance(message, self._raw) and not isinstance(message.source, bytes):
-            source = Source(message.source, encoding="identity", close=message.close)
-            return message._replace(source=await _read(Content((source,))))
-        if not self._is_stream(message):
-            return await _read(Content((Source(message, encoding="identity"),)))
-        data = await _read(Content((Source(message.raw, encoding="identity"),)))
-        return self._readdressed(await self._raw_mail(data), message.envelope())
-
-    def mail(
-        self,
-        message: Any,
-        sender: str | Address | None,
-        recipients: Sequence[str | Address | Recipient] | None,
-    ) -> Mail:
-        """Return it as mail under another envelope, if one is given."""
-        if isinstance(message, bytes | bytearray | memoryview):
-            return self._as_mail(self._raw(bytes(message), sender, recipients))
-        return self._addressed(self._as_mail(message), sender, recipients)
+async def _to_mail(
+    message: Any,
+    sender: str | Address | None,
+    recipients: Sequence[str | Address | Recipient] | None,
+) -> Mail:
+    """Return the message as mail, all of it read, since all of it will be on the disk before anything else is done."""
+    mail = to_mail(Raw(message) if _is_source(message) else message, sender=sender, recipients=recipients)
+    return await mail.read_whole() if isinstance(mail, PendingMail) else mail
 
 
-@cache
-def _doors() -> _Doors:
-    return _Doors()
+def _is_source(message: Any) -> bool:
+    """Tell whether `message` is a whole message in bytes, or a path or stream to read one from."""
+    if isinstance(message, bytes | bytearray | memoryview | os.PathLike):
+        return True
+    return hasattr(message, "read") or hasattr(message, "__aiter__")

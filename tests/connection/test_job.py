@@ -84,7 +84,7 @@ async def test_steps_reach_a_caller_that_waits_and_nobody_else() -> None:
     one.advance(Step.DONE)
     assert await one.waiter is Step.WRITE
     one.waiter = asyncio.get_running_loop().create_future()
-    receipt = Receipt((Verdict(one.recipients.envelope.recipients[0], Outcome.ACCEPTED),))
+    receipt = Receipt((Verdict(one.envelope.recipients[0], Outcome.ACCEPTED),))
     one.settle(receipt)
     assert await one.waiter is Step.DONE
     assert one.receipt is receipt and one.session is None
