@@ -259,7 +259,7 @@ class SendAll(Generic[M]):
             if not self._under_way and self._feed is None:
                 failure, self._failure = self._failure, None
                 raise failure or StopAsyncIteration
-            self._bell = self._pool.new_future()
+            self._bell = self._pool.loop.create_future()
             await self._bell
 
     def _fill(self) -> None:

@@ -149,7 +149,11 @@ async def test_a_stream_that_cannot_be_read_is_an_error(tmp_path):
 )
 @pytest.mark.parametrize("whole", [False, True])
 async def test_another_envelope_replaces_what_is_given(sender, recipients, expected, whole):
-    addresses: dict[str, Any] = {"sender": "ann@example.com", "to": "bob@example.org", "bcc": "cy@example.org"}
+    addresses: dict[str, Any] = {
+        "sender": "ann@example.com",
+        "to": "bob@example.org",
+        "bcc": "cy@example.org",
+    }
     for message in (
         Raw(io.BytesIO(RAW)),
         Raw(RAW),
