@@ -59,6 +59,7 @@ class Pool:
     Attributes:
         extensions: what the server offered last, None before the first connection.
         conduct: what was learnt of the server's way with pipelining.
+        connections: the connections by state.
         deadlines: watches the deadlines of jobs and errands.
     """
 
@@ -69,7 +70,7 @@ class Pool:
         self._timeouts = timeouts
         self._make = make
         self.loop = loop = asyncio.get_running_loop()
-        self._connections = connections = Connections()
+        self.connections = connections = Connections()
         self._queue = JobQueue()
         self._session_queue: SessionQueue[Session] = SessionQueue(loop)
         self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(loop, self._deadline_passed)
@@ -91,7 +92,7 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """Return the pool's present state and what it has done."""
-        connections, counts = self._connections, self._counts
+        connections, counts = self.connections, self._counts
         idle, usable = len(connections.idle), connections.usable
         return PoolStatistics(
             bound=self._most,
@@ -121,7 +122,7 @@ class Pool:
         if self._closed or self._dialling.login_refused:
             self._demand_open()
         self.deadlines.add(job)
-        idle, queue = self._connections.idle, self._queue
+        idle, queue = self.connections.idle, self._queue
         while idle and not queue and self._may_take(job):
             session, _ = idle.popitem()
             if session.may_begin and not session.spent:
@@ -150,7 +151,7 @@ class Pool:
         transaction = job.transaction
         if transaction is None or transaction.aside or not self._full():
             return False
-        for session in self._connections.open:
+        for session in self.connections.open:
             if session.may_begin and not session.spent and session.admits(transaction):
                 job.due = job.send_by
                 # A job that must be prepared for the offer of this server is submitted again by its caller.
@@ -197,7 +198,7 @@ class Pool:
         self._demand_open()
         if not self._session_queue and not self._full():
             return self._make_private()
-        idle = self._connections.idle
+        idle = self.connections.idle
         if idle:
             session, _ = idle.popitem()
             session.finish()
@@ -211,13 +212,13 @@ class Pool:
 
     def _make_private(self) -> Session:
         session = self._make(self)
-        self._connections.private[session] = None
+        self.connections.private[session] = None
         return session
 
     def give_back(self, session: Session) -> None:
         """Take back a session that was lent; its place is free when its task has ended."""
         if session.task is None or session.task.done():
-            self._connections.private.pop(session, None)
+            self.connections.private.pop(session, None)
             self._make_room()
 
     async def close(self) -> None:
@@ -227,7 +228,7 @@ class Pool:
         self._session_queue.fail(NotConnected("the client is closed"))
         for one in (self._bound, self._dialling, self._silence, self._reaper):
             one.stop()
-        await close_all(self._connections.all(), self._timeouts.close)
+        await close_all(self.connections.all(), self._timeouts.close)
         # Not before: what was under way kept its deadlines.
         self.deadlines.stop()
 
@@ -237,7 +238,7 @@ class Pool:
         """Take note that a session can carry messages."""
         self._dialling.note_login()
         self._outage = None
-        connections = self._connections
+        connections = self.connections
         private = session in connections.private
         if not self.conduct.trusts(session.extensions, self.now()):
             session.forgo_pipelining()
@@ -260,7 +261,7 @@ class Pool:
 
     def next_job(self, session: Session) -> Job | None:
         """Return the next job that `session` may begin, None if there is none for it."""
-        queue, connections = self._queue, self._connections
+        queue, connections = self._queue, self.connections
         if not queue or not session.may_begin or session in connections.private:
             return None
         # A connection is idle, or may be opened, or is being opened for each job: then this one is not the next.
@@ -283,7 +284,7 @@ class Pool:
 
     def resting(self, session: Session) -> None:
         """Take note that a session has nothing to do."""
-        connections = self._connections
+        connections = self.connections
         if session in connections.private or self._closed or session in connections.idle:
             return
         if session.spent or (self._session_queue and self._yields()):
@@ -294,7 +295,7 @@ class Pool:
 
     def _yields(self) -> bool:
         """Tell whether one more pooled session should close, to free a place for a caller of `session()`."""
-        return self._connections.leaving < len(self._session_queue)
+        return self.connections.leaving < len(self._session_queue)
 
     # --- the ends of jobs ------------------------------------------------------------------------------------
 
@@ -350,7 +351,7 @@ class Pool:
 
     def failed(self, session: Session, error: SMTPError) -> None:
         """Take note that a session could not be opened. It says QUIT, and fills its place until it has `ended`."""
-        connections = self._connections
+        connections = self.connections
         if session in connections.opening:
             del connections.opening[session]
             connections.failed[session] = None
@@ -361,7 +362,7 @@ class Pool:
 
     def ended(self, session: Session, error: SMTPError | None) -> None:
         """Forget a session that has ended, and fill its place."""
-        was_opening, was_open = self._connections.remove(session)
+        was_opening, was_open = self.connections.remove(session)
         self._silence.session_ended()
         if session.breakdown is not None:
             self.conduct.broke_down(session.breakdown, session.extensions, self.now())
@@ -385,12 +386,12 @@ class Pool:
             self._dialling.note_proof()
         elif session.messages:
             # The messages that it carried come back and are tried again, each of them a few times.
-            self._dialling.note_failure(session, error, self._connections.open)
+            self._dialling.note_failure(session, error, self.connections.open)
         else:
             self._dial_failed(session, error)
 
     def _dial_failed(self, session: Session, error: SMTPError) -> None:
-        connections = self._connections
+        connections = self.connections
         self._dialling.note_failure(session, error, connections.open)
         if not self._login_failed(error) and not (connections.open or connections.opening):
             # While others are being opened, one of them may still be established.
@@ -404,7 +405,7 @@ class Pool:
         self._dialling.note_refused_login(error)
         self._fail_waiting(error)
         # Connections that have not come to AUTH yet do not show the password once more.
-        for session in [*self._connections.opening]:
+        for session in [*self.connections.opening]:
             session.abort(Interrupted("the login was refused on another connection"))
         return True
 
@@ -430,7 +431,7 @@ class Pool:
         return self._bound.now + self._silence.spare
 
     def _full(self) -> bool:
-        connections = self._connections
+        connections = self.connections
         if len(connections.open) >= self.limits.max_connections and not self._silence.spare:
             return True  # the usual case of a busy pool
         return len(connections) >= self._most
@@ -446,7 +447,7 @@ class Pool:
 
     def _employ_idle(self) -> None:
         """Have idle sessions take what waits: a small message behind a streamed one, or one that came back."""
-        idle = self._connections.idle
+        idle = self.connections.idle
         for session in [*idle] if idle and self._queue else ():
             job = self.next_job(session)
             if job is not None and not session.offer(job):
@@ -454,10 +455,10 @@ class Pool:
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
-        opening, queue = self._connections.opening, self._queue
+        opening, queue = self.connections.opening, self._queue
         if self._full() or len(queue) <= len(opening):
             return
-        room = self._dialling.room(len(opening), self._connections.open)
+        room = self._dialling.room(len(opening), self.connections.open)
         while room > 0 and len(queue) > len(opening) and not self._full():
             room -= 1
             session = self._make(self)
@@ -466,7 +467,7 @@ class Pool:
             session.start()
 
     def _may_stream(self) -> bool:
-        return self._connections.may_stream(self._most)
+        return self.connections.may_stream(self._most)
 
     def _may_take(self, job: Job) -> bool:
         """Tell whether `job` may be given to an idle session at once."""

@@ -442,7 +442,9 @@ class TestLeaving:
             assert client.statistics().waiting == 0
             assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
             assert subjects(server) == [f"message {n}" for n in range(after)] + ["message B"]
-            assert other_tasks() == {session.task for session in client._pool._open} | server_tasks(server)  # type: ignore[union-attr]
+            assert client._pool is not None
+            pooled = {session.task for session in client._pool.connections.open}
+            assert other_tasks() == pooled | server_tasks(server)
 
     async def test_those_on_the_wire_run_to_their_end_and_are_told_as_abandoned(self) -> None:
         abandoned: list[Abandoned] = []
@@ -1059,7 +1061,7 @@ class TestBounds:
         async with speaking() as server, client_of(server, pool=one()) as client:
             whole = client.send_all(numbered(4))
             pulling = asyncio.ensure_future(anext(whole))
-            await until(lambda: whole._todo)
+            await until(lambda: whole._work)
             pulling.cancel()
             await asyncio.wait({pulling})
             assert [pair async for pair in whole] == []

@@ -743,7 +743,7 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         task = asyncio.create_task(gone())
         await server.wait_fired(rule)
         # The upload is called back, and its task cancelled by somebody else, before it runs again.
-        (session,) = client._pool._open  # type: ignore[union-attr]
+        (session,) = client._pool.connections.open  # type: ignore[union-attr]
         session.abort(Interrupted("stopped by the test"))
         (job,) = session._jobs
         assert job.errand is not None

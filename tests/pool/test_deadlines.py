@@ -207,7 +207,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             server.on("DATA", delay(gate), default())
             running = asyncio.create_task(client.send(mail(1)))
@@ -245,7 +245,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             server.on("GREETING", delay(gate), default())
             errors = await gathered(*(client.send(mail(n)) for n in range(20)))
@@ -269,7 +269,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             await client.send(mail(0))
             server.on("RCPT", close())
@@ -304,7 +304,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             await client.send(mail(0))
             rule = server.on("DATA", delay(gate), default(), nth=1)
