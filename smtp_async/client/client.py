@@ -1,4 +1,4 @@
-"""What applications hold: one `SMTPClient` for the process, used by any number of tasks."""
+"""The client that an application makes: one `SMTPClient` for the process, used by any number of tasks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SMTPClient"]
 
-#: What a client is made with unless it is told otherwise.
+#: The options of a client that is given none.
 _DEFAULTS: Final = ClientOptions()
 
 M = TypeVar("M")
@@ -92,7 +92,7 @@ class SMTPClient(Observed):
         options: everything else.
 
     Raises:
-        MissingHost, InvalidPort, InvalidArgument: what cannot be meant.
+        MissingHost, InvalidPort, InvalidArgument: an argument makes no sense.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SMTPClient(Observed):
         options: ClientOptions = _DEFAULTS,
     ) -> None:
         if password is not None:
-            # First of all: tracebacks may show local variables.
+            # Wrapped first of all, because tracebacks may show local variables.
             password = Secret(password)
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
@@ -133,10 +133,10 @@ class SMTPClient(Observed):
         password are percent-encoded.
 
         Raises:
-            InvalidArgument: not such a URL. It is not repeated in the message: it may hold a password.
+            InvalidArgument: not such a URL. The message does not repeat it, because it may hold a password.
         """
         hidden = Secret(url)
-        # It may hold a password, and tracebacks may show local variables.
+        # The URL may hold a password, and tracebacks may show local variables.
         del url
         return cls(**parse_url(hidden, options))
 
@@ -174,11 +174,11 @@ class SMTPClient(Observed):
 
     @property
     def options(self) -> ClientOptions:
-        """What the client was made with."""
+        """The options that the client was made with."""
         return self._options
 
     def statistics(self) -> PoolStatistics:
-        """Return what the pool holds and has done."""
+        """Return the pool's present state and what it has done."""
         if self._pool is None:
             return PoolStatistics(self._options.pool.max_connections, *[0] * 11)
         return self._pool.statistics()
@@ -203,17 +203,18 @@ class SMTPClient(Observed):
             sender: another envelope sender than the message's; the header does not change.
             recipients: other envelope recipients; plain texts count as To.
             options: how to send it; None takes the client's.
-            deadline: seconds for everything, from the call on: reading the message, opening its sources, waiting for a
-                connection. None takes `timeouts.send`. The call ends in time whatever a source does; one that takes
-                no notice goes on by itself.
+            deadline: seconds for the whole call: reading the message, opening its sources, waiting for a connection,
+                sending. None takes `timeouts.send`. The call ends in time whatever a source does; a source that ignores
+                its cancellation is left to itself.
 
         Returns:
             The receipt; its outcome is ACCEPTED or PARTIAL.
 
         Raises:
-            SenderRefused, RecipientsRefused, MessageRefused: the server said no.
-            NotSent: it did not leave; sending again is safe. Also when the deadline passed in time.
-            OutcomeUnknown: it may or may not be delivered. Also when the deadline passed too late.
+            SenderRefused, RecipientsRefused, MessageRefused: the server refused the message.
+            NotSent: the message did not leave, also because the deadline passed before; sending again is safe.
+            OutcomeUnknown: the message may or may not be delivered, also because the deadline passed after its end was
+                sent.
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
@@ -291,18 +292,18 @@ class SMTPClient(Observed):
     ) -> SendAll[M]:
         """Send many messages, at the speed of the connections, with constant memory.
 
-        The input may be endless. An iterable is pulled by the task that iterates over this, an async iterable by a
-        task of its own; at most twice as many messages as the pool can carry are on their way. Leaving the loop early
-        is safe.
+        The input may be endless. An iterable is pulled by the task that iterates over the result, an async iterable by
+        a task of its own; at most twice as many messages as the pool can carry are under way. Leaving the loop early is
+        safe.
 
         Args:
             messages: any iterable or async iterable of `Message`, `email.message.Message` or `Raw`.
             options: how to send them; None takes the client's.
 
         Returns:
-            An async iterator of `(message, receipt)` in the order in which they end. A message that cannot be sent
-            is a receipt with its `error`. When no connection can be had, that is raised after the receipts of what
-            was under way.
+            An async iterator of `(message, receipt)` in the order in which the messages end. A message that cannot be
+            sent has a receipt with its `error`. When no connection can be had, that error is raised after the receipts
+            of the messages under way.
         """
         pool = self._use()
         assert self._drive is not None
@@ -320,18 +321,18 @@ class SMTPClient(Observed):
     # --- other calls -----------------------------------------------------------------------------------------
 
     async def check(self) -> ServerReport:
-        """Connect, negotiate TLS, log in, say NOOP and QUIT, and report what was seen and what is wrong.
+        """Connect, negotiate TLS, log in, send NOOP and QUIT, and report what was seen and what is wrong.
 
-        Never raises for what the server does: a failure is a finding of the report.
+        Does not raise for what the server does: a failure is a finding of the report.
         """
         pool = self._use()
         return await examine(pool, self._route)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """Give one conversation to the caller alone, not connected yet.
+        """Give the caller a session of its own, not connected yet.
 
-        It counts against the pool's bound. It is closed at the end, never pooled.
+        The session counts against the pool's bound. It is closed at the end of the block, never pooled.
         """
         pool = self._use()
         session = await pool.lend()
@@ -350,7 +351,7 @@ class SMTPClient(Observed):
         """Ask whether an address exists (VRFY, RFC 5321 section 3.5); most servers answer 252.
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refuses the command, or does not answer the question.
         """
         async with self.session() as session:
             await session.connect()
@@ -360,16 +361,16 @@ class SMTPClient(Observed):
         """Ask for the members of a mailing list (EXPN, RFC 5321 section 3.5).
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refuses the command, or does not answer the question.
         """
         async with self.session() as session:
             await session.connect()
             return await session.expand(name)
 
-    # --- the end ---------------------------------------------------------------------------------------------
+    # --- closing ---------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Fail what waits as not sent, let running messages end within `timeouts.close`, then say QUIT."""
+        """Fail waiting messages as not sent, let running ones end within `timeouts.close`, then send QUIT."""
         self._hooks.refuse_reentry()
         pool = self._pool
         if pool is not None:
@@ -386,7 +387,7 @@ class SMTPClient(Observed):
         await self.close()
 
     def _use(self) -> Pool:
-        """Return the pool, made by the first call; it belongs to this loop and this process."""
+        """Return the pool, which the first call makes; it belongs to that call's event loop and process."""
         if self._hooks.active:
             self._hooks.refuse_reentry()
         if self._closed:
@@ -396,7 +397,7 @@ class SMTPClient(Observed):
             self._thread, self._made_at_fork = get_ident(), _fork_count.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
             self._drive = Drive(pool, pool.deadlines)
-        # The common case without asking asyncio for the running loop: that costs a system call.
+        # The common case does not ask asyncio for the running loop, because that costs a system call.
         elif (
             self._thread != get_ident()
             or self._made_at_fork != _fork_count.count

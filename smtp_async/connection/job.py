@@ -336,11 +336,7 @@ class Job:
         Args:
             receipt: the receipt of the transaction that has ended.
         """
-        before = self.transaction
-        if len(receipt.verdicts) == 1 and self.groups is None:
-            # The case of most messages.
-            return False
-        groups = self._grouped()
+        before, groups = self.transaction, self._grouped()
         if before is None or self.abandoned or not groups.conclude(before, receipt):
             return False
         if before.content.sources and (self.body is None or not self.body.rereadable):

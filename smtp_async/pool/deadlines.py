@@ -1,9 +1,9 @@
 """When callers stop waiting: one timer for all calls of a client.
 
-Strategy: nearly every call ends long before its deadline, so that a call costs one set entry, and an entry of a heap
-only if it is still under way when the timer rings. The timer is set for the earliest deadline known; with one default
-for all calls that is once in a while. In the heap, an entry whose call has ended or whose deadline was moved is
-passed over when its turn comes, or thrown out with all others of its kind when they are the greater part.
+Strategy: nearly every call ends long before its deadline. So a call costs one entry in a set, and an entry in a heap
+only if it is still under way when the timer fires. The timer is set for the earliest deadline known; with one default
+for all calls that is seldom. An entry of the heap is stale when its call has ended or its deadline was moved. Stale
+entries are skipped when their turn comes, and all are removed when they are the greater part.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ from typing import Final, Generic, Protocol, TypeVar
 
 __all__ = ["Deadlines"]
 
-#: The timer rings no more often: deadlines close together share one ring.
+#: Seconds between two firings of the timer at least: deadlines close together share one.
 _GRAIN: Final = 0.005
-#: A heap with fewer entries is not worth being cleared.
+#: A heap with fewer entries is not cleared of stale ones.
 _FEW: Final = 64
 
 
-class Limited(Protocol):
-    """What has a deadline: `due` is a loop time, None if it has none."""
+class HasDeadline(Protocol):
+    """A job or an errand: `due` is the loop time of its deadline, None if it has none."""
 
     @property
     def due(self) -> float | None: ...
 
 
-L = TypeVar("L", bound=Limited)
+L = TypeVar("L", bound=HasDeadline)
 
 
 class Deadlines(Generic[L]):
-    """The calls that are under way, and the moment at which the first of their callers gives up.
+    """Watches the deadlines of the calls that are under way.
 
     Args:
-        loop: whose clock counts.
-        passed: called with each item whose deadline has passed; it is not watched any more then.
+        loop: its clock counts.
+        passed: called with each item whose deadline has passed, which is no longer watched then.
     """
 
-    __slots__ = ("_due", "_heap", "_loop", "_new", "_passed", "_placed", "_places", "_timer")
+    __slots__ = ("_fires_at", "_heap", "_loop", "_new", "_passed", "_numbers", "_counter", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[L], None]) -> None:
         self._loop = loop
         self._passed = passed
-        # Added since the timer rang last.
+        # Items added since the timer fired last.
         self._new: set[L] = set()
-        # Deadline, place (so that items are never compared), item; and the place that counts for each item.
+        # Entries of deadline, number (so that items are never compared) and item; and the valid number of each item.
         self._heap: list[tuple[float, int, L]] = []
-        self._placed: dict[L, int] = {}
-        self._places = count()
-        self._due: float | None = None
+        self._numbers: dict[L, int] = {}
+        self._counter = count()
+        self._fires_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """How many items are watched."""
-        return len(self._new | self._placed.keys())
+        """Return how many items are watched."""
+        return len(self._new | self._numbers.keys())
 
     def add(self, item: L) -> None:
-        """Watch `item`; if it is watched already, its deadline was moved."""
+        """Watch `item`, or watch its new deadline if it is watched already."""
         due = item.due
         if due is None:
             return
         self._new.add(item)
-        if self._due is None or due < self._due:
+        if self._fires_at is None or due < self._fires_at:
             self._set(due)
 
     def discard(self, item: L) -> None:
         """Watch `item` no more."""
         self._new.discard(item)
-        if self._placed:
-            self._placed.pop(item, None)
+        if self._numbers:
+            self._numbers.pop(item, None)
 
     def stop(self) -> None:
         """Set the timer no more."""
@@ -80,48 +80,48 @@ class Deadlines(Generic[L]):
 
     def _set(self, due: float) -> None:
         self.stop()
-        self._due = due
-        self._timer = self._loop.call_at(due, self._ring)
+        self._fires_at = due
+        self._timer = self._loop.call_at(due, self._fire)
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         now = self._loop.time()
-        self._timer = self._due = None
+        self._timer = self._fires_at = None
         new, self._new = self._new, set()
         for item in new:
-            self._place(item)
+            self._push(item)
         for item in self._taken(now):
             self._passed(item)
-        if len(self._heap) > max(_FEW, 2 * len(self._placed)):
-            self._heap = [entry for entry in self._heap if self._placed.get(entry[2]) == entry[1]]
+        if len(self._heap) > max(_FEW, 2 * len(self._numbers)):
+            self._heap = [entry for entry in self._heap if self._numbers.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
         if self._heap:
-            self._set_again(max(self._heap[0][0], now + _GRAIN))
+            self._set_earlier(max(self._heap[0][0], now + _GRAIN))
 
-    def _set_again(self, due: float) -> None:
-        # What was called may have set it.
-        if self._due is None or due < self._due:
+    def _set_earlier(self, due: float) -> None:
+        # `passed` may have set the timer.
+        if self._fires_at is None or due < self._fires_at:
             self._set(due)
 
-    def _place(self, item: L) -> None:
+    def _push(self, item: L) -> None:
         due = item.due
         if due is None:
-            self._placed.pop(item, None)
+            self._numbers.pop(item, None)
             return
-        self._placed[item] = place = next(self._places)
-        heapq.heappush(self._heap, (due, place, item))
+        self._numbers[item] = number = next(self._counter)
+        heapq.heappush(self._heap, (due, number, item))
 
     def _taken(self, now: float) -> list[L]:
-        """Take out those whose deadline has passed."""
-        heap, placed = self._heap, self._placed
+        """Take out and return the items whose deadline has passed."""
+        heap, numbers = self._heap, self._numbers
         taken: list[L] = []
         while heap and heap[0][0] <= now:
-            _, place, item = heapq.heappop(heap)
-            if placed.get(item) != place:
+            _, number, item = heapq.heappop(heap)
+            if numbers.get(item) != number:
                 continue
             if item.due is not None and item.due <= now:
-                del placed[item]
+                del numbers[item]
                 taken.append(item)
             else:
-                # It was moved since.
-                self._place(item)
+                # The deadline was moved since.
+                self._push(item)
         return taken

@@ -140,7 +140,7 @@ async def test_port_25_is_never_probed(pki, monkeypatch):
     monkeypatch.setattr(diagnose, "_speaks_tls", None)
     monkeypatch.setattr(diagnose, "_SILENCE", 0.0)
     nobody: Any = None
-    await diagnose._mind_silence(nobody, Route(host="localhost", port=25, security=Security.STARTTLS))
+    await diagnose._probe_silent_server(nobody, Route(host="localhost", port=25, security=Security.STARTTLS))
 
 
 async def test_starttls_missing(pki):
@@ -187,7 +187,7 @@ async def test_an_unverified_certificate_is_told(pki):
     async with ScriptedServer(ssl_context=pki.server_context(pki.expired)) as server:
         report = await report_of(server, pki, Security.OPPORTUNISTIC)
     assert report.error is None and report.info.encrypted and report.info.verified is False
-    assert "cannot be believed" in report.findings[0] and "expired on" in report.findings[0]
+    assert "is not proved" in report.findings[0] and "expired on" in report.findings[0]
 
 
 async def test_tls_below_1_2(pki):
