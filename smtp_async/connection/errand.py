@@ -106,7 +106,7 @@ class Errand(Generic[T]):
 
     @property
     def _cancelled(self) -> bool:
-        """Whether the caller's task was cancelled from outside; a time limit in the work takes its cancellation back."""
+        """Whether the caller's task was cancelled from outside, which a time limit within the work takes back."""
         return self._task is not None and self._task.cancelling() > self._cancellations
 
     def _wake(self, _: object = None) -> None:

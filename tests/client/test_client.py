@@ -211,7 +211,7 @@ class TestSending:
         assert receipt.bytes_sent > len(received.data)
         assert server.verbs() == ["EHLO", "MAIL", "RCPT", "RCPT", "DATA", ".", "QUIT"]
 
-    async def test_a_message_of_the_standard_library_arrives_and_stays_as_it_was(self) -> None:
+    async def test_an_email_message_arrives_and_is_not_changed(self) -> None:
         message = EmailMessage()
         message["From"], message["To"], message["Bcc"] = SENDER, "bob@example.org", "secret@example.org"
         message["Subject"] = "standard"
@@ -267,7 +267,7 @@ class TestSending:
         assert b"Bcc" not in first.data
         assert first.data.endswith(b"\r\n\r\nbody\r\n")
 
-    async def test_what_cannot_be_sent_never_meets_the_server(self) -> None:
+    async def test_a_message_that_cannot_be_sent_never_reaches_the_server(self) -> None:
         async with speaking() as server, client_of(server) as client:
             with pytest.raises(MissingSender) as no_sender:
                 await client.send(Message(to="bob@example.org", text="x"))

@@ -57,7 +57,7 @@ async def octets_of(mail: Mail) -> bytes:
     "make",
     [lambda: Message(sender="ann@example.com", to="bob@example.org"), foreign, lambda: Raw(SHOWN)],
 )
-def test_what_is_small_and_in_memory_is_mail_at_once(make):
+def test_a_small_message_in_memory_is_mail_at_once(make):
     mail = at_once(make())
     assert names(mail) == ("ann@example.com", ["bob@example.org"])
     assert mail.content().join()
@@ -74,7 +74,7 @@ def test_a_mail_of_another_kind_is_returned_as_it_is():
 
 
 @pytest.mark.parametrize("message", [b"bytes", "text", 3, None, io.BytesIO()])
-def test_what_is_no_message_is_refused(message):
+def test_an_object_that_is_not_a_message_is_refused(message):
     with pytest.raises(InvalidArgument, match="cannot send"):
         to_mail(message)
 
@@ -227,7 +227,7 @@ async def test_streams_of_an_unsent_message_are_closed_if_that_was_asked(
     assert stream.closed is closed
 
 
-def test_what_is_no_mail_is_not_closed():
+def test_an_object_that_is_not_mail_is_not_closed():
     stream = io.BytesIO()
     unsent_sources(stream, SendOptions(close_source=True)).close()
     assert not stream.closed
