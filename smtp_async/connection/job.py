@@ -31,7 +31,7 @@ from ..sources.unsent import UnsentSources
 from .errand import Errand
 from .recipients import RecipientGroups
 
-__all__ = ["BodyWriter", "Job", "Step"]
+__all__ = ["BodyWriter", "Job", "OpenConnection", "Step"]
 
 
 class Step(Enum):
@@ -47,8 +47,8 @@ class Step(Enum):
     DONE = "done"
 
 
-class BodyWriter(Protocol):
-    """The connection that carries a job, as the job's caller and the pool see it.
+class OpenConnection(Protocol):
+    """A connection that could be opened.
 
     Attributes:
         dialled_at, opened_at: loop times at which it was dialled, and opened.
@@ -58,6 +58,10 @@ class BodyWriter(Protocol):
     dialled_at: float
     opened_at: float
     carried: bool
+
+
+class BodyWriter(OpenConnection, Protocol):
+    """The connection that carries a job, as the job's caller and the pool see it."""
 
     async def write_body(self, job: Job) -> None:
         """Write the body of a job that was told `Step.WRITE`, in the caller's own task."""

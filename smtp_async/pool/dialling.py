@@ -20,11 +20,12 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from typing import Final
 
+from ..connection.job import OpenConnection
 from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
 
-__all__ = ["Bound", "Dialling", "OpenConnection"]
+__all__ = ["Bound", "Dialling"]
 
 #: Seconds before the next dial after the first failure; doubled with each one, up to the second figure.
 _BACKOFF: Final = (0.1, 10.0)
@@ -84,19 +85,6 @@ class Bound:
             self._cuts.popleft()
         self._set_timer()
         self._raised()
-
-
-class OpenConnection(Protocol):
-    """A connection that could be opened.
-
-    Attributes:
-        dialled_at, opened_at: loop times at which it was dialled, and opened.
-        carried: whether the server has accepted or refused a message on it.
-    """
-
-    dialled_at: float
-    opened_at: float
-    carried: bool
 
 
 class Dialling:
