@@ -304,8 +304,8 @@ class Pool:
         if self._dialling.in_doubt and job.session is not None and self._dialling.proven(job.session):
             self._dialling.note_proof()
             self.loop.call_soon(self._grow)
-        # Most messages have a single recipient, which leaves none for another transaction: not asking saves 300
-        # instructions of 200,000.
+        # Most messages have a single recipient, which leaves none for another transaction: not asking saves a call, 16
+        # of 3,300 bytecodes per message.
         several = len(receipt.verdicts) > 1 or job.groups is not None
         if several and not self._closed and job.follow(receipt):
             if job.pinned:
