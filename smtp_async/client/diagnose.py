@@ -12,18 +12,16 @@ tried beside; if it comes to pass, there is nothing to wait for.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.opening import Route
+from ..connection.route import Route
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
-    ConnectFirst,
     SMTPError,
     UsageError,
     WrongTLSMode,
@@ -36,6 +34,7 @@ from ..tls.info import CertificateFacts, ConnectionInfo
 from ..transport.dial import dial
 
 if TYPE_CHECKING:
+    from ..connection.connection import Connection
     from ..connection.session import Session
     from ..pool.pool import Pool
 
@@ -92,33 +91,39 @@ class ServerReport:
         return self.extensions.auth
 
 
-async def examine(pool: Pool, route: Route) -> ServerReport:
-    """Open a session, say NOOP and QUIT, and report.
+async def examine(pool: Pool, session_on: Callable[[Connection], Session], route: Route) -> ServerReport:
+    """Open a connection, say NOOP and QUIT, and report.
+
+    Args:
+        pool: gives the connection.
+        session_on: makes the session of a connection.
+        route: the client's.
 
     Raises:
         UsageError: the client cannot be used, or its settings make no sense. Nothing else: what the server does is
             part of the report.
     """
     try:
-        session = await pool.lend()
+        connection = await pool.lend()
     except UsageError:
         raise
     except SMTPError as error:
         # A login that was refused a moment ago is not tried again.
         return _with_findings(ServerReport(server=route.name, security=route.security, error=error), route)
     try:
-        connected, failed = await _converse(session, route)
+        connected, failed = await _converse(connection, session_on(connection), route)
     finally:
-        session.let_go()
-        pool.give_back(session)
-    info = _info(session)
+        connection.let_go()
+        pool.give_back(connection)
+    channel = connection.channel
+    info = channel.info
     return _with_findings(
         ServerReport(
             server=route.name,
             security=route.security,
-            greeting=session.greeting,
-            extensions=session.extensions,
-            offered_in_clear=session.offered_in_clear,
+            greeting=channel.machine.greeting.reply,
+            extensions=connection.extensions,
+            offered_in_clear=channel.offered_in_clear,
             info=info,
             certificate=await asyncio.to_thread(_certificate, info, failed),
             logged_in=_login(route, connected, failed),
@@ -128,11 +133,11 @@ async def examine(pool: Pool, route: Route) -> ServerReport:
     )
 
 
-async def _converse(session: Session, route: Route) -> tuple[bool, SMTPError | None]:
-    """Return whether the connection came to stand, and what went wrong."""
+async def _converse(connection: Connection, session: Session, route: Route) -> tuple[bool, SMTPError | None]:
+    """Return whether the connection was established, and what went wrong."""
     connected = False
     try:
-        await _connect(session, route)
+        await _connect(connection, session, route)
         connected = True
         await session.noop()
         await session.quit()
@@ -146,8 +151,8 @@ async def _converse(session: Session, route: Route) -> tuple[bool, SMTPError | N
     return connected, None
 
 
-async def _connect(session: Session, route: Route) -> None:
-    watch = asyncio.create_task(_mind_silence(session, route))
+async def _connect(connection: Connection, session: Session, route: Route) -> None:
+    watch = asyncio.create_task(_mind_silence(connection, route))
     try:
         await session.connect()
     finally:
@@ -155,12 +160,12 @@ async def _connect(session: Session, route: Route) -> None:
         await asyncio.wait((watch,))
 
 
-async def _mind_silence(session: Session, route: Route) -> None:
+async def _mind_silence(connection: Connection, route: Route) -> None:
     if route.security is Security.IMPLICIT or route.path is not None or route.port == _NEVER_PROBED:
         return
     await asyncio.sleep(_SILENCE)
-    if session.greeting is None and await _speaks_tls(route):
-        session.abort(
+    if connection.channel.machine.greeting.reply is None and await _speaks_tls(route):
+        connection.abort(
             WrongTLSMode(
                 f"{route.name} expects TLS from the first byte: use security=Security.IMPLICIT",
                 stage="greeting",
@@ -190,12 +195,6 @@ def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | Non
         return None
     refused = isinstance(error, AuthenticationFailed | AuthenticationUnavailable)
     return connected or (False if refused else None)
-
-
-def _info(session: Session) -> ConnectionInfo | None:
-    with contextlib.suppress(ConnectFirst):
-        return session.info
-    return None
 
 
 def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> CertificateFacts | None:

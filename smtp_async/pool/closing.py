@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Final
 
-from ..connection.session import Session
+from ..connection.connection import Connection
 from ..errors import Interrupted
 
 __all__ = ["close_all"]
@@ -15,7 +15,7 @@ __all__ = ["close_all"]
 _LAST_WORD: Final = 1.0
 
 
-async def close_all(sessions: Collection[Session], limit: float | None) -> None:
+async def close_all(sessions: Collection[Connection], limit: float | None) -> None:
     """Let what is on its way end and say QUIT; after `limit` seconds, or when this is cancelled, close at once.
 
     Args:

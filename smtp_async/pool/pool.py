@@ -23,10 +23,10 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..connection.connection import Connection
 from ..connection.deadlines import Deadlines
 from ..connection.errand import Errand
 from ..connection.job import Job, Step
-from ..connection.session import Session
 from ..errors import (
     AuthenticationFailed,
     Interrupted,
@@ -65,7 +65,7 @@ class Pool:
         make: makes a session that is not connected.
     """
 
-    def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Session]) -> None:
+    def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Connection]) -> None:
         self.limits = limits
         #: What the server offered last.
         self.extensions: Extensions | None = None
@@ -74,15 +74,15 @@ class Pool:
         self._timeouts = timeouts
         self._make = make
         self.loop = asyncio.get_running_loop()
-        self._opening: dict[Session, None] = {}
+        self._opening: dict[Connection, None] = {}
         # Could not be opened, and say goodbye.
-        self._parting: dict[Session, None] = {}
-        self._open: dict[Session, None] = {}
+        self._parting: dict[Connection, None] = {}
+        self._open: dict[Connection, None] = {}
         # The last one used is taken first: the others may then grow old and be closed.
-        self._idle: dict[Session, None] = {}
+        self._idle: dict[Connection, None] = {}
         # Handed out to users.
-        self._private: dict[Session, None] = {}
-        self._places: Places[Session] = Places(self.loop)
+        self._private: dict[Connection, None] = {}
+        self._places: Places[Connection] = Places(self.loop)
         self._waiting = Waiting()
         self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(self.loop, self._time_over)
         self._silence = Silence(self.loop, self._open, (self._waiting, self._places), self._make_room)
@@ -117,7 +117,8 @@ class Pool:
             not_sent=counts[Outcome.NOT_SENT],
             unknown=counts[Outcome.UNKNOWN],
             reconnects=self._reconnects,
-            round_trips=self._round_trips + sum(one.round_trips for one in (*self._open, *self._private)),
+            round_trips=self._round_trips
+            + sum(one.channel.round_trips for one in (*self._open, *self._private)),
         )
 
     # --- for callers -----------------------------------------------------------------------------------------
@@ -135,9 +136,9 @@ class Pool:
         self.deadlines.add(job)
         while self._idle and not self._waiting and self._may_take(job):
             session, _ = self._idle.popitem()
-            if session.may_begin and not session.spent:
+            if session.may_begin and not session.deliveries.spent:
                 job.due = job.send_by
-                if not session.offer(job):
+                if not session.deliveries.offer(job):
                     self._idle[session] = None
                 return
             session.finish()
@@ -162,10 +163,10 @@ class Pool:
         if transaction is None or transaction.aside or not self._full():
             return False
         for session in self._open:
-            if session.may_begin and not session.spent and session.admits(transaction):
+            if session.may_begin and not session.deliveries.spent and session.deliveries.admits(transaction):
                 job.due = job.send_by
                 # If it must be prepared for what this one offers it comes back by itself: it is taken care of.
-                session.offer(job)
+                session.deliveries.offer(job)
                 return True
         return False
 
@@ -174,7 +175,7 @@ class Pool:
         job.abandoned = True
         self.deadlines.discard(job)
         if self._waiting.discard(job) or (job.session is None and job.receipt is None):
-            self.dropped(job)
+            self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
             return True
         return job.session is not None and job.session.cancel(job)
 
@@ -191,7 +192,7 @@ class Pool:
         """Return a future of the pool's loop, without asking asyncio for it: that costs a system call."""
         return self.loop.create_future()
 
-    async def lend(self) -> Session:
+    async def lend(self) -> Connection:
         """Return a session for a user, not connected yet, as soon as the bound allows one more."""
         self._demand_open()
         if not self._places and not self._full():
@@ -208,12 +209,12 @@ class Pool:
         if not self._full():
             self._make_room()
 
-    def _make_private(self) -> Session:
+    def _make_private(self) -> Connection:
         session = self._make(self)
         self._private[session] = None
         return session
 
-    def give_back(self, session: Session) -> None:
+    def give_back(self, session: Connection) -> None:
         """A user is done with `session`; its place is free when its task has ended."""
         if session.task is None or session.task.done():
             self._private.pop(session, None)
@@ -242,22 +243,23 @@ class Pool:
 
     # --- for sessions ----------------------------------------------------------------------------------------
 
-    def opened(self, session: Session) -> None:
+    def opened(self, session: Connection) -> None:
         """A session can take jobs."""
         self._dialling.logged_in()
         self._outage = None
         private = session in self._private
         if not self.conduct.trusts(session.extensions, self.now()):
-            session.forgo_pipelining()
+            session.channel.machine.forgo_pipelining()
         if self.extensions is None or self.extensions != session.extensions:
             self.extensions = session.extensions
         elif not private:
-            session.share(self.extensions)
+            # Jobs are compared with this object by identity first.
+            session.channel.machine.extensions = self.extensions
         if private:
             return
         self._opening.pop(session, None)
         self._open[session] = None
-        session.retire(messages=self.limits.max_messages, age=self.limits.max_age)
+        session.deliveries.retire(messages=self.limits.max_messages, age=self.limits.max_age)
         if self._dialling.in_doubt:
             # When it has taken its message: the others wait until this one has proved something, and no longer.
             self.loop.call_soon(self._grow)
@@ -266,32 +268,32 @@ class Pool:
             job.extensions = self.extensions
             job.advance(Step.PREPARE)
 
-    def next_job(self, session: Session) -> Job | None:
+    def next_job(self, session: Connection) -> Job | None:
         """Return the next job that `session` may begin."""
         waiting = self._waiting
         if not waiting or not session.may_begin or session in self._private:
             return None
         # The last: each of them will get a connection that is being opened for it.
-        if session.jobs and (
+        if session.deliveries.jobs and (
             self._idle or not self._full() or (self._opening and len(waiting) <= len(self._opening))
         ):
             # A streamed message that was not given the last connection may have it when another one is written.
             self._employ()
             return None
-        if session.spent or (self._places and self._yields()):
+        if session.deliveries.spent or (self._places and self._yields()):
             session.finish()
             return None
-        job = waiting.take(session.admits, self._may_stream)
+        job = waiting.take(session.deliveries.admits, self._may_stream)
         if job is not None:
             job.due = job.send_by
             self._idle.pop(session, None)
         return job
 
-    def resting(self, session: Session) -> None:
+    def idle(self, session: Connection) -> None:
         """A session has nothing to do."""
         if session in self._private or self._closed or session in self._idle:
             return
-        if session.spent or (self._places and self._yields()):
+        if session.deliveries.spent or (self._places and self._yields()):
             session.finish()
             return
         self._idle[session] = None
@@ -314,11 +316,7 @@ class Pool:
         # Without an error it was accepted, at least for some.
         self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
 
-    def dropped(self, job: Job) -> None:
-        """A job that is on no connection has lost its caller."""
-        self._counts[Outcome.PARTIAL if job.divided else Outcome.NOT_SENT] += 1
-
-    def unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
         """A job's connection died before it was sent: it goes back to the head of the queue."""
         transaction = job.transaction
         if self._closed or job.alone or transaction is None or job.retries >= _MAX_RETRIES:
@@ -330,7 +328,7 @@ class Pool:
         transaction.renew()
         self._return(job)
 
-    def greeted_again(self, session: Session) -> None:
+    def greeted_again(self, session: Connection) -> None:
         """What a session's server offers may have changed."""
         self.extensions = session.extensions
 
@@ -346,7 +344,7 @@ class Pool:
             job.due = min(self.now() + limit, job.due or math.inf)
             self.deadlines.add(job)
 
-    def failed(self, session: Session, error: SMTPError) -> None:
+    def failed(self, session: Connection, error: SMTPError) -> None:
         """A session could not be opened; it says goodbye, and its place is taken until it has `ended`."""
         if session in self._opening:
             del self._opening[session]
@@ -356,17 +354,18 @@ class Pool:
             self._login_failed(error)
         self._grow()
 
-    def ended(self, session: Session, error: SMTPError | None) -> None:
+    def ended(self, session: Connection, error: SMTPError | None) -> None:
         """A session is over."""
-        self._round_trips += session.round_trips
+        self._round_trips += session.channel.round_trips
         was_opening = self._opening.pop(session, self) is None
         was_open = self._open.pop(session, self) is None
         self._parting.pop(session, None)
         self._idle.pop(session, None)
         self._private.pop(session, None)
         self._silence.session_ended()
-        if session.breakdown is not None:
-            self.conduct.broke_down(session.breakdown, session.extensions, self.now())
+        breakdown = session.channel.machine.breakdown
+        if breakdown is not None:
+            self.conduct.broke_down(breakdown, session.extensions, self.now())
         if isinstance(error, Interrupted):
             # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
             # callers' turn comes before that of a new connection, which nobody would cancel any more.
@@ -381,11 +380,11 @@ class Pool:
                 self._login_failed(error)
         self._make_room()
 
-    def _closed_early(self, session: Session, error: SMTPError) -> None:
+    def _closed_early(self, session: Connection, error: SMTPError) -> None:
         """A session that was open has ended: before it had proved anything, that is a failure, too."""
         if self._dialling.proven(session):
             self._dialling.proved()
-        elif session.messages:
+        elif session.deliveries.messages:
             # Those that it carried come back and are tried again, each of them a few times.
             self._dialling.failed(session, error, self._open)
         else:
@@ -397,7 +396,7 @@ class Pool:
         """Have idle sessions take what waits: a small message behind a streamed one, or one that came back."""
         for session in [*self._idle] if self._idle and self._waiting else ():
             job = self.next_job(session)
-            if job is not None and not session.offer(job):
+            if job is not None and not session.deliveries.offer(job):
                 self._idle[session] = None
 
     @property
@@ -423,7 +422,7 @@ class Pool:
             self._opening[session] = None
             session.start()
 
-    def _dial_failed(self, session: Session, error: SMTPError) -> None:
+    def _dial_failed(self, session: Connection, error: SMTPError) -> None:
         self._dialling.failed(session, error, self._open)
         if not self._login_failed(error) and not (self._open or self._opening):
             # While others are being opened, one of them may come up.
@@ -459,7 +458,7 @@ class Pool:
         """May one more connection be given to a streamed body? The last one is for the small messages."""
         left = max(1, self._most - 1)
         for session in self._open:
-            if session.streaming:
+            if session.deliveries.streaming:
                 left -= 1
                 if not left:
                     return False

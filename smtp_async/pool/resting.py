@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import MutableMapping
 
-from ..connection.session import Session
+from ..connection.connection import Connection
 
 __all__ = ["Reaper"]
 
@@ -23,14 +23,14 @@ class Reaper:
     __slots__ = ("_idle", "_limit", "_loop", "_timer")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, idle: MutableMapping[Session, None], limit: float | None
+        self, loop: asyncio.AbstractEventLoop, idle: MutableMapping[Connection, None], limit: float | None
     ) -> None:
         self._loop = loop
         self._idle = idle
         self._limit = math.inf if limit is None else limit
         self._timer: asyncio.TimerHandle | None = None
 
-    def rests(self, session: Session) -> None:
+    def rests(self, session: Connection) -> None:
         """See that `session`, which is idle now, is closed in time."""
         due = self._due(session)
         if due < math.inf and (self._timer is None or self._timer.when() > due):
@@ -43,8 +43,8 @@ class Reaper:
             self._timer.cancel()
             self._timer = None
 
-    def _due(self, session: Session) -> float:
-        return min(session.idle_since + self._limit, session.retires_at)
+    def _due(self, session: Connection) -> float:
+        return min(session.deliveries.idle_since + self._limit, session.deliveries.retires_at)
 
     def _reap(self) -> None:
         # A timer that is no longer wanted for the session it was set for runs out all the same.

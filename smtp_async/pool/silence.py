@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Sized
 from typing import Final
 
-from ..connection.session import Session
+from ..connection.connection import Connection
 
 __all__ = ["Silence"]
 
@@ -35,7 +35,7 @@ class Silence:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sessions: Collection[Session],
+        sessions: Collection[Connection],
         lines: Collection[Sized],
         grow: Callable[[], None],
     ) -> None:
@@ -74,7 +74,7 @@ class Silence:
             self._timer = self._loop.call_at(min(following, now + _LIMIT), self._ring)
 
     def _since(self) -> list[float | None]:
-        return [session.unanswered_since for session in self._sessions]
+        return [session.channel.unanswered_since for session in self._sessions]
 
     def _ring(self) -> None:
         self._timer = None

@@ -25,7 +25,7 @@ from smtp_async import (
     Timeouts,
     send_blocking,
 )
-from smtp_async.connection.opening import Route, _literal
+from smtp_async.connection.route import Route, address_literal
 from smtp_async.errors import (
     AuthenticationFailed,
     GreetingRefused,
@@ -151,7 +151,7 @@ class TestHello:
                     lookup = client._surroundings._name
                     assert lookup is not None
                     told.set()
-                    await lookup._over
+                    await lookup._done
                     await client.verify("x")
                     assert server.commands[-3].line == b"EHLO host.example.com"
         finally:
@@ -168,7 +168,7 @@ class TestHello:
         ],
     )
     def test_literals(self, endpoint: Any, literal: str) -> None:
-        assert _literal(endpoint) == literal
+        assert address_literal(endpoint) == literal
 
     async def test_without_extensions_it_is_helo(self) -> None:
         async with speaking() as server, client_of(server, extensions=False) as client:
@@ -398,7 +398,7 @@ class TestLeaving:
             with pytest.raises(GreetingRefused):
                 await session.connect()
             await server.wait_for_disconnect()
-            await session.wait_ended()
+            await session.quit()
             assert session.last_reply == Reply(554, (b"5.3.2 no",))
 
     @pytest.mark.parametrize("moment", list(CancelMoment))

@@ -378,7 +378,7 @@ class TestSending:
             task = asyncio.create_task(session.send(mail(attachments=[Attachment(source)])))
             await until(source.asked.is_set)
             session.abort()
-            await session.wait_ended()
+            await session.quit()
             source.go.set()
             with pytest.raises(NotConnected) as caught:
                 await task
@@ -424,9 +424,7 @@ class TestSending:
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             await server.act(reply(421, "4.3.2 going down"), close())
-            async with asyncio.timeout(PATIENCE):
-                await session.wait_ended()
-            assert not session.connected
+            await until(lambda: not session.connected)
             with pytest.raises(NotConnected):
                 await session.noop()
 

@@ -743,9 +743,9 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         task = asyncio.create_task(gone())
         await server.wait_fired(rule)
         # The upload is called back, and its task cancelled by somebody else, before it runs again.
-        (session,) = client._pool._open  # type: ignore[union-attr]
-        session.abort(Interrupted("stopped by the test"))
-        (job,) = session._jobs
+        (connection,) = client._pool._open  # type: ignore[union-attr]
+        connection.abort(Interrupted("stopped by the test"))
+        (job,) = connection.deliveries.jobs
         assert job.errand is not None
         job.errand.stop()
         task.cancel()
