@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Message, Outcome, Receipt, SendOptions, Timeouts
+from smtp_async import Message, Outcome, SendOptions, Timeouts
 from smtp_async.connection.channel import Channel
 from smtp_async.connection.deliveries import Deliveries
 from smtp_async.connection.job import Job, Step
 from smtp_async.errors import ConnectionLost, Interrupted, NotSent, SMTPError
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
+from tests.connection.owner import Recorder
 from tests.lab import mail
 
 
@@ -54,43 +55,12 @@ class Carrier:
         return self.deliveries.cancel(job)
 
 
-class Queue:
-    """Stands for the owner: gives jobs, and keeps what it is told of them."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Job] = []
-        self.done: list[tuple[int, Outcome]] = []
-        self.unsent: list[int] = []
-
-    def next_job(self, connection: Carrier) -> Job | None:
-        return self.waiting.pop(0) if self.waiting else None
-
-    def finished(self, job: Job, receipt: Receipt) -> None:
-        self.done.append((job.number, receipt.outcome))
-
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
-        self.unsent.append(job.number)
-
-    def cancel(self, job: Job) -> bool:
-        return job.session is not None and job.session.cancel(job)
-
-    def opened(self, connection: Carrier) -> None: ...
-
-    def idle(self, connection: Carrier) -> None: ...
-
-    def failed(self, connection: Carrier, error: SMTPError) -> None: ...
-
-    def greeted_again(self, connection: Carrier) -> None: ...
-
-    def ended(self, connection: Carrier, error: SMTPError | None) -> None: ...
-
-
 class Rig:
     """Deliveries of a connection that was opened, to a server that offers `offer`."""
 
     def __init__(self, *offer: str) -> None:
         self.wire = Wire()
-        self.queue = Queue()
+        self.queue = Recorder()
         self.connection = Carrier()
         self.asked_anew: list[int] = []
         self.channel = Channel(1, ClientProtocol(), Timeouts(), Hooks())
