@@ -97,7 +97,7 @@ class Drive:
         await self._run(job, job.open())
 
     async def write(self, job: Job) -> None:
-        """Write the body; raises as `Carrier.write_body`."""
+        """Write the body; raises as `Deliveries.write_body`."""
         # Without a session: the one that asked for the body has died since, and the job is in the queue again.
         if job.session is not None:
             await self._run(job, job.session.write_body(job))

@@ -135,8 +135,8 @@ async def _tell_status(channel: Channel, kind: ConnectionKind, *, code: int = 0,
 
 
 async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -> None:
-    believed = route.security is not Security.OPPORTUNISTIC
-    context = await surroundings.context(route.tls, verify=believed)
+    verified = route.security is not Security.OPPORTUNISTIC
+    context = await surroundings.context(route.tls, verify=verified)
     name = route.tls.server_hostname or route.host
     channel.transcript.tls_step("TLS handshake with %s begins", name)
     try:
@@ -164,7 +164,7 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
 
 
 async def _starttls(channel: Channel, route: Route, surroundings: Surroundings) -> bool:
-    """Upgrade the connection; False where it may stay in clear (OPPORTUNISTIC)."""
+    """Upgrade the connection; return False if it stays in clear, which only OPPORTUNISTIC allows."""
     required = route.security is Security.STARTTLS
     machine = channel.machine
     if not machine.extensions.starttls:
@@ -225,6 +225,6 @@ async def _hello(channel: Channel, route: Route, name: str) -> None:
 
 
 def _may_fall_back(channel: Channel, route: Route, reply: Reply) -> bool:
-    """HELO means no TLS and no AUTH: only where nobody asked for them, and the server lives on."""
+    """May HELO follow a refused EHLO? Not where TLS or a login is wanted, nor after a 421."""
     wanted = route.credentials is not None or route.security in (Security.STARTTLS, Security.IMPLICIT)
     return reply.permanent and not wanted and not route.lmtp and channel.machine.goodbye is None

@@ -38,9 +38,9 @@ from .opening import log_in
 
 __all__ = ["Session"]
 
-#: An enhanced status code (RFC 2034) before what a line says.
+#: An enhanced status code (RFC 2034) at the beginning of a line.
 _STATUS: Final = re.compile(r"2\.\d{1,3}\.\d{1,3} +")
-#: A source route, which is passed over (RFC 5321 section 4.1.2).
+#: A source route, which is ignored (RFC 5321 section 4.1.2).
 _ROUTE: Final = re.compile(r"<@[^<>:]*:")
 
 
@@ -152,7 +152,7 @@ class Session:
             InvalidArgument: there are no credentials.
             AuthenticationUnavailable: no mechanism is offered that fits and is safe here.
             AuthenticationFailed: the server refused.
-            CommandRefused: it refused to reset the transaction.
+            CommandRefused: the server refused to reset the transaction.
         """
         chosen = credentials or self._connection.route.credentials
         if chosen is None:
@@ -204,20 +204,20 @@ class Session:
         """Ask whether an address exists, RFC 5321 section 3.5; most servers answer 252.
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refused to answer.
         """
         return await self._query(lambda machine: machine.verify(address))
 
     async def expand(self, name: str) -> list[Address]:
-        """Ask for the members of a mailing list, RFC 5321 section 3.5; lines without an address are passed over.
+        """Ask for the members of a mailing list, RFC 5321 section 3.5; lines without an address are ignored.
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refused to answer.
         """
         reply = await self._query(lambda machine: machine.expand(name))
         members: list[Address] = []
         for line in reply.lines:
-            with contextlib.suppress(InvalidAddress):  # words for people
+            with contextlib.suppress(InvalidAddress):  # a line of text
                 members += parse_list(_ROUTE.sub("<", _STATUS.sub("", line)))
         return members
 
@@ -235,7 +235,7 @@ class Session:
         return await self._query(lambda machine: machine.reset())
 
     async def noop(self) -> Reply:
-        """Ask for a sign of life, RFC 5321 section 4.1.1.9."""
+        """Send NOOP, RFC 5321 section 4.1.1.9, to see whether the server answers."""
         return await self._query(lambda machine: machine.noop())
 
     async def _query(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:

@@ -1,8 +1,8 @@
-"""A body on its way, written by its caller's own task, slice by slice.
+"""The body of one message, written by its caller's own task, slice by slice.
 
-The caller holds the turn to write from the moment the server asks for the body. Its context, its exceptions, its
-cancellation and the pace of its source stay its own; meanwhile the connection's task reads. A gated body, small and in
-memory, is only let go here.
+The caller holds the write turn from the moment the server asks for the body. Because the caller's own task writes, its
+context variables, its exceptions, its cancellation and the pace of its source stay its own; meanwhile the connection's
+task reads. A small body behind a gate (`before_end_of_data`) is in memory already and only released here.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Upload:
     # --- events ----------------------------------------------------------------------------------------------
 
     def _count(self, size: int) -> int:
-        """Count on, listened to or not; return where the slice begins in memory, if that is where it comes from."""
+        """Count a slice, also while there are no hooks; return where it begins among the octets in memory."""
         start = self._from_memory
         if self._part is None:
             self._from_memory += size
@@ -191,7 +191,7 @@ class Upload:
         )
 
     def _turn_to(self, part: Source | None) -> None:
-        """The octets that follow come from `part`; tell where one ends and another begins."""
+        """Note that the octets which follow come from `part`: where one part ends and the next begins."""
         if part is self._part:
             return
         if self._part is not None:
@@ -202,7 +202,7 @@ class Upload:
             self._note(StartTransfer, part.name)
 
     def _pass_over(self, next_part: Source | None) -> None:
-        """Tell of those before `next_part` that turned out to be empty."""
+        """Note begin and end of the parts before `next_part`, which turned out to be empty."""
         for part in self._parts:
             if part is next_part:
                 return

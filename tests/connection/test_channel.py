@@ -1,4 +1,4 @@
-"""Machine and stream joined: bytes, the one clock of a connection, how it ends and how a reader is woken."""
+"""channel.py: bytes between the machine and a real socket, the clock, the end, and how the reading task is woken."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 async def linked(
     server: ScriptedServer, timeouts: Timeouts | None = None, hooks: Hooks | None = None
 ) -> AsyncIterator[Channel]:
-    """A channel to a server, nothing read yet."""
+    """A channel to a server; nothing was read yet."""
     channel = Channel(1, ClientProtocol(), timeouts or Timeouts(), hooks or Hooks())
     channel.task = asyncio.current_task()
     channel.stream = await dial(server.host, server.port)
@@ -48,7 +48,7 @@ async def test_a_conversation() -> None:
 
 
 @pytest.mark.parametrize("end", [close(), reset()])
-async def test_the_end_after_a_421_is_told_with_it(end: Any) -> None:
+async def test_an_end_after_a_421_has_the_421_as_its_reply(end: Any) -> None:
     async with ScriptedServer() as server, linked(server) as channel:
         server.on("EHLO", reply(421, "4.3.2 down"), end)
         await channel.converse(channel.machine.greeting)
@@ -58,7 +58,7 @@ async def test_the_end_after_a_421_is_told_with_it(end: Any) -> None:
         assert caught.value.reply is not None and caught.value.reply.code == 421
 
 
-async def test_what_does_not_fit_the_protocol_raises() -> None:
+async def test_bytes_that_are_no_reply_raise() -> None:
     async with ScriptedServer() as server:
         server.on("GREETING", raw(b"SSH-2.0-OpenSSH\r\n"))
         async with linked(server) as channel:

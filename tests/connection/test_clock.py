@@ -62,7 +62,7 @@ class Watched:
             self.clock.restart(self.time.now)
 
     def passes(self, seconds: float) -> list[Timeout]:
-        """Let time pass; return who was too late in it."""
+        """Let time pass; return the errors of this time."""
         self.errors.clear()
         self.time.advance(seconds)
         return list(self.errors)

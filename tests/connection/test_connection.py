@@ -364,7 +364,7 @@ def test_a_loop_that_ends_is_not_left_with_a_new_connection(caplog):
         await server.wait_until(lambda: server.verbs().count(".") == 2)
 
     with warnings.catch_warnings():
-        # Of the server, which nobody stops.
+        # Of the server, which is never stopped.
         warnings.simplefilter("ignore", ResourceWarning)
         asyncio.run(main())
         assert servers[0].connections.opened == 2

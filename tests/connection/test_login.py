@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 class TestLogin:
     @every_loop
-    async def test_a_prompt_of_login_need_not_be_base64(self) -> None:
+    async def test_a_login_prompt_need_not_be_base64(self) -> None:
         """As the draft says: the client ignores it."""
         key = Credentials(username="ann", password="secret", mechanisms=("LOGIN",), allow_cleartext=True)
         async with speaking(users={"ann": "secret"}) as server, client_of(server, credentials=key) as client:
@@ -255,7 +255,7 @@ def test_a_client_that_cannot_be_made_does_not_tell_the_password(name: str) -> N
     demand_no_canary(told(caught.value))
 
 
-async def test_credentials_that_do_not_fit_do_not_show() -> None:
+async def test_credentials_that_cannot_be_written_do_not_show() -> None:
     async with ScriptedServer(users={"ann": CANARY}) as server:
         async with client_of(server, credentials=_with_nul()) as client:
             with pytest.raises(SMTPError) as caught:
@@ -267,7 +267,7 @@ def _with_nul() -> Credentials:
     return Credentials(username="ann", password=CANARY + "\0", mechanisms=("PLAIN",), allow_cleartext=True)
 
 
-async def test_a_wrong_password_is_told_without_itself() -> None:
+async def test_the_error_for_a_wrong_password_does_not_hold_it() -> None:
     async with ScriptedServer(users={"ann": "right"}) as server:
         async with client_of(server, credentials=_login("PLAIN")) as client:
             with pytest.raises(AuthenticationFailed) as caught:

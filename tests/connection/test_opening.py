@@ -158,7 +158,7 @@ class TestLeaving:
             assert server.connections.opened == 1
 
     @pytest.mark.parametrize("own", [False, True], ids=["pooled", "session"])
-    async def test_nobody_waits_for_the_answer(self, own: bool) -> None:
+    async def test_no_caller_waits_for_the_answer_to_quit(self, own: bool) -> None:
         async with ScriptedServer() as server:
             server.on("GREETING", reply(554, "5.3.2 no"))
             rule = server.on("QUIT", mute)
@@ -194,7 +194,7 @@ class TestLeaving:
             gate.set()
             await closing
 
-    async def test_hooks_hear_of_the_failure_first_and_of_the_end_last(self) -> None:
+    async def test_hooks_hear_of_the_failure_before_the_end(self) -> None:
         events: list[Event] = []
         async with ScriptedServer() as server:
             server.on("GREETING", reply(554, "5.3.2 no"))
@@ -217,7 +217,7 @@ class TestLeaving:
                     await client.send(mail())
             assert server.verbs() == []
 
-    async def test_what_was_read_last_is_the_refusal(self) -> None:
+    async def test_last_reply_is_the_refusal_and_not_the_answer_to_quit(self) -> None:
         async with ScriptedServer() as server, client_of(server) as client, client.session() as session:
             server.on("GREETING", reply(554, "5.3.2 no"))
             with pytest.raises(GreetingRefused):

@@ -159,7 +159,7 @@ class TestWaiting:
         await turns(3)
         one.transcript.end_waiting()
         await waiting
-        # And nobody waits from then on, although the event is still to be told.
+        # From then on no upload waits, although the event is still to be told.
         await one.transcript.wait_told()
         await one.transcript.tell()
         assert len(one.heard) == 1
