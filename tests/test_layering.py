@@ -62,9 +62,9 @@ MESSAGE_PATH = frozenset(
     {
         *(
             f"connection.{name}"
-            for name in ("session", "connection", "deliveries", "upload", "errand", "drive", "recipients")
+            for name in ("session", "connection", "exclusive", "deliveries", "upload", "errand", "drive")
         ),
-        *(f"connection.{name}" for name in ("channel", "clock", "job")),
+        *(f"connection.{name}" for name in ("channel", "clock", "transcript", "job", "recipients")),
         *("pool.pool", "pool.deadlines", "client.bulk", "protocol", "model.receipt", "model.reply"),
     }
 )

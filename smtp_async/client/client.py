@@ -12,9 +12,10 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..auth.mechanism import Credentials
+from ..connection.connection import Connection
 from ..connection.drive import Drive
 from ..connection.job import Job
-from ..connection.opening import Surroundings
+from ..connection.route import Surroundings
 from ..connection.session import Session
 from ..errors import (
     InvalidArgument,
@@ -326,7 +327,7 @@ class SMTPClient(Observed):
         Does not raise for what the server does: a failure is a finding of the report.
         """
         pool = self._use()
-        return await examine(pool, self._route)
+        return await examine(pool, self._session_on, self._route)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -335,17 +336,18 @@ class SMTPClient(Observed):
         The session counts against the pool's bound. It is closed at the end of the block, never pooled.
         """
         pool = self._use()
-        session = await pool.lend()
+        connection = await pool.lend()
+        session = self._session_on(connection)
         try:
             yield session
         except BaseException:
-            session.let_go()
+            connection.let_go()
             raise
         else:
             await session.quit()
         finally:
-            session.let_go()
-            pool.give_back(session)
+            connection.let_go()
+            pool.give_back(connection)
 
     async def verify(self, address: str) -> Reply:
         """Ask whether an address exists (VRFY, RFC 5321 section 3.5); most servers answer 252.
@@ -412,16 +414,22 @@ class SMTPClient(Observed):
         if self._pool is not None and self._pool.loop is not asyncio.get_running_loop():
             raise UsageError("this client belongs to another event loop: make one for each")
 
-    def _make(self, pool: Pool) -> Session:
+    def _make(self, pool: Pool) -> Connection:
         self._session_count += 1
-        return Session(
+        return Connection(
             self._route,
             number=self._session_count,
             timeouts=self._options.timeouts,
             hooks=self._hooks,
             surroundings=self._surroundings,
             conduct=pool.conduct,
-            keeper=pool,
+            owner=pool,
+        )
+
+    def _session_on(self, connection: Connection) -> Session:
+        return Session(
+            connection,
+            hooks=self._hooks,
             options=self._send_options,
             allow=self._permitted,
             adapt=_read_mail,

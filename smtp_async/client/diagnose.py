@@ -12,18 +12,16 @@ tried on another connection. If the handshake succeeds, stop waiting for a greet
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.opening import Route
+from ..connection.route import Route
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
-    ConnectFirst,
     SMTPError,
     UsageError,
     WrongTLSMode,
@@ -37,6 +35,7 @@ from ..tls.info import ConnectionInfo
 from ..transport.dial import dial
 
 if TYPE_CHECKING:
+    from ..connection.connection import Connection
     from ..connection.session import Session
     from ..pool.pool import Pool
 
@@ -93,33 +92,39 @@ class ServerReport:
         return self.extensions.auth
 
 
-async def examine(pool: Pool, route: Route) -> ServerReport:
-    """Open a session, send NOOP and QUIT, and return the report.
+async def examine(pool: Pool, session_on: Callable[[Connection], Session], route: Route) -> ServerReport:
+    """Open a connection, send NOOP and QUIT, and return the report.
+
+    Args:
+        pool: gives the connection.
+        session_on: makes the session of a connection.
+        route: the client's.
 
     Raises:
         UsageError: the client cannot be used, or its settings make no sense. What the server does is part of the
             report.
     """
     try:
-        session = await pool.lend()
+        connection = await pool.lend()
     except UsageError:
         raise
     except SMTPError as error:
         # A login that was refused a moment ago is not tried again.
         return _with_findings(ServerReport(server=route.name, security=route.security, error=error), route)
     try:
-        connected, failed = await _converse(session, route)
+        connected, failed = await _converse(connection, session_on(connection), route)
     finally:
-        session.let_go()
-        pool.give_back(session)
-    info = _info(session)
+        connection.let_go()
+        pool.give_back(connection)
+    channel = connection.channel
+    info = channel.info
     return _with_findings(
         ServerReport(
             server=route.name,
             security=route.security,
-            greeting=session.greeting,
-            extensions=session.extensions,
-            offered_in_clear=session.offered_in_clear,
+            greeting=channel.machine.greeting.reply,
+            extensions=connection.extensions,
+            offered_in_clear=channel.offered_in_clear,
             info=info,
             certificate=await asyncio.to_thread(_certificate, info, failed),
             logged_in=_login(route, connected, failed),
@@ -129,11 +134,11 @@ async def examine(pool: Pool, route: Route) -> ServerReport:
     )
 
 
-async def _converse(session: Session, route: Route) -> tuple[bool, SMTPError | None]:
+async def _converse(connection: Connection, session: Session, route: Route) -> tuple[bool, SMTPError | None]:
     """Return whether the connection was established, and what went wrong."""
     connected = False
     try:
-        await _connect(session, route)
+        await _connect(connection, session, route)
         connected = True
         await session.noop()
         await session.quit()
@@ -147,8 +152,8 @@ async def _converse(session: Session, route: Route) -> tuple[bool, SMTPError | N
     return connected, None
 
 
-async def _connect(session: Session, route: Route) -> None:
-    watch = asyncio.create_task(_probe_silent_server(session, route))
+async def _connect(connection: Connection, session: Session, route: Route) -> None:
+    watch = asyncio.create_task(_probe_silent_server(connection, route))
     try:
         await session.connect()
     finally:
@@ -156,12 +161,12 @@ async def _connect(session: Session, route: Route) -> None:
         await asyncio.wait((watch,))
 
 
-async def _probe_silent_server(session: Session, route: Route) -> None:
+async def _probe_silent_server(connection: Connection, route: Route) -> None:
     if route.security is Security.IMPLICIT or route.path is not None or route.port == _NEVER_PROBED:
         return
     await asyncio.sleep(_SILENCE)
-    if session.greeting is None and await _speaks_tls(route):
-        session.abort(
+    if connection.channel.machine.greeting.reply is None and await _speaks_tls(route):
+        connection.abort(
             WrongTLSMode(
                 f"{route.name} expects TLS from the first byte: use security=Security.IMPLICIT",
                 stage="greeting",
@@ -191,12 +196,6 @@ def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | Non
         return None
     refused = isinstance(error, AuthenticationFailed | AuthenticationUnavailable)
     return connected or (False if refused else None)
-
-
-def _info(session: Session) -> ConnectionInfo | None:
-    with contextlib.suppress(ConnectFirst):
-        return session.info
-    return None
 
 
 def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Certificate | None:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..auth.mechanism import Credentials
-from ..connection.opening import Route
+from ..connection.route import Route
 from ..errors import InvalidArgument, InvalidPort, MissingHost
 from ..model.domain import hello_name
 from ..model.secret import Secret

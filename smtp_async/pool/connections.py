@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..connection.session import Session
+from ..connection.connection import Connection
 
 __all__ = ["Connections"]
 
@@ -18,41 +18,41 @@ class Connections:
         open: can carry messages.
         idle: open, and have nothing to do. The last one used is taken first, so that the others may grow old and be
             closed.
-        private: lent to a caller of `SMTPClient.session`.
+        private: lent to a caller of `SMTPClient.connection`.
         round_trips: how often connections that have ended wrote something and then waited for the server.
     """
 
     __slots__ = ("failed", "idle", "open", "opening", "private", "round_trips")
 
     def __init__(self) -> None:
-        self.opening: dict[Session, None] = {}
-        self.failed: dict[Session, None] = {}
-        self.open: dict[Session, None] = {}
-        self.idle: dict[Session, None] = {}
-        self.private: dict[Session, None] = {}
+        self.opening: dict[Connection, None] = {}
+        self.failed: dict[Connection, None] = {}
+        self.open: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}
+        self.private: dict[Connection, None] = {}
         self.round_trips = 0
 
     def __len__(self) -> int:
         """How many count against the bound."""
         return len(self.open) + len(self.opening) + len(self.failed) + len(self.private)
 
-    def all(self) -> list[Session]:
+    def all(self) -> list[Connection]:
         """Return all connections."""
         return [*self.opening, *self.failed, *self.open, *self.private]
 
-    def remove(self, session: Session) -> tuple[bool, bool]:
+    def remove(self, connection: Connection) -> tuple[bool, bool]:
         """Forget a connection that has ended; return whether it was being opened, and whether it was open."""
-        self.round_trips += session.round_trips
-        was_opening, was_open = session in self.opening, session in self.open
+        self.round_trips += connection.channel.round_trips
+        was_opening, was_open = connection in self.opening, connection in self.open
         for state in (self.opening, self.failed, self.open, self.idle, self.private):
-            state.pop(session, None)
+            state.pop(connection, None)
         return was_opening, was_open
 
     def may_stream(self, bound: int) -> bool:
         """Tell whether one more connection may carry a streamed body: the last one is for the small messages."""
         left = max(1, bound - 1)
-        for session in self.open:
-            if session.streaming:
+        for connection in self.open:
+            if connection.deliveries.streaming:
                 left -= 1
                 if not left:
                     return False
@@ -61,13 +61,13 @@ class Connections:
     @property
     def usable(self) -> int:
         """How many can carry messages, private ones included."""
-        return len(self.open) + sum(session.connected for session in self.private)
+        return len(self.open) + sum(connection.connected for connection in self.private)
 
     @property
     def leaving(self) -> int:
         """How many open connections take no more messages."""
-        return sum(session.leaving for session in self.open)
+        return sum(connection.leaving for connection in self.open)
 
     def total_round_trips(self) -> int:
         """Return the round trips of all connections, ended or not."""
-        return self.round_trips + sum(one.round_trips for one in (*self.open, *self.private))
+        return self.round_trips + sum(one.channel.round_trips for one in (*self.open, *self.private))

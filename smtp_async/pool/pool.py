@@ -25,9 +25,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..connection.connection import Connection
 from ..connection.errand import Errand
 from ..connection.job import Job, Step
-from ..connection.session import Session
 from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
@@ -54,7 +54,7 @@ class Pool:
     Args:
         limits: the bounds.
         timeouts: `queue` and `close` are the pool's.
-        make: makes a session that is not connected.
+        make: makes a connection that is not started.
 
     Attributes:
         extensions: what the server offered last, None before the first connection.
@@ -63,7 +63,7 @@ class Pool:
         deadlines: watches the deadlines of jobs and errands.
     """
 
-    def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Session]) -> None:
+    def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Connection]) -> None:
         self.limits = limits
         self.extensions: Extensions | None = None
         self.conduct = Conduct()
@@ -72,7 +72,7 @@ class Pool:
         self.loop = loop = asyncio.get_running_loop()
         self.connections = connections = Connections()
         self._queue = JobQueue()
-        self._session_queue: SessionQueue[Session] = SessionQueue(loop)
+        self._session_queue: SessionQueue[Connection] = SessionQueue(loop)
         self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(loop, self._deadline_passed)
         queues = (self._queue, self._session_queue)
         self._silence = SilenceWatch(loop, connections.open, queues, self._make_room)
@@ -124,13 +124,13 @@ class Pool:
         self.deadlines.add(job)
         idle, queue = self.connections.idle, self._queue
         while idle and not queue and self._may_take(job):
-            session, _ = idle.popitem()
-            if session.may_begin and not session.spent:
+            connection, _ = idle.popitem()
+            if connection.may_begin and not connection.deliveries.spent:
                 job.due = job.send_by
-                if not session.offer(job):
-                    idle[session] = None
+                if not connection.deliveries.offer(job):
+                    idle[connection] = None
                 return
-            session.finish()
+            connection.finish()
         if not queue and self._begin_beside_others(job):
             return
         limit = self.limits.max_waiting
@@ -151,11 +151,15 @@ class Pool:
         transaction = job.transaction
         if transaction is None or transaction.aside or not self._full():
             return False
-        for session in self.connections.open:
-            if session.may_begin and not session.spent and session.admits(transaction):
+        for connection in self.connections.open:
+            if (
+                connection.may_begin
+                and not connection.deliveries.spent
+                and connection.deliveries.admits(transaction)
+            ):
                 job.due = job.send_by
                 # A job that must be prepared for the offer of this server is submitted again by its caller.
-                session.offer(job)
+                connection.deliveries.offer(job)
                 return True
         return False
 
@@ -164,7 +168,7 @@ class Pool:
         job.abandoned = True
         self.deadlines.discard(job)
         if self._queue.discard(job) or (job.session is None and job.receipt is None):
-            self.dropped(job)
+            self._counts[Outcome.PARTIAL if job.partly_concluded else Outcome.NOT_SENT] += 1
             return True
         return job.session is not None and job.session.cancel(job)
 
@@ -193,32 +197,32 @@ class Pool:
 
     # --- callers with a session of their own -----------------------------------------------------------------
 
-    async def lend(self) -> Session:
-        """Return a session that is not connected yet, as soon as the bound allows one more."""
+    async def lend(self) -> Connection:
+        """Return a connection that is not started yet, as soon as the bound allows one more."""
         self._demand_open()
         if not self._session_queue and not self._full():
             return self._make_private()
         idle = self.connections.idle
         if idle:
-            session, _ = idle.popitem()
-            session.finish()
+            connection, _ = idle.popitem()
+            connection.finish()
         return await self._session_queue.wait(self.give_back, self._session_wanted)
 
     def _session_wanted(self) -> None:
-        """Make room for one more caller in the session queue, if a silent connection leaves a place to spare."""
+        """Make room for one more caller in the connection queue, if a silent connection leaves a place to spare."""
         self._silence.start()
         if not self._full():
             self._make_room()
 
-    def _make_private(self) -> Session:
-        session = self._make(self)
-        self.connections.private[session] = None
-        return session
+    def _make_private(self) -> Connection:
+        connection = self._make(self)
+        self.connections.private[connection] = None
+        return connection
 
-    def give_back(self, session: Session) -> None:
-        """Take back a session that was lent; its place is free when its task has ended."""
-        if session.task is None or session.task.done():
-            self.connections.private.pop(session, None)
+    def give_back(self, connection: Connection) -> None:
+        """Take back a connection that was lent; its place is free when its task has ended."""
+        if connection.task is None or connection.task.done():
+            self.connections.private.pop(connection, None)
             self._make_room()
 
     async def close(self) -> None:
@@ -234,23 +238,24 @@ class Pool:
 
     # --- connections that want work --------------------------------------------------------------------------
 
-    def opened(self, session: Session) -> None:
-        """Take note that a session can carry messages."""
+    def opened(self, connection: Connection) -> None:
+        """Take note that a connection can carry messages."""
         self._dialling.note_login()
         self._outage = None
         connections = self.connections
-        private = session in connections.private
-        if not self.conduct.trusts(session.extensions, self.now()):
-            session.forgo_pipelining()
-        if self.extensions is None or self.extensions != session.extensions:
-            self.extensions = session.extensions
+        private = connection in connections.private
+        if not self.conduct.trusts(connection.extensions, self.now()):
+            connection.channel.machine.forgo_pipelining()
+        if self.extensions is None or self.extensions != connection.extensions:
+            self.extensions = connection.extensions
         elif not private:
-            session.share(self.extensions)
+            # Jobs are compared with this object by identity first.
+            connection.channel.machine.extensions = self.extensions
         if private:
             return
-        connections.opening.pop(session, None)
-        connections.open[session] = None
-        session.retire(messages=self.limits.max_messages, age=self.limits.max_age)
+        connections.opening.pop(connection, None)
+        connections.open[connection] = None
+        connection.deliveries.retire(messages=self.limits.max_messages, age=self.limits.max_age)
         if self._dialling.in_doubt:
             # After it has taken its job: no other is dialled until this connection has proved something.
             self.loop.call_soon(self._grow)
@@ -259,13 +264,13 @@ class Pool:
             job.offer = self.extensions
             job.advance(Step.PREPARE)
 
-    def next_job(self, session: Session) -> Job | None:
-        """Return the next job that `session` may begin, None if there is none for it."""
+    def next_job(self, connection: Connection) -> Job | None:
+        """Return the next job that `connection` may begin, None if there is none for it."""
         queue, connections = self._queue, self.connections
-        if not queue or not session.may_begin or session in connections.private:
+        if not queue or not connection.may_begin or connection in connections.private:
             return None
         # A connection is idle, or may be opened, or is being opened for each job: then this one is not the next.
-        if session.jobs and (
+        if connection.deliveries.jobs and (
             connections.idle
             or not self._full()
             or (connections.opening and len(queue) <= len(connections.opening))
@@ -273,28 +278,28 @@ class Pool:
             # A streamed message that was not given the last connection may have it when another one is written.
             self._employ_idle()
             return None
-        if session.spent or (self._session_queue and self._yields()):
-            session.finish()
+        if connection.deliveries.spent or (self._session_queue and self._yields()):
+            connection.finish()
             return None
-        job = queue.take(session.admits, self._may_stream)
+        job = queue.take(connection.deliveries.admits, self._may_stream)
         if job is not None:
             job.due = job.send_by
-            connections.idle.pop(session, None)
+            connections.idle.pop(connection, None)
         return job
 
-    def resting(self, session: Session) -> None:
-        """Take note that a session has nothing to do."""
+    def idle(self, connection: Connection) -> None:
+        """Take note that a connection has nothing to do."""
         connections = self.connections
-        if session in connections.private or self._closed or session in connections.idle:
+        if connection in connections.private or self._closed or connection in connections.idle:
             return
-        if session.spent or (self._session_queue and self._yields()):
-            session.finish()
+        if connection.deliveries.spent or (self._session_queue and self._yields()):
+            connection.finish()
             return
-        connections.idle[session] = None
-        self._reaper.watch(session)
+        connections.idle[connection] = None
+        self._reaper.watch(connection)
 
     def _yields(self) -> bool:
-        """Tell whether one more pooled session should close, to free a place for a caller of `session()`."""
+        """Tell whether one more pooled connection should close, to free a place for a caller of `session()`."""
         return self.connections.leaving < len(self._session_queue)
 
     # --- the ends of jobs ------------------------------------------------------------------------------------
@@ -318,11 +323,7 @@ class Pool:
         # Without an error it was accepted, at least for some.
         self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
 
-    def dropped(self, job: Job) -> None:
-        """Count a job that was withdrawn while no connection had it."""
-        self._counts[Outcome.PARTIAL if job.partly_concluded else Outcome.NOT_SENT] += 1
-
-    def unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
         """Put a job whose connection died before it was sent back to the head of the queue, or end it."""
         transaction = job.transaction
         if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
@@ -334,9 +335,9 @@ class Pool:
         transaction.renew()
         self._return(job)
 
-    def greeted_again(self, session: Session) -> None:
-        """Take note of what a session's server offers now."""
-        self.extensions = session.extensions
+    def greeted_again(self, connection: Connection) -> None:
+        """Take note of what a connection's server offers now."""
+        self.extensions = connection.extensions
 
     def _return(self, job: Job) -> None:
         self._queue.push_front(job)
@@ -352,23 +353,24 @@ class Pool:
 
     # --- the ends of connections -----------------------------------------------------------------------------
 
-    def failed(self, session: Session, error: SMTPError) -> None:
-        """Take note that a session could not be opened. It says QUIT, and fills its place until it has `ended`."""
+    def failed(self, connection: Connection, error: SMTPError) -> None:
+        """Take note that a connection could not be opened. It says QUIT, and fills its place until it has `ended`."""
         connections = self.connections
-        if session in connections.opening:
-            del connections.opening[session]
-            connections.failed[session] = None
-            self._dial_failed(session, error)
+        if connection in connections.opening:
+            del connections.opening[connection]
+            connections.failed[connection] = None
+            self._dial_failed(connection, error)
         else:
             self._login_failed(error)
         self._grow()
 
-    def ended(self, session: Session, error: SMTPError | None) -> None:
-        """Forget a session that has ended, and fill its place."""
-        was_opening, was_open = self.connections.remove(session)
+    def ended(self, connection: Connection, error: SMTPError | None) -> None:
+        """Forget a connection that has ended, and fill its place."""
+        was_opening, was_open = self.connections.remove(connection)
         self._silence.session_ended()
-        if session.breakdown is not None:
-            self.conduct.broke_down(session.breakdown, session.extensions, self.now())
+        breakdown = connection.channel.machine.breakdown
+        if breakdown is not None:
+            self.conduct.broke_down(breakdown, connection.extensions, self.now())
         if isinstance(error, Interrupted):
             # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
             # callers' turn comes before that of a new connection, which would not be cancelled any more.
@@ -376,26 +378,26 @@ class Pool:
             return
         if error is not None and not self._closed:
             if was_opening:
-                self._dial_failed(session, error)
+                self._dial_failed(connection, error)
             elif was_open:
-                self._ended_early(session, error)
-            elif not session.opened_at:
+                self._ended_early(connection, error)
+            elif not connection.opened_at:
                 self._login_failed(error)
         self._make_room()
 
-    def _ended_early(self, session: Session, error: SMTPError) -> None:
-        """Count the end of an open session as a failed dial if it had proved nothing."""
-        if self._dialling.proven(session):
+    def _ended_early(self, connection: Connection, error: SMTPError) -> None:
+        """Count the end of an open connection as a failed dial if it had proved nothing."""
+        if self._dialling.proven(connection):
             self._dialling.note_proof()
-        elif session.messages:
+        elif connection.deliveries.messages:
             # The messages that it carried come back and are tried again, each of them a few times.
-            self._dialling.note_failure(session, error, self.connections.open)
+            self._dialling.note_failure(connection, error, self.connections.open)
         else:
-            self._dial_failed(session, error)
+            self._dial_failed(connection, error)
 
-    def _dial_failed(self, session: Session, error: SMTPError) -> None:
+    def _dial_failed(self, connection: Connection, error: SMTPError) -> None:
         connections = self.connections
-        self._dialling.note_failure(session, error, connections.open)
+        self._dialling.note_failure(connection, error, connections.open)
         if not self._login_failed(error) and not (connections.open or connections.opening):
             # While others are being opened, one of them may still be established.
             self._outage = error
@@ -408,8 +410,8 @@ class Pool:
         self._dialling.note_refused_login(error)
         self._fail_waiting(error)
         # Connections that have not come to AUTH yet do not show the password once more.
-        for session in [*self.connections.opening]:
-            session.abort(Interrupted("the login was refused on another connection"))
+        for connection in [*self.connections.opening]:
+            connection.abort(Interrupted("the login was refused on another connection"))
         return True
 
     def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
@@ -440,7 +442,7 @@ class Pool:
         return len(connections) >= self._most
 
     def _make_room(self) -> None:
-        """Fill a place that may be free: with a caller who waits for a session first, then with messages."""
+        """Fill a place that may be free: with a caller who waits for a connection first, then with messages."""
         if self._closed:
             return
         self._employ_idle()
@@ -451,10 +453,10 @@ class Pool:
     def _employ_idle(self) -> None:
         """Have idle sessions take what waits: a small message behind a streamed one, or one that came back."""
         idle = self.connections.idle
-        for session in [*idle] if idle and self._queue else ():
-            job = self.next_job(session)
-            if job is not None and not session.offer(job):
-                idle[session] = None
+        for connection in [*idle] if idle and self._queue else ():
+            job = self.next_job(connection)
+            if job is not None and not connection.deliveries.offer(job):
+                idle[connection] = None
 
     def _grow(self) -> None:
         """Open sessions for the jobs that wait, one each, as far as the bound allows."""
@@ -464,15 +466,15 @@ class Pool:
         room = self._dialling.room(len(opening), self.connections.open)
         while room > 0 and len(queue) > len(opening) and not self._full():
             room -= 1
-            session = self._make(self)
+            connection = self._make(self)
             # Noted first: an eager task may run, and end, before `start` returns.
-            opening[session] = None
-            session.start()
+            opening[connection] = None
+            connection.start()
 
     def _may_stream(self) -> bool:
         return self.connections.may_stream(self._most)
 
     def _may_take(self, job: Job) -> bool:
-        """Tell whether `job` may be given to an idle session at once."""
+        """Tell whether `job` may be given to an idle connection at once."""
         transaction = job.transaction
         return transaction is None or not transaction.aside or self._may_stream()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Sized
 from typing import Final
 
-from ..connection.session import Session
+from ..connection.connection import Connection
 
 __all__ = ["SilenceWatch"]
 
@@ -35,7 +35,7 @@ class SilenceWatch:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sessions: Collection[Session],
+        sessions: Collection[Connection],
         queues: Collection[Sized],
         grow: Callable[[], None],
     ) -> None:
@@ -67,7 +67,7 @@ class SilenceWatch:
     def _look(self) -> None:
         waits = any(map(len, self._queues))
         now = self._loop.time()
-        since = [session.unanswered_since for session in self._sessions]
+        since = [connection.channel.unanswered_since for connection in self._sessions]
         limits = [math.inf if start is None else start + _LIMIT for start in since]
         self.spare = int(waits and any(limit <= now for limit in limits))
         if waits:

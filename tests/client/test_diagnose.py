@@ -24,7 +24,7 @@ from smtp_async import (
 )
 from smtp_async.client import diagnose
 from smtp_async.client.diagnose import ServerReport
-from smtp_async.connection.opening import Route
+from smtp_async.connection.route import Route
 from smtp_async.testing import ScriptedServer, close, default, delay, raw, reply, stall
 from smtp_async.tls.certificate import Certificate
 from tests.tls.certificates import der as chain_of

@@ -15,6 +15,7 @@ class Idle:
     """An idle connection as the reaper sees it."""
 
     def __init__(self, idle_since: float, retires_at: float = float("inf")) -> None:
+        self.deliveries = self
         self.idle_since = idle_since
         self.retires_at = retires_at
         self.finished = False

@@ -7,31 +7,32 @@ import pytest
 from smtp_async.pool.connections import Connections
 
 
-class Session:
+class Connection:
     def __init__(self, **state: Any) -> None:
+        self.channel = self.deliveries = self
         self.streaming = state.get("streaming", False)
         self.leaving = state.get("leaving", False)
         self.connected = state.get("connected", True)
         self.round_trips = state.get("round_trips", 0)
 
 
-def session(**state: Any) -> Any:
-    return Session(**state)
+def connection(**state: Any) -> Any:
+    return Connection(**state)
 
 
 def test_every_connection_counts_once_against_the_bound() -> None:
     connections = Connections()
-    busy, idle = session(), session()
+    busy, idle = connection(), connection()
     connections.open.update(dict.fromkeys((busy, idle)))
     connections.idle[idle] = None
     for state in (connections.opening, connections.failed, connections.private):
-        state[session()] = None
+        state[connection()] = None
     assert len(connections) == len(connections.all()) == 5
 
 
 def test_a_connection_that_ended_is_in_no_state_and_its_round_trips_are_kept() -> None:
     connections = Connections()
-    opening, idle, private = session(), session(round_trips=3), session(round_trips=2)
+    opening, idle, private = connection(), connection(round_trips=3), connection(round_trips=2)
     connections.opening[opening] = connections.open[idle] = connections.idle[idle] = None
     connections.private[private] = None
     assert connections.total_round_trips() == 5
@@ -44,10 +45,10 @@ def test_a_connection_that_ended_is_in_no_state_and_its_round_trips_are_kept() -
 
 def test_private_sessions_are_usable_once_they_are_connected() -> None:
     connections = Connections()
-    connections.open[session()] = None
-    connections.private[session(connected=False)] = None
+    connections.open[connection()] = None
+    connections.private[connection(connected=False)] = None
     assert connections.usable == 1
-    connections.private[session()] = None
+    connections.private[connection()] = None
     assert connections.usable == 2
 
 
@@ -58,11 +59,11 @@ def test_private_sessions_are_usable_once_they_are_connected() -> None:
 def test_the_last_connection_is_for_small_messages(bound: int, streaming: int, allowed: bool) -> None:
     connections = Connections()
     for n in range(bound):
-        connections.open[session(streaming=n < streaming)] = None
+        connections.open[connection(streaming=n < streaming)] = None
     assert connections.may_stream(bound) is allowed
 
 
 def test_connections_that_take_no_more_messages_are_counted() -> None:
     connections = Connections()
-    connections.open.update(dict.fromkeys((session(leaving=True), session(), session(leaving=True))))
+    connections.open.update(dict.fromkeys((connection(leaving=True), connection(), connection(leaving=True))))
     assert connections.leaving == 2

@@ -10,6 +10,7 @@ class Connection:
     """An open connection; `unanswered_since` is None while its server owes no reply."""
 
     def __init__(self, unanswered_since: float | None = None) -> None:
+        self.channel = self
         self.unanswered_since = unanswered_since
 
 
