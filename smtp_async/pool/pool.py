@@ -209,7 +209,7 @@ class Pool:
         return await self._session_queue.wait(self.give_back, self._session_wanted)
 
     def _session_wanted(self) -> None:
-        """Make room for one more caller in the connection queue, if a silent connection leaves a place to spare."""
+        """Make room for one more caller in the session queue, if a silent connection leaves a place to spare."""
         self._silence.start()
         if not self._full():
             self._make_room()
