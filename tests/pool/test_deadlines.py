@@ -227,7 +227,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.02)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             await client.send(mail(0))
             rule = server.on(".", delay(gate), default())
