@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
 from ..errors import ExtensionMissing, InvalidArgument
+from ..mail.coerce import PendingMail, Raw, to_mail
 from ..model.address import Address
-from ..model.content import Content, Mail, Source
+from ..model.content import Content, Mail
 from ..model.envelope import Envelope, Recipient
-from ..sources import Body
+from ..sources import read_all
 from .entry import Entry
 
 __all__ = ["Adapt", "BodyNeeds", "JobOptions", "StoredMail", "Submission", "epoch_seconds", "submission"]
@@ -163,12 +164,12 @@ async def submission(
         InvalidArgument: the message cannot be sent.
     """
     if adapt is None:
-        mail = await _as_mail(message, sender, recipients)
+        mail = await _to_mail(message, sender, recipients)
     else:
         mail = adapt(message, sender, recipients)
     envelope = mail.envelope()
     content = _rendered(mail)
-    data = await _read(content) if content.sources else content.join()
+    data = await read_all(content, close_streams=True) if content.sources else content.join()
     if not content.canonical:
         # Check the line ends once here rather than before each attempt.
         content = Content.of_bytes(data, exact=content.binary)
@@ -213,51 +214,21 @@ def _rendered(mail: Mail) -> Content:
         return mail.content(utf8=True)
 
 
-async def _read(content: Content) -> bytes:
-    body = Body(content)
-    try:
-        await body.open()
-        return b"".join([piece.data async for piece in body.chunks()])
-    finally:
-        await body.aclose()
-
-
 # --- conversion ----------------------------------------------------------------------------------------------
-# `mail` and with it the message builder are imported when the first message is put: a worker that only
-# delivers does without them.
 
 
-async def _as_mail(
-    message: Any, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
+async def _to_mail(
+    message: Any,
+    sender: str | Address | None,
+    recipients: Sequence[str | Address | Recipient] | None,
 ) -> Mail:
-    """Convert what `SMTPClient.send` takes, or a complete message, into a `Mail`."""
-    from ..mail import coerce
-
-    if not isinstance(message, bytes | bytearray | memoryview) and _must_be_read(message):
-        message = await _read_whole(message)
-    if isinstance(message, bytes | bytearray | memoryview):
-        return coerce.as_mail(coerce.Raw(bytes(message), sender, recipients))
-    return coerce.addressed(coerce.as_mail(message), sender, recipients)
+    """Return the message as mail, read completely, because its bytes are stored before anything else is done with it."""
+    mail = to_mail(Raw(message) if _is_source(message) else message, sender=sender, recipients=recipients)
+    return await mail.read_whole() if isinstance(mail, PendingMail) else mail
 
 
-def _must_be_read(message: Any) -> bool:
-    """Return True for a complete message that has to be read from a file or a stream."""
-    from ..mail.coerce import is_stream
-
-    if isinstance(message, os.PathLike) or is_stream(message):
+def _is_source(message: Any) -> bool:
+    """Tell whether `message` is a complete message in bytes, or a path or stream to read one from."""
+    if isinstance(message, bytes | bytearray | memoryview | os.PathLike):
         return True
     return hasattr(message, "read") or hasattr(message, "__aiter__")
-
-
-async def _read_whole(message: Any) -> Any:
-    """Read a complete message into memory, because its bytes are stored before anything else is done with it."""
-    from ..mail.coerce import Raw, Readdressed, is_stream
-    from ..mail.raw import raw_mail
-
-    if isinstance(message, Raw) and not isinstance(message.source, bytes):
-        source = Source(message.source, encoding="identity", close=message.close)
-        return message._replace(source=await _read(Content((source,))))
-    if not is_stream(message):
-        return await _read(Content((Source(message, encoding="identity"),)))
-    data = await _read(Content((Source(message.raw, encoding="identity"),)))
-    return Readdressed(await raw_mail(data), message.envelope())
