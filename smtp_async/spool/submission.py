@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Self
 from ..errors import ExtensionMissing, InvalidArgument
 from ..mail.coerce import PendingMail, Raw, to_mail
 from ..model.address import Address
-from ..model.content import Content, Mail
+from ..model.content import Content, Mail, Source
 from ..model.envelope import Envelope, Recipient
 from ..sources import read_all
 from .entry import Entry
@@ -222,7 +222,7 @@ async def _to_mail(
     sender: str | Address | None,
     recipients: Sequence[str | Address | Recipient] | None,
 ) -> Mail:
-    """Return the message as mail, read completely, because its bytes are stored before anything else is done with it."""
+    """Return the message as mail, read completely, because its bytes are stored first."""
     mail = to_mail(Raw(message) if _is_source(message) else message, sender=sender, recipients=recipients)
     return await mail.read_whole() if isinstance(mail, PendingMail) else mail
 
