@@ -152,7 +152,7 @@ class Link:
             self.first = data[:16]
         machine = self.machine
         before = machine.answered
-        if self.hooks.active or machine.trail is not None:
+        if self.hooks.active or machine.trail.recording:
             self.watch()
         try:
             machine.receive_data(data)
@@ -162,7 +162,7 @@ class Link:
             self.abort(error)
             raise error.with_traceback(None) from error.__cause__
         finally:
-            if machine.trail is not None:
+            if machine.trail.recording:
                 self._note_lines()
         if machine.answered != before:
             self.clock.restart(now)
@@ -184,7 +184,7 @@ class Link:
         self._wrote = True
         if asks:
             self.clock.restart(self._loop.time())
-        if machine.trail:
+        if machine.trail.recording:
             self._note_lines()
 
     async def drain(self) -> None:
@@ -230,11 +230,7 @@ class Link:
 
     def watch(self) -> None:
         """Record lines from here on if there are hooks; called before the machine reads or writes."""
-        machine = self.machine
-        if not self.hooks.active:
-            machine.trail = None
-        elif machine.trail is None:
-            machine.trail = []
+        self.machine.trail.recording = self.hooks.active
 
     def demand_stream(self) -> None:
         """Raise if the server has ended the connection.
@@ -321,9 +317,7 @@ class Link:
             self._told.set_result(None)
 
     def _note_lines(self) -> None:
-        machine = self.machine
-        lines, machine.trail = machine.trail or [], []
-        for line in lines:
+        for line in self.machine.trail.take():
             self._events += [
                 event for event in trail_events(line, self.number) if self.hooks.wants(type(event))
             ]

@@ -40,8 +40,8 @@ from ..hooks import Hooks
 from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.timeouts import Timeouts
+from ..protocol.conduct import Breakdown, Conduct
 from ..protocol.machine import ClientProtocol, Exchange
-from ..protocol.pipelining import Breakdown, Conduct
 from ..protocol.states import Stage
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo

@@ -13,9 +13,9 @@ from ..errors import CommandRefused, ConnectFirst, Interrupted, NotSent, SMTPErr
 from ..events import Abandoned, Error
 from ..model.receipt import Outcome, Receipt
 from ..model.reply import Reply
+from ..protocol.conduct import Breakdown
 from ..protocol.extensions import NO_EXTENSIONS, Extensions
 from ..protocol.machine import Exchange
-from ..protocol.pipelining import Breakdown
 from ..protocol.states import Stage
 from ..protocol.transaction import Transaction
 from ..tls.info import ConnectionInfo
@@ -150,11 +150,11 @@ class Carrier:
         """Can a job be begun now?"""
         if self._info is None or self._over or self.leaving or self._reserved or self._link is None:
             return False
-        return self._link.machine.can_begin
+        return self._link.machine.pipeline.can_begin
 
     def admits(self, transaction: Transaction) -> bool:
         """Can `transaction` be begun beside those on their way? Ask only if `may_begin`."""
-        return self._joint.machine.admits(transaction)
+        return self._joint.machine.pipeline.admits(transaction)
 
     def share(self, extensions: Extensions) -> None:
         """Use the pool's object for the same offer: jobs are compared with it by identity first."""
@@ -179,13 +179,13 @@ class Carrier:
     @property
     def streaming(self) -> bool:
         """Is a caller writing, or about to write, a body here, or to let one go?"""
-        writing = self._link.machine.writing if self._link is not None else None
+        writing = self._link.machine.pipeline.writing if self._link is not None else None
         return writing is not None and writing.aside
 
     @property
     def breakdown(self) -> Breakdown | None:
         """What the end of the connection tells about the server's pipelining, None if nothing."""
-        return self._link.machine.breakdown if self._link is not None else None
+        return self._link.machine.pipeline.breakdown if self._link is not None else None
 
     @property
     def unanswered_since(self) -> float | None:
@@ -193,7 +193,7 @@ class Carrier:
         link = self._link
         if link is None or self._over or link.machine.expected is None:
             return None
-        writing = link.machine.writing
+        writing = link.machine.pipeline.writing
         if writing is not None and writing.turn:
             return None
         return max(link.clock.since, link.active_at)
@@ -236,13 +236,13 @@ class Carrier:
         jobs.add(job)
         if link.hooks.active:
             link.watch()
-        machine.begin(transaction, hold=stale)
+        machine.pipeline.begin(transaction, hold=stale)
         return True
 
     def _refill(self) -> None:
         """Take jobs while the machine may begin one, then write everything at once."""
         machine = self._joint.machine
-        while machine.writing is None:
+        while machine.pipeline.writing is None:
             job = self._keeper.next_job(self)
             if job is None:
                 break
@@ -352,7 +352,7 @@ class Carrier:
         if self._over:
             return False
         machine = self._joint.machine
-        withdrawn = machine.withdraw(transaction)
+        withdrawn = machine.pipeline.withdraw(transaction)
         if withdrawn and machine.exhausted and transaction.turn:
             # Only the end of the connection keeps half a body from being a message. Nothing is owed for others: the
             # turn came behind all their replies.

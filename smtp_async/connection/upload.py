@@ -62,7 +62,7 @@ class Upload:
         """May it be written, or go on? Not if its connection has died, its caller has gone or the server refused it."""
         transaction = self._transaction
         return (
-            self._link.machine.writing is transaction
+            self._link.machine.pipeline.writing is transaction
             and transaction.turn
             and transaction.receipt is None
             and not transaction.withdrawn
@@ -89,9 +89,9 @@ class Upload:
         """Let the end follow: the machine has it to be flushed then."""
         machine, transaction = self._link.machine, self._transaction
         if transaction.payload is None:
-            machine.end_body(transaction)
+            machine.pipeline.end_body(transaction)
         else:
-            machine.release(transaction)
+            machine.pipeline.release(transaction)
 
     async def _write_all(self) -> bool:
         body = self.job.body
@@ -124,7 +124,7 @@ class Upload:
         link, transaction = self._link, self._transaction
         if not self.allowed:
             return False
-        link.machine.write_body(transaction, chunk)
+        link.machine.pipeline.write_body(transaction, chunk)
         self._flush()
         try:
             await link.drain()

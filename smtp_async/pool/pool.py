@@ -39,8 +39,8 @@ from ..errors import (
 )
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
+from ..protocol.conduct import Conduct
 from ..protocol.extensions import Extensions
-from ..protocol.pipelining import Conduct
 from .bound import Bound
 from .checkout import Places
 from .closing import close_all

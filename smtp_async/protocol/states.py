@@ -25,8 +25,10 @@ from types import MappingProxyType
 from typing import Final
 
 from ..errors import UsageError
+from ..model.reply import Reply
+from .extensions import NO_EXTENSIONS, Extensions
 
-__all__ = ["ANSWERS", "MAY_BEGIN", "Connection", "Stage", "Verb", "WRITES"]
+__all__ = ["ANSWERS", "MAY_BEGIN", "WRITES", "ConnectionState", "Stage", "Verb"]
 
 
 class Stage(Enum):
@@ -154,21 +156,31 @@ MAY_BEGIN: Final = frozenset(stage for stage, writes in WRITES.items() if Verb.R
 _IN_TRANSACTION: Final = frozenset({Stage.MAIL, Stage.RCPT, Stage.ABORTED, Stage.CHUNKS})
 _WAITS: Final = frozenset(stage for stage, _ in ANSWERS)
 
-_BODY_WRITTEN: Final = WRITES[ANSWERS[Stage.DATA, Verb.DATA][3]][Verb.END_OF_DATA]
+# Where an envelope and a whole body lead, read from the table once.
+_AFTER_RCPT: Final = WRITES[WRITES[Stage.READY][Verb.MAIL]][Verb.RCPT]
+_AFTER_DATA: Final = WRITES[_AFTER_RCPT][Verb.DATA]
+_AFTER_BODY: Final = WRITES[ANSWERS[_AFTER_DATA, Verb.DATA][3]][Verb.END_OF_DATA]
 
-# Where a group leads from a stage, walked through the table once.
-_groups: dict[tuple[Stage, tuple[Verb, ...]], Stage] = {}
 
+class ConnectionState:
+    """What is known of one connection; only its own methods move the stage.
 
-class Connection:
-    """The state of one connection, moved by `wrote` and `answered` only."""
+    Attributes:
+        stage: where the connection stands.
+        reset_needed: may the server have a transaction open?
+        exhausted: must the connection not carry another transaction?
+        goodbye: the 421 that announced the end of the connection, if one was read.
+        extensions: what the server offers.
+    """
 
-    __slots__ = ("reset_needed", "stage")
+    __slots__ = ("exhausted", "extensions", "goodbye", "reset_needed", "stage")
 
     def __init__(self) -> None:
         self.stage = Stage.GREETING
-        #: May the server have a transaction open?
         self.reset_needed = False
+        self.exhausted = False
+        self.goodbye: Reply | None = None
+        self.extensions: Extensions = NO_EXTENSIONS
 
     def may_write(self, verb: Verb) -> bool:
         """Is `verb` allowed now?"""
@@ -191,47 +203,52 @@ class Connection:
         elif verb is Verb.RSET:
             self.reset_needed = False
 
-    def wrote_group(self, verbs: tuple[Verb, ...]) -> None:
-        """Note that `verbs`, an envelope, are being written one behind the other.
+    def wrote_envelope(self, *, data: bool) -> None:
+        """Note that MAIL and every RCPT are being written in one group, behind RSET if `reset_needed`.
+
+        Args:
+            data: does the group end with DATA?
 
         Raises:
             UsageError: the table does not allow it.
         """
-        following = _groups.get((self.stage, verbs))
-        if following is None:
-            stage = self.stage
-            for verb in verbs:
-                self.wrote(verb)
-            _groups[stage, verbs] = self.stage
-            return
-        self.stage = following
+        if self.reset_needed or self.stage is not Stage.READY:
+            self.wrote(Verb.RSET if self.reset_needed else Verb.MAIL)
+        self.stage = _AFTER_DATA if data else _AFTER_RCPT
         self.reset_needed = True
 
     def body_written(self) -> None:
-        """DATA was answered with 354, and the whole body with its end is being written: two steps in one.
+        """Note that 354 was read and that the whole body with its end is being written: two steps in one.
 
         Raises:
             UsageError: DATA was not what was written last.
         """
-        if self.stage is not Stage.DATA:
+        if self.stage is not Stage.DATA and self.stage is not Stage.BODY:
             raise UsageError(f"no body can be written in stage {self.stage.value}", stage=self.stage.value)
-        self.stage = _BODY_WRITTEN
+        self.stage = _AFTER_BODY
 
     def answered(self, verb: Verb, klass: int) -> None:
-        """Note the class digit of the reply to `verb`; only stages that wait for it move."""
+        """Note the class digit of the reply to `verb`; only a stage that waits for this reply changes."""
         if self.stage in _WAITS:
             self.stage = ANSWERS.get((self.stage, verb), {}).get(klass, self.stage)
 
+    def said_goodbye(self, reply: Reply) -> None:
+        """Note a 421: the server is closing the connection, RFC 5321 section 3.8."""
+        self.goodbye = reply
+        self.exhausted = True
+
     def transaction_closed(self) -> None:
-        """The newest MAIL was refused, or its end of data accepted: the server has no transaction open."""
+        """Note that the newest MAIL was refused or its end of data accepted: the server has no transaction open."""
         self.reset_needed = False
         if self.stage in _IN_TRANSACTION:
             self.stage = Stage.READY
 
     def tls_established(self) -> None:
-        """A handshake after STARTTLS ended well: the conversation begins anew, RFC 3207 section 4.2."""
+        """Forget everything learnt before the TLS handshake that ended STARTTLS, RFC 3207 section 4.2."""
         self.stage = Stage.HELLO
+        self.extensions = NO_EXTENSIONS
 
     def closed(self) -> None:
-        """The connection is over."""
+        """Note that the connection is over."""
         self.stage = Stage.CLOSED
+        self.exhausted = True

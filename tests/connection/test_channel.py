@@ -165,7 +165,7 @@ class TestHooks:
         async with ScriptedServer() as server, linked(server, hooks=hooks) as link:
             assert not link.wants(PITrail)
             await link.converse(link.machine.greeting)
-            assert link.machine.trail is None
+            assert not link.machine.trail.recording
             hooks.add(PITrail, heard.append)
             link.watch()
             assert link.wants(PITrail) and not link.wants(Notification)
@@ -173,7 +173,7 @@ class TestHooks:
             assert [event.message for event in heard][0] == "EHLO me.test"
             hooks.remove(PITrail, heard.append)
             await link.converse(link.machine.noop())
-            assert link.machine.trail is None and not link.noted
+            assert not link.machine.trail.recording and not link.noted
 
     async def test_events_noted_while_hooks_run_are_told_behind(self) -> None:
         hooks, heard = Hooks(), []

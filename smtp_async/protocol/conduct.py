@@ -19,9 +19,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from ..errors import CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
 from .extensions import Extensions
+from .states import Verb
+from .transaction import Transaction
 
-__all__ = ["Breakdown", "Conduct"]
+__all__ = ["Breakdown", "Conduct", "diagnosed"]
 
 #: Seconds for which something is held against a server.
 PAUSE: Final = 600.0
@@ -108,3 +111,27 @@ class Conduct:
         if self._distrusted is not None and (now >= self._groups_from or offer != self._distrusted):
             self._distrusted = None
         return self._distrusted is None
+
+
+def diagnosed(
+    error: SMTPError, verb: Verb | None, transaction: Transaction, *, behind: bool, goodbye: bool
+) -> Breakdown | None:
+    """Return what the end of a pipelined connection tells about the server, None if nothing.
+
+    Args:
+        error: what ended the connection.
+        verb: the command whose reply was owed next, None if none was.
+        transaction: the transaction of that command, or the one being written.
+        behind: were further commands handed to the transport behind that one?
+        goodbye: had the server said 421?
+    """
+    if isinstance(error, ProtocolViolation):
+        return Breakdown.LOST_COUNT
+    if goodbye or isinstance(error, Interrupted) or not isinstance(error, CommunicationError):
+        return None
+    if transaction.ended:
+        return Breakdown.DIED_AT_DATA if behind else None
+    if verb is Verb.RSET and transaction.behind:
+        return Breakdown.NOT_FOLLOWED
+    begun = transaction.mail_answer is not None and not transaction.turn
+    return Breakdown.PARTLY_ANSWERED if begun and isinstance(error, Timeout) else None
