@@ -149,7 +149,7 @@ class Pump(Carrier):
         link = self._joint
         # A server that hangs up in the same breath as its last reply takes no mail here: its end has arrived by now.
         await asyncio.sleep(0)
-        if link.machine.exhausted:
+        if link.machine.pipeline.exhausted:
             raise self._exhaustion()
         link.demand_stream()
         self._info = info
@@ -200,7 +200,7 @@ class Pump(Carrier):
                 if machine.stage is Stage.QUIT:
                     return
             self._refill()
-            if machine.exhausted and machine.expected is None:
+            if machine.pipeline.exhausted and machine.expected is None:
                 exhaustion = self._exhaustion()
                 if machine.may_quit:
                     await self._quit()
@@ -233,7 +233,7 @@ class Pump(Carrier):
         machine = link.machine
         self._settle(machine.take_settled())
         self._refill()
-        if self._reserved or machine.exhausted:
+        if self._reserved or machine.pipeline.exhausted:
             link.wake()
         elif not self._jobs and not self.leaving:
             self._keeper.resting(self)

@@ -353,7 +353,7 @@ class Carrier:
             return False
         machine = self._joint.machine
         withdrawn = machine.pipeline.withdraw(transaction)
-        if withdrawn and machine.exhausted and transaction.turn:
+        if withdrawn and machine.pipeline.exhausted and transaction.turn:
             # Only the end of the connection keeps half a body from being a message. Nothing is owed for others: the
             # turn came behind all their replies.
             self._joint.abort(Interrupted("a message was stopped in the middle of its body"))

@@ -25,7 +25,7 @@ from ..model.reply import Reply
 from ..protocol.extensions import Extensions
 from ..protocol.options import SendOptions
 from ..protocol.plan import demand_to, plan
-from ..protocol.transaction import Transaction, too_many
+from ..protocol.transaction import Transaction
 from ..sources import Body, TempDir, in_thread
 from ..sources.unread import Unread
 from .errand import Errand
@@ -353,7 +353,9 @@ class Job:
         return [
             at
             for at, verdict in zip(part, receipt.verdicts, strict=True)
-            if verdict.outcome is Outcome.REFUSED and verdict.reply is not None and too_many(verdict.reply)
+            if verdict.outcome is Outcome.REFUSED
+            and verdict.reply is not None
+            and verdict.reply.too_many_recipients
         ]
 
     def _divide(self, offer: Extensions) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 
 from ..errors import InvalidAddress, InvalidArgument
 
@@ -53,6 +52,8 @@ MAX_AUTH_LINE = 12288
 # Outside quotes: no control, space, quote or angle bracket. Inside: no control; a backslash quotes one character.
 # Atomic groups keep it linear.
 _PATH = re.compile(rb'(?>[^\x00-\x20"<>\x7f]+|"(?>[^\x00-\x1f"\\\x7f]+|\\[^\x00-\x1f\x7f])*")+')
+# What `_PATH` takes without quotes.
+_UNQUOTED = bytes(octet for octet in range(0x21, 0x100) if octet not in b'"<>\x7f')
 # RFC 5321 section 4.1.2: esmtp-keyword and esmtp-value.
 _PARAMETER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?")
 # A domain, with the underscore that many hosts have, or an address literal.
@@ -84,12 +85,15 @@ def mail(reverse_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
         reverse_path: the mailbox without angle brackets, empty for the null return path.
         parameters: `KEYWORD` or `KEYWORD=value`.
     """
-    return _with_parameters(b"MAIL FROM:" + (_path(reverse_path) if reverse_path else b"<>"), parameters)
+    if reverse_path:
+        _check_path(reverse_path)
+    return _with_parameters(b"MAIL FROM:<%b>" % reverse_path, parameters)
 
 
 def rcpt(forward_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
     """Add a recipient, RFC 5321 section 4.1.1.3; arguments as for `mail`."""
-    return _with_parameters(b"RCPT TO:" + _path(forward_path), parameters)
+    _check_path(forward_path)
+    return _with_parameters(b"RCPT TO:<%b>" % forward_path, parameters)
 
 
 def bdat(size: int, *, last: bool) -> bytes:
@@ -157,24 +161,20 @@ def _host(name: str) -> bytes:
     return data
 
 
-# Most mail comes from few addresses, has few sizes and often goes to the same ones: what passed is remembered.
-@lru_cache(maxsize=4096)
-def _path(path: bytes) -> bytes:
+def _check_path(path: bytes) -> None:
+    # Nearly every address has only characters that need no quotes: 0.1 µs, where the pattern takes 0.4 µs.
+    if path and not path.translate(None, _UNQUOTED):
+        return
     if _PATH.fullmatch(path) is None:
         raise InvalidAddress(f"not a mailbox for an envelope: {path.decode('utf-8', 'backslashreplace')!r}")
-    return b"<%b>" % path
-
-
-@lru_cache(maxsize=4096)
-def _parameter(parameter: bytes) -> bytes:
-    if _PARAMETER.fullmatch(parameter) is None:
-        raise InvalidArgument(f"not an ESMTP parameter: {parameter.decode('utf-8', 'backslashreplace')!r}")
-    return b" " + parameter
 
 
 def _with_parameters(line: bytes, parameters: Iterable[bytes]) -> bytes:
     for parameter in parameters:
-        line += _parameter(parameter)
+        if _PARAMETER.fullmatch(parameter) is None:
+            shown = parameter.decode("utf-8", "backslashreplace")
+            raise InvalidArgument(f"not an ESMTP parameter: {shown!r}")
+        line += b" " + parameter
     line += b"\r\n"
     return line if len(line) <= MAX_LINE else _bounded(line, MAX_LINE)
 

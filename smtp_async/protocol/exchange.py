@@ -89,10 +89,6 @@ class OwedReplies:
         self.entries.appendleft((verb, transaction))
         self.answerable += 1
 
-    def handed_over(self) -> None:
-        """Note that everything written so far was handed to the transport."""
-        self.answerable = len(self.entries)
-
     def forget(self) -> list[Transaction]:
         """Drop all entries, because no reply will come, and return the transactions that they belong to."""
         found = [subject for _, subject in self.entries if isinstance(subject, Transaction)]

@@ -89,19 +89,17 @@ class ClientProtocol:
         self.trail = Trail()
         self.owed = OwedReplies()
         self.owed.entries.append((Verb.GREETING, self.greeting))
-        self.owed.handed_over()
+        self.owed.answerable = 1
         self._use_pipelining = pipelining
         # The client's name, as the last EHLO told it.
         self._name = ""
         self._state = ConnectionState()
         self._parser = ReplyParser(max_line=max_line)
         self._writer = Writer(self._state, self.owed, self.trail)
-        self._settled: list[Exchange | Transaction] = []
         self.pipeline = Pipeline(
             self._state,
             self.owed,
             self._writer,
-            self._settled,
             lmtp=lmtp,
             send_rset=send_rset,
             window=window,
@@ -133,11 +131,6 @@ class ClientProtocol:
     def goodbye(self) -> Reply | None:
         """The 421 that announced the end of the connection, None if none was read."""
         return self._state.goodbye
-
-    @property
-    def exhausted(self) -> bool:
-        """Must this connection not carry another transaction?"""
-        return self.pipeline.exhausted
 
     @property
     def reset_needed(self) -> bool:
@@ -182,17 +175,19 @@ class ClientProtocol:
         Raises:
             ProtocolViolation: the server broke the protocol; call `fail` with it and close.
         """
-        parser = self._parser
+        parser, pipeline = self._parser, self.pipeline
         replies = parser.take(data)
+        # Every reply is recorded by itself.
+        grouping = not self.trail.recording
         at, count = 0, len(replies)
         while at < count:
-            paired = 0 if self.trail.recording else self.pipeline.answer_group(replies, at)
+            paired = pipeline.answer_group(replies, at) if grouping else 0
             if paired:
                 self.answered += paired
                 at += paired
             else:
-                self._answer(replies[at], last=at + 1 == count)
                 at += 1
+                self._answer(replies[at - 1], last=at == count)
         if parser.failed:
             parser.take(b"")
 
@@ -203,12 +198,21 @@ class ClientProtocol:
 
     def data_to_send(self) -> bytes:
         """Return what is to be handed to the transport, in one piece; from then on it counts as handed."""
-        return self._writer.take()
+        out, owed, ending = self._writer.out, self.owed, self._writer.ending
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        owed.answerable = len(owed.entries)
+        if ending:
+            for transaction in ending:
+                transaction.handed = True
+            ending.clear()
+        return data
 
     def take_settled(self) -> list[Exchange | Transaction]:
         """Return, in order, the exchanges that were answered and the transactions that have a receipt or their turn."""
-        settled = self._settled.copy()
-        self._settled.clear()
+        settled, self.pipeline.settled = self.pipeline.settled, []
         return settled
 
     def fail(self, error: SMTPError) -> None:
@@ -372,7 +376,7 @@ class ClientProtocol:
         elif verb is Verb.STARTTLS and reply.positive and not (last and self._parser.empty):
             # The stream checks its own buffer; these are bytes that came in the same read.
             raise PlaintextInjected("plaintext followed the reply to STARTTLS", reply=reply, stage="STARTTLS")
-        self._settled.append(exchange)
+        self.pipeline.settled.append(exchange)
 
     def _learn(self, reply: Reply) -> None:
         """Read what the server offers from the reply to EHLO; a refusal teaches nothing."""

@@ -39,7 +39,6 @@ class Pipeline:
         state: the connection's.
         owed: the replies that the server owes.
         writer: writes what is decided here.
-        settled: gets each transaction that has a receipt, and each whose caller may now write the body.
         lmtp: speak LMTP (RFC 2033).
         send_rset: write RSET after an aborted transaction; without it such a connection is not used again.
         window: the most messages on their way unanswered.
@@ -47,6 +46,8 @@ class Pipeline:
 
     Attributes:
         writing: the transaction being written, if any.
+        settled: in order, the transactions that have a receipt or whose caller may now write the body, and the single
+            commands that were answered between them; emptied by `ClientProtocol.take_settled`.
         breakdown: what the end of the conversation tells about the server's pipelining, None if nothing.
     """
 
@@ -56,11 +57,11 @@ class Pipeline:
         "_newest",
         "_owed",
         "_send_rset",
-        "_settled",
         "_state",
         "_window",
         "_writer",
         "breakdown",
+        "settled",
         "writing",
     )
 
@@ -69,7 +70,6 @@ class Pipeline:
         state: ConnectionState,
         owed: OwedReplies,
         writer: Writer,
-        settled: list[Exchange | Transaction],
         *,
         lmtp: bool,
         send_rset: bool,
@@ -77,11 +77,11 @@ class Pipeline:
         conduct: Conduct,
     ) -> None:
         self.writing: Transaction | None = None
+        self.settled: list[Exchange | Transaction] = []
         self.breakdown: Breakdown | None = None
         self._state = state
         self._owed = owed
         self._writer = writer
-        self._settled = settled
         self._lmtp = lmtp
         self._send_rset = send_rset
         self._window = Window(window)
@@ -133,9 +133,12 @@ class Pipeline:
         if self._owed.entries:
             transaction.behind = True
             transaction.probes = not self._conduct.proven
-            transaction.together = self._writer.ending
-        if state.reset_needed and (transaction.probes or not state.extensions.pipelining):
+            transaction.together = bool(self._writer.ending)
+        grouped = state.extensions.pipelining
+        if state.reset_needed and (transaction.probes or not grouped):
             self._writer.reset(transaction)
+        elif grouped and not transaction.chunked:
+            self._writer.group(transaction)
         else:
             self._write_envelope(transaction)
 
@@ -203,10 +206,10 @@ class Pipeline:
             pending[self.writing] = None
             self.writing = None
         # A transaction may already be queued for its turn to write; settle it once.
-        self._settled[:] = [item for item in self._settled if item not in pending]
+        self.settled = [item for item in self.settled if item not in pending]
         for transaction in pending:
             transaction.give_up(error, goodbye=goodbye is not None)
-            self._settled.append(transaction)
+            self.settled.append(transaction)
 
     def _dismissal(self) -> CommandRefused:
         return CommandRefused("the server closes the connection", reply=self._state.goodbye)
@@ -430,7 +433,7 @@ class Pipeline:
     def _give_turn(self, transaction: Transaction) -> None:
         """Let the caller write or release the body: the transaction stays `writing`, and is settled twice."""
         transaction.turn = True
-        self._settled.append(transaction)
+        self.settled.append(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
         final = transaction.final
@@ -439,7 +442,7 @@ class Pipeline:
             transaction.give_up(self._dismissal(), goodbye=True)
         else:
             transaction.conclude(per_recipient=self._lmtp)
-        self._settled.append(transaction)
+        self.settled.append(transaction)
         # A lone dot may be taken, too.
         self._window.ended(transaction.octets, accepted=taken and transaction.accepted > 0)
         if self.writing is transaction:

@@ -212,7 +212,8 @@ class ConnectionState:
         Raises:
             UsageError: the table does not allow it.
         """
-        if self.reset_needed or self.stage is not Stage.READY:
+        if self.stage is not Stage.READY:
+            # Where both RSET and MAIL may be written, which is nearly always, the table need not be asked.
             self.wrote(Verb.RSET if self.reset_needed else Verb.MAIL)
         self.stage = _AFTER_DATA if data else _AFTER_RCPT
         self.reset_needed = True

@@ -31,7 +31,7 @@ from ..model.reply import Reply
 from .extensions import Extensions
 from .options import SendOptions
 
-__all__ = ["Transaction", "not_sent", "too_many"]
+__all__ = ["Transaction", "not_sent"]
 
 
 class Transaction:
@@ -193,7 +193,7 @@ class Transaction:
 
     def _vetoes(self, recipient: Recipient, answer: Reply) -> bool:
         # One that is only too many may wait for another transaction.
-        waits = self.split and self.accepted > 0 and too_many(answer)
+        waits = self.split and self.accepted > 0 and answer.too_many_recipients
         return not answer.positive and recipient.kind in self.must_accept and not waits
 
     def conclude(self, *, per_recipient: bool) -> None:
@@ -320,18 +320,6 @@ class Transaction:
     def _whole(self, outcome: Outcome, reply: Reply | None, error: SMTPError) -> Receipt:
         verdicts = tuple(Verdict(one, outcome, reply) for one in self.recipients)
         return Receipt(verdicts, reply, error, self.message_id, self.bytes_sent)
-
-
-def too_many(answer: Reply) -> bool:
-    """Does a reply to RCPT say that the transaction has recipients enough?
-
-    An enhanced code X.5.3 (RFC 3463 section 3.6) says so whatever the basic code is: Dovecot answers 451 4.5.3. Without
-    one it is 452, and 552 is to be taken for it (RFC 5321 section 4.5.3.1.10).
-    """
-    enhanced = answer.enhanced
-    if enhanced is None:
-        return answer.code in (452, 552)
-    return answer.code >= 400 and enhanced[1:] == (5, 3)
 
 
 def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:

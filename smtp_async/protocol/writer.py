@@ -27,43 +27,24 @@ class Writer:
 
     Attributes:
         out: what is written and not handed to the transport.
+        ending: the transactions whose end of data is part of `out`.
     """
 
-    __slots__ = ("_ending", "_framer", "_owed", "_state", "_trail", "out")
+    __slots__ = ("_framer", "_owed", "_state", "_trail", "ending", "out")
 
     def __init__(self, state: ConnectionState, owed: OwedReplies, trail: Trail) -> None:
         self.out: list[bytes] = []
         self._state = state
         self._owed = owed
         self._trail = trail
-        # Transactions whose end of data is written and not handed to the transport.
-        self._ending: list[Transaction] = []
+        self.ending: list[Transaction] = []
         # Frames the streamed body that is being written.
         self._framer: DotStuffer | ChunkFramer | None = None
-
-    @property
-    def ending(self) -> bool:
-        """Is an end of data among what is not handed to the transport?"""
-        return bool(self._ending)
-
-    def take(self) -> bytes:
-        """Return what is to be handed to the transport, in one piece; from then on it counts as handed."""
-        out = self.out
-        if not out:
-            return b""
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        self._owed.handed_over()
-        if self._ending:
-            for transaction in self._ending:
-                transaction.handed = True
-            self._ending.clear()
-        return data
 
     def discard(self) -> None:
         """Drop what was not handed to the transport, because it is gone."""
         self.out.clear()
-        self._ending.clear()
+        self.ending.clear()
 
     # --- single commands -------------------------------------------------------------------------------------
 
@@ -153,7 +134,7 @@ class Writer:
         transaction.bytes_sent += len(payload)
         self.out.append(payload)
         transaction.ended = True
-        self._ending.append(transaction)
+        self.ending.append(transaction)
         if self._trail.recording:
             self._trail.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
 
@@ -232,4 +213,4 @@ class Writer:
 
     def _body_ended(self, transaction: Transaction) -> None:
         transaction.ended = True
-        self._ending.append(transaction)
+        self.ending.append(transaction)

@@ -163,7 +163,7 @@ def test_a_probe_that_was_withdrawn_writes_no_envelope() -> None:
     talk.says("250 queued", "250 reset")
     talk.writes()
     assert receipt_of(second).outcome is Outcome.NOT_SENT
-    assert talk.machine.pipeline.can_begin and not talk.machine.exhausted
+    assert talk.machine.pipeline.can_begin and not talk.machine.pipeline.exhausted
 
 
 @pytest.mark.parametrize("error", [Timeout("no reply"), LOST, SocketError("reset")])
@@ -183,7 +183,7 @@ def test_a_refused_probe_says_so_too() -> None:
     second = talk.begin()
     talk.machine.data_to_send()
     talk.says("250 queued", "500 MA?")
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     talk.machine.fail(Interrupted("exhausted"))
     assert talk.machine.pipeline.breakdown is Breakdown.NOT_FOLLOWED
     assert receipt_of(second).outcome is Outcome.NOT_SENT
@@ -259,7 +259,7 @@ def test_without_rset_nothing_is_written_behind_an_end_of_data() -> None:
     talk.writes(BODY + DOT)
     assert not talk.machine.pipeline.can_begin
     talk.says("250 queued")
-    assert talk.machine.pipeline.can_begin and not talk.machine.exhausted
+    assert talk.machine.pipeline.can_begin and not talk.machine.pipeline.exhausted
 
 
 @pytest.mark.parametrize("end", ["250 queued", "554 no"])

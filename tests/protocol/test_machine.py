@@ -134,7 +134,7 @@ def test_421_may_answer_any_command(deliver, write, line, clock):
     talk.writes(line)
     talk.says("421 closing")
     assert exchange.reply == talk.machine.goodbye == Reply(421, (b"closing",))
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert not talk.machine.pipeline.can_begin
 
 
@@ -179,7 +179,7 @@ def test_421_may_come_unasked(deliver):
         (Verb.OTHER, talk.machine.goodbye)
     ]
     assert talk.settled() == []
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
 
 
 def test_an_unasked_421_is_noted_without_a_recording_trail():
@@ -251,7 +251,7 @@ def test_a_refused_rset_ends_the_use_of_the_connection(deliver):
     talk.machine.reset()
     talk.writes("RSET")
     talk.says("500 what?")
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
 
 
 def test_queries_use_smtputf8_where_offered():

@@ -500,7 +500,7 @@ def test_a_refused_rset_blames_nobody_and_ends_the_connection(deliver, offer, be
     talk.writes("RSET", group()) if offer else talk.writes("RSET")
     talk.says("500 what?", *(behind if offer else []))
     talk.writes()
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert talk.settled() == []
     talk.machine.fail(LOST)
     assert talk.settled() == [transaction]
@@ -518,9 +518,9 @@ def test_a_server_that_knows_no_rset_is_left_after_an_aborted_transaction(delive
     assert talk.machine.pipeline.can_begin
     talk.begin()
     talk.writes(group())
-    assert not talk.machine.exhausted
+    assert not talk.machine.pipeline.exhausted
     talk.says("250 ok", "550 no", "554 no recipients")
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert not talk.machine.pipeline.can_begin
 
 
@@ -545,7 +545,7 @@ def test_a_421_before_the_body_means_not_sent(deliver, offer, place):
         talk.machine.data_to_send()
         talk.says(answer)
     talk.writes()
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert talk.settled() == []
     talk.machine.fail(LOST)
     assert talk.settled() == [transaction]
@@ -658,7 +658,7 @@ def test_a_refusal_in_mid_body_stands_and_ends_the_connection(deliver, text):
     receipt = receipt_of(transaction)
     assert isinstance(receipt.error, MessageRefused)
     assert receipt.reply == Reply(int(text[:3]), (text[4:].encode(),))
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert talk.machine.pipeline.writing is None
     assert not transaction.handed
     for write in (
@@ -762,7 +762,7 @@ def test_withdrawn_before_the_354_it_is_never_sent(deliver, offer, hold, place):
         talk.says(*["250 ok"] * (3 - place))
         if not hold:
             talk.says("354 go")
-            assert talk.machine.exhausted
+            assert talk.machine.pipeline.exhausted
             assert talk.settled() == []
             talk.machine.fail(LOST)
     talk.writes()
@@ -804,14 +804,14 @@ def test_withdrawn_and_refused_it_is_refused(deliver, answers, error):
     talk.says(*answers)
     assert talk.settled() == [transaction]
     assert isinstance(receipt_of(transaction).error, error)
-    assert not talk.machine.exhausted
+    assert not talk.machine.pipeline.exhausted
 
 
 def test_withdrawn_before_the_first_slice_takes_the_connection_along(deliver):
     talk = Talk.ready(deliver)
     transaction = streaming(talk)
     assert talk.machine.pipeline.withdraw(transaction)
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert talk.machine.expected is None
     talk.machine.fail(LOST)
     talk.writes()
@@ -824,7 +824,7 @@ def test_withdrawn_in_mid_body_takes_the_connection_along(deliver):
     talk.machine.pipeline.write_body(transaction, b"x\r\n")
     talk.writes(b"x\r\n")
     assert talk.machine.pipeline.withdraw(transaction)
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert talk.machine.expected == "block"
     talk.machine.fail(LOST)
     assert outcome(transaction) is Outcome.NOT_SENT
@@ -841,7 +841,7 @@ def test_withdrawn_too_late_it_runs_to_its_end(deliver):
     talk.says("250 queued")
     assert not talk.machine.pipeline.withdraw(transaction)
     assert outcome(transaction) is Outcome.ACCEPTED
-    assert not talk.machine.exhausted
+    assert not talk.machine.pipeline.exhausted
 
 
 def test_withdrawing_one_leaves_the_message_before_it_alone(deliver):
@@ -888,7 +888,7 @@ def test_a_dead_connection_tells_not_sent_from_unknown(deliver, offer, answers, 
     assert receipt.error is not None and receipt.error.__cause__ is LOST
     talk.writes()
     talk.stands(Stage.CLOSED)
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     assert (talk.machine.expected, talk.machine.pipeline.writing) == (None, None)
 
 
@@ -1086,7 +1086,7 @@ def nested(talk):
     talk.writes(chunk_group(reset=True))
     talk.says("250 reset", "503 nested MAIL", "250 ok")
     assert talk.machine.pipeline.breakdown is Breakdown.LOST_COUNT
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     return transaction
 
 

@@ -95,7 +95,7 @@ class Side:
             "owed": [(verb, self._name(subject)) for verb, subject in machine.owed.entries],
             "answerable": machine.owed.answerable,
             "answered": machine.answered,
-            "exhausted": (machine.exhausted, pipeline.breakdown),
+            "exhausted": (machine.pipeline.exhausted, pipeline.breakdown),
             "goodbye": machine.goodbye,
             "writing": self._name(pipeline.writing),
             "expected": machine.expected,

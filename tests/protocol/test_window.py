@@ -230,7 +230,7 @@ def test_every_pattern_of_refusals_in_a_window(deliver: Deliver, fates: tuple[st
         if fate in ("good", "one of two")
     ]
     assert server.delivered == expected
-    assert talk.machine.pipeline.breakdown is None and not talk.machine.exhausted
+    assert talk.machine.pipeline.breakdown is None and not talk.machine.pipeline.exhausted
 
 
 @pytest.mark.parametrize("goodbye", [False, True], ids=["EOF", "421"])

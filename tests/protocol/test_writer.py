@@ -161,7 +161,7 @@ def test_withdrawn_between_chunks_only_the_end_of_the_connection_helps(deliver):
     talk, transaction = chunking(deliver)
     talk.machine.pipeline.write_body(transaction, b"x\r\n")
     assert talk.machine.pipeline.withdraw(transaction)
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
 
 
 def test_the_trail_shows_chunks_by_their_commands(deliver):
@@ -209,7 +209,7 @@ def test_a_gated_body_is_let_go_only_when_it_may(deliver):
     talk.machine.data_to_send()
     talk.says("250 ok", "250 ok", "354 go")
     assert talk.machine.pipeline.withdraw(transaction)
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
 
 
 def test_a_turn_that_is_lost_in_the_same_breath_is_settled_once(deliver):
