@@ -2,16 +2,15 @@
 
 Rules, in prose:
 
-1. A stage says what was WRITTEN last, not what was answered: with pipelining the answers come later, and are
-   kept by each transaction (`transaction.py`). Only where nothing may be written before the answer (the greeting,
-   EHLO, STARTTLS, AUTH, DATA) does an answer change the stage.
-2. What is not in the table must not be written; trying it is a fault of this library or of its user, and raises
-   before a byte leaves.
-3. MAIL follows RSET unless this side *knows* that the server has no transaction open (`reset_needed`). It knows so
-   when the connection is fresh; when the last MAIL was refused; when the reply to the last end of data was READ and
-   was 2xx; when RSET was written. Without this rule a server that answers 503 to a nested MAIL goes on to take the
-   next recipient and body under the old sender, and another one, given MAIL behind a dot that it has not answered,
-   dies.
+1. A stage says what was WRITTEN last, not what was answered: with pipelining the answers come later, and each
+   transaction keeps its own (`transaction.py`). An answer changes the stage only if nothing may be written before it
+   (the greeting, EHLO, STARTTLS, AUTH, DATA).
+2. A command that is not in the table must not be written: `wrote` raises before a byte leaves. It is a fault of this
+   library or of its user.
+3. MAIL follows RSET unless the client *knows* that the server has no transaction open (`reset_needed`). The client
+   knows it if the connection is fresh; if the last MAIL was refused; if the reply to the last end of data was READ and
+   was 2xx; if RSET was written. Without this rule a server that answers 503 to a nested MAIL takes the next recipient
+   and body under the old sender, and another server crashes at MAIL behind a dot that it has not answered.
 4. QUIT may be written wherever a command may; CLOSED is final.
 
 `docs/design.md` draws the diagram from `WRITES` and `ANSWERS`.
@@ -38,11 +37,11 @@ class Stage(Enum):
     GREETING = "greeting"
     #: Greeted with a refusal: the server waits for QUIT (RFC 5321 section 3.1).
     REFUSED = "refused"
-    #: Greeted, or TLS is up: EHLO comes next.
+    #: Greeted, or TLS is established: EHLO comes next.
     HELLO = "hello"
     #: EHLO was written.
     GREETED = "greeted"
-    #: EHLO was written once more: a refusal changes nothing.
+    #: EHLO was written again: a refusal changes nothing.
     REGREETED = "regreeted"
     #: STARTTLS was written; from its 220 on the handshake owns the connection.
     STARTTLS = "starttls"
@@ -64,12 +63,12 @@ class Stage(Enum):
     CHUNKS = "chunks"
     #: QUIT was written.
     QUIT = "quit"
-    #: Over.
+    #: The connection is over.
     CLOSED = "closed"
 
 
 class Verb(Enum):
-    """What is written, as the table sees it."""
+    """The commands that the table tells apart."""
 
     GREETING = "greeting"
     EHLO = "EHLO"
@@ -91,7 +90,8 @@ class Verb(Enum):
     OTHER = "command"
     QUIT = "QUIT"
 
-    # Enum hashes its name in Python code; identity is what is meant, and this is on the path of every command.
+    # Enum hashes a member by its name, in Python code. By identity saves 1.3 of 21 µs
+    # per message in lock-step (`benchmarks/core.py`, with and without these two lines).
     __hash__ = object.__hash__
 
 
