@@ -50,6 +50,7 @@ from .transport.dial import AddressFamily, SocketOptions
 
 if TYPE_CHECKING:
     from .processor import (
+        ProcessorOptions,
         ProcessorStatistics,
         QueueProcessor,
         QueueReport,
@@ -59,11 +60,16 @@ if TYPE_CHECKING:
         parse_report,
     )
     from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
+    from .tls.certificate import Certificate, KeyUsage
+    from .tls.identity import Identity
+    from .tls.stores import CertificateStore
 
 __all__ = [
     "Address",
     "AddressFamily",
     "Attachment",
+    "Certificate",
+    "CertificateStore",
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
@@ -75,7 +81,9 @@ __all__ = [
     "Entry",
     "Envelope",
     "Extensions",
+    "Identity",
     "Importance",
+    "KeyUsage",
     "Kind",
     "Lease",
     "Message",
@@ -88,6 +96,7 @@ __all__ = [
     "PoolLimits",
     "PoolStatistics",
     "Priority",
+    "ProcessorOptions",
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",
@@ -128,11 +137,16 @@ __all__ = [
     "serialize",
 ]
 
-#: Who only sends does not load what keeps and processes a queue.
+#: Who only sends does not load what keeps and processes a queue, or reads key files.
 _LATER = {
+    "Certificate": "tls.certificate",
+    "CertificateStore": "tls.stores",
+    "Identity": "tls.identity",
+    "KeyUsage": "tls.certificate",
     **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
     **dict.fromkeys(
         (
+            "ProcessorOptions",
             "ProcessorStatistics",
             "QueueProcessor",
             "QueueReport",
