@@ -103,7 +103,7 @@ class Channel:
         machine = self.machine
         if machine.expected is None:
             return None
-        writing = machine.writing
+        writing = machine.pipeline.writing
         if writing is not None and writing.turn:
             return None
         return max(self.clock.since, self.active_at)
@@ -185,7 +185,7 @@ class Channel:
             self.first_bytes = data[:16]
         machine = self.machine
         before = machine.answered
-        if self.hooks.active or machine.trail is not None:
+        if self.hooks.active or machine.trail.recording:
             self.record_lines()
         try:
             machine.receive_data(data)
@@ -195,7 +195,7 @@ class Channel:
             self.abort(error)
             raise error.with_traceback(None) from error.__cause__
         finally:
-            if machine.trail is not None:
+            if machine.trail.recording:
                 self._note_lines()
         if machine.answered != before:
             self.clock.restart(now)
@@ -219,7 +219,7 @@ class Channel:
         self._wrote = True
         if asks:
             self.clock.restart(self._loop.time())
-        if machine.trail:
+        if machine.trail.recording:
             self._note_lines()
 
     async def drain(self) -> None:
@@ -289,13 +289,8 @@ class Channel:
 
     def record_lines(self) -> None:
         """Have the machine record lines while there are hooks; call this before it reads or writes."""
-        machine = self.machine
-        if not self.hooks.active:
-            machine.trail = None
-        elif machine.trail is None:
-            machine.trail = []
+        self.machine.trail.recording = self.hooks.active
 
     def _note_lines(self) -> None:
-        machine = self.machine
-        lines, machine.trail = machine.trail or [], []
+        lines = self.machine.trail.take()
         self.transcript.note_lines(lines)

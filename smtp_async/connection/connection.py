@@ -40,9 +40,9 @@ from ..hooks import Hooks
 from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.timeouts import Timeouts
+from ..protocol.conduct import Conduct
 from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
-from ..protocol.pipelining import Conduct
 from ..protocol.states import Stage
 from ..tls.context import Security
 from .channel import Channel
@@ -134,7 +134,7 @@ class Connection:
             self.connected
             and not self.leaving
             and not self._exclusive.pending
-            and self.channel.machine.can_begin
+            and self.channel.machine.pipeline.can_begin
         )
 
     # --- the caller's side of a job --------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Connection:
         channel = self.channel
         # One turn of the loop: by then the end of a server that hangs up right after its last reply has arrived.
         await asyncio.sleep(0)
-        if channel.machine.exhausted:
+        if channel.machine.pipeline.exhausted:
             raise self._exhaustion()
         channel.demand_open()
         self.connected = True
@@ -275,7 +275,7 @@ class Connection:
                 if machine.stage is Stage.QUIT:
                     return
             deliveries.refill()
-            if machine.exhausted and machine.expected is None:
+            if machine.pipeline.exhausted and machine.expected is None:
                 exhaustion = self._exhaustion()
                 if machine.may_quit:
                     await self._quit()
@@ -308,7 +308,7 @@ class Connection:
         machine, deliveries = channel.machine, self.deliveries
         deliveries.settle(machine.take_settled())
         deliveries.refill()
-        if self._exclusive.pending or machine.exhausted:
+        if self._exclusive.pending or machine.pipeline.exhausted:
             channel.wake()
         elif not deliveries.jobs and not self.leaving:
             self.owner.idle(self)
@@ -489,7 +489,7 @@ class Connection:
 
     def _note_end(self, error: SMTPError | None) -> None:
         channel, transcript = self.channel, self.channel.transcript
-        transcript.breakdown(channel.machine.breakdown)
+        transcript.breakdown(channel.machine.pipeline.breakdown)
         if error is not None and not self._failure_told:
             transcript.error(error)
         if channel.stream is not None or error is not None:

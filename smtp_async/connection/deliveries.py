@@ -120,12 +120,12 @@ class Deliveries(Generic[C]):
 
     def admits(self, transaction: Transaction) -> bool:
         """Can `transaction` be begun beside those under way? Ask only if the connection `may_begin`."""
-        return self.channel.machine.admits(transaction)
+        return self.channel.machine.pipeline.admits(transaction)
 
     @property
     def streaming(self) -> bool:
         """Does a caller write, or is it about to write, a body here, or to let one go?"""
-        writing = self.channel.machine.writing
+        writing = self.channel.machine.pipeline.writing
         return writing is not None and writing.aside
 
     # --- beginning -------------------------------------------------------------------------------------------
@@ -159,14 +159,14 @@ class Deliveries(Generic[C]):
         jobs.add(job)
         if channel.hooks.active:
             channel.record_lines()
-        machine.begin(transaction, hold=stale)
+        machine.pipeline.begin(transaction, hold=stale)
         return True
 
     def refill(self) -> None:
         """Take jobs while the machine may begin one, then write everything at once."""
         channel = self.channel
         machine = channel.machine
-        while machine.writing is None:
+        while machine.pipeline.writing is None:
             job = self._owner.next_job(self._connection)
             if job is None:
                 break
@@ -193,8 +193,8 @@ class Deliveries(Generic[C]):
         transaction = job.transaction
         assert transaction is not None
         machine = self.channel.machine
-        withdrawn = machine.withdraw(transaction)
-        if withdrawn and machine.exhausted and transaction.turn:
+        withdrawn = machine.pipeline.withdraw(transaction)
+        if withdrawn and machine.pipeline.exhausted and transaction.turn:
             # Only the end of the connection keeps half a body from being a message. No other job is harmed, because
             # a caller gets the write turn only after the replies to all earlier ones.
             self.channel.abort(Interrupted("a message was stopped in the middle of its body"))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..errors import SMTPError, TooManyRecipients
 from ..model.envelope import Envelope, Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
-from ..protocol.transaction import Transaction, too_many
+from ..protocol.transaction import Transaction
 
 __all__ = ["RecipientGroups", "first_group"]
 
@@ -138,7 +138,8 @@ class RecipientGroups:
 
 def _waits(verdict: Verdict) -> bool:
     """Tell whether a recipient was refused only because the transaction had too many."""
-    return verdict.outcome is Outcome.REFUSED and verdict.reply is not None and too_many(verdict.reply)
+    reply = verdict.reply
+    return verdict.outcome is Outcome.REFUSED and reply is not None and reply.too_many_recipients
 
 
 def first_group(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:

@@ -25,8 +25,8 @@ from ..events import (
 from ..hooks import Hooks, trail_events
 from ..model.receipt import Receipt
 from ..model.reply import printable
-from ..protocol.machine import TrailLine
-from ..protocol.pipelining import Breakdown
+from ..protocol.conduct import Breakdown
+from ..protocol.trail import TrailLine
 
 __all__ = ["Transcript"]
 

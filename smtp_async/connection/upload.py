@@ -60,7 +60,7 @@ class Upload:
         channel, transaction = self._channel, self._transaction
         return (
             channel.failure is None
-            and channel.machine.writing is transaction
+            and channel.machine.pipeline.writing is transaction
             and transaction.turn
             and transaction.receipt is None
             and not transaction.withdrawn
@@ -88,9 +88,9 @@ class Upload:
             if not self._has_turn():
                 return False
         if streamed:
-            self._channel.machine.end_body(self._transaction)
+            self._channel.machine.pipeline.end_body(self._transaction)
         else:
-            self._channel.machine.release(self._transaction)
+            self._channel.machine.pipeline.release(self._transaction)
         return True
 
     async def _write_all(self) -> bool:
@@ -127,7 +127,7 @@ class Upload:
     async def _write(self, chunk: bytes) -> bool:
         """Write one slice and wait until the transport has taken it; return whether the next one may follow."""
         channel, transaction = self._channel, self._transaction
-        channel.machine.write_body(transaction, chunk)
+        channel.machine.pipeline.write_body(transaction, chunk)
         channel.flush()
         try:
             await channel.drain()

@@ -31,8 +31,8 @@ from ..connection.job import Job, Step
 from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
+from ..protocol.conduct import Conduct
 from ..protocol.extensions import Extensions
-from ..protocol.pipelining import Conduct
 from .checkout import SessionQueue
 from .closing import IdleReaper, close_all
 from .connections import Connections
@@ -368,7 +368,7 @@ class Pool:
         """Forget a connection that has ended, and fill its place."""
         was_opening, was_open = self.connections.remove(connection)
         self._silence.session_ended()
-        breakdown = connection.channel.machine.breakdown
+        breakdown = connection.channel.machine.pipeline.breakdown
         if breakdown is not None:
             self.conduct.broke_down(breakdown, connection.extensions, self.now())
         if isinstance(error, Interrupted):

@@ -75,7 +75,7 @@ class Watched:
         """A message whose caller may write its body."""
         transaction = self.talk.plan(chunking=chunking)
         transaction.carry(None)
-        self.machine.begin(transaction)
+        self.machine.pipeline.begin(transaction)
         self.flush()
         self.says("250 ok", "250 ok", *([] if chunking else ["354 go"]))
         assert transaction.turn
@@ -83,7 +83,7 @@ class Watched:
 
     def block(self, transaction: Any, data: bytes = b"x\r\n") -> None:
         """A block is handed to the transport, which has not taken it yet."""
-        self.machine.write_body(transaction, data)
+        self.machine.pipeline.write_body(transaction, data)
         self.flush()
         self.clock.block_begins()
 
@@ -191,7 +191,7 @@ class TestStages:
 
     def test_each_reply_of_a_group_has_its_own_time(self) -> None:
         one = Watched()
-        one.machine.begin(one.talk.plan())
+        one.machine.pipeline.begin(one.talk.plan())
         one.flush()
         for reply, stage in (("250 ok", "mail"), ("250 ok", "rcpt"), ("354 go", "data")):
             limit = getattr(LIMITS, stage)
@@ -236,7 +236,7 @@ class TestStages:
     def test_a_message_costs_no_timer(self) -> None:
         one = Watched()
         for _ in range(100):
-            one.machine.begin(one.talk.plan())
+            one.machine.pipeline.begin(one.talk.plan())
             one.flush()
             one.says("250 ok", "250 ok", "354 go")
             one.flush()
@@ -270,7 +270,7 @@ class TestBodies:
         one.block(transaction)
         one.clock.block_taken()
         one.passes(10)
-        one.machine.end_body(transaction)
+        one.machine.pipeline.end_body(transaction)
         one.flush()
         assert one.limit() == LIMITS.end_of_data
         assert one.passes(17.9) == []

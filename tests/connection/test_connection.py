@@ -26,7 +26,7 @@ from smtp_async.errors import (
     SMTPError,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.protocol.pipelining import Conduct
+from smtp_async.protocol.conduct import Conduct
 from smtp_async.protocol.states import Verb
 from smtp_async.testing import ScriptedServer, close, default, delay, reply, stall
 from tests.connection.owner import Recorder

@@ -257,7 +257,7 @@ class TestCancelling:
         job.abandoned = True
         assert rig.deliveries.cancel(job)
         rig.says("250 ok", "250 ok", "354 go")
-        assert rig.verbs() == ENVELOPE and rig.channel.machine.exhausted
+        assert rig.verbs() == ENVELOPE and rig.channel.machine.pipeline.exhausted
         rig.ends(Interrupted("exhausted"))
         # Its caller has gone: it is settled, and not tried again.
         assert rig.queue.done == [(1, Outcome.NOT_SENT)] and rig.queue.unsent == []
