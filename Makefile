@@ -8,6 +8,9 @@
 #   make torture  kill the spool and its processor for some minutes, and keep the books
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
+#   make docs     draw the tables and diagrams of the manual anew, and try its programs
+#   make typecheck-user   typical code of users under mypy --strict and pyright
+#   make help     this text
 #
 # `make test ARGS="tests/protocol -x"` hands ARGS to pytest (`-n 0` among them for one process), `make fuzz
 # ARGS="--seconds 60 parser"` to tests.fuzz, `make torture ARGS="--deaths 20000"` to tests.torture, and `make pythons
@@ -27,7 +30,7 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test pythons check fuzz torture soak bench venv servers
+.PHONY: demo test pythons check typecheck-user docs fuzz torture soak bench venv servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -46,6 +49,18 @@ check: venv
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_layering.py
+
+# Without the project's own settings: a user has none of them.
+typecheck-user: venv
+	@$(PY) -m mypy --config-file= --strict tests/typing/application.py
+	@$(PY) -m pyright --pythonpath $(PY) tests/typing/application.py
+
+docs: venv
+	@$(PY) docs/draw.py
+	@$(PY) -m pytest -q tests/test_docs.py
+
+help:
+	@sed -n '/^#   make/p' Makefile | cut -c 5-
 
 fuzz: venv
 	@$(PY) -m tests.fuzz $(ARGS)

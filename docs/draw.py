@@ -1,4 +1,4 @@
-"""Draw what the manual shows of the code: the stages of a connection, the events, the numbers of errors.
+"""Draw what the manual shows of the code: the layers, the stages of a connection, the events, the numbers of errors.
 
     python docs/draw.py
 
@@ -8,6 +8,7 @@ and compares, so that they are never older than the code.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -18,6 +19,9 @@ from smtp_async import errors, events
 from smtp_async.protocol.states import ANSWERS, WRITES, Stage, Verb
 
 DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "smtp_async"
+#: They may import anything: arrows from them would hide the others.
+OUTSIDE = frozenset({"__init__", "__main__", "about", "cli", "testing"})
 BLOCK = re.compile(r"(<!-- drawn: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,6 +41,51 @@ def states() -> str:
                 lines.append(f"    {stage.value} --> {target.value}: {' '.join(digits)}{what}")
     lines += [f"    {Stage.STARTTLS.value} --> {Stage.HELLO.value}: TLS is up", "```"]
     return "\n".join(lines) + "\n"
+
+
+def layers() -> str:
+    """Return the diagram of the rooms: an arrow where one imports another, unless a longer way says so."""
+    imports = _imports_of_rooms()
+    arrows = {
+        room: {one for one in found if not _reached(imports, found - {one}, one)}
+        for room, found in imports.items()
+    }
+    lines = ["```mermaid", "flowchart TD"]
+    lines += [f"    {room} --> {one}" for room in sorted(arrows) for one in sorted(arrows[room])]
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def _imports_of_rooms() -> dict[str, set[str]]:
+    """Return what each room imports, other rooms only; `errors` and `model` stand together at the bottom."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        room = _room(parts[0])
+        if room in OUTSIDE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                above = parts[: len(parts) - node.level]
+                names = [node.module.split(".")[0]] if node.module else [one.name for one in node.names]
+                found.setdefault(room, set()).update(_room((*above, name)[0]) for name in names)
+    return {room: others - {room} - OUTSIDE for room, others in found.items()}
+
+
+def _room(name: str) -> str:
+    return "model" if name == "errors" else name
+
+
+def _reached(imports: dict[str, set[str]], start: set[str], target: str) -> bool:
+    """Is there a way from one of `start` to `target`?"""
+    seen, pending = set[str](), [*start]
+    while pending:
+        room = pending.pop()
+        if room == target:
+            return True
+        if room not in seen:
+            seen.add(room)
+            pending += imports.get(room, ())
+    return False
 
 
 def event_list() -> str:
@@ -73,7 +122,12 @@ def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0].replace("|", "\\|")
 
 
-DRAWINGS: dict[str, Callable[[], str]] = {"states": states, "events": event_list, "numbers": numbers}
+DRAWINGS: dict[str, Callable[[], str]] = {
+    "layers": layers,
+    "states": states,
+    "events": event_list,
+    "numbers": numbers,
+}
 
 
 def drawn(text: str) -> str:

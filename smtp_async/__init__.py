@@ -59,11 +59,16 @@ if TYPE_CHECKING:
         parse_report,
     )
     from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
+    from .tls.certificate import Certificate, KeyUsage
+    from .tls.identity import Identity
+    from .tls.stores import CertificateStore
 
 __all__ = [
     "Address",
     "AddressFamily",
     "Attachment",
+    "Certificate",
+    "CertificateStore",
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
@@ -75,7 +80,9 @@ __all__ = [
     "Entry",
     "Envelope",
     "Extensions",
+    "Identity",
     "Importance",
+    "KeyUsage",
     "Kind",
     "Lease",
     "Message",
@@ -128,8 +135,12 @@ __all__ = [
     "serialize",
 ]
 
-#: Who only sends does not load what keeps and processes a queue.
+#: Who only sends does not load what keeps and processes a queue, or reads key files.
 _LATER = {
+    "Certificate": "tls.certificate",
+    "CertificateStore": "tls.stores",
+    "Identity": "tls.identity",
+    "KeyUsage": "tls.certificate",
     **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
     **dict.fromkeys(
         (

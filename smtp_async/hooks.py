@@ -26,7 +26,8 @@ __all__ = ["Hook", "Hooks", "Observed", "attached_events", "trail_events"]
 
 #: A hook: async or plain, called with the event.
 Hook = Callable[[Any], Awaitable[None] | None]
-_H = TypeVar("_H", bound=Hook)
+_E = TypeVar("_E", bound=Event)
+_R = TypeVar("_R", bound=Awaitable[None] | None)
 
 _log = logging.getLogger("smtp_async")
 
@@ -99,10 +100,10 @@ class Observed:
         self._hooks: Final = Hooks()
 
     @overload
-    def on(self, event: type[Event]) -> Callable[[_H], _H]: ...
+    def on(self, event: type[_E]) -> Callable[[Callable[[_E], _R]], Callable[[_E], _R]]: ...
 
     @overload
-    def on(self, event: type[Event], hook: _H) -> _H: ...
+    def on(self, event: type[_E], hook: Callable[[_E], _R]) -> Callable[[_E], _R]: ...
 
     def on(self, event: type[Event], hook: Hook | None = None) -> Any:
         """Call `hook` for every `event`; without a hook, a decorator. `Event` stands for all of them.
@@ -114,7 +115,7 @@ class Observed:
             self._hooks.add(event, hook)
             return hook
 
-        def register(hook: _H) -> _H:
+        def register(hook: Hook) -> Hook:
             self._hooks.add(event, hook)
             return hook
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 LEDGER = ROOT.parent / "shared" / "parity" / "ledger.csv"
 
 #: How many rows are `not yet`. It only falls: whoever turns a row writes the new number here.
-NOT_YET = 298
+NOT_YET = 246
 
 #: How many members each component has, by kind, in the order of the alphabet.
 MEMBERS = {
@@ -164,7 +164,7 @@ def test_every_name_resolves(name: str) -> None:
     "name",
     [
         "smtp_async",
-        "smtp_async.tls.info.CertificateFacts.sha256",
+        "smtp_async.Certificate.sha256",
         "smtp_async.Message.comments",
         "smtp_async.QueueProcessor.keep_sent",
         "smtp_async.Session.last_reply",

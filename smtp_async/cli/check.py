@@ -12,8 +12,8 @@ from ..client.client import SMTPClient
 from ..client.diagnose import ServerReport
 from ..events import PITrail
 from ..model.reply import printable
+from ..tls.certificate import Certificate
 from ..tls.context import Security
-from ..tls.info import CertificateFacts
 from .exits import Exit, exit_for_error
 from .screen import Screen, sentence
 
@@ -85,14 +85,14 @@ def _tls(report: ServerReport) -> str:
     return f"{info.tls_version}, {info.cipher}, {info.bits} bits, {start}"
 
 
-def _certificate(facts: CertificateFacts) -> Iterator[tuple[str, str]]:
-    more = f" and {len(facts.names) - _NAMES} more" if len(facts.names) > _NAMES else ""
-    yield "Certificate", f"for {', '.join(facts.names[:_NAMES]) or 'no host name'}{more}"
-    yield "Issued by", "itself" if facts.self_issued else facts.issuer
-    days = (facts.not_after - datetime.now(UTC)).days
+def _certificate(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    more = f" and {len(certificate.names) - _NAMES} more" if len(certificate.names) > _NAMES else ""
+    yield "Certificate", f"for {', '.join(certificate.names[:_NAMES]) or 'no host name'}{more}"
+    yield "Issued by", "itself" if certificate.self_issued else certificate.issuer
+    days = (certificate.not_after - datetime.now(UTC)).days
     when = f"{days} days left" if days >= 0 else "expired"
-    yield "Valid", f"from {facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d} ({when})"
-    yield "SHA-256", facts.sha256
+    yield "Valid", f"from {certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d} ({when})"
+    yield "SHA-256", certificate.sha256
 
 
 def _login(report: ServerReport) -> str:

@@ -28,9 +28,10 @@ from ..errors import (
 )
 from ..model.reply import Reply
 from ..protocol.extensions import NO_EXTENSIONS, Extensions
+from ..tls.certificate import Certificate
 from ..tls.context import Security, reference_name
 from ..tls.handshake_witness import evidence_of
-from ..tls.info import CertificateFacts, ConnectionInfo
+from ..tls.info import ConnectionInfo
 from ..transport.dial import dial
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class ServerReport:
     extensions: Extensions = NO_EXTENSIONS
     offered_in_clear: Extensions | None = None
     info: ConnectionInfo | None = None
-    certificate: CertificateFacts | None = None
+    certificate: Certificate | None = None
     logged_in: bool | None = None
     error: SMTPError | None = None
     findings: tuple[str, ...] = ()
@@ -197,13 +198,13 @@ def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | Non
     return connected or (False if refused else None)
 
 
-def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> CertificateFacts | None:
+def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Certificate | None:
     """Return what the certificate says; of a failed handshake the error knows it."""
     if info is not None:
         return info.facts
     for _ in range(_CAUSES):
         if chain := evidence_of(error).chain:
-            return CertificateFacts.of(chain[0])
+            return Certificate.of(chain[0])
         error = error.__cause__ if error is not None else None
     return None
 
@@ -241,11 +242,11 @@ def _about_tls(report: ServerReport, route: Route) -> Iterator[str]:
 
 
 def _about_dates(report: ServerReport, now: datetime) -> Iterator[str]:
-    facts = report.certificate
-    if report.error is None and facts is not None and now <= facts.not_after < now + _SOON:
-        days = (facts.not_after - now).days
+    certificate = report.certificate
+    if report.error is None and certificate is not None and now <= certificate.not_after < now + _SOON:
+        days = (certificate.not_after - now).days
         left = f"in {days} day{'s' if days > 1 else ''}" if days else "within a day"
-        yield f"the certificate expires {left}, on {facts.not_after:%Y-%m-%d %H:%M} UTC"
+        yield f"the certificate expires {left}, on {certificate.not_after:%Y-%m-%d %H:%M} UTC"
 
 
 def _about_login(report: ServerReport, route: Route) -> Iterator[str]:

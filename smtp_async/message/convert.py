@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 from ..errors import InvalidArgument, SMTPError
 from ..model.address import Address
 from ..model.content import MAX_LINE, Origin, crlf
-from ..model.encoded_words import codec_of, decoded_words, holds_unknown_words
+from ..model.encoded_words import codec_of, decoded_by, decoded_words, holds_unknown_words
 from ..model.envelope import Kind, Recipient
 from .attachment import Attachment
 from .dates import date_text
@@ -398,7 +398,7 @@ def _set_text(message: Writable, kind: str, part: Entity, *, top: bool) -> None:
     if data is None or codec is None:
         raise _OtherShape
     try:
-        text = data.decode("utf-8" if codec == "ascii" else codec)
+        text = decoded_by("utf-8" if codec == "ascii" else codec, data)
     except ValueError as error:
         raise _OtherShape from error
     if _C1.search(text) and codec.startswith("iso8859"):

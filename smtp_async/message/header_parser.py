@@ -70,7 +70,9 @@ class Field(NamedTuple):
     @property
     def label(self) -> str:
         """The name as it is written."""
-        return self.octets.partition(b":")[0].removeprefix(BOM).strip(b" \t\r\n").decode("latin-1")
+        name = self.octets.partition(b":")[0].removeprefix(BOM).strip(b" \t\r\n").decode("latin-1")
+        # Only a Bcc is recognised with a fold within its name.
+        return _LINE_END.sub("", name)
 
     @property
     def value(self) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from ..model.encoded_words import codec_of
+from ..model.encoded_words import codec_of, decoded_by
 
 __all__ = ["Parametrised", "read_parameters"]
 
@@ -151,5 +151,5 @@ def _assembled(sections: dict[int, tuple[str, bool]]) -> tuple[str, bool]:
         text, is_encoded = sections[number]
         data = (first if number == numbers[0] else text).encode("utf-8", "surrogatepass")
         octets += _PERCENT.sub(lambda match: bytes((int(match[1], 16),)), data) if is_encoded else data
-    value = octets.decode(codec or "utf-8", "replace")
+    value = decoded_by(codec or "utf-8", octets, "replace")
     return value, certain and "\ufffd" not in value

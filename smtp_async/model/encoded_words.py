@@ -15,7 +15,14 @@ import re
 from functools import cache, lru_cache
 from typing import Final
 
-__all__ = ["charset_name", "codec_of", "decoded_words", "holds_unknown_words", "is_encoded_word"]
+__all__ = [
+    "charset_name",
+    "codec_of",
+    "decoded_by",
+    "decoded_words",
+    "holds_unknown_words",
+    "is_encoded_word",
+]
 
 # RFC 2231 section 5 adds a language behind the charset.
 _WORD: Final = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([QqBb])\?([^?\s]*)\?=")
@@ -53,6 +60,8 @@ _ALIASES: Final = {
     "unicode-2-0-utf-7": "utf-7",
     "unicode-2-0-utf-8": "utf-8",
 }
+#: Halves of surrogate pairs, which are no characters.
+_LONE: Final = re.compile("[\ud800-\udfff]")
 # A code page by whatever its maker calls it: cp-850, win-1251, ibm-00858.
 _PAGE: Final = re.compile(r"(?:cp|win|windows|ibm|dos|ms)-?0*([1-9][0-9]{2,4})")
 
@@ -107,11 +116,25 @@ def _decoded(text: str, errors: str) -> str:
         between = text[position : match.start()]
         neighbours = bool(codec) and not between.strip(_BLANKS)
         if not neighbours or meant != codec:
-            found += (octets.decode(codec or "ascii", errors), "" if neighbours else between)
+            found += (decoded_by(codec or "ascii", octets, errors), "" if neighbours else between)
             octets, codec = bytearray(), meant
         octets += more
         position = match.end()
-    return "".join([*found, octets.decode(codec or "ascii", errors), text[position:]])
+    return "".join([*found, decoded_by(codec or "ascii", octets, errors), text[position:]])
+
+
+def decoded_by(codec: str, octets: bytes | bytearray, errors: str = "strict") -> str:
+    """Decode octets with one of Python's codecs; halves of surrogate pairs, which UTF-7 can say, are errors, too.
+
+    Raises:
+        ValueError: they are not of that codec, and `errors` is strict.
+    """
+    text = octets.decode(codec, errors)
+    if codec == "utf-7" and _LONE.search(text):
+        if errors == "strict":
+            raise ValueError("half of a surrogate pair")
+        return _LONE.sub("\ufffd", text)
+    return text
 
 
 def is_encoded_word(text: str) -> bool:

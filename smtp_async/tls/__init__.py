@@ -1,5 +1,6 @@
 """TLS: when it starts, what is trusted, who was met, and errors that say what was wrong."""
 
+from .certificate import Certificate
 from .context import (
     OpportunisticContext,
     Security,
@@ -10,11 +11,11 @@ from .context import (
     reference_name,
     resolve_security,
 )
-from .info import CertificateFacts, ConnectionInfo
+from .info import ConnectionInfo
 from .verify import explain, hint_for_silence, judge, looks_like_tls, secure
 
 __all__ = [
-    "CertificateFacts",
+    "Certificate",
     "ConnectionInfo",
     "OpportunisticContext",
     "Security",

@@ -25,9 +25,10 @@ from ..errors import (
     WrongTLSMode,
 )
 from ..model.reply import printable
+from .certificate import Certificate
 from .context import OpportunisticContext, Security, TLSOptions, reference_name
 from .handshake_witness import chain_of, evidence_of, looks_like_tls
-from .info import CertificateFacts, ConnectionInfo
+from .info import ConnectionInfo
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -162,8 +163,8 @@ def explain(
     # Only errors that OpenSSL made have a reason.
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLCertVerificationError):
-        facts = _facts(evidence.chain if chain is None else chain)
-        explained = _refused(error, where, name or host, facts, now or datetime.now(UTC))
+        certificates = _readable(evidence.chain if chain is None else chain)
+        explained = _refused(error, where, name or host, certificates, now or datetime.now(UTC))
     elif said or reason in _NO_TLS:
         explained = _plaintext(where, security, said)
     elif reason in _REASONS:
@@ -222,36 +223,36 @@ def _cut_off(where: str) -> HandshakeFailed:
 # --- certificates -----------------------------------------------------------------------------------------
 
 
-def _facts(chain: Sequence[bytes]) -> list[CertificateFacts]:
-    return [facts for der in chain if (facts := CertificateFacts.of(der)) is not None]
+def _readable(chain: Sequence[bytes]) -> list[Certificate]:
+    return [found for der in chain if (found := Certificate.of(der)) is not None]
 
 
 def _refused(
     error: ssl.SSLCertVerificationError,
     where: str,
     name: str,
-    facts: list[CertificateFacts],
+    certificates: list[Certificate],
     now: datetime,
 ) -> TLSError:
     code = error.verify_code
     if code in (_WRONG_HOST, _WRONG_ADDRESS):
-        return CertificateRejected(_wrong_name(where, name, facts))
+        return CertificateRejected(_wrong_name(where, name, certificates))
     if code in (_NOT_YET, _EXPIRED):
-        return CertificateRejected(_wrong_time(where, facts, now, expired=code == _EXPIRED))
+        return CertificateRejected(_wrong_time(where, certificates, now, expired=code == _EXPIRED))
     if code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT):
-        return ChainNotFound(_unknown_issuer(where, facts, code))
+        return ChainNotFound(_unknown_issuer(where, certificates, code))
     kind = CertificateRejected if code in (_REVOKED, _WRONG_PURPOSE, _REJECTED) else ChainInvalid
-    return kind(f"the certificate of {where} does not verify: {error.verify_message}{_issued(facts)}")
+    return kind(f"the certificate of {where} does not verify: {error.verify_message}{_issued(certificates)}")
 
 
-def _wrong_name(where: str, name: str, facts: list[CertificateFacts]) -> str:
-    if not facts:
+def _wrong_name(where: str, name: str, certificates: list[Certificate]) -> str:
+    if not certificates:
         return f"the certificate of {where} is not for {name}; what it contains could not be seen"
-    names = facts[0].names
+    names = certificates[0].names
     if not names:
         return (
             f"the certificate of {where} names no host, so it is not for {name} "
-            f"(its subject, {facts[0].subject or 'empty'}, does not count)"
+            f"(its subject, {certificates[0].subject or 'empty'}, does not count)"
         )
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return (
@@ -260,8 +261,8 @@ def _wrong_name(where: str, name: str, facts: list[CertificateFacts]) -> str:
     )
 
 
-def _wrong_time(where: str, facts: list[CertificateFacts], now: datetime, *, expired: bool) -> str:
-    for place, one in enumerate(facts):
+def _wrong_time(where: str, certificates: list[Certificate], now: datetime, *, expired: bool) -> str:
+    for place, one in enumerate(certificates):
         whose = f"the certificate of {where}" if place == 0 else f"the issuer certificate {one.subject}"
         if expired and one.not_after < now:
             return f"{whose} expired on {one.not_after:%Y-%m-%d %H:%M} UTC, {_ago(now - one.not_after)}"
@@ -279,28 +280,32 @@ def _ago(span: timedelta) -> str:
     return "less than a day ago"
 
 
-def _unknown_issuer(where: str, facts: list[CertificateFacts], code: int) -> str:
-    subject = f" ({facts[0].subject})" if facts else ""
+def _unknown_issuer(where: str, certificates: list[Certificate], code: int) -> str:
+    subject = f" ({certificates[0].subject})" if certificates else ""
     if code == _SELF_SIGNED:
         return (
             f"the certificate of {where} is self-signed{subject} and not trusted: "
             "if it is the right one, give it as TrustOptions(ca_file=…)"
         )
     if code == _SELF_SIGNED_IN_CHAIN:
-        root = f" with {facts[-1].issuer}" if facts else ""
+        root = f" with {certificates[-1].issuer}" if certificates else ""
         return (
             f"the certificate chain of {where} ends{root}, which is not trusted: "
             "if it is the right authority, give its certificate as TrustOptions(ca_file=…)"
         )
-    issuer = f" {facts[-1].issuer}" if facts else ""
+    issuer = f" {certificates[-1].issuer}" if certificates else ""
     return (
         f"the issuer{issuer} of the certificate of {where} is not known: the server may have left out an "
         "intermediate certificate, or give the authority's certificate as TrustOptions(ca_file=…)"
     )
 
 
-def _issued(facts: list[CertificateFacts]) -> str:
-    return f" (issued to {facts[0].subject or 'nobody'} by {facts[0].issuer})" if facts else ""
+def _issued(certificates: list[Certificate]) -> str:
+    return (
+        f" (issued to {certificates[0].subject or 'nobody'} by {certificates[0].issuer})"
+        if certificates
+        else ""
+    )
 
 
 # --- after an unverified handshake ------------------------------------------------------------------------
@@ -321,39 +326,38 @@ def judge(
         anchors: the trusted certificates in DER.
         now: the time to compare with.
     """
-    from cryptography import x509
     from cryptography.x509 import verification
 
     now = now or datetime.now(UTC)
-    facts = _facts(chain)
-    if len(facts) < len(chain) or not facts:
+    certificates = _readable(chain)
+    if len(certificates) < len(chain) or not certificates:
         return "the server's certificates cannot be read" if chain else "the server showed no certificate"
-    if not facts[0].not_before <= now <= facts[0].not_after:
-        return _wrong_time(name, facts, now, expired=facts[0].not_after < now)
+    if not certificates[0].not_before <= now <= certificates[0].not_after:
+        return _wrong_time(name, certificates, now, expired=certificates[0].not_after < now)
     store = _store(anchors)
     if store is None:
         return "there are no trusted certificates to compare with"
-    leaf, *others = [x509.load_der_x509_certificate(der) for der in chain]
+    leaf, *others = [one.x509 for one in certificates]
     try:
         verifier = _policy().store(store).time(now).build_server_verifier(_subject(name))
         verifier.verify(leaf, others)
     except (verification.VerificationError, ValueError) as error:
         # The library appends the certificate as Python shows it.
-        return _in_words(printable(str(error).partition(" (encountered")[0]), name, facts)
+        return _in_words(printable(str(error).partition(" (encountered")[0]), name, certificates)
     return None
 
 
-def _in_words(reason: str, name: str, facts: list[CertificateFacts]) -> str:
+def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
     """Return what the verifier means, in the words of a refused handshake; what is not known stays as it is."""
     if reason.endswith("no matching subjectAltName"):
-        return _wrong_name(name, name, facts)
-    ends_in_itself = facts[-1].self_issued
+        return _wrong_name(name, name, certificates)
+    ends_in_itself = certificates[-1].self_issued
     # An authority that issued itself is followed in a circle until the chain is too long.
     if reason.endswith("no interior errors") or (ends_in_itself and reason.endswith("max depth")):
-        if len(facts) == 1 and ends_in_itself:
-            return _unknown_issuer(name, facts, _SELF_SIGNED)
-        return _unknown_issuer(name, facts, _SELF_SIGNED_IN_CHAIN if ends_in_itself else _NO_ISSUER)
-    return f"the certificate does not verify for {name}: {reason}{_issued(facts)}"
+        if len(certificates) == 1 and ends_in_itself:
+            return _unknown_issuer(name, certificates, _SELF_SIGNED)
+        return _unknown_issuer(name, certificates, _SELF_SIGNED_IN_CHAIN if ends_in_itself else _NO_ISSUER)
+    return f"the certificate does not verify for {name}: {reason}{_issued(certificates)}"
 
 
 def _policy() -> x509.verification.PolicyBuilder:

@@ -26,7 +26,9 @@ from smtp_async.client import diagnose
 from smtp_async.client.diagnose import ServerReport
 from smtp_async.connection.route import Route
 from smtp_async.testing import ScriptedServer, close, default, delay, raw, reply, stall
-from smtp_async.tls.info import CertificateFacts
+from smtp_async.tls.certificate import Certificate
+from tests.tls.certificates import der as chain_of
+from tests.transport.lab import CA
 
 USERS = {"ann": "secret"}
 
@@ -226,17 +228,11 @@ def test_old_tls_with_the_application_s_own_context():
 )
 def test_a_certificate_that_expires_soon(left, words):
     now = datetime.now(UTC)
-    facts = CertificateFacts(
-        subject="CN=mx.test",
-        issuer="CN=mx.test",
-        names=("mx.test",),
-        not_before=now,
-        not_after=now + left,
-        serial_number=1,
-        sha256="",
-    )
+    (der,) = chain_of(CA.issue_cert("mx.test", not_before=now, not_after=now + left))
     report = ServerReport(
-        server="mx.test:25", certificate=facts, extensions=Extensions({"DSN": ""}, domain="mx.test")
+        server="mx.test:25",
+        certificate=Certificate(der),
+        extensions=Extensions({"DSN": ""}, domain="mx.test"),
     )
     told = findings(report)
     assert (told == []) if words is None else (len(told) == 1 and words in told[0])

@@ -90,6 +90,7 @@ def test_empty_lines_before_the_first_field_of_a_message_do_not_end_its_header()
 @pytest.mark.parametrize("around", [b"\0", b"\x0b", "\u00a0".encode(), b"\x7f "])
 def test_nothing_hides_a_field_that_is_not_to_leave(around):
     assert field(around + b"Bcc" + around + b": x").name == "bcc"
+    assert field(b"Bcc\r\n " + around + b": x").label.startswith("Bcc ")
     assert field(around + b"Subject: x").name != "subject"
 
 

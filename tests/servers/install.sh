@@ -1,11 +1,12 @@
 #!/bin/bash
-# Installs the Debian packages of the mail servers that the tests start for themselves.
+# Installs the Debian packages of the mail servers, and of the token, that the tests start for themselves.
 # Installing starts no daemon; where it may not install, it says why in one line and succeeds: those tests skip.
 set -eu
 
 packages=(
     postfix sasl2-bin libsasl2-modules # Postfix, smtp-sink, smtp-source and their AUTH
     dovecot-core dovecot-lmtpd dovecot-submissiond
+    softhsm2 # a token without hardware
 )
 export DEBIAN_FRONTEND=noninteractive
 

@@ -1,4 +1,4 @@
-"""Postfix: one instance with five services, from bare SMTP to implicit TLS with AUTH."""
+"""Postfix: one instance with seven services, from bare SMTP to implicit TLS with AUTH and client certificates."""
 
 import shutil
 import subprocess
@@ -54,6 +54,7 @@ smtpd_client_connection_count_limit = 0
 default_process_limit = 200
 
 smtpd_tls_chain_files = {tls}
+smtpd_tls_CAfile = {authority}
 smtpd_tls_received_header = yes
 smtpd_tls_loglevel = 1
 smtpd_sasl_path = smtpd
@@ -71,6 +72,10 @@ MASTER_CF = """\
   -o syslog_name=auth -o smtpd_tls_security_level=may -o smtpd_tls_auth_only=yes -o smtpd_sasl_auth_enable=yes
 127.0.0.1:{tls} inet n - n - - smtpd
   -o syslog_name=tls -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes
+127.0.0.1:{asks} inet n - n - - smtpd
+  -o syslog_name=asks -o smtpd_tls_security_level=may -o smtpd_tls_ask_ccert=yes
+127.0.0.1:{demands} inet n - n - - smtpd
+  -o syslog_name=demands -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt -o smtpd_tls_req_ccert=yes
 127.0.0.1:{bare} inet n - n - - smtpd
   -o syslog_name=bare -o smtpd_tls_security_level=none -o smtpd_discard_ehlo_keywords={bare_lacks}
 pickup unix n - n 60 1 pickup
@@ -110,6 +115,8 @@ class Ports(NamedTuple):
     starttls: int
     auth: int
     tls: int
+    asks: int
+    demands: int
     bare: int
 
 
@@ -122,6 +129,8 @@ class Postfix:
         starttls_port: The same with STARTTLS.
         auth_port: STARTTLS, and PLAIN LOGIN CRAM-MD5 once in TLS.
         tls_port: TLS from the first byte, the same mechanisms.
+        asks_port: STARTTLS, and a client certificate is asked for; the Received field tells whose it was.
+        demands_port: TLS from the first byte, and without a client certificate no handshake.
         bare_port: Not one extension.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-Path, X-Original-To and
@@ -136,7 +145,8 @@ class Postfix:
     def __init__(self, daemon: Daemon, ports: Ports) -> None:
         self._daemon = daemon
         self.ports = ports
-        self.plain_port, self.starttls_port, self.auth_port, self.tls_port, self.bare_port = ports
+        self.plain_port, self.starttls_port, self.auth_port, self.tls_port, *others = ports
+        self.asks_port, self.demands_port, self.bare_port = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "log"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)
@@ -194,6 +204,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
             refused_sender=REFUSED_SENDER,
             size_limit=SIZE_LIMIT,
             tls=tls,
+            authority=shutil.copy(pki.ca_file, directory / "tls"),
         ),
         "master.cf": MASTER_CF.format(**ports._asdict(), bare_lacks=BARE_LACKS),
         "content": f"/{REFUSED_CONTENT}/ REJECT content refused\n",

@@ -29,7 +29,7 @@ from smtp_async.errors import (
     WrongTLSMode,
 )
 from smtp_async.tls import (
-    CertificateFacts,
+    Certificate,
     Security,
     TLSOptions,
     TrustOptions,
@@ -85,9 +85,7 @@ def verdict(*args: Any, **kwargs: Any) -> Any:
 
 def last_moment(der: bytes) -> datetime.datetime:
     """Return until when a certificate is valid."""
-    facts = CertificateFacts.of(der)
-    assert facts is not None
-    return facts.not_after
+    return Certificate(der).not_after
 
 
 async def attempt(security, handler, options, *, host="localhost", verify=True, deadline=None):
@@ -496,7 +494,7 @@ class TestJudge:
 
     def test_what_the_verifier_says_otherwise_stays(self):
         assert "does not verify for localhost: because (issued to" in verify._in_words(
-            "because", "localhost", [facts for facts in map(CertificateFacts.of, der(LOCALHOST)) if facts]
+            "because", "localhost", [*map(Certificate, der(LOCALHOST))]
         )
 
     def test_address(self):

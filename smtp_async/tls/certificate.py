@@ -1,0 +1,401 @@
+"""What a certificate says. It is read whole when it is made, so that nothing can go wrong with it later."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ssl
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntFlag
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ..errors import CertificateStoreError
+from ..model.reply import printable
+from .der import children
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.x509 import Certificate as X509Certificate
+
+__all__ = ["Certificate", "KeyUsage"]
+
+#: A name in a certificate is shown up to this many characters.
+_SHOWN: Final = 200
+#: A certificate has a few KiB; OpenSSL takes 100 KiB in a handshake.
+_LARGEST: Final = 256 * 1024
+_PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_PEM_END: Final = "-----END CERTIFICATE-----"
+_KEY_ALGORITHMS: Final = {
+    "1.2.840.113549.1.1.1": "RSA",
+    "1.2.840.113549.1.1.10": "RSA-PSS",
+    "1.2.840.10045.2.1": "EC",
+    "1.2.840.10040.4.1": "DSA",
+    "1.3.101.110": "X25519",
+    "1.3.101.111": "X448",
+    "1.3.101.112": "Ed25519",
+    "1.3.101.113": "Ed448",
+    "2.16.840.1.101.3.4.3.17": "ML-DSA-44",
+    "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
+    "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
+}
+#: Algorithms that are a curve at once, and the bits of their keys.
+_BITS: Final = {"X25519": 255, "X448": 448, "Ed25519": 255, "Ed448": 448}
+
+
+class KeyUsage(IntFlag):
+    """What the key of a certificate may be used for (RFC 5280 section 4.2.1.3)."""
+
+    DIGITAL_SIGNATURE = 1
+    NON_REPUDIATION = 2
+    KEY_ENCIPHERMENT = 4
+    DATA_ENCIPHERMENT = 8
+    KEY_AGREEMENT = 16
+    KEY_CERT_SIGN = 32
+    CRL_SIGN = 64
+    ENCIPHER_ONLY = 128
+    DECIPHER_ONLY = 256
+
+
+_USAGES: Final = (
+    (KeyUsage.DIGITAL_SIGNATURE, "digital_signature"),
+    (KeyUsage.NON_REPUDIATION, "content_commitment"),
+    (KeyUsage.KEY_ENCIPHERMENT, "key_encipherment"),
+    (KeyUsage.DATA_ENCIPHERMENT, "data_encipherment"),
+    (KeyUsage.KEY_AGREEMENT, "key_agreement"),
+    (KeyUsage.KEY_CERT_SIGN, "key_cert_sign"),
+    (KeyUsage.CRL_SIGN, "crl_sign"),
+    (KeyUsage.ENCIPHER_ONLY, "encipher_only"),
+    (KeyUsage.DECIPHER_ONLY, "decipher_only"),
+)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An X.509 certificate (RFC 5280). In text for people, control characters are escaped.
+
+    Two are equal if their bytes are. It can be pickled and copied.
+
+    Args:
+        der: the certificate in DER.
+
+    Attributes:
+        der: its bytes.
+        x509: the same as an object of the package cryptography.
+
+    Raises:
+        CertificateStoreError: `der` is no certificate, or has more than 256 KiB.
+    """
+
+    der: bytes = field(repr=False)
+    x509: X509Certificate = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.der) > _LARGEST:
+            raise CertificateStoreError(
+                f"this is no certificate: it has {len(self.der)} bytes, of {_LARGEST} at most"
+            )
+        try:
+            object.__setattr__(self, "x509", _parsed(self.der))
+        except Exception as error:  # a stranger chose these bytes, and the parser has many ways to complain
+            raise CertificateStoreError(f"this is no certificate that can be read: {_why(error)}") from error
+
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
+        return type(self), (self.der,)
+
+    def __repr__(self) -> str:
+        return f"<Certificate {self.subject!r} sha256={self.sha256[:16]}…>"
+
+    @classmethod
+    def of(cls, der: bytes) -> Self | None:
+        """Return the certificate in `der`, None if it cannot be read: for what a stranger sent."""
+        try:
+            return cls(der)
+        except CertificateStoreError:
+            return None
+
+    @classmethod
+    def load(cls, data: bytes | str) -> Self:
+        """Return the one certificate in `data`: PEM, DER, or DER in base64.
+
+        Raises:
+            CertificateStoreError: there is none, or more than one, or it cannot be read.
+        """
+        text = data if isinstance(data, str) else _as_text(data)
+        if text is None:
+            return cls(bytes(data))  # type: ignore[arg-type]  # bytes, as text is None
+        if text.count(_PEM_BEGIN) > 1:
+            raise CertificateStoreError(
+                "there is more than one certificate: CertificateStore.load takes several"
+            )
+        text = text.partition(_PEM_BEGIN)[2].partition(_PEM_END)[0] or text
+        try:
+            return cls(base64.b64decode("".join(text.split()), validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise CertificateStoreError("this is no certificate: neither PEM, nor DER, nor base64") from error
+
+    # --- who, by whom, when ---
+
+    @cached_property
+    def subject(self) -> str:
+        """Whom it was issued to, in the notation of RFC 4514."""
+        return printable(self.x509.subject.rfc4514_string(), _SHOWN)
+
+    @cached_property
+    def issuer(self) -> str:
+        """Who issued it, in the notation of RFC 4514."""
+        return printable(self.x509.issuer.rfc4514_string(), _SHOWN)
+
+    @cached_property
+    def common_name(self) -> str:
+        """The holder's common name, else its organisation; empty if it has neither."""
+        return _called(self.x509.subject)
+
+    @cached_property
+    def issuer_common_name(self) -> str:
+        """The issuer's common name, else its organisation; empty if it has neither."""
+        return _called(self.x509.issuer)
+
+    @cached_property
+    def subject_rdn(self) -> tuple[tuple[str, str], ...]:
+        """The holder's name as pairs of OID and value, in the order of the certificate; values are not escaped."""
+        return _pairs(self.x509.subject)
+
+    @cached_property
+    def issuer_rdn(self) -> tuple[tuple[str, str], ...]:
+        """The issuer's name as pairs of OID and value, in the order of the certificate; values are not escaped."""
+        return _pairs(self.x509.issuer)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The host names and addresses it is for (RFC 9525 section 2); the subject does not count."""
+        from cryptography import x509
+
+        found = self._extension(x509.SubjectAlternativeName)
+        if found is None:
+            return ()
+        addresses = found.get_values_for_type(x509.IPAddress)
+        every = [*found.get_values_for_type(x509.DNSName), *map(str, addresses)]
+        return tuple(printable(name, _SHOWN) for name in every)
+
+    @cached_property
+    def email_addresses(self) -> tuple[str, ...]:
+        """The mail addresses it is for: those of the alternative names."""
+        from cryptography import x509
+
+        found = self._extension(x509.SubjectAlternativeName)
+        every = found.get_values_for_type(x509.RFC822Name) if found is not None else ()
+        return tuple(printable(name, _SHOWN) for name in every)
+
+    @property
+    def serial_number(self) -> int:
+        """The issuer's number for it."""
+        return self.x509.serial_number
+
+    @property
+    def not_before(self) -> datetime:
+        """Valid from, UTC."""
+        return self.x509.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        """Valid until, UTC."""
+        return self.x509.not_valid_after_utc
+
+    # --- the whole of it ---
+
+    @property
+    def pem(self) -> str:
+        """The certificate in PEM (RFC 7468)."""
+        return ssl.DER_cert_to_PEM_cert(self.der)
+
+    @cached_property
+    def sha1(self) -> str:
+        """The SHA-1 fingerprint of the whole certificate in hexadecimal: for lists of old; it can be forged."""
+        return hashlib.sha1(self.der, usedforsecurity=False).hexdigest()
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 fingerprint of the whole certificate, in hexadecimal."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    # --- its key ---
+
+    @cached_property
+    def public_key_der(self) -> bytes:
+        """The public key in DER, as it stands in the certificate (SubjectPublicKeyInfo)."""
+        fields = list(children(next(children(self.der)).whole))
+        # The version, a [0], is missing in certificates of version 1; the key is the sixth after it.
+        return fields[6 if fields[0].tag == 0xA0 else 5].whole
+
+    @cached_property
+    def public_key_sha256(self) -> str:
+        """The SHA-256 fingerprint of the public key, in hexadecimal. It stays when a certificate is renewed."""
+        return hashlib.sha256(self.public_key_der).hexdigest()
+
+    @cached_property
+    def key_algorithm(self) -> str:
+        """`"RSA"`, `"EC"`, `"Ed25519"` and the like; the OID of what is not known here."""
+        oid = self.x509.public_key_algorithm_oid.dotted_string
+        return _KEY_ALGORITHMS.get(oid, oid)
+
+    @cached_property
+    def key_bits(self) -> int | None:
+        """How long the key is; None if that cannot be told."""
+        key = self._public_key
+        return getattr(key, "key_size", _BITS.get(self.key_algorithm)) if key is not None else None
+
+    @cached_property
+    def curve(self) -> str | None:
+        """The curve of an elliptic key, for example `"secp256r1"`; None for other keys."""
+        curve = getattr(self._public_key, "curve", None)
+        if curve is not None:
+            return str(curve.name)
+        return self.key_algorithm if self.key_algorithm in _BITS else None
+
+    @cached_property
+    def _public_key(self) -> object | None:
+        try:
+            return self.x509.public_key()
+        except (
+            Exception
+        ):  # an algorithm that is not known, or numbers that are no key: the certificate says more
+            return None
+
+    # --- what it is for, and who vouches ---
+
+    @cached_property
+    def key_usage(self) -> KeyUsage:
+        """What the key may be used for; nothing at all if the certificate does not say."""
+        from cryptography import x509
+
+        usage = self._extension(x509.KeyUsage)
+        flags = KeyUsage(0)
+        if usage is not None:
+            for flag, name in _USAGES:
+                # The last two make no sense without the agreement of keys, and must not be asked for then.
+                if (flag < KeyUsage.ENCIPHER_ONLY or usage.key_agreement) and getattr(usage, name):
+                    flags |= flag
+        return flags
+
+    @cached_property
+    def extended_key_usage(self) -> tuple[str, ...]:
+        """What the certificate is for: `"SERVER_AUTH"`, `"CLIENT_AUTH"` and so on, or OIDs; empty for anything."""
+        from cryptography import x509
+        from cryptography.x509.oid import ExtendedKeyUsageOID
+
+        usage = self._extension(x509.ExtendedKeyUsage)
+        return tuple(_name_of(oid, ExtendedKeyUsageOID) for oid in usage) if usage is not None else ()
+
+    @cached_property
+    def signature_algorithm(self) -> str:
+        """How the issuer signed it: `"ECDSA_WITH_SHA256"`, `"RSA_WITH_SHA256"` and so on, or the OID."""
+        from cryptography.x509.oid import SignatureAlgorithmOID
+
+        return _name_of(self.x509.signature_algorithm_oid, SignatureAlgorithmOID)
+
+    @cached_property
+    def subject_key_id(self) -> bytes:
+        """The identifier of its key; empty if it has none."""
+        from cryptography import x509
+
+        found = self._extension(x509.SubjectKeyIdentifier)
+        return found.digest if found is not None else b""
+
+    @cached_property
+    def authority_key_id(self) -> bytes:
+        """The identifier of its issuer's key; empty if it has none."""
+        from cryptography import x509
+
+        found = self._extension(x509.AuthorityKeyIdentifier)
+        return (found.key_identifier or b"") if found is not None else b""
+
+    @cached_property
+    def is_authority(self) -> bool:
+        """May it issue others (RFC 5280 section 4.2.1.9)?"""
+        from cryptography import x509
+
+        found = self._extension(x509.BasicConstraints)
+        return found is not None and found.ca
+
+    @property
+    def self_issued(self) -> bool:
+        """Are subject and issuer the same?"""
+        return self.x509.subject == self.x509.issuer
+
+    @cached_property
+    def self_signed(self) -> bool:
+        """Is it signed with its own key? The signature is tried; False also if it cannot be."""
+        return self.issued_by(self)
+
+    def issued_by(self, issuer: Certificate) -> bool:
+        """Tell whether `issuer` has this certificate's issuer for its subject, and signed it with its key."""
+        try:
+            self.x509.verify_directly_issued_by(issuer.x509)
+        except Exception:  # another name, another signature, an algorithm that is not known
+            return False
+        return True
+
+    def _extension(self, kind: type[Any]) -> Any:
+        from cryptography import x509
+
+        try:
+            return self.x509.extensions.get_extension_for_class(kind).value
+        except x509.ExtensionNotFound:
+            return None
+
+
+def _parsed(der: bytes) -> X509Certificate:
+    """Return the certificate with everything read that may be malformed; cryptography reads when asked."""
+    from cryptography import x509
+
+    found = x509.load_der_x509_certificate(der)
+    for name in (found.subject, found.issuer):
+        name.rfc4514_string()
+    for extension in found.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            extension.value.get_values_for_type(x509.IPAddress)
+    _ = found.not_valid_before_utc, found.not_valid_after_utc, found.signature_algorithm_oid
+    return found
+
+
+def _why(error: Exception) -> str:
+    return printable(str(error) or type(error).__name__, _SHOWN)
+
+
+def _as_text(data: bytes) -> str | None:
+    """Return `data` as text if it is PEM or base64, None if it is DER."""
+    if data[:1] == b"\x30" and not data.isascii():
+        return None
+    try:
+        return data.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+
+
+def _called(name: x509.Name) -> str:
+    from cryptography.x509.oid import NameOID
+
+    for oid in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME):
+        if found := name.get_attributes_for_oid(oid):
+            return printable(_text(found[-1].value), _SHOWN)
+    return ""
+
+
+def _pairs(name: x509.Name) -> tuple[tuple[str, str], ...]:
+    return tuple((one.oid.dotted_string, _text(one.value)) for one in name)
+
+
+def _text(value: str | bytes) -> str:
+    # Only a unique identifier is a string of bits.
+    return value if isinstance(value, str) else value.hex()
+
+
+def _name_of(oid: x509.ObjectIdentifier, names: type[object]) -> str:
+    """Return what cryptography calls `oid`, among the attributes of the class `names`."""
+    for name, value in vars(names).items():
+        if value == oid and not name.startswith("_"):
+            return name
+    return oid.dotted_string

@@ -1,0 +1,84 @@
+"""The outer shape of DER (X.690): enough to tell one kind of file from another and to find a part in it.
+
+Contents are for cryptography to read. Only what is asked for is looked at, in the order of the bytes, so that
+hostile ones cost no more than their length. Of BER, which some programs write, only the beginning is understood: what
+has no definite length reaches to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+__all__ = [
+    "BIT_STRING",
+    "INTEGER",
+    "OCTET_STRING",
+    "OID",
+    "SEQUENCE",
+    "DERError",
+    "Element",
+    "children",
+    "elements",
+]
+
+INTEGER: Final = 0x02
+BIT_STRING: Final = 0x03
+OCTET_STRING: Final = 0x04
+OID: Final = 0x06
+SEQUENCE: Final = 0x30
+
+#: A length takes up to so many bytes: nothing that is read here has 4 GiB.
+_LENGTH_BYTES: Final = 4
+
+
+class DERError(ValueError):
+    """These bytes are not DER."""
+
+
+class Element(NamedTuple):
+    """One value: its tag, what is in it, and all of it with the tag and the length."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+
+
+def elements(data: bytes) -> Iterator[Element]:
+    """Yield the values that stand one after the other in `data`.
+
+    Raises:
+        DERError: they do not fill it, or have tags or lengths that are not read here.
+    """
+    at = 0
+    while at < len(data):
+        begin, end = _content(data, at)
+        yield Element(data[at], data[begin:end], data[at:end])
+        at = end
+
+
+def children(data: bytes) -> Iterator[Element]:
+    """Yield what is in the first value of `data`; whatever follows it is not looked at.
+
+    Raises:
+        DERError: as `elements`.
+    """
+    begin, end = _content(data, 0)
+    yield from elements(data[begin:end])
+
+
+def _content(data: bytes, at: int) -> tuple[int, int]:
+    """Return where the content of the value at `at` begins and ends."""
+    if len(data) < at + 2 or data[at] & 0x1F == 0x1F:
+        raise DERError("no tag and length, or a tag of several bytes")
+    begin, length = at + 2, data[at + 1]
+    if length == 0x80:
+        return begin, len(data)
+    if length & 0x80:
+        begin += length & 0x7F
+        if begin - at - 2 > _LENGTH_BYTES:
+            raise DERError("a length of more than 4 GiB")
+        length = int.from_bytes(data[at + 2 : begin])
+    if begin + length > len(data):
+        raise DERError("the end is missing")
+    return begin, begin + length

@@ -1,0 +1,121 @@
+"""The names of certificates as people write them, and whether two of them mean the same holder.
+
+    CN=Ann, OU=Mail, O="Example, Inc.", L=Town, S=Land, C=DE, E=ann@example.com
+
+Fields come in any order, their names and values in any case. A value with a comma stands in quotes, or has its comma
+escaped as in RFC 4514.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from .certificate import Certificate
+
+__all__ = ["mentions", "same_holder"]
+
+#: Field and value, ready for comparison; sorted.
+_Fields: TypeAlias = list[tuple[str, str]]
+
+_NAMES: Final = {
+    "2.5.4.3": "CN",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "2.5.4.7": "L",
+    "2.5.4.8": "S",
+    "2.5.4.6": "C",
+    "1.2.840.113549.1.9.1": "E",
+    "0.9.2342.19200300.100.1.25": "DC",
+    "0.9.2342.19200300.100.1.1": "UID",
+    "2.5.4.9": "STREET",
+    "2.5.4.5": "SERIALNUMBER",
+    "2.5.4.4": "SN",
+    "2.5.4.42": "GN",
+    "2.5.4.12": "T",
+}
+_ALIASES: Final = {
+    "ST": "S",
+    "EMAIL": "E",
+    "EMAILADDRESS": "E",
+    "SURNAME": "SN",
+    "GIVENNAME": "GN",
+    "TITLE": "T",
+    "USERID": "UID",
+}
+#: The name of a field with its sign of equality, as it stands at the beginning of one.
+_FIELD: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*=")
+#: One piece of a value: a quoted text, an escaped octet or character, or a plain character.
+_PIECE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|((?:\\[0-9A-Fa-f]{2})+)|\\(.)|(.)', re.DOTALL)
+
+
+def same_holder(wanted: str, certificate: Certificate) -> bool:
+    """Tell whether `wanted` has exactly the fields of the certificate's subject, in whatever order and case."""
+    fields = _parsed(wanted)
+    return fields is not None and fields == sorted(_of(certificate))
+
+
+def mentions(wanted: str, certificate: Certificate) -> bool:
+    """Tell whether `wanted` is part of the certificate's subject as it may be written, in whatever case."""
+    looked_for = _folded(wanted)
+    return any(looked_for in _folded(text) for text in _written(certificate))
+
+
+def _of(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    for oid, value in certificate.subject_rdn:
+        yield _NAMES.get(oid, oid), _folded(value)
+
+
+def _written(certificate: Certificate) -> Iterator[str]:
+    yield certificate.x509.subject.rfc4514_string()
+    fields = [f"{_NAMES.get(oid, oid)}={_quoted(value)}" for oid, value in certificate.subject_rdn]
+    # Most programs write the common name first, and most certificates hold it last.
+    yield ", ".join(fields)
+    yield ", ".join(reversed(fields))
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if "," in value else value
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _parsed(text: str) -> _Fields | None:
+    """Return the fields of a written name, sorted; None if it is none."""
+    fields, at = [], 0
+    while at < len(text):
+        named = _FIELD.match(text, at)
+        if named is None:
+            return None
+        value, at = _value(text, named.end())
+        name = named[1].upper()
+        fields.append((_NAMES.get(name, _ALIASES.get(name, name)), _folded(value)))
+    return sorted(fields)
+
+
+def _value(text: str, at: int) -> tuple[str, int]:
+    """Return the value that begins at `at`, and where the next field begins."""
+    pieces: list[str] = []
+    while at < len(text) and not _ends(text, at):
+        piece = _PIECE.match(text, at)
+        assert piece is not None, "the last alternative is any character"
+        pieces.append(_meant(piece))
+        at = piece.end()
+    return "".join(pieces), at + 1
+
+
+def _ends(text: str, at: int) -> bool:
+    # A plus joins fields of one level (RFC 4514 section 2.2), but stands in many a value, too.
+    return text[at] == "," or (text[at] == "+" and _FIELD.match(text, at + 1) is not None)
+
+
+def _meant(piece: re.Match[str]) -> str:
+    quoted, octets, escaped, plain = piece.groups()
+    if quoted is not None:
+        return re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+    if octets is not None:
+        return bytes.fromhex(octets.replace("\\", "")).decode("utf-8", "replace")
+    return escaped or plain or ""

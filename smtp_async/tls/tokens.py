@@ -1,0 +1,256 @@
+"""Certificates and keys on a token (PKCS#11), reached through the library of its maker.
+
+A token counts logins for the whole process, and what one session closes is closed for all. Therefore each call here has
+a session of its own, and only one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote, unquote_to_bytes
+
+from ..errors import CertificateStoreError, ClientIdentityError, FeatureUnavailable
+from ..model.reply import printable
+from ..model.secret import Secret
+from .certificate import Certificate
+from .containers import Contents
+
+__all__ = ["TokenKey", "read_token"]
+
+_HASHES: Final = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
+_WRONG_PIN: Final = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})
+#: Attributes of a URI (RFC 7512 section 2.3) that choose a token or an object, and those that say how it is reached.
+_CHOOSING: Final = frozenset({"token", "serial", "manufacturer", "model", "object", "id", "type"})
+_REACHING: Final = frozenset({"module-path", "pin-value"})
+
+_one_at_a_time: Final = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which token, and how to get at it."""
+
+    module: str
+    wanted: dict[str, str] = field(hash=False)
+    pin: Secret | None
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
+        """Open the token; what its library says is raised as an error of ours.
+
+        Raises:
+            CertificateStoreError: there is no such token, or the PIN is missing, wrong or locked.
+        """
+        pkcs11 = _pkcs11()
+        with _one_at_a_time:
+            try:
+                token = self._token(pkcs11)
+                with self._opened(pkcs11, token) as session:
+                    yield session
+            except pkcs11.PKCS11Error as error:
+                raise CertificateStoreError(_in_words(error)) from error
+
+    def _opened(self, pkcs11: Any, token: Any) -> Any:
+        try:
+            return token.open(user_pin=self.pin.reveal() if self.pin else None)
+        except pkcs11.UserAlreadyLoggedIn:
+            # Another part of the application is, which holds for every session.
+            return token.open()
+
+    def _token(self, pkcs11: Any) -> Any:
+        try:
+            library = pkcs11.lib(self.module)
+        except (RuntimeError, OSError) as error:
+            raise CertificateStoreError(
+                f"the PKCS#11 library {self.module} cannot be loaded: {error}"
+            ) from error
+        tokens = [slot.get_token() for slot in library.get_slots(token_present=True)]
+        matching = [one for one in tokens if self._is_wanted(one)]
+        if len(matching) == 1:
+            return matching[0]
+        labels = ", ".join(sorted(printable(_stripped(one.label)) or "one without a label" for one in tokens))
+        problem = "several tokens fit the URI" if matching else "there is no such token"
+        raise CertificateStoreError(f"{problem}: the library knows {labels or 'none'}")
+
+    def _is_wanted(self, token: Any) -> bool:
+        found = {
+            "token": token.label,
+            "serial": token.serial,
+            "manufacturer": token.manufacturer_id,
+            "model": token.model,
+        }
+        return all(
+            _stripped(value) == self.wanted[name] for name, value in found.items() if name in self.wanted
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenKey:
+    """A private key that stays on its token and signs there.
+
+    Attributes:
+        public_key_der: its public half, as SubjectPublicKeyInfo.
+        label: what the token calls it.
+    """
+
+    public_key_der: bytes = field(repr=False)
+    label: str
+    _id: bytes = field(repr=False)
+    _place: _Place = field(repr=False)
+
+    def sign(self, data: bytes, *, hash_name: str = "SHA256", pss: bool = False) -> bytes:
+        """Return a signature by the token; of an elliptic key in DER. Waits for the token: call it in a thread.
+
+        Args:
+            data: what is signed, not its hash.
+            hash_name: SHA1, SHA224, SHA256, SHA384 or SHA512.
+            pss: sign with RSASSA-PSS, the salt as long as the hash; for RSA keys only.
+
+        Raises:
+            ClientIdentityError: the key is gone, or of a kind that does not sign like this.
+            CertificateStoreError: the token is gone, or the PIN does not open it any more.
+        """
+        if hash_name not in _HASHES:
+            raise ClientIdentityError(
+                f"a token does not sign with {hash_name!r}, only with {', '.join(_HASHES)}"
+            )
+        pkcs11 = _pkcs11()
+        with self._place.session() as session:
+            wanted = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY, pkcs11.Attribute.ID: self._id}
+            key = next(iter(session.get_objects(wanted)), None)
+            if key is None:
+                raise ClientIdentityError(f"the key {self.label} is not on its token any more")
+            return _signature(pkcs11, key, data, hash_name, pss=pss)
+
+
+def _signature(pkcs11: Any, key: Any, data: bytes, hash_name: str, *, pss: bool) -> bytes:
+    mechanisms = pkcs11.Mechanism
+    if key.key_type == pkcs11.KeyType.RSA and pss:
+        size = {"SHA1": 20}.get(hash_name) or int(hash_name[3:]) // 8
+        parameters = (
+            getattr(mechanisms, hash_name.replace("SHA1", "SHA_1")),
+            getattr(pkcs11.MGF, hash_name),
+            size,
+        )
+        mechanism = getattr(mechanisms, f"{hash_name}_RSA_PKCS_PSS")
+        return bytes(key.sign(data, mechanism=mechanism, mechanism_param=parameters))
+    if pss:
+        raise ClientIdentityError("only an RSA key signs with PSS")
+    if key.key_type == pkcs11.KeyType.RSA:
+        return bytes(key.sign(data, mechanism=getattr(mechanisms, f"{hash_name}_RSA_PKCS")))
+    if key.key_type == pkcs11.KeyType.EC:
+        import hashlib
+
+        digest = hashlib.new(hash_name.lower(), data).digest()
+        return bytes(pkcs11.util.ec.encode_ecdsa_signature(key.sign(digest, mechanism=mechanisms.ECDSA)))
+    raise ClientIdentityError("the key on the token is neither RSA nor elliptic")
+
+
+# --- what is on a token --------------------------------------------------------------------------------------
+
+
+def read_token(uri: str, password: Secret | None) -> Contents:
+    """Return the certificates on a token, and the keys that belong to them or have their public half there.
+
+    Args:
+        uri: `pkcs11:token=…;object=…?module-path=/usr/lib/….so` (RFC 7512).
+        password: the PIN; the URI's `pin-value` where it is None. Without one there are only public objects.
+
+    Raises:
+        CertificateStoreError: the URI makes no sense, there is no such token, or the PIN is wrong.
+        FeatureUnavailable: python-pkcs11 is not installed.
+    """
+    place = _place(uri, password)
+    pkcs11 = _pkcs11()
+    found = Contents()
+    with place.session() as session:
+        publics: dict[bytes, bytes] = {}
+        for one in session.get_objects(_template(pkcs11, place, pkcs11.ObjectClass.CERTIFICATE)):
+            certificate = Certificate(bytes(one[pkcs11.Attribute.VALUE]))
+            found.certificates.append(certificate)
+            publics[bytes(one[pkcs11.Attribute.ID])] = certificate.public_key_der
+        for one in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY}):
+            if bytes(one.id) not in publics and (der := _public(pkcs11, one)) is not None:
+                publics[bytes(one.id)] = der
+        for one in session.get_objects(_template(pkcs11, place, pkcs11.ObjectClass.PRIVATE_KEY)):
+            if public := publics.get(bytes(one.id)):
+                found.keys.append(TokenKey(public, printable(one.label or ""), bytes(one.id), place))
+    return found
+
+
+def _place(uri: str, password: Secret | None) -> _Place:
+    path, _, query = uri.partition(":")[2].partition("?")
+    wanted = _attributes(path, ";", _CHOOSING)
+    reach = _attributes(query, "&", _REACHING)
+    if "module-path" not in reach:
+        raise CertificateStoreError("the URI of a token needs ?module-path=, the library that reaches it")
+    pin = reach.get("pin-value")
+    if password is None and pin is not None:
+        password = Secret(pin)
+    return _Place(reach["module-path"], wanted, password)
+
+
+def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, str]:
+    found = {}
+    for part in filter(None, text.split(separator)):
+        name, equals, value = part.partition("=")
+        if not equals or name in found:
+            raise CertificateStoreError(f"the URI of a token is malformed at {printable(name)!r}")
+        if name not in known:
+            # RFC 7512 section 2.3: what is not known must not be passed over.
+            raise CertificateStoreError(
+                f"the URI of a token has {printable(name)!r}, which is not known here"
+            )
+        # An identifier is octets, which Latin-1 keeps.
+        found[name] = unquote_to_bytes(value).decode("latin-1") if name == "id" else unquote(value)
+    return found
+
+
+def _template(pkcs11: Any, place: _Place, kind: Any) -> dict[Any, Any]:
+    template = {pkcs11.Attribute.CLASS: kind}
+    if "object" in place.wanted:
+        template[pkcs11.Attribute.LABEL] = place.wanted["object"]
+    if "id" in place.wanted:
+        template[pkcs11.Attribute.ID] = place.wanted["id"].encode("latin-1")
+    return template
+
+
+def _public(pkcs11: Any, key: Any) -> bytes | None:
+    """Return a public key on a token as SubjectPublicKeyInfo, None if it is of a kind that TLS does not use."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+    if key.key_type == pkcs11.KeyType.RSA:
+        encoded = pkcs11.util.rsa.encode_rsa_public_key(key)
+    elif key.key_type == pkcs11.KeyType.EC:
+        encoded = pkcs11.util.ec.encode_ec_public_key(key)
+    else:
+        return None
+    return load_der_public_key(encoded).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _pkcs11() -> Any:
+    try:
+        import pkcs11
+    except ImportError:
+        raise FeatureUnavailable(
+            "tokens are reached with python-pkcs11", needs="smtp-async[pkcs11]"
+        ) from None
+    return pkcs11
+
+
+def _in_words(error: Exception) -> str:
+    name = type(error).__name__
+    if name in _WRONG_PIN:
+        return "the PIN is wrong; after some wrong ones a token locks itself"
+    if name == "PinLocked":
+        return "the PIN is locked: its administrator can set a new one"
+    return f"the token says {name}" + (f": {error}" if str(error) else "")
+
+
+def _stripped(text: Any) -> str:
+    value = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return value.rstrip("\0 ")

@@ -1,0 +1,171 @@
+"""Typical code of users, for type checkers only: `make typecheck-user` runs mypy --strict and pyright over it."""
+
+# pyright: strict
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+
+from smtp_async import (
+    DSN,
+    NOBODY,
+    Address,
+    ClientOptions,
+    Credentials,
+    DirectorySpool,
+    Kind,
+    Message,
+    Notify,
+    Outcome,
+    PoolLimits,
+    QueueProcessor,
+    Raw,
+    Recipient,
+    RetryPolicy,
+    Security,
+    SendOptions,
+    SMTPClient,
+    Timeouts,
+    TLSOptions,
+    TrustOptions,
+    send_blocking,
+)
+from smtp_async.errors import (
+    AuthenticationFailed,
+    NotSent,
+    OutcomeUnknown,
+    RecipientsRefused,
+    SMTPError,
+)
+from smtp_async.events import ConnectionStatus, Error, PITrail
+from smtp_async.testing import ScriptedServer
+
+log = logging.getLogger(__name__)
+
+
+class Mailer:
+    """What a web application holds."""
+
+    def __init__(self, host: str, password: str) -> None:
+        options = ClientOptions(
+            tls=TLSOptions(trust=TrustOptions(ca_file="/etc/ssl/corporate.pem")),
+            pool=PoolLimits(max_connections=5, max_messages=100),
+            timeouts=Timeouts(send=30.0, connect=5.0),
+            send=SendOptions(must_accept=NOBODY),
+        )
+        self.client = SMTPClient(host, 587, username="app", password=password, options=options)
+        self.client.on(Error, self._heard)
+
+        @self.client.on(ConnectionStatus)
+        async def connected(event: ConnectionStatus) -> None:
+            log.info("session %s: %s", event.session, event.description)
+
+    def _heard(self, event: Error) -> None:
+        log.warning("%s: %s", event.recipient, event.description)
+
+    async def welcome(self, name: str, address: str) -> str | None:
+        """Send one message and tell its queue id."""
+        message = Message(
+            sender=Address("noreply@example.com", "The shop"),
+            to=Address(address, name),
+            bcc=["archive@example.com"],
+            subject="Welcome",
+            text=f"Hello {name}",
+            html=f"<p>Hello <b>{name}</b></p>",
+        )
+        message.attach(Path("terms.pdf"))
+        message.attach(b"BEGIN:VCARD", filename="shop.vcf", content_type="text/vcard")
+        try:
+            receipt = await self.client.send(message, deadline=10.0)
+        except RecipientsRefused as error:
+            reply = error.reply
+            log.info("refused: %s", reply.code if reply is not None else "no reply")
+            return None
+        except (NotSent, AuthenticationFailed):
+            return None
+        except OutcomeUnknown as error:
+            assert error.receipt is not None
+            return error.receipt.message_id
+        return receipt.verdicts[0].queue_id
+
+    async def close(self) -> None:
+        """Close with the application."""
+        await self.client.close()
+
+
+def invitations(names: list[str]) -> Iterator[Message]:
+    """Make a mailing."""
+    for name in names:
+        yield Message(sender="ann@example.com", to=f"{name}@example.org", subject="Party", text="Come!")
+
+
+async def complete_messages(paths: list[Path]) -> AsyncIterator[Raw]:
+    """Read a mailing that is complete already."""
+    for path in paths:
+        yield Raw(path, sender="ann@example.com", recipients=["bob@example.org"])
+        await asyncio.sleep(0)
+
+
+async def bulk(client: SMTPClient, names: list[str], paths: list[Path]) -> int:
+    """Send many."""
+    accepted = 0
+    async for message, receipt in client.send_all(invitations(names)):
+        accepted += len(receipt.accepted)
+        if receipt.outcome is not Outcome.ACCEPTED:
+            log.warning("%s: %s", message.subject, receipt.error)
+    async for raw, receipt in client.send_all(complete_messages(paths)):
+        log.info("%s: %s", raw.source, receipt.outcome.name)
+    return accepted
+
+
+async def old_code(client: SMTPClient, message: EmailMessage, stream: AsyncIterator[bytes]) -> None:
+    """Send what the standard library made, and a stream."""
+    await client.send(message, sender="bounces@example.com", recipients=["bob@example.org"])
+    await client.send(Message.from_email_message(message))
+    bob = Recipient("bob@example.org", Kind.TO, dsn=DSN(notify=Notify.FAILURE))
+    await client.send_raw(stream, sender="ann@example.com", recipients=[bob])
+    await client.send_raw(b"Subject: x\r\n\r\nHi", sender="<>", recipients=["bob@example.org"])
+
+
+async def queue(path: Path, client: SMTPClient) -> bool:
+    """Queue and deliver."""
+    spool = DirectorySpool(path, create=True)
+    job: str = await spool.put(Message(sender="a@example.com", to="b@example.org", text="x"), key="order-17")
+    log.info("queued as %s", job)
+    processor = QueueProcessor(spool, client, concurrency=4, retry=RetryPolicy())
+    report = await processor.run_once()
+    return bool(report)
+
+
+async def conversation(client: SMTPClient) -> list[str]:
+    """Talk to a server."""
+    async with client.session() as session:
+        greeting = await session.connect()
+        await session.login(Credentials(username="ann", password="secret"))
+        reply = await session.command("NOOP")
+        print(greeting.code, reply.lines, session.extensions.size, session.info.tls_version)
+    report = await client.check()
+    return [str(address) for address in await client.expand("staff")] + [str(report)]
+
+
+async def tried() -> None:
+    """Test an application."""
+    trail: list[str] = []
+    async with ScriptedServer() as server:
+        async with SMTPClient(server.host, server.port, security=Security.PLAINTEXT) as client:
+            client.on(PITrail, lambda event: trail.append(event.message))
+            await client.send(Message(sender="a@example.com", to="b@example.org", text="x"))
+            print(client.statistics().sent, server.messages[0].rcpt_tos)
+
+
+def script() -> None:
+    """Send from a script."""
+    message = Message(sender="ann@example.com", to="bob@example.org", subject="Hello", text="Hi")
+    try:
+        send_blocking(message, url="smtps://ann:secret@smtp.example.com")
+    except SMTPError as error:
+        raise SystemExit(f"{error.code}: {error}") from error
