@@ -42,7 +42,7 @@ from smtp_async import (
     SMTPClient,
 )
 from smtp_async.model.content import Content
-from smtp_async.processor.attempt import Marking
+from smtp_async.processor import Marking, ProcessorOptions
 from smtp_async.spool.directory.batching import Threads
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import Files
@@ -262,7 +262,7 @@ class _Drain:
                 # What waits in a durable spool has been on the disk for a while.
                 await asyncio.to_thread(os.sync)
             async with DirectorySpool(path, durable=durable) as spool:
-                processor = QueueProcessor(spool, self._client, marking=marking)
+                processor = QueueProcessor(spool, self._client, options=ProcessorOptions(marking=marking))
                 gc.collect()
                 started = time.perf_counter()
                 await processor.run_once()

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from smtp_async import ClientOptions, PoolLimits, Security, SMTPClient, Timeouts
 from smtp_async.errors import SpoolFull
 from smtp_async.events import JobDeferred, JobFailed, JobSent, JobStarted
-from smtp_async.processor import QueueProcessor, RetryPolicy
+from smtp_async.processor import ProcessorOptions, QueueProcessor, RetryPolicy
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import Entry, State
 from tests.torture import letters
@@ -108,10 +108,12 @@ class Child:
             concurrency=spec.concurrency,
             retry=BRISK,
             keep_sent=spec.keep_sent,
-            on_unknown=spec.on_unknown,  # type: ignore[arg-type]
-            marking=spec.marking,  # type: ignore[arg-type]
-            poll=0.05,
-            heartbeat=0.5,
+            options=ProcessorOptions(
+                on_unknown=spec.on_unknown,  # type: ignore[arg-type]
+                marking=spec.marking,  # type: ignore[arg-type]
+                poll=0.05,
+                heartbeat=0.5,
+            ),
         )
         processor.on(JobStarted, self._started)
         for event in (JobSent, JobDeferred, JobFailed):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from smtp_async import ClientOptions, Security, SMTPClient, SMTPError
-from smtp_async.processor import QueueProcessor
+from smtp_async.processor import ProcessorOptions, QueueProcessor
 from smtp_async.spool.directory.spool import DirectorySpool
 from tests.servers.sink import Sink
 from tests.torture import letters
@@ -41,7 +41,9 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
             DirectorySpool(path / "soak", create=True, files=files) as spool,
             SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options) as client,
         ):
-            processor = QueueProcessor(spool, client, retry=BRISK, poll=0.1, heartbeat=1.0)
+            processor = QueueProcessor(
+                spool, client, retry=BRISK, options=ProcessorOptions(poll=0.1, heartbeat=1.0)
+            )
             running = asyncio.create_task(processor.run())
             began = told = time.monotonic()
             print("seconds  put  sent  refused puts  MiB  files", flush=True)

@@ -16,7 +16,7 @@ import pytest
 from smtp_async import SMTPClient
 from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.events import Event, JobFailed, JobSent, QueuePaused, QueueResumed
-from smtp_async.processor import QueueProcessor
+from smtp_async.processor import ProcessorOptions, QueueProcessor
 from smtp_async.spool.directory import claim
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import FULL
@@ -84,7 +84,11 @@ class Office:
         assert isinstance(files, FailingFiles)
         self.files = files
         self.processor = QueueProcessor(
-            self.spool, self._client, concurrency=4, retry=BRISK, poll=0.01, heartbeat=0.05
+            self.spool,
+            self._client,
+            concurrency=4,
+            retry=BRISK,
+            options=ProcessorOptions(poll=0.01, heartbeat=0.05),
         )
         for event in (JobSent, JobFailed, QueuePaused, QueueResumed):
             self.processor.on(event, self._note)

@@ -1,10 +1,10 @@
-"""What the tests of the processor share: a clock, a client that does what it is told, a spool that fails when told."""
+"""What the tests of the processor share: a manual clock, a fake client with set answers, a spool with set failures."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from smtp_async import ClientOptions, Outcome, Receipt, Recipient, Reply, SMTPError, Verdict
@@ -17,7 +17,8 @@ from smtp_async.errors import (
     SocketError,
 )
 from smtp_async.model.content import Mail
-from smtp_async.processor import QueueProcessor, RetryPolicy
+from smtp_async.processor import ProcessorOptions, QueueProcessor, RetryPolicy
+from smtp_async.spool.contract import Spool
 from smtp_async.spool.entry import Entry, State
 from smtp_async.testing.memory import MemoryLease, MemorySpool
 from tests.lab import mail
@@ -28,8 +29,8 @@ STEADY = RetryPolicy(jitter=False)
 BRISK = RetryPolicy(jitter=False, pause=0.001, longest_pause=0.001)
 
 
-class Clock:
-    """The time, moved by hand. It begins a moment after now, so that what is put is due."""
+class ManualClock:
+    """A clock that tests move by hand. It begins a second after now, so that messages put before are due."""
 
     def __init__(self) -> None:
         self.now = time.time() + 1.0
@@ -63,16 +64,19 @@ def dead() -> SMTPError:
     return SocketError("cannot connect", errno=111)
 
 
-#: What a message meets: replies per recipient, an error, or a function that is given the mail.
+#: The answer to a message: replies per recipient, an error, or a function that is called with the mail.
 Answer = Any
 
 
-class Postman:
-    """A client that sends nothing: each message meets the next answer, the last one again and again.
+class FakeClient:
+    """A client without connections: each message gets the next answer; the last answer is repeated.
 
     Attributes:
-        sent: the envelopes that were tried, in order; those whose end of data left are in `left`.
-        gate: cleared, messages wait before their end of data; `hold_reply` makes them wait behind it.
+        tried: the messages that were tried, in order.
+        left: the messages whose end of data left.
+        gate: cleared, messages wait before their end of data.
+        replies: cleared, messages wait for the reply to their end of data.
+        waiting, most: messages being sent, now and at most.
     """
 
     host = "mx.example.org"
@@ -113,7 +117,7 @@ class Postman:
                 found.raise_for_outcome()
             return found
         except asyncio.CancelledError as cancelled:
-            # As the client does.
+            # `SMTPClient` attaches a receipt to the cancellation, too.
             outcome = Outcome.UNKNOWN if message in self.left else Outcome.NOT_SENT
             vars(cancelled)["receipt"] = receipt(recipients, outcome, error=stopped(outcome))
             raise
@@ -132,7 +136,7 @@ class Postman:
 
     @property
     def recipients(self) -> list[list[str]]:
-        """Who was tried, message by message."""
+        """The recipients of each message that was tried."""
         return [[str(one.address) for one in mail.envelope().recipients] for mail in self.tried]
 
 
@@ -146,11 +150,19 @@ def lost() -> SMTPError:
     return error
 
 
-class FrailSpool(MemorySpool):
-    """A spool whose calls fail as long as they are named in `broken`: mark, settle, defer, fail, release, claim, …"""
+class FailingSpool(MemorySpool):
+    """A spool whose calls fail as long as they are named in `broken`: mark, settle, defer, fail, release, claim, …
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    Attributes:
+        clock: returns the time; may be replaced.
+        broken: the error that each call raises, by the name of the call.
+        calls: the names of all calls so far.
+        changes: changes that are not finished.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock=lambda: self.clock())
+        self.clock = clock
         self.broken: dict[str, Exception] = {}
         self.calls: list[str] = []
         self.changes: set[asyncio.Future[None]] = set()
@@ -182,13 +194,13 @@ class FrailSpool(MemorySpool):
 
     def _lease(self, job: Any, *, marked: bool) -> Any:
         entry = super()._lease(job, marked=marked).entry
-        job.lease = FrailLease(self, job)
+        job.lease = FailingLease(self, job)
         job.lease.entry = entry
         return job.lease
 
 
-class FrailLease(MemoryLease):
-    """Its changes take a turn of the loop, and happen also when who asked for them is cancelled, as in a real store."""
+class FailingLease(MemoryLease):
+    """A lease whose changes take a turn of the loop, and happen even if the caller is cancelled, as in a real store."""
 
     async def _change(self, name: str, change: Awaitable[None]) -> None:
         async def happen() -> None:
@@ -229,14 +241,40 @@ async def entries(spool: MemorySpool, state: State | None = None) -> list[Entry]
 
 
 async def filled(spool: MemorySpool, count: int = 1, **fields: Any) -> list[str]:
-    """Put messages; their ids."""
+    """Put messages; return their ids."""
     return [await spool.put(mail(number, **fields)) for number in range(count)]
 
 
-def processor(spool: MemorySpool, client: Any, **options: Any) -> QueueProcessor:
-    options.setdefault("retry", STEADY)
+class RecordingProcessor(QueueProcessor):
+    """A processor that records the calls of `stop`.
+
+    Attributes:
+        stops: the grace of each call.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.stops: list[float | None] = []
+
+    def stop(self, *, grace: float | None = None) -> None:
+        self.stops.append(grace)
+        super().stop(grace=grace)
+
+
+def processor(spool: Spool, client: Any, **options: Any) -> RecordingProcessor:
+    """Return a processor; arguments of the constructor and fields of `ProcessorOptions` alike are `options`."""
+    arguments = {name: options.pop(name) for name in ("concurrency", "retry", "keep_sent") if name in options}
+    arguments.setdefault("retry", STEADY)
     options.setdefault("poll", 0.02)
-    options.setdefault("clock", getattr(spool, "_clock", time.time))
-    # Pauses go by the same clock, so that a test moves one for both.
+    options.setdefault("clock", getattr(spool, "clock", time.time))
+    # Pauses are measured by the same clock, so that a test moves one for both.
     options.setdefault("monotonic", options["clock"])
-    return QueueProcessor(spool, client, **options)
+    return RecordingProcessor(spool, client, options=ProcessorOptions(**options), **arguments)
+
+
+async def kill_worker(spool: FailingSpool, *, flagged: bool) -> None:
+    """Claim a job as a worker that dies, after its end of data if `flagged`."""
+    (lease,) = await spool.claim(1, now=spool.clock() + 1)
+    if flagged:
+        await lease.mark_end_of_data()
+    spool.abandon(lease)

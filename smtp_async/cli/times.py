@@ -1,4 +1,4 @@
-"""Times as they are typed: `90s`, `2h`, `3d` from now, or a date of ISO 8601."""
+"""Times on the command line: `90s`, `2h`, `3d` from now, or an ISO 8601 date."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Final
 from ..errors import InvalidArgument
 from ..model.reply import printable
 
-__all__ = ["moment", "shown"]
+__all__ = ["format_time", "parse_time"]
 
 _SPAN: Final = re.compile(r"\+?(\d{1,9}(?:\.\d{1,9})?)\s?([smhdw])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def moment(text: str, now: float | None = None) -> float:
-    """Return what was typed as seconds since the epoch.
+def parse_time(text: str, now: float | None = None) -> float:
+    """Return a time in seconds of the epoch.
 
     Args:
-        text: a number with one of s, m, h, d, w: so long from now. Or a date, perhaps with a time, perhaps with a time
-            zone; without one it is the local time.
-        now: what time it is; None asks the clock.
+        text: a number with one of s, m, h, d, w: a span from now. Or a date, optionally with a time and a time zone;
+            without a time zone it is local time.
+        now: the current time, in seconds of the epoch; None asks the clock.
 
     Raises:
-        InvalidArgument: it is neither.
+        InvalidArgument: the text is neither.
     """
     text = text.strip()
     if span := _SPAN.fullmatch(text):
@@ -34,11 +34,11 @@ def moment(text: str, now: float | None = None) -> float:
         return max(datetime.fromisoformat(text).timestamp(), 0.0)
     except (ValueError, OverflowError, OSError):
         raise InvalidArgument(
-            f"“{printable(text, 40)}” is no time: write 90s, 15m, 2h, 3d or 1w from now, or 2030-01-31T08:00"
+            f"“{printable(text, 40)}” is not a time: write 90s, 15m, 2h, 3d or 1w from now, or 2030-01-31T08:00"
         ) from None
 
 
-def shown(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Return a time as ISO 8601 in UTC, to the second: `2030-01-31T07:00:00Z`."""
     try:
         return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
