@@ -681,7 +681,7 @@ async def test_a_slow_hook_slows_the_upload_instead_of_filling_memory() -> None:
         task = asyncio.create_task(client.send(mail(1, text=("x" * 70 + "\r\n") * 100_000)))
         await until(lambda: bool(heard))
         await turns(200)
-        (connection,) = client._pool._open  # type: ignore[union-attr]
+        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
         assert len(connection.channel.transcript.events) <= 2
         gate.set()
         assert (await task).outcome is Outcome.ACCEPTED

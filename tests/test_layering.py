@@ -64,8 +64,8 @@ MESSAGE_PATH = frozenset(
             f"connection.{name}"
             for name in ("session", "connection", "exclusive", "deliveries", "upload", "errand", "drive")
         ),
-        *(f"connection.{name}" for name in ("channel", "clock", "transcript", "job")),
-        *("pool.pool", "client.bulk", "protocol", "model.receipt", "model.reply"),
+        *(f"connection.{name}" for name in ("channel", "clock", "transcript", "job", "recipients")),
+        *("pool.pool", "pool.deadlines", "client.bulk", "protocol", "model.receipt", "model.reply"),
     }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})

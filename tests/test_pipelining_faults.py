@@ -236,7 +236,7 @@ def deaf(gate: asyncio.Event) -> Callable[[Step], Awaitable[None]]:
 def unwritten(client: SMTPClient) -> int:
     """How many bytes wait in this process for the kernel to take them."""
     assert client._pool is not None
-    streams = [connection.channel.stream for connection in client._pool._open]
+    streams = [connection.channel.stream for connection in client._pool.connections.open]
     return sum(stream._writer.transport.get_write_buffer_size() for stream in streams if stream is not None)
 
 
@@ -298,7 +298,7 @@ def accepted_with(text: str) -> Callable[[Step], Awaitable[None]]:
 def make_stale(client: SMTPClient) -> None:
     """As if its connections had been idle for a while."""
     assert client._pool is not None
-    for connection in client._pool._idle:
+    for connection in client._pool.connections.idle:
         connection.channel.active_at -= 10
 
 

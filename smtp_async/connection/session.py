@@ -27,7 +27,7 @@ from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.options import SendOptions
 from ..protocol.states import Stage
 from ..sources import TempDir
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from ..tls.info import ConnectionInfo
 from .connection import Connection
@@ -192,10 +192,10 @@ class Session:
                 heavy = is_heavy(mail)
                 job = Job(self._number_job(), ready, wishes, heavy=heavy, temp_dir=self._temp_dir)
             except SMTPError:
-                await Unread(ready).aclose()
+                await UnsentSources(ready).aclose()
                 raise
-            job.alone = True
-            job.extensions = self.extensions
+            job.pinned = True
+            job.offer = self.extensions
             return await Drive(_SingleConnection(connection)).deliver(job)
 
     # --- commands --------------------------------------------------------------------------------------------

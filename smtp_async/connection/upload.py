@@ -101,7 +101,7 @@ class Upload:
         await body.open()
         if not body.rereadable:
             # It is about to be read, and cannot be read again for another connection.
-            self._job.alone = True
+            self._job.pinned = True
         self._note(StartTransfer)
         async for data, source in body.chunks():
             if not self._has_turn():

@@ -259,8 +259,15 @@ class _Chunks:
         raise StopAsyncIteration
 
 
-async def read_all(content: Content, finish: Callable[[bytes], bytes] | None = None) -> bytes:
-    """Return the whole content, or what `finish` makes of it; streams are left open.
+async def read_all(
+    content: Content, finish: Callable[[bytes], bytes] | None = None, *, close_streams: bool = False
+) -> bytes:
+    """Return the whole content, or what `finish` makes of it.
+
+    Args:
+        content: what to read.
+        finish: called with the octets.
+        close_streams: close the streams that were given to be closed; else all are left open.
 
     Raises:
         FileError: a source cannot be read.
@@ -270,7 +277,7 @@ async def read_all(content: Content, finish: Callable[[bytes], bytes] | None = N
         await body.open()
         data = b"".join([piece.data async for piece in body.chunks()])
     finally:
-        await body.aclose(streams=False)
+        await body.aclose(streams=close_streams)
     return data if finish is None else finish(data)
 
 

@@ -58,7 +58,7 @@ async def connection_to(server: ScriptedServer, owner: Recorder, **options: Any)
 
 def job(connection: Connection, number: int = 1, **options: Any) -> Job:
     one = Job(number, mail(number), SendOptions(**options))
-    one.extensions = connection.extensions
+    one.offer = connection.extensions
     assert one.prepare()
     return one
 

@@ -84,7 +84,7 @@ class Rig:
 
     def job(self, number: int = 1, message: Message | None = None, **options: Any) -> Job:
         one = Job(number, message or mail(number), SendOptions(**options))
-        one.extensions = self.channel.machine.extensions
+        one.offer = self.channel.machine.extensions
         assert one.prepare()
         one.waiter = asyncio.get_running_loop().create_future()
         return one
@@ -120,7 +120,7 @@ class TestBeginning:
         rig.channel.machine.extensions = rig.channel.machine.extensions.without("8BITMIME")
         assert not rig.deliveries.offer(job)
         assert job.waiter is not None and job.waiter.result() is Step.PREPARE
-        assert job.extensions == rig.channel.machine.extensions and job.session is None
+        assert job.offer == rig.channel.machine.extensions and job.session is None
         assert rig.verbs() == [] and not rig.deliveries.jobs
 
     async def test_refilling_takes_jobs_until_one_is_being_written(self) -> None:

@@ -743,7 +743,7 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         task = asyncio.create_task(gone())
         await server.wait_fired(rule)
         # The upload is stopped, and its task cancelled for another reason, before it runs again.
-        (connection,) = client._pool._open  # type: ignore[union-attr]
+        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
         connection.abort(Interrupted("stopped by the test"))
         (job,) = connection.deliveries.jobs
         assert job.errand is not None
