@@ -238,7 +238,7 @@ def deaf(gate: asyncio.Event) -> Callable[[Step], Awaitable[None]]:
 def unwritten(client: SMTPClient) -> int:
     """How many bytes wait in this process for the kernel to take them."""
     assert client._pool is not None
-    streams = [session._link.stream for session in client._pool._open if session._link is not None]
+    streams = [connection.channel.stream for connection in client._pool.connections.open]
     return sum(stream._writer.transport.get_write_buffer_size() for stream in streams if stream is not None)
 
 
