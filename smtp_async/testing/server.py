@@ -99,17 +99,14 @@ class ScriptedServer:
         """Prepare a server; `async with` starts it.
 
         Args:
-            host: Address to listen on.
-            port: Port to listen on; 0 for a free one.
-            path: Listen on this Unix socket instead.
+            host, port, path: Where to listen: an address and a port (0 for a free one), or a Unix socket.
             lmtp: Speak LMTP (RFC 2033).
             ssl_context: The server's certificate; makes it offer STARTTLS.
             implicit_tls: TLS from the first byte instead of STARTTLS.
             users: Names and passwords; makes it offer AUTH.
             mechanisms: SASL mechanisms by name; by default PLAIN, LOGIN and CRAM-MD5.
             auth_in_clear: Offer AUTH before STARTTLS, too. (Without an `ssl_context` AUTH is always offered in clear.)
-            require_tls: Refuse MAIL before STARTTLS, with 530.
-            require_auth: Refuse MAIL before AUTH, with 530.
+            require_tls, require_auth: Refuse MAIL before STARTTLS, before AUTH, with 530.
             extensions: Lines of the EHLO reply. LIMITS with RCPTMAX and MAILMAX is enforced.
             lists: Lists for EXPN: name to members.
             hostname: The server's name.
