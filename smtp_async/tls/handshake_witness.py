@@ -11,8 +11,10 @@ So the handshake is watched: `SSLContext.sslobject_class` lets us put a class of
 the messages in clear, also under TLS 1.3. Of these a few are kept until `handshake_of` reads them. On the path of
 the data nothing is left but a look whether a read says that TLS has ended.
 
-The same class is the way to resume a session: asyncio makes the TLS object and has no argument for a session, so the
-object takes the one that `offering` holds out in the task that begins the handshake.
+The same class is the way to resume a session. The loop makes the TLS object, a turn after it was asked to, and has no
+argument for a session; nor does a context variable reach there under uvloop. So `offering` holds the session out for
+the next handshake of this thread with this context and this name, and the object takes it when it is made. Offers are
+taken in the order in which they are made, as the loop makes the objects.
 
 The callback is `SSLContext._msg_callback`, which Python does not document. Where it is missing, or the
 application's own context makes other objects or has a callback already, nothing is seen: errors say less, and what
@@ -25,8 +27,7 @@ import contextlib
 import ssl
 import threading
 from collections.abc import Iterator
-from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from ..model.reply import printable
 from .handshake_messages import (
@@ -73,8 +74,6 @@ _KEPT: Final = frozenset(
 _TLS13: Final = 0x0304
 #: TLS before 1.2 has one way to sign for each kind of key and no number for it.
 _OLD_SCHEMES: Final = {"RSA": "rsa_pkcs1_md5_sha1", "DSS": "dsa_sha1", "ECDSA": "ecdsa_sha1"}
-
-_offered: ContextVar[ssl.SSLSession | None] = ContextVar("smtp_async_tls_session", default=None)
 
 
 class Evidence(NamedTuple):
@@ -133,14 +132,48 @@ def handshake_of(tls: ssl.SSLObject) -> Handshake:
     return Handshake(chain=_leaf(tls), key_exchange=suite.key_exchange if suite is not None else None)
 
 
+class _Offer:
+    """A session to go on with, or none: who has none to offer must not take another one's."""
+
+    __slots__ = ("session", "taken")
+
+    def __init__(self, session: ssl.SSLSession | None) -> None:
+        self.session = session
+        self.taken = False
+
+
+#: By thread, context and name.
+_Place: TypeAlias = tuple[int, int, str]
+_offers: Final[dict[_Place, list[_Offer]]] = {}
+
+
 @contextlib.contextmanager
-def offering(session: ssl.SSLSession | None) -> Iterator[None]:
-    """Let the handshake that this task begins resume `session`; it must be of the same context."""
-    token = _offered.set(session)
+def offering(context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> Iterator[None]:
+    """Let the handshake that is begun now resume `session`, which must be of the same context.
+
+    Args:
+        context: the handshake's.
+        name: the name that it verifies.
+        session: None begins anew.
+    """
+    place: _Place = (threading.get_ident(), id(context), name)
+    offer = _Offer(session)
+    _offers.setdefault(place, []).append(offer)
     try:
         yield
     finally:
-        _offered.reset(token)
+        left = _offers[place]
+        left.remove(offer)
+        if not left:
+            del _offers[place]
+
+
+def _take_offer(context: ssl.SSLContext, name: str | None) -> ssl.SSLSession | None:
+    for offer in _offers.get((threading.get_ident(), id(context), name or ""), ()):
+        if not offer.taken:
+            offer.taken = True
+            return offer.session
+    return None
 
 
 def cut_short(tls: ssl.SSLObject) -> bool:
@@ -176,10 +209,20 @@ class _Witness(ssl.SSLObject):
     _messages: dict[tuple[str, int], bytes] | None = None
 
     @classmethod
-    def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> Self:
-        options["session"] = options.get("session") or _offered.get()
+    def _create(
+        cls,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        *,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        session: ssl.SSLSession | None = None,
+        **options: Any,
+    ) -> Self:
+        options |= {"context": context, "server_hostname": server_hostname}
+        options["session"] = session or _take_offer(context, server_hostname)
         # OpenSSL copies the context's callback into a connection when it is made: one must be set just then.
-        with _watching(options.get("context")) as seen:
+        with _watching(context) as seen:
             made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
         made._incoming = incoming
         made._messages = {} if seen else None

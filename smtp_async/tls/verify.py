@@ -108,7 +108,7 @@ async def secure(
     key = SessionKey(host, port, name)
     kept = sessions.find(key, context) if sessions is not None else None
     try:
-        with offering(kept.session if kept is not None else None):
+        with offering(context, name, kept.session if kept is not None else None):
             await stream.start_tls(context, name, deadline=deadline)
         earlier = _gone_on_with(stream, kept)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
