@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from smtp_async import ConnectionInfo, Security, SMTPClient, TLSOptions
+from smtp_async.errors import ConnectionLost
 from smtp_async.events import ConnectionKind, ConnectionStatus
 from smtp_async.pool.limits import PoolLimits
-from tests.lab import client_of, every_loop, trusting
+from smtp_async.testing import close, cut, reset
+from tests.lab import client_of, every_loop, tls_server, trusting, until
 from tests.servers.pki import Leaf, Pki
 
 STARTTLS, IMPLICIT, OPPORTUNISTIC = Security.STARTTLS, Security.IMPLICIT, Security.OPPORTUNISTIC
@@ -230,3 +232,36 @@ class TestSessions:
         )
         async with client:
             assert [(await negotiated(client)).session_resumed for _ in range(2)] == [False, False]
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize(("end", "broken"), [(close(), False), (cut(0), True), (reset(), True)])
+    @every_loop
+    async def test_without_a_farewell_is_told(self, end: Any, broken: bool, pki: Pki) -> None:
+        told: list[Any] = []
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=trusting(pki)) as client,
+            client.session() as session,
+        ):
+            client.on(ConnectionStatus, told.append)
+            server.on("NOOP", end)
+            await session.connect()
+            with pytest.raises(ConnectionLost):
+                await session.noop()
+            await until(lambda: told[-1].kind is ConnectionKind.DISCONNECTED)
+            ends = [event for event in told if event.kind is ConnectionKind.TLS_BROKEN]
+            assert len(ends) == broken
+            for event in ends:
+                assert event.info is session.info and "close_notify" in event.description and event.status_code
+
+    async def test_of_an_idle_connection_to_postfix_is_polite(self, postfix: Any, pki: Pki) -> None:
+        told: list[Any] = []
+        client = client_of(
+            postfix, host="localhost", port=postfix.starttls_port, security=STARTTLS, tls=trusting(pki)
+        )
+        client.on(ConnectionStatus, told.append)
+        async with connected(client) as session:
+            await session.command("QUIT")
+            await until(lambda: told[-1].kind is ConnectionKind.DISCONNECTED)
+        assert [event.kind for event in told].count(ConnectionKind.TLS_BROKEN) == 0
