@@ -111,6 +111,8 @@ async def secure(
         with offering(context, name, kept.session if kept is not None else None):
             await stream.start_tls(context, name, deadline=deadline)
         earlier = _gone_on_with(stream, kept)
+        if sessions is not None and kept is not None and earlier is None:
+            sessions.refused(key, kept)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
@@ -118,8 +120,8 @@ async def secure(
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
-        if sessions is not None:
-            sessions.forget(key)
+        if sessions is not None and kept is not None:
+            sessions.refused(key, kept)
         if failed.__cause__ is None:
             raise
         raise explain(

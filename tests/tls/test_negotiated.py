@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -217,6 +218,25 @@ class TestSessions:
                 assert one.session_resumed
                 assert facts(one, kept) == facts(first, kept)
             assert len({one.id for one in (first, *later)}) == 4
+
+    @every_loop
+    async def test_so_do_many_at_once(
+        self, name: str, version: ssl.TLSVersion, pki: Pki, request: pytest.FixtureRequest
+    ) -> None:
+        server = request.getfixturevalue(name)
+        tls = offering(pki, Offer(version, None, None, {}))
+        client = client_of(
+            server,
+            host="localhost",
+            port=server.tls_port,
+            security=IMPLICIT,
+            tls=tls,
+            pool=PoolLimits(max_connections=8),
+        )
+        async with client:
+            await negotiated(client)
+            infos = await asyncio.gather(*(negotiated(client) for _ in range(8)))
+        assert all(info.session_resumed and info.verified for info in infos)
 
     async def test_unless_turned_off(
         self, name: str, version: ssl.TLSVersion, pki: Pki, request: pytest.FixtureRequest
