@@ -1,8 +1,9 @@
 """Is this the right server? And when it is not, an error that says what was found and what to do.
 
 `secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
-`ConnectionInfo` of what came out. It goes on with a TLS session of before where there is one. OpenSSL verifies within the handshake for IMPLICIT and STARTTLS.
-OPPORTUNISTIC lets every certificate pass; `judge` tells afterwards whether it would have been believed.
+`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one. OpenSSL verifies
+within the handshake for IMPLICIT and STARTTLS. OPPORTUNISTIC lets every certificate pass; `judge` tells
+afterwards whether it would have been believed.
 """
 
 from __future__ import annotations

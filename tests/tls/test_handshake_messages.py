@@ -83,12 +83,16 @@ def server_hello(version: int, suite: int, group: int | None, *, resumes: bool, 
     if resumes:
         extensions += uint16(41) + vector(2, b"\0\0")
     legacy = uint16(min(version, 0x0303))
-    return of_type(2, legacy + bytes(32) + vector(1, bytes(32)) + uint16(suite) + b"\0" + vector(2, extensions))
+    return of_type(
+        2, legacy + bytes(32) + vector(1, bytes(32)) + uint16(suite) + b"\0" + vector(2, extensions)
+    )
 
 
 class TestServerHello:
     @given(numbers, numbers, st.none() | numbers, st.booleans(), st.binary(max_size=100))
-    def test_round_trip(self, version: int, suite: int, group: int | None, resumes: bool, share: bytes) -> None:
+    def test_round_trip(
+        self, version: int, suite: int, group: int | None, resumes: bool, share: bytes
+    ) -> None:
         whole = server_hello(version, suite, group, resumes=resumes, share=share)
         assert read_server_hello(whole) == ServerHello(version, suite, group, resumes)
 
@@ -112,7 +116,9 @@ def on_a_curve(group: int) -> bytes:
 
 
 def with_a_prime(prime: int) -> bytes:
-    return vector(2, prime.to_bytes((prime.bit_length() + 7) // 8, "big")) + vector(2, b"\2") + vector(2, b"y")
+    return (
+        vector(2, prime.to_bytes((prime.bit_length() + 7) // 8, "big")) + vector(2, b"\2") + vector(2, b"y")
+    )
 
 
 class TestServerKeyExchange:
@@ -126,7 +132,9 @@ class TestServerKeyExchange:
     @given(numbers, numbers)
     def test_on_a_curve(self, group: int, scheme: int) -> None:
         whole = key_exchange(on_a_curve(group), scheme=scheme)
-        assert self.read(whole, "ECDHE", "ECDSA") == ServerKeyExchange(group, None, signed=True, scheme=scheme)
+        assert self.read(whole, "ECDHE", "ECDSA") == ServerKeyExchange(
+            group, None, signed=True, scheme=scheme
+        )
 
     @given(st.integers(1, 1 << 4096), numbers)
     def test_with_a_prime(self, prime: int, scheme: int) -> None:

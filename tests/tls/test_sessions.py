@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,15 @@ import pytest
 import trustme
 
 from smtp_async.errors import CertificateRejected, HandshakeFailed, ServerCertificateMissing
-from smtp_async.tls import ConnectionInfo, Security, TLSOptions, TrustOptions, make_context, secure
+from smtp_async.tls import (
+    ConnectionInfo,
+    Security,
+    TLSOptions,
+    TrustOptions,
+    handshake_witness,
+    make_context,
+    secure,
+)
 from smtp_async.tls import sessions as module
 from smtp_async.tls.handshake_witness import offering
 from smtp_async.tls.sessions import SessionCache, SessionKey
@@ -86,7 +95,7 @@ def server_of(version: ssl.TLSVersion = V13, leaf: trustme.LeafCert | None = Non
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let time pass: seconds."""
     passed = 0.0
-    real_time, real_monotonic = module.time.time, module.time.monotonic
+    real_time, real_monotonic = time.time, time.monotonic
 
     class Clock:
         @staticmethod
@@ -229,15 +238,13 @@ class TestRefusals:
             server = server_of()
             server.num_tickets = 0
             taken = []
-            from smtp_async.tls import handshake_witness
+            before: Any = vars(ssl.SSLObject)["session"]
 
-            before = ssl.SSLObject.session.fget
-            monkeypatch.setattr(
-                handshake_witness._Witness,
-                "session",
-                property(lambda tls: (taken.append(1), before(tls))[1]),
-                raising=False,
-            )
+            def take(tls: ssl.SSLObject) -> Any:
+                taken.append(tls)
+                return before.fget(tls)
+
+            monkeypatch.setattr(handshake_witness._Witness, "session", property(take))
             async with client_of(server) as client:
                 for seconds, count in ((0, 1), (0, 1), (301, 2), (301, 2), (301, 3), (1100, 3), (101, 4)):
                     clock(seconds)

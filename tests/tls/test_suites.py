@@ -60,9 +60,9 @@ class TestSuites:
                 assert suite.key_exchange is suite.authentication is None
                 continue
             assert suite.authentication is not None and suite.key_exchange is not None
-            assert {"auth-null": "anon"}.get(authentication, authentication[5:]) == suite.authentication.lower() or (
-                suite.name.startswith("TLS_RSA_PSK_")
-            )
+            assert {"auth-null": "anon"}.get(
+                authentication, authentication[5:]
+            ) == suite.authentication.lower() or (suite.name.startswith("TLS_RSA_PSK_"))
             assert exchange.removeprefix("kx-").removesuffix("-psk") == suite.key_exchange.lower()
             if one["digest"] is not None:
                 assert str(one["digest"]).upper() == suite.digest.replace("-", "")
@@ -74,7 +74,10 @@ class TestSuites:
             ("TLS_RSA_WITH_3DES_EDE_CBC_SHA", ("RSA", "RSA", "3DES-EDE-CBC", 168, 8, False, "SHA-1", False)),
             ("TLS_DHE_RSA_EXPORT_WITH_DES40_CBC_SHA", ("DHE", "RSA", "DES-CBC", 40, 8, False, "SHA-1", True)),
             ("TLS_AES_128_CCM_8_SHA256", (None, None, "AES-128-CCM-8", 128, 16, True, "SHA-256", False)),
-            ("TLS_DH_anon_WITH_AES_128_CBC_SHA", ("DHE", "anon", "AES-128-CBC", 128, 16, False, "SHA-1", False)),
+            (
+                "TLS_DH_anon_WITH_AES_128_CBC_SHA",
+                ("DHE", "anon", "AES-128-CBC", 128, 16, False, "SHA-1", False),
+            ),
         ],
     )
     def test_by_their_names(self, name: str, facts: tuple[object, ...]) -> None:
@@ -82,7 +85,9 @@ class TestSuites:
         assert suite is not None and suite[0] == name and suite[2:] == facts
 
     def test_in_any_case(self) -> None:
-        assert find_suite("ecdhe-rsa-aes128-sha") == find_suite("tls_ecdhe_rsa_with_aes_128_cbc_sha") is not None
+        assert (
+            find_suite("ecdhe-rsa-aes128-sha") == find_suite("tls_ecdhe_rsa_with_aes_128_cbc_sha") is not None
+        )
 
     @given(st.text(max_size=60) | st.from_regex(r"\ATLS_[A-Z0-9_]{0,40}\Z"))
     def test_anything_else_is_none_or_a_suite(self, name: str) -> None:
