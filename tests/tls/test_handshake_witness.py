@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import ssl
+import sys
 from typing import Any
 
 import pytest
@@ -121,6 +122,24 @@ class TestWatching:
             b"\x0c\0\0\x06\0\x04a\x1bb\xff",
         )
         assert seen == Handshake(key_exchange="PSK", psk_hint="a\\x1bb\\xff")
+
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="Python speaks TLS with shared keys from 3.13 on")
+    @pytest.mark.parametrize(
+        ("suite", "exchange", "group"),
+        [("PSK-AES128-GCM-SHA256", "PSK", None), ("ECDHE-PSK-CHACHA20-POLY1305", "ECDHE", "x25519")],
+    )
+    def test_a_handshake_with_a_shared_key(self, suite, exchange, group):
+        client: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        server: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        for one in (client, server):
+            one.maximum_version = ssl.TLSVersion.TLSv1_2
+            one.set_ciphers(suite)
+        client.set_psk_client_callback(lambda hint: ("me", bytes(32)))
+        server.set_psk_server_callback(lambda identity: bytes(32), "the hint")
+        observe(client)
+        seen = handshake_of(handshake(client, server))
+        assert (seen.key_exchange, seen.group, seen.psk_hint, seen.chain) == (exchange, group, "the hint", ())
 
     def test_keys_from_an_earlier_secret_alone(self):
         assert handshake_witness._agreed_in(None) == Handshake(key_exchange="PSK")
