@@ -50,6 +50,7 @@ from .transport.dial import AddressFamily, SocketOptions
 
 if TYPE_CHECKING:
     from .processor import (
+        ProcessorOptions,
         ProcessorStatistics,
         QueueProcessor,
         QueueReport,
@@ -95,6 +96,7 @@ __all__ = [
     "PoolLimits",
     "PoolStatistics",
     "Priority",
+    "ProcessorOptions",
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",
@@ -144,6 +146,7 @@ _LATER = {
     **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
     **dict.fromkeys(
         (
+            "ProcessorOptions",
             "ProcessorStatistics",
             "QueueProcessor",
             "QueueReport",

@@ -60,6 +60,7 @@ PUBLIC = [
     "PoolLimits",
     "PoolStatistics",
     "Priority",
+    "ProcessorOptions",
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",

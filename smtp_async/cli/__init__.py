@@ -1,6 +1,7 @@
-"""`smtp-async`: send a message, check a server, see a demonstration, from a shell.
+"""`smtp-async`: send and queue mail, check a server, and watch a demonstration, from a shell.
 
-What is drawn on the screen needs typer and rich, the extra `[cli]`; this file does not, so that it can say so.
+The other modules need typer and rich, the extra `[cli]`. This module imports neither at the top, so that it can name
+the extra where it is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line and exit with one of `exits.Exit`."""
     try:
-        import rich  # noqa: F401 - only to know whether it is there
+        import rich  # noqa: F401 - only to find out whether it is installed
         import typer  # noqa: F401
     except ImportError as error:
         print(
@@ -24,11 +25,11 @@ def main() -> None:
         )
         sys.exit(5)
     if not sys.warnoptions:
-        # They are for programmers.
+        # Warnings are for programmers, not for users of the command.
         warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Names of people and the words of servers are in any script; a narrow terminal gets escapes.
+            # Names and replies may be in any script; a terminal that cannot show them gets escapes.
             stream.reconfigure(errors="backslashreplace")
     from .app import app
 

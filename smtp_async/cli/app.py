@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the modules beside."""
+"""The commands and their options; the modules beside this one carry them out."""
 
 from __future__ import annotations
 
@@ -11,28 +11,12 @@ import typer
 from ..about import build_info
 from ..client.options import ClientOptions
 from ..model.timeouts import Timeouts
-from ..tls.context import Security
 from .check import check
 from .demo import demo
 from .exits import EXPLAINED
-from .letter import Letter
-from .options import (
-    SETTINGS,
-    Attach,
-    CaFile,
-    Html,
-    HtmlFile,
-    PasswordFile,
-    People,
-    SecurityWhen,
-    Sender,
-    Server,
-    Subject,
-    Text,
-    TextFile,
-    User,
-    Verbose,
-)
+from .message_options import MessageOptions
+from .option_groups import grouped
+from .options import SETTINGS, Access, Server, Verbose
 from .process import process
 from .queue import queue
 from .screen import Screen
@@ -47,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    # Local variables of a traceback could show a password.
+    # Tracebacks with local variables could show a password.
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
 )
@@ -58,7 +42,7 @@ app.command("process", epilog=EXPLAINED)(process)
 @app.callback(invoke_without_command=True)
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the versions of the library and what it runs on.")
+        bool, typer.Option("--version", help="Show the versions of the library and of what it runs on.")
     ] = False,
 ) -> None:
     if version:
@@ -69,87 +53,55 @@ def _top(
 
 
 @app.command("send", epilog=EXPLAINED)
+@grouped
 def _send(
     server: Server,
-    sender: Sender = None,
-    to: People = None,
-    cc: People = None,
-    bcc: People = None,
-    subject: Subject = None,
-    text: Text = None,
-    text_file: TextFile = None,
-    html: Html = None,
-    html_file: HtmlFile = None,
-    attach: Attach = None,
+    message: MessageOptions,
+    access: Access,
     eml: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A complete message to send as it is; - is standard input. Without --from and --to the envelope is "
+            help="A complete message to send unchanged; - is standard input. Without --from and --to, the envelope is "
             "read from its header.",
         ),
     ] = None,
-    security: SecurityWhen = Security.AUTO,
-    user: User = None,
-    password_file: PasswordFile = None,
-    ca_file: CaFile = None,
     each: Annotated[
         bool,
         typer.Option(
             "--each",
-            help="Send to those whom the server accepts, even if it refuses others. Without it a refused To or Cc "
-            "refuses the message for all.",
+            help="Send to the recipients that the server accepts, even if it refuses others. Without it, a refused To "
+            "or Cc refuses the message for all.",
         ),
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for everything together.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for the whole command.")
     ] = 120.0,
     verbose: Verbose = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing unless something is wrong.")
+        bool, typer.Option("--quiet", "-q", help="Print nothing unless something is wrong.")
     ] = False,
 ) -> None:
     """Send one message, and show what became of each recipient.
 
     Example: echo Hi | smtp-async send --server mail.example.com --user ann --from ann@example.com --to bob@example.org
     """
-    letter = Letter(
-        sender=sender,
-        to=tuple(to or ()),
-        cc=tuple(cc or ()),
-        bcc=tuple(bcc or ()),
-        subject=subject,
-        text=text,
-        text_file=text_file,
-        html=html,
-        html_file=html_file,
-        attach=tuple(attach or ()),
-    )
     screen = Screen()
-    # A port of the wrong kind is silent: its error, which says so, comes before the end of the whole.
-    silence = min(30.0, timeout * 0.5)
-    with screen.sentences():
-        client = client_for(
-            server,
-            security=security,
-            user=user,
-            password_file=password_file,
-            ca_file=ca_file,
-            options=ClientOptions(timeouts=Timeouts(greeting=silence)),
-        )
+    # A TLS port that is spoken to in clear stays silent; the error that says so has to come before the end of all.
+    greeting = min(30.0, timeout * 0.5)
+    with screen.errors_as_sentences():
+        client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting)))
         code = asyncio.run(
-            send(screen, client, letter, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
+            send(screen, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
         )
     raise typer.Exit(code)
 
 
 @app.command("check", epilog=EXPLAINED)
+@grouped
 def _check(
     server: Annotated[str, typer.Argument(metavar="HOST", help="HOST, HOST:PORT or a URL, as for send.")],
-    security: SecurityWhen = Security.AUTO,
-    user: User = None,
-    password_file: PasswordFile = None,
-    ca_file: CaFile = None,
+    access: Access,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for each step.")] = 30.0,
     verbose: Verbose = False,
 ) -> None:
@@ -158,15 +110,8 @@ def _check(
         connect=timeout, tls=timeout, greeting=timeout, hello=timeout, auth=timeout, command=timeout
     )
     screen = Screen()
-    with screen.sentences():
-        client = client_for(
-            server,
-            security=security,
-            user=user,
-            password_file=password_file,
-            ca_file=ca_file,
-            options=ClientOptions(timeouts=limits),
-        )
+    with screen.errors_as_sentences():
+        client = client_for(server, access, ClientOptions(timeouts=limits))
         code = asyncio.run(check(screen, client, verbose=verbose))
     raise typer.Exit(code)
 
@@ -176,8 +121,8 @@ def _demo(
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many messages.")] = 500,
     connections: Annotated[int, typer.Option(min=1, max=100, help="How many connections at most.")] = 10,
 ) -> None:
-    """Send a few hundred real messages to a server inside this process, and show what it saw."""
+    """Send a few hundred real messages to a server inside this process, and show what the server received."""
     screen = Screen()
-    with screen.sentences():
+    with screen.errors_as_sentences():
         code = asyncio.run(demo(screen, count=count, connections=connections))
     raise typer.Exit(code)

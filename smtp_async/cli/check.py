@@ -1,4 +1,4 @@
-"""`smtp-async check`: what a server is, and what is wrong with it."""
+"""`smtp-async check`: show what a server is, what it offers, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .screen import Screen, sentence
 
 __all__ = ["check"]
 
-_WITHOUT = {
+_WITHOUT_TLS = {
     Security.IMPLICIT: "none, although wanted from the first byte",
     Security.STARTTLS: "none, although required by STARTTLS",
     Security.OPPORTUNISTIC: "none",
     Security.PLAINTEXT: "none, as asked for",
 }
-#: So many names of a certificate are shown.
-_NAMES = 6
+#: The most names of a certificate that are shown.
+_MAX_NAMES = 6
 
 
 async def check(screen: Screen, client: SMTPClient, *, verbose: bool) -> Exit:
-    """Show what a check of the server says."""
+    """Check the server, show the report, and return the exit code."""
     if verbose:
         client.on(PITrail, screen.trail)
     async with client:
@@ -43,7 +43,7 @@ async def check(screen: Screen, client: SMTPClient, *, verbose: bool) -> Exit:
 
 def _show(screen: Screen, report: ServerReport) -> None:
     rows = list(_rows(report))
-    if screen.rich:
+    if screen.is_terminal:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         for label, text in rows:
@@ -56,9 +56,9 @@ def _show(screen: Screen, report: ServerReport) -> None:
         for label, text in rows:
             screen.line(f"{label}: {printable(text, 2000)}")
     for finding in report.findings:
-        screen.bad(sentence(finding))
+        screen.problem(sentence(finding))
     if report.ok:
-        screen.good("Nothing wrong was found.")
+        screen.success("Nothing wrong was found.")
 
 
 def _rows(report: ServerReport) -> Iterator[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _rows(report: ServerReport) -> Iterator[tuple[str, str]]:
     if offer.domain:
         words = [f"{keyword} {offer[keyword]}".rstrip() for keyword in offer if keyword != "AUTH"]
         yield ("Offers" if report.info is not None else "In clear"), ", ".join(words) or "nothing"
-        # Before TLS a careful server does not tell.
+        # A careful server offers no login before TLS.
         if report.info is not None or offer.auth:
             yield "Login", _login(report)
 
@@ -80,14 +80,14 @@ def _rows(report: ServerReport) -> Iterator[tuple[str, str]]:
 def _tls(report: ServerReport) -> str:
     info = report.info
     if info is None or not info.encrypted:
-        return _WITHOUT[report.security]
+        return _WITHOUT_TLS[report.security]
     start = "from the first byte" if report.security is Security.IMPLICIT else "by STARTTLS"
     return f"{info.tls_version}, {info.suite}, {info.bits} bits, {start}"
 
 
 def _certificate(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    more = f" and {len(certificate.names) - _NAMES} more" if len(certificate.names) > _NAMES else ""
-    yield "Certificate", f"for {', '.join(certificate.names[:_NAMES]) or 'no host name'}{more}"
+    more = f" and {len(certificate.names) - _MAX_NAMES} more" if len(certificate.names) > _MAX_NAMES else ""
+    yield "Certificate", f"for {', '.join(certificate.names[:_MAX_NAMES]) or 'no host name'}{more}"
     yield "Issued by", "itself" if certificate.self_issued else certificate.issuer
     days = (certificate.not_after - datetime.now(UTC)).days
     when = f"{days} days left" if days >= 0 else "expired"

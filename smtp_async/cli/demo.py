@@ -1,7 +1,6 @@
-"""`smtp-async demo`: a few hundred real messages to a server in this very process, and what became of them.
+"""`smtp-async demo`: send a few hundred real messages to a server in this process, and show what became of them.
 
-Nothing is computed that can be counted: outcomes are those of the receipts, flights and messages are what the server
-saw.
+All numbers are counted: the outcomes are those of the receipts, flights and messages are what the server received.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from ..tls.context import Security
 from .exits import Exit
 from .screen import Screen
 
-__all__ = ["demo"]
+__all__ = ["Counts", "demo", "result_table", "show_one_message"]
 
 _GUESTS = ("Ann", "Bob", "Chloé", "Dário", "Ελένη", "Fatma", "Günther", "花子", "Иван", "Jānis")
 _SUBJECTS = ("The summer party", "La fête d'été", "Das Sommerfest 🎉", "夏祭りのお知らせ", "Летний праздник")
@@ -47,20 +46,20 @@ travels doubled, and arrives as it was written.)
 See you there
 The committee
 """
-#: Nobody lives at this address.
-_GONE = "gone@example.net"
+#: The server refuses this address.
+_REFUSED = "gone@example.net"
 
 
-class _Score(NamedTuple):
-    """What was counted.
+class Counts(NamedTuple):
+    """The counted numbers.
 
     Attributes:
-        outcomes: of the receipts.
-        seconds: from the first call to the last receipt.
-        flights: counted by the server, greetings and goodbyes included.
-        connections: that the server saw.
-        received: what the server accepted.
-        violations: what the server found wrong with the client.
+        outcomes: the outcomes of the receipts.
+        seconds: the time from the first call to the last receipt.
+        flights: round trips as the server counted them, greeting and QUIT included.
+        connections: the connections that the server accepted.
+        received: the messages that the server accepted.
+        violations: the protocol violations that the server noticed.
     """
 
     outcomes: Counter[Outcome]
@@ -72,20 +71,20 @@ class _Score(NamedTuple):
 
 
 async def demo(screen: Screen, *, count: int, connections: int) -> Exit:
-    """Send `count` messages at once through one client, and show what happened."""
+    """Send `count` messages at once through one client, and show what became of them."""
     messages = [_invitation(number) for number in range(count)]
     screen.line(
         f"Sending {count} messages at once through one SMTPClient, at most {connections} connections."
     )
-    screen.line("The server runs in this process; what follows is what it counted.", "dim")
+    screen.line("The server runs in this process; the numbers below are what it counted.", "dim")
     screen.line()
     with _bar(screen) as bar:
         task = bar.add_task("Sending", total=count)
-        score = await _run(messages, connections, lambda: bar.advance(task))
-    screen.out.print(_table(score, count))
+        counts = await _run(messages, connections, lambda: bar.advance(task))
+    screen.out.print(result_table(counts, count))
     screen.line()
-    _show_one(screen, score.received)
-    return Exit.REFUSED if score.violations or score.outcomes[Outcome.UNKNOWN] else Exit.OK
+    show_one_message(screen, counts.received)
+    return Exit.REFUSED if counts.violations or counts.outcomes[Outcome.UNKNOWN] else Exit.OK
 
 
 def _invitation(number: int) -> Message:
@@ -93,8 +92,8 @@ def _invitation(number: int) -> Message:
     refused = number % 100 == 50
     message = Message(
         sender='"The committee" <party@example.com>',
-        to=_GONE if refused else [f"{guest} <guest{number}@example.org>"],
-        bcc=[_GONE] if number % 100 == 25 else [],
+        to=_REFUSED if refused else [f"{guest} <guest{number}@example.org>"],
+        bcc=[_REFUSED] if number % 100 == 25 else [],
         subject=f"{_SUBJECTS[number % len(_SUBJECTS)]} ({number + 1})",
         text=_TEXT.format(guest=guest),
     )
@@ -104,13 +103,13 @@ def _invitation(number: int) -> Message:
     return message
 
 
-async def _run(messages: list[Message], connections: int, advance: Callable[[], object]) -> _Score:
+async def _run(messages: list[Message], connections: int, advance: Callable[[], object]) -> Counts:
     options = ClientOptions(pool=PoolLimits(max_connections=connections))
     outcomes: Counter[Outcome] = Counter()
     async with RecordingSink() as sink:
-        refusal = reply(550, "5.1.1 nobody of that name lives here")
-        # A short demonstration has no message for that recipient.
-        sink.on("RCPT", refusal, match=f"<{_GONE}>", optional=True)
+        refusal = reply(550, "5.1.1 no such user")
+        # Optional, because a short demonstration has no message for that recipient.
+        sink.on("RCPT", refusal, match=f"<{_REFUSED}>", optional=True)
         client = SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options)
 
         async def send(message: Message) -> None:
@@ -122,7 +121,7 @@ async def _run(messages: list[Message], connections: int, advance: Callable[[], 
             await asyncio.gather(*map(send, messages))
             seconds = time.perf_counter() - started
         await sink.wait_for_disconnect()
-        return _Score(
+        return Counts(
             outcomes, seconds, sink.flights, sink.connections.opened, sink.messages, sink.violations
         )
 
@@ -137,53 +136,56 @@ async def _receipt(client: SMTPClient, message: Message) -> Receipt:
         return receipt
 
 
-# --- what is shown -------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------
 
 
 def _bar(screen: Screen) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=screen.out, disable=not screen.rich)
+    return Progress(*columns, console=screen.out, disable=not screen.is_terminal)
 
 
-def _table(score: _Score, count: int) -> Table:
+def result_table(counts: Counts, count: int) -> Table:
+    """Return the table of results of `count` messages."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(justify="right", style="bold")
     table.add_column()
-    rate = count / score.seconds if score.seconds else 0.0
-    table.add_row("Messages per second", f"{rate:,.0f}", f"{count} in {score.seconds:.2f} s, server included")
+    rate = count / counts.seconds if counts.seconds else 0.0
+    table.add_row(
+        "Messages per second", f"{rate:,.0f}", f"{count} in {counts.seconds:.2f} s, server included"
+    )
     table.add_row(
         "Flights per message",
-        f"{score.flights / count:.2f}",
-        f"{score.flights} round trips, counted by the server",
+        f"{counts.flights / count:.2f}",
+        f"{counts.flights} round trips, counted by the server",
     )
-    table.add_row("Connections", str(score.connections), "opened, each used again and again")
+    table.add_row("Connections", str(counts.connections), "opened, each used for many messages")
     for outcome, text in _OUTCOMES.items():
-        if score.outcomes[outcome] or outcome is Outcome.ACCEPTED:
-            table.add_row(outcome.value.capitalize(), f"{score.outcomes[outcome]}", text)
-    table.add_row("Received", str(len(score.received)), "messages are in the server's record")
-    for violation in score.violations:
+        if counts.outcomes[outcome] or outcome is Outcome.ACCEPTED:
+            table.add_row(outcome.value.capitalize(), f"{counts.outcomes[outcome]}", text)
+    table.add_row("Received", str(len(counts.received)), "messages were recorded by the server")
+    for violation in counts.violations:
         table.add_row("Violation", "", Text(printable(violation)))
     return table
 
 
 _OUTCOMES = {
     Outcome.ACCEPTED: "for every recipient",
-    Outcome.PARTIAL: "a Bcc was refused, the others got it",
-    Outcome.REFUSED: "nobody of that name: RecipientsRefused",
+    Outcome.PARTIAL: "a Bcc was refused, the others were accepted",
+    Outcome.REFUSED: "no such user: RecipientsRefused",
     Outcome.NOT_SENT: "did not leave",
     Outcome.UNKNOWN: "the reply to the end of data did not come",
 }
 
 
-def _show_one(screen: Screen, received: list[ReceivedMessage]) -> None:
-    """Show a message with an attachment if there is one, as a mail reader would."""
+def show_one_message(screen: Screen, received: list[ReceivedMessage]) -> None:
+    """Show a message as a mail reader would, if possible one with an attachment."""
     letters = [one.parsed for one in received[:50]]
     chosen = next((one for one in letters if any(one.iter_attachments())), letters[0] if letters else None)
     if chosen is None:
         return
     text = _as_read(chosen)
-    if screen.rich:
+    if screen.is_terminal:
         screen.out.print(Panel(text, title="One of them, as its reader sees it", title_align="left"))
     else:
         screen.line("One of them, as its reader sees it:")

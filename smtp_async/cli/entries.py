@@ -1,4 +1,4 @@
-"""How jobs of a spool are shown: lines for programs, JSON for programs, tables for people."""
+"""Shows the jobs of a spool: as lines or JSON for programs, as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from ..model.envelope import Recipient
 from ..model.reply import printable
 from ..spool.entry import Entry, Result, SpoolStatistics, State
 from .screen import Screen
-from .when import shown
+from .times import format_time
 
 __all__ = ["in_order", "line_of", "show_all", "show_one", "show_statistics", "span", "state_of"]
 
-#: So many jobs are brought into order at once, so that memory stays small.
-SORTED: Final = 10_000
-#: Rows that a table on a terminal has at most.
-ROWS: Final = 1000
-#: Addresses that one row of a table shows.
-_ADDRESSES: Final = 3
+#: The most jobs that are sorted at once, so that memory stays small.
+MAX_SORTED: Final = 10_000
+#: The most rows of a table on a terminal.
+MAX_ROWS: Final = 1000
+#: The most addresses in one row of a table.
+_MAX_ADDRESSES: Final = 3
 _STYLES: Final = {"queued": "cyan", "sending": "bold", "sent": "green", "failed": "red", "held": "yellow"}
 _NOTHING: Final = "-"
 
 
 def state_of(entry: Entry) -> str:
-    """Return the state in one word; a queued job that nobody may claim is `held`."""
+    """Return the state in one word; a queued job that may not be claimed is `held`."""
     return "held" if entry.held and entry.state is State.QUEUED else entry.state.value
 
 
-# --- many ----------------------------------------------------------------------------------------------------
+# --- lists ---------------------------------------------------------------------------------------------------
 
 
 async def in_order(
-    entries: AsyncIterator[Entry], *, limit: int | None = None, sorted_at_once: int = SORTED
+    entries: AsyncIterator[Entry], *, limit: int | None = None, sorted_at_once: int = MAX_SORTED
 ) -> AsyncIterator[Entry]:
-    """Iterate over the oldest `limit` jobs, or over all; oldest first, if there are not too many."""
+    """Iterate over the oldest `limit` jobs, or over all, the oldest first within each `sorted_at_once` jobs."""
     rows: list[tuple[float, str, int, Entry]] = []
-    # A job that changes its state meanwhile may come twice.
+    # Breaks ties, because a job that changes its state meanwhile may appear twice.
     number = count()
     async for entry in entries:
         row = (-entry.created, entry.id, next(number), entry)
         if limit is not None and len(rows) >= limit:
-            # The newest of those kept goes.
+            # Drops the newest of the jobs kept.
             heapq.heappushpop(rows, row)
             continue
         if limit is None and len(rows) >= sorted_at_once:
@@ -70,28 +70,28 @@ async def show_all(
     """Show jobs, the oldest first.
 
     Args:
-        screen: where.
+        screen: the output.
         entries: the jobs.
-        limit: how many at most, None for all of them (of a thousand on a terminal).
-        as_json: an object for each.
+        limit: how many at most; None for all, or a thousand on a terminal.
+        as_json: print an object per job.
     """
-    if screen.rich and not as_json:
-        await _show_table(screen, entries, limit or ROWS)
+    if screen.is_terminal and not as_json:
+        await _show_table(screen, entries, limit or MAX_ROWS)
         return
     async for entry in in_order(entries, limit=limit):
         screen.line(json.dumps(_object(entry)) if as_json else line_of(entry))
 
 
 def line_of(entry: Entry) -> str:
-    """Return id, state, tries, created, due, octets, sender, recipients and reason, separated by tabs."""
+    """Return id, state, attempts, created, due, octets, sender, recipients and reason, separated by tabs."""
     envelope = entry.envelope
     return "\t".join(
         [
             entry.id,
             state_of(entry),
             str(entry.attempts),
-            shown(entry.created),
-            shown(entry.not_before),
+            format_time(entry.created),
+            format_time(entry.not_before),
             str(entry.size),
             _sender(entry),
             ",".join([printable(str(one.address), 400) for one in envelope.recipients]),
@@ -102,7 +102,7 @@ def line_of(entry: Entry) -> str:
 
 async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int) -> None:
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    # An id has to be whole, or it is of no use: what is about the job stands below it, not beside it.
+    # Ids are never cut, because they are arguments of other commands; so details stand below the id, not beside it.
     table.add_column("Job", overflow="fold")
     for heading in ("State", "Age", "Due in"):
         table.add_column(heading, justify="left" if heading == "State" else "right", no_wrap=True)
@@ -121,9 +121,9 @@ async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int)
 
 def _cells(entry: Entry, now: float) -> list[Text]:
     state, people = state_of(entry), entry.envelope.recipients
-    names = ", ".join([printable(str(one.address), 60) for one in people[:_ADDRESSES]])
-    if len(people) > _ADDRESSES:
-        names += f" and {len(people) - _ADDRESSES} more"
+    names = ", ".join([printable(str(one.address), 60) for one in people[:_MAX_ADDRESSES]])
+    if len(people) > _MAX_ADDRESSES:
+        names += f" and {len(people) - _MAX_ADDRESSES} more"
     tries = f", {entry.attempts} {'try' if entry.attempts == 1 else 'tries'}" if entry.attempts else ""
     job = Text(entry.id)
     job.append(f"\n  {_sender(entry)} → {names}, {size(entry.size)}{tries}", "dim")
@@ -134,7 +134,7 @@ def _cells(entry: Entry, now: float) -> list[Text]:
 
 
 def span(seconds: float) -> str:
-    """Return a time span in its largest unit: `45s`, `12m`, `3h`, `8d`; `now` if it is none."""
+    """Return a duration in its largest unit: `45s`, `12m`, `3h`, `8d`; `now` below a second."""
     if seconds < 1:
         return "now"
     for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -151,21 +151,21 @@ def size(octets: int) -> str:
     return f"{octets / 1024**power:.1f} {'KMG'[power - 1]}iB"
 
 
-# --- one -----------------------------------------------------------------------------------------------------
+# --- one job -------------------------------------------------------------------------------------------------
 
 
 def show_one(screen: Screen, entry: Entry, *, as_json: bool) -> None:
-    """Show all that is known about a job, and what became of each recipient."""
+    """Show what is known about a job, and the result of each recipient."""
     if as_json:
         screen.line(json.dumps(_object(entry)))
         return
     facts = [(name, text) for name, text in _facts(entry) if text]
     people = list(zip(entry.envelope.recipients, entry.results, strict=True))
-    if not screen.rich:
+    if not screen.is_terminal:
         for name, text in facts:
             screen.line(f"{name}: {text}")
         for recipient, result in people:
-            screen.line("\t".join([*_outcome(recipient, result)]))
+            screen.line("\t".join([*_result(recipient, result)]))
         return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -177,7 +177,7 @@ def show_one(screen: Screen, entry: Entry, *, as_json: bool) -> None:
     for heading in ("Outcome", "Recipient", "When", "The server said"):
         table.add_column(heading)
     for recipient, result in people:
-        table.add_row(*[Text(cell) for cell in _outcome(recipient, result)])
+        table.add_row(*[Text(cell) for cell in _result(recipient, result)])
     screen.out.print(table)
 
 
@@ -189,10 +189,10 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
         ("Job", entry.id),
         ("State", state_of(entry)),
         ("Why", printable(entry.reason)),
-        ("Doubt", "it may have been delivered by an earlier try" if entry.flagged else ""),
-        ("Created", shown(entry.created)),
-        ("Due", shown(entry.not_before) if entry.state is State.QUEUED else ""),
-        ("Expires", "" if entry.expires is None else shown(entry.expires)),
+        ("Doubt", "it may have been delivered by an earlier attempt" if entry.flagged else ""),
+        ("Created", format_time(entry.created)),
+        ("Due", format_time(entry.not_before) if entry.state is State.QUEUED else ""),
+        ("Expires", "" if entry.expires is None else format_time(entry.expires)),
         ("Tries", tries),
         ("Size", f"{entry.size} octets"),
         ("Needs", "a server with SMTPUTF8" if entry.needs_utf8 else ""),
@@ -201,26 +201,26 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     ]
 
 
-def _outcome(recipient: Recipient, result: Result | None) -> list[str]:
-    """Outcome, address, time and the server's words."""
+def _result(recipient: Recipient, result: Result | None) -> list[str]:
+    """Return outcome, address, time and reply."""
     address = printable(str(recipient.address), 400)
     if result is None:
         return ["pending", address, _NOTHING, _NOTHING]
     words = result.outcome.value if result.final else f"{result.outcome.value}, tried again"
     said = " ".join(str(part) for part in (result.code, printable(result.text)) if part)
-    return [words, address, shown(result.at), said or _NOTHING]
+    return [words, address, format_time(result.at), said or _NOTHING]
 
 
 def _object(entry: Entry) -> dict[str, Any]:
-    """Return an entry as JSON has it."""
+    """Return an entry as a JSON object."""
     pairs = zip(entry.envelope.recipients, entry.results, strict=True)
     return {
         "id": entry.id,
         "state": entry.state.value,
         "held": entry.held,
-        "created": shown(entry.created),
-        "not_before": shown(entry.not_before),
-        "expires": None if entry.expires is None else shown(entry.expires),
+        "created": format_time(entry.created),
+        "not_before": format_time(entry.not_before),
+        "expires": None if entry.expires is None else format_time(entry.expires),
         "attempts": entry.attempts,
         "recoveries": entry.recoveries,
         "flagged": entry.flagged,
@@ -239,7 +239,7 @@ def _recipient(recipient: Recipient, result: Result | None) -> dict[str, Any]:
     known = {"address": str(recipient.address), "kind": recipient.kind.value}
     if result is None:
         return known | {"outcome": None}
-    found = result._asdict() | {"outcome": result.outcome.value, "at": shown(result.at)}
+    found = result._asdict() | {"outcome": result.outcome.value, "at": format_time(result.at)}
     return known | found
 
 
@@ -247,18 +247,18 @@ def _sender(entry: Entry) -> str:
     return printable(str(entry.envelope.sender or "<>"), 400)
 
 
-# --- the whole -----------------------------------------------------------------------------------------------
+# --- statistics ----------------------------------------------------------------------------------------------
 
 
 def show_statistics(screen: Screen, counts: SpoolStatistics, *, as_json: bool) -> None:
-    """Show how much is there."""
+    """Show the numbers of jobs by state."""
     numbers = counts._asdict()
     for name in ("oldest", "next_due"):
-        numbers[name] = None if numbers[name] is None else shown(numbers[name])
+        numbers[name] = None if numbers[name] is None else format_time(numbers[name])
     if as_json:
         screen.line(json.dumps(numbers))
         return
-    if not screen.rich:
+    if not screen.is_terminal:
         for name, number in numbers.items():
             screen.line(f"{name}\t{_NOTHING if number is None else number}")
         return

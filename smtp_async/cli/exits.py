@@ -1,4 +1,4 @@
-"""What a script learns from the exit code."""
+"""Exit codes, and which error or result leads to which."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from ..errors import (
 )
 from ..model.receipt import Outcome, Receipt
 from ..processor import QueueReport
-from ..processor.policy import UNKNOWN
+from ..processor.results import UNKNOWN
 
-__all__ = ["EXPLAINED", "Exit", "exit_for_error", "exit_for_receipt", "exit_for_report", "gravest"]
+__all__ = ["EXPLAINED", "Exit", "exit_for_error", "exit_for_receipt", "exit_for_report", "most_severe"]
 
 
 class Exit(IntEnum):
@@ -42,27 +42,27 @@ class Exit(IntEnum):
     SETUP = 5
 
 
-#: What stops all mail is graver than what stops one message, and what is tried again by itself is the least.
-_BY_GRAVITY: Final = (Exit.USAGE, Exit.SETUP, Exit.UNKNOWN, Exit.REFUSED, Exit.NOT_SENT, Exit.OK)
-#: Waiting does not open a door.
-_CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+#: From the most severe: what stops all mail is worse than what stops one message; what is tried again is the least.
+_BY_SEVERITY: Final = (Exit.USAGE, Exit.SETUP, Exit.UNKNOWN, Exit.REFUSED, Exit.NOT_SENT, Exit.OK)
+#: Errors of a spool that waiting does not cure.
+_NO_PERMISSION: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
-#: For `--help`, in Markdown.
+#: The text for `--help`, in Markdown.
 EXPLAINED: Final = """\
 Exit codes:
 
 * 0: all is well
 * 1: the server refused, or something is wrong with it
-* 2: the command line makes no sense
+* 2: the command line is wrong
 * 3: not sent, or no connection: trying again later is safe and may help
-* 4: unknown: the message may or may not be delivered, a second try may make a second copy
+* 4: unknown: the message may or may not be delivered, sending it again may make a second copy
 * 5: a problem with TLS, the login, the spool or the set-up
 * 130: interrupted
 """
 
 
 def exit_for_receipt(receipt: Receipt) -> Exit:
-    """Return 0 only if everybody gets the message."""
+    """Return 0 only if every recipient was accepted."""
     if receipt.outcome is Outcome.ACCEPTED:
         return Exit.OK
     if receipt.unknown:
@@ -71,13 +71,13 @@ def exit_for_receipt(receipt: Receipt) -> Exit:
 
 
 def exit_for_error(error: SMTPError) -> Exit:
-    """Return what to do next: nothing (1), type it again (2), wait (3), ask the recipient (4), repair (5)."""
+    """Return the code that says what to do: nothing (1), correct the command (2), wait (3), ask (4), repair (5)."""
     if isinstance(error, OutcomeUnknown) or (error.receipt is not None and error.receipt.unknown):
         return Exit.UNKNOWN
     if isinstance(error, UsageError) and not isinstance(error, Busy | FeatureUnavailable | NotConnected):
         return Exit.USAGE
     if isinstance(error, SpoolError):
-        return Exit.NOT_SENT if error.temporary and error.errno not in _CLOSED else Exit.SETUP
+        return Exit.NOT_SENT if error.temporary and error.errno not in _NO_PERMISSION else Exit.SETUP
     if isinstance(error, FileError):
         return Exit.USAGE
     if isinstance(error, TLSError | FeatureUnavailable | AuthenticationUnavailable):
@@ -90,7 +90,7 @@ def exit_for_error(error: SMTPError) -> Exit:
 
 
 def exit_for_report(report: QueueReport) -> Exit:
-    """Return 0 only if everything that was due was sent."""
+    """Return 0 only if every job that was due was sent."""
     codes = [Exit.UNKNOWN if one.reason == UNKNOWN else Exit.REFUSED for one in report.failed]
     if report.deferred:
         codes.append(Exit.NOT_SENT)
@@ -99,9 +99,9 @@ def exit_for_report(report: QueueReport) -> Exit:
     if report.error is not None:
         error = report.error
         codes.append(exit_for_error(error) if isinstance(error, SMTPError) else Exit.NOT_SENT)
-    return gravest(codes)
+    return most_severe(codes)
 
 
-def gravest(codes: Iterable[Exit]) -> Exit:
-    """Return the one that somebody has to know of first; 0 if there is none."""
-    return min(codes, key=_BY_GRAVITY.index, default=Exit.OK)
+def most_severe(codes: Iterable[Exit]) -> Exit:
+    """Return the most severe of `codes`; 0 if there are none."""
+    return min(codes, key=_BY_SEVERITY.index, default=Exit.OK)

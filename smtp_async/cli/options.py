@@ -1,39 +1,31 @@
-"""Options that several commands share, so that they read alike everywhere."""
+"""Options that several commands share, so that each is declared, and explained, once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from ..tls.context import Security
-from .server import PASSWORD_VARIABLE
 
 __all__ = [
+    "PASSWORD_VARIABLE",
     "SETTINGS",
-    "Attach",
-    "CaFile",
+    "Access",
     "Expires",
-    "Html",
-    "HtmlFile",
     "Ids",
     "Json",
     "NotBefore",
-    "PasswordFile",
-    "People",
-    "SecurityWhen",
-    "Sender",
     "Server",
     "SpoolPath",
-    "Subject",
-    "Text",
-    "TextFile",
-    "User",
     "Verbose",
 ]
 
-#: For every command.
+#: The environment variable that may hold the password.
+PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PASSWORD"
+#: Settings of every command.
 SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 # --- the server ----------------------------------------------------------------------------------------------
@@ -45,54 +37,39 @@ Server = Annotated[
         help="HOST, HOST:PORT or a URL: smtp://, smtps://, smtp+plain://, lmtp://, lmtp+unix:///path.",
     ),
 ]
-User = Annotated[
-    str | None,
-    typer.Option("--user", metavar="NAME", help="Log in as this user."),
-]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help=f"File with the password in its first line. Otherwise it is taken from {PASSWORD_VARIABLE}, or asked for.",
-    ),
-]
-CaFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="PEM file with the certificates to trust in place of the system's."),
-]
-SecurityWhen = Annotated[
-    Security,
-    typer.Option(
-        metavar="WHEN",
-        help="When TLS starts: implicit (from the first byte), starttls (required), opportunistic (where offered, "
-        "unverified), plaintext, or auto: by port, and required for a login.",
-    ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the dialogue, secrets masked.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the dialogue, with secrets masked.")]
 
-# --- the message ---------------------------------------------------------------------------------------------
 
-Sender = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="ADDRESS",
-        help="The author, and where bounces go. With a complete message: the envelope sender.",
-    ),
-]
-People = Annotated[
-    list[str] | None, typer.Option(metavar="ADDRESS", help="May be repeated, or a comma list.")
-]
-Subject = Annotated[str | None, typer.Option(metavar="TEXT", help="One line.")]
-Text = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="The text. Without any it is read from standard input.")
-]
-TextFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The text, from a file in UTF-8; - is standard input.")
-]
-Html = Annotated[str | None, typer.Option(metavar="TEXT", help="The text in HTML.")]
-HtmlFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The same, from a file.")]
-Attach = Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A file to attach. May be repeated.")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to get access to the server: TLS and login."""
+
+    security: Annotated[
+        Security,
+        typer.Option(
+            metavar="WHEN",
+            help="When TLS starts: implicit (from the first byte), starttls (required), opportunistic (where offered, "
+            "unverified), plaintext, or auto: by port, and required for a login.",
+        ),
+    ] = Security.AUTO
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="The user name for the login.")
+    ] = None
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"A file with the password in its first line. Without it, the password is read from "
+            f"{PASSWORD_VARIABLE}, or asked for.",
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A PEM file with the certificates to trust instead of the system's."
+        ),
+    ] = None
+
 
 # --- the queue -----------------------------------------------------------------------------------------------
 
@@ -102,8 +79,8 @@ SpoolPath = Annotated[
         "--spool", metavar="PATH", envvar="SMTP_ASYNC_SPOOL", help="The directory where the mail is kept."
     ),
 ]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, as add and ls call them.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON, one object in each line.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of jobs, as add and ls print them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 NotBefore = Annotated[
     str | None,
     typer.Option(
@@ -112,5 +89,5 @@ NotBefore = Annotated[
 ]
 Expires = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="After this time it is not tried any more. Written likewise."),
+    typer.Option(metavar="WHEN", help="The time after which it is not tried any more, in the same forms."),
 ]

@@ -1,41 +1,43 @@
-"""`smtp-async process`: send what is in a spool directory, once or until it is told to stop."""
+"""`smtp-async process`: send the mail of a spool directory, once or until the processor is stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from ..client.client import SMTPClient
 from ..client.options import ClientOptions
 from ..errors import SMTPError
 from ..events import PITrail
 from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
-from ..processor import QueueProcessor, QueueReport, RetryPolicy
-from ..processor.policy import OnUnknown
+from ..processor import OnUnknown, ProcessorOptions, QueueProcessor, QueueReport, RetryPolicy
 from ..spool.contract import Spool
 from ..spool.directory.spool import DirectorySpool
-from ..tls.context import Security
 from .exits import Exit, exit_for_report
-from .options import CaFile, PasswordFile, SecurityWhen, Server, SpoolPath, User, Verbose
-from .progress import Face, LiveFace, Notes, Picture, PlainFace, Rate, clock_of
+from .log import log_on
+from .option_groups import grouped
+from .options import Access, Server, SpoolPath, Verbose
+from .progress import Display, LineDisplay, LiveDisplay, NoteCollector, Rate, Snapshot, clock_of
 from .screen import Screen, sentence
 from .server import client_for
 
-__all__ = ["log_on", "process"]
+__all__ = ["process"]
 
-#: Seconds between two pictures.
-TICK: Final = 0.2
-#: Seconds between two counts of the spool; longer, if counting takes long.
-COUNTS: Final = 2.0
-#: Connections, unless more messages are to be in work at once.
+#: Seconds between two updates of the display.
+UPDATE_INTERVAL: Final = 0.2
+#: Seconds between two counts of the spool; longer if counting takes long.
+COUNT_INTERVAL: Final = 2.0
+#: Connections by default, unless more messages are to be in work at once.
 CONNECTIONS: Final = 10
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,12 +49,13 @@ class Unknown(Enum):
     HOLD = "hold"
 
 
-_WORDS: Final[dict[Unknown, OnUnknown]] = {Unknown.RETRY: "retry", Unknown.HOLD: "hold"}
+_ON_UNKNOWN: Final[dict[Unknown, OnUnknown]] = {Unknown.RETRY: "retry", Unknown.HOLD: "hold"}
 
 
-def process(
-    spool: SpoolPath,
-    server: Server,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingOptions:
+    """The options of the processor."""
+
     concurrency: Annotated[
         int | None,
         typer.Option(
@@ -60,105 +63,123 @@ def process(
             metavar="N",
             help="Messages in work at once; by default enough to keep every connection busy.",
         ),
-    ] = None,
+    ] = None
     connections: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help=f"Connections at most; by default {CONNECTIONS}, or as --concurrency says.",
+            help=f"Connections at most; by default {CONNECTIONS}, or as many as --concurrency.",
         ),
-    ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Try what is due now, once, and end; the exit code tells.")
-    ] = False,
+    ] = None
     attempts: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Tries of a message; without it, until it expires (5 days)."),
-    ] = None,
+        typer.Option(
+            min=1, metavar="N", help="Attempts per message; without it, until the message expires (5 days)."
+        ),
+    ] = None
     keep_sent: Annotated[
-        bool, typer.Option("--keep-sent", help="Keep what was sent in the spool, as sent.")
-    ] = False,
+        bool, typer.Option("--keep-sent", help="Keep delivered jobs in the spool, as sent.")
+    ] = False
     on_unknown: Annotated[
         Unknown,
         typer.Option(
-            help="A message whose end left and was never answered: retry sends it again, hold keeps it as failed."
+            help="A message whose end was sent and never answered: retry sends it again, hold keeps it as failed."
         ),
-    ] = Unknown.RETRY,
+    ] = Unknown.RETRY
     stop_on_error: Annotated[
-        bool, typer.Option("--stop-on-error", help="Begin nothing new after the first job that failed.")
-    ] = False,
+        bool, typer.Option("--stop-on-error", help="Start no further job after the first one that failed.")
+    ] = False
     grace: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="When it is to end, seconds for what is under way."),
-    ] = 60.0,
-    security: SecurityWhen = Security.AUTO,
-    user: User = None,
-    password_file: PasswordFile = None,
-    ca_file: CaFile = None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Seconds that messages being sent have when it is stopped."
+        ),
+    ] = 60.0
+
+    def client_options(self) -> ClientOptions:
+        """Return the options of the client."""
+        pool = PoolLimits(max_connections=self.connections or self.concurrency or CONNECTIONS)
+        # A TLS port that is spoken to in clear stays silent until the greeting times out, and then an error says so.
+        # When the client is closed, messages being sent have had the processor's grace.
+        return ClientOptions(pool=pool, timeouts=Timeouts(greeting=30.0, close=1.0))
+
+    def processor(self, spool: Spool, client: SMTPClient) -> QueueProcessor:
+        """Return the processor."""
+        return QueueProcessor(
+            spool,
+            client,
+            concurrency=self.concurrency,
+            retry=RetryPolicy(attempts=self.attempts),
+            keep_sent=self.keep_sent,
+            options=ProcessorOptions(
+                on_unknown=_ON_UNKNOWN[self.on_unknown], stop_on_error=self.stop_on_error, grace=self.grace
+            ),
+        )
+
+
+@grouped
+def process(
+    spool: SpoolPath,
+    server: Server,
+    processing: ProcessingOptions,
+    access: Access,
+    once: Annotated[
+        bool, typer.Option("--once", help="Try every job that is due once, and end; the exit code tells.")
+    ] = False,
     verbose: Verbose = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No lines about what was sent, and nothing that moves.")
+        bool, typer.Option("--quiet", "-q", help="No lines about sent messages, and no live display.")
     ] = False,
 ) -> None:
-    """Send the mail of a queue, until it is stopped or, with --once, until everything due had its turn.
+    """Send the mail of a queue until stopped or, with --once, until every job that is due had its turn.
 
-    Ctrl-C or SIGTERM: nothing new is begun, and what is under way may end. The second time it ends at once.
+    Ctrl-C or SIGTERM: no further job is started, and messages being sent may end. The second signal ends them at once.
 
-    In a pipe: a line for each job that was sent, deferred or failed, separated by tabs: what, id, next try, why.
+    In a pipe: a line for each job that was sent, deferred or failed, separated by tabs: what, id, next attempt, why.
     """
     screen = Screen()
-    pool = PoolLimits(max_connections=connections or concurrency or CONNECTIONS)
-    with screen.sentences():
-        client = client_for(
-            server,
-            security=security,
-            user=user,
-            password_file=password_file,
-            ca_file=ca_file,
-            # A port of the wrong kind is silent; its error says so. When the client is closed, messages under way have
-            # had the processor's grace.
-            options=ClientOptions(pool=pool, timeouts=Timeouts(greeting=30.0, close=1.0)),
-        )
+    with screen.errors_as_sentences():
+        client = client_for(server, access, processing.client_options())
         if verbose:
             client.on(PITrail, screen.trail)
-
-        async def go() -> int:
-            queue = DirectorySpool(spool)
-            processor = QueueProcessor(
-                queue,
-                client,
-                concurrency=concurrency,
-                retry=RetryPolicy(attempts=attempts),
-                keep_sent=keep_sent,
-                on_unknown=_WORDS[on_unknown],
-                stop_on_error=stop_on_error,
-                grace=grace,
-            )
-            async with queue, client:
-                return await _work(
-                    screen, queue, processor, once=once, quiet=quiet, moving=not (quiet or verbose)
-                )
-
-        code = asyncio.run(go())
+        code = asyncio.run(
+            _process(screen, spool, client, processing, once=once, quiet=quiet, live=not (quiet or verbose))
+        )
     raise typer.Exit(code)
 
 
-async def _work(
-    screen: Screen, spool: Spool, processor: QueueProcessor, *, once: bool, quiet: bool, moving: bool
+async def _process(
+    screen: Screen,
+    path: Path,
+    client: SMTPClient,
+    processing: ProcessingOptions,
+    *,
+    once: bool,
+    quiet: bool,
+    live: bool,
 ) -> int:
-    """Run the processor and show what it does."""
-    face: Face = LiveFace(screen) if screen.rich and moving else PlainFace(screen)
-    notes = Notes(processor, sent=not quiet)
-    began = time.monotonic()
-    stops = _Stops(screen, processor)
+    spool = DirectorySpool(path)
+    processor = processing.processor(spool, client)
+    async with spool, client:
+        return await _run(screen, spool, processor, once=once, quiet=quiet, live=live)
+
+
+async def _run(
+    screen: Screen, spool: Spool, processor: QueueProcessor, *, once: bool, quiet: bool, live: bool
+) -> int:
+    """Run the processor, show what it does, and return the exit code."""
+    display: Display = LiveDisplay(screen) if screen.is_terminal and live else LineDisplay(screen)
+    notes = NoteCollector(processor, sent=not quiet)
+    started = time.monotonic()
+    signals = _StopSignals(screen, processor)
     over = asyncio.Event()
-    showing = asyncio.create_task(_show(face, notes, spool, processor, over))
-    # Whoever cannot be told anything any more is not served any more.
+    showing = asyncio.create_task(_show(display, notes, spool, processor, over))
+    # A display that fails, for example on a broken pipe, stops the processor.
     showing.add_done_callback(lambda task: None if over.is_set() else processor.stop())
     report: QueueReport | None = None
     try:
-        with stops.heard(), log_on(screen):
+        with signals.handled(), log_on(screen):
             if once:
                 report = await processor.run_once()
             else:
@@ -168,26 +189,26 @@ async def _work(
         try:
             await showing
         finally:
-            face.close()
-    _sum_up(screen, processor, time.monotonic() - began)
-    return _judged(screen, processor, report, stops.count)
+            display.close()
+    _sum_up(screen, processor, time.monotonic() - started)
+    return _exit_code(screen, processor, report, signals.count)
 
 
-def _judged(screen: Screen, processor: QueueProcessor, report: QueueReport | None, stops: int) -> int:
+def _exit_code(screen: Screen, processor: QueueProcessor, report: QueueReport | None, signals: int) -> int:
     if report is not None:
         if report.error is not None:
             known = isinstance(report.error, SMTPError)
-            screen.fail(sentence(str(report.error) if known else f"it ended early: {report.error!r}"))
-        # Not everything had its turn, whatever became of the rest.
-        return 130 if stops else exit_for_report(report)
-    # Without --once it ends for two reasons: a signal, or a failed job with --stop-on-error.
-    if stops:
-        return 130 if stops > 1 else Exit.OK
+            screen.failure(sentence(str(report.error) if known else f"it ended early: {report.error!r}"))
+        # After a signal some jobs had no turn, whatever became of the others.
+        return 130 if signals else exit_for_report(report)
+    # Without --once a run ends for two reasons: a signal, or a failed job with --stop-on-error.
+    if signals:
+        return 130 if signals > 1 else Exit.OK
     return Exit.REFUSED if processor.statistics().failed else Exit.OK
 
 
-class _Stops:
-    """Ctrl-C and SIGTERM: the first lets what is under way end, the second does not, the third is not caught."""
+class _StopSignals:
+    """Handles Ctrl-C and SIGTERM: the first stops the processor, the second ends its grace, a third is not handled."""
 
     def __init__(self, screen: Screen, processor: QueueProcessor) -> None:
         self._screen = screen
@@ -195,111 +216,89 @@ class _Stops:
         self.count = 0
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
+    def handled(self) -> Iterator[None]:
+        """Handle the signals inside the context."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._on_signal)
         try:
             yield
         finally:
-            self._leave()
+            self._remove_handlers()
 
-    def _leave(self) -> None:
+    def _remove_handlers(self) -> None:
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
 
-    def _signalled(self) -> None:
+    def _on_signal(self) -> None:
         self.count += 1
         if self.count == 1:
             self._processor.stop()
             sending = self._processor.statistics().sending
-            self._screen.note(f"Stopping: {sending} under way may end. Once more ends them at once.")
+            self._screen.remark(f"Stopping: {sending} being sent may end. Once more ends them at once.")
         else:
             self._processor.stop(grace=0.0)
-            self._leave()
+            self._remove_handlers()
 
 
-# --- showing -------------------------------------------------------------------------------------------------
+# --- display -------------------------------------------------------------------------------------------------
 
 
 async def _show(
-    face: Face, notes: Notes, spool: Spool, processor: QueueProcessor, over: asyncio.Event
+    display: Display, notes: NoteCollector, spool: Spool, processor: QueueProcessor, over: asyncio.Event
 ) -> None:
-    """Show what is new and how it stands, until it is over."""
-    rate, left = Rate(), _Left(spool, notes)
+    """Show new notes and the progress, until `over` is set."""
+    rate, remaining = Rate(), _RemainingJobs(spool, notes)
     while not over.is_set():
-        face.tell(notes.take())
-        if isinstance(face, LiveFace):
+        display.show_notes(notes.take())
+        if isinstance(display, LiveDisplay):
             counts = processor.statistics()
             done = counts.sent + counts.deferred + counts.failed
-            face.draw(Picture(counts, await left.count(done), rate.add(time.monotonic(), done)))
+            left = await remaining.count(done)
+            display.show_progress(Snapshot(counts, left, rate.add(time.monotonic(), done)))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), TICK)
-    face.tell(notes.take())
+            await asyncio.wait_for(over.wait(), UPDATE_INTERVAL)
+    display.show_notes(notes.take())
 
 
-class _Left:
-    """How many jobs are still to be tried: counted now and then, and reckoned in between."""
+class _RemainingJobs:
+    """The number of jobs that are still to be tried: counted now and then, and computed in between."""
 
-    def __init__(self, spool: Spool, notes: Notes) -> None:
+    def __init__(self, spool: Spool, notes: NoteCollector) -> None:
         self._spool = spool
         self._notes = notes
-        self._next = 0.0
+        self._next_count = 0.0
         self._counted = 0
         self._done = 0
 
     async def count(self, done: int) -> int:
-        """Return how many are left when so many had their turn."""
-        began = time.monotonic()
-        if began >= self._next:
-            self._next = began + COUNTS
-            # A spool that fails is the processor's to tell.
+        """Return how many jobs are left after `done` jobs had their turn."""
+        started = time.monotonic()
+        if started >= self._next_count:
+            self._next_count = started + COUNT_INTERVAL
+            # The processor itself reports a spool that fails.
             with contextlib.suppress(SMTPError):
                 found = await self._spool.statistics()
                 later = self._notes.waiting(time.time())
                 self._counted = found.queued - found.held + found.sending - later
                 self._done = done
-            # A million files take seconds: then it is done less often.
-            took = time.monotonic() - began
-            self._next = max(self._next, began + 20 * took)
+            # Counting a million files takes seconds, so a large spool is counted less often.
+            took = time.monotonic() - started
+            self._next_count = max(self._next_count, started + 20 * took)
         return max(0, self._counted - (done - self._done))
 
 
-class _LogHandler(logging.Handler):
-    """Shows what the library logs as one sentence each, without a traceback."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__(logging.WARNING)
-        self._screen = screen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            text = f"{text}: {record.exc_info[1]!r}"
-        self._screen.note(sentence(text))
-
-
-@contextlib.contextmanager
-def log_on(screen: Screen) -> Iterator[None]:
-    """Show what the library logs while this lasts."""
-    handler, log = _LogHandler(screen), logging.getLogger("smtp_async")
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-
-
 def _sum_up(screen: Screen, processor: QueueProcessor, seconds: float) -> None:
+    """Show the totals of a run."""
     counts = processor.statistics()
     done = counts.sent + counts.deferred + counts.failed
     text = f"{counts.sent} sent, {counts.deferred} deferred, {counts.failed} failed"
     if counts.unknown:
         text += f", {counts.unknown} of them unknown"
     speed = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
-    if not screen.rich:
+    if not screen.is_terminal:
         screen.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
     elif counts.deferred or counts.failed:
-        screen.bad(f"{text} in {clock_of(seconds)}, {speed}")
+        screen.problem(f"{text} in {clock_of(seconds)}, {speed}")
     else:
-        screen.good(f"{text} in {clock_of(seconds)}, {speed}")
+        screen.success(f"{text} in {clock_of(seconds)}, {speed}")

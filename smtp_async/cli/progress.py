@@ -1,7 +1,7 @@
-"""What is seen of a queue at work: a live picture on a terminal, plain lines elsewhere.
+"""The display of a working queue: live on a terminal, lines elsewhere.
 
-Hooks only take notes: a terminal that is slow, or a pipe that nobody reads any more, must not reach into a delivery.
-Somebody else shows the notes a few times a second.
+Hooks only collect notes, because a slow terminal or a broken pipe must not disturb a delivery. A task of its own shows
+the notes a few times a second.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import JobDeferred, JobFailed, JobQueued, JobSent, JobUnreadable, QueuePaused, QueueResumed
+from ..hooks import Observed
 from ..model.receipt import Receipt
 from ..model.reply import printable
-from ..processor import ProcessorStatistics, QueueProcessor
+from ..processor import ProcessorStatistics
 from .screen import Screen
-from .when import shown
+from .times import format_time
 
-__all__ = ["Face", "LiveFace", "Notes", "Picture", "PlainFace", "Rate", "clock_of"]
+__all__ = ["Display", "LineDisplay", "LiveDisplay", "Note", "NoteCollector", "Rate", "Snapshot", "clock_of"]
 
 #: Seconds over which the rate is measured.
 _WINDOW: Final = 10.0
@@ -35,10 +36,10 @@ class Note(NamedTuple):
     """One thing that happened.
 
     Attributes:
-        word: what: sent, deferred, failed, recovered, unreadable, paused, resumed.
-        id: the job's, empty if it is about none.
-        until: when it goes on, in seconds of the epoch.
-        text: why, or what the server said.
+        word: sent, deferred, failed, recovered, unreadable, paused or resumed.
+        id: the job, empty if the note is about none.
+        until: when the job is tried again, or mail may flow again, in seconds of the epoch.
+        text: the reason, or the reply of the server.
     """
 
     word: str
@@ -47,24 +48,26 @@ class Note(NamedTuple):
     text: str = ""
 
     def __str__(self) -> str:
-        """The line for programs: word, id, time, text; separated by tabs, a dash for nothing."""
-        until = None if self.until is None else shown(self.until)
+        """Return the line for programs: word, id, time and text, separated by tabs; a dash stands for nothing."""
+        until = None if self.until is None else format_time(self.until)
         return "\t".join([self.word, self.id or "-", until or "-", printable(self.text) or "-"])
 
 
-class Notes:
-    """What the hooks of a processor were told since it was last asked for.
+class NoteCollector:
+    """Collects notes of the events of a processor until they are taken.
 
     Args:
-        processor: whose.
-        sent: note also what was sent.
+        processor: publishes the events.
+        sent: collect notes of sent jobs, too.
     """
 
-    def __init__(self, processor: QueueProcessor, *, sent: bool) -> None:
+    def __init__(self, processor: Observed, *, sent: bool) -> None:
         self._notes: deque[Note] = deque()
         self._later: list[float] = []
         if sent:
-            processor.on(JobSent, lambda event: self._add(Note("sent", event.id, text=_said(event.receipt))))
+            processor.on(
+                JobSent, lambda event: self._add(Note("sent", event.id, text=_reply_text(event.receipt)))
+            )
         processor.on(JobDeferred, self._deferred)
         processor.on(JobFailed, lambda event: self._add(Note("failed", event.id, text=event.reason)))
         processor.on(JobQueued, lambda event: self._add(Note("recovered", event.id)))
@@ -82,30 +85,30 @@ class Notes:
         self._notes.append(note)
 
     def take(self) -> list[Note]:
-        """Return what is new."""
+        """Return the notes since the last call."""
         notes = [*self._notes]
         self._notes.clear()
         return notes
 
     def waiting(self, now: float) -> int:
-        """Return how many deferred jobs are not due again."""
+        """Return how many deferred jobs are not due yet."""
         while self._later and self._later[0] <= now:
             heapq.heappop(self._later)
         return len(self._later)
 
 
-def _said(receipt: Receipt) -> str:
+def _reply_text(receipt: Receipt) -> str:
     return next((str(one.reply) for one in receipt.verdicts if one.reply is not None), "")
 
 
 class Rate:
-    """How many in a second, over the last seconds. The clock is an argument."""
+    """Jobs per second, over the last seconds. The clock is an argument."""
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, done: int) -> float:
-        """Note how much is done, and return the rate."""
+        """Note how many jobs are done at `now`, and return the rate."""
         points = self._points
         points.append((now, done))
         while len(points) > 2 and points[1][0] <= now - _WINDOW:
@@ -114,11 +117,11 @@ class Rate:
         return (done - before) / (now - began) if now > began else 0.0
 
 
-class Picture(NamedTuple):
-    """How it stands.
+class Snapshot(NamedTuple):
+    """The progress at one moment.
 
     Attributes:
-        counts: of the processor.
+        counts: the statistics of the processor.
         left: jobs that are still to be tried.
         rate: jobs per second.
     """
@@ -134,81 +137,81 @@ class Picture(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it takes at this rate; None if nobody can say."""
+        """The time that the rest takes at this rate, in seconds; None if it cannot be known."""
         if self.counts.paused_until is not None or not (self.left and self.rate):
             return None
         return self.left / self.rate
 
 
-class Face(Protocol):
-    """Where it is shown."""
+class Display(Protocol):
+    """Shows what happens."""
 
-    def tell(self, notes: list[Note]) -> None:
-        """Show what is new."""
+    def show_notes(self, notes: list[Note]) -> None:
+        """Show new notes."""
 
-    def draw(self, picture: Picture) -> None:
-        """Show how it stands."""
+    def show_progress(self, snapshot: Snapshot) -> None:
+        """Show the progress."""
 
     def close(self) -> None:
-        """Leave the screen as it was."""
+        """Remove what is drawn again and again from the screen."""
 
 
-class PlainFace:
-    """One line for each note, without any control character."""
+class LineDisplay:
+    """Prints one line per note, without control characters."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
 
-    def tell(self, notes: list[Note]) -> None:
+    def show_notes(self, notes: list[Note]) -> None:
         if notes:
             self._screen.line("\n".join(map(str, notes)))
-            # Whoever follows a log does not wait until a buffer is full.
+            # A reader that follows the lines must not wait until a buffer is full.
             self._screen.out.file.flush()
 
-    def draw(self, picture: Picture) -> None:
+    def show_progress(self, snapshot: Snapshot) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-class LiveFace:
-    """A bar and the numbers, drawn again and again; above it what needs somebody's attention."""
+class LiveDisplay:
+    """Draws a bar and the numbers again and again; above them, the notes that need attention."""
 
     def __init__(self, screen: Screen, *, now: Callable[[], float] = time.time) -> None:
         self._screen = screen
         self._now = now
-        self._live = Live(console=screen.out, transient=True, refresh_per_second=8)
+        self._live = Live(console=screen.out, transient=True, auto_refresh=False)
         self._live.start()
 
-    def tell(self, notes: list[Note]) -> None:
+    def show_notes(self, notes: list[Note]) -> None:
         for note in notes:
             if note.word == "failed":
-                self._screen.bad(f"{note.id} failed: {printable(note.text)}")
+                self._screen.problem(f"{note.id} failed: {printable(note.text)}")
             elif note.word == "unreadable":
-                self._screen.bad(f"{note.id} cannot be read as a job: {printable(note.text)}")
+                self._screen.problem(f"{note.id} cannot be read as a job: {printable(note.text)}")
             elif note.word == "recovered":
                 self._screen.line(f"{note.id} was left by a worker that died, and is queued again.", "dim")
 
-    def draw(self, picture: Picture) -> None:
-        self._live.update(self._picture(picture))
+    def show_progress(self, snapshot: Snapshot) -> None:
+        self._live.update(self._drawn(snapshot), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
 
-    def _picture(self, picture: Picture) -> Group:
-        counts, done = picture.counts, picture.done
-        total = done + picture.left
+    def _drawn(self, snapshot: Snapshot) -> Group:
+        counts, done = snapshot.counts, snapshot.done
+        total = done + snapshot.left
         bar = Table.grid(padding=(0, 1))
-        word = "Sending" if picture.left or counts.sending else "Waiting"
+        word = "Sending" if snapshot.left or counts.sending else "Waiting"
         bar.add_row(
             Text("Paused" if counts.paused_until is not None else word, "bold"),
             ProgressBar(total=max(total, 1), completed=done, width=40),
             Text(f"{done:,} of {total:,}"),
         )
-        left = picture.seconds_left
+        left = snapshot.seconds_left
         numbers = Text(
-            f"{picture.rate:,.1f}/s · {counts.sending:,} in flight · {counts.sent:,} sent · "
+            f"{snapshot.rate:,.1f}/s · {counts.sending:,} in flight · {counts.sent:,} sent · "
             f"{counts.deferred:,} deferred · {counts.failed:,} failed · "
             f"ETA {'-:--:--' if left is None else clock_of(left)}"
         )
@@ -219,6 +222,6 @@ class LiveFace:
 
 
 def clock_of(seconds: float) -> str:
-    """Return a time span as `h:mm:ss`."""
+    """Return a duration as `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

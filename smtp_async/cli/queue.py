@@ -1,4 +1,4 @@
-"""`smtp-async queue`: put mail into a spool directory, and look after what is there."""
+"""`smtp-async queue`: put mail into a spool directory, and list and change its jobs."""
 
 from __future__ import annotations
 
@@ -16,32 +16,18 @@ from ..model.reply import printable
 from ..spool.directory.spool import DirectorySpool
 from ..spool.entry import Entry, State
 from .entries import show_all, show_one, show_statistics
-from .exits import EXPLAINED, Exit, exit_for_error, gravest
-from .letter import Letter
-from .options import (
-    SETTINGS,
-    Attach,
-    Expires,
-    Html,
-    HtmlFile,
-    Ids,
-    Json,
-    NotBefore,
-    People,
-    Sender,
-    SpoolPath,
-    Subject,
-    Text,
-    TextFile,
-)
-from .process import log_on
+from .exits import EXPLAINED, Exit, exit_for_error, most_severe
+from .log import log_on
+from .message_options import MessageOptions
+from .option_groups import grouped
+from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPath
 from .screen import Screen, sentence
-from .when import moment
+from .times import parse_time
 
 __all__ = ["queue"]
 
 queue = typer.Typer(
-    help="Put mail into a directory, from which `smtp-async process` sends it, and look after what is there.",
+    help="Put mail into a directory, from which `smtp-async process` sends it, and list and change the jobs there.",
     epilog=EXPLAINED,
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -66,61 +52,43 @@ _Change = Callable[[DirectorySpool, str], Awaitable[None]]
 
 
 @queue.command("add", epilog=EXPLAINED)
+@grouped
 def _add(
     spool: SpoolPath,
+    message: MessageOptions,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="[FILE]...",
-            help="Complete messages, each a job of its own; - is standard input. Without --from and --to the envelope "
+            help="Complete messages, each a job of its own; - is standard input. Without --from and --to, the envelope "
             "is read from the header.",
         ),
     ] = None,
-    create: Annotated[bool, typer.Option("--create", help="Make the directory if it is not there.")] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the directory if it does not exist.")
+    ] = False,
     key: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="A name for the job: added twice, it is the same job, also for a week after it is gone.",
+            help="An idempotency key: added twice, it is the same job, also for a week after the job is gone.",
         ),
     ] = None,
     not_before: NotBefore = None,
     expires: Expires = None,
-    sender: Sender = None,
-    to: People = None,
-    cc: People = None,
-    bcc: People = None,
-    subject: Subject = None,
-    text: Text = None,
-    text_file: TextFile = None,
-    html: Html = None,
-    html_file: HtmlFile = None,
-    attach: Attach = None,
 ) -> None:
     """Put a message into the queue, and print the id of its job.
 
-    The message is made of options as for send, or it is a complete one: in a file, or, without any option about the
-    message, on standard input. When this has ended with 0 the message is safe on the disk.
+    The message is made of options as for send, or it is a complete one: in a file or, without any option that describes
+    a message, on standard input. When the command has ended with 0, the message is safe on the disk.
     """
-    letter = Letter(
-        sender=sender,
-        to=tuple(to or ()),
-        cc=tuple(cc or ()),
-        bcc=tuple(bcc or ()),
-        subject=subject,
-        text=text,
-        text_file=text_file,
-        html=html,
-        html_file=html_file,
-        attach=tuple(attach or ()),
-    )
     screen = Screen()
 
     async def add() -> None:
         async with _opened(spool, create=create) as queue:
-            await _put(screen, queue, letter, files or (), key, not_before, expires)
+            await _put(screen, queue, message, files or (), key, not_before, expires)
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(add())
 
 
@@ -128,36 +96,38 @@ def _add(
 def _list(
     spool: SpoolPath,
     state: Annotated[
-        Shown | None, typer.Option(help="Only these; held jobs are queued ones that wait for release.")
+        Shown | None,
+        typer.Option(help="Only jobs in this state; held jobs are queued ones that wait for release."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Only the N oldest; on a terminal, 1000 if it is not given."),
+        typer.Option(min=1, metavar="N", help="Only the N oldest jobs; on a terminal, 1000 by default."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List jobs, the oldest first.
 
-    In a pipe: id, state, tries, created, due, octets, sender, recipients and reason, separated by tabs.
+    In a pipe: id, state, attempts, created, due, octets, sender, recipients and reason, separated by tabs.
     """
     screen = Screen()
 
     async def look() -> None:
         async with _opened(spool) as queue:
-            await show_all(screen, _chosen(queue, state), limit=limit, as_json=as_json)
+            await show_all(screen, _in_state(queue, state), limit=limit, as_json=as_json)
 
-    # A job of a later version is logged, and not shown.
-    with screen.sentences(), log_on(screen):
+    # A job of a later version is not shown, but logged.
+    with screen.errors_as_sentences(), log_on(screen):
         asyncio.run(look())
 
 
 @queue.command("show", epilog=EXPLAINED)
 def _show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="The job, as add and ls call it.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job, as add and ls print it.")],
     spool: SpoolPath,
-    message: Annotated[bool, typer.Option("--message", help="The message, too.")] = False,
+    message: Annotated[bool, typer.Option("--message", help="Show the message, too.")] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Only the message, every octet as it is (not on a terminal).")
+        bool,
+        typer.Option("--raw", help="Print only the message, every octet unchanged (except on a terminal)."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -173,7 +143,7 @@ def _show(
             if raw or message:
                 _show_message(screen, await queue.read(id), raw=raw)
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(look())
 
 
@@ -191,7 +161,7 @@ def _release(ids: Ids, spool: SpoolPath) -> None:
 
 @queue.command("requeue", epilog=EXPLAINED)
 def _requeue(ids: Ids, spool: SpoolPath, not_before: NotBefore = None, expires: Expires = None) -> None:
-    """Try jobs again, failed ones too, for those who have not got the message."""
+    """Try jobs again, failed ones too, for the recipients that do not have the message."""
 
     async def requeue(queue: DirectorySpool, id: str) -> None:
         await queue.requeue(id, not_before=_time(not_before), expires=_future(expires))
@@ -201,7 +171,7 @@ def _requeue(ids: Ids, spool: SpoolPath, not_before: NotBefore = None, expires: 
 
 @queue.command("rm", epilog=EXPLAINED)
 def _remove(ids: Ids, spool: SpoolPath) -> None:
-    """Delete jobs, in whatever state; not those that are being sent."""
+    """Delete jobs in any state except sending."""
     _change(spool, ids, "removed", DirectorySpool.remove)
 
 
@@ -214,11 +184,11 @@ def _statistics(spool: SpoolPath, as_json: Json = False) -> None:
         async with _opened(spool) as queue:
             show_statistics(screen, await queue.statistics(), as_json=as_json)
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(look())
 
 
-# --- what they do --------------------------------------------------------------------------------------------
+# --- carrying out --------------------------------------------------------------------------------------------
 
 
 def _opened(path: Path, *, create: bool = False) -> DirectorySpool:
@@ -226,12 +196,12 @@ def _opened(path: Path, *, create: bool = False) -> DirectorySpool:
 
 
 def _time(text: str | None) -> float | None:
-    return None if text is None else moment(text)
+    return None if text is None else parse_time(text)
 
 
 def _future(text: str | None) -> float | None:
     when = _time(text)
-    if when is not None and when <= moment("0s"):
+    if when is not None and when <= parse_time("0s"):
         raise InvalidArgument(f"--expires {printable(text or '')} is over already")
     return when
 
@@ -239,44 +209,44 @@ def _future(text: str | None) -> float | None:
 async def _put(
     screen: Screen,
     queue: DirectorySpool,
-    letter: Letter,
+    message: MessageOptions,
     files: list[Path] | tuple[()],
     key: str | None,
     not_before: str | None,
     expires: str | None,
 ) -> None:
     if key is not None and len(files) > 1:
-        raise InvalidArgument("a key names one job, and there are several messages")
+        raise InvalidArgument("a key is for one job, and there are several messages")
     due, end = _time(not_before), _future(expires)
-    if not files and letter:
-        _queued(screen, await queue.put(letter.message(), key=key, not_before=due, expires=end))
+    if not files and message:
+        _show_id(screen, await queue.put(message.message(), key=key, not_before=due, expires=end))
         return
-    for path in files or [_piped()]:
+    for path in files or [_stdin()]:
         id = await queue.put(
-            letter.raw(path),
-            sender=letter.sender,
-            recipients=letter.recipients or None,
+            message.raw(path),
+            sender=message.sender,
+            recipients=message.recipients or None,
             key=key,
             not_before=due,
             expires=end,
         )
-        _queued(screen, id)
+        _show_id(screen, id)
 
 
-def _piped() -> Path:
+def _stdin() -> Path:
     if sys.stdin is None or sys.stdin.isatty():
         raise InvalidArgument("there is no message: name a file, pipe one in, or use options as for send")
     return Path("-")
 
 
-def _queued(screen: Screen, id: str) -> None:
-    if screen.rich:
-        screen.good(f"Queued as {id}")
+def _show_id(screen: Screen, id: str) -> None:
+    if screen.is_terminal:
+        screen.success(f"Queued as {id}")
     else:
         screen.line(id)
 
 
-async def _chosen(queue: DirectorySpool, wanted: Shown | None) -> AsyncIterator[Entry]:
+async def _in_state(queue: DirectorySpool, wanted: Shown | None) -> AsyncIterator[Entry]:
     if wanted is Shown.HELD:
         async for entry in queue.list(State.QUEUED):
             if entry.held:
@@ -287,7 +257,7 @@ async def _chosen(queue: DirectorySpool, wanted: Shown | None) -> AsyncIterator[
 
 
 def _change(spool: Path, ids: list[str], word: str, change: _Change) -> None:
-    """Do something to each job; one that cannot be changed keeps nobody from the others."""
+    """Change each job; an error of one job does not keep the others from being changed."""
     screen = Screen()
     codes: Final[list[Exit]] = []
 
@@ -298,26 +268,26 @@ def _change(spool: Path, ids: list[str], word: str, change: _Change) -> None:
                     await change(queue, id)
                 except SMTPError as error:
                     codes.append(exit_for_error(error))
-                    screen.fail(sentence(str(error)))
+                    screen.failure(sentence(str(error)))
                     continue
-                if screen.rich:
-                    screen.good(f"{word.capitalize()}: {id}")
+                if screen.is_terminal:
+                    screen.success(f"{word.capitalize()}: {id}")
                 else:
                     screen.line(f"{word}\t{id}")
 
-    with screen.sentences():
+    with screen.errors_as_sentences():
         asyncio.run(go())
-    raise typer.Exit(gravest(codes))
+    raise typer.Exit(most_severe(codes))
 
 
 def _show_message(screen: Screen, data: bytes, *, raw: bool) -> None:
-    if raw and not screen.rich:
+    if raw and not screen.is_terminal:
         out = sys.stdout.buffer
         out.write(data)
         out.flush()
         return
     if not raw:
         screen.line()
-    # A message could hold what a terminal would obey.
+    # A message may contain control sequences that a terminal would obey.
     for line in data.decode("utf-8", "backslashreplace").split("\r\n"):
         screen.line("\t".join([printable(part, 10 * len(part) + 1) for part in line.split("\t")]))

@@ -1,6 +1,6 @@
-"""What people see: colours and tables on a terminal, plain lines in a pipe, never a traceback.
+"""The output: colours and tables on a terminal, plain lines in a pipe, never a traceback.
 
-Whatever a server said is shown as text, not as markup, and without control characters.
+Replies of servers are shown as text, not as markup, and without control characters.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .exits import Exit, exit_for_error
 
 __all__ = ["Screen", "in_shell_words", "sentence"]
 
-#: The library speaks Python; a shell has options.
-_IN_SHELL = (
+#: Python names in messages of the library, and the options that stand for them in a shell.
+_SHELL_WORDS = (
     (
         re.compile(r"\bsecurity=(?:Security\.)?([A-Z]+)"),
         lambda found: f"--security {found[1].lower()}",
@@ -35,18 +35,18 @@ _IN_SHELL = (
 
 
 def in_shell_words(text: str) -> str:
-    """Return what the library says with the options of the command line in place of Python's."""
-    for pattern, words in _IN_SHELL:
+    """Return a message of the library with command line options in place of Python names."""
+    for pattern, words in _SHELL_WORDS:
         text = pattern.sub(words, text)
     return text
 
 
 def sentence(text: str) -> str:
-    """Return `text` as one printable sentence with a capital and a full stop."""
+    """Return `text` as one printable sentence, with a capital letter and a full stop."""
     text = printable(in_shell_words(text)).strip()
     if not text.endswith((".", "!", "?", "…")):
         text += "."
-    # Not a host name, a path or a word with capitals of its own.
+    # Host names, paths, and words with capitals inside, keep their first letter.
     first = text.split(" ", 1)[0].rstrip(":,")
     return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
 
@@ -59,31 +59,31 @@ class Screen:
         self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
-    def rich(self) -> bool:
-        """Is a person looking?"""
+    def is_terminal(self) -> bool:
+        """Is standard output a terminal?"""
         return self.out.is_terminal
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line, however long."""
         _line(self.out, text, style)
 
-    def good(self, text: str) -> None:
-        """Print what went well."""
+    def success(self, text: str) -> None:
+        """Print a success."""
         self._marked(self.out, "✓", "OK", text, "green")
 
-    def bad(self, text: str) -> None:
-        """Print what is wrong, as part of the result."""
+    def problem(self, text: str) -> None:
+        """Print a problem that is part of the result."""
         self._marked(self.out, "✗", "WRONG", text, "red")
 
-    def fail(self, text: str) -> None:
-        """Print why it ended, on standard error."""
+    def failure(self, text: str) -> None:
+        """Print on standard error why the command ends."""
         if self.err.is_terminal:
             self._marked(self.err, "✗", "smtp-async:", text, "red")
         else:
             _line(self.err, f"smtp-async: {text}")
 
-    def note(self, text: str) -> None:
-        """Print something by the way, on standard error."""
+    def remark(self, text: str) -> None:
+        """Print a remark on standard error."""
         _line(self.err, text, "dim")
 
     def _marked(self, console: Console, mark: str, word: str, text: str, style: str) -> None:
@@ -95,15 +95,15 @@ class Screen:
         console.print(row)
 
     @contextlib.contextmanager
-    def sentences(self) -> Iterator[None]:
-        """Turn whatever goes wrong inside into a sentence and an exit code."""
+    def errors_as_sentences(self) -> Iterator[None]:
+        """Turn every exception inside into a sentence and an exit code."""
         try:
             yield
         except SMTPError as error:
-            self.fail(sentence(str(error)))
+            self.failure(sentence(str(error)))
             raise typer.Exit(exit_for_error(error)) from None
         except KeyboardInterrupt:
-            self.fail("Interrupted.")
+            self.failure("Interrupted.")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             raise
@@ -111,18 +111,18 @@ class Screen:
             if sys.flags.dev_mode:
                 raise
             fault = f"{type(error).__name__}: {error}"
-            self.fail(sentence(f"this is a fault of smtp-async itself (python -X dev shows where): {fault}"))
+            self.failure(sentence(f"this is a bug in smtp-async (python -X dev shows where): {fault}"))
             raise typer.Exit(Exit.SETUP) from None
 
     def trail(self, event: PITrail) -> None:
-        """Show one line of the dialogue, for `--verbose`; the library has masked what is secret."""
+        """Show one line of the dialogue, for `--verbose`; the library has masked the secrets."""
         mark = {Direction.CLIENT: ">", Direction.SERVER: "<", Direction.INFO: "="}[event.direction]
-        self.note(f"{mark} {printable(event.message)}")
+        self.remark(f"{mark} {printable(event.message)}")
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
     if console.is_terminal:
         console.print(Text(text, style=style), soft_wrap=True)
     else:
-        # For programs: tabs stay tabs.
+        # rich would expand the tabs that programs rely on.
         print(text, file=console.file)

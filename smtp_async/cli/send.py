@@ -18,7 +18,7 @@ from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import printable
 from ..protocol.options import SendOptions
 from .exits import Exit, exit_for_receipt
-from .letter import Letter
+from .message_options import MessageOptions
 from .screen import Screen
 from .transfer import TransferBar
 
@@ -36,7 +36,7 @@ _STYLES = {
 async def send(
     screen: Screen,
     client: SMTPClient,
-    letter: Letter,
+    message: MessageOptions,
     eml: Path | None,
     *,
     each: bool,
@@ -44,23 +44,23 @@ async def send(
     verbose: bool,
     quiet: bool,
 ) -> Exit:
-    """Send the letter, or the complete message in `eml`, and show its receipt.
+    """Send the message, or the complete message in `eml`, and show its receipt.
 
     Raises:
-        SMTPError: it was not accepted for anybody; the receipt has been shown.
+        SMTPError: no recipient was accepted; the receipt has been shown.
     """
     tls: list[str] = []
     _watch(screen, client, tls, verbose=verbose)
     started = time.perf_counter()
     try:
-        # The dialogue would go through the bar.
+        # No bar with --verbose, because the lines of the dialogue would break it.
         receipt = await _sent(
             client,
-            letter,
+            message,
             eml,
             each,
             deadline,
-            TransferBar(screen) if screen.rich and not (quiet or verbose) else None,
+            TransferBar(screen) if screen.is_terminal and not (quiet or verbose) else None,
         )
     except SMTPError as error:
         if (refused := Receipt.of(error)) is not None:
@@ -68,15 +68,15 @@ async def send(
         raise
     if quiet and receipt.outcome is Outcome.ACCEPTED:
         return Exit.OK
-    if screen.rich:
-        _praise(screen, client, receipt, tls, time.perf_counter() - started)
+    if screen.is_terminal:
+        _show_success(screen, client, receipt, tls, time.perf_counter() - started)
     _show(screen, receipt)
     return exit_for_receipt(receipt)
 
 
 async def _sent(
     client: SMTPClient,
-    letter: Letter,
+    message: MessageOptions,
     eml: Path | None,
     each: bool,
     deadline: float | None,
@@ -88,11 +88,11 @@ async def _sent(
     with bar or contextlib.nullcontext():
         async with client:
             if eml is None:
-                return await client.send(letter.message(), options=options, deadline=deadline)
+                return await client.send(message.message(), options=options, deadline=deadline)
             return await client.send_raw(
-                letter.raw(eml),
-                sender=letter.sender,
-                recipients=letter.recipients or None,
+                message.raw(eml),
+                sender=message.sender,
+                recipients=message.recipients or None,
                 options=options,
                 deadline=deadline,
             )
@@ -108,22 +108,28 @@ def _watch(screen: Screen, client: SMTPClient, tls: list[str], *, verbose: bool)
         client.on(PITrail, screen.trail)
 
 
-def _praise(screen: Screen, client: SMTPClient, receipt: Receipt, tls: list[str], seconds: float) -> None:
+def _show_success(
+    screen: Screen, client: SMTPClient, receipt: Receipt, tls: list[str], seconds: float
+) -> None:
     how = f"over {tls[-1]}" if tls else "without TLS"
     where = client.host if client.host.startswith("/") else f"{client.host}:{client.port}"
     if receipt.outcome is Outcome.ACCEPTED:
-        screen.good(f"Accepted by {where} {how} in {seconds:.2f} s")
+        screen.success(f"Accepted by {where} {how} in {seconds:.2f} s")
     else:
-        screen.bad(f"{where} accepted it for {len(receipt.accepted)} of {len(receipt.verdicts)} recipients")
+        screen.problem(
+            f"{where} accepted it for {len(receipt.accepted)} of {len(receipt.verdicts)} recipients"
+        )
 
 
 def _show(screen: Screen, receipt: Receipt) -> None:
-    if not screen.rich:
+    if not screen.is_terminal:
         for verdict in receipt.verdicts:
-            screen.line(f"{verdict.outcome.value}\t{verdict.recipient.address}\t{_said(receipt, verdict)}")
+            screen.line(
+                f"{verdict.outcome.value}\t{verdict.recipient.address}\t{_reply_text(receipt, verdict)}"
+            )
         return
     if receipt.outcome is Outcome.NOT_SENT and receipt.reply is None:
-        # The sentence that follows says it all.
+        # The error message that follows says everything.
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("", "Recipient", "Outcome", "Why" if receipt.error else "The server said"):
@@ -133,7 +139,7 @@ def _show(screen: Screen, receipt: Receipt) -> None:
             verdict.recipient.kind.value,
             Text(printable(str(verdict.recipient.address), 80)),
             Text(verdict.outcome.value, style=_STYLES[verdict.outcome]),
-            Text(_said(receipt, verdict)),
+            Text(_reply_text(receipt, verdict)),
         )
     screen.out.print(table)
     if receipt.message_id and receipt.bytes_sent:
@@ -142,7 +148,7 @@ def _show(screen: Screen, receipt: Receipt) -> None:
         )
 
 
-def _said(receipt: Receipt, verdict: Verdict) -> str:
+def _reply_text(receipt: Receipt, verdict: Verdict) -> str:
     if verdict.outcome is Outcome.NOT_SENT and receipt.refused:
-        return "another recipient was refused, so nobody gets it (see --each)"
+        return "another recipient was refused, so it was sent to none (see --each)"
     return printable(str(verdict.reply)) if verdict.reply is not None else ""

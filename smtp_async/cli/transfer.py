@@ -1,4 +1,4 @@
-"""A bar for mail that takes a while to leave."""
+"""A progress bar for large messages."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .screen import Screen
 
 __all__ = ["LARGE", "TransferBar"]
 
-#: Bytes below which a message has left before anybody could read a bar.
+#: The least bytes of a message that gets a bar; smaller ones are sent too fast.
 LARGE: Final = 1 << 20
 
 
 class TransferBar:
-    """The progress of one message; a context manager. Called with what `SendOptions.progress` tells.
+    """The progress of one message: a context manager, and the callback for `SendOptions.progress`.
 
-    It shows up once the message turns out to be large.
+    The bar appears once the message turns out to be large.
 
     Args:
         screen: a terminal.
@@ -50,7 +50,7 @@ class TransferBar:
                 return
             self._bar.start()
             self._task = self._bar.add_task("Sending", total=total)
-        # A second connection begins anew.
+        # A message that is sent again over a second connection starts at 0.
         self._bar.update(self._task, completed=sent, total=total)
 
     def __enter__(self) -> Self:

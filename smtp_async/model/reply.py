@@ -78,6 +78,18 @@ class Reply(NamedTuple):
         """5xx: refused, the same command will be refused again."""
         return self.code >= 500
 
+    @property
+    def too_many_recipients(self) -> bool:
+        """In reply to RCPT: the transaction has as many recipients as the server takes.
+
+        An enhanced code X.5.3 (RFC 3463 section 3.6) says so whatever the basic code is: Dovecot answers 451 4.5.3.
+        Without an enhanced code it is 452, and 552 is to be taken for 452 (RFC 5321 section 4.5.3.1.10).
+        """
+        enhanced = self.enhanced
+        if enhanced is None:
+            return self.code in (452, 552)
+        return self.code >= 400 and enhanced[1:] == (5, 3)
+
     def __str__(self) -> str:
         return printable(f"{self.code} {' '.join(self.lines)}".rstrip(), SHOWN)
 

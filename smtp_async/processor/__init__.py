@@ -1,7 +1,7 @@
-"""Mail in motion: what a spool holds is sent, tried again, given up and reported."""
+"""The queue processor: sends the mail of a spool, tries it again, gives it up, and reports failures to senders."""
 
-from .attempt import Marking
 from .bounce import Notice, Report, ReportedRecipient, ReportOptions, bounce, delay_notice, parse_report
+from .options import Marking, ProcessorOptions
 from .policy import OnUnknown
 from .processor import QueueProcessor
 from .results import ProcessorStatistics, QueueReport, Unfinished
@@ -11,6 +11,7 @@ __all__ = [
     "Marking",
     "Notice",
     "OnUnknown",
+    "ProcessorOptions",
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",

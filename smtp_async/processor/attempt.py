@@ -1,76 +1,53 @@
-"""One job from its lease to the end of it: send, judge, note, report.
+"""One attempt, from the lease of a job to its end: send, judge, write the end to the spool, report.
 
-What matters most stands in `_insist`: after a message may have left, its lease is ended by this process or by nobody.
-However often the spool fails meanwhile, the message is not sent again; all others wait.
+The order at the end matters. If a recipient was accepted, that is written first, because otherwise a crash would send a
+second copy. If none was, the sender is told first, because otherwise a crash would keep the report from the sender.
 """
 
 from __future__ import annotations
 
 import asyncio
-import binascii
 import logging
 import math
-import platform
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from ..errors import LeaseLost, MissingRecipient, OutcomeUnknown, SMTPError, SpoolError, UsageError
-from ..events import Event, JobDeferred, JobFailed, JobSent, JobStarted
-from ..hooks import Hooks
+from ..events import JobDeferred, JobFailed, JobSent, JobStarted
 from ..model.envelope import NOBODY
 from ..model.receipt import Outcome, Receipt
-from ..spool.contract import Lease, Spool
+from ..spool.contract import Lease
 from ..spool.entry import Entry
-from .bounce import Notice, ReportOptions, bounce, delay_notice
-from .breakers import Flow
-from .fate import Conclusion, End, conclude, expiry, retry_of
-from .policy import UNKNOWN, Disposition, OnUnknown, judge, receipt_of
-from .schedule import RetryPolicy, pause
+from .breakers import Breakers
+from .control import RunControl
+from .event_sink import EventSink
+from .options import ProcessorOptions
+from .policy import judge_job, receipt_of, recipients_to_retry
+from .results import UNKNOWN, Fate, JobResult
+from .schedule import RetryPolicy, expiry
+from .sender_reports import SenderReports
+from .spool_writer import SpoolWriter
 
 if TYPE_CHECKING:
     from ..client.client import SMTPClient
 
-__all__ = ["Courier", "Manner", "Marking"]
+__all__ = ["Attempts"]
 
 _log = logging.getLogger("smtp_async")
 
-#: When a job is marked as "may have left": each at its end of data, or all when they are claimed.
-Marking = Literal["each", "claim"]
+_DELIVERED: Final = JobResult(Fate.DELIVERED)
+_RELEASED: Final = JobResult(Fate.RELEASED)
+_HELD_UNKNOWN: Final = JobResult(Fate.FAILED, reason=UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
-    """How a processor works; the fields are arguments of `QueueProcessor`."""
-
-    retry: RetryPolicy
-    keep_sent: bool
-    on_unknown: OnUnknown
-    bounce: ReportOptions | None
-    marking: Marking
-    clock: Callable[[], float]
-    chance: Callable[[], float]
-
-
-_SENT: Final = Conclusion(End.SENT)
-
-
-class Told(NamedTuple):
-    """How a job's turn ended, for whoever counts."""
-
-    entry: Entry
-    conclusion: Conclusion
-    disposition: Disposition | None
-
-
-class _Gate:
-    """What `client.send` awaits before the end of data may leave."""
+class _MarkGate:
+    """What `client.send` awaits before the end of data may leave: the mark in the spool."""
 
     __slots__ = ("_lease", "failure")
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        #: Why the mark could not be written; then nothing was sent.
+        #: Why the mark could not be written; then the message was not sent.
         self.failure: Exception | None = None
 
     async def __call__(self) -> None:
@@ -81,126 +58,124 @@ class _Gate:
             raise
 
 
-class Courier:
-    """Carries jobs, any number at once.
+class Attempts:
+    """Runs delivery attempts, any number at once.
 
     Args:
-        spool: where they come from.
-        client: sends them.
-        manner: how.
-        flow: is told what the server and the spool are like.
-        hooks: of the processor.
-        ended: called when a job's turn has ended.
-        fatal: called with what no pause can cure.
+        client: sends the messages.
+        retry: how often and for how long a message is tried.
+        keep_sent: keep delivered jobs as SENT.
+        options: of the processor.
+        control: is told of errors that no pause can cure.
+        breakers: are told whether the server and the spool can be used.
+        writer: makes the changes to the spool that must be made.
+        reports: reports failures and delays to senders.
+        events: receives the results.
     """
 
     def __init__(
         self,
-        spool: Spool,
         client: SMTPClient,
-        manner: Manner,
-        flow: Flow,
-        hooks: Hooks,
-        ended: Callable[[Told], None],
-        fatal: Callable[[Exception], None],
+        retry: RetryPolicy,
+        *,
+        keep_sent: bool,
+        options: ProcessorOptions,
+        control: RunControl,
+        breakers: Breakers,
+        writer: SpoolWriter,
+        reports: SenderReports,
+        events: EventSink,
     ) -> None:
-        self._spool: Final = spool
         self._client: Final = client
-        self._manner: Final = manner
-        self._flow: Final = flow
-        self._hooks: Final = hooks
-        self._ended: Final = ended
-        self._fatal: Final = fatal
-        self._over: asyncio.Future[None]
-        # One recipient that is refused never stops the message for the others: they are judged one by one.
-        self._options: Final = replace(
+        self._retry: Final = retry
+        self._keep_sent: Final = keep_sent
+        self._options: Final = options
+        self._control: Final = control
+        self._breakers: Final = breakers
+        self._writer: Final = writer
+        self._reports: Final = reports
+        self._events: Final = events
+        # A refused recipient never stops the message for the others, because each recipient is judged alone.
+        self._send_options: Final = replace(
             client.options.send, must_accept=NOBODY, split=True, before_end_of_data=None, require_to=False
         )
 
-    def begin(self) -> None:
-        """Work in this loop from now on."""
-        self._over = asyncio.get_running_loop().create_future()
-
-    def finish(self) -> None:
-        """Insist on nothing any more: what the spool does not take now is left to whoever recovers it."""
-        if not self._over.done():
-            self._over.set_result(None)
-
-    async def carry(self, lease: Lease) -> None:
-        """Take a job to the end of its lease."""
+    async def run(self, lease: Lease) -> None:
+        """Try to deliver a job, and end its lease."""
         entry = lease.entry
-        if entry.flagged and not entry.confirmed and self._manner.on_unknown == "hold":
-            await self._keep_unknown(lease)
+        if entry.flagged and not entry.confirmed and self._options.on_unknown == "hold":
+            await self._hold_unknown(lease)
             return
-        if self._hooks.wants(JobStarted):
-            await self._tell_start(lease)
+        if self._events.wants(JobStarted):
+            await self._publish_start(lease)
         receipt = await self._send(lease)
         if receipt is not None:
-            await self._finish(lease, receipt)
+            await self._conclude(lease, receipt)
 
     async def give_back(self, lease: Lease) -> bool:
-        """End the lease of a job whose turn does not come; return False if the spool cannot take it now.
+        """End the lease of a job that has not had its turn; return False if the spool cannot be written now.
 
-        One that expired while the server is down has failed.
+        A job that expired while the server is down has failed.
         """
-        entry, error = lease.entry, self._flow.error
-        expires = expiry(entry, self._manner.retry)
-        if error is not None and not self._flow.host.closed and expires is not None and entry.pending:
-            if self._manner.clock() >= expires:
+        entry, error = lease.entry, self._breakers.error
+        expires = expiry(entry, self._retry)
+        if error is not None and not self._breakers.server.closed and expires is not None and entry.pending:
+            if self._options.clock() >= expires:
                 problem = error if isinstance(error, SMTPError) else SMTPError(str(error))
-                await self._finish(lease, receipt_of(problem, entry.pending))
+                await self._conclude(lease, receipt_of(problem, entry.pending))
                 return True
         try:
             await lease.release()
         except LeaseLost:
             return True
         except SpoolError as failure:
-            await self._flow.store_failed(failure)
+            await self._breakers.spool_failed(failure)
             return False
-        self._ended(Told(entry, Conclusion(End.RELEASED), None))
+        self._events.job_ended(entry, _RELEASED)
         return True
 
     # --- sending ---------------------------------------------------------------------------------------------
 
     async def _send(self, lease: Lease) -> Receipt | None:
-        """Return what became of the message; None if the lease has ended already."""
-        gate = _Gate(lease)
-        options = self._options.behind(gate) if self._manner.marking == "each" else self._options
+        """Send the message; return its receipt, None if the lease has ended already."""
+        gate = _MarkGate(lease)
+        each = self._options.marking == "each"
+        options = self._send_options.behind(gate) if each else self._send_options
         try:
-            # The stages have limits of their own; one for all of them would make certain outcomes unknown.
+            # No deadline: the stages have limits of their own, and a limit for all would make known outcomes unknown.
             return await self._client.send(lease.mail(), options=options, deadline=math.inf)
         except MissingRecipient:
-            # Everybody has got it or was given up: only its end was never noted.
+            # Every recipient has the message or was given up; a crash kept the end of the job from being written.
             return Receipt(())
         except SMTPError as error:
             failure = error if isinstance(error, LeaseLost) else gate.failure
             if failure is None:
                 return receipt_of(error, lease.entry.pending)
-            await self._not_marked(lease, failure)
+            await self._mark_failed(lease, failure)
             return None
         except asyncio.CancelledError as cancelled:
-            await self._withdraw(lease, getattr(cancelled, "receipt", None))
+            await self._withdrawn(lease, getattr(cancelled, "receipt", None))
             raise
         except Exception as error:
-            # A fault of the message or of this library, never of the mail behind it.
+            # A fault of this message or of the library must not stop the other messages.
             _log.exception("sending the job %s raised", lease.entry.id)
             return receipt_of(SMTPError(f"sending it raised {error!r}"), lease.entry.pending)
 
-    async def _not_marked(self, lease: Lease, error: Exception) -> None:
-        """The spool could not note that the message is about to leave: so it did not."""
+    async def _mark_failed(self, lease: Lease, error: Exception) -> None:
+        """End an attempt whose mark could not be written to the spool, so that the message did not leave."""
         if isinstance(error, LeaseLost):
             _log.warning("the job %s was taken away before it was sent", lease.entry.id)
-            self._flow.undecided()
+            self._breakers.inconclusive()
             return
-        await self._flow.store_failed(error)
+        await self._breakers.spool_failed(error)
         await self._release(lease)
 
-    async def _withdraw(self, lease: Lease, receipt: Receipt | None) -> None:
-        """The processor stops and waits no longer.
+    async def _withdrawn(self, lease: Lease, receipt: Receipt | None) -> None:
+        """End an attempt that the processor has cancelled, because its grace is over.
 
         Args:
-            lease: of the message under way.
-            receipt: what the client knows of it; None for a client that does not tell.
+            lease: of the message that was being sent.
+            receipt: what the client knows of the message; None for a client that does not say.
         """
         if receipt is None:
             error = OutcomeUnknown("the processor stopped before the end of the message was answered")
@@ -208,236 +183,104 @@ class Courier:
         if receipt.outcome is Outcome.NOT_SENT:
             await self._release(lease)
         else:
-            await self._finish(lease, receipt)
+            await self._conclude(lease, receipt)
 
-    # --- what follows ----------------------------------------------------------------------------------------
+    # --- the end of an attempt -------------------------------------------------------------------------------
 
-    async def _finish(self, lease: Lease, receipt: Receipt) -> None:
-        manner, entry = self._manner, lease.entry
-        if (
-            receipt.error is None
-            and receipt.outcome is Outcome.ACCEPTED
-            and self._flow.free
-            and not entry.attempts
-        ):
+    async def _conclude(self, lease: Lease, receipt: Receipt) -> None:
+        entry = lease.entry
+        if self._is_plain_success(entry, receipt):
             await self._settle(lease, receipt)
             return
-        disposition = judge(receipt, on_unknown=manner.on_unknown)
-        now = manner.clock()
-        conclusion = conclude(entry, disposition, manner.retry, now=now, chance=manner.chance())
+        options, now = self._options, self._options.clock()
+        chance = options.chance()
+        result = judge_job(entry, receipt, self._retry, now=now, on_unknown=options.on_unknown, chance=chance)
         try:
-            await self._learn(receipt, disposition)
-            # Who was accepted is noted first of all; else the sender is told first, lest a crash keep it from him.
-            if not disposition.delivered:
-                await self._report(entry, conclusion, now)
+            await self._update_breakers(receipt, result)
+            if not result.delivered:
+                await self._reports.report(entry, result, now)
         except asyncio.CancelledError:
-            # What is known is noted in any case.
-            await self._insist(lambda: self._end(lease, receipt, disposition, conclusion))
+            # The result is known, so it is written in any case.
+            await self._write_end(lease, receipt, result)
             raise
-        if not await self._insist(lambda: self._end(lease, receipt, disposition, conclusion)):
+        if not await self._write_end(lease, receipt, result):
             return
-        self._ended(Told(entry, conclusion, disposition))
-        if disposition.delivered:
-            await self._report(entry, conclusion, now)
-        await self._tell_end(entry, receipt, conclusion)
+        self._events.job_ended(entry, result)
+        if result.delivered:
+            await self._reports.report(entry, result, now)
+        await self._publish_end(entry, receipt, result)
+
+    def _is_plain_success(self, entry: Entry, receipt: Receipt) -> bool:
+        """Return whether the first attempt delivered the job, as most do, so that there is nothing to judge."""
+        accepted = receipt.error is None and receipt.outcome is Outcome.ACCEPTED
+        return accepted and self._breakers.mail_flows and not entry.attempts
 
     async def _settle(self, lease: Lease, receipt: Receipt) -> None:
-        """What becomes of nearly every message: sent at its first try."""
-        if await self._insist(lambda: lease.settle(receipt, keep=self._manner.keep_sent)):
-            self._ended(Told(lease.entry, _SENT, None))
-            if self._hooks.active:
-                await self._tell_end(lease.entry, receipt, _SENT)
+        if await self._writer.persist(lambda: lease.settle(receipt, keep=self._keep_sent)):
+            self._events.job_ended(lease.entry, _DELIVERED)
+            if self._events.active:
+                await self._publish_end(lease.entry, receipt, _DELIVERED)
 
-    async def _learn(self, receipt: Receipt, disposition: Disposition) -> None:
-        """Note what a try says about the server."""
-        if disposition.host is not None:
-            if isinstance(disposition.host, UsageError):
-                self._fatal(disposition.host)
-            await self._flow.host_failed(disposition.host)
-        elif self._flow.host.closed:
+    async def _update_breakers(self, receipt: Receipt, result: JobResult) -> None:
+        """Tell the breakers what the attempt says about the server."""
+        if result.host_error is not None:
+            if isinstance(result.host_error, UsageError):
+                self._control.fail(result.host_error)
+            await self._breakers.server_failed(result.host_error)
+        elif self._breakers.server.closed:
             return
         elif receipt.reply is not None or any(verdict.reply is not None for verdict in receipt.verdicts):
-            await self._flow.host_fine()
+            await self._breakers.server_recovered()
         else:
-            self._flow.host.undecided()
+            self._breakers.server.inconclusive()
 
-    async def _end(
-        self, lease: Lease, receipt: Receipt, disposition: Disposition, conclusion: Conclusion
-    ) -> None:
-        end = conclusion.end
-        if end is End.SENT:
-            await lease.settle(receipt, keep=self._manner.keep_sent)
-        elif end is End.RELEASED:
+    async def _write_end(self, lease: Lease, receipt: Receipt, result: JobResult) -> bool:
+        return await self._writer.persist(lambda: self._end_lease(lease, receipt, result))
+
+    async def _end_lease(self, lease: Lease, receipt: Receipt, result: JobResult) -> None:
+        if result.fate is Fate.DELIVERED:
+            await lease.settle(receipt, keep=self._keep_sent)
+        elif result.fate is Fate.RELEASED:
             await lease.release()
         else:
-            retry = retry_of(receipt, disposition, conclusion)
-            if end is End.DEFERRED:
-                await lease.defer(receipt, conclusion.not_before, reason=conclusion.reason, retry=retry)
+            retry = recipients_to_retry(receipt, result)
+            if result.fate is Fate.DEFERRED:
+                await lease.defer(receipt, result.not_before, reason=result.reason, retry=retry)
             else:
-                await lease.fail(receipt, reason=conclusion.reason, retry=retry)
+                await lease.fail(receipt, reason=result.reason, retry=retry)
 
-    async def _keep_unknown(self, lease: Lease) -> None:
-        """It may have been delivered by an earlier try: a person is to decide, and does by requeuing it."""
-        self._flow.undecided()
-        if await self._insist(lambda: lease.fail(None, reason=UNKNOWN)):
-            self._ended(Told(lease.entry, Conclusion(End.FAILED, reason=UNKNOWN), None))
-            await self._tell(JobFailed(id=lease.entry.id, receipt=None, reason=UNKNOWN))
+    async def _hold_unknown(self, lease: Lease) -> None:
+        """Fail a job that an earlier attempt may have delivered; an operator decides, by requeuing the job."""
+        self._breakers.inconclusive()
+        if await self._writer.persist(lambda: lease.fail(None, reason=UNKNOWN)):
+            self._events.job_ended(lease.entry, _HELD_UNKNOWN)
+            await self._events.publish(JobFailed(id=lease.entry.id, receipt=None, reason=UNKNOWN))
 
     async def _release(self, lease: Lease) -> None:
-        # It may succeed where nothing can be written.
-        if await self._insist(lease.release, proves=False):
-            self._ended(Told(lease.entry, Conclusion(End.RELEASED), None))
+        # Success does not prove that the spool can be written, because a release may need no room.
+        if await self._writer.persist(lease.release, proves=False):
+            self._events.job_ended(lease.entry, _RELEASED)
 
-    async def _insist(self, change: Callable[[], Awaitable[None]], *, proves: bool = True) -> bool:
-        """Make a change to the spool, however often it fails.
+    # --- events ----------------------------------------------------------------------------------------------
 
-        Args:
-            change: makes it.
-            proves: it shows that the spool can be written.
-
-        Returns:
-            Whether it was made: not if the job is another's by now, nor after `finish`.
-        """
-        failures = 0
-        while True:
-            try:
-                await change()
-            except LeaseLost as error:
-                _log.warning("%s", error)
-                self._flow.store.undecided()
-                return False
-            except SpoolError as error:
-                failures += 1
-                await self._flow.store_failed(error)
-                delay = pause(self._manner.retry, failures, self._manner.chance())
-                await asyncio.wait((self._over,), timeout=delay)
-                if self._over.done():
-                    _log.error("the spool could not be told of a job: %s", error)
-                    return False
-            else:
-                if proves and not self._flow.store.closed:
-                    await self._flow.store_fine()
-                return True
-
-    # --- telling ---------------------------------------------------------------------------------------------
-
-    async def _tell(self, event: Event) -> None:
-        if self._hooks.wants(type(event)):
-            await self._hooks.tell((event,))
-
-    async def _tell_start(self, lease: Lease) -> None:
+    async def _publish_start(self, lease: Lease) -> None:
         entry = lease.entry
         attempt, recipients = entry.attempts + 1, entry.pending
         event = JobStarted(id=entry.id, attempt=attempt, recipients=recipients, flagged=entry.flagged)
         try:
-            await self._tell(event)
+            await self._events.publish(event)
         except asyncio.CancelledError:
             await self._release(lease)
             raise
 
-    async def _tell_end(self, entry: Entry, receipt: Receipt, conclusion: Conclusion) -> None:
-        if not self._hooks.active:
+    async def _publish_end(self, entry: Entry, receipt: Receipt, result: JobResult) -> None:
+        if not self._events.active:
             return
-        end, reason = conclusion.end, conclusion.reason
-        if end is End.SENT:
-            await self._tell(JobSent(id=entry.id, receipt=receipt))
-        elif end is End.FAILED:
-            await self._tell(JobFailed(id=entry.id, receipt=receipt, reason=reason))
-        elif end is End.DEFERRED:
-            due = conclusion.not_before
-            await self._tell(JobDeferred(id=entry.id, receipt=receipt, not_before=due, reason=reason))
-
-    async def _notice(self, entry: Entry, conclusion: Conclusion, now: float) -> Notice | None:
-        """Write what the sender is to be told, if anything."""
-        given_up = tuple([one for one in conclusion.given_up if one.reason != UNKNOWN])
-        delayed = not given_up and self._is_late(entry, conclusion, now)
-        if entry.envelope.sender is None or not (given_up or delayed):
-            return None
-        options = self._report_options()
-        told = given_up or conclusion.waiting
-        names = "\n".join(one.recipient.address.addr_spec for one in told)
-        # The same failure found again after a crash makes the same report; a later one, of a job that was requeued,
-        # another: results were noted in between.
-        fact = f"{_last_result(entry)!r}\n{names}"
-        key = f"{entry.id}.{binascii.crc32(fact.encode()):08x}"
-        original = await self._original(entry.id)
-        host = self._client.host
-        if given_up:
-            return bounce(
-                original,
-                entry.envelope,
-                told,
-                key=key,
-                now=now,
-                options=options,
-                arrived=entry.created,
-                remote=host,
-            )
-        until = expiry(entry, self._manner.retry)
-        return delay_notice(
-            original,
-            entry.envelope,
-            told,
-            key=key,
-            now=now,
-            until=until,
-            options=options,
-            arrived=entry.created,
-            remote=host,
-        )
-
-    def _is_late(self, entry: Entry, conclusion: Conclusion, now: float) -> bool:
-        """Is this the first try that ended later than the sender is to know of?"""
-        limit = None if self._manner.bounce is None else self._manner.bounce.delay_after
-        if limit is None or conclusion.end is not End.DEFERRED or now - entry.created < limit:
-            return False
-        return _last_result(entry) - entry.created < limit
-
-    async def _original(self, id: str) -> bytes:
-        """Return what a report gives back: nothing of a message that cannot be read any more."""
-        try:
-            return await self._spool.read(id)
-        except SMTPError:
-            _log.exception("the message of the job %s cannot be read to report it", id)
-            return b""
-
-    def _report_options(self) -> ReportOptions:
-        options = self._manner.bounce or ReportOptions()
-        if options.reporting is not None:
-            return options
-        return replace(options, reporting=_own_name(self._client.options.hello))
-
-    async def _report(self, entry: Entry, conclusion: Conclusion, now: float) -> None:
-        """Tell the sender what there is to tell. A report that cannot be written or delivered changes nothing else."""
-        options = self._manner.bounce
-        if options is None:
-            return
-        try:
-            notice = await self._notice(entry, conclusion, now)
-            if notice is None:
-                return
-            if options.deliver is None:
-                await self._insist(lambda: self._put(notice))
-            else:
-                await options.deliver(notice)
-        except Exception:
-            _log.exception("the report about the job %s could not be written or delivered", entry.id)
-
-    async def _put(self, notice: Notice) -> None:
-        await self._spool.put(notice, key=notice.key)
-
-
-def _last_result(entry: Entry) -> float:
-    """When a result was noted last; when the job was put, if none was."""
-    return max((result.at for result in entry.results if result is not None), default=entry.created)
-
-
-def _own_name(hello: str | None) -> str:
-    """The name of this system, if it has one that may stand in a report."""
-    for name in (hello, platform.node()):
-        if name:
-            try:
-                return ReportOptions(reporting=name).reporting or name
-            except UsageError:
-                continue
-    return "localhost"
+        id, reason = entry.id, result.reason
+        if result.fate is Fate.DELIVERED:
+            await self._events.publish(JobSent(id=id, receipt=receipt))
+        elif result.fate is Fate.FAILED:
+            await self._events.publish(JobFailed(id=id, receipt=receipt, reason=reason))
+        elif result.fate is Fate.DEFERRED:
+            due = result.not_before
+            await self._events.publish(JobDeferred(id=id, receipt=receipt, not_before=due, reason=reason))

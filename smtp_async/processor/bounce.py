@@ -1,11 +1,11 @@
-"""Bounces and delay notices, RFC 3464: how they are written. `bounce_parser` reads them.
+"""Writes delivery reports: bounces and delay notices, RFC 3464. `bounce_parser` reads them.
 
-A report is a message in three parts: plain words for a person, fields for a program, and the header of the message it
-is about, or the whole of it. Its return path is empty, and none is ever written about a message whose own return path
-is empty: reports about reports would never end (RFC 5321 section 6.1).
+A report is a message in three parts: text for a person, fields for programs, and the header of the message that the
+report is about, or the whole message. The return path of a report is empty, and no report is written about a message
+whose own return path is empty, because reports about reports would never end (RFC 5321 section 6.1).
 
-Everything in the fields is ASCII: the text of replies is chosen by strangers, so whatever else is in it is escaped;
-an address that is not ASCII is written as RFC 6533 section 3 has it.
+The fields are ASCII. Servers choose the text of their replies, so everything else in it is escaped; an address that is
+not ASCII is written as RFC 6533 section 3 defines.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Final
 from ..message.dates import clock_date
 from ..message.headers import address_field, message_id_text, parameter_field, text_field
 from ..model.address import Address
-from ..model.content import MAX_LINE, Content, base64_lines, longest_line_exceeds
+from ..model.content import Content
 from ..model.domain import domain_forms
 from ..model.dsn import Notify
 from ..model.envelope import Envelope, Recipient
+from ..model.octets import MAX_LINE, base64_lines, longest_line_exceeds
 from ..model.reply import EnhancedCode, Reply, printable
 from .bounce_parser import Report, ReportedRecipient, parse_report
-from .policy import UNKNOWN, Sentence
+from .results import EXPIRED, UNKNOWN, RecipientResult
 
 __all__ = [
-    "EXPIRED",
     "Notice",
     "Report",
     "ReportOptions",
@@ -40,26 +40,23 @@ __all__ = [
     "status_of",
 ]
 
-#: Why a recipient failed whose message has waited too long; no reply says it.
-EXPIRED: Final = "it could not be delivered in time"
-
-#: Characters of a reply that are quoted.
-_QUOTED: Final = 512
-#: Octets of a header that are given back.
-_HEADER: Final = 65536
-_WIDTH: Final = 76
-_WORD: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
-# RFC 6533 section 3: printable ASCII stands for itself, but for these.
+#: The most characters of a reply that are quoted.
+_MAX_QUOTED: Final = 512
+#: The most octets of a header that are returned.
+_MAX_HEADER: Final = 65536
+_LINE_WIDTH: Final = 76
+_MTA_NAME: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+# RFC 6533 section 3: the characters that have to be escaped; the rest of printable ASCII stands for itself.
 _XTEXT: Final = re.compile(r"[^!-~]|[\\+=]")
 
 
 class Notice:
-    """A report that is ready to be sent: what `client.send` and `spool.put` take.
+    """A report that is ready to be sent: `client.send` and `spool.put` take it.
 
     Attributes:
-        recipient: who is told.
-        source: the whole message.
-        key: the same for the same fact, so that a spool takes it once.
+        recipient: the sender of the message that the report is about.
+        source: the whole report.
+        key: the idempotency key: the same for the same failure, so that a spool takes the report once.
     """
 
     __slots__ = ("key", "recipient", "source")
@@ -70,11 +67,11 @@ class Notice:
         self.key = key
 
     def envelope(self) -> Envelope:
-        """MAIL FROM:<>, RFC 3464 section 2."""
+        """Return the envelope: MAIL FROM:<>, RFC 3464 section 2."""
         return Envelope(None, (Recipient(self.recipient),))
 
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
-        """The message; what the server offers changes nothing."""
+        """Return the content, which is the same whatever the server offers."""
         return Content.of_bytes(self.source)
 
     def __repr__(self) -> str:
@@ -83,15 +80,18 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:
-    """Who is told of failures, and how.
+    """Which failures are reported to senders, and how.
 
     Attributes:
         reporting: the name of this system, kept in A-labels; None takes the client's.
-        sender: who the reports are from; None is MAILER-DAEMON at this system.
-        whole: give the whole message back, not only its header.
-        largest: octets of a message beyond which only its header is given back.
+        sender: the author of the reports; None is MAILER-DAEMON at this system.
+        whole: return the whole message, not only its header.
+        largest: octets of a message above which only its header is returned.
         delay_after: seconds after which the sender is told, once, that a message still waits; None never.
-        deliver: what is to be done with a report; None puts it into the spool.
+        deliver: called with each report; None puts reports into the spool.
+
+    Raises:
+        InvalidAddress: `reporting` is not a domain, or `sender` is not an address.
     """
 
     reporting: str | None = None
@@ -103,7 +103,7 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.reporting is not None:
-            # A report is read by programs: its names are A-labels (RFC 3464 section 2.2.2).
+            # Programs read reports, so names are A-labels (RFC 3464 section 2.2.2).
             object.__setattr__(self, "reporting", domain_forms(self.reporting)[0])
         if self.sender is not None:
             Address.parse(self.sender)
@@ -112,7 +112,7 @@ class ReportOptions:
 def bounce(
     original: bytes,
     envelope: Envelope,
-    sentences: Iterable[Sentence],
+    results: Iterable[RecipientResult],
     *,
     key: str,
     now: float,
@@ -120,29 +120,31 @@ def bounce(
     arrived: float | None = None,
     remote: str | None = None,
 ) -> Notice | None:
-    """Write what tells the sender that recipients never get the message.
+    """Write the report that recipients never get a message.
 
     Args:
         original: the message as it was sent.
-        envelope: its own; one without a sender is not reported.
-        sentences: the recipients that failed.
-        key: names the fact; Message-ID and boundaries come from it, so the same fact makes the same report.
+        envelope: its envelope.
+        results: the recipients that failed.
+        key: identifies the failure. Message-ID and boundaries are made of it, so the same failure makes the same
+            report.
         now: the wall clock, in seconds of the epoch.
-        options: how.
-        arrived: when the message was put into the spool, likewise.
-        remote: the server that said no.
+        options: how to report.
+        arrived: when the message was put into the spool, in seconds of the epoch.
+        remote: the server that refused the message.
 
     Returns:
-        The report, None if nobody wants it: the return path is empty, or NOTIFY (RFC 3461 section 4.1) forbids it.
+        The report; None if there must be none, because the return path is empty or NOTIFY (RFC 3461 section 4.1)
+        forbids it.
     """
-    kind = _Kind("failed", Notify.FAILURE, _FAILED, None)
-    return _notice(original, envelope, sentences, kind, key, now, options, arrived, remote)
+    kind = _ReportKind("failed", Notify.FAILURE, _FAILED, None)
+    return _notice(original, envelope, results, kind, key, now, options, arrived, remote)
 
 
 def delay_notice(
     original: bytes,
     envelope: Envelope,
-    sentences: Iterable[Sentence],
+    results: Iterable[RecipientResult],
     *,
     key: str,
     now: float,
@@ -151,27 +153,27 @@ def delay_notice(
     arrived: float | None = None,
     remote: str | None = None,
 ) -> Notice | None:
-    """Write what tells the sender that the message still waits for recipients; arguments as for `bounce`.
+    """Write the report that a message still waits for recipients; arguments as for `bounce`.
 
     Args:
-        until: when it will be given up, None for never.
+        until: when the message will be given up, in seconds of the epoch; None for never.
     """
-    kind = _Kind("delayed", Notify.DELAY, _DELAYED, until)
-    return _notice(original, envelope, sentences, kind, key, now, options, arrived, remote)
+    kind = _ReportKind("delayed", Notify.DELAY, _DELAYED, until)
+    return _notice(original, envelope, results, kind, key, now, options, arrived, remote)
 
 
-def status_of(sentence: Sentence, action: str = "failed") -> EnhancedCode:
-    """Return the status of a recipient, RFC 3463: the server's own where it gave one."""
-    reply = sentence.reply
+def status_of(result: RecipientResult, action: str = "failed") -> EnhancedCode:
+    """Return the status code of a recipient, RFC 3463: that of the reply, where the reply has one."""
+    reply = result.reply
     if reply is not None:
         return reply.enhanced or EnhancedCode(reply.code // 100, 0, 0)
-    if action == "delayed" or sentence.reason == UNKNOWN:
+    if action == "delayed" or result.reason == UNKNOWN:
         return EnhancedCode(4, 4, 0)
     # RFC 3463 section 3.5, X.4.7: delivery time expired.
-    return EnhancedCode(4, 4, 7) if sentence.reason.startswith(EXPIRED) else EnhancedCode(5, 0, 0)
+    return EnhancedCode(4, 4, 7) if result.reason.startswith(EXPIRED) else EnhancedCode(5, 0, 0)
 
 
-# --- putting it together -------------------------------------------------------------------------------------
+# --- assembling the report -----------------------------------------------------------------------------------
 
 _FAILED = (
     "Undeliverable: your message did not arrive",
@@ -185,8 +187,8 @@ _DELAYED = (
 )
 
 
-class _Kind:
-    """What sets a bounce and a delay notice apart."""
+class _ReportKind:
+    """What distinguishes a bounce from a delay notice."""
 
     __slots__ = ("action", "ending", "notify", "opening", "subject", "until")
 
@@ -200,8 +202,8 @@ class _Kind:
 def _notice(
     original: bytes,
     envelope: Envelope,
-    sentences: Iterable[Sentence],
-    kind: _Kind,
+    results: Iterable[RecipientResult],
+    kind: _ReportKind,
     key: str,
     now: float,
     options: ReportOptions | None,
@@ -209,12 +211,12 @@ def _notice(
     remote: str | None,
 ) -> Notice | None:
     options = options or ReportOptions()
-    told = [one for one in sentences if _wanted(one.recipient, kind.notify)]
-    if envelope.sender is None or not told:
+    reported = [one for one in results if _notify_allows(one.recipient, kind.notify)]
+    if envelope.sender is None or not reported:
         return None
     reporting = options.reporting or "localhost"
-    text = _text(told, kind, reporting)
-    fields = _status_fields(told, kind, reporting, now, arrived, remote)
+    text = _text(reported, kind, reporting)
+    fields = _status_fields(reported, kind, reporting, now, arrived, remote)
     parts = [
         _part("text/plain; charset=utf-8", text.encode()),
         _part("message/delivery-status", fields.encode(), encode=False),
@@ -224,15 +226,18 @@ def _notice(
     return Notice(envelope.sender, _assembled(head, parts, key), f"{kind.action}-{key}")
 
 
-def _wanted(recipient: Recipient, what: Notify) -> bool:
-    """Does the sender want to be told `what` of this recipient? RFC 3461 section 4.1; silence means both."""
+def _notify_allows(recipient: Recipient, what: Notify) -> bool:
+    """Return whether NOTIFY of this recipient allows this kind of report (RFC 3461 section 4.1).
+
+    Without NOTIFY, failures and delays are reported.
+    """
     notify = None if recipient.dsn is None else recipient.dsn.notify
     return notify is None or bool(notify & what)
 
 
 def _head(
     to: Address,
-    kind: _Kind,
+    kind: _ReportKind,
     options: ReportOptions,
     reporting: str,
     key: str,
@@ -251,7 +256,7 @@ def _head(
         text_field("Subject", kind.subject),
         f"Message-ID: {message_id_text(f'{_token(key)}.{kind.action}@{host}')}",
         *([f"In-Reply-To: {about}", f"References: {about}"] if about else []),
-        # RFC 3834 section 5: so that no answering machine answers.
+        # RFC 3834 section 5: keeps automatic responders from answering.
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
     ]
@@ -266,7 +271,7 @@ def _message_id(original: bytes) -> str | None:
 
 
 def _token(key: str) -> str:
-    """`key` as what may stand in a Message-ID and a boundary."""
+    """Return `key` in the characters that a Message-ID and a boundary may have."""
     return re.sub(r"[^A-Za-z0-9._-]", lambda found: f"_{ord(found[0]):x}", key)[:60] or "report"
 
 
@@ -282,7 +287,7 @@ def _assembled(head: str, parts: list[bytes], key: str) -> bytes:
 
 
 def _part(kind: str, data: bytes, *, encode: bool | None = None) -> bytes:
-    """A part, in base64 where its lines could not travel as they are."""
+    """Return a body part, in base64 if its lines cannot be sent as they are."""
     if encode is None:
         encode = not data.isascii() or b"\0" in data or longest_line_exceeds(data, MAX_LINE)
     head = f"Content-Type: {kind}\r\n"
@@ -292,7 +297,7 @@ def _part(kind: str, data: bytes, *, encode: bool | None = None) -> bytes:
 
 
 def _returned(original: bytes, options: ReportOptions) -> bytes:
-    """The message it is about. One that needs more than seven bits is given back as its header alone."""
+    """Return the part with the original message; of one that needs more than seven bits, only the header."""
     plain = original.isascii() and b"\0" not in original
     if options.whole and plain and len(original) <= options.largest:
         if not longest_line_exceeds(original, MAX_LINE):
@@ -302,25 +307,27 @@ def _returned(original: bytes, options: ReportOptions) -> bytes:
 
 
 def _header_of(original: bytes) -> bytes:
-    end = original.find(b"\r\n\r\n", 0, _HEADER)
+    end = original.find(b"\r\n\r\n", 0, _MAX_HEADER)
     if end < 0:
-        end = max(original.rfind(b"\r\n", 0, _HEADER), 0)
+        end = max(original.rfind(b"\r\n", 0, _MAX_HEADER), 0)
     return original[:end] + b"\r\n"
 
 
-# --- for a person --------------------------------------------------------------------------------------------
+# --- text for a person ---------------------------------------------------------------------------------------
 
 
-def _text(told: list[Sentence], kind: _Kind, reporting: str) -> str:
+def _text(reported: list[RecipientResult], kind: _ReportKind, reporting: str) -> str:
     lines = [f"This is the mail system at {reporting}.", "", kind.opening, ""]
-    for one in told:
+    for one in reported:
         lines.append(f"  {printable(one.recipient.address.addr_spec, 400)}")
         said = (
-            f"The server said: {printable(str(one.reply), _QUOTED)}" if one.reply is not None else one.reason
+            f"The server said: {printable(str(one.reply), _MAX_QUOTED)}"
+            if one.reply is not None
+            else one.reason
         )
         if said and said != UNKNOWN:
             lines += textwrap.wrap(
-                printable(said, 2 * _QUOTED), _WIDTH, initial_indent="    ", subsequent_indent="    "
+                printable(said, 2 * _MAX_QUOTED), _LINE_WIDTH, initial_indent="    ", subsequent_indent="    "
             )
         lines.append("")
     if kind.until is not None:
@@ -329,12 +336,12 @@ def _text(told: list[Sentence], kind: _Kind, reporting: str) -> str:
     return "\r\n".join(lines)
 
 
-# --- for a program -------------------------------------------------------------------------------------------
+# --- fields for programs -------------------------------------------------------------------------------------
 
 
 def _status_fields(
-    told: list[Sentence],
-    kind: _Kind,
+    reported: list[RecipientResult],
+    kind: _ReportKind,
     reporting: str,
     now: float,
     arrived: float | None,
@@ -343,12 +350,12 @@ def _status_fields(
     lines = [f"Reporting-MTA: dns; {reporting}"]
     if arrived is not None:
         lines.append(f"Arrival-Date: {clock_date(arrived)}")
-    for one in told:
+    for one in reported:
         lines += ["", *_recipient_fields(one, kind, now, remote)]
     return "\r\n".join([*lines, ""])
 
 
-def _recipient_fields(one: Sentence, kind: _Kind, now: float, remote: str | None) -> list[str]:
+def _recipient_fields(one: RecipientResult, kind: _ReportKind, now: float, remote: str | None) -> list[str]:
     lines = []
     original = None if one.recipient.dsn is None else one.recipient.dsn.orcpt
     if original is not None:
@@ -358,9 +365,9 @@ def _recipient_fields(one: Sentence, kind: _Kind, now: float, remote: str | None
     lines.append(f"Action: {kind.action}")
     lines.append(f"Status: {status_of(one, kind.action)}")
     if one.reply is not None:
-        if remote is not None and _WORD.fullmatch(remote):
+        if remote is not None and _MTA_NAME.fullmatch(remote):
             lines.append(f"Remote-MTA: dns; {remote}")
-        lines.append(_field("Diagnostic-Code", f"smtp; {_told(one.reply)}"))
+        lines.append(_field("Diagnostic-Code", f"smtp; {_diagnostic(one.reply)}"))
     lines.append(f"Last-Attempt-Date: {clock_date(now)}")
     if kind.until is not None:
         lines.append(f"Will-Retry-Until: {clock_date(kind.until)}")
@@ -368,25 +375,25 @@ def _recipient_fields(one: Sentence, kind: _Kind, now: float, remote: str | None
 
 
 def typed_address(address: Address) -> str:
-    """Return an address with its type, RFC 3464 section 2.3.2 and RFC 6533 section 3."""
+    """Return an address with its type (RFC 3464 section 2.3.2, RFC 6533 section 3)."""
     if not address.needs_utf8:
         return f"rfc822; {address.wire(utf8=False).decode()}"
     escaped = _XTEXT.sub(lambda found: f"\\x{{{ord(found[0]):X}}}", address.addr_spec)
     return f"utf-8; {escaped}"
 
 
-def _told(reply: Reply) -> str:
+def _diagnostic(reply: Reply) -> str:
     return (
-        printable(f"{reply.code} {' '.join(reply.lines)}", _QUOTED)
+        printable(f"{reply.code} {' '.join(reply.lines)}", _MAX_QUOTED)
         .encode("ascii", "backslashreplace")
         .decode()
     )
 
 
 def _field(name: str, value: str) -> str:
-    """A field of RFC 3464, folded; whatever would be a second one is escaped."""
-    value = printable(value, 4 * _QUOTED).encode("ascii", "backslashreplace").decode()
+    """Return a folded field of RFC 3464; what would begin another field is escaped."""
+    value = printable(value, 4 * _MAX_QUOTED).encode("ascii", "backslashreplace").decode()
     lines = textwrap.wrap(
-        f"{name}: {value}", _WIDTH, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False
+        f"{name}: {value}", _LINE_WIDTH, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False
     )
     return "\r\n".join(lines)

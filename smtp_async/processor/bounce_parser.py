@@ -1,8 +1,8 @@
-"""Reads delivery reports, RFC 3464: those of this library, and what other mail systems write.
+"""Parses delivery reports, RFC 3464, of this library and of other mail systems.
 
-Linear and bounded: each octet is looked at a fixed number of times, and what is too large is refused at once. A
-report may come from anybody, so nothing in it is trusted: addresses are texts, fields that make no sense are left
-out, and the only error is "this is no report".
+The parser is linear and bounded: it looks at each octet a fixed number of times, and refuses what is too large at once.
+A report may come from anyone, so nothing in it is trusted: addresses are plain text, invalid fields are left out, and
+the only error says that the message is not a report.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class ReportedRecipient(NamedTuple):
     """What a report says of one recipient.
 
     Attributes:
-        address: whom it is about (Final-Recipient).
-        action: `failed`, `delayed`, `delivered`, `relayed` or `expanded`, as it was written, in lower case.
+        address: the recipient (Final-Recipient).
+        action: `failed`, `delayed`, `delivered`, `relayed` or `expanded`, as in the report, in lower case.
         status: the enhanced status code.
-        diagnostic: what the other server said, without its type; empty if nothing.
-        remote: the server that said it.
+        diagnostic: the reply of the other server, without its type; empty if there is none.
+        remote: the server that gave the reply.
         original: the address as the sender gave it (Original-Recipient).
-        last_attempt, retry_until: dates as they were written.
+        last_attempt, retry_until: dates, as in the report.
     """
 
     address: str
@@ -62,7 +62,7 @@ class ReportedRecipient(NamedTuple):
 
     @property
     def code(self) -> int | None:
-        """The reply code in the diagnostic, if it begins with one."""
+        """The reply code, if the diagnostic begins with one."""
         found = _CODE.match(self.diagnostic)
         return int(found[1]) if found else None
 
@@ -71,12 +71,12 @@ class Report(NamedTuple):
     """A delivery report.
 
     Attributes:
-        reporting: the system that wrote it.
-        recipients: whom it is about.
+        reporting: the system that wrote the report.
+        recipients: what the report says of each recipient.
         text: the part for a person.
-        original: the header of the message it is about, or the whole of it; lines end with LF.
-        envelope_id: ENVID of that message (RFC 3461 section 4.4).
-        arrival: when that message arrived, as it was written.
+        original: the header of the original message, or the whole message; lines end with LF.
+        envelope_id: ENVID of the original message (RFC 3461 section 4.4).
+        arrival: when the original message arrived, as in the report.
     """
 
     reporting: str
@@ -88,24 +88,24 @@ class Report(NamedTuple):
 
     @property
     def message_id(self) -> str | None:
-        """The Message-ID of the message it is about, with its angle brackets."""
+        """The Message-ID of the original message, with its angle brackets."""
         end = self.original.find(b"\n\n")
         found = _MESSAGE_ID.search(self.original if end < 0 else self.original[: end + 1])
         return found[1].decode("utf-8", "backslashreplace") if found else None
 
 
 def parse_report(data: bytes, *, limit: int = 10 * 1024 * 1024) -> Report:
-    """Read a delivery report.
+    """Parse a delivery report.
 
     Args:
         data: the whole message; lines may end with CRLF or LF.
-        limit: octets beyond which it is not read.
+        limit: the most octets that are parsed.
 
     Raises:
-        InvalidArgument: it is no delivery report, or too large.
+        InvalidArgument: the message is not a delivery report, or too large.
     """
     if len(data) > limit:
-        raise InvalidArgument(f"a report of {len(data)} octets is not read, {limit} is the limit")
+        raise InvalidArgument(f"a report of {len(data)} octets is not parsed, the limit is {limit}")
     head, body = _split(bytes(data).replace(b"\r\n", b"\n"))
     kind, parameters = _content_type(_fields(head))
     boundary = parameters.get("boundary", "")
@@ -131,7 +131,7 @@ def _report(groups: list[_Fields], text: str, original: bytes) -> Report:
     if not groups:
         raise InvalidArgument("not a delivery report: it has no delivery status")
     whole: _Fields = {}
-    # The first group is about the message; some systems leave it out.
+    # The first group of fields is about the message; some systems leave it out.
     if "final-recipient" not in groups[0]:
         whole, *groups = groups
     recipients = tuple(_recipients(groups))
@@ -158,11 +158,11 @@ def _recipients(groups: list[_Fields]) -> Iterator[ReportedRecipient]:
         )
 
 
-# --- the grammar ---------------------------------------------------------------------------------------------
+# --- grammar -------------------------------------------------------------------------------------------------
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:
-    """Header and body of a message or part."""
+    """Return header and body of a message or part."""
     if data.startswith(b"\n"):
         return b"", data[1:]
     head, _, body = data.partition(b"\n\n")
@@ -170,7 +170,7 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _fields(block: bytes) -> _Fields:
-    """The fields of a header by their names in lower case, unfolded; the first of a name counts."""
+    """Return the unfolded fields of a header by name, in lower case; the first field of a name counts."""
     unfolded = re.sub(r"\n[ \t]++", " ", block.decode("utf-8", "backslashreplace"))
     fields: _Fields = {}
     for line in unfolded.split("\n"):
@@ -192,7 +192,7 @@ def _content_type(fields: _Fields) -> tuple[str, dict[str, str]]:
 
 
 def _parts(body: bytes, boundary: str) -> Iterator[bytes]:
-    """What stands between the boundary lines; an end that is missing is the end of the message."""
+    """Iterate over the parts between the boundary lines; without a closing one, the last part ends with the message."""
     mark = re.compile(rb"^--" + re.escape(boundary.encode()) + rb"(--)?+[ \t]*+(?:\n|\Z)", re.MULTILINE)
     start: int | None = None
     for found in mark.finditer(body):
@@ -214,7 +214,7 @@ def _decoded(content: bytes, fields: _Fields) -> bytes:
         elif encoding == "quoted-printable":
             content = binascii.a2b_qp(content)
     except binascii.Error:
-        # Better the letters than nothing.
+        # The undecoded text is better than nothing.
         return content
     return content.replace(b"\r\n", b"\n")
 
@@ -227,7 +227,7 @@ def _text(content: bytes, charset: str) -> str:
 
 
 def _untyped(value: str) -> str:
-    """`dns; mx.example.org` without its type."""
+    """Return `dns; mx.example.org` without its type."""
     kind, separator, rest = value.partition(";")
     return rest.strip() if separator else kind.strip()
 

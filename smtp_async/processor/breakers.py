@@ -1,8 +1,11 @@
-"""May mail flow? Two things can stop all of it: a server that fails as a whole, and a spool that cannot be written.
+"""Says whether mail may flow. Two faults stop all mail: a server that fails as a whole, an unwritable spool.
 
-A spool that cannot note what became of a message must not be sent from: the message would go out again and again. Both
-have a breaker of the same kind, and its pauses. A pause is a span of time, so it is measured on a clock that nobody
-sets; the wall clock only says, to those who are told, when it ends.
+A spool that cannot note what became of a message must not be sent from, because the message would go out again and
+again. So server and spool each have a circuit breaker, with pauses of the same lengths: `Breakers` says when mail stops
+(`server_failed`, `spool_failed`) and when it may flow again (`server_recovered`, `spool_recovered`).
+
+A pause is a span of time, so it is measured on a monotonic clock; the wall clock only tells hooks and statistics when
+the pause ends.
 """
 
 from __future__ import annotations
@@ -12,112 +15,166 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..events import Event, QueuePaused, QueueResumed
-from .schedule import Breaker, RetryPolicy
+from .options import ProcessorOptions
+from .schedule import RetryPolicy, pause_length
 
-__all__ = ["Flow"]
-
-#: How told the events of a pause.
-Tell = Callable[[Event], Awaitable[None]]
+__all__ = ["Breaker", "Breakers"]
 
 
-class Flow:
-    """The breakers of a processor.
+class Breaker:
+    """A circuit breaker: closed (mail flows), open (a pause), half open (one message is tried as a probe).
 
     Args:
-        policy: the length of the pauses.
-        clock: what time it is, in seconds of the epoch.
-        monotonic: seconds of a clock that is never set.
+        policy: the lengths of the pauses.
         chance: draws a random number from 0 to 1.
-        tell: tells the hooks.
-        changed: called when mail begins or ceases to flow.
 
     Attributes:
-        error: why it does not flow, None if it does.
+        failures: failures in a row; 0 means closed.
+        until: when the pause ends, on the clock that is given to the methods.
     """
 
-    __slots__ = ("_changed", "_clock", "_monotonic", "_tell", "error", "host", "store")
+    __slots__ = ("_chance", "_policy", "_probing", "failures", "until")
+
+    def __init__(self, policy: RetryPolicy, chance: Callable[[], float]) -> None:
+        self._policy = policy
+        self._chance = chance
+        self._probing = False
+        self.failures = 0
+        self.until = -math.inf
+
+    @property
+    def closed(self) -> bool:
+        """Mail flows."""
+        return not self.failures
+
+    def admits(self, now: float) -> float:
+        """Return how many messages may be started now: any number, one as a probe, or none."""
+        if not self.failures:
+            return math.inf
+        return 0 if self._probing or now < self.until else 1
+
+    def started(self) -> None:
+        """Note that a message is being tried; while the breaker is open, that message is the probe."""
+        self._probing = bool(self.failures)
+
+    def failed(self, now: float) -> bool:
+        """Note a failure; return whether a new pause begins with it."""
+        if self.failures and not self._probing:
+            # Of a message that was being sent when the first one failed: no news.
+            return False
+        self._probing = False
+        self.failures += 1
+        self.until = now + pause_length(self._policy, self.failures, self._chance())
+        return True
+
+    def inconclusive(self) -> None:
+        """Note that the probe ended without a verdict, so that the next message is a probe."""
+        self._probing = False
+
+    def recovered(self) -> None:
+        """Close the breaker: mail flows again."""
+        self._probing = False
+        self.failures = 0
+
+
+class Breakers:
+    """The breakers of a processor: one for the server, one for the spool.
+
+    Args:
+        retry: the lengths of the pauses.
+        options: the clocks and the source of randomness.
+        publish: publishes an event.
+        on_change: called when mail stops or flows again.
+
+    Attributes:
+        server: the breaker of the server.
+        spool: the breaker of the spool.
+        error: why mail does not flow, None if it does.
+    """
+
+    __slots__ = ("_on_change", "_options", "_publish", "error", "server", "spool")
 
     def __init__(
         self,
-        policy: RetryPolicy,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        chance: Callable[[], float],
-        tell: Tell,
-        changed: Callable[[], None],
+        retry: RetryPolicy,
+        options: ProcessorOptions,
+        publish: Callable[[Event], Awaitable[None]],
+        on_change: Callable[[], None],
     ) -> None:
-        self._clock: Final = clock
-        self._monotonic: Final = monotonic
-        self._tell: Final = tell
-        self._changed: Final = changed
-        self.host: Final = Breaker(policy, chance)
-        self.store: Final = Breaker(policy, chance)
+        self._options: Final = options
+        self._publish: Final = publish
+        self._on_change: Final = on_change
+        self.server: Final = Breaker(retry, options.chance)
+        self.spool: Final = Breaker(retry, options.chance)
         self.error: Exception | None = None
 
-    @property
-    def free(self) -> bool:
-        """Mail flows."""
-        return self.host.closed and self.store.closed
+    # --- state -----------------------------------------------------------------------------------------------
 
     @property
-    def left(self) -> float:
-        """How many seconds of the pause are left; none if it is over, or if mail flows."""
-        if self.free:
+    def mail_flows(self) -> bool:
+        """Any number of messages may be started."""
+        return self.server.closed and self.spool.closed
+
+    @property
+    def seconds_left(self) -> float:
+        """The rest of the pause in seconds; 0 if it is over, or if mail flows."""
+        if self.mail_flows:
             return 0.0
-        return max(0.0, max(self.host.until, self.store.until) - self._monotonic())
+        return max(0.0, max(self.server.until, self.spool.until) - self._options.monotonic())
 
     @property
-    def until(self) -> float:
+    def paused_until(self) -> float:
         """When the pause ends, in seconds of the epoch, as the wall clock stands now."""
-        return self._clock() + self.left
+        return self._options.clock() + self.seconds_left
 
-    def room(self) -> float:
-        """Return how many messages may be begun now: any number, one as a probe, or none."""
-        if self.free:
+    def admits(self) -> float:
+        """Return how many messages may be started now: any number, one as a probe, or none."""
+        if self.mail_flows:
             return math.inf
-        now = self._monotonic()
-        return min(self.host.admits(now), self.store.admits(now))
+        now = self._options.monotonic()
+        return min(self.server.admits(now), self.spool.admits(now))
 
-    def begun(self) -> None:
-        """A message is being tried."""
-        self.host.begun()
-        self.store.begun()
+    # --- news from attempts ----------------------------------------------------------------------------------
 
-    def undecided(self) -> None:
-        """It ended and told nothing about the server, nor about the spool."""
-        self.host.undecided()
-        self.store.undecided()
-        self._changed()
+    def started(self) -> None:
+        """Note that a message is being tried."""
+        self.server.started()
+        self.spool.started()
 
-    async def host_failed(self, error: Exception) -> None:
-        """The server cannot be used."""
-        await self._failed(self.host, error)
+    def inconclusive(self) -> None:
+        """Note that an attempt ended and said nothing about server or spool."""
+        self.server.inconclusive()
+        self.spool.inconclusive()
+        self._on_change()
 
-    async def store_failed(self, error: Exception) -> None:
-        """The spool cannot be written."""
-        await self._failed(self.store, error)
+    async def server_failed(self, error: Exception) -> None:
+        """Stop mail, because the server cannot be used as a whole."""
+        await self._failed(self.server, error)
 
-    async def host_fine(self) -> None:
-        """The server took part in a transaction."""
-        if not self.host.closed:
-            self.host.succeeded()
-            await self._fine()
+    async def spool_failed(self, error: Exception) -> None:
+        """Stop mail, because the spool cannot be written."""
+        await self._failed(self.spool, error)
 
-    async def store_fine(self) -> None:
-        """The spool was written."""
-        if not self.store.closed:
-            self.store.succeeded()
-            await self._fine()
+    async def server_recovered(self) -> None:
+        """Let mail flow again as far as the server goes, because the server took part in a transaction."""
+        await self._recovered(self.server)
+
+    async def spool_recovered(self) -> None:
+        """Let mail flow again as far as the spool goes, because the spool was written."""
+        await self._recovered(self.spool)
 
     async def _failed(self, breaker: Breaker, error: Exception) -> None:
-        now = self._monotonic()
+        now = self._options.monotonic()
         if breaker.failed(now):
             self.error = error
-            self._changed()
-            await self._tell(QueuePaused(error=error, until=self._clock() + breaker.until - now))
+            self._on_change()
+            await self._publish(QueuePaused(error=error, until=self._options.clock() + breaker.until - now))
 
-    async def _fine(self) -> None:
-        self._changed()
-        if self.free:
+    async def _recovered(self, breaker: Breaker) -> None:
+        if breaker.closed:
+            return
+        breaker.recovered()
+        self._on_change()
+        if self.mail_flows:
             self.error = None
-            await self._tell(QueueResumed())
+            await self._publish(QueueResumed())

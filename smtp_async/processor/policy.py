@@ -1,11 +1,14 @@
-"""What is to become of a message after a try: error × scope → delivered, deferred, failed.
+"""Failure policy: what becomes of each recipient, and of the job, after an attempt. Pure.
 
-All failure policy of the queue is in this file, and all of it is the table `RULINGS`. Two questions are asked of an
-error. Whom does it concern: the host (every message would meet the same: a dead server, a broken certificate, a wrong
-password), the message, or one recipient? And may a later try end otherwise?
+All failure policy of the queue is in this file, and most of it is the table `RULES`. The table asks two questions of an
+error. What does the error concern: the host (every message would meet the same error: a dead server, a broken
+certificate, a wrong password), the message, or one recipient? And may a later attempt end otherwise?
 
-A problem of the host never counts against a message: nobody's mail bounces because a password has expired. A refusal
+A problem of the host never counts against a message, because no mail may bounce when a password has expired. A refusal
 is judged by its first digit (RFC 5321 section 4.2.1); single codes only refine that.
+
+A job waits as long as one recipient is left to be tried; when none is left, and one did not get the message, the job
+has failed.
 """
 
 from __future__ import annotations
@@ -43,114 +46,54 @@ from ..errors import (
 from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
+from ..spool.entry import Entry
+from .results import EXPIRED, UNKNOWN, Fate, JobResult, RecipientResult
+from .schedule import RetryPolicy, expiry, next_attempt
 
 __all__ = [
-    "Disposition",
-    "Fate",
+    "RULES",
     "OnUnknown",
-    "Ruling",
+    "Rule",
     "Scope",
-    "Sentence",
-    "judge",
+    "judge_job",
+    "judge_recipients",
     "receipt_of",
-    "ruling",
+    "recipients_to_retry",
+    "rule_for",
 ]
 
-#: What to do with a message whose end left and was never answered: send it again, or keep it for a person.
+#: What to do with a message whose end of data left and was never answered: send it again, or keep it for an operator.
 OnUnknown = Literal["retry", "hold"]
 
-#: Why a recipient failed, where no reply of the server tells.
-UNKNOWN: Final = "unknown"
-
-
-class Fate(Enum):
-    """What is to be done for a recipient."""
-
-    DELIVERED = "delivered"
-    DEFER = "defer"
-    FAIL = "fail"
+#: Seconds before which no message is tried again, so that one run never finds a job twice.
+_SHORTEST_DELAY: Final = 0.001
 
 
 class Scope(Enum):
-    """Whom an error concerns."""
+    """What an error concerns."""
 
-    #: The server, or the way to it: every message would meet the same.
+    #: The server, or the way to it: every message would meet the same error.
     HOST = "host"
-    #: This message, for all recipients that have not failed on their own.
+    #: This message, for all recipients that were not refused by a reply of their own.
     MESSAGE = "message"
-    #: Each recipient as his own reply says.
+    #: Each recipient, as the reply to its own RCPT says.
     RECIPIENT = "recipient"
 
 
-class Ruling(NamedTuple):
+class Rule(NamedTuple):
     """One line of the table.
 
     Attributes:
-        error: the class of errors that it is about.
-        when: of which of them; the line above another wins.
-        scope: whom it concerns.
-        fate: what becomes of them.
+        error: the class of errors that the rule is about.
+        when: which errors of that class; the first rule that matches decides.
+        scope: what such an error concerns.
+        fate: what becomes of the recipients concerned.
     """
 
     error: type[SMTPError]
     when: Callable[[SMTPError], bool]
     scope: Scope
     fate: Fate
-
-
-class Sentence(NamedTuple):
-    """What is to be done for one recipient.
-
-    Attributes:
-        recipient: whom it is about.
-        fate: what is to be done.
-        reply: the reply that decided, if one did.
-        reason: the same in words, where there is no reply.
-    """
-
-    recipient: Recipient
-    fate: Fate
-    reply: Reply | None = None
-    reason: str = ""
-
-
-class Disposition(NamedTuple):
-    """What is to become of a message.
-
-    Attributes:
-        sentences: one per recipient, in the order of the envelope.
-        host: the problem of the host, if that is what it was.
-        unknown: may a recipient have it already, without our knowing?
-    """
-
-    sentences: tuple[Sentence, ...]
-    host: SMTPError | None = None
-    unknown: bool = False
-
-    @property
-    def untried(self) -> bool:
-        """The problem was the host's, and nobody was refused: then the try does not count against the message."""
-        return self.host is not None and all(
-            one.fate is Fate.DEFER and one.reply is None for one in self.sentences
-        )
-
-    @property
-    def delivered(self) -> tuple[Sentence, ...]:
-        """Who has it."""
-        return self._having(Fate.DELIVERED)
-
-    @property
-    def deferred(self) -> tuple[Sentence, ...]:
-        """Who is to be tried again."""
-        return self._having(Fate.DEFER)
-
-    @property
-    def failed(self) -> tuple[Sentence, ...]:
-        """Who never gets it."""
-        return self._having(Fate.FAIL)
-
-    def _having(self, fate: Fate) -> tuple[Sentence, ...]:
-        return tuple([one for one in self.sentences if one.fate is fate])
 
 
 # --- the table -----------------------------------------------------------------------------------------------
@@ -165,28 +108,28 @@ def _permanent(error: SMTPError) -> bool:
 
 
 def _wants_login(error: SMTPError) -> bool:
-    # RFC 4954 section 6: to MAIL they mean that this client should have logged in, or otherwise.
+    # RFC 4954 section 6: as replies to MAIL, these codes ask for a login, or for another one.
     return error.reply is not None and error.reply.code in (530, 534, 535, 538)
 
 
-def _dislikes_site(error: SMTPError) -> bool:
-    # RFC 3463 section 3.8: X.7.0, a security status without detail, is how servers say "not from you, for now".
+def _refuses_client(error: SMTPError) -> bool:
+    # RFC 3463 section 3.8: X.7.0, a security status without detail, is how servers refuse a client for the time being.
     reply = error.reply or getattr(error.__cause__, "reply", None)
     return reply is not None and reply.enhanced == (4, 7, 0)
 
 
 def _before_mail(error: SMTPError) -> bool:
-    # A password that cannot be written, for example.
+    # For example a password that cannot be encoded.
     return error.stage in ("connect", "tls", "greeting", "EHLO", "HELO", "STARTTLS", "AUTH")
 
 
-def _never_begun(error: SMTPError) -> bool:
-    # Its time was over while it waited for a connection.
+def _waited_in_vain(error: SMTPError) -> bool:
+    # The message waited for a connection until its time was over.
     return isinstance(error.__cause__, Timeout) and error.__cause__.stage == "queue"
 
 
-def _passing(error: SMTPError) -> bool:
-    # The file is all right, this system is out of something.
+def _lacks_resources(error: SMTPError) -> bool:
+    # The file is intact, but this system is out of memory or descriptors, or its disk fails for the moment.
     return getattr(error, "errno", None) in _SHORTAGES
 
 
@@ -195,76 +138,148 @@ _SHORTAGES: Final = frozenset(
 )
 
 _HOST, _MESSAGE, _RECIPIENT = Scope.HOST, Scope.MESSAGE, Scope.RECIPIENT
-_DEFER, _FAIL = Fate.DEFER, Fate.FAIL
+_DEFER, _FAIL = Fate.DEFERRED, Fate.FAILED
 
-#: From the particular to the general: the first line that fits decides.
-RULINGS: Final[tuple[Ruling, ...]] = (
-    # The conversation did not come as far as a message.
-    Ruling(GreetingRefused, _always, _HOST, _DEFER),
-    Ruling(HelloRefused, _always, _HOST, _DEFER),
-    Ruling(StartTLSRefused, _always, _HOST, _DEFER),
-    Ruling(AuthenticationFailed, _always, _HOST, _DEFER),
-    Ruling(AuthenticationUnavailable, _always, _HOST, _DEFER),
-    Ruling(TLSError, _always, _HOST, _DEFER),
-    Ruling(InvalidArgument, _before_mail, _HOST, _DEFER),
-    # A message that was on its way when its connection died raises NotSent instead.
-    Ruling(CommunicationError, _always, _HOST, _DEFER),
-    # The server said no to the message.
-    Ruling(SenderRefused, _wants_login, _HOST, _DEFER),
-    Ruling(SenderRefused, _dislikes_site, _HOST, _DEFER),
-    Ruling(SenderRefused, _permanent, _MESSAGE, _FAIL),
-    Ruling(SenderRefused, _always, _MESSAGE, _DEFER),
-    Ruling(RecipientsRefused, _permanent, _RECIPIENT, _FAIL),
-    Ruling(RecipientsRefused, _always, _RECIPIENT, _DEFER),
-    Ruling(MessageRefused, _permanent, _MESSAGE, _FAIL),
-    Ruling(MessageRefused, _always, _MESSAGE, _DEFER),
-    # 421 between two messages, and whatever else a later version may refuse.
-    Ruling(CommandRefused, _always, _HOST, _DEFER),
-    # It met no server, or could not be brought before it.
-    Ruling(TooManyRecipients, _always, _MESSAGE, _DEFER),
-    Ruling(ExtensionMissing, _always, _MESSAGE, _FAIL),
-    Ruling(QueueFull, _always, _HOST, _DEFER),
-    Ruling(NotSent, _never_begun, _HOST, _DEFER),
-    Ruling(NotSent, _dislikes_site, _HOST, _DEFER),
-    Ruling(NotSent, _always, _MESSAGE, _DEFER),
-    Ruling(OutcomeUnknown, _always, _MESSAGE, _DEFER),
-    Ruling(FileError, _passing, _MESSAGE, _DEFER),
-    Ruling(FileError, _always, _MESSAGE, _FAIL),
-    Ruling(MissingHost, _always, _HOST, _DEFER),
-    Ruling(InvalidArgument, _always, _MESSAGE, _FAIL),
-    # What the spool holds is not what was put.
-    Ruling(RecordInvalid, _always, _MESSAGE, _FAIL),
-    # The client is closed, or an extra is not installed: the program's fault, not the message's.
-    Ruling(UsageError, _always, _HOST, _DEFER),
-    Ruling(SMTPError, _always, _MESSAGE, _DEFER),
+#: From the particular to the general: the first rule that matches decides.
+RULES: Final[tuple[Rule, ...]] = (
+    # The connection failed before the first message.
+    Rule(GreetingRefused, _always, _HOST, _DEFER),
+    Rule(HelloRefused, _always, _HOST, _DEFER),
+    Rule(StartTLSRefused, _always, _HOST, _DEFER),
+    Rule(AuthenticationFailed, _always, _HOST, _DEFER),
+    Rule(AuthenticationUnavailable, _always, _HOST, _DEFER),
+    Rule(TLSError, _always, _HOST, _DEFER),
+    Rule(InvalidArgument, _before_mail, _HOST, _DEFER),
+    # A message that was being sent when its connection was lost raises NotSent instead.
+    Rule(CommunicationError, _always, _HOST, _DEFER),
+    # The server refused the message.
+    Rule(SenderRefused, _wants_login, _HOST, _DEFER),
+    Rule(SenderRefused, _refuses_client, _HOST, _DEFER),
+    Rule(SenderRefused, _permanent, _MESSAGE, _FAIL),
+    Rule(SenderRefused, _always, _MESSAGE, _DEFER),
+    Rule(RecipientsRefused, _permanent, _RECIPIENT, _FAIL),
+    Rule(RecipientsRefused, _always, _RECIPIENT, _DEFER),
+    Rule(MessageRefused, _permanent, _MESSAGE, _FAIL),
+    Rule(MessageRefused, _always, _MESSAGE, _DEFER),
+    # A 421 between two messages, and commands that a later version may add.
+    Rule(CommandRefused, _always, _HOST, _DEFER),
+    # The message met no server, or could not be offered to it.
+    Rule(TooManyRecipients, _always, _MESSAGE, _DEFER),
+    Rule(ExtensionMissing, _always, _MESSAGE, _FAIL),
+    Rule(QueueFull, _always, _HOST, _DEFER),
+    Rule(NotSent, _waited_in_vain, _HOST, _DEFER),
+    Rule(NotSent, _refuses_client, _HOST, _DEFER),
+    Rule(NotSent, _always, _MESSAGE, _DEFER),
+    Rule(OutcomeUnknown, _always, _MESSAGE, _DEFER),
+    Rule(FileError, _lacks_resources, _MESSAGE, _DEFER),
+    Rule(FileError, _always, _MESSAGE, _FAIL),
+    Rule(MissingHost, _always, _HOST, _DEFER),
+    Rule(InvalidArgument, _always, _MESSAGE, _FAIL),
+    # The spool file is damaged.
+    Rule(RecordInvalid, _always, _MESSAGE, _FAIL),
+    # The client is closed, or an extra is not installed: a fault of the program, not of the message.
+    Rule(UsageError, _always, _HOST, _DEFER),
+    Rule(SMTPError, _always, _MESSAGE, _DEFER),
 )
 
 
-def ruling(error: SMTPError) -> Ruling:
-    """Return the line of the table that is about `error`."""
-    return next(line for line in RULINGS if isinstance(error, line.error) and line.when(error))
+def rule_for(error: SMTPError) -> Rule:
+    """Return the first rule that matches `error`."""
+    return next(rule for rule in RULES if isinstance(error, rule.error) and rule.when(error))
 
 
-# --- judging -------------------------------------------------------------------------------------------------
+# --- jobs ----------------------------------------------------------------------------------------------------
 
 
-def judge(receipt: Receipt, *, on_unknown: OnUnknown = "retry") -> Disposition:
-    """Say what is to become of each recipient of a message that was tried.
+def judge_job(
+    entry: Entry,
+    receipt: Receipt,
+    retry: RetryPolicy,
+    *,
+    now: float,
+    on_unknown: OnUnknown = "retry",
+    chance: float = 1.0,
+) -> JobResult:
+    """Return what becomes of a job, and how its lease ends.
 
     Args:
-        receipt: what became of it.
-        on_unknown: `"retry"` sends again what may have arrived, `"hold"` fails it for a person to decide.
+        entry: the job as it was claimed.
+        receipt: what the attempt has led to.
+        retry: how often and for how long to try.
+        now: the wall clock, in seconds of the epoch.
+        on_unknown: `"retry"` sends again what may have arrived, `"hold"` fails it, so that an operator decides.
+        chance: a random number from 0 to 1.
     """
-    error = receipt.error
-    line = None if error is None else ruling(error)
-    sentences = tuple([_sentence(verdict, receipt, line, on_unknown) for verdict in receipt.verdicts])
+    results = judge_recipients(receipt, on_unknown=on_unknown)
     unknown = any(verdict.outcome is Outcome.UNKNOWN for verdict in receipt.verdicts)
-    host = error if line is not None and line.scope is Scope.HOST and not unknown else None
-    return Disposition(sentences, host, unknown)
+    host_error = None if unknown else _host_error(receipt)
+    result = JobResult(Fate.DELIVERED, results, host_error=host_error, unknown=unknown)
+    expires = expiry(entry, retry)
+    expired = expires is not None and now >= expires
+    if host_error is not None and _untried(results) and not expired and retry.attempts != 1:
+        return result._replace(fate=Fate.RELEASED, reason=str(host_error))
+    if result.deferred:
+        due = next_attempt(retry, entry.attempts + 1, now=now, expires=expires, chance=chance)
+        if due is not None:
+            due = max(due, now + _SHORTEST_DELAY)
+            reason = _reason(result.failed or result.deferred)
+            return result._replace(fate=Fate.DEFERRED, not_before=due, reason=reason)
+        result = result._replace(recipients=tuple([_given_up(one, expired=expired) for one in results]))
+    if result.failed or entry.failed:
+        return result._replace(fate=Fate.FAILED, reason=_reason(result.failed) or entry.reason)
+    return result
+
+
+def recipients_to_retry(receipt: Receipt, result: JobResult) -> Callable[[Verdict], bool]:
+    """Return a function that tells a lease whether the recipient of a verdict is tried again.
+
+    By verdict, because an envelope may name a recipient twice, with different verdicts.
+    """
+    pairs = zip(receipt.verdicts, result.recipients, strict=True)
+    retried = {id(verdict): one.fate is Fate.DEFERRED for verdict, one in pairs}
+    return lambda verdict: retried[id(verdict)]
+
+
+def _host_error(receipt: Receipt) -> SMTPError | None:
+    error = receipt.error
+    return error if error is not None and rule_for(error).scope is Scope.HOST else None
+
+
+def _untried(results: tuple[RecipientResult, ...]) -> bool:
+    """Return whether no recipient was refused; then a problem of the host does not count against the message."""
+    return all(one.fate is Fate.DEFERRED and one.reply is None for one in results)
+
+
+def _given_up(one: RecipientResult, *, expired: bool) -> RecipientResult:
+    if one.fate is not Fate.DEFERRED:
+        return one
+    reason = f"{EXPIRED}: {one.reason}" if expired else one.reason
+    return one._replace(fate=Fate.FAILED, reason=reason.rstrip(": "))
+
+
+def _reason(results: tuple[RecipientResult, ...]) -> str:
+    """Return the reason of the first result in words."""
+    for one in results:
+        return " ".join(part for part in (one.reason, str(one.reply or "")) if part)
+    return ""
+
+
+# --- recipients ----------------------------------------------------------------------------------------------
+
+
+def judge_recipients(receipt: Receipt, *, on_unknown: OnUnknown = "retry") -> tuple[RecipientResult, ...]:
+    """Return what becomes of each recipient by its verdict alone, whatever the retry policy allows.
+
+    Args:
+        receipt: what the attempt has led to.
+        on_unknown: `"retry"` sends again what may have arrived, `"hold"` fails it, so that an operator decides.
+    """
+    rule = None if receipt.error is None else rule_for(receipt.error)
+    return tuple([_recipient_result(verdict, receipt, rule, on_unknown) for verdict in receipt.verdicts])
 
 
 def receipt_of(error: SMTPError, recipients: Iterable[Recipient]) -> Receipt:
-    """Return the receipt of an exception; one that has none is about `recipients`, of whom nobody got anything."""
+    """Return the receipt of an exception; for one without a receipt, that none of `recipients` got the message."""
     receipt = Receipt.of(error)
     if receipt is None or not receipt.verdicts:
         outcome = Outcome.UNKNOWN if isinstance(error, OutcomeUnknown) else Outcome.NOT_SENT
@@ -272,23 +287,28 @@ def receipt_of(error: SMTPError, recipients: Iterable[Recipient]) -> Receipt:
     return receipt if receipt.error is not None else receipt._replace(error=error)
 
 
-def _sentence(verdict: Verdict, receipt: Receipt, line: Ruling | None, on_unknown: OnUnknown) -> Sentence:
+def _recipient_result(
+    verdict: Verdict, receipt: Receipt, rule: Rule | None, on_unknown: OnUnknown
+) -> RecipientResult:
     recipient, outcome, reply = verdict
     if outcome is Outcome.ACCEPTED:
-        return Sentence(recipient, Fate.DELIVERED, reply)
+        return RecipientResult(recipient, Fate.DELIVERED, reply)
     if outcome is Outcome.REFUSED and reply is not None:
-        return Sentence(recipient, _fate_of_refused(reply, receipt.error, line), reply)
-    reason = _words(receipt.error)
+        return RecipientResult(recipient, _fate_of_refused(reply, receipt.error, rule), reply)
+    reason = _description(receipt.error)
     if outcome is Outcome.UNKNOWN:
         if on_unknown == "hold":
-            return Sentence(recipient, Fate.FAIL, None, UNKNOWN)
-        return Sentence(recipient, Fate.DEFER, None, reason)
-    # With others accepted no error tells why this one was not sent; it can be sent again in any case.
-    return Sentence(recipient, Fate.DEFER if line is None else line.fate, None, reason)
+            return RecipientResult(recipient, Fate.FAILED, None, UNKNOWN)
+        return RecipientResult(recipient, Fate.DEFERRED, None, reason)
+    # Where other recipients were accepted, no error says why this one was not sent; it can be sent again in any case.
+    return RecipientResult(recipient, Fate.DEFERRED if rule is None else rule.fate, None, reason)
 
 
-def _words(error: SMTPError | None) -> str:
-    """Say why, for a queue file or a report. A server may repeat in its answer to a login what it was shown there."""
+def _description(error: SMTPError | None) -> str:
+    """Return the reason for a queue file or a report.
+
+    The text of a reply to AUTH is left out, because a server may repeat in it the credentials that it was shown.
+    """
     if error is None:
         return "the message was not sent"
     if error.reply is not None and (isinstance(error, AuthenticationFailed) or error.stage == "AUTH"):
@@ -296,14 +316,8 @@ def _words(error: SMTPError | None) -> str:
     return str(error)
 
 
-def _fate_of_refused(reply: Reply, error: SMTPError | None, line: Ruling | None) -> Fate:
-    if line is not None and line.scope is Scope.HOST:
-        return Fate.DEFER
+def _fate_of_refused(reply: Reply, error: SMTPError | None, rule: Rule | None) -> Fate:
+    if rule is not None and rule.scope is Scope.HOST:
+        return Fate.DEFERRED
     at_rcpt = error is None or isinstance(error, RecipientsRefused)
-    return Fate.FAIL if reply.permanent and not (at_rcpt and _too_many(reply)) else Fate.DEFER
-
-
-def _too_many(reply: Reply) -> bool:
-    """RFC 5321 section 4.5.3.1.10: 552 to RCPT means 452, unless an enhanced code says something else."""
-    enhanced = reply.enhanced
-    return reply.code == 552 and (enhanced is None or enhanced[1:] == (5, 3))
+    return Fate.FAILED if reply.permanent and not (at_rcpt and reply.too_many_recipients) else Fate.DEFERRED

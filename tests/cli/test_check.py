@@ -8,7 +8,7 @@ from smtp_async.testing import reply
 from .conftest import USERS
 
 
-def test_nothing_is_wrong(shell, submission, pki, password_file):
+def test_a_sound_server_has_no_findings(shell, submission, pki, password_file):
     done = shell(
         f"check localhost:{submission.port} --user ann --ca-file {pki.ca_file} --password-file", password_file
     )
@@ -25,7 +25,7 @@ def test_nothing_is_wrong(shell, submission, pki, password_file):
     assert done.stdout.endswith("OK Nothing wrong was found.\n")
 
 
-def test_the_dialogue(shell, submission, pki, password_file):
+def test_verbose_shows_the_dialogue(shell, submission, pki, password_file):
     done = shell(
         f"check -v localhost:{submission.port} --user ann --ca-file {pki.ca_file} --password-file",
         password_file,
@@ -33,13 +33,13 @@ def test_the_dialogue(shell, submission, pki, password_file):
     assert "> NOOP" in done.stderr and "> AUTH PLAIN ***" in done.stderr
 
 
-def test_implicit_tls_by_url(shell, serve, pki):
+def test_a_url_chooses_implicit_tls(shell, serve, pki):
     server = serve(ssl_context=pki.server_context(), implicit_tls=True, users=USERS)
     done = shell(f"check smtps://localhost:{server.port} --ca-file {pki.ca_file}")
     assert done.exit_code == 0 and "from the first byte" in done.stdout
 
 
-def test_the_wrong_kind_of_port(shell, serve, pki, monkeypatch):
+def test_a_tls_port_spoken_to_in_clear_is_named(shell, serve, pki, monkeypatch):
     monkeypatch.setattr(diagnose, "_SILENCE", 0.02)
     server = serve(ssl_context=pki.server_context(), implicit_tls=True)
     done = shell(f"check localhost:{server.port}")
@@ -48,32 +48,32 @@ def test_the_wrong_kind_of_port(shell, serve, pki, monkeypatch):
     assert done.exit_code == 5 and "use --security starttls" in done.stdout
 
 
-def test_findings_without_an_error(shell, serve):
+def test_findings_without_an_error_exit_with_1(shell, serve):
     done = shell(f"check {serve(users=USERS).url}")
     assert done.exit_code == 1 and "WRONG A login (PLAIN, LOGIN, CRAM-MD5) is offered" in done.stdout
 
 
 @pytest.mark.parametrize(("code", "text"), [(554, "5.3.2 no"), (421, "4.3.2 later")])
-def test_a_server_that_refuses(shell, serve, code, text):
+def test_a_refusal_at_the_greeting_is_shown(shell, serve, code, text):
     server = serve()
     server.on("GREETING", reply(code, text))
     assert shell(f"check {server.url}").exit_code == (1 if code == 554 else 3)
 
 
-def test_nobody_listens(shell, serve):
+def test_a_closed_port_exits_with_3(shell, serve):
     server = serve()
     server.stop()
     done = shell(f"check {server.url}")
     assert done.exit_code == 3 and "WRONG Cannot connect" in done.stdout and "Greeting: none" in done.stdout
 
 
-def test_a_host_alone_is_port_587(shell):
+def test_the_default_port_is_587(shell):
     done = shell("check mail.invalid")
     assert done.exit_code == 5 and "Server: mail.invalid:587" in done.stdout
 
 
 @pytest.mark.parametrize("host", ["smtp://ann:top-secret@localhost", "ann:top-secret@localhost"])
-def test_no_password_in_an_argument(shell, host):
+def test_a_password_in_an_argument_is_refused(shell, host):
     assert shell(f"check {host}").exit_code == 2
 
 
@@ -98,13 +98,13 @@ def test_no_password_in_an_argument(shell, host):
         ("localhost:{0.plain_port}", "--security plaintext", 0, "Nothing wrong"),
     ],
 )
-def test_postfix(shell, postfix, pki, server, more, code, words, monkeypatch):
+def test_findings_about_postfix(shell, postfix, pki, server, more, code, words, monkeypatch):
     monkeypatch.setattr(diagnose, "_SILENCE", 0.05)
     done = shell(f"check {server} {more}".format(postfix, pki), env={"SMTP_ASYNC_PASSWORD": postfix.password})
     assert (done.exit_code, words in done.stdout) == (code, True), done.output
 
 
-def test_on_a_terminal(shell, serve, terminal):
+def test_a_terminal_gets_a_table(shell, serve, terminal):
     server = serve(users=USERS)
     done = shell(f"check {server.url}")
     assert done.stdout.startswith(f"127.0.0.1:{server.port}\n  Greeting  220 ")

@@ -1,8 +1,9 @@
-"""`smtp-async demo`: what it shows is what happened."""
+"""`smtp-async demo` shows what was counted."""
 
 import asyncio
 import io
 import re
+from collections import Counter
 
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from smtp_async.cli.screen import Screen
 from smtp_async.model.receipt import Outcome
 
 
-def test_a_few_hundred_messages(shell):
+def test_a_few_hundred_messages_are_counted(shell):
     done = shell("demo --count 200 --connections 4")
     assert done.exit_code == 0
     shown = done.stdout
@@ -24,17 +25,17 @@ def test_a_few_hundred_messages(shell):
     assert "Köstlichkeiten.csv" in shown and "Violation" not in shown
 
 
-def test_flights_are_the_server_s_count(shell):
+def test_flights_are_counted_by_the_server(shell):
     shown = shell("demo --count 10 --connections 1").stdout
     [(per_message, counted)] = re.findall(r"Flights per message +([\d.]+) +(\d+) round trips", shown)
     assert float(per_message) == int(counted) / 10 and 10 <= int(counted) <= 50
 
 
-def test_one_message(shell):
+def test_one_message_is_enough(shell):
     assert shell("demo --count 1").exit_code == 0
 
 
-def test_on_a_terminal():
+def test_a_terminal_gets_a_panel():
     screen = Screen()
     text = io.StringIO()
     screen.out = Console(file=text, force_terminal=True, width=100, markup=False, highlight=False)
@@ -42,10 +43,12 @@ def test_on_a_terminal():
     assert "One of them, as its reader sees it" in text.getvalue() and "60/60" in text.getvalue()
 
 
-def test_violations_are_shown_and_fail(capsys):
-    from collections import Counter
-
-    score = demo._Score(Counter({Outcome.ACCEPTED: 1}), 0.0, 2, 1, [], ["connection 0: a bare LF"])
-    Console().print(demo._table(score, 1))
+def test_violations_are_shown(capsys):
+    counts = demo.Counts(Counter({Outcome.ACCEPTED: 1}), 0.0, 2, 1, [], ["connection 0: a bare LF"])
+    Console().print(demo.result_table(counts, 1))
     assert "a bare LF" in capsys.readouterr().out
-    demo._show_one(Screen(), [])
+
+
+def test_no_message_is_shown_if_none_was_received(capsys):
+    demo.show_one_message(Screen(), [])
+    assert capsys.readouterr().out == ""

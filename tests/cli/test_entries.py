@@ -26,7 +26,7 @@ async def ids(entries, **how):
     return [int(one.id[3:]) async for one in in_order(given(entries), **how)]
 
 
-async def test_the_oldest_come_first():
+async def test_the_oldest_jobs_come_first():
     entries = [entry(number) for number in (3, 1, 2, 5, 4)]
     assert await ids(entries) == [1, 2, 3, 4, 5]
     assert await ids(entries, limit=2) == [1, 2]
@@ -34,17 +34,17 @@ async def test_the_oldest_come_first():
     assert await ids([]) == []
 
 
-async def test_too_many_come_in_batches():
+async def test_more_jobs_than_the_limit_are_sorted_in_batches():
     entries = [entry(number) for number in (3, 1, 2, 5, 4)]
     assert await ids(entries, sorted_at_once=2) == [1, 3, 2, 5, 4]
 
 
-async def test_a_job_that_is_seen_twice_is_no_trouble():
+async def test_a_job_that_is_listed_twice_is_shown_twice():
     assert await ids([entry(1), entry(1), entry(0)]) == [0, 1, 1]
     assert await ids([entry(1), entry(1), entry(1)], limit=1) == [1]
 
 
-def test_a_line_has_nine_fields_whatever_is_in_them():
+def test_a_line_has_nine_fields_whatever_they_contain():
     line = line_of(entry(1, reason="550 no\tsuch\nuser \x1b[2J", not_before=2e9, attempts=3))
     fields = line.split("\t")
     assert fields[:6] == ["job1", "queued", "3", "2030-03-17T17:46:41Z", "2033-05-18T03:33:20Z", "7"]
@@ -63,7 +63,7 @@ def test_held_is_a_state_of_its_own():
     ("seconds", "text"),
     [(-5, "now"), (0.5, "now"), (45, "45s"), (119, "119s"), (121, "2m"), (3 * 3600, "3h"), (8 * 86400, "8d")],
 )
-def test_time_spans(seconds, text):
+def test_durations_are_shown_in_their_largest_unit(seconds, text):
     assert span(seconds) == text
 
 
@@ -78,5 +78,5 @@ def test_time_spans(seconds, text):
         (1 << 42, "4096.0 GiB"),
     ],
 )
-def test_sizes(octets, text):
+def test_sizes_are_shown_in_binary_units(octets, text):
     assert size(octets) == text

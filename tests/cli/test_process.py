@@ -1,9 +1,8 @@
-"""`smtp-async process`: what arrives, what is said, how it ends."""
+"""`smtp-async process`: what is sent, what is shown, and the exit code."""
 
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import pty
 import signal
@@ -14,8 +13,6 @@ import time
 import pytest
 
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.process import log_on
-from smtp_async.cli.screen import Screen
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing import close, default, delay, reply, swallow
 from tests.servers.machine import wait_until
@@ -31,7 +28,7 @@ def spool(tmp_path):
 
 
 def put(path, *people):
-    """Queue a message for each, and return the ids."""
+    """Queue a message for each recipient, and return the ids."""
 
     async def do():
         async with DirectorySpool(path, durable=False) as spool:
@@ -69,7 +66,7 @@ def fields(done):
 # --- once ----------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_sent(run, serve, spool):
+def test_once_sends_everything(run, serve, spool):
     ids = put(spool, *(f"u{number}@example.org" for number in range(25)))
     server = serve()
     done = run(server.url)
@@ -81,14 +78,14 @@ def test_everything_is_sent(run, serve, spool):
     assert len(server.messages) == 25 and server.violations == [] and states(spool) == {}
 
 
-def test_an_empty_spool(run, serve):
+def test_an_empty_spool_exits_with_0(run, serve):
     server = serve()
     done = run(server.url)
     assert done.exit_code == 0 and [row[0] for row in fields(done)] == ["total"]
     assert server.commands == []
 
 
-def test_refused_and_deferred(run, serve, spool):
+def test_refused_and_deferred_jobs_are_shown(run, serve, spool):
     good, bad, later = put(spool, "good@example.org", "bad@example.org", "later@example.org")
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no such user \x1b[2J"), match="bad")
@@ -102,14 +99,14 @@ def test_refused_and_deferred(run, serve, spool):
     assert states(spool) == {good: "sent", bad: "failed", later: "queued"}
 
 
-def test_only_deferred(run, serve, spool):
+def test_deferred_jobs_alone_exit_with_3(run, serve, spool):
     put(spool, "later@example.org")
     server = serve()
     server.on("RCPT", reply(450, "4.2.1 come back"))
     assert run(server.url).exit_code == Exit.NOT_SENT
 
 
-def test_one_attempt(run, serve, spool):
+def test_with_one_attempt_every_error_is_final(run, serve, spool):
     put(spool, "later@example.org")
     server = serve()
     server.on("RCPT", reply(450, "4.2.1 come back"))
@@ -120,7 +117,7 @@ def test_one_attempt(run, serve, spool):
 @pytest.mark.parametrize(
     ("option", "code", "state"), [("retry", Exit.NOT_SENT, "queued"), ("hold", Exit.UNKNOWN, "failed")]
 )
-def test_nobody_knows(run, serve, spool, option, code, state):
+def test_an_unknown_outcome_is_tried_again_or_held(run, serve, spool, option, code, state):
     put(spool, "bob@example.org")
     server = serve()
     server.on(".", swallow(), close())
@@ -129,7 +126,7 @@ def test_nobody_knows(run, serve, spool, option, code, state):
     assert "1 of them unknown" in fields(done)[-1][3]
 
 
-def test_stop_on_error(run, serve, spool):
+def test_stop_on_error_starts_no_further_job(run, serve, spool):
     put(spool, *(f"u{number}@example.org" for number in range(5)))
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no"))
@@ -138,14 +135,14 @@ def test_stop_on_error(run, serve, spool):
     assert done.stderr.startswith("smtp-async: The job ") and done.stderr.count("\n") == 1
 
 
-def test_quiet(run, serve, spool):
+def test_quiet_shows_no_sent_jobs(run, serve, spool):
     put(spool, "good@example.org", "bad@example.org")
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no"), match="bad")
     assert [row[0] for row in fields(run(server.url, "-q"))] == ["failed", "total"]
 
 
-def test_concurrency_is_the_number_of_connections_too(run, serve, spool):
+def test_concurrency_sets_the_number_of_connections(run, serve, spool):
     put(spool, *(f"u{number}@example.org" for number in range(20)))
     server = serve()
     assert run(server.url, "--concurrency 1").exit_code == 0
@@ -155,7 +152,7 @@ def test_concurrency_is_the_number_of_connections_too(run, serve, spool):
     assert server.connections.opened <= 3
 
 
-def test_what_a_dead_worker_left_is_told(run, serve, spool):
+def test_a_recovered_job_is_shown(run, serve, spool):
     (id,) = put(spool, "bob@example.org")
     program = (
         "import asyncio, os, sys\n"
@@ -172,22 +169,10 @@ def test_what_a_dead_worker_left_is_told(run, serve, spool):
     assert [row[:2] for row in fields(done)[:2]] == [["recovered", id], ["sent", id]]
 
 
-def test_what_the_library_logs_is_a_sentence(capsys):
-    log = logging.getLogger("smtp_async")
-    with log_on(Screen()):
-        log.info("nobody needs to know")
-        log.warning("the job %s was taken\x1b away", "a")
-        try:
-            raise LookupError("lost")
-        except LookupError:
-            log.exception("it raised")
-    assert capsys.readouterr().err == "The job a was taken\\x1b away.\nIt raised: LookupError('lost').\n"
-
-
 # --- servers and logins --------------------------------------------------------------------------------------
 
 
-def test_a_login(run, submission, spool, pki, password_file):
+def test_the_processor_logs_in(run, submission, spool, pki, password_file):
     put(spool, "bob@example.org")
     line = f"-v --user ann --ca-file {pki.ca_file} --password-file {password_file}"
     done = run(f"localhost:{submission.port}", line)
@@ -204,7 +189,7 @@ def test_a_wrong_password_keeps_the_mail(run, submission, spool, pki):
     assert [row[0] for row in fields(done)] == ["paused", "total"]
 
 
-def test_nobody_listens(run, serve, spool):
+def test_a_closed_port_keeps_the_mail(run, serve, spool):
     put(spool, "bob@example.org")
     server = serve()
     server.stop()
@@ -227,14 +212,14 @@ def test_nobody_listens(run, serve, spool):
         ("mail.invalid", "", Exit.SETUP, "Cannot resolve mail.invalid"),
     ],
 )
-def test_what_cannot_be_meant(run, spool, server, line, code, words):
+def test_invalid_options_are_refused(run, spool, server, line, code, words):
     put(spool, "bob@example.org")
     done = run(server, line)
     assert done.exit_code == code and words in done.stderr
     assert [*states(spool).values()] == ["queued"]
 
 
-def test_a_spool_that_is_not_there_or_unsafe(run, serve, spool, shell, tmp_path):
+def test_a_missing_or_unsafe_spool_is_refused(run, serve, spool, shell, tmp_path):
     server = serve()
     done = shell(f"process --once --spool {tmp_path}/none --server {server.url}")
     assert done.exit_code == Exit.USAGE and done.stderr.startswith("smtp-async: There is no spool directory")
@@ -246,7 +231,7 @@ def test_a_spool_that_is_not_there_or_unsafe(run, serve, spool, shell, tmp_path)
     assert server.commands == [] and done.stdout == ""
 
 
-def test_a_broken_file_is_put_aside(run, serve, spool):
+def test_an_unreadable_file_is_put_aside(run, serve, spool):
     (id,) = put(spool, "bob@example.org")
     (spool / "0000000000000000001-x.queued").write_bytes(b"not a job\n")
     server = serve()
@@ -255,7 +240,7 @@ def test_a_broken_file_is_put_aside(run, serve, spool):
     assert "unreadable\t0000000000000000001-x\t-\tnot a job" in done.stdout
 
 
-# --- until it is told to stop --------------------------------------------------------------------------------
+# --- until stopped -------------------------------------------------------------------------------------------
 
 
 class Running:
@@ -279,7 +264,7 @@ class Running:
         self.out, self.err = self.process.stdout, self.process.stderr
 
     def end(self):
-        """Wait for its end; return the exit code and what it said."""
+        """Wait until the process has ended; return its exit code and output."""
         out, err = self.process.communicate(timeout=15)
         return self.process.returncode, out, err
 
@@ -298,7 +283,7 @@ def start(spool):
 
 
 def held_up(server):
-    """Let the end of a message wait; return the rule and what lets it go on."""
+    """Delay the end of a message; return the rule, and a function that ends the delay."""
     gate = server.call(asyncio.Event)
     rule = server.on(".", delay(gate), default())
     return rule, lambda: server.call(gate.set)
@@ -309,14 +294,14 @@ def fired(rule):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_what_is_under_way_end(serve, spool, start, number):
+def test_messages_being_sent_may_end_after_a_signal(serve, spool, start, number):
     first, second = put(spool, "bob@example.org", "cid@example.org")
     server = serve()
     rule, go_on = held_up(server)
     running = start(server, "--concurrency", "1")
     fired(rule)
     running.process.send_signal(number)
-    assert running.err.readline().startswith("Stopping: 1 under way may end.")
+    assert running.err.readline().startswith("Stopping: 1 being sent may end.")
     go_on()
     code, out, err = running.end()
     assert code == 0 and err == "" and "\x1b" not in out
@@ -324,7 +309,7 @@ def test_a_signal_lets_what_is_under_way_end(serve, spool, start, number):
     assert len(server.messages) == 1 and states(spool) == {second: "queued"}
 
 
-def test_the_second_signal_ends_it_at_once(serve, spool, start):
+def test_the_second_signal_ends_the_grace(serve, spool, start):
     (id,) = put(spool, "bob@example.org")
     server = serve()
     rule, _ = held_up(server)
@@ -341,7 +326,7 @@ def test_the_second_signal_ends_it_at_once(serve, spool, start):
     assert [one.outcome.value for one in entries(spool)[id].results if one is not None] == ["unknown"]
 
 
-def test_once_and_interrupted(serve, spool, start):
+def test_an_interrupted_once_exits_with_130(serve, spool, start):
     put(spool, "bob@example.org", "cid@example.org")
     server = serve()
     rule, go_on = held_up(server)
@@ -353,7 +338,7 @@ def test_once_and_interrupted(serve, spool, start):
     assert running.end()[0] == 130
 
 
-def test_mail_that_comes_later_is_sent_and_told_at_once(serve, spool, start):
+def test_later_mail_is_sent_and_shown_at_once(serve, spool, start):
     server = serve()
     running = start(server)
     for number in range(2):
@@ -364,7 +349,7 @@ def test_mail_that_comes_later_is_sent_and_told_at_once(serve, spool, start):
     assert code == 0 and out.startswith("total\t-\t-\t2 sent, 0 deferred, 0 failed")
 
 
-def test_a_failed_job_ends_it_if_so_wished(serve, spool, start):
+def test_a_failed_job_ends_a_run_with_stop_on_error(serve, spool, start):
     put(spool, "bad@example.org")
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no"))
@@ -372,7 +357,7 @@ def test_a_failed_job_ends_it_if_so_wished(serve, spool, start):
     assert code == Exit.REFUSED and out.startswith("failed\t")
 
 
-def test_a_reader_that_goes_away_ends_it(serve, spool, start):
+def test_a_broken_pipe_ends_a_run(serve, spool, start):
     put(spool, "u0@example.org")
     server = serve()
     running = start(server)
@@ -386,7 +371,7 @@ def test_a_reader_that_goes_away_ends_it(serve, spool, start):
 # --- on a terminal -------------------------------------------------------------------------------------------
 
 
-def test_a_summary_for_people(run, serve, spool, terminal):
+def test_a_terminal_gets_a_summary(run, serve, spool, terminal):
     _, bad = put(spool, "good@example.org", "bad@example.org")
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no"), match="bad")
@@ -396,7 +381,7 @@ def test_a_summary_for_people(run, serve, spool, terminal):
     assert "✓ 1 sent, 0 deferred, 0 failed" in run(server.url).stdout
 
 
-def test_a_live_picture_on_a_real_terminal(serve, spool):
+def test_a_real_terminal_gets_a_live_display(serve, spool):
     put(spool, *(f"u{number}@example.org" for number in range(30)))
     server = serve()
     rule, go_on = held_up(server)
@@ -426,7 +411,7 @@ def test_a_live_picture_on_a_real_terminal(serve, spool):
 
 
 @pytest.mark.server
-def test_postfix(run, postfix, spool, pki, shell):
+def test_a_queue_is_sent_to_postfix(run, postfix, spool, pki, shell):
     good, bad, later = put(spool, "carl@lab.test", "no@reject.test", "no@defer.test")
     line = f"--user {postfix.user} --ca-file {pki.ca_file}"
     env = {"SMTP_ASYNC_PASSWORD": postfix.password}
@@ -439,7 +424,7 @@ def test_postfix(run, postfix, spool, pki, shell):
 
 
 @pytest.mark.server
-def test_smtp_sink(run, sink, spool):
+def test_a_queue_is_sent_to_smtp_sink(run, sink, spool):
     put(spool, *(f"u{number}@example.org" for number in range(200)))
     began = time.monotonic()
     done = run(f"smtp+plain://{sink.host}:{sink.port}")

@@ -85,7 +85,7 @@ def test_add_prints_the_id(run, spool, tmp_path):
     )
 
 
-def test_add_makes_the_directory_when_told(shell, tmp_path):
+def test_add_creates_the_directory_if_wanted(shell, tmp_path):
     line = f"queue add {PEOPLE} --text Hi --spool {tmp_path}/new"
     done = shell(line)
     assert done.exit_code == Exit.USAGE and done.stderr.startswith("smtp-async: There is no spool directory")
@@ -93,7 +93,7 @@ def test_add_makes_the_directory_when_told(shell, tmp_path):
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
-def test_add_complete_messages(run, spool, tmp_path):
+def test_add_takes_complete_messages(run, spool, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(RAW)
     done = run("add", tmp_path / "one", tmp_path / "two")
@@ -113,7 +113,7 @@ def test_add_complete_messages(run, spool, tmp_path):
         assert stored == b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: Raw\r\n\r\nAs it is\r\n"
 
 
-def test_the_text_from_a_pipe(run, spool):
+def test_add_reads_the_text_from_a_pipe(run, spool):
     id = run(f"add {PEOPLE}", stdin="From a pipe\n").stdout.strip()
     assert inside(spool, lambda spool: spool.read(id)).endswith(b"\r\n\r\nFrom a pipe\r\n")
 
@@ -123,14 +123,14 @@ def test_the_same_key_is_the_same_job(run, spool):
     assert len(ids) == 1 and len(fields(run("ls"))) == 1
 
 
-def test_a_key_is_known_when_its_message_is_sent(run, spool):
+def test_a_key_stays_known_after_its_message_is_sent(run, spool):
     (id,) = {run(f"add {PEOPLE} --text Hi --key invoice-7").stdout.strip()}
     inside(spool, lambda queue: queue.remove(id))
     assert run(f"add {PEOPLE} --text Hi --key invoice-7").stdout.strip() == id
     assert run("ls").stdout == ""
 
 
-def test_a_job_of_a_later_version_is_told_and_not_shown(run, spool):
+def test_a_job_of_a_later_version_is_logged_and_not_shown(run, spool):
     newer, other = (run(f"add {PEOPLE} --text Hi").stdout.strip() for _ in range(2))
     file = spool / f"{newer}.queued"
     file.write_bytes(file.read_bytes().replace(b"SPOOL1", b"SPOOL2", 1))
@@ -141,14 +141,14 @@ def test_a_job_of_a_later_version_is_told_and_not_shown(run, spool):
     assert done.exit_code == 5 and "version is 2" in done.stderr and file.exists()
 
 
-def test_times(run, spool):
+def test_not_before_and_expires_are_kept(run, spool):
     id = run(f"add {PEOPLE} --text Hi --not-before 2h --expires 2099-01-01T00:00Z").stdout.strip()
     known = json.loads(run("show --json", id).stdout)
     assert known["expires"] == "2099-01-01T00:00:00Z" and known["not_before"] > known["created"]
     assert inside(spool, lambda spool: spool.claim(1)) == []
 
 
-def test_the_spool_may_be_in_the_environment(shell, spool):
+def test_the_spool_may_be_set_in_the_environment(shell, spool):
     done = shell(f"queue add {PEOPLE} --text Hi", env={"SMTP_ASYNC_SPOOL": str(spool)})
     assert done.exit_code == 0 and len(list(spool.glob("*.queued"))) == 1
 
@@ -159,31 +159,31 @@ def test_the_spool_may_be_in_the_environment(shell, spool):
         ("add no-such-file", "No such file"),
         ("add / ", "Is a directory"),
         ("add x --subject y", "sent as it is"),
-        ("add x y --key z", "a key names one job"),
+        ("add x y --key z", "a key is for one job"),
         ("add --from ann@example.com --text Hi", "has no recipient"),
         ("add --to ann@example.com --text Hi", "has no sender"),
-        (f"add {PEOPLE} --text Hi --not-before soon", "is no time"),
+        (f"add {PEOPLE} --text Hi --not-before soon", "is not a time"),
         (f"add {PEOPLE} --text Hi --expires 1999-01-01", "is over already"),
         (f"add {PEOPLE} --text Hi --attach no-such-file", "No such file"),
-        (f"add {PEOPLE} --text Hi --key ''", "a key is a text"),
-        ("show ../../etc/passwd", "not the id of a job"),
+        (f"add {PEOPLE} --text Hi --key ''", "a key is a string"),
+        ("show ../../etc/passwd", "not a valid job id"),
         ("show 0-0", "no job 0-0"),
         ("show 0-0 --json --raw", "only one of"),
-        ("requeue 0-0 --not-before x", "is no time"),
+        ("requeue 0-0 --not-before x", "is not a time"),
         ("ls --state lost", "lost"),
         ("ls --limit 0", "limit"),
     ],
 )
-def test_what_cannot_be_meant(run, line, words):
+def test_invalid_options_are_refused(run, line, words):
     done = run(line)
     assert done.exit_code == Exit.USAGE and words.lower() in done.stderr.lower() and done.stdout == ""
 
 
-def test_an_empty_pipe_is_no_message(run):
+def test_an_empty_pipe_is_refused(run):
     assert run("add", stdin="").exit_code == Exit.USAGE
 
 
-def test_nothing_is_given_on_a_terminal(run, monkeypatch):
+def test_add_without_a_message_on_a_terminal_is_refused(run, monkeypatch):
     monkeypatch.setattr("smtp_async.cli.queue.sys", SimpleNamespace(stdin=None))
     done = run("add")
     assert done.exit_code == Exit.USAGE and "There is no message" in done.stderr
@@ -192,7 +192,7 @@ def test_nothing_is_given_on_a_terminal(run, monkeypatch):
 # --- ls, show, stats -----------------------------------------------------------------------------------------
 
 
-def test_ls_by_state(run, spool):
+def test_ls_lists_jobs_by_state(run, spool):
     failed = run(f"add {PEOPLE} --text Hi").stdout.strip()
     ended(spool, Outcome.REFUSED)
     sent = run(f"add {PEOPLE} --text Hi").stdout.strip()
@@ -217,14 +217,14 @@ def test_ls_by_state(run, spool):
     assert json.loads(run("stats --json").stdout)["failed"] == 1
 
 
-def test_an_empty_spool(run):
+def test_an_empty_spool_is_shown_as_such(run):
     assert run("ls").stdout == "" and run("ls --json").stdout == ""
     assert ["oldest", "-"] in fields(run("stats")) and json.loads(run("stats --json").stdout)[
         "oldest"
     ] is None
 
 
-def test_show(run, spool):
+def test_show_prints_a_job(run, spool):
     id = run(f"add {PEOPLE},cid@example.org --text", "Hi\x1b[2J\tthere").stdout.strip()
     shown = run("show", id).stdout
     assert f"Job: {id}\nState: queued\n" in shown and "pending\tcid@example.org\t-\t-\n" in shown
@@ -240,7 +240,7 @@ def test_show(run, spool):
     assert known["recipients"][0]["code"] == 550 and known["reason"] == "550 no"
 
 
-def test_show_raw(run, spool):
+def test_show_raw_prints_the_octets_unchanged(run, spool):
     id = run("add", stdin=RAW.decode()).stdout.strip()
     stored = inside(spool, lambda spool: spool.read(id))
     assert run("show --raw", id).stdout_bytes == stored
@@ -249,7 +249,7 @@ def test_show_raw(run, spool):
 # --- hold, release, requeue, rm ------------------------------------------------------------------------------
 
 
-def test_changes(run, spool):
+def test_hold_release_requeue_and_rm_change_jobs(run, spool):
     id = run(f"add {PEOPLE} --text Hi").stdout.strip()
     assert run("hold", id).stdout == f"held\t{id}\n"
     assert inside(spool, lambda spool: spool.claim(1)) == []
@@ -262,21 +262,21 @@ def test_changes(run, spool):
     assert run("ls").stdout == ""
 
 
-def test_one_that_cannot_be_changed_keeps_nobody_from_the_others(run):
+def test_an_error_of_one_job_does_not_stop_the_others(run):
     first, second = (run(f"add {PEOPLE} --text Hi").stdout.strip() for _ in range(2))
     done = run("rm", first, "0-0", second)
     assert done.exit_code == Exit.USAGE and done.stdout == f"removed\t{first}\nremoved\t{second}\n"
     assert done.stderr == "smtp-async: There is no job 0-0.\n"
 
 
-def test_what_everybody_has_got_is_not_sent_again(run, spool):
+def test_a_delivered_job_cannot_be_requeued(run, spool):
     id = run(f"add {PEOPLE} --text Hi").stdout.strip()
     ended(spool, Outcome.ACCEPTED, end="settle")
     done = run("requeue", id)
-    assert done.exit_code == Exit.USAGE and "verybody has got the message" in done.stderr
+    assert done.exit_code == Exit.USAGE and "very recipient of the job" in done.stderr
 
 
-def test_a_job_that_is_being_sent_is_left_alone(run, spool):
+def test_a_job_being_sent_cannot_be_changed(run, spool):
     id = run(f"add {PEOPLE} --text Hi").stdout.strip()
 
     async def meanwhile(spool):
@@ -291,16 +291,16 @@ def test_a_job_that_is_being_sent_is_left_alone(run, spool):
 
 
 @pytest.mark.parametrize("line", ["ls", "stats", "show 0-0", "rm 0-0", f"add {PEOPLE} --text Hi"])
-def test_a_spool_that_others_may_write_to(run, spool, line):
+def test_a_spool_that_others_may_write_to_is_refused(run, spool, line):
     spool.chmod(0o777)
     done = run(line)
     assert done.exit_code == Exit.SETUP and done.stderr.startswith(
-        "smtp-async: Others may write to the spool"
+        "smtp-async: Other users may write to the spool"
     )
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
-def test_a_damaged_job(run, spool):
+def test_a_damaged_job_is_reported(run, spool):
     id = run(f"add {PEOPLE} --text Hi").stdout.strip()
     (spool / f"{id}.queued").write_bytes(b"SPOOL9 nonsense\n")
     done = run("show", id)
@@ -308,7 +308,7 @@ def test_a_damaged_job(run, spool):
     assert run("ls").stdout == ""
 
 
-def test_a_file_in_place_of_the_directory(shell, tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(shell, tmp_path):
     (tmp_path / "file").touch()
     done = shell(f"queue ls --spool {tmp_path}/file")
     assert done.exit_code == Exit.USAGE and "There is no spool directory" in done.stderr
@@ -317,7 +317,7 @@ def test_a_file_in_place_of_the_directory(shell, tmp_path):
 # --- on a terminal -------------------------------------------------------------------------------------------
 
 
-def test_tables_for_people(run, spool, terminal):
+def test_a_terminal_gets_tables(run, spool, terminal):
     done = run(f"add {PEOPLE} --to c@x.test,d@x.test,e@x.test --text Hi")
     assert done.stdout.startswith("✓ Queued as ")
     id = done.stdout.split()[-1]
@@ -338,7 +338,7 @@ def test_tables_for_people(run, spool, terminal):
 # --- the real thing ------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_goes_away(spool):
+def test_a_broken_pipe_ends_ls(spool):
     async def fill(spool):
         for _ in range(50):
             await spool.put(RAW, recipients=[Recipient("x" * 60 + "@example.org")] * 60)
@@ -368,7 +368,7 @@ def test_every_option_is_in_the_reference():
     assert [option for option in options if option not in text] == []
 
 
-def test_nothing_is_left_behind(run, spool):
+def test_no_temporary_file_is_left_behind(run, spool):
     before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
     for line in ("ls", "stats", "show 0-0"):
         run(line)

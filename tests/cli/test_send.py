@@ -19,7 +19,7 @@ def plainly(server):
 # --- what arrives --------------------------------------------------------------------------------------------
 
 
-def test_a_first_message(shell, serve):
+def test_a_message_is_sent(shell, serve):
     server = serve()
     done = shell(f"send {plainly(server)} {PEOPLE} --subject Héllo --text", "Hi Bob")
     assert done.exit_code == 0
@@ -30,7 +30,7 @@ def test_a_first_message(shell, serve):
     assert server.violations == []
 
 
-def test_everything_at_once(shell, serve, tmp_path):
+def test_every_message_option_is_used(shell, serve, tmp_path):
     (tmp_path / "text").write_text("Plain ünd simple\n")
     (tmp_path / "page").write_text("<b>Bold</b>")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
@@ -54,13 +54,13 @@ def test_everything_at_once(shell, serve, tmp_path):
 
 
 @pytest.mark.parametrize("words", [[], ["--text-file", "-"]])
-def test_the_text_from_a_pipe(shell, serve, words):
+def test_the_text_is_read_from_a_pipe(shell, serve, words):
     server = serve()
     assert shell(f"send {plainly(server)} {PEOPLE}", *words, stdin="From a pipe\n").exit_code == 0
     assert server.messages[0].parsed.get_content().strip() == "From a pipe"
 
 
-def test_a_complete_message(shell, serve, tmp_path):
+def test_a_complete_message_is_sent_unchanged(shell, serve, tmp_path):
     path = tmp_path / "letter.eml"
     path.write_bytes(
         b"From: ann@example.com\nTo: bob@example.org\nBcc: c@example.org\nX-Own: 1\n\nAs it is\n"
@@ -85,27 +85,27 @@ def test_a_complete_message(shell, serve, tmp_path):
 # --- servers and logins --------------------------------------------------------------------------------------
 
 
-def test_the_password_from_a_file_and_from_the_environment(shell, submission, pki, password_file):
+def test_the_password_is_read_from_a_file_or_the_environment(shell, submission, pki, password_file):
     line = f"send --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}"
     assert shell(line, "--password-file", password_file).exit_code == 0
     assert shell(line, env={"SMTP_ASYNC_PASSWORD": "top-secret"}).exit_code == 0
     assert [(m.user, m.tls) for m in submission.messages] == [("ann", True), ("ann", True)]
 
 
-def test_a_url_with_a_user(shell, serve, pki, password_file):
+def test_a_url_may_name_the_user(shell, serve, pki, password_file):
     server = serve(ssl_context=pki.server_context(), implicit_tls=True, users={"ann": "top-secret"})
     line = f"send --server smtps://ann@localhost:{server.port} {PEOPLE} --text Hi --ca-file {pki.ca_file}"
     assert shell(line, "--password-file", password_file).exit_code == 0
     assert server.messages[0].user == "ann"
 
 
-def test_lmtp_over_a_unix_socket(shell, serve, tmp_path):
+def test_a_message_is_sent_by_lmtp_over_a_unix_socket(shell, serve, tmp_path):
     server = serve(path=tmp_path / "lmtp", lmtp=True)
     assert shell(f"send --server lmtp+unix://{tmp_path}/lmtp {PEOPLE} --text Hi").exit_code == 0
     assert server.messages[0].rcpt_tos == ["bob@example.org"]
 
 
-def test_a_prompt_on_a_terminal(submission, pki):
+def test_a_terminal_is_asked_for_the_password(submission, pki):
     """The password is asked for, not shown, and not in any argument."""
     line = f"send --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}"
     ours, theirs = pty.openpty()
@@ -135,7 +135,7 @@ def test_a_prompt_on_a_terminal(submission, pki):
     assert submission.messages[0].user == "ann"
 
 
-def test_the_answer_to_the_prompt(shell, submission, pki, monkeypatch):
+def test_an_empty_answer_to_the_prompt_is_refused(shell, submission, pki, monkeypatch):
     asked = []
     answers = ["", "top-secret"]
 
@@ -147,10 +147,10 @@ def test_the_answer_to_the_prompt(shell, submission, pki, monkeypatch):
     line = f"send --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}"
     assert shell(line).exit_code == 0 and asked == ["Password for ann: "]
     done = shell(line)
-    assert done.exit_code == 2 and "Without a password" in done.stderr
+    assert done.exit_code == 2 and "A login needs a password" in done.stderr
 
 
-def test_the_dialogue_without_secrets(shell, submission, pki, password_file):
+def test_verbose_shows_the_dialogue_without_secrets(shell, submission, pki, password_file):
     line = (
         f"send -v --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}"
     )
@@ -162,7 +162,7 @@ def test_the_dialogue_without_secrets(shell, submission, pki, password_file):
 # --- what goes wrong -----------------------------------------------------------------------------------------
 
 
-def test_a_recipient_is_refused(shell, serve):
+def test_a_refused_recipient_is_shown(shell, serve):
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no such user"), match="gone")
     line = f"send {plainly(server)} {PEOPLE} --to gone@example.org --text Hi"
@@ -188,7 +188,7 @@ def test_a_recipient_is_refused(shell, serve):
         ("GREETING", [reply(421, "4.3.2 later"), close()], 3, "4.3.2 later"),
     ],
 )
-def test_exit_codes(shell, serve, point, actions, code, words):
+def test_each_failure_has_an_exit_code(shell, serve, point, actions, code, words):
     server = serve()
     server.on(point, *actions)
     done = shell(f"send {plainly(server)} {PEOPLE} --text Hi")
@@ -196,7 +196,7 @@ def test_exit_codes(shell, serve, point, actions, code, words):
     assert done.stderr.startswith("smtp-async: ") and done.stderr.count("\n") == 1
 
 
-def test_nobody_listens(shell, serve):
+def test_a_closed_port_exits_with_3(shell, serve):
     with pytest.MonkeyPatch.context():
         server = serve()
     server.stop()
@@ -204,12 +204,12 @@ def test_nobody_listens(shell, serve):
     assert done.exit_code == 3 and "Cannot connect to 127.0.0.1" in done.stderr
 
 
-def test_no_such_host(shell):
+def test_an_unknown_host_exits_with_5(shell):
     done = shell(f"send --server mail.invalid {PEOPLE} --text Hi")
     assert done.exit_code == 5 and "Cannot resolve mail.invalid" in done.stderr
 
 
-def test_a_wrong_authority(shell, submission, pki):
+def test_an_untrusted_certificate_is_explained(shell, submission, pki):
     done = shell(
         f"send --server localhost:{submission.port} {PEOPLE} --text Hi --user ann",
         *("--ca-file", pki.self_signed.certificate),
@@ -219,7 +219,7 @@ def test_a_wrong_authority(shell, submission, pki):
     assert "AUTH" not in [line.verb for line in submission.commands]
 
 
-def test_a_wrong_password(shell, submission, pki):
+def test_a_wrong_password_exits_with_5(shell, submission, pki):
     done = shell(
         f"send --server localhost:{submission.port} {PEOPLE} --text Hi --user ann --ca-file {pki.ca_file}",
         env={"SMTP_ASYNC_PASSWORD": "wrong-secret"},
@@ -231,12 +231,12 @@ def test_a_wrong_password(shell, submission, pki):
     ("line", "words"),
     [
         ("--server smtp://ann:top-secret@localhost {people} --text Hi", "--password-file"),
-        ("--server smtp://ann:top-secret@[localhost {people} --text Hi", "not a URL"),
+        ("--server smtp://ann:top-secret@[localhost {people} --text Hi", "not a valid URL"),
         ("--server ann:top-secret@localhost {people} --text Hi", "--user"),
         ("--server http://localhost {people} --text Hi", "the schemes are smtps"),
         ("--server smtp://localhost --security plaintext {people} --text Hi", "leave --security out"),
         ("--server smtp://ann@localhost --user bob {people} --text Hi", "not the same"),
-        ("--server localhost:smtp {people} --text Hi", "is a port number"),
+        ("--server localhost:smtp {people} --text Hi", "no port number"),
         ("--server localhost:99999 {people} --text Hi", "between 1 and 65535"),
         ("--server localhost --user ann {people} --text Hi", "no terminal to ask"),
         ("--server localhost --password-file x {people} --text Hi", "needs --user"),
@@ -253,25 +253,25 @@ def test_a_wrong_password(shell, submission, pki):
         ("--server localhost --security opportunistic --user ann {people} --text Hi", ""),
     ],
 )
-def test_what_cannot_be_meant(shell, line, words):
+def test_invalid_options_are_refused(shell, line, words):
     done = shell("send " + line.format(people=PEOPLE))
     assert done.exit_code == 2 and words in done.stderr, done.stderr
     assert done.stdout in ("", "not sent\tbob@example.org\t\n")
 
 
-def test_an_empty_password_file(shell, tmp_path):
+def test_an_empty_password_file_is_refused(shell, tmp_path):
     (tmp_path / "empty").write_text("\nsecond line\n")
     line = f"send --server localhost --user ann {PEOPLE} --text Hi --password-file"
     assert shell(line, tmp_path / "empty").exit_code == 2
 
 
-def test_what_is_no_text(shell, tmp_path):
+def test_text_that_is_not_utf_8_is_refused(shell, tmp_path):
     (tmp_path / "picture").write_bytes(b"\x89PNG\xff")
     done = shell(f"send --server localhost {PEOPLE} --text-file", tmp_path / "picture")
     assert done.exit_code == 2 and "not UTF-8 text" in done.stderr
 
 
-def test_control_characters_of_a_server_are_not_obeyed(shell, serve):
+def test_control_characters_in_replies_are_escaped(shell, serve):
     server = serve()
     server.on("MAIL", reply(550, "\x1b[2J\x07 gone"))
     done = shell(f"send {plainly(server)} {PEOPLE} --text Hi")
@@ -282,7 +282,7 @@ def test_control_characters_of_a_server_are_not_obeyed(shell, serve):
 
 
 @pytest.mark.server
-def test_postfix(shell, postfix, pki):
+def test_a_message_is_sent_to_postfix(shell, postfix, pki):
     base = f"{PEOPLE} --to carl@lab.test --text Hi --user {postfix.user} --ca-file {pki.ca_file}"
     env = {"SMTP_ASYNC_PASSWORD": postfix.password}
     subject = "cli to postfix"
@@ -305,7 +305,7 @@ def test_postfix(shell, postfix, pki):
         ("localhost:{0.auth_port}", "--ca-file {1.ca_file} --to no@defer.test", 3, "try again later"),
     ],
 )
-def test_postfix_and_a_user_s_mistakes(shell, postfix, pki, server, more, code, words):
+def test_mistakes_with_postfix_are_explained(shell, postfix, pki, server, more, code, words):
     line = f"send --server {server} --user {postfix.user} {PEOPLE} --text Hi {more}".format(postfix, pki)
     done = shell(line, env={"SMTP_ASYNC_PASSWORD": postfix.password})
     assert (done.exit_code, words in done.output) == (code, True), done.output
@@ -315,7 +315,7 @@ def test_postfix_and_a_user_s_mistakes(shell, postfix, pki, server, more, code, 
 # --- on a terminal -------------------------------------------------------------------------------------------
 
 
-def test_a_table_for_people(shell, serve, terminal):
+def test_a_terminal_gets_a_table(shell, serve, terminal):
     server = serve()
     server.on("RCPT", reply(550, "5.1.1 no such user"), match="gone")
     done = shell(f"send {plainly(server)} {PEOPLE} --text Hi")
@@ -329,7 +329,7 @@ def test_a_table_for_people(shell, serve, terminal):
     assert done.stderr.startswith("✗ Refused: gone@example.org")
 
 
-def test_no_table_where_nothing_is_to_tell(shell, serve, terminal):
+def test_a_terminal_gets_no_table_without_results(shell, serve, terminal):
     server = serve()
     server.stop()
     done = shell(f"send {plainly(server)} {PEOPLE} --text Hi")

@@ -19,7 +19,7 @@ def wide():
     return screen
 
 
-def test_small_mail_has_no_bar(capsys):
+def test_a_small_message_has_no_bar(capsys):
     with TransferBar(wide()) as bar:
         bar(100, LARGE - 1)
         bar(LARGE - 1, None)
@@ -27,7 +27,7 @@ def test_small_mail_has_no_bar(capsys):
 
 
 @pytest.mark.parametrize("total", [4 * LARGE, None])
-def test_large_mail_has_one(capsys, total):
+def test_a_large_message_has_a_bar(capsys, total):
     with TransferBar(wide()) as bar:
         bar(LARGE, total)
         bar(2 * LARGE, total)
@@ -41,7 +41,7 @@ def large(tmp_path):
     return path
 
 
-def test_an_attachment_from_its_path(shell, serve, terminal, large):
+def test_a_large_attachment_has_a_bar(shell, serve, terminal, large):
     server = serve()
     done = shell(f"send --server {server.url} {PEOPLE} --attach", large)
     assert done.exit_code == 0 and "Sending" in done.stdout and "✓ Accepted by" in done.stdout
@@ -49,7 +49,7 @@ def test_an_attachment_from_its_path(shell, serve, terminal, large):
     assert part.get_filename() == "large.bin" and part.get_payload(decode=True) == large.read_bytes()
 
 
-def test_a_complete_message_from_its_path(shell, serve, terminal, tmp_path):
+def test_a_large_complete_message_has_a_bar(shell, serve, terminal, tmp_path):
     path = tmp_path / "mail"
     path.write_bytes(b"From: a@example.com\nTo: b@example.org\n\n" + b"x" * 76 + b"\n" * (3 * LARGE))
     server = serve()
@@ -58,7 +58,7 @@ def test_a_complete_message_from_its_path(shell, serve, terminal, tmp_path):
     assert len(server.messages[0].data) > 6 * LARGE
 
 
-def test_an_attachment_from_a_pipe(shell, serve, tmp_path):
+def test_an_attachment_is_read_from_a_pipe(shell, serve, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     server = serve()
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"once",))
@@ -70,17 +70,17 @@ def test_an_attachment_from_a_pipe(shell, serve, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--verbose"])
-def test_no_bar_where_it_would_be_in_the_way(shell, serve, terminal, large, option):
+def test_quiet_and_verbose_show_no_bar(shell, serve, terminal, large, option):
     done = shell(f"send --server {serve().url} {PEOPLE} {option} --attach", large)
     assert done.exit_code == 0 and "Sending" not in done.stdout
 
 
-def test_no_bar_in_a_pipe(shell, serve, large):
+def test_a_pipe_gets_no_bar(shell, serve, large):
     done = shell(f"send --server {serve().url} {PEOPLE} --attach", large)
     assert done.stdout.startswith("accepted\tbob@example.org\t250") and "\x1b" not in done.output
 
 
-def test_quiet_says_what_is_wrong_only(shell, serve):
+def test_quiet_shows_only_errors(shell, serve):
     server = serve()
     assert shell(f"send -q --server {server.url} {PEOPLE}").output == ""
     server.on("RCPT", reply(550, "5.1.1 no such user"), match="gone")

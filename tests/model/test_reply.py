@@ -70,6 +70,27 @@ def test_the_enhanced_code_stands_in_the_first_line():
 
 
 @pytest.mark.parametrize(
+    ("text", "many"),
+    [
+        ("452 too many recipients", True),
+        ("552 too many recipients", True),
+        ("452 4.5.3 too many recipients", True),
+        ("452 4.2.2 mailbox full", False),
+        ("452 5.5.3 class does not fit", True),
+        ("552 5.2.2 mailbox full", False),
+        ("451 4.5.3 too many recipients", True),
+        ("550 5.5.3 too many recipients", True),
+        ("451 too many recipients", False),
+        ("451 4.3.0 later", False),
+        ("250 2.5.3 ok", False),
+        ("250 ok", False),
+    ],
+)
+def test_too_many_recipients_are_told_from_a_full_mailbox(text, many):
+    assert Reply(int(text[:3]), (text[4:].encode(),)).too_many_recipients is many
+
+
+@pytest.mark.parametrize(
     ("raw", "shown"),
     [
         (b"\x1b[2Jhello", r"250 \x1b[2Jhello"),

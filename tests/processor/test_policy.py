@@ -1,11 +1,12 @@
-"""The truth table of the queue, line by line: what an error means for a recipient, and whom it concerns."""
+"""The failure policy: the table rule by rule, what becomes of recipients, and what becomes of jobs."""
 
 import errno as numbers
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from smtp_async import Outcome, Receipt, Recipient, Reply, Verdict, errors
+from smtp_async import Envelope, Outcome, Receipt, Recipient, Reply, Verdict, errors
 from smtp_async.errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -45,18 +46,24 @@ from smtp_async.errors import (
     WrongTLSMode,
 )
 from smtp_async.processor.policy import (
-    RULINGS,
-    UNKNOWN,
-    Fate,
+    RULES,
+    OnUnknown,
     Scope,
-    judge,
+    judge_job,
+    judge_recipients,
     receipt_of,
-    ruling,
+    recipients_to_retry,
+    rule_for,
 )
+from smtp_async.processor.results import EXPIRED, UNKNOWN, Fate, JobResult
+from smtp_async.processor.schedule import RetryPolicy, expiry
+from smtp_async.spool.entry import Entry, Result
+from tests.processor.fakes import STEADY
+from tests.processor.fakes import receipt as receipt_for
 
 ANN, BOB, CID = (Recipient(f"{name}@example.org") for name in ("ann", "bob", "cid"))
 HOST, MESSAGE, RECIPIENT = Scope.HOST, Scope.MESSAGE, Scope.RECIPIENT
-DELIVERED, DEFER, FAIL = Fate.DELIVERED, Fate.DEFER, Fate.FAIL
+DELIVERED, DEFER, FAIL = Fate.DELIVERED, Fate.DEFERRED, Fate.FAILED
 
 
 def reply(text: str) -> Reply:
@@ -79,7 +86,7 @@ def file_error(number: int) -> FileError:
 
 
 TABLE: list[tuple[SMTPError, Scope, Fate]] = [
-    # The host, or the way to it: nobody's mail bounces.
+    # The host, or the way to it: no mail bounces.
     (refused(GreetingRefused, "554 no"), HOST, DEFER),
     (refused(GreetingRefused, "421 busy"), HOST, DEFER),
     (refused(HelloRefused, "550 no"), HOST, DEFER),
@@ -119,11 +126,11 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
     (refused(SenderRefused, "552 5.3.4 too large"), MESSAGE, FAIL),
     # RCPT.
     (refused(RecipientsRefused, "450 4.2.1 busy"), RECIPIENT, DEFER),
-    (refused(RecipientsRefused, "550 5.1.1 nobody"), RECIPIENT, FAIL),
+    (refused(RecipientsRefused, "550 5.1.1 no such user"), RECIPIENT, FAIL),
     # DATA and its end.
     (refused(MessageRefused, "451 4.3.0 not now"), MESSAGE, DEFER),
     (refused(MessageRefused, "554 5.7.1 spam"), MESSAGE, FAIL),
-    # On its way when the connection ended.
+    # Being sent when the connection ended.
     (caused(NotSent("lost"), ConnectionLost("reset", stage="DATA")), MESSAGE, DEFER),
     (caused(NotSent("late"), Timeout("no reply", stage="MAIL")), MESSAGE, DEFER),
     (caused(NotSent("closed"), refused(ConnectionLost, "421 4.3.2 bye")), MESSAGE, DEFER),
@@ -146,28 +153,28 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
 @pytest.mark.parametrize(
     ("error", "scope", "fate"), TABLE, ids=[f"{type(error).__name__}-{error}" for error, *_ in TABLE]
 )
-def test_the_table(error: SMTPError, scope: Scope, fate: Fate) -> None:
-    line = ruling(error)
-    assert (line.scope, line.fate) == (scope, fate)
+def test_the_rule_for_an_error_gives_scope_and_fate(error: SMTPError, scope: Scope, fate: Fate) -> None:
+    rule = rule_for(error)
+    assert (rule.scope, rule.fate) == (scope, fate)
 
 
-def test_every_line_of_the_table_is_tried() -> None:
-    tried = {id(ruling(error)) for error, *_ in TABLE}
-    assert [line for line in RULINGS if id(line) not in tried] == []
+def test_every_rule_is_tested() -> None:
+    tried = {id(rule_for(error)) for error, *_ in TABLE}
+    assert [rule for rule in RULES if id(rule) not in tried] == []
 
 
 @pytest.mark.parametrize("number", sorted(errors.BY_NUMBER))
-def test_every_error_has_a_ruling(number: int) -> None:
+def test_every_error_has_a_rule(number: int) -> None:
     kind: Any = errors.BY_NUMBER[number]
     error = kind("x", needs="y") if kind is FeatureUnavailable else kind("x")
-    assert ruling(error).fate in (DEFER, FAIL)
+    assert rule_for(error).fate in (DEFER, FAIL)
 
 
 def test_no_problem_of_the_host_fails_a_message() -> None:
-    assert {line.fate for line in RULINGS if line.scope is HOST} == {DEFER}
+    assert {rule.fate for rule in RULES if rule.scope is HOST} == {DEFER}
 
 
-# --- judging a receipt ---------------------------------------------------------------------------------------
+# --- recipients ----------------------------------------------------------------------------------------------
 
 
 def receipt(*verdicts: tuple[Recipient, Outcome, str | None], error: SMTPError | None = None) -> Receipt:
@@ -176,27 +183,22 @@ def receipt(*verdicts: tuple[Recipient, Outcome, str | None], error: SMTPError |
 
 
 def fates(found: Receipt, **options: Any) -> list[Fate]:
-    return [sentence.fate for sentence in judge(found, **options).sentences]
+    return [one.fate for one in judge_recipients(found, **options)]
 
 
-def test_each_recipient_is_judged_by_his_own_reply() -> None:
+def test_each_recipient_is_judged_by_its_own_reply() -> None:
     found = receipt(
         (ANN, Outcome.ACCEPTED, "250 2.0.0 queued"),
-        (BOB, Outcome.REFUSED, "550 5.1.1 nobody"),
+        (BOB, Outcome.REFUSED, "550 5.1.1 no such user"),
         (CID, Outcome.REFUSED, "450 4.2.0 greylisted"),
     )
     assert fates(found) == [DELIVERED, FAIL, DEFER]
-    disposition = judge(found)
-    assert disposition.host is None and not disposition.unknown
-    assert [one.recipient for one in disposition.delivered] == [ANN]
-    assert [one.recipient for one in disposition.failed] == [BOB]
-    assert [one.recipient for one in disposition.deferred] == [CID]
 
 
-def test_all_refused_at_rcpt_are_judged_one_by_one() -> None:
-    error = refused(RecipientsRefused, "550 5.1.1 nobody")
+def test_recipients_all_refused_at_rcpt_are_judged_one_by_one() -> None:
+    error = refused(RecipientsRefused, "550 5.1.1 no such user")
     found = receipt(
-        (ANN, Outcome.REFUSED, "550 5.1.1 nobody"), (BOB, Outcome.REFUSED, "450 later"), error=error
+        (ANN, Outcome.REFUSED, "550 5.1.1 no such user"), (BOB, Outcome.REFUSED, "450 later"), error=error
     )
     assert fates(found) == [FAIL, DEFER]
 
@@ -208,7 +210,7 @@ def test_all_refused_at_rcpt_are_judged_one_by_one() -> None:
         ("552 too many recipients", DEFER),
         ("552 5.5.3 too many recipients", DEFER),
         ("552 5.2.2 mailbox full", FAIL),
-        ("550 5.5.3 what is this", FAIL),
+        ("550 5.5.3 too many recipients", DEFER),
     ],
 )
 def test_too_many_recipients_are_tried_again(text: str, fate: Fate) -> None:
@@ -222,50 +224,30 @@ def test_552_to_the_message_is_about_its_size() -> None:
     assert fates(found) == [FAIL]
 
 
-def test_those_refused_at_rcpt_keep_their_reply_when_the_message_is_refused_for_now() -> None:
+def test_a_recipient_refused_at_rcpt_keeps_its_reply_when_the_message_is_refused_for_now() -> None:
     error = refused(MessageRefused, "451 not now")
     found = receipt(
-        (ANN, Outcome.REFUSED, "550 5.1.1 nobody"), (BOB, Outcome.REFUSED, "451 not now"), error=error
+        (ANN, Outcome.REFUSED, "550 5.1.1 no such user"), (BOB, Outcome.REFUSED, "451 not now"), error=error
     )
     assert fates(found) == [FAIL, DEFER]
 
 
-def test_unknown_is_tried_again_or_held() -> None:
+def test_an_unknown_recipient_is_tried_again_or_held() -> None:
     found = receipt((ANN, Outcome.UNKNOWN, None), error=OutcomeUnknown("no reply"))
     assert fates(found, on_unknown="retry") == [DEFER]
     assert fates(found, on_unknown="hold") == [FAIL]
-    held = judge(found, on_unknown="hold")
-    assert held.unknown and held.sentences[0].reason == UNKNOWN
+    assert judge_recipients(found, on_unknown="hold")[0].reason == UNKNOWN
 
 
-def test_unknown_is_never_a_problem_of_the_host() -> None:
-    found = receipt((ANN, Outcome.UNKNOWN, None), error=ConnectionLost("reset"))
-    disposition = judge(found)
-    assert disposition.host is None and disposition.unknown
-
-
-def test_a_dead_host_leaves_a_message_untried() -> None:
-    error = SocketError("refused", errno=numbers.ECONNREFUSED)
-    disposition = judge(receipt((ANN, Outcome.NOT_SENT, None), error=error))
-    assert disposition.host is error and disposition.untried
-
-
-def test_a_sender_who_must_log_in_was_tried_and_is_deferred() -> None:
-    error = refused(SenderRefused, "530 log in first")
-    disposition = judge(receipt((ANN, Outcome.REFUSED, "530 log in first"), error=error))
-    assert disposition.host is error and not disposition.untried
-    assert [one.fate for one in disposition.sentences] == [DEFER]
-
-
-def test_not_sent_beside_accepted_is_tried_again() -> None:
+def test_a_recipient_not_sent_beside_an_accepted_one_is_tried_again() -> None:
     found = receipt((ANN, Outcome.ACCEPTED, "250 ok"), (BOB, Outcome.NOT_SENT, None))
     assert fates(found) == [DELIVERED, DEFER]
 
 
-# --- from an exception to a receipt --------------------------------------------------------------------------
+# --- receipts of exceptions ----------------------------------------------------------------------------------
 
 
-def test_an_exception_without_receipt_is_about_everybody() -> None:
+def test_an_exception_without_a_receipt_concerns_every_recipient() -> None:
     found = receipt_of(NotConnected("closed"), [ANN, BOB])
     assert [verdict.outcome for verdict in found.verdicts] == [Outcome.NOT_SENT] * 2
     assert isinstance(found.error, NotConnected)
@@ -273,8 +255,127 @@ def test_an_exception_without_receipt_is_about_everybody() -> None:
     assert unknown.outcome is Outcome.UNKNOWN
 
 
-def test_the_receipt_of_an_exception_is_taken() -> None:
+def test_the_receipt_of_an_exception_is_used() -> None:
     error = refused(MessageRefused, "554 spam")
     error.receipt = receipt((ANN, Outcome.REFUSED, "554 spam"))
     found = receipt_of(error, [BOB])
     assert found.verdicts[0].recipient is ANN and found.error is error
+
+
+# --- jobs ----------------------------------------------------------------------------------------------------
+
+
+ENTRY = Entry(id="a", envelope=Envelope("x@y.test", ["ann@z.test", "bob@z.test"]), created=1000.0, size=1)
+DEAD = SocketError("cannot connect")
+
+
+def after(
+    *answers: Any, entry: Entry = ENTRY, now: float = 1000.0, on_unknown: OnUnknown = "retry", **policy: Any
+) -> JobResult:
+    """Return what becomes of `entry` after an attempt with a receipt, or with these answers per recipient."""
+    found = answers[0] if isinstance(answers[0], Receipt) else receipt_for(entry.pending, *answers)
+    return judge_job(entry, found, replace(STEADY, **policy), now=now, on_unknown=on_unknown)
+
+
+def test_a_job_that_every_recipient_accepted_is_delivered() -> None:
+    assert after("250 ok").fate is Fate.DELIVERED
+
+
+def test_a_job_waits_as_long_as_one_recipient_is_left() -> None:
+    found = after("250 ok", "450 later")
+    assert (found.fate, found.not_before) == (Fate.DEFERRED, 1060.0)
+    assert found.reason == "450 later"
+    found = after("550 never", "450 later")
+    assert found.fate is Fate.DEFERRED and found.reason == "550 never"
+    assert [str(one.recipient.address) for one in found.failed] == ["ann@z.test"]
+    assert [str(one.recipient.address) for one in found.deferred] == ["bob@z.test"]
+
+
+def test_a_job_fails_when_none_is_left_and_one_recipient_failed() -> None:
+    assert after("250 ok", "550 never").fate is Fate.FAILED
+    assert after("550 never").fate is Fate.FAILED
+
+
+def test_a_recipient_that_failed_before_fails_the_job() -> None:
+    results = (Result(Outcome.REFUSED, final=True, at=1000.0, code=550), None)
+    entry = replace(ENTRY, results=results, reason="550 never")
+    found = after("250 ok", entry=entry)
+    assert (found.fate, found.reason, found.failed) == (Fate.FAILED, "550 never", ())
+
+
+def test_each_attempt_lengthens_the_delay() -> None:
+    assert after("450 later", entry=replace(ENTRY, attempts=2)).not_before == 1240.0
+
+
+def test_with_one_attempt_every_error_is_final() -> None:
+    found = after("450 later", attempts=1)
+    assert (found.fate, found.reason, len(found.failed)) == (Fate.FAILED, "450 later", 2)
+    assert after(receipt_for(ENTRY.pending, Outcome.NOT_SENT, error=DEAD), attempts=1).fate is Fate.FAILED
+
+
+def test_an_attempt_at_a_dead_host_does_not_count() -> None:
+    found = after(
+        receipt_for(ENTRY.pending, Outcome.NOT_SENT, error=DEAD), attempts=2, entry=replace(ENTRY, attempts=1)
+    )
+    assert (found.fate, found.reason, found.host_error) == (Fate.RELEASED, "cannot connect", DEAD)
+
+
+def test_an_expired_job_fails_even_if_the_host_is_dead() -> None:
+    late = 1000.0 + 5 * 86400
+    found = after("450 later", now=late)
+    assert found.fate is Fate.FAILED and found.reason.startswith(EXPIRED)
+    found = after(receipt_for(ENTRY.pending, Outcome.NOT_SENT, error=DEAD), now=late)
+    assert found.fate is Fate.FAILED and found.reason == f"{EXPIRED}: cannot connect"
+
+
+def test_the_expiry_of_a_job_overrides_that_of_the_policy() -> None:
+    assert expiry(replace(ENTRY, expires=1030.0), STEADY) == 1030.0
+    assert expiry(ENTRY, STEADY) == 1000.0 + 5 * 86400
+    assert expiry(ENTRY, RetryPolicy(expires=None)) is None
+    assert after("450 later", entry=replace(ENTRY, expires=1030.0)).not_before == 1030.0
+
+
+def test_an_unknown_job_is_tried_again_or_held() -> None:
+    found = receipt_for(ENTRY.pending, Outcome.UNKNOWN, error=OutcomeUnknown("no reply"))
+    assert after(found).fate is Fate.DEFERRED
+    held = after(found, on_unknown="hold")
+    assert (held.fate, held.reason) == (Fate.FAILED, UNKNOWN)
+
+
+def test_a_delay_of_zero_is_not_due_at_once() -> None:
+    assert after("450 later", first=0.0).not_before > 1000.0
+
+
+def test_a_lease_is_told_which_recipients_are_tried_again() -> None:
+    found = receipt_for(ENTRY.pending, "550 never", "450 later")
+    retry = recipients_to_retry(found, after(found))
+    assert [retry(verdict) for verdict in found.verdicts] == [False, True]
+    retry = recipients_to_retry(found, after(found, attempts=1))
+    assert [retry(verdict) for verdict in found.verdicts] == [False, False]
+
+
+def test_a_recipient_named_twice_has_two_results() -> None:
+    entry = replace(ENTRY, envelope=Envelope("x@y.test", ["ann@z.test", "ann@z.test"]), results=())
+    found = receipt_for(entry.pending, "250 ok", "450 later")
+    retry = recipients_to_retry(found, after(found, entry=entry))
+    assert [retry(verdict) for verdict in found.verdicts] == [False, True]
+
+
+def test_an_unknown_outcome_is_never_a_problem_of_the_host() -> None:
+    found = after(receipt_for(ENTRY.pending, Outcome.UNKNOWN, error=ConnectionLost("reset")))
+    assert found.host_error is None and found.unknown
+
+
+def test_a_message_refused_for_want_of_a_login_is_deferred_and_counts() -> None:
+    error = refused(SenderRefused, "530 log in first")
+    found = after(receipt_for(ENTRY.pending, "530 log in first", error=error))
+    assert (found.fate, found.host_error) == (Fate.DEFERRED, error)
+
+
+def test_results_are_grouped_by_fate() -> None:
+    entry = replace(ENTRY, envelope=Envelope("x@y.test", [ANN, BOB, CID]), results=())
+    found = after("250 ok", "550 5.1.1 unknown", "450 later", entry=entry)
+    assert [one.recipient for one in found.delivered] == [ANN]
+    assert [one.recipient for one in found.failed] == [BOB]
+    assert [one.recipient for one in found.deferred] == [CID]
+    assert found.host_error is None and not found.unknown

@@ -1,4 +1,4 @@
-"""The queue before a real Postfix: refused, deferred then accepted, deferred until it expires; and real reports."""
+"""The queue and a real Postfix: refused, deferred then accepted, deferred until expiry; and real reports."""
 
 import subprocess
 import time
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from smtp_async import DSN, Message, Notify, Outcome, Recipient, Security, SMTPClient
-from smtp_async.processor import QueueProcessor, ReportOptions, RetryPolicy, parse_report
+from smtp_async.processor import ProcessorOptions, QueueProcessor, ReportOptions, RetryPolicy, parse_report
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
-from tests.processor.office import Clock
+from tests.processor.fakes import ManualClock
 from tests.servers import machine, postfix
 from tests.servers.exim import Exim
 from tests.servers.pki import Pki
@@ -25,11 +25,11 @@ HOUR = 3600.0
 RESTRICTIONS = "smtpd_recipient_restrictions = check_recipient_access"
 
 
-class Fickle:
-    """A Postfix of one's own that defers `later.test` until it is told otherwise.
+class DeferringPostfix:
+    """A Postfix that defers mail for `later.test` until `say` changes that.
 
     Args:
-        directory: for the table that says so; Postfix looks at it for each new connection.
+        directory: holds the table of recipients; Postfix reads it for each new connection.
     """
 
     def __init__(self, directory: Path, pki: Pki) -> None:
@@ -50,8 +50,8 @@ class Fickle:
 
 
 @pytest.fixture(scope="module")
-def fickle(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fickle]:
-    found = Fickle(tmp_path_factory.mktemp("later"), pki)
+def deferring(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeferringPostfix]:
+    found = DeferringPostfix(tmp_path_factory.mktemp("later"), pki)
     yield found
     found.server.stop()
 
@@ -64,8 +64,10 @@ def message(to: str, subject: str) -> Message:
     return Message(sender=ANN, to=to, subject=subject, text="Hello")
 
 
-async def test_refused_deferred_accepted_and_expired(fickle: Fickle, tmp_path: Path) -> None:
-    clock = Clock()
+async def test_jobs_are_refused_deferred_accepted_and_expire(
+    deferring: DeferringPostfix, tmp_path: Path
+) -> None:
+    clock = ManualClock()
     began = clock()
     async with DirectorySpool(tmp_path / "spool", create=True) as spool:
         refused = await spool.put(message("bob@lab.test, nobody@reject.test", "refused"))
@@ -73,14 +75,13 @@ async def test_refused_deferred_accepted_and_expired(fickle: Fickle, tmp_path: P
         never = await spool.put(message("dan@defer.test", "never"), expires=clock() + 3.5 * HOUR)
 
         async def look() -> Any:
-            # Connections of their own: Postfix reads its tables anew for each.
-            async with client_for(fickle.server) as client:
+            # A new connection, because Postfix reads its tables anew for each.
+            async with client_for(deferring.server) as client:
                 queue = QueueProcessor(
                     spool,
                     client,
                     retry=RetryPolicy(first=HOUR, factor=1.0, jitter=False),
-                    bounce=ReportOptions(reporting="queue.test"),
-                    clock=clock,
+                    options=ProcessorOptions(bounce=ReportOptions(reporting="queue.test"), clock=clock),
                 )
                 return await queue.run_once()
 
@@ -96,22 +97,22 @@ async def test_refused_deferred_accepted_and_expired(fickle: Fickle, tmp_path: P
         assert {(await spool.get(id)).attempts for id in (later, never)} == {1}
         assert (await spool.get(later)).not_before == clock() + HOUR
 
-        # Too early for both; the report is due.
+        # Both jobs are not due yet; the report is.
         clock.move(HOUR / 2)
         second = await look()
         assert len(second.sent) == 1 and second.deferred == ()
-        (report,) = [parse_report(one) for one in fickle.server.wait_for_message("multipart/report")]
+        (report,) = [parse_report(one) for one in deferring.server.wait_for_message("multipart/report")]
         assert [(one.address, one.action, one.code) for one in report.recipients] == [
             ("nobody@reject.test", "failed", 554)
         ]
         assert report.reporting == "queue.test" and b"Subject: refused" in report.original
 
-        fickle.say("OK")
+        deferring.say("OK")
         clock.move(HOUR / 2)
         third = await look()
         assert third.sent == (later,) and [one.id for one in third.deferred] == [never]
 
-        # Once an hour, and a last time when it expires.
+        # One attempt per hour, and the last one at the expiry.
         tries, last = [], third
         while not last.failed:
             clock.now = (await spool.get(never)).not_before
@@ -123,21 +124,23 @@ async def test_refused_deferred_accepted_and_expired(fickle: Fickle, tmp_path: P
         assert entry.state is State.FAILED and "in time" in entry.reason
         clock.move(1)
         assert len((await look()).sent) == 1
-        reports = [parse_report(one) for one in fickle.server.wait_for_message("multipart/report", count=2)]
+        reports = [
+            parse_report(one) for one in deferring.server.wait_for_message("multipart/report", count=2)
+        ]
         expired = next(one for one in reports if one.recipients[0].address == "dan@defer.test")
         assert expired.recipients[0].failed and str(expired.recipients[0].status).startswith("4.")
     states = sorted(
         path.name.partition(".")[2] for path in (tmp_path / "spool").rglob("*.*") if path.is_file()
     )
     assert states == ["failed", "failed"]
-    # Whoever was accepted got it once.
-    headers = [one.replace(b"\r\n", b"\n").partition(b"\n\n")[0] for one in fickle.server.messages()]
+    # The accepted recipient got the message once.
+    headers = [one.replace(b"\r\n", b"\n").partition(b"\n\n")[0] for one in deferring.server.messages()]
     assert sum(b"\nSubject: refused" in header for header in headers) == 1
 
 
 @pytest.mark.parametrize("name", ["postfix", "exim"])
-async def test_a_real_report_is_read(name: str, request: pytest.FixtureRequest) -> None:
-    """Both report a success if they are asked to: the same form, written by them."""
+async def test_a_report_of_a_real_server_is_parsed(name: str, request: pytest.FixtureRequest) -> None:
+    """Postfix and Exim report a success on request, in the form of a delivery report."""
     server: Postfix | Exim = request.getfixturevalue(name)
     subject = f"reported {time.time_ns()}"
     recipient = Recipient("bob@lab.test", dsn=DSN(notify=Notify.SUCCESS, orcpt="robert@lab.test"))

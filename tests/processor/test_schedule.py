@@ -1,4 +1,4 @@
-"""Retry times: exponential, jittered, bounded; expiry; the pauses of a host that fails as a whole."""
+"""Retry delays: exponential, jittered, bounded; expiry; the lengths of pauses."""
 
 import math
 from typing import Any
@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument
-from smtp_async.processor.schedule import Breaker, RetryPolicy, next_try, pause, wait
+from smtp_async.processor.schedule import RetryPolicy, next_attempt, pause_length, retry_delay
 
 FIXED = RetryPolicy(jitter=False)
 
 
-def test_waits_double_up_to_the_longest() -> None:
-    waits = [wait(FIXED, tries) for tries in range(1, 10)]
-    assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+def test_delays_double_up_to_the_longest() -> None:
+    delays = [retry_delay(FIXED, tries) for tries in range(1, 10)]
+    assert delays == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
 
 
-def test_jitter_is_full() -> None:
+def test_jitter_covers_the_whole_delay() -> None:
     policy = RetryPolicy()
-    assert wait(policy, 3, chance=0.0) == 0.0
-    assert wait(policy, 3, chance=0.5) == 120.0
-    assert wait(policy, 3, chance=1.0) == 240.0
+    assert retry_delay(policy, 3, chance=0.0) == 0.0
+    assert retry_delay(policy, 3, chance=0.5) == 120.0
+    assert retry_delay(policy, 3, chance=1.0) == 240.0
 
 
 @given(
@@ -32,24 +32,24 @@ def test_jitter_is_full() -> None:
     most=st.floats(1e-6, 1e10),
     chance=st.floats(0, 1),
 )
-def test_a_wait_is_never_longer_than_the_longest(tries, first, factor, most, chance) -> None:
+def test_no_delay_is_longer_than_the_longest(tries, first, factor, most, chance) -> None:
     policy = RetryPolicy(first=first, factor=factor, most=most)
-    assert 0 <= wait(policy, tries, chance) <= most
-    assert wait(policy, tries, 1.0) <= wait(policy, tries + 1, 1.0)
+    assert 0 <= retry_delay(policy, tries, chance) <= most
+    assert retry_delay(policy, tries, 1.0) <= retry_delay(policy, tries + 1, 1.0)
 
 
-def test_no_wait_at_all() -> None:
-    assert wait(RetryPolicy(first=0.0), 5) == 0.0
+def test_a_first_delay_of_zero_stays_zero() -> None:
+    assert retry_delay(RetryPolicy(first=0.0), 5) == 0.0
 
 
-# --- the next try --------------------------------------------------------------------------------------------
+# --- the next attempt ----------------------------------------------------------------------------------------
 
 
 def due(tries: int, *, now: float = 1000.0, expires: float | None = None, **policy: Any) -> float | None:
-    return next_try(RetryPolicy(jitter=False, **policy), tries, now=now, expires=expires)
+    return next_attempt(RetryPolicy(jitter=False, **policy), tries, now=now, expires=expires)
 
 
-def test_the_next_try_is_after_the_wait() -> None:
+def test_the_next_attempt_is_after_the_delay() -> None:
     assert due(1) == 1060.0
     assert due(2) == 1120.0
 
@@ -63,7 +63,7 @@ def test_attempts_are_counted() -> None:
     assert due(3, attempts=3) is None
 
 
-def test_the_last_try_is_at_the_expiry() -> None:
+def test_the_last_attempt_is_at_the_expiry() -> None:
     assert due(1, now=1000, expires=1030) == 1030
     assert due(1, now=1029, expires=1030) == 1030
     assert due(1, now=1030, expires=1030) is None
@@ -71,8 +71,8 @@ def test_the_last_try_is_at_the_expiry() -> None:
 
 
 @given(st.integers(1, 100), st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 1))
-def test_nothing_is_tried_after_its_expiry(tries, now, expires, chance) -> None:
-    found = next_try(RetryPolicy(), tries, now=now, expires=expires, chance=chance)
+def test_no_attempt_is_after_the_expiry(tries, now, expires, chance) -> None:
+    found = next_attempt(RetryPolicy(), tries, now=now, expires=expires, chance=chance)
     assert (found is None) == (now >= expires)
     assert found is None or now <= found <= expires
 
@@ -92,77 +92,20 @@ def test_nothing_is_tried_after_its_expiry(tries, now, expires, chance) -> None:
         {"longest_pause": True},
     ],
 )
-def test_a_policy_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_policy_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(wrong))):
         RetryPolicy(**wrong)
 
 
-def test_never_and_at_once_can_be_meant() -> None:
+def test_zero_and_none_are_allowed() -> None:
     assert RetryPolicy(expires=None, first=0, pause=0, attempts=None).expires is None
 
 
-# --- the breaker ---------------------------------------------------------------------------------------------
-
-
-def breaker(**policy: Any) -> Breaker:
-    return Breaker(RetryPolicy(jitter=False, pause=5.0, longest_pause=60.0, **policy), lambda: 1.0)
-
-
-def test_mail_flows_at_first() -> None:
-    assert breaker().closed and breaker().admits(0.0) == math.inf
-
-
-def test_a_failure_stops_all_until_the_pause_is_over() -> None:
-    host = breaker()
-    assert host.failed(100.0)
-    assert not host.closed
-    assert host.admits(104.9) == 0
-    assert host.admits(105.0) == 1
-
-
-def test_those_that_were_under_way_do_not_lengthen_the_pause() -> None:
-    host = breaker()
-    host.failed(100.0)
-    assert not host.failed(101.0)
-    assert (host.failures, host.until) == (1, 105.0)
-
-
-def test_the_probe_goes_alone() -> None:
-    host = breaker()
-    host.failed(100.0)
-    host.begun()
-    assert host.admits(105.0) == 0
-
-
-def test_pauses_double_with_each_failed_probe() -> None:
-    host, now, pauses = breaker(), 0.0, []
-    for _ in range(6):
-        assert host.failed(now)
-        pauses.append(host.until - now)
-        now = host.until
-        host.begun()
-    assert pauses == [5, 10, 20, 40, 60, 60]
-
-
-def test_a_probe_that_tells_nothing_lets_another_one_follow() -> None:
-    host = breaker()
-    host.failed(0.0)
-    host.begun()
-    host.undecided()
-    assert host.admits(5.0) == 1
-
-
-def test_a_probe_that_succeeds_lets_mail_flow() -> None:
-    host = breaker()
-    host.failed(0.0)
-    host.begun()
-    host.succeeded()
-    assert host.closed and host.admits(0.0) == math.inf
-    assert host.failed(100.0) and host.until == 105.0
+# --- pauses --------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1))
-def test_half_of_a_pause_is_certain(failures, chance) -> None:
+def test_a_pause_has_at_least_half_of_its_length(failures, chance) -> None:
     policy = RetryPolicy(pause=5.0, longest_pause=60.0)
-    full = pause(RetryPolicy(jitter=False, pause=5.0, longest_pause=60.0), failures)
-    assert full / 2 <= pause(policy, failures, chance) <= full <= 60.0
+    full = pause_length(RetryPolicy(jitter=False, pause=5.0, longest_pause=60.0), failures)
+    assert full / 2 <= pause_length(policy, failures, chance) <= full <= 60.0

@@ -1,4 +1,4 @@
-"""Send for long, while things fail now and then, and look at what the process holds."""
+"""Send for a long time while calls fail at random, and watch the memory and open files of the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from smtp_async import ClientOptions, Security, SMTPClient, SMTPError
-from smtp_async.processor import QueueProcessor
+from smtp_async.processor import ProcessorOptions, QueueProcessor
 from smtp_async.spool.directory.spool import DirectorySpool
 from tests.servers.sink import Sink
 from tests.torture import letters
@@ -21,7 +21,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def held() -> tuple[int, int]:
-    """Resident octets and open files of this process."""
+    """Return the resident octets and the number of open files of this process."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     return resident, len(os.listdir("/proc/self/fd"))
 
@@ -30,7 +30,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
     """Put `RATE` messages a second and deliver them to smtp-sink, printing a line every so often.
 
     Returns:
-        0 if everything that was acknowledged left the spool, and no files stayed open.
+        0 if every acknowledged message left the spool and no files stayed open.
     """
     sink = Sink.start()
     options = ClientOptions(hello="soak.test")
@@ -38,10 +38,12 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
     put = refused = 0
     try:
         async with (
-            DirectorySpool(path / "soak", create=True, files=files) as spool,
+            DirectorySpool(path / "soak", create=True, syscalls=files) as spool,
             SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options) as client,
         ):
-            processor = QueueProcessor(spool, client, retry=BRISK, poll=0.1, heartbeat=1.0)
+            processor = QueueProcessor(
+                spool, client, retry=BRISK, options=ProcessorOptions(poll=0.1, heartbeat=1.0)
+            )
             running = asyncio.create_task(processor.run())
             began = told = time.monotonic()
             print("seconds  put  sent  refused puts  MiB  files", flush=True)
@@ -62,7 +64,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
                         flush=True,
                     )
                 await asyncio.sleep(max(0.0, began + (put + refused) / RATE - time.monotonic()))
-            spool._files.failing = lambda call: None  # type: ignore[attr-defined]
+            spool._syscalls.failing = lambda call: None  # type: ignore[attr-defined]
             async with asyncio.timeout(60.0):
                 while processor.statistics().sent < put:  # noqa: ASYNC110 - there is no event for all of them
                     await asyncio.sleep(0.1)

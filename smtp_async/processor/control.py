@@ -1,0 +1,129 @@
+"""Whether a processor goes on: requests to stop, errors that end a run, and the wake-up call of the manager."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import SMTPError
+
+__all__ = ["RunControl"]
+
+
+class RunControl:
+    """The state of a run that every part of a processor may read, or end.
+
+    Args:
+        grace: seconds that jobs being sent have when the processor stops.
+
+    Attributes:
+        stopping: no further job is started.
+        fatal: an error that no pause can cure, if one ended the run.
+        error: what ended the run early, if anything did.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace: Final = grace
+        self._timers: Final[list[asyncio.TimerHandle]] = []
+        self._withdraw: Callable[[], None] | None = None
+        self._grace_over: asyncio.Future[None] | None = None
+        self._sleeper: asyncio.Future[None] | None = None
+        self._woken = False
+        self.stopping = False
+        self.fatal: Exception | None = None
+        self.error: Exception | None = None
+
+    # --- a run -----------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forget how the last run ended. A `stop` since then counts for the next run."""
+        self.fatal = self.error = None
+
+    def begin(self, withdraw: Callable[[], None]) -> None:
+        """Begin a run in the current event loop; `withdraw` is called when its grace is over."""
+        self._withdraw = withdraw
+        self._woken = False
+        self._grace_over = asyncio.get_running_loop().create_future()
+
+    def finish(self) -> None:
+        """End the grace, if it has not ended; start no further job."""
+        self.stopping = True
+        self._end_grace()
+
+    def ended(self) -> None:
+        """Note that the tasks of the run have ended: the request to stop does not count for the next run."""
+        self.stopping = False
+        self._withdraw = None
+        while self._timers:
+            self._timers.pop().cancel()
+
+    # --- stopping --------------------------------------------------------------------------------------------
+
+    def stop(self, grace: float | None = None) -> None:
+        """Start no further job; jobs being sent have `grace` seconds left (None: those of the options)."""
+        self.stopping = True
+        if self._grace_over is not None and self._withdraw is not None:
+            delay = self._grace if grace is None else grace
+            self._timers.append(self._grace_over.get_loop().call_later(delay, self._end_grace))
+        self.wake()
+
+    def fail(self, error: Exception) -> None:
+        """Stop because of an error that no pause can cure; jobs being sent may end."""
+        self.fatal = self.fatal or error
+        self.end_early(error)
+
+    def end_early(self, error: Exception) -> None:
+        """Stop because of `error`."""
+        self.note_error(error)
+        self.stop()
+
+    def note_error(self, error: Exception) -> None:
+        """Keep what ends the run early; the first error counts."""
+        self.error = self.error or error
+
+    def cut_short(self) -> None:
+        """Note that a job that was due did not have its turn, because of `stop`."""
+        self.note_error(SMTPError("it was stopped before every job that was due had its turn"))
+
+    @property
+    def grace_over(self) -> bool:
+        """Nothing is waited for any more."""
+        return self._grace_over is None or self._grace_over.done()
+
+    async def wait_grace_over(self, seconds: float) -> None:
+        """Sleep for `seconds`, or until the grace is over."""
+        if self._grace_over is not None:
+            await asyncio.wait((self._grace_over,), timeout=seconds)
+
+    def _end_grace(self) -> None:
+        if self._grace_over is not None and not self._grace_over.done():
+            self._grace_over.set_result(None)
+        if self._withdraw is not None:
+            self._withdraw()
+        self.wake()
+
+    # --- the manager's sleep ---------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the manager look at the state again."""
+        self._woken = True
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    async def sleep(self, seconds: float | None) -> None:
+        """Sleep until `wake` is called; return at once if it was called since the last sleep.
+
+        Args:
+            seconds: the longest sleep; None without limit.
+        """
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._sleeper = loop.create_future()
+            timer = None if seconds is None else loop.call_later(seconds, self.wake)
+            try:
+                await self._sleeper
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        self._woken = False

@@ -1,0 +1,141 @@
+"""How one server has dealt with pipelining so far, which limits what is written to it unread.
+
+Strategy: a client keeps one `Conduct` for its server, and all of its connections share it. A pipeline asks it whether
+commands may be written behind an end of data that is not answered yet. When a connection ends, `diagnosed` says what
+its end tells about the server (`Breakdown`), and the conduct draws the conclusion. After ten minutes the server is
+trusted again.
+
+Two permissions are kept apart:
+
+* *Groups of commands* (RFC 2920 at all). A server whose replies did not match the commands is spoken to in lock-step.
+* *Following*: the next message's commands behind an end of data. Some servers drop what arrives together with the dot,
+  or close the connection. So the first time only RSET is written there, which risks no message. The reply to a RSET in
+  the same write as the dot proves that the server reads on. A RSET written later, while the dot was on its way, may
+  have arrived in a packet of its own, so its reply proves nothing.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from ..errors import CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
+from .extensions import Extensions
+from .states import Verb
+from .transaction import Transaction
+
+__all__ = ["Breakdown", "Conduct", "diagnosed"]
+
+#: Seconds for which a server is not trusted after a breakdown.
+PAUSE: Final = 600.0
+
+
+class Breakdown(Enum):
+    """What the end of a connection tells about pipelining."""
+
+    #: Replies and commands came apart.
+    LOST_COUNT = "lost count"
+    #: A part of a group was answered, then nothing more came: the server is slow, or it lost count.
+    PARTLY_ANSWERED = "partly answered"
+    #: The end of data was answered, and what was written behind it was not.
+    NOT_FOLLOWED = "not followed"
+    #: The end of data was not answered, with commands behind it.
+    DIED_AT_DATA = "died at data"
+
+
+#: One of these proves nothing; two of the same kind in a row do.
+_SUSPICIONS: Final = frozenset({Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DATA})
+_ABOUT_GROUPS: Final = frozenset({Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED})
+
+
+class Conduct:
+    """What is known of one server's pipelining, shared by the connections to it.
+
+    Attributes:
+        following: may commands be written behind an end of data that is not answered yet?
+        proven: has the server answered such commands, in the same write as an end of data?
+        suspicion: what the last connection that broke down made likely, until a message is accepted.
+    """
+
+    __slots__ = ("_distrusted", "_following_from", "_groups_from", "following", "proven", "suspicion")
+
+    def __init__(self) -> None:
+        self.following = True
+        self.proven = False
+        self.suspicion: Breakdown | None = None
+        self._following_from = 0.0
+        self._groups_from = 0.0
+        # What the server offered when it lost count; None while it is trusted.
+        self._distrusted: Extensions | None = None
+
+    def __repr__(self) -> str:
+        groups = "in lock-step" if self._distrusted is not None else "in groups"
+        behind = "one message at a time" if not self.following else "across messages"
+        return f"<Conduct: {groups}, {behind}>"
+
+    def broke_down(self, breakdown: Breakdown, offer: Extensions, now: float) -> None:
+        """Draw the conclusion from the end of a connection.
+
+        Args:
+            breakdown: what the end tells.
+            offer: what the server offered on that connection.
+            now: the time, in seconds, as for `trusts`.
+        """
+        if breakdown in _SUSPICIONS and self.suspicion is not breakdown:
+            self.suspicion = breakdown
+            return
+        self.suspicion = None
+        if breakdown in _ABOUT_GROUPS:
+            self._distrusted = offer
+            self._groups_from = now + PAUSE
+        else:
+            self.following = self.proven = False
+            self._following_from = now + PAUSE
+
+    def accepted(self, *, behind: bool) -> None:
+        """Note that a message was accepted, which may lift the suspicion.
+
+        Args:
+            behind: were its commands written behind an end of data that was not answered?
+        """
+        if behind or self.suspicion is Breakdown.PARTLY_ANSWERED:
+            self.suspicion = None
+
+    def trusts(self, offer: Extensions, now: float) -> bool:
+        """Return whether groups of commands may be written on a connection that was just opened.
+
+        A server that lost count is trusted again after ten minutes, or as soon as it offers something else.
+
+        Args:
+            offer: what the server offers on that connection.
+            now: the time, in seconds, as for `broke_down`.
+        """
+        if not self.following and now >= self._following_from:
+            self.following = True
+        if self._distrusted is not None and (now >= self._groups_from or offer != self._distrusted):
+            self._distrusted = None
+        return self._distrusted is None
+
+
+def diagnosed(
+    error: SMTPError, verb: Verb | None, transaction: Transaction, *, behind: bool, goodbye: bool
+) -> Breakdown | None:
+    """Return what the end of a pipelined connection tells about the server, None if nothing.
+
+    Args:
+        error: what ended the connection.
+        verb: the command whose reply was owed next, None if none was.
+        transaction: the transaction of that command, or the one being written.
+        behind: were further commands handed to the transport behind that one?
+        goodbye: had the server said 421?
+    """
+    if isinstance(error, ProtocolViolation):
+        return Breakdown.LOST_COUNT
+    if goodbye or isinstance(error, Interrupted) or not isinstance(error, CommunicationError):
+        return None
+    if transaction.ended:
+        return Breakdown.DIED_AT_DATA if behind else None
+    if verb is Verb.RSET and transaction.behind:
+        return Breakdown.NOT_FOLLOWED
+    begun = transaction.mail_answer is not None and not transaction.turn
+    return Breakdown.PARTLY_ANSWERED if begun and isinstance(error, Timeout) else None

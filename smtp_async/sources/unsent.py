@@ -1,0 +1,44 @@
+"""Closing the sources of a mail that is not sent after all."""
+
+from __future__ import annotations
+
+from ..model.content import Content, Mail, Source
+from .body import Body
+
+__all__ = ["UnsentSources"]
+
+
+class UnsentSources:
+    """The sources of a mail that is not sent and that has not been opened: those that were given to be closed.
+
+    Args:
+        mail: its attachments say which streams are to be closed; a mail that keeps a stream in another way has `close`
+            and `aclose`. None if there is only content.
+        content: what was rendered of the mail, if it came so far.
+    """
+
+    def __init__(self, mail: Mail | None, content: Content | None = None) -> None:
+        self._mail = mail if content is None else None
+        self._body = Body(Content(_closable(mail), size=0) if content is None else content)
+
+    def close(self) -> None:
+        """Close what can be closed without waiting."""
+        close = getattr(self._mail, "close", None)
+        if close is not None:
+            close()
+        self._body.close()
+
+    async def aclose(self) -> None:
+        """Close everything, also what has to be awaited."""
+        aclose = getattr(self._mail, "aclose", None)
+        if aclose is not None:
+            await aclose()
+        await self._body.aclose()
+
+
+def _closable(mail: Mail | None) -> list[Source]:
+    return [
+        Source(one.source, close=True)
+        for one in getattr(mail, "attachments", ())
+        if getattr(one, "close", None) is True and not isinstance(one.source, bytes)
+    ]
