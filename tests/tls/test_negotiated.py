@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -199,6 +200,42 @@ class TestWhatIsTold:
         assert isinstance(up.info, ConnectionInfo)
         assert up.info.suite == "TLS_AES_256_GCM_SHA384" and up.info.verified
         assert [event.info for event in told if event.kind is ConnectionKind.CONNECTED] == [None]
+
+    @every_loop
+    async def test_the_second_connection_of_a_pool_goes_on_with_the_first(
+        self, postfix: Any, pki: Pki
+    ) -> None:
+        told: list[Any] = []
+        client = client_of(
+            postfix, host="localhost", port=postfix.tls_port, security=IMPLICIT, tls=trusting(pki)
+        )
+        client.on(ConnectionStatus, told.append)
+        async with client:
+            await client.send_raw(b"Subject: x\r\n\r\n", sender="a@lab.test", recipients=["b@lab.test"])
+            infos = await asyncio.gather(*(negotiated(client) for _ in range(2)))
+            await client.send_raw(b"Subject: y\r\n\r\n", sender="a@lab.test", recipients=["b@lab.test"])
+        ups = [event.info for event in told if event.kind is ConnectionKind.TLS_UP]
+        assert [info.session_resumed for info in ups] == [False] + [True] * (len(ups) - 1)
+        assert all(info.session_resumed for info in infos)
+
+
+@pytest.mark.parametrize("believed", [True, False])
+@every_loop
+async def test_opportunistic_goes_on_only_where_the_server_is_believed(
+    postfix: Any, believed: bool, pki: Pki, tmp_path: Path
+) -> None:
+    stranger = Pki(tmp_path)
+    client = client_of(
+        postfix,
+        host="localhost",
+        port=postfix.starttls_port,
+        security=OPPORTUNISTIC,
+        tls=trusting(pki if believed else stranger),
+    )
+    async with client:
+        infos = [await negotiated(client) for _ in range(3)]
+    assert [info.verified for info in infos] == [believed] * 3
+    assert [info.session_resumed for info in infos] == [False, believed, believed]
 
 
 @pytest.mark.parametrize("version", [V12, V13], ids=["TLS 1.2", "TLS 1.3"])
