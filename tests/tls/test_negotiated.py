@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -327,6 +328,22 @@ class TestTheEnd:
                 assert (
                     event.info is session.info and "close_notify" in event.description and event.status_code
                 )
+
+    @every_loop
+    async def test_of_a_connection_that_was_cut_does_not_harm_the_next(self, pki: Pki) -> None:
+        """Its session may be lost with it: OpenSSL goes on with none that did not end well."""
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=trusting(pki)) as client,
+        ):
+            server.on("NOOP", reset(), connection=0)
+            async with client.session() as session:
+                await session.connect()
+                with pytest.raises(ConnectionLost):
+                    await session.noop()
+            del session
+            gc.collect()
+            assert (await negotiated(client)).verified
 
     async def test_of_an_idle_connection_to_postfix_is_polite(self, postfix: Any, pki: Pki) -> None:
         told: list[Any] = []
