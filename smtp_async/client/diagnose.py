@@ -111,6 +111,8 @@ async def examine(pool: Pool, session_on: Callable[[Connection], Session], route
     except SMTPError as error:
         # A login that was refused a moment ago is not tried again.
         return _with_findings(ServerReport(server=route.name, security=route.security, error=error), route)
+    # A resumed session would show the certificate of yesterday.
+    connection.route = replace(connection.route, tls=replace(connection.route.tls, session_reuse=False))
     try:
         connected, failed = await _converse(connection, session_on(connection), route)
     finally:

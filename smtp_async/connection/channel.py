@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout
+from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout, status_code
+from ..events import ConnectionKind
 from ..hooks import Hooks
 from ..model.reply import Reply
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
+from ..tls.handshake_witness import cut_short
 from ..tls.info import ConnectionInfo
 from ..transport.stream import Stream
 from .clock import ReplyClock
@@ -284,6 +286,20 @@ class Channel:
                 "the server closed the connection", reply=machine.goodbye, stage=machine.answering
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
+
+    def note_cut(self, error: SMTPError | None) -> None:
+        """Note it if the server ended TLS without a farewell, where `error` is how the connection ended.
+
+        The end of the bytes proves nothing then: anybody on the way could have cut them, RFC 8446 section 6.1.
+        """
+        tls = self.stream.ssl_object if self.stream is not None else None
+        if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
+            return
+        text = "TLS ended without a farewell (close_notify)"
+        self.transcript.tls_step(text)
+        self.transcript.status(
+            ConnectionKind.TLS_BROKEN, code=status_code(error), description=text, info=self.info
+        )
 
     # --- lines for hooks -------------------------------------------------------------------------------------
 

@@ -63,6 +63,8 @@ async def open_channel(channel: Channel, route: Route, surroundings: Surrounding
         await _hello(channel, route, name)
     _ignore_offers_in_clear(channel)
     info = channel.info
+    if info is not None and route.tls.session_reuse:
+        verify.keep_session(surroundings.tls_sessions, _stream(channel), info, route.tls)
     if info is None:
         port = route.port if route.path is None else None
         channel.info = info = ConnectionInfo.of(_stream(channel), host=route.host, port=port)
@@ -125,8 +127,15 @@ async def _dial(channel: Channel, route: Route) -> None:
     await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 
 
-async def _tell_status(channel: Channel, kind: ConnectionKind, *, code: int = 0, description: str) -> None:
-    channel.transcript.status(kind, code=code, description=description)
+async def _tell_status(
+    channel: Channel,
+    kind: ConnectionKind,
+    *,
+    code: int = 0,
+    description: str,
+    info: ConnectionInfo | None = None,
+) -> None:
+    channel.transcript.status(kind, code=code, description=description, info=info)
     if channel.transcript.events:
         await channel.transcript.tell()
 
@@ -147,6 +156,7 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
             port=route.port if route.path is None else None,
             security=route.security,
             options=route.tls,
+            sessions=surroundings.tls_sessions if route.tls.session_reuse else None,
             deadline=_deadline(channel.timeouts.tls),
         )
     except SMTPError as error:
@@ -160,7 +170,7 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
             raise
         raise failed from error
     channel.transcript.tls_step("TLS handshake with %s is complete: %s", name, info.tls_version)
-    await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version))
+    await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 
 async def _starttls(channel: Channel, route: Route, surroundings: Surroundings) -> bool:

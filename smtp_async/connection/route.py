@@ -20,6 +20,7 @@ from typing import Final
 from ..auth.mechanism import Credentials
 from ..model.domain import full_host_name
 from ..tls.context import Security, TLSOptions, make_context
+from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.stream import Endpoint
 
@@ -68,14 +69,18 @@ class Route:
 
 
 class Surroundings:
-    """The TLS context and the local host name, shared by all connections of a client.
+    """The TLS context, the TLS sessions and the local host name, shared by all connections of a client.
 
-    Each is made once, in a thread, also when many connections open at the same moment.
+    Context and name are made once, in a thread, also when many connections open at the same moment.
+
+    Attributes:
+        tls_sessions: those that later connections go on with.
     """
 
-    __slots__ = ("_context", "_making", "_name")
+    __slots__ = ("_context", "_making", "_name", "tls_sessions")
 
     def __init__(self) -> None:
+        self.tls_sessions = SessionCache()
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None

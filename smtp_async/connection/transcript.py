@@ -18,6 +18,7 @@ from ..events import (
     Direction,
     Error,
     Event,
+    Negotiated,
     Notification,
     PITrail,
     SSLStatus,
@@ -119,11 +120,15 @@ class Transcript:
             text = printable(message % words)
             self.note(PITrail(session=self._number, direction=Direction.INFO, message=text))
 
-    def status(self, kind: ConnectionKind, *, code: int = 0, description: str) -> None:
+    def status(
+        self, kind: ConnectionKind, *, code: int = 0, description: str, info: Negotiated | None = None
+    ) -> None:
         """Note that the connection or its TLS layer came up or went down."""
         if self.wants(ConnectionStatus):
             self.note(
-                ConnectionStatus(session=self._number, kind=kind, status_code=code, description=description)
+                ConnectionStatus(
+                    session=self._number, kind=kind, status_code=code, description=description, info=info
+                )
             )
 
     def notify(self, name: str, parameter: str, remark: str) -> None:

@@ -97,12 +97,12 @@ class StreamContract:
 
     async def test_bytes_go_both_ways_in_order_and_are_counted(self, connected: Connected) -> None:
         async with talking(connected, echo) as (stream, _):
-            before = stream.bytes_sent, stream.bytes_received
+            before = stream.traffic.sent, stream.traffic.received
             for data in (b"abc", bytearray(b"de"), memoryview(b"f")):
                 stream.write(data)
             await stream.drain()
             assert await exactly(stream, 6) == b"abcdef"
-            assert (stream.bytes_sent - before[0], stream.bytes_received - before[1]) == (6, 6)
+            assert (stream.traffic.sent - before[0], stream.traffic.received - before[1]) == (6, 6)
 
     async def test_a_large_amount_arrives_whole(self, connected: Connected) -> None:
         data = bytes(range(256)) * 4096
@@ -253,12 +253,12 @@ class StreamContract:
 
     async def test_a_broken_connection_refuses_bytes(self, connected: Connected) -> None:
         async with self._cut_off(connected, b"") as stream:
-            sent = stream.bytes_sent
+            sent = stream.traffic.sent
             with expected(ConnectionLost):
                 stream.write(b"x")
             with expected(ConnectionLost):
                 await stream.drain()
-            assert stream.bytes_sent == sent
+            assert stream.traffic.sent == sent
 
     async def test_close_does_not_raise_the_failure_of_the_connection(self, connected: Connected) -> None:
         async with self._cut_off(connected, b"") as stream:
@@ -366,7 +366,7 @@ class StreamContract:
             stream.write(b"two")
             assert await exactly(stream, 3) == b"two"
             assert taken == [b"one"]
-            assert stream.bytes_received == 12
+            assert stream.traffic.received == 12
 
     async def test_nothing_is_handed_over_after_it_was_ended(self, connected: Connected) -> None:
         async with talking(connected, echo) as (stream, _):

@@ -109,13 +109,16 @@ class UpgradeContract:
     ) -> None:
         async with talking(connected, upgrading(server_context, EncryptedPeer.echo)) as (stream, _):
             await ask_for_tls(stream)
-            before = stream.bytes_sent, stream.bytes_received
+            before = stream.traffic.sent, stream.traffic.received
             await stream.start_tls(client_context, "localhost")
             assert stream.encrypted
             stream.write(b"x" * 300_000)
             await stream.drain()
             assert await exactly(stream, 300_000) == b"x" * 300_000
-            assert (stream.bytes_sent - before[0], stream.bytes_received - before[1]) == (300_000, 300_000)
+            assert (stream.traffic.sent - before[0], stream.traffic.received - before[1]) == (
+                300_000,
+                300_000,
+            )
 
     async def test_the_tls_layer_can_be_asked_after_the_end(
         self, connected: Connected, server_context: ssl.SSLContext, client_context: ssl.SSLContext

@@ -1,8 +1,9 @@
-"""Verification of the server, and errors that say what was found and what to do.
+"""Is this the right server? And when it is not, an error that says what was found and what to do.
 
-`secure` starts TLS: it runs the stream's handshake, translates failures, and returns the `ConnectionInfo`. For IMPLICIT
-and STARTTLS, OpenSSL verifies the certificate within the handshake. OPPORTUNISTIC accepts every certificate, and
-`judge` tells afterwards whether it would have passed.
+`secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
+`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one. OpenSSL verifies
+within the handshake for IMPLICIT and STARTTLS. OPPORTUNISTIC lets every certificate pass; `judge` tells
+afterwards whether it would have been believed.
 """
 
 from __future__ import annotations
@@ -21,21 +22,23 @@ from ..errors import (
     ChainNotFound,
     HandshakeFailed,
     PlaintextInjected,
+    ServerCertificateMissing,
     TLSError,
     WrongTLSMode,
 )
 from ..model.reply import printable
 from .certificate import Certificate
 from .context import OpportunisticContext, Security, TLSOptions, reference_name
-from .handshake_witness import chain_of, evidence_of, looks_like_tls
+from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo
+from .sessions import KeptSession, SessionCache, SessionKey
 
 if TYPE_CHECKING:
     from cryptography import x509
 
     from ..transport.stream import Stream
 
-__all__ = ["explain", "hint_for_silence", "judge", "looks_like_tls", "secure"]
+__all__ = ["explain", "hint_for_silence", "judge", "keep_session", "looks_like_tls", "secure"]
 
 # X509_V_ERR_ numbers of OpenSSL (x509_vfy.h); they are part of its stable interface.
 _NOT_YET, _EXPIRED = 9, 10
@@ -43,7 +46,7 @@ _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT 
 _REVOKED, _WRONG_PURPOSE, _REJECTED = 23, 26, 28
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 
-#: The reason of an SSLError → its explanation, behind "server:port …".
+#: The reason of an SSLError → what it means, after "server:port …".
 _REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "speaks no TLS version that is safe: 1.2 or newer is required",
     "TLSV1_ALERT_PROTOCOL_VERSION": "speaks no TLS version that is safe: 1.2 or newer is required",
@@ -54,7 +57,7 @@ _REASONS: Final = {
     "DH_KEY_TOO_SMALL": "uses a Diffie-Hellman key that is too small to be safe",
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "needs the unsafe renegotiation that RFC 5746 replaced",
 }
-#: OpenSSL's reasons if bytes are not a TLS record.
+#: OpenSSL's reasons for "this is no TLS record".
 _NO_TLS: Final = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -64,7 +67,7 @@ _NO_TLS: Final = frozenset(
         "PACKET_LENGTH_TOO_LONG",
     }
 )
-#: Names of a certificate that an error lists.
+#: So many names of a certificate are told.
 _NAMES_SHOWN: Final = 8
 
 
@@ -76,54 +79,102 @@ async def secure(
     port: int | None,
     security: Security,
     options: TLSOptions,
+    sessions: SessionCache | None = None,
     deadline: float | None = None,
 ) -> ConnectionInfo:
-    """Do the TLS handshake on `stream`; abort the stream on failure.
+    """Do the TLS handshake on `stream`; on failure it is aborted.
 
     Args:
-        stream: just connected (IMPLICIT), or right behind the 220 to STARTTLS. No other task may read from it.
+        stream: freshly dialled (IMPLICIT), or just behind the 220 to STARTTLS; the caller is its only reader.
         context: from `make_context`.
-        host: the server's name, as the application gave it.
-        port: the server's port, for error messages; None on a Unix socket.
-        security: IMPLICIT, STARTTLS or OPPORTUNISTIC.
-        options: contains the name to verify, if it is not the host.
-        deadline: loop time by which the handshake must be complete.
+        host: the server as the user named it.
+        port: its port, for the words of errors; None on a Unix socket.
+        security: how the connection came to TLS.
+        options: the name to verify, if it is not the host.
+        sessions: where one to go on with may be; None begins anew.
+        deadline: loop time at which the handshake must be done.
 
     Raises:
-        PlaintextInjected: bytes followed the 220 to STARTTLS.
+        PlaintextInjected: bytes came behind the 220 to STARTTLS.
         WrongTLSMode: the server of an implicit-TLS connection spoke plaintext.
         CertificateRejected: the certificate is for another name or out of date.
-        ChainNotFound: the issuer of the certificate is not trusted.
-        ChainInvalid: the certificate chain does not verify for another reason.
-        HandshakeFailed: the handshake failed for another reason.
+        ChainNotFound: its issuer is not trusted.
+        ChainInvalid: its chain is broken in another way.
+        ServerCertificateMissing: there was none, although one must be verified.
+        HandshakeFailed: anything else in the handshake.
         ConnectionLost: the connection ended before the handshake began.
         Timeout: the deadline passed; its stage is `"tls"`.
     """
     name = reference_name(host, options)
+    key = SessionKey(host, port, name)
+    cache = sessions or SessionCache()
+    kept = cache.find(key, context)
     try:
-        await stream.start_tls(context, name, deadline=deadline)
-        verified, problem = await _opportunistic_verdict(stream, context, name)
+        with offering(context, name, kept.session if kept is not None else None):
+            await stream.start_tls(context, name, deadline=deadline)
+        earlier = _gone_on_with(stream, kept)
+        if kept is not None and earlier is None:
+            cache.refused(key, kept)
+        verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
             raise
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
+        if kept is not None:
+            cache.refused(key, kept)
         if failed.__cause__ is None:
             raise
         raise explain(
             failed.__cause__, host=host, port=port, security=security, name=name
         ) from failed.__cause__
-    return ConnectionInfo.of(stream, host=host, port=port, verified=verified, verification_error=problem)
+    info = ConnectionInfo.of(
+        stream, host=host, port=port, verified=verified, verification_error=problem, resumed=earlier
+    )
+    _demand_certificate(stream, info)
+    return info
+
+
+def keep_session(sessions: SessionCache, stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
+    """Keep the TLS session of `stream` for later connections; call it when the first reply within it was read.
+
+    Args:
+        sessions: where.
+        stream: the connection.
+        info: what `secure` returned for it.
+        options: as they were there.
+    """
+    if stream.ssl_object is not None:
+        key = SessionKey(info.host, info.port, reference_name(info.host, options))
+        sessions.keep(key, stream.ssl_object, info)
+
+
+def _gone_on_with(stream: Stream, kept: KeptSession | None) -> ConnectionInfo | None:
+    """Return what was negotiated when the session began that this connection goes on with, None if it is a new one."""
+    tls = stream.ssl_object
+    return kept.info if kept is not None and tls is not None and tls.session_reused else None
+
+
+def _demand_certificate(stream: Stream, info: ConnectionInfo) -> None:
+    """Refuse a server that proved nothing: OpenSSL verifies no certificate where the suite wants none."""
+    if info.verified and not info.server_authenticated:
+        stream.abort()
+        raise ServerCertificateMissing(
+            f"{_where(info.host, info.port)} showed no certificate: the suite {info.suite}, which the "
+            "application's SSLContext allows, does without, and anybody could have answered"
+        )
 
 
 async def _opportunistic_verdict(
-    stream: Stream, context: ssl.SSLContext, name: str
+    stream: Stream, context: ssl.SSLContext, name: str, earlier: ConnectionInfo | None
 ) -> tuple[bool | None, str | None]:
     if not isinstance(context, OpportunisticContext) or stream.ssl_object is None:
         return None, None
+    if earlier is not None:
+        return earlier.verified, earlier.verification_error
     try:
-        chain = chain_of(stream.ssl_object)
+        chain = handshake_of(stream.ssl_object).chain
         problem = await asyncio.to_thread(judge, chain, name, context.anchors)
     except BaseException:
         stream.abort()
@@ -131,7 +182,7 @@ async def _opportunistic_verdict(
     return problem is None, problem
 
 
-# --- explanations --------------------------------------------------------------------------------------
+# --- what went wrong --------------------------------------------------------------------------------------
 
 
 def explain(
@@ -145,22 +196,22 @@ def explain(
     first_bytes: bytes | None = None,
     now: datetime | None = None,
 ) -> TLSError:
-    """Return the library's error for the failure of a TLS handshake.
+    """Return the error of ours for what a TLS handshake failed with.
 
     Args:
         error: the `ssl.SSLError` or `OSError`.
-        host: the server's name, as the application gave it.
-        port: the server's port; None on a Unix socket.
-        security: IMPLICIT, STARTTLS or OPPORTUNISTIC.
+        host: the server as the user named it.
+        port: its port; None on a Unix socket.
+        security: how the connection came to TLS.
         name: the name that was verified, if it is not the host.
-        chain: the server's certificates in DER, its own first; None takes those recorded with `error`.
-        first_bytes: the server's first bytes, if they were not TLS; None takes those recorded with `error`.
+        chain: what the server showed, in DER, its own certificate first; None takes what `error` knows.
+        first_bytes: what it sent first if that was no TLS; None takes what `error` knows.
         now: the time to compare with.
     """
     evidence = evidence_of(error)
     where = _where(host, port)
     said = evidence.first_bytes if first_bytes is None else first_bytes
-    # Only OpenSSL's errors have a reason.
+    # Only errors that OpenSSL made have a reason.
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLCertVerificationError):
         certificates = _readable(evidence.chain if chain is None else chain)
@@ -178,9 +229,9 @@ def explain(
 
 
 def hint_for_silence(port: int | None, security: Security) -> str:
-    """Return a hint for a server that sends no greeting, to end an error message with.
+    """Return what may be wrong when a server sends no greeting, for the end of an error's sentence.
 
-    A server that expects TLS from the first byte waits for the client while the client waits for the greeting.
+    A server that expects TLS from the first byte waits for the client, and the client for its greeting.
     """
     if security is Security.IMPLICIT:
         return ""
@@ -207,12 +258,12 @@ def _plaintext(where: str, security: Security, said: bytes) -> HandshakeFailed:
         )
     return HandshakeFailed(
         f"{where} sent {quoted} in place of the TLS handshake that it agreed to: "
-        "the server is broken, or an attacker injects bytes"
+        "the server is broken, or somebody injects bytes"
     )
 
 
 def _cut_off(where: str) -> HandshakeFailed:
-    """Return the error for a server that closed the connection without an alert or other bytes."""
+    """The server said nothing: not why, and not that it speaks something else."""
     error = HandshakeFailed(
         f"{where} closed the connection during the TLS handshake: it may be restarting, or refuse this client"
     )
@@ -302,7 +353,7 @@ def _unknown_issuer(where: str, certificates: list[Certificate], code: int) -> s
 
 def _issued(certificates: list[Certificate]) -> str:
     return (
-        f" (issued to {certificates[0].subject or 'an empty subject'} by {certificates[0].issuer})"
+        f" (issued to {certificates[0].subject or 'nobody'} by {certificates[0].issuer})"
         if certificates
         else ""
     )
@@ -314,10 +365,11 @@ def _issued(certificates: list[Certificate]) -> str:
 def judge(
     chain: Sequence[bytes], name: str, anchors: tuple[bytes, ...], *, now: datetime | None = None
 ) -> str | None:
-    """Return why a chain does not verify, in words; None if it does.
+    """Return why a chain would not have been believed, in words; None if it would.
 
-    The checks are OpenSSL's default ones: signatures up to a trusted certificate, dates, the name, that issuers are
-    authorities, and that the server's certificate is one for servers. They take milliseconds: call it in a thread.
+    Checked are signatures up to a trusted certificate, dates, the name, that issuers are authorities and that
+    the server's certificate is one for servers: what OpenSSL checks by default. Takes milliseconds: call it in
+    a thread.
 
     Args:
         chain: certificates in DER, the server's own first.
@@ -341,17 +393,17 @@ def judge(
         verifier = _policy().store(store).time(now).build_server_verifier(_subject(name))
         verifier.verify(leaf, others)
     except (verification.VerificationError, ValueError) as error:
-        # cryptography appends the repr of the certificate.
+        # The library appends the certificate as Python shows it.
         return _in_words(printable(str(error).partition(" (encountered")[0]), name, certificates)
     return None
 
 
 def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
-    """Return the verifier's reason in the words of a refused handshake; keep reasons that are not known."""
+    """Return what the verifier means, in the words of a refused handshake; what is not known stays as it is."""
     if reason.endswith("no matching subjectAltName"):
         return _wrong_name(name, name, certificates)
     ends_in_itself = certificates[-1].self_issued
-    # The verifier follows a self-issued authority in a circle until the chain is too long.
+    # An authority that issued itself is followed in a circle until the chain is too long.
     if reason.endswith("no interior errors") or (ends_in_itself and reason.endswith("max depth")):
         if len(certificates) == 1 and ends_in_itself:
             return _unknown_issuer(name, certificates, _SELF_SIGNED)
@@ -360,7 +412,7 @@ def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
 
 
 def _policy() -> x509.verification.PolicyBuilder:
-    """Return OpenSSL's rules, because cryptography's default, the web PKI's, refuses many private authorities."""
+    """Return OpenSSL's rules: those of the web PKI, the library's default, refuse many private authorities."""
     from cryptography import x509
     from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder
 
