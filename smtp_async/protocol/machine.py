@@ -175,19 +175,19 @@ class ClientProtocol:
         Raises:
             ProtocolViolation: the server broke the protocol; call `fail` with it and close.
         """
-        parser, pipeline = self._parser, self.pipeline
+        parser, answer_group = self._parser, self.pipeline.answer_group
         replies = parser.take(data)
-        # Every reply is recorded by itself.
+        # A trail records every reply by itself.
         grouping = not self.trail.recording
-        at, count = 0, len(replies)
+        at, count, grouped = 0, len(replies), 0
         while at < count:
-            paired = pipeline.answer_group(replies, at) if grouping else 0
-            if paired:
-                self.answered += paired
+            if grouping and (paired := answer_group(replies, at)):
                 at += paired
+                grouped += paired
             else:
                 at += 1
                 self._answer(replies[at - 1], last=at == count)
+        self.answered += grouped
         if parser.failed:
             parser.take(b"")
 

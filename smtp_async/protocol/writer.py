@@ -80,11 +80,11 @@ class Writer:
             lines += 1
             owed.append((Verb.RSET, transaction))
             group = commands.RSET + group
-        owed.append((Verb.MAIL, transaction))
         if count == 1:
-            owed.append((Verb.RCPT, transaction))
+            owed += ((Verb.MAIL, transaction), (Verb.RCPT, transaction))
         else:
-            owed.extend([(Verb.RCPT, transaction)] * count)
+            owed.append((Verb.MAIL, transaction))
+            owed += [(Verb.RCPT, transaction)] * count
         if data:
             lines += 1
             owed.append((Verb.DATA, transaction))

@@ -22,7 +22,10 @@ def is_heavy(message: Any) -> bool:
     attachments = getattr(message, "attachments", None)
     if attachments is None:
         return hasattr(message, "get_payload") and _is_heavy_object(message)
-    octets = _size(getattr(message, "text", None)) + _size(getattr(message, "html", None))
+    octets = 0
+    for body in (getattr(message, "text", None), getattr(message, "html", None)):
+        if isinstance(body, _IN_MEMORY):
+            octets += len(body)
     for attachment in attachments:
         octets += _size(getattr(attachment, "source", None))
     return octets > HEAVY
