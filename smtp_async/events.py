@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 from .model.envelope import Recipient
 from .model.receipt import Receipt
@@ -27,6 +28,7 @@ __all__ = [
     "JobSent",
     "JobStarted",
     "JobUnreadable",
+    "Negotiated",
     "Notification",
     "PITrail",
     "QueuePaused",
@@ -69,6 +71,43 @@ class Event:
     job: int | None = None
 
 
+class Negotiated(Protocol):
+    """What was negotiated, as an event tells it; the object is the connection's whole `ConnectionInfo`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def tls_version(self) -> str | None: ...
+    @property
+    def suite(self) -> str | None: ...
+    @property
+    def cipher(self) -> str | None: ...
+    @property
+    def bits(self) -> int | None: ...
+    @property
+    def key_exchange(self) -> str | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def signature_algorithm(self) -> str | None: ...
+    @property
+    def session_resumed(self) -> bool: ...
+    @property
+    def client_auth_requested(self) -> bool | None: ...
+    @property
+    def client_authenticated(self) -> bool | None: ...
+    @property
+    def verified(self) -> bool | None: ...
+    @property
+    def verification_error(self) -> str | None: ...
+    @property
+    def chain(self) -> tuple[bytes, ...]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatus(Event):
     """A connection, its TLS layer or its proxy came up or went down, or could not be made.
@@ -78,11 +117,13 @@ class ConnectionStatus(Event):
         status_code: 0 without an error; the number of the system's error behind it, in Winsock's numbering as in
             `SocketError`; else the `code` of the exception that ended it.
         description: the error in words, or what came up.
+        info: what was negotiated, a `ConnectionInfo`, when TLS came up or was broken; None otherwise.
     """
 
     kind: ConnectionKind
     status_code: int = 0
     description: str = ""
+    info: Negotiated | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

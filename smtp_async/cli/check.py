@@ -82,7 +82,7 @@ def _tls(report: ServerReport) -> str:
     if info is None or not info.encrypted:
         return _WITHOUT_TLS[report.security]
     start = "from the first byte" if report.security is Security.IMPLICIT else "by STARTTLS"
-    return f"{info.tls_version}, {info.cipher}, {info.bits} bits, {start}"
+    return f"{info.tls_version}, {info.suite}, {info.bits} bits, {start}"
 
 
 def _certificate(certificate: Certificate) -> Iterator[tuple[str, str]]:

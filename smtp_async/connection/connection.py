@@ -44,6 +44,7 @@ from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.pipelining import Breakdown, Conduct
 from ..protocol.states import Stage
 from ..tls.context import Security
+from ..tls.handshake_witness import cut_short
 from ..tls.info import ConnectionInfo
 from .channel import Link
 from .deliveries import Carrier, Keeper
@@ -325,10 +326,25 @@ class Pump(Carrier):
             link.remark("the connection to %s is closed", self.route.name)
         else:
             link.remark("the connection to %s has ended: %s", self.route.name, error)
+            self._note_cut(link, error)
         if link.wants(ConnectionStatus):
             kind = ConnectionKind.DISCONNECTED
             code, text = (0, "closed") if error is None else (status_code(error), str(error))
             link.note(ConnectionStatus(session=self.number, kind=kind, status_code=code, description=text))
+
+    def _note_cut(self, link: Link, error: SMTPError) -> None:
+        """The server may have ended TLS without its farewell: anybody on the way could have cut it, RFC 8446 section 6.1."""
+        tls = link.stream.ssl_object if link.stream is not None else None
+        if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
+            return
+        text = "TLS ended without a farewell (close_notify)"
+        say_tls(link, text)
+        if link.wants(ConnectionStatus):
+            kind, code = ConnectionKind.TLS_BROKEN, status_code(error)
+            event = ConnectionStatus(
+                session=self.number, kind=kind, status_code=code, description=text, info=link.info
+            )
+            link.note(event)
 
     def _note_error(self, error: SMTPError) -> None:
         if self._joint.wants(Error):

@@ -45,6 +45,7 @@ from ..protocol.states import Verb
 from ..tls import verify
 from ..tls.context import Security, TLSOptions, make_context
 from ..tls.info import ConnectionInfo
+from ..tls.sessions import SessionCache
 from ..tls.verify import hint_for_silence, looks_like_tls
 from ..transport.dial import SocketOptions, dial, dial_unix
 from ..transport.stream import Endpoint, Stream
@@ -104,11 +105,15 @@ class Surroundings:
     """What all sessions of a client share and what is slow to make: the TLS context, the local host name.
 
     Each is made once, in a thread, also when many sessions open at the same moment.
+
+    Attributes:
+        tls_sessions: those that later connections go on with.
     """
 
-    __slots__ = ("_context", "_making", "_name")
+    __slots__ = ("_context", "_making", "_name", "tls_sessions")
 
     def __init__(self) -> None:
+        self.tls_sessions = SessionCache()
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None
@@ -206,6 +211,8 @@ async def open_link(link: Link, route: Route, surroundings: Surroundings) -> Con
         await _hello(link, route, name)
     _distrust_clear_text(link)
     info = link.info
+    if info is not None and route.tls.session_reuse:
+        verify.keep_session(surroundings.tls_sessions, _stream(link), info, route.tls)
     if info is None:
         port = route.port if route.path is None else None
         link.info = info = ConnectionInfo.of(_stream(link), host=route.host, port=port)
@@ -262,9 +269,20 @@ async def _dial(link: Link, route: Route) -> None:
     await _status(link, ConnectionKind.CONNECTED, description=route.name)
 
 
-async def _status(link: Link, kind: ConnectionKind, *, code: int = 0, description: str) -> None:
+async def _status(
+    link: Link,
+    kind: ConnectionKind,
+    *,
+    code: int = 0,
+    description: str,
+    info: ConnectionInfo | None = None,
+) -> None:
     if link.wants(ConnectionStatus):
-        link.note(ConnectionStatus(session=link.number, kind=kind, status_code=code, description=description))
+        link.note(
+            ConnectionStatus(
+                session=link.number, kind=kind, status_code=code, description=description, info=info
+            )
+        )
     if link.noted:
         await link.tell()
 
@@ -292,6 +310,7 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
             port=route.port if route.path is None else None,
             security=route.security,
             options=route.tls,
+            sessions=surroundings.tls_sessions if route.tls.session_reuse else None,
             deadline=_deadline(link.timeouts.tls),
         )
     except SMTPError as error:
@@ -303,7 +322,7 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
             raise
         raise failed from error
     say_tls(link, "TLS handshake with %s is complete: %s", name, info.tls_version)
-    await _status(link, ConnectionKind.TLS_UP, description=str(info.tls_version))
+    await _status(link, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 
 def say_tls(link: Link, message: str, *words: object) -> None:

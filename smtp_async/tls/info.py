@@ -1,13 +1,16 @@
-"""What was negotiated: addresses, TLS version and cipher, the certificate and whether it was verified."""
+"""What was negotiated: addresses, TLS version, suite and keys, the certificate and whether it was verified."""
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from ..transport.stream import Traffic
 from .certificate import Certificate
-from .handshake_witness import chain_of
+from .handshake_witness import Handshake, handshake_of
+from .suites import Suite, find_group, find_suite
 
 if TYPE_CHECKING:
     from ..transport.stream import Endpoint, Stream
@@ -15,37 +18,64 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionInfo"]
 
 
+def _new_id() -> str:
+    return os.urandom(16).hex()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionInfo:
     """One connection, as it was when it stood. It stays true after the connection is closed.
+
+    What a resumed session does not negotiate anew is told of the handshake that it goes on from. Without TLS, and
+    where a fact does not exist, an attribute is None; `group`, `signature_algorithm`, `client_auth_requested` and
+    `client_authenticated` are None also where an `SSLContext` of the application's lets nobody watch its handshakes.
 
     Attributes:
         host: the server as it was named.
         port: its port; None on a Unix socket.
         peer: the address it was reached at: host and port, or the path of a Unix socket.
         local: our own address.
+        id: 32 hexadecimal digits that no other connection has.
         encrypted: is TLS on?
         tls_version: for example `"TLSv1.3"`.
-        cipher: name of the cipher suite.
-        bits: its strength in bits.
+        suite: IANA's name of the cipher suite, for example `"TLS_AES_256_GCM_SHA384"`.
+        bits: strength of the cipher in bits.
+        key_exchange: how keys were agreed on: `"ECDHE"`, `"DHE"`, `"RSA"`, `"PSK"`, or `"ECDHE-MLKEM"` for a hybrid.
+        group: IANA's name of the group that they were agreed on in, for example `"x25519"`.
+        prime_bits: size of the prime of a Diffie-Hellman exchange without a named group (up to TLS 1.2).
+        signature_algorithm: IANA's name of the scheme that the server signed the handshake with, for example
+            `"ecdsa_secp256r1_sha256"`; None also where it signed nothing.
+        psk_hint: the server's hint which shared key it means (up to TLS 1.2).
+        session_resumed: did the handshake resume an earlier session?
+        client_auth_requested: did the server ask for a client certificate?
+        client_authenticated: was one proved to it?
         verified: was the certificate verified, name included? None without TLS, or if nobody can tell.
         verification_error: why it was not, in words.
-        certificate: the server's certificate in DER.
         chain: the certificates that the server sent, its own first, in DER.
+        traffic: how much went over the connection; it is counted on.
     """
 
     host: str
     port: int | None = None
     peer: Endpoint = None
     local: Endpoint = None
+    id: str = field(default_factory=_new_id)
     encrypted: bool = False
     tls_version: str | None = None
-    cipher: str | None = None
+    suite: str | None = None
     bits: int | None = None
+    key_exchange: str | None = None
+    group: str | None = None
+    prime_bits: int | None = None
+    signature_algorithm: str | None = None
+    psk_hint: str | None = None
+    session_resumed: bool = False
+    client_auth_requested: bool | None = None
+    client_authenticated: bool | None = None
     verified: bool | None = None
     verification_error: str | None = None
-    certificate: bytes | None = field(default=None, repr=False)
     chain: tuple[bytes, ...] = field(default=(), repr=False)
+    traffic: Traffic = field(default_factory=Traffic, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -56,15 +86,24 @@ class ConnectionInfo:
         port: int | None = None,
         verified: bool | None = None,
         verification_error: str | None = None,
+        resumed: ConnectionInfo | None = None,
     ) -> Self:
-        """Return what is known of `stream` now; ask right after the handshake."""
+        """Return what is known of `stream` now; ask right after the handshake.
+
+        Args:
+            stream: the connection.
+            host, port: the server as it was named.
+            verified, verification_error: the verdict, if it was not OpenSSL's.
+            resumed: the connection whose session this one goes on with.
+        """
         tls = stream.ssl_object
         if tls is None:
-            return cls(host=host, port=port, peer=stream.peer, local=stream.local)
+            return cls(host=host, port=port, peer=stream.peer, local=stream.local, traffic=stream.traffic)
         if verified is None and verification_error is None:
             verified, verification_error = _judged_by(tls.context)
-        cipher, _, bits = tls.cipher() or (None, None, None)
-        chain = chain_of(tls)
+        seen = handshake_of(tls) if resumed is None else _resumed(handshake_of(tls), resumed)
+        name, _, bits = tls.cipher() or (None, None, None)
+        suite = find_suite(name) if name else None
         return cls(
             host=host,
             port=port,
@@ -72,18 +111,107 @@ class ConnectionInfo:
             local=stream.local,
             encrypted=True,
             tls_version=tls.version(),
-            cipher=cipher,
+            suite=suite.name if suite is not None else name,
             bits=bits,
+            session_resumed=resumed is not None,
             verified=verified,
             verification_error=verification_error,
-            certificate=chain[0] if chain else None,
-            chain=chain,
+            traffic=stream.traffic,
+            **seen._asdict(),
         )
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's certificate in DER."""
+        return self.chain[0] if self.chain else None
 
     @property
     def facts(self) -> Certificate | None:
         """What the server's certificate says; read anew at each call."""
-        return Certificate.of(self.certificate) if self.certificate else None
+        return Certificate.of(self.chain[0]) if self.chain else None
+
+    @property
+    def public_key_bits(self) -> int | None:
+        """Size of the key in the server's certificate; read anew at each call."""
+        facts = self.facts
+        return facts.key_bits if facts is not None else None
+
+    # --- what the name of the suite says -----------------------------------------------------------------------
+
+    @property
+    def _suite(self) -> Suite | None:
+        return find_suite(self.suite) if self.suite is not None else None
+
+    @property
+    def cipher(self) -> str | None:
+        """The symmetric algorithm, for example `"AES-256-GCM"`."""
+        return suite.cipher if (suite := self._suite) else None
+
+    @property
+    def block_size(self) -> int | None:
+        """Octets of its block; 0 for a stream cipher."""
+        return suite.block_size if (suite := self._suite) else None
+
+    @property
+    def aead(self) -> bool | None:
+        """Does the cipher authenticate what it encrypts (RFC 5116)?"""
+        return suite.aead if (suite := self._suite) else None
+
+    @property
+    def digest(self) -> str | None:
+        """The hash of the MAC, or of the key derivation where the cipher authenticates: for example `"SHA-384"`."""
+        return suite.digest if (suite := self._suite) else None
+
+    @property
+    def exportable(self) -> bool | None:
+        """Was the suite weakened for export? OpenSSL has spoken none of them since 1.1."""
+        return suite.exportable if (suite := self._suite) else None
+
+    # --- what follows from the rest ----------------------------------------------------------------------------
+
+    @property
+    def key_exchange_bits(self) -> int | None:
+        """Size of the keys of the key exchange; with RSA it is that of the certificate's key."""
+        group = find_group(self.group) if self.group is not None else None
+        if group is not None:
+            return group.bits
+        return self.public_key_bits if self.key_exchange == "RSA" else self.prime_bits
+
+    @property
+    def forward_secrecy(self) -> bool | None:
+        """Does what was recorded stay secret when the server's key becomes known later?"""
+        return None if self.key_exchange is None else "DHE" in self.key_exchange
+
+    @property
+    def server_authenticated(self) -> bool:
+        """Did the server prove that it has a key, be it trusted or not? See `verified` for whether it is."""
+        suite = self._suite
+        return bool(self.chain) if suite is None else suite.authentication != "anon"
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes were handed to the connection so far, before encryption."""
+        return self.traffic.sent
+
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes were received so far, after decryption."""
+        return self.traffic.received
+
+
+def _resumed(seen: Handshake, earlier: ConnectionInfo) -> Handshake:
+    """Add what a resumed session takes over: nobody shows, asks for or signs anything in its handshake."""
+    return Handshake(
+        chain=earlier.chain,
+        # TLS 1.3 agrees on keys anew, TLS 1.2 goes on with those that it has.
+        key_exchange=seen.key_exchange or earlier.key_exchange,
+        group=seen.group or (None if seen.key_exchange == "PSK" else earlier.group),
+        prime_bits=seen.prime_bits or earlier.prime_bits,
+        signature_algorithm=earlier.signature_algorithm,
+        psk_hint=earlier.psk_hint,
+        client_auth_requested=earlier.client_auth_requested,
+        client_authenticated=earlier.client_authenticated,
+    )
 
 
 def _judged_by(context: ssl.SSLContext) -> tuple[bool, str | None]:

@@ -1,7 +1,7 @@
 """Is this the right server? And when it is not, an error that says what was found and what to do.
 
 `secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
-`ConnectionInfo` of what came out. OpenSSL verifies within the handshake for IMPLICIT and STARTTLS.
+`ConnectionInfo` of what came out. It goes on with a TLS session of before where there is one. OpenSSL verifies within the handshake for IMPLICIT and STARTTLS.
 OPPORTUNISTIC lets every certificate pass; `judge` tells afterwards whether it would have been believed.
 """
 
@@ -21,21 +21,23 @@ from ..errors import (
     ChainNotFound,
     HandshakeFailed,
     PlaintextInjected,
+    ServerCertificateMissing,
     TLSError,
     WrongTLSMode,
 )
 from ..model.reply import printable
 from .certificate import Certificate
 from .context import OpportunisticContext, Security, TLSOptions, reference_name
-from .handshake_witness import chain_of, evidence_of, looks_like_tls
+from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo
+from .sessions import KeptSession, SessionCache, SessionKey
 
 if TYPE_CHECKING:
     from cryptography import x509
 
     from ..transport.stream import Stream
 
-__all__ = ["explain", "hint_for_silence", "judge", "looks_like_tls", "secure"]
+__all__ = ["explain", "hint_for_silence", "judge", "keep_session", "looks_like_tls", "secure"]
 
 # X509_V_ERR_ numbers of OpenSSL (x509_vfy.h); they are part of its stable interface.
 _NOT_YET, _EXPIRED = 9, 10
@@ -76,6 +78,7 @@ async def secure(
     port: int | None,
     security: Security,
     options: TLSOptions,
+    sessions: SessionCache | None = None,
     deadline: float | None = None,
 ) -> ConnectionInfo:
     """Do the TLS handshake on `stream`; on failure it is aborted.
@@ -87,6 +90,7 @@ async def secure(
         port: its port, for the words of errors; None on a Unix socket.
         security: how the connection came to TLS.
         options: the name to verify, if it is not the host.
+        sessions: where one to go on with may be; None begins anew.
         deadline: loop time at which the handshake must be done.
 
     Raises:
@@ -95,35 +99,78 @@ async def secure(
         CertificateRejected: the certificate is for another name or out of date.
         ChainNotFound: its issuer is not trusted.
         ChainInvalid: its chain is broken in another way.
+        ServerCertificateMissing: there was none, although one must be verified.
         HandshakeFailed: anything else in the handshake.
         ConnectionLost: the connection ended before the handshake began.
         Timeout: the deadline passed; its stage is `"tls"`.
     """
     name = reference_name(host, options)
+    key = SessionKey(host, port, name)
+    kept = sessions.find(key, context) if sessions is not None else None
     try:
-        await stream.start_tls(context, name, deadline=deadline)
-        verified, problem = await _opportunistic_verdict(stream, context, name)
+        with offering(context, name, kept.session if kept is not None else None):
+            await stream.start_tls(context, name, deadline=deadline)
+        earlier = _gone_on_with(stream, kept)
+        verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
             raise
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
+        if sessions is not None:
+            sessions.forget(key)
         if failed.__cause__ is None:
             raise
         raise explain(
             failed.__cause__, host=host, port=port, security=security, name=name
         ) from failed.__cause__
-    return ConnectionInfo.of(stream, host=host, port=port, verified=verified, verification_error=problem)
+    info = ConnectionInfo.of(
+        stream, host=host, port=port, verified=verified, verification_error=problem, resumed=earlier
+    )
+    _demand_certificate(stream, info)
+    return info
+
+
+def keep_session(sessions: SessionCache, stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
+    """Keep the TLS session of `stream` for later connections; call it when the first reply within it was read.
+
+    Args:
+        sessions: where.
+        stream: the connection.
+        info: what `secure` returned for it.
+        options: as they were there.
+    """
+    if stream.ssl_object is not None:
+        key = SessionKey(info.host, info.port, reference_name(info.host, options))
+        sessions.keep(key, stream.ssl_object, info)
+
+
+def _gone_on_with(stream: Stream, kept: KeptSession | None) -> ConnectionInfo | None:
+    """Return what was negotiated when the session began that this connection goes on with, None if it is a new one."""
+    tls = stream.ssl_object
+    return kept.info if kept is not None and tls is not None and tls.session_reused else None
+
+
+def _demand_certificate(stream: Stream, info: ConnectionInfo) -> None:
+    """Refuse a server that proved nothing: OpenSSL verifies no certificate where the suite wants none."""
+    if info.verified and not info.server_authenticated:
+        stream.abort()
+        raise ServerCertificateMissing(
+            f"{_where(info.host, info.port)} showed no certificate: the suite {info.suite}, which the "
+            "application's SSLContext allows, does without, and anybody could have answered"
+        )
 
 
 async def _opportunistic_verdict(
-    stream: Stream, context: ssl.SSLContext, name: str
+    stream: Stream, context: ssl.SSLContext, name: str, earlier: ConnectionInfo | None
 ) -> tuple[bool | None, str | None]:
     if not isinstance(context, OpportunisticContext) or stream.ssl_object is None:
         return None, None
+    if earlier is not None:
+        return earlier.verified, earlier.verification_error
     try:
-        chain = chain_of(stream.ssl_object)
+        chain = handshake_of(stream.ssl_object).chain
         problem = await asyncio.to_thread(judge, chain, name, context.anchors)
     except BaseException:
         stream.abort()

@@ -36,7 +36,7 @@ from ..errors import (
     Timeout,
 )
 
-__all__ = ["Endpoint", "Stream", "stream_over", "stream_to"]
+__all__ = ["Endpoint", "Stream", "Traffic", "stream_over", "stream_to"]
 
 #: Host and port, the path of a Unix socket, or nothing where a socket has no name.
 Endpoint = tuple[str, int] | str | None
@@ -51,6 +51,21 @@ _TLS_SHUTDOWN: Final = 2.0
 _EARLY_SHOWN: Final = 512
 #: asyncio has no "for ever" for a handshake: eleven days.
 _NO_LIMIT: Final = 1e6
+
+
+class Traffic:
+    """How much went over a connection. It is counted on, and outlives the connection.
+
+    Attributes:
+        sent: bytes handed to the connection, before encryption.
+        received: bytes read or handed over, after decryption.
+    """
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.received = 0
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
@@ -79,17 +94,16 @@ class _Reader(asyncio.StreamReader):
     While `taker` is set, what arrives goes to it instead of the buffer, until it refuses.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, traffic: Traffic) -> None:
         super().__init__(limit=_READ_LIMIT, loop=loop)
         self.failure: BaseException | None = None
         self.taker: Callable[[bytes], bool] | None = None
-        #: Bytes that went to it.
-        self.taken = 0
+        self.traffic = traffic
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         if self.taker is not None:
             if self.taker(data):
-                self.taken += len(data)
+                self.traffic.received += len(data)
                 return
             # What follows must queue up behind it.
             self.taker = None
@@ -104,7 +118,7 @@ class Stream:
     """A connection: bytes in, bytes out, TLS on demand.
 
     Attributes:
-        bytes_sent: bytes handed to the connection so far, before encryption.
+        traffic: how much went over it.
         peer: the other end's address.
         local: our address.
         early: the plaintext that `start_tls` found where silence was due; empty otherwise.
@@ -115,16 +129,15 @@ class Stream:
         "_closing",
         "_kept",
         "_protocol",
-        "_read",
         "_reader",
         "_tls",
         "_transport",
         "_upgrade_failed",
         "_writer",
-        "bytes_sent",
         "early",
         "local",
         "peer",
+        "traffic",
     )
 
     def __init__(
@@ -133,8 +146,7 @@ class Stream:
         reader: _Reader,
         protocol: _Protocol,
     ) -> None:
-        self.bytes_sent = 0
-        self._read = 0
+        self.traffic = reader.traffic
         self.early = b""
         # Asked now: a closed socket does not tell any more.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
@@ -163,14 +175,9 @@ class Stream:
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closing() else "TLS" if self.encrypted else "plain"
-        return f"<Stream to {self.peer} {state} sent={self.bytes_sent} received={self.bytes_received}>"
+        return f"<Stream to {self.peer} {state} sent={self.traffic.sent} received={self.traffic.received}>"
 
     # --- state ---------------------------------------------------------------------------------------------
-
-    @property
-    def bytes_received(self) -> int:
-        """Bytes read or handed over so far, after decryption."""
-        return self._read + self._reader.taken
 
     @property
     def encrypted(self) -> bool:
@@ -208,7 +215,7 @@ class Stream:
         """
         data = await self._reader.read(n)
         if data:
-            self._read += len(data)
+            self.traffic.received += len(data)
         elif self._reader.failure is not None:
             raise _reading_failed(self._reader.failure) from self._reader.failure
         return data
@@ -238,7 +245,7 @@ class Stream:
             transport.write(data)
         except (OSError, RuntimeError) as error:
             raise _writing_failed(error) from error
-        self.bytes_sent += len(data)
+        self.traffic.sent += len(data)
 
     async def drain(self) -> None:
         """Wait until at most 64 KiB are unsent (a low-water mark, not "everything left").
@@ -284,7 +291,7 @@ class Stream:
         raw = self._transport
         try:
             await self._demand_silence()
-            tls, reader, protocol = await _handshake(raw, context, server_hostname, deadline)
+            tls, reader, protocol = await _handshake(raw, context, server_hostname, deadline, self.traffic)
         except BaseException:
             self._upgrade_failed = True
             self.abort()
@@ -353,7 +360,7 @@ async def stream_over(sock: socket.socket) -> Stream:
         OSError: the loop cannot use the socket.
     """
     loop = asyncio.get_running_loop()
-    reader, protocol = _plumbing(loop)
+    reader, protocol = _plumbing(loop, Traffic())
     transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
     return Stream(transport, reader, protocol)
 
@@ -365,13 +372,13 @@ async def stream_to(path: str) -> Stream:
         OSError: no connection could be made.
     """
     loop = asyncio.get_running_loop()
-    reader, protocol = _plumbing(loop)
+    reader, protocol = _plumbing(loop, Traffic())
     transport, _ = await loop.create_unix_connection(lambda: protocol, path)
     return Stream(transport, reader, protocol)
 
 
-def _plumbing(loop: asyncio.AbstractEventLoop) -> tuple[_Reader, _Protocol]:
-    reader = _Reader(loop)
+def _plumbing(loop: asyncio.AbstractEventLoop, traffic: Traffic) -> tuple[_Reader, _Protocol]:
+    reader = _Reader(loop, traffic)
     return reader, _Protocol(reader, loop)
 
 
@@ -389,9 +396,10 @@ async def _handshake(
     context: ssl.SSLContext,
     server_hostname: str | None,
     deadline: float | None,
+    traffic: Traffic,
 ) -> tuple[asyncio.Transport, _Reader, _Protocol]:
     loop = asyncio.get_running_loop()
-    reader, protocol = _plumbing(loop)
+    reader, protocol = _plumbing(loop, traffic)
     try:
         tls = await loop.start_tls(
             raw,

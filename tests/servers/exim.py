@@ -36,6 +36,7 @@ tls_on_connect_ports = {tls}
 tls_advertise_hosts = ${{if ={{$received_port}}{{{plain}}} {{}} {{*}}}}
 tls_certificate = {directory}/tls/server.crt
 tls_privatekey = {directory}/tls/server.key
+tls_resumption_hosts = *
 auth_advertise_hosts = ${{if def:tls_in_cipher {{*}} {{}}}}
 
 pipelining_advertise_hosts = *

@@ -34,7 +34,8 @@ class Pki:
 
     Attributes:
         ca_file: The authority's certificate: the one thing a client must trust.
-        server: For localhost, 127.0.0.1, ::1 and mail.lab.test.
+        server: For localhost, 127.0.0.1, ::1 and mail.lab.test; its key is on a curve.
+        rsa: The same names, with an RSA key of 2048 bits.
         expired: The same names, valid until a month ago.
         wrong_host: Valid, for other.example only.
         self_signed: The same names, signed by no authority.
@@ -49,6 +50,8 @@ class Pki:
         past = datetime.now(UTC) - timedelta(days=60)
         issue = self._authority.issue_cert
         self.server = self._store("server", issue(*HOSTS, common_name="localhost"))
+        rsa = issue(*HOSTS, common_name="localhost", key_type=trustme.KeyType.RSA)
+        self.rsa = self._store("rsa", rsa)
         self.expired = self._store(
             "expired",
             issue(*HOSTS, common_name="localhost", not_before=past, not_after=past + timedelta(days=30)),

@@ -53,7 +53,7 @@ smtpd_client_connection_rate_limit = 0
 smtpd_client_connection_count_limit = 0
 default_process_limit = 200
 
-smtpd_tls_chain_files = {tls}
+smtpd_tls_chain_files = {tls}, {rsa}
 smtpd_tls_CAfile = {authority}
 smtpd_tls_received_header = yes
 smtpd_tls_loglevel = 1
@@ -204,6 +204,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
             refused_sender=REFUSED_SENDER,
             size_limit=SIZE_LIMIT,
             tls=tls,
+            rsa=shutil.copy(pki.rsa.combined, directory / "tls"),
             authority=shutil.copy(pki.ca_file, directory / "tls"),
         ),
         "master.cf": MASTER_CF.format(**ports._asdict(), bare_lacks=BARE_LACKS),

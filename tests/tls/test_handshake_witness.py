@@ -9,52 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.tls import TLSOptions, handshake_witness, looks_like_tls, make_context
-from smtp_async.tls.handshake_witness import Evidence, certificates_in, chain_of, evidence_of, observe
+from smtp_async.tls.handshake_witness import Evidence, evidence_of, handshake_of, observe
 from tests.tls.certificates import der
 from tests.transport.lab import CA, client_context, server_context
 
 LEAF = CA.issue_cert("localhost")
-
-
-def uint24(number):
-    return number.to_bytes(3, "big")
-
-
-def message(chain, *, tls13):
-    """Return a Certificate message, RFC 5246 section 7.4.2 or RFC 8446 section 4.4.2."""
-    entries = b"".join(uint24(len(one)) + one + (b"\0\0" if tls13 else b"") for one in chain)
-    body = (b"\0" if tls13 else b"") + uint24(len(entries)) + entries
-    return b"\x0b" + uint24(len(body)) + body
-
-
-chains = st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=4)
-
-
-class TestCertificateMessage:
-    @given(chains, st.booleans())
-    def test_round_trip(self, chain, tls13):
-        assert certificates_in(message(chain, tls13=tls13)) == tuple(chain)
-
-    @given(chains, st.booleans(), st.data())
-    def test_cut_anywhere_is_nothing(self, chain, tls13, data):
-        whole = message(chain, tls13=tls13)
-        assert certificates_in(whole[: data.draw(st.integers(0, len(whole) - 1))]) == ()
-
-    @given(st.binary(max_size=200))
-    def test_anything(self, data):
-        for found in (certificates_in(data), certificates_in(b"\x0b" + uint24(len(data)) + data)):
-            assert isinstance(found, tuple)
-
-    @given(chains, st.booleans(), st.data())
-    def test_damaged(self, chain, tls13, data):
-        whole = bytearray(message(chain, tls13=tls13))
-        whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
-        assert sum(map(len, certificates_in(bytes(whole)))) <= len(whole)
-
-    def test_with_extensions(self):
-        entries = uint24(2) + b"ab" + b"\0\x03ext"
-        body = b"\0" + uint24(len(entries)) + entries
-        assert certificates_in(b"\x0b" + uint24(len(body)) + body) == (b"ab",)
 
 
 class TestLooksLikeTLS:
@@ -107,7 +66,7 @@ class TestWatching:
         server.maximum_version = version
         client: Any = client_context()
         observe(client)
-        assert chain_of(handshake(client, server)) == der(leaf)
+        assert handshake_of(handshake(client, server)).chain == der(leaf)
         assert len(der(leaf)) == 2
         assert client._msg_callback is None
 
@@ -131,7 +90,7 @@ class TestWatching:
         client._msg_callback = lambda *args: seen.append(args)
         mine = client._msg_callback
         observe(client)
-        assert chain_of(handshake(client, server_context(LEAF))) == der(LEAF)
+        assert handshake_of(handshake(client, server_context(LEAF))).chain == der(LEAF)
         assert client._msg_callback is mine
         assert seen
 
@@ -159,8 +118,11 @@ class TestWatching:
             def getpeercert(self, binary_form):
                 return None
 
+            def cipher(self):
+                return None
+
         nobody: Any = Nobody()
-        assert chain_of(nobody) == ()
+        assert handshake_of(nobody).chain == ()
         assert evidence_of(None) == Evidence()
 
 

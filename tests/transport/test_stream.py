@@ -73,7 +73,7 @@ class TestBytes:
                 stream.write(memoryview(b"f"))
                 await stream.drain()
                 assert await read_exactly(stream, 6) == b"abcdef"
-                assert (stream.bytes_sent, stream.bytes_received) == (6, 6)
+                assert (stream.traffic.sent, stream.traffic.received) == (6, 6)
                 assert "plain sent=6 received=6" in repr(stream)
                 await stream.close()
                 assert "closed" in repr(stream)
@@ -230,7 +230,7 @@ class TestBytes:
                         await stream.drain()
                     pickle.loads(pickle.dumps(caught.value))
                 stream._writer, stream._transport = writer, transport
-                assert stream.bytes_sent == 0
+                assert stream.traffic.sent == 0
                 await stream.close()
 
         run(scenario())
@@ -439,7 +439,7 @@ class TestTLS:
                     stream = await to_starttls(server.port)
                 else:
                     stream = await dial("127.0.0.1", server.port)
-                sent = stream.bytes_sent
+                sent = stream.traffic.sent
                 await stream.start_tls(CLIENT, "localhost")
                 gc.collect()
                 assert stream.encrypted
@@ -449,7 +449,7 @@ class TestTLS:
                 stream.write(b"x" * 300_000)
                 await stream.drain()
                 assert await read_exactly(stream, 300_000) == b"x" * 300_000
-                assert stream.bytes_sent - sent == 300_000
+                assert stream.traffic.sent - sent == 300_000
                 await stream.close()
                 assert await stream.read() == b""
                 # Still readable afterwards.

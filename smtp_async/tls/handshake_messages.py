@@ -1,0 +1,229 @@
+"""What the messages of a TLS handshake say (RFC 5246 section 7.4, RFC 8446 section 4).
+
+Only what Python's `ssl` does not tell is read: the certificates of a chain that does not verify, the group in which
+keys were agreed on, the scheme that the server signed with, the hint of a shared key. OpenSSL has read each message
+before or reads it right after, and ends the handshake if it is malformed. So nothing here complains: a message that is
+cut, too long, or something else, is None or empty.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+__all__ = [
+    "CERTIFICATE",
+    "CERTIFICATE_REQUEST",
+    "CERTIFICATE_VERIFY",
+    "SERVER_HELLO",
+    "SERVER_KEY_EXCHANGE",
+    "ServerHello",
+    "ServerKeyExchange",
+    "certificates_in",
+    "read_server_hello",
+    "read_server_key_exchange",
+    "scheme_in",
+]
+
+#: The types of the messages.
+SERVER_HELLO: Final = 2
+CERTIFICATE: Final = 11
+SERVER_KEY_EXCHANGE: Final = 12
+CERTIFICATE_REQUEST: Final = 13
+CERTIFICATE_VERIFY: Final = 15
+
+#: Extensions of a ServerHello, RFC 8446 section 4.2.
+_PRE_SHARED_KEY, _SUPPORTED_VERSIONS, _KEY_SHARE = 41, 43, 51
+#: ECCurveType named_curve, RFC 8422 section 5.4; nothing else is spoken any more.
+_NAMED_CURVE: Final = 3
+#: From here on a signature names its scheme.
+_TLS12: Final = 0x0303
+
+
+class ServerHello(NamedTuple):
+    """The server's choice.
+
+    Attributes:
+        version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3.
+        suite: number of the cipher suite.
+        group: number of the group, TLS 1.3 only; None where keys come from an earlier secret alone.
+        resumes: does TLS 1.3 go on from an earlier secret?
+    """
+
+    version: int
+    suite: int
+    group: int | None
+    resumes: bool
+
+
+class ServerKeyExchange(NamedTuple):
+    """The server's half of the keys, up to TLS 1.2.
+
+    Attributes:
+        group: number of the group, None for a prime of the server's own.
+        prime_bits: size of that prime, None with a group.
+        signed: is it signed?
+        scheme: number of the signature scheme, None before TLS 1.2, which has none.
+        hint: which shared key the server means.
+    """
+
+    group: int | None = None
+    prime_bits: int | None = None
+    signed: bool = False
+    scheme: int | None = None
+    hint: bytes = b""
+
+
+class _MalformedError(Exception):
+    """The message ends too early, or too late."""
+
+
+class _Cursor:
+    """Reads numbers and vectors (RFC 8446 section 3) from the beginning on.
+
+    Raises:
+        _MalformedError: by every method, if the octets are not there.
+    """
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        end = self._at + count
+        if end > len(self._data):
+            raise _MalformedError
+        taken, self._at = self._data[self._at : end], end
+        return taken
+
+    def number(self, octets: int) -> int:
+        return int.from_bytes(self.take(octets), "big")
+
+    def vector(self, octets: int) -> bytes:
+        """Read what has its length, of so many octets, in front."""
+        return self.take(self.number(octets))
+
+    @property
+    def more(self) -> bool:
+        return self._at < len(self._data)
+
+    def end(self) -> None:
+        if self.more:
+            raise _MalformedError
+
+
+def certificates_in(message: bytes) -> tuple[bytes, ...]:
+    """Return the certificates of a Certificate message, RFC 5246 section 7.4.2 or RFC 8446 section 4.4.2.
+
+    Returns:
+        Them in DER, in order; empty if the message is anything else, cut or malformed.
+    """
+    try:
+        body = _body(message, CERTIFICATE)
+        # TLS 1.3 puts a request context, empty here, before the list, and extensions behind each certificate.
+        tls13 = int.from_bytes(message[4:7], "big") != len(message) - 7
+        if tls13 and body.vector(1):
+            return ()
+        entries = _Cursor(body.vector(3))
+        body.end()
+        found = []
+        while entries.more:
+            found.append(entries.vector(3))
+            if tls13:
+                entries.vector(2)
+    except _MalformedError:
+        return ()
+    return tuple(found)
+
+
+def read_server_hello(message: bytes) -> ServerHello | None:
+    """Return what a ServerHello says, RFC 8446 section 4.1.3; also a HelloRetryRequest, which has its form."""
+    try:
+        body = _body(message, SERVER_HELLO)
+        version = body.number(2)
+        body.take(32)  # random
+        body.vector(1)  # session
+        suite = body.number(2)
+        body.take(1)  # compression
+        extensions = _extensions(body)
+        if _SUPPORTED_VERSIONS in extensions:
+            version = _Cursor(extensions[_SUPPORTED_VERSIONS]).number(2)
+        group = _Cursor(extensions[_KEY_SHARE]).number(2) if _KEY_SHARE in extensions else None
+    except _MalformedError:
+        return None
+    return ServerHello(version, suite, group, _PRE_SHARED_KEY in extensions)
+
+
+def _extensions(body: _Cursor) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    if body.more:
+        listed = _Cursor(body.vector(2))
+        while listed.more:
+            kind = listed.number(2)
+            found[kind] = listed.vector(2)
+    body.end()
+    return found
+
+
+def read_server_key_exchange(
+    message: bytes, *, key_exchange: str, authentication: str, version: int
+) -> ServerKeyExchange | None:
+    """Return what a ServerKeyExchange says, RFC 5246 section 7.4.3, RFC 8422 section 5.4, RFC 4279 sections 2 to 4.
+
+    The message does not tell its own form; the suite does.
+
+    Args:
+        message: with its header.
+        key_exchange, authentication: of the suite, as in `Suite`.
+        version: 0x0303 for TLS 1.2.
+    """
+    try:
+        body = _body(message, SERVER_KEY_EXCHANGE)
+        hint = body.vector(2) if authentication == "PSK" or key_exchange == "PSK" else b""
+        group, prime_bits = _parameters(body, key_exchange)
+        signed = authentication not in ("PSK", "anon")
+        scheme = body.number(2) if signed and version >= _TLS12 else None
+        if signed:
+            body.vector(2)
+        body.end()
+    except _MalformedError:
+        return None
+    return ServerKeyExchange(group, prime_bits, signed, scheme, hint)
+
+
+def _parameters(body: _Cursor, key_exchange: str) -> tuple[int | None, int | None]:
+    if key_exchange == "ECDHE":
+        if body.number(1) != _NAMED_CURVE:
+            raise _MalformedError
+        group = body.number(2)
+        body.vector(1)  # the server's point
+        return group, None
+    if key_exchange == "DHE":
+        prime = int.from_bytes(body.vector(2), "big")
+        body.vector(2)  # generator
+        body.vector(2)  # the server's number
+        return None, prime.bit_length()
+    return None, None
+
+
+def scheme_in(message: bytes) -> int | None:
+    """Return the number of the signature scheme of a CertificateVerify from TLS 1.2 on, RFC 8446 section 4.4.3."""
+    try:
+        body = _body(message, CERTIFICATE_VERIFY)
+        scheme = body.number(2)
+        body.vector(2)
+        body.end()
+    except _MalformedError:
+        return None
+    return scheme
+
+
+def _body(message: bytes, kind: int) -> _Cursor:
+    """Return what follows the header of a message, which must be of that kind and whole."""
+    whole = _Cursor(message)
+    if whole.number(1) != kind:
+        raise _MalformedError
+    body = whole.vector(3)
+    whole.end()
+    return _Cursor(body)
