@@ -20,7 +20,8 @@ from ..client.client import SMTPClient
 from ..client.options import ClientOptions
 from ..errors import FileError, InvalidArgument
 from ..model.secret import Secret
-from ..tls.context import Security, TLSOptions, TrustOptions
+from ..tls.context import Security
+from ..tls.options import TLSOptions, TrustOptions
 from .options import PASSWORD_VARIABLE, Access
 
 __all__ = ["client_for", "read_file"]

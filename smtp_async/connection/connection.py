@@ -337,6 +337,8 @@ class Pump(Carrier):
         tls = link.stream.ssl_object if link.stream is not None else None
         if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
             return
+        if not self.route.tls.expect_close_notify:
+            return
         text = "TLS ended without a farewell (close_notify)"
         say_tls(link, text)
         if link.wants(ConnectionStatus):

@@ -43,8 +43,9 @@ from ..model.reply import Reply
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.states import Verb
 from ..tls import verify
-from ..tls.context import Security, TLSOptions, make_context
+from ..tls.context import Security, make_context
 from ..tls.info import ConnectionInfo
+from ..tls.options import TLSOptions
 from ..tls.sessions import SessionCache
 from ..tls.verify import hint_for_silence, looks_like_tls
 from ..transport.dial import SocketOptions, dial, dial_unix
@@ -312,6 +313,7 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
             options=route.tls,
             sessions=surroundings.tls_sessions if route.tls.session_reuse else None,
             deadline=_deadline(link.timeouts.tls),
+            tell=partial(say_tls, link, "%s") if route.tls.log_handshake else None,
         )
     except SMTPError as error:
         failed = link.failure or error

@@ -1,4 +1,4 @@
-"""When TLS starts, what is trusted, and the `ssl.SSLContext` that follows from it."""
+"""When TLS starts, and the `ssl.SSLContext` that follows from the options."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import logging
 import os
 import ssl
 import sys
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
 from ..errors import CertificateStoreError, InvalidArgument
 from .handshake_witness import observe
+from .options import TLSOptions, TrustOptions
+from .settings import configure
 from .system import shared_context
 
 __all__ = [
     "OpportunisticContext",
     "Security",
-    "TLSOptions",
-    "TrustOptions",
     "default_port",
+    "legacy_context",
     "make_context",
     "reference_name",
     "resolve_security",
@@ -84,43 +84,6 @@ def default_port(security: Security, *, lmtp: bool = False) -> int:
     return 25 if security in (Security.PLAINTEXT, Security.OPPORTUNISTIC) else 587
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustOptions:
-    """Whose certificates are believed.
-
-    Attributes:
-        ca_file: PEM file with the certificates that are trusted in place of the system's: authorities, or the
-            very certificate of a server. Host name and dates are checked all the same.
-        shared_system_store: read the system's certificates once per process, for all clients; they are read again
-            when their file or folder has changed. False reads them for this client alone.
-    """
-
-    ca_file: str | os.PathLike[str] | None = None
-    shared_system_store: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLSOptions:
-    """How TLS is spoken.
-
-    Attributes:
-        context: used as it is, in place of one made from the other options. Nothing in it is changed except
-            `sslobject_class`, so that a failed handshake can tell what the server's certificate contained.
-            OPPORTUNISTIC takes only its trusted certificates.
-        trust: whose certificates are believed; has no effect with a context.
-        server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
-            is not the host that is connected to.
-        session_reuse: let connections after the first go on with the TLS session of an earlier one, if that was
-            verified. It spares a round trip and most of the computing; whoever watches can tell that it is the same
-            client (RFC 8446 appendix C.4).
-    """
-
-    context: ssl.SSLContext | None = None
-    trust: TrustOptions = TrustOptions()
-    server_hostname: str | None = None
-    session_reuse: bool = True
-
-
 class OpportunisticContext(ssl.SSLContext):
     """A context for OPPORTUNISTIC: the handshake accepts every certificate.
 
@@ -132,10 +95,11 @@ class OpportunisticContext(ssl.SSLContext):
 
 
 def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
-    """Return the context for `options`: TLS 1.2 or newer, certificate and host name verified.
+    """Return the context for `options`; by default TLS 1.2 or newer, certificate and host name verified.
 
-    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Those of the system are
-    read once per process, and the context is shared; nothing may be changed in it.
+    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Where the options change
+    nothing in a context, those of the system are read once per process, and the context is shared; nothing may be
+    changed in it.
 
     Args:
         options: what is trusted, or a context of the application.
@@ -143,9 +107,13 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
 
     Raises:
         CertificateStoreError: `ca_file` cannot be read or holds no certificate.
+        ClientIdentityError: OpenSSL does not take the key or the certificate of the identity.
+        TLSLibraryError: OpenSSL refuses an option, or the file for keys cannot be written.
     """
-    trust = options.trust
-    if options.context is None and trust.ca_file is None and trust.shared_system_store:
+    if options.prng_seed:
+        # It adds to what the system gives, and counts for nothing.
+        ssl.RAND_add(options.prng_seed, 0.0)
+    if options.context is None and not options.needs_own_context:
         context = shared_context(lambda: _made(options, verify), verify=verify)
     else:
         context = _made(options, verify)
@@ -157,7 +125,35 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
 def _made(options: TLSOptions, verify: bool) -> ssl.SSLContext:
     if not verify:
         return _opportunistic(options)
-    return _verifying(options.trust) if options.context is None else options.context
+    if options.context is not None:
+        return options.context
+    context = _verifying(options.trust)
+    configure(context, options)
+    return context
+
+
+def legacy_context(trust: TrustOptions | None = None) -> ssl.SSLContext:
+    """Return a context for servers that know nothing newer than TLS 1.0 and the suites of that time.
+
+    Versions, suites and short keys that are broken are offered, and an attacker can choose the weakest of them: never
+    for a server that can do better. Certificate and host name are verified nevertheless. A warning is logged, once per
+    process. Reading certificates takes tens of milliseconds.
+
+    Args:
+        trust: whose certificates are believed.
+
+    Raises:
+        CertificateStoreError: `ca_file` cannot be read or holds no certificate.
+    """
+    if _LEGACY not in _warned:
+        _warned.add(_LEGACY)
+        _log.warning("TLS 1.0 and old cipher suites are allowed: whoever is on the way may read what is sent")
+    options = TLSOptions(
+        trust=trust or TrustOptions(), minimum_version=ssl.TLSVersion.TLSv1, legacy_renegotiation=True
+    )
+    context = _verifying(options.trust)
+    configure(context, options)
+    return context
 
 
 def reference_name(host: str, options: TLSOptions) -> str:
@@ -201,6 +197,8 @@ def _opportunistic(options: TLSOptions) -> OpportunisticContext:
     if key_log and not sys.flags.ignore_environment:
         # As `ssl.create_default_context` does.
         context.keylog_filename = key_log
+    if options.context is None:
+        configure(context, options)
     return context
 
 
@@ -229,16 +227,18 @@ def _unreadable(trust: TrustOptions, error: Exception) -> CertificateStoreError:
     return CertificateStoreError(f"cannot read the certificates in {trust.ca_file}: {reason}")
 
 
+_LEGACY: Final = "legacy"
+_KEYS: Final = "keys"
 #: Said once per process: a set, so that tests can forget it.
 _warned: Final[set[str]] = set()
 
 
 def _warn_of_key_log(context: ssl.SSLContext) -> None:
     path = getattr(context, "keylog_filename", None)
-    if path and not _warned:
-        _warned.add(path)
+    if path and _KEYS not in _warned:
+        _warned.add(_KEYS)
         _log.warning(
-            "TLS keys are written to %s (SSLKEYLOGFILE): whoever reads that file can decrypt the connections "
-            "of this process, passwords included",
+            "TLS keys are written to %s (SSLKEYLOGFILE or key_log): whoever reads that file can decrypt the "
+            "connections of this process, passwords included",
             path,
         )

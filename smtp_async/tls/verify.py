@@ -11,7 +11,7 @@ import asyncio
 import functools
 import ipaddress
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -27,9 +27,11 @@ from ..errors import (
 )
 from ..model.reply import printable
 from .certificate import Certificate
-from .context import OpportunisticContext, Security, TLSOptions, reference_name
+from .context import OpportunisticContext, Security, reference_name
+from .demands import check_demands
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo
+from .options import TLSOptions
 from .sessions import KeptSession, SessionCache, SessionKey
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ async def secure(
     options: TLSOptions,
     sessions: SessionCache | None = None,
     deadline: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ConnectionInfo:
     """Do the TLS handshake on `stream`; on failure it is aborted.
 
@@ -89,9 +92,10 @@ async def secure(
         host: the server as the user named it.
         port: its port, for the words of errors; None on a Unix socket.
         security: how the connection came to TLS.
-        options: the name to verify, if it is not the host.
+        options: the name to verify, if it is not the host, and what else is demanded.
         sessions: where one to go on with may be; None begins anew.
         deadline: loop time at which the handshake must be done.
+        tell: called with a line for each message of the handshake, when it is over; also when it failed.
 
     Raises:
         PlaintextInjected: bytes came behind the 220 to STARTTLS.
@@ -108,7 +112,7 @@ async def secure(
     key = SessionKey(host, port, name)
     kept = sessions.find(key, context) if sessions is not None else None
     try:
-        with offering(context, name, kept.session if kept is not None else None):
+        with offering(context, name, kept.session if kept is not None else None, tell):
             await stream.start_tls(context, name, deadline=deadline)
         earlier = _gone_on_with(stream, kept)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
@@ -129,6 +133,9 @@ async def secure(
         stream, host=host, port=port, verified=verified, verification_error=problem, resumed=earlier
     )
     _demand_certificate(stream, info)
+    if (problem := check_demands(info, options)) is not None:
+        stream.abort()
+        raise HandshakeFailed(f"{_where(host, port)} {problem}")
     return info
 
 
