@@ -220,9 +220,13 @@ def read_schemes(given: Sequence[str]) -> tuple[str, ...]:
         InvalidArgument: a name is no scheme's.
         FeatureUnavailable: this Python can neither choose schemes nor see which one was used.
     """
-    if not can_choose_schemes() and not hasattr(ssl.SSLContext, "_msg_callback"):
+    if given and not can_choose_schemes() and not _can_see_schemes():
         raise FeatureUnavailable("this Python cannot choose signature algorithms", needs="Python 3.15")
     return tuple(_scheme_named(one) for one in given)
+
+
+def _can_see_schemes() -> bool:
+    return hasattr(ssl.SSLContext, "_msg_callback")
 
 
 def _scheme_named(given: str) -> str:

@@ -147,8 +147,7 @@ class TLSOptions:
         self._check_versions()
         self._check_suites()
         object.__setattr__(self, "groups", read_groups(self.groups))
-        if self.signature_algorithms:
-            object.__setattr__(self, "signature_algorithms", read_schemes(self.signature_algorithms))
+        object.__setattr__(self, "signature_algorithms", read_schemes(self.signature_algorithms))
         self._check_who_we_are()
 
     @property
