@@ -119,6 +119,7 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
         context = _made(options, verify)
     observe(context)
     _warn_of_key_log(context)
+    _warn_of_old_versions(options)
     return context
 
 
@@ -145,14 +146,12 @@ def legacy_context(trust: TrustOptions | None = None) -> ssl.SSLContext:
     Raises:
         CertificateStoreError: `ca_file` cannot be read or holds no certificate.
     """
-    if _LEGACY not in _warned:
-        _warned.add(_LEGACY)
-        _log.warning("TLS 1.0 and old cipher suites are allowed: whoever is on the way may read what is sent")
     options = TLSOptions(
         trust=trust or TrustOptions(), minimum_version=ssl.TLSVersion.TLSv1, legacy_renegotiation=True
     )
     context = _verifying(options.trust)
     configure(context, options)
+    _warn_of_old_versions(options)
     return context
 
 
@@ -231,6 +230,16 @@ _LEGACY: Final = "legacy"
 _KEYS: Final = "keys"
 #: Said once per process: a set, so that tests can forget it.
 _warned: Final[set[str]] = set()
+
+
+def _warn_of_old_versions(options: TLSOptions) -> None:
+    oldest = options.minimum_version
+    if oldest is not None and oldest < ssl.TLSVersion.TLSv1_2 and _LEGACY not in _warned:
+        _warned.add(_LEGACY)
+        _log.warning(
+            "TLS versions before 1.2 and cipher suites of their time are allowed: whoever is on the way may be able to "
+            "read what is sent, passwords included"
+        )
 
 
 def _warn_of_key_log(context: ssl.SSLContext) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "can_choose_groups",
     "can_choose_schemes",
     "can_choose_tls13_suites",
+    "can_use_shared_keys",
     "openssl_group",
     "read_ciphers",
     "read_groups",
@@ -87,6 +88,11 @@ def can_choose_groups() -> bool:
 def can_choose_schemes() -> bool:
     """Can this Python choose signature schemes? From 3.15 on."""
     return hasattr(ssl.SSLContext, "set_server_sigalgs")
+
+
+def can_use_shared_keys() -> bool:
+    """Can this Python, and its OpenSSL, use pre-shared keys? From 3.13 on."""
+    return getattr(ssl, "HAS_PSK", False)
 
 
 # --- cipher suites -------------------------------------------------------------------------------------------

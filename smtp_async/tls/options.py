@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import FeatureUnavailable, InvalidArgument
-from .offers import TLSProfile, read_ciphers, read_groups, read_schemes
+from .offers import TLSProfile, can_use_shared_keys, read_ciphers, read_groups, read_schemes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,7 +189,7 @@ class TLSOptions:
             raise InvalidArgument("extra_chain is sent after the certificate of an identity: give that, too")
         if self.identity is not None:
             self.identity.require_local_key()
-        if self.psk is not None and not hasattr(ssl.SSLContext, "set_psk_client_callback"):
+        if self.psk is not None and not can_use_shared_keys():
             raise FeatureUnavailable("this Python cannot use pre-shared keys", needs="Python 3.13")
 
 

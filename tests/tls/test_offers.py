@@ -39,8 +39,8 @@ def named_suites(status_class: str) -> list[str]:
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python before 3.15."""
-    for name in ("set_ciphersuites", "set_groups", "set_server_sigalgs"):
-        monkeypatch.delattr(ssl.SSLContext, name, raising=False)
+    for name in ("can_choose_tls13_suites", "can_choose_groups", "can_choose_schemes"):
+        monkeypatch.setattr(offers, name, lambda: False)
 
 
 @pytest.fixture

@@ -134,6 +134,7 @@ class TestNewerPythons:
                 recorded.append((name, given))
 
             monkeypatch.setattr(ssl.SSLContext, name, call, raising=False)
+        monkeypatch.setattr(ssl, "HAS_PSK", True, raising=False)
         names = ["x25519", "secp256r1", "ffdhe2048"]
         monkeypatch.setattr(ssl.SSLContext, "get_groups", lambda self: names, raising=False)
         return recorded
@@ -167,6 +168,14 @@ class TestNewerPythons:
 
 
 class TestLegacy:
+    def test_old_versions_warn_once(
+        self, made: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(context_module, "_warned", set())
+        for version in (V12, V11, V10):
+            made(minimum_version=version)
+        assert [one.levelno for one in caplog.records] == [logging.WARNING]
+
     def test_it_warns_once(
         self, pki: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -174,6 +183,6 @@ class TestLegacy:
         for _ in range(2):
             made = legacy_context(TrustOptions(ca_file=pki.ca_file))
         assert [one.levelno for one in caplog.records] == [logging.WARNING]
-        assert "TLS 1.0" in caplog.text
+        assert "before 1.2" in caplog.text
         assert made.minimum_version is V10 and made.verify_mode is ssl.CERT_REQUIRED and made.check_hostname
         assert "AES128-SHA" in suites(made) and made.options & 0x4
