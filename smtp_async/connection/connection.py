@@ -333,7 +333,7 @@ class Pump(Carrier):
             link.note(ConnectionStatus(session=self.number, kind=kind, status_code=code, description=text))
 
     def _note_cut(self, link: Link, error: SMTPError) -> None:
-        """The server may have ended TLS without its farewell: anybody on the way could have cut it, RFC 8446 section 6.1."""
+        """Say so if the server ended TLS without its farewell: anybody could have cut it, RFC 8446 section 6.1."""
         tls = link.stream.ssl_object if link.stream is not None else None
         if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
             return

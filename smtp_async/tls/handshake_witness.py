@@ -252,7 +252,7 @@ class _Witness(ssl.SSLObject):
             self._handshake = self._read_messages()
             self._messages = self._incoming = self._tell = None
 
-    def read(self, len: int = 1024, buffer: bytearray | None = None) -> Any:  # noqa: A002  # its name in ssl
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
         data = super().read(len, buffer)
         if not data:
             # Without a farewell OpenSSL waits for more, and asyncio is told of the end by the socket.

@@ -1,4 +1,4 @@
-"""TLS sessions to go on with: a second connection spares the server's certificate and signature, and a round trip.
+"""TLS sessions to go on with: a second connection spares the server's certificate and its signature.
 
 A resumed session shows no certificate, and OpenSSL verifies none: whoever can go on with it is the one who was verified
 when it began. So it is kept together with that verdict and with what was negotiated then, and only for connections to
@@ -7,13 +7,16 @@ believed is not kept at all, and none is used when that certificate has expired 
 verification: what has become untrusted since is noticed then at the latest.
 
 The ticket of TLS 1.3 comes after the handshake (RFC 8446 section 4.6.1), with the first bytes that the server sends;
-a session is therefore kept when its first reply was read.
+a session is therefore taken when its first reply was read. It serves many connections, until half of the time that the
+server grants it is over. Until Python 3.12.8 and 3.13.1, taking a session from OpenSSL leaks about 6 KiB of memory
+(python/cpython issue 116810), so one that the server refuses is not replaced at once but after minutes, then hours.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .certificate import Certificate
@@ -23,7 +26,10 @@ __all__ = ["KeptSession", "SessionCache", "SessionKey"]
 
 #: Seconds after the verification of a certificate, for which its verdict stands.
 _LIFE: Final = 10 * 3600.0
-#: The most sessions that one client keeps; the oldest goes first.
+#: Seconds from taking a session that is refused until another one is taken; doubled with each refusal.
+_PATIENCE: Final = 300.0
+_MOST_PATIENCE: Final = 6 * 3600.0
+#: The most servers that one client keeps something of; the one that was met first goes first.
 _MOST: Final = 64
 
 
@@ -56,47 +62,84 @@ class KeptSession(NamedTuple):
     expires: float
 
 
+@dataclass(slots=True)
+class _Server:
+    """What is kept of one server.
+
+    Attributes:
+        kept: its session, None if the last one is of no use.
+        renew_at: monotonic time at which another one may be taken.
+        refusals: how many it has refused, or not given, one after the other.
+    """
+
+    kept: KeptSession | None = None
+    renew_at: float = 0.0
+    refusals: int = 0
+
+    def give_up(self) -> None:
+        """Do without for a while."""
+        self.kept = None
+        self.renew_at = time.monotonic() + min(_PATIENCE * 2**self.refusals, _MOST_PATIENCE)
+        self.refusals += 1
+
+
 class SessionCache:
     """The sessions of one client, for as long as it lives; used in its loop only."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_servers",)
 
     def __init__(self) -> None:
-        self._kept: dict[SessionKey, KeptSession] = {}
+        self._servers: dict[SessionKey, _Server] = {}
 
     def find(self, key: SessionKey, context: ssl.SSLContext) -> KeptSession | None:
         """Return the session to go on with, None if there is none that may be used."""
-        kept = self._kept.get(key)
-        if kept is None:
+        server = self._servers.get(key)
+        kept = server.kept if server is not None else None
+        if server is None or kept is None:
             return None
         if kept.context is not context or time.time() >= kept.expires:
-            del self._kept[key]
+            server.kept, server.renew_at = None, 0.0
             return None
         return kept
 
-    def keep(self, key: SessionKey, tls: ssl.SSLObject, info: ConnectionInfo) -> None:
-        """Keep the session of `tls`, whose first reply was read, if it may be gone on with."""
-        session = tls.session
-        if not info.verified or not info.chain or session is None or not (session.has_ticket or session.id):
+    def refused(self, key: SessionKey, kept: KeptSession) -> None:
+        """Begin anew with this server: it did not go on with `kept`, or the handshake failed."""
+        server = self._servers.get(key)
+        if server is None or server.kept is not kept:
+            # Another connection has said so before.
             return
-        expires = self._expiry(key, tls, info)
+        server.give_up()
+
+    def keep(self, key: SessionKey, tls: ssl.SSLObject, info: ConnectionInfo) -> None:
+        """Keep the session of `tls`, whose first reply was read, if it may be gone on with and is wanted."""
+        server = self._servers.get(key) or self._begin(key)
+        if info.session_resumed:
+            server.refusals = 0
+        if time.monotonic() < server.renew_at or not info.verified or not info.chain:
+            return
+        expires = _expiry(server.kept, tls, info)
         if expires is None:
             return
-        self._kept.pop(key, None)
-        if len(self._kept) >= _MOST:
-            del self._kept[next(iter(self._kept))]
-        self._kept[key] = KeptSession(session, tls.context, info, expires)
+        session = tls.session
+        if session is None or not (session.has_ticket or session.id):
+            server.give_up()
+            return
+        server.kept = KeptSession(session, tls.context, info, expires)
+        server.renew_at = time.monotonic() + (session.ticket_lifetime_hint or session.timeout) / 2
 
-    def forget(self, key: SessionKey) -> None:
-        """Begin anew with this server: a handshake that offered its session has failed."""
-        self._kept.pop(key, None)
+    def _begin(self, key: SessionKey) -> _Server:
+        if len(self._servers) >= _MOST:
+            del self._servers[next(iter(self._servers))]
+        server = self._servers[key] = _Server()
+        return server
 
-    def _expiry(self, key: SessionKey, tls: ssl.SSLObject, info: ConnectionInfo) -> float | None:
-        if info.session_resumed:
-            # A new ticket does not make the verdict younger. Another connection may have begun anew meanwhile.
-            kept = self._kept.get(key)
-            return kept.expires if kept is not None and kept.info.chain == info.chain else None
-        return min(time.time() + _LIFE, _not_after(tls, info.chain[0]))
+
+def _expiry(kept: KeptSession | None, tls: ssl.SSLObject, info: ConnectionInfo) -> float | None:
+    """Return until when the verdict on the certificate stands; None if nobody knows."""
+    if info.session_resumed:
+        # A new ticket does not make the verdict younger. Another connection may have begun anew meanwhile.
+        return kept.expires if kept is not None and kept.info.chain == info.chain else None
+    return min(time.time() + _LIFE, _not_after(tls, info.chain[0]))
 
 
 def _not_after(tls: ssl.SSLObject, certificate: bytes) -> float:

@@ -70,14 +70,18 @@ def find_suite(name: str) -> Suite | None:
     if parsed is None:
         return None
     exchange = _EXCHANGES.get(parsed["exchange"] or "")
-    cipher = _CIPHERS.get(parsed["cipher"])
-    if exchange is None or cipher is None:
+    symmetric = _CIPHERS.get(parsed["cipher"])
+    if exchange is None or symmetric is None:
         return None
+    cipher, bits, block_size, aead = symmetric
     return Suite(
         iana.replace("_ANON_", "_anon_"),
         to_openssl.get(iana),
         *exchange,
-        *cipher,
+        cipher=cipher,
+        bits=bits,
+        block_size=block_size,
+        aead=aead,
         digest=_DIGESTS[parsed["digest"]],
         exportable="_EXPORT" in iana,
     )

@@ -1,8 +1,9 @@
 """Is this the right server? And when it is not, an error that says what was found and what to do.
 
 `secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
-`ConnectionInfo` of what came out. It goes on with a TLS session of before where there is one. OpenSSL verifies within the handshake for IMPLICIT and STARTTLS.
-OPPORTUNISTIC lets every certificate pass; `judge` tells afterwards whether it would have been believed.
+`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one. OpenSSL verifies
+within the handshake for IMPLICIT and STARTTLS. OPPORTUNISTIC lets every certificate pass; `judge` tells
+afterwards whether it would have been believed.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ async def secure(
         with offering(context, name, kept.session if kept is not None else None, tell):
             await stream.start_tls(context, name, deadline=deadline)
         earlier = _gone_on_with(stream, kept)
+        if sessions is not None and kept is not None and earlier is None:
+            sessions.refused(key, kept)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
@@ -122,8 +125,8 @@ async def secure(
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
-        if sessions is not None:
-            sessions.forget(key)
+        if sessions is not None and kept is not None:
+            sessions.refused(key, kept)
         if failed.__cause__ is None:
             raise
         raise explain(

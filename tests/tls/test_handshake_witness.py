@@ -1,7 +1,9 @@
-"""What a handshake leaves behind: the parser of the Certificate message, and the watching itself."""
+"""What a handshake leaves behind."""
 
+import contextlib
 import pickle
 import ssl
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.tls import TLSOptions, handshake_witness, looks_like_tls, make_context
-from smtp_async.tls.handshake_witness import Evidence, evidence_of, handshake_of, observe
+from smtp_async.tls.handshake_witness import (
+    Evidence,
+    Handshake,
+    cut_short,
+    evidence_of,
+    handshake_of,
+    observe,
+)
+from smtp_async.tls.suites import find_suite
 from tests.tls.certificates import der
 from tests.transport.lab import CA, client_context, server_context
 
@@ -69,6 +79,91 @@ class TestWatching:
         assert handshake_of(handshake(client, server)).chain == der(leaf)
         assert len(der(leaf)) == 2
         assert client._msg_callback is None
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    @pytest.mark.parametrize("asked", [True, False])
+    @pytest.mark.parametrize("shown", [True, False])
+    def test_keys_signature_and_client_certificate_are_seen(self, version, asked, shown):
+        server, client = server_context(LEAF), client_context()
+        server.maximum_version = version
+        observe(client)
+        if asked:
+            CA.configure_trust(server)
+            server.verify_mode = ssl.CERT_OPTIONAL
+        if shown:
+            CA.issue_cert("me@test").configure_cert(client)
+        seen = handshake_of(handshake(client, server))
+        # A server that trusts its own authority shows it, too.
+        assert seen.chain[:1] == der(LEAF)
+        assert seen._replace(chain=()) == Handshake(
+            key_exchange="ECDHE",
+            group="x25519",
+            signature_algorithm="ecdsa_secp256r1_sha256",
+            client_auth_requested=asked,
+            client_authenticated=asked and shown,
+        )
+
+    @pytest.mark.parametrize(("version", "scheme"), [(0x0302, "ecdsa_sha1"), (0x0303, "rsa_pkcs1_sha1")])
+    def test_old_ways_to_sign(self, version, scheme):
+        parameters = b"\x03\0\x17\x01p" + (b"\x02\x01" if version == 0x0303 else b"") + b"\0\x01s"
+        hello = version.to_bytes(2, "big") + bytes(32) + b"\0\xc0\x09\0"
+        seen = handshake_witness._keys(
+            find_suite("TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"),
+            b"\x02" + len(hello).to_bytes(3, "big") + hello,
+            b"\x0c" + len(parameters).to_bytes(3, "big") + parameters,
+        )
+        assert seen == Handshake(key_exchange="ECDHE", group="secp256r1", signature_algorithm=scheme)
+
+    def test_a_hint_for_a_shared_key(self):
+        hello = b"\x03\x03" + bytes(32) + b"\0\0\xa8\0"
+        seen = handshake_witness._keys(
+            find_suite("PSK-AES128-GCM-SHA256"),
+            b"\x02" + len(hello).to_bytes(3, "big") + hello,
+            b"\x0c\0\0\x06\0\x04a\x1bb\xff",
+        )
+        assert seen == Handshake(key_exchange="PSK", psk_hint="a\\x1bb\\xff")
+
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="Python speaks TLS with shared keys from 3.13 on")
+    @pytest.mark.parametrize(
+        ("suite", "exchange", "group"),
+        [("PSK-AES128-GCM-SHA256", "PSK", None), ("ECDHE-PSK-CHACHA20-POLY1305", "ECDHE", "x25519")],
+    )
+    def test_a_handshake_with_a_shared_key(self, suite, exchange, group):
+        client: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        server: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        for one in (client, server):
+            one.maximum_version = ssl.TLSVersion.TLSv1_2
+            one.set_ciphers(suite)
+        client.set_psk_client_callback(lambda hint: ("me", bytes(32)))
+        server.set_psk_server_callback(lambda identity: bytes(32), "the hint")
+        observe(client)
+        seen = handshake_of(handshake(client, server))
+        assert (seen.key_exchange, seen.group, seen.psk_hint, seen.chain) == (exchange, group, "the hint", ())
+
+    def test_keys_from_an_earlier_secret_alone(self):
+        assert handshake_witness._agreed_in(None) == Handshake(key_exchange="PSK")
+        assert handshake_witness._agreed_in(0xFE00) == Handshake(group="0xfe00")
+        assert handshake_witness._keys(None, b"", b"") == Handshake()
+
+    def test_nothing_but_a_farewell_ends_tls_politely(self):
+        server, client = server_context(LEAF), client_context()
+        observe(client)
+        to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours: Any = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+        theirs = server.wrap_bio(to_server, to_client, server_side=True)
+        for one in (ours, theirs, ours, theirs):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                one.do_handshake()
+        theirs.write(b"bye")
+        buffer = bytearray(2)
+        assert ours.read(2, buffer) == 2 and ours.read(2) == b"e" and buffer == b"by"
+        assert cut_short(ours)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            theirs.unwrap()
+        assert ours.read(1) == b""
+        assert not cut_short(ours)
+        assert not cut_short(theirs)
 
     def test_plaintext_is_seen(self):
         client: Any = client_context()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,9 +40,7 @@ P384 = {"key_exchange": "ECDHE", "group": "secp384r1", "key_exchange_bits": 384,
 EC_KEY = {"signature_algorithm": "ecdsa_secp256r1_sha256", "public_key_bits": 256}
 
 OFFERS = {
-    "TLS 1.3": Offer(
-        V13, None, "X25519", {"suite": "TLS_AES_256_GCM_SHA384", **AES256, **X25519, **EC_KEY}
-    ),
+    "TLS 1.3": Offer(V13, None, "X25519", {"suite": "TLS_AES_256_GCM_SHA384", **AES256, **X25519, **EC_KEY}),
     "TLS 1.3 on P-384": Offer(V13, None, "secp384r1", {**P384, **EC_KEY}),
     "TLS 1.2": Offer(
         V12,
@@ -146,7 +145,11 @@ class TestWhatIsTold:
                 info = session.info
                 assert facts(info, offer.expected) == offer.expected
                 assert info.tls_version == offer.version.name.replace("_", ".")
-                assert (info.exportable, info.session_resumed, info.server_authenticated) == (False, False, True)
+                assert (info.exportable, info.session_resumed, info.server_authenticated) == (
+                    False,
+                    False,
+                    True,
+                )
                 assert info.client_authenticated is False
 
     @pytest.mark.parametrize("offer", RSA_OFFERS.values(), ids=list(RSA_OFFERS))
@@ -218,6 +221,25 @@ class TestSessions:
                 assert facts(one, kept) == facts(first, kept)
             assert len({one.id for one in (first, *later)}) == 4
 
+    @every_loop
+    async def test_so_do_many_at_once(
+        self, name: str, version: ssl.TLSVersion, pki: Pki, request: pytest.FixtureRequest
+    ) -> None:
+        server = request.getfixturevalue(name)
+        tls = offering(pki, Offer(version, None, None, {}))
+        client = client_of(
+            server,
+            host="localhost",
+            port=server.tls_port,
+            security=IMPLICIT,
+            tls=tls,
+            pool=PoolLimits(max_connections=8),
+        )
+        async with client:
+            await negotiated(client)
+            infos = await asyncio.gather(*(negotiated(client) for _ in range(8)))
+        assert all(info.session_resumed and info.verified for info in infos)
+
     async def test_unless_turned_off(
         self, name: str, version: ssl.TLSVersion, pki: Pki, request: pytest.FixtureRequest
     ) -> None:
@@ -253,7 +275,9 @@ class TestTheEnd:
             ends = [event for event in told if event.kind is ConnectionKind.TLS_BROKEN]
             assert len(ends) == broken
             for event in ends:
-                assert event.info is session.info and "close_notify" in event.description and event.status_code
+                assert (
+                    event.info is session.info and "close_notify" in event.description and event.status_code
+                )
 
     async def test_of_an_idle_connection_to_postfix_is_polite(self, postfix: Any, pki: Pki) -> None:
         told: list[Any] = []
