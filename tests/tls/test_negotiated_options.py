@@ -6,6 +6,7 @@ import contextlib
 import ssl
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ async def negotiated(
         await session.connect()
         info: ConnectionInfo = session.info
     return info
+
+
+def _note(lines: list[str], event: SSLStatus) -> None:
+    lines.append(event.message)
 
 
 EFFECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -173,7 +178,7 @@ class TestServers:
         for wanted, lines in told.items():
             tls = options(pki, maximum_version=version, log_handshake=wanted)
             client = client_of(server, host="localhost", port=server.auth_port, security=STARTTLS, tls=tls)
-            client.on(SSLStatus, lambda event, lines=lines: lines.append(event.message))
+            client.on(SSLStatus, partial(_note, lines))
             async with client, client.session() as session:
                 await session.connect()
         names = {
