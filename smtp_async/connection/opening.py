@@ -323,7 +323,8 @@ async def _encrypt(link: Link, route: Route, surroundings: Surroundings) -> None
         if failed is error:
             raise
         raise failed from error
-    say_tls(link, "TLS handshake with %s is complete: %s", name, info.tls_version)
+    said = f"{info.tls_version}, {info.suite}, {info.bits} bits"
+    say_tls(link, "TLS handshake with %s is complete: %s", name, said)
     await _status(link, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 

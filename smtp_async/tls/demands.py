@@ -6,7 +6,7 @@ of it is known afterwards, from the handshake's own messages; a connection that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .offers import read_ciphers
@@ -41,6 +41,25 @@ def _violations(info: ConnectionInfo, options: TLSOptions) -> Iterator[str]:
         group = find_group(info.group)
         if not options.ffdhe and group is not None and group.key_exchange == "DHE":
             yield f"agreed on keys in the group {info.group}, which ffdhe=False excludes"
+    if options.signature_algorithms:
+        yield from _wrong_signatures(info, options.signature_algorithms)
+
+
+def _wrong_signatures(info: ConnectionInfo, allowed: Sequence[str]) -> Iterator[str]:
     scheme = info.signature_algorithm
-    if options.signature_algorithms and scheme is not None and scheme not in options.signature_algorithms:
+    if scheme is not None and scheme not in allowed:
         yield f"signed the handshake with {scheme}, which is not among signature_algorithms"
+    certificate = info.facts
+    if certificate is not None and not _is_allowed(certificate.signature_algorithm, allowed):
+        yield (
+            f"showed a certificate that is signed with {certificate.signature_algorithm}, which is not among "
+            "signature_algorithms"
+        )
+
+
+def _is_allowed(signature: str, allowed: Sequence[str]) -> bool:
+    """Is a certificate signed with a hash and a kind of key that a scheme has? Curves and padding do not count."""
+    kind, _, digest = signature.lower().partition("_with_")
+    if digest:
+        return any(one.startswith(kind) and one.endswith(digest) for one in allowed)
+    return kind in allowed or not kind.startswith("ed")

@@ -88,13 +88,14 @@ class TLSOptions:
             Before Python 3.15 a suite of TLS 1.3 that is not named is refused after the handshake.
         minimum_bits: shortest key of the cipher, in bits.
         groups: groups for the key exchange, as IANA names them, the best first. Before Python 3.15 one at most.
-        signature_algorithms: what the server may sign the handshake with, as IANA names it. Before Python 3.15 anything
-            else is refused after the handshake.
+        signature_algorithms: what the server may sign the handshake with, as IANA names it, and by hash and kind of key
+            its issuer the certificate. Anything else is refused, before Python 3.15 after the handshake.
         ffdhe: agree on keys with Diffie-Hellman over finite fields, too. With False, a group of that kind in TLS 1.3 is
             refused after the handshake.
         extended_master_secret: offer that extension up to TLS 1.2 (RFC 7627).
         legacy_renegotiation: speak to servers without secure renegotiation (RFC 5746): who is on the way can put bytes
             of his own before ours.
+        renegotiation: let the server ask for a new handshake within a connection, up to TLS 1.2.
         server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
             is not the host that is connected to.
         trust: whose certificates are believed.
@@ -126,6 +127,7 @@ class TLSOptions:
     ffdhe: bool = True
     extended_master_secret: bool = True
     legacy_renegotiation: bool = False
+    renegotiation: bool = False
     server_hostname: str | None = None
     trust: TrustOptions = TrustOptions()
     identity: Identity | None = None

@@ -154,6 +154,8 @@ def _is_ffdhe(name: str) -> bool:
 def _set_flags(context: ssl.SSLContext, options: TLSOptions) -> None:
     if not options.extended_master_secret:
         context.options |= _NO_EXTENDED_MASTER_SECRET
+    if not options.renegotiation:
+        context.options |= ssl.OP_NO_RENEGOTIATION
     if options.legacy_renegotiation:
         context.options |= _LEGACY_SERVER_CONNECT
     else:

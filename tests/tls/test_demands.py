@@ -7,6 +7,9 @@ import pytest
 
 from smtp_async import ConnectionInfo, TLSOptions
 from smtp_async.tls.demands import check_demands
+from tests.servers.pki import Pki
+
+END = "-----END CERTIFICATE-----\n"
 
 INFO = ConnectionInfo(
     host="mail.example",
@@ -51,3 +54,20 @@ def test_what_does_not_exist_is_not_judged() -> None:
 
 def test_a_context_of_the_applications_has_chosen_itself() -> None:
     assert check_demands(INFO, TLSOptions(context=ssl.create_default_context())) is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "fits"),
+    [
+        (["ecdsa_secp256r1_sha256"], True),
+        (["sha256-ecdsa", "ed25519"], True),
+        (["ecdsa_secp384r1_sha384"], False),
+        (["rsa_pkcs1_sha256"], False),
+    ],
+)
+def test_the_signature_of_the_certificate(allowed: list[str], fits: bool, pki: Pki) -> None:
+    der = ssl.PEM_cert_to_DER_cert(pki.server.certificate.read_text().partition("-----END")[0] + END)
+    info = ConnectionInfo(host="localhost", encrypted=True, tls_version="TLSv1.3", chain=(der,))
+    problem = check_demands(info, TLSOptions(signature_algorithms=allowed))
+    assert (problem is None) == fits
+    assert fits or "signed with ECDSA_WITH_SHA256" in (problem or "")

@@ -98,6 +98,10 @@ class TestFlags:
         assert not made().options & 0x1
         assert made(extended_master_secret=False).options & 0x1
 
+    def test_renegotiation(self, made: Any) -> None:
+        assert made().options & ssl.OP_NO_RENEGOTIATION
+        assert not made(renegotiation=True).options & ssl.OP_NO_RENEGOTIATION
+
     def test_legacy_renegotiation(self, made: Any) -> None:
         assert not made().options & 0x4
         assert made(legacy_renegotiation=True).options & 0x4
