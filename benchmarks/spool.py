@@ -45,8 +45,8 @@ from smtp_async.model.content import Content
 from smtp_async.processor import Marking, ProcessorOptions
 from smtp_async.spool.directory.batching import Threads
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
-from smtp_async.spool.record import encode
+from smtp_async.spool.directory.syscalls import SystemCalls
+from smtp_async.spool.record import encode_header
 from smtp_async.spool.submission import Submission, submission
 
 _MIB = 2**20
@@ -138,8 +138,8 @@ class _Bare:
         path.mkdir(mode=0o700)
         (path / "tmp").mkdir(mode=0o700)
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self._data = encode(job, "x" * 52) + job.body
-        self._files = Files(self._root)
+        self._data = encode_header(job, "x" * 52) + job.body
+        self._syscalls = SystemCalls(self._root)
         self._durable = durable
 
     def put(self) -> str:
@@ -151,7 +151,7 @@ class _Bare:
         fd = os.open(tmp, flags, 0o600, dir_fd=root)
         os.write(fd, data)
         if self._durable:
-            self._files.reserve("E3", fd, len(data), 4352)
+            self._syscalls.reserve("E3", fd, len(data), 4352)
             os.fsync(fd)
         os.close(fd)
         os.link(tmp, f"{name}.queued", src_dir_fd=root, dst_dir_fd=root)

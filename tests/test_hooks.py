@@ -27,7 +27,7 @@ from smtp_async.events import (
     Transfer,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.model.content import base64_size
+from smtp_async.model.octets import base64_size
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, raw, reply, reset
 from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
 from tests.servers.pki import Pki
@@ -546,7 +546,7 @@ class TestRemarks:
         assert "I: EHLO was refused: going on without extensions" in ear.trail
 
     async def test_a_line_is_made_only_if_a_hook_wants_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("smtp_async.connection.channel.PITrail", None)
+        monkeypatch.setattr("smtp_async.connection.transcript.PITrail", None)
         statuses: list[Any] = []
         async with speaking() as server, client_of(server) as client:
             await client.send(mail())
@@ -681,8 +681,8 @@ async def test_a_slow_hook_slows_the_upload_instead_of_filling_memory() -> None:
         task = asyncio.create_task(client.send(mail(1, text=("x" * 70 + "\r\n") * 100_000)))
         await until(lambda: bool(heard))
         await turns(200)
-        (session,) = client._pool._open  # type: ignore[union-attr]
-        assert len(session._joint._events) <= 2
+        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
+        assert len(connection.channel.transcript.events) <= 2
         gate.set()
         assert (await task).outcome is Outcome.ACCEPTED
     assert heard[-1].percent == 100

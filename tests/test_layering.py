@@ -62,10 +62,10 @@ MESSAGE_PATH = frozenset(
     {
         *(
             f"connection.{name}"
-            for name in ("session", "connection", "deliveries", "upload", "errand", "drive")
+            for name in ("session", "connection", "exclusive", "deliveries", "upload", "errand", "drive")
         ),
-        *(f"connection.{name}" for name in ("channel", "clock", "job")),
-        *("pool.pool", "client.bulk", "protocol", "model.receipt", "model.reply"),
+        *(f"connection.{name}" for name in ("channel", "clock", "transcript", "job", "recipients")),
+        *("pool.pool", "pool.deadlines", "client.bulk", "protocol", "model.receipt", "model.reply"),
     }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})

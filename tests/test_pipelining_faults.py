@@ -236,7 +236,7 @@ def deaf(gate: asyncio.Event) -> Callable[[Step], Awaitable[None]]:
 def unwritten(client: SMTPClient) -> int:
     """How many bytes wait in this process for the kernel to take them."""
     assert client._pool is not None
-    streams = [session._link.stream for session in client._pool._open if session._link is not None]
+    streams = [connection.channel.stream for connection in client._pool.connections.open]
     return sum(stream._writer.transport.get_write_buffer_size() for stream in streams if stream is not None)
 
 
@@ -298,9 +298,8 @@ def accepted_with(text: str) -> Callable[[Step], Awaitable[None]]:
 def make_stale(client: SMTPClient) -> None:
     """As if its connections had been idle for a while."""
     assert client._pool is not None
-    for session in client._pool._idle:
-        assert session._link is not None
-        session._link.active_at -= 10
+    for connection in client._pool.connections.idle:
+        connection.channel.active_at -= 10
 
 
 class TestStale:

@@ -11,7 +11,7 @@ from smtp_async import Credentials, NotSent, Outcome, PoolLimits, SMTPClient, Ti
 from smtp_async.errors import SenderRefused
 from smtp_async.events import Notification
 from smtp_async.pool import silence as silence_module
-from smtp_async.protocol import pipelining as pipelining_module
+from smtp_async.protocol import conduct as conduct_module
 from smtp_async.testing import (
     Rule,
     ScriptedServer,
@@ -180,7 +180,7 @@ async def test_silence_behind_a_dot_is_held_against_a_server_that_read_on_before
 
 
 async def test_after_ten_minutes_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelining_module, "PAUSE", 0.0)
+    monkeypatch.setattr(conduct_module, "PAUSE", 0.0)
     async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
         server.on(".", drop_the_rest, connection=0)
         assert await send_all(client, 20) == {Outcome.ACCEPTED: 20}

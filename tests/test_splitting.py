@@ -16,13 +16,11 @@ from smtp_async import (
     OutcomeUnknown,
     PoolLimits,
     Receipt,
-    Recipient,
     RecipientsRefused,
     SendOptions,
     SMTPClient,
     SMTPError,
 )
-from smtp_async.connection.job import first_group
 from smtp_async.errors import ReceiptLike, TooManyRecipients
 from smtp_async.testing import ScriptedServer, Step, close, default, delay, raw, reply, swallow
 from tests.lab import PATIENCE, SENDER, client_of, every_loop, gathered, mail, speaking, until
@@ -76,32 +74,6 @@ def full_after(count: int, code: int = 452, text: str = "4.5.3 too many recipien
             step.default()
 
     return action
-
-
-class TestFirstGroup:
-    """Pure numbers."""
-
-    @pytest.mark.parametrize(
-        ("limits", "expected"),
-        [
-            ({}, 6),
-            ({"RCPTMAX": 4}, 4),
-            ({"RCPTMAX": 100}, 6),
-            ({"RCPTDOMAINMAX": 1}, 2),
-            ({"RCPTDOMAINMAX": 2}, 4),
-            ({"RCPTDOMAINMAX": 3}, 6),
-            ({"RCPTMAX": 3, "RCPTDOMAINMAX": 2}, 3),
-            ({"RCPTMAX": 5, "RCPTDOMAINMAX": 2}, 4),
-            ({"RCPTMAX": 1}, 1),
-            ({"MAILMAX": 1}, 6),
-        ],
-    )
-    def test_as_many_as_the_limits_allow(self, limits: dict[str, int], expected: int) -> None:
-        texts = ["a@one.test", "b@ONE.test", "a@two.test", "b@one.test", "a@three.test", "a@two.test"]
-        assert first_group([Recipient(text) for text in texts], limits) == expected
-
-    def test_never_nobody(self) -> None:
-        assert first_group([Recipient("a@one.test")], {"RCPTMAX": 0, "RCPTDOMAINMAX": 0}) == 1
 
 
 class TestKnownLimits:

@@ -1,4 +1,4 @@
-"""One message from a script that has no event loop."""
+"""Sending one message from a script that has no event loop."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def send_blocking(
         SMTPError: as `SMTPClient.send`.
     """
     client = SMTPClient.from_url(url, options=options)
-    # As in `from_url`.
+    # As in `from_url`: the URL may hold a password.
     del url
-    if _loop_runs():
+    if _in_event_loop():
         raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
     return asyncio.run(_send_once(message, client))
 
 
-def _loop_runs() -> bool:
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,17 +1,18 @@
 """Many messages through one client: `send_all`.
 
-Strategy: the consumer drives. Its `async for` pulls the input in its own task, prepares what it pulled and hands it to
-the pool, as long as fewer messages than twice the pool's capacity are on their way; then it waits for the next receipt.
-Memory is therefore constant, whatever the length of the input, and a consumer that is slow slows the input.
+Strategy: the consumer drives. Its `async for` pulls the input in its own task, prepares the messages and submits them
+to the pool, as long as fewer messages than twice the pool's capacity are under way; then it waits for the next
+receipt. Memory is therefore constant, whatever the length of the input, and a slow consumer slows the input.
 
-An async input may wait, and must not hold back receipts and bodies meanwhile: one task of its own pulls it, within the
-same bound, and does nothing else. What it pulled is the consumer's to prepare, to hand over and to write.
+An async input may wait, and must not delay receipts and bodies meanwhile: a task of its own pulls it, within the same
+bound, and does nothing else. Preparing, submitting and writing what was pulled is left to the consumer.
 
-The time of a message runs while it is being read, opened or written, and while it waits for a connection or for the
-server; it stands still while the message waits for the consumer, who may be busy with another one.
+The deadline of a message runs while the message is being read, opened or written, and while it waits for a connection
+or for the server. It does not run while the message waits for the consumer, because the consumer may be busy with
+another message.
 
-Nothing here awaits when it ends: a `break`, an exception or a cancelled task leaves behind jobs that the pool forgets,
-and messages on the wire whose receipts go to the `Abandoned` event.
+Nothing is awaited when the iteration ends: a `break`, an exception or a cancelled task leaves behind jobs that the pool
+forgets, and messages on the wire whose receipts go to the `Abandoned` event.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import Generic, TypeVar
 from ..connection.drive import Drive
 from ..connection.job import Job, Step
 from ..errors import QueueFull, SMTPError, UsageError
-from ..mail.coerce import mail_at_once, mail_for, release
+from ..mail.coerce import PendingMail, to_mail, unsent_sources
 from ..model.content import Mail
 from ..model.receipt import Receipt
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources import TempDir
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 
 __all__ = ["SendAll"]
@@ -39,8 +40,8 @@ __all__ = ["SendAll"]
 M = TypeVar("M")
 
 
-class _Item(Job, Generic[M]):
-    """A job whose steps go to the iterator instead of a waiting caller."""
+class _BulkJob(Job, Generic[M]):
+    """A job that reports its steps to the iterator instead of a waiting caller."""
 
     __slots__ = ("_iterator", "message")
 
@@ -57,29 +58,29 @@ class _Item(Job, Generic[M]):
     ) -> None:
         super().__init__(number, mail, options, chunking=chunking, heavy=is_heavy(message), temp_dir=temp_dir)
         self.message = message
-        self.patient = True
-        # Weakly: an iterator that nobody holds any more must be able to go.
+        self.outlasts_outage = True
+        # Weakly, so that an iterator that is no longer used can be collected.
         self._iterator = weakref.ref(iterator)
 
     def advance(self, step: Step) -> None:
-        whole = self._iterator()
-        if whole is not None:
-            whole._heard(self, step)
+        iterator = self._iterator()
+        if iterator is not None:
+            iterator._advance(self, step)
 
 
-class _Feed(Generic[M]):
-    """An async source and the one task that pulls it, while there is room.
+class _AsyncInput(Generic[M]):
+    """An async iterator of messages and the one task that pulls it, while there is room.
 
     Attributes:
-        pulled: what the consumer has not begun yet.
-        failure: what the source raised.
-        over: whether nothing more comes: the source has ended, or nobody wants it any more.
+        pulled: messages that the consumer has not begun yet.
+        failure: what the iterator raised.
+        over: whether nothing more comes, because the iterator has ended or was closed.
     """
 
     __slots__ = ("_iterator", "_room", "_source", "_task", "failure", "over", "pulled")
 
     def __init__(self, iterator: SendAll[M], source: AsyncIterator[M]) -> None:
-        # Weakly, as the task holds this: an iterator that nobody holds any more must be able to go.
+        # Weakly, because the task holds this: an iterator that is no longer used can be collected.
         self._iterator = weakref.ref(iterator)
         self._source = source
         self._task: asyncio.Task[None] | None = None
@@ -89,15 +90,15 @@ class _Feed(Generic[M]):
         self.over = False
 
     def start(self) -> None:
-        """Pull, or go on with it if there is room again."""
+        """Start to pull, or continue if there is room again."""
         if self._task is None:
-            # In the consumer's context: so far as it can tell, the source runs where it always did.
-            self._task = asyncio.get_running_loop().create_task(self._live(), name="smtp_async source")
+            # The task copies the consumer's context, in which the source would run without this task.
+            self._task = asyncio.get_running_loop().create_task(self._pull(), name="smtp_async source")
         elif self._room is not None and not self._room.done() and self._has_room():
             self._room.set_result(None)
 
     def close(self) -> None:
-        """Pull no more; the source cleans up in its task, and nobody waits for it."""
+        """Pull no more; the source cleans up in its task, which is not waited for."""
         if self.over:
             return
         self.over = True
@@ -105,25 +106,25 @@ class _Feed(Generic[M]):
         if task is not None and not task.done() and not task.get_loop().is_closed():
             task.cancel()
 
-    async def _live(self) -> None:
+    async def _pull(self) -> None:
         # An eager task runs before `start` has its result.
         self._task = asyncio.current_task()
         try:
             while await self._wait_for_room():
-                self._hand(await anext(self._source))
+                self._store(await anext(self._source))
         except StopAsyncIteration:
             pass
         except BaseException as error:
             if self.over:
-                # The answer to `close`: nobody listens but the loop.
+                # The answer to `close`, which only the loop receives.
                 raise
             self.failure = error
             if not isinstance(error, Exception):
                 raise
         finally:
             self.over = True
-            self._ring()
-            # Where it stands at a `yield` it has not heard of the end. What is no generator is the user's to close.
+            self._wake()
+            # A generator that stands at a `yield` has not seen the end. Other iterators are the user's to close.
             if isinstance(self._source, AsyncGenerator):
                 await self._source.aclose()
 
@@ -136,20 +137,20 @@ class _Feed(Generic[M]):
     # The iterator is looked up in plain functions only: a coroutine would hold it while it waits.
 
     def _has_room(self) -> bool:
-        whole = self._iterator()
-        if whole is None:
+        iterator = self._iterator()
+        if iterator is None:
             return False
-        return whole._pulled + len(self.pulled) < whole._ahead
+        return iterator._pulled + len(self.pulled) < iterator._most
 
-    def _hand(self, message: M) -> None:
+    def _store(self, message: M) -> None:
         if not self.over:
             self.pulled.append(message)
-            self._ring()
+            self._wake()
 
-    def _ring(self) -> None:
-        whole = self._iterator()
-        if whole is not None:
-            whole._ring()
+    def _wake(self) -> None:
+        iterator = self._iterator()
+        if iterator is not None:
+            iterator._wake()
 
 
 class SendAll(Generic[M]):
@@ -174,22 +175,22 @@ class SendAll(Generic[M]):
         self._chunking = chunking
         self._temp_dir = temp_dir
         self._limit = limit
-        # First what the end needs: an input that is none raises here.
-        self._under_way: set[_Item[M]] = set()
-        # Those that take long to become mail: streams whose header is to be read, above all.
-        self._unread: deque[M] = deque()
-        # What the consumer is to do for jobs: prepare or open them, write their bodies, close what has to be awaited.
-        self._todo: deque[tuple[_Item[M] | Unread, Step]] = deque()
-        self._feed: _Feed[M] | None = None
+        # Set up what `__del__` uses first; `iter()` may raise.
+        self._jobs: set[_BulkJob[M]] = set()
+        # Messages that become mail only after waiting: above all streams whose header has to be read.
+        self._unread: deque[tuple[M, PendingMail]] = deque()
+        # The consumer's next work: prepare or open jobs, write their bodies, close what has to be awaited.
+        self._work: deque[tuple[_BulkJob[M] | UnsentSources, Step]] = deque()
+        self._async_input: _AsyncInput[M] | None = None
         self._source: Iterator[M] | None = None
         if isinstance(messages, AsyncIterable):
-            self._feed = _Feed(self, aiter(messages))
+            self._async_input = _AsyncInput(self, aiter(messages))
         else:
             self._source = iter(messages)
         most = pool.limits.max_waiting
-        self._ahead = 2 * pool.capacity if most is None else min(2 * pool.capacity, most)
-        self._done: deque[tuple[M, Receipt]] = deque()
-        self._bell: asyncio.Future[None] | None = None
+        self._most = 2 * pool.capacity if most is None else min(2 * pool.capacity, most)
+        self._receipts: deque[tuple[M, Receipt]] = deque()
+        self._wakeup: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._pulling = False
 
@@ -197,12 +198,12 @@ class SendAll(Generic[M]):
         return self
 
     async def __anext__(self) -> tuple[M, Receipt]:
-        """Return the next message that came to its end, with its receipt.
+        """Return the next message that has ended, with its receipt.
 
         Raises:
-            StopAsyncIteration: all have.
-            SMTPError: no connection can be had; raised after the receipts of what was under way.
-            Exception: what the input raised; likewise.
+            StopAsyncIteration: all messages have ended.
+            SMTPError: no connection can be had; raised after the receipts of the messages under way.
+            Exception: what the input raised; after the same receipts.
         """
         if self._pulling:
             raise UsageError("one task at a time iterates over send_all")
@@ -216,55 +217,57 @@ class SendAll(Generic[M]):
             self._pulling = False
 
     def cancel(self) -> None:
-        """Stop: what waits is not sent, what is on the wire runs to its end unheard. Synchronous."""
-        self._drop()
-        # The source may do this, while the consumer waits for it.
-        self._ring()
+        """Stop: what waits is not sent, what is on the wire runs to its end unobserved. Synchronous."""
+        self._abandon()
+        # The input may call this, while the consumer waits.
+        self._wake()
 
     def __del__(self) -> None:
-        if self._under_way or self._todo or self._unread or self._feed is not None:
-            self._drop()
+        if self._jobs or self._work or self._unread or self._async_input is not None:
+            self._abandon()
 
-    def _drop(self) -> None:
+    def _abandon(self) -> None:
         self._source = None
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            feed.close()
-            self._unread += feed.pulled
-        while self._todo:
-            item, step = self._todo.popleft()
+        source, self._async_input = self._async_input, None
+        if source is not None:
+            source.close()
+            for message in source.pulled:
+                unsent_sources(message, self._options).close()
+        while self._work:
+            item, step = self._work.popleft()
             if step is Step.DONE:
                 item.close()
         while self._unread:
-            self._discard(self._unread.popleft())
-        while self._under_way:
-            item = self._under_way.pop()
+            message, _ = self._unread.popleft()
+            unsent_sources(message, self._options).close()
+        while self._jobs:
+            item = self._jobs.pop()
             self._pool.cancel(item)
             item.close()
 
     async def _next(self) -> tuple[M, Receipt]:
         while True:
-            while self._todo:
-                await self._do(*self._todo.popleft())
-            self._fill()
-            if self._done:
-                return self._done.popleft()
+            while self._work:
+                await self._step(*self._work.popleft())
+            self._pull_input()
+            if self._receipts:
+                return self._receipts.popleft()
             if self._unread:
-                await self._read(self._unread.popleft())
+                await self._read(*self._unread.popleft())
                 continue
-            if self._todo:
+            if self._work:
                 continue
-            if not self._under_way and self._feed is None:
+            if not self._jobs and self._async_input is None:
                 failure, self._failure = self._failure, None
                 raise failure or StopAsyncIteration
-            self._bell = self._pool.new_future()
-            await self._bell
+            self._wakeup = self._pool.loop.create_future()
+            await self._wakeup
 
-    def _fill(self) -> None:
-        """Pull input while there is room: a receipt that nobody has taken yet needs its place, too."""
-        if self._feed is not None:
-            self._take(self._feed)
-        while self._source is not None and self._pulled < self._ahead:
+    def _pull_input(self) -> None:
+        """Pull input while there is room; a receipt that the consumer has not taken yet fills a place, too."""
+        if self._async_input is not None:
+            self._begin_pulled(self._async_input)
+        while self._source is not None and self._pulled < self._most:
             try:
                 message = next(self._source)
             except StopIteration:
@@ -278,50 +281,44 @@ class SendAll(Generic[M]):
     @property
     def _pulled(self) -> int:
         """How many messages are somewhere between the input and the consumer."""
-        return len(self._under_way) + len(self._done) + len(self._unread)
+        return len(self._jobs) + len(self._receipts) + len(self._unread)
 
-    def _take(self, feed: _Feed[M]) -> None:
-        """Begin what the source's task has pulled: its place is kept already."""
-        feed.start()
-        while feed.pulled:
-            self._begin(feed.pulled.popleft())
-        if feed.over:
-            self._feed = None
-            failure, feed.failure = feed.failure, None
+    def _begin_pulled(self, source: _AsyncInput[M]) -> None:
+        """Begin what the input's task has pulled; its places are counted already."""
+        source.start()
+        while source.pulled:
+            self._begin(source.pulled.popleft())
+        if source.over:
+            self._async_input = None
+            failure, source.failure = source.failure, None
             self._failure = self._failure or failure
 
     def _begin(self, message: M) -> None:
-        wishes = self._options
         try:
-            mail = mail_at_once(
-                message, exact=wishes.exact, remove_bcc=wishes.remove_bcc, close=wishes.close_source
-            )
+            mail = to_mail(message, self._options)
         except SMTPError as error:
-            # A message without an envelope has nobody to give a verdict on.
-            self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
+            # A message without an envelope has no recipients to give verdicts on.
+            self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
+            self._work.append((unsent_sources(message, self._options), Step.DONE))
             return
-        if mail is None:
-            self._unread.append(message)
+        if isinstance(mail, PendingMail):
+            self._unread.append((message, mail))
         else:
             self._begin_mail(message, mail)
 
-    def _discard(self, message: M) -> None:
-        """A message that was pulled is not begun any more."""
-        release(message, self._options)
-
-    async def _read(self, message: M) -> None:
-        """Begin a message whose header is to be read first."""
+    async def _read(self, message: M, pending: PendingMail) -> None:
+        """Read what has to be known of a message before it is sent, and begin it."""
         try:
-            mail = await self._drive.read(mail_for(message, self._options), self._until())
+            mail = await self._drive.read(pending.read(), self._new_deadline())
         except SMTPError as error:
-            self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
+            self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
             return
         self._begin_mail(message, mail)
 
     def _begin_mail(self, message: M, mail: Mail) -> None:
         pool = self._pool
         try:
-            item = _Item(
+            item = _BulkJob(
                 self,
                 message,
                 self._number_job(),
@@ -331,47 +328,48 @@ class SendAll(Generic[M]):
                 temp_dir=self._temp_dir,
             )
         except SMTPError as error:
-            # A message without an envelope has nobody to give a verdict on.
-            self._done.append((message, Receipt.of(error) or Receipt((), error=error)))
-            self._todo.append((Unread(mail), Step.DONE))
+            # A message without an envelope has no recipients to give verdicts on.
+            self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
+            self._work.append((UnsentSources(mail), Step.DONE))
             return
-        self._under_way.add(item)
+        self._jobs.add(item)
         if isinstance(self._failure, SMTPError):
             # It was pulled before the connection failed.
             self._end(item, item.unsent(self._failure))
             return
-        item.extensions = pool.extensions
+        item.offer = pool.extensions
         self._submit(item)
 
-    def _submit(self, item: _Item[M]) -> None:
+    def _submit(self, item: _BulkJob[M]) -> None:
         try:
             if not item.prepare():
                 # Its parts are opened when the consumer's turn comes to wait.
-                self._todo.append((item, Step.OPEN))
+                self._work.append((item, Step.OPEN))
                 return
         except SMTPError as error:
             self._end(item, Receipt.of(error) or item.unsent(error))
             return
         except BaseException:
-            # A fault of somebody's own kind of mail is raised here and now, and nobody waits for its receipt.
-            self._under_way.discard(item)
+            # A fault in a user's own kind of mail is raised here and now, and has no receipt.
+            self._jobs.discard(item)
             item.close()
             raise
         self._hand_over(item)
 
-    def _until(self) -> float | None:
-        """The time of something that begins now."""
+    def _new_deadline(self) -> float | None:
+        """Return the deadline of work that begins now, as loop time."""
         return None if self._limit is None else self._pool.now() + self._limit
 
-    def _hand_over(self, item: _Item[M]) -> None:
+    def _hand_over(self, item: _BulkJob[M]) -> None:
         transaction = item.transaction
-        # A body that the consumer writes has its time then: until that the connection, too, waits for the consumer.
+        # The deadline of a body that the consumer writes begins then, because before that the connection waits for the
+        # consumer, too.
         aside = transaction is not None and transaction.aside
-        item.due = item.send_by = None if aside else self._until()
+        item.due = item.send_by = None if aside else self._new_deadline()
         try:
             self._pool.submit(item)
         except QueueFull as error:
-            # Others fill the queue, too: no failure of the connection.
+            # Other callers fill the queue, too: this is not a failure of the connection.
             self._end(item, item.unsent(error))
         except SMTPError as error:
             self._connection_failed(error)
@@ -380,17 +378,17 @@ class SendAll(Generic[M]):
     def _connection_failed(self, error: SMTPError) -> None:
         self._source = None
         self._failure = self._failure or error
-        if self._feed is not None:
-            self._feed.close()
+        if self._async_input is not None:
+            self._async_input.close()
 
-    async def _do(self, item: _Item[M] | Unread, step: Step) -> None:
-        if step is Step.DONE or isinstance(item, Unread):
-            await self._drive.close(item, self._until())
+    async def _step(self, item: _BulkJob[M] | UnsentSources, step: Step) -> None:
+        if step is Step.DONE or isinstance(item, UnsentSources):
+            await self._drive.close(item, self._new_deadline())
             return
         if item.receipt is not None:
             return
-        # Its turn has come, and its time begins.
-        item.due = item.send_by = self._until()
+        # The consumer has come to it, and its deadline begins.
+        item.due = item.send_by = self._new_deadline()
         try:
             if step is Step.PREPARE:
                 self._submit(item)
@@ -405,28 +403,28 @@ class SendAll(Generic[M]):
             self._pool.cancel(item)
             self._end(item, Receipt.of(error) or item.unsent(error))
 
-    def _heard(self, item: _Item[M], step: Step) -> None:
-        """A job's next step; called by the pool or a session, in their tasks."""
+    def _advance(self, item: _BulkJob[M], step: Step) -> None:
+        """Take a job's next step; called by the pool or a session, in their tasks."""
         if step is Step.DONE:
             assert item.receipt is not None
-            if item.undialled is not None:
-                self._connection_failed(item.undialled)
+            if item.connect_error is not None:
+                self._connection_failed(item.connect_error)
             self._end(item, item.receipt)
         else:
-            # It waits for the consumer now, who may be writing another one: its time stands still.
+            # It waits for the consumer now, who may be writing another one: its deadline does not run.
             self._pool.deadlines.discard(item)
-            self._todo.append((item, step))
-            self._ring()
+            self._work.append((item, step))
+            self._wake()
 
-    def _end(self, item: _Item[M], receipt: Receipt) -> None:
-        if item in self._under_way:
-            self._under_way.discard(item)
+    def _end(self, item: _BulkJob[M], receipt: Receipt) -> None:
+        if item in self._jobs:
+            self._jobs.discard(item)
             if item.body is not None or receipt.error is not None:
                 item.close()
-                self._todo.append((item, Step.DONE))
-            self._done.append((item.message, receipt))
-            self._ring()
+                self._work.append((item, Step.DONE))
+            self._receipts.append((item.message, receipt))
+            self._wake()
 
-    def _ring(self) -> None:
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)

@@ -1,4 +1,4 @@
-"""What applications hold: one `SMTPClient` for the process, used by any number of tasks."""
+"""The client that an application makes: one `SMTPClient` for the process, used by any number of tasks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..auth.mechanism import Credentials
+from ..connection.connection import Connection
 from ..connection.drive import Drive
 from ..connection.job import Job
-from ..connection.opening import Surroundings
+from ..connection.route import Surroundings
 from ..connection.session import Session
 from ..errors import (
     InvalidArgument,
@@ -24,7 +25,7 @@ from ..errors import (
     UsageError,
 )
 from ..hooks import Observed
-from ..mail.coerce import Raw, addressed, dispose, mail_at_once, mail_for, mail_of
+from ..mail.coerce import PendingMail, Raw, to_mail, unsent_sources
 from ..message.builder import Message
 from ..model.address import Address
 from ..model.content import Mail, Origin
@@ -35,7 +36,7 @@ from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from ..tls.context import Security
 from .bulk import SendAll
@@ -47,14 +48,18 @@ if TYPE_CHECKING:
 
 __all__ = ["SMTPClient"]
 
-#: What a client is made with unless it is told otherwise.
+#: The options of a client that is given none.
 _DEFAULTS: Final = ClientOptions()
 
 M = TypeVar("M")
 
 
-class _Forks:
-    """How often this process has forked, counted in the child: cheaper to compare than to ask the system who we are."""
+class _ForkCount:
+    """How often this process has forked, counted in the child.
+
+    Each call compares the count with that of the client's first call, because asking for the process's number would
+    be a system call.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -65,7 +70,12 @@ class _Forks:
         self.count += 1
 
 
-_forks: Final = _Forks()
+_fork_count: Final = _ForkCount()
+
+
+async def _read_mail(message: Any, options: SendOptions) -> Mail:
+    mail = to_mail(message, options)
+    return await mail.read() if isinstance(mail, PendingMail) else mail
 
 
 class SMTPClient(Observed):
@@ -83,7 +93,7 @@ class SMTPClient(Observed):
         options: everything else.
 
     Raises:
-        MissingHost, InvalidPort, InvalidArgument: what cannot be meant.
+        MissingHost, InvalidPort, InvalidArgument: an argument makes no sense.
     """
 
     def __init__(
@@ -98,7 +108,7 @@ class SMTPClient(Observed):
         options: ClientOptions = _DEFAULTS,
     ) -> None:
         if password is not None:
-            # First of all: tracebacks may show local variables.
+            # Wrapped first of all, because tracebacks may show local variables.
             password = Secret(password)
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
@@ -107,9 +117,9 @@ class SMTPClient(Observed):
         self._pool: Pool | None = None
         self._drive: Drive | None = None
         self._thread = 0
-        self._forks = 0
+        self._made_at_fork = 0
         self._closed = False
-        self._wishes = self._allowed(options.send)
+        self._send_options = self._permitted(options.send)
         # BDAT pays where a window lets messages follow each other unanswered.
         self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
@@ -124,10 +134,10 @@ class SMTPClient(Observed):
         password are percent-encoded.
 
         Raises:
-            InvalidArgument: not such a URL. It is not repeated in the message: it may hold a password.
+            InvalidArgument: not such a URL. The message does not repeat it, because it may hold a password.
         """
         hidden = Secret(url)
-        # It may hold a password, and tracebacks may show local variables.
+        # The URL may hold a password, and tracebacks may show local variables.
         del url
         return cls(**parse_url(hidden, options))
 
@@ -138,7 +148,7 @@ class SMTPClient(Observed):
         state = "closed" if self._closed else "not used yet" if pool is None else repr(pool)
         return f"<SMTPClient {self._route.name} {self._route.security.value}: {state}>"
 
-    # --- what is so ------------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------------------
 
     @property
     def host(self) -> str:
@@ -165,11 +175,11 @@ class SMTPClient(Observed):
 
     @property
     def options(self) -> ClientOptions:
-        """What the client was made with."""
+        """The options that the client was made with."""
         return self._options
 
     def statistics(self) -> PoolStatistics:
-        """Return what the pool holds and has done."""
+        """Return the pool's present state and what it has done."""
         if self._pool is None:
             return PoolStatistics(self._options.pool.max_connections, *[0] * 11)
         return self._pool.statistics()
@@ -178,7 +188,7 @@ class SMTPClient(Observed):
 
     async def send(
         self,
-        message: Message | EmailMessage | Mail,
+        message: Message | EmailMessage | Mail | Raw,
         *,
         sender: str | Address | None = None,
         recipients: Sequence[str | Address | Recipient] | None = None,
@@ -188,47 +198,54 @@ class SMTPClient(Observed):
         """Send one message and return what became of each recipient.
 
         Args:
-            message: what to send; it is left as it is, and must not be changed before the call has ended: what is
+            message: what to send: a `Message`, an `email.message.Message`, or a `Raw`, which is a message that is
+                complete already. It is left as it is, and must not be changed before the call has ended: what is
                 large is rendered in a thread, and a message may have to be rendered again for another connection.
             sender: another envelope sender than the message's; the header does not change.
             recipients: other envelope recipients; plain texts count as To.
             options: how to send it; None takes the client's.
-            deadline: seconds for everything, from the call on: reading the message, opening its sources, waiting for a
-                connection. None takes `timeouts.send`. The call ends in time whatever a source does; one that takes
-                no notice goes on by itself.
+            deadline: seconds for the whole call: reading the message, opening its sources, waiting for a connection,
+                sending. None takes `timeouts.send`. The call ends in time whatever a source does; a source that ignores
+                its cancellation is left to itself.
 
         Returns:
             The receipt; its outcome is ACCEPTED or PARTIAL.
 
         Raises:
-            SenderRefused, RecipientsRefused, MessageRefused: the server said no.
-            NotSent: it did not leave; sending again is safe. Also when the deadline passed in time.
-            OutcomeUnknown: it may or may not be delivered. Also when the deadline passed too late.
+            SenderRefused, RecipientsRefused, MessageRefused: the server refused the message.
+            NotSent: the message did not leave, also because the deadline passed before; sending again is safe.
+            OutcomeUnknown: the message may or may not be delivered, also because the deadline passed after its end was
+                sent.
             UsageError: the message or the call makes no sense.
             SMTPError: no connection could be had; every one of these has a `receipt`.
         """
-        wishes = self._wishes if options is None else options
+        wanted = self._send_options if options is None else self._permitted(options)
         try:
-            due = self._due(deadline)
+            due = self._deadline(deadline)
+            mail = to_mail(message, wanted, sender, recipients)
         except SMTPError:
-            await dispose(message, wishes)
+            await unsent_sources(message, wanted).aclose()
             raise
-        mail = mail_at_once(message, exact=wishes.exact, close=wishes.close_source)
-        if mail is None:
-            mail = await self._read(mail_of(message, exact=wishes.exact, close=wishes.close_source), due)
-        if sender is not None or recipients is not None:
-            try:
-                mail = addressed(mail, sender, recipients)
-            except SMTPError:
-                await Unread(mail).aclose()
-                raise
+        pool, drive = self._pool, self._drive
+        assert pool is not None and drive is not None
+        if isinstance(mail, PendingMail):
+            mail = await drive.read(mail.read(), due)
+        self._job_count += 1
         try:
-            job = self._begin(mail, options, due, heavy=is_heavy(message))
+            job = Job(
+                self._job_count,
+                mail,
+                wanted,
+                due,
+                chunking=self._chunking,
+                heavy=is_heavy(message),
+                temp_dir=self._options.temp_dir,
+            )
         except SMTPError:
-            await Unread(mail).aclose()
+            await UnsentSources(mail).aclose()
             raise
-        assert self._drive is not None
-        return await self._drive.deliver(job)
+        job.offer = pool.extensions
+        return await drive.deliver(job)
 
     async def send_raw(
         self,
@@ -256,77 +273,39 @@ class SMTPClient(Observed):
         Raises:
             SMTPError: as `send`.
         """
-        wishes = self._wishes if options is None else options
-        raw = Raw(source, sender, recipients, wishes.close_source)
-        try:
-            due = self._due(deadline)
-        except SMTPError:
-            await dispose(raw, wishes)
-            raise
-        mail = mail_at_once(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc)
-        if mail is None:
-            mail = await self._read(mail_of(raw, exact=wishes.exact, remove_bcc=wishes.remove_bcc), due)
-        try:
-            job = self._begin(mail, options, due)
-        except SMTPError:
-            await Unread(mail).aclose()
-            raise
-        assert self._drive is not None
-        return await self._drive.deliver(job)
+        return await self.send(Raw(source, sender, recipients), options=options, deadline=deadline)
 
-    def _allowed(self, options: SendOptions) -> SendOptions:
+    def _permitted(self, options: SendOptions) -> SendOptions:
+        """Return `options` as far as the client's own options permit."""
         return options if self._options.chunking else replace(options, chunking="never")
 
-    def _due(self, deadline: float | None) -> float | None:
-        """Begin a call: return the loop time at which its caller no longer waits."""
+    def _deadline(self, seconds: float | None) -> float | None:
+        """Begin a call: return the loop time after which its caller no longer waits."""
         pool = self._use()
-        if deadline is None:
-            deadline = self._options.timeouts.send
-        elif math.isnan(deadline):
+        if seconds is None:
+            seconds = self._options.timeouts.send
+        elif math.isnan(seconds):
             raise InvalidArgument("deadline is a number of seconds, not NaN")
-        return None if deadline is None else pool.loop.time() + deadline
-
-    async def _read(self, work: Coroutine[Any, Any, Mail], due: float | None) -> Mail:
-        assert self._drive is not None
-        return await self._drive.read(work, due)
-
-    def _begin(
-        self, mail: Mail, options: SendOptions | None, due: float | None, *, heavy: bool = False
-    ) -> Job:
-        assert self._pool is not None
-        wishes = self._wishes if options is None else self._allowed(options)
-        self._job_count += 1
-        job = Job(
-            self._job_count,
-            mail,
-            wishes,
-            due,
-            chunking=self._chunking,
-            heavy=heavy,
-            temp_dir=self._options.temp_dir,
-        )
-        job.extensions = self._pool.extensions
-        return job
+        return None if seconds is None else pool.loop.time() + seconds
 
     def send_all(
         self, messages: Iterable[M] | AsyncIterable[M], *, options: SendOptions | None = None
     ) -> SendAll[M]:
         """Send many messages, at the speed of the connections, with constant memory.
 
-        The input may be endless. An iterable is pulled by the task that iterates over this, an async iterable by a
-        task of its own; at most twice as many messages as the pool can carry are on their way. Leaving the loop early
-        is safe.
+        The input may be endless. An iterable is pulled by the task that iterates over the result, an async iterable by
+        a task of its own; at most twice as many messages as the pool can carry are under way. Leaving the loop early is
+        safe.
 
         Args:
             messages: any iterable or async iterable of `Message`, `email.message.Message` or `Raw`.
             options: how to send them; None takes the client's.
 
         Returns:
-            An async iterator of `(message, receipt)` in the order in which they end. A message that cannot be sent
-            is a receipt with its `error`. When no connection can be had, that is raised after the receipts of what
-            was under way.
+            An async iterator of `(message, receipt)` in the order in which the messages end. A message that cannot be
+            sent has a receipt with its `error`. When no connection can be had, that error is raised after the receipts
+            of the messages under way.
         """
-        wishes = self._wishes if options is None else self._allowed(options)
         pool = self._use()
         assert self._drive is not None
         return SendAll(
@@ -336,44 +315,45 @@ class SMTPClient(Observed):
             number_job=self._next_job,
             chunking=self._chunking,
             temp_dir=self._options.temp_dir,
-            options=wishes,
+            options=self._send_options if options is None else self._permitted(options),
             limit=self._options.timeouts.send,
         )
 
     # --- other calls -----------------------------------------------------------------------------------------
 
     async def check(self) -> ServerReport:
-        """Connect, negotiate TLS, log in, say NOOP and QUIT, and report what was seen and what is wrong.
+        """Connect, negotiate TLS, log in, send NOOP and QUIT, and report what was seen and what is wrong.
 
-        Never raises for what the server does: a failure is a finding of the report.
+        Does not raise for what the server does: a failure is a finding of the report.
         """
         pool = self._use()
-        return await examine(pool, self._route)
+        return await examine(pool, self._session_on, self._route)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """Give one conversation to the caller alone, not connected yet.
+        """Give the caller a session of its own, not connected yet.
 
-        It counts against the pool's bound. It is closed at the end, never pooled.
+        The session counts against the pool's bound. It is closed at the end of the block, never pooled.
         """
         pool = self._use()
-        session = await pool.lend()
+        connection = await pool.lend()
+        session = self._session_on(connection)
         try:
             yield session
         except BaseException:
-            session.let_go()
+            connection.let_go()
             raise
         else:
             await session.quit()
         finally:
-            session.let_go()
-            pool.give_back(session)
+            connection.let_go()
+            pool.give_back(connection)
 
     async def verify(self, address: str) -> Reply:
         """Ask whether an address exists (VRFY, RFC 5321 section 3.5); most servers answer 252.
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refuses the command, or does not answer the question.
         """
         async with self.session() as session:
             await session.connect()
@@ -383,16 +363,16 @@ class SMTPClient(Observed):
         """Ask for the members of a mailing list (EXPN, RFC 5321 section 3.5).
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refuses the command, or does not answer the question.
         """
         async with self.session() as session:
             await session.connect()
             return await session.expand(name)
 
-    # --- the end ---------------------------------------------------------------------------------------------
+    # --- closing ---------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Fail what waits as not sent, let running messages end within `timeouts.close`, then say QUIT."""
+        """Fail waiting messages as not sent, let running ones end within `timeouts.close`, then send QUIT."""
         self._hooks.refuse_reentry()
         pool = self._pool
         if pool is not None:
@@ -409,40 +389,50 @@ class SMTPClient(Observed):
         await self.close()
 
     def _use(self) -> Pool:
-        """Return the pool, made by the first call; it belongs to this loop and this process."""
+        """Return the pool, which the first call makes; it belongs to that call's event loop and process."""
         if self._hooks.active:
             self._hooks.refuse_reentry()
         if self._closed:
             raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            self._thread, self._forks = get_ident(), _forks.count
+            self._thread, self._made_at_fork = get_ident(), _fork_count.count
             pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
             self._drive = Drive(pool, pool.deadlines)
-        # The common case without asking asyncio for the running loop: that costs a system call.
-        elif self._thread != get_ident() or self._forks != _forks.count or not pool.loop.is_running():
+        # The common case does not ask asyncio for the running loop, because that costs a system call.
+        elif (
+            self._thread != get_ident()
+            or self._made_at_fork != _fork_count.count
+            or not pool.loop.is_running()
+        ):
             self._demand_own_loop()
         return pool
 
     def _demand_own_loop(self) -> None:
-        if self._forks != _forks.count:
+        if self._made_at_fork != _fork_count.count:
             raise UsageError("this client was used before the process forked: make one in the child")
         if self._pool is not None and self._pool.loop is not asyncio.get_running_loop():
             raise UsageError("this client belongs to another event loop: make one for each")
 
-    def _make(self, pool: Pool) -> Session:
+    def _make(self, pool: Pool) -> Connection:
         self._session_count += 1
-        return Session(
+        return Connection(
             self._route,
             number=self._session_count,
             timeouts=self._options.timeouts,
             hooks=self._hooks,
             surroundings=self._surroundings,
             conduct=pool.conduct,
-            keeper=pool,
-            options=self._wishes,
-            allow=self._allowed,
-            adapt=mail_for,
+            owner=pool,
+        )
+
+    def _session_on(self, connection: Connection) -> Session:
+        return Session(
+            connection,
+            hooks=self._hooks,
+            options=self._send_options,
+            allow=self._permitted,
+            adapt=_read_mail,
             number_job=self._next_job,
             temp_dir=self._options.temp_dir,
         )

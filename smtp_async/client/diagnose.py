@@ -1,29 +1,27 @@
 """What is wrong with a server, in words.
 
-Strategy: one ordinary conversation, opened by the same code that sends mail, so that a report tells what a message
-would meet. Whatever it left behind is collected, also where it broke off half-way, and `_findings` reads that like a
-careful administrator would. Where the conversation failed, its error is a sentence already, and the first finding.
+Strategy: one ordinary session, opened by the same code that sends mail, so that a report tells what a message would
+meet. The facts that it leaves are collected, also where it broke off half-way, and `_findings` judges them as a careful
+administrator would. Where the session failed, its error is a sentence already, and the first finding.
 
 One question is asked on a second connection: a port that expects TLS from the first byte is silent to a client that
 waits for a greeting, and the greeting may take minutes by RFC 5321. After a few seconds of silence a handshake is
-tried beside; if it comes to pass, there is nothing to wait for.
+tried on another connection. If the handshake succeeds, stop waiting for a greeting.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.opening import Route
+from ..connection.route import Route
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
-    ConnectFirst,
     SMTPError,
     UsageError,
     WrongTLSMode,
@@ -37,36 +35,37 @@ from ..tls.info import ConnectionInfo
 from ..transport.dial import dial
 
 if TYPE_CHECKING:
+    from ..connection.connection import Connection
     from ..connection.session import Session
     from ..pool.pool import Pool
 
 __all__ = ["EXPIRES_SOON", "ServerReport", "examine"]
 
-#: Seconds without a greeting after which a handshake is tried, and seconds for that.
+#: Seconds without a greeting after which a handshake is tried, and seconds that the handshake may take.
 _SILENCE: Final = 3.0
 _PROBE: Final = 10.0
-#: On this port a client that speaks before it is spoken to is taken for a spammer's, and TLS never comes first.
+#: On this port servers take a client that speaks first for a spammer, and TLS never comes first.
 _NEVER_PROBED: Final = 25
-#: A certificate that ends sooner is worth a word.
+#: A certificate that expires sooner is a finding.
 EXPIRES_SOON: Final = timedelta(days=21)
-#: An error's certificate is known to one of so many causes.
+#: The certificate of a failed handshake is looked for in so many chained errors.
 _CAUSES: Final = 5
 _OLD_TLS: Final = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """What a check saw.
+    """What `SMTPClient.check` saw.
 
     Attributes:
         server: host and port, or the path of the socket.
         security: how TLS was to start; AUTO is resolved.
         greeting: the server's first reply, None if none came.
-        extensions: what it offers, under TLS if that came up.
-        offered_in_clear: what it offered before TLS; None if TLS came first, or it did not come that far.
-        info: what was negotiated, None if the connection did not stand.
-        certificate: what the server's certificate says, also that of a handshake that failed.
-        logged_in: did the login succeed? None without credentials, or if it did not come that far.
+        extensions: what the server offers, under TLS if TLS was established.
+        offered_in_clear: what the server offered before TLS; None if TLS came first, or the check ended before.
+        info: what was negotiated, None if the connection was not established.
+        certificate: the facts of the server's certificate, also after a handshake that failed.
+        logged_in: whether the login succeeded; None without credentials, or if the check ended before.
         error: what ended the check early.
         findings: everything that is wrong, one sentence each.
     """
@@ -84,42 +83,50 @@ class ServerReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong."""
+        """Whether nothing is wrong."""
         return self.error is None and not self.findings
 
     @property
     def auth(self) -> tuple[str, ...]:
-        """The mechanisms that the server offers for logging in, under TLS if that came up."""
+        """The mechanisms that the server offers for logging in, under TLS if TLS was established."""
         return self.extensions.auth
 
 
-async def examine(pool: Pool, route: Route) -> ServerReport:
-    """Open a session, say NOOP and QUIT, and report.
+async def examine(pool: Pool, session_on: Callable[[Connection], Session], route: Route) -> ServerReport:
+    """Open a connection, send NOOP and QUIT, and return the report.
+
+    Args:
+        pool: gives the connection.
+        session_on: makes the session of a connection.
+        route: the client's.
 
     Raises:
-        UsageError: the client cannot be used, or its settings make no sense. Nothing else: what the server does is
-            part of the report.
+        UsageError: the client cannot be used, or its settings make no sense. What the server does is part of the
+            report.
     """
     try:
-        session = await pool.lend()
+        connection = await pool.lend()
     except UsageError:
         raise
     except SMTPError as error:
         # A login that was refused a moment ago is not tried again.
         return _with_findings(ServerReport(server=route.name, security=route.security, error=error), route)
+    # A resumed session would show the certificate of yesterday.
+    connection.route = replace(connection.route, tls=replace(connection.route.tls, session_reuse=False))
     try:
-        connected, failed = await _converse(session, route)
+        connected, failed = await _converse(connection, session_on(connection), route)
     finally:
-        session.let_go()
-        pool.give_back(session)
-    info = _info(session)
+        connection.let_go()
+        pool.give_back(connection)
+    channel = connection.channel
+    info = channel.info
     return _with_findings(
         ServerReport(
             server=route.name,
             security=route.security,
-            greeting=session.greeting,
-            extensions=session.extensions,
-            offered_in_clear=session.offered_in_clear,
+            greeting=channel.machine.greeting.reply,
+            extensions=connection.extensions,
+            offered_in_clear=channel.offered_in_clear,
             info=info,
             certificate=await asyncio.to_thread(_certificate, info, failed),
             logged_in=_login(route, connected, failed),
@@ -129,11 +136,11 @@ async def examine(pool: Pool, route: Route) -> ServerReport:
     )
 
 
-async def _converse(session: Session, route: Route) -> tuple[bool, SMTPError | None]:
-    """Return whether the connection came to stand, and what went wrong."""
+async def _converse(connection: Connection, session: Session, route: Route) -> tuple[bool, SMTPError | None]:
+    """Return whether the connection was established, and what went wrong."""
     connected = False
     try:
-        await _connect(session, route)
+        await _connect(connection, session, route)
         connected = True
         await session.noop()
         await session.quit()
@@ -147,8 +154,8 @@ async def _converse(session: Session, route: Route) -> tuple[bool, SMTPError | N
     return connected, None
 
 
-async def _connect(session: Session, route: Route) -> None:
-    watch = asyncio.create_task(_mind_silence(session, route))
+async def _connect(connection: Connection, session: Session, route: Route) -> None:
+    watch = asyncio.create_task(_probe_silent_server(connection, route))
     try:
         await session.connect()
     finally:
@@ -156,12 +163,12 @@ async def _connect(session: Session, route: Route) -> None:
         await asyncio.wait((watch,))
 
 
-async def _mind_silence(session: Session, route: Route) -> None:
+async def _probe_silent_server(connection: Connection, route: Route) -> None:
     if route.security is Security.IMPLICIT or route.path is not None or route.port == _NEVER_PROBED:
         return
     await asyncio.sleep(_SILENCE)
-    if session.greeting is None and await _speaks_tls(route):
-        session.abort(
+    if connection.channel.machine.greeting.reply is None and await _speaks_tls(route):
+        connection.abort(
             WrongTLSMode(
                 f"{route.name} expects TLS from the first byte: use security=Security.IMPLICIT",
                 stage="greeting",
@@ -170,7 +177,7 @@ async def _mind_silence(session: Session, route: Route) -> None:
 
 
 async def _speaks_tls(route: Route) -> bool:
-    """Does the port answer a handshake? Nothing else is said, so nothing need be verified."""
+    """Tell whether the port answers a handshake; nothing is verified, because nothing else is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -193,14 +200,8 @@ def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | Non
     return connected or (False if refused else None)
 
 
-def _info(session: Session) -> ConnectionInfo | None:
-    with contextlib.suppress(ConnectFirst):
-        return session.info
-    return None
-
-
 def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Certificate | None:
-    """Return what the certificate says; of a failed handshake the error knows it."""
+    """Return the facts of the certificate; after a failed handshake the error has it."""
     if info is not None:
         return info.facts
     for _ in range(_CAUSES):
@@ -210,7 +211,7 @@ def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Ce
     return None
 
 
-# --- what is wrong -------------------------------------------------------------------------------------------
+# --- findings ------------------------------------------------------------------------------------------------
 
 
 def _with_findings(report: ServerReport, route: Route) -> ServerReport:
@@ -235,11 +236,11 @@ def _about_tls(report: ServerReport, route: Route) -> Iterator[str]:
         if info.tls_version in _OLD_TLS:
             yield f"{info.tls_version} is not safe any more: the server should speak TLS 1.2 or newer"
         if info.verified is False:
-            yield f"the server cannot be believed to be {info.host}: {info.verification_error}"
+            yield f"the server's identity as {info.host} is not proved: {info.verification_error}"
     elif clear is not None and clear.starttls:
-        yield f"STARTTLS is offered, but with security={route.security.name} mail travelled in clear"
+        yield f"STARTTLS is offered, but with security={route.security.name} mail is sent unencrypted"
     elif route.security is Security.OPPORTUNISTIC:
-        yield "STARTTLS is not offered: everybody on the way can read and change the mail"
+        yield "STARTTLS is not offered: the mail can be read and changed on the network"
 
 
 def _about_dates(report: ServerReport, now: datetime) -> Iterator[str]:
@@ -256,8 +257,8 @@ def _about_login(report: ServerReport, route: Route) -> Iterator[str]:
         where = "before TLS" if clear.starttls else "on a connection without TLS"
         yield (
             f"a login ({', '.join(clear.auth)}) is offered {where}: a client less careful than this one "
-            "would show its password to everybody on the way"
+            "would send its password unencrypted"
         )
     submission = route.security in (Security.IMPLICIT, Security.STARTTLS) and not route.lmtp
     if report.error is None and route.credentials is None and submission and not report.auth:
-        yield "no login (AUTH) is offered: nobody can send through this server whom it does not know in another way"
+        yield "no login (AUTH) is offered: only clients that the server knows in another way can send through it"

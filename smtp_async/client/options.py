@@ -1,4 +1,4 @@
-"""What a client is made of: options, credentials and the route that follows from them; also from a URL."""
+"""The options of a client, and the route that follows from options, host and credentials; also from a URL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..auth.mechanism import Credentials
-from ..connection.opening import Route
+from ..connection.route import Route
 from ..errors import InvalidArgument, InvalidPort, MissingHost
 from ..model.domain import hello_name
 from ..model.secret import Secret
@@ -24,14 +24,14 @@ __all__ = ["ClientOptions", "credentials_of", "parse_url", "route_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """How a client works; every group is a value of its own.
+    """How a client works; related options are grouped.
 
     Attributes:
-        tls: what is trusted.
-        pool: how many connections.
+        tls: which certificates are trusted, and how TLS is used.
+        pool: how many connections there may be, and for how long.
         timeouts: how long each stage may take.
-        socket: local address, keepalive and the like.
-        send: how messages are sent where `send` is not told otherwise.
+        socket: local address, keepalive and similar settings.
+        send: how messages are sent by calls that have no options of their own.
         hello: the name for EHLO, a host name or an IP address; None takes the full local host name, or the local
             address. An address is sent as a literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
         extensions: greet with EHLO; False uses HELO and no extension at all.
@@ -39,8 +39,8 @@ class ClientOptions:
         chunking: use CHUNKING where it is offered and `pool.window` is above 1.
         send_rset: write RSET after an aborted transaction; without it such a connection is closed.
         lmtp: speak LMTP (RFC 2033).
-        temp_dir: where a source that can be read only once is kept if it has to be read twice, in a file without a name
-            that nobody else can read; None takes the system's place for such files.
+        temp_dir: where a source that can be read only once is stored if it has to be read twice, in a file without a
+            name that no other user can read; None takes the system's directory for such files.
     """
 
     tls: TLSOptions = field(default_factory=TLSOptions)
@@ -60,7 +60,7 @@ class ClientOptions:
 def credentials_of(
     username: str | None, password: str | Secret | None, credentials: Credentials | None
 ) -> Credentials | None:
-    """Return whose login was meant: either form, never both."""
+    """Return the credentials, which a caller may give in either form, but not in both."""
     if username is None and password is None:
         return credentials
     if credentials is not None:
@@ -73,10 +73,10 @@ def credentials_of(
 def route_of(
     host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
 ) -> Route:
-    """Return where sessions connect to, with port, security and the name for EHLO resolved.
+    """Return the route of a client's sessions, with port, security and the name for EHLO resolved.
 
     Raises:
-        MissingHost, InvalidPort, InvalidArgument: what cannot be meant.
+        MissingHost, InvalidPort, InvalidArgument: an argument makes no sense.
     """
     if not host:
         raise MissingHost("no server is named")
@@ -114,10 +114,10 @@ _SCHEMES = {
 
 
 def parse_url(url: Secret, options: ClientOptions) -> dict[str, Any]:
-    """Return the arguments of a client from its URL.
+    """Return the arguments of a client from a URL.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: the URL is not one of a mail server.
     """
     arguments = _read_url(url, options)
     if isinstance(arguments, str):
@@ -126,12 +126,12 @@ def parse_url(url: Secret, options: ClientOptions) -> dict[str, Any]:
 
 
 def _read_url(url: Secret, options: ClientOptions) -> dict[str, Any] | str:
-    """Return what is wrong instead of raising it: the frame holds the password."""
+    """Return the fault as a text instead of raising it, because the frame holds the password."""
     try:
         parts = urlsplit(url.reveal())
         port = parts.port
     except ValueError as error:
-        # Not its text, which may repeat the URL.
+        # Not the error's text, which may repeat the URL.
         return type(error).__name__
     security = _SCHEMES.get(parts.scheme)
     if security is None or parts.query or parts.fragment:

@@ -1,11 +1,10 @@
-"""Machine and stream joined: bytes move, clocks run, what happened is noted for hooks.
+"""Connects the protocol machine to the stream; runs the reply clock; keeps what hooks are to hear.
 
-A link decides nothing. `receive` reads once and gives the bytes to the machine; `flush` writes what the machine has;
-`converse` does both until one command is answered. Everything that can go wrong on the way ends in one place, `abort`,
-which is synchronous: it remembers the reason and closes the stream, so that the pending read ends and raises it.
+A channel decides nothing. `receive` reads once and gives the bytes to the machine; `flush` writes what the machine has;
+`converse` does both until one command is answered. Every failure ends in `abort`, which is synchronous: it keeps the
+reason and closes the stream, so that the pending read ends and raises the reason.
 
-When the server is too late is the reply clock's to say (`clock.py`): the link tells it of everything that was
-read and written.
+The reply clock (`clock.py`) says when the server is too late; the channel reports every read and write to it.
 """
 
 from __future__ import annotations
@@ -13,51 +12,67 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout
-from ..events import Direction, Event, PITrail
-from ..hooks import Hooks, trail_events
-from ..model.reply import Reply, printable
+from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout, status_code
+from ..events import ConnectionKind
+from ..hooks import Hooks
+from ..model.reply import Reply
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
+from ..tls.handshake_witness import cut_short
 from ..tls.info import ConnectionInfo
 from ..transport.stream import Stream
 from .clock import ReplyClock
+from .transcript import Transcript
 
-__all__ = ["Link"]
+__all__ = ["Channel"]
 
 
-class Link:
-    """The joint of one connection; its session's task is the only one that reads.
+class Channel:
+    """Machine, stream and clock of one connection; only the connection's task reads.
 
     Args:
-        number: the session's, for events.
+        number: the connection's, for events.
         machine: the protocol.
         timeouts: the limits.
-        hooks: who is told.
+        hooks: the registered observers.
+
+    Attributes:
+        stream: None until it was dialled.
+        task: the task that reads.
+        clock: measures the server's time.
+        transcript: what hooks are to hear.
+        last_reply: the reply that was read last.
+        round_trips: how often something was written and then waited for.
+        failure: the reason of `abort`.
+        first_bytes: the first that arrived: a port that speaks TLS shows itself there.
+        active_at: loop time at which a byte last arrived.
+        offered_in_clear: what the server offered before any TLS, None if TLS came first. For reports only.
+        handshake_failed: did the connection end in a TLS handshake?
+        info: what was negotiated; known before the login.
     """
 
     __slots__ = (
-        "_events",
         "_loop",
         "_reading",
-        "_told",
         "_woken",
         "_wrote",
         "active_at",
         "clock",
         "failure",
-        "first",
+        "first_bytes",
+        "handshake_failed",
         "hooks",
         "info",
+        "last_reply",
         "machine",
         "number",
-        "handshake_failed",
         "offered_in_clear",
         "round_trips",
         "stream",
         "task",
         "timeouts",
+        "transcript",
     )
 
     def __init__(self, number: int, machine: ClientProtocol, timeouts: Timeouts, hooks: Hooks) -> None:
@@ -66,38 +81,58 @@ class Link:
         self.timeouts = timeouts
         self.hooks = hooks
         self.stream: Stream | None = None
-        #: The one that reads.
         self.task: asyncio.Task[None] | None = None
-        #: How often something was written and then waited for.
+        self.last_reply: Reply | None = None
         self.round_trips = 0
-        #: Why the connection was aborted from this side.
         self.failure: SMTPError | None = None
-        #: The first bytes that arrived: a port that speaks TLS shows itself there.
-        self.first = b""
-        #: Loop time of the last byte that arrived.
+        self.first_bytes = b""
         self.active_at = 0.0
-        #: What the server offered before any TLS, None if TLS came first: for reports, nothing acts on it.
         self.offered_in_clear: Extensions | None = None
-        #: Did the connection end in a TLS handshake?
         self.handshake_failed = False
-        #: What was negotiated, known before the login.
         self.info: ConnectionInfo | None = None
         self._loop = asyncio.get_running_loop()
-        #: Counts the time of the server.
-        self.clock = ReplyClock(machine, timeouts, self._overdue, self._loop)
-        self._events: list[Event] = []
-        self._told: asyncio.Future[None] | None = None
+        self.clock = ReplyClock(machine, timeouts, self._server_overdue, self._loop)
+        self.transcript = Transcript(number, hooks, self.wake)
         self._wrote = False
         self._reading = False
         self._woken = False
 
+    # --- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """Loop time since when the server owes a reply and is silent; None if it owes none, or takes a body."""
+        machine = self.machine
+        if machine.expected is None:
+            return None
+        writing = machine.pipeline.writing
+        if writing is not None and writing.turn:
+            return None
+        return max(self.clock.since, self.active_at)
+
+    def now(self) -> float:
+        """Loop time."""
+        return self._loop.time()
+
+    def demand_open(self) -> None:
+        """Raise if the connection has ended.
+
+        Raises:
+            ConnectionLost: the server closed it.
+            SMTPError: the reason of `abort`.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if self.stream is not None and self.stream.ended:
+            raise self._closed_by_server()
+
     # --- bytes -----------------------------------------------------------------------------------------------
 
     async def receive(self, taker: Callable[[bytes], bool] | None = None) -> None:
-        """Read once; the machine gets what came, and the clock is set for what is owed next. `wake` ends it early.
+        """Read once and give the machine what came; `wake` ends the wait early.
 
         Args:
-            taker: while this waits, what comes may be handled by it at once (`Stream.hand_over`).
+            taker: while this waits, it may handle what comes at once (`Stream.hand_over`).
 
         Raises:
             ConnectionLost: the stream ended.
@@ -115,13 +150,13 @@ class Link:
             data = await stream.read()
         except SMTPError as error:
             if self.failure is None and self.machine.goodbye is not None:
-                # It announced its end; in which manner it came is of no interest.
-                raise self._ended() from error
+                # After a 421, how the connection broke does not matter.
+                raise self._closed_by_server() from error
             if self.failure is None:
                 raise
             raise self.failure from self.failure.__cause__
         except asyncio.CancelledError:
-            # Several may want this task to end; only the wake-up is taken back.
+            # The task may have been cancelled for other reasons, too; only the wake-up is taken back.
             if not self._take_wake() or (self.task is not None and self.task.uncancel() > 0):
                 raise
             return
@@ -131,15 +166,15 @@ class Link:
         if self.failure is not None:
             raise self.failure
         if not data:
-            raise self._ended()
+            raise self._closed_by_server()
         try:
-            self.received(data)
+            self.feed(data)
         finally:
-            # Tracebacks may show locals, and a server what it was sent.
+            # Tracebacks may show locals, and the server may have repeated a secret.
             data = b""
 
-    def received(self, data: bytes) -> None:
-        """Give the machine what came.
+    def feed(self, data: bytes) -> None:
+        """Give the machine what the server sent.
 
         Raises:
             ProtocolViolation: the server broke the protocol; the stream is closed.
@@ -148,43 +183,45 @@ class Link:
         if self._wrote:
             self._wrote = False
             self.round_trips += 1
-        if not self.first:
-            self.first = data[:16]
+        if not self.first_bytes:
+            self.first_bytes = data[:16]
         machine = self.machine
         before = machine.answered
-        if self.hooks.active or machine.trail is not None:
-            self.watch()
+        if self.hooks.active or machine.trail.recording:
+            self.record_lines()
         try:
             machine.receive_data(data)
         except ProtocolViolation as error:
-            # Without the frames that hold what the server said: it may have repeated a secret.
+            # Raised without the frames that hold what the server said: it may have repeated a secret.
             data = b""
             self.abort(error)
             raise error.with_traceback(None) from error.__cause__
         finally:
-            if machine.trail is not None:
+            if machine.trail.recording:
                 self._note_lines()
         if machine.answered != before:
             self.clock.restart(now)
 
     def flush(self) -> None:
-        """Hand what the machine has to the stream.
-
-        Raises:
-            ConnectionLost: the stream is closed; nothing counts as handed.
-        """
+        """Write what the machine has; if the stream is closed, abort, so that the next read raises the reason."""
         machine, stream = self.machine, self.stream
         if not machine.has_output:
             return
         assert stream is not None
         if stream.is_closing():
-            raise self.failure or self._ended()
+            # Nothing is taken from the machine, because what was not written must not count as handed over.
+            self.abort(self._closed_by_server())
+            return
         asks = not machine.awaiting_reply
-        stream.write(machine.data_to_send())
+        try:
+            stream.write(machine.data_to_send())
+        except SMTPError as error:
+            self.abort(error)
+            return
         self._wrote = True
         if asks:
             self.clock.restart(self._loop.time())
-        if machine.trail:
+        if machine.trail.recording:
             self._note_lines()
 
     async def drain(self) -> None:
@@ -201,20 +238,18 @@ class Link:
             self.clock.block_taken()
 
     async def converse(self, exchange: Exchange) -> Reply:
-        """Write one command, read until it is answered, and return the reply.
-
-        Raises:
-            as `receive` and `flush`.
-        """
+        """Write one command, read until it is answered, and return the reply; raises as `receive`."""
         self.flush()
         while exchange.reply is None:
             await self.receive()
-        if self._events:
-            await self.tell()
+        if self.transcript.events:
+            await self.transcript.tell()
         return exchange.reply
 
+    # --- waking the task -------------------------------------------------------------------------------------
+
     def wake(self) -> None:
-        """Have the reading task look round; it may be waiting for the server."""
+        """Have `receive` return, now or at its next call."""
         if not self._woken and self.task is not None:
             self._woken = True
             if self._reading:
@@ -224,50 +259,27 @@ class Link:
         woken, self._woken = self._woken, False
         return woken
 
-    def now(self) -> float:
-        """Loop time."""
-        return self._loop.time()
-
-    def watch(self) -> None:
-        """Record lines from here on if there are hooks; called before the machine reads or writes."""
-        machine = self.machine
-        if not self.hooks.active:
-            machine.trail = None
-        elif machine.trail is None:
-            machine.trail = []
-
-    def demand_stream(self) -> None:
-        """Raise if the server has ended the connection.
-
-        Raises:
-            ConnectionLost: it has, and said nothing more.
-            SMTPError: the reason of `abort`.
-        """
-        if self.failure is not None:
-            raise self.failure
-        if self.stream is not None and self.stream.ended:
-            raise self._ended()
-
     # --- the end ---------------------------------------------------------------------------------------------
 
     def abort(self, reason: SMTPError) -> None:
-        """Close the stream at once; the pending read raises `reason`."""
+        """Close the stream at once; the pending read raises `reason`, or that of an earlier call."""
         if self.failure is None:
             self.failure = reason
         self.clock.stop()
         if self.stream is not None:
             self.stream.abort()
-        self._end_telling()
+        self.transcript.end_waiting()
 
-    def _overdue(self, error: Timeout) -> None:
-        """The server was too late, unless this side was: a reply that came while a hook runs was not read yet."""
+    def _server_overdue(self, error: Timeout) -> None:
+        """Abort, unless it is this side that is late: while a hook runs, a reply that came in time is not read."""
         if self._reading:
             self.abort(error)
         else:
             # The next read resumes.
             self.clock.pause()
 
-    def _ended(self) -> SMTPError:
+    def _closed_by_server(self) -> SMTPError:
+        """Return the error for an end of the stream; if a 421 announced it, the 421 is its reply."""
         machine = self.machine
         if machine.goodbye is not None:
             return ConnectionLost(
@@ -275,55 +287,26 @@ class Link:
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
 
-    # --- hooks -----------------------------------------------------------------------------------------------
+    def note_cut(self, error: SMTPError | None) -> None:
+        """Note it if the server ended TLS without a farewell, where `error` is how the connection ended.
 
-    def wants(self, event: type[Event]) -> bool:
-        """Would a hook be told of `event`?"""
-        return self.hooks.active and self.hooks.wants(event)
-
-    def note(self, event: Event) -> None:
-        """Keep `event` for the next `tell`; made only if `wants`."""
-        self._events.append(event)
-
-    def remark(self, message: str, *words: object) -> None:
-        """Note a line that the library itself adds to the dialogue, for whoever follows it (`Direction.INFO`).
-
-        Args:
-            message: the line, never a secret; `%s` stands for one of `words`, put in only if a hook wants the line.
+        The end of the bytes proves nothing then: anybody on the way could have cut them, RFC 8446 section 6.1.
         """
-        if self.wants(PITrail):
-            text = printable(message % words)
-            self.note(PITrail(session=self.number, direction=Direction.INFO, message=text))
+        tls = self.stream.ssl_object if self.stream is not None else None
+        if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
+            return
+        text = "TLS ended without a farewell (close_notify)"
+        self.transcript.tls_step(text)
+        self.transcript.status(
+            ConnectionKind.TLS_BROKEN, code=status_code(error), description=text, info=self.info
+        )
 
-    @property
-    def noted(self) -> bool:
-        """Is there anything to tell?"""
-        return bool(self._events)
+    # --- lines for hooks -------------------------------------------------------------------------------------
 
-    async def tell(self) -> None:
-        """Tell the hooks what was noted, in order."""
-        try:
-            while self._events:
-                events, self._events = self._events, []
-                await self.hooks.tell(events)
-        finally:
-            self._end_telling()
-
-    async def wait_told(self) -> None:
-        """Have the session's task tell what was noted, and wait until it has: a slow hook slows its session."""
-        while self._events and self.failure is None:
-            self._told = self._loop.create_future()
-            self.wake()
-            await self._told
-
-    def _end_telling(self) -> None:
-        if self._told is not None and not self._told.done():
-            self._told.set_result(None)
+    def record_lines(self) -> None:
+        """Have the machine record lines while there are hooks; call this before it reads or writes."""
+        self.machine.trail.recording = self.hooks.active
 
     def _note_lines(self) -> None:
-        machine = self.machine
-        lines, machine.trail = machine.trail or [], []
-        for line in lines:
-            self._events += [
-                event for event in trail_events(line, self.number) if self.hooks.wants(type(event))
-            ]
+        lines = self.machine.trail.take()
+        self.transcript.note_lines(lines)

@@ -1,7 +1,7 @@
 """The reply clock of a connection: when the server is too late.
 
-One rule: the clock is restarted whenever what the server has to do next has changed, and it stands still when the
-server has nothing to do. The link reports such changes: replies were read, something was written to a server that owed
+One rule: the clock restarts whenever what the server has to do next has changed, and it stands still when the server
+has nothing to do. The channel reports such changes: replies were read, something was written to a server that owed
 nothing, the transport got or took a block of a body. The machine says which reply is owed next. From these follows
 whose turn it is:
 
@@ -9,10 +9,10 @@ whose turn it is:
   from the reply before it. Single bytes of a reply change nothing, so they do not restart the clock.
 * A body is on its way and the transport still holds a block: the server's turn to take it, for the time of a block.
 * A body is on its way and the transport has taken all of it: the source's turn. A slow source is not a silent server.
-* The server has announced its end with a 421: it has a few seconds for it.
+* The server has announced with a 421 that it closes the connection: it has a few seconds to do so.
 
-A restart notes the time and no more, because there are several for each message. The timer rings no later than the
-shortest limit after a restart, and only then looks whose turn it is and for how long.
+A restart only notes the time, because there are several for each message. The timer rings no later than the shortest
+limit after a restart, and only then finds out whose turn it is and for how long.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..protocol.machine import ClientProtocol
 
 __all__ = ["ReplyClock"]
 
-#: Seconds for the end of the stream after a 421 announced it.
+#: Seconds that a server has to close the connection after its 421.
 _GOODBYE: Final = 5.0
 
 
@@ -39,8 +39,8 @@ class ReplyClock:
     Args:
         machine: says which reply is owed.
         timeouts: the limits of the stages.
-        overdue: called with the error when the server was too late.
-        loop: whose clock counts.
+        overdue: called with the error when the server is too late.
+        loop: gives the time and the timer.
 
     Attributes:
         since: loop time at which what the server has to do last changed.
@@ -72,13 +72,13 @@ class ReplyClock:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         limits = [limit for name in LIMITS if (limit := getattr(timeouts, name)) is not None]
-        # Nothing can be due earlier than this after a restart; None: nothing ever is.
+        # Seconds after a restart before which nothing can be due; None: there is no limit at all.
         self._shortest: float | None = min(limits, default=None)
         self.since = 0.0
         # Does the transport still hold a block of a body?
         self._block_pending = False
         self._goodbye = False
-        # Until the first read: the greeting is owed from then on.
+        # Paused until the first read, because the greeting's time counts from there.
         self._paused = True
 
     def restart(self, now: float) -> None:
@@ -92,7 +92,7 @@ class ReplyClock:
             self._timer = self._loop.call_at(now + self._shortest, self._tick)
 
     def resume(self) -> None:
-        """The connection is read from again: end a `pause`, and see whether the server has announced its end."""
+        """End a `pause`, because the connection is read again; after a 421, start the time to close it."""
         if self._paused:
             self._paused = False
             self.restart(self._loop.time())
@@ -103,21 +103,21 @@ class ReplyClock:
             self._timer = self._loop.call_at(self.since + _GOODBYE, self._tick)
 
     def block_begins(self) -> None:
-        """A block of a body was handed to the transport; `block_taken` follows when the transport has drained."""
+        """Restart: a block of a body was handed to the transport; call `block_taken` when the transport has drained."""
         self._block_pending = True
         self.restart(self._loop.time())
 
     def block_taken(self) -> None:
-        """The transport has drained."""
+        """Restart: the transport has drained."""
         self._block_pending = False
         self.restart(self._loop.time())
 
     def pause(self) -> None:
-        """Count no more until `resume`."""
+        """Stop counting until `resume`."""
         self._paused = True
 
     def stop(self) -> None:
-        """The connection is over."""
+        """Stop for good, because the connection has ended."""
         self._paused = True
         self._cancel()
 
@@ -146,7 +146,7 @@ class ReplyClock:
             # The next restart sets the timer.
             return
         if now < due:
-            # What is owed next may have a shorter limit, and is not told.
+            # Look again after the shortest limit: the next reply may have a shorter one, and the clock is not told.
             shortest = math.inf if self._shortest is None else self._shortest
             self._timer = self._loop.call_at(min(due, now + shortest), self._tick)
             return

@@ -1,15 +1,15 @@
-"""The task of a connection: it opens it, then pumps.
+"""The task of a connection, from dial to close.
 
-Strategy: a connection is one task from dial to close. It opens (`opening.py`), then goes round: read, give the bytes
-to the machine, tell hooks, settle what is settled, take new jobs, write. It reads always, also when idle, so that a
-421, the end of the stream or an early refusal is noticed at once. Nobody else touches the reader.
+Strategy: the task opens the connection (`opening.py`), then goes round: read, give the bytes to the machine, tell
+hooks, settle what is settled, take new jobs, write. It reads always, also when idle, so that a 421, the end of the
+stream or an early refusal is noticed at once. No other task reads.
 
-What comes is handled where it arrives, in the loop's own turn, as long as no hook is registered: the task, which would
-have to be woken for it, sleeps on and is there for what must be awaited.
+While no hook is registered, what arrives is handled where it arrives, in the loop's own turn. The task, which would
+have to be woken for it, sleeps on; it is woken for what must be awaited.
 
-Others do three things from their own tasks, synchronous or while they hold the turn to write: they offer a job to an
-idle connection (`offer`), they write a large body (`write_body`), they cancel (`cancel`). A conversation outside
-transactions (VRFY, a late AUTH, QUIT) is run by this task, too: `ask` hands it over and wakes the pump.
+Other tasks do three things: they offer a job to an idle connection (`Deliveries.offer`), write a large body
+(`Deliveries.write_body`), and cancel (`Deliveries.cancel`). A command outside transactions (VRFY, a late AUTH, QUIT) is
+run by the connection's task, too: `ask` hands it over and wakes the task.
 
 A wake-up is `task.cancel()` taken back by `uncancel()`: cancelling a StreamReader's `read` loses nothing, and it needs
 no second task, event or lock.
@@ -21,11 +21,13 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import (
+    AlreadyConnected,
+    AlreadyConnecting,
     CommandRefused,
     CommunicationError,
     ConnectFirst,
@@ -33,53 +35,49 @@ from ..errors import (
     Interrupted,
     NotConnected,
     SMTPError,
-    status_code,
 )
-from ..events import ConnectionKind, ConnectionStatus, Error
 from ..hooks import Hooks
 from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.timeouts import Timeouts
+from ..protocol.conduct import Conduct
+from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
-from ..protocol.pipelining import Breakdown, Conduct
 from ..protocol.states import Stage
 from ..tls.context import Security
-from ..tls.handshake_witness import cut_short
-from ..tls.info import ConnectionInfo
-from .channel import Link
-from .deliveries import Carrier, Keeper
+from .channel import Channel
+from .deliveries import Deliveries, Owner
+from .exclusive import ExclusiveWork, reject
 from .job import Job
-from .opening import Route, Surroundings, greet_again, notify, open_link, say_tls
+from .opening import greet_again, open_channel
+from .route import Route, Surroundings
 
-__all__ = ["Pump"]
+__all__ = ["Connection"]
 
 _log = logging.getLogger("smtp_async")
 _T = TypeVar("_T")
 
-#: What the end of a connection means for the next ones, where it is certain.
-_NOTICES: Final[Mapping[Breakdown | None, tuple[str, str]]] = {
-    Breakdown.LOST_COUNT: (
-        "pipelining-off",
-        "the server lost count of pipelined commands: for ten minutes one by one",
-    ),
-    Breakdown.NOT_FOLLOWED: (
-        "pipelining-reduced",
-        "the server does not answer what is written behind an end of data: for ten minutes nothing is",
-    ),
-}
 
-
-class Pump(Carrier):
+class Connection:
     """One connection and the task that drives it.
 
     Args:
-        route: where to and how.
-        number: the session's number, for events.
+        route: the server, and how it is spoken to.
+        number: the connection's number, for events.
         timeouts: the limits.
-        hooks: who is told.
+        hooks: the registered observers.
         surroundings: what the client's connections share.
         conduct: what they have learnt of the server's way with pipelining.
-        keeper: who gives the jobs.
+        owner: gives the jobs, and is told what becomes of the connection.
+
+    Attributes:
+        channel: the way to the server.
+        deliveries: the jobs under way.
+        connected: can mail be sent?
+        leaving: does it take no more jobs?
+        carried: did the server accept or refuse a message here?
+        dialled_at, opened_at: loop times at which it was dialled, and could first take a job.
+        task: None until it is started.
     """
 
     def __init__(
@@ -91,51 +89,120 @@ class Pump(Carrier):
         hooks: Hooks,
         surroundings: Surroundings,
         conduct: Conduct,
-        keeper: Keeper,
+        owner: Owner[Connection],
     ) -> None:
-        super().__init__(route, number=number, keeper=keeper)
+        self.route = route
+        self.number = number
+        self.owner = owner
         self._conduct = conduct
         self._timeouts = timeouts
         self._hooks = hooks
         self._surroundings = surroundings
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.channel = self._new_channel()
+        self.deliveries = Deliveries(self, self.channel, owner, self._greet_again_for)
+        self.connected = False
+        self.leaving = False
+        self.carried = False
+        self.dialled_at = 0.0
+        self.opened_at = 0.0
         self._ready: asyncio.Future[None] | None = None
-        # It could not be opened, and those concerned know; it only says goodbye.
-        self._given_notice = False
-        # Conversations that wait for the task: hardly ever more than one, and an empty deque weighs 700 octets.
-        self._asked: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = []
+        # The opening failed and the owner knows; only the answer to QUIT is waited for.
+        self._failure_told = False
+        self._over = False
+        self._exclusive = ExclusiveWork()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.number} to {self.route.name}: {self.stage.value}>"
+
+    # --- state -----------------------------------------------------------------------------------------------
 
     @property
-    def task(self) -> asyncio.Task[None] | None:
-        """The task, once started."""
-        return self._task
+    def stage(self) -> Stage:
+        """Where the conversation stands."""
+        return self.channel.machine.stage
 
-    # --- the life of a connection ----------------------------------------------------------------------------
+    @property
+    def extensions(self) -> Extensions:
+        """What the server offers."""
+        return self.channel.machine.extensions
+
+    @property
+    def may_begin(self) -> bool:
+        """Can a job be begun now?"""
+        return (
+            self.connected
+            and not self.leaving
+            and not self._exclusive.pending
+            and self.channel.machine.pipeline.can_begin
+        )
+
+    # --- the caller's side of a job --------------------------------------------------------------------------
+
+    def write_body(self, job: Job) -> Coroutine[Any, Any, None]:
+        """Write the body of a job, in the caller's own task; as `Deliveries.write_body`."""
+        return self.deliveries.write_body(job)
+
+    def cancel(self, job: Job) -> bool:
+        """Return True if `job`, which is under way here, will certainly not be sent; as `Deliveries.cancel`."""
+        return self.deliveries.cancel(job)
+
+    # --- opening ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to connect; called once."""
+        """Begin to connect; call once."""
         loop = asyncio.get_running_loop()
         self.dialled_at = loop.time()
-        self._join()
         self._ready = loop.create_future()
-        # Whatever the caller that needs a connection has in its context is none of this task's business.
-        self._task = self._joint.task = loop.create_task(
+        # An empty context, because the task outlives the caller that happens to need a connection.
+        self.task = self.channel.task = loop.create_task(
             self._live(), name=f"smtp_async session {self.number}", context=contextvars.Context()
         )
 
+    async def connect(self) -> Reply:
+        """Start, wait until mail can be sent, and return the greeting; cancelling this closes the connection.
+
+        Raises:
+            SMTPError: of the class that names the step that failed.
+        """
+        self.start()
+        assert self._ready is not None
+        try:
+            await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        greeting = self.channel.machine.greeting.reply
+        assert greeting is not None
+        return greeting
+
+    def demand_unused(self) -> None:
+        """Raise if `connect` cannot be called.
+
+        Raises:
+            NotConnected: the connection has ended.
+            AlreadyConnected, AlreadyConnecting: it was called before.
+        """
+        if self._over or self.leaving or self._failure_told:
+            raise NotConnected("this session has ended: make another one")
+        if self.connected:
+            raise AlreadyConnected("this session is connected")
+        if self.task is not None:
+            raise AlreadyConnecting("this session is being connected")
+
     async def _live(self) -> None:
         # An eager task runs before `start` has its result.
-        self._task = self._joint.task = asyncio.current_task()
+        self.task = self.channel.task = asyncio.current_task()
         error: SMTPError | None = None
         try:
             try:
                 await self._open()
-                await self._pump()
+                await self._serve()
             except SMTPError as caught:
                 error = caught
-                await self._take_leave(caught)
+                await self._quit_after(caught)
         except asyncio.CancelledError:
-            error = error or self._joint.failure or Interrupted("the connection was cancelled")
+            error = error or self.channel.failure or Interrupted("the connection was cancelled")
         except Exception as caught:
             _log.exception("session %d failed", self.number)
             error = CommunicationError(f"unexpected: {caught!r}")
@@ -146,40 +213,44 @@ class Pump(Carrier):
     async def _open(self) -> None:
         ready = self._ready
         assert ready is not None
-        info = await self._open_link()
-        link = self._joint
-        # A server that hangs up in the same breath as its last reply takes no mail here: its end has arrived by now.
+        await self._open_channel()
+        channel = self.channel
+        # One turn of the loop: by then the end of a server that hangs up right after its last reply has arrived.
         await asyncio.sleep(0)
-        if link.machine.exhausted:
+        if channel.machine.pipeline.exhausted:
             raise self._exhaustion()
-        link.demand_stream()
-        self._info = info
-        self.opened_at = self.idle_since = link.active_at
-        if link.noted:
-            await link.tell()
-        self._settle(link.machine.take_settled())
+        channel.demand_open()
+        self.connected = True
+        self.opened_at = self.deliveries.idle_since = channel.active_at
+        if channel.transcript.events:
+            await channel.transcript.tell()
+        self.deliveries.settle(channel.machine.take_settled())
         if not ready.done():
             ready.set_result(None)
-        self._keeper.opened(self)
+        self.owner.opened(self)
 
-    async def _open_link(self) -> ConnectionInfo:
+    async def _open_channel(self) -> None:
+        channel = self.channel
         try:
-            return await open_link(self._joint, self.route, self._surroundings)
+            await open_channel(channel, self.route, self._surroundings)
+            return
         except SMTPError as error:
-            link = self._joint
-            if self.route.security is not Security.OPPORTUNISTIC or not link.handshake_failed:
+            if self.route.security is not Security.OPPORTUNISTIC or not channel.handshake_failed:
                 raise
-            # RFC 7435: encryption where it works. The connection is spoilt, so another one, in clear.
-            link.abort(error)
-            self._note_closed(link, error)
-            say_tls(link, "going on without TLS: %s", error)
-            if link.noted:
-                await link.tell()
-        route = replace(self.route, security=Security.PLAINTEXT)
-        return await open_link(self._join(), route, self._surroundings)
+            # RFC 7435: encryption where it works. After a failed handshake nothing can be sent on this connection.
+            channel.abort(error)
+            channel.transcript.closed(self.route.name, error)
+            channel.transcript.tls_step("going on without TLS: %s", error)
+            if channel.transcript.events:
+                await channel.transcript.tell()
+        await self._open_in_clear()
 
-    def _join(self) -> Link:
-        """Return a new link, the one that counts from now on."""
+    async def _open_in_clear(self) -> None:
+        """Open a second channel, without TLS, in place of the first."""
+        self.channel = self.deliveries.channel = channel = self._new_channel()
+        await open_channel(channel, replace(self.route, security=Security.PLAINTEXT), self._surroundings)
+
+    def _new_channel(self) -> Channel:
         route = self.route
         machine = ClientProtocol(
             lmtp=route.lmtp,
@@ -188,174 +259,83 @@ class Pump(Carrier):
             window=route.window,
             conduct=self._conduct,
         )
-        self._link = self._joint = Link(self.number, machine, self._timeouts, self._hooks)
-        self._joint.task = self._task
-        return self._joint
+        channel = Channel(self.number, machine, self._timeouts, self._hooks)
+        channel.task = self.task
+        return channel
 
-    async def _pump(self) -> None:
-        link = self._joint
-        machine, hooks = link.machine, link.hooks
+    # --- carrying mail ---------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Carry mail until the connection ends: return after QUIT, raise why in every other case."""
+        channel, deliveries = self.channel, self.deliveries
+        machine, hooks = channel.machine, channel.hooks
         while True:
-            if self._reserved and machine.idle:
-                await self._answer_asked()
+            if self._exclusive.pending and machine.idle:
+                await self._exclusive.run(channel)
                 if machine.stage is Stage.QUIT:
                     return
-            self._refill()
-            if machine.exhausted and machine.expected is None:
+            deliveries.refill()
+            if machine.pipeline.exhausted and machine.expected is None:
                 exhaustion = self._exhaustion()
                 if machine.may_quit:
                     await self._quit()
                 raise exhaustion
-            if not self._jobs and not self.leaving:
-                self._keeper.resting(self)
-            await link.receive(self._arrived)
+            if not deliveries.jobs and not self.leaving:
+                self.owner.idle(self)
+            await channel.receive(self._arrived)
             if hooks.active:
                 await self._tell_and_settle()
             else:
-                self._settle(machine.take_settled())
+                deliveries.settle(machine.take_settled())
 
     def _arrived(self, data: bytes) -> bool:
-        """Handle what came in the loop's own turn; False if this task has to, because hooks are to be awaited.
+        """Handle what came in the loop's own turn; False if the task has to, because hooks are to be awaited.
 
-        The task goes on sleeping: it is woken for what only it can do.
+        The task goes on sleeping; it is woken for what only it can do.
         """
-        link = self._joint
-        if link.hooks.active:
+        channel = self.channel
+        if channel.hooks.active:
             return False
-        if link.failure is not None:
-            # Behind a violation replies cannot be paired: what still comes counts for nothing.
+        if channel.failure is not None:
+            # After a violation replies cannot be paired, so what still comes is ignored.
             return True
         try:
-            link.received(data)
+            channel.feed(data)
         except SMTPError:
             # Its traceback shows this frame, and the server may have repeated a secret.
             data = b""
             return True
-        machine = link.machine
-        self._settle(machine.take_settled())
-        self._refill()
-        if self._reserved or machine.exhausted:
-            link.wake()
-        elif not self._jobs and not self.leaving:
-            self._keeper.resting(self)
+        machine, deliveries = channel.machine, self.deliveries
+        deliveries.settle(machine.take_settled())
+        deliveries.refill()
+        if self._exclusive.pending or machine.pipeline.exhausted:
+            channel.wake()
+        elif not deliveries.jobs and not self.leaving:
+            self.owner.idle(self)
         return True
 
     async def _tell_and_settle(self, *, dead: bool = False) -> None:
-        """Tell hooks first, so that they know when the callers go on."""
-        link = self._joint
-        settled = link.machine.take_settled()
-        self._note_receipts(settled)
+        """Tell hooks first, so that they hear of a message before its caller goes on."""
+        channel, deliveries = self.channel, self.deliveries
+        settled = channel.machine.take_settled()
+        deliveries.note_receipts(settled)
         try:
-            if link.noted:
-                await link.tell()
+            if channel.transcript.events:
+                await channel.transcript.tell()
         finally:
-            self._settle(settled, dead=dead)
+            deliveries.settle(settled, dead=dead)
 
     def _exhaustion(self) -> SMTPError:
-        goodbye = self._joint.machine.goodbye
+        """Return the error for a connection that must carry no more mail: a 421, or what the machine found."""
+        goodbye = self.channel.machine.goodbye
         if goodbye is not None:
             return CommandRefused("the server closes the connection", reply=goodbye, stage=self.stage.value)
         return Interrupted("the connection cannot carry another message", stage=self.stage.value)
 
-    async def _take_leave(self, error: SMTPError) -> None:
-        """Say QUIT where a failure left both sides in step (RFC 5321 section 4.1.1.10), within its own time limit.
-
-        The callers of a connection that could not be opened hear of it first: none waits for the answer.
-        """
-        link = self._joint
-        machine = link.machine
-        if link.failure is not None or isinstance(error, ConnectionLost) or not machine.may_quit:
-            return
-        # What was read last is what failed, not the answer to this.
-        self._settle(machine.take_settled())
-        with contextlib.suppress(SMTPError):
-            link.watch()
-            goodbye = machine.quit()
-            link.flush()
-            await self._give_notice(error)
-            await link.converse(goodbye)
-            machine.take_settled()
-
-    async def _give_notice(self, error: SMTPError) -> None:
-        """Tell hooks, the caller and the keeper that the connection could not be opened; its end is told later."""
-        ready, link = self._ready, self._joint
-        if ready is None or ready.done():
-            return
-        self._given_notice = True
-        self._note_error(error)
-        if link.noted:
-            await link.tell()
-        self._refuse_ready(error)
-        self._keeper.failed(self, error)
-
-    def _refuse_ready(self, reason: SMTPError) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(reason)
-            # Nobody need be waiting: the keeper tells the jobs.
-            self._ready.exception()
-
-    async def _end(self, error: SMTPError | None) -> None:
-        """Close for good: every job gets its receipt, whoever waits is told, and so is the keeper."""
-        link = self._joint
-        quiet = self.leaving and not self._jobs and not self._given_notice
-        reason = error or Interrupted("the session has ended")
-        link.abort(reason)
-        link.machine.fail(reason)
-        self._over = True
-        try:
-            self._note_end(None if quiet else error)
-            await self._tell_and_settle(dead=True)
-        finally:
-            self._refuse_asked(reason)
-            self._refuse_ready(reason)
-            self._keeper.ended(self, None if quiet or self._given_notice else error)
-
-    def _note_end(self, error: SMTPError | None) -> None:
-        link = self._joint
-        if self.breakdown in _NOTICES:
-            name, text = _NOTICES[self.breakdown]
-            notify(link, name, text, "%s")
-        if error is not None and not self._given_notice:
-            self._note_error(error)
-        if link.stream is not None or error is not None:
-            self._note_closed(link, error)
-
-    def _note_closed(self, link: Link, error: SMTPError | None) -> None:
-        """A connection ended, or did not come up."""
-        if error is None:
-            link.remark("the connection to %s is closed", self.route.name)
-        else:
-            link.remark("the connection to %s has ended: %s", self.route.name, error)
-            self._note_cut(link, error)
-        if link.wants(ConnectionStatus):
-            kind = ConnectionKind.DISCONNECTED
-            code, text = (0, "closed") if error is None else (status_code(error), str(error))
-            link.note(ConnectionStatus(session=self.number, kind=kind, status_code=code, description=text))
-
-    def _note_cut(self, link: Link, error: SMTPError) -> None:
-        """Say so if the server ended TLS without its farewell: anybody could have cut it, RFC 8446 section 6.1."""
-        tls = link.stream.ssl_object if link.stream is not None else None
-        if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
-            return
-        if not self.route.tls.expect_close_notify:
-            return
-        text = "TLS ended without a farewell (close_notify)"
-        say_tls(link, text)
-        if link.wants(ConnectionStatus):
-            kind, code = ConnectionKind.TLS_BROKEN, status_code(error)
-            event = ConnectionStatus(
-                session=self.number, kind=kind, status_code=code, description=text, info=link.info
-            )
-            link.note(event)
-
-    def _note_error(self, error: SMTPError) -> None:
-        if self._joint.wants(Error):
-            self._joint.note(Error(session=self.number, code=error.code, description=str(error)))
-
-    # --- conversations ---------------------------------------------------------------------------------------
+    # --- commands outside transactions -----------------------------------------------------------------------
 
     async def ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Have the task run `work`, alone on the connection, and return what it returns.
+        """Have the task run `work` while no job is under way, and return what it returns.
 
         Raises:
             NotConnected: the connection has ended, or was never opened.
@@ -372,20 +352,51 @@ class Pump(Carrier):
             NotConnected: the connection has ended.
             ConnectFirst: it was never opened.
         """
-        if self._over or self._given_notice:
+        if self._over or self._failure_told:
             raise NotConnected("the connection has ended: a session is not connected twice")
         if not self.connected:
             raise ConnectFirst("connect() comes first")
 
     async def converse(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
-        """Write one command, which `write` makes, and return its reply; only within `ask`."""
-        link = self._joint
-        link.watch()
-        self.last_reply = reply = await link.converse(write(link.machine))
+        """Write one command, which `write` makes, and return its reply; call only within `ask`."""
+        channel = self.channel
+        channel.record_lines()
+        channel.last_reply = reply = await channel.converse(write(channel.machine))
         return reply
 
+    def _reserve(self, work: Callable[[], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
+        self._exclusive.add(work, future)
+        self.channel.wake()
+
+    def _greet_again_for(self, job: Job, receipt: Receipt) -> None:
+        """The server refused parameters that it offered: ask what it offers now, and prepare the job for that.
+
+        Once for each message; `receipt` stands where the offer has not changed.
+        """
+        job.asked_anew = True
+        # If its caller goes away meanwhile, it was certainly not sent.
+        job.session = None
+        transaction = job.transaction
+        assert transaction is not None
+
+        def answered(_: asyncio.Future[None]) -> None:
+            # Also called when the connection has ended meanwhile: then what was offered before is compared.
+            self.owner.greeted_again(self)
+            if job.receipt is not None or job.abandoned:
+                return
+            if transaction.suits(self.extensions):
+                self.owner.finished(job, receipt)
+            else:
+                job.prepare_for(self.extensions)
+
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(answered)
+        self._reserve(lambda: greet_again(self.channel), future)
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
     def finish(self) -> None:
-        """End politely: take no more jobs, say QUIT when those on their way have ended. Synchronous."""
+        """End politely: take no more jobs, say QUIT when those under way have ended. Synchronous."""
         if self.leaving or self._over:
             return
         self.leaving = True
@@ -394,89 +405,94 @@ class Pump(Carrier):
             return
         self._reserve(self._quit, asyncio.get_running_loop().create_future())
 
-    def _reserve(self, work: Callable[[], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
-        self._asked.append((work, future))
-        self._reserved = True
-        self._joint.wake()
-
     async def _quit(self) -> None:
         with contextlib.suppress(CommunicationError):
             await self.converse(lambda machine: machine.quit())
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+        if self.task is not None:
+            await asyncio.wait((self.task,))
 
     def abort(self, reason: SMTPError | None = None, *, force: bool = False) -> None:
-        """Close at once; messages on their way end as not sent or unknown. Synchronous.
+        """Close at once; messages under way end as not sent or unknown. Synchronous.
 
         Args:
-            reason: what they are told.
+            reason: what their callers are told.
             force: end the task also where it waits for a hook.
         """
-        if self._link is None or self._over:
+        if self.task is None or self._over:
             return
-        self._link.abort(reason or Interrupted("the session was aborted"))
-        if self._task is not None and (force or not self.connected):
-            # Dialling or in a handshake there may be no stream whose end would be noticed.
-            self._task.cancel()
+        self.channel.abort(reason or Interrupted("the session was aborted"))
+        if force or not self.connected:
+            # While dialling or in a handshake there may be no stream whose end would be noticed.
+            self.task.cancel()
 
     def let_go(self, reason: SMTPError | None = None) -> None:
-        """Close at once, unless it says goodbye already: that has a time limit of its own. Synchronous."""
-        if not self._given_notice:
+        """Close at once, unless only the answer to QUIT is waited for, which has its own time limit. Synchronous."""
+        if not self._failure_told:
             self.abort(reason)
 
-    async def _answer_asked(self) -> None:
-        while self._asked:
-            work, future = self._asked.pop(0)
-            if future.cancelled():
-                continue
-            try:
-                result = await work()
-            except SMTPError as error:
-                _reject(future, error)
-                if not error.connection_usable:
-                    raise
-            except BaseException as error:
-                _reject(
-                    future, self._joint.failure or Interrupted(f"the conversation was stopped: {error!r}")
-                )
-                raise
-            else:
-                if not future.done():
-                    future.set_result(result)
-        self._reserved = False
+    async def _quit_after(self, error: SMTPError) -> None:
+        """Say QUIT where a failure left both sides in step (RFC 5321 section 4.1.1.10), within its own time limit.
 
-    def _ask_anew(self, job: Job, receipt: Receipt) -> None:
-        job.asked_anew = True
-        # If its caller goes away meanwhile, it was certainly not sent.
-        job.session = None
-        transaction = job.transaction
-        assert transaction is not None
-
-        def answered(_: asyncio.Future[None]) -> None:
-            # Also when the connection has died meanwhile: then it is what was offered before.
-            self._keeper.greeted_again(self)
-            if job.receipt is not None or job.abandoned:
+        Callers are told of a failed opening before the answer is waited for.
+        """
+        channel = self.channel
+        machine = channel.machine
+        if channel.failure is not None or isinstance(error, ConnectionLost) or not machine.may_quit:
+            return
+        # Before QUIT is answered, so that the reply read last is the failure.
+        self.deliveries.settle(machine.take_settled())
+        with contextlib.suppress(SMTPError):
+            channel.record_lines()
+            goodbye = machine.quit()
+            channel.flush()
+            if self.channel.failure is not None:
                 return
-            if transaction.suits(self.extensions):
-                self._keeper.finished(job, receipt)
-            else:
-                job.prepare_for(self.extensions)
+            await self._tell_failure(error)
+            await channel.converse(goodbye)
+            machine.take_settled()
 
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(answered)
-        self._reserve(lambda: greet_again(self._joint), future)
+    async def _tell_failure(self, error: SMTPError) -> None:
+        """Tell hooks, the caller and the owner that the connection could not be opened; its end is told later."""
+        ready, transcript = self._ready, self.channel.transcript
+        if ready is None or ready.done():
+            return
+        self._failure_told = True
+        transcript.error(error)
+        if transcript.events:
+            await transcript.tell()
+        self._refuse_ready(error)
+        self.owner.failed(self, error)
 
-    def _refuse_asked(self, reason: SMTPError) -> None:
-        while self._asked:
-            _, future = self._asked.pop(0)
-            _reject(future, NotConnected(f"the connection has ended: {reason}"))
+    def _refuse_ready(self, reason: SMTPError) -> None:
+        if self._ready is not None:
+            reject(self._ready, reason)
 
+    async def _end(self, error: SMTPError | None) -> None:
+        """Close for good: settle every job, refuse every command that waits, and tell hooks and the owner."""
+        channel = self.channel
+        quiet = self.leaving and not self.deliveries.jobs and not self._failure_told
+        reason = error or Interrupted("the session has ended")
+        channel.abort(reason)
+        channel.machine.fail(reason)
+        self._over = True
+        self.connected = False
+        try:
+            self._note_end(None if quiet else error)
+            await self._tell_and_settle(dead=True)
+        finally:
+            self._exclusive.refuse(reason)
+            self._refuse_ready(reason)
+            self.owner.ended(self, None if quiet or self._failure_told else error)
 
-def _reject(future: asyncio.Future[Any], error: SMTPError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Its caller may have gone; then nobody has to hear it.
-        future.exception()
+    def _note_end(self, error: SMTPError | None) -> None:
+        channel, transcript = self.channel, self.channel.transcript
+        transcript.breakdown(channel.machine.pipeline.breakdown)
+        if error is not None and not self._failure_told:
+            transcript.error(error)
+        if self.route.tls.expect_close_notify:
+            channel.note_cut(error)
+        if channel.stream is not None or error is not None:
+            transcript.closed(self.route.name, error)

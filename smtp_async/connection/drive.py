@@ -1,10 +1,10 @@
-"""The way of every message in its caller's task: prepare, open, write, done.
+"""The steps of every message in its caller's task: prepare, open, write, done.
 
-Strategy. What waits for a connection or for the server is a job's `waiter`: nothing holds it up, and a deadline ends
-it by setting it. Everything else that a caller may wait for is an errand: reading a header, rendering what is large,
-opening sources, writing a body, closing. Its deadline is that of the call, and when it passes the errand is left,
-whatever a source does: it blocks in a thread, it never goes on, it takes no notice of its cancellation. A small message
-in memory has no errands.
+Strategy. A caller waits for a connection or for the server through its job's `waiter`: a future, so that a deadline
+ends the wait by setting it. Everything else that a caller may wait for is an errand: reading a header, rendering what
+is large, opening sources, writing a body, closing. An errand has the call's deadline, and when that passes the caller
+leaves it behind, whatever a source does: it may block in a thread, run without end, or ignore its cancellation. A
+small message in memory has no errands.
 """
 
 from __future__ import annotations
@@ -16,51 +16,60 @@ from typing import Any, Protocol, TypeVar
 from ..errors import NotSent, SMTPError, Timeout
 from ..model.content import Mail
 from ..model.receipt import Receipt
-from ..sources.unread import Unread
-from .deadlines import Deadlines
+from ..sources.unsent import UnsentSources
 from .errand import Errand, Left, Stopped
 from .job import Job, Step
 
-__all__ = ["Desk", "Drive"]
+__all__ = ["DeadlineWatch", "Drive", "JobTaker"]
 
 T = TypeVar("T")
 
 
-class Desk(Protocol):
-    """Who takes prepared jobs: the pool of a client, or one session."""
+class JobTaker(Protocol):
+    """What takes prepared jobs: the pool of a client, or one session."""
 
     def submit(self, job: Job) -> None:
-        """Take a job, or raise why not."""
+        """Take a job, or raise the reason why not."""
 
     def cancel(self, job: Job) -> bool:
-        """Its caller has gone; return True if it will certainly not be sent."""
+        """Withdraw a job, because its caller has gone; return True if it will certainly not be sent."""
 
     def give_up(self, job: Job) -> None:
-        """Its caller's time is over: give it its receipt."""
+        """Withdraw a job, because its caller's time is over, and give it its receipt."""
+
+
+class DeadlineWatch(Protocol):
+    """What calls `leave` on an errand when its deadline passes."""
+
+    def add(self, item: Any) -> None:
+        """Watch the deadline of an errand."""
+
+    def discard(self, item: Any) -> None:
+        """Watch it no more."""
 
 
 class Drive:
     """Takes jobs through their steps.
 
     Args:
-        desk: who takes prepared jobs.
-        deadlines: watch errands; None where calls have no deadline.
+        taker: takes prepared jobs.
+        deadlines: watches the deadlines of errands; None where calls have no deadline.
     """
 
-    __slots__ = ("_deadlines", "_desk", "_loop")
+    __slots__ = ("_deadlines", "_loop", "_taker")
 
-    def __init__(self, desk: Desk, deadlines: Deadlines[Any] | None = None) -> None:
-        self._desk = desk
+    def __init__(self, taker: JobTaker, deadlines: DeadlineWatch | None = None) -> None:
+        self._taker = taker
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
 
     async def deliver(self, job: Job) -> Receipt:
-        """Take a job to its end; when the caller's task goes away, so does the message, at once.
+        """Take a job to its end and return its receipt; if the caller's task is cancelled, withdraw the job at once.
 
         Raises:
-            SMTPError: nobody has got it; with its receipt.
+            SMTPError: no recipient has got the message; with its receipt.
         """
-        desk = self._desk
+        taker = self._taker
         step = Step.PREPARE
         try:
             while job.receipt is None:
@@ -68,22 +77,22 @@ class Drive:
                 if step is Step.WRITE:
                     await self.write(job)
                 elif job.prepare():
-                    desk.submit(job)
+                    taker.submit(job)
                 else:
                     await self.open(job)
                     if job.receipt is None:
-                        desk.submit(job)
+                        taker.submit(job)
                 step = await job.waiter
         except SMTPError as error:
-            desk.cancel(job)
+            taker.cancel(job)
             error.receipt = receipt = Receipt.of(error) or job.unsent(error)
             await self._close_ended(job, receipt)
             raise
         except BaseException as error:
-            unsent = desk.cancel(job)
+            unsent = taker.cancel(job)
             if isinstance(error, asyncio.CancelledError):
-                vars(error)["receipt"] = job.receipt_for_leaver(unsent=unsent)
-            # Without waiting, since the caller is being cancelled: async generators are the loop's to end.
+                vars(error)["receipt"] = job.receipt_when_cancelled(unsent=unsent)
+            # Without waiting, because the caller is being cancelled: async generators are the loop's to end.
             job.close()
             raise
         receipt = job.receipt
@@ -97,8 +106,8 @@ class Drive:
         await self._run(job, job.open())
 
     async def write(self, job: Job) -> None:
-        """Write the body; raises as `Carrier.write_body`."""
-        # Without a session: the one that asked for the body has died since, and the job is in the queue again.
+        """Write the job's body to its connection; raises as `BodyWriter.write_body`."""
+        # Without a session: the connection that asked for the body has died since, and the job is in the queue again.
         if job.session is not None:
             await self._run(job, job.session.write_body(job))
 
@@ -106,14 +115,14 @@ class Drive:
         """Return the mail that `work` reads.
 
         Args:
-            work: reads a header, or makes mail of what is large.
-            due: loop time at which the caller no longer waits.
+            work: reads a header, or converts a large message.
+            due: loop time after which the caller no longer waits.
 
         Raises:
             NotSent: that time has come.
             SMTPError: whatever `work` raises.
         """
-        errand = Errand(work, due, unwanted=lambda mail: Unread(mail).close())
+        errand = Errand(work, due, unwanted=lambda mail: UnsentSources(mail).close())
         try:
             return await self._watched(errand)
         except Stopped:
@@ -122,15 +131,15 @@ class Drive:
             error.receipt = Receipt((), error=error.copy())
             raise error from error.__cause__
 
-    async def close(self, what: Job | Unread, due: float | None) -> None:
-        """Close what was opened; a source that is long in ending is left to itself when the caller's time is over."""
+    async def close(self, opened: Job | UnsentSources, due: float | None) -> None:
+        """Close what was opened; leave a source behind that is not closed when the caller's time is over."""
         try:
-            await self._watched(Errand(what.aclose(), due))
+            await self._watched(Errand(opened.aclose(), due))
         except Stopped:
             return
 
     async def _close_ended(self, job: Job, receipt: Receipt) -> None:
-        """Close a message that has come to its end; a caller who is cancelled meanwhile learns of that all the same."""
+        """Close a job that has ended; if the caller is cancelled meanwhile, the cancellation carries the receipt."""
         try:
             await self.close(job, job.send_by)
         except asyncio.CancelledError as error:
@@ -143,7 +152,7 @@ class Drive:
         try:
             await self._watched(errand)
         except Left:
-            self._desk.give_up(job)
+            self._taker.give_up(job)
         except Stopped:
             return
         finally:

@@ -1,14 +1,16 @@
 """What a caller's task does for its message beside waiting for the server: read, open, write and close its sources.
 
 Strategy. An errand runs a coroutine in the caller's own task, so that its context variables, its generators and its
-cancellation stay the caller's. But the task does not wait for what the coroutine waits for: it waits for a future of
-the errand, which both may wake. So the task can leave the coroutine whatever that does. Two things end an errand early:
+cancellation stay the caller's. But the task does not wait for what the coroutine waits for. It waits for a future of
+the errand, which is set when that is done, or when the errand is to end. So the task can leave the coroutine behind,
+whatever the coroutine does. Two methods end an errand early:
 
-* `stop`: the message has come to its end. The coroutine is cancelled, as a task would be, and its clean-up is awaited.
-* `leave`: the caller's time is over. The coroutine is cancelled; if it does not end at once, because it cleans up
-  slowly, waits for another task, or takes no notice, a task of its own goes on with it, and the caller's goes its way.
+* `stop`: the message has ended. The coroutine is cancelled, as a task would be, and its clean-up is awaited.
+* `leave`: the caller's time is over. The coroutine is cancelled. If it does not end at once, because it cleans up
+  slowly, waits for another task or ignores the cancellation, a task of its own runs the rest, and the caller's task
+  continues.
 
-Neither is a cancellation of the caller's task: nothing has to be taken back.
+Neither cancels the caller's task, so that no cancellation has to be taken back.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The errand was stopped: what it was for has come to its end."""
+    """The errand was stopped, because its message has ended."""
 
 
 class Left(Stopped):
-    """The caller's time is over."""
+    """The errand was left, because the caller's time is over."""
 
 
 class _Order(IntEnum):
-    GO_ON = 0
+    CONTINUE = 0
     STOP = 1
     LEAVE = 2
 
@@ -44,10 +46,11 @@ class Errand(Generic[T]):
 
     Args:
         work: what to do.
-        due: loop time at which the caller no longer waits, None for never. Who watches it calls `leave`.
-        unwanted: takes the result of work that was left, when it comes.
+        due: loop time after which the caller no longer waits, None for no limit. The pool's `Deadlines` call `leave`
+            then.
+        unwanted: called with the result of work that was left behind, when there is one.
 
-    Awaiting it returns the result of the work, and raises what that raises; and
+    Awaiting the errand returns the result of the work and raises what the work raises. It also raises
         Stopped, Left: `stop` or `leave` was called, and the work did not end by itself.
         CancelledError: the task was cancelled.
     """
@@ -59,7 +62,7 @@ class Errand(Generic[T]):
         "_handed_over",
         "_loop",
         "_order",
-        "_passed_on",
+        "_order_passed_on",
         "_task",
         "_unwanted",
         "_waiter",
@@ -78,11 +81,11 @@ class Errand(Generic[T]):
         self.due = due
         self._unwanted = unwanted
         self._loop = asyncio.get_running_loop()
-        self._order = _Order.GO_ON
-        # Was the work cancelled because of the order?
-        self._passed_on = False
+        self._order = _Order.CONTINUE
+        # Whether the work was cancelled because of the order.
+        self._order_passed_on = False
         self._handed_over = False
-        # The caller's, and how often it was cancelled before.
+        # The caller's task, and how often it was cancelled before.
         self._task: asyncio.Task[Any] | None = None
         self._cancellations = 0
         # What the work waits for, and what the task waits for meanwhile.
@@ -103,7 +106,7 @@ class Errand(Generic[T]):
 
     @property
     def _cancelled(self) -> bool:
-        """Was the caller cancelled, by somebody else? A time limit within the work takes its own cancellation back."""
+        """Whether the caller's task was cancelled from outside, which a time limit within the work takes back."""
         return self._task is not None and self._task.cancelling() > self._cancellations
 
     def _wake(self, _: object = None) -> None:
@@ -122,33 +125,33 @@ class Errand(Generic[T]):
             value: T = end.value
             return value
         except asyncio.CancelledError:
-            if self._passed_on and not self._cancelled:
-                raise self._told() from None
+            if self._order_passed_on and not self._cancelled:
+                raise self._ending() from None
             raise
         finally:
             if not self._handed_over:
                 self._work.close()
 
     def _wait(self) -> Generator[Any, Any, BaseException | None]:
-        """Wait for what the work waits for; return what is to be raised in it.
+        """Wait for what the work waits for; return the exception that is to be raised in the work, None for none.
 
         Raises:
-            Left, CancelledError: the work goes on elsewhere.
+            Left, CancelledError: the work continues in another task.
         """
         awaited = self._awaited
         if awaited is not None:
-            # As a task does with what it is given to wait for: others may wait for the same.
+            # As a task does with a future that it is given: other tasks may wait for the same one.
             awaited._asyncio_future_blocking = False
-        if self._order is _Order.LEAVE and (self._passed_on or self._cancelled):
-            # It was cancelled and takes its time.
+        if self._order is _Order.LEAVE and (self._order_passed_on or self._cancelled):
+            # The work was cancelled and has not ended.
             self._hand_over()
         if awaited is None:
-            return (yield from self._let_others())
+            return (yield from self._yield_to_loop())
         awaited.add_done_callback(self._wake)
         while True:
-            if self._order and not (self._passed_on or self._cancelled):
-                self._passed_on = True
-                # As for a task that is cancelled: so is what it waits for, which may take its time.
+            if self._order and not (self._order_passed_on or self._cancelled):
+                self._order_passed_on = True
+                # As for a task that is cancelled: what it waits for is cancelled too, and may end later.
                 if awaited.done() or not awaited.cancel():
                     return asyncio.CancelledError()
             if awaited.done():
@@ -159,37 +162,37 @@ class Errand(Generic[T]):
             try:
                 yield from waiter
             except asyncio.CancelledError as error:
-                # With its message, by which anyio knows its own.
+                # With the message, by which anyio recognises its own cancellation.
                 if awaited.done() or not awaited.cancel(*error.args):
                     return error
 
-    def _let_others(self) -> Generator[Any, Any, BaseException | None]:
-        """Give the loop a turn, which is all that the work asked for."""
+    def _yield_to_loop(self) -> Generator[Any, Any, BaseException | None]:
+        """Give the loop a turn, because the work yielded without a future."""
         try:
             yield None
         except asyncio.CancelledError as error:
             return error
-        if self._order and not self._passed_on:
-            self._passed_on = True
+        if self._order and not self._order_passed_on:
+            self._order_passed_on = True
             return asyncio.CancelledError()
         return None
 
-    def _told(self) -> Stopped:
+    def _ending(self) -> Stopped:
         return Left() if self._order is _Order.LEAVE else Stopped()
 
     def _hand_over(self) -> None:
-        """Let a task of its own go on with the work, and leave it."""
+        """Let a task of its own run the rest of the work, and leave it behind."""
         self._handed_over = True
-        rest = _Rest(self._work, self._awaited)
+        rest = _RestOfWork(self._work, self._awaited)
         task = self._loop.create_task(rest.finish(self._unwanted), name="smtp_async: a source that was left")
         # The loop holds tasks weakly.
         _left_behind.add(task)
         task.add_done_callback(_left_behind.discard)
-        raise asyncio.CancelledError if self._cancelled else self._told()
+        raise asyncio.CancelledError if self._cancelled else self._ending()
 
 
-class _Rest(Generic[T]):
-    """What is left of a coroutine that waits for something, for another task to await."""
+class _RestOfWork(Generic[T]):
+    """The rest of a coroutine that waits for something, for another task to await."""
 
     __slots__ = ("_awaited", "_work")
 
@@ -198,7 +201,7 @@ class _Rest(Generic[T]):
         self._awaited = awaited
 
     async def finish(self, unwanted: Callable[[T], object] | None) -> None:
-        """Go on to the end, which nobody waits for."""
+        """Run to the end, which is not waited for."""
         try:
             result = await self
         except Exception as error:
@@ -210,7 +213,7 @@ class _Rest(Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         awaited = self._awaited
         if awaited is not None:
-            # The errand took it back; a task takes nothing else than what says that it is to be waited for.
+            # The errand cleared this mark; a task accepts only a future that has it.
             awaited._asyncio_future_blocking = True
         try:
             while True:

@@ -1,8 +1,7 @@
-"""One conversation with a server, for a task that wants it to itself."""
+"""A private conversation with a server, for one task: the user's face of a connection."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,42 +9,55 @@ from typing import Any, Final
 
 from ..auth.mechanism import Credentials
 from ..errors import (
-    AlreadyConnected,
-    AlreadyConnecting,
     Busy,
     CommandRefused,
+    ConnectFirst,
     InvalidAddress,
     InvalidArgument,
     NotConnected,
     SMTPError,
 )
+from ..hooks import Hooks
 from ..model.address import Address, parse_list
 from ..model.content import Mail
 from ..model.receipt import Receipt
 from ..model.reply import Reply
+from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.options import SendOptions
+from ..protocol.states import Stage
 from ..sources import TempDir
-from ..sources.unread import Unread
+from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
-from .connection import Pump
+from ..tls.info import ConnectionInfo
+from .connection import Connection
 from .drive import Drive
 from .job import Job
-from .opening import authenticate, secure
+from .login import protects_credentials
+from .opening import log_in
 
 __all__ = ["Session"]
 
-#: An enhanced status code (RFC 2034) before what a line says.
+#: An enhanced status code (RFC 2034) at the beginning of a line.
 _STATUS: Final = re.compile(r"2\.\d{1,3}\.\d{1,3} +")
-#: A source route, which is passed over (RFC 5321 section 4.1.2).
+#: A source route, which is ignored (RFC 5321 section 4.1.2).
 _ROUTE: Final = re.compile(r"<@[^<>:]*:")
 
 
-class Session(Pump):
+class Session:
     """One connection to a server, used by one task at a time.
 
     `SMTPClient.session()` gives one that is not connected yet. While a task's call is running, a call of another
     task raises `Busy`.
+
+    Args:
+        connection: not started yet.
+        hooks: the registered observers; none of them may call the session.
+        options: for messages that are sent without options of their own.
+        allow: takes out of a message's options what the client does not use.
+        adapt: makes mail of what the caller hands in.
+        number_job: gives the next message its number.
+        temp_dir: where what can be read only once is kept if it has to be read twice.
 
     Attributes:
         connected: can mail be sent?
@@ -57,21 +69,63 @@ class Session(Pump):
 
     def __init__(
         self,
-        *args: Any,
+        connection: Connection,
+        *,
+        hooks: Hooks,
         options: SendOptions,
         allow: Callable[[SendOptions], SendOptions],
         adapt: Callable[[Any, SendOptions], Awaitable[Mail]],
         number_job: Callable[[], int],
         temp_dir: TempDir = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        self._connection = connection
+        self._hooks = hooks
         self._options = options
         self._allow = allow
         self._adapt = adapt
         self._number_job = number_job
         self._temp_dir = temp_dir
         self._in_use = False
+
+    def __repr__(self) -> str:
+        connection = self._connection
+        return f"<Session {connection.number} to {connection.route.name}: {self.stage.value}>"
+
+    # --- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Can mail be sent?"""
+        return self._connection.connected
+
+    @property
+    def stage(self) -> Stage:
+        """Where the conversation stands."""
+        return self._connection.stage
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the server offers."""
+        return self._connection.extensions
+
+    @property
+    def last_reply(self) -> Reply | None:
+        """The reply that was read last, None before the first."""
+        return self._connection.channel.last_reply
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What was negotiated; known also when the login failed.
+
+        Raises:
+            ConnectFirst: it was never connected.
+        """
+        info = self._connection.channel.info
+        if info is None:
+            raise ConnectFirst("this session was never connected")
+        return info
+
+    # --- beginning and end -----------------------------------------------------------------------------------
 
     async def connect(self) -> Reply:
         """Dial, negotiate TLS, greet and log in as the client's options say.
@@ -81,99 +135,89 @@ class Session(Pump):
 
         Raises:
             AlreadyConnected, AlreadyConnecting: it was called before.
+            NotConnected: the session has ended.
             SMTPError: of the class that names the step that failed.
         """
-        if self._over or self.leaving or self._given_notice:
-            raise NotConnected("this session has ended: make another one")
-        if self.connected:
-            raise AlreadyConnected("this session is connected")
-        if self._task is not None:
-            raise AlreadyConnecting("this session is being connected")
+        self._connection.demand_unused()
         with self._use():
-            self.start()
-            assert self._ready is not None
-            try:
-                await asyncio.shield(self._ready)
-            except asyncio.CancelledError:
-                self.abort()
-                raise
-        greeting = self._joint.machine.greeting.reply
-        assert greeting is not None
-        return greeting
+            return await self._connection.connect()
 
     async def login(self, credentials: Credentials | None = None) -> Reply:
         """Authenticate, RFC 4954; a transaction that is open is reset first.
 
         Args:
-            credentials: whose; None means the client's.
+            credentials: None means the client's.
 
         Raises:
             InvalidArgument: there are no credentials.
             AuthenticationUnavailable: no mechanism is offered that fits and is safe here.
             AuthenticationFailed: the server refused.
-            CommandRefused: it refused to reset the transaction.
+            CommandRefused: the server refused to reset the transaction.
         """
-        chosen = credentials or self.route.credentials
+        chosen = credentials or self._connection.route.credentials
         if chosen is None:
             raise InvalidArgument("there are no credentials to log in with")
         wanted: Credentials = chosen
+        connection = self._connection
 
         async def work() -> Reply:
-            if self._joint.machine.reset_needed:
+            if connection.channel.machine.reset_needed:
                 # RFC 4954 section 4: no AUTH within a transaction, and a refused message leaves one open.
-                self._demand_positive(await self.converse(lambda machine: machine.reset()))
-            return await authenticate(self._joint, wanted, secure=secure(self.route, self.info))
+                self._demand_positive(await connection.converse(lambda machine: machine.reset()))
+            secure = protects_credentials(connection.route, self.info)
+            return await log_in(connection.channel, wanted, secure=secure)
 
         with self._use():
-            return await self.ask(work)
+            return await connection.ask(work)
+
+    async def quit(self) -> None:
+        """Send QUIT and close; never raises for what the server does then. Safe to call again."""
+        self._connection.finish()
+        await self._connection.wait_ended()
+
+    def abort(self) -> None:
+        """Close at once; a message under way ends as not sent or unknown. Synchronous."""
+        self._connection.abort()
+
+    # --- mail ------------------------------------------------------------------------------------------------
 
     async def send(self, mail: Any, *, options: SendOptions | None = None) -> Receipt:
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
+        connection = self._connection
         with self._use():
-            self.demand_connected()
+            connection.demand_connected()
             wishes = self._options if options is None else self._allow(options)
             ready = await self._adapt(mail, wishes)
             try:
                 heavy = is_heavy(mail)
                 job = Job(self._number_job(), ready, wishes, heavy=heavy, temp_dir=self._temp_dir)
             except SMTPError:
-                await Unread(ready).aclose()
+                await UnsentSources(ready).aclose()
                 raise
-            job.alone = True
-            job.extensions = self.extensions
-            return await Drive(self).deliver(job)
+            job.pinned = True
+            job.offer = self.extensions
+            return await Drive(_SingleConnection(connection)).deliver(job)
 
-    def submit(self, job: Job) -> None:
-        """Begin a job of this session's user.
-
-        Raises:
-            NotConnected: this connection cannot carry another message; it may have died while files were opened.
-        """
-        if not self.may_begin:
-            raise NotConnected("this connection cannot carry another message")
-        self.offer(job)
-
-    def give_up(self, job: Job) -> None:
-        """Nothing: the calls of a session have no deadline."""
+    # --- commands --------------------------------------------------------------------------------------------
 
     async def verify(self, address: str) -> Reply:
         """Ask whether an address exists, RFC 5321 section 3.5; most servers answer 252.
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refused to answer.
         """
         return await self._query(lambda machine: machine.verify(address))
 
     async def expand(self, name: str) -> list[Address]:
-        """Ask for the members of a mailing list, RFC 5321 section 3.5; lines without an address are passed over.
+        """Ask for the members of a mailing list, RFC 5321 section 3.5; lines without an address are ignored.
 
         Raises:
-            CommandRefused: the server says no, or does not tell.
+            CommandRefused: the server refused to answer.
         """
         reply = await self._query(lambda machine: machine.expand(name))
         members: list[Address] = []
         for line in reply.lines:
-            with contextlib.suppress(InvalidAddress):  # words for people
+            with contextlib.suppress(InvalidAddress):  # a line of text
                 members += parse_list(_ROUTE.sub("<", _STATUS.sub("", line)))
         return members
 
@@ -191,13 +235,8 @@ class Session(Pump):
         return await self._query(lambda machine: machine.reset())
 
     async def noop(self) -> Reply:
-        """Ask for a sign of life, RFC 5321 section 4.1.1.9."""
+        """Send NOOP, RFC 5321 section 4.1.1.9, to see whether the server answers."""
         return await self._query(lambda machine: machine.noop())
-
-    async def quit(self) -> None:
-        """Say goodbye and close; never raises for what the server does then. Safe to call again."""
-        self.finish()
-        await self.wait_ended()
 
     async def _query(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
         return self._demand_positive(await self._converse(write))
@@ -208,8 +247,9 @@ class Session(Pump):
         return reply
 
     async def _converse(self, write: Callable[[ClientProtocol], Exchange]) -> Reply:
+        connection = self._connection
         with self._use():
-            return await self.ask(lambda: self.converse(write))
+            return await connection.ask(lambda: connection.converse(write))
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[None]:
@@ -221,3 +261,29 @@ class Session(Pump):
             yield
         finally:
             self._in_use = False
+
+
+class _SingleConnection:
+    """Takes the messages of a session: they go over its own connection or not at all."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def submit(self, job: Job) -> None:
+        """Begin `job`.
+
+        Raises:
+            NotConnected: the connection cannot carry another message; it may have ended while files were opened.
+        """
+        if not self._connection.may_begin:
+            raise NotConnected("this connection cannot carry another message")
+        self._connection.deliveries.offer(job)
+
+    def cancel(self, job: Job) -> bool:
+        """Withdraw `job`; return True if it will certainly not be sent."""
+        return self._connection.owner.cancel(job)
+
+    def give_up(self, job: Job) -> None:
+        """Do nothing, because the calls of a session have no deadline."""

@@ -1,21 +1,21 @@
-"""A body on its way, written by its caller's own task, slice by slice.
+"""The body of one message, written by its caller's own task, slice by slice.
 
-The caller holds the turn to write from the moment the server asks for the body. Its context, its exceptions, its
-cancellation and the pace of its source stay its own; meanwhile the connection's task reads. A gated body, small and in
-memory, is only let go here.
+The caller holds the write turn from the moment the server asks for the body. Because the caller's own task writes, its
+context variables, its exceptions, its cancellation and the pace of its source stay its own; meanwhile the connection's
+task reads. A small body behind a gate (`before_end_of_data`) is in memory already and only released here.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ..errors import NotSent, SMTPError, UsageError
-from ..events import EndTransfer, Event, StartTransfer, Transfer
+from ..events import EndTransfer, StartTransfer, Transfer
 from ..hooks import attached_events
 from ..model.content import Source
 from ..protocol.transaction import Transaction
-from .channel import Link
+from .channel import Channel
 from .job import Job
 
 __all__ = ["Upload"]
@@ -25,95 +25,99 @@ class Upload:
     """The body of one job.
 
     Args:
-        link: the connection.
-        job: what is sent; its session has told it to write.
-        flush: hands to the stream what the machine has.
-        number: the session's, for events.
+        channel: the way to the server.
+        job: what is sent.
     """
 
     __slots__ = (
-        "_flush",
+        "_channel",
         "_from_memory",
-        "_link",
-        "_number",
+        "_job",
         "_part",
         "_part_sent",
         "_parts",
         "_transaction",
-        "job",
     )
 
-    def __init__(self, link: Link, job: Job, flush: Callable[[], None], number: int) -> None:
+    def __init__(self, channel: Channel, job: Job) -> None:
         transaction = job.transaction
         assert transaction is not None
-        self._link = link
-        self.job = job
+        self._channel = channel
+        self._job = job
         self._transaction: Transaction = transaction
-        self._flush = flush
-        self._number = number
         self._part: Source | None = None
         self._part_sent = 0
         self._parts = iter(transaction.content.sources)
         # Octets that were in memory, among which `Content.attached` counts.
         self._from_memory = 0
 
-    @property
-    def allowed(self) -> bool:
-        """May it be written, or go on? Not if its connection has died, its caller has gone or the server refused it."""
-        transaction = self._transaction
+    def _has_turn(self) -> bool:
+        """Does this job hold the write turn, and may it go on?
+
+        The one check of it, made after every wait: meanwhile the connection may have died, the caller may have
+        gone, or the server may have refused the message.
+        """
+        channel, transaction = self._channel, self._transaction
         return (
-            self._link.machine.writing is transaction
+            channel.failure is None
+            and channel.machine.pipeline.writing is transaction
             and transaction.turn
             and transaction.receipt is None
             and not transaction.withdrawn
         )
 
     async def run(self) -> bool:
-        """Write everything but the end, and wait for the gate; return whether the end may follow.
+        """Write the body, wait for the gate, and write the end; return False if the write turn was lost.
 
         Raises:
             Exception: whatever the source, the gate or `progress` raises.
         """
-        if self._transaction.payload is None:
+        if not self._has_turn():
+            # The connection that gave the turn has died since, and this one has not asked for the body yet.
+            return False
+        streamed = self._transaction.payload is None
+        if streamed:
             if not await self._write_all():
                 return False
-        elif not await self._tell_progress(self._transaction.content.size or 0):
-            # It leaves in one piece, with its end: this is the last chance to stop it.
+        elif not await self._report_progress(self._transaction.content.size or 0):
+            # It leaves in one piece, with its end: this was the last chance to stop it.
             return False
-        gate = self.job.options.before_end_of_data
+        gate = self._job.options.before_end_of_data
         if gate is not None:
             await gate()
-        return self.allowed
-
-    def end(self) -> None:
-        """Let the end follow: the machine has it to be flushed then."""
-        machine, transaction = self._link.machine, self._transaction
-        if transaction.payload is None:
-            machine.end_body(transaction)
+            if not self._has_turn():
+                return False
+        if streamed:
+            self._channel.machine.pipeline.end_body(self._transaction)
         else:
-            machine.release(transaction)
+            self._channel.machine.pipeline.release(self._transaction)
+        return True
 
     async def _write_all(self) -> bool:
-        body = self.job.body
+        body = self._job.body
         if body is None:
             raise UsageError("the body was not opened")
         # From its start again, if a connection has died in its middle.
         await body.open()
         if not body.rereadable:
-            # This connection or none: it is going to be read.
-            self.job.alone = True
+            # It is about to be read, and cannot be read again for another connection.
+            self._job.pinned = True
         self._note(StartTransfer)
         async for data, source in body.chunks():
+            if not self._has_turn():
+                return False
             self._turn_to(source)
             for chunk in self._cut(data):
                 if not await self._write(chunk):
                     return False
+        if not self._has_turn():
+            return False
         self._turn_to(None)
         self._pass_over(None)
         return True
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
-        size = self.job.options.chunk_size
+        size = self._job.options.chunk_size
         if len(data) <= size:
             yield data
             return
@@ -121,39 +125,38 @@ class Upload:
             yield data[start : start + size]
 
     async def _write(self, chunk: bytes) -> bool:
-        link, transaction = self._link, self._transaction
-        if not self.allowed:
-            return False
-        link.machine.write_body(transaction, chunk)
-        self._flush()
+        """Write one slice and wait until the transport has taken it; return whether the next one may follow."""
+        channel, transaction = self._channel, self._transaction
+        channel.machine.pipeline.write_body(transaction, chunk)
+        channel.flush()
         try:
-            await link.drain()
+            await channel.drain()
         except SMTPError as error:
-            # The pump finds the stream closed and writes the receipt.
-            link.abort(error)
+            # The connection's task finds the stream closed and settles the job.
+            channel.abort(error)
             return False
         start = self._count(len(chunk))
-        if link.hooks.active:
-            self._tell(chunk, start)
-            if link.wants(Transfer):
-                await link.wait_told()
-        return await self._tell_progress(transaction.streamed)
+        if channel.hooks.active:
+            self._note_slice(chunk, start)
+            if channel.transcript.wants(Transfer):
+                await channel.transcript.wait_told()
+        return await self._report_progress(transaction.streamed)
 
-    async def _tell_progress(self, sent: int) -> bool:
-        """Tell `progress` that so many octets are on their way; return whether the message may go on."""
-        progress = self.job.options.progress
+    async def _report_progress(self, sent: int) -> bool:
+        """Tell `progress` that so many octets were written; return whether the message may go on."""
+        progress = self._job.options.progress
         if progress is not None:
             answer = progress(sent, self._transaction.content.size)
             if inspect.isawaitable(answer):
                 answer = await answer
             if answer is False:
                 raise NotSent("progress said that the message is not to be sent")
-        return self.allowed
+        return self._has_turn()
 
     # --- events ----------------------------------------------------------------------------------------------
 
     def _count(self, size: int) -> int:
-        """Count on, listened to or not; return where the slice begins in memory, if that is where it comes from."""
+        """Count a slice, also while there are no hooks; return where it begins among the octets in memory."""
         start = self._from_memory
         if self._part is None:
             self._from_memory += size
@@ -161,25 +164,25 @@ class Upload:
             self._part_sent += size
         return start
 
-    def _tell(self, chunk: bytes, start: int) -> None:
-        link, transaction = self._link, self._transaction
-        wanted = link.wants(Transfer)
+    def _note_slice(self, chunk: bytes, start: int) -> None:
+        transcript, transaction = self._channel.transcript, self._transaction
+        wanted = transcript.wants(Transfer)
         if wanted:
-            link.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
+            transcript.note(self._transfer(transaction.streamed, transaction.content.size, chunk))
         if self._part is not None:
             if wanted and self._part.name:
-                link.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
+                transcript.note(self._transfer(self._part_sent, self._part.size, b"", self._part.name))
             return
         end = start + len(chunk)
-        for event in attached_events(transaction.content, start, end, self._number, self.job.number):
-            if link.wants(type(event)):
-                link.note(event)
+        for event in attached_events(transaction.content, start, end, self._channel.number, self._job.number):
+            if transcript.wants(type(event)):
+                transcript.note(event)
 
     def _transfer(self, sent: int, total: int | None, data: bytes, part: str = "message") -> Transfer:
         percent = -1 if not total else min(100, sent * 100 // total)
         return Transfer(
-            session=self._number,
-            job=self.job.number,
+            session=self._channel.number,
+            job=self._job.number,
             part=part,
             sent=sent,
             total=total,
@@ -188,7 +191,7 @@ class Upload:
         )
 
     def _turn_to(self, part: Source | None) -> None:
-        """The octets that follow come from `part`; tell where one ends and another begins."""
+        """Note that the octets which follow come from `part`: where one part ends and the next begins."""
         if part is self._part:
             return
         if self._part is not None:
@@ -199,7 +202,7 @@ class Upload:
             self._note(StartTransfer, part.name)
 
     def _pass_over(self, next_part: Source | None) -> None:
-        """Tell of those before `next_part` that turned out to be empty."""
+        """Note begin and end of the parts before `next_part`, which turned out to be empty."""
         for part in self._parts:
             if part is next_part:
                 return
@@ -208,6 +211,6 @@ class Upload:
 
     def _note(self, event: type[StartTransfer | EndTransfer], part: str = "message") -> None:
         # A text, or a whole message, from a stream has no name: it is the body.
-        if part and self._link.wants(event):
-            told: Event = event(session=self._number, job=self.job.number, part=part)
-            self._link.note(told)
+        transcript = self._channel.transcript
+        if part and transcript.wants(event):
+            transcript.note(event(session=self._channel.number, job=self._job.number, part=part))

@@ -1,11 +1,16 @@
-"""What can be sent: everything becomes a `Mail`, an envelope and a way to render content."""
+"""What a caller may hand in → `Mail`: an envelope, and a way to render content for what a server offers.
+
+`to_mail` is the one entry. It returns a `Mail` where that needs no waiting, and a `PendingMail` where something has to
+be read or so much is in memory that a thread has to convert it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidArgument
 from ..message.builder import Message
@@ -14,24 +19,16 @@ from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
 from ..protocol.options import SendOptions
-from ..sources import aclose_origin, close_origin, in_thread
-from ..sources.unread import Unread
+from ..sources import aclose_origin, close_origin, in_thread, read_all
+from ..sources.unsent import UnsentSources
 from ..sources.weight import LONG, is_heavy
 from .raw import RawMail, raw_mail
 
-__all__ = [
-    "Raw",
-    "Readdressed",
-    "addressed",
-    "as_mail",
-    "dispose",
-    "is_stream",
-    "mail_at_once",
-    "mail_for",
-    "mail_of",
-    "release",
-    "takes_long",
-]
+__all__ = ["PendingMail", "Raw", "to_mail", "unsent_sources"]
+
+_DEFAULTS: Final = SendOptions()
+# Once: a union made for each message would cost more than the question.
+_BYTES: Final = (bytes, bytearray, memoryview)
 
 
 class Raw(NamedTuple):
@@ -49,7 +46,211 @@ class Raw(NamedTuple):
     close: bool = False
 
 
-class Readdressed:
+def to_mail(
+    message: Any,
+    options: SendOptions = _DEFAULTS,
+    sender: str | Address | None = None,
+    recipients: Sequence[str | Address | Recipient] | None = None,
+) -> Mail | PendingMail:
+    """Return `message` as a `Mail`, or as a `PendingMail` where that needs waiting.
+
+    Args:
+        message: a `Message`, an `email.message.Message`, a `Raw`, or a `Mail` of any other kind, which is returned as
+            it is.
+        options: `exact` holds for a `Raw` and for the `raw` of a `Message`, `remove_bcc` for a `Raw`; `close_source`
+            closes streams after the transfer and when it fails, except those of attachments.
+        sender, recipients: an envelope in place of the message's own; what is None stays as it is.
+
+    Raises:
+        InvalidArgument: the message cannot be sent.
+        InvalidAddress, MissingRecipient: there is no valid envelope.
+    """
+    if hasattr(message, "envelope") and hasattr(message, "content"):
+        # One look at nearly every message: a `Message` is a mail already, unless it has octets or streams to care for.
+        if not isinstance(message, Message) or (message.raw is None and not options.close_source):
+            mail: Mail = message
+            return mail if sender is None and recipients is None else _readdressed(mail, sender, recipients)
+        return _message_to_mail(message, options, sender, recipients)
+    if isinstance(message, Raw):
+        return _raw_to_mail(message, options, sender, recipients)
+    if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
+        if is_heavy(message):
+            return _LargeObject(message, sender, recipients)
+        return _readdressed(content_of(message), sender, recipients)
+    raise InvalidArgument(
+        f"cannot send {type(message).__name__}: a Message or email.message.Message is needed"
+    )
+
+
+def unsent_sources(message: Any, options: SendOptions) -> UnsentSources:
+    """Return the streams of a message that `to_mail` has not converted: those to be closed as it is not sent."""
+    if options.close_source and isinstance(message, Message):
+        return UnsentSources(_StreamClosingMessage(message))
+    if not isinstance(message, Raw):
+        # What is no mail stays as it is: it was a mistake to hand it in.
+        return UnsentSources(message if hasattr(message, "envelope") else None)
+    source = message.source
+    if isinstance(source, _BYTES) or not (message.close or options.close_source):
+        return UnsentSources(None)
+    return UnsentSources(None, Content((Source(source, close=True),), size=0))
+
+
+def _message_to_mail(
+    message: Message,
+    options: SendOptions,
+    sender: str | Address | None,
+    recipients: Sequence[str | Address | Recipient] | None,
+) -> Mail | PendingMail:
+    """Convert a `Message` that has a complete message in `raw`, or texts whose streams are to be closed."""
+    raw = message.raw
+    if raw is not None and (not isinstance(raw, bytes) or len(raw) > LONG):
+        # The recipients are the message's to name, not the header's.
+        envelope = _readdressed(message, sender, recipients).envelope()
+        return _Unread(
+            raw, lambda mail: _Readdressed(mail, envelope), exact=options.exact, close=options.close_source
+        )
+    mail: Mail = message
+    if options.exact and raw is not None:
+        mail = _Readdressed(content_of_raw(raw, exact=True), message.envelope())
+    elif options.close_source and _text_streams(message):
+        mail = _StreamClosingMessage(message)
+    return _readdressed(mail, sender, recipients)
+
+
+def _raw_to_mail(
+    raw: Raw,
+    options: SendOptions,
+    sender: str | Address | None,
+    recipients: Sequence[str | Address | Recipient] | None,
+) -> Mail | PendingMail:
+    sender = raw.sender if sender is None else sender
+    recipients = raw.recipients if recipients is None else recipients
+    source, exact, remove_bcc = raw.source, options.exact, options.remove_bcc
+    if isinstance(source, _BYTES) and len(source) <= LONG:
+        mail = content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
+        return _readdressed(mail, sender, recipients)
+    return _Unread(
+        source,
+        partial(_readdressed, sender=sender, recipients=recipients),
+        exact=exact,
+        remove_bcc=remove_bcc,
+        close=raw.close or options.close_source,
+    )
+
+
+def _readdressed(
+    mail: Mail, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
+) -> Mail:
+    """Return `mail` under another envelope; what is None stays as it is."""
+    if sender is None and recipients is None:
+        return mail
+    if isinstance(recipients, str | bytes):
+        raise InvalidArgument("recipients is a sequence of addresses, not one text")
+    if isinstance(mail, ForeignMail | RawMail):
+        return _Readdressed(mail, mail.envelope(sender, recipients))
+    if sender is None:
+        sender = mail.envelope().sender
+    if recipients is None:
+        recipients = mail.envelope().recipients
+    return _Readdressed(mail, Envelope(sender, recipients))
+
+
+# --- mail that needs waiting ---------------------------------------------------------------------------------
+
+
+class PendingMail(ABC):
+    """A message that becomes a `Mail` only after waiting."""
+
+    @abstractmethod
+    async def read(self) -> Mail:
+        """Read what has to be known before the message is sent; a body that is a stream is read while it is sent.
+
+        Raises:
+            FileError: the stream cannot be opened or read; as after every other error it is closed if that was asked.
+            SMTPError: the message cannot be sent.
+        """
+
+    @abstractmethod
+    async def read_whole(self) -> Mail:
+        """Read all of the message into memory; raises as `read`."""
+
+
+class _Unread(PendingMail):
+    """A complete message in a stream, or one so large that it is read like one.
+
+    Args:
+        source: where the message is.
+        address: puts the mail under its envelope.
+        exact, remove_bcc, close: as for `raw_mail`.
+    """
+
+    __slots__ = ("_address", "_close", "_exact", "_remove_bcc", "_source")
+
+    def __init__(
+        self,
+        source: bytes | Origin,
+        address: Callable[[Mail], Mail],
+        *,
+        exact: bool,
+        close: bool,
+        remove_bcc: bool = True,
+    ) -> None:
+        self._source = source
+        self._address = address
+        self._exact = exact
+        self._remove_bcc = remove_bcc
+        self._close = close
+
+    async def read(self) -> Mail:
+        source = self._source
+        # Threads read a file in slices, also one in memory.
+        origin = BytesIO(source) if isinstance(source, _BYTES) else source
+        raw = await raw_mail(origin, exact=self._exact, remove_bcc=self._remove_bcc, close=self._close)
+        try:
+            mail = self._address(raw)
+            # Asked for here, because the stream of a message without one would not be closed later.
+            mail.envelope()
+        except BaseException:
+            if isinstance(raw, RawMail):
+                await raw.aclose()
+            raise
+        return mail
+
+    async def read_whole(self) -> Mail:
+        source = self._source
+        if not isinstance(source, _BYTES):
+            whole = Content((Source(source, encoding="identity", close=self._close),))
+            source = await read_all(whole, close_streams=True)
+        return self._address(content_of_raw(bytes(source), exact=self._exact, remove_bcc=self._remove_bcc))
+
+
+class _LargeObject(PendingMail):
+    """An `email.message.Message` that a thread converts."""
+
+    __slots__ = ("_message", "_recipients", "_sender")
+
+    def __init__(
+        self,
+        message: Any,
+        sender: str | Address | None,
+        recipients: Sequence[str | Address | Recipient] | None,
+    ) -> None:
+        self._message = message
+        self._sender = sender
+        self._recipients = recipients
+
+    async def read(self) -> Mail:
+        mail = await in_thread(partial(content_of, self._message))
+        return _readdressed(mail, self._sender, self._recipients)
+
+    async def read_whole(self) -> Mail:
+        return await self.read()
+
+
+# --- mail around other mail ----------------------------------------------------------------------------------
+
+
+class _Readdressed:
     """A mail under another envelope."""
 
     __slots__ = ("_envelope", "_mail")
@@ -64,25 +265,17 @@ class Readdressed:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
-    @property
-    def attachments(self) -> Sequence[Any]:
-        """Those of the mail, for whoever closes their streams."""
-        attachments: Sequence[Any] = getattr(self._mail, "attachments", ())
-        return attachments
-
     def close(self) -> None:
-        """Close the stream of a message that is not sent after all."""
-        if isinstance(self._mail, RawMail | Closing):
-            self._mail.close()
+        """Close the streams of a message that is not sent after all, as far as that needs no waiting."""
+        UnsentSources(self._mail).close()
 
     async def aclose(self) -> None:
-        """Close it, and wait for what has to be awaited."""
-        if isinstance(self._mail, RawMail | Closing):
-            await self._mail.aclose()
+        """Close them, also what has to be awaited."""
+        await UnsentSources(self._mail).aclose()
 
 
-class Closing:
-    """A message whose text is read while it is sent, from streams that are closed afterwards."""
+class _StreamClosingMessage:
+    """A `Message` whose texts are read while they are sent, from streams that are closed afterwards."""
 
     __slots__ = ("_message",)
 
@@ -101,172 +294,20 @@ class Closing:
 
     @property
     def attachments(self) -> Sequence[Any]:
-        """Those of the message."""
+        """The message's attachments, of which `UnsentSources` closes the streams."""
         return self._message.attachments
 
     def close(self) -> None:
-        """Close the streams of a message that is not sent after all."""
-        for origin in _texts(self._message):
+        """Close the streams of a message that is not sent after all, as far as that needs no waiting."""
+        for origin in _text_streams(self._message):
             close_origin(origin)
 
     async def aclose(self) -> None:
-        """Close them, and wait for what has to be awaited."""
-        for origin in _texts(self._message):
+        """Close them, also what has to be awaited."""
+        for origin in _text_streams(self._message):
             await aclose_origin(origin)
 
 
-def _texts(message: Message) -> list[Any]:
+def _text_streams(message: Message) -> list[Any]:
     texts = (message.text, message.html, message.raw)
     return [one for one in texts if one is not None and not isinstance(one, str | bytes)]
-
-
-def is_stream(message: Any) -> bool:
-    """Is `message` complete already, but somewhere that `mail_of` has to read from first?"""
-    if isinstance(message, Raw):
-        return not isinstance(message.source, bytes | bytearray | memoryview)
-    return isinstance(message, Message) and message.raw is not None and not isinstance(message.raw, bytes)
-
-
-def takes_long(message: Any) -> bool:
-    """Has `message` to be read from somewhere, or is there so much of it that threads make it mail?"""
-    if isinstance(message, Message):
-        source = message.raw
-        if source is None:
-            return False
-    elif isinstance(message, Raw):
-        source = message.source
-    else:
-        return hasattr(message, "get_payload") and is_heavy(message)
-    return not isinstance(source, bytes) or len(source) > LONG
-
-
-async def mail_of(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:
-    """Return `message` as a `Mail`, also where that takes its time: it has to be read from a stream, or is large.
-
-    Args:
-        message: what `as_mail` takes, or a `Raw` of any source; only what `takes_long` waits for something.
-        exact: see `raw_mail`; of no effect on anything but a `Raw` and the `raw` of a `Message`.
-        remove_bcc: see `raw_mail`; of no effect on anything but a `Raw`.
-        close: close streams after the transfer, and when it fails; attachments say so for themselves.
-
-    Raises:
-        FileError: the stream cannot be opened or read.
-        InvalidArgument: it cannot be sent.
-    """
-    if not takes_long(message):
-        return as_mail(message, exact=exact, remove_bcc=remove_bcc, close=close)
-    if isinstance(message, Message):
-        # Who gets it is the message's to say.
-        assert message.raw is not None
-        origin = _as_file(message.raw)
-        return Readdressed(await raw_mail(origin, exact=exact, close=close), message.envelope())
-    if not isinstance(message, Raw):
-        return await in_thread(partial(as_mail, message))
-    origin = _as_file(message.source)
-    raw = await raw_mail(origin, exact=exact, remove_bcc=remove_bcc, close=close or message.close)
-    try:
-        mail = addressed(raw, message.sender, message.recipients)
-        # Later nobody would close the stream of a message that has none.
-        mail.envelope()
-    except BaseException:
-        if isinstance(raw, RawMail):
-            await raw.aclose()
-        raise
-    return mail
-
-
-def _as_file(source: bytes | Origin) -> Origin:
-    """Return octets that are many as a file, which threads read in slices."""
-    return BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
-
-
-async def mail_for(message: Any, options: SendOptions) -> Mail:
-    """Return what `mail_of` does, with what the options say."""
-    return await mail_of(
-        message, exact=options.exact, remove_bcc=options.remove_bcc, close=options.close_source
-    )
-
-
-async def dispose(message: Any, options: SendOptions) -> None:
-    """Close the streams of a message that was never begun, where it or the options say so."""
-    await _never_begun(message, options).aclose()
-
-
-def release(message: Any, options: SendOptions) -> None:
-    """Close, as far as that needs no waiting, the streams that `dispose` closes."""
-    _never_begun(message, options).close()
-
-
-def _never_begun(message: Any, options: SendOptions) -> Unread:
-    if options.close_source and isinstance(message, Message):
-        return Unread(Closing(message))
-    if not isinstance(message, Raw):
-        return Unread(message)
-    source = message.source
-    if isinstance(source, bytes) or not (message.close or options.close_source):
-        return Unread(None)
-    return Unread(None, Content((Source(source, close=True),), size=0))
-
-
-def mail_at_once(
-    message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False
-) -> Mail | None:
-    """Return `message` as a `Mail`, or None where that takes its time: await `mail_of` then.
-
-    Arguments as `mail_of`.
-
-    Raises:
-        InvalidArgument: it cannot be sent.
-    """
-    if hasattr(message, "envelope") and hasattr(message, "content"):
-        # A mail already, as a Message is, too, unless its octets or streams ask for more.
-        if not isinstance(message, Message) or (message.raw is None and not close):
-            mail: Mail = message
-            return mail
-    if takes_long(message):
-        return None
-    return as_mail(message, exact=exact, remove_bcc=remove_bcc, close=close)
-
-
-def as_mail(message: Any, *, exact: bool = False, remove_bcc: bool = True, close: bool = False) -> Mail:
-    """Return `message` as a `Mail`; arguments as `mail_of`.
-
-    Raises:
-        InvalidArgument: it cannot be sent, or has to be read first (`is_stream`).
-    """
-    if isinstance(message, Raw):
-        if not isinstance(message.source, bytes | bytearray | memoryview):
-            raise InvalidArgument(f"a Raw of {type(message.source).__name__} has to be read first")
-        data = bytes(message.source)
-        mail_of_bytes = content_of_raw(data, exact=exact, remove_bcc=remove_bcc)
-        return addressed(mail_of_bytes, message.sender, message.recipients)
-    if exact and isinstance(message, Message) and isinstance(message.raw, bytes):
-        return Readdressed(content_of_raw(message.raw, exact=True), message.envelope())
-    if close and isinstance(message, Message) and _texts(message):
-        return Closing(message)
-    if hasattr(message, "content") and hasattr(message, "envelope"):
-        mail: Mail = message
-        return mail
-    if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
-        return content_of(message)
-    raise InvalidArgument(
-        f"cannot send {type(message).__name__}: a Message or email.message.Message is needed"
-    )
-
-
-def addressed(
-    mail: Mail, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
-) -> Mail:
-    """Return `mail` under another envelope; what is not given stays as it is."""
-    if sender is None and recipients is None:
-        return mail
-    if isinstance(recipients, str | bytes):
-        raise InvalidArgument("recipients is a sequence of addresses, not one text")
-    if isinstance(mail, ForeignMail | RawMail):
-        return Readdressed(mail, mail.envelope(sender, recipients))
-    if sender is None:
-        sender = mail.envelope().sender
-        return Readdressed(mail, Envelope(sender, recipients or ()))
-    return Readdressed(
-        mail, Envelope(sender, mail.envelope().recipients if recipients is None else recipients)
-    )

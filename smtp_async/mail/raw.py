@@ -1,9 +1,9 @@
 """A whole message as a stream → Mail.
 
-Strategy. The header is read first, so that envelope and Bcc are known; it stays in memory. What can be read again is
-read once to its end, in a thread, to learn what it needs and how long it is when every line end is CRLF; so MAIL can
-say both. What can be read once only is taken on from where the header ends: its size is unknown, it may be 8-bit where
-the server takes that, and it is looked at on its way.
+Strategy. The header is read first, so that envelope and Bcc are known; it stays in memory. A source that can be read
+again is read once to its end, in a thread, to learn which extensions its body needs and how long it is when every line
+end is CRLF, because MAIL tells both. A source that can be read only once is read on from the end of the header while it
+is sent: its size is unknown, it may be 8-bit where the server offers 8BITMIME, and its octets are checked on the way.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_HEADER", "RawMail", "raw_mail"]
 
-#: Octets of a header, its empty line included.
+#: The most octets of a header, its empty line included.
 MOST_HEADER: Final = 1 << 20
-#: Octets that a thread looks at in one go.
-_LOOK: Final = 1 << 20
+#: Octets that a thread scans at once.
+_SCAN_SIZE: Final = 1 << 20
 
 # Empty lines, what may be the name of a field, and its colon.
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++([!-9;-~]*+)[ \t]*+(:?)")
@@ -45,19 +45,19 @@ async def raw_mail(
 ) -> ForeignMail | RawMail:
     """Take a whole message; of a stream, read the header, and the rest once if it can be read again.
 
-    Bytes are taken without awaiting anything, and so is the whole of a small file kept as bytes.
+    Bytes are taken without waiting. A small file is read to its end and kept as bytes.
 
     Args:
-        source: header, empty line, body, as bytes or where they are; a file object is read from where it stands.
-        exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
+        source: header, empty line, body, as bytes or where they are; a file object is read from its present position.
+        exact: change nothing except for the removal of Bcc; otherwise bare CR and LF become CRLF.
         remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
         close: close the stream after the transfer, and when it fails.
-        limiter: bounds the threads at work; by default one of our own for each event loop.
+        limiter: bounds the threads at work; by default the library's own for each event loop.
 
     Raises:
         FileError: the stream cannot be opened or read.
         InvalidHeader: the header has no end within a MiB.
-        InvalidArgument: the source is nothing that can be read.
+        InvalidArgument: the source is not of a kind that can be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
@@ -66,7 +66,7 @@ async def raw_mail(
     if isinstance(reader, AsyncReader):
         origin, scan = await _awaited(reader, head), None
     else:
-        origin, scan = await _Survey(reader, head, limiter).made()
+        origin, scan = await _Survey(reader, head, limiter).run()
     mail = content_of_raw(bytes(head.data), exact=exact, remove_bcc=remove_bcc)
     if origin is None:
         return mail
@@ -78,7 +78,7 @@ async def raw_mail(
 class RawMail:
     """A message whose body is read while it is sent: a `Mail` whose envelope can be given or read from its header."""
 
-    __slots__ = ("_ahead", "_close", "_exact", "_head", "_origin", "_scan", "_start", "_taken")
+    __slots__ = ("_ahead", "_close", "_exact", "_head", "_origin", "_scan", "_start", "_content_taken")
 
     def __init__(
         self,
@@ -94,33 +94,33 @@ class RawMail:
         self._head = head
         self._origin = origin
         self._start = start
-        #: What a first reading of the body found.
+        #: What the first reading of the body found, None if it was not read.
         self._scan = scan
-        #: What the beginning of the body showed, where only that was read.
+        #: What the beginning of the body showed, if only that was read.
         self._ahead = LineScan()
         if scan is None:
             self._ahead.feed(ahead)
         self._exact = exact
         self._close = close
-        # Whoever has the content closes the stream, unless it can only be awaited.
-        self._taken = False
+        # Whether `content` was called: then the stream is closed with the content, unless that must be awaited.
+        self._content_taken = False
 
     def envelope(
         self,
         sender: str | Address | None = None,
         recipients: Iterable[str | Address | Recipient] | None = None,
     ) -> Envelope:
-        """Return the envelope, see `ForeignMail.envelope`."""
+        """Return the envelope; see `ForeignMail.envelope`."""
         return self._head.envelope(sender, recipients)
 
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME.
 
-        A body that was not read to its end is assumed to need 8BITMIME where it is offered, and BINARYMIME if it is to
-        be left exactly as it is; where they are not offered, it needs what its beginning needs, and is stopped on its
-        way if more of it would have needed them.
+        A body that was not read to its end is assumed to need 8BITMIME where that is offered, and BINARYMIME if it must
+        stay exactly as it is. Where they are not offered, the body needs what its beginning needs, and is stopped on
+        its way if a later part would have needed them.
         """
-        self._taken = True
+        self._content_taken = True
         if self._scan is None:
             ahead = self._ahead
             eightbit = eightbit or ahead.eightbit
@@ -147,18 +147,18 @@ class RawMail:
             binary=head.binary or binary,
             exact=self._exact,
             message_id=head.message_id,
-            # Line ends are mended as the body is read.
+            # Line ends are corrected while the body is read.
             canonical=not self._exact,
         )
 
     def close(self) -> None:
         """Close the stream, if that was asked for, of a message that is not sent after all; without waiting.
 
-        Whoever took the content closes it there.
+        After `content` nothing is done here, because the stream is closed with the content.
         """
-        if self._taken:
+        if self._content_taken:
             return
-        if isinstance(self._origin, _AsyncRest | _Rest):
+        if isinstance(self._origin, _AsyncBody | _Body):
             self._origin.close()
         elif self._close:
             close_origin(self._origin)
@@ -166,7 +166,7 @@ class RawMail:
     async def aclose(self) -> None:
         """Close, and let an async generator end here."""
         self.close()
-        if isinstance(self._origin, _AsyncRest):
+        if isinstance(self._origin, _AsyncBody):
             await self._origin.aclose()
 
 
@@ -178,7 +178,7 @@ class _Head:
 
     Attributes:
         data: the header, with its empty line once that was found; the whole message if all of it was read.
-        rest: octets that came behind it.
+        rest: octets behind the header.
         ended: the stream has ended.
     """
 
@@ -192,7 +192,7 @@ class _Head:
         """Take the next octets, none at the end; return whether the header is complete.
 
         Raises:
-            InvalidHeader: it is too large.
+            InvalidHeader: the header is too large.
         """
         room = MOST_HEADER + 1 - len(self.data)
         self.data += data[:room]
@@ -200,7 +200,7 @@ class _Head:
         end = self._end()
         if (len(self.data) if end is None else end) > MOST_HEADER:
             raise InvalidHeader(f"the header has no empty line within {MOST_HEADER} octets")
-        if end is None or self.ended:  # all of it is here
+        if end is None or self.ended:  # `data` is the whole message
             return self.ended
         self.rest = self.data[end:] + data[room:]
         del self.data[end:]
@@ -208,7 +208,7 @@ class _Head:
 
     @property
     def wants_more(self) -> bool:
-        """Is too little known of what follows the header?"""
+        """Whether too little is known of what follows the header."""
         return not self.ended and len(self.rest) <= SMALL_BODY
 
     def take_ahead(self, data: bytes) -> None:
@@ -219,7 +219,7 @@ class _Head:
             self.ended = True
 
     def _end(self) -> int | None:
-        """Return where the body begins; None while that is not known."""
+        """Return where the body begins, None while that is not known."""
         leading = _LEADING.match(self.data)
         if leading is not None and leading.end() == len(self.data) and not (leading[2] or self.ended):
             return None  # whether a field follows the empty lines is not known yet
@@ -229,13 +229,13 @@ class _Head:
         if found is None:
             self._searched = max(0, len(self.data) - 3)
             return None
-        # Its LF may come with the next octets.
+        # The LF of this line end may come with the next octets.
         open_cr = found.end() == len(self.data) and found[0].endswith(b"\r")
         return None if open_cr and not self.ended else found.end()
 
 
 class _Survey(ThreadWork):
-    """The first reading of a stream that threads read."""
+    """The first reading of a stream, in threads."""
 
     def __init__(self, reader: Reader, head: _Head, limiter: CapacityLimiter | None) -> None:
         super().__init__(limiter)
@@ -243,16 +243,16 @@ class _Survey(ThreadWork):
         self._head = head
         self._scan = LineScan()
 
-    async def made(self) -> tuple[Origin | None, LineScan | None]:
-        """Return where the body is, None if it was joined to the header, and what it needs if it was read."""
+    async def run(self) -> tuple[Origin | None, LineScan | None]:
+        """Return where the body is, None if it was joined to the header, and its scan if it was read."""
         try:
             await self.in_thread(self._begin)
             if self._head.ended:
                 self.close()
                 return None, None
             if not self._reader.rereadable:
-                return _Rest(bytes(self._head.rest), self._reader), None
-            while await self.in_thread(self._look):
+                return _Body(bytes(self._head.rest), self._reader), None
+            while await self.in_thread(self._scan_more):
                 pass
         except BaseException:
             self.close()
@@ -278,8 +278,8 @@ class _Survey(ThreadWork):
         else:
             self._scan.feed(bytes(head.rest))
 
-    def _look(self) -> bool:
-        until = self._scan.octets + _LOOK
+    def _scan_more(self) -> bool:
+        until = self._scan.octets + _SCAN_SIZE
         while self._scan.octets < until:
             data = self._reader.pull()
             if not data:
@@ -303,13 +303,13 @@ async def _awaited(reader: AsyncReader, head: _Head) -> Origin | None:
         await reader.aclose()
         raise
     if not head.ended:
-        return _AsyncRest(bytes(head.rest), reader)
+        return _AsyncBody(bytes(head.rest), reader)
     await reader.aclose()
     return None
 
 
-class _Rest:
-    """What follows the header of a stream that cannot go back."""
+class _Body:
+    """The body of a stream that cannot be read again: octets that were read with the header, and the rest."""
 
     def __init__(self, first: bytes, reader: Reader) -> None:
         self._first = first
@@ -326,12 +326,12 @@ class _Rest:
         return data
 
     def close(self) -> None:
-        """Close what was opened here, and the stream if that was asked for."""
+        """Close what the reader opened, and the stream if that was asked for."""
         self._reader.close()
 
 
-class _AsyncRest:
-    """What follows the header of an async iterable."""
+class _AsyncBody:
+    """The body of an async iterable: octets that were read with the header, and the rest."""
 
     def __init__(self, first: bytes, reader: AsyncReader) -> None:
         self._first = first
@@ -348,9 +348,9 @@ class _AsyncRest:
         return data
 
     def close(self) -> None:
-        """Close what can be closed at once."""
+        """Close what can be closed without waiting."""
         self._reader.close()
 
     async def aclose(self) -> None:
-        """Let a generator end, and close the stream if that was asked for."""
+        """End a generator, and close the stream if that was asked for."""
         await self._reader.aclose()

@@ -1,6 +1,6 @@
 """Attachment: a file that travels with a message, and where its octets come from.
 
-Nothing is opened here. What is not in memory is a plan (`content.Source`), and whoever sends reads it.
+Nothing is opened here. What is not in memory is a `content.Source`, which is read when the mail is sent.
 """
 
 from __future__ import annotations

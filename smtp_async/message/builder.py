@@ -1,4 +1,4 @@
-"""Message: what a mail says, in the caller's terms."""
+"""`Message`: the sender, recipients, texts and header fields of a mail, as the caller sets them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["Headers", "Message", "MessageID"]
 
 #: Extra header fields in order.
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-#: What `as_bytes` writes for: every server, but for addresses that need SMTPUTF8.
-_ANYWHERE: Final = Abilities(eightbit=False, utf8=True, binary=False)
+#: `as_bytes` renders for a server without 8BITMIME; UTF-8 is allowed only in addresses, which need SMTPUTF8 anyway.
+_MOST_SERVERS: Final = Abilities(eightbit=False, utf8=True, binary=False)
 _TO, _CC, _BCC = Kind.TO, Kind.CC, Kind.BCC
 _FIELDS: Final = frozenset(Fields.__annotations__)
 
@@ -44,10 +44,10 @@ class Message(Rare):
 
     Args:
         sender: the author, named in From; bounces go there too, unless there is a `return_path`.
-        to: who it is for: a comma list, an address, or a list of them.
-        cc: who gets a copy.
-        bcc: who gets a copy that nobody is told of; no header field ever names them.
-        recipients: more of them, each with its kind; they stand behind those of to, cc and bcc.
+        to: the primary recipients: addresses separated by commas, an address, or a list of them.
+        cc: recipients of a copy.
+        bcc: hidden recipients of a copy; no header field ever names them.
+        recipients: further recipients, each with its kind; they follow those of to, cc and bcc.
         subject: one line of any text.
         text: the plain text; bare CR and LF become CRLF. Bytes are in `charset` already. A path, a binary file object
             or an iterator of bytes is read while the message is sent, and sent as it is in base64.
@@ -61,13 +61,13 @@ class Message(Rare):
             callable that is asked at the first rendering; empty for none, so that a server adds it.
         authors: several authors for From; then `sender`, or the first of them, is named in Sender.
         return_path: where bounces go; `"<>"` for nowhere.
-        fields: those that few messages set, see `Fields`.
+        fields: less common fields, see `Fields`.
 
     Raises:
         InvalidAddress: a text is not a mailbox.
         InvalidHeader: a header field that would change the structure of the message.
-        InvalidArgument: a field has no such value.
-        TextNotEncodable: a charset that nobody knows.
+        InvalidArgument: a value that the field cannot have.
+        TextNotEncodable: an unknown charset.
     """
 
     __slots__ = (
@@ -115,10 +115,10 @@ class Message(Rare):
         **fields: Unpack[Fields],
     ) -> None:
         self._identity = self._rare = None
-        # What the server took that it was last rendered for.
-        self._can = _ANYWHERE
+        # The abilities of the server for which the message was rendered last.
+        self._can = _MOST_SERVERS
         self._sender = None if sender is None else Address.parse(sender)
-        #: Everybody who gets the message; `to`, `cc` and `bcc` are views of it.
+        #: All recipients of the message; `to`, `cc` and `bcc` are views of it.
         self.recipients: list[Recipient] = [Recipient(address, _TO) for address in mailboxes(to)]
         if cc:
             self.recipients += [Recipient(address, _CC) for address in mailboxes(cc)]
@@ -152,7 +152,7 @@ class Message(Rare):
 
     @property
     def sender(self) -> Address | None:
-        """The author, and where bounces go unless there is a `return_path`."""
+        """The author, and the address for bounces if there is no `return_path`."""
         return self._sender
 
     @sender.setter
@@ -161,7 +161,7 @@ class Message(Rare):
 
     @property
     def authors(self) -> tuple[Address, ...]:
-        """Who is named in From, if not the sender."""
+        """The addresses of From, if they are not just the sender."""
         return self._authors
 
     @authors.setter
@@ -170,7 +170,7 @@ class Message(Rare):
 
     @property
     def reply_to(self) -> tuple[Address, ...]:
-        """Where answers should go."""
+        """The addresses for answers."""
         return self._reply_to
 
     @reply_to.setter
@@ -179,7 +179,7 @@ class Message(Rare):
 
     @property
     def return_path(self) -> Address | Literal["<>"] | None:
-        """Where bounces go, `"<>"` for nowhere, `None` for the sender."""
+        """The address for bounces; `"<>"`: no bounces are sent; `None`: the sender."""
         return self._return_path
 
     @return_path.setter
@@ -191,7 +191,7 @@ class Message(Rare):
 
     @property
     def to(self) -> tuple[Address, ...]:
-        """Who it is for."""
+        """The primary recipients."""
         return self._of_kind(_TO)
 
     @to.setter
@@ -200,7 +200,7 @@ class Message(Rare):
 
     @property
     def cc(self) -> tuple[Address, ...]:
-        """Who gets a copy."""
+        """The recipients of a copy."""
         return self._of_kind(_CC)
 
     @cc.setter
@@ -209,7 +209,7 @@ class Message(Rare):
 
     @property
     def bcc(self) -> tuple[Address, ...]:
-        """Who gets a copy that nobody is told of."""
+        """The hidden recipients of a copy."""
         return self._of_kind(_BCC)
 
     @bcc.setter
@@ -233,7 +233,7 @@ class Message(Rare):
         self._headers = pairs
 
     def clear_headers(self) -> None:
-        """Forget whom the message is from and for, its subject, and all other header fields; the texts stay.
+        """Clear sender, recipients, subject and all other header fields; the texts stay.
 
         Date and Message-ID are drawn anew. Settings stay, too: charsets, the length of header lines.
         """
@@ -275,14 +275,14 @@ class Message(Rare):
         self.attachments.append(attachment)
         return attachment
 
-    # --- as it is sent ---------------------------------------------------------------------------------------
+    # --- rendering -------------------------------------------------------------------------------------------
 
     def envelope(self) -> Envelope:
-        """Return where bounces go and who gets it.
+        """Return the envelope: the address for bounces and the recipients.
 
         Raises:
             MissingSender: neither sender nor authors nor return path.
-            MissingRecipient: nobody in to, cc and bcc.
+            MissingRecipient: to, cc and bcc are empty.
         """
         sender: str | Address | None = self._return_path or self._sender
         if sender is None:
@@ -311,7 +311,7 @@ class Message(Rare):
             token: hexadecimal digits from that many random octets.
 
         Raises:
-            MissingSender: nobody to name in From.
+            MissingSender: neither sender nor authors.
             InvalidHeader: a header field name or value that would change the structure of the message.
             ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
             TextNotEncodable: a text that its charset cannot express, half of a surrogate pair above all.
@@ -331,25 +331,25 @@ class Message(Rare):
         """
         from .readback import whole
 
-        return whole(self._rendered(_ANYWHERE), self._keep)
+        return whole(self._rendered(_MOST_SERVERS), self._keep)
 
     def render(self) -> Coroutine[Any, Any, bytes]:
-        """Return what gives the bytes of `as_bytes` when it is awaited, without blocking the event loop.
+        """Return an awaitable for the bytes of `as_bytes`, read and rendered without blocking the event loop.
 
         Async iterators are read, too, and what can be read only once is used up.
         """
         from ..sources import read_all
         from .readback import finished
 
-        content = self._rendered(_ANYWHERE)
+        content = self._rendered(_MOST_SERVERS)
         return read_all(content, partial(finished, content))
 
     @property
     def size(self) -> int | None:
-        """Octets of `as_bytes()`, None if only reading would tell. Files are asked for their size."""
+        """Octets of `as_bytes()`; None if a source would have to be read to know. Files are asked for their size."""
         from .readback import measured
 
-        return measured(self._rendered(_ANYWHERE))
+        return measured(self._rendered(_MOST_SERVERS))
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
@@ -376,7 +376,7 @@ class Message(Rare):
 
         return parted(self._rendered(self._can), self._keep, body=True)[1]
 
-    # --- from and to the standard library ---------------------------------------------------------------------
+    # --- conversion -------------------------------------------------------------------------------------------
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Message:
@@ -406,7 +406,7 @@ class Message(Rare):
         """Return the message as one of the standard library.
 
         Args:
-            bcc: add the Bcc field, which whoever writes that message then writes, too.
+            bcc: add the Bcc field, which is then sent by every program that sends that object.
 
         Raises:
             UsageError, FileError: as `as_bytes`.

@@ -8,14 +8,16 @@ need not be the octets CR LF (RFC 2045 section 6.8).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import TextNotEncodable
 from ..model.encoded_words import charset_name
+from ..model.octets import SLICE
 from ..model.reply import printable
 
-__all__ = ["PAGES", "UTF_8", "Charset", "charset_of", "encoded"]
+__all__ = ["PAGES", "UTF_8", "Charset", "charset_of", "crlf_text", "encoded", "octets_of"]
 
 #: Code pages whose codec does not bear their number, or that not every page of that name may be taken for.
 PAGES: Final[dict[int, str]] = {
@@ -142,6 +144,50 @@ def encoded(text: str, charset: Charset, what: str) -> bytes:
 
         text = _HALF_WIDTH.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     try:
-        return text.encode(charset.codec)
+        return octets_of(text, charset.codec)
     except UnicodeError as error:
         raise TextNotEncodable(f"{what} cannot be expressed in {charset.label}: {error}") from error
+
+
+def octets_of(text: str, codec: str = "utf-8", errors: str = "strict") -> bytes:
+    """Return `text.encode(codec, errors)`, a long text in slices (see `model/octets.py`).
+
+    Raises:
+        UnicodeEncodeError: the codec has no octets for one of the characters.
+    """
+    if len(text) <= SLICE:
+        return text.encode(codec, errors)
+    import codecs
+
+    incremental: Any = codecs.lookup(codec).incrementalencoder
+    if incremental is None:  # of a codec that an application registered
+        return text.encode(codec, errors)
+    encoder = incremental(errors)
+    pieces: list[bytes] = []
+    for start in range(0, len(text), SLICE):
+        try:
+            pieces.append(encoder.encode(text[start : start + SLICE], start + SLICE >= len(text)))
+        except UnicodeEncodeError as error:
+            raise UnicodeEncodeError(
+                error.encoding, text, start + error.start, start + error.end, error.reason
+            ) from error
+    return b"".join(pieces)
+
+
+def crlf_text(text: str) -> str:
+    """Return a text with CRLF at the end of each line, as `octets.crlf` does."""
+    if len(text) > SLICE:
+        return "".join([crlf_text(piece) for piece in _slices(text)])
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+
+
+def _slices(text: str) -> Iterator[str]:
+    """Yield a text in slices; CR and LF of one line end stay together."""
+    start = 0
+    while len(text) - start > SLICE:
+        end = start + SLICE
+        if text[end - 1] == "\r":
+            end -= 1
+        yield text[start:end]
+        start = end
+    yield text[start:]

@@ -1,12 +1,12 @@
-"""Messages that were made elsewhere → `Message`, to be read and changed; and the way back.
+"""Conversion of octets and `email.message` objects to `Message`, and of `Message` to `email.message`.
 
-Strategy. Octets and objects of the standard library become an `Entity`; what it says becomes attributes where
-`Message` would say the same in the same shape. Anything that would be lost or changed (signed and encrypted parts,
-reports, several texts, a field that cannot be read or stands twice, parameters that have no attribute) makes the
-whole message stay as it is, in `raw`, beside the attributes that could be read.
+Strategy. The octets or the object become an `Entity`. Its fields and parts become attributes if `Message` would render
+the same fields and parts from them. If rendering would lose or change something (signed and encrypted parts, reports,
+several texts, a field that cannot be read or stands twice, parameters without an attribute), `raw` keeps the whole
+message unchanged, beside the attributes that could be read.
 
-Addresses are read before the encoded words in their names are decoded, so that a comma in a decoded name cannot make
-two mailboxes of one.
+Addresses are parsed before the encoded words in their names are decoded, because a comma in a decoded name would
+otherwise split one mailbox into two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 from ..errors import InvalidArgument, SMTPError
 from ..model.address import Address
-from ..model.content import MAX_LINE, Origin, crlf
+from ..model.content import Origin
 from ..model.encoded_words import codec_of, decoded_by, decoded_words, holds_unknown_words
 from ..model.envelope import Kind, Recipient
+from ..model.octets import MAX_LINE, crlf
 from .attachment import Attachment
 from .dates import date_text
 from .email_message import entity_of_object
@@ -42,43 +43,47 @@ if TYPE_CHECKING:
 
 __all__ = ["from_bytes", "from_email_message", "to_email_message"]
 
-_SPECIAL: Final = re.compile(r'(["\\])')
+_QUOTED_SPECIALS: Final = re.compile(r'(["\\])')
 _KINDS: Final = {kind.value.lower(): kind for kind in Kind}
-_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
-# Of signs that divide nothing outside of quotes either.
-_WORD = rb"=\?[^?\s\"]+\?[QqBb]\?[A-Za-z0-9!*+/=_\-]*+\?="
-_QUOTED_WORDS: Final = re.compile(rb'"(' + _WORD + rb"(?:\s+" + _WORD + rb')*+)"')
-_C1: Final = re.compile("[\x80-\x9f]")
-_IDS: Final = re.compile(r"<[^<>\s]+>(?:[ ]*<[^<>\s]+>)*")
-# A list of phrases, each one word or several, or in quotes.
+_QUOTED_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
+# Only of characters that separate nothing outside of quotes either.
+_ENCODED_WORD = rb"=\?[^?\s\"]+\?[QqBb]\?[A-Za-z0-9!*+/=_\-]*+\?="
+_QUOTED_WORDS: Final = re.compile(rb'"(' + _ENCODED_WORD + rb"(?:\s+" + _ENCODED_WORD + rb')*+)"')
+_C1_CONTROLS: Final = re.compile("[\x80-\x9f]")
+_MESSAGE_IDS: Final = re.compile(r"<[^<>\s]+>(?:[ ]*<[^<>\s]+>)*")
+# A list of phrases; each is one or more words, or a quoted string.
 _PHRASE: Final = re.compile(r'[ ]*(?:"((?:[^"\\]|\\.)*+)"|([^",]*+))[ ]*(?:,|\Z)')
 _PHRASES: Final = re.compile(rf"(?:{_PHRASE.pattern})*+")
 _EMPTY_ELEMENT: Final = re.compile(r"(?:\A|,) *(?:,|\Z)")
 _ESCAPED: Final = re.compile(r"\\(.)")
-_STEP: Final = re.compile(r"([1-5])(?: *\([A-Za-z ]*\))?")
+_PRIORITY_STEP: Final = re.compile(r"([1-5])(?: *\([A-Za-z ]*\))?")
 
 #: Fields of the outermost header that may stand once (RFC 5322 section 3.6).
-_ONCE: Final = frozenset(
+_UNIQUE_FIELDS: Final = frozenset(
     "from sender reply-to subject date message-id in-reply-to references return-path content-type "
     "content-transfer-encoding content-disposition mime-version".split()
 )
-_LISTS: Final = frozenset(("from", "sender", "reply-to", *_KINDS))
-#: What the tree of parts makes anew, or what counts octets that will be others.
-_STRUCTURE: Final = frozenset(
+_MAILBOX_FIELDS: Final = frozenset(("from", "sender", "reply-to", *_KINDS))
+#: Fields that rendering writes anew, or that count octets which rendering changes.
+_STRUCTURE_FIELDS: Final = frozenset(
     "mime-version content-type content-transfer-encoding content-disposition content-length lines resent-bcc".split()
 )
-#: Fields that become an attribute if it can hold what they say.
-_RARE: Final = {name: attribute for attribute, name in NAMES.items() if attribute != "list_unsubscribe_post"}
-#: Fields of a part that say nothing that its other fields and its octets do not say.
-_IDLE: Final = frozenset(("content-length", "content-md5", "mime-version", "x-attachment-id"))
-_OF_TEXT: Final = frozenset(("content-type", "content-transfer-encoding", "content-disposition", *_IDLE))
-_OF_FILE: Final = frozenset(("content-id", "content-description", *_OF_TEXT))
+#: Fields that become an attribute if the attribute can hold their value.
+_OPTIONAL_FIELDS: Final = {
+    name: attribute for attribute, name in NAMES.items() if attribute != "list_unsubscribe_post"
+}
+#: Fields of a part that may be dropped, because its other fields and its octets say the same.
+_REDUNDANT_FIELDS: Final = frozenset(("content-length", "content-md5", "mime-version", "x-attachment-id"))
+_TEXT_FIELDS: Final = frozenset(
+    ("content-type", "content-transfer-encoding", "content-disposition", *_REDUNDANT_FIELDS)
+)
+_FILE_FIELDS: Final = frozenset(("content-id", "content-description", *_TEXT_FIELDS))
 _TEXTS: Final = {"text/plain": "text", "text/html": "html", "text/calendar": "calendar"}
-_WHOLE: Final = Abilities(eightbit=True, utf8=True, binary=False)
+_EIGHTBIT_AND_UTF8: Final = Abilities(eightbit=True, utf8=True, binary=False)
 
 
-class Writable(Protocol):
-    """What is filled here and read back: a `Message`, which stands above this file."""
+class MessageAttributes(Protocol):
+    """The attributes of a `Message` that conversion sets and reads; the class is in `builder.py`, of higher rank."""
 
     sender: Address | None
     authors: tuple[Address, ...]
@@ -99,36 +104,36 @@ class Writable(Protocol):
 
     @property
     def bcc(self) -> tuple[Address, ...]:
-        """Who gets a copy that nobody is told of."""
+        """The hidden recipients."""
 
     def as_bytes(self) -> bytes:
         """Return the message as it is sent."""
 
 
-M = TypeVar("M", bound=Writable)
+M = TypeVar("M", bound=MessageAttributes)
 
 
-class _OtherShape(Exception):
-    """`Message` would write something else."""
+class _NotExpressible(Exception):
+    """`Message` would not render what was read."""
 
 
 def from_bytes(message: M, data: bytes) -> M:
-    """Fill an empty message from a whole one; see `Message.from_bytes`."""
+    """Fill an empty message from octets and return it; see `Message.from_bytes`."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise InvalidArgument(f"a whole message is bytes, not {type(data).__name__}")
     data = bytes(data)
     check_line_ends(data)
-    return _imported(message, entity_of_octets(without_leading(crlf(data))), lambda: data)
+    return _filled(message, entity_of_octets(without_leading(crlf(data))), lambda: data)
 
 
 def from_email_message(message: M, source: OldMessage) -> M:
-    """Fill an empty message from one of the standard library; see `Message.from_email_message`."""
+    """Fill an empty message from an `email.message` object and return it; see `Message.from_email_message`."""
     entity = entity_of_object(source)
-    return _imported(message, entity, lambda: content_of_entity(entity, _WHOLE).join())
+    return _filled(message, entity, lambda: content_of_entity(entity, _EIGHTBIT_AND_UTF8).join())
 
 
-def to_email_message(message: Writable, *, bcc: bool) -> EmailMessage:
-    """Write a message of the standard library; see `Message.to_email_message`."""
+def to_email_message(message: MessageAttributes, *, bcc: bool) -> EmailMessage:
+    """Return the message as an `EmailMessage`; see `Message.to_email_message`."""
     import email
     import email.policy
 
@@ -138,13 +143,13 @@ def to_email_message(message: Writable, *, bcc: bool) -> EmailMessage:
     return email.message_from_bytes(data, policy=email.policy.default)
 
 
-def _imported(message: M, entity: Entity, whole: Callable[[], bytes]) -> M:
-    sayable = _set_header(message, entity.fields)
+def _filled(message: M, entity: Entity, whole: Callable[[], bytes]) -> M:
+    expressible = _set_header(message, entity.fields)
     try:
-        if not sayable:
-            raise _OtherShape
+        if not expressible:
+            raise _NotExpressible
         _set_parts(message, entity)
-    except (_OtherShape, InvalidArgument):
+    except (_NotExpressible, InvalidArgument):
         message.text = message.html = message.calendar = None
         message.flowed = message.delsp = False
         message.attachments.clear()
@@ -155,71 +160,71 @@ def _imported(message: M, entity: Entity, whole: Callable[[], bytes]) -> M:
 # --- the header ---------------------------------------------------------------------------------------------
 
 
-def _set_header(message: Writable, fields: list[Field]) -> bool:
-    """Set the attributes that come from the header; return whether they say all of it."""
+def _set_header(message: MessageAttributes, fields: list[Field]) -> bool:
+    """Set the attributes that come from the header; return whether they express all of it."""
     authors: list[Address] = []
     senders: list[Address] = []
     extra: list[tuple[str, str]] = []
     seen: set[str] = set()
-    sayable = True
+    expressible = True
     for field in fields:
         name = field.name
         try:
-            if not name or (name in _ONCE and name in seen):
-                raise _OtherShape
+            if not name or (name in _UNIQUE_FIELDS and name in seen):
+                raise _NotExpressible
             check_name(field.label)
             if is_structured(name):
                 checked_tokens(field.label, field.text)
-            if name in _LISTS and not _sayable_list(field.text):
-                sayable = False
+            if name in _MAILBOX_FIELDS and not _expressible_list(field.text):
+                expressible = False
             if name in _KINDS:
-                message.recipients += [Recipient(address, _KINDS[name]) for address in _mailboxes(field)]
+                message.recipients += [Recipient(address, _KINDS[name]) for address in _mailboxes_of(field)]
             elif name == "from":
-                authors = _mailboxes(field)
+                authors = _mailboxes_of(field)
             elif name == "sender":
-                senders = _mailboxes(field)
-            elif name in _SETTERS:
-                _SETTERS[name](message, field)
-            elif name not in _STRUCTURE and not _set_rare(message, field):
-                extra.append((field.label, _extra(field)))
-        except (_OtherShape, InvalidArgument):
-            sayable = False
+                senders = _mailboxes_of(field)
+            elif name in _FIELD_SETTERS:
+                _FIELD_SETTERS[name](message, field)
+            elif name not in _STRUCTURE_FIELDS and not _set_optional(message, field):
+                extra.append((field.label, _extra_value(field)))
+        except (_NotExpressible, InvalidArgument):
+            expressible = False
         seen.add(name)
     message.headers = extra
     message.sender = senders[0] if senders else authors[0] if len(authors) == 1 else None
     if len(authors) > 1 or (authors and message.sender != authors[0]):
         message.authors = tuple(authors)
     elif senders and not authors:
-        sayable = False  # From would be written
+        expressible = False  # `Message` would write a From field that was not there
     elif senders and senders[0].name != authors[0].name:
-        sayable = False  # a Sender that is the author is not written
-    return sayable and len(senders) <= 1
+        expressible = False  # `Message` writes no Sender with the author's address
+    return expressible and len(senders) <= 1
 
 
-def _set_subject(message: Writable, field: Field) -> None:
-    # What can be read of it is shown, even if raw says more.
+def _set_subject(message: MessageAttributes, field: Field) -> None:
+    # Set before the check, because a subject that is readable in part is shown even if the message becomes raw.
     message.subject = cleaned(decoded_words(field.text))
-    _decoded(field)
+    _field_text(field)
 
 
-def _set_reply_to(message: Writable, field: Field) -> None:
-    message.reply_to = tuple(_mailboxes(field))
+def _set_reply_to(message: MessageAttributes, field: Field) -> None:
+    message.reply_to = tuple(_mailboxes_of(field))
 
 
-def _set_return_path(message: Writable, field: Field) -> None:
+def _set_return_path(message: MessageAttributes, field: Field) -> None:
     text = field.text
     message.return_path = "<>" if text == "<>" else Address.parse(text)
 
 
-def _set_date(message: Writable, field: Field) -> None:
-    message.date = _moment(field.text)
+def _set_date(message: MessageAttributes, field: Field) -> None:
+    message.date = _parsed_date(field.text)
 
 
-def _set_message_id(message: Writable, field: Field) -> None:
+def _set_message_id(message: MessageAttributes, field: Field) -> None:
     message.message_id = message_id_text(field.text)
 
 
-_SETTERS: Final[dict[str, Callable[[Writable, Field], None]]] = {
+_FIELD_SETTERS: Final[dict[str, Callable[[MessageAttributes, Field], None]]] = {
     "subject": _set_subject,
     "reply-to": _set_reply_to,
     "return-path": _set_return_path,
@@ -228,97 +233,97 @@ _SETTERS: Final[dict[str, Callable[[Writable, Field], None]]] = {
 }
 
 
-def _moment(text: str) -> datetime:
+def _parsed_date(text: str) -> datetime:
     from email.utils import parsedate_to_datetime
 
     try:
         moment = parsedate_to_datetime(text)
         date_text(moment)
     except (ValueError, TypeError, OverflowError, IndexError, SMTPError) as error:
-        raise _OtherShape from error
+        raise _NotExpressible from error
     return moment
 
 
-def _set_rare(message: Writable, field: Field) -> bool:
-    """Set the attribute for a field, if there is one, if it is free and if it can hold what the field says."""
-    attribute = _RARE.get(field.name)
+def _set_optional(message: MessageAttributes, field: Field) -> bool:
+    """Set the optional attribute for a field; return False if there is none, it is set, or it cannot hold the value."""
+    attribute = _OPTIONAL_FIELDS.get(field.name)
     if attribute is None or getattr(message, attribute):
         return False
     try:
-        setattr(message, attribute, _rare_value(attribute, field))
-    except (InvalidArgument, _OtherShape):
+        setattr(message, attribute, _optional_value(attribute, field))
+    except (InvalidArgument, _NotExpressible):
         return False
     return bool(getattr(message, attribute))
 
 
-def _rare_value(attribute: str, field: Field) -> Any:
+def _optional_value(attribute: str, field: Field) -> Any:
     text = field.text
     if attribute in ("read_receipt_to", "delivery_notification_to"):
-        return _mailboxes(field)
+        return _mailboxes_of(field)
     if attribute in ("in_reply_to", "references"):
-        # Words beside the ids, RFC 5322 section 4.5.4, would become ids.
-        if _IDS.fullmatch(text) is None:
-            raise _OtherShape
+        # Refuse words between the ids (RFC 5322 section 4.5.4), because they would be rendered as ids.
+        if _MESSAGE_IDS.fullmatch(text) is None:
+            raise _NotExpressible
         return re.findall("<[^<>]*>", text)
     if attribute == "x_priority":
-        step = _STEP.fullmatch(text)
+        step = _PRIORITY_STEP.fullmatch(text)
         if step is None:
-            raise _OtherShape
+            raise _NotExpressible
         return step[1]
     if attribute == "list_unsubscribe" and _EMPTY_ELEMENT.search(text):
-        raise _OtherShape
+        raise _NotExpressible
     if attribute == "keywords":
         return _phrases(text)
     if attribute == "list_id" and '"' in text.strip('"').replace('" <', "<"):
-        raise _OtherShape  # quotes in the middle of its phrase
-    return _decoded(field)
+        raise _NotExpressible  # quotes in the middle of its phrase
+    return _field_text(field)
 
 
 def _phrases(text: str) -> list[str]:
-    """Read a list of phrases, RFC 5322 section 3.6.5; an encoded word in quotes is none (RFC 2047 section 5)."""
+    """Return the phrases of a list, RFC 5322 section 3.6.5; encoded words in quotes stay (RFC 2047 section 5)."""
     if _PHRASES.fullmatch(text) is None:
-        raise _OtherShape
+        raise _NotExpressible
     found = _PHRASE.findall(text)
-    return [_ESCAPED.sub(r"\1", quoted) if quoted else _plain(plain) for quoted, plain in found]
+    return [_ESCAPED.sub(r"\1", quoted) if quoted else _decoded_text(plain) for quoted, plain in found]
 
 
-def _extra(field: Field) -> str:
-    """Return the value of a field that has no attribute."""
+def _extra_value(field: Field) -> str:
+    """Return the value of a field without an attribute, for `headers`."""
     if is_structured(field.name):
         longest = max(map(len, field.text.split(" ")))
         if not field.value.isascii() or len(field.label) + longest > MAX_LINE - 2:
-            raise _OtherShape
+            raise _NotExpressible
         return cleaned(field.text)
-    # A list of mailboxes that is encoded, or that cannot be read, cannot be written anew as one text.
+    # A list of mailboxes with encoded words, or one that cannot be parsed, cannot be rendered as unstructured text.
     if field.name in MAILBOXES and (
         "=?" in field.text or not field.value.isascii() or not mailboxes_in(field)
     ):
-        raise _OtherShape
-    return _decoded(field)
+        raise _NotExpressible
+    return _field_text(field)
 
 
-def _decoded(field: Field) -> str:
-    """Return what a reader sees: encoded words decoded, and blanks for the controls that they hid."""
-    return _plain(field.text)
+def _field_text(field: Field) -> str:
+    """Return the value as a reader sees it: encoded words decoded, blanks for control characters in them."""
+    return _decoded_text(field.text)
 
 
-def _plain(text: str) -> str:
-    """Decode a text; one with encoded words that are not understood could not be written with them."""
+def _decoded_text(text: str) -> str:
+    """Decode the encoded words of a text; refuse unknown ones, because `Message` could not render them again."""
     if holds_unknown_words(text):
-        raise _OtherShape
+        raise _NotExpressible
     return cleaned(decoded_words(text))
 
 
-def _mailboxes(field: Field) -> list[Address]:
-    """Read a list of mailboxes; names are decoded also where there are quotes around the encoded words."""
+def _mailboxes_of(field: Field) -> list[Address]:
+    """Parse a list of mailboxes; encoded words in quoted names are decoded, too."""
     if '"=?' in field.text:
         field = field._replace(octets=_QUOTED_WORDS.sub(rb"\1", field.octets))
     return mailboxes_in(field)
 
 
-def _sayable_list(text: str) -> bool:
-    """Tell whether `Message` can say a list of mailboxes: no group is in it, and no word that is not understood."""
-    return not (";" in text and ";" in _QUOTED.sub("", text)) and not holds_unknown_words(
+def _expressible_list(text: str) -> bool:
+    """Tell whether `Message` can express a list of mailboxes: without groups and unknown encoded words."""
+    return not (";" in text and ";" in _QUOTED_STRING.sub("", text)) and not holds_unknown_words(
         text.replace('"', " ")
     )
 
@@ -326,7 +331,7 @@ def _sayable_list(text: str) -> bool:
 # --- the parts ----------------------------------------------------------------------------------------------
 
 
-def _set_parts(message: Writable, entity: Entity) -> None:
+def _set_parts(message: MessageAttributes, entity: Entity) -> None:
     """Turn the tree of parts into texts and attachments."""
     if entity.content_type.value != "multipart/mixed":
         return _set_body(message, entity, top=True)
@@ -336,83 +341,83 @@ def _set_parts(message: Writable, entity: Entity) -> None:
         _set_body(message, parts.pop(0))
     for part in parts:
         if not _is_file(part):
-            raise _OtherShape
+            raise _NotExpressible
         message.attachments.append(_attachment(message, part))
 
 
 def _check_multipart(entity: Entity, *others: str) -> None:
-    """See that a multipart says nothing but how it is cut, and is whole."""
+    """Require a multipart that has parts and no parameters but its boundary, charset and `others`."""
     kind = entity.content_type
     if not entity.parts or not kind.certain:
-        raise _OtherShape
+        raise _NotExpressible
     if any([name not in ("boundary", "charset", *others) for name, _ in kind.parameters]):
-        raise _OtherShape
+        raise _NotExpressible
 
 
 def _is_file(part: Entity) -> bool:
-    """Tell a part that is a file from one that is shown as text."""
+    """Tell whether a part is a file, not a text that readers show."""
     disposition = part.disposition
     if disposition is not None and (disposition.value == "attachment" or disposition.get("filename")):
         return True
     return not part.content_type.value.startswith(("text/", "multipart/"))
 
 
-def _set_body(message: Writable, part: Entity, *, top: bool = False) -> None:
+def _set_body(message: MessageAttributes, part: Entity, *, top: bool = False) -> None:
     kind = part.content_type.value
     if kind == "multipart/alternative":
         _check_multipart(part)
         for child in part.parts:
             if child.content_type.value == "multipart/alternative":
-                raise _OtherShape
+                raise _NotExpressible
             _set_body(message, child)
     elif kind == "multipart/related":
         _check_multipart(part, "type")
         first, *others = part.parts
         if first.content_type.value != "text/html":
-            raise _OtherShape
+            raise _NotExpressible
         _set_body(message, first)
         for child in others:
             cid = child.text("content-id")
-            if not cid or child.parts or _disposed(child).value == "attachment":
-                raise _OtherShape
+            if not cid or child.parts or _disposition_of(child).value == "attachment":
+                raise _NotExpressible
             message.attachments.append(_attachment(message, child, cid))
     else:
         _set_text(message, kind, part, top=top)
 
 
-def _set_text(message: Writable, kind: str, part: Entity, *, top: bool) -> None:
-    """Set one of the texts; those that come later must be the ones that `Message` writes later."""
+def _set_text(message: MessageAttributes, kind: str, part: Entity, *, top: bool) -> None:
+    """Set `text`, `html` or `calendar`; the parts must come in the order in which `Message` renders them."""
     attribute = _TEXTS.get(kind)
     names = list(_TEXTS.values())
-    disposed = _disposed(part)
+    disposed = _disposition_of(part)
     if attribute is None or disposed.parameters or disposed.value not in ("", "inline"):
-        raise _OtherShape
+        raise _NotExpressible
     if any([getattr(message, name) is not None for name in names[names.index(attribute) :]]):
-        raise _OtherShape
+        raise _NotExpressible
     if not top:
-        _check_fields(part, _OF_TEXT)
+        _require_only_fields(part, _TEXT_FIELDS)
     _set_format(message, attribute, part.content_type)
     data = part.decoded()
     label = part.content_type.get("charset")
     codec = codec_of("utf-8" if label is None else label)
     if data is None or codec is None:
-        raise _OtherShape
+        raise _NotExpressible
     try:
         text = decoded_by("utf-8" if codec == "ascii" else codec, data)
     except ValueError as error:
-        raise _OtherShape from error
-    if _C1.search(text) and codec.startswith("iso8859"):
-        raise _OtherShape  # readers take it for the Windows charset that extends it
+        raise _NotExpressible from error
+    if _C1_CONTROLS.search(text) and codec.startswith("iso8859"):
+        raise _NotExpressible  # readers decode it as the Windows charset that extends it
     method = part.content_type.get("method")
     if attribute == "calendar" and method and method.upper() != calendar_method(text):
-        raise _OtherShape
+        raise _NotExpressible
     setattr(message, attribute, text.replace("\r\n", "\n"))
 
 
-def _set_format(message: Writable, attribute: str, kind: Parametrised) -> None:
-    """Set what the parameters of a text say (RFC 3676), if `Message` can say all of it."""
+def _set_format(message: MessageAttributes, attribute: str, kind: Parametrised) -> None:
+    """Set `flowed` and `delsp` from the parameters of a text (RFC 3676); refuse parameters without an attribute."""
     if not kind.certain:
-        raise _OtherShape
+        raise _NotExpressible
     for name, value in kind.parameters:
         lowered = value.lower()
         if name == "charset" or (name, lowered) in (("format", "fixed"), ("delsp", "no")):
@@ -422,40 +427,40 @@ def _set_format(message: Writable, attribute: str, kind: Parametrised) -> None:
         elif attribute == "text" and (name, lowered) == ("delsp", "yes"):
             message.delsp = True
         elif attribute != "calendar" or name != "method":
-            raise _OtherShape
+            raise _NotExpressible
 
 
-def _check_fields(part: Entity, known: frozenset[str]) -> None:
-    """See that a part has no field that would be lost."""
+def _require_only_fields(part: Entity, known: frozenset[str]) -> None:
+    """Refuse a part with a field that would be lost."""
     names = [field.name for field in part.fields]
     if not known.issuperset(names) or len(set(names)) != len(names):
-        raise _OtherShape
+        raise _NotExpressible
 
 
-def _disposed(part: Entity) -> Parametrised:
+def _disposition_of(part: Entity) -> Parametrised:
     found = part.disposition
     if found is None:
         return Parametrised("", (), certain=True)
     if not found.certain or found.value not in ("", "inline", "attachment"):
-        raise _OtherShape
+        raise _NotExpressible
     return found
 
 
-def _attachment(message: Writable, part: Entity, cid: str | None = None) -> Attachment:
-    """Make an attachment of a part."""
-    _check_fields(part, _OF_FILE)
-    kind, disposed = part.content_type, _disposed(part)
-    # A message within the message is the octets that it is; every other part is decoded.
+def _attachment(message: MessageAttributes, part: Entity, cid: str | None = None) -> Attachment:
+    """Return an attachment with the content and the fields of a part."""
+    _require_only_fields(part, _FILE_FIELDS)
+    kind, disposed = part.content_type, _disposition_of(part)
+    # An attached message has no transfer encoding, so its octets stay; every other part is decoded.
     data = part.decoded()
     if data is None or part.parts or kind.value.startswith("multipart/") or not kind.certain:
-        raise _OtherShape
+        raise _NotExpressible
     disposition = disposed.value or ("inline" if cid else "attachment")
     named = (part.text("content-id") or "").strip()
     if cid is None and named:
         cid = named
-        if disposition == "inline" and not _refers(message, named):
-            raise _OtherShape  # among the texts it would be shown somewhere else
-    filename, in_type = _name_in(disposed, "filename"), _name_in(kind, "name")
+        if disposition == "inline" and not _html_refers_to(message, named):
+            raise _NotExpressible  # `Message` would move it next to the HTML, where readers show it elsewhere
+    filename, in_type = _name_parameter(disposed, "filename"), _name_parameter(kind, "name")
     description = part.text("content-description")
     parameters = [(name, value) for name, value in kind.parameters if name != "name" or in_type != filename]
     if filename is None and in_type is not None:
@@ -463,27 +468,28 @@ def _attachment(message: Writable, part: Entity, cid: str | None = None) -> Atta
     return Attachment(
         data,
         filename=filename,
-        content_type=kind.value + _written(parameters),
+        content_type=kind.value + _parameters_text(parameters),
         cid=cid,
-        disposition=disposition + _written([one for one in disposed.parameters if one[0] != "filename"]),
-        description=_plain(description) if description else None,
+        disposition=disposition
+        + _parameters_text([one for one in disposed.parameters if one[0] != "filename"]),
+        description=_decoded_text(description) if description else None,
         name_parameter=in_type is not None and in_type == filename,
     )
 
 
-def _refers(message: Writable, cid: str) -> bool:
+def _html_refers_to(message: MessageAttributes, cid: str) -> bool:
     return isinstance(message.html, str) and f"cid:{cid.strip('<>')}" in message.html
 
 
-def _name_in(found: Parametrised, parameter: str) -> str | None:
+def _name_parameter(found: Parametrised, parameter: str) -> str | None:
     name = found.get(parameter)
-    return None if name is None else _plain(name)
+    return None if name is None else _decoded_text(name)
 
 
-def _written(parameters: list[tuple[str, str]]) -> str:
-    """Return parameters as `Attachment` reads them; an encoded word would be taken for the text that it is."""
+def _parameters_text(parameters: list[tuple[str, str]]) -> str:
+    """Return parameters in the syntax that `Attachment` parses; refuse encoded words, which it would not decode."""
     if any(["=?" in value for _, value in parameters]):
-        raise _OtherShape
+        raise _NotExpressible
     return "".join(
-        [f'; {name}="' + _SPECIAL.sub(r"\\\1", cleaned(value)) + '"' for name, value in parameters]
+        [f'; {name}="' + _QUOTED_SPECIALS.sub(r"\\\1", cleaned(value)) + '"' for name, value in parameters]
     )

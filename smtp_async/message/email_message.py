@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidAddress, InvalidArgument, InvalidHeader, TextNotEncodable
 from ..model.address import Address
-from ..model.content import base64_lines, crlf
+from ..model.octets import SLICE, base64_lines, crlf, find
 from ..model.reply import printable
-from .charsets import UTF_8, charset_of
+from .charsets import UTF_8, charset_of, crlf_text, octets_of
 from .entity import MOST_LEVELS, MOST_PARTS, UNTOUCHABLE, Entity, is_cut_by
 from .header_parser import Field, unfolded
 from .header_repair import checked_tokens, cleaned, rewritten
 from .headers import check_name, group_field, is_structured, parameter_field, structured_field, text_field
-from .transfer_encoding import fits
+from .transfer_encoding import fits_unencoded
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -36,7 +36,7 @@ __all__ = ["entity_of_object"]
 # A line end inside a value that is not a fold, or NUL.
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
 _FOLD: Final = re.compile("\r\n|\r|\n")
-# Code points that no octets of a source are kept as, so that a caller set them.
+# Code points that parsing never yields (it escapes octets as U+DC80 to U+DCFF), so the caller set them.
 _SET: Final = re.compile("[\x80-\ud7ff\ue000-\U0010ffff]")
 _LONE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NAME: Final = re.compile(r"[!-9;-~]{1,900}")
@@ -173,7 +173,7 @@ def _plain(name: str, value: Any, where: str) -> str:
         # Each chunk of it is encoded for itself, so that a comma in a name that is encoded divides nothing.
         try:
             return unfolded(str(value.encode(maxlinelen=0)))
-        except Exception as error:  # whatever an object that is not ours raises
+        except Exception as error:  # a foreign object may raise anything
             raise InvalidHeader(
                 f"the value of {printable(name, 80)} in {where} cannot be written: {error}"
             ) from error
@@ -193,7 +193,7 @@ def _modern(name: str, value: Any) -> str:
             ]
             return group_field(name, groups, utf8=True)
         except InvalidAddress:
-            pass  # told when somebody asks for the envelope
+            pass  # `envelope` raises it when it is called
         except (AttributeError, TypeError) as error:
             raise InvalidHeader(f"the value of {printable(name, 80)} holds what is no address") from error
     elif hasattr(value, "params"):
@@ -210,7 +210,7 @@ def _modern(name: str, value: Any) -> str:
 
 
 def _check_salvage(name: str, value: Any) -> None:
-    """Refuse a list of which the modern API kept only what it could read; what it left out is gone."""
+    """Refuse a list of addresses from which the email package has dropped what it could not parse."""
     for defect in getattr(value, "defects", ()):
         about = str(defect)
         if type(defect).__name__ == "InvalidHeaderDefect" and not about.startswith(_HARMLESS):
@@ -250,9 +250,9 @@ def _leaf(payload: Any, entity: Entity, where: str) -> bytes:
 
 def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
     """Return a text in octets, and whether CR LF divides its lines there."""
-    if not _SET.search(text):
+    if text.isascii() or not _is_set(text):
         try:
-            return text.encode("ascii", "surrogateescape"), True
+            return octets_of(text, "ascii", "surrogateescape"), True
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the body of {where} holds half of a surrogate pair") from error
     # The caller set it, and nothing has encoded it yet.
@@ -261,13 +261,18 @@ def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
     if charset is UTF_8:
         _declare_utf8(entity)
     if not charset.plain:
-        text = "\r\n".join(_FOLD.split(text))
+        text = crlf_text(text)
     try:
-        return text.encode(charset.codec, "surrogateescape"), charset.plain
+        return octets_of(text, charset.codec, "surrogateescape"), charset.plain
     except UnicodeError as error:
         raise TextNotEncodable(
             f"the body of {where} cannot be expressed in {charset.label}: {error}"
         ) from error
+
+
+def _is_set(text: str) -> bool:
+    """Tell whether the caller set this text: a parsed one holds only ASCII and escaped octets."""
+    return any(_SET.search(text, start, start + SLICE) for start in range(0, len(text), SLICE))
 
 
 def _declare_utf8(entity: Entity) -> None:
@@ -285,15 +290,15 @@ def _multipart(entity: Entity, parts: list[Entity], source: Any) -> Entity:
     boundary = entity.boundary
     bodies = [leaf.body for part in parts for leaf in _leaves(part)]
     if _BOUNDARY.fullmatch(boundary) is None or any([is_cut_by(boundary, body) for body in bodies]):
-        boundary = _drawn(bodies)
+        boundary = _free_boundary(bodies)
         found = entity.content_type
         pairs = [(name, value) for name, value in found.parameters if name != "boundary"]
         field = parameter_field("Content-Type", found.value, [*pairs, ("boundary", boundary)])
         whole.set(Field("content-type", field.encode() + b"\r\n"))
-    whole.preamble = _around(getattr(source, "preamble", None))
+    whole.preamble = _outer_text(getattr(source, "preamble", None))
     if whole.preamble and not whole.preamble.endswith(b"\r\n"):
         whole.preamble += b"\r\n"
-    whole.epilogue = _around(getattr(source, "epilogue", None))
+    whole.epilogue = _outer_text(getattr(source, "epilogue", None))
     if is_cut_by(whole.boundary, whole.preamble) or is_cut_by(whole.boundary, whole.epilogue):
         whole.preamble = whole.epilogue = b""
     return whole
@@ -306,20 +311,20 @@ def _leaves(entity: Entity) -> Iterator[Entity]:
         yield from _leaves(part)
 
 
-def _drawn(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
+def _free_boundary(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
     """Return a boundary that occurs in no body; `=_` is in none that is encoded."""
     while True:
         boundary = "=_" + token(12)
-        if not any([boundary.encode() in body for body in bodies]):
+        if not any([find(body, boundary.encode()) >= 0 for body in bodies]):
             return boundary
 
 
-def _around(text: Any) -> bytes:
-    """Return what stands around the parts, which no reader shows; what could not travel is left out."""
+def _outer_text(text: Any) -> bytes:
+    """Return a preamble or epilogue, which no reader shows; empty if it could not travel unencoded."""
     if not isinstance(text, str) or not text.isascii():
         return b""
     octets = crlf(text.encode())
-    return octets if fits(octets) else b""
+    return octets if fits_unencoded(octets) else b""
 
 
 def _messages(kind: str, found: list[Entity], where: str) -> bytes:

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..errors import InvalidArgument
+from ..model.octets import SLICE, base64_decoded, copied, find
 from .header_parser import BOM, Field, fields_of
 from .mime_parameters import Parametrised, read_parameters
 
-__all__ = ["MOST_LEVELS", "MOST_PARTS", "UNTOUCHABLE", "Entity", "delimiter", "entity_of_octets", "is_cut_by"]
+__all__ = [
+    "MOST_LEVELS",
+    "MOST_PARTS",
+    "UNTOUCHABLE",
+    "Entity",
+    "delimiters",
+    "entity_of_octets",
+    "is_cut_by",
+]
 
 #: Levels of multiparts, and parts of one multipart: far more than mail has, far less than what exhausts a reader.
 MOST_LEVELS: Final = 100
@@ -24,11 +33,9 @@ MOST_PARTS: Final = 10_000
 #: Multiparts whose octets are covered by a signature, or stand for others.
 UNTOUCHABLE: Final = frozenset(("multipart/signed", "multipart/encrypted"))
 
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*+(?:=\s*+){0,2}+")
 _BLANKS_AT_END: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
 # What begins no octet and no soft line break, and so stands for itself (section 6.7, note 1).
 _BARE_SIGN: Final = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\Z)")
-_WHITE: Final = b" \t\r\n\v\f"
 
 
 class Entity:
@@ -125,17 +132,18 @@ class Entity:
         inner = "message/rfc822" if self.content_type.value == "multipart/digest" else "text/plain"
         parts: list[Entity] = []
         start: int | None = None
-        for match in delimiter(boundary).finditer(self.body):
+        for match in delimiters(boundary, self.body):
             if start is not None:
                 # The line end before a delimiter belongs to it, and the first part may be empty.
-                parts.append(entity_of_octets(self.body[start : max(start, match.start())], default=inner))
+                octets = copied(self.body, start, max(start, match.start()))
+                parts.append(entity_of_octets(octets, default=inner))
             start = None if match[1] else match.end()
             if start is None:
                 return parts
             if len(parts) == MOST_PARTS:
                 raise InvalidArgument(f"a multipart has more than {MOST_PARTS} parts")
         if start is not None:  # cut short: what is there of the last part counts
-            parts.append(entity_of_octets(self.body[start:], default=inner))
+            parts.append(entity_of_octets(copied(self.body, start, len(self.body)), default=inner))
         return parts
 
     def decoded(self) -> bytes | None:
@@ -148,19 +156,16 @@ class Entity:
         if encoding in ("7bit", "8bit", "binary"):
             return self.body
         if encoding == "quoted-printable":
-            return binascii.a2b_qp(_BARE_SIGN.sub(b"=3D", _BLANKS_AT_END.sub(b"", self.body)))
-        if encoding != "base64" or _BASE64.fullmatch(self.body) is None:
-            return None
-        signs = self.body.translate(None, _WHITE + b"=")
-        if len(signs) % 4 == 1:  # six bits of an octet
-            signs = signs[:-1]
-        return binascii.a2b_base64(signs + b"=" * (-len(signs) % 4))
+            return b"".join([_unquoted(lines) for lines in _lines(self.body)])
+        return base64_decoded(self.body) if encoding == "base64" else None
 
     def octets(self) -> bytes:
         """Return the entity as it stands."""
-        return b"".join(
-            [*self.header(self.fields), self.body or b"".join(self.framed([p.octets() for p in self.parts]))]
-        )
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> list[bytes]:
+        body = [self.body] if self.body else self.framed([one._pieces() for one in self.parts])
+        return [*self.header(self.fields), *body]
 
     def header(self, fields: Iterable[Field]) -> list[bytes]:
         """Return `fields` and what divides them from the body."""
@@ -169,26 +174,52 @@ class Entity:
             lines.append(b"\r\n")
         return lines if self.joined else [*lines, b"\r\n"]
 
-    def framed(self, parts: Iterable[bytes]) -> list[bytes]:
-        """Return the body of a multipart whose parts are these octets."""
+    def framed(self, parts: Iterable[list[bytes]]) -> list[bytes]:
+        """Return the body of a multipart in pieces, given the pieces of each part."""
         mark = b"--" + self.boundary.encode("utf-8", "surrogateescape")
         pieces = [self.preamble]
         for octets in parts:
-            pieces += (mark, b"\r\n", octets, b"\r\n")
+            pieces += (mark, b"\r\n", *octets, b"\r\n")
         return [*pieces, mark, b"--\r\n", self.epilogue] if len(pieces) > 1 else []
 
 
-def delimiter(boundary: str) -> re.Pattern[bytes]:
-    """Return an expression for the lines that divide a multipart; its group tells the last one."""
-    mark = re.escape(boundary.encode("utf-8", "surrogateescape"))
-    return re.compile(rb"(?:\r\n|(?<![^\n])|\A)--" + mark + rb"(--)?[ \t]*(?:\r\n|\Z)")
+def _lines(data: bytes) -> Iterator[bytes]:
+    """Yield CRLF-delimited text in slices that end where a line ends."""
+    start, length = 0, len(data)
+    while length - start > SLICE:
+        end = find(data, b"\n", start + SLICE - 1) + 1
+        if not end:
+            break
+        yield data[start:end]
+        start = end
+    yield data[start:]
+
+
+def _unquoted(lines: bytes) -> bytes:
+    """Decode quoted-printable."""
+    return binascii.a2b_qp(_BARE_SIGN.sub(b"=3D", _BLANKS_AT_END.sub(b"", lines)))
+
+
+def delimiters(boundary: str, data: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield a match for each delimiter line of a multipart; group 1 is set for the closing one.
+
+    The expression is tried only where the boundary occurs, because trying it at every octet takes ten times as long.
+    """
+    mark = b"--" + boundary.encode("utf-8", "surrogateescape")
+    expression = re.compile(rb"(?:\r\n|(?<![^\n])|\A)" + re.escape(mark) + rb"(--)?[ \t]*(?:\r\n|\Z)")
+    start = 0
+    while (found := find(data, mark, start)) >= 0:
+        # The line end before a delimiter belongs to it, unless it ends the delimiter before.
+        begin = found - 2 if data[max(start, found - 2) : found] == b"\r\n" else found
+        match = expression.match(data, begin)
+        if match is not None:
+            yield match
+        start = found + 1 if match is None else match.end()
 
 
 def is_cut_by(boundary: str, data: bytes) -> bool:
     """Tell whether a line of `data` is the delimiter that a boundary makes."""
-    return b"--" + boundary.encode("utf-8", "surrogateescape") in data and (
-        delimiter(boundary).search(data) is not None
-    )
+    return any(True for _ in delimiters(boundary, data))
 
 
 def entity_of_octets(data: bytes, *, default: str = "text/plain") -> Entity:
@@ -200,4 +231,4 @@ def entity_of_octets(data: bytes, *, default: str = "text/plain") -> Entity:
     """
     data = data.removeprefix(BOM)
     fields, end = fields_of(data)
-    return Entity(fields, data[end + 2 :], default=default)
+    return Entity(fields, copied(data, min(end + 2, len(data)), len(data)), default=default)

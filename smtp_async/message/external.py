@@ -1,4 +1,4 @@
-"""Mail that was made elsewhere: `email.message.Message`, and whole messages as bytes.
+"""Mail that other software made: `email.message.Message` objects, and whole messages as bytes.
 
 Strategy. Both become header fields in octets, and one reader finds the envelope in them (`header_parser`). An
 `email.message` object is copied into an `Entity` (`email_message`) and written by us for what the server takes
@@ -13,14 +13,14 @@ Nothing here imports `email`: the caller who has a message of it has imported it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidArgument, MissingSender
 from ..model.address import Address
-from ..model.content import MAX_LINE, Content, longest_line_exceeds, normalised
+from ..model.content import Content
 from ..model.envelope import Envelope, Kind, Recipient
+from ..model.octets import find, normalised
 from .header_parser import (
     BOM,
     HEADER_END,
@@ -42,11 +42,10 @@ __all__ = ["ForeignMail", "content_of", "content_of_raw"]
 # What empty lines and a byte order mark begin with: one look at every message of a bulk mailing.
 _BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
 _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
-_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
 class ForeignMail:
-    """A message that was made elsewhere: a `Mail` whose envelope can be given or read from its header.
+    """A message that other software made: a `Mail` whose envelope can be given or read from its header.
 
     Args:
         fields: asked for once, when the header has to be read: the fields that an envelope depends on.
@@ -80,7 +79,7 @@ class ForeignMail:
             recipients: texts and addresses count as To.
 
         Raises:
-            InvalidArgument: it was resent (RFC 5322 section 3.6.6), so its header says nothing certain.
+            InvalidArgument: the message was resent (RFC 5322 section 3.6.6), so its header names no certain envelope.
             InvalidAddress: the field that is needed holds what is not a mailbox.
             MissingSender, MissingRecipient: the fields are not there.
         """
@@ -131,7 +130,7 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
         InvalidHeader: its line ends were converted twice.
     """
     data = bytes(data)
-    if b"\r\r\n" in data:
+    if find(data, b"\r\r\n") >= 0:
         check_line_ends(data)
     if not exact:
         data = normalised(data)
@@ -141,7 +140,7 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     head = _head(data, exact=exact).lower()
     hidden = remove_bcc and b"bcc" in head
     kept = _without_hidden(data) if hidden else data
-    content = Content.of_bytes(kept, exact=True) if exact else _canonical(kept)
+    content = Content.of_bytes(kept, exact=True) if exact else Content.of_crlf(kept)
     return ForeignMail(
         lambda: _read_fields(fields_of(without_leading(data))[0]),
         lambda eightbit, utf8: content,
@@ -182,27 +181,8 @@ def _without_hidden(data: bytes) -> bytes:
 def _head(data: bytes, *, exact: bool) -> bytes:
     """Return the header and perhaps more, never less."""
     if not exact:
-        end = data.find(b"\r\n\r\n")
+        end = find(data, b"\r\n\r\n")
     else:
         found = HEADER_END.search(data)
         end = found.end() if found else -1
     return data if end < 0 else data[: end + 2]
-
-
-def _canonical(data: bytes) -> Content:
-    """Return content of octets whose line ends are all CRLF."""
-    end = data.find(b"\r\n\r\n")
-    head = data if end < 0 else data[: end + 2]
-    plain = data.isascii()
-    # Searching without regard to case is slow, so it begins where there is something to find.
-    place = head.lower().find(b"message-id")
-    found = _MESSAGE_ID.search(head, place) if place >= 0 else None
-    return Content(
-        (data,),
-        size=len(data),
-        eightbit=not plain,
-        utf8=not plain and not head.isascii(),
-        binary=b"\0" in data or longest_line_exceeds(data, MAX_LINE),
-        message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
-        canonical=True,
-    )

@@ -151,7 +151,7 @@ def _field(octets: bytes) -> Field:
     name, colon, _ = octets.partition(b":")
     folded = b"\r" in name or b"\n" in name
     name = name.removeprefix(BOM).strip(b" \t\r\n")
-    # Whatever stands around it, nothing that some reader takes for Bcc is overlooked.
+    # Invisible characters around the name are ignored, because some readers take such a field for Bcc.
     visible = _INVISIBLE.sub(b"", name).lower()
     if colon and visible in _HIDDEN_OCTETS:
         return Field(visible.decode(), octets)

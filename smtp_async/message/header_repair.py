@@ -16,8 +16,8 @@ import urllib.parse
 from typing import Final
 
 from ..errors import ExtensionMissing, InvalidAddress, InvalidHeader
-from ..model.content import MAX_LINE
 from ..model.encoded_words import decoded_words, holds_unknown_words, is_encoded_word
+from ..model.octets import MAX_LINE
 from ..model.reply import printable
 from .header_parser import MAILBOXES, Field, mailboxes_in
 from .headers import (

@@ -3,7 +3,7 @@
 Each leaf is encoded in the cheapest way that the server can take: as it is (7bit), as it is with octets above 127
 (8bit, only if offered), else quoted-printable or base64, whichever is shorter. An attachment goes as base64, or as it
 is (binary) where the server offers that and the attachment is large enough to be worth it. What is not in memory is
-a `Source`: it is encoded while it is sent, and since nobody knows what will be in it, in base64 or binary.
+a `Source`, encoded while it is sent: in base64 or binary, because its octets are not known in advance.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ..errors import TextNotEncodable
-from ..model.content import Origin, Source, base64_lines, normalised
+from ..model.content import Origin, Source
+from ..model.octets import base64_lines, is_ascii, normalised
 from .attachment import OCTETS, Attachment, taken
-from .charsets import UTF_8, Charset, encoded
+from .charsets import UTF_8, Charset, crlf_text, encoded, octets_of
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
 from .render_entity import message_within
-from .transfer_encoding import BINARY, EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, transferred
+from .transfer_encoding import (
+    EIGHT,
+    ENCODINGS,
+    GLOBAL,
+    SEVEN,
+    Abilities,
+    choose_encoding,
+    choose_file_encoding,
+    fits_unencoded,
+)
 from .view import View
 
 __all__ = ["Part", "calendar_method", "leaves_of"]
-
-#: Attachments below this are base64 also where binary is offered: so little is not worth asking for BINARYMIME.
-WORTH_BINARY: Final = 4096
 
 
 class Part(NamedTuple):
@@ -51,7 +58,7 @@ Tree = Callable[[list[Part], str], Part]
 
 
 def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tuple[list[Part], Tree | None]:
-    """Encode the leaves, text first, and tell how to build the tree of them; `None` for a single leaf.
+    """Encode the leaves, text first; return them and the function that builds their tree, None for a single leaf.
 
     The shape: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), less what is not needed.
 
@@ -141,10 +148,10 @@ def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abili
         if charset is not UTF_8:
             return _other_text(subtype, text, charset, can)
         try:
-            data = text.encode()
+            data = octets_of(text)
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the {subtype} text cannot be expressed in UTF-8: {error}") from error
-        encoding, data, need = transferred(normalised(data), can)
+        encoding, data, need = choose_encoding(normalised(data), can)
         return Part(_TEXT_HEADS[subtype, encoding], (data,), need, encoding[1:] == "bit")
     octets = taken(text, f"the {subtype} text")
     if not isinstance(octets, bytes):
@@ -160,18 +167,18 @@ def _other_text(subtype: str, text: str, charset: Charset, can: Abilities) -> Pa
     if not charset.plain:
         data = encoded(normalised_text(text), charset, f"the {subtype} text")
         return Part(_text_head(f"text/{subtype}", charset, "base64"), (base64_lines(data),))
-    encoding, data, need = transferred(normalised(encoded(text, charset, f"the {subtype} text")), can)
+    encoding, data, need = choose_encoding(normalised(encoded(text, charset, f"the {subtype} text")), can)
     return Part(_text_head(f"text/{subtype}", charset, encoding), (data,), need, encoding[1:] == "bit")
 
 
 def normalised_text(text: str) -> str:
     """Return a text with CRLF at the end of each line, the last one included."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+    text = crlf_text(text)
     return text if text.endswith("\r\n") or not text else text + "\r\n"
 
 
 def _flowed(part: Part, rare: Mapping[str, Any]) -> Part:
-    """Tell that a text is format=flowed, RFC 3676 section 4.1."""
+    """Add format=flowed to the Content-Type of a text, RFC 3676 section 4.1."""
     first, end, rest = part.head.partition(b"\r\n")
     parameters = b"; format=flowed" + (b"; delsp=yes" if rare.get("delsp") else b"")
     return part._replace(head=first + parameters + end + rest)
@@ -191,7 +198,7 @@ def _calendar(text: str, style: Style, can: Abilities) -> Part:
     data = normalised(encoded(text, UTF_8, "the calendar"))
     method = calendar_method(text)
     parameters = [("charset", "utf-8"), *([("method", method)] if method else [])]
-    encoding, data, need = transferred(data, can)
+    encoding, data, need = choose_encoding(data, can)
     field = parameter_field("Content-Type", "text/calendar", parameters, style)
     head = f"{field}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
     return Part(head, (data,), need, encoding[1:] == "bit")
@@ -210,7 +217,7 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     """Encode an attachment."""
     source = attachment.source
     content_type, parameters = attachment.content_type, attachment.parameters
-    encoding, body, need = _octets(source, attachment, can)
+    encoding, body, need = _transfer_of(source, attachment, can)
     if encoding == "base64" and content_type.startswith("message/") and content_type != GLOBAL:
         # RFC 2046 section 5.2: a message within a message is never encoded, but its parts may be. What cannot
         # travel goes as a file, for which any reader offers to open it.
@@ -230,8 +237,9 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
 def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[bytes, int] | None:
     """Return a message within the message as it may travel, and what it needs; None if it may not."""
     data = normalised(source)
-    if fits(data) and (can.eightbit or data.isascii()):
-        return data, SEVEN if data.isascii() else EIGHT
+    ascii_only = is_ascii(data)
+    if fits_unencoded(data) and (can.eightbit or ascii_only):
+        return data, SEVEN if ascii_only else EIGHT
     if content_type != "message/rfc822":
         return None
     return message_within(data, can)
@@ -242,18 +250,21 @@ def _name(attachment: Attachment) -> str:
     return attachment.filename or attachment.cid or "attachment"
 
 
-def _octets(
+def _transfer_of(
     source: bytes | Origin, attachment: Attachment, can: Abilities
 ) -> tuple[str, bytes | Source, int]:
-    """Choose between base64 and binary."""
+    """Return how an attachment travels, its octets (not encoded yet) or where they are, and what they need."""
     if isinstance(source, bytes):
-        if can.binary and len(source) >= WORTH_BINARY:
-            return "binary", source, BINARY
-        return "base64", source, SEVEN
+        encoding, need = choose_file_encoding(len(source), can)
+        return encoding, source, need
+    encoding, need = choose_file_encoding(None, can)
+    as_it_is = encoding == "binary"
     name, close = _name(attachment), attachment.close
-    if can.binary:
-        return "binary", Source(source, encoding="identity", name=name, close=close), BINARY
-    return "base64", Source(source, name=name, close=close), SEVEN
+    return (
+        encoding,
+        Source(source, encoding="identity" if as_it_is else "base64", name=name, close=close),
+        need,
+    )
 
 
 def _attached_head(

@@ -1,7 +1,7 @@
 """Reading `value; name=value; …`, the form of Content-Type and Content-Disposition.
 
 RFC 2045 section 5.1 as it is found in mail: blanks and comments anywhere, a semicolon at the end, values with blanks
-that nobody quoted. The pieces and charsets of RFC 2231 are put together again. Every expression is linear.
+that lack their quotes. The pieces and charsets of RFC 2231 are put together again. Every expression is linear.
 """
 
 from __future__ import annotations

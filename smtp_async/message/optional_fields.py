@@ -47,7 +47,7 @@ __all__ = [
 Addresses = str | Address | Iterable[str | Address]
 #: One or several texts.
 Texts = str | Iterable[str]
-#: Who is to be told; True is the sender, False nobody.
+#: Addresses for a receipt; True: the sender; False: no receipt.
 Notified = Addresses | bool
 
 
@@ -158,7 +158,7 @@ class _Field(Generic[K, G]):
             message._rare[self._name] = kept
 
 
-# --- what is kept of what is given --------------------------------------------------------------------------
+# --- validation ---------------------------------------------------------------------------------------------
 
 
 def mailboxes(value: Addresses) -> tuple[Address, ...]:
@@ -293,9 +293,9 @@ class Rare:
     priority = _Field["Priority | None", "Priority | str | None"](_one_of(Priority), None)
     x_priority = _Field["XPriority | None", "XPriority | int | None"](_one_of(XPriority), None)
     sensitivity = _Field["Sensitivity | None", "Sensitivity | str | None"](_one_of(Sensitivity), None)
-    #: Who is told that it was read: Disposition-Notification-To (RFC 8098); True for the sender.
+    #: Addresses for a read receipt: Disposition-Notification-To (RFC 8098); True for the sender.
     read_receipt_to = _Field["tuple[Address, ...] | Literal[True]", "Notified | None"](_notified, ())
-    #: Who is told that it arrived: Return-Receipt-To, which no RFC knows; True for the sender.
+    #: Addresses for a delivery receipt: Return-Receipt-To, which no RFC knows; True for the sender.
     delivery_notification_to = _Field["tuple[Address, ...] | Literal[True]", "Notified | None"](_notified, ())
     #: Name and id of a mailing list (RFC 2919), given as `Name <id>` or `id`.
     list_id = _Field["tuple[str, str] | None", "str | None"](_list_id, None)
@@ -331,7 +331,7 @@ class Rare:
             self._rare = {name: kept for name, kept in self._rare.items() if name not in NAMES} or None
 
 
-# --- how they are written -----------------------------------------------------------------------------------
+# --- rendering ----------------------------------------------------------------------------------------------
 
 #: Attribute, field name, and one of the kinds below.
 _TABLE: Final = (
@@ -366,7 +366,7 @@ def rare_fields(
 
     Args:
         rare: attributes and what they keep.
-        sender: who is meant by True.
+        sender: the address for which True stands.
         style, utf8: as for `text_field`.
 
     Raises:

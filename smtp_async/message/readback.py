@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import FileError
-from ..model.content import Content, Source, base64_lines
+from ..model.content import Content, Source
+from ..model.octets import base64_lines
 from ..model.reply import printable
 from .external import content_of_raw
 from .header_parser import HEADER_END
@@ -19,7 +20,7 @@ from .header_parser import HEADER_END
 __all__ = ["fields_of", "finished", "measured", "parted", "whole"]
 
 
-#: Is told of a source that can be read only once, and what it gave.
+#: Receives each origin that can be read only once, and the octets read from it.
 Keep = Callable[[Any, bytes], None]
 
 
@@ -28,7 +29,7 @@ def whole(content: Content, keep: Keep) -> bytes:
 
     Args:
         content: as it was rendered.
-        keep: told of what can be read only once.
+        keep: called with each origin that can be read only once and its octets.
 
     Raises:
         UsageError: a source is asynchronous.
@@ -46,7 +47,7 @@ def finished(content: Content, data: bytes) -> bytes:
 
 
 def measured(content: Content) -> int | None:
-    """Return the size of content, asking files for theirs; None if only reading would tell.
+    """Return the size of content, asking files for theirs; None if a source would have to be read to know.
 
     Raises:
         FileError: a file is not there.
@@ -108,7 +109,7 @@ def _read(segment: bytes | Source, keep: Keep) -> bytes:
 
 
 def _length(source: Source) -> int | None:
-    """Return how many octets a source has, None if only reading would tell."""
+    """Return how many octets a source has; None if it would have to be read to know."""
     origin: Any = source.origin
     try:
         if isinstance(origin, os.PathLike):
@@ -129,7 +130,7 @@ def _seeks(file: Any) -> bool:
 
 
 def _is_spent(origin: Any) -> bool:
-    """Tell whether reading it again would give nothing."""
+    """Tell whether the origin can be read only once."""
     if isinstance(origin, os.PathLike):
         return False
     return not _seeks(origin) if hasattr(origin, "read") else iter(origin) is origin

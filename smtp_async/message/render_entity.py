@@ -1,4 +1,4 @@
-"""Entity → Content: a message that was made elsewhere, fit for what a server takes.
+"""Entity → Content: a message that other software made, changed as far as the server requires.
 
 Strategy. A field or a part that may travel as it stands is not touched. A text with a line that is too long, or with
 octets that the server does not take, goes in quoted-printable or base64, whichever is shorter, any other part in
@@ -13,12 +13,13 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ..errors import ExtensionMissing, InvalidArgument, InvalidHeader
-from ..model.content import Content, base64_lines
+from ..model.content import Content, segments_of
+from ..model.octets import base64_lines, is_ascii
 from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, entity_of_octets, is_cut_by
 from .header_parser import HIDDEN, Field, leading_lines
 from .header_repair import fit, rewritten
 from .mime_parameters import Parametrised
-from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits, quoted_or_base64
+from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits_unencoded, quoted_or_base64
 
 __all__ = ["content_of_entity", "message_within"]
 
@@ -31,10 +32,16 @@ Marks = tuple[str, ...]
 
 
 class _Written(NamedTuple):
-    """An entity as it leaves: pieces of its header and body, and what they need."""
+    """An entity as it leaves: its header and body in pieces, and what they need."""
 
-    pieces: list[bytes]
+    header: list[bytes]
+    body: list[bytes]
     need: int
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """All pieces in order."""
+        return self.header + self.body
 
 
 def content_of_entity(entity: Entity, can: Abilities) -> Content:
@@ -46,17 +53,17 @@ def content_of_entity(entity: Entity, can: Abilities) -> Content:
         ExtensionMissing: an address in the header needs SMTPUTF8, which is not taken.
     """
     found = _written(entity, can, "the message", (), top=True)
-    data = b"".join(found.pieces)
-    if not data.endswith(b"\r\n"):
-        data += b"\r\n"
-    if leading_lines(data):
+    pieces = [piece for piece in found.pieces if piece]
+    if not pieces[-1].endswith(b"\r\n"):
+        pieces.append(b"\r\n")
+    if pieces[0] == b"\r\n" and leading_lines(b"".join(pieces)):
         raise InvalidHeader("the message has no header field, and its text would be taken for its header")
-    head = data.partition(b"\r\n\r\n")[0]
+    utf8 = not all([piece.isascii() for piece in found.header])
     message_id = _MESSAGE_ID.search(entity.text("message-id") or "")
     return Content(
-        (data,),
-        eightbit=found.need == EIGHT or not head.isascii(),
-        utf8=not head.isascii(),
+        segments_of(pieces),
+        eightbit=found.need == EIGHT or utf8,
+        utf8=utf8,
         message_id=message_id[0] if message_id else None,
         canonical=True,
     )
@@ -83,7 +90,7 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
             for number, part in enumerate(entity.parts, 1)
         ]
         need = max([part.need for part in written])
-        body = entity.framed([b"".join(part.pieces) for part in written])
+        body = entity.framed([part.pieces for part in written])
         # RFC 2045 section 6.4: it says so if one of its parts is not 7bit.
         if (entity.encoding == "7bit") if need else (entity.encoding != "7bit" and not can.eightbit):
             changed = [_encoding(ENCODINGS[need])]
@@ -92,7 +99,7 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
         body = [octets]
     fields = _replaced(entity.fields, changed, top=top)
     lines = [field if fit(field) else rewritten(field, utf8=can.utf8 and top) for field in fields]
-    return _Written([*entity.header(lines), *body], need)
+    return _Written(entity.header(lines), body, need)
 
 
 def message_within(data: bytes, can: Abilities) -> tuple[bytes, int] | None:
@@ -141,20 +148,21 @@ def _encoding(name: str) -> Field:
 def _leaf(
     entity: Entity, kind: Parametrised, can: Abilities, where: str, marks: Marks
 ) -> tuple[bytes, int, list[Field]]:
-    """Return the body of a leaf, what it needs, and the fields that tell of it if they change."""
+    """Return the body of a leaf, what it needs, and the fields that change with its encoding."""
     body, encoding = entity.body, entity.encoding
-    travels = fits(body) and (body.isascii() or can.eightbit)
+    ascii_only = is_ascii(body)
+    travels = fits_unencoded(body) and (ascii_only or can.eightbit)
     if encoding in ENCODINGS:
         if travels:
-            need = SEVEN if body.isascii() else EIGHT
+            need = SEVEN if ascii_only else EIGHT
             true = encoding == "8bit" or encoding == ENCODINGS[need]
             return body, need, [] if true else [_encoding(ENCODINGS[need])]
         octets: bytes | None = body
         inner = _within(body, can, where, (*marks, "")) if kind.value == "message/rfc822" else None
         if inner is not None:
             return b"".join(inner.pieces), inner.need, [_encoding(ENCODINGS[inner.need])]
-    elif travels and (body.isascii() or encoding not in ("base64", "quoted-printable")):
-        return body, SEVEN if body.isascii() else EIGHT, []
+    elif travels and (ascii_only or encoding not in ("base64", "quoted-printable")):
+        return body, SEVEN if ascii_only else EIGHT, []
     else:
         octets = entity.decoded()
     if octets is None or kind.value.startswith("multipart/"):

@@ -1,11 +1,16 @@
-"""How octets travel: what a server takes, and the transfer encodings of RFC 2045 section 6."""
+"""The choice of a transfer encoding (RFC 2045 section 6): 7bit, 8bit, binary, quoted-printable or base64.
+
+`choose_encoding` decides for a text, `choose_file_encoding` for an attachment, `quoted_or_base64` between the two
+encodings that every server takes.
+"""
 
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from ..model.content import MAX_LINE, base64_lines, longest_line_exceeds
+from ..model.octets import MAX_LINE, SLICE, base64_lines, find, is_ascii, longest_line_exceeds, slices
 
 __all__ = [
     "BINARY",
@@ -13,18 +18,23 @@ __all__ = [
     "ENCODINGS",
     "GLOBAL",
     "SEVEN",
+    "WORTH_BINARY",
     "Abilities",
-    "fits",
+    "choose_encoding",
+    "choose_file_encoding",
+    "fits_unencoded",
     "quoted_or_base64",
-    "transferred",
 ]
 
-# What a part asks of the way it goes: nothing, 8BITMIME, BINARYMIME.
+# What a part needs of the server: nothing, 8BITMIME, BINARYMIME.
 SEVEN, EIGHT, BINARY = 0, 1, 2
+#: Octets from which an attachment goes as binary where that is offered; fewer are not worth asking for BINARYMIME.
+WORTH_BINARY: Final = 4096
 #: The one kind of message that may be encoded, RFC 6532 section 3.7.
 GLOBAL: Final = "message/global"
 ENCODINGS: Final = ("7bit", "8bit", "binary")
-_BEYOND_ASCII: Final = bytes(range(128))
+_ASCII: Final = bytes(range(128))
+_CR: Final = 13
 
 
 class Abilities(NamedTuple):
@@ -35,27 +45,71 @@ class Abilities(NamedTuple):
     binary: bool
 
 
-def transferred(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
-    """Choose how CRLF-delimited octets travel, and encode them for it."""
-    if data.isascii():
-        if fits(data):
+def choose_encoding(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
+    """Choose the encoding of CRLF-delimited text: none if the server takes it so, else the shorter one of both.
+
+    Args:
+        data: the text.
+        can: what the server takes.
+
+    Returns:
+        The name of the encoding, the encoded octets, and what they need: SEVEN or EIGHT.
+    """
+    if is_ascii(data):
+        if fits_unencoded(data):
             return "7bit", data, SEVEN
-    elif can.eightbit and fits(data):
+    elif can.eightbit and fits_unencoded(data):
         return "8bit", data, EIGHT
     return *quoted_or_base64(data), SEVEN
+
+
+def choose_file_encoding(size: int | None, can: Abilities) -> tuple[str, int]:
+    """Choose between base64 and binary for an attachment.
+
+    Args:
+        size: octets of the attachment; None if it is read while it is sent.
+        can: what the server takes.
+
+    Returns:
+        The name of the encoding and what it needs: SEVEN or BINARY.
+    """
+    if can.binary and (size is None or size >= WORTH_BINARY):
+        return "binary", BINARY
+    return "base64", SEVEN
 
 
 def quoted_or_base64(data: bytes) -> tuple[str, bytes]:
     """Encode CRLF-delimited text in the shorter of both ways; return its name and the octets."""
     # Quoted-printable makes three octets of one above 127, base64 four of three of any.
-    if 6 * len(data.translate(None, _BEYOND_ASCII)) > len(data):
+    if 6 * sum([len(piece.translate(None, _ASCII)) for piece in slices(data)]) > len(data):
         return "base64", base64_lines(data)
-    # In C, and with CRLF at soft line breaks if the text has one.
+    if len(data) <= SLICE:
+        return "quoted-printable", _quoted(data)
+    return "quoted-printable", b"".join(_quoted_slices(data))
+
+
+def _quoted(data: bytes) -> bytes:
+    """Encode CRLF-delimited text in quoted-printable."""
+    # `b2a_qp` ends soft line breaks with CRLF only if the text has one.
     if b"\r\n" in data:
-        return "quoted-printable", binascii.b2a_qp(data, istext=True)
-    return "quoted-printable", binascii.b2a_qp(data + b"\r\n", istext=True).removesuffix(b"\r\n")
+        return binascii.b2a_qp(data, istext=True)
+    return binascii.b2a_qp(data + b"\r\n", istext=True).removesuffix(b"\r\n")
 
 
-def fits(data: bytes) -> bool:
+def _quoted_slices(data: bytes) -> Iterator[bytes]:
+    """Encode long text in quoted-printable: cut at line ends, or with a soft line break in a very long line."""
+    start, length = 0, len(data)
+    while length - start > SLICE:
+        end = data.rfind(b"\r\n", start, start + SLICE) + 2
+        if end > 1:
+            yield _quoted(data[start:end])
+        else:
+            end = start + SLICE - (data[start + SLICE - 1] == _CR)
+            yield _quoted(data[start:end]) + b"=\r\n"
+        start = end
+    yield _quoted(data[start:])
+
+
+def fits_unencoded(data: bytes) -> bool:
     """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
-    return b"\0" not in data and (len(data) <= MAX_LINE or not longest_line_exceeds(data, MAX_LINE))
+    return find(data, b"\0") < 0 and (len(data) <= MAX_LINE or not longest_line_exceeds(data, MAX_LINE))

@@ -1,4 +1,4 @@
-"""What of a message is rendered: a frozen view of it, which no other task can change meanwhile."""
+"""The frozen view of a message from which it is rendered, so that no other task can change it meanwhile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MessageID = str | Callable[[], str] | None
 
 
 class Identity(NamedTuple):
-    """What is drawn once per message, so that it is the same message when it is rendered again."""
+    """Values that are drawn once per message, so that every rendering of it has the same."""
 
     seconds: float
     random: str
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
 
 
 class View(NamedTuple):
-    """A message as it stands; see `Message` for what the attributes mean.
+    """The attributes of a message at one moment; see `Message` for their meaning.
 
     Attributes:
         rare: the fields that few messages set, None if none is.

@@ -2,7 +2,7 @@
 
 Strategy. One address is parsed once, by one strict grammar (RFC 5321 section 4.1.2 with the UTF-8 of RFC
 6531 and the display names of RFC 5322 section 3.4), and the object that comes out serves both the envelope
-and the header: two parsers that disagree about one text are how mail gets to somebody else. Comments are read
+and the header: two parsers that disagree about one text deliver mail to the wrong recipient. Comments are read
 (RFC 5322 section 3.2.2). What is unusual beyond that is refused, never repaired: source routes, blanks and angle
 brackets outside quotes, controls, characters that cannot be seen. `lenient=True` takes what no RFC allows and some
 hosts use all the same: dots anywhere in a local part, underscores in host names.
@@ -50,7 +50,7 @@ from .mailbox import (
 
 __all__ = ["Address", "parse_list"]
 
-# The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so whoever uses them sees that all of
+# The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so their callers check that all of
 # `a@b` is within the shortest limit. "--" is left to the full grammar: it may be the prefix of an A-label.
 _HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
 _MAILBOX = rf"[{ATEXT}]++(?:\.[{ATEXT}]++)*+@{_HOST}"

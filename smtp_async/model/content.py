@@ -10,40 +10,22 @@ then `binary` says so. Dot-stuffing is not its business.
 
 from __future__ import annotations
 
-import binascii
 import os
 import re
-import struct
 from collections.abc import AsyncIterable, Iterable
 from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
 from ..errors import UsageError
 from .envelope import Envelope
+from .octets import MAX_LINE, base64_size, find, is_ascii, longest_line_exceeds, normalised, only_crlf
 
-__all__ = [
-    "Attached",
-    "Content",
-    "Mail",
-    "Origin",
-    "Source",
-    "base64_lines",
-    "base64_size",
-    "crlf",
-    "longest_line_exceeds",
-    "normalised",
-]
+__all__ = ["Attached", "Content", "Mail", "Origin", "Source", "segments_of"]
 
 #: Where the octets of a `Source` may be.
 Origin = os.PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 
-#: RFC 5321 section 4.5.3.1.6: octets of a line without its CRLF.
-MAX_LINE: Final = 998
-
-# 57 octets become a line of 76 characters (RFC 2045 section 6.8). A struct cuts a thousand lines in one call.
-_LINES: Final = 1024
-#: Octets that become a whole number of base64 lines in one go.
-BASE64_SLICE: Final = 57 * _LINES
-_CUT: Final = struct.Struct("76s" * _LINES).unpack
+#: Octets of a piece that stays a segment of its own; smaller ones are joined, because one write costs less than many.
+JOINED: Final = 64 * 1024
 
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
@@ -94,7 +76,7 @@ class Source:
 
 
 class Attached(NamedTuple):
-    """An attachment that is in memory, for those who are told what leaves.
+    """An attachment that is in memory; transfer events name it.
 
     Attributes:
         name: what events call it.
@@ -116,8 +98,8 @@ class Content:
         utf8: its header fields are not ASCII, so SMTPUTF8 is needed (RFC 6531).
         binary: it holds bare CR or LF, NUL, or lines over 998 octets, so BINARYMIME is needed (RFC 3030).
         message_id: the value of its Message-ID field, if known.
-        canonical: whoever made it saw to it that every line end is CRLF, the last one included. Content that does not
-            say so is looked at again before it is sent.
+        canonical: every line end, the last one included, is known to be CRLF. Other content is normalised again before
+            it is sent.
         exact: bare CR and LF, and an end without CRLF, leave as they are; with BDAT only.
         attached: the attachments among the segments, in order, but for those that are sources.
     """
@@ -168,17 +150,30 @@ class Content:
             exact: leave every octet as it is; else bare CR and LF become CRLF and the last line gets its end.
         """
         data = bytes(data)
-        if not exact:
-            data = normalised(data)
-        end = data.find(b"\r\n\r\n")
-        head = data if end < 0 else data[:end]
-        match = _MESSAGE_ID.search(head)
+        return cls._whole(data if exact else normalised(data), exact=exact)
+
+    @classmethod
+    def of_crlf(cls, data: bytes) -> Content:
+        """Make content of a whole message in which every line, the last one included, ends with CRLF."""
+        return cls._whole(data, exact=False)
+
+    @classmethod
+    def _whole(cls, data: bytes, *, exact: bool) -> Content:
+        end = find(data, b"\r\n\r\n")
+        head = data if end < 0 else data[: end + 2]
+        ascii_only = is_ascii(data)
+        # A case-insensitive search is slow, so it begins where the name of the field is.
+        place = head.lower().find(b"message-id")
+        found = _MESSAGE_ID.search(head, place) if place >= 0 else None
         return cls(
             (data,),
-            eightbit=not data.isascii(),
-            utf8=not head.isascii(),
-            binary=(exact and not _only_crlf(data)) or b"\0" in data or longest_line_exceeds(data, MAX_LINE),
-            message_id=match[1].decode("utf-8", "backslashreplace") if match else None,
+            size=len(data),
+            eightbit=not ascii_only,
+            utf8=not ascii_only and not head.isascii(),
+            binary=(exact and not only_crlf(data))
+            or find(data, b"\0") >= 0
+            or longest_line_exceeds(data, MAX_LINE),
+            message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
             canonical=not exact,
             exact=exact,
         )
@@ -219,11 +214,26 @@ class Content:
         return f"<Content {self.size} octets{''.join(', ' + name for name in needs)}>"
 
 
+def segments_of(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:
+    """Join small pieces with their neighbours; large ones are not copied."""
+    segments: list[bytes | Source] = []
+    small: list[bytes] = []
+    for piece in pieces:
+        if isinstance(piece, bytes) and len(piece) < JOINED:
+            small.append(piece)
+            continue
+        segments += (b"".join(small), piece) if small else (piece,)
+        small = []
+    if small:
+        segments.append(b"".join(small))
+    return segments
+
+
 class Mail(Protocol):
     """What can be sent: it has an envelope, and content made for what the server offers."""
 
     def envelope(self) -> Envelope:
-        """Return where bounces go and who gets it.
+        """Return the address for bounces and the recipients.
 
         Raises:
             MissingSender, MissingRecipient: one of them is not known.
@@ -236,61 +246,3 @@ class Mail(Protocol):
             InvalidHeader: a header field would change the structure of the message.
             ExtensionMissing: it cannot be written without SMTPUTF8.
         """
-
-
-def normalised(data: bytes) -> bytes:
-    r"""Return `data` with every line end, bare CR and bare LF included, as CRLF, the last one added.
-
-    A server that takes a bare LF for a line end would see another message in `\n.\n` (SMTP smuggling).
-    Nothing is copied when nothing is to be done.
-    """
-    data = crlf(data)
-    return data if data.endswith(b"\r\n") or not data else data + b"\r\n"
-
-
-def crlf(data: bytes) -> bytes:
-    """Return `data` with every line end, bare CR and bare LF included, as CRLF; nothing is added at the end."""
-    if _only_crlf(data):
-        return data
-    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-
-
-def longest_line_exceeds(data: bytes, limit: int) -> bool:
-    """Tell whether a line of CRLF-delimited `data` is longer than `limit` octets without its CRLF."""
-    # From the start of a line its end must be found within limit + 2; the last line end in that window is as
-    # good as the next one and lets the search leap: one step for every `limit` octets, not for every line.
-    position, width = 0, limit + 2
-    while len(data) - position > limit:
-        found = data.rfind(b"\n", position, position + width)
-        if found < 0:
-            return True
-        position = found + 1
-    return False
-
-
-def base64_size(length: int) -> int:
-    """Return how many octets `base64_lines` makes of `length`."""
-    characters = (length + 2) // 3 * 4
-    return characters + (characters + 75) // 76 * 2
-
-
-def base64_lines(data: bytes | memoryview) -> bytes:
-    """Encode in lines of 76 characters, each with its line end.
-
-    Slices whose length is a multiple of 57 may be encoded one by one and joined.
-    """
-    view = memoryview(data)
-    encode = binascii.b2a_base64
-    whole = len(data) - len(data) % BASE64_SLICE
-    blocks = [
-        b"\r\n".join(_CUT(encode(view[start : start + BASE64_SLICE], newline=False)))
-        for start in range(0, whole, BASE64_SLICE)
-    ]
-    rest = encode(view[whole:], newline=False)
-    blocks += [rest[start : start + 76] for start in range(0, len(rest), 76)]
-    return b"\r\n".join([*blocks, b""]) if blocks else b""
-
-
-def _only_crlf(data: bytes) -> bool:
-    pairs = data.count(b"\r\n")
-    return data.count(b"\n") == pairs == data.count(b"\r")

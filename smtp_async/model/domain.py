@@ -1,7 +1,7 @@
 """The domain of a mail address: host names in A-labels and U-labels, and address literals.
 
 IDNA 2008 through the package `idna`, mapped by UTS 46 without its transitional step: `faß.de` is `xn--fa-hia.de`, and
-not `fass.de`, which is somebody else. A name that is ASCII costs one regular expression.
+not `fass.de`, which belongs to another registrant. A name that is ASCII costs one regular expression.
 """
 
 from __future__ import annotations

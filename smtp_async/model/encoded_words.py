@@ -62,7 +62,7 @@ _ALIASES: Final = {
 }
 #: Halves of surrogate pairs, which are no characters.
 _LONE: Final = re.compile("[\ud800-\udfff]")
-# A code page by whatever its maker calls it: cp-850, win-1251, ibm-00858.
+# A code page under the names that vendors give it: cp-850, win-1251, ibm-00858.
 _PAGE: Final = re.compile(r"(?:cp|win|windows|ibm|dos|ms)-?0*([1-9][0-9]{2,4})")
 
 #: The larger charset that is meant by the label of a smaller one: octets that the smaller one lacks are common.
@@ -138,7 +138,7 @@ def decoded_by(codec: str, octets: bytes | bytearray, errors: str = "strict") ->
 
 
 def is_encoded_word(text: str) -> bool:
-    """Tell whether a text is one encoded word from its first to its last sign, whatever its charset."""
+    """Tell whether a text is one encoded word from its first to its last character, in any charset."""
     return _WORD.fullmatch(text) is not None
 
 

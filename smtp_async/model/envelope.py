@@ -1,4 +1,4 @@
-"""Whom a message comes from and goes to: recipients, and the envelope that MAIL and RCPT say."""
+"""Recipients, and the envelope: the sender and the recipients in MAIL and RCPT."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recipient:
     """One recipient of a message. Immutable.
 
     Args:
-        address: whom; a text is parsed.
+        address: of the recipient; a text is parsed.
         kind: To, Cc or Bcc.
         name: a display name in place of the one that `address` has.
         dsn: what is to be reported to the sender about this recipient (RFC 3461); needs the server's DSN.
@@ -100,7 +100,7 @@ class Recipient:
 
 
 class Envelope:
-    """Where bounces go and who gets the message: what MAIL and RCPT say. Immutable.
+    """The address for bounces and the recipients, as in MAIL and RCPT. Immutable.
 
     Args:
         sender: the return path; `None` or `"<>"` is the null one, to which nothing bounces.
@@ -128,7 +128,7 @@ class Envelope:
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
-        """Everybody who gets the message, in the order of RCPT."""
+        """All recipients, in the order of RCPT."""
         return self._recipients
 
     @property

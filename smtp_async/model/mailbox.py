@@ -39,7 +39,7 @@ __all__ = [
 # RFC 5321 section 4.5.3.1: octets of a local part, and of both parts with the sign between.
 MAX_LOCAL: Final = 64
 MAX_ADDRESS: Final = 320
-#: Characters of a display name. No RFC limits it; nobody's name is longer, and an attack's is.
+#: Characters of a display name. No RFC limits it; no real name is longer, but attacks are.
 MAX_NAME: Final = 1000
 #: Characters of a mailbox as it is written, comments included.
 MAX_TEXT: Final = MAX_NAME + MAX_ADDRESS + 80

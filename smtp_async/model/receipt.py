@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
     """What became of one recipient.
 
     Attributes:
-        recipient: whom it is about.
+        recipient: the recipient that the verdict is about.
         outcome: never PARTIAL.
         reply: the reply that decided, if one did.
     """
@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
 
     @property
     def queue_id(self) -> str | None:
-        """The name under which the server queued the message, if its reply tells."""
+        """The name under which the server queued the message, if its reply names it."""
         if self.outcome is not Outcome.ACCEPTED or self.reply is None:
             return None
         match = _QUEUE_ID.search(self.reply.text)

@@ -1,4 +1,4 @@
-"""Users who wait for a session of their own, first come, first served."""
+"""Sessions that callers have to themselves."""
 
 from __future__ import annotations
 
@@ -8,51 +8,54 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Places"]
+__all__ = ["SessionQueue"]
 
 S = TypeVar("S")
 
 
-class Places(Generic[S]):
-    """A line of users; a session is put into the hands of the first, so that nobody else can take its place."""
+class SessionQueue(Generic[S]):
+    """FIFO of callers waiting for a private session.
 
-    __slots__ = ("_line", "_loop")
+    A session is handed to the first caller directly, so that no other call can take the place that it fills.
+    """
+
+    __slots__ = ("_callers", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._line: deque[asyncio.Future[S]] = deque()
+        self._callers: deque[asyncio.Future[S]] = deque()
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._callers)
 
-    async def wait(self, unwanted: Callable[[S], None], waits: Callable[[], object]) -> S:
+    async def wait(self, give_back: Callable[[S], None], queued: Callable[[], object]) -> S:
         """Wait for a session.
 
         Args:
-            waits: called when the user is in line; may serve.
-            unwanted: gets the session of a user who was cancelled with it in its hands already.
+            give_back: called with the session of a caller that was cancelled when it had been given one already.
+            queued: called when the caller has joined the queue; may call `serve`.
         """
-        place: asyncio.Future[S] = self._loop.create_future()
-        self._line.append(place)
+        caller: asyncio.Future[S] = self._loop.create_future()
+        self._callers.append(caller)
         try:
-            waits()
-            return await place
+            queued()
+            return await caller
         except asyncio.CancelledError:
-            if not place.cancelled() and place.exception() is None:
-                unwanted(place.result())
+            if not caller.cancelled() and caller.exception() is None:
+                give_back(caller.result())
             raise
         finally:
             with contextlib.suppress(ValueError):
-                self._line.remove(place)
+                self._callers.remove(caller)
 
     def serve(self, make: Callable[[], S]) -> None:
-        """Give the first in line what `make` makes, if it still waits."""
-        place = self._line.popleft()
-        if not place.done():
-            place.set_result(make())
+        """Give the first caller the session that `make` makes, if the caller still waits."""
+        caller = self._callers.popleft()
+        if not caller.done():
+            caller.set_result(make())
 
     def fail(self, error: Exception) -> None:
-        """Tell all that there will be none."""
-        for place in self._line:
-            if not place.done():
-                place.set_exception(error)
+        """Raise `error` in all callers that wait."""
+        for caller in self._callers:
+            if not caller.done():
+                caller.set_exception(error)

@@ -1,4 +1,4 @@
-"""When the next connection may be dialled, and how many at once: what failures teach.
+"""When the next connection may be dialled, and how many there may be at once: what failures teach.
 
 Values and timers only; the pool dials.
 
@@ -7,148 +7,189 @@ Rules:
 1. After a failure the next dial waits, twice as long with each failure in a row, and it is one dial alone: a probe.
    Dials that were under way already when the failure came fail for the same reason: together they count once.
 2. A connection ends the series of failures when it has proved that the server takes mail: it has carried a message, or
-   stood for a second. A server can answer every step of the opening and hang up right behind the last one; dialled
-   again at once, it would be shown the password hundreds of times a second.
+   has been open for a second. A server can answer every step of the opening and hang up right after the last one;
+   dialled again at once, it would be shown the password hundreds of times a second.
 3. A failure beside a connection that has proved itself lowers the bound for a while, and so does "too many
    connections".
-4. A refused login is remembered for a while: each try shows the password once more, and servers lock accounts.
+4. A refused login is remembered for a while, because each try shows the password once more and servers lock accounts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from typing import Final
 
+from ..connection.job import OpenConnection
 from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
-from .bound import Bound
 
-__all__ = ["Dialling", "Standing"]
+__all__ = ["Bound", "Dialling"]
 
-#: Seconds before the next dial after the first failure, doubled with each one up to the second figure.
+#: Seconds before the next dial after the first failure; doubled with each one, up to the second figure.
 _BACKOFF: Final = (0.1, 10.0)
-#: Seconds for which a refused login is remembered, and the bound is lowered.
-_LATCH: Final = 60.0
-#: Seconds after which a connection that stands counts as opened.
+#: Seconds for which a refused login is remembered.
+_LOGIN_PAUSE: Final = 60.0
+#: Seconds for which the bound is lowered.
+_CUT: Final = 60.0
+#: Seconds after which an open connection has proved that the server takes mail.
 _PROOF: Final = 1.0
 #: Replies that say "too many connections": RFC 5321 section 3.8, and two that large providers use.
 _CROWDED: Final = frozenset({421, 432, 454})
 
 
-class Standing(Protocol):
-    """A connection that could be opened.
+class Bound:
+    """How many connections a client may have now: the user's limit, which the server lowers and time raises again.
 
-    Attributes:
-        dialled_at, opened_at: loop times at which it was dialled, and opened.
-        carried: did the server accept or refuse a message on it?
+    Args:
+        most: the user's limit.
+        loop: its clock counts.
+        raised: called when the bound has risen, because there may be room for what waits.
     """
 
-    dialled_at: float
-    opened_at: float
-    carried: bool
+    __slots__ = ("_cuts", "_loop", "_most", "_raised", "_timer")
+
+    def __init__(self, most: int, loop: asyncio.AbstractEventLoop, raised: Callable[[], None]) -> None:
+        self._most = most
+        self._loop = loop
+        self._raised = raised
+        # The loop times at which cuts end, in this order.
+        self._cuts: deque[float] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def now(self) -> int:
+        """The most connections, at least one."""
+        return max(1, self._most - len(self._cuts)) if self._cuts else self._most
+
+    def lower(self, seconds: float) -> None:
+        """Allow one connection less for so long."""
+        self._cuts.append(self._loop.time() + seconds)
+        self._set_timer()
+
+    def stop(self) -> None:
+        """Call `raised` no more."""
+        self._cuts.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._cuts:
+            self._timer = self._loop.call_at(self._cuts[0], self._rise)
+
+    def _rise(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._cuts and self._cuts[0] <= now:
+            self._cuts.popleft()
+        self._set_timer()
+        self._raised()
 
 
 class Dialling:
     """What the dials of one pool have taught.
 
     Args:
-        loop: whose time counts.
-        again: called when there is room again, after a wait.
+        loop: its clock counts.
+        retry: called after a wait, when there is room again.
         bound: lowered where a failure says that the server takes no more connections.
     """
 
-    __slots__ = ("_again", "_bound", "_failed_at", "_latched", "_loop", "_next", "_pause", "_timer")
+    __slots__ = ("_bound", "_earliest", "_failed_at", "_loop", "_pause", "_refusal", "_retry", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, again: Callable[[], None], bound: Bound) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], bound: Bound) -> None:
         self._loop = loop
-        self._again = again
+        self._retry = retry
         self._bound = bound
-        # The last pause, 0 if nothing has failed since a connection proved that the server takes mail.
+        # Seconds of the last pause, 0 if nothing has failed since a connection proved that the server takes mail.
         self._pause = 0.0
-        self._next = 0.0
-        # When the last failure came that counted.
+        # Loop times: of the next dial, and of the last failure that counted.
+        self._earliest = 0.0
         self._failed_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._latched: tuple[float, SMTPError] | None = None
+        # The refusal of a login, and the loop time until which it is remembered.
+        self._refusal: tuple[float, SMTPError] | None = None
 
     @property
     def in_doubt(self) -> bool:
-        """Did the last connections fail, so that one at a time is tried?"""
+        """Whether the last connections failed, so that one at a time is tried."""
         return self._pause > 0
 
-    def room(self, opening: int, standing: Collection[Standing]) -> float:
-        """Return how many connections may be dialled now: any number, the probe, or none; then `again` is called.
+    def room(self, opening: int, open_now: Collection[OpenConnection]) -> float:
+        """Return how many connections may be dialled now: any number, one as a probe, or none; then `retry` is called.
 
         Args:
             opening: how many are being opened.
-            standing: those that are open.
+            open_now: the open connections.
         """
         now = self._loop.time()
-        earliest = self._next
+        earliest = self._earliest
         if self._pause:
-            if any(map(self.proven, standing)):
+            if any(map(self.proven, open_now)):
                 self._pause = 0.0
             elif opening:
-                # Its end, or its first message, decides how it goes on.
+                # The end of that one, or its first message, decides what follows.
                 return 0
-            elif standing:
-                earliest = max(earliest, min(one.opened_at for one in standing) + _PROOF)
+            elif open_now:
+                earliest = max(earliest, min(one.opened_at for one in open_now) + _PROOF)
         if earliest > now:
             if self._timer is None:
-                self._timer = self._loop.call_at(earliest, self._ring)
+                self._timer = self._loop.call_at(earliest, self._timer_rang)
             return 0
         return 1 if self._pause else math.inf
 
-    def proven(self, one: Standing) -> bool:
-        """Has a connection proved that the server takes mail?"""
+    def proven(self, one: OpenConnection) -> bool:
+        """Tell whether a connection has proved that the server takes mail."""
         return one.carried or self._loop.time() - one.opened_at >= _PROOF
 
-    def proved(self) -> None:
-        """A connection has proved that the server takes mail."""
+    def note_proof(self) -> None:
+        """Note that a connection has proved that the server takes mail."""
         self._pause = 0.0
 
-    def failed(self, one: Standing, error: SMTPError, standing: Collection[Standing]) -> None:
-        """A connection could not be opened, or ended before it had proved anything.
+    def note_failure(
+        self, one: OpenConnection, error: SMTPError, open_now: Collection[OpenConnection]
+    ) -> None:
+        """Note that a connection could not be opened, or ended before it had proved anything.
 
         Args:
             one: the connection; it counts if it was dialled after the last failure that did.
             error: why.
-            standing: those that are open.
+            open_now: the open connections.
         """
         if one.dialled_at <= self._failed_at:
             return
         now = self._failed_at = self._loop.time()
         first, most = _BACKOFF
         self._pause = min(most, self._pause * 2 or first)
-        self._next = now + self._pause
-        if _crowded(error) or any(map(self.proven, standing)):
-            self._bound.lower(_LATCH)
+        self._earliest = now + self._pause
+        if _crowded(error) or any(map(self.proven, open_now)):
+            self._bound.lower(_CUT)
 
     def stop(self) -> None:
-        """Call `again` no more."""
+        """Call `retry` no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _ring(self) -> None:
+    def _timer_rang(self) -> None:
         self._timer = None
-        self._again()
+        self._retry()
 
     # --- refused logins --------------------------------------------------------------------------------------
 
     @property
-    def latched(self) -> bool:
-        """Was a login refused, perhaps too long ago to count?"""
-        return self._latched is not None
+    def login_refused(self) -> bool:
+        """Whether a login was refused, perhaps too long ago to count."""
+        return self._refusal is not None
 
-    def latch(self, error: AuthenticationFailed) -> None:
-        """The login was refused for good."""
-        self._latched = (self._loop.time() + _LATCH, error)
+    def note_refused_login(self, error: AuthenticationFailed) -> None:
+        """Remember that the login was refused for good."""
+        self._refusal = (self._loop.time() + _LOGIN_PAUSE, error)
 
-    def logged_in(self) -> None:
-        """A login went well."""
-        self._latched = None
+    def note_login(self) -> None:
+        """Note that a login succeeded, or was not needed."""
+        self._refusal = None
 
     def demand_login(self) -> None:
         """Raise if the login was refused a moment ago.
@@ -156,12 +197,12 @@ class Dialling:
         Raises:
             SMTPError: that refusal.
         """
-        if self._latched is None:
+        if self._refusal is None:
             return
-        until, error = self._latched
+        until, error = self._refusal
         if self._loop.time() < until:
             raise error.copy()
-        self._latched = None
+        self._refusal = None
 
 
 def _crowded(error: SMTPError) -> bool:

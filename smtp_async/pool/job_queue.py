@@ -1,9 +1,9 @@
-"""The messages that wait for a connection: first come, first served, with two sorts.
+"""The messages that wait for a connection: first come, first served, in two sorts.
 
-Most are small and written at once; any session that has room takes them. One whose body its caller writes needs a
-session to itself, one that its caller has to let go may wait as long: they wait in a line of their own. Whichever has
-waited longer is next, but streamed ones never take the last connection, so that a few huge messages do not starve the
-small ones.
+Most are small and written at once; any session that has room takes them. A streamed message, whose caller writes the
+body or has to let it go, needs a session to itself, and may wait for one as long: these have a queue of their own. The
+message that has waited longest is next, but streamed ones never take the last connection, so that a few huge messages
+do not starve the small ones.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from ..connection.job import Job
 from ..protocol.transaction import Transaction
 
-__all__ = ["Waiting"]
+__all__ = ["JobQueue"]
 
 
-class Waiting:
-    """Two lines of jobs."""
+class JobQueue:
+    """The jobs that wait, in order."""
 
     __slots__ = ("_first", "_last", "_small", "_streamed")
 
@@ -39,65 +39,65 @@ class Waiting:
         yield from self._streamed
 
     def append(self, job: Job) -> None:
-        """Join the end of the line."""
+        """Put `job` at the end."""
         self._last += 1
-        self._line(job)[job] = self._last
+        self._queue_for(job)[job] = self._last
 
-    def push(self, job: Job) -> None:
-        """Join the head of the line: it has been through it before."""
+    def push_front(self, job: Job) -> None:
+        """Put `job` at the head, because it has been through the queue before."""
         self._first -= 1
-        line = self._line(job)
-        line[job] = self._first
-        line.move_to_end(job, last=False)
+        queue = self._queue_for(job)
+        queue[job] = self._first
+        queue.move_to_end(job, last=False)
 
     def discard(self, job: Job) -> bool:
-        """Leave the line; return whether it was in it."""
-        # Planned or not when it joined: it may be in either.
+        """Take `job` out; return whether it was in the queue."""
+        # It may be in either: whether it is streamed is known only since it was planned.
         return self._small.pop(job, None) is not None or self._streamed.pop(job, None) is not None
 
     def take(self, admits: Callable[[Transaction], bool], may_stream: Callable[[], bool]) -> Job | None:
-        """Return the job that is next, if the session that asks admits it.
+        """Take out the job that is next, if a session can begin it; return None if it cannot.
 
         Args:
-            admits: may this transaction be begun now?
-            may_stream: may one more be streamed?
+            admits: whether the session can begin a transaction now.
+            may_stream: whether one more session may carry a streamed message.
         """
-        line = self._small
-        if self._streamed and may_stream() and (not line or _place(self._streamed) < _place(line)):
-            line = self._streamed
-        for job in line:
+        queue = self._small
+        if self._streamed and may_stream() and (not queue or _head(self._streamed) < _head(queue)):
+            queue = self._streamed
+        for job in queue:
             transaction = job.transaction
             if transaction is not None and not admits(transaction):
                 return None
-            del line[job]
+            del queue[job]
             return job
         return None
 
-    def unprepared(self) -> list[Job]:
-        """Take out those that wait to know what the server offers."""
+    def take_unprepared(self) -> list[Job]:
+        """Take out the jobs that wait to know what the server offers."""
         jobs = [job for job in self._small if job.transaction is None]
         for job in jobs:
             del self._small[job]
         return jobs
 
-    def impatient(self) -> list[Job]:
-        """Take out those that do not wait through an outage."""
-        jobs = [job for job in self if not job.patient]
+    def take_fragile(self) -> list[Job]:
+        """Take out the jobs that do not outlast an outage."""
+        jobs = [job for job in self if not job.outlasts_outage]
         for job in jobs:
             self.discard(job)
         return jobs
 
-    def clear(self) -> list[Job]:
-        """Take out all."""
+    def take_all(self) -> list[Job]:
+        """Take out all jobs."""
         jobs = list(self)
         self._small.clear()
         self._streamed.clear()
         return jobs
 
-    def _line(self, job: Job) -> OrderedDict[Job, int]:
+    def _queue_for(self, job: Job) -> OrderedDict[Job, int]:
         transaction = job.transaction
         return self._streamed if transaction is not None and transaction.aside else self._small
 
 
-def _place(line: OrderedDict[Job, int]) -> int:
-    return next(iter(line.values()))
+def _head(queue: OrderedDict[Job, int]) -> int:
+    return next(iter(queue.values()))

@@ -1,4 +1,4 @@
-"""How many connections a client may have, and what it says of them: values only."""
+"""How many connections a client may have, and the statistics of its pool: values only."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["PoolLimits", "PoolStatistics"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """How many connections, and for how long.
+    """How many connections a client may have, and for how long.
 
     Attributes:
         max_connections: the most connections open or being opened at once.
-        window: the most messages on their way over one connection unanswered, where the server offers CHUNKING and
-            PIPELINING. 1, the default, still writes the next envelope together with the end of a message. A larger
-            window saves nearly all waiting on a long way; it also bounds how many messages a lost connection can leave
-            unknown.
-        max_messages: messages per connection, None without limit.
-        idle_time: seconds after which an idle connection is closed, None never.
-        max_age: seconds after which a connection takes no new message, None never.
-        max_waiting: the most messages waiting for a connection, None without limit; one more raises `QueueFull`.
+        window: the most messages sent over one connection without waiting for their replies, where the server offers
+            CHUNKING and PIPELINING. With 1, the default, the next envelope is still written together with the end of a
+            message. A larger window saves nearly all waiting where the round trip is long; it is also the most messages
+            that a lost connection can leave unknown.
+        max_messages: messages per connection, None for no limit.
+        idle_time: seconds after which an idle connection is closed, None for no limit.
+        max_age: seconds after which a connection takes no new message, None for no limit.
+        max_waiting: the most messages waiting for a connection, None for no limit; one more raises `QueueFull`.
     """
 
     max_connections: int = 10
@@ -47,15 +47,15 @@ class PoolLimits:
 
 
 class PoolStatistics(NamedTuple):
-    """What a pool holds and has done.
+    """A pool's present state and what it has done.
 
     Attributes:
         bound: the most connections allowed now; may be below `max_connections` after the server refused one.
         open, opening, idle, busy: connections by state; `busy` and `idle` add up to `open`.
         waiting: messages without a connection.
         sent, refused, not_sent, unknown: messages by outcome since the start; `sent` counts partial ones too.
-        reconnects: messages that went back to the queue because their connection died.
-        round_trips: times that a connection wrote and then waited for the server.
+        reconnects: how often messages went back to the queue because their connection died.
+        round_trips: how often a connection wrote and then waited for the server.
     """
 
     bound: int

@@ -1,4 +1,4 @@
-"""Connections that have gone silent: they keep their messages, but they do not hold up those that wait."""
+"""Connections that have gone silent: they keep their messages, but other messages do not wait for them."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ import math
 from collections.abc import Callable, Collection, Sized
 from typing import Final
 
-from ..connection.session import Session
+from ..connection.connection import Connection
 
-__all__ = ["Silence"]
+__all__ = ["SilenceWatch"]
 
 #: Seconds without a byte from a server that owes a reply.
 _LIMIT: Final = 30.0
 
 
-class Silence:
-    """Allows one connection more while one is silent and something waits.
+class SilenceWatch:
+    """Allows one more connection while one is silent and something waits.
 
-    Looks only while something waits, by one timer.
+    It looks only while something waits, by one timer.
 
     Args:
-        loop: whose clock counts.
+        loop: its clock counts.
         sessions: the open connections.
-        lines: what waits for a connection.
+        queues: what waits for a connection.
         grow: called when there is room for one more.
 
     Attributes:
-        spare: how many connections more the bound allows, 0 or 1.
+        spare: how many connections the bound allows beyond its own, 0 or 1.
     """
 
-    __slots__ = ("_grow", "_loop", "_lines", "_sessions", "_timer", "spare")
+    __slots__ = ("_grow", "_loop", "_queues", "_sessions", "_timer", "spare")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sessions: Collection[Session],
-        lines: Collection[Sized],
+        sessions: Collection[Connection],
+        queues: Collection[Sized],
         grow: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sessions = sessions
-        self._lines = lines
+        self._queues = queues
         self._grow = grow
         self._timer: asyncio.TimerHandle | None = None
         self.spare = 0
 
-    def watch(self) -> None:
-        """Something waits from now on."""
+    def start(self) -> None:
+        """Look from now on, because something waits."""
         if self._timer is None:
             self._look()
 
     def session_ended(self) -> None:
-        """It may have been the silent one."""
+        """Look again, because the connection that has ended may have been the silent one."""
         if self.spare:
             self.stop()
             self._look()
@@ -65,18 +65,16 @@ class Silence:
             self._timer = None
 
     def _look(self) -> None:
-        waits = any(map(len, self._lines))
+        waits = any(map(len, self._queues))
         now = self._loop.time()
-        limits = [math.inf if since is None else since + _LIMIT for since in self._since()]
+        since = [connection.channel.unanswered_since for connection in self._sessions]
+        limits = [math.inf if start is None else start + _LIMIT for start in since]
         self.spare = int(waits and any(limit <= now for limit in limits))
         if waits:
             following = min((limit for limit in limits if limit > now), default=math.inf)
-            self._timer = self._loop.call_at(min(following, now + _LIMIT), self._ring)
+            self._timer = self._loop.call_at(min(following, now + _LIMIT), self._timer_rang)
 
-    def _since(self) -> list[float | None]:
-        return [session.unanswered_since for session in self._sessions]
-
-    def _ring(self) -> None:
+    def _timer_rang(self) -> None:
         self._timer = None
         self._look()
         if self.spare:

@@ -20,10 +20,11 @@ from typing import Final
 from ..message.dates import clock_date
 from ..message.headers import address_field, message_id_text, parameter_field, text_field
 from ..model.address import Address
-from ..model.content import MAX_LINE, Content, base64_lines, longest_line_exceeds
+from ..model.content import Content
 from ..model.domain import domain_forms
 from ..model.dsn import Notify
 from ..model.envelope import Envelope, Recipient
+from ..model.octets import MAX_LINE, base64_lines, longest_line_exceeds
 from ..model.reply import EnhancedCode, Reply, printable
 from .bounce_parser import Report, ReportedRecipient, parse_report
 from .results import EXPIRED, UNKNOWN, RecipientResult

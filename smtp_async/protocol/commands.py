@@ -1,9 +1,8 @@
 """The one door to the wire: every command line is made here.
 
-One function per verb, returning the bytes with their CRLF. Whatever the caller hands in, a line that leaves
-has no control character, one CRLF at its end, a bounded length, and spaces or angle brackets only inside a quoted
-local part: an argument can therefore never become a second command or a second parameter. Arguments are
-refused, never repaired.
+One function per verb returns the line with its CRLF. Whatever the arguments, a line has no control character, one CRLF
+at its end, a bounded length, and spaces or angle brackets only inside a quoted local part. So no argument can become a
+second command or a second parameter. Arguments are refused, never repaired.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 
 from ..errors import InvalidAddress, InvalidArgument
 
@@ -42,17 +40,21 @@ QUIT = b"QUIT\r\n"
 STARTTLS = b"STARTTLS\r\n"
 #: RFC 5321 section 4.1.1.4; the CRLF before it belongs to the content.
 END_OF_DATA = b".\r\n"
-#: RFC 4954 section 4: the client gives up an authentication.
+#: RFC 4954 section 4: the client cancels an authentication.
 AUTH_CANCEL = b"*\r\n"
 
 #: RFC 5321 section 4.5.3.1.4 allows 512 octets; extensions add to MAIL and RCPT (ORCPT alone may be 500).
 MAX_LINE = 2048
+#: A path up to this size fits into a line in any case.
+_SHORT_PATH = 256
 #: RFC 4954 section 4.
 MAX_AUTH_LINE = 12288
 
 # Outside quotes: no control, space, quote or angle bracket. Inside: no control; a backslash quotes one character.
 # Atomic groups keep it linear.
 _PATH = re.compile(rb'(?>[^\x00-\x20"<>\x7f]+|"(?>[^\x00-\x1f"\\\x7f]+|\\[^\x00-\x1f\x7f])*")+')
+# What `_PATH` takes without quotes.
+_UNQUOTED = bytes(octet for octet in range(0x21, 0x100) if octet not in b'"<>\x7f')
 # RFC 5321 section 4.1.2: esmtp-keyword and esmtp-value.
 _PARAMETER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?")
 # A domain, with the underscore that many hosts have, or an address literal.
@@ -84,12 +86,17 @@ def mail(reverse_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
         reverse_path: the mailbox without angle brackets, empty for the null return path.
         parameters: `KEYWORD` or `KEYWORD=value`.
     """
-    return _with_parameters(b"MAIL FROM:" + (_path(reverse_path) if reverse_path else b"<>"), parameters)
+    if reverse_path:
+        _check_path(reverse_path)
+    return _with_parameters(b"MAIL FROM:<%b>" % reverse_path, parameters)
 
 
 def rcpt(forward_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
     """Add a recipient, RFC 5321 section 4.1.1.3; arguments as for `mail`."""
-    return _with_parameters(b"RCPT TO:" + _path(forward_path), parameters)
+    _check_path(forward_path)
+    if not parameters and len(forward_path) <= _SHORT_PATH:
+        return b"RCPT TO:<%b>\r\n" % forward_path
+    return _with_parameters(b"RCPT TO:<%b>" % forward_path, parameters)
 
 
 def bdat(size: int, *, last: bool) -> bytes:
@@ -130,7 +137,7 @@ def expn(argument: str, *, utf8: bool = False) -> bytes:
 
 
 def free(line: str) -> tuple[str, bytes]:
-    """Return verb and bytes of a command that this library has no function for.
+    """Return the verb and the bytes of a command that has no function here.
 
     Raises:
         InvalidArgument: a control character, an overlong line, or no verb.
@@ -157,38 +164,34 @@ def _host(name: str) -> bytes:
     return data
 
 
-# Most mail comes from few addresses, has few sizes and often goes to the same ones: what passed is remembered.
-@lru_cache(maxsize=4096)
-def _path(path: bytes) -> bytes:
+def _check_path(path: bytes) -> None:
+    # Nearly every address has only characters that need no quotes: 0.5 µs, where the pattern takes 0.8 µs.
+    if path and not path.translate(None, _UNQUOTED):
+        return
     if _PATH.fullmatch(path) is None:
         raise InvalidAddress(f"not a mailbox for an envelope: {path.decode('utf-8', 'backslashreplace')!r}")
-    return b"<%b>" % path
-
-
-@lru_cache(maxsize=4096)
-def _parameter(parameter: bytes) -> bytes:
-    if _PARAMETER.fullmatch(parameter) is None:
-        raise InvalidArgument(f"not an ESMTP parameter: {parameter.decode('utf-8', 'backslashreplace')!r}")
-    return b" " + parameter
 
 
 def _with_parameters(line: bytes, parameters: Iterable[bytes]) -> bytes:
     for parameter in parameters:
-        line += _parameter(parameter)
+        if _PARAMETER.fullmatch(parameter) is None:
+            shown = parameter.decode("utf-8", "backslashreplace")
+            raise InvalidArgument(f"not an ESMTP parameter: {shown!r}")
+        line += b" " + parameter
     line += b"\r\n"
     return line if len(line) <= MAX_LINE else _bounded(line, MAX_LINE)
 
 
 def _text(text: str) -> bytes:
-    # Said without the text itself, here as in `_bounded`: it may hold a secret.
+    # The errors here and in `_bounded` do not show the text, because it may hold a secret.
     if not isinstance(text, str):
         raise InvalidArgument(f"the argument of a command is a text, not {type(text).__name__}")
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InvalidArgument("the argument of a command is no text that can be encoded") from error
+        raise InvalidArgument("the argument of a command cannot be encoded in UTF-8") from error
     if _TEXT.fullmatch(data) is None:
-        raise InvalidArgument("control characters or nothing at all in a command")
+        raise InvalidArgument("the argument of a command is empty or has control characters")
     return data
 
 

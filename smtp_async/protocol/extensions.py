@@ -1,7 +1,7 @@
 """What a server offers: the EHLO reply as a value, RFC 5321 section 4.1.1.1.
 
-The keyword is the first word of a line, compared whole and without regard to case: `NOSTARTTLS` and `X AUTH PLAIN`
-offer nothing.
+The keyword is the first word of a line, compared as a whole and without regard to case: `NOSTARTTLS` and `X AUTH PLAIN`
+do not offer STARTTLS or AUTH.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["Extensions", "FutureRelease"]
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 # RFC 9422 section 3: limit-name=limit-value, all known values are numbers of up to six digits, never zero.
 _LIMIT = re.compile(r"([A-Z0-9_-]+)=([1-9][0-9]{0,5})")
-# RFC 3339 section 5.6. What Python's own parser takes beside it (week dates, no zone) is none.
+# RFC 3339 section 5.6. Python's parser takes more (week dates, no zone), which is not allowed here.
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class FutureRelease(NamedTuple):
-    """How long a server keeps messages back, RFC 4865 section 3.
+    """How long a server holds messages before it releases them, RFC 4865 section 3.
 
     Attributes:
-        interval: at most so many seconds; None if it said nothing that can be read.
-        until: not longer than until this moment, in UTC; None if it said nothing that can be read.
+        interval: the most seconds; None if the server gave no valid number.
+        until: the latest moment, in UTC; None if the server gave no valid one.
     """
 
     interval: int | None = None
@@ -36,21 +36,21 @@ class FutureRelease(NamedTuple):
 
 
 class Extensions:
-    """The service extensions of one server; immutable, equal when the offers are equal, whoever makes them.
+    """The service extensions of one server; immutable, and equal to the same offer of another server.
 
-    `"DSN" in extensions` and `extensions["LIMITS"]` answer for any keyword; those the library uses are attributes.
+    `"DSN" in extensions` and `extensions["LIMITS"]` work for any keyword; those the library uses are attributes.
 
     Attributes:
-        domain: how the server named itself.
+        domain: the name the server gave itself.
         pipelining: RFC 2920. chunking, binarymime: RFC 3030. eightbitmime: RFC 6152. smtputf8: RFC 6531.
         dsn: RFC 3461. starttls: RFC 3207. enhancedstatuscodes: RFC 2034. requiretls: RFC 8689.
-        size: RFC 1870, the server's limit in octets; 0 when it names none, None when it does not offer SIZE.
+        size: RFC 1870, the server's limit in octets; 0 if it names none, None if it does not offer SIZE.
         auth: RFC 4954, the mechanisms in the server's order, in capitals.
-        deliverby: RFC 2852, the shortest time in seconds within which it promises delivery; 0 when it names none, None
-            when it does not offer DELIVERBY.
-        futurerelease: RFC 4865, how long it keeps messages back; None when it does not.
-        mt_priority: RFC 6710, the name of its priority profile in capitals; empty when it names none, None when it
-            does not offer MT-PRIORITY.
+        deliverby: RFC 2852, the shortest time in seconds within which it promises delivery; 0 if it names none, None if
+            it does not offer DELIVERBY.
+        futurerelease: RFC 4865, how long it holds messages; None if it does not offer FUTURERELEASE.
+        mt_priority: RFC 6710, the name of its priority profile in capitals; empty if it names none, None if it does not
+            offer MT-PRIORITY.
         limits: RFC 9422, for example `{"RCPTMAX": 100}`.
     """
 
@@ -98,9 +98,9 @@ class Extensions:
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
-        """Read the positive reply to EHLO or LHLO; lines that are no keyword are passed over.
+        """Read the positive reply to EHLO or LHLO; ignore lines without a keyword.
 
-        Blanks before a keyword are ignored. `AUTH=PLAIN LOGIN`, from a draft before RFC 2554, counts where no line says
+        Blanks before a keyword are ignored. `AUTH=PLAIN LOGIN`, from a draft before RFC 2554, counts if no line says
         `AUTH`.
         """
         first, *rest = reply.lines
@@ -116,7 +116,7 @@ class Extensions:
                 old_auth += " " + behind[1:]
             elif not behind or behind[0] in " \t":
                 value = behind.strip()
-                # A repeated keyword adds to the first: two AUTH lines are seen in the wild.
+                # A repeated keyword adds to the first, because some servers send two AUTH lines.
                 keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
         if old_auth.strip():
             keywords.setdefault("AUTH", old_auth.strip())
@@ -143,7 +143,7 @@ class Extensions:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Extensions):
             return NotImplemented
-        # Not by name: behind one address many hosts may stand, and a message planned for one suits them all.
+        # Without the domain: many hosts may share one address, and a message planned for one suits them all.
         return self is other or self._keywords == other._keywords
 
     def __hash__(self) -> int:
@@ -162,7 +162,7 @@ def _rebuild(keywords: dict[str, str], domain: str) -> Extensions:
 
 
 def _number(value: str | None, digits: int) -> int | None:
-    """RFC 1870 section 4 and RFC 2852 section 3 say how many digits; anything else is as good as no number."""
+    """Return a number of at most `digits` digits (RFC 1870 section 4, RFC 2852 section 3); 0 for anything else."""
     if value is None:
         return None
     return int(value) if value.isascii() and value.isdigit() and len(value) <= digits else 0
@@ -183,10 +183,10 @@ def _moment(text: str) -> datetime | None:
 
 
 def _limits(value: str) -> dict[str, int]:
-    # Word by word: what is more than a limit is none, neither by its first digits nor by its last letters.
+    # Word by word: a word that only begins or ends like a limit is none.
     matches = map(_LIMIT.fullmatch, value.upper().split())
     return {match[1]: int(match[2]) for match in matches if match is not None}
 
 
-#: What a server offers that was greeted with HELO.
+#: The offer of a server that was greeted with HELO.
 NO_EXTENSIONS: Final = Extensions()

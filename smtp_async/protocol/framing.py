@@ -1,14 +1,15 @@
-"""Content → what a server may safely read: dot-stuffing and BDAT chunks as streaming transforms.
+"""Content → the body as it is written: dot-stuffing and BDAT chunks as streaming transforms.
 
-Strategy: bare CR and bare LF become CRLF before anything else, so that no receiver can see the end of the
-data anywhere but where this client put it (SMTP smuggling). Then a dot at the start of a line is doubled, RFC 5321
-section 4.5.2. Both look at most one byte back over a chunk's edge. `exact` content skips the first step; it may be
-framed as BDAT only.
+Strategy: bare CR and bare LF become CRLF before anything else, so that no receiver can find an end of data where this
+client wrote none (SMTP smuggling). Then a dot at the start of a line is doubled, RFC 5321 section 4.5.2. Both steps
+look back over the edge of a chunk by one byte at most. `exact` content skips the first step; it may only be framed as
+BDAT.
 """
 
 from __future__ import annotations
 
-from ..model.content import Content, normalised
+from ..model.content import Content
+from ..model.octets import normalised
 from . import commands
 
 __all__ = ["ChunkFramer", "DotStuffer", "chunk_framed", "dot_stuffed"]
@@ -36,12 +37,12 @@ def chunk_framed(content: Content, *, exact: bool = False) -> bytes:
 
 
 def _part(chunk: bytes) -> bytes:
-    """Return a part of the content with its line ends as CRLF; what ends in mid-line goes on in the next."""
+    """Return a part of the content with its line ends as CRLF; a part may end in mid-line."""
     return normalised(chunk) if chunk.endswith((b"\r", b"\n")) else normalised(chunk)[:-2]
 
 
 class DotStuffer:
-    """Frame a stream of chunks for DATA."""
+    """Frames a stream of chunks for DATA."""
 
     __slots__ = ("_cr", "_line_start")
 
@@ -71,7 +72,7 @@ class DotStuffer:
 
 
 class ChunkFramer:
-    """Frame a stream of chunks for BDAT, RFC 3030 section 2.
+    """Frames a stream of chunks for BDAT, RFC 3030 section 2.
 
     Args:
         exact: leave bare CR and LF as they are (BINARYMIME).

@@ -1,41 +1,59 @@
 """The client side of SMTP and LMTP, without I/O.
 
-Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and what is settled is taken from
-`take_settled`. In between stands the FIFO of owed replies (`exchange.py`), which pairs each reply with what was
-written.
+Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and what came to an end is returned by
+`take_settled`. The work is done by the parts of a `ClientProtocol`:
 
-A message is a `Transaction`. At most one is being *written* at a time (`writing`); the others are fully written and
-wait for their replies. How far one may be written unread is decided in `_continue`:
+* `parser.py` cuts what arrives into replies;
+* `exchange.py` holds the FIFO of owed replies, which pairs each reply with the command it answers;
+* `states.py` says what may be written in which stage;
+* `writer.py` writes, and appends an entry to the FIFO for each command;
+* `pipeline.py` decides how far each transaction is written and how it ends.
 
-* without PIPELINING: one command, then its reply;
-* with it: MAIL and every RCPT, and DATA too unless the transaction wants to decide first (`hold`);
-* the body after 354; the next transaction's envelope, behind RSET, may share its write, once the server has shown
-  that it reads on behind an end of data (`pipelining.py`);
-* with CHUNKING and a window (`window.py`): everything at once, message after message.
-
-Two details: an LMTP server owes one final reply per accepted recipient (RFC 2033 section 4.2), so its entry stays
-at the head of the FIFO until all have come. And the entry of a body exists from its first byte, so that a refusal in
-mid-body finds it.
+What is left here are the commands outside transactions, and the pairing itself. A reply that no command asked for is
+a violation, except for 421. A violation ends the connection, because from there on no pairing can be trusted.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Collection
+from typing import Final
 
-from ..errors import CommandRefused, CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
+from ..errors import PlaintextInjected, ProtocolViolation, SMTPError, UsageError
 from ..model.reply import Reply
-from .exchange import Exchange, TrailLine
-from .parser import MAX_LINE
-from .pipelining import Breakdown, Conduct
-from .states import MAY_BEGIN, Verb
+from ..model.secret import MASKED
+from . import commands
+from .conduct import Conduct
+from .exchange import Exchange, OwedReplies
+from .extensions import NO_EXTENSIONS, Extensions
+from .parser import MAX_LINE, ReplyParser
+from .pipeline import Pipeline
+from .states import ConnectionState, Stage, Verb
+from .trail import Trail
 from .transaction import Transaction
-from .window import Window
 from .writer import Writer
 
-__all__ = ["ClientProtocol", "Exchange", "TrailLine"]
+__all__ = ["ClientProtocol", "Exchange"]
+
+# RFC 5321 section 4.2.1 and RFC 4954: what a 3xx may answer. A command of the caller's own may ask for more, too.
+_ASKING: Final = frozenset({Verb.DATA, Verb.AUTH, Verb.RESPONSE, Verb.OTHER})
+#: `command()` refuses these: they would change what the machine knows.
+_REFUSED: Final = frozenset({"DATA", "BDAT", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "XCLIENT"})
+_FREE: Final = {
+    "MAIL": Verb.MAIL,
+    # RFC 821 section 3.4: they open a transaction as MAIL does.
+    "SEND": Verb.MAIL,
+    "SOML": Verb.MAIL,
+    "SAML": Verb.MAIL,
+    "RCPT": Verb.RCPT,
+    "RSET": Verb.RSET,
+    "NOOP": Verb.NOOP,
+    "VRFY": Verb.VRFY,
+    "EXPN": Verb.EXPN,
+    "QUIT": Verb.QUIT,
+}
 
 
-class ClientProtocol(Writer):
+class ClientProtocol:
     """The conversation of one connection.
 
     Args:
@@ -47,12 +65,12 @@ class ClientProtocol(Writer):
         max_line: the longest reply line accepted, in bytes.
 
     Attributes:
-        extensions: what the server offers; forgotten when TLS comes up (RFC 3207 section 4.2).
-        goodbye: the 421 that announced the end, if one was read.
-        writing: the transaction being written, if any.
-        trail: set it to a list to have every line recorded, secrets masked.
+        lmtp: as given.
+        pipeline: the transactions; everything about messages is asked of it.
+        owed: the replies that the server owes.
+        trail: set its `recording` to have every line recorded, secrets masked.
+        greeting: the server's greeting, which comes without a command.
         answered: how many replies were paired so far.
-        breakdown: what the end of the conversation tells about the server's pipelining, None if nothing.
     """
 
     def __init__(
@@ -65,332 +83,304 @@ class ClientProtocol(Writer):
         conduct: Conduct | None = None,
         max_line: int = MAX_LINE,
     ) -> None:
-        super().__init__(lmtp=lmtp, pipelining=pipelining, max_line=max_line)
-        self.breakdown: Breakdown | None = None
-        self._conduct = Conduct() if conduct is None else conduct
-        self._send_rset = send_rset
-        self._window = Window(window)
-        # The transaction that was begun last: only its end tells whether the server has one open.
-        self._newest: Transaction | None = None
+        self.lmtp = lmtp
+        self.greeting = Exchange(Verb.GREETING)
+        self.answered = 0
+        self.trail = Trail()
+        self.owed = OwedReplies()
+        self.owed.entries.append((Verb.GREETING, self.greeting))
+        self.owed.answerable = 1
+        self._use_pipelining = pipelining
+        # The client's name, as the last EHLO told it.
+        self._name = ""
+        self._state = ConnectionState()
+        self._parser = ReplyParser(max_line=max_line)
+        self._writer = Writer(self._state, self.owed, self.trail)
+        self.pipeline = Pipeline(
+            self._state,
+            self.owed,
+            self._writer,
+            lmtp=lmtp,
+            send_rset=send_rset,
+            window=window,
+            conduct=Conduct() if conduct is None else conduct,
+        )
 
-    # --- what is so ------------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------------------
 
     @property
-    def exhausted(self) -> bool:
-        """Must this connection not carry another transaction?"""
-        if self._exhausted or self._send_rset:
-            return self._exhausted
-        return self._connection.reset_needed and self.writing is None
+    def stage(self) -> Stage:
+        """Where the connection stands, by what was written last."""
+        return self._state.stage
 
     @property
-    def can_begin(self) -> bool:
-        """May a transaction be begun now?"""
-        if self.writing is not None or self._exhausted:
-            return False
-        if self._owed and not (self._conduct.following and self.extensions.pipelining):
-            return False
-        return self._connection.stage in MAY_BEGIN and (self._send_rset or not self.exhausted)
+    def extensions(self) -> Extensions:
+        """What the server offers; forgotten when TLS is established (RFC 3207 section 4.2)."""
+        return self._state.extensions
 
-    def admits(self, transaction: Transaction) -> bool:
-        """May `transaction` be begun beside those that are on their way? Ask only if one `can_begin`."""
-        replies = len(self._owed) + len(transaction.rcpts) + 3
-        return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
+    @extensions.setter
+    def extensions(self, extensions: Extensions) -> None:
+        self._state.extensions = extensions
+
+    @property
+    def pipelining(self) -> bool:
+        """May commands be written before earlier ones are answered?"""
+        return self._state.extensions.pipelining
+
+    @property
+    def goodbye(self) -> Reply | None:
+        """The 421 that announced the end of the connection, None if none was read."""
+        return self._state.goodbye
+
+    @property
+    def reset_needed(self) -> bool:
+        """May the server have a transaction open?"""
+        return self._state.reset_needed
+
+    @property
+    def idle(self) -> bool:
+        """Is no reply owed, nothing waiting to be handed over and no body on its way?"""
+        return not self.owed.entries and not self._writer.out and self.pipeline.writing is None
+
+    @property
+    def may_quit(self) -> bool:
+        """Would QUIT be understood: are both sides in step, and has the server not said goodbye itself?"""
+        return self.idle and self.goodbye is None and self._state.may_write(Verb.QUIT)
+
+    @property
+    def expected(self) -> str | None:
+        """The field of `Timeouts` that limits the next reply, None if no reply is owed."""
+        return self.owed.expected
+
+    @property
+    def answering(self) -> str | None:
+        """The command whose reply is owed next, in words."""
+        return self.owed.entries[0][0].value if self.owed.entries else None
+
+    @property
+    def awaiting_reply(self) -> bool:
+        """Does the server owe a reply to something that was handed to the transport?"""
+        return self.owed.answerable > 0
+
+    @property
+    def body_open(self) -> bool:
+        """Does the next reply answer a body behind DATA whose end is not written? Such a reply can only refuse."""
+        return self.owed.body_open
+
+    # --- bytes -----------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what arrived and pair every complete reply.
+
+        Raises:
+            ProtocolViolation: the server broke the protocol; call `fail` with it and close.
+        """
+        parser, pipeline = self._parser, self.pipeline
+        replies = parser.take(data)
+        # Every reply is recorded by itself.
+        grouping = not self.trail.recording
+        at, count = 0, len(replies)
+        while at < count:
+            paired = pipeline.answer_group(replies, at) if grouping else 0
+            if paired:
+                self.answered += paired
+                at += paired
+            else:
+                at += 1
+                self._answer(replies[at - 1], last=at == count)
+        if parser.failed:
+            parser.take(b"")
+
+    @property
+    def has_output(self) -> bool:
+        """Does `data_to_send` have anything?"""
+        return bool(self._writer.out)
+
+    def data_to_send(self) -> bytes:
+        """Return what is to be handed to the transport, in one piece; from then on it counts as handed."""
+        out, owed, ending = self._writer.out, self.owed, self._writer.ending
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        owed.answerable = len(owed.entries)
+        if ending:
+            for transaction in ending:
+                transaction.handed = True
+            ending.clear()
+        return data
+
+    def take_settled(self) -> list[Exchange | Transaction]:
+        """Return, in order, the exchanges that were answered and the transactions that have a receipt or their turn."""
+        settled, self.pipeline.settled = self.pipeline.settled, []
+        return settled
 
     def fail(self, error: SMTPError) -> None:
-        """End the conversation: whatever is owed will not come. Open transactions get their receipts."""
-        self._connection.closed()
-        self._exhausted = True
-        self.breakdown = self.breakdown or self._diagnosed(error)
-        if self.goodbye is not None and isinstance(error, Timeout):
-            # Nothing more is expected behind a 421: it is the reason, not the silence.
-            error = self._dismissal()
-        self._out.clear()
-        self._ending.clear()
-        owed, self._owed = self._owed, deque()
-        self._answerable = 0
-        open_transactions = dict.fromkeys(s for _, s in owed if isinstance(s, Transaction))
-        if self.writing is not None:
-            open_transactions[self.writing] = None
-            self.writing = None
-        # One that was given its turn, and lost it in the same breath, is settled once.
-        self._settled = [item for item in self._settled if item not in open_transactions]
-        for transaction in open_transactions:
-            transaction.give_up(error, goodbye=self.goodbye is not None)
-            self._settled.append(transaction)
-
-    def _dismissal(self) -> CommandRefused:
-        return CommandRefused("the server gives this connection up", reply=self.goodbye)
-
-    def _diagnosed(self, error: SMTPError) -> Breakdown | None:
-        """Was it a group of commands that the server could not follow?"""
-        verb, transaction = self._owed[0] if self._owed else (None, self.writing)
-        if not self.pipelining or not isinstance(transaction, Transaction):
-            return None
-        if isinstance(error, ProtocolViolation):
-            return Breakdown.LOST_COUNT
-        if (
-            self.goodbye is not None
-            or isinstance(error, Interrupted)
-            or not isinstance(error, CommunicationError)
-        ):
-            return None
-        if transaction.ended:
-            # Something that was handed over stands behind the end of data.
-            return Breakdown.DIED_AT_DATA if self._answerable > 1 else None
-        if verb is Verb.RSET and transaction.behind:
-            return Breakdown.NOT_FOLLOWED
-        begun = transaction.mail_answer is not None and not transaction.turn
-        return Breakdown.PARTLY_ANSWERED if begun and isinstance(error, Timeout) else None
-
-    # --- transactions ----------------------------------------------------------------------------------------
-
-    def begin(self, transaction: Transaction, *, hold: bool = False) -> None:
-        """Write as much of a transaction as may be written unread; call only if it `admits` it.
+        """End the conversation: what is owed will not come. Transactions on their way get their receipts.
 
         Args:
-            hold: wait for the envelope's replies before DATA.
+            error: what ended the connection.
         """
-        window = self._window
-        # A body that its caller writes, or lets go, waits for the replies to its envelope in any case.
-        transaction.hold = (
-            hold or transaction.decides or window.cautious or (transaction.aside and transaction.chunked)
-        )
-        self.writing = self._newest = transaction
-        window.began(transaction.octets)
-        if self._owed:
-            transaction.behind = True
-            transaction.probes = not self._conduct.proven
-            transaction.together = bool(self._ending)
-        if self._connection.reset_needed and (transaction.probes or not self.extensions.pipelining):
-            self._write_reset(transaction)
-        else:
-            self._write_envelope(transaction)
+        self._state.closed()
+        self._writer.discard()
+        self.pipeline.fail(error)
 
-    def withdraw(self, transaction: Transaction) -> bool:
-        """Its caller has gone: see that it is not sent, and tell whether that can be promised.
+    # --- single commands -------------------------------------------------------------------------------------
 
-        What is fully written runs to its end. What is not is concluded without its body when the replies to its
-        envelope are in; after a 354 that takes the connection with it.
+    def hello(self, name: str) -> Exchange:
+        """Write EHLO, or LHLO under LMTP."""
+        self._name = name
+        self._parser.keep_plain()
+        if self.lmtp:
+            return self._writer.command(Verb.LHLO, commands.lhlo(name))
+        return self._writer.command(Verb.EHLO, commands.ehlo(name))
+
+    def hello_again(self) -> Exchange:
+        """Write EHLO or LHLO once more, with the same name; a refusal leaves `extensions` as they are."""
+        return self.hello(self._name)
+
+    def helo(self, name: str) -> Exchange:
+        """Write HELO, for a server that refuses EHLO."""
+        return self._writer.command(Verb.HELO, commands.helo(name))
+
+    def forgo_pipelining(self) -> None:
+        """Write one command at a time from here on, whatever the server offers, now or when it is asked again."""
+        self._use_pipelining = False
+        self.extensions = self.extensions.without("PIPELINING")
+
+    def starttls(self) -> Exchange:
+        """Write STARTTLS; nothing may be written before its reply."""
+        return self._writer.command(Verb.STARTTLS, commands.STARTTLS)
+
+    def tls_established(self) -> None:
+        """Forget everything learnt before the handshake, RFC 3207 section 4.2.
+
+        Raises:
+            PlaintextInjected: plaintext is left in the buffer.
         """
-        if transaction.ended or transaction.receipt is not None:
-            return False
-        transaction.withdrawn = True
-        if transaction.data_answer is not None or transaction.turn:
-            # 354 is out, with or without a part of the body; or a part of it may have left in chunks.
-            self._exhausted = True
-        return True
+        if not self._parser.empty:
+            raise PlaintextInjected("plaintext was left over when TLS was established", stage="STARTTLS")
+        self._state.tls_established()
+
+    def demand(self, verb: Verb) -> None:
+        """Raise if `verb` must not be written; ask before making a line with a secret, which a traceback would show.
+
+        Raises:
+            UsageError: the table does not allow it.
+        """
+        if not self._state.may_write(verb):
+            self._state.wrote(verb)
+
+    def auth(self, mechanism: str, initial: bytes | None, secrets: Collection[bytes] = ()) -> Exchange:
+        """Write AUTH, RFC 4954 section 4.
+
+        Args:
+            mechanism: its name.
+            initial: the initial response, None to send none.
+            secrets: the parts of `initial` that must not show. They are masked in every later reply, and so is then
+                the base64 of the whole response.
+        """
+        line = commands.auth(mechanism, initial)
+        shown = b"AUTH %b" % mechanism.encode("ascii", "replace")
+        if initial and secrets:
+            self._parser.conceal(line.split()[-1], secrets)
+        if initial is not None:
+            shown += b" " + MASKED
+        return self._writer.command(Verb.AUTH, line, shown)
+
+    def auth_response(self, response: bytes | None, secrets: Collection[bytes] = ()) -> Exchange:
+        """Answer a challenge, or cancel the authentication with None; `secrets` as for `auth`."""
+        if response is None:
+            return self._writer.command(Verb.RESPONSE, commands.AUTH_CANCEL)
+        line = commands.auth_response(response)
+        if secrets:
+            self._parser.conceal(line.rstrip(), secrets)
+        return self._writer.command(Verb.RESPONSE, line, MASKED)
+
+    def reset(self) -> Exchange:
+        """Write RSET."""
+        return self._writer.command(Verb.RSET, commands.RSET)
+
+    def noop(self) -> Exchange:
+        """Write NOOP."""
+        return self._writer.command(Verb.NOOP, commands.NOOP)
+
+    def verify(self, argument: str) -> Exchange:
+        """Write VRFY."""
+        return self._writer.command(Verb.VRFY, commands.vrfy(argument, utf8=self.extensions.smtputf8))
+
+    def expand(self, argument: str) -> Exchange:
+        """Write EXPN."""
+        return self._writer.command(Verb.EXPN, commands.expn(argument, utf8=self.extensions.smtputf8))
+
+    def command(self, line: str) -> Exchange:
+        """Write any other command of one line and one reply.
+
+        Raises:
+            UsageError: the verb would change what this object knows about the connection.
+        """
+        verb, data = commands.free(line)
+        if verb in _REFUSED:
+            raise UsageError(
+                f"{verb} cannot be sent by hand: the library writes it itself", stage=self.stage.value
+            )
+        return self._writer.command(_FREE.get(verb, Verb.OTHER), data)
+
+    def quit(self) -> Exchange:
+        """Write QUIT."""
+        return self._writer.command(Verb.QUIT, commands.QUIT)
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    def _answer_group(self, replies: list[Reply], at: int) -> int:
-        """The path of nearly every message: its end, or MAIL with one RCPT and DATA, answered well in one chunk.
-
-        What else it might be, and what follows from it, is `_answer`'s to find out.
-        """
-        answerable, owed = self._answerable, self._owed
-        if not answerable or self.trail is not None or self.lmtp:
-            return 0
-        verb, transaction = owed[0]
-        reply = replies[at]
-        if reply.code // 100 != 2 or not isinstance(transaction, Transaction):
-            return 0
-        if verb is Verb.END_OF_DATA:
-            if not transaction.ended or transaction.mail_refused:
-                return 0
-            owed.popleft()
-            self._answerable = answerable - 1
-            self.answered += 1
-            transaction.final.append(reply)
-            transaction.owed = 0
-            self._conclude(transaction)
-            return 1
-        if verb is Verb.RSET:
-            count = 4
-        elif verb is Verb.MAIL:
-            count = 3
-        else:
-            return 0
-        end = at + count
-        # `owed` has no fewer entries than are answerable.
-        if answerable < count or end > len(replies) or owed[count - 1][0] is not Verb.DATA:
-            return 0
-        mailed, accepted, go_ahead = replies[end - 3 : end]
-        if go_ahead.code != 354 or accepted.code // 100 != 2 or mailed.code // 100 != 2:
-            return 0
-        if count == 4:
-            owed.popleft()
-        owed.popleft()
-        owed.popleft()
-        owed.popleft()
-        self._answerable = answerable - count
-        self.answered += count
-        transaction.mail_answer = mailed
-        transaction.answers.append(accepted)
-        transaction.accepted = 1
-        transaction.data_answer = go_ahead
-        transaction.owed -= count
-        payload = transaction.payload
-        if payload is None or transaction.aside or transaction.withdrawn or self._exhausted:
-            self._connection.answered(Verb.DATA, 3)
-            self._continue(transaction)
-        else:
-            self._connection.body_written()
-            self._write_payload(transaction, payload)
-        return count
-
-    def _answer_transaction(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
-        if verb is Verb.RSET:
-            self._answer_reset(transaction, reply)
-        elif verb is Verb.MAIL:
-            transaction.mail_answer = reply
-            transaction.mail_refused = reply.code >= 300
-            if reply.code == 503 and transaction.reset and self.pipelining:
-                # "Nested MAIL", although RSET came before it: this server does not read groups in order.
-                self.breakdown = Breakdown.LOST_COUNT
-                self._exhausted = transaction.dismissed = True
-        elif verb is Verb.RCPT:
-            transaction.answers.append(reply)
-            if reply.code < 300:
-                transaction.accepted += 1
-        elif verb is Verb.DATA:
-            transaction.data_answer = reply
-            # The one command of a transaction whose answer decides what may be written next.
-            self._connection.answered(verb, reply.code // 100)
-        elif verb is Verb.BDAT:
-            self._answer_chunk(transaction, reply)
-        else:
-            self._answer_end(verb, transaction, reply)
-        if reply.code == 421 and not transaction.final:
-            transaction.dismissed = True
-        transaction.owed -= 1
-        if not transaction.owed and transaction.receipt is None:
-            self._continue(transaction)
-
-    def _answer_reset(self, transaction: Transaction, reply: Reply) -> None:
-        if not reply.positive:
-            # The server may still have the old transaction open: nothing more may be begun here.
-            self._exhausted = True
-            if transaction.probes and reply.code != 421:
-                self.breakdown = Breakdown.NOT_FOLLOWED
-        elif transaction.together and self._conduct.following:
-            # Not if another connection has shown meanwhile that the server does not read on.
-            self._conduct.proven = True
-
-    def _answer_chunk(self, transaction: Transaction, reply: Reply) -> None:
-        """A chunk that is not the last: one that is refused refuses the message, RFC 3030 section 2."""
-        if reply.positive or transaction.final:
+    def _answer(self, reply: Reply, *, last: bool) -> None:
+        """Pair one reply with the command it answers; `last`: no other reply came in the same read."""
+        if not self.owed.answerable:
+            self._answer_unsolicited(reply)
             return
-        self._connection.answered(Verb.BDAT, reply.code // 100)
-        # For everybody: if the connection dies before the rest is answered, each finds it.
-        transaction.final = [reply] * transaction.accepted
-        if not transaction.ended:
-            # No more is written; chunks on their way are refused, too.
-            transaction.ended = True
-            self.writing = self._framer = None
+        self.answered += 1
+        verb, subject = self.owed.entries[0]
+        transaction = subject if isinstance(subject, Transaction) else None
+        if self.trail.recording:
+            self.trail.read(verb, reply, transaction)
+        if reply.intermediate and verb not in _ASKING:
+            # No answer at all: replies and commands have come apart. The command's own reply is still owed.
+            raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
+        self.owed.take()
+        if reply.code == 421:
+            self._state.said_goodbye(reply)
+        if isinstance(subject, Exchange):
+            self._state.answered(verb, reply.code // 100)
+            self._answer_exchange(subject, reply, last=last)
+        else:
+            self.pipeline.answer(verb, subject, reply)
 
-    def _answer_end(self, verb: Verb, transaction: Transaction, reply: Reply) -> None:
-        final = transaction.final
-        if transaction.chunked and final and len(final) >= transaction.accepted and reply.positive:
-            # Who was told yes and no is not known: it is still owed an answer.
-            self._owed.appendleft((verb, transaction))
-            final.clear()
-            raise ProtocolViolation("the server refused a chunk and accepted the message", reply=reply)
-        final.append(reply)
-        if not transaction.ended:
-            self._answered_early(transaction, reply)
-        elif self.lmtp and len(final) < transaction.accepted:
-            self._owed.appendleft((verb, transaction))
-            self._answerable += 1
-            transaction.owed += 1
-
-    def _answered_early(self, transaction: Transaction, reply: Reply) -> None:
-        """A final reply in mid-body: the refusal stands, and the connection cannot be used again."""
-        if reply.positive or reply.intermediate:
+    def _answer_unsolicited(self, reply: Reply) -> None:
+        """Take a reply that no command asked for: only 421 may come so, RFC 5321 section 3.8."""
+        if reply.code != 421:
             raise ProtocolViolation(
-                f"the body was answered before its end: {reply}", reply=reply, stage="body"
+                f"a reply that no command asked for: {reply}", reply=reply, stage=self.stage.value
             )
-        self._exhausted = True
-        self._framer = None
-        transaction.ended = True
-        transaction.owed = 1
-        if self.lmtp:
-            transaction.final *= transaction.accepted
+        self._state.said_goodbye(reply)
+        if self.trail.recording:
+            self.trail.read(Verb.OTHER, reply)
 
-    # --- how a transaction goes on ---------------------------------------------------------------------------
+    def _answer_exchange(self, exchange: Exchange, reply: Reply, *, last: bool) -> None:
+        exchange.reply = reply
+        verb = exchange.verb
+        if verb is Verb.EHLO or verb is Verb.LHLO:
+            self._learn(reply)
+        elif verb is Verb.HELO and reply.positive:
+            self.extensions = NO_EXTENSIONS
+        elif verb is Verb.RSET and not reply.positive:
+            self._state.exhausted = True
+        elif verb is Verb.STARTTLS and reply.positive and not (last and self._parser.empty):
+            # The stream checks its own buffer; these are bytes that came in the same read.
+            raise PlaintextInjected("plaintext followed the reply to STARTTLS", reply=reply, stage="STARTTLS")
+        self.pipeline.settled.append(exchange)
 
-    def _continue(self, transaction: Transaction) -> None:
-        """Every reply owed so far was read: write what comes next, or conclude."""
-        if transaction.ended:
-            self._conclude(transaction)
-        elif transaction.turn:
-            # Chunks were answered: the rest is its caller's to write.
-            return
-        elif transaction.withdrawn and transaction.data_answer is None:
-            self._conclude(transaction)
-        elif self.exhausted:
-            # A 421, or a refused RSET, which a refused MAIL may be due to: nothing more may be written here.
-            # `fail` says that it was not sent.
-            return
-        elif transaction.data_answer is not None:
-            self._after_data(transaction, transaction.data_answer)
-        elif transaction.mail_refused:
-            self._conclude(transaction)
-        elif transaction.written <= len(transaction.rcpts):
-            self._write_envelope(transaction)
-        elif not transaction.accepted or transaction.vetoed:
-            self._conclude(transaction)
-        else:
-            self._write_data(transaction)
-
-    def _write_envelope(self, transaction: Transaction) -> None:
-        """As much of it as may be written unread: all of it, or its next line."""
-        if not self.extensions.pipelining:
-            self._write_envelope_line(transaction)
-            return
-        self._write_group(transaction)
-        if transaction.chunked and not transaction.hold:
-            self._write_data(transaction)
-
-    def _after_data(self, transaction: Transaction, reply: Reply) -> None:
+    def _learn(self, reply: Reply) -> None:
+        """Read what the server offers from the reply to EHLO; a refusal teaches nothing."""
+        plain = self._parser.plain(reply)
         if reply.positive:
-            raise ProtocolViolation(f"DATA was answered with {reply}", reply=reply, stage="DATA")
-        if not reply.intermediate:
-            self._conclude(transaction)
-        elif transaction.mail_refused:
-            raise ProtocolViolation(
-                "the server refused the sender and asks for the message", reply=reply, stage="DATA"
-            )
-        elif transaction.withdrawn:
-            # Only a dropped connection stops a message now.
-            self._exhausted = True
-        elif not transaction.accepted:
-            self._write_nothing(transaction)
-        elif transaction.payload is not None and not transaction.aside:
-            self._connection.wrote(Verb.END_OF_DATA)
-            self._write_payload(transaction, transaction.payload)
-        else:
-            self._give_turn(transaction)
-
-    def _conclude(self, transaction: Transaction) -> None:
-        final = transaction.final
-        taken = bool(final) and (final[0].code < 300 or any(reply.positive for reply in final))
-        if transaction.dismissed and not taken:
-            transaction.give_up(self._dismissal(), goodbye=True)
-        else:
-            transaction.conclude(per_recipient=self.lmtp)
-        self._settled.append(transaction)
-        # A lone dot may be taken, too.
-        self._window.ended(transaction.octets, accepted=taken and transaction.accepted > 0)
-        if self.writing is transaction:
-            self.writing = None
-        if taken and self._conduct.suspicion is not None:
-            self._conduct.accepted(behind=transaction.behind)
-        if transaction.mail_refused and taken:
-            raise ProtocolViolation("the server refused the sender and accepted the message")
-        if self._newest is transaction:
-            # Held no longer than it is needed: an idle connection would keep its last message in memory.
-            self._newest = None
-            # 503 to MAIL says that a transaction *is* open.
-            nested = transaction.mail_answer is not None and transaction.mail_answer.code == 503
-            if (transaction.mail_refused and not nested) or taken:
-                self._connection.transaction_closed()
+            offered = Extensions.parse(plain)
+            self.extensions = offered if self._use_pipelining else offered.without("PIPELINING")

@@ -1,9 +1,9 @@
-"""How one message is sent: the caller's wishes."""
+"""The options of one message: how it is sent, and what is asked of the servers on its way."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -15,7 +15,7 @@ from . import parameters
 
 __all__ = ["DeliverBy", "SendOptions", "Wish"]
 
-#: The keyword that a server must offer, and the parameter of MAIL that goes out if it does.
+#: The keyword that a server must offer, and the parameter of MAIL that is written if it does.
 Wish = tuple[str, bytes]
 
 _FLAGS: Final = (
@@ -31,16 +31,16 @@ _FLAGS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverBy:
-    """When a message must have been delivered, RFC 2852.
+    """The time by which a message must have been delivered, RFC 2852.
 
     Attributes:
-        seconds: from MAIL on; whole seconds travel, fractions are cut off.
-        notify: when the time is over, report that to the sender and go on trying (by-mode N; the time may then be zero
+        seconds: counted from MAIL; whole seconds are sent, fractions are cut off.
+        notify: when the time is over, report that to the sender and keep trying (by-mode N; the time may then be zero
             or negative). If False the message is returned instead (by-mode R).
-        trace: let each relay on the way that does not know DELIVERBY be reported.
+        trace: have each relay on the way that does not offer DELIVERBY reported.
 
     Raises:
-        InvalidArgument: more than nine digits, or no second left for a message that is to be returned.
+        InvalidArgument: more than nine digits, or less than a second for a message that is to be returned.
     """
 
     seconds: float
@@ -58,37 +58,39 @@ class SendOptions:
     What needs an extension that the server does not offer is refused with `ExtensionMissing` before MAIL.
 
     Attributes:
-        must_accept: kinds of recipients of whom a single refusal refuses the message for all. `EVERYONE` and
-            `NOBODY` are the extremes; when every recipient is refused nothing is sent in any case.
+        must_accept: the kinds of recipients that must all be accepted: one refusal among them refuses the message for
+            all recipients. `EVERYONE` and `NOBODY` are the extremes; if every recipient is refused, nothing is sent in
+            any case.
         split: spread the recipients over several transactions where the server takes fewer at once (RFC 9422
             LIMITS, or 452 to a RCPT). `must_accept` holds for the first of them; later refusals are PARTIAL.
         before_end_of_data: awaited before the end of data may leave; if it raises, the message is not sent.
         require_to: refuse a message that has Cc or Bcc recipients only (`MissingRecipient`).
-        remove_bcc: cut the fields Bcc and Resent-Bcc out of what `send_raw` sends. Elsewhere they always are.
-        exact: line ends of what `send_raw` sends, and of `Message.raw`, stay as they are. Bare CR and LF then need the
-            server's BINARYMIME.
+        remove_bcc: remove the fields Bcc and Resent-Bcc from what `send_raw` sends. From other messages they are always
+            removed.
+        exact: leave the line ends of what `send_raw` sends, and of `Message.raw`, as they are. Bare CR and LF then need
+            the server's BINARYMIME.
         chunking: `"auto"` writes bodies with BDAT (RFC 3030) where that saves waiting or the content needs it,
             `"always"` wherever the server offers CHUNKING, `"never"` nowhere.
         chunk_size: octets of one chunk of a body that is read while it is sent.
-        close_source: close streams after the transfer, also when it failed: what was given to `send_raw`, and `text`,
-            `html` and `raw` of a `Message`. An attachment says so for itself.
+        close_source: close streams after the transfer, even if it failed: the source given to `send_raw`, and `text`,
+            `html` and `raw` of a `Message`. An attachment has an option of its own.
         progress: called with the octets sent so far and their total (None if unknown), plain or async. If it returns
             False the connection is dropped and the message is not sent.
-        ret: what a report of failure brings back (RFC 3461); the server's choice if None.
-        envid: a name for this envelope, told in reports (RFC 3461). Printable ASCII, 100 octets as xtext.
-        dsn_required: if False, a server without DSN gets the message without `ret`, `envid` and what recipients' `dsn`
-            says.
-        deliver_by: when it must have been delivered (RFC 2852).
+        ret: what a report of failure returns of the message (RFC 3461); None leaves the choice to the server.
+        envid: a name for this envelope, repeated in reports (RFC 3461). Printable ASCII, 100 octets as xtext.
+        dsn_required: if False, a server without DSN gets the message without `ret`, `envid` and the `dsn` of the
+            recipients.
+        deliver_by: the time by which it must have been delivered (RFC 2852).
         hold_for: seconds after which the server releases it (RFC 4865); fractions are rounded up.
-        hold_until: when the server releases it (RFC 4865); it must know its time zone. Not together with `hold_for`.
+        hold_until: when the server releases it (RFC 4865), with a time zone. Not together with `hold_for`.
         mt_priority: -9 (lowest) to 9 (RFC 6710).
         require_tls: the message may travel over verified TLS only, all the way (RFC 8689). Servers offer it within
             TLS only.
-        auth: who submitted the message first (RFC 4954 section 5), in ASCII; `"<>"` for nobody that could be named.
-        wishes: made of the others: what goes into MAIL, each with the extension that it needs.
+        auth: the original submitter of the message (RFC 4954 section 5), in ASCII; `"<>"` if it is not known.
+        wishes: derived from the others: the parameters of MAIL, each with the extension that it needs.
 
     Raises:
-        InvalidArgument: a value that makes no sense, or two that contradict each other.
+        InvalidArgument: a value that is not allowed, or two that contradict each other.
         InvalidAddress: `auth` is not one mailbox.
     """
 
@@ -125,12 +127,8 @@ class SendOptions:
         object.__setattr__(self, "wishes", tuple(self._wishes()))
 
     def behind(self, gate: Callable[[], Awaitable[None]] | None) -> SendOptions:
-        """Return the same with another `before_end_of_data`; everything else was checked already."""
-        twin = object.__new__(SendOptions)
-        for name in self.__slots__:
-            object.__setattr__(twin, name, getattr(self, name))
-        object.__setattr__(twin, "before_end_of_data", gate)
-        return twin
+        """Return the same options with another `before_end_of_data`."""
+        return replace(self, before_end_of_data=gate)
 
     def _check_transfer(self) -> None:
         if self.chunking not in ("auto", "never", "always"):
@@ -140,10 +138,10 @@ class SendOptions:
             raise InvalidArgument(f"chunk_size is a positive number of octets, not {size!r}")
         for name in ("before_end_of_data", "progress"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise InvalidArgument(f"{name} is something to call, not {getattr(self, name)!r}")
+                raise InvalidArgument(f"{name} is a callable, not {getattr(self, name)!r}")
 
     def _wishes(self) -> list[Wish]:
-        """In one order always, so that two sendings of one message say the same."""
+        """Return the parameters, always in the same order, so that two sendings of one message are equal."""
         found: list[Wish] = []
         if self.ret is not None:
             found.append(("DSN", parameters.ret(self.ret)))
@@ -154,7 +152,7 @@ class SendOptions:
         if self.deliver_by is not None:
             found.append(("DELIVERBY", self._by(self.deliver_by)))
         if self.hold_for is not None and self.hold_until is not None:
-            raise InvalidArgument("hold_for and hold_until are two ways to say one thing: give one of them")
+            raise InvalidArgument("hold_for and hold_until exclude each other: give one of them")
         if self.hold_for is not None:
             found.append(("FUTURERELEASE", parameters.hold_for(self.hold_for)))
         if self.hold_until is not None:

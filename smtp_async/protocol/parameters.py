@@ -1,7 +1,7 @@
 """Parameters of MAIL and RCPT: typed values → `KEYWORD=value`, one function per keyword.
 
-Everything is a number, a word of a fixed list, or xtext, so no value can end its parameter or begin another one.
-`commands` looks at each once more before it leaves. Arguments are refused, never repaired.
+Every value is a number, a word of a fixed list, or xtext, so no value can end its parameter or begin another one.
+`commands` checks each parameter once more. Arguments are refused, never repaired.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "xtext",
 ]
 
-#: RFC 3461 section 4.4 and 4.2, and RFC 4954 section 5: what MAIL and RCPT grow by.
+#: RFC 3461 sections 4.4 and 4.2, and RFC 4954 section 5: the most octets of a value.
 MAX_ENVID = 100
 MAX_ORCPT = 500
 MAX_AUTH = 500
@@ -45,12 +45,12 @@ _TYPED = re.compile(r"([A-Za-z0-9-]+);([ -~]+)")
 
 
 def xtext(data: bytes) -> bytes:
-    """Encode any octets, RFC 3461 section 4: `+` and two capital hex digits for what is not plain."""
+    """Encode any octets, RFC 3461 section 4: `+` and two capital hex digits for characters that are not plain."""
     return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], data)
 
 
 def unitext(text: str) -> bytes:
-    r"""Encode any text in ASCII, RFC 6533 section 3 (utf-8-addr-xtext): `\x{…}` for what is not plain."""
+    r"""Encode any text in ASCII, RFC 6533 section 3 (utf-8-addr-xtext): `\x{…}` for characters that are not plain."""
     return _NOT_QCHAR.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", text).encode("ascii")
 
 
@@ -62,21 +62,21 @@ def size(octets: int) -> bytes:
 
 
 def ret(how: Return) -> bytes:
-    """Say what a report is to bring back, RFC 3461 section 4.3."""
+    """Choose what a report returns of the message, RFC 3461 section 4.3."""
     if not isinstance(how, Return):
         raise InvalidArgument(f"ret is Return.FULL or Return.HDRS, not {how!r}")
     return b"RET=" + how.value.encode("ascii")
 
 
 def envid(text: str) -> bytes:
-    """Name the envelope, so that reports can be told apart, RFC 3461 section 4.4."""
+    """Name the envelope, so that reports can be matched with it, RFC 3461 section 4.4."""
     if not isinstance(text, str) or _PRINTABLE.fullmatch(text) is None:
         raise InvalidArgument("envid is a text of printable ASCII characters")
     return _bounded(b"ENVID=", xtext(text.encode("ascii")), MAX_ENVID)
 
 
 def notify(when: Notify) -> bytes:
-    """Say when to report, RFC 3461 section 4.1."""
+    """Choose when to report, RFC 3461 section 4.1."""
     words = [word for one, word in _WHEN.items() if when & one]
     if not words or (when & Notify.NEVER and len(words) > 1):
         raise InvalidArgument("notify is NEVER, or some of SUCCESS, FAILURE and DELAY")
@@ -84,7 +84,7 @@ def notify(when: Notify) -> bytes:
 
 
 def orcpt(original: str | Address) -> bytes:
-    """Name the original recipient, RFC 3461 section 4.2; one that is not ASCII as RFC 6533 section 3 says.
+    """Name the original recipient, RFC 3461 section 4.2; a mailbox beyond ASCII is written as in RFC 6533 section 3.
 
     Args:
         original: a mailbox, or `type;address`.
@@ -104,10 +104,10 @@ def orcpt(original: str | Address) -> bytes:
 
 
 def auth(submitter: Address | None) -> bytes:
-    """Say who submitted the message first, RFC 4954 section 5; None: not known, or not to be told.
+    """Name the original submitter of the message, RFC 4954 section 5; None if unknown or not to be disclosed.
 
     Raises:
-        InvalidAddress: its local part is not ASCII: RFC 4954 has no form for that.
+        InvalidAddress: its local part is not ASCII, and RFC 4954 has no form for that.
     """
     if submitter is None:
         return b"AUTH=<>"
@@ -119,8 +119,8 @@ def by(seconds: float, *, notify: bool, trace: bool) -> bytes:
 
     Args:
         seconds: from now; fractions are cut off.
-        notify: when it is over, report and go on trying, instead of returning the message.
-        trace: report each relay that offers no DELIVERBY.
+        notify: when the time is over, report and keep trying, instead of returning the message.
+        trace: have each relay that offers no DELIVERBY reported.
     """
     whole = _seconds("deliver_by", seconds, math.floor)
     if not notify and whole < 1:
@@ -129,7 +129,7 @@ def by(seconds: float, *, notify: bool, trace: bool) -> bytes:
 
 
 def hold_for(seconds: float) -> bytes:
-    """Ask for release after a while, RFC 4865 section 3; fractions are rounded up."""
+    """Ask for release after `seconds`, RFC 4865 section 3; fractions are rounded up."""
     whole = _seconds("hold_for", seconds, math.ceil)
     if whole < 1:
         raise InvalidArgument(f"hold_for is a positive number of seconds, not {seconds}")
@@ -139,12 +139,12 @@ def hold_for(seconds: float) -> bytes:
 def hold_until(moment: datetime) -> bytes:
     """Ask for release at a moment, RFC 4865 section 3; fractions of a second are rounded up."""
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidArgument("hold_until is a datetime that knows its time zone")
+        raise InvalidArgument("hold_until is a datetime with a time zone")
     try:
         exact = moment.astimezone(UTC)
         whole = exact + timedelta(microseconds=-exact.microsecond % 1_000_000)
     except OverflowError as error:
-        raise InvalidArgument("hold_until is beyond all calendars") from error
+        raise InvalidArgument("hold_until is out of range in UTC") from error
     return b"HOLDUNTIL=" + whole.isoformat(timespec="seconds").removesuffix("+00:00").encode("ascii") + b"Z"
 
 
@@ -164,5 +164,5 @@ def _seconds(name: str, seconds: float, whole: Callable[[float], int]) -> int:
 def _bounded(keyword: bytes, value: bytes, limit: int) -> bytes:
     if len(value) > limit:
         name = keyword[:-1].decode("ascii")
-        raise InvalidArgument(f"{name} takes {limit} octets as they travel; these are {len(value)}")
+        raise InvalidArgument(f"{name} takes at most {limit} octets as encoded; these are {len(value)}")
     return keyword + value

@@ -1,15 +1,15 @@
 """Bytes → replies, RFC 5321 section 4.2.
 
-Strategy: what arrives is cut into lines at once; a line that was seen before costs one look into a table. What is left
-over waits for its end, and is never longer than a line may be, so the work is bounded for each byte, however they are
-cut. Everything is bounded: the length of a line, the number of lines of a reply and their sum. What does not fit the
-grammar is an error, because a client that guesses pairs the next reply with the wrong command.
+Strategy: the bytes that arrive are cut into lines at once; a line that was seen before costs one look into a table. An
+unfinished line waits for its end, and is never longer than a line may be, so the work per byte is bounded, however the
+bytes are cut. The length of a line, the number of lines of a reply and their total size are limited. Bytes that do not
+fit the grammar are an error, because a client that guesses pairs the next reply with the wrong command.
 
 Line ends are LF with an optional CR before it; a bare CR is data, a NUL is never legal.
 
 A server may repeat a secret that it was sent. Every text enters here, so this is where secrets are masked, line by
-line, before a reply or an error is made of it. What is acted on is read from the line as it came: the code, the
-enhanced code, and what the server offers (`keep_plain`). A password may happen to be "SIZE", or "2.1.0".
+line, before a reply or an error is made of it. The code, the enhanced code and what the server offers (`keep_plain`)
+are read from the line as it arrived, because a password may happen to be "SIZE", or "2.1.0".
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ MAX_REPLY = 65536
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\0]*))?")
 
-# The same few replies come again and again ("250 2.1.0 Ok"). This many are remembered by their line.
+# The same few replies come again and again ("250 2.1.0 Ok"). This many are remembered by their line, which saves
+# 4.5 of 18 µs per message (`benchmarks/core.py`).
 _REMEMBERED = 32
 
 
 class ReplyParser:
-    """Cut a stream of bytes into replies.
-
-    Give it what arrives, take the replies that are complete.
+    """Cuts a stream of bytes into replies.
 
     Args:
         max_line: the longest line accepted, in bytes, its end included.
@@ -65,7 +64,7 @@ class ReplyParser:
         self._max_line = max_line
         self._max_lines = max_lines
         self._max_reply = max_reply
-        # The beginning of a line.
+        # The beginning of an unfinished line.
         self._rest = b""
         self._failure: ProtocolViolation | None = None
         self._lines: list[bytes] = []
@@ -73,49 +72,48 @@ class ReplyParser:
         self._size = 0
         self._known: dict[bytes, Reply] = {}
         self._mask: Mask | None = None
-        # The lines of the next reply as they come, but for its first; None if they are not wanted.
+        # The lines of the next reply as they arrived, without its first; None if they are not wanted.
         self._plain: list[bytes] | None = None
 
     def conceal(self, sent: bytes, secrets: Iterable[bytes]) -> None:
-        """Mask in all that follows what is being sent.
+        """Mask a secret that is being sent in everything that is read from here on.
 
         Args:
-            sent: base64, as it goes to the wire.
-            secrets: what in it must not show, decoded.
+            sent: the base64 that is written.
+            secrets: the parts of it that must not show, decoded.
         """
         if self._mask is None:
             self._mask = Mask()
         self._mask.add_sent(sent)
         self._mask.add_secrets(secrets)
-        # A line that came before may hold by accident what is a secret from here on.
+        # A line that was read before may hold, by accident, what is a secret from here on.
         self._known.clear()
 
     def keep_plain(self) -> None:
-        """Keep the lines of the next reply as they come, too: what a server offers repeats nothing that was sent."""
+        """Keep the lines of the next reply unmasked, too, because the server's offer is read from them."""
         if self._mask is not None:
             self._plain = []
 
     def plain(self, reply: Reply) -> Reply:
-        """Return the `reply` that `keep_plain` was called for, its lines unmasked but for the first, which is words."""
+        """Return the `reply` that `keep_plain` was called for, with all lines but the first (free text) unmasked."""
         plain, self._plain = self._plain, None
         return Reply(reply.code, (reply.raw[0], *plain[: len(reply.raw) - 1])) if plain else reply
 
     @property
     def empty(self) -> bool:
-        """No byte is waiting, no reply has begun and nothing was broken."""
+        """Is no byte waiting, no reply begun and no error pending?"""
         return not self._rest and not self._lines and self._failure is None
 
     @property
     def failed(self) -> bool:
-        """Did something break behind the replies that were taken?"""
+        """Is an error pending, behind the replies that were returned?"""
         return self._failure is not None
 
     def take(self, data: bytes) -> list[Reply]:
         """Append what arrived and return the replies that are complete now.
 
         Raises:
-            ProtocolViolation: the bytes are no reply. Replies before them are returned first, and it is raised by the
-                next call.
+            ProtocolViolation: the bytes are no reply. Replies before them are returned first, and the next call raises.
             ReplyTooLong: a limit was exceeded; likewise.
         """
         if self._failure is not None:
@@ -129,7 +127,7 @@ class ReplyParser:
             # The path of nearly every chunk: whole lines, all seen before.
             replies = list(map(known.get, lines))
             if None not in replies and not self._rest:
-                return replies  # type: ignore[return-value]  # looked at just now
+                return replies  # type: ignore[return-value]  # no None among them
         return self._take_lines(lines)
 
     def _take_lines(self, lines: list[bytes]) -> list[Reply]:

@@ -1,11 +1,12 @@
-"""One record per message: what to write, what was answered, who is to blame, what became of whom.
+"""One message on one connection: the lines to write, the replies to them, and the outcome for each recipient.
 
-Strategy: `plan.py` turns an envelope and its content into a `Transaction` for one offer of extensions: every line is
-made and checked in the caller's task, so that a session gets bytes that cannot fail. The machine fills in the answers
-as they come. When the last owed one is read, or the connection is dead, `conclude` or `give_up` writes the receipt.
+Strategy: `plan.py` turns an envelope and its content into a `Transaction` for the extensions of one server: every line
+is made and checked in the caller's task, so that a session gets bytes that cannot fail. The pipeline fills in the
+replies as they are read. After the last one, or when the connection is dead, `conclude` or `give_up` writes the
+receipt.
 
-Blame follows cause, not order of complaint: a refused MAIL is the reason for the 503s behind it; a refused recipient
-keeps its own reply; what remains is refused by DATA or by the end of data.
+The receipt names the cause, not the last complaint: a refused MAIL is the reason for the 503s behind it; a refused
+recipient keeps its own reply; the other recipients are refused by the reply to DATA or to the end of data.
 
 The line between "not sent" and "unknown" is `handed`: whether the last byte of the end of data was handed to the
 transport. What the kernel did with it cannot be known.
@@ -31,13 +32,13 @@ from ..model.reply import Reply
 from .extensions import Extensions
 from .options import SendOptions
 
-__all__ = ["Transaction", "not_sent", "too_many"]
+__all__ = ["Transaction", "not_sent"]
 
 
 class Transaction:
     """One message on its way over one connection.
 
-    Made by `plan`; the machine alone changes it. `owner` is the session's, for whatever it wants to find again.
+    Made by `plan`; only the pipeline changes it. `owner` is set by the session, so that it finds what it sends.
     """
 
     __slots__ = (
@@ -97,26 +98,26 @@ class Transaction:
         self.must_accept = options.must_accept
         self.split = options.split
         self.message_id = content.message_id
-        #: The body as it is written, None if it is streamed by its caller; set by `carry` only.
+        #: The body as it is written, None if the caller streams it; set by `carry` only.
         self.payload: bytes | None = None
-        #: What it takes on the wire; None if it is streamed.
+        #: The size of the payload in octets; None if the caller streams the body.
         self.octets: int | None = None
         #: The body is written with BDAT.
         self.chunked = False
-        #: Its octets leave as they are, bare CR and LF included; only in chunks.
+        #: The octets of the body are written as they are, bare CR and LF included; only in chunks.
         self.exact = False
-        #: Its caller writes the body, or lets it go: either may take long.
+        #: The caller writes the body, or releases it: either may take long.
         self.aside = True
         self.owner: object = None
         self.renew()
 
     def renew(self) -> None:
-        """Forget everything answered: the same message is going to be tried on another connection."""
-        #: Lines of the envelope written so far, DATA not among them.
+        """Forget what was written and answered, because the message will be tried on another connection."""
+        #: How many lines of the envelope were written so far, without DATA.
         self.written = 0
-        #: Replies owed.
+        #: How many replies are owed.
         self.owed = 0
-        #: Wait for every RCPT reply before DATA is written?
+        #: Every reply to RCPT must be read before DATA is written.
         self.hold = False
         self.mail_answer: Reply | None = None
         self.mail_refused = False
@@ -124,23 +125,23 @@ class Transaction:
         self.accepted = 0
         self.data_answer: Reply | None = None
         self.final: list[Reply] = []
-        #: Its caller may write the body, or let it go.
+        #: The caller may now write the body, or release it.
         self.turn = False
         #: The end of data is written, or will never be.
         self.ended = False
         #: The last byte of the end of data was handed to the transport.
         self.handed = False
-        #: RSET was written before it.
+        #: RSET was written before MAIL.
         self.reset = False
-        #: It was begun before the end of data of another message was answered.
+        #: The transaction was begun before the end of data of another message was answered.
         self.behind = False
-        #: It was begun in the same write as an end of data: only then does its RSET prove that the server reads on.
+        #: It was begun in the same write as that end of data: only then does its RSET prove that the server reads on.
         self.together = False
         #: Its RSET asks whether the server reads on behind an end of data; the envelope waits for the reply.
         self.probes = False
-        #: The connection was given up before the server took the message.
+        #: The server said 421, or lost count, before it took the message.
         self.dismissed = False
-        #: Its caller has gone; it must not be sent.
+        #: The caller was cancelled: the message must not be sent.
         self.withdrawn = False
         self.bytes_sent = 0
         #: Octets of a streamed body so far, before framing.
@@ -148,11 +149,11 @@ class Transaction:
         self.receipt: Receipt | None = None
 
     def carry(self, payload: bytes | None, *, gated: bool = False) -> None:
-        """Have the session write `payload` as the body.
+        """Set the body.
 
         Args:
-            payload: the body as it is written, its end included; None: its caller streams it.
-            gated: wait until its caller lets the body go.
+            payload: the body as it is written, with its end; None if the caller streams it.
+            gated: wait until the caller releases the body.
         """
         self.payload = payload
         self.octets = None if payload is None else len(payload)
@@ -160,13 +161,13 @@ class Transaction:
 
     @property
     def misunderstood(self) -> bool:
-        """Did the server not know the parameters of MAIL (555, RFC 5321 section 4.1.1.11), although it offered them?"""
+        """Did the server refuse the parameters of MAIL (555, RFC 5321 section 4.1.1.11), although it offered them?"""
         return (
             self.mail_answer is not None and self.mail_answer.code == 555 and not self.mail.endswith(b">\r\n")
         )
 
     def suits(self, offer: Extensions) -> bool:
-        """Can it be sent as it was planned where `offer` is made? Only what is offered less matters, not by whom."""
+        """Can it be sent as planned to a server with this `offer`, which may have more extensions?"""
         planned = self.extensions
         size = self.content.size
         return (
@@ -181,8 +182,8 @@ class Transaction:
     def decides(self) -> bool:
         """May a refused recipient refuse the message for others? Then DATA waits for all RCPT replies.
 
-        Once 354 is out only a dropped connection could stop the message. A single recipient needs no waiting: when
-        it is refused nobody is left.
+        After a 354 only a dropped connection could stop the message. A single recipient needs no waiting, because its
+        refusal leaves no recipient.
         """
         return len(self.recipients) > 1 and any(one.kind in self.must_accept for one in self.recipients)
 
@@ -192,12 +193,12 @@ class Transaction:
         return self.accepted < len(self.answers) and any(map(self._vetoes, self.recipients, self.answers))
 
     def _vetoes(self, recipient: Recipient, answer: Reply) -> bool:
-        # One that is only too many may wait for another transaction.
-        waits = self.split and self.accepted > 0 and too_many(answer)
+        # A recipient that was only one too many may wait for another transaction.
+        waits = self.split and self.accepted > 0 and answer.too_many_recipients
         return not answer.positive and recipient.kind in self.must_accept and not waits
 
     def conclude(self, *, per_recipient: bool) -> None:
-        """Write the receipt of a transaction all of whose owed replies were read.
+        """Write the receipt of a transaction whose owed replies were all read.
 
         Args:
             per_recipient: LMTP, where each accepted recipient has a final reply of its own.
@@ -222,9 +223,9 @@ class Transaction:
             goodbye: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
         """
         if self.final and self.ended and not (self.handed or goodbye):
-            # A chunk was refused, and with it the message: the end that will not be written changes nothing.
+            # A refused chunk refuses the message: the end of data that will not be written changes nothing.
             self.conclude(per_recipient=True)
-        # What follows the reply that gave the connection up judges nobody.
+        # Replies behind the 421, or behind the one that lost count, are no verdict on any recipient.
         elif not self.handed or (self.dismissed and goodbye):
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
@@ -235,7 +236,7 @@ class Transaction:
             self._give_up_handed(error, Outcome.NOT_SENT if goodbye else Outcome.UNKNOWN)
 
     def _conclude_refused_mail(self) -> None:
-        # A server that refuses MAIL and yet accepts the end of data may have delivered under any sender.
+        # A server that refuses MAIL and accepts the end of data may have delivered under any sender.
         if any(reply.positive for reply in self.final):
             violation = ProtocolViolation("the server refused the sender and accepted the message")
             text = "the sender was refused and the end of data accepted"
@@ -255,7 +256,10 @@ class Transaction:
         self._judge(verdicts)
 
     def _conclude_undelivered(self) -> None:
-        """DATA was refused, or was never written: recipients were refused, or its caller has gone."""
+        """Write the receipt of a message without a body: DATA was refused, or never written.
+
+        It was never written because recipients were refused or the caller withdrew the message.
+        """
         verdicts = []
         for one, answer in zip_longest(self.recipients, self.answers):
             if answer is not None and not answer.positive:
@@ -290,7 +294,7 @@ class Transaction:
         self.receipt = Receipt(tuple(verdicts), _blamed(verdicts), cause, self.message_id, self.bytes_sent)
 
     def _judge(self, verdicts: tuple[Verdict, ...]) -> None:
-        """Write the receipt for complete verdicts, with the exception that tells it."""
+        """Write the receipt for complete verdicts, with the matching exception."""
         reply = _blamed(verdicts)
         error: SMTPError | None = None
         if any(verdict.accepted for verdict in verdicts):
@@ -299,7 +303,7 @@ class Transaction:
             error = self._recipients_refused()
             reply = error.reply
         elif self.final or self.data_answer is not None:
-            # Enough recipients were accepted: those refused are not the reason.
+            # Enough recipients were accepted: the refused ones are not the cause.
             reply = self.final[0] if self.final else self.data_answer
             stage = "end of data" if self.final else "DATA"
             error = MessageRefused("the message was refused", reply=reply, stage=stage)
@@ -313,7 +317,7 @@ class Transaction:
             for one, answer in zip(self.recipients, self.answers, strict=False)
             if not answer.positive
         ]
-        # Where some were accepted the reason is one that had to be.
+        # If some were accepted, the cause is a recipient that had to be accepted.
         reason = next((pair for pair in refused if self.accepted and self._vetoes(*pair)), refused[0])
         return RecipientsRefused(_named([one for one, _ in refused]), reply=reason[1], stage="RCPT")
 
@@ -322,20 +326,8 @@ class Transaction:
         return Receipt(verdicts, reply, error, self.message_id, self.bytes_sent)
 
 
-def too_many(answer: Reply) -> bool:
-    """Does a reply to RCPT say that the transaction has recipients enough?
-
-    An enhanced code X.5.3 (RFC 3463 section 3.6) says so whatever the basic code is: Dovecot answers 451 4.5.3. Without
-    one it is 452, and 552 is to be taken for it (RFC 5321 section 4.5.3.1.10).
-    """
-    enhanced = answer.enhanced
-    if enhanced is None:
-        return answer.code in (452, 552)
-    return answer.code >= 400 and enhanced[1:] == (5, 3)
-
-
 def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:
-    """Return the receipt of a message that never met a server."""
+    """Return the receipt of a message that was not given to any server."""
     return Receipt(tuple(Verdict(one, Outcome.NOT_SENT) for one in recipients), None, error, message_id)
 
 

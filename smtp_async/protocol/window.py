@@ -1,12 +1,12 @@
-"""How many messages may be on their way unanswered: a slow-start window, pure numbers.
+"""How many messages may be on their way unanswered: a slow-start window.
 
 With CHUNKING a whole message is one write, and the next may follow before the first is answered. The window starts
 at one message, doubles with each accepted one up to its bound, and falls to one after any refusal: servers count
-refusals and hang up after some, and what stands behind the hang-up must be sent again. After a refusal the next
-message is also sent envelope first, until one is accepted.
+refusals and hang up after some, and the messages behind that must be sent again. After a refusal the next message is
+also sent envelope first, until one is accepted.
 
 Two more bounds keep both sides from blocking each other: the octets on their way, and the replies owed, which must
-fit into what the reader takes without anybody asking for it.
+fit into the buffers of this side, because the server would otherwise stop reading.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Window:
     """The messages on their way over one connection.
 
     Args:
-        most: the most messages; 1 sends the next one only when nothing is lost by it (DATA's own barrier).
+        most: the most messages; with 1, a message in chunks waits until the one before it is answered.
 
     Attributes:
         size: how many may be on their way now.
@@ -48,9 +48,9 @@ class Window:
         """May one more message be begun?
 
         Args:
-            octets: its size; None if it is streamed, which needs an empty window.
+            octets: the size of the message; None if it is streamed, which needs an empty window.
             chunked: is it written with BDAT?
-            replies: how many would be owed then.
+            replies: how many replies would be owed with it.
         """
         if not self.messages:
             return True
@@ -59,12 +59,12 @@ class Window:
         return self.messages < (self.size if chunked else max(self.size, _WITHOUT_CHUNKING))
 
     def began(self, octets: int | None) -> None:
-        """A message is being written."""
+        """Count a message that is being written."""
         self.messages += 1
         self._octets += octets or 0
 
     def ended(self, octets: int | None, *, accepted: bool) -> None:
-        """A message has its outcome."""
+        """Count a message that has its outcome; `accepted`: did the server take it?"""
         self.messages -= 1
         self._octets -= octets or 0
         if accepted:

@@ -1,95 +1,80 @@
-"""How a transaction reaches the wire: its envelope in a group or line by line, its body in one piece, by its caller's
-hand, or in chunks.
+"""What leaves: single commands, and transactions in a group, line by line, in one piece or in chunks.
 
-Strategy: everything written passes `_put` or `_out`, and every command appends its entry to the FIFO of owed replies
-in the same breath. What may be written when is the machine's to decide.
+Strategy: everything that is written passes through here, and every command appends its entry to the FIFO of owed
+replies in the same breath. The writer decides nothing: `pipeline.py` says what may be written when, and
+`states.py` refuses what the table does not allow.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from ..errors import ProtocolViolation, UsageError
 from . import commands
-from .exchange import Dialogue, written
+from .exchange import Exchange, OwedReplies
 from .framing import ChunkFramer, DotStuffer
-from .parser import MAX_LINE
-from .states import Stage, Verb
+from .states import ConnectionState, Verb
+from .trail import Trail
 from .transaction import Transaction
 
 __all__ = ["Writer"]
 
 
-class Writer(Dialogue):
-    """A dialogue that can write transactions; arguments and attributes are those of `ClientProtocol`."""
+class Writer:
+    """Collects what is to be handed to the transport.
 
-    def __init__(self, *, lmtp: bool, pipelining: bool, max_line: int = MAX_LINE) -> None:
-        super().__init__(lmtp=lmtp, pipelining=pipelining, max_line=max_line)
-        # Of the streamed body that is being written.
+    Args:
+        state: moved by every command.
+        owed: gets an entry for every command.
+        trail: told of every command while it records.
+
+    Attributes:
+        out: what is written and not handed to the transport.
+        ending: the transactions whose end of data is part of `out`.
+    """
+
+    __slots__ = ("_framer", "_owed", "_state", "_trail", "ending", "out")
+
+    def __init__(self, state: ConnectionState, owed: OwedReplies, trail: Trail) -> None:
+        self.out: list[bytes] = []
+        self._state = state
+        self._owed = owed
+        self._trail = trail
+        self.ending: list[Transaction] = []
+        # Frames the streamed body that is being written.
         self._framer: DotStuffer | ChunkFramer | None = None
 
-    # --- bodies, by their callers ----------------------------------------------------------------------------
+    def discard(self) -> None:
+        """Drop what was not handed to the transport, because it is gone."""
+        self.out.clear()
+        self.ending.clear()
 
-    def write_body(self, transaction: Transaction, chunk: bytes) -> None:
-        """Write a slice of a streamed body; the caller holds the turn to write.
+    # --- single commands -------------------------------------------------------------------------------------
 
-        Raises:
-            UsageError: the server waits for commands, which is what it would take the slice for.
+    def command(self, verb: Verb, line: bytes, shown: bytes | None = None) -> Exchange:
+        """Write a command outside a transaction.
+
+        Args:
+            verb: the command.
+            line: the bytes to write.
+            shown: what the trail shows instead, if `line` holds a secret.
         """
-        framer = self._framer_for(transaction)
-        transaction.streamed += len(chunk)
-        data = framer.frame(chunk)
-        if not data:
-            return
-        if transaction.chunked:
-            self._write_line(transaction, Verb.BDAT, data)
-        else:
-            self._put(transaction, data)
-
-    def end_body(self, transaction: Transaction) -> None:
-        """Write the end of a streamed body; raises as `write_body`."""
-        end = self._framer_for(transaction).end()
-        self._framer = None
-        if transaction.chunked:
-            self._write_last_chunk(transaction, end)
-        else:
-            self._put(transaction, end)
-            self._end_written(transaction)
-
-    def release(self, transaction: Transaction) -> None:
-        """Write the body of a gated transaction, with its end; raises as `write_body`."""
-        payload = transaction.payload
-        self._demand_turn(transaction)
-        assert payload is not None
-        if transaction.chunked:
-            self._write_last_chunk(transaction, payload)
-        else:
-            self._connection.wrote(Verb.END_OF_DATA)
-            self._write_payload(transaction, payload)
-
-    def _framer_for(self, transaction: Transaction) -> DotStuffer | ChunkFramer:
-        self._demand_turn(transaction)
-        if self._framer is None:
-            if transaction.chunked:
-                self._framer = ChunkFramer(exact=transaction.exact)
-            else:
-                self._framer = DotStuffer()
-                self._owe_end(transaction)
-        return self._framer
-
-    def _demand_turn(self, transaction: Transaction) -> None:
-        if self.writing is not transaction or not transaction.turn or self.stage not in _BODY_STAGES:
-            raise UsageError("there is no turn to write this body", stage=self.stage.value)
+        self._state.wrote(verb)
+        exchange = Exchange(verb)
+        self._owed.entries.append((verb, exchange))
+        self.out.append(line)
+        if self._trail.recording:
+            self._trail.wrote(verb, line if shown is None else shown)
+        return exchange
 
     # --- envelopes -------------------------------------------------------------------------------------------
 
-    def _write_group(self, transaction: Transaction) -> None:
-        """The whole envelope, RSET before it where needed, and DATA where nothing is to be decided before that."""
-        connection, owed = self._connection, self._owed
+    def group(self, transaction: Transaction) -> None:
+        """Write the whole envelope: behind RSET where needed, and with DATA where no reply has to be read first."""
+        state, owed = self._state, self._owed.entries
         group = transaction.envelope
         count = len(transaction.rcpts)
         transaction.written = lines = count + 1
-        reset = connection.reset_needed
+        data = not (transaction.hold or transaction.chunked)
+        reset = state.reset_needed
+        state.wrote_envelope(data=data)
         if reset:
             transaction.reset = True
             lines += 1
@@ -100,119 +85,132 @@ class Writer(Dialogue):
             owed.append((Verb.RCPT, transaction))
         else:
             owed.extend([(Verb.RCPT, transaction)] * count)
-        if transaction.hold or transaction.chunked:
-            connection.wrote_group(_RESET_ENVELOPE if reset else _ENVELOPE)
-        else:
+        if data:
             lines += 1
-            connection.wrote_group(_RESET_UP_TO_DATA if reset else _UP_TO_DATA)
             owed.append((Verb.DATA, transaction))
             group += commands.DATA
         transaction.owed += lines
         transaction.bytes_sent += len(group)
-        self._out.append(group)
-        if self.trail is not None:
-            if reset:
-                self.trail.append(written(Verb.RSET, commands.RSET, transaction))
-            self.trail.append(written(Verb.MAIL, transaction.mail, transaction))
-            self.trail += [written(Verb.RCPT, line, transaction) for line in transaction.rcpts]
-            if owed[-1][0] is Verb.DATA:
-                self.trail.append(written(Verb.DATA, commands.DATA, transaction))
+        self.out.append(group)
+        if self._trail.recording:
+            self._record_group(transaction, reset=reset, data=data)
 
-    def _write_reset(self, transaction: Transaction) -> None:
-        """RSET alone: the envelope waits for its reply."""
+    def _record_group(self, transaction: Transaction, *, reset: bool, data: bool) -> None:
+        trail = self._trail
+        if reset:
+            trail.wrote(Verb.RSET, commands.RSET, transaction)
+        trail.wrote(Verb.MAIL, transaction.mail, transaction)
+        for line in transaction.rcpts:
+            trail.wrote(Verb.RCPT, line, transaction)
+        if data:
+            trail.wrote(Verb.DATA, commands.DATA, transaction)
+
+    def reset(self, transaction: Transaction) -> None:
+        """Write RSET alone: the envelope waits for its reply."""
         transaction.reset = True
-        self._write_line(transaction, Verb.RSET, commands.RSET)
+        self._line(transaction, Verb.RSET, commands.RSET)
 
-    def _write_envelope_line(self, transaction: Transaction) -> None:
-        """Lock-step: MAIL, or the next RCPT."""
+    def envelope_line(self, transaction: Transaction) -> None:
+        """Write MAIL, or the next RCPT."""
         index = transaction.written
         transaction.written += 1
         if index == 0:
-            self._write_line(transaction, Verb.MAIL, transaction.mail)
+            self._line(transaction, Verb.MAIL, transaction.mail)
         else:
-            self._write_line(transaction, Verb.RCPT, transaction.rcpts[index - 1])
+            self._line(transaction, Verb.RCPT, transaction.rcpts[index - 1])
 
-    # --- bodies ----------------------------------------------------------------------------------------------
+    def data(self, transaction: Transaction) -> None:
+        """Write DATA."""
+        self._line(transaction, Verb.DATA, commands.DATA)
 
-    def _write_data(self, transaction: Transaction) -> None:
-        if not transaction.chunked:
-            self._write_line(transaction, Verb.DATA, commands.DATA)
-        elif transaction.payload is None or transaction.aside:
-            self._give_turn(transaction)
-        else:
-            self._write_last_chunk(transaction, transaction.payload)
+    # --- bodies in one piece ---------------------------------------------------------------------------------
 
-    def _give_turn(self, transaction: Transaction) -> None:
-        """Its caller writes the body, or lets it go: the transaction stays `writing`, and is settled twice."""
-        transaction.turn = True
-        self._settled.append(transaction)
-
-    def _write_last_chunk(self, transaction: Transaction, data: bytes) -> None:
-        self._connection.wrote(Verb.BDAT_LAST)
-        self._owed.append((Verb.BDAT_LAST, transaction))
-        transaction.owed += 1
-        self._put(transaction, data)
-        self._ended(transaction, Verb.BDAT_LAST, data)
-
-    def _write_payload(self, transaction: Transaction, payload: bytes) -> None:
-        """Behind a 354: the whole body in one piece, its end included."""
-        owed = self._owed
-        # What comes before the end is handed over does not answer it: `_answerable` does not count it.
-        owed.append((Verb.END_OF_DATA, transaction))
+    def payload(self, transaction: Transaction, payload: bytes) -> None:
+        """Write the whole body with its end, behind a 354."""
+        self._state.body_written()
+        # The entry is answerable once all was handed over: a reply that comes before that does not answer the body.
+        self._owed.entries.append((Verb.END_OF_DATA, transaction))
         transaction.owed = 1
         transaction.bytes_sent += len(payload)
-        self._out.append(payload)
-        if self.trail is not None:
-            self.trail.append(written(Verb.END_OF_DATA, commands.END_OF_DATA, transaction))
+        self.out.append(payload)
         transaction.ended = True
-        self._ending.append(transaction)
-        self.writing = None
+        self.ending.append(transaction)
+        if self._trail.recording:
+            self._trail.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
 
-    def _write_nothing(self, transaction: Transaction) -> None:
-        """354 although nobody was accepted: a lone dot ends it (RFC 2920 section 3.1)."""
-        if self.lmtp:
-            # RFC 2033 section 4.2: such a server would owe no reply, and nothing could be paired.
-            raise ProtocolViolation("the LMTP server asks for a message without recipients", stage="DATA")
+    def last_chunk(self, transaction: Transaction, data: bytes) -> None:
+        """Write BDAT LAST with its octets."""
+        self._line(transaction, Verb.BDAT_LAST, data)
+        self._body_ended(transaction)
+
+    def lone_dot(self, transaction: Transaction) -> None:
+        """Write an empty body behind a 354 that came although every recipient was refused, RFC 2920 section 3.1."""
         self._owe_end(transaction)
-        self._put(transaction, commands.END_OF_DATA)
-        self._end_written(transaction)
+        self._end_of_data(transaction, commands.END_OF_DATA)
+
+    # --- streamed bodies -------------------------------------------------------------------------------------
+
+    def body_slice(self, transaction: Transaction, octets: bytes) -> None:
+        """Write a slice of a streamed body."""
+        framer = self._framer or self._begin_body(transaction)
+        transaction.streamed += len(octets)
+        data = framer.frame(octets)
+        if not data:
+            return
+        if transaction.chunked:
+            self._line(transaction, Verb.BDAT, data)
+        else:
+            self._put(transaction, data)
+
+    def body_end(self, transaction: Transaction) -> None:
+        """Write the end of a streamed body."""
+        end = (self._framer or self._begin_body(transaction)).end()
+        self._framer = None
+        if transaction.chunked:
+            self.last_chunk(transaction, end)
+        else:
+            self._end_of_data(transaction, end)
+
+    def abandon_body(self) -> None:
+        """Write no more of the streamed body: the server has refused it."""
+        self._framer = None
+
+    def _begin_body(self, transaction: Transaction) -> DotStuffer | ChunkFramer:
+        if transaction.chunked:
+            self._framer = ChunkFramer(exact=transaction.exact)
+        else:
+            self._framer = DotStuffer()
+            # The entry exists from the first byte on, so that a refusal in mid-body finds it.
+            self._owe_end(transaction)
+        return self._framer
 
     # --- entries ---------------------------------------------------------------------------------------------
 
     def _put(self, transaction: Transaction, data: bytes) -> None:
-        self._out.append(data)
+        self.out.append(data)
         transaction.bytes_sent += len(data)
 
-    def _write_line(self, transaction: Transaction, verb: Verb, line: bytes) -> None:
-        self._connection.wrote(verb)
-        self._owed.append((verb, transaction))
+    def _line(self, transaction: Transaction, verb: Verb, line: bytes) -> None:
+        self._state.wrote(verb)
+        self._owed.entries.append((verb, transaction))
         transaction.owed += 1
         self._put(transaction, line)
-        if self.trail is not None:
-            self.trail.append(written(verb, line, transaction))
+        if self._trail.recording:
+            self._trail.wrote(verb, line, transaction)
 
     def _owe_end(self, transaction: Transaction) -> None:
-        self._owed.append((Verb.END_OF_DATA, transaction))
+        self._owed.entries.append((Verb.END_OF_DATA, transaction))
         transaction.owed += 1
 
-    def _end_written(self, transaction: Transaction) -> None:
-        self._connection.wrote(Verb.END_OF_DATA)
-        self._ended(transaction, Verb.END_OF_DATA, commands.END_OF_DATA)
-        # What comes before the end is handed over does not answer it, though the body's entry stands.
-        self._answerable = min(self._answerable, len(self._owed) - 1)
+    def _end_of_data(self, transaction: Transaction, end: bytes) -> None:
+        self._state.wrote(Verb.END_OF_DATA)
+        self._put(transaction, end)
+        # A reply that comes before the end is handed over does not answer it, though its entry exists already.
+        self._owed.answerable = min(self._owed.answerable, len(self._owed.entries) - 1)
+        self._body_ended(transaction)
+        if self._trail.recording:
+            self._trail.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
 
-    def _ended(self, transaction: Transaction, verb: Verb, data: bytes) -> None:
-        if self.trail is not None:
-            self.trail.append(written(verb, data, transaction))
+    def _body_ended(self, transaction: Transaction) -> None:
         transaction.ended = True
-        self._ending.append(transaction)
-        self.writing = None
-
-
-#: Where a body may be written: behind a 354, or in chunks behind RCPT.
-_BODY_STAGES: Final = frozenset({Stage.BODY, Stage.RCPT, Stage.CHUNKS})
-#: One state for however many RCPT: the table leads from RCPT to RCPT.
-_ENVELOPE: Final = (Verb.MAIL, Verb.RCPT)
-_UP_TO_DATA: Final = (*_ENVELOPE, Verb.DATA)
-_RESET_ENVELOPE: Final = (Verb.RSET, *_ENVELOPE)
-_RESET_UP_TO_DATA: Final = (Verb.RSET, *_UP_TO_DATA)
+        self.ending.append(transaction)

@@ -1,4 +1,4 @@
-"""Sources that are awaited: async iterables, in the caller's own task."""
+"""Reader of async iterables, which are awaited in the caller's own task."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from ..model.content import Source
 from .readers import PATIENCE, Reader, blocking_reader
 from .slicer import Slicer
-from .source_errors import demand_unused, mark_used, octets, spent, telling
+from .source_errors import already_read, as_file_error, mark_read, octets, require_unread
 
 __all__ = ["AsyncReader", "aclose_origin", "reader_of"]
 
 
 class AsyncReader:
-    """An async iterable. It is taken for one that can be read once only: many make new iterators of one stream.
+    """Reads an async iterable, once only: many async iterables return a new iterator over the same stream.
 
     Attributes:
-        source: what is read.
-        begun: has anything been read?
+        source: the source that is read.
+        begun: reading has begun.
     """
 
     rereadable = False
@@ -35,25 +35,25 @@ class AsyncReader:
         self._slicer = Slicer(source, passing=source.start)
 
     def open(self) -> None:
-        """See that it was not read already.
+        """Require a source that was not read yet.
 
         Raises:
-            FileError: it was.
+            FileError: the source was read already.
         """
         if self.begun:
-            raise spent(self.source)
-        demand_unused(self.source)
+            raise already_read(self.source)
+        require_unread(self.source)
 
     def park(self) -> None:
-        """Nothing is held open here."""
+        """Do nothing: no file is held open here."""
 
     async def batch(self) -> list[bytes]:
         """Return the next slice as it travels, nothing at the end.
 
-        One at a time, and encoded here: that takes less long than going to a thread.
+        One at a time and encoded on the event loop, because a call in a thread takes longer than encoding one slice.
 
         Raises:
-            FileError: it cannot be read.
+            FileError: the source cannot be read.
             ExtensionMissing: the guard of a raw source stops it.
         """
         slicer, clock = self._slicer, asyncio.get_running_loop().time
@@ -74,11 +74,11 @@ class AsyncReader:
         return self._slicer.take_plain()
 
     async def _next(self) -> bytes:
-        """Return the next octets that are any, nothing at the end."""
-        with telling(self.source):
+        """Return the next chunk that is not empty; nothing at the end."""
+        with as_file_error(self.source):
             if self._iterator is None:
                 self.begun = True
-                mark_used(self.source)
+                mark_read(self.source)
                 self._iterator = aiter(self._origin)
             async for chunk in self._iterator:
                 data = octets(chunk)
@@ -87,10 +87,10 @@ class AsyncReader:
             return b""
 
     def close(self, *, streams: bool = True) -> None:
-        """Nothing can be closed without waiting."""
+        """Do nothing: an async iterable can only be closed by awaiting `aclose`."""
 
     async def aclose(self, *, streams: bool = True) -> None:
-        """Let a generator that was begun end, and close what its source says is to be closed."""
+        """Close a generator that was begun, and the stream if its source has `close`."""
         iterator, self._iterator = self._iterator, None
         endings = [iterator] if isinstance(iterator, AsyncGenerator) else []
         if streams and self.source.close:
@@ -100,7 +100,7 @@ class AsyncReader:
 
 
 async def aclose_origin(origin: Any) -> None:
-    """Close an async iterable, if it can be closed; failing is no news after the transfer."""
+    """Close an async iterable, if it can be closed; a failure after the transfer is ignored."""
     close = getattr(origin, "aclose", None) or getattr(origin, "close", None)
     if close is not None:
         with suppress(Exception):
@@ -110,12 +110,12 @@ async def aclose_origin(origin: Any) -> None:
 
 
 def reader_of(source: Source) -> Reader | AsyncReader:
-    """Return what reads `source`.
+    """Return the reader for the kind of `source`.
 
     Raises:
-        InvalidArgument: its origin is none of those that a source may have.
+        InvalidArgument: the origin is nothing that can be read.
     """
-    # Files of async libraries have a `read`, too, but one to be awaited.
+    # Files of async libraries also have a `read`, but it must be awaited.
     if not isinstance(source.origin, os.PathLike) and hasattr(source.origin, "__aiter__"):
         return AsyncReader(source)
     return blocking_reader(source)

@@ -1,8 +1,8 @@
-"""Content → chunks, without holding up the event loop.
+"""Content → chunks, without blocking the event loop.
 
-Strategy. Everything that may block is done in threads of our own, by way of anyio: opening, measuring, reading, pulling
-iterators, and base64 together with the reading. One trip to a thread fetches half a MiB, in slices that the caller
-gets one by one. Async iterables are awaited in the caller's task, a slice at a time.
+Strategy. Everything that may block runs in worker threads, by way of anyio: opening, measuring, reading, iterating, and
+base64 together with the reading. One call in a thread fetches half a MiB, in slices that the caller gets one by one.
+Async iterables are awaited in the caller's task, a slice at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..model.content import Content, Source
 from .async_reader import AsyncReader, aclose_origin, reader_of
 from .readers import KeptReader, Reader, close_origin
 from .slicer import IDENTITY_SLICE
-from .source_errors import spent
+from .source_errors import already_read
 from .worker import ThreadWork
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ __all__ = ["Body", "Piece", "TempDir", "read_all", "read_now"]
 
 #: A directory for temporary files; None is the system's.
 TempDir = str | os.PathLike[str] | None
-#: Octets that may be given out before others have their turn.
-_TURN: Final = 1 << 20
+#: Octets of content in memory that are given out before other tasks run: framing and writing them takes 1.5 ms.
+_TURN: Final = 1 << 18
 
 
 class Piece(NamedTuple):
     """Octets to send next.
 
     Attributes:
-        data: as they travel, before framing.
-        source: where they come from, None if they were in memory.
+        data: the octets, encoded but not framed.
+        source: their source; None if they were in memory.
     """
 
     data: bytes
@@ -51,9 +51,9 @@ class Body(ThreadWork):
     any case.
 
     Args:
-        content: what is to be read.
-        limiter: bounds the threads at work; by default one of our own for each event loop.
-        temp_dir: where `keep` keeps what can be read once only; by default where the system keeps such files.
+        content: the content to read.
+        limiter: bounds the worker threads; by default the limiter of the event loop.
+        temp_dir: directory for the copies that `keep` makes; by default the system's.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class Body(ThreadWork):
         self._temp_dir = temp_dir
         #: In the order of the sources, once open.
         self._readers: list[Reader | AsyncReader] = []
-        #: What is no longer read, or not yet, and is to be closed.
+        #: Readers that were replaced by a copy, and unfinished copies: both still have to be closed.
         self._left: list[Reader | AsyncReader] = []
         self._spent = False
 
     # --- opening ---------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open and measure every source; if they were read, go back to the start of each.
+        """Open and measure every source; rewind those that were read.
 
         Afterwards each source has its length, and the content its size, where that can be known.
 
         Raises:
-            FileError: one is closed, not readable, not of bytes, cannot be opened, or was read and cannot be read
-                again. Everything is closed then.
-            InvalidArgument: one is nothing that can be read.
+            FileError: a source is closed, not readable, not of bytes, cannot be opened, or was read and cannot be
+                rewound. All sources are closed then.
+            InvalidArgument: a source is nothing that can be read.
             UsageError: the body was closed.
         """
         if not self.content.sources or (self._readers and not self._spent and not self.closed):
@@ -99,13 +99,13 @@ class Body(ThreadWork):
 
     @property
     def rereadable(self) -> bool:
-        """Can it be read again? Known once it is open."""
+        """Can the whole body be read again? Known once it is open."""
         return all([reader.rereadable for reader in self._readers])
 
     def park(self) -> None:
-        """Close files that are opened again when it is their turn, so that a message that waits holds none.
+        """Close the files that can be opened again later, so that a queued message holds no file open.
 
-        A file that was changed or is gone by then is an error in mid-body.
+        A file that was changed or deleted meanwhile raises FileError in mid-body.
         """
         if not self.busy and not self.closed:
             for reader in self._readers:
@@ -134,31 +134,8 @@ class Body(ThreadWork):
             return await self.in_thread(reader.batch)
         return await reader.batch()
 
-    async def digest(self, update: Callable[[bytes], object]) -> None:
-        """Show every octet to `update`, for a signature, and be open for another pass afterwards.
-
-        What can be read once only is kept first.
-
-        Args:
-            update: called in a thread where possible, never twice at once.
-        """
-        await self.keep()
-        self._spent = True
-        readers = iter(self._readers)
-        for segment in self.content.segments:
-            if isinstance(segment, bytes):
-                await self.in_thread(partial(_each, _slices(segment), update))
-            else:
-                await self._digest(next(readers), update)
-        await self.open()
-
-    async def _digest(self, reader: Reader | AsyncReader, update: Callable[[bytes], object]) -> None:
-        assert isinstance(reader, Reader), "it was kept"
-        while await self.in_thread(lambda: _each(reader.batch(), update)):
-            pass
-
     async def keep(self) -> None:
-        """Copy what can be read once only to temporary files, which nobody else can read and which have no name.
+        """Copy what can be read once only to temporary files, which have no name and which other users cannot read.
 
         Raises:
             FileError: one cannot be read, or was begun already, or the copy cannot be written.
@@ -172,7 +149,7 @@ class Body(ThreadWork):
 
     async def _kept(self, reader: Reader | AsyncReader) -> KeptReader:
         if reader.begun:
-            raise spent(reader.source)
+            raise already_read(reader.source)
         self._left.append(reader)
         kept = await self.in_thread(partial(self._make_copy, reader))
         if isinstance(reader, Reader):
@@ -215,7 +192,7 @@ class Body(ThreadWork):
 
 
 class _Chunks:
-    """One pass over a content. Not a generator: what is left in the middle of it needs no end."""
+    """One pass over a content. Not a generator, because leaving it early must need no closing."""
 
     __slots__ = ("_body", "_given", "_pieces", "_reader", "_readers", "_segments")
 
@@ -225,7 +202,7 @@ class _Chunks:
         self._segments = iter(body.content.segments)
         self._reader: Reader | AsyncReader | None = None
         self._pieces: Iterator[Piece] = iter(())
-        # Octets since others had their turn.
+        # Octets given out since other tasks last ran.
         self._given = 0
 
     def __aiter__(self) -> Self:
@@ -242,7 +219,7 @@ class _Chunks:
             await self._fetch()
 
     async def _fetch(self) -> None:
-        """Have more pieces, perhaps none."""
+        """Fetch the next pieces, perhaps none."""
         if self._reader is not None:
             batch = await self._body._batch(self._reader)
             source = self._reader.source
@@ -259,8 +236,15 @@ class _Chunks:
         raise StopAsyncIteration
 
 
-async def read_all(content: Content, finish: Callable[[bytes], bytes] | None = None) -> bytes:
-    """Return the whole content, or what `finish` makes of it; streams are left open.
+async def read_all(
+    content: Content, finish: Callable[[bytes], bytes] | None = None, *, close_streams: bool = False
+) -> bytes:
+    """Return the whole content, or what `finish` makes of it.
+
+    Args:
+        content: what to read.
+        finish: called with the octets.
+        close_streams: close the streams that were given to be closed; else all are left open.
 
     Raises:
         FileError: a source cannot be read.
@@ -270,7 +254,7 @@ async def read_all(content: Content, finish: Callable[[bytes], bytes] | None = N
         await body.open()
         data = b"".join([piece.data async for piece in body.chunks()])
     finally:
-        await body.aclose(streams=False)
+        await body.aclose(streams=close_streams)
     return data if finish is None else finish(data)
 
 
@@ -302,12 +286,3 @@ def _slices(data: bytes) -> Iterator[bytes]:
     if len(data) <= IDENTITY_SLICE:
         return iter((data,) if data else ())
     return (data[start : start + IDENTITY_SLICE] for start in range(0, len(data), IDENTITY_SLICE))
-
-
-def _each(pieces: Iterable[bytes], update: Callable[[bytes], object]) -> bool:
-    """Show the pieces; return whether there were any."""
-    some = False
-    for piece in pieces:
-        some = True
-        update(piece)
-    return some

@@ -1,13 +1,14 @@
-"""Octets that travel without an encoding: their line ends, and what else they need, told while they pass.
+"""Octets that travel without an encoding: their line ends and the extensions they need, found while they are read.
 
 Strategy. Everything is counted by calls that look at a whole slice at once; what one slice leaves open (a CR at its
-end, a line without an end) is carried to the next. So any slicing of the same octets tells the same.
+end, a line without an end) is carried to the next. So the result does not depend on how the octets are sliced.
 """
 
 from __future__ import annotations
 
 from ..errors import ExtensionMissing
-from ..model.content import MAX_LINE, Origin, Source, normalised
+from ..model.content import Origin, Source
+from ..model.octets import MAX_LINE, normalised
 
 __all__ = ["LineGuard", "LineMender", "LineScan", "RawSource"]
 
@@ -22,7 +23,7 @@ class LineScan:
         octets: how many there were.
         eightbit: one was above 127.
         nul: one was NUL.
-        overlong: a line was longer than 998 octets without its end, whatever its end was.
+        overlong: a line was longer than 998 octets without its end (CRLF, CR or LF).
     """
 
     __slots__ = ("_crs", "_ends", "_last", "_lfs", "_pairs", "_run", "eightbit", "nul", "octets", "overlong")
@@ -197,7 +198,7 @@ class RawSource(Source):
 
     @property
     def size(self) -> int | None:
-        """Octets as they travel, None if nobody has read them yet."""
+        """Octets as they travel, None if they were not read yet."""
         return self._travels
 
     def guard(self) -> LineGuard | None:

@@ -1,7 +1,7 @@
-"""Sources, opened: what a thread does with them. Everything here may block.
+"""Readers of files, streams and iterators, for use in a worker thread: everything here may block.
 
 Strategy. A reader opens one source, measures it, and gives it in batches of slices, encoded. What is read twice must
-have the same length both times, and the length that was told: an octet more or less is an error.
+have the same length both times, the length that MAIL announced: an octet more or less is an error.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..model.content import Source
 from .line_endings import RawSource
 from .shared_file import Claim
 from .slicer import Slicer
-from .source_errors import demand_unused, described, mark_used, octets, spent, telling
+from .source_errors import already_read, as_file_error, described, mark_read, octets, require_unread
 
 __all__ = ["BATCH", "PATIENCE", "KeptReader", "Reader", "close_origin", "blocking_reader"]
 
-#: Slices that a thread makes at a time, half a MiB: going there and back costs as much as encoding one of them, and
-#: while it encodes, the event loop may have to wait for the interpreter's lock.
+#: Slices per call in a thread, half a MiB in all: a call costs as much as encoding one slice, and while the thread
+#: encodes, the event loop may have to wait for the interpreter's lock.
 BATCH: Final = 8
-#: Seconds after which a slow source gives what it has.
+#: Seconds after which a slow source returns fewer slices than a batch.
 PATIENCE: Final = 0.05
 #: Octets that are copied at a time.
 _COPY: Final = 1 << 20
@@ -53,20 +53,20 @@ class Reader:
         self._slicer = Slicer(source)
 
     def open(self) -> None:
-        """Open and measure it, or go back to its start.
+        """Open and measure the source; rewind it if it is open already.
 
         Raises:
-            FileError: it cannot be opened, or it was read and cannot be read again.
+            FileError: the source cannot be opened, or it was read and cannot be rewound.
         """
-        with telling(self.source):
+        with as_file_error(self.source):
             if not self._opened:
-                # First, so that closing finds what was opened by half.
+                # Set first, so that close() also cleans up a partial open.
                 self._opened = True
                 self._open()
                 self._settle_length()
             elif self.begun:
                 if not self.rereadable:
-                    raise spent(self.source)
+                    raise already_read(self.source)
                 self._rewind()
         self.begun = False
         passing = 0 if self._goes_to_start() else self.source.start
@@ -83,7 +83,7 @@ class Reader:
         slicer, pieces = self._slicer, list[bytes]()
         until = monotonic() + PATIENCE
         while len(pieces) < BATCH and not (pieces and monotonic() > until):
-            with telling(self.source):
+            with as_file_error(self.source):
                 self._fill(until)
             piece = slicer.take()
             if piece:
@@ -99,7 +99,7 @@ class Reader:
             FileError: it cannot be read.
         """
         self._begin()
-        with telling(self.source):
+        with as_file_error(self.source):
             while not self._slicer.ended and not self._slicer.held:
                 self._pull()
         return self._slicer.take_plain()
@@ -116,7 +116,7 @@ class Reader:
         if streams and self.source.close:
             close_origin(self.source.origin)
 
-    # --- what each kind does ---------------------------------------------------------------------------------
+    # --- methods of each kind --------------------------------------------------------------------------------
 
     def _open(self) -> None:
         raise NotImplementedError
@@ -145,7 +145,7 @@ class Reader:
         if not self.begun:
             self.begun = True
             if not self.rereadable:
-                mark_used(self.source)
+                mark_read(self.source)
 
     def _fill(self, until: float) -> None:
         while self._slicer.wanted > 0 and not self._slicer.ended:
@@ -195,7 +195,7 @@ class PathReader(Reader):
         file = FileIO(os.fspath(self._path), "rb")
         try:
             if _identity(os.fstat(file.fileno())) != self._status:
-                raise FileError(f"{described(self.source)} was changed since its size was told")
+                raise FileError(f"{described(self.source)} was changed since it was measured")
             file.seek(self.source.start)
         except BaseException:
             file.close()
@@ -227,14 +227,14 @@ class FileReader(Reader):
             raise FileError(f"{described(self.source)} is closed")
         self._claim = claim = Claim.of(self._file)
         with claim.lock:
-            # Tells by itself what is not for reading, and what is text.
+            # Raises if the file is not open for reading; the result shows text mode.
             octets(self._file.read(0))
         self.rereadable = claim.first is not None
         if self.rereadable:
             self._length = claim.length - self.source.start
             self._rewind()
             return
-        demand_unused(self.source)
+        require_unread(self.source)
         if claim.users > 1:
             raise FileError(f"{described(self.source)} is being read for another message")
 
@@ -262,7 +262,7 @@ class FileReader(Reader):
 
 
 class IterableReader(Reader):
-    """An iterator, or what can be iterated again and again."""
+    """An iterator, or an iterable that can be iterated several times."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
@@ -273,7 +273,7 @@ class IterableReader(Reader):
         self._iterator = iter(self._origin)
         self.rereadable = self._iterator is not self._origin
         if not self.rereadable:
-            demand_unused(self.source)
+            require_unread(self.source)
         elif isinstance(self._origin, list | tuple):
             self._length = sum([len(octets(chunk)) for chunk in self._origin]) - self.source.start
 
@@ -292,7 +292,7 @@ class IterableReader(Reader):
 
     def close(self, *, streams: bool = True) -> None:
         iterator, self._iterator = self._iterator, iter(())
-        # One in mid-way is of no use to anybody, and may hold a file.
+        # A generator that was begun cannot be continued by another reader, and may hold a file open.
         if self.begun and isinstance(iterator, Generator):
             with suppress(Exception):
                 iterator.close()
@@ -300,11 +300,11 @@ class IterableReader(Reader):
 
 
 class KeptReader(Reader):
-    """A copy, on disk, of what can be read once only.
+    """A copy on disk of a source that can be read only once.
 
     Args:
-        original: what is copied.
-        temp_dir: where to; None where the system keeps such files.
+        source: the source that is copied.
+        temp_dir: directory of the copy; None for the system's directory of temporary files.
     """
 
     rereadable = True
@@ -312,12 +312,12 @@ class KeptReader(Reader):
     def __init__(self, source: Source, temp_dir: str | os.PathLike[str] | None) -> None:
         super().__init__(source)
         self._opened = self.begun = True
-        with telling(source):
-            # Mode 0600 and without a name; where that cannot be, it goes with its last handle.
+        with as_file_error(source):
+            # Mode 0600 and without a name; on systems without unnamed files it is deleted with its last handle.
             self._file = TemporaryFile(dir=temp_dir, buffering=0)
 
     def copy(self, original: Reader) -> bool:
-        """Take about a MiB over; return whether there may be more."""
+        """Copy about a MiB; return whether there may be more."""
         count = 0
         until = monotonic() + PATIENCE
         while count < _COPY and monotonic() < until:
@@ -329,7 +329,7 @@ class KeptReader(Reader):
         return True
 
     def write(self, data: bytes) -> None:
-        """Take octets over."""
+        """Append octets."""
         view = memoryview(data)
         while view:
             try:
@@ -339,7 +339,7 @@ class KeptReader(Reader):
                 raise FileError(text) from error
 
     def seal(self) -> None:
-        """Everything was taken over: be open, at the start."""
+        """End the copy, and open it at its start."""
         self._length = self.source.length = self._file.tell()
         self.open()
 

@@ -1,4 +1,4 @@
-"""File objects of the caller, which several messages may hold at once."""
+"""File objects of the caller, which several messages may share."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ __all__ = ["Claim"]
 
 
 class Claim:
-    """One file object, for all who read it.
+    """The shared use of one file object by its readers.
 
-    Every reader has a place of its own in it, and goes there for each read. The last one closes it or puts it back
-    where it stood, so that the same message can be sent again.
+    Every reader keeps its own position and seeks to it before each read. The last reader closes the file or restores
+    its first position, so that the same message can be sent again.
 
-    Everything that may take its time with the file happens under the lock of its own claim, which only threads wait
-    for. The lock of all claims is held for looking one up, never while a file is touched, because `leave` is called
-    by the event loop.
+    Every operation on the file that may block is done under the lock of its claim, for which only threads wait. The
+    lock of the register is held only to look up a claim, never during file operations, because the event loop calls
+    `leave`.
 
     Attributes:
-        first: where it stood; None if it cannot go back.
-        length: octets from there to its end, if it can.
-        users: how many read it.
-        lock: held while the file is measured or put back, and from going to a place until it was read.
+        first: the position at the start; None if the file cannot seek.
+        length: octets from `first` to the end, if the file can seek.
+        users: number of readers.
+        lock: held while the file is measured or restored, and from each seek until the end of its read.
     """
 
-    # Weak, since a reader that was forgotten has left, too. By number, which is the file's own while its claim lives.
+    # Weak, because a reader that was garbage-collected has left, too. By id, which is unique while the claim is alive.
     _all: Final[WeakValueDictionary[int, Claim]] = WeakValueDictionary()
     _lock: Final = threading.Lock()
 
@@ -43,7 +43,7 @@ class Claim:
 
     def _measure(self) -> None:
         self._measured = True
-        # What has no such methods, or cannot use them, is read once.
+        # A file that has no such methods, or cannot use them, can be read once.
         with suppress(AttributeError, OSError, ValueError):
             self._find_ends()
 
@@ -56,7 +56,7 @@ class Claim:
 
     @classmethod
     def of(cls, file: Any) -> Claim:
-        """Return the claim of `file`, measured; who takes it has to leave it. Not for the event loop: it may wait."""
+        """Return the claim of `file`, measured; the caller must call `leave`. May block, so call it in a thread."""
         with cls._lock:
             claim = cls._all.get(id(file))
             if claim is None:
@@ -72,22 +72,22 @@ class Claim:
         return claim
 
     def leave(self, *, close: bool) -> None:
-        """Somebody has done with it. Waits for nobody.
+        """Release one reader's hold; never waits.
 
         Args:
-            close: it is to be closed when nobody reads it any more.
+            close: close the file when its last reader leaves.
         """
         with self._lock:
             self.users -= 1
             self._close |= close
             if self.users:
                 return
-            # Free, since only users hold it; one who comes now waits in a thread until the file was put back.
+            # The lock is free, because only readers hold it; a new reader waits in a thread until the file is restored.
             self.lock.acquire()
         try:
-            # Failing is no news any more.
+            # The transfer is over, so a failure no longer matters.
             with suppress(Exception):
-                self._put_back()
+                self._restore()
         finally:
             self._measured, self.first = False, None
             self.lock.release()
@@ -95,7 +95,7 @@ class Claim:
             if not self.users:
                 self._all.pop(id(self.file), None)
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         if self._close:
             self._close = False
             self.file.close()

@@ -6,7 +6,8 @@ from collections import deque
 from typing import Final
 
 from ..errors import FileError
-from ..model.content import BASE64_SLICE, Source, base64_lines
+from ..model.content import Source
+from ..model.octets import BASE64_SLICE, base64_lines
 from .line_endings import LineGuard, LineMender, RawSource
 from .source_errors import described
 
@@ -22,7 +23,7 @@ class Slicer:
     Args:
         source: what they come from.
         passing: octets to forget at the beginning.
-        length: octets there must be behind those, None if nobody knows.
+        length: octets there must be behind those, None if that is unknown.
 
     Attributes:
         count: octets that came so far, without those that were forgotten.
@@ -84,7 +85,7 @@ class Slicer:
         self.count += len(data)
         if self._length is not None and self.count > self._length:
             raise FileError(
-                f"{described(self._source)} grew since its size was told, which was {self._length} octets"
+                f"{described(self._source)} grew since it was measured: then it had {self._length} octets"
             )
         if data:
             self._chunks.append(data)
@@ -96,7 +97,7 @@ class Slicer:
             raise FileError(f"{described(self._source)} is shorter than where reading is to start")
         if self._length is not None and self.count < self._length:
             raise FileError(
-                f"{described(self._source)} shrank since its size was told:"
+                f"{described(self._source)} shrank since it was measured:"
                 f" it has {self.count} octets instead of {self._length}"
             )
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a source, said in one way; and which streams were read already."""
+"""Errors of sources, and the register of streams that were read already."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..errors import FileError
 from ..model.content import Source
 from ..model.reply import printable
 
-__all__ = ["demand_unused", "described", "mark_used", "octets", "telling"]
+__all__ = ["require_unread", "described", "mark_read", "octets", "as_file_error"]
 
-# Streams that cannot go back and were begun. By number, since they may compare in ways of their own. Another message,
-# or the same sent again, may hold such a stream, and would send nothing in its place.
+# Streams that cannot be rewound and of which something was read. Another message, or the same message sent again, may
+# hold such a stream and would send nothing in its place. By id, because streams may define their own equality.
 _used: Final[WeakValueDictionary[int, Any]] = WeakValueDictionary()
 
 
 def described(source: Source) -> str:
-    """Return what an error calls a source."""
+    """Return the name of a source for error messages."""
     origin = source.origin
     name = source.name or (os.fspath(origin) if isinstance(origin, os.PathLike) else "")
     return f"“{printable(str(name), 200)}”" if name else f"the {type(origin).__name__} to be sent"
 
 
 @contextmanager
-def telling(source: Source) -> Iterator[None]:
-    """Make a FileError of whatever goes wrong with `source`, with the cause chained."""
+def as_file_error(source: Source) -> Iterator[None]:
+    """Turn any exception into a FileError that names `source`, with the cause chained."""
     try:
         yield
     except FileError:
@@ -41,42 +41,42 @@ def telling(source: Source) -> Iterator[None]:
 
 
 def octets(data: Any) -> bytes:
-    """Return what a stream gave as bytes that cannot change any more.
+    """Return what a stream yielded as immutable bytes.
 
     Raises:
-        TypeError: it is nothing like bytes.
-        BlockingIOError: nothing came, and the stream does not wait for more.
+        TypeError: the stream yielded something other than bytes.
+        BlockingIOError: the stream is in non-blocking mode and has no data yet.
     """
     if isinstance(data, bytes):
         return data
     if isinstance(data, bytearray | memoryview):
         return bytes(data)
     if data is None:
-        raise BlockingIOError("it had nothing to give yet, and does not wait until it has")
+        raise BlockingIOError("it is in non-blocking mode and had no data yet")
     hint = ", it has to be opened in binary mode" if isinstance(data, str) else ""
     raise TypeError(f"it gave {type(data).__name__}, not bytes{hint}")
 
 
-def demand_unused(source: Source) -> None:
-    """Refuse a stream that was read before and cannot go back.
+def require_unread(source: Source) -> None:
+    """Refuse a stream that was read before and cannot be rewound.
 
     Raises:
-        FileError: it was.
+        FileError: the stream was read before.
     """
     origin: Any = source.origin
     ended = getattr(origin, "gi_frame", origin) is None or getattr(origin, "ag_frame", origin) is None
     if ended or id(origin) in _used:
-        raise spent(source)
+        raise already_read(source)
 
 
-def spent(source: Source) -> FileError:
-    """Return the error for a second reading of what can be read once."""
+def already_read(source: Source) -> FileError:
+    """Return the error for a second reading of a stream that can be read once."""
     return FileError(f"{described(source)} was read already and cannot be read again")
 
 
-def mark_used(source: Source) -> None:
-    """Remember that a stream which cannot go back was begun."""
-    # A path leads to something new each time; some objects cannot be remembered without being kept alive.
+def mark_read(source: Source) -> None:
+    """Register a stream that cannot be rewound, because reading it has begun."""
+    # A path is opened anew each time. Objects without weak references cannot be registered.
     if not isinstance(source.origin, os.PathLike):
         with suppress(TypeError):
             _used[id(source.origin)] = source.origin

@@ -1,4 +1,4 @@
-"""Work in threads of our own, and closing what they work on."""
+"""Work in worker threads, and closing files that a thread may still be reading."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ THREADS: Final = 16
 
 
 class ThreadWork(ABC):
-    """Something that one thread at a time works on, for a caller that may be cancelled meanwhile.
+    """An object on which one thread at a time works, for a caller that may be cancelled meanwhile.
 
-    Nobody can stop a thread, so it is left alone: it finishes what it does, and whoever leaves last, the thread or
-    `close()`, closes. `close()` never waits.
+    A thread cannot be stopped, so it finishes its work. The last to leave, the thread or `close()`, releases the
+    files. `close()` never waits.
 
     Args:
         limiter: bounds the threads at work; by default one of our own for each event loop.
@@ -37,7 +37,7 @@ class ThreadWork(ABC):
 
     def __init__(self, limiter: CapacityLimiter | None = None) -> None:
         self._limiter = limiter
-        # Guards what is below it, which threads look at, too.
+        # Guards the attributes below, which threads read, too.
         self._lock = threading.Lock()
         self._busy = False
         self._closed = False
@@ -50,7 +50,7 @@ class ThreadWork(ABC):
 
     @property
     def closed(self) -> bool:
-        """Has it come to its end?"""
+        """Was `close` called?"""
         return self._closed
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
@@ -64,10 +64,10 @@ class ThreadWork(ABC):
         return await in_thread(partial(self._run, work), self._limiter)
 
     def close(self, *, streams: bool = True) -> None:
-        """Close what was opened here, and streams whose source says so; final, and without waiting.
+        """Close the files opened here, and the streams whose source has `close`; final, never waits.
 
         Args:
-            streams: False leaves the caller's streams open whatever their source says, since somebody else will read
+            streams: False leaves the caller's streams open in any case, because another reader continues with
                 them.
         """
         with self._lock:
@@ -76,7 +76,7 @@ class ThreadWork(ABC):
             self._closed = True
             self._streams = streams
             if self._busy:
-                # The thread does it when it has finished: a file is not closed while it is read.
+                # The thread releases when it has finished, because a file must not be closed while it is read.
                 return
         self._release(streams=streams)
 
@@ -99,17 +99,17 @@ class ThreadWork(ABC):
 
     def _demand_free(self) -> None:
         if self._closed:
-            raise UsageError("what is read was closed")
+            raise UsageError("the body was closed")
         if self._busy:
-            raise Busy("a thread still reads, for a caller that has gone")
+            raise Busy("a thread still reads for an earlier call that was cancelled")
 
 
 class _Token(Generic[_T]):
-    """The place of one call among the threads at work. A thread that a cancelled caller left keeps it to its end.
+    """The slot of one call among the worker threads; a thread whose caller was cancelled keeps it until it ends.
 
     Args:
         work: what the thread does.
-        limiter: where the place is.
+        limiter: the limiter that has the slot.
     """
 
     __slots__ = ("_limiter", "_lock", "_loop", "_over", "_work")
@@ -119,15 +119,15 @@ class _Token(Generic[_T]):
         self._limiter = limiter
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        # Is the place free again, or does the thread free it?
+        # True once the thread releases the slot, or it is released already.
         self._over = False
 
     def run(self) -> _T:
         """Do the work, in the thread."""
         with self._lock:
             if self._over:
-                # Raised to nobody.
-                raise UsageError("the caller has gone before the work began")
+                # No caller is left to see this error.
+                raise UsageError("the caller was cancelled before the work began")
             self._over = True
         try:
             return self._work()
@@ -136,7 +136,7 @@ class _Token(Generic[_T]):
                 self._loop.call_soon_threadsafe(self._limiter.release_on_behalf_of, self)
 
     def leave(self) -> None:
-        """The caller has its answer, or has gone: free the place, unless a thread that has begun does."""
+        """Release the slot for a caller that has its result or was cancelled, unless the running thread releases it."""
         with self._lock:
             over, self._over = self._over, True
         if not over:
@@ -144,7 +144,7 @@ class _Token(Generic[_T]):
 
 
 async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = None) -> _T:
-    """Return what `work` returns, called in a thread; a caller that is cancelled leaves the thread to itself.
+    """Return what `work` returns, called in a thread; if the caller is cancelled, the thread runs on.
 
     Args:
         work: what to call.
@@ -164,7 +164,7 @@ async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = No
 
 
 class _Limiters(NamedTuple):
-    """Those of one event loop: ours, and one for anyio, which would let a cancelled caller's place go."""
+    """The limiters of one event loop: ours, and an unlimited one, since anyio frees the slots of cancelled callers."""
 
     few: CapacityLimiter
     any: CapacityLimiter

@@ -1,4 +1,4 @@
-"""Mail at rest: `contract` says what every spool does, `directory` keeps it on files, `record` is their form."""
+"""Stored mail: `contract` says what every spool does, `directory` keeps jobs in files, `record` is the file format."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
-"""The contract of a spool: mail at rest, whatever it rests on.
+"""The contract of a spool, which stores mail until it has been delivered, and of the leases that a spool hands out.
 
-A spool takes messages and keeps them until somebody has delivered them. `put` returns when the message is safe;
-`claim` hands jobs out, each to one worker at a time, as leases; a lease ends in exactly one way:
+`put` returns once the message is stored durably. `claim` leases jobs to workers, each job to one worker at a time. A
+worker ends its lease in exactly one way:
 
-    settle    it is delivered                       → gone, or kept as SENT
-    defer     some of it has to be tried again      → QUEUED, due later
-    fail      it will not be delivered              → FAILED, kept for a person
-    release   nothing was tried                     → QUEUED as it was
+    settle    the message was delivered             → the job is removed, or kept as SENT
+    defer     recipients are to be tried again      → QUEUED, due later
+    fail      the message will not be delivered     → FAILED, kept for an operator
+    release   nothing was tried                     → QUEUED, unchanged
 
-`mark_end_of_data` comes before the end of data leaves. A worker that dies after it, before the lease was ended, leaves
-a job of which nobody knows whether it was delivered (RFC 1047): the next lease says so (`entry.flagged`).
+The worker calls `mark_end_of_data` before end of data leaves. If it dies between this call and the end of the lease,
+the outcome is unknown (RFC 1047), and the next lease of the job says so (`entry.flagged`).
 
-Every change through a lease carries its token, the number of the attempt. If the job has gone to somebody else in the
-meantime, the change is refused (`LeaseLost`).
+Every change through a lease carries its token, the number of the attempt. The change is refused with `LeaseLost` if
+another worker has the job by then.
 
-Times are seconds since the epoch, UTC. A message is rendered once, for a server that offers nothing; its bytes never
-change between attempts.
+Times are seconds since the epoch, UTC. A message is rendered once, for a server without extensions, and its bytes
+are the same in every attempt.
 """
 
 from __future__ import annotations
@@ -23,34 +23,60 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from ..errors import InvalidArgument
 from ..model.address import Address
 from ..model.content import Mail
 from ..model.envelope import Recipient
 from ..model.receipt import Receipt, Verdict
-from .entry import Entry, Recovery, SpoolStatistics, State, Unreadable
-from .submission import Adapt, Submission, submission
+from .entry import Entry, Recovery, Result, SpoolStatistics, State, Unreadable, check_receipt, results_after
+from .submission import Adapt, JobOptions, Submission, epoch_seconds, submission
 
-__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "Leases", "Spool"]
+__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool"]
 
-#: Seconds for which a key is remembered when its job is gone: a week.
+#: Default number of seconds for which a spool remembers the key of a job that is gone: a week.
 KEY_RETENTION: Final = 7 * 86400.0
-#: Keys of jobs that are gone that are remembered by a spool of this library; the oldest are forgotten first.
+#: Maximum number of such keys in the spools of this library; the oldest are forgotten first.
 MAX_KEYS: Final = 100_000
 
 
-class Lease(ABC):
-    """A job in the hands of one worker. It ends with settle, defer, fail or release, whichever comes first.
-
-    Every method raises `LeaseLost` after that, or if the job has gone to somebody else; and `SpoolError` if the store
-    fails. A failed `mark_end_of_data` means: do not send. After a failed end of a lease the job is still in the hands
-    of this worker, and the call may be repeated.
+class LeaseResult(NamedTuple):
+    """What the worker reports when it ends a lease by settle, defer or fail.
 
     Attributes:
-        entry: the job as it was when it was claimed.
-        token: the number of the attempt; it never falls.
+        state: the state that the job goes to; None removes the job.
+        receipt: the outcome for the pending recipients; None if the attempt yielded none.
+        retry: decides which recipients are tried again; None takes the default.
+        reason: why the job was deferred or failed.
+        not_before: when a deferred job is due again.
+    """
+
+    state: State | None
+    receipt: Receipt | None
+    retry: Callable[[Verdict], bool] | None = None
+    reason: str = ""
+    not_before: float | None = None
+
+    def results(self, entry: Entry, at: float) -> tuple[Result | None, ...]:
+        """Return the results of `entry`, with those of this attempt recorded at `at`.
+
+        Raises:
+            InvalidArgument: the receipt does not match the pending recipients.
+        """
+        return results_after(entry, self.receipt, self.retry, at)
+
+
+class Lease(ABC):
+    """A job leased to one worker until the first of settle, defer, fail or release.
+
+    Every method raises `LeaseLost` if the lease has ended or another worker has the job, and `SpoolError` if the store
+    fails. If `mark_end_of_data` fails, the message must not be sent. If ending the lease fails, this worker still has
+    the job and may repeat the call.
+
+    Attributes:
+        entry: the job as it was claimed.
+        token: the number of the attempt; it never decreases.
     """
 
     entry: Entry
@@ -58,31 +84,31 @@ class Lease(ABC):
 
     @abstractmethod
     def mail(self) -> Mail:
-        """Return what is to be sent, for the recipients that are pending.
+        """Return the mail to be sent, addressed to the pending recipients.
 
         Raises:
-            MissingRecipient: nobody is pending.
-            RecordInvalid: what is stored is not what was put: it was damaged, and cannot be sent any more.
+            MissingRecipient: no recipient is pending.
+            RecordInvalid: the stored message was damaged and cannot be sent.
         """
 
     @abstractmethod
     async def extend(self) -> None:
-        """Say that the worker is alive; to be called now and then during a long transfer."""
+        """Report that the worker is alive. To be called regularly during a long transfer."""
 
     @abstractmethod
     async def mark_end_of_data(self) -> None:
-        """Note, durably, that the end of data is about to leave. For `SendOptions.before_end_of_data`."""
+        """Record durably that end of data is about to leave. For `SendOptions.before_end_of_data`."""
 
-    @abstractmethod
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
-        """End it: nothing is left to be done.
+        """End the lease of a job that is completed.
 
         Args:
-            receipt: what became of the pending recipients.
-            keep: keep the job as SENT; else it is removed.
+            receipt: the outcome for the pending recipients.
+            keep: keep the job as SENT instead of removing it.
         """
+        check_receipt(self.entry, receipt)
+        await self._end(LeaseResult(State.SENT if keep else None, receipt, _never))
 
-    @abstractmethod
     async def defer(
         self,
         receipt: Receipt | None,
@@ -91,16 +117,16 @@ class Lease(ABC):
         reason: str = "",
         retry: Callable[[Verdict], bool] | None = None,
     ) -> None:
-        """End it: try again later those recipients that are left.
+        """End the lease and queue the job again for the recipients that are to be retried.
 
         Args:
-            receipt: what became of the pending recipients; None if nothing was learnt.
+            receipt: the outcome for the pending recipients; None if the attempt yielded none.
             not_before: when the job is due again.
-            reason: in words, for a person.
-            retry: tells of a verdict whether its recipient is to be tried again; by default `again` does.
+            reason: the reason in words, for an operator.
+            retry: returns whether the recipient of a verdict is tried again; `entry.should_retry` by default.
         """
+        await self._end(LeaseResult(State.QUEUED, receipt, retry, reason, epoch_seconds(not_before)))
 
-    @abstractmethod
     async def fail(
         self,
         receipt: Receipt | None,
@@ -108,34 +134,40 @@ class Lease(ABC):
         reason: str = "",
         retry: Callable[[Verdict], bool] | None = None,
     ) -> None:
-        """End it: keep the job as FAILED. What was accepted is noted; the others can be requeued.
+        """End the lease and keep the job as FAILED. Recipients that were not accepted can be requeued.
 
         Args:
-            receipt: what became of the pending recipients; None if nothing was learnt.
-            reason: in words, for a person.
-            retry: as for `defer`; such a recipient stays among the pending.
+            receipt: the outcome for the pending recipients; None if the attempt yielded none.
+            reason: the reason in words, for an operator.
+            retry: as for `defer`; such a recipient stays pending.
         """
+        await self._end(LeaseResult(State.FAILED, receipt, retry, reason))
 
     @abstractmethod
     async def release(self) -> None:
-        """End it: nothing was tried; the job is queued as it was, and the attempt does not count."""
+        """End the lease and queue the job unchanged. The attempt does not count."""
+
+    @abstractmethod
+    async def _end(self, result: LeaseResult) -> None:
+        """End the lease with `result`, durably."""
 
 
 Leases: TypeAlias = list[Lease]
 
 
 class Spool(ABC):
-    """Mail at rest. Safe for any number of tasks, and of processes where the engine says so.
+    """A store for mail. Safe for any number of tasks, and of processes if the implementation says so.
 
     Args:
-        adapt: makes mail of what `put` is given; by default whatever `SMTPClient.send` takes, and bytes.
-        key_retention: seconds for which a key is remembered when its job is gone.
+        adapt: converts what `put` is given into a `Mail`; by default `put` takes what `SMTPClient.send` takes, and
+            bytes.
+        key_retention: number of seconds for which the key of a job that is gone is remembered.
 
     Attributes:
-        key_retention: these seconds.
+        key_retention: the same number.
 
     Raises:
-        InvalidArgument: that is no number of seconds.
+        InvalidArgument: `key_retention` is not a number of seconds.
     """
 
     def __init__(self, *, adapt: Adapt | None = None, key_retention: float = KEY_RETENTION) -> None:
@@ -158,71 +190,64 @@ class Spool(ABC):
         not_before: float | datetime | None = None,
         expires: float | datetime | None = None,
     ) -> str:
-        """Store a message; when this returns, it survives.
+        """Store a message. Once this returns, the message survives a crash.
 
         Args:
-            message: a Message, an `email.message.Message`, any `Mail`; or a whole message: bytes, the path of a file, a
-                binary file, an async iterable of bytes.
+            message: a Message, an `email.message.Message` or any `Mail`; or a complete message as bytes, the path of a
+                file, a binary file, or an async iterable of bytes.
             sender, recipients: another envelope than the message's own.
-            key: names the job: a second `put` with it stores nothing and returns the id of the first, in whatever state
-                that is, and for `key_retention` seconds after it is gone: delivered, or removed by an operator. A spool
-                may bound how many keys of such jobs it remembers; then it forgets the oldest first.
-            not_before: when to send it at the earliest; seconds since the epoch, or a datetime with a time zone.
-            expires: when trying on makes no sense any more.
+            key: idempotency key. A second `put` with the same key stores nothing and returns the id of the first job,
+                whatever its state, and for `key_retention` seconds after the job is gone: delivered, or removed by an
+                operator. A spool may bound the number of such keys; it then forgets the oldest first.
+            not_before: the earliest time to send the message: seconds since the epoch, or a datetime with a time zone.
+            expires: the time after which sending is not tried again.
 
         Returns:
             The id of the job.
 
         Raises:
-            MissingSender, MissingRecipient, InvalidArgument: what cannot be sent.
-            FileError: a part of it cannot be read.
-            SpoolFull: no room; nothing was stored.
+            MissingSender, MissingRecipient, InvalidArgument: the message cannot be sent.
+            FileError: a part of the message cannot be read.
+            SpoolFull: there is no room; nothing was stored.
             SpoolError: the store failed; nothing was stored.
         """
-        job = await submission(
-            message,
-            sender,
-            recipients,
-            key=key,
-            not_before=not_before,
-            expires=expires,
-            adapt=self._adapt,
-        )
+        options = JobOptions.checked(key, not_before, expires)
+        job = await submission(message, sender, recipients, options=options, adapt=self._adapt)
         return await self._store(job)
 
     @abstractmethod
     async def _store(self, job: Submission) -> str:
-        """Store it durably and return its id."""
+        """Store a job durably and return its id."""
 
     @abstractmethod
     async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
-        """Lease up to `n` jobs that are due, those due longest first; an empty list if there are none.
+        """Lease up to `n` due jobs, the longest overdue first; return an empty list if none is due.
 
         Args:
-            n: how many at most.
-            now: what time it is; None asks the clock.
-            marked: mark the end of data at once, so that `mark_end_of_data` has nothing left to do. Cheaper than one by
-                one; after a crash every job that was leased is flagged.
+            n: maximum number of jobs.
+            now: the current time; None takes the clock.
+            marked: mark the jobs at once, so that `mark_end_of_data` has nothing left to do. This is cheaper than
+                marking one by one, but after a crash every leased job is flagged.
         """
 
     @abstractmethod
     async def get(self, id: str) -> Entry:
-        """Return what is known about a job.
+        """Return the entry of a job.
 
         Raises:
-            NoSuchJob: there is none of this id (any more).
+            NoSuchJob: no job has this id.
         """
 
     @abstractmethod
     def list(self, state: State | None = None) -> AsyncIterator[Entry]:
-        """Iterate over the jobs in `state`, or over all, in no certain order."""
+        """Iterate over the jobs in `state`, or over all jobs, in no particular order."""
 
     @abstractmethod
     async def read(self, id: str) -> bytes:
         """Return the message of a job.
 
         Raises:
-            NoSuchJob: there is none of this id (any more).
+            NoSuchJob: no job has this id.
         """
 
     @abstractmethod
@@ -230,70 +255,67 @@ class Spool(ABC):
         """Keep a queued job from being claimed.
 
         Raises:
-            NoSuchJob: there is none of this id (any more).
-            Busy: it is being sent.
-            UsageError: it is not queued.
+            NoSuchJob: no job has this id.
+            Busy: the job is being sent.
+            UsageError: the job is not queued.
         """
 
     @abstractmethod
     async def release(self, id: str) -> None:
-        """Undo `hold`; the job is due when it was. The same errors."""
+        """Undo `hold`; the job is due when it was due before. Raises the same errors."""
 
     @abstractmethod
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
-        """Try again those who have not got the message, now or at `not_before`; attempts are counted anew.
+        """Queue a job for the recipients that were not accepted, now or at `not_before`; attempts start at 0 again.
 
         Raises:
-            NoSuchJob: there is none of this id (any more).
-            Busy: it is being sent.
-            UsageError: everybody has got it.
+            NoSuchJob: no job has this id.
+            Busy: the job is being sent.
+            UsageError: every recipient was accepted.
         """
 
     @abstractmethod
     async def remove(self, id: str) -> None:
-        """Delete a job, in whatever state; its key stays known, so that a program that puts it again changes nothing.
+        """Delete a job in any state. Its key stays known, so putting the message again has no effect.
 
         Raises:
-            NoSuchJob: there is none of this id (any more).
-            Busy: it is being sent.
+            NoSuchJob: no job has this id.
+            Busy: the job is being sent.
         """
 
     @abstractmethod
     async def statistics(self) -> SpoolStatistics:
-        """Count what is there."""
+        """Count the jobs."""
 
     @abstractmethod
     async def recover(self) -> Recovery:
-        """Take back what dead workers held, put aside what is no job, remove what was never finished.
+        """Queue the jobs of dead workers again, quarantine what is not a valid job, and remove unfinished puts.
 
-        A job of a later version of this library is left alone, like everything else that it may know more of.
+        A job written by a later version of this library is left alone, like everything else that version may know of.
 
-        To be called at the start and every minute. A job with which three workers have died becomes FAILED, with the
-        reason `poison`.
+        To be called at the start and then every minute. A job with which three workers have died becomes FAILED, with
+        the reason `poison`.
         """
 
     def unreadable(self) -> Sequence[Unreadable]:
-        """Return what `claim`, `recover` and `list` met that cannot be read as a job. Synchronous, and short.
+        """Return what `claim`, `recover` and `list` found that cannot be read as a job. Does not block.
 
-        That is what was put aside since the last call, each told once, and what a later version of this library wrote
-        and still has to be sent.
+        The result contains what was moved to quarantine since the last call, each item once, and the pending jobs of
+        later versions of this library.
         """
         return ()
 
     @abstractmethod
     async def wait(self, seconds: float) -> bool:
-        """Sleep until a job may be due; return False after `seconds` without one.
-
-        It may wake for nothing.
-        """
+        """Wait until a job may be due; return False after `seconds` without one. May return True spuriously."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Give back what is leased, and let go of everything; the spool can no longer be used.
+        """Release all leases and all resources; the spool can no longer be used.
 
-        What is marked may have been sent, and stays flagged.
+        Marked jobs stay flagged, because they may have been sent.
         """
 
     async def __aenter__(self) -> Self:
@@ -301,3 +323,7 @@ class Spool(ABC):
 
     async def __aexit__(self, *details: object) -> None:
         await self.close()
+
+
+def _never(verdict: Verdict) -> bool:
+    return False

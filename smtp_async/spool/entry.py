@@ -1,4 +1,4 @@
-"""What a spool knows about a job: values only."""
+"""The values that describe a job in a spool, and the rules by which an attempt changes them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = [
     "SpoolStatistics",
     "State",
     "Unreadable",
-    "again",
-    "check_about",
+    "check_receipt",
     "flagged_after",
     "requeued",
     "results_after",
+    "should_retry",
 ]
 
-#: Characters of a server's text that are kept with a result, and of a reason.
+#: Maximum number of characters stored of a reply's text, and of a reason.
 MAX_TEXT = 512
-#: Seconds by which clocks may differ: those of systems that share a store, of a file system and a process.
+#: Tolerated difference between clocks, in seconds: between hosts that share a store, or a file system and a process.
 CLOCK_STEP = 2.0
-#: A job with which this many workers have died is given up.
+#: Number of workers that may die with a job before the job fails.
 POISON = 3
 
 
 class State(Enum):
-    """Where a job is; the value is the suffix of its file."""
+    """The state of a job; the value is the suffix of its file name."""
 
     QUEUED = "queued"
     SENDING = "sending"
@@ -44,16 +44,16 @@ class State(Enum):
 
 
 class Result(NamedTuple):
-    """What became of one recipient in the last attempt that told.
+    """The latest result for one recipient.
 
     Attributes:
-        outcome: never PARTIAL.
+        outcome: any outcome but PARTIAL.
         final: the recipient is not tried again.
-        at: when it was noted.
-        code: of the reply that decided, if one did.
-        enhanced: its enhanced status code, `"5.1.1"`.
-        text: its text, 512 characters at most.
-        queue_id: the server's name for the message, if it was accepted and the reply tells.
+        at: when the result was recorded.
+        code: the code of the reply that decided, None without a reply.
+        enhanced: the enhanced status code of that reply, such as `"5.1.1"`.
+        text: the text of that reply, 512 characters at most.
+        queue_id: the server's id for the message, if it was accepted and the reply names the id.
     """
 
     outcome: Outcome
@@ -66,7 +66,7 @@ class Result(NamedTuple):
 
     @classmethod
     def of(cls, verdict: Verdict, *, final: bool, at: float) -> Self:
-        """Keep what a verdict says."""
+        """Return the result that a verdict leads to."""
         reply = verdict.reply
         if reply is None:
             return cls(verdict.outcome, final, at)
@@ -87,25 +87,25 @@ class Entry:
     """What a spool knows about a job.
 
     Attributes:
-        id: its name, made by the spool: letters, digits, `.`, `_` and `-`.
+        id: the id that the spool assigned: letters, digits, `.`, `_` and `-`.
         key: the digest of the caller's idempotency key, if one was given.
-        state: where it is.
-        envelope: as it was put, with all recipients.
-        created: when it was put.
-        not_before: when it is due.
-        expires: after which trying on makes no sense; None leaves that to the processor.
-        attempts: how often it was tried since it was put or requeued; an attempt that died counts.
-        recoveries: how often a worker died with it.
-        held: nobody may claim it.
-        size: octets of the message.
-        needs_utf8: only a server with SMTPUTF8 can take it (RFC 6531).
-        results: for each recipient of the envelope, the last result, None before the first.
-        flagged: it may have been delivered to recipients that are pending, by an earlier try: a worker died with it
-            behind its end of data, or the server did not answer that. It stays so whatever later tries are told.
-        confirmed: an operator has requeued it since, so it is to be tried all the same.
-        reason: why it was deferred or failed last, empty if it never was.
-        message_id: the value of its Message-ID field, if known.
-        reckoned: the moment from which `not_before` was reckoned, 0 if the caller or an operator named that itself.
+        state: the current state.
+        envelope: the envelope as it was put, with all recipients.
+        created: when the message was put.
+        not_before: when the job is due.
+        expires: the time after which sending is not tried again; None leaves the decision to the processor.
+        attempts: number of attempts since the job was put or requeued, including those whose worker died.
+        recoveries: number of workers that died with the job.
+        held: an operator keeps the job from being claimed.
+        size: size of the message in octets.
+        needs_utf8: only a server with SMTPUTF8 can take the message (RFC 6531).
+        results: the latest result for each recipient of the envelope, None before the first.
+        flagged: an earlier attempt may have delivered the message to pending recipients, because its worker died
+            after end of data or the server did not reply to end of data. Later attempts do not clear the flag.
+        confirmed: an operator has requeued the job since it was flagged, so it is to be tried all the same.
+        reason: why the job was last deferred or failed; empty if it never was.
+        message_id: the value of the Message-ID field, if known.
+        scheduled_at: when `not_before` was computed; 0 if the caller or an operator specified `not_before`.
     """
 
     id: str
@@ -125,7 +125,7 @@ class Entry:
     confirmed: bool = False
     reason: str = ""
     message_id: str | None = None
-    reckoned: float = 0.0
+    scheduled_at: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.results:
@@ -133,21 +133,13 @@ class Entry:
 
     @property
     def pending(self) -> tuple[Recipient, ...]:
-        """Who has neither got the message nor been given up."""
+        """The recipients without a final result."""
         pairs = zip(self.envelope.recipients, self.results, strict=True)
         return tuple([recipient for recipient, result in pairs if result is None or not result.final])
 
-    def due(self, clock: float) -> float:
-        """Return when it is due, with the wall clock at `clock`.
-
-        A wait that was reckoned from a moment in the future is over: the clock was ahead then, and was set back since.
-        """
-        ahead = self.reckoned > clock + CLOCK_STEP
-        return min(self.not_before, clock - CLOCK_STEP) if ahead else self.not_before
-
     @property
     def failed(self) -> tuple[tuple[Recipient, Result], ...]:
-        """Who was given up, and why."""
+        """The recipients that are not tried again without having been accepted, with their results."""
         pairs = zip(self.envelope.recipients, self.results, strict=True)
         return tuple(
             [
@@ -157,16 +149,25 @@ class Entry:
             ]
         )
 
+    def due(self, clock: float) -> float:
+        """Return when the job is due, given the current time `clock`.
+
+        A job whose `not_before` was computed in the future is due at once, because the clock was ahead then and has
+        been set back since.
+        """
+        ahead = self.scheduled_at > clock + CLOCK_STEP
+        return min(self.not_before, clock - CLOCK_STEP) if ahead else self.not_before
+
 
 class SpoolStatistics(NamedTuple):
-    """How much is in a spool.
+    """The numbers of jobs in a spool.
 
     Attributes:
-        queued, sending, sent, failed: jobs in each state; those held are among the queued.
-        held: queued jobs that nobody may claim.
-        quarantined: files that could not be read as jobs and were put aside.
+        queued, sending, sent, failed: number of jobs in each state; held jobs count as queued.
+        held: number of queued jobs that an operator holds.
+        quarantined: number of files that were moved to quarantine because they are not valid jobs.
         oldest: when the oldest queued or sending job was put, None if there is none.
-        next_due: when the next queued job falls due, None if there is none.
+        next_due: when the next queued job is due, None if there is none.
     """
 
     queued: int = 0
@@ -180,12 +181,12 @@ class SpoolStatistics(NamedTuple):
 
 
 class Recovery(NamedTuple):
-    """What `recover` found.
+    """The result of `recover`.
 
     Attributes:
-        requeued: ids of jobs whose worker had died, queued again; those flagged are among them.
+        requeued: ids of the jobs that were queued again after their worker had died, including the flagged ones.
         flagged: ids of those that may have been delivered.
-        poisoned: ids of jobs that failed because their workers died too often.
+        poisoned: ids of the jobs that failed because too many workers died with them.
     """
 
     requeued: tuple[str, ...] = ()
@@ -194,12 +195,13 @@ class Recovery(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """What is in a spool and cannot be read as a job.
+    """An item in a spool that cannot be read as a job.
 
     Attributes:
-        id: its name.
-        reason: what is wrong with it, in words.
-        kept: it was left where it is, because a later version of this library wrote it; else it was put aside.
+        id: the id.
+        reason: what is wrong, in words.
+        kept: the item was left in place, because a later version of this library wrote it; otherwise it was moved to
+            quarantine.
     """
 
     id: str
@@ -207,8 +209,8 @@ class Unreadable(NamedTuple):
     kept: bool
 
 
-def again(verdict: Verdict) -> bool:
-    """Tell whether a recipient should be tried again: temporary, or nobody knows."""
+def should_retry(verdict: Verdict) -> bool:
+    """Return True if a recipient is to be tried again by default: the failure is temporary or the outcome unknown."""
     return verdict.temporary or verdict.outcome is Outcome.UNKNOWN
 
 
@@ -218,56 +220,60 @@ def results_after(
     """Return the results of `entry` after an attempt for its pending recipients.
 
     Raises:
-        InvalidArgument: the receipt is not about them.
+        InvalidArgument: the receipt does not match the pending recipients.
     """
-    check_about(entry, receipt)
+    check_receipt(entry, receipt)
     if receipt is None:
         return entry.results
-    retry = again if retry is None else retry
+    retry = should_retry if retry is None else retry
     results = [*entry.results]
-    places = [place for place, result in enumerate(results) if result is None or not result.final]
-    for place, verdict in zip(places, receipt.verdicts, strict=True):
+    pending = [place for place, result in enumerate(results) if result is None or not result.final]
+    for place, verdict in zip(pending, receipt.verdicts, strict=True):
         final = verdict.accepted or not retry(verdict)
         results[place] = Result.of(verdict, final=final, at=at)
     return tuple(results)
 
 
-def check_about(entry: Entry, receipt: Receipt | None) -> None:
-    """Refuse a receipt that is not about the pending recipients of `entry`.
+def check_receipt(entry: Entry, receipt: Receipt | None) -> None:
+    """Check that a receipt matches the pending recipients of `entry`.
 
     Raises:
-        InvalidArgument: it tells of more or fewer.
+        InvalidArgument: the receipt has more or fewer verdicts than recipients are pending.
     """
     pending = [result for result in entry.results if result is None or not result.final]
     if receipt is not None and len(receipt.verdicts) != len(pending):
         raise InvalidArgument(
-            f"the receipt tells of {len(receipt.verdicts)} recipients, and {len(pending)} are pending"
+            f"the receipt has {len(receipt.verdicts)} verdicts, but {len(pending)} recipients are pending"
         )
 
 
 def flagged_after(entry: Entry, results: Iterable[Result | None]) -> bool:
-    """Tell whether a job is flagged when a try has ended with `results`, whose `entry` is as the try found it.
+    """Return whether a job is flagged after an attempt that ended with `results`.
 
-    What may have been delivered once may have been delivered, whatever the server says to a later try.
+    A flag is never cleared, because no later reply of a server can tell whether an earlier copy was delivered.
+
+    Args:
+        entry: the job as the attempt found it.
+        results: the results after the attempt.
     """
     return entry.flagged or any(
-        one is not None and one.outcome is Outcome.UNKNOWN and not one.final for one in results
+        result is not None and result.outcome is Outcome.UNKNOWN and not result.final for result in results
     )
 
 
 def requeued(entry: Entry, not_before: float, expires: float | None, at: float) -> Entry:
-    """Return `entry` as it is after `requeue`: whoever has not got the message is tried again, counted anew.
+    """Return `entry` after `requeue`: recipients that were not accepted are pending again, attempts start at 0.
 
-    A flag stays: what nobody knows is not known better because somebody wants it tried again.
+    The job stays flagged, because requeueing does not tell whether an earlier copy was delivered.
 
     Args:
         entry: the job before.
-        not_before: when it is to be due.
-        expires: when it expires, None if that is left to the processor.
-        at: what time it is.
+        not_before: when the job is to be due.
+        expires: when the job expires, None if the processor decides.
+        at: the current time.
 
     Raises:
-        UsageError: everybody has got it.
+        UsageError: every recipient was accepted.
     """
     unknown = any(result is not None and result.outcome is Outcome.UNKNOWN for result in entry.results)
     results = tuple(
@@ -287,8 +293,8 @@ def requeued(entry: Entry, not_before: float, expires: float | None, at: float) 
         results=results,
         flagged=entry.flagged or unknown,
         confirmed=True,
-        reckoned=at if not_before == at else 0.0,
+        scheduled_at=at if not_before == at else 0.0,
     )
     if not entry.pending:
-        raise UsageError(f"everybody has got the message of the job {entry.id}")
+        raise UsageError(f"every recipient of the job {entry.id} was accepted")
     return entry

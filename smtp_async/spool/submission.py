@@ -1,4 +1,4 @@
-"""What goes into a spool and comes out of it: a message, rendered once for a server that offers nothing."""
+"""Conversion of the message given to `put` into a `Submission`, rendered once for a server without extensions."""
 
 from __future__ import annotations
 
@@ -6,46 +6,127 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from ..errors import ExtensionMissing, InvalidArgument
+from ..mail.coerce import PendingMail, Raw, to_mail
 from ..model.address import Address
 from ..model.content import Content, Mail, Source
 from ..model.envelope import Envelope, Recipient
-from ..sources import Body
+from ..sources import read_all
+from .entry import Entry
 
-__all__ = ["Adapt", "StoredMail", "Submission", "seconds", "submission"]
+__all__ = ["Adapt", "BodyNeeds", "JobOptions", "StoredMail", "Submission", "epoch_seconds", "submission"]
 
-#: How long an idempotency key may be; what is kept is its digest.
+#: Maximum length of an idempotency key; only its digest is stored.
 MAX_KEY = 1000
 
-#: Makes what can be sent of what the caller has, under another envelope if one is given.
+#: Converts an application's message object into a `Mail`, with another envelope if one is given.
 Adapt = Callable[[Any, "str | Address | None", "Sequence[str | Address | Recipient] | None"], Mail]
 
 
+class BodyNeeds(NamedTuple):
+    """What a stored message requires of a server.
+
+    Attributes:
+        eightbit: 8BITMIME (RFC 6152).
+        utf8: SMTPUTF8, because its header fields are not ASCII (RFC 6531).
+        binary: BINARYMIME (RFC 3030).
+    """
+
+    eightbit: bool = False
+    utf8: bool = False
+    binary: bool = False
+
+    def content(self, segment: bytes | Source, *, size: int, message_id: str | None) -> Content:
+        """Return the content of a stored message of `size` octets."""
+        return Content(
+            (segment,),
+            size=size,
+            eightbit=self.eightbit,
+            utf8=self.utf8,
+            binary=self.binary,
+            message_id=message_id,
+            canonical=not self.binary,
+            exact=self.binary,
+        )
+
+
+class JobOptions(NamedTuple):
+    """The options of a job that do not depend on its message.
+
+    Attributes:
+        key: the idempotency key, if one was given.
+        not_before: the earliest time to send the message, None for now.
+        expires: the time after which sending is not tried again, None if the processor decides.
+    """
+
+    key: str | None = None
+    not_before: float | None = None
+    expires: float | None = None
+
+    @classmethod
+    def checked(
+        cls, key: str | None, not_before: float | datetime | None, expires: float | datetime | None
+    ) -> Self:
+        """Check the arguments of `Spool.put` and return them as options.
+
+        Raises:
+            InvalidArgument: the key or a time is invalid.
+        """
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY):
+            raise InvalidArgument(f"a key is a string of 1 to {MAX_KEY} characters")
+        return cls(
+            key,
+            None if not_before is None else epoch_seconds(not_before),
+            None if expires is None else epoch_seconds(expires),
+        )
+
+
+NO_OPTIONS: Final = JobOptions()
+
+
 class Submission(NamedTuple):
-    """A message as a spool stores it: `put` makes one of whatever it was given."""
+    """A message as a spool stores it.
+
+    Attributes:
+        envelope: the envelope.
+        body: the rendered message.
+        needs: what the body requires of a server.
+        message_id: the value of its Message-ID field, if known.
+        created: when it was put, in seconds since the epoch.
+        not_before: the earliest time to send it.
+        expires: the time after which sending is not tried again, None if the processor decides.
+        key: the idempotency key, if one was given.
+    """
 
     envelope: Envelope
     body: bytes
-    key: str | None
+    needs: BodyNeeds
+    message_id: str | None
     created: float
     not_before: float
-    expires: float | None
-    eightbit: bool
-    utf8: bool
-    binary: bool
-    message_id: str | None
+    expires: float | None = None
+    key: str | None = None
 
-    @property
-    def needs_utf8(self) -> bool:
-        """Only a server with SMTPUTF8 can take it."""
-        return self.utf8 or self.envelope.needs_utf8
+    def entry(self, id: str) -> Entry:
+        """Return the entry of the new job `id`."""
+        return Entry(
+            id=id,
+            envelope=self.envelope,
+            created=self.created,
+            size=len(self.body),
+            key=None if self.key is None else id,
+            not_before=self.not_before,
+            expires=self.expires,
+            needs_utf8=self.needs.utf8 or self.envelope.needs_utf8,
+            message_id=self.message_id,
+            scheduled_at=self.created if self.not_before == self.created else 0.0,
+        )
 
 
 class StoredMail:
-    """What a lease gives to `SMTPClient.send`: the stored bytes for the recipients that are left."""
+    """The mail that a lease returns: the stored bytes, addressed to the pending recipients."""
 
     __slots__ = ("_content", "_envelope")
 
@@ -54,11 +135,11 @@ class StoredMail:
         self._content = content
 
     def envelope(self) -> Envelope:
-        """Return the envelope of the recipients that are pending."""
+        """Return the envelope with the pending recipients."""
         return self._envelope
 
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
-        """Return the stored content; it is the same for every server."""
+        """Return the stored content, which is the same for every server."""
         return self._content()
 
 
@@ -67,123 +148,87 @@ async def submission(
     sender: str | Address | None = None,
     recipients: Sequence[str | Address | Recipient] | None = None,
     *,
-    key: str | None = None,
-    not_before: float | datetime | None = None,
-    expires: float | datetime | None = None,
+    options: JobOptions = NO_OPTIONS,
     adapt: Adapt | None = None,
 ) -> Submission:
-    """Make of what `put` is given what a spool stores: rendered once, for a server that offers nothing.
+    """Render a message for storage, for a server without extensions.
 
     Args:
-        message, sender, recipients, key, not_before, expires: see `Spool.put`.
-        adapt: makes mail of the message; by default it is what `SMTPClient.send` takes, or a whole message.
+        message, sender, recipients: see `Spool.put`.
+        options: the checked options of the job.
+        adapt: converts the message into a `Mail`; by default `put` takes what `SMTPClient.send` takes, or a complete
+            message.
 
     Raises:
-        FileError: a part of it cannot be read.
-        InvalidArgument: it cannot be sent, or the key or a time is not one.
+        FileError: a part of the message cannot be read.
+        InvalidArgument: the message cannot be sent.
     """
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY):
-        raise InvalidArgument(f"a key is a text of 1 to {MAX_KEY} characters")
     if adapt is None:
-        doors = _doors()
-        if not isinstance(message, bytes) and doors.is_whole(message):
-            message = await doors.read(message)
-        mail = doors.mail(message, sender, recipients)
+        mail = await _to_mail(message, sender, recipients)
     else:
         mail = adapt(message, sender, recipients)
     envelope = mail.envelope()
-    try:
-        content = mail.content()
-    except ExtensionMissing:
-        # An address in its header: no server without SMTPUTF8 can take it, in whatever form.
-        content = mail.content(utf8=True)
-    data = await _read(content) if content.sources else content.join()
+    content = _rendered(mail)
+    data = await read_all(content, close_streams=True) if content.sources else content.join()
     if not content.canonical:
-        # Whoever made it does not vouch for its line ends; they are looked at now, once for all attempts.
+        # Check the line ends once here rather than before each attempt.
         content = Content.of_bytes(data, exact=content.binary)
         data = content.join()
     now = time.time()
     return Submission(
         envelope,
         data,
-        key,
-        now,
-        now if not_before is None else seconds(not_before),
-        None if expires is None else seconds(expires),
-        content.eightbit,
-        content.utf8,
-        content.binary,
+        BodyNeeds(content.eightbit, content.utf8, content.binary),
         content.message_id,
+        now,
+        now if options.not_before is None else options.not_before,
+        options.expires,
+        options.key,
     )
 
 
-async def _read(content: Content) -> bytes:
-    body = Body(content)
-    try:
-        await body.open()
-        return b"".join([piece.data async for piece in body.chunks()])
-    finally:
-        await body.aclose()
-
-
-def seconds(moment: float | datetime) -> float:
+def epoch_seconds(moment: float | datetime) -> float:
     """Return a time as seconds since the epoch.
 
     Raises:
-        InvalidArgument: no number, or a datetime without a time zone.
+        InvalidArgument: the time is not a number, out of range, or a datetime without a time zone.
     """
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise InvalidArgument("a datetime needs a time zone")
         return moment.timestamp()
-    # A year far enough; also what is not a number fails here.
+    # The upper bound is in the distant future; NaN fails the comparison, too.
     if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < 2**40:
         raise InvalidArgument(f"{moment!r} is not a time in seconds since the epoch")
     return float(moment)
 
 
-class _Doors:
-    """What a client takes, made mail: the modules for that are above this one, and are loaded when they are needed."""
-
-    def __init__(self) -> None:
-        from ..mail.coerce import Raw, Readdressed, addressed, as_mail, is_stream
-        from ..mail.raw import raw_mail
-
-        self._raw_mail = raw_mail
-        self._raw = Raw
-        self._readdressed = Readdressed
-        self._addressed = addressed
-        self._as_mail = as_mail
-        self._is_stream = is_stream
-
-    def is_whole(self, message: Any) -> bool:
-        """Tell whether it is a whole message that has to be read from somewhere."""
-        if isinstance(message, os.PathLike) or self._is_stream(message):
-            return True
-        return hasattr(message, "read") or hasattr(message, "__aiter__")
-
-    async def read(self, message: Any) -> Any:
-        """Read a whole message: all of it, since it will be on the disk before anything else is done with it."""
-        if isinstance(message, self._raw) and not isinstance(message.source, bytes):
-            source = Source(message.source, encoding="identity", close=message.close)
-            return message._replace(source=await _read(Content((source,))))
-        if not self._is_stream(message):
-            return await _read(Content((Source(message, encoding="identity"),)))
-        data = await _read(Content((Source(message.raw, encoding="identity"),)))
-        return self._readdressed(await self._raw_mail(data), message.envelope())
-
-    def mail(
-        self,
-        message: Any,
-        sender: str | Address | None,
-        recipients: Sequence[str | Address | Recipient] | None,
-    ) -> Mail:
-        """Return it as mail under another envelope, if one is given."""
-        if isinstance(message, bytes | bytearray | memoryview):
-            return self._as_mail(self._raw(bytes(message), sender, recipients))
-        return self._addressed(self._as_mail(message), sender, recipients)
+# --- rendering -----------------------------------------------------------------------------------------------
 
 
-@cache
-def _doors() -> _Doors:
-    return _Doors()
+def _rendered(mail: Mail) -> Content:
+    try:
+        return mail.content()
+    except ExtensionMissing:
+        # A header field contains an internationalised address: no server without SMTPUTF8 can take the message.
+        return mail.content(utf8=True)
+
+
+# --- conversion ----------------------------------------------------------------------------------------------
+
+
+async def _to_mail(
+    message: Any,
+    sender: str | Address | None,
+    recipients: Sequence[str | Address | Recipient] | None,
+) -> Mail:
+    """Return the message as mail, read completely, because its bytes are stored first."""
+    mail = to_mail(Raw(message) if _is_source(message) else message, sender=sender, recipients=recipients)
+    return await mail.read_whole() if isinstance(mail, PendingMail) else mail
+
+
+def _is_source(message: Any) -> bool:
+    """Tell whether `message` is a complete message in bytes, or a path or stream to read one from."""
+    if isinstance(message, bytes | bytearray | memoryview | os.PathLike):
+        return True
+    return hasattr(message, "read") or hasattr(message, "__aiter__")

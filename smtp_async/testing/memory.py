@@ -1,4 +1,4 @@
-"""A spool in memory: for tests of what stands on a spool, and the plainest reading of the contract."""
+"""A spool in memory: for tests of code that uses a spool, and as the simplest implementation of the contract."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from datetime import datetime
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..model.content import Content
 from ..model.envelope import Envelope
-from ..model.receipt import Receipt, Verdict
-from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, Leases, Spool
+from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, LeaseResult, Leases, Spool
 from ..spool.entry import (
     CLOCK_STEP,
     POISON,
@@ -23,12 +22,10 @@ from ..spool.entry import (
     Recovery,
     SpoolStatistics,
     State,
-    check_about,
     flagged_after,
     requeued,
-    results_after,
 )
-from ..spool.submission import Adapt, StoredMail, Submission, seconds
+from ..spool.submission import Adapt, JobOptions, StoredMail, Submission
 
 __all__ = ["MemoryLease", "MemorySpool"]
 
@@ -47,8 +44,8 @@ class MemorySpool(Spool):
     """Keep jobs in a dictionary. Nothing survives the process.
 
     Args:
-        adapt: makes mail of what `put` is given.
-        clock: what time it is, in seconds since the epoch.
+        adapt: converts what `put` is given into a `Mail`.
+        clock: returns the current time, in seconds since the epoch.
         key_retention: as for `Spool`.
     """
 
@@ -62,10 +59,10 @@ class MemorySpool(Spool):
         super().__init__(adapt=adapt, key_retention=key_retention)
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
-        # Keys of jobs that are gone, the oldest first, and since when.
+        # Keys of jobs that are gone, the oldest first, and the time when the job ended.
         self._keys: dict[str, float] = {}
         self._numbers = itertools.count(1)
-        self._news = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._closed = False
 
     async def _store(self, job: Submission) -> str:
@@ -73,29 +70,9 @@ class MemorySpool(Spool):
         key = None if job.key is None else hashlib.sha256(job.key.encode()).hexdigest()[:32]
         id = key or f"{next(self._numbers):08d}"
         if id not in self._jobs and not self._remembers(id):
-            content = Content(
-                (job.body,),
-                eightbit=job.eightbit,
-                utf8=job.utf8,
-                binary=job.binary,
-                message_id=job.message_id,
-                canonical=not job.binary,
-                exact=job.binary,
-            )
-            entry = Entry(
-                id=id,
-                envelope=job.envelope,
-                created=job.created,
-                size=len(job.body),
-                key=key,
-                not_before=job.not_before,
-                expires=job.expires,
-                needs_utf8=job.needs_utf8,
-                message_id=job.message_id,
-                reckoned=job.created if job.not_before == job.created else 0.0,
-            )
-            self._jobs[id] = _Job(entry, content)
-            self._news.set()
+            content = job.needs.content(job.body, size=len(job.body), message_id=job.message_id)
+            self._jobs[id] = _Job(job.entry(id), content)
+            self._wakeup.set()
         return id
 
     async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
@@ -121,22 +98,19 @@ class MemorySpool(Spool):
 
     async def release(self, id: str) -> None:
         self._hold(id, held=False)
-        self._news.set()
+        self._wakeup.set()
 
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
         job, now = self._idle(id), self._clock()
-        job.entry = requeued(
-            job.entry,
-            now if not_before is None else seconds(not_before),
-            None if expires is None else seconds(expires),
-            now,
-        )
-        self._news.set()
+        options = JobOptions.checked(None, not_before, expires)
+        due = now if options.not_before is None else options.not_before
+        job.entry = requeued(job.entry, due, options.expires, now)
+        self._wakeup.set()
 
     async def remove(self, id: str) -> None:
-        self._bury(self._idle(id))
+        self._delete(self._idle(id))
 
     async def statistics(self) -> SpoolStatistics:
         entries = [job.entry for job in self._jobs.values()]
@@ -156,7 +130,7 @@ class MemorySpool(Spool):
     async def recover(self) -> Recovery:
         self._check_open()
         now = self._clock()
-        # A time that has not come yet is that of a clock that was ahead.
+        # A time in the future was taken from a clock that was ahead.
         self._keys = {id: now if since > now + CLOCK_STEP else since for id, since in self._keys.items()}
         dead = [job for job in self._jobs.values() if job.entry.state is State.SENDING and job.lease is None]
         for job in dead:
@@ -167,7 +141,7 @@ class MemorySpool(Spool):
             if recoveries >= POISON:
                 job.entry = replace(job.entry, state=State.FAILED, reason="poison")
         if dead:
-            self._news.set()
+            self._wakeup.set()
         back = [job.entry for job in dead if job.entry.state is State.QUEUED]
         return Recovery(
             requeued=tuple(entry.id for entry in back),
@@ -176,7 +150,7 @@ class MemorySpool(Spool):
         )
 
     def abandon(self, lease: Lease) -> None:
-        """Let the worker that holds `lease` die: what it does later is refused, `recover` takes the job back."""
+        """Simulate the death of the worker that holds `lease`; `recover` then queues the job again."""
         self._jobs[lease.entry.id].lease = None
 
     async def wait(self, seconds: float) -> bool:
@@ -184,7 +158,7 @@ class MemorySpool(Spool):
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while True:
-            self._news.clear()
+            self._wakeup.clear()
             next_due = (await self.statistics()).next_due
             if next_due is not None and next_due <= self._clock():
                 return True
@@ -192,10 +166,10 @@ class MemorySpool(Spool):
             if left <= 0:
                 return False
             until = left if next_due is None else min(left, next_due - self._clock())
-            # Not `wait_for`: on Python 3.11 it takes a cancellation that comes together with the news for none.
+            # Not `wait_for`, which on Python 3.11 loses a cancellation that arrives together with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(until):
-                    await self._news.wait()
+                    await self._wakeup.wait()
 
     async def close(self) -> None:
         self._closed = True
@@ -203,8 +177,8 @@ class MemorySpool(Spool):
             if job.lease is not None:
                 await job.lease.release()
 
-    def _bury(self, job: _Job) -> None:
-        """Delete a job, and remember its key."""
+    def _delete(self, job: _Job) -> None:
+        """Delete a job and remember its key."""
         del self._jobs[job.entry.id]
         if job.entry.key is not None:
             self._keys.pop(job.entry.id, None)
@@ -250,9 +224,37 @@ class MemorySpool(Spool):
             job.entry = replace(job.entry, flagged=True, confirmed=False)
         return job.lease
 
+    def end_lease(self, job: _Job, claimed: Entry, result: LeaseResult) -> None:
+        """End the lease of a job whose entry was `claimed`. Called by its lease."""
+        if result.state is None:
+            job.lease = None
+            self._delete(job)
+            return
+        entry, now = job.entry, self._clock()
+        results = result.results(entry, now)
+        job.entry = replace(
+            entry,
+            state=result.state,
+            results=results,
+            attempts=entry.attempts + 1,
+            flagged=flagged_after(claimed, results),
+            confirmed=False,
+            reason=result.reason,
+            not_before=entry.not_before if result.not_before is None else result.not_before,
+            scheduled_at=entry.scheduled_at if result.not_before is None else now,
+        )
+        job.lease = None
+        self._wakeup.set()
+
+    def release_lease(self, job: _Job, claimed: Entry) -> None:
+        """Queue a job again as it was `claimed`. Called by its lease."""
+        job.lease = None
+        job.entry = replace(claimed, state=State.QUEUED)
+        self._wakeup.set()
+
 
 class MemoryLease(Lease):
-    """A job of a `MemorySpool` in the hands of one worker."""
+    """The lease of a job in a `MemorySpool`."""
 
     def __init__(self, spool: MemorySpool, job: _Job) -> None:
         self._spool = spool
@@ -265,75 +267,20 @@ class MemoryLease(Lease):
         return StoredMail(envelope, lambda: self._job.content)
 
     async def extend(self) -> None:
-        self._held()
+        self._leased()
 
     async def mark_end_of_data(self) -> None:
-        job = self._held()
+        job = self._leased()
         job.entry = replace(job.entry, flagged=True, confirmed=False)
 
-    async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
-        job = self._held()
-        if keep:
-            self._end(State.SENT, receipt, retry=lambda verdict: False)
-            return
-        check_about(job.entry, receipt)
-        job.lease = None
-        self._spool._bury(job)
-
-    async def defer(
-        self,
-        receipt: Receipt | None,
-        not_before: float,
-        *,
-        reason: str = "",
-        retry: Callable[[Verdict], bool] | None = None,
-    ) -> None:
-        self._held()
-        self._end(State.QUEUED, receipt, retry=retry, reason=reason, not_before=seconds(not_before))
-
-    async def fail(
-        self,
-        receipt: Receipt | None,
-        *,
-        reason: str = "",
-        retry: Callable[[Verdict], bool] | None = None,
-    ) -> None:
-        self._held()
-        self._end(State.FAILED, receipt, retry=retry, reason=reason)
-
     async def release(self) -> None:
-        job = self._held()
-        job.lease = None
-        job.entry = replace(self.entry, state=State.QUEUED)
-        self._spool._news.set()
+        self._spool.release_lease(self._leased(), self.entry)
 
-    def _held(self) -> _Job:
+    async def _end(self, result: LeaseResult) -> None:
+        self._spool.end_lease(self._leased(), self.entry, result)
+
+    def _leased(self) -> _Job:
         job = self._job
         if job.lease is not self or job.token != self.token:
-            raise LeaseLost(f"the job {self.entry.id} is no longer in these hands")
+            raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
         return job
-
-    def _end(
-        self,
-        state: State,
-        receipt: Receipt | None,
-        *,
-        retry: Callable[[Verdict], bool] | None,
-        reason: str = "",
-        not_before: float | None = None,
-    ) -> None:
-        job, entry, now = self._job, self._job.entry, self._spool._clock()
-        results = results_after(entry, receipt, retry, now)
-        job.entry = replace(
-            entry,
-            state=state,
-            results=results,
-            attempts=entry.attempts + 1,
-            flagged=flagged_after(self.entry, results),
-            confirmed=False,
-            reason=reason,
-            not_before=entry.not_before if not_before is None else not_before,
-            reckoned=entry.reckoned if not_before is None else now,
-        )
-        job.lease = None
-        self._spool._news.set()

@@ -165,8 +165,8 @@ def test_the_spool_may_be_set_in_the_environment(shell, spool):
         (f"add {PEOPLE} --text Hi --not-before soon", "is not a time"),
         (f"add {PEOPLE} --text Hi --expires 1999-01-01", "is over already"),
         (f"add {PEOPLE} --text Hi --attach no-such-file", "No such file"),
-        (f"add {PEOPLE} --text Hi --key ''", "a key is a text"),
-        ("show ../../etc/passwd", "not the id of a job"),
+        (f"add {PEOPLE} --text Hi --key ''", "a key is a string"),
+        ("show ../../etc/passwd", "not a valid job id"),
         ("show 0-0", "no job 0-0"),
         ("show 0-0 --json --raw", "only one of"),
         ("requeue 0-0 --not-before x", "is not a time"),
@@ -273,7 +273,7 @@ def test_a_delivered_job_cannot_be_requeued(run, spool):
     id = run(f"add {PEOPLE} --text Hi").stdout.strip()
     ended(spool, Outcome.ACCEPTED, end="settle")
     done = run("requeue", id)
-    assert done.exit_code == Exit.USAGE and "verybody has got the message" in done.stderr
+    assert done.exit_code == Exit.USAGE and "very recipient of the job" in done.stderr
 
 
 def test_a_job_being_sent_cannot_be_changed(run, spool):
@@ -295,7 +295,7 @@ def test_a_spool_that_others_may_write_to_is_refused(run, spool, line):
     spool.chmod(0o777)
     done = run(line)
     assert done.exit_code == Exit.SETUP and done.stderr.startswith(
-        "smtp-async: Others may write to the spool"
+        "smtp-async: Other users may write to the spool"
     )
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 

@@ -16,12 +16,12 @@ def test_a_script_sends_one_message() -> None:
         assert sink.commands[-1].verb == "QUIT"
 
 
-async def test_it_refuses_inside_a_running_loop() -> None:
+async def test_send_blocking_refuses_inside_a_running_loop() -> None:
     with pytest.raises(UsageError, match="await SMTPClient.send"):
         send_blocking(mail(), url="smtp+plain://localhost")
 
 
-def test_it_tells_what_a_client_would() -> None:
+def test_send_blocking_raises_what_a_client_raises() -> None:
     with pytest.raises(SMTPError) as caught:
         send_blocking(mail(), url="smtp+plain://127.0.0.1:1")
     assert caught.value.__context__ is None

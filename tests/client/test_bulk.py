@@ -137,7 +137,7 @@ class TestInput:
         assert Counter(subjects(server)) == {f"message {n}": 1 for n in range(20)}
         assert sum(len(m.data) > 200_000 for m in server.messages) == 4
 
-    async def test_options_are_those_of_the_call(self) -> None:
+    async def test_the_options_of_the_call_apply(self) -> None:
         two = Message(sender=SENDER, to=["bob@example.org", "bad@example.org"], subject="two", text="x")
         async with speaking() as server, client_of(server, pool=one()) as client:
             server.on("RCPT", reply(550, "5.1.1 no"), match="bad@")
@@ -146,7 +146,7 @@ class TestInput:
             ((_, partial),) = await everything(client, [two], options=nobody)
         assert (refused.outcome, partial.outcome) == (Outcome.REFUSED, Outcome.PARTIAL)
 
-    async def test_what_is_no_iterable_is_refused_at_once(self) -> None:
+    async def test_an_input_that_is_not_iterable_is_refused_at_once(self) -> None:
         async with speaking() as server, client_of(server) as client:
             with pytest.raises(TypeError):
                 client.send_all(42)  # type: ignore[call-overload, arg-type, unused-ignore]
@@ -316,7 +316,7 @@ class TestBadMessages:
             assert len(pairs) == 1000
             assert server.connections.opened == 0
 
-    async def test_one_whose_outcome_is_unknown_is_a_receipt_and_is_not_sent_again(self) -> None:
+    async def test_a_message_with_unknown_outcome_has_a_receipt_and_is_not_sent_again(self) -> None:
         async with speaking() as server, client_of(server, pool=one()) as client:
             server.on(".", swallow(), close(), nth=3)
             pairs = await everything(client, numbered(6))
@@ -442,9 +442,11 @@ class TestLeaving:
             assert client.statistics().waiting == 0
             assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
             assert subjects(server) == [f"message {n}" for n in range(after)] + ["message B"]
-            assert other_tasks() == {session.task for session in client._pool._open} | server_tasks(server)  # type: ignore[union-attr]
+            assert client._pool is not None
+            pooled = {session.task for session in client._pool.connections.open}
+            assert other_tasks() == pooled | server_tasks(server)
 
-    async def test_those_on_the_wire_run_to_their_end_and_are_told_as_abandoned(self) -> None:
+    async def test_messages_on_the_wire_run_to_their_end_and_are_reported_as_abandoned(self) -> None:
         abandoned: list[Abandoned] = []
         gate = asyncio.Event()
         async with speaking() as server, client_of(server, pool=one()) as client:
@@ -651,7 +653,7 @@ class TestAsyncSource:
 
     @pytest.mark.parametrize("stop", [None, 6], ids=["at its yield", "at its await"])
     @every_loop
-    async def test_a_break_closes_it_in_its_task(self, stop: int | None) -> None:
+    async def test_a_break_closes_the_source_in_its_task(self, stop: int | None) -> None:
         source = Watched(stop=stop)
         async with speaking() as server, client_of(server, pool=one()) as client:
             async for message, _ in client.send_all(source()):
@@ -671,7 +673,7 @@ class TestAsyncSource:
             await source.demand_closed(set())
 
     @every_loop
-    async def test_a_cancel_closes_it_even_when_the_source_says_it(self) -> None:
+    async def test_a_cancel_by_the_source_itself_closes_it(self) -> None:
         async def source() -> AsyncIterator[Message]:
             yield mail(1)
             sending.cancel()
@@ -703,7 +705,7 @@ class TestAsyncSource:
             assert not source.begun
 
     @every_loop
-    async def test_what_is_no_generator_is_left_open(self) -> None:
+    async def test_a_source_that_is_not_a_generator_is_left_open(self) -> None:
         class Stream:
             closed = False
 
@@ -725,7 +727,7 @@ class TestAsyncSource:
 
     @WINDOWS
     @every_loop
-    async def test_what_it_raises_comes_after_the_receipts(self, window: int) -> None:
+    async def test_an_error_of_the_source_comes_after_the_receipts(self, window: int) -> None:
         gate = asyncio.Event()
 
         async def broken() -> AsyncIterator[Message]:
@@ -745,7 +747,7 @@ class TestAsyncSource:
             assert not source_tasks()
 
     @every_loop
-    async def test_a_dead_server_ends_it_and_each_message_has_its_receipt(self) -> None:
+    async def test_a_dead_server_ends_the_input_and_each_message_has_its_receipt(self) -> None:
         async with ScriptedServer() as server:
             port = server.port
         source = Watched()
@@ -759,7 +761,7 @@ class TestAsyncSource:
             await source.demand_closed(set())
 
     @every_loop
-    async def test_what_was_pulled_before_the_connection_failed_has_its_receipt(self) -> None:
+    async def test_messages_pulled_before_the_connection_failed_have_their_receipts(self) -> None:
         """Both happen while the consumer is elsewhere."""
         go, stands = asyncio.Event(), asyncio.Event()
 
@@ -786,7 +788,7 @@ class TestAsyncSource:
 
     @pytest.mark.parametrize("manner", CancelManner)
     @every_loop
-    async def test_one_whose_task_is_cancelled_at_any_await_ends_the_iteration(
+    async def test_a_source_whose_task_is_cancelled_at_any_await_ends_the_iteration(
         self, manner: CancelManner
     ) -> None:
         """By somebody else, as the end of a program does it: the consumer does not wait for ever."""
@@ -899,7 +901,7 @@ class TestGates:
             assert isinstance(caught.value.__cause__, LookupError)
         assert subjects(server) == ["message 0", "message 2", "message 3"]
 
-    async def test_large_bodies_pass_it_too(self) -> None:
+    async def test_large_bodies_pass_their_gates_too(self) -> None:
         passed = []
 
         async def note() -> None:
@@ -1055,18 +1057,18 @@ class TestBounds:
             await other
             assert outcomes([pair async for pair in whole])[Outcome.ACCEPTED] == 2
 
-    async def test_what_was_to_be_prepared_is_not_sent_after_a_cancel(self) -> None:
+    async def test_a_job_that_was_to_be_prepared_is_not_sent_after_a_cancel(self) -> None:
         async with speaking() as server, client_of(server, pool=one()) as client:
             whole = client.send_all(numbered(4))
             pulling = asyncio.ensure_future(anext(whole))
-            await until(lambda: whole._todo)
+            await until(lambda: whole._work)
             pulling.cancel()
             await asyncio.wait({pulling})
             assert [pair async for pair in whole] == []
             await turns(50)
         assert server.messages == []
 
-    async def test_a_mail_that_raises_what_is_not_ours_is_raised_and_forgotten(self) -> None:
+    async def test_a_foreign_exception_of_a_mail_is_raised_and_the_mail_forgotten(self) -> None:
         class Broken(Message):
             def content(self, **abilities: Any) -> Any:
                 raise ZeroDivisionError

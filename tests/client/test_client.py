@@ -1,6 +1,7 @@
 """What an application sees of `SMTPClient`: how it is made, what it sends, where it belongs, how it ends."""
 
 import asyncio
+import io
 import os
 from email.message import EmailMessage
 from typing import Any
@@ -17,10 +18,12 @@ from smtp_async import (
     Outcome,
     OutcomeUnknown,
     PoolLimits,
+    Raw,
     Recipient,
     RecipientsRefused,
     Security,
     SenderRefused,
+    SendOptions,
     SMTPClient,
     SMTPError,
     Timeouts,
@@ -211,7 +214,7 @@ class TestSending:
         assert receipt.bytes_sent > len(received.data)
         assert server.verbs() == ["EHLO", "MAIL", "RCPT", "RCPT", "DATA", ".", "QUIT"]
 
-    async def test_a_message_of_the_standard_library_arrives_and_stays_as_it_was(self) -> None:
+    async def test_an_email_message_arrives_and_is_not_changed(self) -> None:
         message = EmailMessage()
         message["From"], message["To"], message["Bcc"] = SENDER, "bob@example.org", "secret@example.org"
         message["Subject"] = "standard"
@@ -267,7 +270,7 @@ class TestSending:
         assert b"Bcc" not in first.data
         assert first.data.endswith(b"\r\n\r\nbody\r\n")
 
-    async def test_what_cannot_be_sent_never_meets_the_server(self) -> None:
+    async def test_a_message_that_cannot_be_sent_never_reaches_the_server(self) -> None:
         async with speaking() as server, client_of(server) as client:
             with pytest.raises(MissingSender) as no_sender:
                 await client.send(Message(to="bob@example.org", text="x"))
@@ -281,6 +284,32 @@ class TestSending:
                 await client.send("text")  # type: ignore[arg-type]
             assert (no_sender.value.code, no_recipient.value.code) == (164, 165)
             assert server.connections.opened == 0
+
+    async def test_the_stream_of_a_message_that_cannot_be_sent_is_closed_if_that_was_asked(self) -> None:
+        options = SendOptions(close_source=True)
+        async with speaking() as server, client_of(server) as client:
+            for close in (True, False):
+                stream = io.BytesIO(b"Subject: x\r\n\r\nx\r\n")
+                message = Message(sender=SENDER, raw=stream)
+                with pytest.raises(MissingRecipient):
+                    await client.send(message, options=options if close else None)
+                assert stream.closed is close
+                results = [one async for one in client.send_all([message], options=options)]
+                assert [receipt.outcome for _, receipt in results] == [Outcome.NOT_SENT]
+                assert stream.closed
+            assert server.connections.opened == 0
+
+    async def test_a_raw_is_sent_as_by_send_raw(self) -> None:
+        source = b"From: ann@example.com\nTo: bob@example.org\nBcc: eve@example.net\n\nbody\n"
+        async with speaking() as server, client_of(server) as client:
+            await client.send(Raw(source))
+            await client.send(Raw(source), recipients=["cy@example.org"])
+            await client.send_raw(source)
+        first, second, third = server.messages
+        assert first.rcpt_tos == third.rcpt_tos == ["bob@example.org", "eve@example.net"]
+        assert second.rcpt_tos == ["cy@example.org"]
+        assert first.data == second.data == third.data
+        assert b"Bcc" not in first.data
 
     async def test_every_refusal_has_its_class_and_its_receipt(self) -> None:
         async with speaking() as server, client_of(server) as client:

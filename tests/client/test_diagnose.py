@@ -24,7 +24,7 @@ from smtp_async import (
 )
 from smtp_async.client import diagnose
 from smtp_async.client.diagnose import ServerReport
-from smtp_async.connection.opening import Route
+from smtp_async.connection.route import Route
 from smtp_async.testing import ScriptedServer, close, default, delay, raw, reply, stall
 from smtp_async.tls.certificate import Certificate
 from tests.tls.certificates import der as chain_of
@@ -142,7 +142,7 @@ async def test_port_25_is_never_probed(pki, monkeypatch):
     monkeypatch.setattr(diagnose, "_speaks_tls", None)
     monkeypatch.setattr(diagnose, "_SILENCE", 0.0)
     nobody: Any = None
-    await diagnose._mind_silence(nobody, Route(host="localhost", port=25, security=Security.STARTTLS))
+    await diagnose._probe_silent_server(nobody, Route(host="localhost", port=25, security=Security.STARTTLS))
 
 
 async def test_starttls_missing(pki):
@@ -185,11 +185,11 @@ async def test_a_certificate_that_is_not_believed(pki, security, leaf, trusted, 
     assert report.certificate is not None and report.info is None and report.logged_in is None
 
 
-async def test_an_unverified_certificate_is_told(pki):
+async def test_an_unverified_certificate_is_a_finding(pki):
     async with ScriptedServer(ssl_context=pki.server_context(pki.expired)) as server:
         report = await report_of(server, pki, Security.OPPORTUNISTIC)
     assert report.error is None and report.info.encrypted and report.info.verified is False
-    assert "cannot be believed" in report.findings[0] and "expired on" in report.findings[0]
+    assert "is not proved" in report.findings[0] and "expired on" in report.findings[0]
 
 
 async def test_tls_below_1_2(pki):
@@ -316,7 +316,7 @@ async def test_a_server_that_breaks_off(pki, point, actions, cls):
         assert isinstance(report.error, cls) and report.findings == (str(report.error),)
 
 
-async def test_nobody_listens(pki):
+async def test_a_port_without_a_server(pki):
     async with ScriptedServer() as server:
         pass
     report = await report_of(server, pki, Security.PLAINTEXT)
@@ -324,7 +324,7 @@ async def test_nobody_listens(pki):
     assert report.greeting is None and report.info is None and not report.ok
 
 
-async def test_what_the_caller_did_wrong_is_raised(pki):
+async def test_an_error_of_the_caller_is_raised(pki):
     async with ScriptedServer() as server:
         client = client_for(server, pki, Security.PLAINTEXT)
         await client.close()

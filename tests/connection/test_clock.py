@@ -11,21 +11,38 @@ from smtp_async.connection.clock import ReplyClock
 from smtp_async.errors import Timeout
 from smtp_async.events import Event, PITrail
 from smtp_async.model.timeouts import Timeouts
+from smtp_async.protocol.exchange import LIMITS as TIMED
 from smtp_async.testing import ScriptedServer, default, delay
 from tests.lab import PATIENCE, Clock, client_of, mail
 from tests.protocol.talk import Talk
 
 #: One for each stage, all different.
 LIMITS = Timeouts(
-    greeting=11, hello=12, auth=13, mail=14, rcpt=15, data=16, block=17, end_of_data=18, command=19, quit=20
+    greeting=11,
+    hello=12,
+    auth=13,
+    mail=14,
+    rcpt=15,
+    data=16,
+    block=17,
+    end_of_data=18,
+    command=19,
+    quit=20,
+    probe=21,
 )
 
 
 class Watched:
-    """A conversation whose clock is told of every read and write, as a link does."""
+    """A conversation whose clock is told of every read and write, as a channel does."""
 
-    def __init__(self, offer: tuple[str, ...] | None = ("PIPELINING",), timeouts: Timeouts = LIMITS) -> None:
-        self.talk = Talk() if offer is None else Talk.ready(offer=offer)
+    def __init__(
+        self,
+        offer: tuple[str, ...] | None = ("PIPELINING",),
+        timeouts: Timeouts = LIMITS,
+        *,
+        proven: bool = True,
+    ) -> None:
+        self.talk = Talk() if offer is None else Talk.ready(offer=offer, proven=proven)
         self.machine = self.talk.machine
         self.time = Clock()
         self.errors: list[Timeout] = []
@@ -45,7 +62,7 @@ class Watched:
             self.clock.restart(self.time.now)
 
     def passes(self, seconds: float) -> list[Timeout]:
-        """Let time pass; return who was too late in it."""
+        """Let time pass; return the errors of this time."""
         self.errors.clear()
         self.time.advance(seconds)
         return list(self.errors)
@@ -58,7 +75,7 @@ class Watched:
         """A message whose caller may write its body."""
         transaction = self.talk.plan(chunking=chunking)
         transaction.carry(None)
-        self.machine.begin(transaction)
+        self.machine.pipeline.begin(transaction)
         self.flush()
         self.says("250 ok", "250 ok", *([] if chunking else ["354 go"]))
         assert transaction.turn
@@ -66,34 +83,101 @@ class Watched:
 
     def block(self, transaction: Any, data: bytes = b"x\r\n") -> None:
         """A block is handed to the transport, which has not taken it yet."""
-        self.machine.write_body(transaction, data)
+        self.machine.pipeline.write_body(transaction, data)
         self.flush()
         self.clock.block_begins()
 
 
-def begun(stage: str, timeouts: Timeouts = LIMITS) -> Watched:
-    """A conversation in which the command of `stage` was written."""
-    one = Watched(None if stage in ("greeting", "hello") else ("PIPELINING", "AUTH PLAIN"), timeouts)
-    if stage == "hello":
-        one.says("220 mx.example.org")
-    if stage != "greeting":
-        assert one.limit() is None
-    STAGES[stage][0](one)
+def greeted(timeouts: Timeouts) -> Watched:
+    """A conversation whose greeting was read."""
+    one = Watched(None, timeouts)
+    one.says("220 mx.example.org")
+    return one
+
+
+def ready(timeouts: Timeouts, *, proven: bool = True) -> Watched:
+    """A conversation after EHLO."""
+    return Watched(("PIPELINING", "CHUNKING", "AUTH PLAIN"), timeouts, proven=proven)
+
+
+def written(one: Watched, *replies: str) -> Watched:
+    """Begin a message, and read these replies to it."""
+    one.talk.begin()
+    one.flush()
+    for reply in replies:
+        one.says(reply)
     one.flush()
     return one
 
 
-STAGES: dict[str, tuple[Callable[[Watched], Any], str]] = {
-    "greeting": (lambda one: None, "greeting"),
-    "hello": (lambda one: one.machine.hello("me.example"), "EHLO"),
-    "auth": (lambda one: one.machine.auth("PLAIN", b"x"), "AUTH"),
-    "command": (lambda one: one.machine.noop(), "NOOP"),
-    "mail": (lambda one: one.machine.begin(one.talk.plan()), "MAIL"),
-    "quit": (lambda one: one.machine.quit(), "QUIT"),
+def hello(timeouts: Timeouts) -> Watched:
+    one = greeted(timeouts)
+    one.machine.hello("me.example")
+    return one
+
+
+def auth(timeouts: Timeouts) -> Watched:
+    one = ready(timeouts)
+    one.machine.auth("PLAIN", b"x")
+    return one
+
+
+def command(timeouts: Timeouts) -> Watched:
+    one = ready(timeouts)
+    one.machine.noop()
+    return one
+
+
+def goodbye(timeouts: Timeouts) -> Watched:
+    one = ready(timeouts)
+    one.machine.quit()
+    return one
+
+
+def block(timeouts: Timeouts) -> Watched:
+    one = ready(timeouts)
+    one.block(one.streamed(chunking=True))
+    one.clock.block_taken()
+    return one
+
+
+def probe(timeouts: Timeouts) -> Watched:
+    """RSET alone behind an end of data, whose reply has come."""
+    one = ready(timeouts, proven=False)
+    written(one, "250 ok", "250 ok", "354 go")
+    one.talk.begin()
+    one.flush()
+    one.says("250 queued")
+    return one
+
+
+#: Of each stage with a limit: a conversation in which its reply is owed next, and what an error calls it.
+STAGES: dict[str, tuple[Callable[[Timeouts], Watched], str]] = {
+    "greeting": (lambda timeouts: Watched(None, timeouts), "greeting"),
+    "hello": (hello, "EHLO"),
+    "auth": (auth, "AUTH"),
+    "command": (command, "NOOP"),
+    "mail": (lambda timeouts: written(ready(timeouts)), "MAIL"),
+    "probe": (probe, "RSET"),
+    "rcpt": (lambda timeouts: written(ready(timeouts), "250 ok"), "RCPT"),
+    "data": (lambda timeouts: written(ready(timeouts), "250 ok", "250 ok"), "DATA"),
+    "block": (block, "BDAT"),
+    "end_of_data": (lambda timeouts: written(ready(timeouts), "250 ok", "250 ok", "354 go"), "end of data"),
+    "quit": (goodbye, "QUIT"),
 }
 
 
+def begun(stage: str, timeouts: Timeouts = LIMITS) -> Watched:
+    """A conversation in which the reply of `stage` is owed next."""
+    one = STAGES[stage][0](timeouts)
+    one.flush()
+    return one
+
+
 class TestStages:
+    def test_every_stage_that_has_a_limit_is_tried(self) -> None:
+        assert STAGES.keys() == TIMED
+
     @pytest.mark.parametrize("stage", STAGES)
     def test_a_command_has_the_time_of_its_stage(self, stage: str) -> None:
         one, words = begun(stage), STAGES[stage][1]
@@ -107,7 +191,7 @@ class TestStages:
 
     def test_each_reply_of_a_group_has_its_own_time(self) -> None:
         one = Watched()
-        one.machine.begin(one.talk.plan())
+        one.machine.pipeline.begin(one.talk.plan())
         one.flush()
         for reply, stage in (("250 ok", "mail"), ("250 ok", "rcpt"), ("354 go", "data")):
             limit = getattr(LIMITS, stage)
@@ -152,7 +236,7 @@ class TestStages:
     def test_a_message_costs_no_timer(self) -> None:
         one = Watched()
         for _ in range(100):
-            one.machine.begin(one.talk.plan())
+            one.machine.pipeline.begin(one.talk.plan())
             one.flush()
             one.says("250 ok", "250 ok", "354 go")
             one.flush()
@@ -186,7 +270,7 @@ class TestBodies:
         one.block(transaction)
         one.clock.block_taken()
         one.passes(10)
-        one.machine.end_body(transaction)
+        one.machine.pipeline.end_body(transaction)
         one.flush()
         assert one.limit() == LIMITS.end_of_data
         assert one.passes(17.9) == []

@@ -125,7 +125,7 @@ class TestDeadlines:
         assert [message.subject for message in server.messages] == ["message 2"]
 
     @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fifo"])
-    async def test_while_what_follows_the_header_is_read_ahead(self, kind: str, sources: Sources) -> None:
+    async def test_while_the_beginning_of_the_body_is_read(self, kind: str, sources: Sources) -> None:
         async with speaking() as server, client_of(server) as client:
             source = getattr(sources, kind)(HEADER + b"x" * 1000 + b"\r\n")
             error = await timely(client, lambda: client.send_raw(source, deadline=0.2))
@@ -182,7 +182,7 @@ class TestDeadlines:
             assert isinstance(receipt, Receipt) and receipt.outcome is Outcome.ACCEPTED
 
     @pytest.mark.parametrize("code", [250, 550])
-    async def test_a_caller_who_is_cancelled_while_it_is_closed_learns_of_its_end(
+    async def test_a_caller_cancelled_while_its_message_is_closed_gets_the_receipt(
         self, code: int, sources: Sources
     ) -> None:
         closing = asyncio.Event()
@@ -218,7 +218,7 @@ class TestDeadlines:
             receipt = vars(caught.value)["receipt"]
             assert receipt.outcome is (Outcome.ACCEPTED if code == 250 else Outcome.REFUSED)
 
-    async def test_a_caller_who_is_cancelled_while_what_failed_is_closed_learns_of_the_failure(
+    async def test_a_caller_cancelled_while_a_failed_message_is_closed_gets_the_failure(
         self, sources: Sources
     ) -> None:
         closing = asyncio.Event()
@@ -262,9 +262,7 @@ class TestDeadlines:
             )
         assert {"message 1", "message 2"} <= {message.subject for message in server.messages}
 
-    async def test_the_end_is_what_the_server_said_although_the_source_is_long_in_leaving(
-        self, sources: Sources
-    ) -> None:
+    async def test_the_outcome_is_the_servers_although_the_source_ends_late(self, sources: Sources) -> None:
         """Refused in mid-body: the caller waits for its source's clean-up, but not beyond its deadline."""
         async with speaking() as server, client_of(server) as client:
             server.on("BODY", reply(552, "5.3.4 enough"), after=100_000, nth=1)
@@ -275,7 +273,7 @@ class TestDeadlines:
             assert sources.left == 1
 
 
-async def test_an_upload_that_is_long_in_leaving_takes_no_deadline_from_the_next(sources: Sources) -> None:
+async def test_an_upload_that_ends_late_takes_no_deadline_from_the_next(sources: Sources) -> None:
     """Both over one connection: the second begins while the first still cleans up."""
     chunked = SendOptions(chunking="always")
     pool = PoolLimits(max_connections=1)
@@ -310,7 +308,7 @@ async def test_an_upload_that_is_long_in_leaving_takes_no_deadline_from_the_next
 class TestTurns:
     """In `send_all` the time of a message is its own."""
 
-    async def test_what_waits_for_the_consumer_is_not_late(self) -> None:
+    async def test_the_deadline_does_not_run_while_a_message_waits_for_the_consumer(self) -> None:
         async def slow() -> AsyncIterator[bytes]:
             for _ in range(3):
                 yield b"x" * 60_000
@@ -343,7 +341,7 @@ class TestThreads:
     @every_loop
     @pytest.mark.parametrize("how", ["send", "send_all", "session"])
     @pytest.mark.parametrize("kind", ["message", "email", "small"])
-    async def test_what_is_large_is_rendered_beside_the_loop(
+    async def test_a_large_message_is_rendered_in_a_thread(
         self, how: str, kind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from smtp_async.message import render_entity
@@ -406,7 +404,7 @@ class TestThreads:
         assert body == b"0123456789\r\n" * (LONG // 11 + 1)
         assert b"Bcc" not in message.data
 
-    async def test_a_fault_of_what_is_rendered_there_has_its_receipt(self) -> None:
+    async def test_a_fault_found_in_the_thread_has_its_receipt(self) -> None:
         class Faulty(Message):
             def content(self, **offer: Any) -> Any:
                 raise SMTPError("no")
@@ -416,7 +414,7 @@ class TestThreads:
             (error,) = await gathered(client.send(message))
             assert str(error) == "no" and error.receipt.outcome is Outcome.NOT_SENT
 
-    async def test_a_deadline_passes_while_it_is_rendered(self) -> None:
+    async def test_a_deadline_passes_while_a_message_is_rendered(self) -> None:
         go_on = threading.Event()
 
         class Slow(Message):

@@ -19,7 +19,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 
 @every_loop
-async def test_it_is_the_callers_own_task_and_context() -> None:
+async def test_work_runs_in_the_callers_task_and_context() -> None:
     variable.set("before")
 
     async def work() -> Any:
@@ -35,7 +35,7 @@ async def test_it_is_the_callers_own_task_and_context() -> None:
 
 
 @every_loop
-async def test_what_it_raises_and_what_is_raised_in_it() -> None:
+async def test_exceptions_pass_from_the_work_and_into_it() -> None:
     async def work() -> None:
         future = asyncio.get_running_loop().create_future()
         future.set_exception(OSError("inner"))
@@ -130,7 +130,7 @@ async def started(work: Coroutine[Any, Any, Any], **options: Any) -> tuple[Erran
 
 @every_loop
 @pytest.mark.parametrize("work", WORK)
-async def test_whatever_it_does_its_caller_can_leave_it(work: Any) -> None:
+async def test_a_caller_can_leave_work_whatever_the_work_does(work: Any) -> None:
     log: list[str] = []
     errand, task = await started(work(log))
     errand.leave()
@@ -144,7 +144,7 @@ async def test_whatever_it_does_its_caller_can_leave_it(work: Any) -> None:
 
 @every_loop
 @pytest.mark.parametrize("work", WORK)
-async def test_where_it_is_stopped_its_clean_up_is_waited_for(work: Any) -> None:
+async def test_the_clean_up_of_stopped_work_is_waited_for(work: Any) -> None:
     log: list[str] = []
     errand, task = await started(work(log))
     errand.stop()
@@ -158,7 +158,7 @@ async def test_where_it_is_stopped_its_clean_up_is_waited_for(work: Any) -> None
 
 @every_loop
 @pytest.mark.parametrize("work", WORK)
-async def test_what_cleans_up_after_a_stop_can_be_left(work: Any) -> None:
+async def test_work_that_cleans_up_after_a_stop_can_be_left(work: Any) -> None:
     log: list[str] = []
     errand, task = await started(work(log))
     errand.stop()
@@ -171,7 +171,7 @@ async def test_what_cleans_up_after_a_stop_can_be_left(work: Any) -> None:
 
 @every_loop
 @pytest.mark.parametrize("work", WORK)
-async def test_a_cancellation_is_what_it_is_for_any_task(work: Any) -> None:
+async def test_a_cancellation_reaches_the_work_as_in_any_task(work: Any) -> None:
     ours: list[str] = []
     theirs: list[str] = []
     _, task = await started(work(ours))
@@ -199,7 +199,7 @@ async def test_a_cancellation_beside_an_order_is_not_lost(first: str) -> None:
 
 
 @every_loop
-async def test_a_cancelled_caller_whose_source_is_slow_can_be_left_too() -> None:
+async def test_work_of_a_cancelled_caller_can_be_left_too() -> None:
     log: list[str] = []
     errand, task = await started(cleans_up(log))
     task.cancel()
@@ -212,7 +212,7 @@ async def test_a_cancelled_caller_whose_source_is_slow_can_be_left_too() -> None
 
 
 @every_loop
-async def test_what_work_gives_that_was_left_goes_to_whoever_disposes_of_it() -> None:
+async def test_the_result_of_work_that_was_left_goes_to_its_disposer() -> None:
     async def work() -> str:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -289,7 +289,7 @@ async def test_another_task_may_wait_for_the_same(kind: str, left: bool) -> None
 
 @every_loop
 @pytest.mark.parametrize("kind", ["future", "task"])
-async def test_another_task_may_wait_for_what_is_awaited_plainly(kind: str) -> None:
+async def test_another_task_may_wait_for_the_same_future(kind: str) -> None:
     gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     shared = gate if kind == "future" else asyncio.create_task(awaits(gate))
     _, task = await started(awaits(shared))

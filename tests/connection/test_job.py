@@ -7,7 +7,15 @@ import pytest
 
 from smtp_async import Extensions, Message, Outcome, Receipt, SendOptions, Verdict
 from smtp_async.connection.job import Job, Step
-from smtp_async.errors import ExtensionMissing, MessageTooLarge, NotSent, SMTPError
+from smtp_async.errors import (
+    ConnectionLost,
+    ExtensionMissing,
+    MessageTooLarge,
+    NotSent,
+    OutcomeUnknown,
+    SMTPError,
+    Timeout,
+)
 from tests.lab import mail
 
 ALL = Extensions({"PIPELINING": "", "8BITMIME": "", "SMTPUTF8": "", "SIZE": "100000"})
@@ -20,7 +28,7 @@ def job(message: Message | None = None, **options: Any) -> Job:
 
 def prepared(offer: Extensions, message: Message | None = None, **options: Any) -> Job:
     one = job(message, **options)
-    one.extensions = offer
+    one.offer = offer
     one.prepare()
     return one
 
@@ -30,7 +38,7 @@ def test_a_job_waits_unplanned_until_the_offer_of_the_server_is_known() -> None:
     assert one.prepare() and one.transaction is None
 
 
-def test_it_is_prepared_for_what_the_server_offers() -> None:
+def test_a_job_is_prepared_for_what_the_server_offers() -> None:
     modern, old = prepared(ALL).transaction, prepared(NONE).transaction
     assert modern is not None and old is not None
     assert b"BODY=8BITMIME" in modern.mail and b"SIZE=" in modern.mail
@@ -46,7 +54,7 @@ def test_it_is_prepared_for_what_the_server_offers() -> None:
         (mail(1, to="grüße@example.org"), NONE, ExtensionMissing),
     ],
 )
-def test_a_fault_shows_when_it_is_prepared_with_a_receipt(
+def test_a_faulty_message_is_refused_at_preparation_with_a_receipt(
     message: Message, offer: Extensions, kind: type[SMTPError]
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -57,7 +65,7 @@ def test_a_fault_shows_when_it_is_prepared_with_a_receipt(
     assert caught.value.receipt.error is not caught.value
 
 
-def test_behind_a_gate_the_body_waits_for_its_caller() -> None:
+def test_the_body_of_a_gated_message_waits_for_its_caller() -> None:
     async def gate() -> None: ...
 
     transaction = prepared(ALL, before_end_of_data=gate).transaction
@@ -66,7 +74,7 @@ def test_behind_a_gate_the_body_waits_for_its_caller() -> None:
     assert transaction.payload is not None
 
 
-def test_a_receipt_says_for_everybody_that_nothing_was_sent() -> None:
+def test_an_unsent_receipt_has_a_verdict_for_each_recipient() -> None:
     one = job(mail(1, to=["a@x.test", "b@x.test"]))
     error = NotSent("no")
     error.receipt = one.unsent(NotSent("earlier"))
@@ -76,7 +84,7 @@ def test_a_receipt_says_for_everybody_that_nothing_was_sent() -> None:
     assert receipt.error.receipt is None
 
 
-async def test_steps_reach_a_caller_that_waits_and_nobody_else() -> None:
+async def test_a_step_reaches_a_caller_only_while_it_waits() -> None:
     one = prepared(ALL)
     one.advance(Step.WRITE)
     one.waiter = asyncio.get_running_loop().create_future()
@@ -90,9 +98,41 @@ async def test_steps_reach_a_caller_that_waits_and_nobody_else() -> None:
     assert one.receipt is receipt and one.session is None
 
 
-async def test_a_caller_that_has_gone_hears_nothing() -> None:
+async def test_a_step_for_a_cancelled_caller_is_dropped() -> None:
     one = prepared(ALL)
     one.waiter = asyncio.get_running_loop().create_future()
     one.waiter.cancel()
     one.advance(Step.DONE)
     assert one.waiter.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("unsent", "outcome", "kind"),
+    [(True, Outcome.NOT_SENT, NotSent), (False, Outcome.UNKNOWN, OutcomeUnknown)],
+)
+async def test_a_caller_whose_time_is_over_gets_a_receipt(
+    unsent: bool, outcome: Outcome, kind: type[SMTPError]
+) -> None:
+    one = prepared(ALL)
+    one.waiter = asyncio.get_running_loop().create_future()
+    one.time_out(unsent=unsent, reason=None)
+    assert await one.waiter is Step.DONE
+    assert one.receipt is not None and one.receipt.outcome is outcome
+    assert isinstance(one.receipt.error, kind)
+    assert isinstance(one.receipt.error.__cause__, Timeout) and one.receipt.error.__cause__.stage == "queue"
+
+
+def test_the_outage_is_the_reason_where_no_connection_could_be_had() -> None:
+    one, outage = job(), ConnectionLost("refused")
+    one.time_out(unsent=True, reason=outage)
+    assert one.receipt is not None and one.connect_error is outage
+    assert isinstance(one.receipt.error, ConnectionLost)
+
+
+def test_a_cancelled_caller_gets_the_receipt_that_there_is() -> None:
+    one = prepared(ALL)
+    assert one.receipt_when_cancelled(unsent=True).outcome is Outcome.NOT_SENT
+    assert one.receipt_when_cancelled(unsent=False).outcome is Outcome.UNKNOWN
+    receipt = Receipt((Verdict(one.envelope.recipients[0], Outcome.ACCEPTED),))
+    one.settle(receipt)
+    assert one.receipt_when_cancelled(unsent=False) is receipt

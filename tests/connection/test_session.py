@@ -1,4 +1,4 @@
-"""One conversation for one task: what each call does, what is refused, and what it leaves to others."""
+"""session.py: what each call does, what is refused, and that one task uses a session at a time."""
 
 import asyncio
 import io
@@ -64,7 +64,7 @@ class Slow(io.BytesIO):
 KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
 
 
-async def test_a_list_may_come_with_words_around_it() -> None:
+async def test_expand_ignores_lines_without_an_address() -> None:
     lines = ["2.1.5 The list follows:", "2.1.5 Ann <ann@example.com>", "bob@example.org", "(3 in all\x1b[2J)"]
     async with speaking() as server, client_of(server) as client:
         server.on("EXPN", reply(250, *lines))
@@ -74,7 +74,7 @@ async def test_a_list_may_come_with_words_around_it() -> None:
         ]
 
 
-async def test_a_member_with_a_source_route_is_named_without_it() -> None:
+async def test_expand_drops_source_routes() -> None:
     async with speaking() as server, client_of(server) as client:
         server.on("EXPN", reply(250, "Quincy Smith <@usc.example:q-smith@isi.example>"))
         assert await client.expand("staff") == [Address("q-smith", "isi.example")]
@@ -230,7 +230,7 @@ class TestCommands:
         ["DATA", "data", "BDAT 5 LAST", "EHLO x", "HELO x", "LHLO x", "STARTTLS", "starttls",
          "AUTH PLAIN AGEAYg==", "XCLIENT ADDR=1.2.3.4"],
     )  # fmt: skip
-    async def test_what_the_library_keeps_for_itself(self, line: str) -> None:
+    async def test_commands_that_the_library_sends_itself_are_refused(self, line: str) -> None:
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             before = server.connections[0].bytes_received
@@ -266,7 +266,7 @@ class TestCommands:
             with pytest.raises(CommandRefused):
                 await session.reset()
 
-    async def test_quit_by_hand_is_an_end(self) -> None:
+    async def test_a_quit_sent_as_a_command_ends_the_session(self) -> None:
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             assert (await session.command("QUIT")).code == 221
@@ -378,7 +378,7 @@ class TestSending:
             task = asyncio.create_task(session.send(mail(attachments=[Attachment(source)])))
             await until(source.asked.is_set)
             session.abort()
-            await session.wait_ended()
+            await session.quit()
             source.go.set()
             with pytest.raises(NotConnected) as caught:
                 await task
@@ -386,7 +386,7 @@ class TestSending:
             assert caught.value.receipt.outcome is Outcome.NOT_SENT
             assert "MAIL" not in server.verbs()
 
-    async def test_it_writes_chunks_no_more_than_its_client_may(self) -> None:
+    async def test_it_writes_no_chunks_where_its_client_may_not(self) -> None:
         offer = ["PIPELINING", "CHUNKING"]
         always = SendOptions(chunking="always")
         async with (
@@ -399,7 +399,7 @@ class TestSending:
             await session.send(mail(2), options=always)
             assert "BDAT" not in server.verbs() and len(server.messages) == 2
 
-    async def test_abort_ends_a_message_on_its_way(self) -> None:
+    async def test_abort_ends_a_message_under_way(self) -> None:
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             rule = server.on("DATA", delay(asyncio.Event()))
@@ -424,9 +424,7 @@ class TestSending:
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             await server.act(reply(421, "4.3.2 going down"), close())
-            async with asyncio.timeout(PATIENCE):
-                await session.wait_ended()
-            assert not session.connected
+            await until(lambda: not session.connected)
             with pytest.raises(NotConnected):
                 await session.noop()
 
@@ -474,7 +472,7 @@ async def test_repr_names_the_server_and_no_secret() -> None:
 
 
 class TestClosing:
-    """What a client's `close()` means to those who hold a session of its."""
+    """What a client's `close()` does to its private sessions."""
 
     async def test_a_command_without_an_answer_ends_with_the_client(self) -> None:
         gate = asyncio.Event()
@@ -515,7 +513,7 @@ class TestLoginLater:
         verbs = server.verbs()
         assert verbs[verbs.index("AUTH") - 1] == "RSET"
 
-    async def test_so_is_a_transaction_of_ones_own(self) -> None:
+    async def test_a_transaction_begun_by_command_is_reset_first(self) -> None:
         async with speaking(users={"ann": "canary"}) as server, client_of(server) as client:
             async with client.session() as session:
                 await session.connect()

@@ -253,7 +253,7 @@ async def test_progress_is_told_of_every_slice(awaited: bool, answer: Any, tmp_p
 
 
 @pytest.mark.parametrize("kind", EVERY)
-async def test_progress_knows_the_total_if_anybody_does(kind: str, tmp_path: Path) -> None:
+async def test_progress_gets_the_total_where_it_is_known(kind: str, tmp_path: Path) -> None:
     progress = Progress()
     async with speaking() as server, client_of(server) as client:
         await client.send(
@@ -441,7 +441,7 @@ async def test_texts_and_whole_messages_are_the_message_and_no_part_of_it(tmp_pa
 
 
 @pytest.mark.parametrize("kind", [StartTransfer, Transfer, EndTransfer])
-async def test_nothing_is_made_that_nobody_listens_to(
+async def test_no_event_is_made_without_a_hook_for_it(
     kind: type[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: Counter[type] = Counter()
@@ -470,7 +470,7 @@ def counting(event: type[Event], made: Counter[type]) -> Callable[..., None]:
     return counted
 
 
-async def test_who_begins_to_listen_in_the_middle_hears_from_then_on(tmp_path: Path) -> None:
+async def test_a_hook_registered_in_the_middle_hears_from_then_on(tmp_path: Path) -> None:
     async with speaking() as server, client_of(server) as client:
         ears: list[Ear] = []
 
@@ -696,7 +696,7 @@ async def test_a_source_that_waits_does_not_hide_what_the_server_did(what: str, 
         assert [one.subject for one in server.messages] == ["message 2"]
 
 
-async def test_a_caller_that_was_cancelled_before_can_still_be_called_back() -> None:
+async def test_an_upload_of_a_task_that_was_cancelled_before_can_be_stopped() -> None:
     """Sending in the clean-up of a cancelled task: its own cancellation is not taken back."""
     results: list[Any] = []
 
@@ -742,10 +742,10 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         rule = server.on("BODY", delay(asyncio.Event()), after=100_000)
         task = asyncio.create_task(gone())
         await server.wait_fired(rule)
-        # The upload is called back, and its task cancelled by somebody else, before it runs again.
-        (session,) = client._pool._open  # type: ignore[union-attr]
-        session.abort(Interrupted("stopped by the test"))
-        (job,) = session._jobs
+        # The upload is stopped, and its task cancelled for another reason, before it runs again.
+        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
+        connection.abort(Interrupted("stopped by the test"))
+        (job,) = connection.deliveries.jobs
         assert job.errand is not None
         job.errand.stop()
         task.cancel()

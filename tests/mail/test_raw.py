@@ -100,7 +100,7 @@ async def test_bcc_may_be_kept(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", AGAIN | {"bytes": lambda data, folder: data})
-async def test_what_is_small_is_read_at_once(tmp_path, kind):
+async def test_a_small_source_is_read_to_its_end(tmp_path, kind):
     small = HEAD + b"Hello\r\n"
     origin = (AGAIN | {"bytes": lambda data, folder: data})[kind](small, tmp_path)
     mail = await raw_mail(origin, close=True)
@@ -186,7 +186,7 @@ def test_any_octets_in_any_chunks_are_the_same_mail(data, sizes, exact):
         (b"a", True, [], b"a"),
     ],
 )
-async def test_what_can_be_read_again_is_known_before(tmp_path, tail, exact, flags, travels):
+async def test_a_rereadable_source_is_scanned_before_it_is_sent(tmp_path, tail, exact, flags, travels):
     mail = await raw_mail(path_of(HEAD + TEXT + tail, tmp_path), exact=exact)
     content = mail.content()
     assert content.size == len(SHOWN + TEXT + travels)
@@ -235,7 +235,7 @@ async def test_another_stream_is_never_binary(make):
     ("body", "flags"),
     [(b"plain\r\n", []), ("Grüße\r\n".encode(), ["eightbit"]), (b"x" * 999 + b"\r\n", ["binary"]), (b"", [])],
 )
-async def test_a_short_stream_is_known_before_it_is_sent(make, body, flags):
+async def test_a_short_stream_is_scanned_before_it_is_sent(make, body, flags):
     """Whatever is offered, it asks for what it needs, and its size is known."""
     for offer in ({}, {"eightbit": True, "binary": True}):
         mail = await raw_mail(make(cut(HEAD + body, [50])))
@@ -247,7 +247,7 @@ async def test_a_short_stream_is_known_before_it_is_sent(make, body, flags):
 
 
 @ONCE_OR_AWAITED
-async def test_the_beginning_of_a_long_stream_tells_what_it_needs(make):
+async def test_the_beginning_of_a_long_stream_decides_which_extensions_it_needs(make):
     """So that a server without 8BITMIME is not told of a message that it cannot have."""
     mail = await raw_mail(make(cut(HEAD + "Grüße\r\n".encode() + TEXT, [5000])))
     assert mail.content().eightbit
@@ -309,7 +309,7 @@ async def test_an_envelope_comes_from_the_header():
 # --- opening and closing -------------------------------------------------------------------------------------
 
 
-async def test_a_file_is_read_from_where_it_stands(tmp_path):
+async def test_a_file_is_read_from_its_present_position(tmp_path):
     with path_of(b"skip this" + MESSAGE, tmp_path).open("rb") as file:
         file.seek(9)
         mail = await raw_mail(file)
@@ -334,7 +334,7 @@ async def test_closing_a_message_that_is_not_sent(tmp_path, kind, close):
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe"])
-async def test_a_stream_whose_content_was_taken_is_closed_by_who_took_it(tmp_path, kind):
+async def test_a_stream_whose_content_was_taken_is_closed_with_the_content(tmp_path, kind):
     origin = EVERY[kind](MESSAGE, tmp_path)
     mail = await raw_mail(origin, close=True)
     body = Body(mail.content())
@@ -361,7 +361,7 @@ async def test_a_stream_that_fails_is_closed(make):
     assert stream.closed
 
 
-async def test_what_cannot_be_read(tmp_path):
+async def test_a_source_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(FileError, match="nothing"):
         await raw_mail(tmp_path / "nothing")
     with pytest.raises(InvalidArgument, match="pathlib"):
@@ -370,7 +370,7 @@ async def test_what_cannot_be_read(tmp_path):
         await raw_mail(io.StringIO("text"))  # type: ignore[arg-type]
 
 
-async def test_a_file_that_was_changed_since_it_was_looked_at(tmp_path):
+async def test_a_file_that_was_changed_since_its_scan_is_an_error(tmp_path):
     path = path_of(MESSAGE, tmp_path)
     mail = await raw_mail(path)
     with path.open("ab") as file:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from hypothesis import settings
 
 from smtp_async.errors import SMTPError
-from smtp_async.mail.coerce import Raw, as_mail
+from smtp_async.mail.coerce import PendingMail, Raw, to_mail
 from smtp_async.message import Message
 from smtp_async.model.address import Address
 from smtp_async.model.content import Content, Mail
@@ -34,6 +34,12 @@ class Able(NamedTuple):
 DRAWN = settings(max_examples=60, derandomize="SMTP_ASYNC_FUZZ" not in os.environ)
 
 ABLE = {"nothing": Able(False, False), "8bit": Able(True, False), "utf8": Able(True, True)}
+
+
+def as_mail(message: object) -> Mail:
+    mail = to_mail(message)
+    assert not isinstance(mail, PendingMail)
+    return mail
 
 
 def _compat32(data: bytes) -> OldMessage:

@@ -157,7 +157,7 @@ def test_the_envelope_needs_both():
     assert no_recipient.value.code == 165
 
 
-def test_size_is_that_of_the_bytes():
+def test_size_is_the_length_of_the_bytes():
     message = Message(sender="a@x", to="jösé@x", text="ü", subject="ü")
     message.attach(bytes(100_000))
     assert message.size == len(message.as_bytes())

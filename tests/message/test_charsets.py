@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import TextNotEncodable
 from smtp_async.message import Message
-from smtp_async.message.charsets import PAGES, charset_of, encoded
+from smtp_async.message.charsets import PAGES, charset_of, crlf_text, encoded, octets_of
+from smtp_async.model.octets import SLICE
 
 from .reading import check_wire_form, parsed, text_of
 
@@ -151,3 +152,36 @@ def test_any_text_reads_back(text):
     data = sent(text, "latin-1").get_payload(decode=True).decode("latin-1")
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     assert data.replace("\r\n", "\n") == (plain if plain.endswith("\n") or not plain else plain + "\n")
+
+
+# --- long texts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", sorted({*PAGES.values(), "utf-16", "utf-8-sig", "iso2022_jp_2"}))
+def test_long_text_is_encoded_as_if_in_one_call(codec):
+    text = sample(codec)
+    text *= SLICE // len(text) + 2
+    for cut in range(2):
+        octets = octets_of(text[cut:], codec)
+        if codec == "utf_7":  # which may end its own encoding at any place
+            assert octets.decode(codec) == text[cut:]
+        else:
+            assert octets == text[cut:].encode(codec)
+
+
+@given(st.integers(-3, 3), st.text(min_size=1, max_size=5))
+def test_the_error_of_a_long_text_names_the_place(offset, end):
+    text = "x" * (SLICE + offset) + "\ud800" + end
+    with pytest.raises(UnicodeEncodeError) as caught:
+        octets_of(text)
+    assert caught.value.start == SLICE + offset
+    with pytest.raises(UnicodeEncodeError) as expected:
+        text.encode()
+    assert str(caught.value) == str(expected.value)
+
+
+@given(st.integers(0, 6), st.text(alphabet="\r\na", min_size=1, max_size=8))
+def test_line_ends_of_long_texts(before, seam):
+    for filler in ("x", "\r\n", "\r"):
+        text = (filler * SLICE)[: SLICE - before] + seam + filler * SLICE
+        assert crlf_text(text) == text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")

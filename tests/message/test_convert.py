@@ -177,7 +177,7 @@ PARTS = b"--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\nContent-Type: %s\
         ("multipart/mixed", "multipart/digest; boundary=c"),
     ],
 )
-def test_what_a_message_cannot_say_is_kept_whole(kind, second):
+def test_a_message_that_attributes_cannot_express_stays_raw(kind, second):
     data = (
         f"From: J <a@x>\r\nTo: b@x\r\nBcc: s@hidden\r\nSubject: s\r\nContent-Type: {kind}; boundary=b\r\n\r\n".encode()
         + PARTS % second.encode()
@@ -199,7 +199,7 @@ def test_what_a_message_cannot_say_is_kept_whole(kind, second):
         b"Content-Disposition: attachment\r\n\r\nx",
     ],
 )
-def test_other_things_that_are_kept_whole(rest):
+def test_other_messages_that_stay_raw(rest):
     data = b"From: a@x\r\nTo: b@x\r\n" + rest
     assert Message.from_bytes(data).raw == data
 
@@ -365,7 +365,7 @@ def test_flowed_text_is_said_again():
     assert b"format" not in Message(sender="a@x", text="x", delsp=True).as_bytes()
 
 
-def test_line_ends_of_what_is_kept_whole_become_crlf():
+def test_line_ends_of_a_raw_message_become_crlf():
     data = b"From: a@x\nTo: b@x\nContent-Type: multipart/signed; boundary=b\n\n--b\n\nx\n--b--\n"
     message = Message.from_bytes(data)
     assert message.raw == data
@@ -392,7 +392,7 @@ def test_comments_in_addresses_do_not_hide_them():
         assert message.envelope().sender == message.sender
 
 
-def test_a_quoted_encoded_word_is_decoded_after_the_mailboxes_were_told_apart():
+def test_a_quoted_encoded_word_is_decoded_after_the_mailboxes_were_parsed():
     message = Message.from_bytes(b'From: a@x\r\nTo: "=?utf-8?q?J=C3=B6rg=2C_e=40x?=" <b@x>, c@x\r\n\r\nx')
     assert [(a.name, str(a)) for a in message.to] == [("Jörg, e@x", "b@x"), ("", "c@x")]
 

@@ -219,7 +219,7 @@ def test_a_text_that_was_set_declares_its_charset():
 
 
 @pytest.mark.parametrize("boundary", ["", "ü", "b "])
-def test_a_boundary_that_cannot_stand_is_drawn(boundary):
+def test_a_boundary_that_cannot_be_used_is_replaced(boundary):
     whole = MIMEMultipart(_subparts=[MIMEText("x")])
     whole.set_param("boundary", boundary)
     found = entity_of_object(whole)
@@ -236,7 +236,7 @@ def test_a_boundary_that_cuts_a_part_in_two_is_drawn_anew():
     assert found.boundary != "b"
     assert len(entity_of_octets(found.octets()).parts) == 1
     tokens = iter(["one", "two"])
-    assert module._drawn([b"=_one"], lambda number: next(tokens)) == "=_two"
+    assert module._free_boundary([b"=_one"], lambda number: next(tokens)) == "=_two"
 
 
 def test_what_stands_around_the_parts():

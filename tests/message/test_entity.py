@@ -1,6 +1,7 @@
 """entity.py: an entity in octets, the parts that are cut out of it, and how they are put together again."""
 
 import base64
+import re
 import time
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument
 from smtp_async.message import entity as module
-from smtp_async.message.entity import MOST_PARTS, Entity, delimiter, entity_of_octets
+from smtp_async.message.entity import MOST_PARTS, Entity, delimiters, entity_of_octets
 from smtp_async.message.header_parser import BOM, Field
+from smtp_async.model.octets import SLICE
 
 LINES = st.lists(
     st.sampled_from(
@@ -166,7 +168,7 @@ def test_there_are_only_so_many_parts(monkeypatch):
 def test_what_was_cut_is_framed_to_the_same_parts(bodies):
     found = multipart(b"--b\r\n" + b"\r\n--b\r\n".join(bodies)).parts
     parts = [part.octets() for part in found]
-    again = multipart(b"".join(multipart(b"").framed(parts)))
+    again = multipart(b"".join(multipart(b"").framed([[octets] for octets in parts])))
     assert [part.octets() for part in again.parts] == parts
 
 
@@ -269,5 +271,28 @@ def test_time_is_linear(pattern):
 
 
 def test_the_last_delimiter_is_told_apart():
-    found = list(delimiter("b").finditer(b"--b\r\n--b--\r\n--b--b\r\n--b"))
+    found = list(delimiters("b", b"--b\r\n--b--\r\n--b--b\r\n--b"))
     assert [match[1] for match in found] == [None, b"--", None]
+
+
+@given(LINES)
+def test_delimiters_are_found_as_if_every_octet_was_looked_at(data):
+    everywhere = re.compile(rb"(?:\r\n|(?<![^\n])|\A)--b(--)?[ \t]*(?:\r\n|\Z)")
+    expected = [match.span() for match in everywhere.finditer(data)]
+    assert [match.span() for match in delimiters("b", data)] == expected
+
+
+@pytest.mark.parametrize("length", [*range(SLICE - 8, SLICE + 3), 3 * SLICE])
+def test_the_parts_of_long_multiparts_are_whole(length):
+    texts = [b"x" * length, b"y" * (2 * SLICE), b"\r\n" * SLICE]
+    body = b"".join([b"--b\r\n\r\n" + text + b"\r\n" for text in texts]) + b"--b--\r\n"
+    whole = multipart(body)
+    assert [part.body for part in whole.parts] == texts
+    assert whole.octets().endswith(body)
+
+
+@pytest.mark.parametrize("blanks", [b"", b" ", b" \t  "])
+@pytest.mark.parametrize("length", range(SLICE - 6, SLICE + 2))
+def test_long_quoted_printable_is_decoded(length, blanks):
+    body = b"x" * length + b"=3D" + blanks + b"\r\n" + b"y=\r\n=C3=BC\r\n" * 10_000
+    assert leaf(b"quoted-printable", body).decoded() == b"x" * length + b"=\r\n" + "yü\r\n".encode() * 10_000

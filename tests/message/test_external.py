@@ -25,8 +25,9 @@ from smtp_async.message import Message
 from smtp_async.message.external import content_of, content_of_raw
 from smtp_async.message.header_parser import without_leading
 from smtp_async.model.address import Address
-from smtp_async.model.content import Content, normalised
+from smtp_async.model.content import Content
 from smtp_async.model.envelope import Kind
+from smtp_async.model.octets import normalised
 
 from .reading import check_wire_form, names_of, parsed, text_of
 

@@ -10,7 +10,8 @@ import pytest
 
 from smtp_async.errors import InvalidArgument
 from smtp_async.message import Message
-from smtp_async.message.mime import WORTH_BINARY, calendar_method
+from smtp_async.message.mime import calendar_method
+from smtp_async.message.transfer_encoding import WORTH_BINARY
 
 from .reading import check_wire_form, parsed, text_of
 
@@ -158,7 +159,7 @@ def test_a_calendar_stands_behind_the_texts(texts):
         ("", None),
     ],
 )
-def test_the_method_is_that_of_the_calendar(text, method):
+def test_the_method_of_the_calendar_is_a_parameter(text, method):
     data = made(calendar=text).as_bytes()
     check_wire_form(data)
     params = dict(parsed(data)["Content-Type"].params)

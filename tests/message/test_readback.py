@@ -85,7 +85,7 @@ def test_the_texts_are_kept_too():
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "list", "iterator", "pipe", "async"])
-def test_the_size_is_told_without_reading(kind, path):
+def test_the_size_is_known_without_reading(kind, path):
     source: Any = {
         "path": path,
         "file": io.BytesIO(OCTETS),
@@ -227,7 +227,7 @@ def test_raw_needs_an_envelope():
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "iterator", "awaited"])
-async def test_bcc_of_a_raw_source_is_read_by_nobody(kind, tmp_path):
+async def test_bcc_of_a_raw_source_is_not_rendered(kind, tmp_path):
     path = tmp_path / "whole.eml"
     path.write_bytes(RAW)
     raw = {"path": path, "file": io.BytesIO(RAW), "iterator": iter([RAW]), "awaited": Slow(RAW)}[kind]

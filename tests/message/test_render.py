@@ -18,7 +18,7 @@ from smtp_async.errors import (
     TextNotEncodable,
 )
 from smtp_async.message import Message
-from smtp_async.model.content import base64_lines
+from smtp_async.model.octets import base64_lines
 
 from .reading import check_wire_form, names_of, parsed, text_of
 

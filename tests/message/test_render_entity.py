@@ -19,7 +19,7 @@ from smtp_async.message.external import content_of
 from smtp_async.message.header_parser import Field
 from smtp_async.message.render_entity import content_of_entity, message_within
 from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Abilities
-from smtp_async.model.content import normalised
+from smtp_async.model.octets import normalised
 
 from .reading import check_wire_form
 

@@ -10,7 +10,7 @@ from smtp_async import Outcome, PoolLimits, SendOptions
 from smtp_async.connection.job import Job
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope
-from smtp_async.pool.job_queue import Waiting
+from smtp_async.pool.job_queue import JobQueue
 from smtp_async.protocol.extensions import NO_EXTENSIONS
 from smtp_async.testing import Step, delay
 from tests.lab import client_of, every_loop, gathered, mail, speaking
@@ -33,7 +33,7 @@ class Planned:
 def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
     made = Job(number, Planned(), SendOptions())
     if planned:
-        made.extensions = NO_EXTENSIONS
+        made.offer = NO_EXTENSIONS
         made.prepare()
         assert made.transaction is not None
         if streamed:
@@ -41,15 +41,15 @@ def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
     return made
 
 
-def line(*numbers: int) -> Waiting:
+def line(*numbers: int) -> JobQueue:
     """Jobs by number; a negative one is streamed."""
-    waiting = Waiting()
+    waiting = JobQueue()
     for number in numbers:
         waiting.append(job(number, streamed=number < 0))
     return waiting
 
 
-def taken(waiting: Waiting, *, may_stream: bool = True) -> list[int]:
+def taken(waiting: JobQueue, *, may_stream: bool = True) -> list[int]:
     """The order in which a session that admits everything gets them."""
     numbers = []
     while (found := waiting.take(lambda _: True, lambda: may_stream)) is not None:
@@ -58,21 +58,21 @@ def taken(waiting: Waiting, *, may_stream: bool = True) -> list[int]:
 
 
 class TestOrder:
-    def test_first_come_first_served_over_both_lines(self) -> None:
+    def test_first_come_first_served_over_both_queues(self) -> None:
         assert taken(line(1, -2, 3, -4, -5, 6)) == [1, -2, 3, -4, -5, 6]
 
-    def test_small_ones_go_on_while_streamed_ones_must_wait(self) -> None:
+    def test_small_jobs_go_on_while_streamed_ones_must_wait(self) -> None:
         waiting = line(-1, 2, -3, 4)
         assert taken(waiting, may_stream=False) == [2, 4]
         assert taken(waiting) == [-1, -3]
 
-    def test_those_that_return_go_to_the_head_the_last_one_first(self) -> None:
+    def test_jobs_that_return_go_to_the_head_the_last_one_first(self) -> None:
         waiting = line(1, -2, 3)
-        waiting.push(job(-8, streamed=True))
-        waiting.push(job(9))
+        waiting.push_front(job(-8, streamed=True))
+        waiting.push_front(job(9))
         assert taken(waiting) == [9, -8, 1, -2, 3]
 
-    def test_what_the_session_does_not_admit_stays_at_the_head(self) -> None:
+    def test_a_job_that_the_session_does_not_admit_stays_at_the_head(self) -> None:
         waiting = line(-1, 2)
         assert waiting.take(lambda t: t.payload is not None, lambda: True) is None
         assert taken(waiting) == [-1, 2]
@@ -82,18 +82,18 @@ class TestOrder:
             raise AssertionError("asked in vain")
 
         assert line(1).take(lambda _: True, never) is not None
-        assert Waiting().take(lambda _: True, never) is None
+        assert JobQueue().take(lambda _: True, never) is None
 
-    def test_one_that_is_not_planned_yet_is_given_to_any_session(self) -> None:
-        waiting = Waiting()
+    def test_an_unplanned_job_is_given_to_any_session(self) -> None:
+        waiting = JobQueue()
         waiting.append(job(1, planned=False))
         found = waiting.take(lambda _: False, lambda: False)
         assert found is not None and found.number == 1
 
 
 class TestLeaving:
-    def test_it_leaves_from_either_line_and_only_once(self) -> None:
-        waiting = Waiting()
+    def test_a_job_is_discarded_from_either_queue_and_only_once(self) -> None:
+        waiting = JobQueue()
         jobs = [job(1), job(-2, streamed=True), job(3, planned=False)]
         for one in jobs:
             waiting.append(one)
@@ -102,8 +102,8 @@ class TestLeaving:
         assert [waiting.discard(one) for one in jobs] == [False] * 3
         assert not waiting
 
-    def test_one_that_became_a_streamed_one_while_it_waited_leaves_too(self) -> None:
-        waiting = Waiting()
+    def test_a_job_that_was_planned_as_streamed_while_it_waited_is_discarded_too(self) -> None:
+        waiting = JobQueue()
         one = job(1)
         waiting.append(one)
         assert one.transaction is not None
@@ -111,16 +111,16 @@ class TestLeaving:
         assert waiting.discard(one)
         assert not waiting
 
-    def test_those_that_are_not_planned_are_taken_out_in_order(self) -> None:
-        waiting = Waiting()
+    def test_unplanned_jobs_are_taken_out_in_order(self) -> None:
+        waiting = JobQueue()
         for one in (job(1), job(2, planned=False), job(-3, streamed=True), job(4, planned=False)):
             waiting.append(one)
-        assert [one.number for one in waiting.unprepared()] == [2, 4]
+        assert [one.number for one in waiting.take_unprepared()] == [2, 4]
         assert taken(waiting) == [1, -3]
 
     def test_all_are_taken_out_at_once(self) -> None:
         waiting = line(1, -2, 3)
-        assert {one.number for one in waiting.clear()} == {1, -2, 3}
+        assert {one.number for one in waiting.take_all()} == {1, -2, 3}
         assert len(waiting) == 0 and list(waiting) == []
 
 

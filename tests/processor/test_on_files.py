@@ -270,7 +270,7 @@ async def test_a_lease_is_lost_when_another_process_took_the_job_back(path: Path
         assert not any(await other.recover())
         assert await other.claim() == []
         # Releases the lock as the kernel does when a process dies; here the task goes on.
-        one._delivery.forget(lease._held)  # type: ignore[attr-defined]
+        one._claims.forget(lease._locked)  # type: ignore[attr-defined]
         assert len((await other.recover()).requeued) == 1
         (again,) = await other.claim()
         assert again.token > lease.token

@@ -6,9 +6,9 @@ from typing import Any
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.model.receipt import Receipt
+from smtp_async.protocol.conduct import Conduct
 from smtp_async.protocol.machine import ClientProtocol, Exchange
 from smtp_async.protocol.options import SendOptions
-from smtp_async.protocol.pipelining import Conduct
 from smtp_async.protocol.plan import plan
 from smtp_async.protocol.states import Stage
 from smtp_async.protocol.transaction import Transaction
@@ -98,7 +98,7 @@ class Talk:
         transaction = self.plan(*recipients, body=body, options=options, chunking=chunking)
         if streamed:
             transaction.carry(None)
-        self.machine.begin(transaction, hold=hold)
+        self.machine.pipeline.begin(transaction, hold=hold)
         return transaction
 
     def stands(self, stage: Stage) -> None:

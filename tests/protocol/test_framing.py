@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp_async.model.content import Content, normalised
+from smtp_async.model.content import Content
+from smtp_async.model.octets import normalised
 from smtp_async.protocol.framing import ChunkFramer, DotStuffer, dot_stuffed
 
 LONGEST = 5

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.errors import UsageError
-from smtp_async.protocol.states import ANSWERS, WRITES, Connection, Stage, Verb
+from smtp_async.protocol.states import ANSWERS, WRITES, ConnectionState, Stage, Verb
 
 #: The table once more, as a person would write it down: verb by verb.
 ALLOWED = {
@@ -35,7 +35,7 @@ ALLOWED = {
 
 
 def at(stage):
-    connection = Connection()
+    connection = ConnectionState()
     connection.stage = stage
     return connection
 
@@ -154,7 +154,7 @@ def test_a_closed_transaction_leads_back_to_ready():
 
 
 def test_a_connection_begins_with_the_greeting_and_ends_closed():
-    connection = Connection()
+    connection = ConnectionState()
     stages = [connection.stage]
     connection.closed()
     assert [*stages, connection.stage] == [Stage.GREETING, Stage.CLOSED]

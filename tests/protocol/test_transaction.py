@@ -24,7 +24,7 @@ from smtp_async.model.reply import Reply
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.plan import SMALL_BODY, plan
-from smtp_async.protocol.transaction import not_sent, too_many
+from smtp_async.protocol.transaction import not_sent
 from tests.protocol.talk import BODY, bob, receipt_of
 
 OK = Reply(250, (b"ok",))
@@ -213,27 +213,6 @@ def test_data_waits_only_where_a_refusal_can_decide(kinds, must_accept, decides)
 
 def test_to_and_cc_must_be_accepted_by_default():
     assert SendOptions().must_accept == {Kind.TO, Kind.CC}
-
-
-@pytest.mark.parametrize(
-    ("text", "many"),
-    [
-        ("452 too many recipients", True),
-        ("552 too many recipients", True),
-        ("452 4.5.3 too many recipients", True),
-        ("452 4.2.2 mailbox full", False),
-        ("452 5.5.3 class does not fit", True),
-        ("552 5.2.2 mailbox full", False),
-        ("451 4.5.3 too many recipients", True),
-        ("550 5.5.3 too many recipients", True),
-        ("451 too many recipients", False),
-        ("451 4.3.0 later", False),
-        ("250 2.5.3 ok", False),
-        ("250 ok", False),
-    ],
-)
-def test_a_recipient_too_many_is_told_from_a_full_mailbox(text, many):
-    assert too_many(Reply(int(text[:3]), (text[4:].encode(),))) is many
 
 
 def test_a_recipient_too_many_is_no_veto_where_it_may_wait():

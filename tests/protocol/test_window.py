@@ -197,7 +197,7 @@ def grown(deliver: Deliver, fates: list[str], *, lmtp: bool) -> tuple[Talk, Stri
     talk = Talk.ready(deliver, OFFER, window=64, lmtp=lmtp)
     server = Strict(["good"] * 7 + fates, lmtp=lmtp)
     for n in range(7):
-        talk.machine.begin(message(talk, n))
+        talk.machine.pipeline.begin(message(talk, n))
         talk.says(*server.answer(talk.machine.data_to_send()))
     assert len(talk.settled()) == 7
     server.delivered.clear()
@@ -213,14 +213,14 @@ def test_every_pattern_of_refusals_in_a_window(deliver: Deliver, fates: tuple[st
     transactions = [message(talk, n) for n in range(5)]
     waiting = list(transactions)
     for _ in range(3):
-        assert talk.machine.admits(waiting[0])
-        talk.machine.begin(waiting.pop(0))
+        assert talk.machine.pipeline.admits(waiting[0])
+        talk.machine.pipeline.begin(waiting.pop(0))
     for _ in range(20):
         wire = talk.machine.data_to_send()
         if wire:
             talk.says(*server.answer(wire))
-        while waiting and talk.machine.admits(waiting[0]):
-            talk.machine.begin(waiting.pop(0))
+        while waiting and talk.machine.pipeline.admits(waiting[0]):
+            talk.machine.pipeline.begin(waiting.pop(0))
     assert talk.machine.idle and not waiting
     assert talk.settled() == transactions
     assert [receipt_of(one).outcome for one in transactions] == [FATES[fate] for fate in whole]
@@ -230,7 +230,7 @@ def test_every_pattern_of_refusals_in_a_window(deliver: Deliver, fates: tuple[st
         if fate in ("good", "one of two")
     ]
     assert server.delivered == expected
-    assert talk.machine.breakdown is None and not talk.machine.exhausted
+    assert talk.machine.pipeline.breakdown is None and not talk.machine.pipeline.exhausted
 
 
 @pytest.mark.parametrize("goodbye", [False, True], ids=["EOF", "421"])
@@ -240,7 +240,7 @@ def test_a_window_that_ends_after_any_reply(deliver: Deliver, read: int, goodbye
     talk, server = grown(deliver, ["good"] * 3, lmtp=False)
     transactions = [message(talk, n) for n in range(3)]
     for one in transactions:
-        talk.machine.begin(one)
+        talk.machine.pipeline.begin(one)
     replies = server.answer(talk.machine.data_to_send())
     # The first needs no RSET: the server is known to have nothing open.
     assert len(replies) == 4 + 5 + 5
@@ -265,8 +265,8 @@ def test_a_window_that_ends_after_any_reply(deliver: Deliver, read: int, goodbye
 def test_a_window_that_was_not_handed_over_was_not_sent(deliver: Deliver) -> None:
     talk, _ = grown(deliver, [], lmtp=False)
     first, second = message(talk, 1), message(talk, 2)
-    talk.machine.begin(first)
+    talk.machine.pipeline.begin(first)
     talk.machine.data_to_send()
-    talk.machine.begin(second)
+    talk.machine.pipeline.begin(second)
     talk.machine.fail(ConnectionLost("lost"))
     assert [receipt_of(one).outcome for one in (first, second)] == [Outcome.UNKNOWN, Outcome.NOT_SENT]

@@ -7,7 +7,7 @@ from smtp_async.model.receipt import Outcome
 from smtp_async.model.reply import Reply
 from smtp_async.protocol.options import SendOptions
 from tests.protocol.talk import BODY, Talk, bob, lines, receipt_of
-from tests.protocol.test_machine import LOST, MAIL, chunk_group, group, outcome, rcpt, windowed
+from tests.protocol.test_pipeline import LOST, MAIL, chunk_group, group, outcome, rcpt, windowed
 
 # --- chunks, by their caller ---
 
@@ -17,7 +17,7 @@ def chunking(deliver, *recipients, **options):
     talk = windowed(deliver, **options)
     transaction = talk.plan(*recipients, chunking=True)
     transaction.carry(None)
-    talk.machine.begin(transaction)
+    talk.machine.pipeline.begin(transaction)
     talk.machine.data_to_send()
     talk.says(*["250 ok"] * (1 + len(transaction.rcpts)))
     assert talk.settled() == [transaction]
@@ -28,12 +28,12 @@ def chunking(deliver, *recipients, **options):
 def test_chunks_leave_one_behind_the_other_and_the_last_is_judged(deliver):
     talk, transaction = chunking(deliver)
     for chunk in (b"Subject: x\r\n", b"", b"\r\n.x\r\n"):
-        talk.machine.write_body(transaction, chunk)
+        talk.machine.pipeline.write_body(transaction, chunk)
     talk.writes(b"BDAT 12\r\nSubject: x\r\nBDAT 6\r\n\r\n.x\r\n")
     assert talk.machine.expected == "block"
     talk.says("250 12 octets")
-    talk.machine.write_body(transaction, b"y\r\n")
-    talk.machine.end_body(transaction)
+    talk.machine.pipeline.write_body(transaction, b"y\r\n")
+    talk.machine.pipeline.end_body(transaction)
     talk.writes(b"BDAT 3\r\ny\r\nBDAT 0 LAST\r\n")
     talk.says("250 6 octets", "250 3 octets")
     assert talk.machine.expected == "end_of_data"
@@ -50,25 +50,25 @@ def test_chunks_leave_one_behind_the_other_and_the_last_is_judged(deliver):
 def test_a_refused_chunk_refuses_the_message_and_leaves_the_connection(deliver):
     talk, transaction = chunking(deliver)
     for _ in range(3):
-        talk.machine.write_body(transaction, b"x\r\n")
+        talk.machine.pipeline.write_body(transaction, b"x\r\n")
     talk.machine.data_to_send()
     talk.says("250 ok", "552 5.3.4 too large")
     assert not talk.settled()
     with pytest.raises(UsageError):
-        talk.machine.write_body(transaction, b"x\r\n")
+        talk.machine.pipeline.write_body(transaction, b"x\r\n")
     talk.says("503 no transaction")
     assert talk.settled() == [transaction]
     assert outcome(transaction) is Outcome.REFUSED
     assert receipt_of(transaction).reply == Reply(552, (b"5.3.4 too large",))
-    assert talk.machine.can_begin
+    assert talk.machine.pipeline.can_begin
     talk.begin(chunking=True)
     talk.writes("RSET", MAIL, rcpt())
 
 
 def test_a_refused_last_chunk_refuses_the_message(deliver):
     talk, transaction = chunking(deliver)
-    talk.machine.write_body(transaction, b"x\r\n")
-    talk.machine.end_body(transaction)
+    talk.machine.pipeline.write_body(transaction, b"x\r\n")
+    talk.machine.pipeline.end_body(transaction)
     talk.machine.data_to_send()
     talk.says("250 ok", "451 later")
     assert talk.settled() == [transaction]
@@ -78,8 +78,8 @@ def test_a_refused_last_chunk_refuses_the_message(deliver):
 
 def test_a_server_that_refuses_a_chunk_and_takes_the_last_contradicts_itself(deliver):
     talk, transaction = chunking(deliver)
-    talk.machine.write_body(transaction, b"x\r\n")
-    talk.machine.end_body(transaction)
+    talk.machine.pipeline.write_body(transaction, b"x\r\n")
+    talk.machine.pipeline.end_body(transaction)
     talk.machine.data_to_send()
     talk.says("552 no")
     with pytest.raises(ProtocolViolation):
@@ -90,8 +90,8 @@ def test_a_server_that_refuses_a_chunk_and_takes_the_last_contradicts_itself(del
 
 def test_by_lmtp_too(deliver):
     talk, transaction = chunking(deliver, bob(), bob("eve"), lmtp=True)
-    talk.machine.write_body(transaction, b"x\r\n")
-    talk.machine.end_body(transaction)
+    talk.machine.pipeline.write_body(transaction, b"x\r\n")
+    talk.machine.pipeline.end_body(transaction)
     talk.machine.data_to_send()
     talk.says("552 no")
     with pytest.raises(ProtocolViolation):
@@ -105,9 +105,9 @@ def test_by_lmtp_too(deliver):
 def test_a_refused_chunk_counts_for_everybody_although_the_connection_dies(deliver, ended, lmtp):
     talk, transaction = chunking(deliver, bob(), bob("eve"), lmtp=lmtp)
     for _ in range(2):
-        talk.machine.write_body(transaction, b"x\r\n")
+        talk.machine.pipeline.write_body(transaction, b"x\r\n")
     if ended:
-        talk.machine.end_body(transaction)
+        talk.machine.pipeline.end_body(transaction)
     talk.machine.data_to_send()
     talk.says("552 5.3.4 too large")
     talk.machine.fail(LOST)
@@ -119,7 +119,7 @@ def test_a_refused_chunk_counts_for_everybody_although_the_connection_dies(deliv
 def test_a_chunk_that_is_answered_with_the_end_of_the_connection_is_not_sent(deliver):
     talk, transaction = chunking(deliver)
     for _ in range(2):
-        talk.machine.write_body(transaction, b"x\r\n")
+        talk.machine.pipeline.write_body(transaction, b"x\r\n")
     talk.machine.data_to_send()
     talk.says("421 bye")
     talk.machine.fail(LOST)
@@ -129,20 +129,20 @@ def test_a_chunk_that_is_answered_with_the_end_of_the_connection_is_not_sent(del
 def test_a_cut_between_chunks_is_not_sent_and_behind_the_last_is_unknown(deliver):
     for ended, expected in ((False, Outcome.NOT_SENT), (True, Outcome.UNKNOWN)):
         talk, transaction = chunking(deliver)
-        talk.machine.write_body(transaction, b"x\r\n")
+        talk.machine.pipeline.write_body(transaction, b"x\r\n")
         if ended:
-            talk.machine.end_body(transaction)
+            talk.machine.pipeline.end_body(transaction)
         talk.machine.data_to_send()
         talk.says("250 ok")
         talk.machine.fail(LOST)
         assert outcome(transaction) is expected
-        assert talk.machine.breakdown is None
+        assert talk.machine.pipeline.breakdown is None
 
 
 def test_lmtp_answers_the_last_chunk_for_each_recipient(deliver):
     talk, transaction = chunking(deliver, bob(), bob("eve"), lmtp=True)
-    talk.machine.write_body(transaction, b"x\r\n")
-    talk.machine.end_body(transaction)
+    talk.machine.pipeline.write_body(transaction, b"x\r\n")
+    talk.machine.pipeline.end_body(transaction)
     talk.machine.data_to_send()
     talk.says("250 ok", "250 for bob", "450 not for eve")
     assert talk.settled() == [transaction]
@@ -152,24 +152,24 @@ def test_lmtp_answers_the_last_chunk_for_each_recipient(deliver):
 def test_exact_chunks_keep_every_octet(deliver):
     talk, transaction = chunking(deliver)
     transaction.exact = True
-    talk.machine.write_body(transaction, b"a\nb\rc")
-    talk.machine.end_body(transaction)
+    talk.machine.pipeline.write_body(transaction, b"a\nb\rc")
+    talk.machine.pipeline.end_body(transaction)
     talk.writes(b"BDAT 5\r\na\nb\rcBDAT 0 LAST\r\n")
 
 
 def test_withdrawn_between_chunks_only_the_end_of_the_connection_helps(deliver):
     talk, transaction = chunking(deliver)
-    talk.machine.write_body(transaction, b"x\r\n")
-    assert talk.machine.withdraw(transaction)
-    assert talk.machine.exhausted
+    talk.machine.pipeline.write_body(transaction, b"x\r\n")
+    assert talk.machine.pipeline.withdraw(transaction)
+    assert talk.machine.pipeline.exhausted
 
 
 def test_the_trail_shows_chunks_by_their_commands(deliver):
     talk, transaction = chunking(deliver)
-    talk.machine.trail = []
-    talk.machine.write_body(transaction, b"s3cret\r\n")
-    talk.machine.end_body(transaction)
-    assert [line.line.decode() for line in talk.machine.trail] == ["BDAT 8", "BDAT 0 LAST"]
+    talk.machine.trail.recording = True
+    talk.machine.pipeline.write_body(transaction, b"s3cret\r\n")
+    talk.machine.pipeline.end_body(transaction)
+    assert [line.line.decode() for line in talk.machine.trail.take()] == ["BDAT 8", "BDAT 0 LAST"]
 
 
 # --- gates ---
@@ -184,9 +184,9 @@ def test_a_gated_body_leaves_when_its_caller_lets_it_go_and_shares_the_write(del
     talk.writes(group(data=not chunked))
     talk.says(*["250 ok", "250 ok"] + ([] if chunked else ["354 go"]))
     assert talk.settled() == [transaction]
-    assert not talk.machine.can_begin
+    assert not talk.machine.pipeline.can_begin
     talk.writes()
-    talk.machine.release(transaction)
+    talk.machine.pipeline.release(transaction)
     following = talk.begin(chunking=chunked)
     end = BODY + b".\r\n" if not chunked else b"BDAT %d LAST\r\n" % len(BODY) + BODY
     behind = b"".join(lines(line) for line in ["RSET", MAIL, rcpt()])
@@ -205,11 +205,11 @@ def test_a_gated_body_is_let_go_only_when_it_may(deliver):
     talk = Talk.ready(deliver)
     transaction = talk.begin(options=SendOptions(before_end_of_data=gate))
     with pytest.raises(UsageError):
-        talk.machine.release(transaction)
+        talk.machine.pipeline.release(transaction)
     talk.machine.data_to_send()
     talk.says("250 ok", "250 ok", "354 go")
-    assert talk.machine.withdraw(transaction)
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.withdraw(transaction)
+    assert talk.machine.pipeline.exhausted
 
 
 def test_a_turn_that_is_lost_in_the_same_breath_is_settled_once(deliver):

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from smtp_async.model.content import Content, Source, base64_lines
+from smtp_async.model.content import Content, Source
+from smtp_async.model.octets import base64_lines
 
 
 def random_octets(count: int, seed: int = 1) -> bytes:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import FileError
-from smtp_async.model.content import Source, base64_lines
+from smtp_async.model.content import Source
+from smtp_async.model.octets import base64_lines
 from smtp_async.sources import AsyncReader, async_reader
 from smtp_async.sources.async_reader import reader_of
 from tests.lab import every_loop

@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from smtp_async.errors import ExtensionMissing, FileError, InvalidArgument, UsageError
-from smtp_async.model.content import Content, Source, base64_lines
+from smtp_async.model.content import Content, Source
+from smtp_async.model.octets import base64_lines
 from smtp_async.sources import Body, RawSource, read_all, read_now
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from tests.lab import PATIENCE, every_loop, turns, until
@@ -19,7 +20,6 @@ from tests.sources.origins import (
     AWAITED,
     EVERY,
     ONCE,
-    Again,
     Awaited,
     ShortReads,
     async_generated,
@@ -384,36 +384,6 @@ async def test_only_what_needs_it_is_copied(tmp_path):
         assert open_files() == before + 2
 
 
-@every_loop
-@KINDS
-async def test_a_digest_sees_what_travels(tmp_path, kind):
-    content = content_of(EVERY[kind](DATA, tmp_path), close=True)
-    seen, threads = [], set()
-
-    def update(data):
-        seen.append(data)
-        threads.add(threading.get_ident())
-
-    async with opened(content) as body:
-        for _ in range(2):
-            seen.clear()
-            await body.digest(update)
-            assert b"".join(seen) == around(DATA)
-        assert threading.get_ident() not in threads
-        assert await read(body) == around(DATA)
-
-
-async def test_a_digest_that_fails_is_told():
-    def update(data):
-        raise LookupError("no such thing")
-
-    async with opened(content_of(Again([DATA]))) as body:
-        with pytest.raises(LookupError):
-            await body.digest(update)
-        await body.open()
-        assert await read(body) == around(DATA)
-
-
 # --- the whole at once ---------------------------------------------------------------------------------------
 
 
@@ -451,7 +421,6 @@ WAYS = {
     "open": lambda body: body.open(),
     "read": lambda body: opened_and(body, read),
     "keep": lambda body: opened_and(body, Body.keep),
-    "digest": lambda body: opened_and(body, lambda body: body.digest(bytes)),
 }
 
 

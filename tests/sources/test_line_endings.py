@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import ExtensionMissing
-from smtp_async.model.content import MAX_LINE, normalised
+from smtp_async.model.octets import MAX_LINE, normalised
 from smtp_async.sources import LineGuard, LineMender, LineScan, RawSource
 
 # Mostly what matters here.
@@ -24,7 +24,7 @@ def scanned(data, cuts=()):
 
 
 @given(TEXT, st.lists(st.integers(0, 4000), max_size=5))
-def test_any_cut_tells_what_the_whole_tells(data, cuts):
+def test_a_scan_in_pieces_finds_what_a_scan_of_the_whole_finds(data, cuts):
     scan = scanned(data, cuts)
     travels = normalised(data)
     assert scan.octets == len(data)
@@ -83,7 +83,7 @@ def test_bare_line_ends_pass_only_where_they_are_changed(chunks):
 
 
 @given(TEXT, st.lists(st.integers(0, 4000), max_size=5))
-def test_any_cut_is_mended_as_the_whole(data, cuts):
+def test_line_ends_mended_in_pieces_equal_those_of_the_whole(data, cuts):
     mender = LineMender()
     edges = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
     pieces = [mender.mend(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]

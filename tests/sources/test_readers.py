@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import FileError, InvalidArgument
-from smtp_async.model.content import Source, base64_lines
+from smtp_async.model.content import Source
+from smtp_async.model.octets import base64_lines
 from smtp_async.sources import readers
 from smtp_async.sources.readers import KeptReader, close_origin
 from smtp_async.sources.readers import blocking_reader as reader_of
@@ -175,7 +176,7 @@ def test_a_stream_that_does_not_wait():
     readers, writing = os.pipe()
     os.set_blocking(readers, False)
     with open(writing, "wb"), io.FileIO(readers, "rb") as file:
-        refused(file, "does not wait", BlockingIOError, close=False)
+        refused(file, "non-blocking mode", BlockingIOError, close=False)
 
 
 @pytest.mark.parametrize("chunks", [["text"], [b"x", 1], [None]])

@@ -27,7 +27,7 @@ def test_a_file_has_one_claim_while_it_is_used():
     c.leave(close=False)
 
 
-def test_it_is_closed_by_the_last_who_leaves():
+def test_the_last_reader_closes_the_file():
     file = io.BytesIO(b"x")
     claim = Claim.of(file)
     Claim.of(file)
@@ -58,7 +58,7 @@ def test_what_cannot_go_back_has_no_first_place(make):
     claim.leave(close=True)
 
 
-def test_who_is_forgotten_has_left():
+def test_a_garbage_collected_reader_has_left():
     file = io.BytesIO(b"xy")
     Claim.of(file)
     gc.collect()
@@ -96,7 +96,7 @@ def test_leaving_a_file_does_not_wait_for_another_that_is_measured():
     measuring.result().leave(close=False)
 
 
-def test_two_who_come_at_once_have_one_measured_claim():
+def test_two_readers_at_once_share_one_measured_claim():
     slow = Slow()
     with ThreadPoolExecutor() as pool:
         first = pool.submit(Claim.of, slow)
@@ -110,7 +110,7 @@ def test_two_who_come_at_once_have_one_measured_claim():
     claim.leave(close=False)
 
 
-def test_who_comes_while_a_file_is_put_back_measures_it_afterwards():
+def test_a_reader_that_comes_while_a_file_is_restored_measures_it_afterwards():
     slow = Slow(whence=0)
     slow.go_on.set()
     claim = Claim.of(slow)

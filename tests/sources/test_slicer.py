@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import FileError
-from smtp_async.model.content import BASE64_SLICE, Source, base64_lines
+from smtp_async.model.content import Source
+from smtp_async.model.octets import BASE64_SLICE, base64_lines
 from smtp_async.sources.slicer import IDENTITY_SLICE, Slicer
 from tests.sources.origins import cut, random_octets, travelling
 
@@ -50,7 +51,7 @@ def test_what_is_taken_early_ends_with_a_line(count, sizes):
 
 
 @pytest.mark.parametrize(("encoding", "size"), [("base64", BASE64_SLICE), ("identity", IDENTITY_SLICE)])
-def test_a_slice_is_not_copied_if_it_comes_whole(encoding, size):
+def test_a_chunk_of_one_slice_is_not_copied(encoding, size):
     slicer = Slicer(Source((), encoding=encoding))
     data = bytes(size)
     slicer.add(data)

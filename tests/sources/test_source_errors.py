@@ -9,7 +9,7 @@ import pytest
 
 from smtp_async.errors import FileError
 from smtp_async.model.content import Source
-from smtp_async.sources.source_errors import demand_unused, described, mark_used, octets, telling
+from smtp_async.sources.source_errors import as_file_error, described, mark_read, octets, require_unread
 
 
 @pytest.mark.parametrize(
@@ -25,24 +25,24 @@ def test_a_source_is_named(source, name):
     assert described(source) == name
 
 
-def test_a_failure_is_told_with_its_cause():
+def test_a_failure_becomes_a_file_error_with_its_cause():
     with (
         pytest.raises(FileError, match="“a” cannot be read: .*No space") as info,
-        telling(Source([], name="a")),
+        as_file_error(Source([], name="a")),
     ):
         raise OSError(errno.ENOSPC, "No space", "/x")
     assert isinstance(info.value.__cause__, OSError)
     assert (info.value.code, info.value.errno, info.value.filename) == (302, errno.ENOSPC, "/x")
 
 
-def test_a_failure_without_words_is_told_by_its_class():
-    with pytest.raises(FileError, match="ZeroDivisionError"), telling(Source([])):
+def test_a_failure_without_a_message_is_named_by_its_class():
+    with pytest.raises(FileError, match="ZeroDivisionError"), as_file_error(Source([])):
         raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("error", [FileError("as it is"), KeyboardInterrupt()])
 def test_some_pass_as_they_are(error):
-    with pytest.raises(type(error)) as info, telling(Source([])):
+    with pytest.raises(type(error)) as info, as_file_error(Source([])):
         raise error
     assert info.value is error
 
@@ -65,10 +65,10 @@ def test_octets_that_may_change_are_copied():
     [
         ("abc", TypeError, "gave str, not bytes, it has to be opened in binary mode"),
         (1, TypeError, "gave int, not bytes"),
-        (None, BlockingIOError, "does not wait"),
+        (None, BlockingIOError, "non-blocking mode"),
     ],
 )
-def test_what_are_no_octets(data, error, match):
+def test_chunks_that_are_not_bytes_are_refused(data, error, match):
     with pytest.raises(error, match=match):
         octets(data)
 
@@ -82,20 +82,20 @@ def test_what_was_begun_is_remembered_while_it_lives():
 
     stream = Stream()
     source = Source(stream)  # type: ignore[arg-type]
-    demand_unused(source)
-    mark_used(source)
+    require_unread(source)
+    mark_read(source)
     with pytest.raises(FileError, match="was read already"):
-        demand_unused(Source(stream))  # type: ignore[arg-type]
+        require_unread(Source(stream))  # type: ignore[arg-type]
     del stream, source
     gc.collect()
     for _ in range(100):
-        demand_unused(Source(Stream()))  # type: ignore[arg-type]
+        require_unread(Source(Stream()))  # type: ignore[arg-type]
 
 
 def test_paths_and_what_cannot_be_remembered_pass():
     for origin in (Path("/a"), iter([b"x"])):
-        mark_used(Source(origin))
-        demand_unused(Source(origin))
+        mark_read(Source(origin))
+        require_unread(Source(origin))
 
 
 def test_a_generator_that_has_ended_was_read():
@@ -103,7 +103,7 @@ def test_a_generator_that_has_ended_was_read():
         yield b"x"
 
     generator = some()
-    demand_unused(Source(generator))
+    require_unread(Source(generator))
     assert list(generator) == [b"x"]
     with pytest.raises(FileError):
-        demand_unused(Source(generator))
+        require_unread(Source(generator))

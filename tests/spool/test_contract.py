@@ -1,4 +1,4 @@
-"""Every spool keeps the contract."""
+"""contract.py: every spool passes the contract tests."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ class TestDirectorySpool(SpoolContract):
             yield spool
 
     def abandon(self, spool, lease):
-        # What the kernel does when a process dies.
-        spool._delivery.forget(lease._held)
+        # As the kernel does when a process dies.
+        spool._claims.forget(lease._locked)
 
 
 class TestDirectorySpoolWithoutSync(TestDirectorySpool):
@@ -40,13 +40,13 @@ class TestDirectorySpoolWithoutSync(TestDirectorySpool):
 
 
 @pytest.mark.parametrize("seconds", ["7", None, True, -1, float("nan")])
-def test_a_number_of_seconds_for_keys_that_cannot_be_meant_is_refused(tmp_path: Path, seconds: Any) -> None:
+def test_an_invalid_key_retention_is_refused(tmp_path: Path, seconds: Any) -> None:
     for make in (MemorySpool, lambda **options: DirectorySpool(tmp_path / "spool", create=True, **options)):
         with pytest.raises(InvalidArgument, match="key_retention"):
             make(key_retention=seconds)
 
 
-async def test_a_key_that_a_clock_ahead_has_stamped_is_forgotten_in_time_in_memory_too() -> None:
+async def test_a_memory_spool_forgets_a_key_from_a_clock_that_was_ahead() -> None:
     times = [1000.0]
     async with MemorySpool(clock=lambda: times[-1]) as spool:
         times.append(10 * 365 * 86400.0)

@@ -1,7 +1,8 @@
-"""record.py: what was written is read, and whatever else is in a file does no harm."""
+"""record.py: files are read as they were written, and any other contents are refused."""
 
 import json
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -13,27 +14,34 @@ from smtp_async.model.dsn import DSN, Notify
 from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.model.receipt import Outcome, Receipt, Verdict
 from smtp_async.model.reply import Reply
-from smtp_async.spool import record
 from smtp_async.spool.entry import State, results_after
-from smtp_async.spool.record import Job, encode, fold, line, parse, read_header
-from smtp_async.spool.submission import Submission
+from smtp_async.spool.record import (
+    Job,
+    encode_header,
+    journal_record,
+    parse,
+    read_header,
+    replay,
+    result_record,
+)
+from smtp_async.spool.submission import BodyNeeds, Submission
 
 BODY = b"From: ann@example.com\r\n\r\nHello\r\n"
 ENVELOPE = Envelope("ann@example.com", ["bob@example.org", "carl@example.org"])
 
 
 def job(envelope: Envelope = ENVELOPE, body: bytes = BODY, **changes) -> Submission:
-    plain = Submission(envelope, body, None, 1.5, 2.5, None, False, False, False, "<1@example.com>")
+    plain = Submission(envelope, body, BodyNeeds(), "<1@example.com>", created=1.5, not_before=2.5)
     return plain._replace(**changes)
 
 
 def stored(journal: bytes = b"", **changes) -> bytes:
     what = job(**changes)
-    return encode(what, "id-1") + what.body + journal
+    return encode_header(what, "id-1") + what.body + journal
 
 
 def with_header(change) -> bytes:
-    """A file whose header was changed by somebody who knows JSON."""
+    """Return a file whose header was changed by valid JSON."""
     data = stored()
     fields = json.loads(data.partition(b"\n")[2].partition(b"\n")[0])
     change(fields)
@@ -58,32 +66,21 @@ submissions = st.builds(
     Submission,
     st.builds(Envelope, st.none() | addresses, recipients),
     st.binary(max_size=300),
-    st.none() | texts.filter(bool),
+    st.builds(BodyNeeds, st.booleans(), st.booleans(), st.booleans()),
+    st.none() | texts,
     times,
     times,
     st.none() | times,
-    st.booleans(),
-    st.booleans(),
-    st.booleans(),
-    st.none() | texts,
+    st.none() | texts.filter(bool),
 )
 
 
 @given(submissions, st.sampled_from(State))
-def test_what_is_written_is_read(what: Submission, state: State) -> None:
-    found = parse(encode(what, "id-1") + what.body, state)
-    entry = found.entry
-    assert entry.envelope == what.envelope
-    assert (entry.created, entry.not_before, entry.expires) == (what.created, what.not_before, what.expires)
-    assert (entry.id, entry.state, entry.message_id) == ("id-1", state, what.message_id)
-    assert (entry.key is None) == (what.key is None)
-    assert (found.header.eightbit, found.header.utf8, found.header.binary) == (
-        what.eightbit,
-        what.utf8,
-        what.binary,
-    )
-    assert entry.needs_utf8 == what.needs_utf8
-    assert (found.token, found.ended, entry.attempts) == (1, None, 0)
+def test_a_header_is_read_as_it_was_written(what: Submission, state: State) -> None:
+    found = parse(encode_header(what, "id-1") + what.body, state)
+    assert found.entry == replace(what.entry("id-1"), state=state)
+    assert found.header.needs == what.needs
+    assert (found.token, found.ended) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +98,14 @@ def test_addresses_that_no_rfc_allows_are_read_as_they_were_put(text: str) -> No
 
 
 @pytest.mark.parametrize("text", ["a b@x", "a..b@x y", "a@x>", "a..\u200bb@x", "@x_y", "..@x"])
-def test_leniency_does_not_reach_what_a_command_line_cannot_hold(text: str) -> None:
+def test_addresses_that_no_command_can_carry_are_refused(text: str) -> None:
     with pytest.raises(RecordInvalid):
         read_header(with_header(lambda fields: fields.update(sender=text)))
 
 
 @given(submissions)
 def test_a_header_is_one_line_of_ascii(what: Submission) -> None:
-    head = encode(what, "id-1")
+    head = encode_header(what, "id-1")
     assert head.isascii()
     assert head.count(b"\n") == 2
     assert b"\r" not in head
@@ -121,12 +118,12 @@ def test_a_key_is_not_in_the_file() -> None:
 
 @given(texts, texts, st.integers(400, 599))
 def test_no_text_can_forge_a_record(reason: str, answer: str, code: int) -> None:
-    """A newline in a reason or in a server's reply, and all else."""
+    """Neither a newline in a reason or in a server's reply, nor any other character."""
     reply = Reply(code, tuple(answer.encode("utf-8", "backslashreplace").split(b"\n")))
     entry = parse(stored()).entry
     verdicts = tuple(Verdict(one, Outcome.REFUSED, reply) for one in ENVELOPE.recipients)
     results = results_after(entry, Receipt(verdicts), None, 5.0)
-    text = record.record(1, 5.0, State.QUEUED, entry, results, reason=reason, not_before=9.0)
+    text = result_record(1, 5.0, State.QUEUED, entry, results, reason=reason, not_before=9.0)
     assert text.count(b"\n") == 2
     found = parse(stored(text)).entry
     assert (found.results, found.reason, found.not_before) == (results, reason, 9.0)
@@ -142,40 +139,44 @@ def told(*records: bytes) -> Job:
 
 def result(n: int, state: str = "queued", **fields) -> bytes:
     plain: dict = {"not_before": None, "reason": "", "results": {}}
-    return line(r="result", n=n, at=1.0, state=state, **{**plain, **fields})
+    return journal_record(r="result", n=n, at=1.0, state=state, **{**plain, **fields})
 
 
 def eod(n: int) -> bytes:
-    return line(r="eod", n=n, at=1.0, rcpts=[0])
+    return journal_record(r="eod", n=n, at=1.0, rcpts=[0])
 
 
-def test_a_mark_without_a_result_is_a_flag() -> None:
+def test_a_mark_without_a_result_flags_the_job() -> None:
     assert told(eod(1)).entry.flagged
     assert told(eod(1)).token == 2
     assert not told(eod(1), result(1)).entry.flagged
     assert told(eod(1), result(1), eod(2)).entry.flagged
 
 
-def test_what_was_not_touched_is_as_it_was() -> None:
-    untouched = line(r="untouched", n=1, at=1.0)
+def test_a_released_job_is_as_it_was() -> None:
+    untouched = journal_record(r="untouched", n=1, at=1.0)
     assert not told(eod(1), eod(1), untouched).entry.flagged
-    dead = line(r="recovered", n=1, at=1.0)
-    again = line(r="untouched", n=2, at=1.0)
+    dead = journal_record(r="recovered", n=1, at=1.0)
+    again = journal_record(r="untouched", n=2, at=1.0)
     assert told(eod(1), dead, eod(2), again).entry.flagged
-    # The mark of the second try was never written.
+    # The mark of the second attempt was never written.
     assert told(
-        eod(1), untouched, eod(2), line(r="recovered", n=2, at=1.0), line(r="untouched", n=3)
+        eod(1),
+        untouched,
+        eod(2),
+        journal_record(r="recovered", n=2, at=1.0),
+        journal_record(r="untouched", n=3),
     ).entry.flagged
 
 
-def test_a_flag_stays_whatever_the_next_try_is_told() -> None:
+def test_a_flag_stays_whatever_the_result_of_the_next_attempt() -> None:
     unknown = result(1, results={"0": ["unknown", False, 1.0, None, None, "", None]})
     later = result(2, results={"0": ["refused", False, 2.0, 451, None, "later", None]})
-    again = line(r="requeue", not_before=1.0, expires=None, at=1.0)
+    again = journal_record(r="requeue", not_before=1.0, expires=None, at=1.0)
     for records in (
         (unknown,),
         (unknown, eod(2), later),
-        (eod(1), line(r="recovered", n=1, at=1.0), eod(2), later),
+        (eod(1), journal_record(r="recovered", n=1, at=1.0), eod(2), later),
     ):
         entry = told(*records).entry
         assert (entry.flagged, entry.confirmed) == (True, False)
@@ -185,14 +186,16 @@ def test_a_flag_stays_whatever_the_next_try_is_told() -> None:
         assert (entry.flagged, entry.confirmed) == (True, False)
 
 
-def test_a_wait_is_over_when_the_clock_it_was_reckoned_by_was_ahead() -> None:
+def test_a_wait_computed_by_a_clock_that_was_ahead_is_over() -> None:
     entry = told(result(1, not_before=61.0)).entry
     assert (entry.due(0.0), entry.due(1e6)) == (61.0, 61.0)
-    ahead = line(r="result", n=1, at=1e6, state="queued", not_before=1e6 + 60, reason="", results={})
+    ahead = journal_record(
+        r="result", n=1, at=1e6, state="queued", not_before=1e6 + 60, reason="", results={}
+    )
     assert told(ahead).entry.due(1000.0) < 1000.0 and told(ahead).entry.due(1e6) == 1e6 + 60
-    named = line(r="requeue", not_before=1e6, expires=None, at=2e6)
+    named = journal_record(r="requeue", not_before=1e6, expires=None, at=2e6)
     assert told(named).entry.due(1000.0) == 1e6
-    now = line(r="requeue", not_before=2e6, expires=None, at=2e6)
+    now = journal_record(r="requeue", not_before=2e6, expires=None, at=2e6)
     assert told(now).entry.due(1000.0) < 1000.0
 
 
@@ -201,14 +204,14 @@ def test_a_record_that_was_written_twice_counts_once() -> None:
     assert told(result(1), result(2)).entry.attempts == 2
 
 
-def test_the_third_death_is_the_last() -> None:
-    deaths = [line(r="recovered", n=n, at=1.0) for n in (1, 2, 3)]
+def test_the_third_death_fails_the_job() -> None:
+    deaths = [journal_record(r="recovered", n=n, at=1.0) for n in (1, 2, 3)]
     assert told(*deaths[:2]).ended is State.QUEUED
     poisoned = told(*deaths)
     assert (poisoned.ended, poisoned.entry.reason, poisoned.entry.attempts) == (State.FAILED, "poison", 3)
 
 
-def test_a_requeued_job_counts_anew_and_its_token_does_not() -> None:
+def test_requeueing_resets_the_attempts_but_not_the_token() -> None:
     refused = {
         "0": ["refused", True, 1.0, 550, "5.1.1", "no", None],
         "1": ["accepted", True, 1.0, 250, None, "", "Q1"],
@@ -216,31 +219,31 @@ def test_a_requeued_job_counts_anew_and_its_token_does_not() -> None:
     failed = result(1, "failed", results=refused)
     assert told(failed).ended is State.FAILED
     assert told(failed).entry.pending == ()
-    requeue = line(r="requeue", not_before=7.0, expires=None, at=1.0)
+    requeue = journal_record(r="requeue", not_before=7.0, expires=None, at=1.0)
     job = told(failed, requeue)
     assert (job.entry.attempts, job.entry.not_before, job.ended, job.token) == (0, 7.0, State.QUEUED, 2)
     assert [str(one.address) for one in job.entry.pending] == ["bob@example.org"]
 
 
-def test_what_a_later_version_notes_is_passed_over() -> None:
-    assert told(line(r="weather", at=1.0), result(1)).entry.attempts == 1
+def test_record_types_of_a_later_version_are_ignored() -> None:
+    assert told(journal_record(r="weather", at=1.0), result(1)).entry.attempts == 1
 
 
 @given(st.data())
-def test_a_torn_record_spoils_nothing_but_itself(data) -> None:
-    first, second, third = result(1), line(r="hold", held=True, at=1.0), result(2)
+def test_a_torn_record_damages_no_other(data) -> None:
+    first, second, third = result(1), journal_record(r="hold", held=True, at=1.0), result(2)
     torn = second[: data.draw(st.integers(0, len(second) - 1))]
     entry = told(first, torn, third).entry
     assert (entry.attempts, entry.held) == (2, len(torn) == len(second) - 1)
 
 
-def test_a_flipped_bit_is_no_record() -> None:
-    record = bytearray(line(r="hold", held=True, at=1.0))
+def test_a_record_with_a_flipped_bit_is_ignored() -> None:
+    record = bytearray(journal_record(r="hold", held=True, at=1.0))
     record[15] ^= 1
     assert not told(bytes(record)).entry.held
 
 
-# --- what is no job ---
+# --- invalid files ---
 
 
 @pytest.mark.parametrize(
@@ -266,12 +269,12 @@ def test_a_flipped_bit_is_no_record() -> None:
         stored(body=b"\xff" * 10).replace(b"\xff", b"\xfe"),
     ],
 )
-def test_what_is_no_job_is_refused(data: bytes) -> None:
+def test_files_that_are_not_jobs_are_refused(data: bytes) -> None:
     with pytest.raises(RecordInvalid):
         parse(data)
 
 
-def test_a_version_that_is_not_known_is_named() -> None:
+def test_an_unknown_version_is_named() -> None:
     with pytest.raises(RecordNewer, match="version is 2"):
         parse(stored().replace(b"SPOOL1", b"SPOOL2"))
 
@@ -313,13 +316,13 @@ def test_a_version_that_is_not_known_is_named() -> None:
         ("message_id", 7),
     ],
 )
-def test_a_header_that_makes_no_sense_is_refused(name: str, value) -> None:
+def test_an_invalid_header_is_refused(name: str, value) -> None:
     with pytest.raises(RecordInvalid):
         parse(with_header(lambda fields: fields.update({name: value})))
 
 
-@pytest.mark.parametrize("name", json.loads(encode(job(), "x").split(b"\n")[1]))
-def test_nothing_in_a_header_may_be_missing(name: str) -> None:
+@pytest.mark.parametrize("name", json.loads(encode_header(job(), "x").split(b"\n")[1]))
+def test_every_field_of_a_header_is_required(name: str) -> None:
     parse(with_header(lambda fields: fields.update({"of a later day": 1})))
     with pytest.raises(RecordInvalid):
         parse(with_header(lambda fields: fields.pop(name)))
@@ -360,9 +363,9 @@ def test_nothing_in_a_header_may_be_missing(name: str) -> None:
         {"r": "requeue", "not_before": None, "expires": None},
     ],
 )
-def test_a_complete_record_that_makes_no_sense_is_refused(fields) -> None:
+def test_a_complete_record_with_invalid_fields_is_refused(fields) -> None:
     with pytest.raises(RecordInvalid):
-        told(line(**fields))
+        told(journal_record(**fields))
 
 
 @given(st.binary(max_size=400))
@@ -375,7 +378,7 @@ def test_any_bytes_are_a_job_or_refused(data: bytes) -> None:
 
 
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8), st.booleans())
-def test_any_damage_is_found_or_does_no_harm(place: int, damage: bytes, insert: bool) -> None:
+def test_any_damage_is_detected_or_harmless(place: int, damage: bytes, insert: bool) -> None:
     data = stored(eod(1) + result(1))
     place %= len(data)
     damaged = data[:place] + damage + data[place + (0 if insert else len(damage)) :]
@@ -402,12 +405,14 @@ def test_any_journal_is_read_or_refused(kind: str, fields: dict) -> None:
     text = json.dumps({**fields, "r": kind}).encode()
     journal = b"\n%08x %b\n" % (zlib.crc32(text), text)
     try:
-        fold(read_header(stored()), journal, State.QUEUED)
+        replay(read_header(stored()), journal, State.QUEUED)
     except RecordInvalid:
         pass
 
 
-@given(st.dictionaries(st.sampled_from(list(json.loads(encode(job(), "x").split(b"\n")[1]))), json_values))
+@given(
+    st.dictionaries(st.sampled_from(list(json.loads(encode_header(job(), "x").split(b"\n")[1]))), json_values)
+)
 def test_any_header_is_read_or_refused(changes: dict) -> None:
     try:
         parse(with_header(lambda fields: fields.update(changes)))

@@ -103,6 +103,13 @@ class TestWatching:
             client_authenticated=asked and shown,
         )
 
+    def test_of_two_groups_the_one_that_counts_is_seen(self):
+        """The server asks for another share than the client sent (HelloRetryRequest)."""
+        server, client = server_context(LEAF), client_context()
+        server.set_ecdh_curve("secp384r1")
+        observe(client)
+        assert handshake_of(handshake(client, server)).group == "secp384r1"
+
     @pytest.mark.parametrize(("version", "scheme"), [(0x0302, "ecdsa_sha1"), (0x0303, "rsa_pkcs1_sha1")])
     def test_old_ways_to_sign(self, version, scheme):
         parameters = b"\x03\0\x17\x01p" + (b"\x02\x01" if version == 0x0303 else b"") + b"\0\x01s"

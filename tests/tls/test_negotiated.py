@@ -240,6 +240,18 @@ class TestSessions:
             infos = await asyncio.gather(*(negotiated(client) for _ in range(8)))
         assert all(info.session_resumed and info.verified for info in infos)
 
+    async def test_but_a_check_looks_at_the_certificate_of_today(
+        self, name: str, version: ssl.TLSVersion, pki: Pki, request: pytest.FixtureRequest
+    ) -> None:
+        server = request.getfixturevalue(name)
+        tls = offering(pki, Offer(version, None, None, {}))
+        client = client_of(server, host="localhost", port=server.tls_port, security=IMPLICIT, tls=tls)
+        async with client:
+            assert [(await negotiated(client)).session_resumed for _ in range(2)] == [False, True]
+            report = await client.check()
+            assert report.info is not None and not report.info.session_resumed
+            assert (await negotiated(client)).session_resumed
+
     async def test_unless_turned_off(
         self, name: str, version: ssl.TLSVersion, pki: Pki, request: pytest.FixtureRequest
     ) -> None:

@@ -18,7 +18,6 @@ from smtp_async.tls import (
     ConnectionInfo,
     Security,
     TLSOptions,
-    TrustOptions,
     handshake_witness,
     make_context,
     secure,
@@ -324,8 +323,3 @@ def test_a_server_without_a_certificate_is_refused(run: Any) -> None:
                 await client.connect()
 
     run(scenario())
-
-
-def test_options() -> None:
-    assert TLSOptions().session_reuse
-    assert not TLSOptions(trust=TrustOptions(), session_reuse=False).session_reuse

@@ -1,11 +1,11 @@
-"""``python -m tests.torture [--deaths N] [--seed N] [--path DIRECTORY]``: kill for long, and print the books.
+"""``python -m tests.torture [--deaths N] [--seed N] [--path DIRECTORY]``: kill many processes.
 
-First every point of every role, each with a spool of its own, that of workers under several sets of options; then
-storms of each kind, and more of them until N processes have died. Last, eight processes empty a spool of 20,000
-messages.
+First a process dies at every point of every role, each with a spool of its own, workers with several sets of options.
+Then processes of one spool die at random, with each set of options and until N processes have died. Last, eight
+processes drain a spool of 20,000 messages. The figures are printed.
 
-``python -m tests.torture soak [--seconds N]`` sends to smtp-sink for long, while one system call in a hundred fails,
-and prints what the process holds.
+``python -m tests.torture soak [--seconds N]`` sends to smtp-sink for a long time while one system call in a hundred
+fails, and prints the memory and the open files of the process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any
 
 from tests.torture.crowd import empty
 from tests.torture.ledger import Account
-from tests.torture.points import Gallows
+from tests.torture.points import KillPoints
 from tests.torture.soak import soak
 from tests.torture.storm import Storm
 from tests.torture.template import Template
 
-#: Who dies at every point, besides workers; and in what manners these work.
+#: The roles that die at every point, besides workers, and the options of workers.
 ROLES = ("produce", "hand_back", "operate", "recover")
 MANNERS: tuple[dict[str, Any], ...] = (
     {},
@@ -35,7 +35,7 @@ MANNERS: tuple[dict[str, Any], ...] = (
     {"keep_sent": True, "concurrency": 1},
     {"marking": "claim", "concurrency": 1},
 )
-#: What storms rage under.
+#: The options of the storms.
 STORMS: tuple[dict[str, Any], ...] = (
     {},
     {"all_keyed": True, "keep_sent": True},
@@ -47,7 +47,7 @@ STORM = 400
 
 
 async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Account:
-    """Do it all."""
+    """Run all deaths, and return the figures."""
     total, began = Account(), time.monotonic()
 
     def tell(what: object, account: Account) -> None:
@@ -58,9 +58,9 @@ async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Accou
     async with Template() as template:
         plain: list[tuple[str, dict[str, Any]]] = [(role, {}) for role in ROLES]
         for role, options in [*plain, *(("work", options) for options in MANNERS)]:
-            async with Gallows(template, path / "points", role, **options) as gallows:
-                account = await gallows.die_at_each(gallows.points)
-                tell(f"{role} {options or ''}, {len(gallows.reached)} points", account)
+            async with KillPoints(template, path / "points", role, **options) as kill_points:
+                account = await kill_points.die_at_each(kill_points.points)
+                tell(f"{role} {options or ''}, {len(kill_points.reached)} points", account)
         for number, options in enumerate(itertools.cycle(STORMS)):
             if number >= len(STORMS) and total.deaths >= deaths:
                 break
@@ -72,7 +72,7 @@ async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Accou
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("kill", "soak"), default="kill")
     parser.add_argument("--deaths", type=int, default=5000, help="(5000)")

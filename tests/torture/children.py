@@ -1,11 +1,11 @@
-"""What the processes do that are to die: put mail, deliver it, change it, put in order what others left behind.
+"""What the processes that are to die do: put messages, deliver, change and recover them.
 
-They write what they did into one file, each line with one system call, so that it outlives them:
+They log what they did to one file, each line with one system call, so that the log outlives them:
 
     put NUMBER ID                       `put` returned
     start ID NUMBER FLAGGED PID         a job is about to be tried
     end ID PID                          its lease has ended
-    removed NUMBER                      it is about to be deleted
+    removed NUMBER                      a job is about to be deleted
     calls STEP=COUNT …                  the system calls of a process that ended by itself
 """
 
@@ -28,25 +28,25 @@ from smtp_async.spool.entry import Entry, State
 from tests.torture import letters
 from tests.torture.faults import Call, DeadlyFiles, WornFiles
 
-#: Retries at once, pauses that nobody notices.
+#: Immediate retries and very short pauses.
 BRISK = RetryPolicy(jitter=False, first=0.01, factor=1.0, pause=0.01, longest_pause=0.02)
 
 
 class Spec(NamedTuple):
-    """What a process is to do; everything in it can be written as JSON.
+    """What a process is to do; every field can be written as JSON.
 
     Attributes:
         role: the name of a function below.
         path: the spool directory.
         log: the file for what it did.
-        numbers: of the messages to put, or to remove.
-        port: of the recorder.
-        kill: when it dies: `["call", step, number, "before" | "after"]`, `["wire", moment, count]`, or None.
+        numbers: the numbers of the messages to put, or to remove.
+        port: the port of the recorder.
+        kill: when the process dies: `["call", step, number, "before" | "after"]`, `["wire", moment, count]`, or None.
         all_keyed: every message has a key.
-        keep_sent, on_unknown, marking, durable: as everywhere.
-        concurrency: jobs in work at once.
-        fsize: octets that a file may have, 0 without limit.
-        odds: how often a system call fails.
+        keep_sent, on_unknown, marking, durable: as for `QueueProcessor` and `DirectorySpool`.
+        concurrency: the number of jobs that are sent at once.
+        fsize: the maximum size of a file in octets, 0 without limit.
+        odds: the probability that a system call fails.
     """
 
     role: str
@@ -66,7 +66,7 @@ class Spec(NamedTuple):
 
 
 class Child:
-    """One of them."""
+    """A process with its role."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -76,11 +76,11 @@ class Child:
             resource.setrlimit(resource.RLIMIT_FSIZE, (spec.fsize, spec.fsize))
 
     def write(self, *words: object) -> None:
-        """Write a line into the log."""
+        """Write a line to the log."""
         os.write(self.log, (" ".join(map(str, words)) + "\n").encode())
 
     def spool(self) -> DirectorySpool:
-        """Open the spool, with the call that kills."""
+        """Open the spool with the system call that kills."""
         spec = self.spec
         if spec.odds:
             files: Any = partial(WornFiles, odds=spec.odds)
@@ -89,10 +89,10 @@ class Child:
             files = partial(DeadlyFiles, last=Call(step, number), after=when == "after")
         else:
             files = DeadlyFiles
-        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, files=files)
+        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, syscalls=files)
 
     def client(self) -> SMTPClient:
-        """A client that tells the recorder when to kill it."""
+        """Return a client that tells the recorder when to kill it."""
         hello = f"worker.p{self.pid}.test"
         if self.spec.kill is not None and self.spec.kill[0] == "wire":
             hello = f"kill-{self.spec.kill[1]}-{self.spec.kill[2]}.p{self.pid}.test"
@@ -100,7 +100,7 @@ class Child:
         return SMTPClient("127.0.0.1", self.spec.port, security=Security.PLAINTEXT, options=options)
 
     def processor(self, spool: DirectorySpool, client: SMTPClient) -> QueueProcessor:
-        """A processor that writes down what it begins and ends."""
+        """Return a processor that logs what it starts and ends."""
         spec = self.spec
         processor = QueueProcessor(
             spool,
@@ -128,8 +128,8 @@ class Child:
         self.write("end", event.id, self.pid)
 
     def write_calls(self, spool: DirectorySpool) -> None:
-        """Tell which calls there were."""
-        counts = spool._files.counts  # type: ignore[attr-defined]
+        """Log which system calls were made."""
+        counts = spool._syscalls.counts  # type: ignore[attr-defined]
         self.write("calls", *(f"{step}={count}" for step, count in counts.items()))
 
 
@@ -154,7 +154,7 @@ async def produce(child: Child) -> None:
 
 
 async def work(child: Child) -> None:
-    """Deliver until nothing is left."""
+    """Deliver until no job is pending."""
     async with child.spool() as spool, child.client() as client:
         processor = child.processor(spool, client)
         while True:
@@ -174,14 +174,14 @@ async def toil(child: Child) -> None:
 
 
 async def recover(child: Child) -> None:
-    """Take back what dead workers held."""
+    """Recover the jobs of dead workers."""
     async with child.spool() as spool:
         await spool.recover()
     child.write_calls(spool)
 
 
 async def hand_back(child: Child) -> None:
-    """Claim what is due, and give it back untouched; every other job after its mark."""
+    """Claim the due jobs and release them, every other job after its mark."""
     async with child.spool() as spool:
         for place, lease in enumerate(await spool.claim(100)):
             id = lease.entry.id
@@ -195,7 +195,7 @@ async def hand_back(child: Child) -> None:
 
 
 async def operate(child: Child) -> None:
-    """Do what operators do: hold, release, requeue, remove."""
+    """Hold, release, requeue and remove jobs as operators do."""
     async with child.spool() as spool:
         for entry in [entry async for entry in spool.list()]:
             number = _number(entry)
@@ -218,5 +218,5 @@ ROLES = {role.__name__: role for role in (produce, work, toil, recover, hand_bac
 
 
 def live(spec: Spec) -> None:
-    """Be such a process."""
+    """Run a process of this role."""
     asyncio.run(ROLES[spec.role](Child(spec)))

@@ -1,4 +1,4 @@
-"""Many processes on one spool, none of which dies: nothing is lost, and nothing arrives twice."""
+"""Many processes share a spool and none dies: no message is lost, and none arrives twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.torture.template import Template
 
 
 async def empty(template: Template, path: Path, *, messages: int, processes: int) -> Account:
-    """Put messages from several processes, and deliver them with `processes` others at the same time."""
+    """Put messages from several processes while `processes` others deliver them."""
     async with Scene(template, path, durable=False, concurrency=16) as scene:
         share = messages // 4
         putting = [
@@ -29,7 +29,7 @@ async def empty(template: Template, path: Path, *, messages: int, processes: int
         if any(statuses) or not all(lived):
             account.wrong.append(f"a process ended with {statuses}")
         if account.duplicates or account.flagged:
-            account.wrong.append("nobody died, and there is an extra copy")
+            account.wrong.append("no process died, and there is an extra copy")
         if not scene.log().workers >= {one.pid for one in toiling}:
             account.wrong.append("not all of them had something to do")
         return account

@@ -1,7 +1,7 @@
-"""What stands between a spool and the system: it counts the calls, and lets one of them fail or be the last.
+"""System calls that are counted, and of which one fails or kills the process.
 
-Every system call of a `DirectorySpool` goes through `Files.call` with the name of its step of the protocol. A call is
-known by step and number, `("E4", 1)`: the first call of step E4 in this process.
+Every system call of a `DirectorySpool` goes through `SystemCalls.call` with the name of its step of the protocol. A
+call is identified by step and number: `("E4", 1)` is the first call of step E4 in this process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
 
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 
-#: What disks say.
+#: errno values that disks cause.
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
-#: A write takes half of what it is given.
+#: A write of half the data.
 SHORT = -1
 
 
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     number: int
 
 
-class CountingFiles(Files):
+class CountingFiles(SystemCalls):
     """Counts the calls of each step."""
 
     def __init__(self, root: int, *, durable: bool = True) -> None:
@@ -45,21 +45,21 @@ class CountingFiles(Files):
         return self.meet(here, function, *args, **named)
 
     def meet(self, here: Call, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
-        """Make the call, or let something happen instead."""
+        """Make the call, or the fault instead."""
         return function(*args, **named)
 
     def calls(self) -> list[Call]:
-        """Every call that was made."""
+        """Return every call that was made."""
         return [Call(step, number) for step, count in self.counts.items() for number in range(1, count + 1)]
 
 
 class DeadlyFiles(CountingFiles):
-    """The process is killed before or after one call.
+    """System calls that kill the process before or after one call.
 
     Args:
-        root, durable: as for `Files`.
+        root, durable: as for `SystemCalls`.
         last: that call; None for none.
-        after: it is made, and then the process dies.
+        after: make the call before the process dies.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class DeadlyFiles(CountingFiles):
 
 
 class FailingFiles(CountingFiles):
-    """Chosen calls fail with an error of the system, or take less than they were given.
+    """System calls of which chosen ones fail with an errno, or write less than they were given.
 
     Args:
-        root, durable: as for `Files`.
-        failing: tells the error that a call meets, None for none.
+        root, durable: as for `SystemCalls`.
+        failing: returns the errno with which a call fails, None for none.
 
     Attributes:
-        failed: the calls that did.
+        failed: the calls that failed.
     """
 
     def __init__(
@@ -108,13 +108,13 @@ class FailingFiles(CountingFiles):
             return function(*args, **named)
         self.failed.append(here)
         if function is os.close:
-            # Whatever it says, the file is closed.
+            # The file is closed even if close() fails.
             function(*args)
         raise OSError(number, os.strerror(number))
 
 
 class WornFiles(FailingFiles):
-    """Any call fails now and then."""
+    """System calls that fail at random."""
 
     def __init__(self, root: int, *, durable: bool = True, odds: float = 0.01) -> None:
         super().__init__(

@@ -1,10 +1,10 @@
-"""The books: what was acknowledged, begun and delivered, and whether that may be.
+"""The checks of what was acknowledged, started and delivered against the promises of the spool.
 
-- A key that is put again when everything is delivered makes no second job.
-- What was acknowledged is delivered, or still in the spool, with its result, to be read from its file. Nothing is lost.
-- Nothing arrives twice, unless the try that delivered it again was told that it may have arrived already (`flagged`).
-- What is flagged was in the hands of a process when it was killed: begun by it, and its end not noted.
-- What arrives is, octet for octet, what was put; who was to be refused got nothing and is noted as such.
+- A key that is put again after everything was delivered creates no second job.
+- An acknowledged message is delivered, or still in the spool with its result readable in its file. None is lost.
+- No message arrives twice, unless the attempt that delivered the second copy was flagged.
+- A flagged job was leased by a process when that was killed: started by it, and its end not recorded.
+- A message arrives octet for octet as it was put. Recipients to be refused got nothing and have that result.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from tests.torture.recorder import Recorder
 
 @dataclass
 class Account:
-    """Figures of a run, to be added up.
+    """The figures of a run, which can be added up.
 
     Attributes:
         deaths: processes that were killed.
         acknowledged: messages whose `put` returned.
         delivered: messages of which at least one copy arrived.
-        lost: recipients of acknowledged messages of whom nothing is known.
-        flagged: tries that were told that the message may have arrived.
-        duplicates: copies beyond the first; `outside` those of them that no flag announced.
-        wrong: whatever else must not be, in words.
+        lost: recipients of acknowledged messages that neither got the message nor have a result.
+        flagged: flagged attempts.
+        duplicates: copies beyond the first.
+        outside: those of them that were not flagged.
+        wrong: other broken promises, in words.
     """
 
     deaths: int = 0
@@ -52,7 +53,7 @@ class Account:
         return self
 
     def demand(self) -> None:
-        """Fail if the promise was broken."""
+        """Raise if a promise was broken."""
         assert (self.lost, self.outside, self.wrong) == (0, 0, []), str(self)
 
     def __str__(self) -> str:
@@ -65,15 +66,15 @@ class Account:
 
 
 class Log:
-    """What the processes wrote (see `children`).
+    """What the processes logged (see `children`).
 
     Attributes:
         acknowledged: number → ids that `put` returned.
-        flags: number → how often it was begun with the flag for the first time after a death.
-        astray: ids that were flagged although nobody died with them.
-        begun: number → ids under which it was begun.
+        flags: number → how often the job was started with a flag for the first time after a death.
+        astray: ids that were flagged although no process died with them.
+        begun: number → ids under which the message was started.
         full: numbers that the spool had no room for.
-        removed: numbers that somebody wanted to have deleted.
+        removed: numbers that an operator deleted.
         workers: the processes that delivered.
         calls: the counts of the last process that ended by itself.
     """
@@ -88,7 +89,7 @@ class Log:
         self.workers: set[int] = set()
         self.calls: dict[str, int] = {}
         holders: dict[str, int] = {}
-        # What was flagged once stays so, whatever comes of the next try.
+        # A flag stays, whatever the result of the next attempt.
         doubtful: set[str] = set()
         for line in path.read_text().splitlines() if path.exists() else ():
             kind, *words = line.split()
@@ -107,7 +108,7 @@ class Log:
                 died = holders.get(id) in killed
                 if flagged and (died or id not in doubtful):
                     self.flags[number] += 1
-                    # The one who had it last must have died with it.
+                    # The process that had the job last must have died with it.
                     if not died and not marked_early:
                         self.astray.append(id)
                     doubtful.add(id)
@@ -117,7 +118,7 @@ class Log:
 
 
 def entries(directory: Path) -> dict[str, Entry]:
-    """Read every job of a spool directory, whole."""
+    """Read every job of a spool directory completely."""
     found = {}
     for path in directory.rglob("*.*"):
         suffix = path.suffix[1:]
@@ -137,13 +138,13 @@ def settled(
     deaths: int,
     all_keyed: bool = False,
 ) -> Account:
-    """Check the books of a spool that was drained.
+    """Check the account of a spool that was drained.
 
     Args:
         directory: the spool.
-        log: of its processes.
-        recorder: of its server.
-        deaths: how many of its processes were killed.
+        log: the log of its processes.
+        recorder: its server.
+        deaths: the number of its processes that were killed.
         all_keyed: every message has a key.
     """
     account = Account(deaths=deaths, acknowledged=len(log.acknowledged), flagged=sum(log.flags.values()))
@@ -162,7 +163,7 @@ def settled(
         copies[number] = max(copies[number], count)
     account.delivered = len(copies)
     for number, count in copies.items():
-        # A message without a key that was not acknowledged was put again by its caller: that is another job.
+        # An unacknowledged message without a key was put again by its caller, as another job.
         allowed = max(1, len(log.begun[number])) if letters.key(number) is None and not all_keyed else 1
         account.duplicates += max(0, count - allowed)
         account.outside += max(0, count - allowed - log.flags[number])
@@ -173,7 +174,7 @@ def settled(
 
 
 def _lost(number: int, jobs: list[Entry], recorder: Recorder, wrong: list[str]) -> int:
-    """Count the recipients of whom nothing is known."""
+    """Count the recipients with an unknown outcome."""
     lost = 0
     for place, fate in enumerate(letters.fates(number)):
         if recorder.copies[number, place]:
@@ -193,7 +194,7 @@ def _lost(number: int, jobs: list[Entry], recorder: Recorder, wrong: list[str]) 
 
 
 def _leftovers(directory: Path) -> list[str]:
-    """What may not be there after a drain: second names of jobs, and locks."""
+    """Return what must not remain after a drain: second names of jobs, and locks."""
     found = []
     for path in (directory / "tmp").iterdir():
         if path.stat().st_nlink > 1:

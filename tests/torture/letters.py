@@ -1,4 +1,4 @@
-"""The mail that is put through the spool: message, recipients and what becomes of them follow from a number."""
+"""The messages of the tests: body, recipients and their results follow from a number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 SENDER = "torture@sender.test"
 
-#: What the server does with a recipient: take it, refuse it for now at the first try, refuse it for good.
+#: What the server does with a recipient: accept it, refuse it temporarily at first, or refuse it permanently.
 TAKE, LATER, NEVER = "take", "later", "never"
 
 _FATES: Sequence[Sequence[str]] = (
@@ -27,30 +27,30 @@ _ADDRESS = re.compile(r"n([0-9]+)\.([0-9])\.([a-z]+)@")
 
 
 def fates(number: int) -> Sequence[str]:
-    """What becomes of each recipient."""
+    """Return what the server does with each recipient."""
     return _FATES[number % len(_FATES)]
 
 
 def recipients(number: int) -> list[str]:
-    """Their addresses."""
+    """Return the addresses of the recipients."""
     return [f"n{number}.{place}.{fate}@torture.test" for place, fate in enumerate(fates(number))]
 
 
 def read_address(address: str) -> tuple[int, int, str]:
-    """Number, place and fate of a recipient."""
+    """Return number, place and fate of a recipient."""
     match = _ADDRESS.match(address)
     if match is None:
-        raise ValueError(f"{address} is not one of ours")
+        raise ValueError(f"{address} is not an address of this test")
     return int(match[1]), int(match[2]), match[3]
 
 
 def key(number: int, *, all_keyed: bool = False) -> str | None:
-    """The idempotency key of a message, if it has one."""
+    """Return the idempotency key of a message, if it has one."""
     return f"key {number}" if all_keyed or number % 3 == 1 else None
 
 
 def body(number: int) -> bytes:
-    """The message. Every eleventh is too large to be kept in memory; some lines begin with a dot."""
+    """Return the message. Every eleventh is too large to be kept in memory, and some lines begin with a dot."""
     lines = [
         b"%d: %s" % (number, hashlib.sha256(b"%d" % number).hexdigest().encode()),
         b".",

@@ -1,8 +1,8 @@
-"""Kill at every step: each system call of the protocol, and each moment of a conversation, before and after.
+"""Kills at every step: before and after each system call of the protocol, and each moment of an SMTP conversation.
 
-Which calls there are is not listed anywhere: a process that lives is watched, and then one dies at each call that it
-made. Every death has a spool of its own; afterwards a process that lives delivers what is left, and the books must be
-right. A point that was not reached (with several jobs at once, calls may come in another number) is passed over.
+The calls are not listed anywhere: a process that survives is observed, and then a process dies at each call that was
+made. Every death has a spool of its own. Afterwards a process that survives delivers the remaining jobs, and the
+account is checked. A point that was not reached is skipped, because the number of calls varies with concurrent jobs.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from tests.torture.ledger import Account
 from tests.torture.recorder import MOMENTS, Recorder
 from tests.torture.template import Template
 
-#: Deaths at the same time: more than there are processors, since they wait for the disk.
+#: Number of concurrent deaths: more than there are processors, because the processes wait for the disk.
 AT_ONCE = 3
-#: Every kind of letter.
+#: Messages of every kind.
 NUMBERS = (0, 1, 4, 5, 6, 7, 8, 11)
-#: Those that come later, and the one of them that an operator removes.
+#: Messages that are put later, and the one of them that an operator removes.
 LATER = (10, 13, 12)
 REMOVED = 12
 
 
 class Point(NamedTuple):
-    """Where a process dies."""
+    """The point at which a process dies."""
 
     role: str
     kill: tuple[Any, ...]
 
     @property
     def step(self) -> str:
-        """The step of the protocol, or the moment of the conversation."""
+        """The step of the protocol, or the moment of the SMTP conversation."""
         return str(self.kill[1])
 
 
 class Scene:
-    """One spool, what was done with it, and a server of its own.
+    """A spool, what was done with it, and a server of its own.
 
     Args:
         template: makes the processes.
@@ -68,7 +68,7 @@ class Scene:
         return self
 
     def take_after(self, other: Scene) -> None:
-        """Begin as another scene ended."""
+        """Start with a copy of another scene."""
         copy_links(other._path, self._path)
         self.killed |= other.killed
         self._before = len(other.killed)
@@ -79,12 +79,12 @@ class Scene:
         shutil.rmtree(self._path)
 
     def spec(self, role: str, **fields: Any) -> Spec:
-        """What a process is to do here."""
+        """Return what a process is to do in this scene."""
         fields = {**self._options, **fields}
         return Spec(role, str(self.spool), str(self._path / "log"), port=self.recorder.port, **fields)
 
     async def run(self, role: str, **fields: Any) -> bool:
-        """Have a process do something; False if it was killed."""
+        """Run a process; return False if it was killed."""
         forked = await self._template.start(self.spec(role, **fields))
         status = await forked.ended()
         if status == -signal.SIGKILL:
@@ -94,7 +94,7 @@ class Scene:
         return True
 
     async def put_again(self) -> None:
-        """Put everything acknowledged that has a key once more, and deliver what comes of it: nothing may."""
+        """Put every acknowledged message with a key again and deliver; no message may arrive."""
         all_keyed = bool(self._options.get("all_keyed"))
         known = self.log().acknowledged
         keyed = [number for number in known if letters.key(number, all_keyed=all_keyed) is not None]
@@ -111,12 +111,12 @@ class Scene:
             assert await self.run("work")
 
     def log(self) -> ledger.Log:
-        """What they wrote."""
+        """Return what the processes logged."""
         early = self._options.get("marking") == "claim"
         return ledger.Log(self._path / "log", self.killed, marked_early=early)
 
     def account(self, **rules: Any) -> Account:
-        """Check the books."""
+        """Check the account."""
         deaths = len(self.killed) - self._before
         return ledger.settled(self.spool, self.log(), self.recorder, deaths=deaths, **rules)
 
@@ -136,11 +136,11 @@ def copy_links(source: Path, target: Path) -> None:
 
 
 async def _prepare(scene: Scene, role: str) -> None:
-    """Do what comes before a process of this role."""
+    """Prepare the spool for a process of this role."""
     if role in ("work", "hand_back"):
         await scene.run("produce", numbers=NUMBERS)
     elif role == "operate":
-        # What was refused is there to be requeued, what was not tried to be held.
+        # Refused jobs can be requeued, and untried jobs can be held.
         await scene.run("produce", numbers=NUMBERS)
         assert await scene.run("work")
         await scene.run("produce", numbers=LATER)
@@ -148,34 +148,34 @@ async def _prepare(scene: Scene, role: str) -> None:
         await scene.run("produce", numbers=NUMBERS)
         for number in (1, 2):
             assert not await scene.run("work", kill=("call", "D1", number, "after"))
-        # And a producer between the second name of its file and the end of the first.
+        # And a producer died between E6 and E7.
         assert not await scene.run("produce", numbers=(20,), kill=("call", "E7", 1, "before"))
 
 
 async def _go_on(scene: Scene, role: str) -> None:
-    """Do what comes after its death."""
+    """Do what follows the death of the process."""
     if role == "produce":
-        # The caller puts again what was not acknowledged: with a key, that makes no second job.
+        # The caller puts unacknowledged messages again; with a key, that creates no second job.
         known = scene.log().acknowledged
         await scene.run("produce", numbers=tuple(number for number in NUMBERS if number not in known))
     elif role == "operate":
-        # What is held would be held for ever.
+        # Held jobs would stay held.
         assert await scene.run("operate", numbers=(REMOVED,))
     assert await scene.run("work")
 
 
-class Gallows:
-    """Where processes of one role die.
+class KillPoints:
+    """The points at which processes of one role die.
 
     Args:
-        template: makes them.
+        template: makes the processes.
         path: a directory for their spools.
-        role: what they are to do: produce, work, hand_back, operate or recover.
+        role: the role of the processes: produce, work, hand_back, operate or recover.
         options: fields of every `Spec`.
 
     Attributes:
-        points: where they can.
-        reached: where they did.
+        points: the points at which a process can die.
+        reached: the points at which one died.
     """
 
     def __init__(self, template: Template, path: Path, role: str, **options: Any) -> None:
@@ -191,7 +191,7 @@ class Gallows:
     def _scene(self, name: str) -> Scene:
         return Scene(self._template, self._path / name, **self._options)
 
-    async def __aenter__(self) -> Gallows:
+    async def __aenter__(self) -> KillPoints:
         await self._prepared.__aenter__()
         await _prepare(self._prepared, self._role)
         async with self._scene("watched") as scene:
@@ -218,7 +218,7 @@ class Gallows:
         return await scene.run(self._role, numbers=numbers, kill=kill)
 
     def chosen(self, each: int | None) -> list[Point]:
-        """Of each step `each` points: its first call, before and after, its last, and some between; None takes all."""
+        """Return `each` points of each step: around its first call, its last, some between. None returns all."""
         if each is None:
             return self.points
         groups: defaultdict[str, list[Point]] = defaultdict(list)
@@ -234,7 +234,7 @@ class Gallows:
         ]
 
     async def die_at(self, point: Point) -> Account:
-        """Die there, deliver what is left, check the books."""
+        """Die at the point, deliver the remaining jobs, and check the account."""
         self._count += 1
         async with self._scene(str(self._count)) as scene:
             scene.take_after(self._prepared)
@@ -249,18 +249,18 @@ class Gallows:
         if account.duplicates and (
             self._options.get("on_unknown") == "hold" or self._role not in ("work", "recover")
         ):
-            account.wrong.append(f"{point}: what may have arrived was sent again")
+            account.wrong.append(f"{point}: a message that may have arrived was sent again")
         if self._role == "work" and account.flagged > self._in_flight():
             account.wrong.append(f"{point}: one death flagged {account.flagged}")
         return account
 
     def _in_flight(self) -> int:
-        """How many messages may be under way at once: twice as many are claimed, and may be marked by then."""
+        """Return how many messages may be in flight: twice the concurrency is claimed, and may be marked by then."""
         spec = self._prepared.spec(self._role)
         return 2 * spec.concurrency if spec.marking == "claim" else spec.concurrency
 
     async def die_at_each(self, points: Iterable[Point]) -> Account:
-        """Die at each point, some at once; return the sum."""
+        """Die at each point, several processes at once, and return the sum."""
         total, waiting = Account(), iter(points)
 
         async def one_after_the_other() -> None:

@@ -1,4 +1,4 @@
-"""A fast SMTP server that writes down what it has accepted: the truth. On request it kills its client."""
+"""A fast SMTP server that records what it has accepted, and kills its client on request."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _WISH = re.compile(rb"EHLO kill-([a-z]+)-([0-9]+)\.p([0-9]+)\.")
 
 
 class Recorder:
-    """The server.
+    """A recording SMTP server.
 
     Args:
-        kill: kills a process; False if that is not one that may be killed.
+        kill: kills a process; returns False if the process may not be killed.
 
     Attributes:
-        copies: how often each (number, place) was accepted.
+        copies: number of times each (number, place) was accepted.
         spoilt: numbers of messages that did not arrive as they were put.
-        refused: how often each recipient was refused for now.
-        kills: clients that were killed.
+        refused: number of times each recipient was refused temporarily.
+        kills: number of clients that were killed.
     """
 
     def __init__(self, kill: Callable[[int], bool] = lambda pid: False) -> None:
@@ -62,12 +62,12 @@ class Recorder:
         await self._server.wait_closed()
 
     def take_after(self, other: Recorder) -> None:
-        """Begin with the books of another."""
+        """Start with the records of another recorder."""
         self.copies = other.copies.copy()
         self.refused = other.refused.copy()
 
     def answer(self, address: str) -> tuple[int, int] | bytes:
-        """Number and place of a recipient that is taken, or the reply to one that is not."""
+        """Return number and place of an accepted recipient, or the reply that refuses it."""
         number, place, fate = letters.read_address(address)
         if fate == letters.NEVER:
             return b"550 5.1.1 nobody of this name\r\n"
@@ -86,7 +86,7 @@ class Recorder:
 
 
 class _Conversation(asyncio.Protocol):
-    """One connection: a plain state machine, pipelining included."""
+    """One connection: a state machine that supports pipelining."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -117,7 +117,7 @@ class _Conversation(asyncio.Protocol):
             pass
 
     def _step(self) -> bool:
-        """Take one line or one body; False if there is none yet."""
+        """Process one line or one body; return False if none is complete."""
         buffer = self._buffer
         if self._in_body:
             # The line end behind the DATA command counts as the one before the dot.

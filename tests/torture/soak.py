@@ -1,4 +1,4 @@
-"""Send for long, while things fail now and then, and look at what the process holds."""
+"""Send for a long time while calls fail at random, and watch the memory and open files of the process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def held() -> tuple[int, int]:
-    """Resident octets and open files of this process."""
+    """Return the resident octets and the number of open files of this process."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     return resident, len(os.listdir("/proc/self/fd"))
 
@@ -30,7 +30,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
     """Put `RATE` messages a second and deliver them to smtp-sink, printing a line every so often.
 
     Returns:
-        0 if everything that was acknowledged left the spool, and no files stayed open.
+        0 if every acknowledged message left the spool and no files stayed open.
     """
     sink = Sink.start()
     options = ClientOptions(hello="soak.test")
@@ -38,7 +38,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
     put = refused = 0
     try:
         async with (
-            DirectorySpool(path / "soak", create=True, files=files) as spool,
+            DirectorySpool(path / "soak", create=True, syscalls=files) as spool,
             SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT, options=options) as client,
         ):
             processor = QueueProcessor(
@@ -64,7 +64,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
                         flush=True,
                     )
                 await asyncio.sleep(max(0.0, began + (put + refused) / RATE - time.monotonic()))
-            spool._files.failing = lambda call: None  # type: ignore[attr-defined]
+            spool._syscalls.failing = lambda call: None  # type: ignore[attr-defined]
             async with asyncio.timeout(60.0):
                 while processor.statistics().sent < put:  # noqa: ASYNC110 - there is no event for all of them
                     await asyncio.sleep(0.1)

@@ -1,8 +1,7 @@
-"""Kill at random: producers and workers share one spool, each dies soon, and another takes its place.
+"""Kill at random: producers and workers share a spool, and each is soon killed and replaced.
 
-Some die at a system call or at a moment of a conversation that was drawn for them, some whenever a signal from outside
-comes. When enough have died, those that are left are stopped politely, a process that lives delivers the rest, and the
-books must be right.
+Some die at a random system call or moment of a conversation, some by a signal at a random time. When enough have died,
+the others are stopped with SIGTERM, a process that survives delivers the remaining jobs, and the account is checked.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from tests.torture.points import Scene
 from tests.torture.recorder import MOMENTS
 from tests.torture.template import Template
 
-#: Messages that one producer is to put, and how many may wait before there are no more producers for a while.
+#: Messages per producer, and the number of queued messages above which no more producers start.
 BATCH = 12
 BACKLOG = 150
-#: Steps at which to die, and the number that is drawn at most.
+#: The steps at which processes die, and the maximum of the number drawn.
 PUTTING = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "K1", "K2", "L4")
 WORKING = ("C1", "C2", "C3", "C4", "C5", "D1", "S1", "S2", "S3", "S4", "S5", "R1", "R5", "R7", "T2", "K2")
 FURTHEST = 12
-#: Mean seconds after which a signal comes.
+#: Mean number of seconds until a signal.
 SOON = 0.08
 
 
 class Storm:
-    """One spool in a storm.
+    """A spool whose processes are killed at random.
 
     Args:
         template: makes the processes.
         path: a directory for the spool.
-        deaths: how many are to die.
-        options: fields of every `Spec`; with `all_keyed`, what was not acknowledged is put again.
+        deaths: the number of processes to kill.
+        options: fields of every `Spec`; with `all_keyed`, unacknowledged messages are put again.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Storm:
         self._wrong: list[str] = []
 
     async def rage(self) -> Account:
-        """Let it rage and pass, and check the books."""
+        """Kill at random, then drain the spool and check the account."""
         async with self._scene as scene:
             await asyncio.gather(self._produce(), self._produce(), *(self._toil() for _ in range(3)))
             assert await scene.run("work")
@@ -65,7 +64,7 @@ class Storm:
             return account
 
     def _draw(self, steps: tuple[str, ...], *, wire: bool) -> tuple[Any, ...] | None:
-        """Draw a death, or none but by a signal."""
+        """Draw a death at a step, or none for a death by signal."""
         fate = self._chance.random()
         if fate < 0.3:
             return None
@@ -75,9 +74,9 @@ class Storm:
         return ("call", self._chance.choice(steps), self._chance.randint(1, FURTHEST), when)
 
     async def _live(self, role: str, **fields: Any) -> bool:
-        """Have a process live until it ends or is killed; False if it was."""
+        """Run a process until it ends or is killed; return False if it was killed."""
         forked = await self._template.start(self._scene.spec(role, **fields))
-        # What has a death of its own gets time for that.
+        # A process that dies at a step gets time to reach it.
         mean = SOON if fields["kill"] is None else 5 * SOON
         timer = asyncio.get_running_loop().call_later(self._chance.expovariate(1 / mean), forked.kill)
         status = await forked.ended()

@@ -1,12 +1,12 @@
-"""A process that has everything imported, and forks others from itself: a hundred a second instead of two.
+"""A process that has imported everything and forks others: a hundred per second instead of two.
 
     async with Template() as template:
         child = await template.start(spec)
         status = await child.ended()
 
 It reads specs as lines of JSON and writes `started NUMBER PID` and `ended NUMBER STATUS`; a status below 0 is the
-signal that killed, as for `subprocess`. It has one thread and no event loop, so a fork of it is clean. When its input
-ends it kills its children and goes, so nothing outlives a test that was stopped.
+signal that killed, as for `subprocess`. The template has one thread and no event loop, so that forking is safe. When
+its input ends, it kills its children and exits, so that no process outlives a test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tests.torture.children import Spec, live
 
-#: Imported within functions, by the package or by what it rests on.
+#: Imported within functions, by the package or its dependencies.
 LATE = (
     "aiohappyeyeballs",
     "anyio._backends._asyncio",
@@ -42,8 +42,8 @@ class Forked:
     """A process that was forked.
 
     Attributes:
-        pid: its number.
-        status: how it ended.
+        pid: the process id.
+        status: the exit status.
     """
 
     def __init__(self) -> None:
@@ -53,18 +53,18 @@ class Forked:
         self.status: asyncio.Future[int] = loop.create_future()
 
     async def ended(self) -> int:
-        """Wait for its end."""
+        """Wait until the process ends."""
         return await self.status
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send it a signal, if it is there."""
+        """Send the process a signal, if it is alive."""
         if not self.status.done():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
 
 class Template:
-    """The template, as seen by a test."""
+    """The template process, as seen by a test."""
 
     async def __aenter__(self) -> Template:
         self._forked: dict[int, Forked] = {}
@@ -96,11 +96,11 @@ class Template:
         return forked
 
     async def run(self, spec: Spec) -> int:
-        """Fork a process and wait for its end."""
+        """Fork a process and wait until it ends."""
         return await (await self.start(spec)).ended()
 
     def kill(self, pid: int) -> bool:
-        """Kill a process that was forked here and lives; False if there is none of this number."""
+        """Kill a living process that was forked here; return False if there is none with this pid."""
         for forked in self._forked.values():
             if forked.pid == pid:
                 forked.kill()
@@ -124,7 +124,7 @@ class Template:
                     future.set_exception(RuntimeError("the template has gone"))
 
 
-# --- the template itself -------------------------------------------------------------------------------------
+# --- the template process ------------------------------------------------------------------------------------
 
 
 def _fork(spec: Spec) -> int:
@@ -159,11 +159,11 @@ def _say(*words: object) -> None:
 
 
 def main() -> None:
-    """Fork until the input ends."""
-    # What is imported late by those who send is imported here, once.
+    """Fork processes until the input ends."""
+    # Modules that clients import late are imported here, once.
     for name in LATE:
         importlib.import_module(name)
-    # That many workers have died with a job is no news here.
+    # Deaths of workers are expected here, so they are not logged.
     logging.getLogger("smtp_async").addHandler(logging.NullHandler())
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -1,4 +1,4 @@
-"""The books notice what they are kept for: a harness that cannot fail proves nothing."""
+"""ledger.py: the checks detect what they are made for, because a harness that cannot fail proves nothing."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ DEAD, ALIVE = 4711, 4712
 
 
 class Books:
-    """A spool in which 0 waits, and what may be noted about it."""
+    """A spool in which message 0 is queued, and what may be logged about it."""
 
     def __init__(self, path: Path) -> None:
         self.spool = path / "spool"

@@ -1,4 +1,4 @@
-"""The recorder leaves nobody connected, at whatever moment it is closed."""
+"""recorder.py: no connection stays open, whenever the recorder is closed."""
 
 import asyncio
 import socket

@@ -1,83 +1,82 @@
-"""What operators do with the jobs of a spool directory: look, hold, release, requeue, remove. Steps O and L."""
+"""Operator commands for a spool directory: list, read, hold, release, requeue, remove. Steps L and O."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from ...errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
 from ..entry import Entry, SpoolStatistics, State, requeued
-from ..record import Job, line
-from .due_queue import directory_of
-from .job_files import HELD, PLANTED, QUARANTINE, Held, Shelf, changed_by_burying
+from ..record import JOB_ID, Job, journal_record
+from .due_queue import HELD_UNTIL, directory_of
+from .job_files import QUARANTINE, REFUSED_TO_OPEN, JobFiles, LockedJob, directories_changed_by_delete
 
-__all__ = ["Upkeep"]
+__all__ = ["Admin"]
 
-_ID: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}")
 _STATES: Final = {f".{state.value}": state for state in State}
-#: The time in the id of a job without a key.
+#: The time of the put, in the id of a job without a key.
 _TIME: Final = re.compile(r"([0-9]{19})-")
-#: A job may change its name between two looks.
+#: Number of lookups, because the name of a job may change between lookup and opening.
 _TRIES: Final = 5
 
 _T = TypeVar("_T")
 
 
-class Upkeep:
-    """Look after the jobs of a spool directory. Used by several threads.
+class Admin:
+    """Operator commands for the jobs of a spool directory. Used by several threads.
 
     Args:
-        shelf: its files.
+        job_files: the files of the directory.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self._files = shelf.files
+    def __init__(self, job_files: JobFiles) -> None:
+        self._job_files = job_files
+        self._syscalls = job_files.syscalls
 
-    # --- looking ---------------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------------------
 
     def entry(self, id: str) -> Entry:
-        """Return what is known about a job."""
-        return self._seek(id, lambda path, state: self._look(path, state)[0].entry)
+        """Return the entry of a job."""
+        return self._with_path(id, lambda path, state: self._read(path, state)[0].entry)
 
     def message(self, id: str) -> bytes:
         """Return the message of a job."""
-        return self._seek(id, lambda path, state: self._look(path, state, message=True)[1])
+        return self._with_path(id, lambda path, state: self._read(path, state, message=True)[1])
 
     def names(self, directory: str, state: State | None) -> list[str]:
-        """Return the names of the files of jobs in a directory."""
+        """Return the names of the files of jobs in a directory, of one state or of all."""
         suffixes = tuple(_STATES) if state is None else (f".{state.value}",)
         prefix = f"{directory}/" if directory else ""
-        entries = self._files.entries("L5", directory)
+        entries = self._syscalls.entries("L5", directory)
         return [prefix + entry.name for entry in entries if entry.name.endswith(suffixes)]
 
     def entries(self, names: Iterable[str]) -> list[Entry]:
-        """Read jobs; those that have gone, or are none, are left out, and so is what this user may not open."""
+        """Read the entries of jobs; omit files that are gone, invalid, or not readable for this user."""
         found = []
         for name in names:
             path, _, suffix = name.rpartition(".")
             try:
-                found.append(self._look(path, State(suffix))[0].entry)
+                found.append(self._read(path, State(suffix))[0].entry)
             except RecordNewer as error:
-                self._shelf.leave(path, State(suffix), error)
+                self._job_files.skip_newer(path, State(suffix), error)
             except (FileNotFoundError, RecordInvalid):
                 continue
             except OSError as error:
-                if error.errno not in PLANTED:
+                if error.errno not in REFUSED_TO_OPEN:
                     raise
         return found
 
     def statistics(self) -> SpoolStatistics:
-        """Count what is there, without opening a file."""
+        """Count the jobs without opening a file."""
         counts = dict.fromkeys(State, 0)
         held = 0
         oldest = due = math.inf
-        for directory in self._shelf.lineup.directories():
-            for entry in self._files.entries("L5", directory):
+        for directory in self._job_files.due_queue.directories():
+            for entry in self._syscalls.entries("L5", directory):
                 stem, _, suffix = entry.name.rpartition(".")
                 state = _STATES.get(f".{suffix}")
                 if state is None or not stem:
@@ -86,15 +85,15 @@ class Upkeep:
                 if state is State.SENT or state is State.FAILED:
                     continue
                 try:
-                    status = self._files.call("L6", entry.stat, follow_symlinks=False)
+                    status = self._syscalls.call("L6", entry.stat, follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                if state is State.QUEUED and status.st_mtime >= HELD:
+                if state is State.QUEUED and status.st_mtime >= HELD_UNTIL:
                     held += 1
                 elif state is State.QUEUED:
                     due = min(due, status.st_mtime)
                 match = _TIME.match(stem)
-                # The id of a job with a key does not tell; then it is as old as its last change.
+                # The id of a job with a key contains no time; take the last change of its file.
                 oldest = min(oldest, int(match[1]) / 1e9 if match else min(status.st_mtime, status.st_ctime))
         return SpoolStatistics(
             queued=counts[State.QUEUED],
@@ -109,20 +108,20 @@ class Upkeep:
 
     def _quarantined(self) -> int:
         try:
-            return sum(1 for _ in self._files.entries("L5", QUARANTINE))
+            return sum(1 for _ in self._syscalls.entries("L5", QUARANTINE))
         except FileNotFoundError:
             return 0
 
-    def _look(self, path: str, state: State, *, message: bool = False) -> tuple[Job, bytes]:
-        fd = self._files.open("L7", f"{path}.{state.value}")
+    def _read(self, path: str, state: State, *, message: bool = False) -> tuple[Job, bytes]:
+        fd = self._syscalls.open("L7", f"{path}.{state.value}")
         try:
-            status = self._files.status("L7", fd)
-            self._shelf.check_file(status)
-            job, body, damage = self._shelf.read("L7", fd, path, state, status.st_size, check=message)
+            status = self._syscalls.status("L7", fd)
+            self._job_files.check_file(status)
+            job, body, damage = self._job_files.read("L7", fd, path, state, status.st_size, check=message)
             if damage:
                 raise RecordInvalid(f"the job {job.entry.id} cannot be read: {damage}")
             if message and body is None:
-                body = self._files.read("L7", fd, job.entry.size, job.header.body_at)
+                body = self._syscalls.read("L7", fd, job.entry.size, job.header.body_at)
             return job, body or b""
         finally:
             os.close(fd)
@@ -131,66 +130,75 @@ class Upkeep:
 
     def hold(self, id: str) -> None:
         """Keep a queued job from being claimed."""
-        with _Open(self, id) as held:
-            _must_be_queued(held)
-            self._shelf.append("O1", held, line(r="hold", held=True, at=time.time()))
-            self._due_at(held, HELD)
+        with self._opened(id) as locked:
+            _must_be_queued(locked)
+            self._append_hold(locked, held=True)
+            self._due_at(locked, HELD_UNTIL)
 
     def release(self, id: str) -> None:
         """Undo `hold`."""
-        with _Open(self, id) as held:
-            _must_be_queued(held)
-            self._shelf.append("O1", held, line(r="hold", held=False, at=time.time()))
-            self._due_at(held, held.job.entry.due(time.time()))
+        with self._opened(id) as locked:
+            _must_be_queued(locked)
+            self._append_hold(locked, held=False)
+            self._due_at(locked, locked.entry.due(self._syscalls.time()))
+
+    def _append_hold(self, locked: LockedJob, *, held: bool) -> None:
+        record = journal_record(r="hold", held=held, at=self._syscalls.time())
+        self._job_files.append("O1", locked, record)
 
     def requeue(self, id: str, not_before: float | None, expires: float | None) -> None:
-        """Try again those who have not got the message, now or at `not_before`."""
-        with _Open(self, id) as held:
-            if held.damage:
-                raise RecordInvalid(f"the job {id} cannot be sent any more: {held.damage}")
-            now = time.time()
+        """Queue a job for the recipients that were not accepted, now or at `not_before`."""
+        with self._opened(id) as locked:
+            if locked.damage:
+                raise RecordInvalid(f"the job {id} cannot be sent any more: {locked.damage}")
+            now = self._syscalls.time()
             not_before = now if not_before is None else not_before
-            requeued(held.job.entry, not_before, expires, now)
-            record = line(r="requeue", not_before=not_before, expires=expires, at=now)
-            self._shelf.append("O1", held, record)
-            if held.state is not State.QUEUED:
-                self._shelf.rename("O2", held, State.QUEUED)
-                self._files.sync_directory("O3", directory_of(held.path))
-            self._due_at(held, not_before)
+            requeued(locked.entry, not_before, expires, now)  # raises if every recipient was accepted
+            record = journal_record(r="requeue", not_before=not_before, expires=expires, at=now)
+            self._job_files.append("O1", locked, record)
+            if locked.state is not State.QUEUED:
+                self._job_files.rename("O2", locked, State.QUEUED)
+                self._syscalls.sync_directory("O3", directory_of(locked.path))
+            self._due_at(locked, not_before)
 
     def remove(self, id: str) -> None:
         """Delete a job."""
-        with _Open(self, id) as held:
-            self._shelf.bury("O4", held)
-            for directory in changed_by_burying(held):
-                self._shelf.sync_names("O5", directory)
-            if held.job.entry.key is not None:
-                self._files.empty("O5", held.fd)
+        with self._opened(id) as locked:
+            self._job_files.delete("O4", locked)
+            for directory in directories_changed_by_delete(locked):
+                self._job_files.sync_names("O5", directory)
+            if locked.has_key:
+                self._syscalls.empty("O5", locked.fd)
 
-    def open(self, id: str) -> Held:
-        """Open and lock a job that nobody is sending."""
+    @contextmanager
+    def _opened(self, id: str) -> Iterator[LockedJob]:
+        """Open and lock a job that is not being sent, and close its file afterwards."""
 
-        def grasp(path: str, state: State) -> Held:
+        def open_job(path: str, state: State) -> LockedJob:
             if state is State.SENDING:
                 raise Busy(f"the job {id} is being sent")
-            held = self._shelf.grasp("O", path, state)
-            if held is None:
+            locked = self._job_files.open_locked("O", path, state)
+            if locked is None:
                 raise FileNotFoundError(path)
-            return held
+            return locked
 
-        return self._seek(id, grasp)
+        locked = self._with_path(id, open_job)
+        try:
+            yield locked
+        finally:
+            os.close(locked.fd)
 
-    def _due_at(self, held: Held, when: float) -> None:
-        self._files.due_at("O6", held.name, when)
-        # A time that changes in a file is not seen in its directory.
-        self._files.touch_directory("O7", directory_of(held.path))
-        self._shelf.lineup.push(when, held.path)
+    def _due_at(self, locked: LockedJob, when: float) -> None:
+        self._syscalls.due_at("O6", locked.name, when)
+        # A new mtime of a file does not change the mtime of its directory, by which other processes notice changes.
+        self._syscalls.touch_directory("O7", directory_of(locked.path))
+        self._job_files.due_queue.push(when, locked.path)
 
-    def _seek(self, id: str, use: Callable[[str, State], _T]) -> _T:
-        if not isinstance(id, str) or _ID.fullmatch(id) is None:
-            raise NoSuchJob("that is not the id of a job")
+    def _with_path(self, id: str, use: Callable[[str, State], _T]) -> _T:
+        if not isinstance(id, str) or JOB_ID.fullmatch(id) is None:
+            raise NoSuchJob("the id is not a valid job id")
         for _ in range(_TRIES):
-            found = self._shelf.find(id)
+            found = self._job_files.find(id)
             if found is None:
                 break
             try:
@@ -200,19 +208,6 @@ class Upkeep:
         raise NoSuchJob(f"there is no job {id}")
 
 
-class _Open:
-    """A job that is open and locked while it is changed."""
-
-    def __init__(self, upkeep: Upkeep, id: str) -> None:
-        self._held = upkeep.open(id)
-
-    def __enter__(self) -> Held:
-        return self._held
-
-    def __exit__(self, *details: object) -> None:
-        os.close(self._held.fd)
-
-
-def _must_be_queued(held: Held) -> None:
-    if held.state is not State.QUEUED:
-        raise UsageError(f"the job {held.job.entry.id} is not queued but {held.state.value}")
+def _must_be_queued(locked: LockedJob) -> None:
+    if locked.state is not State.QUEUED:
+        raise UsageError(f"the job {locked.entry.id} is not queued but {locked.state.value}")

@@ -1,12 +1,12 @@
-"""Calls that block, in threads, which a cancelled caller waits for: half a step would be worse than a late one.
+"""Threads for blocking calls, and batches of calls that many callers share.
 
-The threads are our own: nobody else's slow calls hold up the mail, and handing a call over costs a third of what a
-general pool takes for it, which counts where a call is a few system calls without a sync. A limiter of our own bounds
-the calls that are made for one caller each.
+A caller that is cancelled waits until its call has returned, because a half-completed step would be worse than a late
+one. The spool has threads of its own, so that slow calls of the application do not delay mail. Handing a call over
+costs a third of what anyio's threads take (18 µs instead of 54), which counts where a call is a few system calls
+without syncs. The number of concurrent calls for single callers is limited.
 
-What many callers want at once is done `Together`: they share a thread's turn, and what the disk is waited for. How many
-of these calls run at once is their own to bound. What is undone for callers who were cancelled is bounded by nothing
-but their number.
+Calls that many callers make at the same time go through a `Batcher`: the callers share a call, and thereby the syncs in
+it. Each `Batcher` limits the number of its concurrent calls. Undoing the calls of cancelled callers is not limited.
 """
 
 from __future__ import annotations
@@ -24,39 +24,52 @@ from anyio import CancelScope, CapacityLimiter, WouldBlock
 
 from ...errors import SpoolError
 
-__all__ = ["Threads", "Together"]
+__all__ = ["Batcher", "Threads"]
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-#: What a thread does, what happens in the event loop then, and that.
+#: The work for a thread, the callback for the event loop afterwards, and that event loop.
 _Task: TypeAlias = tuple[Callable[[], None], Callable[[], None], asyncio.AbstractEventLoop]
 
-#: Seconds after which a thread without work ends.
-IDLE: Final = 10.0
+#: Seconds after which an idle thread ends.
+IDLE_TIMEOUT: Final = 10.0
 
 
-class _Caller(Generic[T]):
-    """Somebody who waits for what a thread does. All of it happens in the thread of the event loop."""
+class _Waiter(Generic[T]):
+    """A caller that waits for the result of a thread. Used in the thread of the event loop only."""
 
-    __slots__ = ("done", "error", "future", "value")
+    __slots__ = ("_error", "_value", "done", "future")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[None] = loop.create_future()
         self.done = False
-        self.value: T
-        self.error: BaseException | None = None
+        self._value: T
+        self._error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call raised an exception."""
+        return self._error is not None
+
+    def succeed(self, value: T) -> None:
+        """Set the result; `wake` has to follow."""
+        self._value = value
+
+    def fail(self, error: BaseException) -> None:
+        """Set the exception; `wake` has to follow."""
+        self._error = error
 
     def wake(self) -> None:
-        """It is done."""
+        """Wake the caller, because the call is done."""
         self.done = True
         if not self.future.done():
             self.future.set_result(None)
 
     async def finished(self) -> None:
-        """Wait for what cannot be stopped, after a cancellation, whatever is cancelled meanwhile."""
+        """Wait until the call is done, ignoring further cancellation."""
         loop = asyncio.get_running_loop()
-        # Within a scope of anyio a cancellation would be repeated at every turn.
+        # A cancelled scope of anyio would repeat the cancellation in every iteration of the event loop.
         with CancelScope(shield=True):
             while not self.done:
                 self.future = loop.create_future()
@@ -66,31 +79,35 @@ class _Caller(Generic[T]):
                     continue
 
     def result(self) -> T:
-        """Return the value, or raise what was raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
+        """Return the result, or raise the exception of the call."""
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
-class _Call(_Caller[T]):
+class _Call(_Waiter[T]):
     """A function that runs in a thread for one caller."""
 
-    __slots__ = ("work",)
+    __slots__ = ("_function",)
 
-    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, function: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.work = work
+        self._function = function
 
     def run(self) -> None:
-        """Do it, in a thread."""
+        """Call the function, in a thread."""
         try:
-            self.value = self.work()
+            self.succeed(self._function())
         except BaseException as error:
-            self.error = error
+            self.fail(error)
 
 
 class Threads:
-    """Run blocking calls: at most `most` for single callers at once, and those that are done together."""
+    """Runs blocking calls in threads.
+
+    Args:
+        most: the maximum number of concurrent calls by `run`.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -98,151 +115,163 @@ class Threads:
         self._limiter: CapacityLimiter | None = None
         self._queue: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = Lock()
-        # Threads, and those of them that wait for a call or are about to, less the calls that wait for a thread.
+        # Number of threads; number of idle threads less the number of calls in the queue.
         self._count = self._free = 0
-        # Calls that were ever begun, and those that are not over.
-        self._begun = self._active = 0
-        # Who wants to know when none is left.
-        self._idle: _Caller[None] | None = None
+        # Number of calls ever submitted, and of those in progress.
+        self._submitted = self._active = 0
+        # The caller of `wait_idle`.
+        self._idle_waiter: _Waiter[None] | None = None
 
-    async def run(self, work: Callable[[], T], *, undo: Callable[[T], bool] | None = None) -> T:
-        """Call `work` in a thread and wait until it returns, also if the caller is cancelled.
+    async def run(self, function: Callable[[], T], *, undo: Callable[[T], bool] | None = None) -> T:
+        """Call `function` in a thread and wait until it returns, even if the caller is cancelled.
 
         Args:
-            work: what to call.
-            undo: called with the value, in a thread, if the caller was cancelled. Where it returns False, it could not
-                be undone: the value is returned, and the cancellation comes when the caller waits next.
+            function: the function to call.
+            undo: called with the result, in a thread, if the caller was cancelled. If `undo` returns False, the result
+                could not be undone: `run` returns it, and the task gets its cancellation at its next await.
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._limiter is None:
             self._loop, self._limiter = loop, CapacityLimiter(self._most)
         limiter = self._limiter
-        call = _Call(work, loop)
+        call = _Call(function, loop)
         try:
             limiter.acquire_on_behalf_of_nowait(call)
         except WouldBlock:
             await limiter.acquire_on_behalf_of(call)
         try:
-            self.begin(call.run, call.wake, loop)
-            return await self.outcome(call, undo)
+            self.submit(call.run, call.wake, loop)
+            return await self.wait_for(call, undo)
         finally:
             limiter.release_on_behalf_of(call)
 
-    async def outcome(
+    async def wait_for(
         self,
-        caller: _Caller[T],
+        waiter: _Waiter[T],
         undo: Callable[[T], bool] | None,
         *,
-        drop: Callable[[], bool] = lambda: False,
+        withdraw: Callable[[], bool] = lambda: False,
     ) -> T:
-        """Wait for what was begun, as `run` does; `drop` tells whether a cancelled caller need not wait for it."""
-        try:
-            await caller.future
-        except asyncio.CancelledError as error:
-            if drop():
-                raise
-            await caller.finished()
-            if undo is None or caller.error is not None or await self._undone(undo, caller.value):
-                raise
-            if not _of_anyio(error):
-                _cancel_again()
-        return caller.result()
+        """Wait for a submitted call as `run` does.
 
-    def begin(
+        Args:
+            waiter: the caller.
+            undo: as for `run`.
+            withdraw: called if the caller is cancelled; returns True if the call will not be made.
+        """
+        try:
+            await waiter.future
+        except asyncio.CancelledError as error:
+            if withdraw():
+                raise
+            await waiter.finished()
+            if undo is None or waiter.failed or await self._undo(undo, waiter.result()):
+                raise
+            if not _is_repeated_by_anyio(error):
+                _cancel_again()
+        return waiter.result()
+
+    def submit(
         self, work: Callable[[], None], then: Callable[[], None], loop: asyncio.AbstractEventLoop
     ) -> None:
-        """Call `work` in a thread, then `then` in the event loop. Neither may raise.
+        """Call `work` in a thread, and then `then` in the event loop. Neither may raise.
 
         Raises:
-            SpoolError: there is no thread, and the system lets none begin.
+            SpoolError: there is no thread, and the system refuses to start one.
         """
         with self._lock:
             if self._free <= 0:
                 self._start()
             self._free -= 1
-            self._begun += 1
+            self._submitted += 1
             self._active += 1
         self._queue.put((work, then, loop))
 
     def _start(self) -> None:
-        """Begin a thread; where that cannot be, those that there are have to do."""
+        """Start a thread. If that fails, the existing threads do the work."""
         try:
             Thread(target=self._work, name=f"smtp-async-spool-{self._count + 1}", daemon=True).start()
         except RuntimeError as error:
             if not self._count:
-                raise SpoolError(f"no thread can be begun for the spool: {error}") from error
+                raise SpoolError(f"no thread can be started for the spool: {error}") from error
         else:
             self._count += 1
             self._free += 1
 
     async def wait_idle(self) -> None:
-        """Return when nothing is running, whichever event loop it was begun in; a cancelled caller waits, too."""
+        """Wait until no call is in progress in any event loop, even if the caller is cancelled."""
         loop = asyncio.get_running_loop()
         cancelled: asyncio.CancelledError | None = None
         while True:
-            caller: _Caller[None] = _Caller(loop)
+            waiter: _Waiter[None] = _Waiter(loop)
             with self._lock:
-                begun, active = self._begun, self._active
-                self._idle = caller
+                submitted, active = self._submitted, self._active
+                self._idle_waiter = waiter
             if not active:
-                # What ended has told this loop, which is about to hear it and may begin something else.
-                loop.call_soon(caller.wake)
+                # The callbacks of completed calls are scheduled in this loop, and may submit another call.
+                loop.call_soon(waiter.wake)
             try:
-                await caller.future
+                await waiter.future
             except asyncio.CancelledError as error:
                 cancelled = error
-                await caller.finished()
-            if not active and begun == self._begun:
+                await waiter.finished()
+            if not active and submitted == self._submitted:
                 break
         if cancelled is not None:
             raise cancelled
 
-    def end(self) -> None:
-        """Let the threads go."""
+    def stop(self) -> None:
+        """End the threads."""
         with self._lock:
             for _ in range(self._count):
                 self._queue.put(None)
-            # Who comes all the same must not wait for one that has gone.
+            # A later call must not wait for a thread that has ended.
             self._count = self._free = 0
 
-    async def _undone(self, undo: Callable[[T], bool], value: T) -> bool:
-        """Undo it, whatever is cancelled meanwhile; return whether it was not too late for that."""
+    async def _undo(self, undo: Callable[[T], bool], value: T) -> bool:
+        """Call `undo` in a thread, ignoring further cancellation, and return its result."""
         loop = asyncio.get_running_loop()
         call = _Call(partial(undo, value), loop)
-        self.begin(call.run, call.wake, loop)
+        self.submit(call.run, call.wake, loop)
         await call.finished()
         return call.result()
 
     def _work(self) -> None:
+        """Make the calls of the queue, in a thread."""
         while True:
             try:
-                task = self._queue.get(timeout=IDLE)
+                task = self._queue.get(timeout=IDLE_TIMEOUT)
             except Empty:
-                with self._lock:
-                    # One that was just promised to a caller must stay.
-                    if self._free > 0:
-                        self._free -= 1
-                        self._count -= 1
-                        return
+                if self._may_end():
+                    return
                 continue
             if task is None:
                 return
             work, then, loop = task
             work()
-            # First, or the next call would find no thread free and begin another.
+            # Before the caller is woken, because its next call would otherwise start another thread.
             with self._lock:
                 self._free += 1
-            _tell(loop, then)
+            _schedule(loop, then)
             with self._lock:
                 self._active -= 1
-                idle = None if self._active else self._idle
-            if idle is not None:
-                _tell(idle.future.get_loop(), idle.wake)
-            del task, work, then, loop, idle
+                idle_waiter = None if self._active else self._idle_waiter
+            if idle_waiter is not None:
+                _schedule(idle_waiter.future.get_loop(), idle_waiter.wake)
+            del task, work, then, loop, idle_waiter
+
+    def _may_end(self) -> bool:
+        with self._lock:
+            # A thread that was just counted on by `submit` must stay.
+            if self._free <= 0:
+                return False
+            self._free -= 1
+            self._count -= 1
+            return True
 
 
-class _Item(_Caller[T], Generic[A, T]):
-    """A caller who shares a call."""
+class _BatchItem(_Waiter[T], Generic[A, T]):
+    """A caller of a batch, and its item."""
 
     __slots__ = ("item",)
 
@@ -251,140 +280,156 @@ class _Item(_Caller[T], Generic[A, T]):
         self.item = item
 
 
-class _Line(Generic[A, T]):
-    """Who waits in one event loop, and how many calls run for it."""
+class _BatchQueue(Generic[A, T]):
+    """The items that wait in one event loop, and the number of calls in progress for that loop."""
 
-    __slots__ = ("loop", "running", "waiting")
+    __slots__ = ("_running", "loop", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.waiting: deque[_Item[A, T]] = deque()
-        self.running = 0
+        self.waiting: deque[_BatchItem[A, T]] = deque()
+        self._running = 0
+
+    def next_batch(self, most: int, parallel: int) -> list[_BatchItem[A, T]]:
+        """Remove and return up to `most` items, none if `parallel` calls are in progress."""
+        if self._running >= parallel:
+            return []
+        return [self.waiting.popleft() for _ in range(min(len(self.waiting), most))]
+
+    def call_started(self) -> None:
+        """Count a call."""
+        self._running += 1
+
+    def call_ended(self) -> None:
+        """Count the end of a call."""
+        self._running -= 1
+
+    def withdraw(self, item: _BatchItem[A, T]) -> bool:
+        """Remove an item; return False if it is no longer waiting."""
+        try:
+            self.waiting.remove(item)
+        except ValueError:
+            return False
+        return True
 
 
-class Together(Generic[A, T]):
-    """A function that does many things in one go, for callers who each want one.
+class Batcher(Generic[A, T]):
+    """Calls a function that processes many items at once, for callers with one item each.
 
-    It is called at once while it runs fewer than `parallel` times; who comes later shares the next call with whoever
-    else came. What two event loops want at the same time is not shared.
+    The function is called immediately while fewer than `parallel` calls are in progress. Items that arrive later share
+    the next call. Items of different event loops do not share a call.
 
     Args:
-        threads: where it is called.
-        work: does it, and tells what became of each: an exception is raised to that caller.
-        parallel: how many calls run at once.
-        most: how many share one.
-        afterwards: called in a thread behind each call, when its callers have been told. It may not raise.
+        threads: the threads that make the calls.
+        function: returns the results of the items; an exception among them is raised to the caller of that item.
+        parallel: the maximum number of concurrent calls.
+        most: the maximum number of items in a call.
+        afterwards: called in a thread after each call, when its callers have been woken. It must not raise.
     """
 
     def __init__(
         self,
         threads: Threads,
-        work: Callable[[list[A]], Sequence[T | Exception]],
+        function: Callable[[list[A]], Sequence[T | Exception]],
         *,
         parallel: int,
         most: int,
         afterwards: Callable[[], None] | None = None,
     ) -> None:
         self._threads = threads
-        self._work = work
+        self._function = function
         self._parallel = parallel
         self._most = most
         self._afterwards = afterwards
-        self._line: _Line[A, T] | None = None
+        self._queue: _BatchQueue[A, T] | None = None
 
     async def run(self, item: A, *, undo: Callable[[T], bool] | None = None) -> T:
-        """Have it done, and wait until it is, also if the caller is cancelled.
+        """Process an item and wait for its result, even if the caller is cancelled.
 
         Args:
-            item: what is to be done.
-            undo: as for `Threads.run`; and where it is given, what was not begun when the caller is cancelled never is.
+            item: the item.
+            undo: as for `Threads.run`. With `undo`, an item that still waits when its caller is cancelled is never
+                processed.
         """
         loop = asyncio.get_running_loop()
-        line = self._line
-        if line is None or line.loop is not loop:
-            # The calls of another loop go on for whoever waits there, if it lives.
-            line = self._line = _Line(loop)
-        caller: _Item[A, T] = _Item(item, loop)
-        line.waiting.append(caller)
-        self._begin(line)
-        return await self._threads.outcome(
-            caller, undo, drop=lambda: undo is not None and _drop(line, caller)
+        queue = self._queue
+        if queue is None or queue.loop is not loop:
+            # Calls of the other event loop go on and wake their callers there.
+            queue = self._queue = _BatchQueue(loop)
+        waiter: _BatchItem[A, T] = _BatchItem(item, loop)
+        queue.waiting.append(waiter)
+        self._start_calls(queue)
+        return await self._threads.wait_for(
+            waiter, undo, withdraw=lambda: undo is not None and queue.withdraw(waiter)
         )
 
-    def _begin(self, line: _Line[A, T]) -> None:
-        while line.waiting and line.running < self._parallel:
-            count = min(len(line.waiting), self._most)
-            batch = [line.waiting.popleft() for _ in range(count)]
+    def _start_calls(self, queue: _BatchQueue[A, T]) -> None:
+        while batch := queue.next_batch(self._most, self._parallel):
             try:
-                self._threads.begin(partial(self._do, batch), partial(self._done, batch, line), line.loop)
+                self._threads.submit(
+                    partial(self._call, batch), partial(self._call_done, batch, queue), queue.loop
+                )
             except SpoolError as error:
-                for caller in batch:
-                    caller.error = error
-                    caller.wake()
+                for waiter in batch:
+                    waiter.fail(error)
+                    waiter.wake()
             else:
-                line.running += 1
+                queue.call_started()
 
-    def _do(self, batch: list[_Item[A, T]]) -> None:
-        """In a thread."""
+    def _call(self, batch: list[_BatchItem[A, T]]) -> None:
+        """Process a batch, in a thread."""
         try:
-            results = self._work([caller.item for caller in batch])
+            results = self._function([waiter.item for waiter in batch])
         except BaseException as error:
-            for caller in batch:
-                caller.error = error
+            for waiter in batch:
+                waiter.fail(error)
             return
-        for caller, result in zip(batch, results, strict=True):
+        for waiter, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
-                caller.error = result
+                waiter.fail(result)
             else:
-                caller.value = result
+                waiter.succeed(result)
 
-    def _done(self, batch: list[_Item[A, T]], line: _Line[A, T]) -> None:
-        line.running -= 1
-        for caller in batch:
-            caller.wake()
-        self._begin(line)
+    def _call_done(self, batch: list[_BatchItem[A, T]], queue: _BatchQueue[A, T]) -> None:
+        queue.call_ended()
+        for waiter in batch:
+            waiter.wake()
+        self._start_calls(queue)
         if self._afterwards is not None:
             with suppress(SpoolError):
-                # Where no thread is to be had for it, the next call sees to it.
-                self._threads.begin(self._afterwards, _nothing, line.loop)
+                # If no thread can be started, the next call does this work.
+                self._threads.submit(self._afterwards, _nothing, queue.loop)
 
 
-def _drop(line: _Line[A, T], caller: _Item[A, T]) -> bool:
-    try:
-        line.waiting.remove(caller)
-    except ValueError:
-        return False
-    return True
-
-
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def _schedule(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     try:
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
-        pass  # the loop was closed, and nobody is left to be told
+        pass  # the loop was closed, so no task is waiting
 
 
 def _nothing() -> None:
     pass
 
 
-def _of_anyio(error: asyncio.CancelledError) -> bool:
-    """Tell whether a scope of anyio was cancelled: it says so again by itself, as long as the task is in it."""
+def _is_repeated_by_anyio(error: asyncio.CancelledError) -> bool:
+    """Return whether a scope of anyio was cancelled, which repeats the cancellation while the task is in the scope."""
     return bool(error.args) and str(error.args[0]).startswith("Cancelled via cancel scope ")
 
 
 def _cancel_again() -> None:
-    """Let the task meet its cancellation when it waits next, unless who asked for it takes that back before.
+    """Cancel the current task at its next await, unless the request is withdrawn before.
 
-    A time limit does, whose block ends with the call that could not be undone: then it was made in time.
+    A time limit withdraws its request if its block ends with the call that could not be undone; the call was then made
+    in time.
     """
     task = asyncio.current_task()
     if task is not None:
-        task.get_loop().call_soon(_cancel_if_asked, task)
+        task.get_loop().call_soon(_cancel_if_requested, task)
 
 
-def _cancel_if_asked(task: asyncio.Task[object]) -> None:
+def _cancel_if_requested(task: asyncio.Task[object]) -> None:
     if task.cancelling():
-        # The number of requests stays what it was.
+        # The number of requests stays the same.
         task.uncancel()
         task.cancel()

@@ -1,11 +1,10 @@
-"""Claim, end of data, and the end of a lease: steps C, D and S (see `job_files`)."""
+"""Claiming jobs, marking end of data, and ending leases: steps C, D and S of the protocol in `job_files`."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from threading import BoundedSemaphore, Lock
@@ -13,412 +12,471 @@ from typing import Final
 
 from ...errors import Busy, LeaseLost, RecordNewer, SMTPError, SpoolError
 from ..entry import State
-from ..record import line
-from .due_queue import directory_of
-from .job_files import HELD, KEYS, Held, Shelf, Slow, changed_by_burying
+from ..record import journal_record
+from .due_queue import HELD_UNTIL, directory_of
+from .job_files import JobFiles, LockedJob, NeedsThread, directories_changed_by_delete
+from .keys import KEYS
 from .syscalls import translated
 
-__all__ = ["Delivery", "End"]
+__all__ = ["Claims", "LeaseEnd"]
 
-#: Seconds after which a job whose file could not be read, or an end that could not be noted, is tried again.
-AGAIN: Final = 30.0
-#: The same for a file that somebody else has locked.
-MOMENT: Final = 1.0
+#: Seconds after which a job whose file could not be read is tried again.
+UNREADABLE_RETRY: Final = 30.0
+#: Seconds after which a job that another process has locked is tried again.
+LOCKED_RETRY: Final = 1.0
+#: Bounds of the pause, in seconds, before an end of a lease that failed is tried again.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-#: Removed files that may wait to be closed, and threads that close them.
-REMOVED: Final = 64
-CLOSERS: Final = 4
+#: Maximum number of removed files that may wait to be closed, and of threads that close them.
+MAX_REMOVED_OPEN: Final = 64
+MAX_CLOSERS: Final = 4
 
 _log = logging.getLogger("smtp_async")
 
 
-class End:
-    """How a lease is to end, and which steps of that are done.
+class LeaseEnd:
+    """How a lease is to end, and which steps of that are completed.
 
     Attributes:
-        held: the job.
-        state: where it goes; None removes it.
-        record: what is appended first, if anything.
-        needless: the record may be lost: what it says can be told from the name.
+        locked: the job.
+        state: the state that the job goes to; None removes the job.
+        record: the record to append first, None if there is none or it is on disk.
+        record_optional: the record may be lost, because the name of the file tells the same.
         when: when the job is due again, if it is queued again.
-        done: all steps are.
-        failed: one of them failed, the last time.
+        renamed: the name of the file was changed or removed.
+        done: all steps are completed, or the lease was lost.
+        failed: a step failed in the latest try.
     """
 
-    __slots__ = ("done", "failed", "held", "moved", "needless", "record", "state", "when")
+    __slots__ = ("done", "failed", "locked", "record", "record_optional", "renamed", "state", "when")
 
     def __init__(
         self,
-        held: Held,
+        locked: LockedJob,
         state: State | None,
         record: bytes | None = None,
         *,
         when: float | None = None,
-        needless: bool = False,
+        record_optional: bool = False,
     ) -> None:
-        self.held = held
+        self.locked = locked
         self.state = state
         self.record = record
         self.when = when
-        self.needless = needless
-        self.moved = False
+        self.record_optional = record_optional
+        self.renamed = False
         self.done = False
         self.failed = False
 
     @property
     def directories(self) -> list[str]:
         """The directories in which names change, in the order in which they are to be synced."""
-        return changed_by_burying(self.held) if self.state is None else [directory_of(self.held.path)]
+        if self.state is None:
+            return directories_changed_by_delete(self.locked)
+        return [directory_of(self.locked.path)]
 
     @property
     def step(self) -> str:
-        """The name of its steps but for those that take a name away."""
+        """The name of the steps that do not remove a name."""
         return "S4" if self.state is State.FAILED else "S3"
 
+    @property
+    def needs_sync(self) -> bool:
+        """Whether a record has to be on disk before the name changes."""
+        return self.record is not None and not self.record_optional
 
-class Delivery:
-    """Hand out the jobs of a spool directory, and note what became of them. Used by several threads.
+    def record_written(self) -> None:
+        """Record that the journal is complete."""
+        self.record = None
+
+    def name_changed(self) -> None:
+        """Record that the name of the file was changed or removed."""
+        self.renamed = True
+
+    def completed(self) -> None:
+        """Record that nothing is left to do."""
+        self.done = True
+
+    def not_completed(self) -> None:
+        """Record that a step failed."""
+        self.failed = True
+
+
+class Claims:
+    """The claimed jobs of a spool directory: claims, end-of-data marks, ends of leases. Used by several threads.
 
     Args:
-        shelf: its files.
+        job_files: the files of the directory.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self._files = shelf.files
-        self._lineup = shelf.lineup
+    def __init__(self, job_files: JobFiles) -> None:
+        self._job_files = job_files
+        self._syscalls = job_files.syscalls
+        self._due_queue = job_files.due_queue
         self._lock = Lock()
-        self._finishing = Lock()
-        # What is handed out, and how it is to end once that is known.
-        self._out: dict[Held, End | None] = {}
-        # Ends that could not be noted: their jobs stay locked, so nobody sends them again.
-        self._unfinished: list[End] = []
+        # Held while ends that failed are tried again.
+        self._retrying = Lock()
+        # The claimed jobs, and how each lease ends once that is known.
+        self._claimed: dict[LockedJob, LeaseEnd | None] = {}
+        # Ends that failed. Their jobs stay locked, so that no worker sends them again.
+        self._unfinished: list[LeaseEnd] = []
         self._pause = FIRST_PAUSE
         self._retry_at = 0.0
-        # Files of jobs that are gone need only be closed; those that remember a key are emptied before.
+        # File descriptors of removed jobs that are still to be closed, and whether the file has to be emptied first
+        # because it remembers a key.
         self._removed: list[tuple[int, bool]] = []
-        self._closers = BoundedSemaphore(CLOSERS)
+        self._closers = BoundedSemaphore(MAX_CLOSERS)
 
     @property
     def durable(self) -> bool:
-        """Do marks and ends wait until the disk has them?"""
-        return self._files.durable
+        """Whether marks and ends of leases are synced."""
+        return self._syscalls.durable
 
-    def claim(self, n: int, now: float, *, marked: bool, at_once: bool = False) -> list[Held]:
-        """Take up to `n` jobs that are due; `at_once` only those before one that would take its time, none at worst."""
-        if at_once and self._unfinished:
-            # They may have to wait for the lock of another process.
+    # --- claiming --------------------------------------------------------------------------------------------
+
+    def claim(self, n: int, now: float, *, marked: bool, inline: bool = False) -> list[LockedJob]:
+        """Claim up to `n` due jobs.
+
+        Args:
+            n: the maximum number of jobs.
+            now: the current time.
+            marked: mark end of data for all of them.
+            inline: the call is made in the event loop: stop before the first job that would take long.
+        """
+        if inline and self._unfinished:
+            # Retrying an end may have to wait for another process's lock.
             return []
-        self.finish()
-        taken: list[Held] = []
+        self.retry_unfinished()
+        claimed: list[LockedJob] = []
         due: list[tuple[float, str]] = []
         try:
-            while len(taken) < n:
-                due = self._lineup.take(now, n - len(taken), look=not at_once)
-                if not due or not self._take_all(due, now, taken, at_once=at_once):
+            while len(claimed) < n:
+                due = self._due_queue.take(now, n - len(claimed), read=not inline)
+                if not due or not self._claim_each(due, now, claimed, inline=inline):
                     break
             if marked:
-                for error in self.mark(taken):
+                for error in self.mark(claimed):
                     if error is not None:
                         raise error
         except BaseException as error:
-            if not taken or not isinstance(error, SpoolError) or marked:
-                self.unclaim(taken)
+            if not claimed or not isinstance(error, SpoolError) or marked:
+                self.unclaim(claimed)
                 raise
-            # The others are well; if it is not only this one, the next claim will tell.
+            # Return the jobs already claimed; a general fault shows at the next claim.
         finally:
-            # They keep their turn.
+            # Jobs that were not tried keep their place.
             for when, path in due:
-                self._lineup.push(when, path)
-        return taken
+                self._due_queue.push(when, path)
+        return claimed
 
-    def _take_all(
-        self, due: list[tuple[float, str]], now: float, taken: list[Held], *, at_once: bool
+    def _claim_each(
+        self, due: list[tuple[float, str]], now: float, claimed: list[LockedJob], *, inline: bool
     ) -> bool:
-        """Take what can be taken, and tell whether that is all; those stay in `due` that were not tried."""
+        """Claim the jobs of `due` and remove them from it; return False if a job needs a thread."""
         due.reverse()
         while due:
             when, path = due.pop()
             try:
-                held = self._take(path, now, at_once=at_once)
-            except Slow:
+                locked = self._claim_one(path, now, inline=inline)
+            except NeedsThread:
                 due.append((when, path))
                 return False
             except SpoolError:
-                # Not this one now; and it must not keep the others from being tried.
-                self._lineup.push(now + AGAIN, path)
+                # Try this job later, so that it does not keep the others from being claimed.
+                self._due_queue.push(now + UNREADABLE_RETRY, path)
                 raise
-            if held is not None:
-                taken.append(held)
+            if locked is not None:
+                claimed.append(locked)
         return True
 
-    def unclaim(self, taken: list[Held]) -> bool:
-        """Give back what nobody will use."""
-        self.end([self.untouched(held) for held in taken])
-        return True
-
-    def _take(self, path: str, now: float, *, at_once: bool) -> Held | None:
+    def _claim_one(self, path: str, now: float, *, inline: bool) -> LockedJob | None:
         try:
-            held = self._shelf.grasp("C", path, State.QUEUED, at_once=at_once)
-            if held is None:
+            locked = self._job_files.open_locked("C", path, State.QUEUED, inline=inline)
+            if locked is None:
                 return None
             try:
-                if at_once and held.job.entry.key is not None:
-                    # Its name is changed under a lock, which another process may have.
-                    raise Slow
-                if not self._due(held, now):
-                    self._files.close("C4", held.fd)
+                if inline and locked.has_key:
+                    # Its name is changed under a lock that another process may have.
+                    raise NeedsThread
+                if not self._is_due(locked, now):
+                    self._syscalls.close("C4", locked.fd)
                     return None
-                self._shelf.rename("C5", held, State.SENDING)
-                self._out[held] = None
+                self._job_files.rename("C5", locked, State.SENDING)
+                self._claimed[locked] = None
             except BaseException:
-                os.close(held.fd)
+                os.close(locked.fd)
                 raise
         except (FileNotFoundError, RecordNewer):
             return None
         except Busy:
-            # Somebody is about to send or to change it.
-            self._lineup.push(now + MOMENT, path)
+            # Another process is about to send or to change the job.
+            self._due_queue.push(now + LOCKED_RETRY, path)
             return None
         except OSError as error:
             raise translated(error, f"the job {path} cannot be claimed") from error
-        return held
+        return locked
 
-    def _due(self, held: Held, now: float) -> bool:
-        """Tell whether the journal wants the job to be tried now, and mend what its name or time tells otherwise."""
-        entry, ended = held.job.entry, held.job.ended
+    def _is_due(self, locked: LockedJob, now: float) -> bool:
+        """Return whether the journal says that the job is due; correct its name or mtime otherwise."""
+        entry, ended = locked.entry, locked.job.ended
         if ended is State.FAILED or ended is State.SENT:
-            # Its end was written, and a power failure took the new name.
-            self._shelf.rename("C5", held, ended)
+            # The end of the job was recorded, and a power failure undid the rename.
+            self._job_files.rename("C5", locked, ended)
             return False
-        when = HELD if entry.held else entry.due(time.time())
+        when = HELD_UNTIL if entry.held else entry.due(self._syscalls.time())
         if when > now:
-            self._files.due_at("C4", held.name, when)
-            self._lineup.push(when, held.path)
+            self._syscalls.due_at("C4", locked.name, when)
+            self._due_queue.push(when, locked.path)
             return False
         return True
 
-    def note(self, news: list[Held | End]) -> list[SMTPError | None]:
-        """Mark each job, and do each end; tell what failed. What is waited for is waited for together."""
-        # Where the system frees them more slowly than they come, it is waited for here.
-        self._close_removed(REMOVED)
-        marks = {one: self._noted(one, self._write_mark) for one in news if isinstance(one, Held)}
-        written = [held for held, error in marks.items() if error is None]
-        if len(news) > 1:
-            for held in written:
-                marks[held] = self._noted(held, self._begin_sync_mark)
-        ends = [one for one in news if isinstance(one, End)]
+    def unclaim(self, claimed: list[LockedJob]) -> bool:
+        """Release jobs whose claim was cancelled."""
+        self.end([self.release_end(locked) for locked in claimed])
+        return True
+
+    # --- marks and ends --------------------------------------------------------------------------------------
+
+    def update(self, updates: list[LockedJob | LeaseEnd]) -> list[SMTPError | None]:
+        """Mark each job and do each end, sharing the syncs; return the error of each, or None."""
+        # Files of removed jobs may be freed more slowly than new ones arrive; then they are waited for here.
+        self._close_removed(MAX_REMOVED_OPEN)
+        marks = {
+            one: self._mark_error(one, self._write_mark) for one in updates if isinstance(one, LockedJob)
+        }
+        written = [locked for locked, error in marks.items() if error is None]
+        if len(updates) > 1:
+            for locked in written:
+                marks[locked] = self._mark_error(locked, self._start_mark_sync)
+        ends = [one for one in updates if isinstance(one, LeaseEnd)]
         ended = dict(zip(ends, self.end(ends), strict=True))
-        for held in written:
-            if marks[held] is None:
-                marks[held] = self._noted(held, self._sync_mark)
-        return [ended[one] if isinstance(one, End) else marks[one] for one in news]
+        for locked in written:
+            if marks[locked] is None:
+                marks[locked] = self._mark_error(locked, self._sync_mark)
+        return [ended[one] if isinstance(one, LeaseEnd) else marks[one] for one in updates]
 
-    def mark(self, helds: list[Held]) -> list[SMTPError | None]:
-        """Mark jobs only."""
-        return self.note([*helds])
+    def mark(self, jobs: list[LockedJob]) -> list[SMTPError | None]:
+        """Mark end of data for each job; return the error of each, or None."""
+        return self.update([*jobs])
 
-    def _write_mark(self, held: Held) -> None:
-        """D1: note that the end of data is about to leave."""
-        if held.marked:
+    def _write_mark(self, locked: LockedJob) -> None:
+        """D1: append the record that end of data is about to leave."""
+        if locked.marked:
             return
-        held.tainted = True
-        places = [
-            place for place, result in enumerate(held.job.entry.results) if result is None or not result.final
-        ]
-        record = line(r="eod", n=held.job.token, at=time.time(), rcpts=places)
-        self._files.write("D1", held.fd, record)
+        locked.mark_started()
+        results = locked.entry.results
+        pending = [place for place, result in enumerate(results) if result is None or not result.final]
+        record = journal_record(r="eod", n=locked.job.token, at=self._syscalls.time(), rcpts=pending)
+        self._syscalls.write("D1", locked.fd, record)
 
-    def _begin_sync_mark(self, held: Held) -> None:
-        if not held.marked:
-            self._files.begin_sync(held.fd)
+    def _start_mark_sync(self, locked: LockedJob) -> None:
+        if not locked.marked:
+            self._syscalls.begin_sync(locked.fd)
 
-    def _sync_mark(self, held: Held) -> None:
-        if not held.marked:
-            self._files.sync("D1", held.fd)
-            held.marked = True
+    def _sync_mark(self, locked: LockedJob) -> None:
+        if not locked.marked:
+            self._syscalls.sync("D1", locked.fd)
+            locked.mark_synced()
 
-    def _noted(self, held: Held, step: Callable[[Held], None]) -> SpoolError | None:
+    def _mark_error(self, locked: LockedJob, step: Callable[[LockedJob], None]) -> SpoolError | None:
         try:
-            step(held)
+            step(locked)
         except OSError as error:
-            return translated(error, f"the end of data of the job {held.path} cannot be noted")
+            return translated(error, f"the end-of-data mark of the job {locked.path} cannot be written")
         return None
 
-    def untouched(self, held: Held) -> End:
-        """Return the end that gives a job back as it was."""
+    def release_end(self, locked: LockedJob) -> LeaseEnd:
+        """Return the end that releases a job unchanged."""
         record = None
-        if held.tainted:
-            record = line(r="untouched", n=held.job.token, at=time.time())
-        return End(held, State.QUEUED, record)
+        if locked.maybe_marked:
+            record = journal_record(r="untouched", n=locked.job.token, at=self._syscalls.time())
+        return LeaseEnd(locked, State.QUEUED, record)
 
-    def end(self, ends: list[End]) -> list[SMTPError | None]:
-        """Do what is left of each, and tell what failed. What fails stays locked, to be tried again."""
-        # Who repeats an end may do so twice at once.
-        one_by_one = dict.fromkeys(ends)
-        errors: dict[End, SMTPError] = {}
-        with self._finishing if any(end.failed for end in one_by_one) else nullcontext():
-            unmoved = [end for end in one_by_one if not end.moved]
-            hints = (self._hint,) if len(unmoved) > 1 else ()
-            for step in (self._begin, *hints, self._move):
-                for end in unmoved:
-                    if end not in errors and (error := self._failed(end, step)) is not None:
-                        errors[end] = error
-            moved = [end for end in one_by_one if end.moved and not end.done]
-            directories = dict.fromkeys(
-                sorted(itertools.chain(*[end.directories for end in moved]), key=_keys_first)
-            )
-            unsynced = {name: error for name in directories if (error := self._unsynced(name)) is not None}
-            for end in one_by_one:
-                if end in errors or end.done:
-                    continue
-                failed = [unsynced[name] for name in end.directories if name in unsynced]
-                if failed:
-                    errors[end] = failed[0]
-                else:
-                    self._let_go(end)
+    def end(self, ends: list[LeaseEnd]) -> list[SMTPError | None]:
+        """Do the remaining steps of each end; return the error of each, or None.
+
+        A job whose end failed stays locked, and its end is tried again.
+        """
+        # The same end may be given twice, if the caller repeats it while it is being retried.
+        distinct = dict.fromkeys(ends)
+        with self._retrying if any(end.failed for end in distinct) else nullcontext():
+            errors = self._change_names(distinct)
+            errors |= self._sync_and_close(distinct, errors)
         if self._unfinished or errors:
-            self._remember([end for end in one_by_one if not end.done])
+            self._keep_for_retry([end for end in distinct if not end.done])
         return [errors.get(end) for end in ends]
 
-    def _failed(self, end: End, step: Callable[[End], None]) -> SMTPError | None:
-        """Take a step; return why it failed."""
+    def _change_names(self, ends: dict[LeaseEnd, None]) -> dict[LeaseEnd, SMTPError]:
+        """S1, S3 and S4: write the records and change the names; return the errors."""
+        errors: dict[LeaseEnd, SMTPError] = {}
+        remaining = [end for end in ends if not end.renamed]
+        hint = (self._start_record_sync,) if len(remaining) > 1 else ()
+        for step in (self._write_record, *hint, self._change_name):
+            for end in remaining:
+                if end not in errors and (error := self._end_error(end, step)) is not None:
+                    errors[end] = error
+        return errors
+
+    def _sync_and_close(
+        self, ends: dict[LeaseEnd, None], failed: dict[LeaseEnd, SMTPError]
+    ) -> dict[LeaseEnd, SMTPError]:
+        """S2 and S5: sync each directory once and close the files; return the errors."""
+        renamed = [end for end in ends if end.renamed and not end.done]
+        names = itertools.chain(*[end.directories for end in renamed])
+        # The directory of keys first: a job must not lose its name before its key has one.
+        directories = dict.fromkeys(sorted(names, key=lambda name: name != KEYS))
+        unsynced = {name: error for name in directories if (error := self._sync_error(name)) is not None}
+        errors: dict[LeaseEnd, SMTPError] = {}
+        for end in ends:
+            if end in failed or end.done:
+                continue
+            sync_errors = [unsynced[name] for name in end.directories if name in unsynced]
+            if sync_errors:
+                errors[end] = sync_errors[0]
+            else:
+                self._complete(end)
+        return errors
+
+    def _end_error(self, end: LeaseEnd, step: Callable[[LeaseEnd], None]) -> SMTPError | None:
         try:
             step(end)
         except LeaseLost as error:
-            end.done = True
+            end.completed()
             return error
         except OSError as error:
-            return translated(error, f"the end of the job {end.held.path} cannot be noted")
+            return translated(error, f"the end of the job {end.locked.path} cannot be recorded")
         return None
 
-    def _decided(self, end: End) -> bool:
-        """Tell whether a lease ends like this: the first end that comes is the one, and none when it was given up."""
-        with self._lock:
-            if self._out.get(end.held, end) is None:
-                self._out[end.held] = end
-            return self._out.get(end.held) is end
-
-    def _unsynced(self, directory: str) -> SpoolError | None:
+    def _sync_error(self, directory: str) -> SpoolError | None:
         try:
-            self._shelf.sync_names("S2", directory)
+            self._job_files.sync_names("S2", directory)
         except OSError as error:
-            return translated(error, "the end of a job cannot be made durable")
+            return translated(error, "the end of a job cannot be synced")
         return None
 
-    def _remember(self, failed: list[End]) -> None:
+    def _write_record(self, end: LeaseEnd) -> None:
+        """S3 and S4: append the result."""
+        if not self._is_first_end(end):
+            raise LeaseLost(f"the lease of the job {end.locked.path} has ended")
+        if end.record is not None:
+            try:
+                self._syscalls.write(end.step, end.locked.fd, end.record)
+            except OSError:
+                if not end.record_optional:
+                    raise
+
+    def _is_first_end(self, end: LeaseEnd) -> bool:
+        """Return whether `end` is the first end of a lease that has not been forgotten."""
+        with self._lock:
+            if self._claimed.get(end.locked, end) is None:
+                self._claimed[end.locked] = end
+            return self._claimed.get(end.locked) is end
+
+    def _start_record_sync(self, end: LeaseEnd) -> None:
+        """H1."""
+        if end.needs_sync:
+            self._syscalls.begin_sync(end.locked.fd)
+
+    def _change_name(self, end: LeaseEnd) -> None:
+        """The remaining steps of S1, S3 and S4, up to the change of the name."""
+        locked, step = end.locked, end.step
+        if end.needs_sync:
+            self._syscalls.sync(step, locked.fd)
+        end.record_written()
+        if end.when is not None and end.state is State.QUEUED:
+            self._syscalls.due_at(step, locked.name, end.when)
+        if end.state is None:
+            self._job_files.delete("S1", locked)
+        else:
+            self._job_files.rename("S1" if end.state is State.SENT else step, locked, end.state)
+        end.name_changed()
+
+    def _complete(self, end: LeaseEnd) -> None:
+        """S5: close the file, or leave that to `close_removed`."""
+        with self._lock:
+            if end.done:
+                return
+            end.completed()
+            fd = end.locked.detach()
+            self._claimed.pop(end.locked, None)
+        if end.state is None:
+            self._removed.append((fd, end.locked.has_key))
+            return
+        with suppress(OSError):
+            # An error does not matter, because everything that was written is synced.
+            self._syscalls.close("S5", fd)
+        if end.state is State.QUEUED:
+            when = end.locked.entry.not_before if end.when is None else end.when
+            self._due_queue.push(when, end.locked.path)
+
+    # --- failed ends -----------------------------------------------------------------------------------------
+
+    def _keep_for_retry(self, failed: list[LeaseEnd]) -> None:
         with self._lock:
             self._unfinished = [end for end in self._unfinished if not end.done]
             for end in failed:
-                end.failed = True
+                end.not_completed()
                 if end not in self._unfinished:
                     self._unfinished.append(end)
-                    _log.error("the end of the job %s cannot be noted yet", end.held.path)
+                    _log.error("the end of the job %s cannot be recorded yet", end.locked.path)
 
-    def close(self) -> None:
-        """Give back what is handed out, and let go of all files."""
-        with suppress(SpoolError):
-            self.finish()
-        # Nobody says that it is untouched: what is marked may have been sent, and stays so.
-        self.end([End(held, State.QUEUED) for held, end in list(self._out.items()) if end is None])
-        self.forked()
+    def retry_unfinished(self) -> None:
+        """Try the ends that failed again; called before jobs are claimed.
 
-    def forked(self) -> None:
-        """Close all files, whatever they are."""
-        for held in list(self._out):
-            self.forget(held)
-        self._close_removed(0)
+        No job is claimed before all ends are recorded, because after a crash the messages would be sent again.
 
-    def close_removed(self) -> None:
-        """S5 for jobs that are removed: the system frees their room now, which takes its time and holds up nobody."""
-        while self._removed and self._closers.acquire(blocking=False):
-            self._close_removed(0)
-            self._closers.release()
-
-    def _close_removed(self, left: int) -> None:
-        while len(self._removed) > left:
-            with suppress(IndexError):
-                fd, keyed = self._removed.pop()
-                if keyed:
-                    with suppress(OSError):
-                        # Recovery does it where this fails.
-                        self._files.empty("S5", fd)
-                with suppress(OSError):
-                    self._files.close("S5", fd)
-
-    def forget(self, held: Held) -> None:
-        """Close the file of a job, as the system does for a process that dies."""
-        fd, held.fd = held.fd, -1
-        self._out.pop(held, None)
-        with suppress(OSError):
-            os.close(fd)
-
-    def finish(self) -> None:
-        """Try again to note the ends that could not be; nothing is handed out before they are.
-
-        To send on while it cannot be noted what was sent would be to send it again after a crash.
+        Raises:
+            SpoolError: an end failed again, or the pause before the next try is not over.
         """
         with self._lock:
             unfinished = [end for end in self._unfinished if not end.done]
         if not unfinished:
             return
-        if time.monotonic() < self._retry_at:
-            raise SpoolError("what became of the messages before cannot be noted; it is tried again soon")
+        if self._syscalls.monotonic() < self._retry_at:
+            raise SpoolError("the results of earlier messages cannot be recorded; the next try is soon")
         errors = [error for error in self.end(unfinished) if error is not None]
         self.close_removed()
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if errors else FIRST_PAUSE
         if errors:
-            self._retry_at = time.monotonic() + self._pause
+            self._retry_at = self._syscalls.monotonic() + self._pause
             raise errors[0]
 
-    def _begin(self, end: End) -> None:
-        """S3 and S4: append what became of it."""
-        if not self._decided(end):
-            raise LeaseLost(f"the lease of the job {end.held.path} has ended")
-        if end.record is not None:
-            try:
-                self._files.write(end.step, end.held.fd, end.record)
-            except OSError:
-                if not end.needless:
-                    raise
+    # --- closing ---------------------------------------------------------------------------------------------
 
-    def _hint(self, end: End) -> None:
-        """H1."""
-        if end.record is not None and not end.needless:
-            self._files.begin_sync(end.held.fd)
+    def close(self) -> None:
+        """Release the claimed jobs and close all files."""
+        with suppress(SpoolError):
+            self.retry_unfinished()
+        # No `untouched` record: marked jobs may have been sent and stay flagged.
+        remaining = [locked for locked, end in list(self._claimed.items()) if end is None]
+        self.end([LeaseEnd(locked, State.QUEUED) for locked in remaining])
+        self.close_files()
 
-    def _move(self, end: End) -> None:
-        """The rest of S1, S3 and S4, up to the name."""
-        held, step = end.held, end.step
-        if end.record is not None and not end.needless:
-            self._files.sync(step, held.fd)
-        end.record = None
-        if end.when is not None and end.state is State.QUEUED:
-            self._files.due_at(step, held.name, end.when)
-        if end.state is None:
-            self._shelf.bury("S1", held)
-        else:
-            self._shelf.rename("S1" if end.state is State.SENT else step, held, end.state)
-        end.moved = True
+    def close_files(self) -> None:
+        """Close all files, whatever their state. Does nothing else, so that a forked child can call it."""
+        for locked in list(self._claimed):
+            self.forget(locked)
+        self._close_removed(0)
 
-    def _let_go(self, end: End) -> None:
-        with self._lock:
-            if end.done:
-                return
-            end.done = True
-            fd, end.held.fd = end.held.fd, -1
-            self._out.pop(end.held, None)
-        if end.state is None:
-            self._removed.append((fd, end.held.job.entry.key is not None))
-            return
+    def forget(self, locked: LockedJob) -> None:
+        """Close the file of a job, as the kernel does for a process that dies."""
+        self._claimed.pop(locked, None)
         with suppress(OSError):
-            # Nothing was written that is not synced.
-            self._files.close("S5", fd)
-        if end.state is State.QUEUED:
-            entry = end.held.job.entry
-            self._lineup.push(entry.not_before if end.when is None else end.when, end.held.path)
+            os.close(locked.detach())
 
+    def close_removed(self) -> None:
+        """S5 for removed jobs: close their files, which takes time because the file system frees their blocks."""
+        while self._removed and self._closers.acquire(blocking=False):
+            self._close_removed(0)
+            self._closers.release()
 
-def _keys_first(directory: str) -> bool:
-    return directory != KEYS
+    def _close_removed(self, remaining: int) -> None:
+        while len(self._removed) > remaining:
+            with suppress(IndexError):
+                fd, keyed = self._removed.pop()
+                if keyed:
+                    with suppress(OSError):
+                        # Recovery empties the file if this fails.
+                        self._syscalls.empty("S5", fd)
+                with suppress(OSError):
+                    self._syscalls.close("S5", fd)

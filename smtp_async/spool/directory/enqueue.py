@@ -1,4 +1,4 @@
-"""Enqueue: steps E1 to E8 (see `job_files`)."""
+"""Storing new jobs: steps E1 to E9 of the protocol in `job_files`."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from typing import Final, NamedTuple
 
 from ...errors import SpoolFull
 from ..entry import State
-from ..record import encode
+from ..record import encode_header
 from ..submission import Submission
 from .due_queue import QUEUED, directory_of
-from .job_files import KEYS, RESERVE, SMALL, TMP, Shelf, hashed
-from .syscalls import translated
+from .job_files import RESERVE, SMALL, TMP, JobFiles, hashed_directory
+from .syscalls import SystemCalls, translated
 
-__all__ = ["Intake", "Stored", "id_of"]
+__all__ = ["Enqueuer", "Stored", "job_id"]
 
-#: Octets of journal that are reserved for each recipient.
-RESERVE_EACH: Final = 256
-#: Files in the root above which new ones go into subdirectories, and after how many they are counted again.
-CROWD: Final = 10_000
-COUNT_EACH: Final = 1000
-#: Seconds after which the free room is looked at again, however little was written.
-LOOK_EACH: Final = 1.0
-#: What is left free by default.
+#: Octets that are reserved in the journal for each recipient.
+RESERVE_PER_RECIPIENT: Final = 256
+#: Number of files in the root above which new jobs go to subdirectories, and of puts after which they are counted.
+MAX_ROOT_FILES: Final = 10_000
+COUNT_INTERVAL: Final = 1000
+#: Seconds after which the free space is checked again, however little was written.
+ROOM_CHECK_INTERVAL: Final = 1.0
+#: Octets of the file system that are left free by default.
 LOW_WATER: Final = 64 * 2**20
 
-# Too many open files, in the words of the system.
-_TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
+# errno values that mean that too many files are open.
+_TOO_MANY_OPEN: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Stored(NamedTuple):
     """A job that was put.
 
     Attributes:
-        id: its id.
-        path: its name without suffix; None if a job of this key was there already.
-        size: octets of its file.
-        inode: of its file, if it has a key.
+        id: the id of the job.
+        path: the name of its file without suffix; None if a job with the same key existed already.
+        size: size of the file in octets.
+        inode: the inode of the file, if the job has a key.
     """
 
     id: str
@@ -52,88 +52,146 @@ class Stored(NamedTuple):
 
 
 class _Draft:
-    """A job on its way into the spool.
+    """A job that is being stored, and the steps that concern its file in `tmp/` only.
 
     Attributes:
-        tmp: the name of its file until it has one of its own.
-        path: that, without suffix.
-        size: octets of the file.
-        fd: the file, while it is open.
-        inode: of the file, if its name may be another's one day.
-        created: the file was made.
-        stored, error: how it ended.
+        job: the job.
+        id: the id of the job.
+        tmp: the name of its file in `tmp/`.
+        path: the name that it gets, without suffix; empty until it is known.
+        created: the file in `tmp/` was created.
+        error: why the job cannot be stored, None so far.
     """
 
-    __slots__ = ("created", "error", "fd", "id", "inode", "job", "path", "size", "stored", "tmp")
+    __slots__ = ("_inode", "_size", "_stored", "created", "error", "fd", "id", "job", "path", "tmp")
 
     def __init__(self, job: Submission) -> None:
         self.job = job
-        self.id = id_of(job)
+        self.id = job_id(job)
         self.tmp = f"{TMP}/{self.id}"
         if job.key is not None:
-            # The same key may come twice at the same time.
+            # Two calls of `put` may have the same key at the same time.
             self.tmp += f".{secrets.token_hex(4)}"
         self.path = ""
-        self.size = 0
         self.fd = -1
-        self.inode: int | None = None
         self.created = False
-        self.stored: Stored | None = None
         self.error: Exception | None = None
+        self._size = 0
+        self._inode: int | None = None
+        self._stored: Stored | None = None
 
     @property
-    def open(self) -> bool:
-        """It goes on."""
-        return self.stored is None and self.error is None
+    def unfinished(self) -> bool:
+        """Whether the job is neither stored nor refused yet."""
+        return self._stored is None and self.error is None
 
     @property
-    def crowded_out(self) -> bool:
-        """There were too many open files, and it has no name yet."""
-        return isinstance(self.error, OSError) and self.error.errno in _TOO_MANY and not self.path
+    def lacked_descriptor(self) -> bool:
+        """Whether too many open files were the reason for the failure, before the job got its name."""
+        return isinstance(self.error, OSError) and self.error.errno in _TOO_MANY_OPEN and not self.path
 
     @property
     def result(self) -> Stored | Exception:
-        """How it ended."""
-        result = self.stored or self.error
+        """The result of the call."""
+        result = self._stored or self.error
         assert result is not None
         return result
 
     def as_stored(self) -> Stored:
-        """What is stored if nothing fails any more."""
-        return Stored(self.id, self.path, self.size, self.inode)
+        """Return the result if the remaining steps succeed."""
+        return Stored(self.id, self.path, self._size, self._inode)
+
+    def succeed(self, stored: Stored) -> None:
+        """Record that the job is stored."""
+        self._stored = stored
+
+    def fail(self, error: Exception) -> None:
+        """Record why the job cannot be stored."""
+        self.error = error
+
+    def name(self, path: str) -> None:
+        """Record the name that the file gets."""
+        self.path = path
+
+    def encode(self) -> bytes:
+        """Return the header of the file."""
+        header = encode_header(self.job, self.id)
+        self._size = len(header) + len(self.job.body)
+        return header
+
+    def write(self, syscalls: SystemCalls, header: bytes) -> None:
+        """E1 to E3."""
+        fd = syscalls.create("E1", self.tmp)
+        self.created = True
+        try:
+            self._write_contents(syscalls, fd, header)
+        except BaseException:
+            with suppress(OSError):
+                syscalls.close("E5", fd)
+            raise
+        self.fd = fd
+
+    def _write_contents(self, syscalls: SystemCalls, fd: int, header: bytes) -> None:
+        job, size = self.job, self._size
+        if size <= SMALL:
+            syscalls.write("E2", fd, header + job.body)
+        else:
+            syscalls.write("E2", fd, header)
+            syscalls.write("E2", fd, job.body)
+        if syscalls.durable:
+            recipients = len(job.envelope.recipients)
+            syscalls.reserve("E3", fd, size, RESERVE + RESERVE_PER_RECIPIENT * recipients)
+        if job.not_before > job.created:
+            syscalls.due_at("E3", self.tmp, job.not_before)
+
+    def sync(self, syscalls: SystemCalls) -> None:
+        """E4 and E5."""
+        fd, self.fd = self.fd, -1
+        try:
+            if self.error is not None:
+                return
+            syscalls.sync("E4", fd)
+            if self.job.key is not None:
+                self._inode = syscalls.status("E4", fd).st_ino
+        finally:
+            syscalls.close("E5", fd)
 
 
-class Intake:
-    """Take messages into a spool directory. Used by several threads.
+class Enqueuer:
+    """Stores new jobs in a spool directory. Used by several threads.
 
     Args:
-        shelf: its files.
+        job_files: the files of the directory.
         low_water: octets that are left free; None takes 64 MiB or twice the largest message, whichever is more.
     """
 
-    def __init__(self, shelf: Shelf, *, low_water: int | None = None) -> None:
-        self._shelf = shelf
-        self.files = shelf.files
+    def __init__(self, job_files: JobFiles, *, low_water: int | None = None) -> None:
+        self._job_files = job_files
+        self._syscalls = job_files.syscalls
+        self._keys = job_files.keys
         self._low_water = low_water
         self._largest = 0
-        # Octets that may be written, and until when, before the room is looked at again.
+        # Octets that may be written, and until when, before the free space is checked again.
         self._allowance = 0
         self._allowed_until = 0.0
         self._root_files = 0
-        self._uncounted = COUNT_EACH
+        self._uncounted = COUNT_INTERVAL
+        # Subdirectories that this process has created or checked.
         self._subdirectories: set[str] = set()
 
+    # --- storing ---------------------------------------------------------------------------------------------
+
     def put(self, jobs: list[Submission]) -> list[Stored | Exception]:
-        """Store jobs: each takes its steps in their order, and what the disk is waited for, for all of them.
+        """Store jobs, each step for all of them before the next step, so that they share the syncs.
 
         Returns:
-            For each what was stored, or why nothing was.
+            For each job what was stored, or the error.
         """
         drafts = self._put(jobs)
         if len(jobs) > 1:
-            # Those that found no file left, as the others had them all open.
+            # All files of a batch are open at once. Try those that found no descriptor one by one.
             for place, draft in enumerate(drafts):
-                if draft.crowded_out:
+                if draft.lacked_descriptor:
                     (drafts[place],) = self._put([draft.job])
         return [draft.result for draft in drafts]
 
@@ -144,232 +202,224 @@ class Intake:
         written = [draft for draft in drafts if draft.fd >= 0]
         if len(written) > 1:
             for draft in written:
-                self._attempt(draft, self._begin_sync)
+                self._attempt(draft, self._start_sync)
         for draft in written:
             self._attempt(draft, self._sync)
         for draft in drafts:
-            if draft.open:
+            if draft.unfinished:
                 self._attempt(draft, self._name)
-        named = [draft for draft in drafts if draft.open]
+        named = [draft for draft in drafts if draft.unfinished]
         for directory in {directory_of(draft.path) for draft in named}:
             self._sync_names(directory, [draft for draft in named if directory_of(draft.path) == directory])
         return drafts
 
     def _attempt(self, draft: _Draft, step: Callable[[_Draft], None]) -> None:
-        """Take a step; where it fails, leave nothing of the job."""
+        """Take one step for a job; if it fails, remove the file in `tmp/`."""
         try:
             step(draft)
         except OSError as error:
-            draft.error = translated(error, "the message cannot be stored")
+            draft.fail(translated(error, "the message cannot be stored"))
         except Exception as error:
-            # Of one job; the others are well.
-            draft.error = error
+            # Affects this job only.
+            draft.fail(error)
         else:
             return
         if draft.created:
             self._discard(draft.tmp)
 
     def _write(self, draft: _Draft) -> None:
-        """E1 to E3."""
-        files, job = self.files, draft.job
+        """E1 to E3, unless a job with the same key exists."""
+        job = draft.job
         if job.key is not None:
-            self._prepare_memory()
+            self._keys.prepare()
             if self._is_known(draft.id):
-                draft.stored = Stored(draft.id, None)
+                draft.succeed(Stored(draft.id, None))
                 return
-        head = encode(job, draft.id)
-        draft.size = size = len(head) + len(job.body)
-        if size > self._allowance or job.created > self._allowed_until:
-            self._check_room(size)
-        self._allowance -= size
-        fd = files.create("E1", draft.tmp)
-        draft.created = True
-        try:
-            if size <= SMALL:
-                files.write("E2", fd, head + job.body)
-            else:
-                files.write("E2", fd, head)
-                files.write("E2", fd, job.body)
-            if files.durable:
-                files.reserve("E3", fd, size, RESERVE + RESERVE_EACH * len(job.envelope.recipients))
-            if job.not_before > job.created:
-                files.due_at("E3", draft.tmp, job.not_before)
-        except BaseException:
-            with suppress(OSError):
-                files.close("E5", fd)
-            raise
-        draft.fd = fd
+        header = draft.encode()
+        self._take_room(len(header) + len(job.body), job.created)
+        draft.write(self._syscalls, header)
 
-    def _prepare_memory(self) -> None:
-        """E0: make the directory that remembers keys, while the caller can still be told that there is no room."""
-        if KEYS not in self._subdirectories:
-            self.files.make_directory("E0", KEYS)
-            self._subdirectories.add(KEYS)
-
-    def _begin_sync(self, draft: _Draft) -> None:
+    def _start_sync(self, draft: _Draft) -> None:
         """H1."""
-        self.files.begin_sync(draft.fd)
+        self._syscalls.begin_sync(draft.fd)
 
     def _sync(self, draft: _Draft) -> None:
         """E4 and E5."""
-        fd, draft.fd = draft.fd, -1
-        try:
-            if draft.error is not None:
-                return
-            self.files.sync("E4", fd)
-            if draft.job.key is not None:
-                draft.inode = self.files.status("E4", fd).st_ino
-        finally:
-            self.files.close("E5", fd)
+        draft.sync(self._syscalls)
 
     def _name(self, draft: _Draft) -> None:
         """E6 and E7."""
-        draft.path = path = self._place(draft.id)
+        path = self._new_path(draft.id)
+        draft.name(path)
         if draft.job.key is None:
             self._link(draft.tmp, path)
-        elif not self._named(draft.tmp, path):
+        elif not self._link_key(draft.tmp, path):
             self._discard(draft.tmp)
-            draft.stored = Stored(draft.id, None)
+            draft.succeed(Stored(draft.id, None))
             return
         try:
-            self.files.unlink("E7", draft.tmp)
+            self._syscalls.unlink("E7", draft.tmp)
         except FileNotFoundError:
-            pass  # recovery has done it
+            pass  # recovery has removed it
         except BaseException:
             self.withdraw(draft.as_stored())
             raise
 
     def _sync_names(self, directory: str, drafts: list[_Draft]) -> None:
-        """E8, once for all of a directory."""
+        """E8, once for all jobs in a directory."""
         failed: OSError | None = None
         try:
-            self.files.sync_directory("E8", directory)
+            self._syscalls.sync_directory("E8", directory)
         except OSError as error:
             failed = error
         for draft in drafts:
             stored = draft.as_stored()
             if failed is not None:
                 self.withdraw(stored)
-                # Each caller raises an error of its own.
-                draft.error = translated(failed, "the message cannot be stored")
+                # Each caller gets an exception of its own.
+                draft.fail(translated(failed, "the message cannot be stored"))
             else:
-                draft.stored = stored
-                self._shelf.lineup.push(max(draft.job.not_before, draft.job.created), draft.path)
-
-    def _named(self, tmp: str, path: str) -> bool:
-        """E6 for a job with a key, which somebody else may have put meanwhile."""
-        with self._shelf.naming():
-            id = path.rpartition("/")[2]
-            there = self._shared(id)
-            if there is None:
-                if self._shelf.remembers("L4", id):
-                    return False
-                self._link(tmp, path)
-                return True
-        self.files.sync_directory("E8", directory_of(there))
-        return False
-
-    def _is_known(self, id: str) -> bool:
-        """Look for a job with a key; if it is there, make sure of it: who put it may not have come as far as E8."""
-        if self._shelf.find(id, tries=1) is None:
-            return self._shelf.remembers("L4", id)
-        with self._shelf.naming():
-            there = self._shared(id)
-        if there is not None:
-            self.files.sync_directory("E8", directory_of(there))
-        return there is not None
-
-    def _shared(self, id: str) -> str | None:
-        """Return where a job with a key is, if it is there; who put it may take it back no more."""
-        found = self._shelf.find(id, tries=1)
-        if found is None:
-            return None
-        path, state = found
-        if state is State.QUEUED:
-            try:
-                self.files.share("E9", path + QUEUED)
-            except FileNotFoundError:
-                # An operator has just removed it.
-                return None
-        return path
+                draft.succeed(stored)
+                self._job_files.due_queue.push(max(draft.job.not_before, draft.job.created), draft.path)
 
     def _link(self, tmp: str, path: str) -> None:
         """E6."""
         name = path + QUEUED
         try:
-            self.files.link("E6", tmp, name)
+            self._syscalls.link("E6", tmp, name)
         except OSError:
-            # It may have been done all the same: over a network.
-            if not self._shelf.are_one("E6", tmp, name):
+            # The link may have been made all the same: over a network.
+            if not self._job_files.is_same_file("E6", tmp, name):
                 raise
 
     def _discard(self, tmp: str) -> None:
         with suppress(OSError):
-            self.files.unlink("E7", tmp)
+            self._syscalls.unlink("E7", tmp)
+
+    # --- keys ------------------------------------------------------------------------------------------------
+
+    def _link_key(self, tmp: str, path: str) -> bool:
+        """E6 for a job with a key; return False if another `put` stored a job with this key meanwhile."""
+        with self._keys.lock():
+            id = path.rpartition("/")[2]
+            existing = self._share(id)
+            if existing is None:
+                if self._keys.remembers("L4", id):
+                    return False
+                self._link(tmp, path)
+                return True
+        self._syscalls.sync_directory("E8", directory_of(existing))
+        return False
+
+    def _is_known(self, id: str) -> bool:
+        """Return whether a job with this key exists or is remembered.
+
+        The directory of an existing job is synced, because the `put` that stored the job may not have reached E8.
+        """
+        if self._job_files.find(id, tries=1) is None:
+            return self._keys.remembers("L4", id)
+        with self._keys.lock():
+            existing = self._share(id)
+        if existing is not None:
+            self._syscalls.sync_directory("E8", directory_of(existing))
+        return existing is not None
+
+    def _share(self, id: str) -> str | None:
+        """E9: return the path of a job with a key, None if there is none; its `put` can no longer be withdrawn."""
+        found = self._job_files.find(id, tries=1)
+        if found is None:
+            return None
+        path, state = found
+        if state is State.QUEUED:
+            try:
+                self._syscalls.share("E9", path + QUEUED)
+            except FileNotFoundError:
+                # An operator has just removed the job.
+                return None
+        return path
+
+    # --- withdrawing -----------------------------------------------------------------------------------------
 
     def withdraw(self, stored: Stored) -> bool:
-        """Take back a job that was stored a moment ago; False if that would harm somebody.
+        """E9: remove a job that was just stored; return False if the job stays.
 
-        A worker may have it already, or somebody who put the same key was told that it is safe.
+        The job stays if a worker has claimed it, or if another `put` with the same key has returned its id.
         """
         if stored.path is None:
             return False
-        files, name = self.files, stored.path + QUEUED
+        name = stored.path + QUEUED
         try:
-            fd = files.open("E9", name)
+            fd = self._syscalls.open("E9", name)
         except OSError:
             return False
         try:
-            if not files.lock("E9", fd) or not self._shelf.is_at(fd, name):
-                return False
-            status = files.status("E9", fd)
-            if status.st_size != stored.size or stored.inode not in (None, status.st_ino):
-                return False
-            with nullcontext() if stored.inode is None else self._shelf.naming():
-                if files.is_shared("E9", fd):
-                    return False
-                try:
-                    files.unlink("E9", name)
-                except OSError:
-                    # It may have been done all the same: over a network.
-                    if self._shelf.is_at(fd, name):
-                        raise
-            with suppress(OSError):
-                # It is gone, whatever the disk says; nobody may be told that it is safe.
-                files.sync_directory("E9", directory_of(name))
+            return self._withdraw(fd, name, stored)
         except OSError:
             return False
         finally:
             os.close(fd)
+
+    def _withdraw(self, fd: int, name: str, stored: Stored) -> bool:
+        syscalls, job_files = self._syscalls, self._job_files
+        if not syscalls.lock("E9", fd) or not job_files.is_named(fd, name):
+            return False
+        status = syscalls.status("E9", fd)
+        if status.st_size != stored.size or stored.inode not in (None, status.st_ino):
+            return False
+        with nullcontext() if stored.inode is None else self._keys.lock():
+            if syscalls.is_shared("E9", fd):
+                return False
+            try:
+                syscalls.unlink("E9", name)
+            except OSError:
+                # The name may have been removed all the same: over a network.
+                if job_files.is_named(fd, name):
+                    raise
+        with suppress(OSError):
+            # The job is gone even if the sync fails, so no caller may be told that it is stored.
+            syscalls.sync_directory("E9", directory_of(name))
         return True
 
+    # --- room ------------------------------------------------------------------------------------------------
+
+    def _take_room(self, size: int, now: float) -> None:
+        """Reserve `size` octets of the allowance; check the free space if the allowance is too small or too old."""
+        if size > self._allowance or now > self._allowed_until:
+            self._check_room(size)
+        self._allowance -= size
+
     def _check_room(self, size: int) -> None:
-        """Look whether there is room for `size` octets and more, and how much may be written before the next look."""
+        """Check that there is room for `size` octets, and set the allowance until the next check.
+
+        Raises:
+            SpoolFull: there is no room.
+        """
         self._largest = max(self._largest, size)
         low_water = max(LOW_WATER, 2 * self._largest) if self._low_water is None else self._low_water
-        free = self.files.free() if low_water else 2**62
+        free = self._syscalls.free() if low_water else 2**62
         if free < low_water + size:
-            raise SpoolFull(f"{free} octets are left in the spool: {low_water} are to stay free")
+            raise SpoolFull(f"the spool has {free} octets left, and keeps {low_water} of them free")
         self._allowance = size + (free - low_water - size) // 2
-        self._allowed_until = time.time() + LOOK_EACH
+        self._allowed_until = self._syscalls.time() + ROOM_CHECK_INTERVAL
 
-    def _place(self, id: str) -> str:
-        """Return the path of a new job: in the root, or in a subdirectory if that is crowded."""
+    def _new_path(self, id: str) -> str:
+        """Return the path of a new job: in the root, or in a subdirectory if the root has too many files."""
         self._uncounted += 1
         self._root_files += 1
-        if self._uncounted >= COUNT_EACH:
+        if self._uncounted >= COUNT_INTERVAL:
             self._uncounted = 0
-            self._root_files = sum(1 for _ in self.files.entries("L2", ""))
-        if self._root_files <= CROWD:
+            self._root_files = sum(1 for _ in self._syscalls.entries("L2", ""))
+        if self._root_files <= MAX_ROOT_FILES:
             return id
-        directory = hashed(id)
+        directory = hashed_directory(id)
         if directory not in self._subdirectories:
-            self.files.make_directory("E6", directory)
+            self._syscalls.make_directory("E6", directory)
             self._subdirectories.add(directory)
         return f"{directory}/{id}"
 
 
-def id_of(job: Submission) -> str:
+def job_id(job: Submission) -> str:
+    """Return the id of a new job: the beginning of its key's SHA-256, or the time and a random number."""
     if job.key is not None:
         return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{time.time_ns():019d}-{secrets.token_hex(16)}"

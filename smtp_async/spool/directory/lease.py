@@ -1,53 +1,53 @@
-"""A job of a spool directory in the hands of one worker."""
+"""The lease of a job in a spool directory."""
 
 from __future__ import annotations
 
 import io
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from ...errors import LeaseLost, RecordInvalid
 from ...model.content import Content, Mail, Source
 from ...model.envelope import Envelope
-from ...model.receipt import Receipt, Verdict
-from ..contract import Lease
-from ..entry import MAX_TEXT, State, check_about, results_after
-from ..record import record
-from ..submission import StoredMail, seconds
-from .batching import Together
-from .claim import Delivery, End
-from .job_files import Held
+from ..contract import Lease, LeaseResult
+from ..entry import MAX_TEXT, State
+from ..record import result_record
+from ..submission import StoredMail
+from .batching import Batcher
+from .claim import Claims, LeaseEnd
+from .job_files import LockedJob
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["DirectoryLease", "News"]
+__all__ = ["DirectoryLease", "UpdateBatcher"]
 
 
-#: What notes marks and ends.
-News: TypeAlias = "Together[Held | End, None]"
+#: Writes end-of-data marks (of a `LockedJob`) and ends of leases in batches.
+UpdateBatcher: TypeAlias = "Batcher[LockedJob | LeaseEnd, None]"
 
 
 class DirectoryLease(Lease):
-    """A job whose file is open and locked.
+    """A leased job, whose file is open and locked.
 
-    After an end that failed the spool tries again to note it, whether the call is repeated or not; another end than the
-    first is not taken any more.
+    If ending the lease fails, the spool tries again by itself, whether the caller repeats the call or not. The lease
+    then cannot end in any other way.
     """
 
-    def __init__(self, held: Held, delivery: Delivery, news: News) -> None:
-        self._held = held
-        self._delivery = delivery
-        self._news = news
-        self._end: End | None = None
-        self.entry = held.job.entry
-        self.token = held.job.token
-        self.entry.state = State.SENDING
+    def __init__(
+        self, locked: LockedJob, claims: Claims, updates: UpdateBatcher, clock: Callable[[], float]
+    ) -> None:
+        self._locked = locked
+        self._claims = claims
+        self._updates = updates
+        self._clock = clock
+        self._lease_end: LeaseEnd | None = None
+        self.entry = locked.claimed()
+        self.token = locked.job.token
 
     def __repr__(self) -> str:
-        state = "ended" if self._held.fd < 0 else "ending" if self._end is not None else "held"
+        state = "ended" if self._locked.fd < 0 else "ending" if self._lease_end is not None else "held"
         return f"<DirectoryLease {self.entry.id} attempt {self.token}: {state}>"
 
     def mail(self) -> Mail:
@@ -57,117 +57,80 @@ class DirectoryLease(Lease):
         return StoredMail(Envelope(self.entry.envelope.sender, self.entry.pending), self._content)
 
     def _content(self) -> Content:
-        held = self._live()
-        header = held.job.header
+        locked, size = self._live(), self.entry.size
+        header = locked.job.header
         segment: bytes | Source
-        if held.body is not None:
-            segment = held.body
+        if locked.body is not None:
+            segment = locked.body
         else:
-            window = cast(BinaryIO, _Window(held, header.body_at, self.entry.size))
+            window = cast(BinaryIO, _MessageReader(locked, header.body_at, size))
             segment = Source(window, encoding="identity", close=True)
-            segment.length = self.entry.size
-        return Content(
-            (segment,),
-            size=self.entry.size,
-            eightbit=header.eightbit,
-            utf8=header.utf8,
-            binary=header.binary,
-            message_id=self.entry.message_id,
-            canonical=not header.binary,
-            exact=header.binary,
-        )
+            segment.length = size
+        return header.needs.content(segment, size=size, message_id=self.entry.message_id)
 
     async def extend(self) -> None:
-        # The lock lives as long as the process does.
+        # The lock of the file is held as long as the process lives.
         self._live()
 
     async def mark_end_of_data(self) -> None:
-        held = self._live()
-        if held.marked:
-            return
-        await self._note(held)
-
-    async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
-        if keep:
-            await self._finish(State.SENT, receipt, retry=_never, needless=True)
-        else:
-            # What is wrong with the receipt is said also where it is not kept.
-            check_about(self.entry, receipt)
-            await self._end_with(lambda held: End(held, None))
-
-    async def defer(
-        self,
-        receipt: Receipt | None,
-        not_before: float,
-        *,
-        reason: str = "",
-        retry: Callable[[Verdict], bool] | None = None,
-    ) -> None:
-        when = seconds(not_before)
-        await self._finish(State.QUEUED, receipt, retry=retry, reason=reason, when=when)
-
-    async def fail(
-        self,
-        receipt: Receipt | None,
-        *,
-        reason: str = "",
-        retry: Callable[[Verdict], bool] | None = None,
-    ) -> None:
-        await self._finish(State.FAILED, receipt, retry=retry, reason=reason)
+        locked = self._live()
+        if not locked.marked:
+            await self._update(locked)
 
     async def release(self) -> None:
-        await self._end_with(self._delivery.untouched)
+        await self._end_with(self._claims.release_end)
 
-    async def _finish(
-        self,
-        state: State,
-        receipt: Receipt | None,
-        *,
-        retry: Callable[[Verdict], bool] | None,
-        reason: str = "",
-        when: float | None = None,
-        needless: bool = False,
-    ) -> None:
-        now = time.time()
-        results = results_after(self.entry, receipt, retry, now)
-        text = record(self.token, now, state, self.entry, results, reason=reason[:MAX_TEXT], not_before=when)
-        await self._end_with(lambda held: End(held, state, text, when=when, needless=needless))
-
-    async def _end_with(self, make: Callable[[Held], End]) -> None:
-        if self._end is None:
-            self._end = make(self._live())
-        elif not self._end.failed or (self._held.fd < 0 and not self._end.done):
-            raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
-        await self._note(self._end)
-
-    async def _note(self, one: Held | End) -> None:
-        waits = isinstance(one, End) and (one.failed or self.entry.key is not None)
-        if self._delivery.durable or waits:
-            # Also what changes a name under a lock, which another process may have, and what is tried again: a thread
-            # may be about to.
-            await self._news.run(one)
+    async def _end(self, result: LeaseResult) -> None:
+        if result.state is None:
+            await self._end_with(lambda locked: LeaseEnd(locked, None))
             return
-        # A few octets for the memory of the system: a thread would cost twenty times as much.
-        (error,) = self._delivery.note([one])
-        self._delivery.close_removed()
+        state, now = result.state, self._clock()
+        record = result_record(
+            self.token,
+            now,
+            state,
+            self.entry,
+            result.results(self.entry, now),
+            reason=result.reason[:MAX_TEXT],
+            not_before=result.not_before,
+        )
+        # The suffix `.sent` tells that the job was delivered, so its record may be lost.
+        optional = state is State.SENT
+        await self._end_with(
+            lambda locked: LeaseEnd(locked, state, record, when=result.not_before, record_optional=optional)
+        )
+
+    async def _end_with(self, make: Callable[[LockedJob], LeaseEnd]) -> None:
+        if self._lease_end is None:
+            self._lease_end = make(self._live())
+        elif not self._lease_end.failed or (self._locked.fd < 0 and not self._lease_end.done):
+            raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
+        await self._update(self._lease_end)
+
+    async def _update(self, update: LockedJob | LeaseEnd) -> None:
+        # An end that changes a name under the lock for keys may have to wait for another process, and an end that is
+        # repeated for the thread that retries it.
+        waits = isinstance(update, LeaseEnd) and (update.failed or self.entry.key is not None)
+        if self._claims.durable or waits:
+            await self._updates.run(update)
+            return
+        # Without syncs this takes a few microseconds, and a thread would take twenty times as long.
+        (error,) = self._claims.update([update])
+        self._claims.close_removed()
         if error is not None:
             raise error
 
-    def _live(self) -> Held:
-        if self._held.fd < 0 or self._end is not None:
+    def _live(self) -> LockedJob:
+        if self._locked.fd < 0 or self._lease_end is not None:
             raise LeaseLost(f"the lease of the job {self.entry.id} has ended")
-        return self._held
+        return self._locked
 
 
-def _never(verdict: Verdict) -> bool:
-    return False
+class _MessageReader(io.RawIOBase):
+    """A binary file that contains the message of a job: the part of its file between header and journal."""
 
-
-class _Window(io.RawIOBase):
-    """A part of a file that is open: the message between its header and its journal."""
-
-    def __init__(self, held: Held, start: int, size: int) -> None:
-        self._held = held
+    def __init__(self, locked: LockedJob, start: int, size: int) -> None:
+        self._locked = locked
         self._start = start
         self._size = size
         self._position = 0
@@ -184,16 +147,16 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if origin + offset < 0:
-            raise ValueError("that is before the beginning")
+            raise ValueError("the position is before the beginning of the message")
         self._position = origin + offset
         return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        left = max(0, self._size - self._position)
-        if self._held.fd < 0:
+        remaining = max(0, self._size - self._position)
+        if self._locked.fd < 0:
             raise ValueError("the lease of the job has ended")
-        data = os.pread(self._held.fd, min(len(view), left), self._start + self._position)
+        data = os.pread(self._locked.fd, min(len(view), remaining), self._start + self._position)
         view[: len(data)] = data
         self._position += len(data)
         return len(data)

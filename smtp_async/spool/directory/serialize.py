@@ -1,4 +1,4 @@
-"""A queue file without a queue: for those who keep the text elsewhere, or want to look at it."""
+"""The text of a queue file without a spool, for applications that store or inspect the text themselves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from ...model.address import Address
 from ...model.envelope import Recipient
-from ..record import encode
-from ..submission import Adapt, submission
-from .enqueue import id_of
+from ..record import encode_header
+from ..submission import Adapt, JobOptions, submission
+from .enqueue import job_id
 
 __all__ = ["serialize"]
 
@@ -25,16 +25,15 @@ async def serialize(
     expires: float | datetime | None = None,
     adapt: Adapt | None = None,
 ) -> str:
-    r"""Return the text that `DirectorySpool.put` would write for a message; the arguments are the same.
+    r"""Return the text of the file that `DirectorySpool.put` would write; the arguments are the same.
 
-    Encoded as UTF-8 with `surrogateescape`, without translating its line ends, it is a queue file: it may be stored in
-    a spool directory as `<id>.queued`, the id being the one in its header.
+    Encoded as UTF-8 with `surrogateescape`, and without translation of line ends, the text is a queue file. The file
+    may be stored in a spool directory as `<id>.queued`, with the id that its header contains.
 
     Raises:
-        MissingSender, MissingRecipient, InvalidArgument: what cannot be sent.
-        FileError: a part of it cannot be read.
+        MissingSender, MissingRecipient, InvalidArgument: the message cannot be sent.
+        FileError: a part of the message cannot be read.
     """
-    job = await submission(
-        message, sender, recipients, key=key, not_before=not_before, expires=expires, adapt=adapt
-    )
-    return (encode(job, id_of(job)) + job.body).decode("utf-8", "surrogateescape")
+    options = JobOptions.checked(key, not_before, expires)
+    job = await submission(message, sender, recipients, options=options, adapt=adapt)
+    return (encode_header(job, job_id(job)) + job.body).decode("utf-8", "surrogateescape")

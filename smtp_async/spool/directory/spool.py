@@ -1,10 +1,10 @@
-"""A spool that is a directory: safe against whatever kills a process, and shared by any number of them on one machine.
+"""A spool in a directory, safe against the death of any process and shared by any number of processes of one machine.
 
     spool = DirectorySpool("/var/spool/app", create=True)
     id = await spool.put(message)
 
-What happens to the files, step by step, is in `job_files`. Here is what tasks see of it: put, claim and the ends of
-leases are calls in a thread, which a cancelled task waits for, and which tasks that come together share.
+The protocol of the files is described in `job_files`. This module is the asyncio side: put, claim and the ends of
+leases are calls in a thread. A cancelled task waits for its call, and concurrent tasks share a call.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from ...errors import InvalidArgument, SMTPError, UsageError
 from ..contract import KEY_RETENTION, Leases, Spool
 from ..entry import Entry, Recovery, SpoolStatistics, State, Unreadable
-from ..submission import Adapt, Submission, seconds
-from .admin import Upkeep
-from .batching import Threads, Together
-from .claim import Delivery
-from .due_queue import Lineup
-from .enqueue import Intake, Stored
-from .job_files import SMALL, Held, Shelf
-from .lease import DirectoryLease, News
+from ..submission import Adapt, JobOptions, Submission
+from .admin import Admin
+from .batching import Batcher, Threads
+from .claim import Claims
+from .due_queue import DueQueue
+from .enqueue import Enqueuer, Stored
+from .job_files import SMALL, JobFiles, LockedJob
+from .keys import KeyMemory
+from .lease import DirectoryLease, UpdateBatcher
 from .recovery import recover
-from .syscalls import Files, open_directory, translated
+from .syscalls import SystemCalls, open_directory, translated
 
 __all__ = ["DirectorySpool"]
 
-#: Calls that run at the same time. More do not make a disk faster.
-THREADS: Final = 16
-#: Callers that share a call, and large messages that are put at the same time.
-TOGETHER: Final = 64
-LARGE_PUTS: Final = 4
-#: Small jobs that are claimed in the event loop, where nothing is durable: two milliseconds' work.
-AT_ONCE: Final = 40
-#: Jobs that are listed with one call.
-LISTED: Final = 200
+#: Maximum number of concurrent calls for single callers. More do not make a disk faster.
+MAX_THREADS: Final = 16
+#: Maximum number of callers that share a call, and of large messages that are put at the same time.
+MAX_BATCH: Final = 64
+MAX_LARGE_PUTS: Final = 4
+#: Maximum number of small jobs that are claimed in the event loop without durability: two milliseconds of work.
+MAX_INLINE_CLAIM: Final = 40
+#: Number of jobs that `list` reads in one call.
+LIST_BATCH: Final = 200
 
 T = TypeVar("T")
 
@@ -52,28 +52,31 @@ T = TypeVar("T")
 class DirectorySpool(Spool):
     """Keep jobs in a directory, one file for each: `<id>.queued`, `.sending`, `.sent` or `.failed`.
 
-    Any number of tasks, threads and processes of one machine may use the same directory. After a fork the child needs
+    Any number of tasks, threads and processes of one machine may use the same directory. After a fork, the child needs
     a spool of its own.
 
     Args:
-        path: the directory. It belongs to this user, and nobody else may write to it.
-        create: make it if it is not there.
-        durable: `put` and the ends of leases wait until the disk has it. Without, a power failure or a crash of the
-            system may lose the last seconds; a crash of the process may not. What is short then runs in the event loop:
-            for a directory on this machine only.
+        path: the directory. It must belong to this user, and no other user may write to it.
+        create: create the directory unless it exists.
+        durable: wait until each `put` and each end of a lease is on disk. If False, a power failure or a crash of the
+            operating system may lose the last seconds, while a crash of the process loses nothing. Short operations
+            then run in the event loop, so the directory should be on a local disk.
         low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
-        poll: seconds after which jobs that other processes put are found, at the latest.
-        adapt: makes mail of what `put` is given.
-        key_retention: seconds for which a key is remembered when its job is gone; 100,000 of them in the directory, as
-            empty files. All processes of a directory should be given the same.
-        files: makes the system calls; for tests.
+        poll: maximum number of seconds until jobs that other processes put are found.
+        adapt: converts what `put` is given into a `Mail`.
+        key_retention: number of seconds for which the key of a job that is gone is remembered. The directory keeps up
+            to 100,000 such keys, as empty files. All processes that share a directory should use the same value.
+        syscalls: makes the object for the system calls; for tests.
 
     Raises:
-        FeatureUnavailable: this system has no file locks that a spool could rely on.
+        FeatureUnavailable: the operating system lacks flock() or the directory calls of POSIX.
         FileError: the directory does not exist.
-        SpoolUnsafe: somebody else owns it or may write to it, or it is a symbolic link.
-        SpoolError: the system refused it.
+        SpoolUnsafe: another user owns the directory or may write to it, or the path is a symbolic link.
+        SpoolError: a system call failed.
     """
+
+    # The open spools of this process, which a forked child must not use.
+    _open: ClassVar[weakref.WeakSet[DirectorySpool]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class DirectorySpool(Spool):
         poll: float = 1.0,
         adapt: Adapt | None = None,
         key_retention: float = KEY_RETENTION,
-        files: Callable[..., Files] = Files,
+        syscalls: Callable[..., SystemCalls] = SystemCalls,
     ) -> None:
         super().__init__(adapt=adapt, key_retention=key_retention)
         if not poll > 0:
@@ -94,32 +97,33 @@ class DirectorySpool(Spool):
         self._closed = ""
         self._root = open_directory(path, create=create)
         try:
-            self._files = files(self._root, durable=durable)
-            self._lineup = Lineup(self._files, poll=poll)
-            shelf = Shelf(self._files, self._lineup, key_retention=lambda: self.key_retention)
+            self._syscalls = syscalls(self._root, durable=durable)
+            self._due_queue = DueQueue(self._syscalls, poll=poll)
+            keys = KeyMemory(self._syscalls, lambda: self.key_retention)
+            job_files = JobFiles(self._syscalls, self._due_queue, keys)
         except OSError as error:
             os.close(self._root)
             raise error if isinstance(error, SMTPError) else translated(error, "not a spool") from error
-        self._shelf = shelf
+        self._job_files = job_files
         self._poll = poll
         self._durable = durable
-        self._intake = Intake(shelf, low_water=low_water)
-        self._delivery = delivery = Delivery(shelf)
-        self._upkeep = Upkeep(shelf)
-        self._threads = Threads(THREADS)
-        # One call with many is faster than two, which wait for each other at every sync.
-        self._notes: News = Together(
-            self._threads, delivery.note, parallel=1, most=TOGETHER, afterwards=delivery.close_removed
+        self._enqueuer = Enqueuer(job_files, low_water=low_water)
+        self._claims = claims = Claims(job_files)
+        self._admin = Admin(job_files)
+        self._threads = Threads(MAX_THREADS)
+        # One call at a time, because two would wait for each other's syncs.
+        self._updates: UpdateBatcher = Batcher(
+            self._threads, claims.update, parallel=1, most=MAX_BATCH, afterwards=claims.close_removed
         )
-        put = self._intake.put
-        self._puts: Together[Submission, Stored] = Together(self._threads, put, parallel=1, most=TOGETHER)
-        # One of them must not hold up the small ones.
-        self._large_puts: Together[Submission, Stored] = Together(
-            self._threads, put, parallel=LARGE_PUTS, most=1
+        put = self._enqueuer.put
+        self._puts: Batcher[Submission, Stored] = Batcher(self._threads, put, parallel=1, most=MAX_BATCH)
+        # Separate calls, so that a large message does not delay small ones.
+        self._large_puts: Batcher[Submission, Stored] = Batcher(
+            self._threads, put, parallel=MAX_LARGE_PUTS, most=1
         )
-        self._news: asyncio.Event | None = None
+        self._wakeup: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        _open_spools.add(self)
+        self._open.add(self)
 
     def __repr__(self) -> str:
         return f"<DirectorySpool {self._path!r}{': ' if self._closed else ''}{self._closed}>"
@@ -130,104 +134,104 @@ class DirectorySpool(Spool):
         if self._closed:
             self._refuse()
         puts = self._puts if len(job.body) <= SMALL else self._large_puts
-        stored = await puts.run(job, undo=self._intake.withdraw)
-        if self._news is not None:
-            self._news.set()
+        stored = await puts.run(job, undo=self._enqueuer.withdraw)
+        self._wake()
         return stored.id
 
     async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
         if n < 1:
             return []
-        now = time.time() if now is None else now
-        held = None if self._durable else self._claim_at_once(n, now, marked=marked)
-        if not held:
-            held = await self._run(self._delivery.claim, n, now, marked=marked, undo=self._delivery.unclaim)
-        return [DirectoryLease(one, self._delivery, self._notes) for one in held]
+        now = self._syscalls.time() if now is None else now
+        claimed = [] if self._durable else self._claim_inline(n, now, marked=marked)
+        if not claimed:
+            claimed = await self._run(self._claims.claim, n, now, marked=marked, undo=self._claims.unclaim)
+        clock = self._syscalls.time
+        return [DirectoryLease(locked, self._claims, self._updates, clock) for locked in claimed]
 
     async def get(self, id: str) -> Entry:
-        return await self._run(self._upkeep.entry, id)
+        return await self._run(self._admin.entry, id)
 
     async def list(self, state: State | None = None) -> AsyncIterator[Entry]:
-        for directory in await self._run(self._lineup.directories):
-            names = await self._run(self._upkeep.names, directory, state)
-            for start in range(0, len(names), LISTED):
-                for entry in await self._run(self._upkeep.entries, names[start : start + LISTED]):
+        for directory in await self._run(self._due_queue.directories):
+            names = await self._run(self._admin.names, directory, state)
+            for start in range(0, len(names), LIST_BATCH):
+                for entry in await self._run(self._admin.entries, names[start : start + LIST_BATCH]):
                     yield entry
 
     async def read(self, id: str) -> bytes:
-        return await self._run(self._upkeep.message, id)
+        return await self._run(self._admin.message, id)
 
     async def hold(self, id: str) -> None:
-        await self._run(self._upkeep.hold, id)
+        await self._run(self._admin.hold, id)
 
     async def release(self, id: str) -> None:
-        await self._run(self._upkeep.release, id)
-        self._tell()
+        await self._run(self._admin.release, id)
+        self._wake()
 
     async def requeue(
         self, id: str, *, not_before: float | datetime | None = None, expires: float | datetime | None = None
     ) -> None:
-        when = None if not_before is None else seconds(not_before)
-        await self._run(self._upkeep.requeue, id, when, None if expires is None else seconds(expires))
-        self._tell()
+        options = JobOptions.checked(None, not_before, expires)
+        await self._run(self._admin.requeue, id, options.not_before, options.expires)
+        self._wake()
 
     async def remove(self, id: str) -> None:
-        await self._run(self._upkeep.remove, id)
+        await self._run(self._admin.remove, id)
 
     async def statistics(self) -> SpoolStatistics:
-        return await self._run(self._upkeep.statistics)
+        return await self._run(self._admin.statistics)
 
     async def recover(self) -> Recovery:
-        recovery: Recovery = await self._run(recover, self._shelf)
-        self._tell()
+        recovery: Recovery = await self._run(recover, self._job_files)
+        self._wake()
         return recovery
 
     def unreadable(self) -> Sequence[Unreadable]:
-        return self._shelf.unreadable()
+        return self._job_files.unreadable()
 
     async def wait(self, seconds: float) -> bool:
-        loop = asyncio.get_running_loop()
+        loop, clock = asyncio.get_running_loop(), self._syscalls.time
         end = loop.time() + seconds
         while True:
-            news = self._bound()
-            news.clear()
-            due = await self._run(self._lineup.next_due, time.time())
-            left = min(end - loop.time(), self._poll)
+            wakeup = self._wakeup_of(loop)
+            wakeup.clear()
+            due = await self._run(self._due_queue.next_due, clock())
+            remaining = min(end - loop.time(), self._poll)
             if due is not None:
-                left = min(left, due - time.time())
-                if left <= 0 and due <= time.time():
+                remaining = min(remaining, due - clock())
+                if remaining <= 0 and due <= clock():
                     return True
             if loop.time() >= end:
                 return False
-            # Not `wait_for`: on Python 3.11 it takes a cancellation that comes together with the news for none.
+            # Not `wait_for`, which on Python 3.11 loses a cancellation that arrives together with the event.
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(left, 0.001)):
-                    await news.wait()
+                async with asyncio.timeout(max(remaining, 0.001)):
+                    await wakeup.wait()
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = "closed"
-        # In the reverse order, whatever is cancelled meanwhile: what was begun is brought to its end, also what a lease
-        # begins until it is given back.
+        # Called in reverse order, whatever is cancelled meanwhile. Calls in progress are completed, before the leases
+        # are released and again afterwards, because a lease may start a call until it is released.
         async with AsyncExitStack() as steps:
-            steps.callback(self._let_go)
+            steps.callback(self._free_resources)
             steps.push_async_callback(self._threads.wait_idle)
-            steps.push_async_callback(self._threads.run, self._delivery.close)
+            steps.push_async_callback(self._threads.run, self._claims.close)
             steps.push_async_callback(self._threads.wait_idle)
 
-    # --- the rest --------------------------------------------------------------------------------------------
+    # --- internals -------------------------------------------------------------------------------------------
 
-    def _let_go(self) -> None:
-        self._threads.end()
+    def _free_resources(self) -> None:
+        self._threads.stop()
         os.close(self._root)
-        _open_spools.discard(self)
+        self._open.discard(self)
 
-    def _claim_at_once(self, n: int, now: float, *, marked: bool) -> builtins.list[Held]:
-        """Claim what is known to be due, small, and not many: a thread would take thrice as long for it."""
-        if self._closed or n > AT_ONCE:
+    def _claim_inline(self, n: int, now: float, *, marked: bool) -> builtins.list[LockedJob]:
+        """Claim a few small jobs that are known to be due, because a thread would take three times as long."""
+        if self._closed or n > MAX_INLINE_CLAIM:
             return []
-        return self._delivery.claim(n, now, marked=marked, at_once=True)
+        return self._claims.claim(n, now, marked=marked, inline=True)
 
     async def _run(
         self,
@@ -248,32 +252,25 @@ class DirectorySpool(Spool):
     def _refuse(self) -> NoReturn:
         raise UsageError(f"the spool {self._path} is {self._closed}")
 
-    def _tell(self) -> None:
-        if self._news is not None:
-            self._news.set()
+    def _wake(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.set()
 
-    def _bound(self) -> asyncio.Event:
-        loop = asyncio.get_running_loop()
-        if self._news is None or self._loop is not loop:
-            self._loop, self._news = loop, asyncio.Event()
-        return self._news
+    def _wakeup_of(self, loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+        if self._wakeup is None or self._loop is not loop:
+            self._loop, self._wakeup = loop, asyncio.Event()
+        return self._wakeup
 
-    def _forked(self) -> None:
-        """In the child: its copies of the files hold locks that are the parent's."""
-        self._closed = "that of another process: make one after the fork"
-        self._delivery.forked()
-        os.close(self._root)
-
-
-_open_spools: Final[weakref.WeakSet[DirectorySpool]] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for spool in list(_open_spools):
-        with suppress(OSError):
-            spool._forked()
-    _open_spools.clear()
+    @classmethod
+    def _forked(cls) -> None:
+        """Close the spools in a forked child, because its file descriptors hold the locks of its parent."""
+        for spool in list(cls._open):
+            spool._closed = "that of another process: create one after the fork"
+            with suppress(OSError):
+                spool._claims.close_files()
+                os.close(spool._root)
+        cls._open.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=DirectorySpool._forked)

@@ -1,4 +1,4 @@
-"""Calls in threads: each for one caller, or one for many."""
+"""batching.py: blocking calls in threads, for one caller or for many."""
 
 import asyncio
 import threading
@@ -8,12 +8,12 @@ import pytest
 from anyio import CancelScope
 
 from smtp_async.errors import SpoolError
-from smtp_async.spool.directory.batching import Threads, Together
+from smtp_async.spool.directory.batching import Batcher, Threads
 from tests.lab import until
 
 
-class Slow:
-    """Work that waits until it is let go, and remembers what it was given."""
+class NeedsThread:
+    """Work that waits until the test releases it, and remembers its arguments."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -33,7 +33,7 @@ class Slow:
         return True
 
 
-def begun(together: Together[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
+def begun(together: Batcher[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
     return [asyncio.ensure_future(together.run(item, **options)) for item in items]  # type: ignore[arg-type]
 
 
@@ -42,30 +42,30 @@ async def threads():
     threads = Threads(4)
     yield threads
     await threads.wait_idle()
-    threads.end()
+    threads.stop()
 
 
-async def test_who_comes_while_a_call_runs_shares_the_next(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+async def test_callers_that_arrive_during_a_call_share_the_next(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "c")
     slow.go(2)
     assert await asyncio.gather(*tasks) == ["A", "B", "C"]
     assert slow.calls == [["a"], ["b", "c"]]
 
 
-async def test_no_more_share_a_call_than_may(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=2)
+async def test_the_size_of_a_batch_is_bounded(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=2)
     tasks = begun(together, *"abcdef")
     slow.go(4)
     await asyncio.gather(*tasks)
     assert slow.calls == [["a"], ["b", "c"], ["d", "e"], ["f"]]
 
 
-async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=2, most=10)
+async def test_the_number_of_concurrent_calls_is_bounded(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=2, most=10)
     tasks = begun(together, *"abcd")
     await until(lambda: len(slow.calls) == 2)
     assert sorted(slow.calls) == [["a"], ["b"]]
@@ -74,9 +74,9 @@ async def test_no_more_calls_run_at_once_than_may(threads: Threads) -> None:
     assert slow.calls[2:] == [["c", "d"]]
 
 
-async def test_what_fails_for_one_is_told_to_that_one(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+async def test_the_error_of_an_item_is_raised_to_its_caller(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "bad", "c")
     slow.go(2)
     a, b, bad, c = await asyncio.gather(*tasks, return_exceptions=True)
@@ -84,20 +84,20 @@ async def test_what_fails_for_one_is_told_to_that_one(threads: Threads) -> None:
     assert isinstance(bad, ValueError)
 
 
-async def test_a_call_that_raises_is_told_to_all_and_the_next_goes_on(threads: Threads) -> None:
+async def test_a_call_that_raises_fails_for_all_its_callers_and_the_next_runs(threads: Threads) -> None:
     def work(items: list[str]) -> list[str | Exception]:
         if "bad" in items:
             raise RuntimeError("all of it")
         return [*items]
 
-    together: Together[str, str] = Together(threads, work, parallel=1, most=3)
+    together: Batcher[str, str] = Batcher(threads, work, parallel=1, most=3)
     results = await asyncio.gather(*begun(together, "a", "b", "bad", "c", "d"), return_exceptions=True)
     assert [type(result) for result in results] == [str, RuntimeError, RuntimeError, RuntimeError, str]
 
 
-async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+async def test_a_cancelled_caller_whose_call_has_not_started_leaves_the_queue(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
     await until(lambda: slow.calls)
     second.cancel()
@@ -109,9 +109,9 @@ async def test_a_cancelled_caller_whose_turn_did_not_come_leaves_the_queue(threa
     assert slow.undone == []
 
 
-async def test_what_cannot_be_undone_is_done_whoever_is_cancelled(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+async def test_a_call_without_undo_is_completed_although_its_caller_is_cancelled(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second = begun(together, "a", "b")
     await until(lambda: slow.calls)
     second.cancel()
@@ -125,8 +125,8 @@ async def test_what_cannot_be_undone_is_done_whoever_is_cancelled(threads: Threa
 
 
 async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
     slow.go()
     assert await first == "A"
@@ -139,13 +139,13 @@ async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threa
     assert slow.undone == ["B"]
 
 
-async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Threads) -> None:
-    slow, go_on, ended = Slow(), threading.Event(), list[bool]()
+async def test_only_wait_idle_waits_for_the_afterwards_call(threads: Threads) -> None:
+    slow, go_on, ended = NeedsThread(), threading.Event(), list[bool]()
 
     def afterwards() -> None:
         ended.append(go_on.wait(10))
 
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10, afterwards=afterwards)
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10, afterwards=afterwards)
     slow.go(2)
     assert [await together.run("a"), await together.run("b")] == ["A", "B"]
     assert ended == []
@@ -154,9 +154,9 @@ async def test_what_comes_afterwards_holds_up_nobody_but_the_end(threads: Thread
     assert ended == [True, True]
 
 
-async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=1)
+async def test_wait_idle_returns_after_every_caller_was_woken(threads: Threads) -> None:
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=1)
     tasks = begun(together, "a", "b", "c")
     await until(lambda: slow.calls)
     slow.go(3)
@@ -165,9 +165,9 @@ async def test_idle_means_that_nobody_waits_any_more(threads: Threads) -> None:
     assert await asyncio.gather(*tasks) == ["A", "B", "C"]
 
 
-def test_a_loop_that_was_closed_in_the_middle_holds_up_no_other() -> None:
-    threads, slow = Threads(4), Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=1, most=10)
+def test_an_event_loop_that_was_closed_does_not_delay_another() -> None:
+    threads, slow = Threads(4), NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
     loop = asyncio.new_event_loop()
     tasks = []
 
@@ -186,14 +186,14 @@ def test_a_loop_that_was_closed_in_the_middle_holds_up_no_other() -> None:
 
     assert asyncio.run(again()) == "C"
     assert slow.calls == [["a"], ["c"]]
-    threads.end()
+    threads.stop()
     for task in tasks:
         task.get_coro().close()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 async def test_a_call_for_one_caller_is_undone_when_it_is_cancelled(threads: Threads) -> None:
-    slow, undone = Slow(), list[object]()
+    slow, undone = NeedsThread(), list[object]()
 
     def undo(value: object) -> bool:
         undone.append(value)
@@ -212,10 +212,10 @@ def no_thread(self: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_served(
+async def test_without_any_thread_the_caller_gets_an_error_and_the_next_is_served(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together: Together[str, str] = Together(threads, lambda items: items, parallel=1, most=10)
+    together: Batcher[str, str] = Batcher(threads, lambda items: items, parallel=1, most=10)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(SpoolError, match="new thread"):
@@ -226,11 +226,11 @@ async def test_where_no_thread_can_begin_the_caller_is_told_and_the_next_is_serv
     assert await together.run("b") == "b"
 
 
-async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
+async def test_existing_threads_do_the_work_if_no_more_can_be_started(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Slow()
-    together: Together[str, str] = Together(threads, slow, parallel=3, most=1)
+    slow = NeedsThread()
+    together: Batcher[str, str] = Batcher(threads, slow, parallel=3, most=1)
     (first,) = begun(together, "a")
     await until(lambda: slow.calls)
     with monkeypatch.context() as patched:
@@ -240,9 +240,9 @@ async def test_where_no_more_threads_can_begin_those_that_are_there_do_all(
         assert await asyncio.gather(first, *others) == ["A", "B", "C"]
 
 
-def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
+def test_two_event_loops_do_not_deadlock() -> None:
     threads = Threads(4)
-    together: Together[int, int] = Together(threads, lambda items: items, parallel=1, most=10)
+    together: Batcher[int, int] = Batcher(threads, lambda items: items, parallel=1, most=10)
     ended = []
 
     async def many() -> None:
@@ -256,24 +256,24 @@ def test_two_event_loops_do_not_wait_for_each_other_for_ever() -> None:
     for one in both:
         one.join(10)
     assert ended == [True, True]
-    threads.end()
+    threads.stop()
 
 
-async def test_who_comes_after_the_end_waits_for_no_thread_that_has_gone() -> None:
+async def test_a_call_after_stop_does_not_wait_for_an_ended_thread() -> None:
     threads = Threads(4)
     assert await threads.run(lambda: "a") == "a"
-    threads.end()
+    threads.stop()
     async with asyncio.timeout(5):
         assert await threads.run(lambda: "b") == "b"
-    threads.end()
+    threads.stop()
 
 
 @pytest.mark.parametrize("stay", [True, False])
-async def test_what_could_not_be_undone_leaves_a_scope_of_anyio_as_it_was(
+async def test_a_call_that_could_not_be_undone_leaves_an_anyio_scope_unchanged(
     threads: Threads, stay: bool
 ) -> None:
-    """Its cancellation comes with the next await within it, and not behind it."""
-    slow, values = Slow(), list[object]()
+    """The cancellation arrives at the next await inside the scope, and not behind it."""
+    slow, values = NeedsThread(), list[object]()
     with CancelScope() as scope:
         asyncio.get_running_loop().call_later(0.01, scope.cancel)
         asyncio.get_running_loop().call_later(0.05, slow.go)

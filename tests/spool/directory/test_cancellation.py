@@ -1,4 +1,4 @@
-"""Whoever is cancelled in the middle of a call leaves the spool as if it had been made, or as if it had not."""
+"""A cancelled call has happened completely or not at all."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ import pytest
 from smtp_async.errors import NoSuchJob, SpoolError
 from smtp_async.spool.contract import Lease
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
@@ -35,7 +35,9 @@ async def ids(spool: DirectorySpool, state: State | None = None) -> set[str]:
 
 @pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_a_put_returns_its_id_or_leaves_nothing(spool: DirectorySpool, manner, moment, key) -> None:
+async def test_a_cancelled_put_returns_its_id_or_leaves_nothing(
+    spool: DirectorySpool, manner, moment, key
+) -> None:
     returned = cancelled = 0
     async for run in cancellations(lambda: spool.put(TEXT, key=key), manner=manner, moment=moment):
         if run.cancelled:
@@ -50,14 +52,16 @@ async def test_a_put_returns_its_id_or_leaves_nothing(spool: DirectorySpool, man
 
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_a_put_of_a_key_that_is_known_takes_nothing_away(spool: DirectorySpool, manner, moment) -> None:
+async def test_a_cancelled_put_with_a_known_key_removes_nothing(
+    spool: DirectorySpool, manner, moment
+) -> None:
     id = await spool.put(TEXT, key="k")
     async for _ in cancellations(lambda: spool.put(TEXT, key="k"), manner=manner, moment=moment):
         assert await ids(spool) == {id}
 
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_what_was_claimed_for_nobody_is_given_back(spool: DirectorySpool, manner, moment) -> None:
+async def test_jobs_of_a_cancelled_claim_are_released(spool: DirectorySpool, manner, moment) -> None:
     id = await spool.put(TEXT)
     async for run in cancellations(lambda: spool.claim(5), manner=manner, moment=moment):
         leases = run.result if not run.cancelled else await spool.claim(5)
@@ -68,7 +72,9 @@ async def test_what_was_claimed_for_nobody_is_given_back(spool: DirectorySpool, 
 
 @pytest.mark.parametrize("end", ["settle", "keep", "defer", "fail", "release", "mark_end_of_data"])
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manner, moment, end: str) -> None:
+async def test_an_end_is_recorded_although_its_caller_is_cancelled(
+    spool: DirectorySpool, manner, moment, end: str
+) -> None:
     async def once() -> Lease:
         await spool.put(TEXT)
         [lease] = await spool.claim()
@@ -92,7 +98,7 @@ async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manne
             with pytest.raises(NoSuchJob):
                 await spool.get(id)
         elif end == "mark_end_of_data":
-            # It may have been too early to begin.
+            # The cancellation may have arrived before the call started.
             entry = await spool.get(id)
             assert entry.flagged or run.cancelled
             await lease.release()
@@ -109,13 +115,13 @@ async def test_an_end_is_noted_whoever_is_cancelled(spool: DirectorySpool, manne
 def with_a_worker(
     spool: DirectorySpool, other: DirectorySpool
 ) -> tuple[asyncio.Future[list[Lease]], threading.Event]:
-    """Let `other` claim what is put before its caller knows.
+    """Let `other` claim a job before its `put` returns.
 
     Returns:
-        What it got, and what has to be set before the put goes on.
+        The leases, and the event that lets the put go on.
     """
     loop = asyncio.get_running_loop()
-    put, seen = spool._puts._work, loop.create_future()
+    put, seen = spool._puts._function, loop.create_future()
 
     def slow_put(jobs):
         stored = put(jobs)
@@ -125,12 +131,12 @@ def with_a_worker(
         return stored
 
     go_on = threading.Event()
-    spool._puts._work = slow_put
+    spool._puts._function = slow_put
     return seen, go_on
 
 
-async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path) -> None:
-    """It returns its id, and the cancellation comes when its task waits next."""
+async def test_a_cancelled_put_that_a_worker_has_claimed_is_not_withdrawn(tmp_path: Path) -> None:
+    """The call returns the id, and its task is cancelled at its next await."""
 
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
@@ -153,8 +159,8 @@ async def test_a_put_that_a_worker_has_already_is_not_taken_back(tmp_path: Path)
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-async def test_a_time_limit_that_came_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
-    """What waits within the block meets it; what comes behind the block does not."""
+async def test_a_time_limit_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
+    """An await inside the block is cancelled; one behind the block is not."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
         seen, go_on = with_a_worker(spool, other)
@@ -181,11 +187,11 @@ async def test_a_time_limit_that_came_too_late_for_a_put_ends_with_its_block(tmp
         await lease.settle(receipt_for(lease, QUEUED))
 
 
-# --- two who put the same key, one of whom is cancelled or fails -----------------------------------------------
+# --- two puts with the same key, one of which is cancelled or fails -------------------------------------------
 
 
-class Stopping(Files):
-    """The first fsync of a directory for a `put` waits; then it may fail."""
+class Stopping(SystemCalls):
+    """System calls in which the first fsync of a directory for a `put` waits and then may fail."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -205,19 +211,21 @@ class Stopping(Files):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_path: Path, how: str) -> None:
-    """A handler whose caller has gone, and the one, in another process, that its caller sent after it."""
+async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_cancelled(
+    tmp_path: Path, how: str
+) -> None:
+    """A web handler whose client has disconnected, and the handler, in another process, of the repeated request."""
     path = tmp_path / "spool"
     async with (
-        DirectorySpool(path, create=True, low_water=0, files=Stopping) as spool,
-        DirectorySpool(path, low_water=0, files=Stopping) as other,
+        DirectorySpool(path, create=True, low_water=0, syscalls=Stopping) as spool,
+        DirectorySpool(path, low_water=0, syscalls=Stopping) as other,
     ):
-        files, others = cast(Stopping, spool._files), cast(Stopping, other._files)
+        files, others = cast(Stopping, spool._syscalls), cast(Stopping, other._syscalls)
         others.begun.set()
         first = asyncio.ensure_future(spool.put(TEXT, key="k"))
         await asyncio.to_thread(files.begun.wait, 10)
         id = await other.put(TEXT, key="k")
-        # It did not rely on the other one for the directory to be on the disk.
+        # The second put did not rely on the first to sync the directory.
         assert others.synced == 1
         if how == "cancelled":
             first.cancel()
@@ -230,14 +238,14 @@ async def test_who_put_the_same_key_keeps_it_whatever_becomes_of_the_first(tmp_p
         assert await spool.put(TEXT, key="k") == id
 
 
-# --- who is cancelled -----------------------------------------------------------------------------------------
+# --- cancelled tasks ------------------------------------------------------------------------------------------
 
 
 async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
-    """The count of cancellations is what it should be afterwards."""
+    """The task's count of cancellation requests is right afterwards."""
     path = tmp_path / "spool"
     async with DirectorySpool(path, create=True) as spool:
-        put = spool._puts._work
+        put = spool._puts._function
         started = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -247,7 +255,7 @@ async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
             return put(jobs)
 
         released = threading.Event()
-        spool._puts._work = slow_put
+        spool._puts._function = slow_put
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 started_by = asyncio.ensure_future(started.wait())
@@ -259,7 +267,7 @@ async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
         assert await ids(spool) == set()
 
 
-async def test_a_scope_that_is_cancelled_waits_without_turning_round(spool: DirectorySpool) -> None:
+async def test_a_cancelled_anyio_scope_waits_without_a_busy_loop(spool: DirectorySpool) -> None:
     with anyio.move_on_after(0) as scope:
         await spool.put(TEXT)
     assert scope.cancelled_caught
@@ -278,8 +286,8 @@ async def test_more_callers_than_threads_can_be_cancelled(spool: DirectorySpool)
     await spool.put(TEXT)
 
 
-def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
-    """`asyncio.run` cancels what is left."""
+def test_an_event_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """`asyncio.run` cancels the remaining tasks."""
     path = tmp_path / "spool"
     spool = DirectorySpool(path, create=True)
     told: list[str] = []
@@ -308,8 +316,8 @@ def test_a_loop_that_ends_leaves_nothing_half_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("manner", "moment"), EVERY)
-async def test_closing_is_brought_to_its_end(tmp_path: Path, manner, moment) -> None:
-    """Also while others put, claim and settle."""
+async def test_a_cancelled_close_is_completed(tmp_path: Path, manner, moment) -> None:
+    """While other tasks put, claim and settle."""
     path = tmp_path / "spool"
     path.mkdir(mode=0o700)
     spools: list[DirectorySpool] = []

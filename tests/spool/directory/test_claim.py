@@ -1,4 +1,4 @@
-"""Marks and ends of many jobs at once."""
+"""claim.py: marks and ends of many jobs, claims in the event loop, and closing."""
 
 import asyncio
 import errno
@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import LeaseLost, NoSuchJob, RecordNewer, SpoolError
-from smtp_async.spool.directory.claim import CLOSERS, REMOVED, End
+from smtp_async.spool.directory.claim import MAX_CLOSERS, MAX_REMOVED_OPEN, LeaseEnd
 from smtp_async.spool.directory.lease import DirectoryLease
-from smtp_async.spool.directory.spool import AT_ONCE, DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.spool import MAX_INLINE_CLAIM, DirectorySpool
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
-from smtp_async.spool.record import line
+from smtp_async.spool.record import journal_record
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
 from tests.lab import turns
 from tests.spool.directory.test_enqueue import LARGE, Watched, watched
@@ -34,7 +34,7 @@ async def leased(spool: DirectorySpool, count: int) -> list[DirectoryLease]:
 
 
 async def spool_of(tmp_path: Path, files: type[Watched]) -> DirectorySpool:
-    return DirectorySpool(tmp_path / "s", create=True, files=files)
+    return DirectorySpool(tmp_path / "s", create=True, syscalls=files)
 
 
 async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) -> None:
@@ -42,8 +42,11 @@ async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) ->
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 6)
         files.steps.clear()
-        news = [lease._held if place % 2 else End(lease._held, None) for place, lease in enumerate(leases)]
-        assert spool._delivery.note(news) == [None] * 6
+        news = [
+            lease._locked if place % 2 else LeaseEnd(lease._locked, None)
+            for place, lease in enumerate(leases)
+        ]
+        assert spool._claims.update(news) == [None] * 6
         calls = [call for call in files.steps if call[0] in ("D1", "S1", "S2")]
         assert calls.count(("S2", "_sync_directory")) == 1
         assert calls.count(("D1", "write")) == calls.count(("D1", "_sync")) == 3
@@ -55,16 +58,17 @@ async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) ->
                     await spool.get(lease.entry.id)
 
 
-async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: Path) -> None:
-    """A server that defers them all: each job has its own record, and waits for all of them together."""
+async def test_all_results_are_written_before_the_first_is_synced(tmp_path: Path) -> None:
+    """A server that defers every message: each job has its own record, and all share the syncs."""
     files = watched()
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
         files.steps.clear()
         news = [
-            End(lease._held, State.QUEUED, line(r="untouched", n=1, at=0.0), when=9.0) for lease in leases
+            LeaseEnd(lease._locked, State.QUEUED, journal_record(r="untouched", n=1, at=0.0), when=9.0)
+            for lease in leases
         ]
-        assert spool._delivery.note([*news]) == [None] * 3
+        assert spool._claims.update([*news]) == [None] * 3
         calls = [call for call in files.steps if call[0] in ("S3", "H1", "S2")]
         hints = [("H1", "sync_file_range")] * 3 if ("H1", "sync_file_range") in calls else []
         each = [("S3", "_sync"), ("S3", "utime"), ("S3", "rename")]
@@ -73,7 +77,9 @@ async def test_results_are_all_written_before_the_first_is_waited_for(tmp_path: 
 
 
 @pytest.mark.parametrize("call", range(1, 13))
-async def test_a_result_that_cannot_be_noted_keeps_the_lock_of_its_own_job(tmp_path: Path, call: int) -> None:
+async def test_a_result_that_cannot_be_recorded_keeps_only_its_own_job_locked(
+    tmp_path: Path, call: int
+) -> None:
     files = watched("S3", call)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
@@ -87,50 +93,50 @@ async def test_a_result_that_cannot_be_noted_keeps_the_lock_of_its_own_job(tmp_p
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
-async def test_a_mark_that_fails_is_told_to_its_own_caller(tmp_path: Path, call: int) -> None:
-    """Writing it, or waiting for the disk; the others may send."""
+async def test_the_error_of_a_mark_is_raised_to_its_own_caller(tmp_path: Path, call: int) -> None:
+    """The write or the sync fails; the other jobs may be sent."""
     files = watched("D1", call)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 3)
         files.steps.clear()
-        errors = spool._delivery.note([lease._held for lease in leases])
+        errors = spool._claims.update([lease._locked for lease in leases])
         failed = (call - 1) % 3
         assert [isinstance(error, SpoolError) for error in errors] == [place == failed for place in range(3)]
-        assert [lease._held.marked for lease in leases] == [place != failed for place in range(3)]
+        assert [lease._locked.marked for lease in leases] == [place != failed for place in range(3)]
         for lease in leases:
             await lease.release()
             assert not (await spool.get(lease.entry.id)).flagged
 
 
-async def test_an_end_that_fails_leaves_the_marks_beside_it(tmp_path: Path) -> None:
+async def test_an_end_that_fails_does_not_affect_marks_of_the_same_batch(tmp_path: Path) -> None:
     files = watched("S1", 1)
     async with await spool_of(tmp_path, files) as spool:
         one, other = await leased(spool, 2)
         files.steps.clear()
-        error, none = spool._delivery.note([End(one._held, None), other._held])
+        error, none = spool._claims.update([LeaseEnd(one._locked, None), other._locked])
         assert isinstance(error, SpoolError) and none is None
-        assert other._held.marked
+        assert other._locked.marked
 
 
-async def test_a_hint_that_is_refused_marks_all_the_same(tmp_path: Path) -> None:
+async def test_jobs_are_marked_where_the_sync_hint_is_unsupported(tmp_path: Path) -> None:
     files = watched("H1", 1, errno.ENOSYS)
     async with await spool_of(tmp_path, files) as spool:
         leases = await leased(spool, 2)
-        assert spool._delivery.note([lease._held for lease in leases]) == [None, None]
+        assert spool._claims.update([lease._locked for lease in leases]) == [None, None]
 
 
-async def test_a_mark_that_could_not_be_written_is_told_so_although_the_sync_hears_nothing(
+async def test_a_write_error_of_the_sync_hint_fails_the_mark(
     tmp_path: Path,
 ) -> None:
-    """An error of writing is told once, to whoever asks first."""
+    """The system reports a write error once, to the first call that can."""
     files = watched("H1", 1)
     async with await spool_of(tmp_path, files) as spool:
-        if spool._files._begin_sync is None:
+        if spool._syscalls._begin_sync is None:
             pytest.skip("no such call")
         leases = await leased(spool, 2)
-        failed, marked = spool._delivery.note([lease._held for lease in leases])
+        failed, marked = spool._claims.update([lease._locked for lease in leases])
         assert isinstance(failed, SpoolError) and marked is None
-        assert [lease._held.marked for lease in leases] == [False, True]
+        assert [lease._locked.marked for lease in leases] == [False, True]
 
 
 async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
@@ -142,7 +148,7 @@ async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -
         assert path.read_bytes().count(b'"r":"eod"') == 1
 
 
-async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_path: Path) -> None:
+async def test_a_removed_file_is_closed_after_its_caller_was_told(tmp_path: Path) -> None:
     before = open_files()
     files = watched()
     async with await spool_of(tmp_path, files) as spool:
@@ -151,12 +157,12 @@ async def test_the_room_of_what_is_removed_is_freed_when_its_caller_knows(tmp_pa
         await asyncio.gather(*[lease.settle(receipt_for(lease, QUEUED)) for lease in leases])
         await spool._threads.wait_idle()
         assert files.steps.count(("S5", "close")) == 5
-        assert spool._delivery._removed == []
+        assert spool._claims._removed == []
     assert open_files() <= before
 
 
-class SlowToFree(Files):
-    """A disk that takes its time for the room of a removed file, longer than for anything else."""
+class SlowToFree(SystemCalls):
+    """A disk that takes longer to free a removed file than for any other operation."""
 
     most = now = 0
 
@@ -171,29 +177,29 @@ class SlowToFree(Files):
         return super().call(step, function, *args, **named)
 
 
-async def test_files_that_are_closed_slowly_do_not_pile_up(tmp_path: Path) -> None:
-    files: type[SlowToFree] = type("Slow", (SlowToFree,), {})
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
-        removed = spool._delivery._removed
-        for lease in await leased(spool, 4 * REMOVED):
+async def test_the_number_of_removed_files_that_wait_to_be_closed_is_bounded(tmp_path: Path) -> None:
+    files: type[SlowToFree] = type("NeedsThread", (SlowToFree,), {})
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
+        removed = spool._claims._removed
+        for lease in await leased(spool, 4 * MAX_REMOVED_OPEN):
             await lease.settle(receipt_for(lease, QUEUED))
-            assert len(removed) <= REMOVED + 1
-        # And the one that waits for them itself.
-        assert files.most <= CLOSERS + 1
+            assert len(removed) <= MAX_REMOVED_OPEN + 1
+        # And the call that waits for the others to be closed.
+        assert files.most <= MAX_CLOSERS + 1
 
 
-async def test_an_end_that_is_noted_later_leaves_no_file_open(tmp_path: Path) -> None:
+async def test_an_end_that_is_recorded_later_leaves_no_file_open(tmp_path: Path) -> None:
     files = watched("S1")
     async with await spool_of(tmp_path, files) as spool:
         [lease] = await leased(spool, 1)
         with pytest.raises(SpoolError):
             await lease.settle(receipt_for(lease, QUEUED))
         assert await spool.claim(1) == []
-        assert spool._delivery._removed == []
+        assert spool._claims._removed == []
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
-async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path: Path, state: State) -> None:
+async def test_a_job_that_stays_is_unlocked_before_its_caller_is_told(tmp_path: Path, state: State) -> None:
     async with await spool_of(tmp_path, watched()) as spool:
         [lease] = await leased(spool, 1)
         if state is State.SENT:
@@ -202,16 +208,16 @@ async def test_what_keeps_its_file_is_unlocked_before_its_caller_knows(tmp_path:
             await lease.fail(None)
         else:
             await lease.release()
-        # What is locked cannot be removed.
+        # A locked job cannot be removed.
         await spool.remove(lease.entry.id)
         assert (await spool.statistics()).queued == 0
 
 
-# --- claims where nothing is durable -------------------------------------------------------------------------
+# --- claims without durability -------------------------------------------------------------------------------
 
 
-class Whereabouts(Files):
-    """Remembers which threads claimed."""
+class Whereabouts(SystemCalls):
+    """System calls that record in which threads jobs are claimed."""
 
     threads: set[int]
 
@@ -224,9 +230,9 @@ class Whereabouts(Files):
 async def claiming_threads(
     tmp_path: Path, bodies: list[bytes], n: int, *, durable: bool = False, key: str | None = None
 ) -> set[int]:
-    """Return the threads in which the last of two claims happened: the first looks at the directories."""
+    """Return the threads of the second of two claims; the first reads the directories."""
     files: type[Whereabouts] = type("Here", (Whereabouts,), {"threads": set()})
-    async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, durable=durable, poll=60, syscalls=files) as spool:
         await spool.put(TEXT)
         [first] = await spool.claim(1)
         await first.settle(receipt_for(first, QUEUED))
@@ -251,26 +257,26 @@ async def test_a_few_small_jobs_are_claimed_without_a_thread(tmp_path: Path) -> 
     [
         ([LARGE], 10, False, None),
         ([TEXT], 10, False, "k"),
-        ([TEXT] * 5, AT_ONCE + 1, False, None),
+        ([TEXT] * 5, MAX_INLINE_CLAIM + 1, False, None),
         ([TEXT] * 5, 10, True, None),
     ],
     ids=["large", "of a name that others may change", "many", "durable"],
 )
-async def test_what_may_take_its_time_is_claimed_in_a_thread(
+async def test_claims_that_may_take_long_are_made_in_a_thread(
     tmp_path: Path, bodies: list[bytes], n: int, durable: bool, key: str | None
 ) -> None:
     threads = await claiming_threads(tmp_path, bodies, n, durable=durable, key=key)
     assert threads and threading.get_ident() not in threads
 
 
-async def test_small_jobs_before_a_large_one_come_first_and_none_is_passed_over(tmp_path: Path) -> None:
+async def test_small_jobs_before_a_large_one_are_claimed_first_and_none_is_skipped(tmp_path: Path) -> None:
     threads = await claiming_threads(tmp_path, [TEXT, TEXT, LARGE, TEXT], 10)
     assert len(threads) == 2
 
 
 @pytest.mark.parametrize(("body", "key"), [(LARGE, None), (TEXT, "k")], ids=["large", "with a key"])
-async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: bytes, key: str | None) -> None:
-    """However many small ones come before and after it."""
+async def test_jobs_that_need_a_thread_keep_their_place(tmp_path: Path, body: bytes, key: str | None) -> None:
+    """For any number of small jobs before and after the large one."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False, poll=60) as spool:
         await spool.claim(1)
         envelope: dict[str, Any] = {"sender": "a@example.com", "recipients": ["b@example.org"]}
@@ -285,11 +291,11 @@ async def test_what_is_left_to_a_thread_keeps_its_turn(tmp_path: Path, body: byt
         assert order == ids
 
 
-# --- leases and the end of the spool -------------------------------------------------------------------------
+# --- leases while the spool closes ---------------------------------------------------------------------------
 
 
-class GivingBack(Files):
-    """Waits before it gives a job back."""
+class GivingBack(SystemCalls):
+    """System calls that wait before a job is released."""
 
     def __init__(self, root: int, **options: Any) -> None:
         super().__init__(root, **options)
@@ -302,10 +308,10 @@ class GivingBack(Files):
         return super().call(step, function, *args, **named)
 
 
-async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tmp_path: Path) -> None:
+async def test_a_lease_that_is_settled_while_it_is_released_ends_in_one_way(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    spool = DirectorySpool(path, create=True, files=GivingBack)
-    files = spool._files
+    spool = DirectorySpool(path, create=True, syscalls=GivingBack)
+    files = spool._syscalls
     assert isinstance(files, GivingBack)
     [lease] = await leased(spool, 1)
     await lease.mark_end_of_data()
@@ -318,16 +324,16 @@ async def test_a_lease_that_is_settled_while_it_is_given_back_ends_in_one_way(tm
         await settling
     await closing
     async with DirectorySpool(path) as other:
-        # It has been sent, for all that is known.
+        # The message may have been sent.
         [again] = await other.claim(5)
         assert again.entry.flagged
 
 
-async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_end(tmp_path: Path) -> None:
-    """Before the directory is let go, whose number another file may have then."""
+async def test_an_end_that_starts_while_the_spool_closes_is_completed(tmp_path: Path) -> None:
+    """The directory is closed afterwards, because another file may then have its descriptor."""
     spool = DirectorySpool(tmp_path / "s", create=True)
     [lease] = await leased(spool, 1)
-    note, begun, closed = spool._notes._work, threading.Event(), asyncio.Event()
+    note, begun, closed = spool._updates._function, threading.Event(), asyncio.Event()
 
     def slow_note(news: list[Any]) -> Any:
         begun.set()
@@ -346,28 +352,30 @@ async def test_what_a_lease_begins_while_the_spool_is_closed_is_brought_to_its_e
         closed.set()
 
     loop = asyncio.get_running_loop()
-    real_close = spool._delivery.close
-    spool._notes._work, spool._delivery.close = slow_note, close  # type: ignore[method-assign]
+    real_close = spool._claims.close
+    spool._updates._function, spool._claims.close = slow_note, close  # type: ignore[method-assign]
     await spool.close()
     async with asyncio.timeout(5):
         await closed.wait()
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_an_end_that_could_not_be_noted_is_lost_with_the_spool(tmp_path: Path, durable: bool) -> None:
+async def test_an_end_that_could_not_be_recorded_is_lost_when_the_spool_closes(
+    tmp_path: Path, durable: bool
+) -> None:
     files = watched("S1")
-    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, files=files)
+    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, syscalls=files)
     [lease] = await leased(spool, 1)
     with pytest.raises(SpoolError):
         await lease.settle(receipt_for(lease, QUEUED))
-    spool._delivery._retry_at = time.monotonic() + 60
+    spool._claims._retry_at = time.monotonic() + 60
     await spool.close()
     async with asyncio.timeout(5):
         with pytest.raises(LeaseLost):
             await lease.settle(receipt_for(lease, QUEUED))
 
 
-async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path: Path) -> None:
+async def test_a_marked_job_stays_flagged_when_the_spool_closes(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool:
         marked, untouched = await leased(spool, 2)
@@ -379,15 +387,15 @@ async def test_a_marked_job_that_closing_gives_back_may_have_been_sent(tmp_path:
 
 @pytest.mark.parametrize("key", ["k", None])
 @pytest.mark.parametrize("how", ["claim", "repeat"])
-async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
+async def test_the_event_loop_never_waits_for_an_end_that_is_retried(
     tmp_path: Path, key: str | None, how: str
 ) -> None:
-    """It may need the lock of the names, which another process has, or be tried by a thread that waits for that."""
+    """The end may need the lock of keys, which another process or a waiting thread may have."""
     on_loop: list[str] = []
     failing = True
     loop = threading.get_ident()
 
-    class Dead(Files):
+    class Dead(SystemCalls):
         def call(self, step: str, function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
             if step == "S1" and function in (os.rename, os.unlink):
                 if failing:
@@ -396,7 +404,7 @@ async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
                     on_loop.append(step)
             return super().call(step, function, *args, **named)
 
-    async with DirectorySpool(tmp_path / "s", create=True, durable=False, files=Dead) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, durable=False, syscalls=Dead) as spool:
         await spool.put(TEXT, key=key)
         [lease] = await spool.claim()
         with pytest.raises(SpoolError):
@@ -410,17 +418,17 @@ async def test_the_loop_never_waits_for_an_end_that_is_tried_again(
     assert on_loop == []
 
 
-async def test_the_loop_never_waits_for_who_reads_the_directories(tmp_path: Path) -> None:
-    """Not even when it meets a job of a later version."""
+async def test_the_event_loop_never_waits_for_a_thread_that_reads_directories(tmp_path: Path) -> None:
+    """Not even when the event loop finds a job of a later version."""
     async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
-        with spool._lineup._lock:
-            spool._shelf.leave("x", State.QUEUED, RecordNewer("its version is 2"))
+        with spool._due_queue._lock:
+            spool._job_files.skip_newer("x", State.QUEUED, RecordNewer("its version is 2"))
         assert [one.id for one in spool.unreadable()] == ["x"]
 
 
 @pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
-async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, how: str) -> None:
-    """Another process may have it, and be stopped."""
+async def test_the_event_loop_never_waits_for_the_lock_of_keys(tmp_path: Path, how: str) -> None:
+    """Another process may hold the lock and be suspended."""
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True, durable=False) as spool:
         await spool.put(TEXT, key="k")
@@ -435,7 +443,7 @@ async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, ho
                 ending = asyncio.ensure_future(lease.defer(None, 5.0))
             else:
                 ending = asyncio.ensure_future(lease.release())
-            # The loop lives.
+            # The event loop runs.
             await turns()
         finally:
             os.close(lock)
@@ -443,10 +451,10 @@ async def test_the_loop_never_waits_for_the_lock_of_the_names(tmp_path: Path, ho
         assert (await spool.statistics()).sending == 0
 
 
-async def test_after_the_clock_was_set_back_waits_are_over(
+async def test_after_the_clock_was_set_back_computed_waits_are_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was put for now, or put off, while the clock was ahead is due; a time that its caller named is kept."""
+    """Jobs put for now, or deferred, while the clock was ahead are due; a time that the caller named is kept."""
     real = time.time
     async with DirectorySpool(tmp_path / "s", create=True, low_water=0) as spool:
         monkeypatch.setattr(time, "time", lambda: real() + 86400)
@@ -470,9 +478,9 @@ async def test_after_the_clock_was_set_back_waits_are_over(
 
 
 async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str, str]]:
-    """Put and deliver a message, and return the system calls of it."""
+    """Put and deliver a message, and return the system calls of the delivery."""
     files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         for number in range(2):
             await spool.put(TEXT, key=f"warm {number}" if key else None)
             [lease] = await spool.claim()
@@ -487,13 +495,13 @@ async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str
     return [call for call in files.steps if call[0][0] not in "LH" and call[1] != "fstatvfs"]
 
 
-async def test_without_a_key_a_delivery_makes_no_call_for_keys(tmp_path: Path) -> None:
+async def test_a_delivery_without_a_key_makes_no_call_for_keys(tmp_path: Path) -> None:
     steps = [step for step, _ in await calls_of_a_delivery(tmp_path, None)]
     put = [f"E{number}" for number in range(1, 9)]
     assert steps == [*put, "C1", "C2", "C3", "C3", "C4", "C5", "D1", "D1", "S1", "S2", "S5"]
 
 
-async def test_a_key_is_made_durable_before_its_job_is_gone_and_emptied_after(tmp_path: Path) -> None:
+async def test_a_key_is_synced_before_its_job_is_gone_and_emptied_afterwards(tmp_path: Path) -> None:
     calls = [call for call in await calls_of_a_delivery(tmp_path, "k") if call[0][0] == "S"]
     assert calls == [
         ("S1", "utime"),
@@ -509,10 +517,10 @@ async def test_a_key_is_made_durable_before_its_job_is_gone_and_emptied_after(tm
 @pytest.mark.parametrize("step", ["S1", "S2", "S5"])
 @pytest.mark.parametrize("number", range(1, 9))
 async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: str, number: int) -> None:
-    """Whichever of its calls fails, it is tried again, and no second job comes of it."""
+    """Whichever system call fails, the end is tried again, and there is no second job."""
     files = watched(step, number, errno.EIO)
     path = tmp_path / "s"
-    async with DirectorySpool(path, create=True, files=files) as spool:
+    async with DirectorySpool(path, create=True, syscalls=files) as spool:
         id = await spool.put(TEXT, key="k")
         [lease] = await spool.claim()
         try:
@@ -525,7 +533,7 @@ async def test_an_end_that_fails_does_not_forget_the_key(tmp_path: Path, step: s
         assert (path / "keys" / id).exists()
 
 
-async def test_who_puts_a_key_again_while_its_job_ends_adds_nothing(tmp_path: Path) -> None:
+async def test_a_put_with_the_key_of_a_job_that_is_ending_adds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
         for number in range(30):

@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -17,16 +18,15 @@ from smtp_async import SMTPClient
 from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.events import Event, JobFailed, JobSent, QueuePaused, QueueResumed
 from smtp_async.processor import ProcessorOptions, QueueProcessor
-from smtp_async.spool.directory import claim
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import FULL
 from smtp_async.spool.entry import State
 from tests.lab import client_of
 from tests.torture import letters
 from tests.torture.children import BRISK, Spec
+from tests.torture.directories import quick_directory
 from tests.torture.faults import ERRORS, SHORT, Call, FailingFiles
 from tests.torture.ledger import Log, entries
-from tests.torture.places import quick_directory
 from tests.torture.recorder import Recorder
 from tests.torture.template import Template
 
@@ -44,20 +44,26 @@ def quick() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses of the spool are as short as those of the processor."""
-    monkeypatch.setattr(claim, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(claim, "LONGEST_PAUSE", 0.002)
-    monkeypatch.setattr(claim, "AGAIN", 0.01)
+class Hurried(FailingFiles):
+    """System calls that may fail, with clocks on which a millisecond is a second: all pauses of the spool are short."""
+
+    started = time.time(), time.monotonic()
+
+    def time(self) -> float:
+        began, _ = self.started
+        return began + 1000 * (super().time() - began)
+
+    def monotonic(self) -> float:
+        _, began = self.started
+        return began + 1000 * (super().monotonic() - began)
 
 
 class Office:
-    """A spool whose disk fails, a client, a server; what happened.
+    """A spool whose disk fails, a client and a server, with a record of what happened.
 
     Attributes:
-        events: what the processor told.
-        tries: number → how often it had to be put.
+        events: the events of the processor.
+        tries: number → how often the message had to be put.
     """
 
     def __init__(self, path: Path, recorder: Recorder, client: SMTPClient) -> None:
@@ -69,7 +75,7 @@ class Office:
         self._changed = asyncio.Event()
 
     async def open(self, failing: Failing) -> None:
-        """Make the spool, again if that fails."""
+        """Create the spool, repeatedly if that fails."""
         for _ in range(30):
             with suppress(SpoolError):
                 self.spool = DirectorySpool(
@@ -77,10 +83,10 @@ class Office:
                     create=True,
                     low_water=0,
                     poll=0.01,
-                    files=partial(FailingFiles, failing=failing),
+                    syscalls=partial(Hurried, failing=failing),
                 )
                 break
-        files = self.spool._files
+        files = self.spool._syscalls
         assert isinstance(files, FailingFiles)
         self.files = files
         self.processor = QueueProcessor(
@@ -98,14 +104,14 @@ class Office:
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the events make it true."""
+        """Wait until events make the condition true."""
         async with asyncio.timeout(PATIENCE):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
 
     async def until_empty(self) -> None:
-        """Wait until nothing is left to be delivered."""
+        """Wait until every message was delivered."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with suppress(SpoolError):
@@ -115,7 +121,7 @@ class Office:
                 await asyncio.sleep(0.001)
 
     async def put(self, number: int) -> None:
-        """Put a message, again if that fails."""
+        """Put a message, repeatedly if that fails."""
         while True:
             self.tries[number] += 1
             try:
@@ -130,12 +136,12 @@ class Office:
                 assert self.files.failed
 
     def count(self, *kinds: type[Event]) -> int:
-        """How many such events there were."""
+        """Return the number of events of a type."""
         return sum(isinstance(event, kinds) for event in self.events)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Let the processor run."""
+        """Run the processor."""
         running = asyncio.create_task(self.processor.run())
         try:
             yield
@@ -144,7 +150,7 @@ class Office:
             await running
 
     def wrong(self, *, put_twice: bool = False) -> list[str]:
-        """What must not be, in words."""
+        """Return the broken promises, in words."""
         found = []
         jobs = entries(self.path)
         for number in self.tries:
@@ -174,7 +180,7 @@ async def deliver(path: Path, failing: Failing, *, put_twice: bool = False) -> O
         async with office.working():
             await office.until(lambda: office.count(JobSent, JobFailed) >= len(NUMBERS))
             if office.count(QueuePaused):
-                # The next one proves that mail flows again.
+                # The next message proves that mail flows again.
                 await office.put(NEXT)
                 await office.until(lambda: isinstance(last_of(office), QueueResumed))
             await office.until_empty()
@@ -184,13 +190,13 @@ async def deliver(path: Path, failing: Failing, *, put_twice: bool = False) -> O
 
 
 def last_of(office: Office) -> Event | None:
-    """The last event that tells whether mail flows."""
+    """Return the last event about pausing or resuming."""
     told = [event for event in office.events if isinstance(event, QueuePaused | QueueResumed)]
     return told[-1] if told else None
 
 
 def once(call: Call, error: int) -> Failing:
-    """One call fails, and none after it: a spool that is made again after that counts its calls anew."""
+    """One call fails and none after it, although a spool that is created again counts its calls from 0."""
     left = 1
 
     def failing(here: Call) -> int | None:
@@ -204,7 +210,7 @@ def once(call: Call, error: int) -> Failing:
 
 
 async def some_at_once(rounds: Iterable[Coroutine[None, None, None]]) -> None:
-    """Run them all, four at once: most of their time they wait."""
+    """Run all of them, four at once, because they mostly wait."""
     waiting = iter(rounds)
 
     async def one_after_the_other() -> None:
@@ -226,7 +232,7 @@ async def test_each_call_fails_once(quick: Path, error: int) -> None:
     async def fail(number: int, call: Call) -> None:
         office = await deliver(quick / str(number), once(call, error))
         failed.update(one.step for one in office.files.failed)
-        # A job with a key ends also where there is no room for its key.
+        # A job with a key ends even if there is no room for its key.
         pausing = {"D1", "S3", "S4"} if error in (SHORT, *FULL) else {"D1", "S1", "S3", "S4"}
         if call in office.files.failed and error != SHORT and call.step in pausing:
             assert office.count(QueuePaused), f"{call} failed, and mail went on as if nothing were"
@@ -238,8 +244,8 @@ async def test_each_call_fails_once(quick: Path, error: int) -> None:
 
 
 @pytest.mark.parametrize("length", [3, 20])
-async def test_a_disk_is_gone_for_a_while(quick: Path, length: int) -> None:
-    """Every call fails from one on; what undoes a `put` fails, too, so a message may be there that was refused."""
+async def test_a_disk_may_fail_for_a_while(quick: Path, length: int) -> None:
+    """Every call fails from one on. Withdrawing a `put` fails, too, so a refused message may be stored."""
     watched = await deliver(quick / "watched", lambda call: None)
     total = sum(watched.files.counts.values())
 
@@ -258,10 +264,10 @@ async def test_a_disk_is_gone_for_a_while(quick: Path, length: int) -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
 @pytest.mark.parametrize(("steps", "accepted"), [(("D1",), 0), (("S1", "S2", "S3", "S4"), 4)], ids=["D", "S"])
-async def test_nothing_more_is_sent_while_it_cannot_be_noted(
+async def test_nothing_is_sent_while_results_cannot_be_recorded(
     quick: Path, error: int, steps: tuple[str, ...], accepted: int
 ) -> None:
-    """Four jobs are in work at once: so many may have been accepted when the first one finds the disk dead."""
+    """Four jobs are sent at once, so up to four may have been accepted when the first finds the disk dead."""
     broken = True
     async with Recorder() as recorder, client_of(recorder) as client:
         office = Office(quick / "spool", recorder, client)
@@ -272,7 +278,7 @@ async def test_nothing_more_is_sent_while_it_cannot_be_noted(
             await office.until(lambda: office.count(QueuePaused) > 0)
             tries = len(office.files.failed)
             async with asyncio.timeout(PATIENCE):
-                # It goes on trying to note them.
+                # The spool goes on trying to record the ends.
                 while len(office.files.failed) < tries + 20:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             assert recorder.accepted <= accepted
@@ -302,7 +308,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", path], check=True)
 
 
-async def test_a_disk_is_full_to_the_last_octet(small_disk: Path) -> None:
+async def test_a_completely_full_disk(small_disk: Path) -> None:
     async with Recorder() as recorder, client_of(recorder) as client:
         office = Office(small_disk / "spool", recorder, client)
         await office.open(lambda call: None)
@@ -316,7 +322,7 @@ async def test_a_disk_is_full_to_the_last_octet(small_disk: Path) -> None:
                 number += 1
         assert number > 20
         assert not list((small_disk / "spool" / "tmp").iterdir())
-        # What is left of the disk goes to somebody else: notes fit into the room that is kept for each job.
+        # Another program fills the disk: records fit into the room that is reserved for each job.
         with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(512))
@@ -332,14 +338,14 @@ async def test_a_disk_is_full_to_the_last_octet(small_disk: Path) -> None:
         assert office.wrong() == []
 
 
-async def test_a_disk_that_runs_low_takes_nothing_more(small_disk: Path) -> None:
+async def test_a_disk_below_the_low_water_mark_takes_no_more_messages(small_disk: Path) -> None:
     async with DirectorySpool(small_disk / "spool", create=True) as spool:
-        with pytest.raises(SpoolFull, match="to stay free"):
+        with pytest.raises(SpoolFull, match="keeps .* free"):
             await spool.put(letters.body(0), sender=letters.SENDER, recipients=letters.recipients(0))
 
 
-async def test_a_file_may_not_grow_further(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE: what is too large is refused, and the rest goes on."""
+async def test_a_file_at_its_size_limit_loses_nothing(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE: a message that is too large is refused, and the others go on."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     assert (soft, hard) == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     directory = tmp_path / "spool"

@@ -1,4 +1,4 @@
-"""due_queue.py: which jobs are due, without opening files, in bounded memory, however many there are."""
+"""due_queue.py: the due jobs are found without opening files, in bounded memory, in spools of any size."""
 
 import os
 import threading
@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 
 from smtp_async.spool.directory import due_queue as module
-from smtp_async.spool.directory.due_queue import HELD, Lineup
-from smtp_async.spool.directory.syscalls import Files, open_directory
+from smtp_async.spool.directory.due_queue import HELD_UNTIL, DueQueue
+from smtp_async.spool.directory.syscalls import SystemCalls, open_directory
 from tests.lab import PATIENCE
+from tests.spool.directory.clock import Clock, ClockCalls
 
 NOW = 1000.0
 
 
-class Counting(Files):
-    """Count the looks."""
+class Counting(ClockCalls):
+    """Count the system calls by step."""
 
     def __init__(self, root: int, **options) -> None:
-        super().__init__(root, **options)
+        self.clock = Clock()
+        super().__init__(root, clock=self.clock, **options)
         self.counts: dict[str, int] = {}
 
     def call(self, step, function, /, *args, **named):
@@ -39,24 +41,24 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def files(path: Path):
+def calls(path: Path):
     root = open_directory(path, create=False)
     yield Counting(root)
     os.close(root)
 
 
 @pytest.fixture
-def lineup(files: Counting) -> Lineup:
-    return Lineup(files, poll=1.0)
+def due_queue(calls: Counting) -> DueQueue:
+    return DueQueue(calls, poll=1.0)
 
 
-def take(lineup: Lineup, now: float, most: int) -> list[str]:
-    """Return the paths only."""
-    return [path for _, path in lineup.take(now, most)]
+def take(due_queue: DueQueue, now: float, most: int) -> list[str]:
+    """Return the paths of due jobs."""
+    return [path for _, path in due_queue.take(now, most)]
 
 
 def queue(path: Path, *names: str, when: float = 1.0, age: float = 100.0) -> None:
-    """Make files that are due at `when`, and let their directories look as if that was long ago."""
+    """Create files that are due at `when`, with an mtime of their directories `age` seconds ago."""
     for name in names:
         file = path / f"{name}.queued"
         file.parent.mkdir(exist_ok=True)
@@ -66,77 +68,80 @@ def queue(path: Path, *names: str, when: float = 1.0, age: float = 100.0) -> Non
             os.utime(directory, (time.time() - age,) * 2)
 
 
-def test_what_is_due_longest_comes_first(path: Path, lineup: Lineup) -> None:
+def test_the_longest_overdue_job_comes_first(path: Path, due_queue: DueQueue) -> None:
     queue(path, "b", when=2)
     queue(path, "a", when=3)
     queue(path, "0f/c", when=1)
     queue(path, "later", when=NOW + 1)
-    assert take(lineup, NOW, 2) == ["0f/c", "b"]
-    assert take(lineup, NOW, 5) == ["a"]
-    assert take(lineup, NOW, 5) == []
-    assert lineup.next_due(NOW) == lineup.known_due() == NOW + 1
-    assert take(lineup, NOW + 2, 5) == ["later"]
+    assert take(due_queue, NOW, 2) == ["0f/c", "b"]
+    assert take(due_queue, NOW, 5) == ["a"]
+    assert take(due_queue, NOW, 5) == []
+    assert due_queue.next_due(NOW) == NOW + 1
+    assert take(due_queue, NOW + 2, 5) == ["later"]
 
 
-def test_other_files_are_not_jobs(path: Path, lineup: Lineup) -> None:
+def test_other_files_are_not_jobs(path: Path, due_queue: DueQueue) -> None:
     queue(path, "tmp/a", "quarantine/b", "0/c", "000/d", "xy/e")
     (path / "f.sending").touch()
     (path / "README").touch()
-    assert take(lineup, NOW, 9) == []
-    assert lineup.directories() == [""]
+    assert take(due_queue, NOW, 9) == []
+    assert due_queue.directories() == [""]
 
 
-def test_quiet_directories_are_not_read_again(path: Path, lineup: Lineup, files: Counting) -> None:
+def test_quiet_directories_are_not_read_again(path: Path, due_queue: DueQueue, calls: Counting) -> None:
     queue(path, *[f"{number:02x}/{number}" for number in range(20)], when=NOW + 1)
-    assert take(lineup, NOW, 9) == []
-    read = dict(files.counts)
+    assert take(due_queue, NOW, 9) == []
+    read = dict(calls.counts)
     assert read["L2"] >= 21 and read["L3"] == 20
     for _ in range(3):
-        assert take(lineup, NOW, 9) == []
-    # One look at each directory, none into it.
-    assert files.counts["L1"] == read["L1"] + 3 * 21
-    assert (files.counts["L2"], files.counts["L3"]) == (read["L2"], read["L3"])
+        assert take(due_queue, NOW, 9) == []
+    # The status of each directory is read, but not its contents.
+    assert calls.counts["L1"] == read["L1"] + 3 * 21
+    assert (calls.counts["L2"], calls.counts["L3"]) == (read["L2"], read["L3"])
     queue(path, "07/new", age=50)
-    assert take(lineup, NOW, 9) == ["07/new"]
-    # The root looks changed, too, since its own time was set.
-    assert files.counts["L3"] == read["L3"] + 2
+    assert take(due_queue, NOW, 9) == ["07/new"]
+    # The mtime of the root was set, too, so it is read again.
+    assert calls.counts["L3"] == read["L3"] + 2
 
 
-def test_a_change_in_the_same_tick_is_not_missed(path: Path, lineup: Lineup) -> None:
+def test_a_change_in_the_same_tick_is_not_missed(path: Path, due_queue: DueQueue) -> None:
     for number in range(20):
         queue(path, str(number), age=0)
-        assert take(lineup, NOW, 9) == [str(number)]
+        assert take(due_queue, NOW, 9) == [str(number)]
         (path / f"{number}.queued").unlink()
 
 
-def test_everything_is_read_again_once_a_minute(path: Path, lineup: Lineup, monkeypatch) -> None:
+def test_every_directory_is_read_again_once_a_minute(
+    path: Path, calls: Counting, due_queue: DueQueue
+) -> None:
     queue(path, "a", when=NOW + 50)
-    assert take(lineup, NOW, 9) == []
+    assert take(due_queue, NOW, 9) == []
     os.utime(path / "a.queued", (1, 1))
-    assert take(lineup, NOW, 9) == []
-    monkeypatch.setattr(module, "ALL_AGAIN", 0.0)
-    assert take(lineup, NOW, 9) == ["a"]
+    assert take(due_queue, NOW, 9) == []
+    calls.clock.advance(61.0)
+    assert take(due_queue, NOW, 9) == ["a"]
 
 
-def test_a_busy_spool_does_not_forget_the_jobs_of_others(path: Path, lineup: Lineup, monkeypatch) -> None:
+def test_a_busy_spool_finds_the_jobs_of_other_processes(
+    path: Path, calls: Counting, due_queue: DueQueue
+) -> None:
     queue(path, *[f"b{number}" for number in range(10)], when=10)
-    assert take(lineup, NOW, 1) == ["b0"]
+    assert take(due_queue, NOW, 1) == ["b0"]
     queue(path, "a", when=1, age=50)
-    assert take(lineup, NOW, 1) == ["b1"], "there is enough to do"
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 2)
-    assert take(lineup, NOW, 1) == ["a"]
+    assert take(due_queue, NOW, 1) == ["b1"], "jobs are due, so the directories are not read yet"
+    calls.clock.advance(2.0)
+    assert take(due_queue, NOW, 1) == ["a"]
 
 
-def test_memory_is_bounded_and_nothing_is_forgotten(path: Path, lineup: Lineup, monkeypatch) -> None:
-    monkeypatch.setattr(module, "MOST", 10)
+def test_memory_is_bounded_and_every_job_is_found(path: Path, due_queue: DueQueue, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MAX_JOBS", 10)
     names = [f"{number % 7:02x}/{number:03d}" for number in range(200)]
     for place, name in enumerate(names):
         queue(path, name, when=float(place * 37 % 200 + 1))
     taken = []
-    while found := take(lineup, NOW, 3):
+    while found := take(due_queue, NOW, 3):
         taken += found
-        assert len(lineup._when) <= 20 and len(lineup._heap) <= 20
+        assert len(due_queue._when) <= 20 and len(due_queue._heap) <= 20
         for one in found:
             (path / f"{one}.queued").unlink()
     assert sorted(taken) == sorted(names)
@@ -146,10 +151,10 @@ def test_memory_is_bounded_and_nothing_is_forgotten(path: Path, lineup: Lineup, 
 def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The directory is made up: twenty times as many files as are kept in mind, each due at another time."""
-    monkeypatch.setattr(module, "MOST", 2_000)
+    """The directory is simulated: twenty times as many files as are kept in memory, each due at another time."""
+    monkeypatch.setattr(module, "MAX_JOBS", 2_000)
 
-    class Endless(Files):
+    class Endless(SystemCalls):
         def entries(self, step: str, name: str) -> Any:
             for number in range(40_000):
                 status = SimpleNamespace(st_mtime=1.0 + number * 7919 % 40_009)
@@ -158,88 +163,87 @@ def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(
 
     root = os.open(path, os.O_RDONLY)
     try:
-        lineup = Lineup(Endless(root), poll=1.0)
+        due_queue = DueQueue(Endless(root), poll=1.0)
         tracemalloc.start()
-        taken = take(lineup, 1e6, 3)
+        taken = take(due_queue, 1e6, 3)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
         os.close(root)
     assert [int(name) * 7919 % 40_009 for name in taken] == [0, 1, 2]
-    assert len(lineup._when) <= 2 * module.MOST
+    assert len(due_queue._when) <= 2 * module.MAX_JOBS
     assert most < 3 * 2**20
 
 
-def test_what_is_pushed_beyond_the_bound_is_found_in_its_directory(
-    path: Path, lineup: Lineup, monkeypatch
+def test_pushed_jobs_that_do_not_fit_are_found_in_their_directory(
+    path: Path, due_queue: DueQueue, monkeypatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST", 2)
-    assert take(lineup, NOW, 1) == []
+    monkeypatch.setattr(module, "MAX_JOBS", 2)
+    assert take(due_queue, NOW, 1) == []
     names = [f"{number}" for number in range(9)]
     for place, name in enumerate(names):
         queue(path, name, when=float(place + 1))
-        lineup.push(float(place + 1), name)
+        due_queue.push(float(place + 1), name)
     taken = []
-    while found := take(lineup, NOW, 1):
+    while found := take(due_queue, NOW, 1):
         taken += found
         (path / f"{found[0]}.queued").unlink()
     assert taken == names
 
 
-def test_a_job_may_be_moved_in_time(path: Path, lineup: Lineup) -> None:
-    lineup.push(5.0, "a")
-    lineup.push(NOW + 9, "a")
-    assert take(lineup, NOW, 9) == []
-    lineup.push(7.0, "a")
-    assert take(lineup, NOW, 9) == ["a"]
-    lineup.push(8.0, "b")
-    lineup.drop("b")
-    assert take(lineup, NOW, 9) == []
+def test_the_latest_due_time_of_a_job_counts(path: Path, due_queue: DueQueue) -> None:
+    due_queue.push(5.0, "a")
+    due_queue.push(NOW + 9, "a")
+    assert take(due_queue, NOW, 9) == []
+    due_queue.push(7.0, "a")
+    assert take(due_queue, NOW, 9) == ["a"]
 
 
-def test_a_directory_that_disappears_is_no_harm(path: Path, lineup: Lineup) -> None:
+def test_a_directory_that_disappears_is_ignored(path: Path, due_queue: DueQueue) -> None:
     queue(path, "0a/x", when=NOW + 5)
-    assert take(lineup, NOW, 1) == []
+    assert take(due_queue, NOW, 1) == []
     (path / "0a" / "x.queued").unlink()
     (path / "0a").rmdir()
-    assert take(lineup, NOW, 1) == []
-    assert lineup.directories() == [""]
+    assert take(due_queue, NOW, 1) == []
+    assert due_queue.directories() == [""]
 
 
-def test_a_push_does_not_wait_for_a_scan(path: Path, files: Counting, lineup: Lineup, monkeypatch) -> None:
-    """The event loop pushes, a thread scans; what was pushed meanwhile is newer than what the scan finds."""
+def test_a_push_does_not_wait_for_a_scan(
+    path: Path, calls: Counting, due_queue: DueQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop pushes while a thread scans. The pushed time is newer than the one that the scan finds."""
     queue(path, "a", "b", when=NOW - 10)
     scanning, go_on = threading.Event(), threading.Event()
-    entries = files.entries
+    entries = calls.entries
 
     def slow(step: str, name: str):
         scanning.set()
         assert go_on.wait(PATIENCE)
         return entries(step, name)
 
-    monkeypatch.setattr(files, "entries", slow)
+    monkeypatch.setattr(calls, "entries", slow)
     with ThreadPoolExecutor() as pool:
-        scan = pool.submit(lineup.next_due, NOW)
+        scan = pool.submit(due_queue.next_due, NOW)
         assert scanning.wait(PATIENCE)
-        pushed = pool.submit(lineup.push, NOW + 60, "a")
+        pushed = pool.submit(due_queue.push, NOW + 60, "a")
         pushed.result(PATIENCE)
         assert not scan.done()
         go_on.set()
         assert scan.result(PATIENCE) == NOW - 10
-    assert take(lineup, NOW, 9) == ["b"]
-    assert take(lineup, NOW + 60, 9) == ["a"]
+    assert take(due_queue, NOW, 9) == ["b"]
+    assert take(due_queue, NOW + 60, 9) == ["a"]
 
 
-def test_pushes_of_many_threads_are_all_taken(lineup: Lineup) -> None:
-    lineup.next_due(NOW)
+def test_pushes_of_many_threads_are_all_taken(due_queue: DueQueue) -> None:
+    due_queue.next_due(NOW)
     with ThreadPoolExecutor() as pool:
         for n in range(2000):
-            pool.submit(lineup.push, NOW - 1, f"job{n}")
-    assert len(take(lineup, NOW, 5000)) == 2000
+            pool.submit(due_queue.push, NOW - 1, f"job{n}")
+    assert len(take(due_queue, NOW, 5000)) == 2000
 
 
-class SetBack(Counting):
-    """Files that were changed at a moment that has not come yet."""
+class ChangedInTheFuture(Counting):
+    """System calls that report a ctime in the future."""
 
     changed = time.time() + 86400
 
@@ -250,28 +254,28 @@ class SetBack(Counting):
         return SimpleNamespace(st_mtime=found.st_mtime, st_ctime=self.changed)
 
 
-def test_a_time_that_was_set_by_a_clock_ahead_is_not_believed(path: Path) -> None:
+def test_a_due_time_written_by_a_clock_that_was_ahead_is_ignored(path: Path) -> None:
     now = time.time()
     queue(path, "ahead", when=now + 86400)
-    queue(path, "held", when=HELD)
+    queue(path, "held", when=HELD_UNTIL)
     root = open_directory(path, create=False)
     try:
-        assert take(Lineup(Counting(root), poll=1.0), now, 9) == []
-        assert take(Lineup(SetBack(root), poll=1.0), now, 9) == ["ahead"]
+        assert take(DueQueue(Counting(root), poll=1.0), now, 9) == []
+        assert take(DueQueue(ChangedInTheFuture(root), poll=1.0), now, 9) == ["ahead"]
     finally:
         os.close(root)
 
 
-def test_when_the_clock_is_set_back_every_job_is_looked_at_once(
-    path: Path, lineup: Lineup, monkeypatch: pytest.MonkeyPatch
+def test_when_the_clock_is_set_back_every_job_is_due_once(
+    path: Path, calls: Counting, due_queue: DueQueue
 ) -> None:
-    now, real = time.time(), time.time
+    now = time.time()
     queue(path, "a", "0a/b", when=now + 9 * 86400)
-    queue(path, "held", when=HELD)
-    monkeypatch.setattr(time, "time", lambda: real() + 86400)
-    assert take(lineup, now, 9) == []
-    monkeypatch.setattr(time, "time", real)
-    assert sorted(take(lineup, now, 9)) == ["0a/b", "a"]
+    queue(path, "held", when=HELD_UNTIL)
+    calls.clock.wall = 86400.0
+    assert take(due_queue, now, 9) == []
+    calls.clock.wall = 0.0
+    assert sorted(take(due_queue, now, 9)) == ["0a/b", "a"]
     for name in ("a", "0a/b"):
-        lineup.push(now + 9 * 86400, name)
-    assert take(lineup, now, 9) == []
+        due_queue.push(now + 9 * 86400, name)
+    assert take(due_queue, now, 9) == []

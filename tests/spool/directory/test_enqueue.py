@@ -1,4 +1,4 @@
-"""Many messages that are put at once: each as if it were alone, but what the disk is waited for."""
+"""enqueue.py: messages that are put together behave like single ones, but share the syncs."""
 
 import asyncio
 import errno
@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import SpoolError, SpoolFull
-from smtp_async.spool.directory.enqueue import Intake, Stored
+from smtp_async.spool.directory.enqueue import Enqueuer, Stored
 from smtp_async.spool.directory.job_files import SMALL
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
-from smtp_async.spool.submission import Submission, submission
+from smtp_async.spool.directory.syscalls import SystemCalls
+from smtp_async.spool.submission import NO_OPTIONS, JobOptions, Submission, submission
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
 
 LARGE = TEXT + b"x" * 100 + (b"\r\n" + b"y" * 70) * 2000
 
 
-class Watched(Files):
-    """Remembers each call, and lets those of one step and number fail.
+class Watched(SystemCalls):
+    """Records each call, and makes those of one step and number fail.
 
-    Class attributes, because a spool makes its own.
+    Class attributes, because the spool makes the instance.
     """
 
     steps: list[tuple[str, str]]
@@ -45,9 +45,9 @@ def watched(step: str = "", number: int = 1, error: int = errno.EIO) -> type[Wat
     return type("Once", (Watched,), {"steps": [], "failing": (step, number), "error": error})
 
 
-async def jobs(count: int, **options: Any) -> list[Submission]:
+async def jobs(count: int, options: JobOptions = NO_OPTIONS) -> list[Submission]:
     return [
-        await submission(TEXT + f"{number}".encode(), "a@example.com", ["b@example.org"], **options)
+        await submission(TEXT + f"{number}".encode(), "a@example.com", ["b@example.org"], options=options)
         for number in range(count)
     ]
 
@@ -56,25 +56,25 @@ def files_in(path: Path) -> list[str]:
     return sorted(str(one.relative_to(path)) for one in path.rglob("*") if one.is_file())
 
 
-def intake_of(spool: DirectorySpool) -> Intake:
-    return spool._intake
+def enqueuer_of(spool: DirectorySpool) -> Enqueuer:
+    return spool._enqueuer
 
 
-async def test_what_is_put_at_once_is_synced_before_any_of_it_has_its_name(tmp_path: Path) -> None:
+async def test_a_batch_is_synced_before_any_of_its_jobs_has_a_name(tmp_path: Path) -> None:
     files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         batch = await jobs(3)
         files.steps.clear()
-        stored = intake_of(spool).put(batch)
+        stored = enqueuer_of(spool).put(batch)
         assert all(isinstance(one, Stored) for one in stored)
         steps = [step for step, _ in files.steps if step[0] == "E" and step != "E0"]
         assert steps == [*["E1", "E2", "E3"] * 3, *["E4", "E5"] * 3, *["E6", "E7"] * 3, "E8"]
         assert {lease.entry.id for lease in await spool.claim(5)} == {one.id for one in stored}  # type: ignore[union-attr]
 
 
-async def test_one_alone_takes_the_steps_of_the_protocol(tmp_path: Path) -> None:
+async def test_a_single_put_takes_the_steps_of_the_protocol(tmp_path: Path) -> None:
     files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         files.steps.clear()
         await spool.put(TEXT)
         assert [step for step, _ in files.steps if step[0] in "EH" and step != "E0"] == [
@@ -85,16 +85,16 @@ async def test_one_alone_takes_the_steps_of_the_protocol(tmp_path: Path) -> None
 @pytest.mark.parametrize("step", ["E1", "E2", "E3", "H1", "E4", "E5", "E6", "E7"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
-async def test_a_call_that_fails_for_one_is_told_to_that_one(
+async def test_a_failed_system_call_affects_its_own_job_only(
     tmp_path: Path, step: str, number: int, error: int
 ) -> None:
     if step == "H1" and not sys.platform.startswith("linux"):
         pytest.skip("no such call")
     files = watched(step, number, error)
     path = tmp_path / "s"
-    async with DirectorySpool(path, create=True, files=files) as spool:
+    async with DirectorySpool(path, create=True, syscalls=files) as spool:
         files.steps.clear()
-        results = intake_of(spool).put(await jobs(3))
+        results = enqueuer_of(spool).put(await jobs(3))
         wanted = SpoolFull if error == errno.ENOSPC else SpoolError
         for place, result in enumerate(results, 1):
             assert isinstance(result, wanted if place == number else Stored), f"{place}: {result}"
@@ -104,26 +104,26 @@ async def test_a_call_that_fails_for_one_is_told_to_that_one(
         assert {f"{lease.entry.id}.queued" for lease in leases} == stored
 
 
-async def test_names_that_cannot_be_made_durable_are_taken_back_all(tmp_path: Path) -> None:
+async def test_all_names_are_removed_if_their_directory_cannot_be_synced(tmp_path: Path) -> None:
     files = watched("E8")
     path = tmp_path / "s"
-    async with DirectorySpool(path, create=True, files=files) as spool:
-        results = intake_of(spool).put(await jobs(3))
+    async with DirectorySpool(path, create=True, syscalls=files) as spool:
+        results = enqueuer_of(spool).put(await jobs(3))
         assert all(isinstance(one, SpoolError) for one in results)
         assert files_in(path) == []
         assert await spool.claim(5) == []
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
-async def test_a_hint_that_is_refused_changes_nothing(tmp_path: Path, error: int) -> None:
+async def test_jobs_are_stored_where_the_sync_hint_is_unsupported(tmp_path: Path, error: int) -> None:
     files = watched("H1", 2, error)
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
-        assert all(isinstance(one, Stored) for one in intake_of(spool).put(await jobs(3)))
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
+        assert all(isinstance(one, Stored) for one in enqueuer_of(spool).put(await jobs(3)))
         assert ("H1", "sync_file_range") in files.steps or os.uname().sysname != "Linux"
 
 
-class Few(Files):
-    """There is room for three open files."""
+class Few(SystemCalls):
+    """System calls with a limit of three open files."""
 
     open_now = 0
     refused = 0
@@ -136,64 +136,64 @@ class Few(Files):
         return super().call(step, function, *args, **named)
 
 
-async def test_more_at_once_than_files_can_be_open_are_stored_all(tmp_path: Path) -> None:
+async def test_a_batch_larger_than_the_limit_of_open_files_is_stored(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    async with DirectorySpool(path, create=True, files=Few) as spool:
-        results = intake_of(spool).put(await jobs(8))
+    async with DirectorySpool(path, create=True, syscalls=Few) as spool:
+        results = enqueuer_of(spool).put(await jobs(8))
         assert all(isinstance(one, Stored) for one in results)
-        assert isinstance(spool._files, Few) and spool._files.refused == 5
+        assert isinstance(spool._syscalls, Few) and spool._syscalls.refused == 5
         assert len(files_in(path)) == 8
         assert len(await spool.claim(10)) == 8
 
 
-async def test_one_alone_that_finds_no_file_left_is_told_so(tmp_path: Path) -> None:
+async def test_a_single_put_without_a_free_descriptor_fails(tmp_path: Path) -> None:
     files = watched("E1", 1, errno.EMFILE)
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
-        [error] = intake_of(spool).put(await jobs(1))
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
+        [error] = enqueuer_of(spool).put(await jobs(1))
         assert isinstance(error, SpoolError) and error.errno == errno.EMFILE
 
 
-async def test_one_key_twice_at_once_is_one_job(tmp_path: Path) -> None:
+async def test_two_puts_with_one_key_in_a_batch_are_one_job(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with DirectorySpool(path, create=True) as spool:
-        results = intake_of(spool).put(await jobs(3, key="k"))
+        results = enqueuer_of(spool).put(await jobs(3, JobOptions("k")))
         assert len({one.id for one in results if isinstance(one, Stored)}) == 1
         assert [one.path is None for one in results if isinstance(one, Stored)] == [False, True, True]
         assert len(files_in(path)) == 1
 
 
 async def test_subdirectories_are_synced_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtp_async.spool.directory.enqueue.CROWD", 0)
+    monkeypatch.setattr("smtp_async.spool.directory.enqueue.MAX_ROOT_FILES", 0)
     files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         batch = await jobs(20)
-        results = intake_of(spool).put(batch)
+        results = enqueuer_of(spool).put(batch)
         directories = {one.path.partition("/")[0] for one in results if isinstance(one, Stored) and one.path}
         synced = [name for step, name in files.steps if (step, name) == ("E8", "_sync_directory")]
         assert len(synced) == len(directories) > 1
 
 
-async def test_callers_at_once_share_what_the_disk_is_waited_for(tmp_path: Path) -> None:
+async def test_concurrent_callers_share_a_call(tmp_path: Path) -> None:
     files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
         ids = await asyncio.gather(*[spool.put(TEXT) for _ in range(30)])
         assert len(set(ids)) == 30
         syncs = sum(1 for step, name in files.steps if (step, name) == ("E8", "_sync_directory"))
         assert syncs < 30
 
 
-async def test_a_large_message_holds_up_no_small_one(tmp_path: Path) -> None:
-    """They do not share a call."""
+async def test_a_large_message_does_not_delay_small_ones(tmp_path: Path) -> None:
+    """Large and small messages do not share a call."""
     async with DirectorySpool(tmp_path / "s", create=True) as spool:
         assert len(LARGE) > SMALL
         sizes: list[list[int]] = []
-        put = spool._puts._work
+        put = spool._puts._function
 
         def noting(batch: list[Submission]) -> Any:
             sizes.append([len(job.body) for job in batch])
             return put(batch)
 
-        spool._puts._work = spool._large_puts._work = noting
+        spool._puts._function = spool._large_puts._function = noting
         await asyncio.gather(*[spool.put(LARGE if number % 2 else TEXT) for number in range(8)])
         assert all(len(batch) == 1 or max(batch) <= SMALL for batch in sizes)
         for lease in await spool.claim(10):
@@ -202,10 +202,10 @@ async def test_a_large_message_holds_up_no_small_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["unlink", "_sync_directory"])
 @pytest.mark.parametrize("done", [True, False])
-async def test_what_was_taken_back_is_not_told_to_be_safe(tmp_path: Path, call: str, done: bool) -> None:
-    """Although the disk says of the last steps that they failed."""
+async def test_a_withdrawn_job_is_not_reported_as_stored(tmp_path: Path, call: str, done: bool) -> None:
+    """Although the disk reports an error for the last steps."""
 
-    class Failing(Files):
+    class Failing(SystemCalls):
         def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
             if step != "E9" or function.__name__ != call:
                 return super().call(step, function, *args, **named)
@@ -214,8 +214,8 @@ async def test_what_was_taken_back_is_not_told_to_be_safe(tmp_path: Path, call: 
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     path = tmp_path / "s"
-    async with DirectorySpool(path, create=True, files=Failing) as spool:
-        intake = intake_of(spool)
-        [stored] = intake.put(await jobs(1))
+    async with DirectorySpool(path, create=True, syscalls=Failing) as spool:
+        enqueuer = enqueuer_of(spool)
+        [stored] = enqueuer.put(await jobs(1))
         assert isinstance(stored, Stored)
-        assert intake.withdraw(stored) == (files_in(path) == [])
+        assert enqueuer.withdraw(stored) == (files_in(path) == [])

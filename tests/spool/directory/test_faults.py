@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from smtp_async.errors import SpoolError, SpoolFull
-from smtp_async.spool.directory.enqueue import id_of
+from smtp_async.spool.directory.enqueue import job_id
 from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import FULL, Files
-from smtp_async.spool.submission import submission
+from smtp_async.spool.directory.syscalls import FULL, SystemCalls
+from smtp_async.spool.submission import JobOptions, submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
 
 SHORT = -1
@@ -20,8 +20,8 @@ SHORT = -1
 LOOKING = ("L", "E0")
 
 
-class Quick(Files):
-    """Do not wait for the disk: here it matters that it is asked to, not what a power failure would leave."""
+class Quick(SystemCalls):
+    """Skip the real fsync: these tests check that it is called, not what a power failure would leave."""
 
     def call(self, step, function, /, *args, **named):
         if "sync" in function.__name__:
@@ -30,9 +30,10 @@ class Quick(Files):
 
 
 class Faulty(Quick):
-    """Let the call of one number fail, once.
+    """Makes the call of one number fail, once.
 
-    Class attributes, because a spool makes its own: the number, what happens, whether it is done all the same.
+    Class attributes, because the spool makes the instance: the number of the call, the errno, and whether the
+    call is made all the same.
     """
 
     number = 0
@@ -53,7 +54,7 @@ class Faulty(Quick):
         if cls.fault == SHORT:
             if function is not os.write:
                 return super().call(step, function, *args, **named)
-            # Half of it is written; then the disk is full.
+            # Half of the data is written; then the disk is full.
             os.write(args[0], bytes(args[1])[: len(args[1]) // 2])
             raise OSError(errno.ENOSPC, "full")
         if function is os.close or cls.done_anyhow:
@@ -81,7 +82,7 @@ def faulty(number: int, fault: int, *, done_anyhow: bool = False) -> type[Faulty
 
 
 class World:
-    """What a client and a server know: who was promised what, and what arrived."""
+    """What callers were promised, and what arrived at the server."""
 
     def __init__(self, spool: DirectorySpool) -> None:
         self.spool = spool
@@ -97,10 +98,10 @@ class World:
             self.failures += 1
 
     async def work(self) -> None:
-        """A worker: deliver, put off once, give up what is refused; go on after a failure."""
+        """A worker: deliver, defer once, fail what is refused, and go on after an error."""
         idle, now = 0, 2.0**33
         while idle < 3:
-            # What could not be read is tried again half a minute later.
+            # A file that could not be read is tried again half a minute later.
             now += 60
             leases = []
             try:
@@ -134,14 +135,14 @@ class World:
 
 
 async def story(path: Path, files: type[Faulty]) -> World:
-    """Put, deliver, put off, fail, keep; with one fault on the way. Then look at what came of it."""
-    async with DirectorySpool(path, files=files, low_water=0) as spool:
+    """Put, deliver, defer, fail and keep jobs with one fault on the way, and check the result."""
+    async with DirectorySpool(path, syscalls=files, low_water=0) as spool:
         world = World(spool)
-        # One whose worker is dead, for recovery.
+        # A job whose worker is dead, for recovery.
         await world.put(key="dead")
         [lease] = await spool.claim()
         assert isinstance(lease, DirectoryLease)
-        spool._delivery.forget(lease._held)
+        spool._claims.forget(lease._locked)
         files.armed = True
         await world.put()
         await world.put(key="k")
@@ -149,13 +150,13 @@ async def story(path: Path, files: type[Faulty]) -> World:
         await world.put(expires=7.0)
         await world.put(expires=8.0)
         await world.work()
-        # Files of what is gone are closed behind that.
+        # Files of removed jobs are closed afterwards.
         await spool._threads.wait_idle()
         files.armed = False
         await world.work()
-        # Whose key was promised once is not sent again; unless there was no room for its key when it was gone.
+        # A promised key is not sent again, unless there was no room for the key when its job ended.
         for key in ("dead", "k"):
-            id = id_of(await submission(TEXT, key=key))
+            id = job_id(await submission(TEXT, options=JobOptions(key)))
             if id in world.promised:
                 assert await spool.put(TEXT, key=key) == id
         forgotten = files.fault in FULL and files.steps[files.number - 1].startswith("S1 ")
@@ -196,7 +197,9 @@ async def count_calls(path: Path) -> list[str]:
         ("EACCES", False),
     ],
 )
-async def test_a_call_that_fails_once_costs_nothing(tmp_path: Path, fault: str, done_anyhow: bool) -> None:
+async def test_a_system_call_that_fails_once_loses_nothing(
+    tmp_path: Path, fault: str, done_anyhow: bool
+) -> None:
     (tmp_path / "well").mkdir(mode=0o700)
     steps = await count_calls(tmp_path / "well")
     assert len(set(steps)) >= 25, sorted(set(steps))
@@ -212,7 +215,7 @@ async def test_a_call_that_fails_once_costs_nothing(tmp_path: Path, fault: str, 
             raise AssertionError(f"{fault} at call {number}, {steps[number - 1]}") from error
 
 
-async def test_a_write_that_ends_half_way_costs_nothing(tmp_path: Path) -> None:
+async def test_a_write_that_fails_half_way_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "well").mkdir(mode=0o700)
     steps = await count_calls(tmp_path / "well")
     for number in range(1, len(steps) + 1):
@@ -221,8 +224,8 @@ async def test_a_write_that_ends_half_way_costs_nothing(tmp_path: Path) -> None:
         check(await story(path, faulty(number, SHORT)), path)
 
 
-async def test_a_system_that_writes_little_at_a_time_is_no_fault(tmp_path: Path) -> None:
-    class Sluggish(Files):
+async def test_short_writes_are_no_error(tmp_path: Path) -> None:
+    class Sluggish(SystemCalls):
         def call(self, step, function, /, *args, **named):
             if function is os.write:
                 return os.write(args[0], bytes(args[1])[:7])
@@ -230,7 +233,7 @@ async def test_a_system_that_writes_little_at_a_time_is_no_fault(tmp_path: Path)
                 return os.pread(args[0], min(args[1], 5), args[2])
             return super().call(step, function, *args, **named)
 
-    async with DirectorySpool(tmp_path / "spool", create=True, files=Sluggish) as spool:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=Sluggish) as spool:
         world = World(spool)
         await world.put()
         await world.put(key="k")
@@ -239,9 +242,9 @@ async def test_a_system_that_writes_little_at_a_time_is_no_fault(tmp_path: Path)
         assert set(world.arrived) == world.promised
 
 
-async def test_a_full_disk_has_an_error_of_its_own(tmp_path: Path) -> None:
+async def test_a_full_disk_raises_spool_full(tmp_path: Path) -> None:
     files = faulty(2, errno.ENOSPC)
-    async with DirectorySpool(tmp_path / "spool", create=True, files=files) as spool:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=files) as spool:
         files.armed = True
         with pytest.raises(SpoolFull) as caught:
             await spool.put(TEXT)
@@ -250,8 +253,8 @@ async def test_a_full_disk_has_an_error_of_its_own(tmp_path: Path) -> None:
         assert await spool.claim() == []
 
 
-class Stuck(Files):
-    """Names cannot be changed any more: what a disk does that went read-only."""
+class Stuck(SystemCalls):
+    """A disk that became read-only: names cannot be changed any more."""
 
     stuck = False
 
@@ -261,57 +264,59 @@ class Stuck(Files):
         return super().call(step, function, *args, **named)
 
 
-async def test_while_ends_cannot_be_noted_nothing_is_handed_out(tmp_path: Path, monkeypatch) -> None:
-    class Files(Stuck): ...
+async def test_no_job_is_claimed_while_ends_cannot_be_recorded(tmp_path: Path) -> None:
+    class Disk(Stuck):
+        elapsed = 0.0
 
-    now = 1000.0
-    monkeypatch.setattr("smtp_async.spool.directory.claim.time.monotonic", lambda: now)
+        def monotonic(self) -> float:
+            return super().monotonic() + self.elapsed
+
     path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True, files=Files) as spool:
+    async with DirectorySpool(path, create=True, syscalls=Disk) as spool:
         for _ in range(3):
             await spool.put(TEXT)
         [one, two] = await spool.claim(2)
-        Files.stuck = True
+        Disk.stuck = True
         for lease in (one, two):
             with pytest.raises(SpoolError):
                 await lease.settle(receipt_for(lease, QUEUED))
         for _ in range(2):
             with pytest.raises(SpoolError):
                 await spool.claim()
-        Files.stuck = False
-        # It has to wait a little before it tries again.
+        Disk.stuck = False
+        # The pause before the next try is not over.
         with pytest.raises(SpoolError):
             await spool.claim()
-        # Nobody else may send them either.
+        # No other process may send them either.
         async with DirectorySpool(path) as other:
             assert (await other.recover()).requeued == ()
-        now += 61
+        Disk.elapsed += 61
         [three] = await spool.claim(5)
         assert three.entry.id not in (one.entry.id, two.entry.id)
-        # The call may be repeated, although the spool has done it.
+        # The call may be repeated, although the spool has recorded the end by itself.
         await one.settle(receipt_for(one, QUEUED))
         await three.settle(None)
         assert [name for name in os.listdir(path) if "." in name] == []
 
 
 async def test_an_end_that_failed_can_be_repeated(tmp_path: Path) -> None:
-    class Files(Stuck): ...
+    class Disk(Stuck): ...
 
-    async with DirectorySpool(tmp_path / "spool", create=True, files=Files) as spool:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=Disk) as spool:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
-        Files.stuck = True
+        Disk.stuck = True
         with pytest.raises(SpoolError):
             await lease.defer(receipt_for(lease, LATER), 5.0)
-        Files.stuck = False
+        Disk.stuck = False
         await asyncio.gather(*[lease.defer(receipt_for(lease, LATER), 5.0) for _ in range(3)])
         assert (await spool.get(id)).attempts == 1
 
 
-async def test_what_cannot_be_marked_is_not_flagged_when_it_was_given_back(tmp_path: Path) -> None:
-    """The record was written, and the sync failed: whether it is there, nobody knows."""
+async def test_a_job_that_could_not_be_marked_is_not_flagged_after_its_release(tmp_path: Path) -> None:
+    """The record was written and the sync failed, so the record may be on disk or not."""
 
-    class Unsynced(Files):
+    class Unsynced(SystemCalls):
         armed = True
 
         def call(self, step, function, /, *args, **named):
@@ -319,7 +324,7 @@ async def test_what_cannot_be_marked_is_not_flagged_when_it_was_given_back(tmp_p
                 raise OSError(errno.EIO, "bad block")
             return super().call(step, function, *args, **named)
 
-    async with DirectorySpool(tmp_path / "spool", create=True, files=Unsynced) as spool:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=Unsynced) as spool:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
         with pytest.raises(SpoolError):
@@ -336,7 +341,7 @@ async def test_what_cannot_be_marked_is_not_flagged_when_it_was_given_back(tmp_p
 
 
 async def test_one_file_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
-    class Bad(Files):
+    class Bad(SystemCalls):
         bad = ""
 
         def call(self, step, function, /, *args, **named):
@@ -344,7 +349,7 @@ async def test_one_file_that_cannot_be_read_does_not_stop_the_others(tmp_path: P
                 raise OSError(errno.EIO, "bad block")
             return super().call(step, function, *args, **named)
 
-    async with DirectorySpool(tmp_path / "spool", create=True, files=Bad) as spool:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=Bad) as spool:
         Bad.bad, *others = [await spool.put(TEXT) for _ in range(3)]
         with pytest.raises(SpoolError):
             await spool.claim(5)
@@ -352,14 +357,14 @@ async def test_one_file_that_cannot_be_read_does_not_stop_the_others(tmp_path: P
 
 
 async def test_closing_with_a_broken_disk_ends(tmp_path: Path) -> None:
-    class Files(Stuck): ...
+    class Disk(Stuck): ...
 
-    spool = DirectorySpool(tmp_path / "spool", create=True, files=Files)
+    spool = DirectorySpool(tmp_path / "spool", create=True, syscalls=Disk)
     await spool.put(TEXT)
     [lease] = await spool.claim()
     assert isinstance(lease, DirectoryLease)
-    Files.stuck = True
+    Disk.stuck = True
     with pytest.raises(SpoolError):
         await lease.settle(None)
     await spool.close()
-    assert lease._held.fd < 0
+    assert lease._locked.fd < 0

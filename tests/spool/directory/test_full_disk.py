@@ -1,4 +1,4 @@
-"""A disk of one MiB: it fills up, refuses, and everything that was taken is delivered all the same."""
+"""A disk of one MiB fills up and refuses messages, and every stored message is delivered."""
 
 import errno
 import os
@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import SpoolFull
-from smtp_async.spool.directory.job_files import KEYS
+from smtp_async.spool.directory.keys import KEYS
 from smtp_async.spool.directory.spool import DirectorySpool
-from smtp_async.spool.directory.syscalls import Files
+from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system with one MiB of room."""
+    """A file system of one MiB."""
     path = tmp_path / "disk"
     path.mkdir(mode=0o700)
     mounted = subprocess.run(
@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root")
-async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(small_disk: Path) -> None:
+async def test_jobs_stored_before_the_disk_was_full_can_be_tried_and_recorded(small_disk: Path) -> None:
     body = TEXT + b"x" * 60 + b"\r\n"
     async with DirectorySpool(small_disk, low_water=0) as spool:
         ids: list[str] = []
@@ -46,7 +46,7 @@ async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(sm
                 file.write(b"x" * 4096)
                 file.flush()
         assert list((small_disk / "tmp").iterdir()) == []
-        # No room at all: marks and results go where room was reserved for them.
+        # The disk is full: marks and results use the reserved room.
         for attempt in range(3):
             leases = await spool.claim(len(ids) + 1, now=2.0**33)
             assert len(leases) == len(ids)
@@ -65,7 +65,7 @@ async def test_what_was_taken_before_the_disk_was_full_can_be_tried_and_noted(sm
         await spool.put(body)
 
 
-def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+def test_a_file_size_limit_counts_as_a_full_disk(tmp_path: Path) -> None:
     program = (
         "import asyncio, resource, sys\n"
         "from smtp_async.errors import SpoolFull\n"
@@ -86,8 +86,8 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     assert done.stdout.split() == ["full", "1"], done.stderr
 
 
-class NoRoomForKeys(Files):
-    """A disk on which a directory takes no more names, from some moment on."""
+class NoRoomForKeys(SystemCalls):
+    """A disk on which, once `full` is set, a directory has no room for another name."""
 
     full = 0
 
@@ -101,16 +101,16 @@ class NoRoomForKeys(Files):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMLINK])
 @pytest.mark.parametrize("thrown_away", [False, True])
-async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
+async def test_a_job_ends_although_there_is_no_room_for_its_key(
     tmp_path: Path, number: int, thrown_away: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True, files=NoRoomForKeys, low_water=0) as spool:
+    async with DirectorySpool(path, create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
         await spool.put(TEXT, key="k")
         await spool.put(TEXT)
         if thrown_away:
             (path / KEYS).rmdir()
-        spool._files.full = number  # type: ignore[attr-defined]
+        spool._syscalls.full = number  # type: ignore[attr-defined]
         for lease in await spool.claim(2):
             await lease.mark_end_of_data()
             await lease.settle(receipt_for(lease, QUEUED))
@@ -119,19 +119,19 @@ async def test_a_job_with_a_key_ends_where_there_is_no_room_for_its_key(
         assert "is forgotten" in caplog.text
 
 
-async def test_an_operator_removes_a_job_with_a_key_where_there_is_no_room_for_it(tmp_path: Path) -> None:
-    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
+async def test_a_job_can_be_removed_although_there_is_no_room_for_its_key(tmp_path: Path) -> None:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
         id = await spool.put(TEXT, key="k")
-        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+        spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
         await spool.remove(id)
         assert [entry async for entry in spool.list()] == []
 
 
-async def test_the_first_key_is_refused_where_there_is_no_room_to_remember_any(tmp_path: Path) -> None:
-    async with DirectorySpool(tmp_path / "spool", create=True, files=NoRoomForKeys, low_water=0) as spool:
-        spool._files.full = errno.ENOSPC  # type: ignore[attr-defined]
+async def test_the_first_put_with_a_key_fails_if_there_is_no_room_for_keys(tmp_path: Path) -> None:
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
+        spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
         with pytest.raises(SpoolFull):
             await spool.put(TEXT, key="k")
         await spool.put(TEXT)
-        spool._files.full = 0  # type: ignore[attr-defined]
+        spool._syscalls.full = 0  # type: ignore[attr-defined]
         await spool.put(TEXT, key="k")

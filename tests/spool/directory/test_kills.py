@@ -1,7 +1,7 @@
-"""Kill -9 at every step of the protocol and at random: nothing acknowledged is lost, nothing arrives twice unflagged.
+"""Kill -9 at every step of the protocol and at random: no message is lost, and none arrives twice unflagged.
 
-`make torture` does the same ten times as long, at every single call. How many die here is told beforehand, in `DEATHS`:
-each test demands its share.
+`make torture` does the same for ten times as long, at every single call. `DEATHS` is the number of deaths that the
+tests together require.
 """
 
 import random
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from smtp_async.spool.entry import State
+from tests.torture.directories import quick_directory
 from tests.torture.ledger import Account, entries
-from tests.torture.places import quick_directory
-from tests.torture.points import Gallows, Scene
+from tests.torture.points import KillPoints, Scene
 from tests.torture.recorder import MOMENTS
 from tests.torture.storm import Storm
 from tests.torture.template import Template
@@ -43,7 +43,7 @@ DEATHS = {
 }
 
 
-def test_that_is_enough() -> None:
+def test_the_kill_tests_together_covered_enough_deaths() -> None:
     assert sum(DEATHS.values()) >= 500
     steps = set().union(*STEPS.values()) - {*MOMENTS}
     assert len(steps) >= 25
@@ -62,12 +62,12 @@ async def template() -> AsyncIterator[Template]:
 
 
 async def die_everywhere(template: Template, path: Path, role: str, each: int, **options: Any) -> Account:
-    """Die at some calls of every step that is passed; see that each one was reached, before and after."""
-    async with Gallows(template, path, role, **options) as gallows:
-        account = await gallows.die_at_each(gallows.chosen(each))
-        reached = {(point.step, point.kill[3]) for point in gallows.reached if point.kill[0] == "call"}
+    """Die at some calls of every step, and check that each was reached, before and after the call."""
+    async with KillPoints(template, path, role, **options) as kill_points:
+        account = await kill_points.die_at_each(kill_points.chosen(each))
+        reached = {(point.step, point.kill[3]) for point in kill_points.reached if point.kill[0] == "call"}
         assert reached >= set(product(STEPS[role] - {*MOMENTS}, ("before", "after")))
-        assert {point.step for point in gallows.reached} >= STEPS[role]
+        assert {point.step for point in kill_points.reached} >= STEPS[role]
     account.demand()
     return account
 
@@ -81,18 +81,18 @@ async def test_producers_die_at_every_step(template: Template, quick: Path) -> N
 async def test_workers_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "work", 4)
     assert account.deaths >= DEATHS["work"]
-    # Somebody died between the end of data and its noting, or this would have tried nothing.
+    # A worker died between end of data and its record, or this would have tested nothing.
     assert 0 < account.duplicates <= account.flagged
 
 
 @pytest.mark.parametrize(
     ("name", "each", "options"),
     [
-        # At most once: what may have arrived is kept for a person.
+        # At most once: jobs that may have arrived are kept for an operator.
         ("hold", 3, {"on_unknown": "hold"}),
         ("keep", 2, {"keep_sent": True}),
         ("claim", 2, {"marking": "claim", "concurrency": 2}),
-        # What is delivered leaves the memory of its key.
+        # Delivered jobs leave the memory of their keys.
         ("key", 3, {"all_keyed": True}),
     ],
 )
@@ -104,9 +104,7 @@ async def test_other_workers_die_at_every_step(
     assert (account.duplicates == 0) == (name == "hold")
 
 
-async def test_those_who_give_back_what_they_claimed_die_at_every_step(
-    template: Template, quick: Path
-) -> None:
+async def test_workers_that_release_their_jobs_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "hand_back", 2)
     assert account.deaths >= DEATHS["hand_back"]
     assert account.flagged > 0
@@ -117,7 +115,7 @@ async def test_operators_die_at_every_step(template: Template, quick: Path) -> N
     assert account.deaths >= DEATHS["operate"]
 
 
-async def test_those_who_recover_die_at_every_step(template: Template, quick: Path) -> None:
+async def test_recovering_processes_die_at_every_step(template: Template, quick: Path) -> None:
     account = await die_everywhere(template, quick, "recover", 4)
     assert account.deaths >= DEATHS["recover"]
 
@@ -131,7 +129,7 @@ async def test_those_who_recover_die_at_every_step(template: Template, quick: Pa
         ("claim storm", {"marking": "claim"}),
     ],
 )
-async def test_many_die_at_random(
+async def test_many_processes_die_at_random(
     template: Template, quick: Path, name: str, options: dict[str, Any]
 ) -> None:
     chance = random.Random(20)
@@ -143,7 +141,7 @@ async def test_many_die_at_random(
 
 
 async def test_three_workers_die_with_a_message(template: Template, quick: Path) -> None:
-    """It ends in FAILED, and those behind it are delivered."""
+    """The job becomes FAILED, and the jobs behind it are delivered."""
     async with Scene(template, quick / "scene", concurrency=1) as scene:
         await scene.run("produce", numbers=(0,))
         for _ in range(3):

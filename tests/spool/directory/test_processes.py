@@ -1,4 +1,4 @@
-"""Many processes on one spool: each message is delivered by one of them, once."""
+"""Many processes share a spool: each message is delivered once."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.torture.template import Template
 MESSAGES = 3_000
 
 
-async def test_eight_processes_empty_a_spool_while_four_fill_it(tmp_path: Path) -> None:
+async def test_eight_processes_drain_a_spool_while_four_fill_it(tmp_path: Path) -> None:
     async with Template() as template:
         account = await empty(template, tmp_path / "crowd", messages=MESSAGES, processes=8)
     account.demand()

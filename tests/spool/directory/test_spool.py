@@ -1,4 +1,4 @@
-"""spool.py: a spool on files. What others may plant in it, and what it leaves on the disk."""
+"""spool.py: a spool in a directory, files that other users plant in it, and what is on disk."""
 
 import asyncio
 import errno
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,15 @@ from smtp_async.mail.coerce import Raw
 from smtp_async.message import Message
 from smtp_async.model.envelope import Recipient
 from smtp_async.sources import read_all
-from smtp_async.spool.directory import enqueue, job_files, syscalls
+from smtp_async.spool.directory import enqueue, job_files, keys, syscalls
 from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.serialize import serialize
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
-from smtp_async.spool.record import encode, line
+from smtp_async.spool.record import encode_header, journal_record
 from smtp_async.spool.submission import submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
+from tests.spool.directory.clock import Clock, ClockCalls
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ async def spool(path: Path):
 
 
 def names(path: Path) -> list[str]:
-    """All files of a spool, those of subdirectories too."""
+    """Return the names of all files of a spool, including subdirectories."""
     return sorted(str(one.relative_to(path)) for one in path.rglob("*") if not one.is_dir())
 
 
@@ -70,11 +72,11 @@ def open_files() -> int:
 
 async def queue_file(id: str, body: bytes = TEXT) -> bytes:
     job = await submission(body)
-    return encode(job, id) + job.body
+    return encode_header(job, id) + job.body
 
 
 async def deliver(spool: DirectorySpool) -> list[str]:
-    """What a worker does until nothing is due; the ids it delivered."""
+    """Deliver until no job is due, and return the ids."""
     delivered = []
     while leases := await spool.claim(10):
         for lease in leases:
@@ -85,10 +87,10 @@ async def deliver(spool: DirectorySpool) -> list[str]:
     return delivered
 
 
-# --- the directory itself ---
+# --- the directory ---
 
 
-async def test_the_directory_must_exist_unless_it_is_to_be_made(tmp_path: Path) -> None:
+async def test_the_directory_must_exist_unless_create_is_given(tmp_path: Path) -> None:
     with pytest.raises(FileError) as caught:
         DirectorySpool(tmp_path / "missing")
     assert caught.value.code == 302
@@ -104,7 +106,7 @@ async def test_the_directory_must_exist_unless_it_is_to_be_made(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o027])
-async def test_nobody_else_can_read_it_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+async def test_no_other_user_can_read_the_spool_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         async with DirectorySpool(tmp_path / "spool", create=True) as spool:
@@ -117,15 +119,15 @@ async def test_nobody_else_can_read_it_whatever_the_umask(tmp_path: Path, umask:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o1777])
-def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
+def test_a_directory_that_other_users_may_write_to_is_refused(path: Path, mode: int) -> None:
     path.chmod(mode)
     with pytest.raises(SpoolUnsafe):
         DirectorySpool(path)
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "of all"])
-@pytest.mark.parametrize("name", [job_files.KEYS, job_files.TMP])
-async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
+@pytest.mark.parametrize("name", [keys.KEYS, job_files.TMP])
+async def test_a_planted_link_or_file_for_a_subdirectory_is_refused(
     path: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
     def plant() -> None:
@@ -138,7 +140,7 @@ async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
             (path / name).mkdir()
             (path / name).chmod(0o777)
 
-    if name == job_files.KEYS:
+    if name == keys.KEYS:
         async with DirectorySpool(path) as spool:
             plant()
             with pytest.raises(SpoolUnsafe, match=name):
@@ -150,7 +152,7 @@ async def test_what_stands_in_place_of_a_directory_of_the_spool_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_directory_of_somebody_else_is_refused(path: Path) -> None:
+def test_a_directory_of_another_user_is_refused(path: Path) -> None:
     os.chown(path, 12345, 12345)
     with pytest.raises(SpoolUnsafe):
         DirectorySpool(path)
@@ -174,7 +176,7 @@ async def test_a_path_may_end_with_a_slash(tmp_path: Path) -> None:
 
 
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synced from now on, by its name."""
+    """Return a list to which the names of synced files are added from now on."""
     found: list[str] = []
     fsync = os.fsync
 
@@ -188,7 +190,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS, errno.EIO])
-async def test_a_spool_that_is_there_is_opened_although_its_parent_cannot_be_synced(
+async def test_an_existing_spool_is_opened_although_its_parent_cannot_be_synced(
     path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     fsync = os.fsync
@@ -202,7 +204,7 @@ async def test_a_spool_that_is_there_is_opened_although_its_parent_cannot_be_syn
     async with DirectorySpool(path, low_water=0, create=True) as spool:
         await spool.put(TEXT)
     if number == errno.EINVAL:
-        # A file system that has no such thing.
+        # A file system that cannot sync directories.
         async with DirectorySpool(path.parent / "new", low_water=0, create=True) as spool:
             await spool.put(TEXT)
     else:
@@ -211,13 +213,13 @@ async def test_a_spool_that_is_there_is_opened_although_its_parent_cannot_be_syn
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
-async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_used(
+async def test_an_existing_subdirectory_is_synced_before_it_is_used(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may have made it a moment ago, and died before the disk had its name."""
-    monkeypatch.setattr(enqueue, "CROWD", -1)
-    monkeypatch.setattr(enqueue, "hashed", lambda id: "0a")
-    monkeypatch.setattr(job_files, "hashed", lambda id: "0a")
+    """Another process may have created the directory and died before its name was on disk."""
+    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", -1)
+    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "0a")
+    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "0a")
     (path / "0a").mkdir(mode=0o700)
     found = synced(monkeypatch)
     async with DirectorySpool(path, low_water=0, create=True) as spool:
@@ -231,7 +233,7 @@ async def test_a_directory_that_is_there_already_is_made_durable_before_it_is_us
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
-def test_a_directory_in_a_place_that_this_user_cannot_read_can_be_opened(tmp_path: Path) -> None:
+def test_a_directory_with_an_unreadable_parent_can_be_opened(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     inner = tmp_path / "private"
     (inner / "spool").mkdir(mode=0o700, parents=True)
@@ -255,9 +257,9 @@ async def test_a_subdirectory_that_is_a_link_is_not_followed(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     (path / name).symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(enqueue, "CROWD", 0)
-    monkeypatch.setattr(enqueue, "hashed", lambda id: "00")
-    monkeypatch.setattr(job_files, "hashed", lambda id: "00")
+    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 0)
+    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "00")
+    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "00")
     try:
         spool = DirectorySpool(path, low_water=0)
     except OSError:
@@ -272,7 +274,7 @@ async def test_a_subdirectory_that_is_a_link_is_not_followed(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_it_needs_posix_and_says_so_when_it_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_constructor_refuses_a_system_without_posix(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtp_async.spool.directory.syscalls.sys.platform", "win32")
     with pytest.raises(FeatureUnavailable):
         DirectorySpool(path)
@@ -315,19 +317,19 @@ asyncio.run(main())
 """
 
 
-def test_all_but_the_spool_itself_works_where_there_is_no_flock() -> None:
-    """Only what is ours meets another system."""
+def test_everything_but_the_directory_spool_works_without_flock() -> None:
+    """Only this package runs as on another operating system."""
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["refused: a POSIX system", "SPOOL1", "True"]
 
 
-def test_a_poll_of_no_time_is_refused(path: Path) -> None:
+def test_a_poll_interval_of_zero_is_refused(path: Path) -> None:
     with pytest.raises(InvalidArgument):
         DirectorySpool(path, poll=0)
 
 
-# --- what is on the disk ---
+# --- files on disk ---
 
 
 async def test_a_queue_file_is_readable(spool: DirectorySpool, path: Path) -> None:
@@ -340,7 +342,7 @@ async def test_a_queue_file_is_readable(spool: DirectorySpool, path: Path) -> No
     assert "\0" not in text
 
 
-async def test_names_tell_the_state(spool: DirectorySpool, path: Path) -> None:
+async def test_file_names_show_the_state(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     assert names(path) == [f"{id}.queued"]
     [lease] = await spool.claim()
@@ -366,7 +368,7 @@ async def test_bcc_is_in_the_envelope_only(spool: DirectorySpool, path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["bytes", "file", "awaited", "Raw", "Raw of a file", "octets"])
-async def test_bcc_of_a_whole_message_is_in_no_file(spool: DirectorySpool, path: Path, kind: str) -> None:
+async def test_bcc_of_a_complete_message_is_in_no_file(spool: DirectorySpool, path: Path, kind: str) -> None:
     whole = b"From: ann@example.com\r\nBcc: eve@example.net\r\nTo: bob@example.org\r\n\r\ngr\xc3\xbcn\r\n"
 
     async def awaited() -> AsyncIterator[bytes]:
@@ -387,7 +389,7 @@ async def test_bcc_of_a_whole_message_is_in_no_file(spool: DirectorySpool, path:
     assert kind != "Raw of a file" or file.closed
 
 
-async def test_the_bytes_are_the_same_at_every_attempt(spool: DirectorySpool) -> None:
+async def test_the_bytes_are_the_same_in_every_attempt(spool: DirectorySpool) -> None:
     message = Message(sender="ann@example.com", to="bob@example.org", text="Grüße")
     await spool.put(message)
     seen = set()
@@ -418,8 +420,8 @@ async def test_a_large_message_is_read_from_the_file(spool: DirectorySpool, path
 
 
 async def test_a_crowded_directory_gets_subdirectories(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enqueue, "CROWD", 10)
-    monkeypatch.setattr(enqueue, "COUNT_EACH", 5)
+    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 10)
+    monkeypatch.setattr(enqueue, "COUNT_INTERVAL", 5)
     async with DirectorySpool(path, low_water=0) as spool:
         ids = [await spool.put(TEXT, key=f"k{n}" if n % 2 else None) for n in range(40)]
         deep = [name for name in names(path) if "/" in name]
@@ -453,7 +455,7 @@ async def test_two_spools_share_a_directory(path: Path) -> None:
             await one.get(id)
 
 
-async def test_what_another_process_puts_is_waited_for(path: Path) -> None:
+async def test_wait_notices_the_jobs_of_another_process(path: Path) -> None:
     async with DirectorySpool(path) as one, DirectorySpool(path, poll=0.01) as two:
         waiting = asyncio.create_task(two.wait(10))
         await asyncio.sleep(0)
@@ -470,7 +472,7 @@ async def test_the_same_key_at_the_same_time_is_one_job(path: Path) -> None:
         assert await deliver(one) == ids[:1]
 
 
-async def test_a_key_that_comes_while_the_job_goes_round_is_still_one_job(path: Path) -> None:
+async def test_a_put_with_the_key_of_a_job_that_is_being_requeued_is_one_job(path: Path) -> None:
     async with DirectorySpool(path) as one, DirectorySpool(path) as two:
 
         async def go_round() -> None:
@@ -497,7 +499,7 @@ async def test_serialize_gives_the_text_of_a_queue_file(spool: DirectorySpool, p
     assert sorted(await deliver(spool)) == sorted([id, name])
 
 
-async def test_serialize_keeps_any_octet(spool: DirectorySpool, path: Path) -> None:
+async def test_serialize_keeps_every_octet(spool: DirectorySpool, path: Path) -> None:
     body = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\n\xff\xe9\r\n"
     text = await serialize(body)
     assert text.encode("utf-8", "surrogateescape").endswith(body)
@@ -514,7 +516,7 @@ async def test_the_low_water_mark_is_kept(path: Path) -> None:
     assert names(path) == []
 
 
-# --- planted by others ---
+# --- planted files ---
 
 MADE = {
     "symlink": lambda target, secret: target.symlink_to(secret),
@@ -535,7 +537,7 @@ if os.geteuid() == 0:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", MADE)
 @pytest.mark.parametrize("state", ["queued", "sending"])
-async def test_what_is_planted_is_put_aside_and_the_others_go_on(
+async def test_planted_files_are_quarantined_and_other_jobs_go_on(
     path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret"
@@ -558,7 +560,7 @@ async def test_what_is_planted_is_put_aside_and_the_others_go_on(
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "hard link"])
 @pytest.mark.parametrize("state", ["queued", "sending", "sent", "failed"])
-async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
+async def test_planted_files_do_not_keep_other_jobs_from_being_listed(
     path: Path, tmp_path: Path, kind: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret"
@@ -571,29 +573,29 @@ async def test_what_is_planted_does_not_keep_the_others_from_being_listed(
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EPERM])
-async def test_what_may_not_be_opened_is_not_listed(path: Path, error: int) -> None:
-    """A file that an operator has edited as root, for example."""
+async def test_files_that_may_not_be_opened_are_not_listed(path: Path, error: int) -> None:
+    """For example, a file that an operator has edited as root."""
 
-    class Strict(syscalls.Files):
+    class Strict(syscalls.SystemCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             if name == "x.failed":
                 raise OSError(error, os.strerror(error))
             return super().open(step, name, write=write)
 
     (path / "x.failed").touch(mode=0o600)
-    async with DirectorySpool(path, low_water=0, files=Strict) as spool:
+    async with DirectorySpool(path, low_water=0, syscalls=Strict) as spool:
         id = await spool.put(TEXT)
         assert [entry.id async for entry in spool.list()] == [id]
 
 
-async def test_a_disk_that_fails_is_told_where_jobs_are_listed(path: Path) -> None:
-    class Failing(syscalls.Files):
+async def test_list_raises_the_error_of_a_failing_disk(path: Path) -> None:
+    class Failing(syscalls.SystemCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             if step == "L7":
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().open(step, name, write=write)
 
-    async with DirectorySpool(path, low_water=0, files=Failing) as spool:
+    async with DirectorySpool(path, low_water=0, syscalls=Failing) as spool:
         await spool.put(TEXT)
         with pytest.raises(SpoolError):
             [entry async for entry in spool.list()]
@@ -612,10 +614,10 @@ DAMAGED = {
 
 @pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize("state", ["queued", "sending", "failed"])
-async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kind: str, state: str) -> None:
+async def test_damaged_files_are_quarantined_and_other_jobs_go_on(path: Path, kind: str, state: str) -> None:
     data = DAMAGED[kind](await queue_file("x-1"))
     if kind == "a record that lies":
-        data = await queue_file("x-1") + line(r="eod", n="many")
+        data = await queue_file("x-1") + journal_record(r="eod", n="many")
     name = path / f"x-1.{state}"
     name.write_bytes(data)
     name.chmod(0o600)
@@ -634,7 +636,7 @@ async def test_what_is_damaged_is_put_aside_and_the_others_go_on(path: Path, kin
     assert not name.exists() and len(list((path / "quarantine").iterdir())) == 1
 
 
-async def test_what_is_put_aside_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_quarantined_files_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (path / "x.queued").write_bytes(b"nothing")
     async with DirectorySpool(path, low_water=0) as spool:
         assert await spool.claim() == []
@@ -670,7 +672,7 @@ async def test_a_job_of_a_later_version_is_left_alone_and_reported(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-async def test_jobs_of_a_later_version_that_are_gone_are_told_no_more(path: Path) -> None:
+async def test_jobs_of_a_later_version_that_are_gone_are_no_longer_reported(path: Path) -> None:
     for number in range(2):
         data = (await queue_file(f"x-{number}")).replace(b"SPOOL1", b"SPOOL2", 1)
         (path / f"x-{number}.queued").write_bytes(data)
@@ -682,12 +684,13 @@ async def test_jobs_of_a_later_version_that_are_gone_are_told_no_more(path: Path
         assert {one.id for one in spool.unreadable()} == {"x-1"}
 
 
-async def test_jobs_of_a_later_version_are_opened_once_in_a_while(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_jobs_of_a_later_version_are_opened_once_a_minute(
+    path: Path,
 ) -> None:
     opened: list[str] = []
+    clock = Clock()
 
-    class Watched(syscalls.Files):
+    class Watched(ClockCalls):
         def open(self, step: str, name: str, *, write: bool = False) -> int:
             opened.append(name)
             return super().open(step, name, write=write)
@@ -695,15 +698,15 @@ async def test_jobs_of_a_later_version_are_opened_once_in_a_while(
     for number in range(5):
         data = (await queue_file(f"x-{number}")).replace(b"SPOOL1", b"SPOOL2", 1)
         (path / f"x-{number}.queued").write_bytes(data)
-    async with DirectorySpool(path, low_water=0, poll=0.001, files=Watched) as spool:
+    async with DirectorySpool(path, low_water=0, poll=0.001, syscalls=partial(Watched, clock=clock)) as spool:
         for _ in range(20):
-            # Each changes the directory, so it is read again.
+            # Each put changes the directory, so it is read again.
             id = await spool.put(TEXT)
             assert await deliver(spool) == [id]
         assert len([name for name in opened if name.startswith("x-")]) == 5
         assert len(spool.unreadable()) == 5
-        # Whatever becomes of them is noticed when everything is read again.
-        monkeypatch.setattr("smtp_async.spool.directory.due_queue.ALL_AGAIN", 0.0)
+        # Changes to them are noticed when every directory is read again, once a minute.
+        clock.advance(61.0)
         (path / "x-0.queued").write_bytes(await queue_file("x-0"))
         for number in range(1, 5):
             (path / f"x-{number}.queued").unlink()
@@ -725,10 +728,10 @@ def linked(file: Path, elsewhere: Path) -> None:
 @pytest.mark.parametrize("harm", [flipped, linked])
 @pytest.mark.parametrize("text", [TEXT, TEXT + b"x" * 70_000], ids=["small", "large"])
 @pytest.mark.parametrize("marked", [True, False])
-async def test_a_message_that_was_damaged_can_only_fail(
+async def test_a_job_with_a_damaged_message_can_only_fail(
     spool: DirectorySpool, path: Path, tmp_path: Path, harm: Any, text: bytes, marked: bool
 ) -> None:
-    """Its envelope can be read: so it is a job with a reason, and not a file that has gone."""
+    """Its envelope can be read, so the job fails with a reason and is not quarantined."""
     (tmp_path / "backup").mkdir()
     id = await spool.put(text)
     harm(path / f"{id}.queued", tmp_path / "backup")
@@ -755,13 +758,11 @@ async def test_a_message_that_was_damaged_can_only_fail(
         await spool.get(id)
 
 
-async def test_a_damaged_message_of_a_dead_worker_is_taken_back_as_a_job(
-    spool: DirectorySpool, path: Path
-) -> None:
+async def test_a_damaged_job_of_a_dead_worker_is_recovered(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
     assert isinstance(lease, DirectoryLease)
-    spool._delivery.forget(lease._held)
+    spool._claims.forget(lease._locked)
     flipped(path / f"{id}.sending", path)
     assert (await spool.recover()).requeued == (id,)
     [lease] = await spool.claim()
@@ -769,7 +770,7 @@ async def test_a_damaged_message_of_a_dead_worker_is_taken_back_as_a_job(
         lease.mail()
 
 
-async def test_a_second_name_for_a_job_is_put_aside(spool: DirectorySpool, path: Path) -> None:
+async def test_a_second_name_for_a_job_is_quarantined(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     os.link(path / f"{id}.queued", path / "0.queued")
     assert await deliver(spool) == [id]
@@ -779,7 +780,7 @@ async def test_a_second_name_for_a_job_is_put_aside(spool: DirectorySpool, path:
 @pytest.mark.parametrize(
     "id", ["../x", "/etc/passwd", "a/../b", "", ".", "..", ".x", "a\0", "a\n", "x" * 300, "ü", "*", None, 7]
 )
-async def test_an_id_never_leads_elsewhere(spool: DirectorySpool, path: Path, id) -> None:
+async def test_an_id_never_leads_out_of_the_directory(spool: DirectorySpool, path: Path, id) -> None:
     (path.parent / "x.queued").write_bytes(b"")
     for call in (spool.get, spool.read, spool.hold, spool.release, spool.requeue, spool.remove):
         with pytest.raises(NoSuchJob):
@@ -788,7 +789,7 @@ async def test_an_id_never_leads_elsewhere(spool: DirectorySpool, path: Path, id
 
 
 @pytest.mark.parametrize("key", ["../x", "a\0b", "\n", "/", "é\ud800", "k" * 1000])
-async def test_a_key_never_becomes_a_name(spool: DirectorySpool, path: Path, key: str) -> None:
+async def test_a_key_never_becomes_a_file_name(spool: DirectorySpool, path: Path, key: str) -> None:
     id = await spool.put(TEXT, key=key)
     assert len(id) == 32 and id.isalnum()
     assert names(path) == [f"{id}.queued"]
@@ -796,9 +797,9 @@ async def test_a_key_never_becomes_a_name(spool: DirectorySpool, path: Path, key
 
 
 async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) -> None:
-    """C3: the name is asked again once the lock is held."""
+    """C3: the name is checked again once the file is locked."""
 
-    class Exchanged(syscalls.Files):
+    class Exchanged(syscalls.SystemCalls):
         def call(self, step, function, /, *args, **named):
             if step == "C2" and not getattr(self, "done", False):
                 self.done = True
@@ -810,14 +811,14 @@ async def test_a_file_exchanged_between_open_and_lock_is_left_alone(path: Path) 
     async with DirectorySpool(path, low_water=0) as other:
         id = await other.put(TEXT)
     data = (path / f"{id}.queued").read_bytes()
-    async with DirectorySpool(path, files=Exchanged, low_water=0) as spool:
+    async with DirectorySpool(path, syscalls=Exchanged, low_water=0) as spool:
         assert await spool.claim() == []
         (path / f"{id}.queued").chmod(0o600)
         assert await deliver(spool) == [id]
 
 
 async def test_credentials_are_nowhere_in_a_file(spool: DirectorySpool, path: Path) -> None:
-    """Nothing that `put` takes holds any; what is written is what the header names, and no more."""
+    """`put` takes no credentials, and a file has no fields but those of the header."""
     id = await spool.put(TEXT, key="k")
     fields = json.loads((path / f"{id}.queued").read_bytes().split(b"\n")[1])
     assert set(fields) == {
@@ -829,7 +830,7 @@ async def test_credentials_are_nowhere_in_a_file(spool: DirectorySpool, path: Pa
 # --- recovery ---
 
 
-async def test_a_second_name_left_by_a_crash_does_no_harm(spool: DirectorySpool, path: Path) -> None:
+async def test_a_second_name_left_by_a_crash_is_harmless(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     os.link(path / f"{id}.queued", path / "tmp" / id)
     [lease] = await spool.claim()
@@ -839,20 +840,8 @@ async def test_a_second_name_left_by_a_crash_does_no_harm(spool: DirectorySpool,
     assert names(path) == []
 
 
-async def test_what_nobody_finished_is_removed_after_a_day_and_a_half(
-    spool: DirectorySpool, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path / "tmp" / "half").write_bytes(b"SPOOL1 ")
-    await spool.recover()
-    assert (path / "tmp" / "half").exists()
-    now = time.time()
-    monkeypatch.setattr("smtp_async.spool.directory.recovery.time.time", lambda: now + 36 * 3600 + 10)
-    await spool.recover()
-    assert not (path / "tmp" / "half").exists()
-
-
 @pytest.mark.parametrize("end", ["fail", "settle"])
-async def test_an_end_that_was_noted_is_not_undone_by_a_crash_before_the_new_name(
+async def test_an_end_that_was_recorded_survives_a_crash_before_the_rename(
     spool: DirectorySpool, path: Path, end: str
 ) -> None:
     id = await spool.put(TEXT)
@@ -870,7 +859,7 @@ async def test_an_end_that_was_noted_is_not_undone_by_a_crash_before_the_new_nam
         assert names(path) == [old]
 
 
-async def test_a_crash_between_result_and_name_keeps_the_result(spool: DirectorySpool, path: Path) -> None:
+async def test_a_crash_between_result_and_rename_keeps_the_result(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT, recipients=["a@example.org", "b@example.org"])
     [lease] = await spool.claim()
     later = time.time() + 1000
@@ -883,20 +872,22 @@ async def test_a_crash_between_result_and_name_keeps_the_result(spool: Directory
     assert len(await spool.claim(now=later + 1)) == 1
 
 
-async def test_a_power_failure_after_the_mark_leaves_a_flag(spool: DirectorySpool, path: Path) -> None:
-    """The name `.sending` was never synced, the mark was."""
+async def test_a_power_failure_after_the_mark_leaves_the_job_flagged(
+    spool: DirectorySpool, path: Path
+) -> None:
+    """The rename to `.sending` was never synced, but the mark was."""
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
     await lease.mark_end_of_data()
     assert isinstance(lease, DirectoryLease)
-    spool._delivery.forget(lease._held)
+    spool._claims.forget(lease._locked)
     (path / f"{id}.sending").rename(path / f"{id}.queued")
     async with DirectorySpool(path) as other:
         [lease] = await other.claim()
         assert lease.entry.flagged
 
 
-async def test_the_time_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Path) -> None:
+async def test_the_mtime_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Path) -> None:
     later = time.time() + 1000
     id = await spool.put(TEXT, not_before=later)
     os.utime(path / f"{id}.queued")
@@ -910,7 +901,7 @@ async def test_the_time_of_a_file_is_only_a_hint(spool: DirectorySpool, path: Pa
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_must_make_its_own(path: Path) -> None:
+def test_a_forked_child_needs_a_spool_of_its_own(path: Path) -> None:
     async def claimed() -> tuple[DirectorySpool, DirectoryLease]:
         spool = DirectorySpool(path)
         await spool.put(TEXT)
@@ -925,8 +916,8 @@ def test_a_forked_child_must_make_its_own(path: Path) -> None:
         try:
             spool.claim().send(None)
         except UsageError:
-            # The kernel keeps a lock as long as any copy of the file is open: the child has closed its own.
-            code = 0 if lease._held.fd < 0 else 2
+            # The kernel keeps a lock while any copy of the descriptor is open, and the child has closed its own.
+            code = 0 if lease._locked.fd < 0 else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -934,7 +925,7 @@ def test_a_forked_child_must_make_its_own(path: Path) -> None:
     asyncio.run(spool.close())
 
 
-def test_a_living_child_does_not_keep_a_dead_parents_jobs(path: Path) -> None:
+def test_a_living_child_does_not_keep_the_jobs_of_its_dead_parent(path: Path) -> None:
     program = (
         "import asyncio, os, sys, time\n"
         "from smtp_async.spool.directory.spool import DirectorySpool\n"
@@ -951,7 +942,7 @@ def test_a_living_child_does_not_keep_a_dead_parents_jobs(path: Path) -> None:
 
     async def recovered() -> bool:
         async with DirectorySpool(path) as spool:
-            # The child may not have come to run.
+            # The child may not have run yet.
             while not (await spool.recover()).requeued:
                 await spool.wait(0.01)
             return len(await spool.claim()) == 1
@@ -965,7 +956,7 @@ def test_a_living_child_does_not_keep_a_dead_parents_jobs(path: Path) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-async def test_a_lease_that_nobody_ended_stays_taken(spool: DirectorySpool) -> None:
+async def test_a_lease_that_was_not_ended_stays_locked(spool: DirectorySpool) -> None:
     await spool.put(TEXT)
     await spool.claim()
     assert (await spool.recover()).requeued == ()
@@ -989,7 +980,7 @@ async def test_closing_waits_and_leaves_no_file_open(path: Path) -> None:
     assert len(ids) == 10
 
 
-async def test_what_it_shows(spool: DirectorySpool, path: Path) -> None:
+async def test_repr_shows_state_and_path(spool: DirectorySpool, path: Path) -> None:
     assert str(path) in repr(spool)
     await spool.put(TEXT)
     [lease] = await spool.claim()
@@ -999,7 +990,7 @@ async def test_what_it_shows(spool: DirectorySpool, path: Path) -> None:
     assert await spool.claim(0) == []
 
 
-def test_it_may_be_used_by_one_loop_after_another(path: Path) -> None:
+def test_a_spool_may_be_used_by_one_event_loop_after_another(path: Path) -> None:
     spool = DirectorySpool(path)
 
     async def once() -> State:

@@ -1,4 +1,4 @@
-"""Where spools are made that are to be fast."""
+"""The directories of fast spools."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MEMORY = "/dev/shm"
 
 @contextmanager
 def quick_directory() -> Iterator[Path]:
-    """A new directory in memory, where there is such a thing: a process that dies takes nothing from the kernel."""
+    """Create a temporary directory in memory if possible, because the death of a process loses nothing of it."""
     where = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="smtp-async-torture-", dir=where) as path:
         yield Path(path)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import Attachment, NotSent, Outcome, OutcomeUnknown, PoolLimits, SendOptions, Timeouts
-from smtp_async.connection.deadlines import Deadlines
 from smtp_async.connection.job import Job
 from smtp_async.errors import Timeout
 from smtp_async.events import Abandoned
+from smtp_async.pool.deadlines import Deadlines
 from smtp_async.testing import close, default, delay, stall
 from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, speaking, until
 
@@ -41,7 +41,7 @@ class Named:
 
 
 class TestTimer:
-    def test_each_is_called_at_its_time(self) -> None:
+    def test_each_item_is_called_at_its_time(self) -> None:
         watch = Watch()
         late, early = watch.add(20), watch.add(10)
         watch.clock.advance(9.9)
@@ -52,7 +52,7 @@ class TestTimer:
         assert watch.passed == [early, late]
         assert watch.clock.timers == []
 
-    def test_one_that_ended_before_is_not_called(self) -> None:
+    def test_a_discarded_item_is_not_called(self) -> None:
         watch = Watch()
         ended, other = watch.add(10), watch.add(15)
         watch.deadlines.discard(ended)
@@ -60,7 +60,7 @@ class TestTimer:
         watch.clock.advance(100)
         assert watch.passed == [other]
 
-    def test_one_without_a_deadline_is_never_called(self) -> None:
+    def test_an_item_without_a_deadline_is_never_called(self) -> None:
         watch = Watch()
         watch.add(None)
         watch.clock.advance(1e6)
@@ -99,7 +99,7 @@ class TestTimer:
         watch.clock.advance(1)
         assert watch.passed == [job, later]
 
-    def test_deadlines_close_together_share_a_ring(self) -> None:
+    def test_deadlines_close_together_share_one_firing(self) -> None:
         watch = Watch()
         chance = random.Random(1)
         jobs = [watch.add(1 + chance.random()) for _ in range(5000)]
@@ -107,7 +107,7 @@ class TestTimer:
         assert set(watch.passed) == set(jobs)
         assert watch.clock.made < 300
 
-    def test_a_ring_looks_only_at_those_whose_time_has_come(self) -> None:
+    def test_the_timer_looks_only_at_items_whose_time_has_come(self) -> None:
         """All callers wait, each with a deadline of its own: a look at all of them for each would be quadratic."""
         watch = Watch()
         looks = 0
@@ -129,7 +129,7 @@ class TestTimer:
         assert len(watch.passed) == 10_000
         assert looks < 10 * 10_000
 
-    def test_what_has_ended_does_not_pile_up(self) -> None:
+    def test_ended_calls_do_not_pile_up(self) -> None:
         """Many short calls under many deadlines, while the timer rings all the time."""
         watch = Watch()
         for _ in range(5000):
@@ -177,7 +177,7 @@ class TestTimer:
         assert len(watch.passed) == len(set(watch.passed))
         assert set(jobs.values()) <= set(watch.passed)
 
-    def test_nobody_is_called_too_early_or_noticeably_late(self) -> None:
+    def test_no_item_is_called_too_early_or_noticeably_late(self) -> None:
         watch = Watch()
         chance = random.Random(2)
         jobs = [watch.add(chance.random()) for _ in range(200)]
@@ -189,7 +189,7 @@ class TestTimer:
             assert all(job in passed or job.due > watch.clock.now - 0.02 for job in jobs)
         assert len(watch.passed) == 200
 
-    def test_when_it_is_stopped_nobody_is_called(self) -> None:
+    def test_after_stop_no_item_is_called(self) -> None:
         watch = Watch()
         watch.deadlines.stop()
         watch.add(1)
@@ -207,7 +207,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             server.on("DATA", delay(gate), default())
             running = asyncio.create_task(client.send(mail(1)))
@@ -222,12 +222,12 @@ class TestQueue:
             assert (await client.send(mail(3))).outcome is Outcome.ACCEPTED
         assert [message.subject for message in server.messages] == ["message 1", "message 3"]
 
-    async def test_what_a_connection_has_taken_is_no_longer_limited(self) -> None:
+    async def test_a_message_on_a_connection_is_no_longer_limited(self) -> None:
         """The queue's limit is much shorter than what the message takes on the wire."""
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.02)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             await client.send(mail(0))
             rule = server.on(".", delay(gate), default())
@@ -245,7 +245,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             server.on("GREETING", delay(gate), default())
             errors = await gathered(*(client.send(mail(n)) for n in range(20)))
@@ -269,7 +269,7 @@ class TestQueue:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             await client.send(mail(0))
             server.on("RCPT", close())
@@ -280,9 +280,7 @@ class TestQueue:
             assert client.statistics().reconnects == 1
             gate.set()
 
-    async def test_it_costs_one_timer_for_any_number_of_messages(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_any_number_of_messages_costs_one_timer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
         made = 0
         at = loop.call_at
@@ -300,11 +298,11 @@ class TestQueue:
             await gathered(*(client.send(mail(n)) for n in range(300)))
             assert made < 20
 
-    async def test_send_all_shows_it_as_a_receipt_and_goes_on(self) -> None:
+    async def test_send_all_reports_the_limit_as_a_receipt_and_continues(self) -> None:
         gate = asyncio.Event()
         async with (
             speaking() as server,
-            client_of(server, pool=one(), timeouts=Timeouts(queue=0.05)) as client,
+            client_of(server, pool=one(), timeouts=Timeouts(queue=0.3)) as client,
         ):
             await client.send(mail(0))
             rule = server.on("DATA", delay(gate), default(), nth=1)
@@ -337,7 +335,7 @@ class Slow(io.BytesIO):
 
 @pytest.mark.usefixtures("no_leaks")
 @pytest.mark.parametrize("many", [False, True])
-async def test_what_passes_while_files_are_opened_sends_nothing(many: bool) -> None:
+async def test_a_deadline_that_passes_while_files_are_opened_sends_nothing(many: bool) -> None:
     """The connection is there already, and the message was promised not to be sent."""
     source = Slow(b"x" * 100_000)
     async with (

@@ -4,8 +4,8 @@ import pytest
 
 from smtp_async.errors import ConnectionLost, Interrupted, ProtocolViolation, SocketError, Timeout
 from smtp_async.model.receipt import Outcome
+from smtp_async.protocol.conduct import Breakdown, Conduct
 from smtp_async.protocol.extensions import Extensions
-from smtp_async.protocol.pipelining import Breakdown, Conduct
 from smtp_async.protocol.states import Stage
 from tests.protocol.talk import BODY, DOT, Talk, bob, lines, receipt_of
 
@@ -106,7 +106,7 @@ def test_the_first_time_rset_alone_is_written_behind_an_end_of_data() -> None:
     assert talk.machine.expected == "end_of_data"
     talk.says("250 queued")
     assert talk.machine.expected == "probe"
-    assert not talk.machine.can_begin
+    assert not talk.machine.pipeline.can_begin
     talk.says("250 reset")
     assert talk.conduct.proven
     talk.writes(GROUP)
@@ -159,11 +159,11 @@ def test_a_probe_that_was_withdrawn_writes_no_envelope() -> None:
     talk = unproven()
     second = talk.begin()
     talk.writes(BODY + DOT + lines("RSET"))
-    assert talk.machine.withdraw(second)
+    assert talk.machine.pipeline.withdraw(second)
     talk.says("250 queued", "250 reset")
     talk.writes()
     assert receipt_of(second).outcome is Outcome.NOT_SENT
-    assert talk.machine.can_begin and not talk.machine.exhausted
+    assert talk.machine.pipeline.can_begin and not talk.machine.pipeline.exhausted
 
 
 @pytest.mark.parametrize("error", [Timeout("no reply"), LOST, SocketError("reset")])
@@ -174,7 +174,7 @@ def test_silence_behind_an_end_of_data_says_that_the_server_does_not_read_on(err
         talk.machine.data_to_send()
         talk.says("250 queued")
         talk.machine.fail(error)
-        assert talk.machine.breakdown is Breakdown.NOT_FOLLOWED
+        assert talk.machine.pipeline.breakdown is Breakdown.NOT_FOLLOWED
         assert receipt_of(second).outcome is Outcome.NOT_SENT
 
 
@@ -183,9 +183,9 @@ def test_a_refused_probe_says_so_too() -> None:
     second = talk.begin()
     talk.machine.data_to_send()
     talk.says("250 queued", "500 MA?")
-    assert talk.machine.exhausted
+    assert talk.machine.pipeline.exhausted
     talk.machine.fail(Interrupted("exhausted"))
-    assert talk.machine.breakdown is Breakdown.NOT_FOLLOWED
+    assert talk.machine.pipeline.breakdown is Breakdown.NOT_FOLLOWED
     assert receipt_of(second).outcome is Outcome.NOT_SENT
 
 
@@ -205,14 +205,14 @@ def test_an_end_at_an_end_of_data_with_commands_behind_it_is_suspicious(
     talk.begin()
     talk.machine.data_to_send()
     talk.machine.fail(error)
-    assert talk.machine.breakdown is breakdown
+    assert talk.machine.pipeline.breakdown is breakdown
 
 
 def test_an_end_at_an_end_of_data_without_anything_behind_it_tells_nothing() -> None:
     talk = unproven()
     talk.writes(BODY + DOT)
     talk.machine.fail(LOST)
-    assert talk.machine.breakdown is None
+    assert talk.machine.pipeline.breakdown is None
 
 
 def test_a_421_tells_nothing() -> None:
@@ -221,16 +221,16 @@ def test_a_421_tells_nothing() -> None:
     talk.machine.data_to_send()
     talk.says("250 queued", "421 bye")
     talk.machine.fail(LOST)
-    assert talk.machine.breakdown is None
+    assert talk.machine.pipeline.breakdown is None
 
 
 def test_a_server_that_does_not_read_on_gets_nothing_behind_an_end_of_data() -> None:
     talk = unproven()
     talk.conduct.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 0.0)
     talk.writes(BODY + DOT)
-    assert not talk.machine.can_begin
+    assert not talk.machine.pipeline.can_begin
     talk.says("250 queued")
-    assert talk.machine.can_begin
+    assert talk.machine.pipeline.can_begin
     talk.begin(bob("c"))
     # Nothing is open there, so no RSET is needed.
     talk.writes(MAIL, "RCPT TO:<c@example.org>", "DATA")
@@ -257,9 +257,9 @@ def test_without_rset_nothing_is_written_behind_an_end_of_data() -> None:
     talk.writes(GROUP)
     talk.says("250 ok", "250 ok", "354 go")
     talk.writes(BODY + DOT)
-    assert not talk.machine.can_begin
+    assert not talk.machine.pipeline.can_begin
     talk.says("250 queued")
-    assert talk.machine.can_begin and not talk.machine.exhausted
+    assert talk.machine.pipeline.can_begin and not talk.machine.pipeline.exhausted
 
 
 @pytest.mark.parametrize("end", ["250 queued", "554 no"])

@@ -1,20 +1,20 @@
-"""The sources of a mail that is not sent after all, to be closed."""
+"""Closing the sources of a mail that is not sent after all."""
 
 from __future__ import annotations
 
 from ..model.content import Content, Mail, Source
 from .body import Body
 
-__all__ = ["Unread"]
+__all__ = ["UnsentSources"]
 
 
-class Unread:
-    """A mail that is not sent and that nobody has opened: whoever gave a stream to be closed gets it closed.
+class UnsentSources:
+    """The sources of a mail that is not sent and that has not been opened: those that were given to be closed.
 
     Args:
-        mail: its attachments say which; a mail that keeps a stream in another way has `close` and `aclose`. None if
-            there is only content.
-        content: what was rendered of it, if that came so far.
+        mail: its attachments say which streams are to be closed; a mail that keeps a stream in another way has `close`
+            and `aclose`. None if there is only content.
+        content: what was rendered of the mail, if it came so far.
     """
 
     def __init__(self, mail: Mail | None, content: Content | None = None) -> None:
@@ -22,14 +22,14 @@ class Unread:
         self._body = Body(Content(_closable(mail), size=0) if content is None else content)
 
     def close(self) -> None:
-        """Close what can be closed at once."""
+        """Close what can be closed without waiting."""
         close = getattr(self._mail, "close", None)
         if close is not None:
             close()
         self._body.close()
 
     async def aclose(self) -> None:
-        """Close, and wait for what has to be awaited."""
+        """Close everything, also what has to be awaited."""
         aclose = getattr(self._mail, "aclose", None)
         if aclose is not None:
             await aclose()

@@ -1,17 +1,17 @@
-"""What is known of how a server takes commands that are written before its earlier replies.
+"""How one server has dealt with pipelining so far, which limits what is written to it unread.
 
-Strategy: a client keeps one `Conduct` for its server, and all of its connections share it. A machine asks it whether
-it may write behind an end of data that is not answered yet; when a connection ends, the machine says what its end
-tells (`Breakdown`), and the conduct draws the conclusion. Nothing is held against a server for ever: after ten minutes
-it is trusted again.
+Strategy: a client keeps one `Conduct` for its server, and all of its connections share it. A pipeline asks it whether
+commands may be written behind an end of data that is not answered yet. When a connection ends, `diagnosed` says what
+its end tells about the server (`Breakdown`), and the conduct draws the conclusion. After ten minutes the server is
+trusted again.
 
 Two permissions are kept apart:
 
 * *Groups of commands* (RFC 2920 at all). A server whose replies did not match the commands is spoken to in lock-step.
 * *Following*: the next message's commands behind an end of data. Some servers drop what arrives together with the dot,
-  or close the connection. So the first time a RSET alone is written there, which risks no message; its reply proves
-  that the server reads on, if it left in the same write as the dot. One that left later, while the dot was on its way,
-  may have come in a packet of its own, which proves nothing.
+  or close the connection. So the first time only RSET is written there, which risks no message. The reply to a RSET in
+  the same write as the dot proves that the server reads on. A RSET written later, while the dot was on its way, may
+  have arrived in a packet of its own, so its reply proves nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from ..errors import CommunicationError, Interrupted, ProtocolViolation, SMTPError, Timeout
 from .extensions import Extensions
+from .states import Verb
+from .transaction import Transaction
 
-__all__ = ["Breakdown", "Conduct"]
+__all__ = ["Breakdown", "Conduct", "diagnosed"]
 
-#: Seconds for which something is held against a server.
+#: Seconds for which a server is not trusted after a breakdown.
 PAUSE: Final = 600.0
 
 
@@ -40,13 +43,13 @@ class Breakdown(Enum):
     DIED_AT_DATA = "died at data"
 
 
-#: One of these proves nothing; the second in a row does.
+#: One of these proves nothing; two of the same kind in a row do.
 _SUSPICIONS: Final = frozenset({Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DATA})
 _ABOUT_GROUPS: Final = frozenset({Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED})
 
 
 class Conduct:
-    """One server's way with pipelining, shared by the connections to it.
+    """What is known of one server's pipelining, shared by the connections to it.
 
     Attributes:
         following: may commands be written behind an end of data that is not answered yet?
@@ -62,7 +65,7 @@ class Conduct:
         self.suspicion: Breakdown | None = None
         self._following_from = 0.0
         self._groups_from = 0.0
-        # What the server offered when it lost count; None while nothing is held against it.
+        # What the server offered when it lost count; None while it is trusted.
         self._distrusted: Extensions | None = None
 
     def __repr__(self) -> str:
@@ -71,10 +74,10 @@ class Conduct:
         return f"<Conduct: {groups}, {behind}>"
 
     def broke_down(self, breakdown: Breakdown, offer: Extensions, now: float) -> None:
-        """A connection has ended in a way that tells something.
+        """Draw the conclusion from the end of a connection.
 
         Args:
-            breakdown: what it tells.
+            breakdown: what the end tells.
             offer: what the server offered on that connection.
             now: the time, in seconds, as for `trusts`.
         """
@@ -90,7 +93,7 @@ class Conduct:
             self._following_from = now + PAUSE
 
     def accepted(self, *, behind: bool) -> None:
-        """A message was accepted.
+        """Note that a message was accepted, which may lift the suspicion.
 
         Args:
             behind: were its commands written behind an end of data that was not answered?
@@ -99,12 +102,40 @@ class Conduct:
             self.suspicion = None
 
     def trusts(self, offer: Extensions, now: float) -> bool:
-        """A connection was opened: return whether groups of commands may be written there.
+        """Return whether groups of commands may be written on a connection that was just opened.
 
         A server that lost count is trusted again after ten minutes, or as soon as it offers something else.
+
+        Args:
+            offer: what the server offers on that connection.
+            now: the time, in seconds, as for `broke_down`.
         """
         if not self.following and now >= self._following_from:
             self.following = True
         if self._distrusted is not None and (now >= self._groups_from or offer != self._distrusted):
             self._distrusted = None
         return self._distrusted is None
+
+
+def diagnosed(
+    error: SMTPError, verb: Verb | None, transaction: Transaction, *, behind: bool, goodbye: bool
+) -> Breakdown | None:
+    """Return what the end of a pipelined connection tells about the server, None if nothing.
+
+    Args:
+        error: what ended the connection.
+        verb: the command whose reply was owed next, None if none was.
+        transaction: the transaction of that command, or the one being written.
+        behind: were further commands handed to the transport behind that one?
+        goodbye: had the server said 421?
+    """
+    if isinstance(error, ProtocolViolation):
+        return Breakdown.LOST_COUNT
+    if goodbye or isinstance(error, Interrupted) or not isinstance(error, CommunicationError):
+        return None
+    if transaction.ended:
+        return Breakdown.DIED_AT_DATA if behind else None
+    if verb is Verb.RSET and transaction.behind:
+        return Breakdown.NOT_FOLLOWED
+    begun = transaction.mail_answer is not None and not transaction.turn
+    return Breakdown.PARTLY_ANSWERED if begun and isinstance(error, Timeout) else None

@@ -1,0 +1,167 @@
+"""Where a connection goes, and what all connections of a client share.
+
+A `Route` is a value: the server, the kind of TLS, the login. `Surroundings` are made once for each client, because
+they are slow to make: the TLS context and the name of this host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from threading import Thread
+from typing import Final
+
+from ..auth.mechanism import Credentials
+from ..model.domain import full_host_name
+from ..tls.context import Security, make_context
+from ..tls.options import TLSOptions
+from ..tls.sessions import SessionCache
+from ..transport.dial import SocketOptions
+from ..transport.stream import Endpoint
+
+__all__ = ["Route", "Surroundings", "address_literal"]
+
+_log = logging.getLogger("smtp_async")
+
+#: Seconds to wait for this host's name; after that the address literal stands for it.
+_LOOKUP: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The server that a connection goes to, and how it is spoken to.
+
+    Attributes:
+        host, port: the server; for LMTP over a Unix socket `path` instead.
+        security: never AUTO: the client resolves it.
+        lmtp: speak LMTP.
+        credentials: logged in with when the connection opens.
+        hello: the name for EHLO; None looks up the full local host name.
+        extensions: greet with EHLO; False greets with HELO and uses no extension.
+        pipelining: use PIPELINING where offered.
+        send_rset: write RSET after an aborted transaction.
+        window: the most messages under way unanswered.
+    """
+
+    host: str
+    port: int = 0
+    path: str | None = None
+    security: Security = Security.PLAINTEXT
+    lmtp: bool = False
+    credentials: Credentials | None = None
+    hello: str | None = None
+    extensions: bool = True
+    pipelining: bool = True
+    send_rset: bool = True
+    window: int = 1
+    tls: TLSOptions = field(default_factory=TLSOptions)
+    socket: SocketOptions = field(default_factory=SocketOptions)
+
+    @property
+    def name(self) -> str:
+        """The server, for messages: host and port, or the path."""
+        return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
+
+
+class Surroundings:
+    """The TLS context, the TLS sessions and the local host name, shared by all connections of a client.
+
+    Context and name are made once, in a thread, also when many connections open at the same moment.
+
+    Attributes:
+        tls_sessions: those that later connections go on with.
+    """
+
+    __slots__ = ("_context", "_making", "_name", "tls_sessions")
+
+    def __init__(self) -> None:
+        self.tls_sessions = SessionCache()
+        self._context: ssl.SSLContext | None = None
+        self._making: asyncio.Future[ssl.SSLContext] | None = None
+        self._name: _NameLookup | None = None
+
+    async def context(self, options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
+        """Return the TLS context; the first call loads the trusted certificates, which is slow."""
+        if self._context is None:
+            if self._making is None:
+                make = partial(make_context, options, verify=verify)
+                self._making = asyncio.get_running_loop().run_in_executor(None, make)
+                self._making.add_done_callback(self._made)
+            # Shielded, because other connections wait for the same context.
+            self._context = await asyncio.shield(self._making)
+        return self._context
+
+    def _made(self, made: asyncio.Future[ssl.SSLContext]) -> None:
+        self._making = None
+        if not made.cancelled():
+            # Mark a failure as retrieved: the connections that wait raise it, and there may be none left.
+            made.exception()
+
+    async def local_name(self, endpoint: Endpoint, *, limit: float | None) -> str:
+        """Return this host's full name, or its address as a literal where it has none (RFC 5321 section 4.1.4).
+
+        A resolver that fails or does not answer costs the name, not the connection: the address literal is used.
+
+        Args:
+            endpoint: this end of the connection.
+            limit: seconds for EHLO; the look-up may take half of them, and 5 s at most.
+        """
+        if self._name is None:
+            self._name = _NameLookup(_LOOKUP if limit is None else min(limit / 2, _LOOKUP))
+        return full_host_name(await self._name.result()) or address_literal(endpoint)
+
+
+class _NameLookup:
+    """The look-up of the local host name, in a daemon thread: neither the loop nor the process waits for its end.
+
+    Args:
+        patience: seconds that connections wait for the name, counted from the first; later ones use a late name.
+    """
+
+    __slots__ = ("_done", "_due", "_name")
+
+    def __init__(self, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._name = ""
+        self._due = loop.time() + patience
+        self._done: asyncio.Future[None] = loop.create_future()
+        thread = Thread(target=self._look_up, args=(loop,), name="smtp_async host name", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system starts no more threads
+            _log.warning("the name of this host cannot be looked up: %s", error)
+            self._finish()
+
+    async def result(self) -> str:
+        """Return the name, an empty one if there is none yet."""
+        if not self._done.done():
+            left = self._due - asyncio.get_running_loop().time()
+            # `wait` does not cancel the future, which other connections await, too.
+            await asyncio.wait((self._done,), timeout=max(0.0, left))
+        return self._name
+
+    def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._name = socket.getfqdn()
+        except Exception as error:
+            _log.warning("the name of this host cannot be looked up: %s", error)
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+
+def address_literal(endpoint: Endpoint) -> str:
+    """Return the address of `endpoint` as EHLO takes it, RFC 5321 section 4.1.3; of a Unix socket the loopback's."""
+    if not isinstance(endpoint, tuple):
+        return "[127.0.0.1]"
+    address = ip_address(endpoint[0].partition("%")[0])
+    return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"

@@ -1,0 +1,58 @@
+"""Stands for the pool: gives a connection its jobs, and keeps what it is told."""
+
+from typing import Any
+
+from smtp_async import Outcome, Receipt
+from smtp_async.connection.job import Job
+from smtp_async.errors import SMTPError
+
+
+class Recorder:
+    """An owner of connections.
+
+    Attributes:
+        waiting: jobs to be taken, in order.
+        told: the names of what a connection told, in order; idle is told often and left out.
+        done: number and outcome of each job that has ended.
+        unsent: the numbers of jobs to be tried again.
+        idle_count: how often a connection said that it has no job.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Job] = []
+        self.told: list[str] = []
+        self.done: list[tuple[int, Outcome]] = []
+        self.unsent: list[int] = []
+        self.errors: list[SMTPError | None] = []
+        self.idle_count = 0
+
+    def opened(self, connection: Any) -> None:
+        self.told.append("opened")
+
+    def next_job(self, connection: Any) -> Job | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def idle(self, connection: Any) -> None:
+        self.idle_count += 1
+
+    def finished(self, job: Job, receipt: Receipt) -> None:
+        self.done.append((job.number, receipt.outcome))
+        job.settle(receipt)
+
+    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+        self.unsent.append(job.number)
+
+    def cancel(self, job: Job) -> bool:
+        job.abandoned = True
+        return job.session is not None and job.session.cancel(job)
+
+    def failed(self, connection: Any, error: SMTPError) -> None:
+        self.told.append("failed")
+        self.errors.append(error)
+
+    def greeted_again(self, connection: Any) -> None:
+        self.told.append("greeted again")
+
+    def ended(self, connection: Any, error: SMTPError | None) -> None:
+        self.told.append("ended")
+        self.errors.append(error)
