@@ -103,8 +103,8 @@ class TLSOptions:
         extra_chain: certificates that are sent after those of the identity.
         psk: a key that the server knows, too; needs Python 3.13. Without `ciphers`, suites for such keys are offered.
         session_reuse: let connections after the first go on with the TLS session of an earlier one, if that was
-            verified. It spares a round trip and most of the computing; whoever watches can tell that it is the same
-            client (RFC 8446 appendix C.4).
+            verified. It spares the server's certificate and signature, and with TLS 1.2 a round trip; whoever watches
+            can tell that it is the same client (RFC 8446 appendix C.4).
         expect_close_notify: tell of a server that ends TLS without a farewell, as `ConnectionStatus` TLS_BROKEN.
         key_log: a file to which the secrets of each connection are appended, for Wireshark and the like.
         log_handshake: tell of each message of the handshake, as `SSLStatus`.

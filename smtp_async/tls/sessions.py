@@ -8,8 +8,9 @@ verification: what has become untrusted since is noticed then at the latest.
 
 The ticket of TLS 1.3 comes after the handshake (RFC 8446 section 4.6.1), with the first bytes that the server sends;
 a session is therefore taken when its first reply was read. It serves many connections, until half of the time that the
-server grants it is over. Until Python 3.12.8 and 3.13.1, taking a session from OpenSSL leaks about 6 KiB of memory
-(python/cpython issue 116810), so one that the server refuses is not replaced at once but after minutes, then hours.
+server grants it is over. Python 3.11, and 3.12 and 3.13 in their first releases, leak about 6 KiB of memory whenever a
+session is taken from OpenSSL (python/cpython issue 116810), so one that is refused is not replaced at once but after
+minutes, then hours. There a session is also lost with its connection if that is cut: the next one begins anew.
 """
 
 from __future__ import annotations

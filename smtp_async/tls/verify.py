@@ -111,13 +111,14 @@ async def secure(
     """
     name = reference_name(host, options)
     key = SessionKey(host, port, name)
-    kept = sessions.find(key, context) if sessions is not None else None
+    cache = sessions or SessionCache()
+    kept = cache.find(key, context)
     try:
         with offering(context, name, kept.session if kept is not None else None, tell):
             await stream.start_tls(context, name, deadline=deadline)
         earlier = _gone_on_with(stream, kept)
-        if sessions is not None and kept is not None and earlier is None:
-            sessions.refused(key, kept)
+        if kept is not None and earlier is None:
+            cache.refused(key, kept)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
@@ -125,8 +126,8 @@ async def secure(
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
-        if sessions is not None and kept is not None:
-            sessions.refused(key, kept)
+        if kept is not None:
+            cache.refused(key, kept)
         if failed.__cause__ is None:
             raise
         raise explain(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -200,6 +202,42 @@ class TestWhatIsTold:
         assert up.info.suite == "TLS_AES_256_GCM_SHA384" and up.info.verified
         assert [event.info for event in told if event.kind is ConnectionKind.CONNECTED] == [None]
 
+    @every_loop
+    async def test_the_second_connection_of_a_pool_goes_on_with_the_first(
+        self, postfix: Any, pki: Pki
+    ) -> None:
+        told: list[Any] = []
+        client = client_of(
+            postfix, host="localhost", port=postfix.tls_port, security=IMPLICIT, tls=trusting(pki)
+        )
+        client.on(ConnectionStatus, told.append)
+        async with client:
+            await client.send_raw(b"Subject: x\r\n\r\n", sender="a@lab.test", recipients=["b@lab.test"])
+            infos = await asyncio.gather(*(negotiated(client) for _ in range(2)))
+            await client.send_raw(b"Subject: y\r\n\r\n", sender="a@lab.test", recipients=["b@lab.test"])
+        ups = [event.info for event in told if event.kind is ConnectionKind.TLS_UP]
+        assert [info.session_resumed for info in ups] == [False] + [True] * (len(ups) - 1)
+        assert all(info.session_resumed for info in infos)
+
+
+@pytest.mark.parametrize("believed", [True, False])
+@every_loop
+async def test_opportunistic_goes_on_only_where_the_server_is_believed(
+    postfix: Any, believed: bool, pki: Pki, tmp_path: Path
+) -> None:
+    stranger = Pki(tmp_path)
+    client = client_of(
+        postfix,
+        host="localhost",
+        port=postfix.starttls_port,
+        security=OPPORTUNISTIC,
+        tls=trusting(pki if believed else stranger),
+    )
+    async with client:
+        infos = [await negotiated(client) for _ in range(3)]
+    assert [info.verified for info in infos] == [believed] * 3
+    assert [info.session_resumed for info in infos] == [False, believed, believed]
+
 
 @pytest.mark.parametrize("version", [V12, V13], ids=["TLS 1.2", "TLS 1.3"])
 @pytest.mark.parametrize("name", ["postfix", "exim"])
@@ -290,6 +328,22 @@ class TestTheEnd:
                 assert (
                     event.info is session.info and "close_notify" in event.description and event.status_code
                 )
+
+    @every_loop
+    async def test_of_a_connection_that_was_cut_does_not_harm_the_next(self, pki: Pki) -> None:
+        """Its session may be lost with it: OpenSSL goes on with none that did not end well."""
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=trusting(pki)) as client,
+        ):
+            server.on("NOOP", reset(), connection=0)
+            async with client.session() as session:
+                await session.connect()
+                with pytest.raises(ConnectionLost):
+                    await session.noop()
+            del session
+            gc.collect()
+            assert (await negotiated(client)).verified
 
     async def test_of_an_idle_connection_to_postfix_is_polite(self, postfix: Any, pki: Pki) -> None:
         told: list[Any] = []
