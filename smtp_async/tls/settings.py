@@ -61,9 +61,9 @@ def _newer(context: ssl.SSLContext) -> Any:
 
 
 def _oldest(options: TLSOptions) -> ssl.TLSVersion:
-    if options.minimum_version is not None:
-        return options.minimum_version
-    return ssl.TLSVersion.TLSv1_3 if read_ciphers(options.ciphers).only_tls13 else _TLS12
+    if read_ciphers(options.ciphers).only_tls13:
+        return ssl.TLSVersion.TLSv1_3
+    return _TLS12 if options.minimum_version is None else options.minimum_version
 
 
 def _set_versions(context: ssl.SSLContext, options: TLSOptions) -> None:
@@ -84,7 +84,7 @@ def _set_suites(context: ssl.SSLContext, options: TLSOptions) -> None:
     if ciphers is not None:
         context.set_ciphers(ciphers)
     if options.psk is not None and options.ciphers is None:
-        context.set_ciphers(f"{_names_in(context)}:{_PSK_CIPHERS}")
+        context.set_ciphers(f"{_names_in(context)}:{_PSK_CIPHERS}{_without_ffdhe(options)}")
     if options.minimum_bits:
         _drop_weak(context, options.minimum_bits, options.maximum_version)
     chosen = _of_tls13(options)
@@ -103,8 +103,13 @@ def _up_to_tls12(options: TLSOptions) -> str | None:
         # What TLS 1.0 and 1.1 sign with is too weak for OpenSSL's other levels.
         ciphers = f"{ciphers}:@SECLEVEL=0"
     if not options.ffdhe:
-        ciphers = f"{ciphers or _names_in(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))}:!kDHE:!kDHEPSK"
+        ciphers = ciphers or _names_in(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        ciphers += _without_ffdhe(options)
     return ciphers
+
+
+def _without_ffdhe(options: TLSOptions) -> str:
+    return "" if options.ffdhe else ":!kDHE:!kDHEPSK"
 
 
 def _names_in(context: ssl.SSLContext, least_bits: int = 0) -> str:

@@ -42,6 +42,11 @@ class TestVersions:
             ({"maximum_version": V12}, V12, V12),
             ({"minimum_version": V10}, V10, ssl.TLSVersion.MAXIMUM_SUPPORTED),
             ({"minimum_version": V11, "maximum_version": V11}, V11, V11),
+            (
+                {"ciphers": "TLS_AES_256_GCM_SHA384", "minimum_version": V12},
+                V13,
+                ssl.TLSVersion.MAXIMUM_SUPPORTED,
+            ),
             ({"ciphers": "TLS_AES_256_GCM_SHA384"}, V13, ssl.TLSVersion.MAXIMUM_SUPPORTED),
         ],
     )
@@ -166,6 +171,9 @@ class TestNewerPythons:
         context = made(psk=PreSharedKey(identity="client", key=b"secret"))
         ((name, callback),) = calls
         assert (name, callback("hint")) == ("set_psk_client_callback", ("client", b"secret"))
+        without = made(psk=PreSharedKey(identity="client", key=b"secret"), ffdhe=False)
+        assert "PSK-AES256-GCM-SHA384" in suites(without)
+        assert not any(name.startswith("DHE-") for name in suites(without))
         assert "DHE-PSK-AES256-GCM-SHA384" in suites(context) and "ECDHE-ECDSA-AES256-GCM-SHA384" in suites(
             context
         )
