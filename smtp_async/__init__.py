@@ -6,7 +6,7 @@
         receipt = await client.send(Message(sender="ann@example.com", to="bob@example.org",
                                             subject="Hello", text="Hi Bob"))
 
-What is public is named here, in `smtp_async.errors`, in `smtp_async.events` and in `smtp_async.testing`.
+The public names are those of this module, of `smtp_async.errors`, `smtp_async.events` and `smtp_async.testing`.
 """
 
 from __future__ import annotations

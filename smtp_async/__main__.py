@@ -1,4 +1,4 @@
-"""`python -m smtp_async` is `smtp-async`."""
+"""Run the command line: `python -m smtp_async` does what `smtp-async` does."""
 
 from .cli import main
 

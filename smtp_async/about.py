@@ -1,4 +1,4 @@
-"""What this installation is made of, for bug reports and `smtp-async --version`."""
+"""The versions of this installation, for bug reports and `smtp-async --version`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 def build_info() -> dict[str, str]:
     """Return the versions of the library, Python, OpenSSL, the platform and the dependencies, by name.
 
-    Nothing is imported before this is called, and no dependency at all: their versions come from what the installer
-    wrote down. One that is not installed is there too, as `"not installed"`.
+    Dependencies are not imported: their versions come from the metadata of their distributions. The version of a
+    missing dependency is `"not installed"`.
     """
     import platform
     import ssl
@@ -26,14 +26,14 @@ def build_info() -> dict[str, str]:
 
 
 def _dependencies() -> list[str]:
-    """Return the names of what the package declares, development tools and its own extras left out."""
+    """Return the names of the declared dependencies, without development tools and the package's own extras."""
     import re
     from importlib import metadata
 
     try:
         declared = metadata.requires("smtp-async") or []
     except metadata.PackageNotFoundError:
-        # Copied into another tree instead of installed: nobody wrote the requirements down.
+        # A copy of the source tree is not installed, so its requirements are not recorded.
         return []
     wanted = [one for one in declared if not re.search(r"""extra\s*==\s*["'](?:dev|all)["']""", one)]
     names = [found[0] for one in wanted if (found := re.match(r"[A-Za-z0-9._-]+", one))]

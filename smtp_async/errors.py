@@ -11,7 +11,7 @@
     │   ├── WouldBlock                 135
     │   ├── FeatureUnavailable         270   an extra or a newer Python is needed: `needs`
     │   ├── NoSuchJob (LookupError)  20074   the spool has no job of this id
-    │   ├── LeaseLost                20075   the job is no longer in the hands of this worker
+    │   ├── LeaseLost                20075   this worker no longer holds the job
     │   └── InvalidArgument (ValueError) 20001
     │       ├── InvalidAddress       20002
     │       ├── InvalidHeader        20003
@@ -47,7 +47,7 @@
     │   ├── EncryptionFailed           283
     │   ├── DecryptionFailed           284
     │   └── StartTLSUnavailable      20020   not offered although required
-    ├── CommandRefused                 161   the server said no: `reply`
+    ├── CommandRefused                 161   the server refused: `reply`
     │   ├── GreetingRefused            161
     │   ├── HelloRefused               161
     │   ├── StartTLSRefused            161   (a TLSError too)
@@ -55,29 +55,28 @@
     │   ├── SenderRefused              161   the outcome of `send`: `receipt`
     │   ├── RecipientsRefused          161
     │   └── MessageRefused             161
-    ├── AuthenticationUnavailable    20030   no mechanism both sides know, or none that is safe here
-    ├── ExtensionMissing             20040   the message needs what the server does not offer
+    ├── AuthenticationUnavailable    20030   no common mechanism, or none that is safe on this connection
+    ├── ExtensionMissing             20040   the message needs an extension that the server does not offer
     │   └── MessageTooLarge          20041
     ├── TooManyRecipients            20042
     ├── NotSent                      20050   safe to send again
     │   └── QueueFull                20051
-    ├── OutcomeUnknown               20060   the end of data left, its reply did not come (RFC 1047)
+    ├── OutcomeUnknown               20060   the end of data was sent, no reply received (RFC 1047)
     └── SpoolError (OSError)         20070   the store of a spool failed
-        ├── SpoolFull                20071   no room: nothing was stored
-        ├── SpoolUnsafe              20072   others could write to the spool, or it is not one
-        └── RecordInvalid            20073   a file in it is not a job
-            └── RecordNewer          20076   it is one, written by a later version of this library
+        ├── SpoolFull                20071   no space: nothing was stored
+        ├── SpoolUnsafe              20072   other users could write to the directory, or it is no spool
+        └── RecordInvalid            20073   a file of the spool is not a job
+            └── RecordNewer          20076   the job was written by a later version of this library
 
 Four questions are attributes of every instance:
 
-* `remote`: did the other side cause it (True) or this one (False)?
+* `remote`: did the server cause the error (True) or this side (False)?
 * `temporary`: may the same call succeed later?
-* `connection_usable`: can the connection go on?
-* `reply`, `stage`, `receipt`: what the server said, where in the conversation, what became of each recipient.
+* `connection_usable`: can the connection be used further?
+* `reply`, `stage`, `receipt`: the server's reply, the stage of the conversation, the outcome of each recipient.
 
-`code` is a stable number. Where the components that this library replaces had a number for a fault, it is that
-number; others start at 20000. Operating system and resolver errors become 10004 to 11004, with the system's own
-number in `errno`.
+`code` is a stable number. An error that the components replaced by this library had keeps its number there; others
+start at 20000. Operating system and resolver errors become 10004 to 11004, with the system's own number in `errno`.
 """
 
 from __future__ import annotations
@@ -165,11 +164,15 @@ _OS_ERROR: Final = ("errno", "strerror", "filename", "filename2", "winerror")
 
 
 class ReceiptLike(Protocol):
-    """A `Receipt`, as far as an error can know it; `Receipt.of(error)` knows all of it.
+    """The members of a `Receipt` that callers read from an error; `Receipt.of(error)` has them all, with their types.
 
     Attributes:
         outcome: what became of the message, an `Outcome`.
         verdicts: what became of each recipient, each a `Verdict`.
+        accepted, refused, unknown, not_sent: the verdicts of that outcome.
+        reply: the server's reply that decided.
+        error: why the outcome is not ACCEPTED or PARTIAL.
+        message_id: the Message-ID.
     """
 
     @property
@@ -190,21 +193,17 @@ class ReceiptLike(Protocol):
     def error(self) -> SMTPError | None: ...
     @property
     def message_id(self) -> str | None: ...
-    @property
-    def bytes_sent(self) -> int: ...
-    @property
-    def temporary(self) -> bool: ...
 
 
 class SMTPError(Exception):
-    """Anything that can go wrong in this library.
+    """The base class of every exception of this library.
 
     Args:
         message: what happened, for a person.
-        reply: the server's whole reply, if it was one that failed.
+        reply: the server's whole reply, if a reply is the error.
         stage: the stage of the conversation, for example `"MAIL"`.
-        receipt: what became of each recipient, if a message was on its way.
-        code: another number than the class's own.
+        receipt: the outcome of each recipient, if a message was being sent.
+        code: a number other than that of the class.
     """
 
     code: int = 20000
@@ -231,12 +230,12 @@ class SMTPError(Exception):
 
     @property
     def temporary(self) -> bool:
-        """May the same call succeed later? A reply's class digit decides where there is one."""
+        """Whether the same call may succeed later. If there is a reply, its class digit decides."""
         return self.reply.temporary if self.reply is not None else self._temporary
 
     @property
     def connection_usable(self) -> bool:
-        """Can the connection go on? A 421 ends it whatever it answers (RFC 5321 section 3.8)."""
+        """Whether the connection can be used further. A 421 to any command ends it (RFC 5321 section 3.8)."""
         return self._usable and (self.reply is None or self.reply.code != 421)
 
     def __str__(self) -> str:
@@ -246,35 +245,35 @@ class SMTPError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = self.__dict__.copy()
-        # What `OSError` keeps beside the dictionary.
+        # `OSError` keeps these outside of `__dict__`.
         state |= {name: getattr(self, name) for name in _OS_ERROR if getattr(self, name, None) is not None}
         return _rebuild, (type(self), state, self.__cause__)
 
     def copy(self) -> Self:
-        """Return a twin: one failure of a connection is raised in many tasks, each with its own traceback."""
+        """Return a copy. One failure of a connection is raised in many tasks, each with its own traceback."""
         rebuild, args = self.__reduce__()
         twin: Self = rebuild(*args)
         return twin
 
 
 def _rebuild(cls: type[SMTPError], state: dict[str, Any], cause: BaseException | None) -> SMTPError:
-    # By the base that decides the layout: `cls.__new__` may be that of another one.
+    # `__new__` of the base class that decides the layout; `cls.__new__` may belong to another base.
     base: Any = cls.__base__
     error: SMTPError = base.__new__(cls)
     Exception.__init__(error, state["message"])
     for name, value in state.items():
         setattr(error, name, value)
     if cause is not None:
-        # Setting it hides the context, None as well.
+        # Only if there is one, because setting `__cause__`, even to None, hides the context.
         error.__cause__ = cause
     return error
 
 
-# --- the caller's side ---------------------------------------------------------------------------------------
+# --- usage ---------------------------------------------------------------------------------------
 
 
 class UsageError(SMTPError, RuntimeError):
-    """The call makes no sense in the present state; nothing was sent."""
+    """The call is not possible in the present state; nothing was sent."""
 
     code = 211
     _usable = True
@@ -293,14 +292,14 @@ class AlreadyConnecting(UsageError):
 
 
 class NotConnected(UsageError):
-    """The call needs an open connection and the session has none any more."""
+    """The call needs an open connection, and that of the session has ended."""
 
     code = 212
     _usable = False
 
 
 class ConnectFirst(NotConnected):
-    """The call needs an open connection and `connect` was never called."""
+    """The call needs an open connection, and `connect` was never called."""
 
     code = 1117
 
@@ -328,7 +327,7 @@ class SettingInUse(UsageError):
 
 
 class WouldBlock(UsageError, BlockingIOError):
-    """A foreign stream in non-blocking mode had nothing to give."""
+    """A file object of the caller in non-blocking mode had no data."""
 
     code = 135
     _temporary = True
@@ -351,19 +350,19 @@ class NoSuchJob(UsageError, LookupError):
 
 
 class LeaseLost(UsageError):
-    """The job is no longer in the hands of this worker: the lease was ended, or somebody else has it."""
+    """This worker no longer holds the job: the lease has ended, or another worker has the job."""
 
     code = 20075
 
 
 class InvalidArgument(UsageError, ValueError):
-    """An argument that must not reach the wire: refused before a byte is written."""
+    """An argument is not valid; it was refused before a byte was sent."""
 
     code = 20001
 
 
 class InvalidAddress(InvalidArgument):
-    """Not a mail address of RFC 5321, or one that would break a command line."""
+    """The text is not a mail address of RFC 5321, or would break a command line."""
 
     code = 20002
 
@@ -375,19 +374,19 @@ class InvalidHeader(InvalidArgument):
 
 
 class InvalidHost(InvalidArgument):
-    """The all-zero address, or not a host name."""
+    """The host is the all-zero address, or not a host name."""
 
     code = 102
 
 
 class InvalidPort(InvalidArgument):
-    """A port below 1 or above 65535."""
+    """The port is below 1 or above 65535."""
 
     code = 116
 
 
 class MissingHost(InvalidArgument):
-    """No server is named."""
+    """The host is empty."""
 
     code = 163
 
@@ -473,18 +472,18 @@ class PlaintextInjected(ProtocolViolation):
 
 
 class SocketError(CommunicationError):
-    """The system refused a socket operation; `errno` is its number, `code` the Winsock one."""
+    """The system refused a socket operation; `errno` is the system's number, `code` the Winsock number."""
 
     code = 10004
 
     def __init__(self, message: str = "", *, errno: int | None = None, winerror: int | None = None) -> None:
-        # What has no number of its own, a missing Unix socket for example, is a failure to communicate.
+        # An errno without a Winsock number, ENOENT of a Unix socket for example, has the number of the base class.
         super().__init__(message, code=winerror or SOCKET_CODES.get(errno or 0, CommunicationError.code))
         self.errno = errno
 
     @classmethod
     def of(cls, error: OSError, message: str) -> SocketError:
-        """Translate `error`, keeping it as the cause."""
+        """Return `error` as this class, with `error` as its cause."""
         translated = cls(message, errno=error.errno, winerror=getattr(error, "winerror", None))
         translated.__cause__ = error
         return translated
@@ -501,7 +500,7 @@ class ResolveError(CommunicationError):
 
     @property
     def temporary(self) -> bool:
-        """Only "try again" (11002) is worth a second call."""
+        """Whether the same call may succeed later: only after "try again" (11002)."""
         return self.code == 11002
 
 
@@ -537,7 +536,7 @@ class CertificateNotFound(TLSError):
 
 
 class ClientIdentityError(TLSError):
-    """The client's key or certificate cannot be put to use."""
+    """The client's key or certificate cannot be used."""
 
     code = 273
     remote = False
@@ -559,7 +558,7 @@ class HandshakeFailed(TLSError):
     """The TLS handshake ended with an alert, a protocol error, no common version or suite, or the connection's end.
 
     Attributes:
-        cut_off: the connection ended in it without a word.
+        cut_off: the connection ended during the handshake, without an alert.
     """
 
     code = 276
@@ -567,12 +566,12 @@ class HandshakeFailed(TLSError):
 
     @property
     def temporary(self) -> bool:
-        """May the same call succeed later? Where the connection ended: so does that of a server being restarted."""
+        """Whether the same call may succeed later: if the connection ended, as when a server is being restarted."""
         return self.cut_off
 
 
 class WrongTLSMode(HandshakeFailed):
-    """The port speaks the other dialect: TLS where plaintext was expected, or the reverse."""
+    """The port expects the other mode: TLS instead of plaintext, or the reverse."""
 
     code = 20022
 
@@ -591,7 +590,7 @@ class ClientCertificateMissing(TLSError):
 
 
 class ServerCertificateMissing(TLSError):
-    """The server showed no certificate although one is needed."""
+    """The server sent no certificate although one is required."""
 
     code = 282
 
@@ -615,11 +614,11 @@ class StartTLSUnavailable(TLSError):
     code = 20020
 
 
-# --- the server said no --------------------------------------------------------------------------------------
+# --- refusals and outcomes --------------------------------------------------------------------------------------
 
 
 class CommandRefused(SMTPError):
-    """The server refused a command: `reply` is its answer."""
+    """The server refused a command; `reply` is its reply."""
 
     code = 161
     remote = True
@@ -633,7 +632,7 @@ class GreetingRefused(CommandRefused):
 
     @property
     def temporary(self) -> bool:
-        """May the same call succeed later? Always but after a 5xx."""
+        """Whether the same call may succeed later: yes, except after a 5xx."""
         return self.reply is None or not self.reply.permanent
 
 
@@ -669,7 +668,7 @@ class MessageRefused(CommandRefused):
 
 
 class AuthenticationUnavailable(SMTPError):
-    """No mechanism that both sides know, or none that is safe on this connection."""
+    """No mechanism is known to both sides and safe on this connection."""
 
     code = 20030
     remote = True
@@ -698,7 +697,7 @@ class TooManyRecipients(SMTPError):
 
 
 class NotSent(SMTPError):
-    """The message did not leave: sending it again cannot make a second copy. The cause is chained."""
+    """The message was not sent: sending it again cannot make a second copy. The cause is chained."""
 
     code = 20050
     _temporary = True
@@ -711,7 +710,7 @@ class QueueFull(NotSent):
 
 
 class OutcomeUnknown(SMTPError):
-    """The end of data left and its reply did not come: the message may or may not be delivered (RFC 1047)."""
+    """The end of data was sent and no reply received: the message may or may not be delivered (RFC 1047)."""
 
     code = 20060
     remote = True
@@ -729,7 +728,7 @@ class SpoolError(SMTPError, OSError):
 
     @classmethod
     def of(cls, error: OSError, message: str) -> Self:
-        """Translate `error`, keeping it as the cause."""
+        """Return `error` as this class, with `error` as its cause."""
         translated = cls(f"{message}: {error.strerror or error}")
         translated.errno = error.errno
         translated.__cause__ = error
@@ -737,27 +736,27 @@ class SpoolError(SMTPError, OSError):
 
 
 class SpoolFull(SpoolError):
-    """There is no room in the spool, or would not be enough: nothing was stored."""
+    """The spool has no space left, or not enough for the job: nothing was stored."""
 
     code = 20071
 
 
 class SpoolUnsafe(SpoolError):
-    """Others could change what is in the spool, or it is not the directory it should be."""
+    """Other users could change the contents of the spool, or the directory is not a spool."""
 
     code = 20072
     _temporary = False
 
 
 class RecordInvalid(SpoolError):
-    """A file of the spool is not a job, or not a whole one: it was damaged, or planted."""
+    """A file of the spool is not a complete job: it was damaged, or put there by another program."""
 
     code = 20073
     _temporary = False
 
 
 class RecordNewer(RecordInvalid):
-    """A job was written by a later version of this library, for which it is left where it is."""
+    """A job was written by a later version of this library; it is left in place for that version."""
 
     code = 20076
 
@@ -775,7 +774,7 @@ _NAMES: Final = (
     "EUSERS 10068 EDQUOT 10069 ESTALE 10070 EREMOTE 10071"
 ).split()
 
-#: errno → the Winsock number that the components use; a system lacks some of the names.
+#: errno → the Winsock number that the replaced components used; a system may lack some of the names.
 SOCKET_CODES: Final[Mapping[int, int]] = MappingProxyType(
     {
         getattr(_errno, name): int(number)
@@ -786,13 +785,14 @@ SOCKET_CODES: Final[Mapping[int, int]] = MappingProxyType(
 
 
 def status_code(error: SMTPError) -> int:
-    """Return the number of the end of a connection: that of the system's error behind `error`, else its `code`.
+    """Return the status code of a connection that `error` ended.
 
-    The system's errors have Winsock's numbers, as in `SocketError`: 10054 where the server reset the connection.
+    It is the Winsock number, as in `SocketError`, of the system's error that caused `error` (10054 if the server reset
+    the connection), or the `code` of `error` without one.
     """
     cause: BaseException | None = error
     while cause is not None:
-        # The numbers of other errors, those of OpenSSL and of the resolver for example, are no errno.
+        # Other errors, those of OpenSSL and of the resolver for example, keep other numbers in `errno`.
         if isinstance(cause, OSError) and type(cause).__module__ == "builtins":
             number = SOCKET_CODES.get(cause.errno or 0)
             if number is not None:
@@ -801,7 +801,7 @@ def status_code(error: SMTPError) -> int:
     return error.code
 
 
-#: Winsock numbers without an errno: they come as `OSError.winerror` on Windows only.
+#: Winsock numbers without an errno; only Windows raises them, as `OSError.winerror`.
 WINSOCK_ONLY: Final = (10067, 10091, 10092, 10093)
 
 

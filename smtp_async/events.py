@@ -1,7 +1,7 @@
-"""What happened, for hooks: values only, no dispatch.
+"""The events that hooks receive: values only. `hooks` dispatches them.
 
-Every event names the session it happened on, and the job (the message) it belongs to where there is one. Numbers
-count from 1 within a client. Events are made only when a hook asked for their class.
+Every event names its session, and its job (the message) if it has one. Both are numbered from 1 within a client. Events
+are made only when a hook is registered for their class.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class Direction(Enum):
-    """Who a line or a byte came from."""
+    """The origin of a line or a byte: the client, the server, or the library itself (INFO)."""
 
     CLIENT = 0
     SERVER = 1
@@ -48,7 +48,7 @@ class Direction(Enum):
 
 
 class ConnectionKind(Enum):
-    """What happened to a connection; the values are the numbers of the components' connection events."""
+    """A change of a connection; the values are the numbers of the replaced components' connection events."""
 
     PROXY_UP = 0
     TLS_UP = 1
@@ -64,7 +64,7 @@ class Event:
 
     Attributes:
         session: number of the session within its client, from 1; 0 outside any session.
-        job: number of the message within its client, if it is about one.
+        job: number of the message within its client, None if the event concerns no message.
     """
 
     session: int = 0
@@ -110,12 +110,12 @@ class Negotiated(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionStatus(Event):
-    """A connection, its TLS layer or its proxy came up or went down, or could not be made.
+    """A connection, its TLS layer or its proxy came up, went down, or could not be established.
 
     Attributes:
-        kind: what happened; a connection that could not be made is told as DISCONNECTED.
-        status_code: 0 without an error; the number of the system's error behind it, in Winsock's numbering as in
-            `SocketError`; else the `code` of the exception that ended it.
+        kind: what happened; DISCONNECTED also for a connection that could not be established.
+        status_code: 0 without an error; the number of the operating system's error, in Winsock's numbering as in
+            `SocketError`, if one was the cause; otherwise the `code` of the exception that ended the connection.
         description: the error in words, or what came up.
         info: what was negotiated, a `ConnectionInfo`, when TLS came up or was broken; None otherwise.
     """
@@ -131,10 +131,10 @@ class PITrail(Event):
     """One line of the dialogue, secrets masked.
 
     Attributes:
-        direction: who said it; INFO is the library itself.
-        message: the line without its end.
-        command: the verb of the line, or the one that a server's line answers.
-        reply: the whole reply, on its last line.
+        direction: who wrote the line; INFO is the library itself.
+        message: the line without its line end.
+        command: the verb of the line, or of the command that the server answers.
+        reply: the whole reply, in the event of its last line only.
     """
 
     direction: Direction
@@ -152,7 +152,7 @@ class SSLStatus(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTransfer(Event):
-    """The bytes of a part of a message begin to leave; a message without a text has none."""
+    """The transfer of a part of a message begins. A message without a text has no such event."""
 
     direction: Direction = Direction.CLIENT
     part: str = "message"
@@ -160,15 +160,15 @@ class StartTransfer(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer(Event):
-    """A slice left.
+    """A slice of a part was handed to the connection.
 
     Attributes:
-        part: whose slice: the message's, or that of an attachment, by its file name; an attachment that is in memory
-            is told of behind the slice of the message that it was in.
+        part: `message`, or the file name of an attachment. The event of an attachment in memory follows the event of
+            the message's slice that contained it.
         sent: bytes so far, before framing.
-        total: bytes in all, if known.
+        total: bytes in all, None if unknown.
         percent: 0 to 100, -1 when the total is unknown.
-        data: the slice, of the message only.
+        data: the slice itself; empty for attachments.
     """
 
     direction: Direction = Direction.CLIENT
@@ -181,7 +181,7 @@ class Transfer(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndTransfer(Event):
-    """The bytes of a part of a message have left."""
+    """The transfer of a part of a message is complete."""
 
     direction: Direction = Direction.CLIENT
     part: str = "message"
@@ -189,7 +189,7 @@ class EndTransfer(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error(Event):
-    """Something failed, also where no exception tells it, for example a refused Bcc recipient."""
+    """A failure, also one that raises no exception, for example a refused Bcc recipient."""
 
     code: int
     description: str
@@ -214,21 +214,21 @@ class Notification(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandoned(Event):
-    """The receipt of a message whose caller had gone away when it came to its end."""
+    """The receipt of a message whose caller was cancelled before the server had answered."""
 
     receipt: Receipt
 
 
-# --- of a queue processor: `session` is 0, the job in the spool has a name -------------------------------------
+# --- events of a queue processor: `session` is 0, `id` names the job in the spool -----------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobQueued(Event):
-    """A job is in the spool: it was put there through the processor, or its worker had died.
+    """A job was queued: put into the spool by the processor, or recovered because its worker had died.
 
     Attributes:
-        id: its name in the spool.
-        recovered: its worker had died.
+        id: the job's name in the spool.
+        recovered: the worker of the job had died.
     """
 
     id: str
@@ -237,7 +237,7 @@ class JobQueued(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStarted(Event):
-    """A job is about to be tried; `attempt` counts from 1, `flagged` says that it may have been delivered before."""
+    """An attempt begins; `attempt` counts from 1, and `flagged` jobs may have been delivered before."""
 
     id: str
     attempt: int
@@ -247,7 +247,7 @@ class JobStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSent(Event):
-    """A job has come to its end, and everybody got the message."""
+    """A job is finished: every recipient got the message."""
 
     id: str
     receipt: Receipt
@@ -255,7 +255,7 @@ class JobSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDeferred(Event):
-    """A job waits for its next try; `not_before` is when, in seconds of the epoch, `reason` why."""
+    """A job waits for its next attempt at `not_before`, in seconds of the epoch; `reason` says why."""
 
     id: str
     receipt: Receipt
@@ -265,7 +265,7 @@ class JobDeferred(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailed(Event):
-    """A job has come to its end, and somebody did not get the message; without a receipt it was not tried."""
+    """A job is finished: at least one recipient did not get the message. Without a receipt it was not tried."""
 
     id: str
     receipt: Receipt | None
@@ -274,12 +274,12 @@ class JobFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobUnreadable(Event):
-    """Something in the spool cannot be read as a job, so nobody gets its message.
+    """A file of the spool cannot be read as a job, so its message is not sent.
 
     Attributes:
-        id: its name in the spool.
-        reason: what is wrong with it, in words.
-        kept: it was left where it is, because a later version of this library wrote it; else it was put aside.
+        id: the file's name in the spool.
+        reason: what is wrong with the file, in words.
+        kept: the file was left in place, because a later version of this library wrote it; otherwise it was put aside.
     """
 
     id: str
@@ -292,8 +292,8 @@ class QueuePaused(Event):
     """Nothing is sent for a while: the server cannot be used, or the spool cannot be written.
 
     Attributes:
-        error: why.
-        until: when it is tried again, in seconds of the epoch.
+        error: the reason.
+        until: time of the next attempt, in seconds of the epoch.
     """
 
     error: Exception = field(compare=False)
@@ -302,4 +302,4 @@ class QueuePaused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueResumed(Event):
-    """Mail flows again."""
+    """Mail is sent again after a `QueuePaused`."""

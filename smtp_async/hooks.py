@@ -1,8 +1,8 @@
-"""Who is told what happened: registration, dispatch, isolation.
+"""Hooks: registered observers, how events reach them, and what keeps a hook from doing harm.
 
-Hooks observe, they never steer. They run inline and in order, in the session's own task: a slow hook slows its
-session. One that raises is logged and breaks nothing. One that calls the client it observes would wait for itself;
-a context variable tells, and the call raises `Busy` instead.
+Hooks observe and never steer. They run inline and in order, in the session's own task, so a slow hook slows its
+session. A hook that raises is logged and breaks nothing. A hook that calls the client that it observes would wait for
+itself: a context variable shows that the call comes from a hook, and the call raises `Busy`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _R = TypeVar("_R", bound=Awaitable[None] | None)
 
 _log = logging.getLogger("smtp_async")
 
-#: The hooks that are being dispatched in this context, and by which task: a task that a hook starts inherits the
-#: context, but may use the client.
+#: The hooks that run in this context, and the task that runs them. The task counts, because a task that a hook starts
+#: inherits the context but may use the client.
 _dispatching: ContextVar[tuple[Hooks, asyncio.Task[object] | None] | None] = ContextVar(
     "smtp_async_dispatching", default=None
 )
@@ -45,21 +45,21 @@ class Hooks:
 
     def __init__(self) -> None:
         self._by_event: dict[type[Event], list[Hook]] = {}
-        #: Is any hook registered? The one test that an event costs when there is none.
+        #: Whether any hook is registered; without hooks, an event costs this one test.
         self.active = False
 
     def add(self, event: type[Event], hook: Hook) -> None:
-        """Call `hook` for every `event`; `Event` itself stands for all."""
+        """Call `hook` for every `event`; `Event` itself stands for all events."""
         if not (isinstance(event, type) and issubclass(event, Event)):
             raise TypeError(f"not an event class: {event!r}")
         self._by_event.setdefault(event, []).append(hook)
         self.active = True
 
     def remove(self, event: type[Event], hook: Hook) -> None:
-        """Call `hook` no more; one that is not registered is an error of the caller.
+        """Remove a hook.
 
         Raises:
-            ValueError: it was not registered for this event.
+            ValueError: the hook is not registered for this event.
         """
         hooks = self._by_event.get(event, [])
         hooks.remove(hook)
@@ -68,11 +68,11 @@ class Hooks:
         self.active = bool(self._by_event)
 
     def wants(self, event: type[Event]) -> bool:
-        """Would anybody be told of `event`?"""
+        """Return whether a hook is registered for `event`."""
         return self.active and (event in self._by_event or Event in self._by_event)
 
     async def tell(self, events: Iterable[Event]) -> None:
-        """Tell every hook of `events`, one after the other."""
+        """Call the hooks of each event, one after the other."""
         token = _dispatching.set((self, asyncio.current_task()))
         try:
             for event in events:
@@ -82,7 +82,7 @@ class Hooks:
             _dispatching.reset(token)
 
     def refuse_reentry(self) -> None:
-        """Raise if the caller is a hook of these.
+        """Raise if one of these hooks is calling.
 
         Raises:
             Busy: a hook called the client that it observes.
@@ -94,7 +94,7 @@ class Hooks:
 
 
 class Observed:
-    """What can be watched: a client, a queue processor."""
+    """An object that publishes events to hooks: a client or a queue processor."""
 
     def __init__(self) -> None:
         self._hooks: Final = Hooks()
@@ -106,10 +106,10 @@ class Observed:
     def on(self, event: type[_E], hook: Callable[[_E], _R]) -> Callable[[_E], _R]: ...
 
     def on(self, event: type[Event], hook: Hook | None = None) -> Any:
-        """Call `hook` for every `event`; without a hook, a decorator. `Event` stands for all of them.
+        """Call `hook` for every `event`; without a hook, return a decorator. `Event` stands for all events.
 
-        Hooks may be async or plain. They run inline: a slow one slows the session, or the job, that it is told of. One
-        that raises is logged, and none can use the client that it observes.
+        Hooks may be async or plain. They run inline: a slow hook slows the session, or the job, of its event. A hook
+        that raises is logged. A hook cannot use the client that it observes.
         """
         if hook is not None:
             self._hooks.add(event, hook)
@@ -122,10 +122,10 @@ class Observed:
         return register
 
     def off(self, event: type[Event], hook: Hook) -> None:
-        """Call `hook` no more for `event`.
+        """Remove `hook` from `event`.
 
         Raises:
-            ValueError: it was not registered.
+            ValueError: the hook is not registered for this event.
         """
         self._hooks.remove(event, hook)
 
@@ -139,10 +139,10 @@ async def _call(hook: Hook, event: Event) -> None:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # Not this task was cancelled, but what the hook waited for.
+        # This task was not cancelled: what the hook waited for was.
         _log.exception("a hook for %s raised", type(event).__name__)
     except Exception:
-        # The event is named by class only: its fields may be long, and a log line is for people.
+        # Only the class of the event is logged, because its fields may be long.
         _log.exception("a hook for %s raised", type(event).__name__)
 
 
@@ -173,9 +173,9 @@ def _reply_events(line: TrailLine, reply: Reply, session: int, job: int | None) 
 
 
 def _body_events(transaction: Transaction, session: int, job: int | None) -> Iterator[Event]:
-    """A small body leaves in one slice; the slices of a streamed one were told by who wrote them.
+    """Return the events of a whole body. The upload of a large body has published its slices before.
 
-    Of a message without a text, a header alone, nothing is told.
+    A message that is a header without a text has no events.
     """
     if transaction.payload is not None:
         data = transaction.content.join()
@@ -190,9 +190,9 @@ def _body_events(transaction: Transaction, session: int, job: int | None) -> Ite
 def attached_events(
     content: Content, start: int, end: int, session: int, job: int | None
 ) -> Iterator[StartTransfer | Transfer | EndTransfer]:
-    """Return what there is to tell of attachments in memory when octets from `start` to `end` of those have left."""
+    """Return the events of attachments in memory for the octets `start` to `end` of the message, which have left."""
     for name, first, last in content.attached:
-        # Something always follows it, so an empty one begins within a slice as well.
+        # An attachment is always followed by a boundary, so an empty attachment begins within a slice, too.
         begins = start <= first < end
         if begins:
             yield StartTransfer(session=session, job=job, part=name)

@@ -1,8 +1,7 @@
-"""Real servers for the tests that ask for one: each is started once per session, and only when asked for.
+"""Fixtures of real servers, the event loops of `tests.lab.every_loop`, and the check for leaks.
 
-Where tests run in several processes (`-n`), each process is a session, with servers of its own.
-
-And the event loops of `tests.lab.every_loop`, and the watch over what a test leaves behind.
+Each real server is started once per session, when a test first uses it. If tests run in several processes (`-n`), each
+process is a session with servers of its own.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ settings.load_profile("smtp_async")
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    """A certificate authority that all servers here have their certificates from."""
+    """The certificate authority of all these servers."""
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
@@ -66,7 +65,7 @@ def aiosmtpd(pki: Pki) -> Iterator[AiosmtpdServer]:
 
 @pytest.fixture(scope="session")
 def sink() -> Iterator[Sink]:
-    """smtp-sink as it is without options."""
+    """smtp-sink without options."""
     server = Sink.start()
     yield server
     server.stop()
@@ -74,7 +73,7 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture
 def make_sink() -> Iterator[Callable[..., Sink]]:
-    """Starts an smtp-sink with the options given; it ends with the test."""
+    """A function that starts an smtp-sink with options; the sink is stopped after the test."""
     started: list[Sink] = []
 
     def make(*options: str) -> Sink:
@@ -88,17 +87,17 @@ def make_sink() -> Iterator[Callable[..., Sink]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_old_is_collected() -> None:
-    """Keep what is there before the first test of a file from the garbage collector.
+    """Hide the objects that exist before the first test of a file from the garbage collector.
 
-    Modules and collected tests are some 300,000 objects, and each test adds its reports; most tests collect twice
-    (`no_leaks`), which would take a tenth of a second each time. What the tests of the file make is collected as ever.
+    Modules and collected tests are some 300,000 objects, and each test adds its reports. Most tests collect twice
+    (`no_leaks`), which would take a tenth of a second each time. Objects that the tests of the file make are collected.
     """
     gc.collect()
     gc.freeze()
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """One loop, unless the test says `every_loop`."""
+    """Return asyncio's loop, or the loops that the test's marker names."""
     marker = item.get_closest_marker("asyncio")
     if marker is not None and "loop_factories" in marker.kwargs:
         return lab.LOOPS
@@ -107,7 +106,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 @pytest_asyncio.fixture
 async def no_leaks() -> AsyncIterator[None]:
-    """The test leaves no task and no socket behind, and nothing unclosed to the garbage collector."""
+    """Check that the test leaves no task, no socket and no unclosed object behind."""
     gc.collect()
     tasks, sockets = lab.other_tasks(), lab.sockets()
     yield

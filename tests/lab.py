@@ -1,4 +1,4 @@
-"""What the tests of the client share: event loops, messages, clients, and the demand that nothing is left behind."""
+"""What the tests of the client share: event loops, messages, clients, and the check that nothing is left behind."""
 
 import asyncio
 import contextlib
@@ -37,19 +37,21 @@ if hasattr(asyncio, "eager_task_factory"):
 
 #: Runs a test on asyncio, on uvloop, and with the eager task factory where this Python has it.
 every_loop = pytest.mark.asyncio(loop_factories=list(LOOPS))
+#: The same for a test that uses `set_clock_forward`.
+every_settable_loop = pytest.mark.asyncio(loop_factories=[name for name in LOOPS if name != "uvloop"])
 
 
-# --- what is sent and by whom --------------------------------------------------------------------------------
+# --- messages, clients, servers --------------------------------------------------------------------------------
 
 
 def mail(n: int | str = 1, *, text: str = "Hello", **fields: Any) -> Message:
-    """A message that is told from others by its number: in the subject and in the recipient."""
+    """Return a message with a number in its subject and its recipient."""
     fields.setdefault("to", f"user{n}@example.org")
     return Message(**{"sender": SENDER, "subject": f"message {n}", "text": text, **fields})
 
 
 def client_of(server: Any, **options: Any) -> SMTPClient:
-    """A client for a scripted server or a proxy before one, in clear unless said otherwise.
+    """Return a client for a scripted server or for a proxy in front of it, by default without TLS.
 
     Args:
         server: has a host and a port.
@@ -69,32 +71,32 @@ def client_of(server: Any, **options: Any) -> SMTPClient:
 
 
 def trusting(pki: Pki) -> TLSOptions:
-    """Believe the tests' own authority."""
+    """Return options that trust the tests' own authority."""
     return TLSOptions(trust=TrustOptions(ca_file=pki.ca_file))
 
 
 def impatient(seconds: float = 0.2, **stages: float) -> Timeouts:
-    """Every stage takes at most so long."""
+    """Return limits of `seconds` for every stage."""
     names = ("connect", "tls", "greeting", "hello", "auth", "mail", "rcpt", "data", "block", "end_of_data")
     return Timeouts(**{**dict.fromkeys((*names, "command", "quit", "close"), seconds), **stages})
 
 
 async def mute(step: Step) -> None:
-    """An action of a scripted server: say nothing more, but notice when the client goes."""
+    """An action of a scripted server: write nothing more, but notice when the client closes."""
     while True:
         await step.connection.more()
 
 
 @contextlib.asynccontextmanager
 async def speaking(**options: Any) -> AsyncIterator[ScriptedServer]:
-    """A scripted server; a client that broke the protocol is found out at the end."""
+    """Run a scripted server; at the end, check that the client kept the protocol."""
     async with ScriptedServer(**options) as server:
         yield server
         assert server.violations == []
 
 
 def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedServer:
-    """A scripted server with a certificate: the good one, or another leaf."""
+    """Return a scripted server with a certificate: the valid one, or another leaf."""
     return ScriptedServer(ssl_context=pki.server_context(leaf), **options)
 
 
@@ -102,28 +104,28 @@ def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedSe
 
 
 async def turns(count: int = 20) -> None:
-    """Let everything run that can run now."""
+    """Let the event loop turn `count` times."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that nobody announces, one turn of the loop after the other."""
+    """Wait for a condition that no event announces, one turn of the loop after the other."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nobody sets an event
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
 
 async def gathered(*awaitables: Any) -> list[Any]:
-    """The results; what was raised is a result."""
+    """Return the results; an exception is a result, too."""
     async with asyncio.timeout(PATIENCE):
         return list(await asyncio.gather(*awaitables, return_exceptions=True))
 
 
 def until_cut(client: SMTPClient, after: int) -> Callable[[int, int | None], Awaitable[None]]:
-    """A `progress` that goes no further than the cut of the first connection, until the client has seen it.
+    """A `progress` that stops at the cut of the first connection until the client has noticed the cut.
 
-    Else the whole body, its end included, may be in the system's buffers by then.
+    Otherwise the whole body, its end included, may be in the system's buffers by then.
     """
 
     async def progress(sent: int, total: int | None) -> None:
@@ -137,7 +139,7 @@ def until_cut(client: SMTPClient, after: int) -> Callable[[int, int | None], Awa
 
 
 def sockets() -> int:
-    """How many sockets this process has; uvloop changes its own ones, not their number."""
+    """Return the number of sockets of this process; uvloop replaces its own sockets and keeps their number."""
     count = 0
     for path in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError):
@@ -146,7 +148,7 @@ def sockets() -> int:
 
 
 def other_tasks() -> set[asyncio.Task[Any]]:
-    """Every task but this one, servers' aside."""
+    """Return every task except the current one."""
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
@@ -169,7 +171,7 @@ def set_clock_forward(seconds: float) -> None:
 
 
 class Clock:
-    """A loop as far as timers go; time passes when a test says so."""
+    """The timers of an event loop; time passes when a test calls `advance`."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -332,9 +332,7 @@ async def test_a_recipient_that_is_never_reported(
 
 
 @pytest.mark.server
-async def test_a_real_server_takes_the_submitter_from_who_is_logged_in(
-    postfix: Postfix, pki: Pki, tag: str
-) -> None:
+async def test_a_real_server_takes_the_submitter_from_the_login(postfix: Postfix, pki: Pki, tag: str) -> None:
     client = client_of(
         postfix, host="localhost", port=postfix.tls_port, security=Security.IMPLICIT, tls=trusting(pki),
         username=USER, password=PASSWORD,

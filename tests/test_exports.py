@@ -196,7 +196,7 @@ def test_every_error_travels(cls: type[errors.SMTPError], how: str) -> None:
         Recipient("bob@example.org", name="Bob", dsn=DSN(notify=Notify.NEVER)),
         Return.HDRS,
         DeliverBy(seconds=60, trace=True),
-        # One kind only: the order of a set of several is nobody's to keep.
+        # One kind only, because a set of several has no fixed order.
         SendOptions(
             must_accept=frozenset({Kind.TO}),
             ret=Return.FULL,

@@ -29,7 +29,18 @@ from smtp_async.events import (
 from smtp_async.hooks import Hooks
 from smtp_async.model.octets import base64_size
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, raw, reply, reset
-from tests.lab import client_of, every_loop, gathered, mail, speaking, tls_server, trusting, turns, until
+from tests.lab import (
+    client_of,
+    every_loop,
+    gathered,
+    mail,
+    set_clock_forward,
+    speaking,
+    tls_server,
+    trusting,
+    turns,
+    until,
+)
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 
@@ -381,9 +392,12 @@ async def test_a_deadline_that_passed_too_late_tells_the_end_as_well() -> None:
     gate, ear = asyncio.Event(), Ear()
     async with speaking() as server, client_of(server) as client:
         client.on(Abandoned, ear)
-        server.on(".", delay(gate), reply(250, "2.0.0 Ok: queued"), nth=1)
+        held = server.on(".", delay(gate), reply(250, "2.0.0 Ok: queued"), nth=1)
+        sending = asyncio.create_task(client.send(mail(), deadline=60))
+        await server.wait_fired(held)
+        set_clock_forward(60)
         with pytest.raises(SMTPError):
-            await client.send(mail(), deadline=0.05)
+            await sending
         gate.set()
         await server.wait_for_messages(1)
         await client.send(mail(2))
@@ -452,7 +466,7 @@ async def test_a_timeout_is_told() -> None:
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port of this machine on which nobody listens, nor will while the test runs."""
+    """A port of this machine that refuses connections as long as the test runs."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
@@ -562,7 +576,7 @@ class TestStatusCode:
     def ends(ear: Ear) -> list[tuple[ConnectionKind, int]]:
         return [(event.kind, event.status_code) for event in ear.of(ConnectionStatus)]
 
-    async def test_nobody_listens(self, deaf_port: int) -> None:
+    async def test_a_port_that_refuses_connections(self, deaf_port: int) -> None:
         ear = Ear()
         async with client_of(None, host="127.0.0.1", port=deaf_port) as client:
             client.on(ConnectionStatus, ear)

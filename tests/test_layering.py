@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import pytest
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 # Single modules that may import more than their room.
 MODULE_MAY_IMPORT = {
-    # `Message.render` and `as_bytes` are asked for bytes by somebody who does not send them, so that nobody above
+    # `Message.render` and `as_bytes` return bytes to callers that do not send them, so that no room above
     # is there to read the sources. Inside those functions only.
     "message.builder": frozenset({"sources"}),
     "message.readback": frozenset({"sources"}),
@@ -77,9 +78,13 @@ TASK_FUNCTIONS = frozenset({"_open", "start", "connect", "_hand_over"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})
 MOST_LINES = 500
+MOST_LINES_OF_A_FUNCTION = 60
+MEDIAN_LINES_OF_A_FUNCTION = 8
+#: Floors of the house: rooms on the longest way down along imports, the front door and `cli/` included.
+MOST_FLOORS = 11
 # Longer only as a table: one flat list of exception classes.
 TABLES = frozenset({"errors"})
-# Heavy or optional: nobody pays for them by `import smtp_async`.
+# Heavy or optional: `import smtp_async` must not load them.
 LAZY = ("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http")
 
 
@@ -205,7 +210,7 @@ def mentioned(module: Module, names: frozenset[str]) -> Iterator[tuple[str, int,
     }
     for node, functions in walk(module.tree):
         if isinstance(node, ast.Attribute):
-            # `timeout` is a fair name for one's own attribute, `loop.create_task` is nobody's.
+            # `timeout` may be the name of an attribute of this library, `loop.create_task` may not.
             ours = isinstance(node.value, ast.Name) and node.value.id == "asyncio"
             name = node.attr if ours or node.attr in TASK_MAKERS else ""
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -348,6 +353,41 @@ def circle(modules: Iterable[Module]) -> list[str]:
 
 def test_no_imports_go_in_a_circle() -> None:
     assert circle(Module(path) for path in HOUSE.rglob("*.py")) == []
+
+
+def floors(modules: Iterable[Module]) -> dict[str, int]:
+    """Return the floor of each room: one more than that of the highest room which it imports."""
+    imports: dict[str, set[str]] = {}
+    for module in modules:
+        # Exceptions are values as those of `model` are; the two rooms share a floor.
+        room, *below = [
+            "model" if one == "errors" else one
+            for one in (module.room, *[name for name, _ in module.rooms_imported()])
+        ]
+        imports.setdefault(room, set()).update({*below} - {room})
+    found: dict[str, int] = {}
+    for room in TopologicalSorter(imports).static_order():
+        found[room] = 1 + max((found[one] for one in imports.get(room, ())), default=0)
+    return found
+
+
+def test_the_house_has_few_floors() -> None:
+    modules = [Module(path) for path in HOUSE.rglob("*.py")]
+    # `__main__` and the front door are two doors of one floor; the test kit is beside the house.
+    heights = floors(module for module in modules if module.room not in ("__main__", "testing"))
+    assert max(heights.values()) <= MOST_FLOORS, heights
+
+
+def test_functions_are_short() -> None:
+    lengths = {
+        f"{module.name}.{node.name}, line {node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for module in map(Module, HOUSE.rglob("*.py"))
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    long = {name: lines for name, lines in lengths.items() if lines > MOST_LINES_OF_A_FUNCTION}
+    assert not long
+    assert median(lengths.values()) <= MEDIAN_LINES_OF_A_FUNCTION
 
 
 @pytest.mark.skipif(not (HOUSE / "__init__.py").exists(), reason="the front door is not built yet")

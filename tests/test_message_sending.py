@@ -101,7 +101,7 @@ async def test_groups_and_literals_reach_the_server() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], int]] = {
     "a text that its charset cannot express": ({"text": "ü€", "charset": "latin-1"}, 434),
-    "a code page that nobody knows": ({"text": "x", "charset": "99999"}, 434),
+    "an unknown code page": ({"text": "x", "charset": "99999"}, 434),
     "half of a pair": ({"text": "\ud800"}, 434),
     "an unencoded header": ({"subject": "ü", "header_charset": ""}, 434),
     "a missing file": ({"attachments": Path("/nowhere/at all")}, 302),

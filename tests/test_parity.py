@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEDGER = ROOT.parent / "shared" / "parity" / "ledger.csv"
 
-#: How many rows are `not yet`. It only falls: whoever turns a row writes the new number here.
+#: How many rows are `not yet`. It only falls: a change that turns a row writes the new number here.
 NOT_YET = 167
 
 #: How many members each component has, by kind, in the order of the alphabet.
@@ -48,7 +48,7 @@ def table(path: Path) -> list[dict[str, str]]:
 ROWS = table(ROOT / "docs" / "parity.csv")
 
 
-# --- the rows are those of the list --------------------------------------------------------------------------
+# --- rows --------------------------------------------------------------------------
 
 
 def test_every_member_has_one_row() -> None:

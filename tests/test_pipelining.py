@@ -116,7 +116,7 @@ async def test_a_refusal_leaves_the_next_message_its_own_sender(place: Place, wi
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-async def test_refusals_in_an_open_window_harm_nobody(place: Place, window: int) -> None:
+async def test_refusals_in_an_open_window_do_not_change_other_outcomes(place: Place, window: int) -> None:
     """The window has grown when the refusals come, so that they stand in the middle of it."""
     messages = [good(place, n) for n in range(40)]
     for at, (message, _) in zip((20, 24, 28, 32, 36), bad(place), strict=False):
@@ -185,7 +185,7 @@ async def test_more_recipients_than_postfix_takes_at_once(
     }
 
 
-async def test_a_refused_sender_harms_nobody_else(place: Place) -> None:
+async def test_a_refused_sender_does_not_change_other_outcomes(place: Place) -> None:
     """Where the server's process dies of it, the next message goes over another connection."""
     messages = [good(place, n) for n in range(8)]
     messages[4:4] = [good(place, 105, sender=REFUSED_SENDER, subject="sender")]

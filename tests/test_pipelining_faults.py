@@ -43,9 +43,11 @@ from tests.lab import (
     PATIENCE,
     client_of,
     every_loop,
+    every_settable_loop,
     gathered,
     impatient,
     mail,
+    set_clock_forward,
     speaking,
     turns,
     until,
@@ -76,7 +78,7 @@ async def warm(client: SMTPClient, count: int = 8) -> None:
         await client.send(mail(f"W{n}"))
 
 
-# --- cut after every byte ------------------------------------------------------------------------------------
+# --- cuts after every byte ------------------------------------------------------------------------------------
 
 TINY = [
     Raw(b"Subject: %d\r\n\r\nx\r\n" % n, sender=f"s{n}@a.test", recipients=[f"r{n}@b.test"]) for n in range(6)
@@ -97,7 +99,7 @@ class Ending(NamedTuple):
 async def session_through(proxy: CutProxy, window: int) -> Ending:
     receipts: dict[str, Receipt] = {}
     raised = False
-    # A client that stops while its connection is held by nobody: nothing to wait for.
+    # A client that stops while no task uses its connection has nothing to wait for.
     async with client_of(proxy, pool=one(window), hello="c") as client:
         try:
             async with asyncio.timeout(PATIENCE):
@@ -112,7 +114,7 @@ async def idle(server: ScriptedServer) -> None:
     """The server has worked off everything that reached it."""
     async with asyncio.timeout(PATIENCE):
         await server.wait_for_disconnect()
-        while server.tasks:  # noqa: ASYNC110 - nobody sets an event
+        while server.tasks:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 
 
@@ -295,23 +297,16 @@ def accepted_with(text: str) -> Callable[[Step], Awaitable[None]]:
 # --- connections that were idle ------------------------------------------------------------------------------
 
 
-def make_stale(client: SMTPClient) -> None:
-    """As if its connections had been idle for a while."""
-    assert client._pool is not None
-    for connection in client._pool.connections.idle:
-        connection.channel.active_at -= 10
-
-
 class TestStale:
     @WINDOWS
-    @every_loop
+    @every_settable_loop
     async def test_after_a_pause_the_envelope_is_asked_first(self, window: int) -> None:
         async with speaking() as server, client_of(server, pool=one(window)) as client:
             await client.send(mail(1))
             before = server.connections[0].flights
             await client.send(mail(2))
             brisk = server.connections[0].flights - before
-            make_stale(client)
+            set_clock_forward(10)
             before = server.connections[0].flights
             receipt = await client.send(mail(3))
             careful = server.connections[0].flights - before
@@ -326,14 +321,14 @@ class TestStale:
     @WINDOWS
     @pytest.mark.parametrize("words", [(), (reply(421, "4.4.2 idle"),)], ids=["EOF", "421"])
     @pytest.mark.parametrize("end", [close(), reset()], ids=["FIN", "RST"])
-    @every_loop
+    @every_settable_loop
     async def test_an_end_that_was_not_noticed_costs_a_silent_retry(
         self, window: int, words: tuple[Any, ...], end: Any
     ) -> None:
         """The server has gone, and the client writes before it hears of it: one copy, accepted."""
         async with speaking() as server, client_of(server, pool=one(window)) as client:
             await client.send(mail(1))
-            make_stale(client)
+            set_clock_forward(10)
             server.on("MAIL", *words, end, connection=0)
             receipts = await gathered(*(client.send(mail(n)) for n in range(2, 8)))
             assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 6
@@ -582,7 +577,7 @@ class TestWindow:
 
 
 @every_loop
-async def test_a_cancelled_caller_in_a_window_changes_nobody_elses_outcome() -> None:
+async def test_a_cancelled_caller_in_a_window_does_not_change_other_outcomes() -> None:
     gate = asyncio.Event()
     async with speaking() as server, client_of(server, pool=one(8)) as client:
         await warm(client)

@@ -139,8 +139,9 @@ async def test_mail_goes_through_every_service(
         )
         async with client.session() as session:
             await session.connect()
-            assert session.info.encrypted is (service.security is not Security.PLAINTEXT)
-            assert session.info.verified is (True if session.info.encrypted else None)
+            encrypted = service.security is not Security.PLAINTEXT
+            assert session.info.encrypted is encrypted
+            assert session.info.verified is (True if encrypted else None)
     assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 12
     got = await arrived(mta, tag, 12)
     assert len(got) == 12
@@ -231,7 +232,7 @@ class TestRecipients:
         assert b"reject.test" not in only
 
     @MTAS
-    async def test_nobody_must_accept(self, name: str, server: Callable[[str], Any], tag: str) -> None:
+    async def test_no_recipient_must_accept(self, name: str, server: Callable[[str], Any], tag: str) -> None:
         mta = server(name)
         to = ["bob@lab.test", "x@reject.test", "y@defer.test"]
         async with plain(mta) as client:
@@ -547,7 +548,7 @@ class TestStreams:
     async def test_a_stream_beyond_the_limit_is_refused_by_the_server(
         self, postfix: Postfix, tag: str
     ) -> None:
-        """Nobody knew its size before."""
+        """The size was not known before."""
 
         async def endless() -> AsyncIterator[bytes]:
             yield self.whole(tag, 1 << 20)

@@ -128,7 +128,7 @@ class TestKnownLimits:
         async with limited("RCPTMAX=4") as server, client_of(server, pool=one()) as client:
             with pytest.raises(TooManyRecipients) as caught:
                 await client.send(many(5), options=SendOptions(split=False))
-            receipt = caught.value.receipt
+            receipt = Receipt.of(caught.value)
             assert receipt is not None and receipt.outcome is Outcome.NOT_SENT
             assert len(receipt.verdicts) == 5 and receipt.bytes_sent == 0
             assert "MAIL" not in server.verbs()
@@ -215,7 +215,7 @@ class TestPolicy:
         assert outcomes(receipt) == [Outcome.ACCEPTED] * 3 + [Outcome.REFUSED] * 3
         assert receipt.outcome is Outcome.PARTIAL and receipt.reply is not None and receipt.reply.code == 554
 
-    async def test_who_is_outside_the_policy_refuses_nobody_in_any_part(self) -> None:
+    async def test_recipients_outside_the_policy_refuse_no_part(self) -> None:
         async with limited("RCPTMAX=4") as server, client_of(server, pool=one()) as client:
             server.on("RCPT", reply(550, "5.1.1 no"), match="user[07]@")
             receipt = await client.send(many(10), options=TO_NOBODY)
@@ -287,7 +287,7 @@ class TestTooMany:
             assert outcomes(result) == [Outcome.ACCEPTED] * 3 + [Outcome.REFUSED] * 2
 
     async def test_a_first_recipient_that_is_one_too_many_is_refused(self) -> None:
-        """Nobody was accepted: another transaction would not help."""
+        """No recipient was accepted: another transaction would not help."""
         async with speaking() as server, client_of(server, pool=one()) as client:
             server.on("RCPT", reply(452, "4.5.3 too many"))
             (result,) = await gathered(client.send(many(3)))
@@ -297,7 +297,7 @@ class TestTooMany:
 
     @WINDOWS
     async def test_a_limit_that_shrinks_comes_to_an_end(self, window: int) -> None:
-        """The second transaction accepts nobody: its recipients stay refused, and nothing goes round in circles."""
+        """The second transaction accepts no recipient: they stay refused and are not tried for ever."""
         async with speaking() as server, client_of(server, pool=one(window)) as client:
             server.on("RCPT", reply(452, "4.5.3 too many"), nth=range(4, 1000))
             receipt = await client.send(many(6))
@@ -305,7 +305,7 @@ class TestTooMany:
         assert receipt.outcome is Outcome.PARTIAL
         assert server.verbs().count("MAIL") == 2
 
-    async def test_order_of_the_envelope_is_kept_whoever_was_left(self) -> None:
+    async def test_the_order_of_the_envelope_is_kept_for_the_recipients_that_were_left(self) -> None:
         async with speaking() as server, client_of(server, pool=one()) as client:
             server.on("RCPT", reply(452, "4.5.3 too many"), match="user[135]@", nth=range(1, 4))
             receipt = await client.send(many(6))
@@ -339,7 +339,7 @@ class TestBetweenTheParts:
 
     @pytest.mark.parametrize("point", ["MAIL", "RCPT"])
     @every_loop
-    async def test_a_deadline_tells_who_has_it(self, point: str) -> None:
+    async def test_a_deadline_tells_which_recipients_have_the_message(self, point: str) -> None:
         """The second part waits for its envelope: those of the first are accepted, the others not sent."""
         async with limited("RCPTMAX=2") as server, client_of(server, pool=one()) as client:
             gate = asyncio.Event()
@@ -457,7 +457,7 @@ class TestBetweenTheParts:
         assert received(server) == {**everyone_once(2), "userB@example.org": 1}
 
     async def test_the_rest_is_prepared_again_where_another_connection_offers_something_else(self) -> None:
-        """The second connection has another limit: nobody is forgotten, nobody gets it twice."""
+        """The second connection has another limit: every recipient gets the message exactly once."""
         async with limited("RCPTMAX=3", "MAILMAX=1") as server, client_of(server, pool=one()) as client:
             other = "250-test.invalid\r\n250-PIPELINING\r\n250 LIMITS RCPTMAX=2 MAILMAX=1\r\n"
             server.on("EHLO", swallow(), raw(other.encode()), nth=range(2, 100))
@@ -477,7 +477,7 @@ class TestBetweenTheParts:
             assert set(outcomes(receipt)[4:]) == {Outcome.NOT_SENT}
         assert received(server) == everyone_once(4)
 
-    async def test_closing_the_client_between_them_tells_who_has_it(self) -> None:
+    async def test_closing_the_client_between_parts_tells_which_recipients_have_the_message(self) -> None:
         async with limited("RCPTMAX=2") as server:
             client: SMTPClient = client_of(server, pool=one())
             gate = await self.held(server, point=".")

@@ -491,7 +491,7 @@ async def failing(how: str, origin: Any, failure: str, *, warm: bool) -> Any:
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("field", ["text", "html", "raw"])
 @pytest.mark.parametrize("how", ["send", "send_all", "session", "cancelled", "refused"])
-async def test_so_is_a_stream_that_is_the_text_or_the_whole_of_a_message(
+async def test_a_stream_that_is_the_text_or_the_whole_of_a_message_is_read_the_same_way(
     how: str, field: str, asked: bool, kind: str, tmp_path: Path
 ) -> None:
     origin: Any = CLOSING[kind](LINES if field != "raw" else HEAD + LINES, tmp_path)
@@ -615,7 +615,7 @@ async def test_async_generators_end_in_the_task_that_sends(tmp_path: Path) -> No
         assert endings == [asyncio.current_task()]
 
 
-# --- once more, on another connection ------------------------------------------------------------------------
+# --- retries on another connection ------------------------------------------------------------------------
 
 
 @every_loop
@@ -822,7 +822,7 @@ async def test_a_session_of_ones_own_does_as_the_options_say() -> None:
 
 
 async def test_only_a_raw_keeps_its_bcc() -> None:
-    """`remove_bcc=False` is for `send_raw`: what is written here never names anybody in it."""
+    """`remove_bcc=False` is for `send_raw`: what is written here never names a Bcc recipient."""
     foreign = email.message_from_bytes(HEAD + b"text\r\n")
     options = SendOptions(remove_bcc=False)
     messages: list[Any] = [

@@ -16,8 +16,8 @@ __all__ = ["CramMD5"]
 class CramMD5(Mechanism):
     """CRAM-MD5, RFC 2195.
 
-    The server learns nothing that it could use elsewhere, but it must keep the password readable, is not
-    authenticated, and the digest can be guessed at offline.
+    The server learns nothing that it could use elsewhere. But it must store the password in clear, it is not
+    authenticated, and an eavesdropper can test guessed passwords against the digest offline.
     """
 
     name: ClassVar[str] = "CRAM-MD5"
@@ -31,8 +31,8 @@ class CramMD5(Mechanism):
         """Return `username SP digest`, the digest in lower-case hexadecimal.
 
         Raises:
-            ProtocolViolation: the challenge is empty, or a second one.
-            FeatureUnavailable: this machine's TLS library has no MD5 (FIPS).
+            ProtocolViolation: the challenge is empty, or the second one.
+            FeatureUnavailable: the TLS library of this machine has no MD5 (FIPS).
             InvalidArgument: the credentials do not fit the mechanism.
         """
         if not challenge or self.complete:
@@ -47,14 +47,14 @@ class CramMD5(Mechanism):
         return username + b" " + self._hex
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return the digest, at which one could guess with the challenge; the password was not sent."""
+        """Return the digest, against which guessed passwords can be tested; the password was not sent."""
         return (self._hex,) if self.complete else ()
 
 
 def _digest(password: Secret, challenge: bytes) -> bytes | None:
-    # Encoded before the `try`, so that its own error is not taken for a missing MD5.
+    # Outside the `try`, so that an error of the encoding is not taken for a missing MD5.
     key = encoded(password, "password")
-    # Returns instead of raising, for a traceback would show the key among the local variables.
+    # Returns None instead of raising, because a traceback would hold the key among the local variables.
     try:
         return hmac.digest(key, challenge, "md5")
     except ValueError:

@@ -1,18 +1,18 @@
-"""Who we are, and how we may prove it: the contract of a SASL mechanism.
+"""Credentials, and the contract of a SASL mechanism.
 
-How an exchange goes (RFC 4954 section 4):
+An exchange (RFC 4954 section 4):
 
     mechanism = select(offered, credentials, secure=True)
-    first = mechanism.initial_response()         # goes with AUTH; None: the server speaks first
+    first = mechanism.initial_response()         # sent with AUTH; None: the server speaks first
     ...
     challenge = mechanism.challenge(text_of_the_334)
     answer = mechanism.respond(challenge)        # the session encodes it
     ...
     # a 235 counts only if mechanism.complete
 
-A mechanism that has to block (a slow key derivation, a ticket from a file) or to ask somebody (a token
-provider) works in two steps, because nothing here may wait: before `initial_response` and each `respond` the
-caller asks `pending`, and does the work that it returns where waiting is allowed.
+A mechanism that has to block (a slow key derivation, a ticket from a file) or to await (a token provider) works in two
+steps, because nothing in this package may wait: before `initial_response` and before each `respond` the session calls
+`pending`, and does the work that it returns where waiting is allowed.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ MAX_ENCODED: Final = 12_288
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Credentials:
-    """Who we are, and the proof.
+    """The account to log in with, and its password.
 
     Attributes:
         username: the account.
         password: its password; kept as a `Secret`.
-        authzid: the account to act as, if it is another one (RFC 4616 section 2).
-        mechanisms: names of the mechanisms that may be used, best first; empty leaves it to `select.RANKING`. A
-            mechanism that is never chosen by itself is chosen if it is named here.
-        allow_cleartext: send the password in clear where there is no verified TLS. Everybody on the way can
-            read it then.
+        authzid: the account to act as, if it differs from `username` (RFC 4616 section 2).
+        mechanisms: names of the mechanisms that may be used, best first; empty: those of `select.RANKING`. A mechanism
+            that is only used by name is used if it is named here.
+        allow_cleartext: send the password in clear where there is no verified TLS. Everyone on the network path can
+            then read it.
     """
 
     username: str = ""
@@ -66,7 +66,8 @@ class Credentials:
         mechanisms: Iterable[str] = (),
         allow_cleartext: bool = False,
     ) -> None:
-        # First of all, so that no frame of ours holds the text. Nothing is checked here for the same reason.
+        # The first statement, so that no stack frame of the library holds the text. Nothing is checked here for the
+        # same reason.
         password = Secret(password)
         names = (mechanisms,) if isinstance(mechanisms, str) else tuple(mechanisms)
         values = (username, password, authzid, names, allow_cleartext)
@@ -78,9 +79,8 @@ class Pending(NamedTuple):
     """Work that has to be done before a mechanism can go on.
 
     Attributes:
-        work: to be called without arguments; it leaves its result in the mechanism. If it returns an
-            awaitable, that is awaited.
-        blocking: True: call it in a thread, for it takes long. False: call it in the event loop.
+        work: called without arguments; it leaves its result in the mechanism. An awaitable that it returns is awaited.
+        blocking: True: call `work` in a thread, because it blocks. False: call it in the event loop.
     """
 
     work: Callable[[], Any]
@@ -88,12 +88,12 @@ class Pending(NamedTuple):
 
 
 class Mechanism(ABC):
-    """One SASL mechanism in one exchange: bytes in, bytes out (RFC 4422 section 3). Made anew for each.
+    """One SASL mechanism in one exchange: bytes in, bytes out (RFC 4422 section 3). Each exchange has its own object.
 
     Attributes:
-        name: as the server offers it.
-        complete: has this side said and verified all that it must? A 235 before that is a failure: somebody
-            who knows nothing could have sent it.
+        name: the mechanism's name in the server's AUTH line.
+        complete: the client has sent and verified everything that the mechanism requires. A 235 before that is a
+            failure, because a server that does not know the password could have sent it.
     """
 
     name: ClassVar[str]
@@ -103,31 +103,31 @@ class Mechanism(ABC):
         self._credentials = credentials
 
     def pending(self, challenge: bytes | None) -> Pending | None:
-        """Return the work to do before answering, None if there is none.
+        """Return the work to do before the next response, None if there is none.
 
         Args:
-            challenge: the one that `respond` will be given; None before `initial_response`.
+            challenge: the challenge that `respond` will get; None before `initial_response`.
         """
         return None
 
     @abstractmethod
     def initial_response(self) -> bytes | None:
-        """Return what goes with the AUTH command; None if the server speaks first.
+        """Return the initial response of the AUTH command; None if the server speaks first.
 
-        If the line gets too long for that, send AUTH alone and these bytes in answer to the empty challenge.
+        If the line would be too long, send AUTH alone, and this response in answer to the empty challenge.
 
         Raises:
             InvalidArgument: the credentials do not fit the mechanism.
         """
 
     def challenge(self, text: bytes) -> bytes:
-        """Return the challenge that a 334 carries, for `pending` and `respond`.
+        """Decode the challenge of a 334, for `pending` and `respond`.
 
         Args:
-            text: what follows the code.
+            text: the text behind the code.
 
         Raises:
-            ProtocolViolation: it is not what RFC 4954 section 4 asks for.
+            ProtocolViolation: the text is not base64 as RFC 4954 section 4 requires.
         """
         return decode_challenge(text)
 
@@ -139,16 +139,17 @@ class Mechanism(ABC):
             challenge: as `challenge` returns it.
 
         Raises:
-            ProtocolViolation: the mechanism knows no such challenge; cancel the exchange with `*`.
+            ProtocolViolation: the mechanism has no such challenge; cancel the exchange with `*`.
             InvalidArgument: the credentials do not fit the mechanism.
         """
 
     @abstractmethod
     def secrets(self) -> tuple[bytes, ...]:
-        """Return what the responses made so far contain and must not show: a password, a digest, a token.
+        """Return the secrets that the responses so far contain: a password, a digest, a token.
 
-        A server may repeat what it was sent: these, and a response that holds one of them, are masked in every later
-        reply. What is not in here the server may repeat in its next challenge, as SCRAM does with a nonce.
+        A server may repeat what it was sent. These secrets, and every response that contains one, are masked in all
+        later replies. Other parts of a response are not masked, because a challenge may repeat them, such as a SCRAM
+        nonce.
         """
 
     def __repr__(self) -> str:
@@ -162,10 +163,10 @@ def decode_challenge(text: bytes) -> bytes:
     """Return the challenge of a 334 reply.
 
     Args:
-        text: what follows the code, base64 (RFC 4954 section 4); empty is an empty challenge.
+        text: the base64 text behind the code (RFC 4954 section 4); empty is an empty challenge.
 
     Raises:
-        ProtocolViolation: it is longer than 12,288 octets or not base64.
+        ProtocolViolation: the text is longer than 12,288 octets or not base64.
     """
     if len(text) > MAX_ENCODED:
         raise ProtocolViolation(f"an AUTH challenge of {len(text)} octets is too long", stage="AUTH")
@@ -174,6 +175,6 @@ def decode_challenge(text: bytes) -> bytes:
     except binascii.Error as error:
         raise ProtocolViolation(f"an AUTH challenge is not base64: {error}", stage="AUTH") from error
     if len(text) % 4:
-        # Python is not strict about padding that follows a whole group.
+        # Python accepts padding behind a complete group.
         raise ProtocolViolation("an AUTH challenge is not base64: wrong padding", stage="AUTH")
     return challenge

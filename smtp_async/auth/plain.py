@@ -1,4 +1,4 @@
-"""PLAIN and LOGIN: the password itself, in two wrappings."""
+"""PLAIN and LOGIN: mechanisms that send the password itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def encoded(text: str | Secret, what: str) -> bytes:
     """Return the UTF-8 of a user name or password.
 
     Args:
-        text: it; a secret is revealed here and nowhere else.
-        what: its name, for the error.
+        text: the user name or password; only this function reveals a secret.
+        what: what the text is, for the error.
 
     Raises:
-        InvalidArgument: it contains NUL, or half of a surrogate pair. The error does not show it.
+        InvalidArgument: the text contains NUL, or half of a surrogate pair. The error does not show the text.
     """
     found = _utf8(text)
     if found is None:
@@ -28,7 +28,7 @@ def encoded(text: str | Secret, what: str) -> bytes:
 
 
 def _utf8(text: str | Secret) -> bytes | None:
-    # Returns instead of raising: a UnicodeEncodeError carries the text, and so would this function's frame.
+    # Returns None instead of raising, because a UnicodeEncodeError and this function's frame would hold the text.
     try:
         found = (text.reveal() if isinstance(text, Secret) else text).encode()
     except UnicodeEncodeError:
@@ -37,7 +37,7 @@ def _utf8(text: str | Secret) -> bytes | None:
 
 
 class Plain(Mechanism):
-    """PLAIN, RFC 4616: one message with all of it."""
+    """PLAIN, RFC 4616: one message with user name and password."""
 
     name: ClassVar[str] = "PLAIN"
 
@@ -48,12 +48,12 @@ class Plain(Mechanism):
     def respond(self, challenge: bytes) -> bytes:
         """Return the message for the empty challenge of a server that got no initial response."""
         if challenge or self.complete:
-            # Said once, not twice: the server has what it needs, or wants what it should not get.
+            # The password is sent once: a server that asks again already has it.
             raise ProtocolViolation("PLAIN has no challenge, but the server sent one", stage="AUTH")
         return self._message()
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return the password; the user name is none."""
+        """Return the password; the user name is no secret."""
         return (encoded(self._credentials.password, "password"),)
 
     def _message(self) -> bytes:
@@ -70,10 +70,10 @@ class Plain(Mechanism):
 
 
 class Login(Mechanism):
-    """LOGIN, never standardised (draft-murchison-sasl-login): the server asks twice, for user and password.
+    """LOGIN, never standardised (draft-murchison-sasl-login): the server prompts for user name, then password.
 
-    The prompts differ from server to server, and some are not even base64. The draft has clients ignore them, so they
-    are counted, not read.
+    The prompts differ between servers, and some are not base64. The draft tells clients to ignore their text, so they
+    are counted and not read.
     """
 
     name: ClassVar[str] = "LOGIN"
@@ -83,15 +83,15 @@ class Login(Mechanism):
         self._asked = 0
 
     def initial_response(self) -> None:
-        """Return None: the server asks."""
+        """Return None, because the server prompts first."""
         return None
 
     def challenge(self, text: bytes) -> bytes:
-        """Return nothing: a prompt is ignored."""
+        """Return b"", because the text of a prompt is ignored."""
         return b""
 
     def respond(self, challenge: bytes) -> bytes:
-        """Return the user name for the first challenge, the password for the second."""
+        """Return the user name for the first prompt, the password for the second."""
         self._asked += 1
         if self._asked == 1:
             return encoded(self._credentials.username, "user name")

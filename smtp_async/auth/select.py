@@ -1,15 +1,14 @@
-"""Which mechanism is chosen.
+"""The choice of a SASL mechanism.
 
-The order of preference is one table, `RANKING`, with the reason beside each place. Three rules stand above
-it:
+The order of preference is one table, `RANKING`, with the reason beside each place. Three rules come before it:
 
-* A password never travels in clear unless the application says so by name (`allow_cleartext`), and neither
-  does anything from which it could be guessed.
-* What the server offers only narrows the choice. An attacker who removes offers, or a server that refuses the
-  better mechanism, cannot bring us below the table's floor: a mechanism that is weak wherever it is used has
-  to be asked for by name.
-* One mechanism is tried. After a 535 the password is wrong, and sending it again in another wrapping would
-  only show it twice.
+* A password, or a value from which it could be guessed, never travels in clear unless the application allows it by
+  name (`allow_cleartext`).
+* The server's offer only narrows the choice. An attacker who removes offers, or a server that refuses the better
+  mechanism, cannot make the client use a weak one: a mechanism that is weak wherever it is used must be named by the
+  application.
+* One mechanism is tried. A 535 means that the password is wrong, and sending it again by another mechanism would only
+  expose it twice.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class Place(NamedTuple):
     """A mechanism's place in the ranking.
 
     Attributes:
-        name: of the mechanism.
-        make: returns it for an exchange.
-        reveals_password: does the server, and whoever reads along, get the password itself?
-        only_by_name: why it is not chosen unless it is asked for by name over TLS; empty if it is.
-        takes_authzid: can it carry an authorization identity?
+        name: the mechanism's name.
+        make: returns the mechanism for one exchange.
+        reveals_password: the server and any eavesdropper get the password itself.
+        only_by_name: why the mechanism is used over TLS only if the application names it; empty if it is used anyway.
+        takes_authzid: the mechanism can carry an authorization identity.
     """
 
     name: str
@@ -43,14 +42,14 @@ class Place(NamedTuple):
     takes_authzid: bool = False
 
 
-#: Best first, over TLS. In clear, what does not reveal the password goes before what does.
+#: The best first, over TLS. In clear, mechanisms that do not reveal the password come first.
 RANKING: Final[tuple[Place, ...]] = (
-    # One message, one round trip, a standard with a defined charset; TLS is what protects it.
+    # One message, one round trip, a standard with a defined charset; TLS protects the password.
     Place("PLAIN", Plain, reveals_password=True, takes_authzid=True),
-    # Never standardised, two round trips more, no defined charset: for servers that know nothing else.
+    # Never standardised, two more round trips, no defined charset: for servers that offer nothing else.
     Place("LOGIN", Login, reveals_password=True),
-    # Inside TLS it adds nothing, and makes the server keep the password readable: never before PLAIN.
-    # Outside, whoever reads along can guess at the password at leisure, but does not have it yet.
+    # Inside TLS it adds nothing and requires the server to store the password in clear: never before PLAIN.
+    # Without TLS an eavesdropper has to guess the password offline, where PLAIN would show it.
     Place(
         "CRAM-MD5",
         CramMD5,
@@ -65,11 +64,11 @@ def select(offered: Collection[str], credentials: Credentials, *, secure: bool) 
 
     Args:
         offered: names from the server's AUTH line, after TLS has started.
-        credentials: who we are; `mechanisms` restricts the choice and sets its order.
-        secure: is the connection encrypted to a verified server (or a Unix socket)?
+        credentials: the account; `mechanisms` restricts the choice and sets its order.
+        secure: the connection is encrypted to a verified server, or is a Unix socket.
 
     Raises:
-        AuthenticationUnavailable: none is offered, known and safe here; the message says why, for each.
+        AuthenticationUnavailable: no mechanism is offered, known and safe here; the message says why, for each.
         InvalidArgument: user name or password is missing.
     """
     if not credentials.username or not credentials.password:
@@ -81,14 +80,14 @@ def select(offered: Collection[str], credentials: Credentials, *, secure: bool) 
         if not reason:
             return place.make(credentials)
         reasons.append(reason)
-    raise AuthenticationUnavailable(_teach(offered, credentials, reasons), stage="AUTH")
+    raise AuthenticationUnavailable(_explanation(offered, credentials, reasons), stage="AUTH")
 
 
 def _order(credentials: Credentials, *, secure: bool) -> list[Place]:
     if credentials.mechanisms:
         known = {place.name: place for place in RANKING}
         return [known[name.upper()] for name in credentials.mechanisms if name.upper() in known]
-    # The sort keeps the order of equals.
+    # `sorted` is stable: mechanisms that are alike keep the order of the table.
     return list(RANKING) if secure else sorted(RANKING, key=lambda place: place.reveals_password)
 
 
@@ -108,7 +107,7 @@ def _objection(place: Place, offered: set[str], credentials: Credentials, *, sec
     return ""
 
 
-def _teach(offered: Collection[str], credentials: Credentials, reasons: list[str]) -> str:
+def _explanation(offered: Collection[str], credentials: Credentials, reasons: list[str]) -> str:
     server = (
         f"the server offers {', '.join(sorted(offered))}"
         if offered

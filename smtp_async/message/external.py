@@ -138,13 +138,15 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
             data = without_leading(data)
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
-    hidden = remove_bcc and b"bcc" in head
+    hidden, resent = remove_bcc and b"bcc" in head, b"resent-" in head
     kept = _without_hidden(data) if hidden else data
-    content = Content.of_bytes(kept, exact=True) if exact else Content.of_crlf(kept)
+    if hidden and not exact:
+        head = _head(kept, exact=False).lower()
+    content = Content.of_bytes(kept, exact=True) if exact else Content.of_crlf(kept, head)
     return ForeignMail(
         lambda: _read_fields(fields_of(without_leading(data))[0]),
         lambda eightbit, utf8: content,
-        resent=b"resent-" in head,
+        resent=resent,
     )
 
 

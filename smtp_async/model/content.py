@@ -150,26 +150,32 @@ class Content:
             exact: leave every octet as it is; else bare CR and LF become CRLF and the last line gets its end.
         """
         data = bytes(data)
-        return cls._whole(data if exact else normalised(data), exact=exact)
-
-    @classmethod
-    def of_crlf(cls, data: bytes) -> Content:
-        """Make content of a whole message in which every line, the last one included, ends with CRLF."""
-        return cls._whole(data, exact=False)
-
-    @classmethod
-    def _whole(cls, data: bytes, *, exact: bool) -> Content:
+        if not exact:
+            data = normalised(data)
         end = find(data, b"\r\n\r\n")
-        head = data if end < 0 else data[: end + 2]
+        return cls._whole(data, (data if end < 0 else data[: end + 2]).lower(), exact=exact)
+
+    @classmethod
+    def of_crlf(cls, data: bytes, lowered_header: bytes) -> Content:
+        """Make content of a whole message in which every line, the last one included, ends with CRLF.
+
+        Args:
+            data: the message.
+            lowered_header: its header in lower case, which the caller has read for other reasons.
+        """
+        return cls._whole(data, lowered_header, exact=False)
+
+    @classmethod
+    def _whole(cls, data: bytes, lowered_header: bytes, *, exact: bool) -> Content:
         ascii_only = is_ascii(data)
         # A case-insensitive search is slow, so it begins where the name of the field is.
-        place = head.lower().find(b"message-id")
-        found = _MESSAGE_ID.search(head, place) if place >= 0 else None
+        place = lowered_header.find(b"message-id")
+        found = _MESSAGE_ID.search(data, place, len(lowered_header)) if place >= 0 else None
         return cls(
             (data,),
             size=len(data),
             eightbit=not ascii_only,
-            utf8=not ascii_only and not head.isascii(),
+            utf8=not ascii_only and not lowered_header.isascii(),
             binary=(exact and not only_crlf(data))
             or find(data, b"\0") >= 0
             or longest_line_exceeds(data, MAX_LINE),

@@ -1,13 +1,14 @@
-"""The test kit: servers that misbehave on command, broken connections, cancellation at every await.
+"""The test kit: servers that misbehave as a test tells them, cut connections, cancellation at every await.
 
     from smtp_async.testing import RecordingSink, ScriptedServer, close, default, reply
 
 - `ScriptedServer`: a strict SMTP or LMTP server with a script of deviations (`smtp_async.testing.server`);
-- `RecordingSink`: the same, always accepting, for applications that want to see what they sent;
+- `RecordingSink`: a server that accepts everything, for applications that check what they sent;
 - `CutProxy`: cuts a connection after any byte, in either direction, by FIN, RST or silence;
-- `cancellations`: runs a scenario again and again, cancelled at its first, second, … await;
-- `ServerThread`: any of the servers in a thread of its own, for tests without an event loop;
+- `cancellations`: runs a scenario repeatedly, cancelled at its first, second, … await;
+- `ServerThread`: one of these servers in a thread of its own, for tests without an event loop;
 - `MemorySpool`: a spool without a disk, and `SpoolContract`: the tests that every spool passes;
+- `StreamContract` and `UpgradeContract`: the tests that every transport passes;
 - the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
 """
 
@@ -37,7 +38,9 @@ from .script import (
 )
 from .server import ScriptedServer
 from .sink import RecordingSink
+from .stream_contract import StreamContract
 from .thread import ServerThread
+from .upgrade_contract import UpgradeContract
 
 __all__ = [
     "Action",
@@ -60,6 +63,8 @@ __all__ = [
     "ServerThread",
     "SpoolContract",
     "Step",
+    "StreamContract",
+    "UpgradeContract",
     "cancellations",
     "close",
     "cut",

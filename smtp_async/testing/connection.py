@@ -1,7 +1,7 @@
-"""One conversation of the test server: the script around the strict dialogue.
+"""One connection of the test server: the script around the strict dialogue.
 
-One task per connection takes commands out of the buffer, asks the script, then the dialogue, and writes
-down what it saw.
+One task per connection takes commands out of the buffer, follows the script or else the dialogue, and records what it
+received.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .records import ConnectionLogs, ReceivedLine, ReceivedMessage
 from .script import Rule, Script, Step
 from .wire import Over, Split, Wire
 
-# RFC 2920 §3.1: these end a group, nothing may be sent behind them before their reply.
+# RFC 2920 §3.1: these commands end a group; the client must read the reply before it sends more.
 _LAST_IN_GROUP: Final = frozenset(
     {"EHLO", "HELO", "LHLO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "STARTTLS", "AUTH", "RESPONSE"}
 )
@@ -26,7 +26,7 @@ _END_OF_DATA: Final = b"\r\n.\r\n"
 
 
 class Host(Protocol):
-    """The server of a connection: what it follows, and where it writes down what it saw."""
+    """What a connection requires of its server: settings, script and records."""
 
     settings: Settings
     ssl_context: ssl.SSLContext | None
@@ -45,20 +45,20 @@ class Host(Protocol):
         """The connections that are open."""
 
     def deliver(self, message: ReceivedMessage) -> None:
-        """Keep a message."""
+        """Record a message."""
 
     def changed(self) -> None:
-        """Wake whoever waits for something to happen."""
+        """Check the conditions that tests wait for."""
 
 
 class Connection(Wire):
-    """One client, from accept to the end."""
+    """One client connection, from accept to close."""
 
     def __init__(self, server: Host) -> None:
         """Wait for `connection_made`.
 
         Args:
-            server: Whose script is followed and whose records are kept.
+            server: Has the script and the records.
         """
         super().__init__(server.connections.add(), split=server.split, keep_raw=server.keep_raw)
         self._server = server
@@ -67,7 +67,7 @@ class Connection(Wire):
         self._body_seen = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the conversation."""
+        """Start the task of the conversation."""
         super().connection_made(transport)
         self._server.live.add(self)
         self._server.changed()
@@ -76,13 +76,13 @@ class Connection(Wire):
         task.add_done_callback(self._server.tasks.discard)
 
     def eof_received(self) -> bool:
-        """Note that the client has ended its side."""
+        """Record that the client has ended its direction."""
         self._server.connections.end(self.log)
         self._server.changed()
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end; what the client had sent before is still worked off."""
+        """Record the end; commands that the client had sent before are still executed."""
         super().connection_lost(exc)
         self._server.live.discard(self)
         self._server.connections.end(self.log)
@@ -109,13 +109,13 @@ class Connection(Wire):
         self._server.changed()
 
     def breach(self, what: str) -> None:
-        """Note that the client broke the protocol."""
+        """Record that the client broke the protocol."""
         self._server.violations.append(f"connection {self.log.number}: {what}")
 
     # Answering
 
     def answer(self, command: Command, reply: ServerReply) -> None:
-        """Write a reply; what it means is done before."""
+        """Change the state as the reply says, then write the reply."""
         self._apply(command, reply.code)
         self.write(reply.encode())
 
@@ -124,11 +124,11 @@ class Connection(Wire):
         self.log.user = self.dialogue.user
 
     def default(self, command: Command, *, silent: bool = False) -> None:
-        """Do what a strict server does at a point.
+        """Answer as a strict server does.
 
         Args:
-            command: The point.
-            silent: Write nothing.
+            command: The command, or another point of the script.
+            silent: Change the state, but write nothing.
         """
         if command.verb in ("CONNECT", "SECURED", "BODY"):
             return
@@ -138,7 +138,7 @@ class Connection(Wire):
             self.write(reply.encode())
 
     async def perform(self, command: Command) -> None:
-        """Answer one command, by the script if it has something to say."""
+        """Answer one command: by the rule of the script that meets it, or else as a strict server."""
         rule = self._server.script.find(command, self.log.number)
         if rule is None:
             self.default(command)
@@ -179,7 +179,7 @@ class Connection(Wire):
             await self._command(command)
 
     def _inspect(self, line: bytes) -> None:
-        """Note what is wrong with a line as such."""
+        """Record bare CR, bare LF and NUL as violations."""
         if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
             self.breach(f"bare CR, bare LF or NUL in {line[:80]!r}")
 
@@ -206,7 +206,7 @@ class Connection(Wire):
             self.breach(f"bytes behind {verb}, without PIPELINING: {bytes(self.buffer[:80])!r}")
 
     async def _secure(self) -> None:
-        """Take the server's side of a TLS handshake."""
+        """Do the server's part of a TLS handshake."""
         assert self._server.ssl_context is not None, "a 220 to STARTTLS needs an ssl_context"
         await self.start_tls(self._server.ssl_context)
         self.dialogue.secured()
@@ -215,10 +215,10 @@ class Connection(Wire):
     # Bodies
 
     async def _data(self) -> None:
-        """Read up to the lone dot, then answer it."""
+        """Read a body up to the lone dot, then answer."""
         self.dialogue.in_data = False
         self._begin_body()
-        raw = bytearray(b"\r\n")  # so that a dot in the first line is found like any other
+        raw = bytearray(b"\r\n")  # so that a dot on the first line is found as on any other
         end = -1
         while end < 0:
             start = max(0, len(raw) - 4)
@@ -251,7 +251,7 @@ class Connection(Wire):
         envelope = self.dialogue.envelope
         if envelope is None or not envelope.chunked:
             self._begin_body()
-        if envelope is None or not envelope.recipients:  # refused, but its octets are taken all the same
+        if envelope is None or not envelope.recipients:  # refused, but its octets must be read
             await self._read_chunk(left, bytearray())
             return await self.perform(command)
         envelope.chunked = True
@@ -271,7 +271,7 @@ class Connection(Wire):
             data += piece
 
     async def _conclude(self, command: Command) -> None:
-        """Answer end-of-data: once, under LMTP once for each recipient, not at all after an early answer."""
+        """Answer end-of-data: once; under LMTP once for each recipient; not at all after an early answer."""
         envelope = self.dialogue.envelope
         if envelope is not None and envelope.answered_early:
             return
@@ -289,7 +289,7 @@ class Connection(Wire):
         return self._rule is not None and self._body_seen >= self._rule.after
 
     async def _body_piece(self, most: int | None = None) -> bytes:
-        """Take what there is of the body, but stop where the script has something to do."""
+        """Take body bytes out of the buffer, at most up to the point where a rule fires."""
         if self._rule is not None and self._body_due():
             rule, self._rule = self._rule, None
             await self._follow(rule, Command("BODY"))

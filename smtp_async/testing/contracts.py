@@ -1,4 +1,4 @@
-"""What every spool must do, as tests that any of them runs.
+"""What every spool must do, as tests that any spool runs.
 
     class TestMySpool(SpoolContract):
         @pytest.fixture
@@ -7,7 +7,7 @@
                 yield spool
 
         def abandon(self, spool, lease):
-            ...  # let the worker that holds the lease die
+            ...  # act as if the worker that holds the lease had died
 
 The tests are coroutines; pytest needs a plugin that runs them (pytest-asyncio in its `auto` mode, or anyio).
 """
@@ -93,7 +93,7 @@ class SpoolContract(LeaseContract):
             assert (await spool.get(id)).envelope == Envelope("ann@example.com", there)
             assert await spool.read(id) == TEXT
 
-    async def test_a_stream_is_closed_if_it_says_so(self, spool: Spool) -> None:
+    async def test_a_stream_is_closed_on_request(self, spool: Spool) -> None:
         for close in (False, True):
             stream = io.BytesIO(TEXT)
             await spool.put(Raw(stream, close=close))
@@ -135,7 +135,7 @@ class SpoolContract(LeaseContract):
         [lease] = await spool.claim()
         assert lease.mail().content().utf8
 
-    async def test_bytes_survive_whatever_they_are(self, spool: Spool) -> None:
+    async def test_any_bytes_are_kept(self, spool: Spool) -> None:
         body = TEXT + b"\r\n.\r\n\r\nSPOOL1 9\r\n" + bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"")
         body = body + b"\r\n"
         id = await spool.put(body)
@@ -144,7 +144,7 @@ class SpoolContract(LeaseContract):
         content = lease.mail().content()
         assert content.eightbit and content.binary
 
-    async def test_what_cannot_be_sent_is_refused(self, spool: Spool) -> None:
+    async def test_put_refuses_what_cannot_be_sent(self, spool: Spool) -> None:
         await refused(MissingSender, lambda: spool.put(b"To: bob@example.org\r\n\r\n"))
         await refused(MissingRecipient, lambda: spool.put(b"From: ann@example.com\r\n\r\n"))
         await refused(InvalidArgument, lambda: spool.put(42))
@@ -188,20 +188,20 @@ class SpoolContract(LeaseContract):
             assert await spool.put(TEXT, key=key) == id
         assert await self._all(spool) == []
 
-    async def test_a_key_is_forgotten_in_time(self, spool: Spool) -> None:
+    async def test_a_key_is_forgotten_after_its_retention(self, spool: Spool) -> None:
         id = await spool.put(TEXT, key="k")
         await spool.remove(id)
         spool.key_retention = 0.0
         assert await spool.put(TEXT, key="k") == id
         assert len(await self._all(spool)) == 1
-        # From then on it counts anew.
+        # The retention of the new job's key starts again.
         [lease] = await spool.claim()
         await lease.settle(receipt_for(lease, QUEUED))
         spool.key_retention = 3600.0
         assert await spool.put(TEXT, key="k") == id
         assert await self._all(spool) == []
 
-    # --- what an operator does ---
+    # --- operators ---
 
     async def test_a_held_job_is_not_claimed(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
@@ -223,7 +223,7 @@ class SpoolContract(LeaseContract):
         await lease.settle(receipt_for(lease, QUEUED), keep=True)
         await refused(UsageError, lambda: spool.requeue(id))
 
-    async def test_a_deferred_job_can_be_hurried(self, spool: Spool) -> None:
+    async def test_requeue_makes_a_deferred_job_due(self, spool: Spool) -> None:
         id = await spool.put(TEXT, not_before=time.time() + 1000)
         await spool.requeue(id)
         assert len(await spool.claim(5)) == 1
@@ -242,18 +242,18 @@ class SpoolContract(LeaseContract):
             await refused(Busy, lambda call=call: call(id))  # type: ignore[misc]
         await lease.settle(receipt_for(lease, QUEUED))
 
-    async def test_what_is_not_queued_cannot_be_held(self, spool: Spool) -> None:
+    async def test_only_queued_jobs_can_be_held(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
         await lease.fail(None)
         await refused(UsageError, lambda: spool.hold(id))
 
-    async def test_ids_that_nobody_made_are_unknown(self, spool: Spool) -> None:
+    async def test_invalid_ids_are_unknown(self, spool: Spool) -> None:
         for id in ("../x", "", ".", "x" * 300, "a\0b", "a/b", "ä"):
             await refused(NoSuchJob, lambda id=id: spool.get(id))  # type: ignore[misc]
             await refused(NoSuchJob, lambda id=id: spool.remove(id))  # type: ignore[misc]
 
-    # --- looking ---
+    # --- reading ---
 
     async def test_jobs_are_listed_by_state(self, spool: Spool) -> None:
         ids = [await spool.put(TEXT) for _ in range(3)]
@@ -286,19 +286,19 @@ class SpoolContract(LeaseContract):
         await spool.put(TEXT)
         assert await spool.wait(10)
 
-    async def test_waiting_ends_when_it_is_cancelled_whatever_comes_with_it(self, spool: Spool) -> None:
+    async def test_a_cancelled_wait_is_cancelled_whatever_happens_with_it(self, spool: Spool) -> None:
         for turns in range(20):
             waiting = asyncio.ensure_future(spool.wait(60))
             await asyncio.sleep(0)
             await spool.put(TEXT, not_before=time.time() + 1000)
             for _ in range(turns % 4):
                 await asyncio.sleep(0)
-            # The news have come, or come now: what was cancelled ends as such, or had ended before.
+            # The job may be noticed before, or together with the cancellation: a wait that was cancelled ends as such.
             cancelled = waiting.cancel()
             await asyncio.wait({waiting}, timeout=10)
             assert waiting.cancelled() == cancelled
 
-    async def test_closing_gives_back_what_is_leased(self, spool: Spool) -> None:
+    async def test_closing_releases_what_is_leased(self, spool: Spool) -> None:
         await spool.put(TEXT)
         [lease] = await spool.claim()
         await spool.close()

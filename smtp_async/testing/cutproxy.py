@@ -1,6 +1,6 @@
-"""`CutProxy`: a connection cut after any byte.
+"""`CutProxy`: a proxy that cuts a connection after any byte.
 
-It stands between a client and a real server:
+The proxy stands between a client and a real server:
 
     async with CutProxy(server.host, server.port) as proxy:               # learn the totals
         await session(proxy.host, proxy.port)
@@ -24,23 +24,23 @@ from .wire import reset_transport
 
 
 class Direction(Enum):
-    """Which way bytes go."""
+    """The direction of bytes."""
 
     TO_SERVER = "to server"
     TO_CLIENT = "to client"
 
 
 class CutManner(Enum):
-    """How a connection is cut; both sides see the same."""
+    """How a connection is cut; both ends see the same."""
 
     FIN = "fin"
-    """Both sides read end-of-file."""
+    """Both ends read end-of-file."""
 
     RST = "rst"
-    """Both sides get a connection reset."""
+    """Both ends get a connection reset."""
 
     STALL = "stall"
-    """Nothing more passes in either direction, and nobody is told."""
+    """No more bytes pass in either direction, and neither end is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class Cut:
     """Where and how to cut.
 
     Attributes:
-        after: As soon as so many bytes have passed; 0 is before the first.
-        direction: Bytes of this direction are counted.
-        manner: How.
-        link: Only the connection with this number, from 0; None for each.
+        after: Cut after this many bytes; 0 is before the first.
+        direction: The direction whose bytes are counted.
+        manner: How to cut.
+        link: Number of the connection to cut, from 0; None for every connection.
     """
 
     after: int
@@ -65,8 +65,8 @@ class Link:
     """One proxied connection.
 
     Attributes:
-        number: From 0.
-        passed: What was passed on, by direction.
+        number: Number of the connection, from 0.
+        passed: The bytes that were passed on, by direction.
         cut: Whether the cut was made.
         open: Whether one of its sockets still exists.
     """
@@ -78,12 +78,12 @@ class Link:
 
     @property
     def counts(self) -> dict[Direction, int]:
-        """How many bytes passed, by direction."""
+        """Number of bytes that passed, by direction."""
         return {direction: len(data) for direction, data in self.passed.items()}
 
 
 class _End(asyncio.Protocol):
-    """One of the two sockets of a link; `direction` is where its input goes."""
+    """One of the two sockets of a link; its input goes in `direction`."""
 
     def __init__(self, relay: _Relay, direction: Direction) -> None:
         self._relay = relay
@@ -112,8 +112,8 @@ class _End(asyncio.Protocol):
         self._relay.hold(self, held=False)
 
 
-def _say_fin(transport: asyncio.Transport) -> None:
-    """Send FIN but go on reading: closing with unread input would send RST."""
+def _send_fin(transport: asyncio.Transport) -> None:
+    """Send FIN but go on reading, because closing with unread input would send RST."""
     transport.write_eof()
     transport.resume_reading()
 
@@ -129,12 +129,12 @@ class _Relay:
         self._ends = {direction: _End(self, direction) for direction in Direction}
         self.client = self._ends[Direction.TO_SERVER]
         self._server = self._ends[Direction.TO_CLIENT]
-        self._early = bytearray()  # uvloop reads before it is told to
+        self._early = bytearray()  # uvloop may read although reading is paused
         self._early_eof = False
         self._eofs = 0
 
     def made(self, end: _End) -> None:
-        """Wait for the other end, then start."""
+        """Start to pass bytes on when both ends are connected."""
         if end is self.client:
             assert end.transport is not None
             end.transport.pause_reading()
@@ -147,7 +147,7 @@ class _Relay:
             self.ended(Direction.TO_SERVER)
 
     async def dial(self) -> None:
-        """Connect to the server; a refusal is passed on as a reset."""
+        """Connect to the server; reset the client's connection if the server refuses."""
         loop = asyncio.get_running_loop()
         try:
             await self._proxy.connect(loop, lambda: self._server)
@@ -155,7 +155,7 @@ class _Relay:
             self._both(reset_transport)
 
     def carry(self, direction: Direction, data: bytes) -> None:
-        """Pass bytes on, but none behind the cut."""
+        """Pass bytes on, up to the cut."""
         passed = self.link.passed[direction]
         cut = self._cut
         if self.link.cut or not data:
@@ -181,7 +181,7 @@ class _Relay:
     def _sever(self, cut: Cut) -> None:
         self.link.cut = True
         if cut.manner is CutManner.FIN:
-            self._both(_say_fin)
+            self._both(_send_fin)
         elif cut.manner is CutManner.RST:
             self._both(reset_transport)
         else:
@@ -193,7 +193,7 @@ class _Relay:
                 action(end.transport)
 
     def hold(self, end: _End, *, held: bool) -> None:
-        """Stop reading one end while the other cannot be written to."""
+        """Pause reading one end while the other end's write buffer is full."""
         source = self._server if end is self.client else self.client
         if self.link.cut or source.transport is None or source.transport.is_closing():
             return
@@ -203,7 +203,7 @@ class _Relay:
             source.transport.resume_reading()
 
     def ended(self, direction: Direction) -> bool:
-        """Pass a FIN on; the second one closes everything."""
+        """Pass a FIN on; the second FIN closes both sockets."""
         if self.link.cut:
             return False
         if self._server.transport is None:
@@ -218,33 +218,33 @@ class _Relay:
         return True
 
     def lost(self, exc: Exception | None) -> None:
-        """Let the other end go too, by RST if this one was reset."""
+        """Close the other end, too: by RST if this end was reset."""
         if not self.link.cut:
             self._both(reset_transport if exc is not None else lambda transport: transport.close())
         self.link.open = any(not end.gone.done() for end in self._ends.values() if end.transport)
 
     async def abort(self) -> None:
-        """Close both sockets at once and wait until they are."""
+        """Close both sockets at once and wait until they are closed."""
         self._both(lambda transport: transport.abort())
         await asyncio.gather(*(end.gone for end in self._ends.values() if end.transport))
 
 
 class CutProxy:
-    """A TCP proxy on 127.0.0.1 that cuts connections, or only counts what passes.
+    """A TCP proxy on 127.0.0.1 that cuts connections, or only counts their bytes.
 
     Attributes:
-        links: One `Link` per connection that was accepted, with what passed in each direction.
-        cut: Where to cut; may be changed between two connections.
+        links: One `Link` per accepted connection, with the bytes of each direction.
+        cut: Where to cut; it may be changed between two connections.
     """
 
     def __init__(self, host: str, port: int, cut: Cut | None = None, *, path: str | None = None) -> None:
-        """Prepare; `async with` starts it.
+        """Prepare a proxy; `async with` starts it.
 
         Args:
             host: The server's address.
             port: The server's port.
-            cut: Where to cut; None only counts.
-            path: The server's unix socket, in place of address and port.
+            cut: Where to cut; None only counts bytes.
+            path: The server's Unix socket, instead of address and port.
         """
         self._target = (host, port)
         self._path = path
@@ -277,7 +277,7 @@ class CutProxy:
             await loop.create_connection(factory, *self._target)
 
     async def __aenter__(self) -> Self:
-        """Start to listen."""
+        """Start listening."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._accept, self.host, 0)
         self.port = self._listener.sockets[0].getsockname()[1]
@@ -286,7 +286,7 @@ class CutProxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop to listen and abort every link."""
+        """Stop listening and abort every link."""
         assert self._listener is not None
         self._listener.close()
         for task in self._tasks:

@@ -1,8 +1,8 @@
-"""The strict server, without I/O: what RFC 5321 and its extensions answer to each command.
+"""The strict server, without I/O: the reply that RFC 5321 and its extensions require to each command.
 
-`Dialogue.judge` says what the right reply is, `Dialogue.apply` changes the state according to the reply that
-was really sent. The two are apart because a script may send another one: after a scripted 250 to MAIL a
-transaction is open, after a scripted 550 it is not, whatever the rules would have said.
+`Dialogue.judge` returns the right reply, and `Dialogue.apply` changes the state by the reply that was sent. The two are
+separate because a script may send another reply: after a scripted 250 to MAIL a transaction is open, and after a
+scripted 550 it is not, whatever `judge` would have returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STANDARD_EXTENSIONS: Final = (
     "PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING",
 )  # fmt: skip
 
-# Which extension brings which parameter; an unknown one is asked for under its own name.
+# Parameter → the extension that defines it; an unknown parameter is looked up as an extension of its own name.
 _MAIL_PARAMETERS: Final = {
     "SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN", "AUTH": "AUTH",
     "REQUIRETLS": "REQUIRETLS", "MT-PRIORITY": "MT-PRIORITY", "BY": "DELIVERBY", "MTRK": "MTRK",
@@ -37,7 +37,7 @@ _Answer = tuple[int, *tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What kind of server it is. `ScriptedServer` takes the same names and explains them."""
+    """The kind of server. `ScriptedServer` has arguments of the same names and explains them."""
 
     hostname: str = "test.invalid"
     lmtp: bool = False
@@ -51,7 +51,7 @@ class Settings:
     require_auth: bool = False
 
     def limit(self, name: str) -> int | None:
-        """A number of the LIMITS extension (RFC 9422)."""
+        """Return a number of the LIMITS extension (RFC 9422), None if it is not announced."""
         words = next((e.split()[1:] for e in self.extensions if e.upper().startswith("LIMITS ")), [])
         found = [int(word.partition("=")[2]) for word in words if word.upper().startswith(f"{name}=")]
         return found[0] if found else None
@@ -59,18 +59,18 @@ class Settings:
 
 @dataclass(eq=False, slots=True)
 class Envelope:
-    """A transaction that is open.
+    """An open transaction.
 
     Attributes:
         sender: Reverse path.
-        parameters: Those of MAIL.
-        recipients: What was accepted, with parameters.
+        parameters: The parameters of MAIL.
+        recipients: The accepted recipients, with their parameters.
         data: Content so far.
         chunked: A BDAT was received.
-        broken: A BDAT was refused; only RSET helps.
+        broken: A BDAT was refused; only RSET ends the transaction.
         answered_early: The script answered in the middle of the body.
-        turn: Under LMTP, whose reply after end-of-data is due.
-        message: What was recorded, once it is accepted.
+        turn: Under LMTP, the number of the recipient whose reply after end-of-data is next.
+        message: The recorded message, once it is accepted.
     """
 
     sender: str
@@ -91,9 +91,9 @@ class Dialogue:
         """Start before the greeting.
 
         Args:
-            settings: What kind of server.
+            settings: The kind of server.
             number: Number of the connection.
-            deliver: Is given each message at the moment it is accepted.
+            deliver: Called with each message when it is accepted.
         """
         self.settings = settings
         self.number = number
@@ -114,10 +114,10 @@ class Dialogue:
         self._max_size = size_limit(settings.extensions)
         self._enhanced = "ENHANCEDSTATUSCODES" in self._keywords
 
-    # What is offered
+    # Extensions offered
 
     def offers(self, keyword: str) -> bool:
-        """Whether EHLO lists a keyword now."""
+        """Return whether EHLO lists a keyword in the present state."""
         if keyword == "STARTTLS":
             return self.settings.starttls and not self.tls
         if keyword == "AUTH":
@@ -129,20 +129,20 @@ class Dialogue:
         return bool(self.settings.users) or self.settings.mechanisms is not STANDARD
 
     def greeting(self) -> ServerReply:
-        """The 220."""
+        """Return the 220."""
         protocol = "LMTP" if self.settings.lmtp else "ESMTP"
         return ServerReply(220, (f"{self.settings.hostname} {protocol} ready",))
 
     def secured(self) -> None:
-        """TLS stands: forget everything learnt before (RFC 3207 §4.2)."""
+        """Forget everything learnt before TLS (RFC 3207 §4.2)."""
         self.tls, self.upgrade = True, False
         self.greeted = self.esmtp = False
         self.envelope = self.user = None
 
-    # Judging
+    # Replies
 
     def judge(self, command: Command) -> ServerReply:
-        """The reply that a strict server gives.
+        """Return the reply of a strict server.
 
         Args:
             command: What the client sent.
@@ -310,14 +310,14 @@ class Dialogue:
             return (235, "2.7.0 Welcome") if done.value is not None else (535, "5.7.8 Credentials refused")
         return 334, base64.b64encode(challenge).decode()
 
-    # What a reply that was sent changes
+    # State changes
 
     def apply(self, command: Command, code: int) -> None:
-        """Change the state as the client will understand it.
+        """Change the state as a client understands the reply.
 
         Args:
-            command: What was answered.
-            code: The code that was really sent.
+            command: The command that was answered.
+            code: The code that was sent.
         """
         effect = _EFFECTS.get(command.verb)
         if effect is not None:
@@ -374,7 +374,7 @@ class Dialogue:
         self.over = code // 100 == 2
 
     def _accept(self, envelope: Envelope) -> None:
-        """Record the message; under LMTP for one recipient more."""
+        """Record the message; under LMTP add the recipient whose reply is positive."""
         accepted = [envelope.recipients[envelope.turn]] if self.settings.lmtp else envelope.recipients
         if envelope.message is None:
             envelope.message = ReceivedMessage(

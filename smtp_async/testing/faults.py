@@ -1,7 +1,7 @@
-"""Faults on purpose: a cancellation at any await. (A cut after any byte: `smtp_async.testing.cutproxy`.)
+"""Deliberate faults: cancellation at any await. (For cuts after any byte see `smtp_async.testing.cutproxy`.)
 
-A scenario is an `async def` without arguments. `cancellations` runs it again and again, cancelled at its first,
-second, … await until it ends before its turn comes; between the runs you look at what is left:
+A scenario is an `async def` without arguments. `cancellations` runs it repeatedly, cancelled at its first, second, …
+await, until a run ends before its cancellation is due; between the runs a test checks the state that is left:
 
     async for run in cancellations(scenario, manner=CancelManner.UNTIL_DONE):
         assert pool.is_whole(), f"cancelled at await {run.at}"
@@ -25,17 +25,17 @@ class CancelManner(Enum):
     """At the n-th await, then never again: `task.cancel()`, `asyncio.timeout`."""
 
     UNTIL_DONE = "until done"
-    """At the n-th await and at every one behind it: anyio under Starlette and FastAPI."""
+    """At the n-th await and at every later await: anyio under Starlette and FastAPI."""
 
 
 class CancelMoment(Enum):
-    """When the cancellation comes, seen from what is awaited."""
+    """When the cancellation arrives, relative to the result that is awaited."""
 
     WAITING = "waiting"
     """While the task waits."""
 
     READY = "ready"
-    """When the result is there already, but the task has not run yet: the result is lost with it."""
+    """When the result is ready but the task has not resumed: the result is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,11 @@ class CancelledRun:
     """One run of a scenario.
 
     Attributes:
-        at: At which await it was to be cancelled, from 1.
-        awaits: How many there were.
-        injected: Whether it came so far; if not, the scenario ran to its end undisturbed.
-        result: What it returned.
-        error: What it raised, CancelledError included.
+        at: Number of the await to cancel, from 1.
+        awaits: Number of awaits in the run.
+        injected: Whether the run reached that await; if not, the scenario ran to its end undisturbed.
+        result: The value that the scenario returned.
+        error: The exception that the scenario raised, CancelledError included.
     """
 
     at: int
@@ -58,7 +58,7 @@ class CancelledRun:
 
     @property
     def cancelled(self) -> bool:
-        """Whether it ended by CancelledError."""
+        """Whether the scenario ended by CancelledError."""
         return isinstance(self.error, asyncio.CancelledError)
 
 
@@ -93,7 +93,7 @@ class _Stepper:
                 resume, argument = self._coroutine.throw, error
 
     def _cancel(self, waited: Any) -> None:
-        """Cancel the task that is about to wait; our callback runs before the task's own."""
+        """Cancel the task that is about to wait; this callback runs before the task's own."""
         task = asyncio.current_task()
         assert task is not None
         if self._moment is CancelMoment.READY and isinstance(waited, asyncio.Future):
@@ -109,18 +109,18 @@ async def run_cancelled_at(
     manner: CancelManner = CancelManner.ONCE,
     moment: CancelMoment = CancelMoment.WAITING,
 ) -> CancelledRun:
-    """Run a scenario in a task of its own and cancel it at its n-th await.
+    """Run a scenario in a task of its own and cancel the task at its n-th await.
 
-    Only awaits of that task that really suspend are counted, those of tasks it starts are not.
+    Only awaits that suspend this task are counted; those of tasks that it starts are not.
 
     Args:
-        at: Which await, from 1.
-        scenario: What to run.
+        at: Number of the await, from 1.
+        scenario: The coroutine function to run.
         manner: Cancel once, or until it is done.
         moment: While it waits, or when the result is ready.
 
     Returns:
-        What became of it. Its exception is in there, never raised.
+        The result of the run. An exception of the scenario is its `error` and is not raised.
     """
     stepper = _Stepper(scenario(), at, manner, moment)
 
@@ -148,15 +148,15 @@ async def cancellations(
     manner: CancelManner = CancelManner.ONCE,
     moment: CancelMoment = CancelMoment.WAITING,
 ) -> AsyncIterator[CancelledRun]:
-    """Run a scenario cancelled at its first await, at its second, … until it ends before.
+    """Run a scenario cancelled at its first await, at its second, … until a run ends undisturbed.
 
     Args:
-        scenario: Called anew for each run.
+        scenario: The coroutine function; called once per run.
         manner: Cancel once, or until it is done.
         moment: While it waits, or when the result is ready.
 
     Yields:
-        Every run; the last one was not disturbed (`injected` is false).
+        Every run; the last one was not cancelled (`injected` is false).
     """
     for at in range(1, _LIMIT):
         run = await run_cancelled_at(at, scenario, manner=manner, moment=moment)

@@ -1,4 +1,4 @@
-"""Lines of SMTP as the test server reads and writes them."""
+"""SMTP lines, as the test server parses and writes them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CHUNK = re.compile(r"(\d{1,12})(?: LAST)?\Z", re.IGNORECASE)
 
 
 class Command(NamedTuple):
-    """One line of the client, or one of the script's other points (`CONNECT`, `GREETING`, `BODY`, …).
+    """A line of the client, or another point of the script (`CONNECT`, `GREETING`, `BODY`, …).
 
     Attributes:
         verb: In upper case; `"."` for end-of-data, `"RESPONSE"` for a line of a SASL exchange.
-        argument: What follows the verb.
-        line: As received, without line end.
-        recipient: Under LMTP whose reply is due, at end-of-data.
+        argument: The text behind the verb.
+        line: The line as received, without its line end.
+        recipient: Under LMTP, at end-of-data: the recipient whose reply is next.
     """
 
     verb: str
@@ -36,7 +36,7 @@ class ServerReply(NamedTuple):
     lines: tuple[str, ...]
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the bytes on the wire."""
         return _encode(self.code, self.lines)
 
 
@@ -57,7 +57,7 @@ def parse_path(argument: str, prefix: str) -> tuple[str, dict[str, str]] | None:
     """Take `FROM:<path> KEY=value …` apart.
 
     Args:
-        argument: What follows MAIL or RCPT.
+        argument: The text behind MAIL or RCPT.
         prefix: `FROM:` or `TO:`.
 
     Returns:
@@ -73,18 +73,18 @@ def parse_path(argument: str, prefix: str) -> tuple[str, dict[str, str]] | None:
 
 
 def chunk_size(argument: str) -> int | None:
-    """How many octets follow a BDAT, or None for a syntax error."""
+    """Return the number of octets that follow a BDAT, or None for a syntax error."""
     match = _CHUNK.match(argument)
     return int(match[1]) if match else None
 
 
 def is_last(argument: str) -> bool:
-    """Whether a BDAT is the last one."""
+    """Return whether a BDAT is the last one."""
     return argument[-5:].upper() == " LAST"
 
 
 def decode_base64(text: str) -> bytes | None:
-    """Decode an initial response (`=` is the empty one) or a response; None when it is not base64."""
+    """Decode an initial response (`=` is empty) or a response; return None if it is not base64."""
     try:
         return b"" if text == "=" else base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -92,11 +92,11 @@ def decode_base64(text: str) -> bytes | None:
 
 
 def size_limit(extensions: Iterable[str]) -> int:
-    """The number behind SIZE, 0 for none."""
+    """Return the number behind SIZE, 0 without one."""
     words = next((e.split() for e in extensions if e.upper().startswith("SIZE ")), ["SIZE", "0"])
     return int(words[1])
 
 
 def unstuff(raw: bytes | bytearray) -> bytes:
-    """Undo dot-stuffing: a dot at the beginning of a line goes away (RFC 5321 §4.5.2)."""
+    """Undo dot-stuffing: remove a dot at the beginning of a line (RFC 5321 §4.5.2)."""
     return bytes((b"\r\n" + raw).replace(b"\r\n.", b"\r\n")[2:])

@@ -1,7 +1,4 @@
-"""What every spool must do with the jobs that it hands out: claim, the ends of a lease, workers that die.
-
-Part of `contracts`, which is what a backend derives from.
-"""
+"""The part of `SpoolContract` about claims, the end of a lease, and workers that die."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ NEVER = Reply(550, (b"5.1.1 nobody",))
 
 
 def receipt_for(lease: Lease, *replies: Reply | None) -> Receipt:
-    """Make the receipt of a lease: one reply for each pending recipient, None where the outcome is unknown."""
+    """Return a receipt for a lease: one reply for each pending recipient, None for an unknown outcome."""
     pending = lease.entry.pending
     if len(replies) == 1:
         replies *= len(pending)
@@ -40,7 +37,7 @@ def _outcome(reply: Reply | None) -> Outcome:
 
 
 async def refused(error: type[SMTPError], call: Callable[[], Any]) -> None:
-    """Check that awaiting what `call` makes raises `error`."""
+    """Check that awaiting `call()` raises `error`."""
     try:
         await call()
     except error:
@@ -52,7 +49,7 @@ class LeaseContract:
     """Tests of the leases of a backend."""
 
     def abandon(self, spool: Any, lease: Any) -> None:
-        """Let the worker that holds `lease` die."""
+        """Act as if the worker that holds `lease` had died."""
         raise NotImplementedError
 
     # --- claim ---
@@ -74,15 +71,15 @@ class LeaseContract:
         assert (await spool.get(latest)).not_before == moment.timestamp()
         assert [lease.entry.id for lease in await spool.claim(5, now=now + 2001)] == [latest]
 
-    async def test_what_is_due_longest_comes_first(self, spool: Spool) -> None:
+    async def test_the_job_that_is_due_longest_is_claimed_first(self, spool: Spool) -> None:
         now = time.time()
         ids = {when: await spool.put(TEXT, not_before=now + when) for when in (30, 10, 20)}
         claimed = [lease.entry.id for lease in await spool.claim(5, now=now + 40)]
         assert claimed == [ids[10], ids[20], ids[30]]
 
-    # --- the ends of a lease ---
+    # --- the end of a lease ---
 
-    async def test_what_is_settled_is_gone(self, spool: Spool) -> None:
+    async def test_a_settled_job_is_gone(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
         await lease.mark_end_of_data()
@@ -90,7 +87,7 @@ class LeaseContract:
         await refused(NoSuchJob, lambda: spool.get(id))
         assert await spool.claim(5, now=time.time() + 10) == []
 
-    async def test_what_is_settled_may_be_kept(self, spool: Spool) -> None:
+    async def test_a_settled_job_may_be_kept(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
         await lease.settle(receipt_for(lease, QUEUED), keep=True)
@@ -101,7 +98,7 @@ class LeaseContract:
         assert (result.outcome, result.final, result.queue_id) == (Outcome.ACCEPTED, True, "4ABC")
         assert await spool.claim(5) == []
 
-    async def test_only_the_rest_is_tried_again(self, spool: Spool) -> None:
+    async def test_only_unfinished_recipients_are_tried_again(self, spool: Spool) -> None:
         names = ["a@example.org", "b@example.org", "c@example.org", "d@example.org"]
         id = await spool.put(TEXT, sender="ann@example.com", recipients=names)
         [lease] = await spool.claim()
@@ -122,13 +119,13 @@ class LeaseContract:
         await lease.defer(receipt_for(lease, QUEUED), again + 60)
         assert [str(one.address) for one in (await spool.get(id)).pending] == []
 
-    async def test_who_decides_otherwise_is_heard(self, spool: Spool) -> None:
+    async def test_the_worker_may_decide_who_is_tried_again(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
         await lease.defer(receipt_for(lease, NEVER), time.time(), retry=lambda verdict: True)
         assert len((await spool.get(id)).pending) == 1
 
-    async def test_nothing_learnt_leaves_everybody(self, spool: Spool) -> None:
+    async def test_without_a_receipt_every_recipient_is_tried_again(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
         await lease.defer(None, 0.0, reason="connection refused")
@@ -136,7 +133,7 @@ class LeaseContract:
         assert (len(entry.pending), entry.attempts, entry.reason) == (1, 1, "connection refused")
         assert len(await spool.claim(5)) == 1
 
-    async def test_what_failed_is_kept(self, spool: Spool) -> None:
+    async def test_a_failed_job_is_kept(self, spool: Spool) -> None:
         id = await spool.put(TEXT, key="k")
         [lease] = await spool.claim()
         await lease.fail(receipt_for(lease, NEVER), reason="550 nobody")
@@ -182,7 +179,7 @@ class LeaseContract:
         await refused(InvalidArgument, lambda: lease.defer(wrong, 0.0))
         await lease.settle(receipt_for(lease, QUEUED))
 
-    # --- a worker dies ---
+    # --- dead workers ---
 
     async def test_a_dead_workers_job_is_queued_again(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
@@ -205,7 +202,7 @@ class LeaseContract:
         assert (await spool.recover()).flagged == (id,)
         [again] = await spool.claim()
         assert again.entry.flagged
-        # Another try that ends well known does not tell what became of the first.
+        # The known outcome of another attempt does not tell the outcome of the first.
         await again.defer(receipt_for(again, LATER), 0.0)
         assert (await spool.get(id)).flagged
         [again] = await spool.claim()
@@ -227,7 +224,7 @@ class LeaseContract:
         await spool.requeue(id)
         entry = await spool.get(id)
         assert (entry.flagged, entry.confirmed) == (True, True)
-        # What an operator has decided holds for one try, and is not used up by one that was not made.
+        # An operator's decision holds for one attempt, and a released job was no attempt.
         [lease] = await spool.claim(marked=True)
         await lease.release()
         entry = await spool.get(id)
@@ -246,7 +243,7 @@ class LeaseContract:
         [lease] = await spool.claim()
         assert lease.entry.flagged
 
-    async def test_a_mark_with_the_claim_is_gone_with_the_result(self, spool: Spool) -> None:
+    async def test_a_mark_with_the_claim_ends_with_the_result(self, spool: Spool) -> None:
         await spool.put(TEXT)
         [lease] = await spool.claim(marked=True)
         await lease.defer(receipt_for(lease, LATER), 0.0)
@@ -256,7 +253,7 @@ class LeaseContract:
         [lease] = await spool.claim()
         assert (lease.entry.flagged, lease.entry.attempts) == (False, 1)
 
-    async def test_a_poison_message_ends_among_the_failed(self, spool: Spool) -> None:
+    async def test_a_poison_message_fails(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         for _ in range(2):
             [lease] = await spool.claim()

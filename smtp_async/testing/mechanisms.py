@@ -1,7 +1,7 @@
 """The server's side of SASL, without I/O.
 
-A mechanism is a generator function: it is given the users and the initial response (or None), yields
-challenges, is sent responses, and returns the name of the user, or None to refuse.
+A mechanism is a generator function: it gets the users and the initial response (or None), yields challenges, receives
+responses, and returns the name of the user, or None to refuse.
 
     def anonymous(users, initial):
         response = initial if initial is not None else (yield b"")
@@ -35,7 +35,7 @@ def plain(users: Mapping[str, str], initial: bytes | None) -> Exchange:
 
 
 def login(users: Mapping[str, str], initial: bytes | None) -> Exchange:
-    """LOGIN, as everybody speaks it."""
+    """LOGIN, as in draft-murchison-sasl-login."""
     user = initial if initial is not None else (yield b"Username:")
     return _proven(users, user, (yield b"Password:"))
 

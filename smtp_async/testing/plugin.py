@@ -2,8 +2,8 @@
 
     pytest_plugins = ["smtp_async.testing.plugin"]
 
-The servers run in a thread of their own, so the fixtures are plain ones: usable from synchronous tests, and
-from asynchronous ones with pytest-asyncio (either mode) or anyio's plugin.
+The servers run in threads of their own, so the fixtures are not async: synchronous tests can use them, and asynchronous
+tests with pytest-asyncio (either mode) or anyio's plugin.
 
     async def test_welcome_mail(smtp_sink):
         await register(ann, smtp_url=smtp_sink.url)
@@ -37,7 +37,7 @@ def smtp_sink() -> Iterator[ServerThread[RecordingSink]]:
 
 @pytest.fixture
 def scripted_server() -> Iterator[Callable[..., ServerThread[ScriptedServer]]]:
-    """A factory of `ScriptedServer`s, called with their options; all are stopped after the test."""
+    """A factory of `ScriptedServer`s, called with their options; each server is stopped after the test."""
     with ExitStack() as stack:
 
         def start(**options: Any) -> ServerThread[ScriptedServer]:

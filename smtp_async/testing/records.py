@@ -1,4 +1,4 @@
-"""What a test server saw: the ground truth that a test compares a client's claims with."""
+"""The records of a test server: the facts that a test compares a client's claims with."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ReceivedMessage:
 
     Attributes:
         mail_from: Reverse path without angle brackets, `""` for the null sender.
-        rcpt_tos: Accepted recipients; under LMTP those whose own reply after end-of-data was 2xx.
+        rcpt_tos: Accepted recipients; under LMTP those with a 2xx reply after end-of-data.
         data: Content exactly as received, dot-stuffing undone, end-of-data removed.
-        mail_parameters: ESMTP parameters of MAIL, keyword in upper case; `""` when it had no value.
-        rcpt_parameters: The same for each of `rcpt_tos`.
+        mail_parameters: ESMTP parameters of MAIL, keyword in upper case; `""` for a keyword without a value.
+        rcpt_parameters: The parameters of RCPT for each of `rcpt_tos`.
         connection: Number of the connection, from 0.
-        tls: Whether it came over TLS.
-        user: Who was authenticated.
-        chunked: Whether it came by BDAT.
+        tls: Whether the message came over TLS.
+        user: The authenticated user.
+        chunked: Whether the message came by BDAT.
     """
 
     mail_from: str
@@ -50,7 +50,7 @@ class ReceivedMessage:
 
 
 class ReceivedLine(NamedTuple):
-    """A line the client sent, without its line end; the dot that ends DATA counts as a line."""
+    """A line that the client sent, without its line end; the dot that ends DATA counts as a line."""
 
     connection: int
     line: bytes
@@ -59,7 +59,7 @@ class ReceivedLine(NamedTuple):
 
     @property
     def verb(self) -> str:
-        """First word in upper case; a SASL response or garbage gives whatever its first word is."""
+        """The first word in upper case, also of a SASL response or garbage."""
         return self.line.split(b" ", 1)[0].decode("ascii", "replace").upper()
 
 
@@ -69,16 +69,16 @@ class ConnectionLog:
 
     Attributes:
         number: Counted from 0; also the index in `ScriptedServer.connections`.
-        raw: Every byte that came over the socket, before decryption. Empty with `keep_raw=False`.
-        clear: The same after decryption. Empty with `keep_raw=False`.
-        bytes_received: How many bytes came over the socket.
-        flights: How often the client sent something after the server had written something: the round
-            trips of the dialogue (those inside a TLS handshake are not counted).
-        open: Whether the client has not ended it yet, by FIN or RST. (Unseen while the script stalls.)
-        quit: Whether the client said QUIT.
-        user: Who is authenticated.
+        raw: Every byte received on the socket, before decryption. Empty with `keep_raw=False`.
+        clear: Every byte received, after decryption. Empty with `keep_raw=False`.
+        bytes_received: Number of bytes received on the socket.
+        flights: How often the client sent bytes after the server had written some: the round trips of the dialogue,
+            without those of a TLS handshake.
+        open: Whether the client has not ended the connection yet, by FIN or RST. (Not noticed while the script stalls.)
+        quit: Whether the client sent QUIT.
+        user: The authenticated user.
         tls: The TLS object after a completed handshake (`version()`, `getpeercert()`, …).
-        tls_error: Why the handshake failed, or what broke TLS later.
+        tls_error: The error that failed the handshake, or broke TLS later.
     """
 
     number: int
@@ -103,12 +103,12 @@ class ConnectionLogs:
 
     @property
     def opened(self) -> int:
-        """How many were accepted."""
+        """Number of accepted connections."""
         return len(self._logs)
 
     @property
     def open(self) -> int:
-        """How many clients still hold; one that the server ended counts until its client ends it too."""
+        """Number of connections that their clients have not ended, even if the server has."""
         return self.opened - self.closed
 
     def add(self) -> ConnectionLog:
@@ -118,7 +118,7 @@ class ConnectionLogs:
         return log
 
     def end(self, log: ConnectionLog) -> None:
-        """Note that the client is gone."""
+        """Record that the client has ended the connection."""
         self.closed += log.open
         log.open = False
 

@@ -1,4 +1,4 @@
-"""The script of a test server: at which point, which actions, in place of the right behaviour.
+"""The script of a test server: the actions that replace the right behaviour at points of the conversation.
 
 A rule is made by `server.on(point, *actions, …)`. Its actions run in order; what they write goes out
 together, in one segment, unless an action between them waits. The actions:
@@ -6,16 +6,16 @@ together, in one segment, unless an action between them waits. The actions:
 =============================  ====================================================================
 `reply(code, *lines)`          a well-formed reply; the server's state follows its code
 `default()`                    the right behaviour: the reply of a strict server
-`swallow()`                    the right behaviour without a word: the command counts, nothing is written
+`swallow()`                    the right behaviour in silence: the state changes, nothing is written
 `raw(data)`                    any bytes; the state does not change
-`flush()`                      let out what was written so far, as a segment of its own
+`flush()`                      send what was written so far, as a segment of its own
 `delay(event_or_seconds)`      wait for an `asyncio.Event` (anything with `wait()`) or for seconds
 `wait_input()`                 wait until the client has sent something more
 `close()`                      end the connection politely (FIN, under TLS close_notify before)
-`reset()`                      end it rudely (RST)
-`stall()`                      read nothing more, say nothing more
-`cut(keep, *actions)`          let only the first `keep` bytes of what the actions write out, then FIN
-`drip(*actions, interval=…)`   what the actions write goes out byte by byte
+`reset()`                      end the connection with RST
+`stall()`                      stop reading and writing
+`cut(keep, *actions)`          send only the first `keep` bytes of what the actions write, then FIN
+`drip(*actions, interval=…)`   send what the actions write byte by byte
 `endless(block, start=…)`      write `start`, then `block` for ever
 =============================  ====================================================================
 
@@ -44,17 +44,17 @@ class Waitable(Protocol):
     """What `delay` waits for: an `asyncio.Event`, for example."""
 
     def wait(self) -> Awaitable[Any]:
-        """Return when it is time."""
+        """Return when the wait is over."""
         ...
 
 
 class Driven(Protocol):
-    """The connection that a step drives; what each method does is said in `connection` and `wire`.
+    """The connection that a step drives; `connection` and `wire` implement it.
 
     Attributes:
-        log: What came, and how it ended.
+        log: The record of the connection.
         dialogue: The state of the conversation.
-        buffer: What came, decrypted, and is not worked off yet.
+        buffer: Bytes received, decrypted, and not processed yet.
         transport: The socket.
         gone: Done when the socket is closed.
     """
@@ -67,28 +67,28 @@ class Driven(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Does the client still listen?"""
+        """Whether the client can still receive bytes."""
 
     def answer(self, command: Command, reply: ServerReply) -> None:
-        """Write a reply; what it means is done before."""
+        """Change the state as the reply says, then write the reply."""
 
     def default(self, command: Command, *, silent: bool = False) -> None:
-        """Do what a strict server does."""
+        """Answer as a strict server does."""
 
     def write(self, data: bytes) -> None:
-        """Add bytes to the answers."""
+        """Add bytes to the pending output."""
 
     def write_wire(self, data: bytes) -> None:
         """Write bytes to the socket as they are."""
 
     def truncate(self, keep: int) -> None:
-        """Forget all but the first bytes of the answers that did not go out yet."""
+        """Drop all but the first bytes of the pending output."""
 
     async def flush(self, split: Split | None = None, interval: float = 0.0) -> None:
-        """Let the answers out."""
+        """Send the pending output."""
 
     async def more(self) -> None:
-        """Let the answers out and wait for bytes."""
+        """Send the pending output and wait for bytes."""
 
     async def close(self, *, notify: bool = True) -> None:
         """End with FIN."""
@@ -97,33 +97,33 @@ class Driven(Protocol):
         """End with RST."""
 
     async def stall(self) -> None:
-        """Neither read nor write any more."""
+        """Stop reading and writing."""
 
 
 class Step:
-    """The point at which the conversation stands, as an action sees it.
+    """The current point of the conversation, as an action sees it.
 
     Attributes:
-        command: What the client sent (`verb`, `argument`, `line`, `recipient`).
+        command: The client's command (`verb`, `argument`, `line`, `recipient`).
         connection: The connection, with `log` (its `ConnectionLog`) and `dialogue` (the state).
     """
 
     def __init__(self, connection: Driven, command: Command) -> None:
-        """Stand at a command.
+        """Start at a command.
 
         Args:
-            connection: Where.
-            command: What is to be answered.
+            connection: The connection.
+            command: The command to answer.
         """
         self.connection = connection
         self.command = command
 
     def write(self, data: bytes) -> None:
-        """Add bytes to what goes out next."""
+        """Add bytes to the pending output."""
         self.connection.write(data)
 
     async def flush(self) -> None:
-        """Let out what was written."""
+        """Send the pending output."""
         await self.connection.flush()
 
     def reply(self, code: int, *lines: str) -> None:
@@ -136,20 +136,20 @@ class Step:
         self.connection.answer(self.command, ServerReply(code, lines or ("",)))
 
     def default(self, *, silent: bool = False) -> None:
-        """Do what a strict server does.
+        """Answer as a strict server does.
 
         Args:
-            silent: Change the state only, write nothing.
+            silent: Change the state, but write nothing.
         """
         self.connection.default(self.command, silent=silent)
 
 
 def reply(code: int, *lines: str) -> Action:
-    """Answer with a well-formed reply; the state of the server follows it, right or wrong.
+    """Send a well-formed reply; the server's state changes as the code says, right or wrong.
 
     Args:
-        code: For instance 550. A 354 to DATA makes the server read a body, a 250 to MAIL opens a transaction.
-        lines: Text of each line, with its enhanced status code if there shall be one.
+        code: For example 550. A 354 to DATA makes the server read a body, and a 250 to MAIL opens a transaction.
+        lines: Text of each line, with its enhanced status code if it has one.
     """
 
     async def action(step: Step) -> None:
@@ -159,7 +159,7 @@ def reply(code: int, *lines: str) -> Action:
 
 
 def default() -> Action:
-    """Do the right thing, as if there were no script."""
+    """Answer as a strict server does, as without a script."""
 
     async def action(step: Step) -> None:
         step.default()
@@ -168,7 +168,7 @@ def default() -> Action:
 
 
 def swallow() -> Action:
-    """Do the right thing without writing it: the message is accepted, say, but the client is not told."""
+    """Change the state as a strict server does, but write nothing: for example, accept a message in silence."""
 
     async def action(step: Step) -> None:
         step.default(silent=True)
@@ -177,7 +177,7 @@ def swallow() -> Action:
 
 
 def raw(data: bytes, *, clear: bool = False) -> Action:
-    """Write any bytes; they change nothing in the server's state.
+    """Write any bytes; the server's state does not change.
 
     Args:
         data: Garbage, half a reply, two replies, a fake EHLO answer.
@@ -195,7 +195,7 @@ def raw(data: bytes, *, clear: bool = False) -> Action:
 
 
 def flush() -> Action:
-    """Let out what was written so far as a segment of its own, and give the client a turn to read it."""
+    """Send what was written so far as a segment of its own, and give the client a turn of the loop to read it."""
 
     async def action(step: Step) -> None:
         await step.flush()
@@ -205,7 +205,7 @@ def flush() -> Action:
 
 
 def delay(until: Waitable | float) -> Action:
-    """Wait; the client may go on sending, and may go away.
+    """Wait; meanwhile the client may send bytes or close the connection.
 
     Args:
         until: Seconds, or something with `wait()`.
@@ -219,10 +219,10 @@ def delay(until: Waitable | float) -> Action:
 
 
 def wait_input() -> Action:
-    """Wait until the client has sent bytes that were not there when the step began.
+    """Wait until the client has sent bytes that had not arrived when the step began.
 
-    Between `default()` and `raw(b"X")` at STARTTLS it is the late injection: the client has read the 220 and
-    sent its ClientHello when the byte comes.
+    Between `default()` and `raw(b"X")` at STARTTLS this makes a late injection: the client has read the 220 and sent
+    its ClientHello when the byte arrives.
     """
 
     async def action(step: Step) -> None:
@@ -232,7 +232,7 @@ def wait_input() -> Action:
 
 
 def close() -> Action:
-    """End the connection with FIN (under TLS after close_notify); what was written goes out before."""
+    """Send what was written, then end the connection with FIN (under TLS after close_notify)."""
 
     async def action(step: Step) -> None:
         await step.connection.close()
@@ -241,7 +241,7 @@ def close() -> Action:
 
 
 def reset() -> Action:
-    """End the connection with RST; what was written goes out before."""
+    """Send what was written, then end the connection with RST."""
 
     async def action(step: Step) -> None:
         await step.flush()
@@ -251,7 +251,7 @@ def reset() -> Action:
 
 
 def stall() -> Action:
-    """Read nothing more and say nothing more, until the server is shut down."""
+    """Stop reading and writing until the server is shut down."""
 
     async def action(step: Step) -> None:
         await step.flush()
@@ -261,11 +261,11 @@ def stall() -> Action:
 
 
 def cut(keep: int, *actions: Action) -> Action:
-    """Let only the beginning of an answer out, then FIN without close_notify.
+    """Send only the beginning of an answer, then FIN without close_notify.
 
     Args:
-        keep: How many bytes.
-        actions: What writes the answer; `default()` when none is given.
+        keep: Number of bytes to send.
+        actions: The actions that write the answer; `default()` if none is given.
     """
 
     async def action(step: Step) -> None:
@@ -279,11 +279,11 @@ def cut(keep: int, *actions: Action) -> Action:
 
 
 def drip(*actions: Action, interval: float = 0.0) -> Action:
-    """Let an answer out byte by byte, each one a segment (under TLS a record) of its own.
+    """Send an answer byte by byte, each byte a segment (under TLS a record) of its own.
 
     Args:
-        actions: What writes the answer; `default()` when none is given.
-        interval: Seconds between two bytes; 0 gives the other side only a turn of the loop.
+        actions: The actions that write the answer; `default()` if none is given.
+        interval: Seconds between two bytes; 0 is one turn of the loop.
     """
 
     async def action(step: Step) -> None:
@@ -296,11 +296,11 @@ def drip(*actions: Action, interval: float = 0.0) -> Action:
 
 
 def endless(block: bytes, *, start: bytes = b"") -> Action:
-    r"""Write for ever, as fast as the client reads.
+    r"""Write without end, as fast as the client reads.
 
     Args:
-        block: Again and again: `b"250-x\r\n"` for a reply without end, `b"x" * 1024` for a line without end.
-        start: Once, before.
+        block: Repeated: `b"250-x\r\n"` for an endless reply, `b"x" * 1024` for an endless line.
+        start: Written once, before the first block.
     """
 
     async def action(step: Step) -> None:
@@ -319,14 +319,14 @@ class Rule:
 
     Attributes:
         point: Verb or other point.
-        actions: What to do there.
-        nth: Which occurrences, counted from 1 by this rule; None for each.
+        actions: The actions to run there.
+        nth: Numbers of the occurrences, counted from 1 by this rule; None for every occurrence.
         match: A regular expression searched in the line (and, under LMTP at end-of-data, the recipient).
         connection: Only on the connection with this number.
-        after: For `BODY`: how many bytes of the body are read before.
-        optional: It need not fire.
-        seen: How many occurrences there were.
-        fired: How often the actions were begun.
+        after: For `BODY`: number of bytes of the body that are read before.
+        optional: The rule need not fire.
+        seen: Number of occurrences so far.
+        fired: How often the actions were started.
     """
 
     point: str
@@ -340,7 +340,7 @@ class Rule:
     fired: int = 0
 
     def meets(self, command: Command, number: int) -> bool:
-        """Count an occurrence and say whether it is one of those meant."""
+        """Count an occurrence, and return whether the actions run for it."""
         if self.connection is not None and self.connection != number:
             return False
         text = command.line.decode("utf-8", "surrogateescape") + " " + command.recipient
@@ -352,13 +352,13 @@ class Rule:
 
 @dataclass(eq=False)
 class Script:
-    """All rules; of several that meet the same point the newest wins."""
+    """All rules; if several meet the same point, the newest one is used."""
 
     _rules: dict[str, list[Rule]] = field(default_factory=dict)
 
     @property
     def unused(self) -> list[Rule]:
-        """The rules that never fired although they should have, oldest first."""
+        """The rules that never fired and are not optional, the oldest first."""
         return [
             rule
             for rules in self._rules.values()
@@ -367,15 +367,15 @@ class Script:
         ]
 
     def add(self, rule: Rule) -> None:
-        """Put a rule before all others."""
+        """Add a rule, which precedes all others."""
         self._rules.setdefault(rule.point, []).insert(0, rule)
 
     def find(self, command: Command, number: int) -> Rule | None:
-        """The rule for a point, if any.
+        """Return the rule for a point, None if there is none.
 
         Args:
-            command: The point.
-            number: On which connection.
+            command: The command or other point.
+            number: Number of the connection.
         """
         if not self._rules:
             return None

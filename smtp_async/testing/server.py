@@ -1,6 +1,6 @@
-r"""`ScriptedServer`: an SMTP or LMTP server for tests, strict by default and as wrong as you tell it to be.
+r"""`ScriptedServer`: an SMTP or LMTP server for tests, strict unless its script makes it deviate.
 
-Without a script it is a correct server that writes down what it saw:
+Without a script it is a correct server that records what it receives:
 
     async with ScriptedServer() as server:
         ... send something to server.host, server.port ...
@@ -10,8 +10,8 @@ Without a script it is a correct server that writes down what it saw:
         assert server.connections[0].flights == 4      # round trips
         assert server.violations == []                 # what the client did wrong
 
-A script makes it deviate. `server.on(point, *actions)` replaces the right behaviour at a point by actions
-(they are listed in `smtp_async.testing.script`):
+`server.on(point, *actions)` replaces the right behaviour at a point by actions, which `smtp_async.testing.script`
+lists:
 
     server.on("RCPT", reply(550, "5.1.1 no such user"), nth=2)              # the second recipient
     server.on("RCPT", reply(452, "4.2.2 full"), match="bob@")               # every time for Bob
@@ -31,17 +31,17 @@ A script makes it deviate. `server.on(point, *actions)` replaces the right behav
 
 Points are the verbs and
 
-- `CONNECT`: TCP accepted, nothing said, with implicit TLS before the handshake;
-- `GREETING`: where the 220 is due; `SECURED`: right after a TLS handshake;
+- `CONNECT`: a connection was accepted, nothing was sent; with implicit TLS before the handshake;
+- `GREETING`: in place of the 220; `SECURED`: right after a TLS handshake;
 - `BODY`: in the middle of a body, `after=` that many bytes of it (BDAT chunks are added up); a `reply` there
   is the early answer to it, and end-of-data gets none;
 - `.`: end-of-data (`BDAT` for the chunks of CHUNKING); under LMTP once for each accepted recipient;
 - `RESPONSE`: a line of the client inside AUTH; `*`: any verb.
 
-Rules may be added while the server runs. The newest rule that meets a point wins. `nth` is an int or a
-container of ints, counted by each rule for itself from 1, over all connections. A rule that never fired fails the test
-when the server is left, unless it is `optional=True`. To act on an idle connection
-use `await server.act(reply(421, "idle for too long"), close())`.
+Rules may be added while the server runs. If several rules meet a point, the newest one is used. `nth` is an int or a
+container of ints; each rule counts its occurrences from 1, over all connections. A rule that never fired fails the test
+at the end of the `async with`, unless it is `optional=True`. To act on an idle connection use
+`await server.act(reply(421, "idle for too long"), close())`.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ from .wire import Split
 
 
 class ScriptedServer:
-    """A server on 127.0.0.1 (or on a unix socket) that follows a script; see the module's documentation.
+    """A server on 127.0.0.1 (or on a Unix socket) that follows a script; see the module's documentation.
 
     Attributes:
-        messages: What was accepted, in order.
+        messages: The accepted messages, in order.
         commands: Every line received, in order of time, over all connections.
         connections: A `ConnectionLog` per connection, and the counters `opened`, `closed`, `open`.
-        violations: What clients did against the protocol, in words: bare LF, bytes behind DATA before its
-            354, a group without PIPELINING, dots not doubled. A correct client leaves it empty.
+        violations: Violations of the protocol by clients, in words: bare LF, bytes behind DATA before its 354, a group
+            without PIPELINING, dots not doubled. Empty for a correct client.
         script: The rules.
     """
 
@@ -99,22 +99,18 @@ class ScriptedServer:
         """Prepare a server; `async with` starts it.
 
         Args:
-            host: Address to listen on.
-            port: 0 for a free one.
-            path: Listen on this unix socket instead.
+            host, port, path: Where to listen: an address and a port (0 for a free one), or a Unix socket.
             lmtp: Speak LMTP (RFC 2033).
             ssl_context: The server's certificate; makes it offer STARTTLS.
             implicit_tls: TLS from the first byte instead of STARTTLS.
             users: Names and passwords; makes it offer AUTH.
-            mechanisms: SASL mechanisms by name, PLAIN, LOGIN and CRAM-MD5 if not said otherwise.
-            auth_in_clear: Offer AUTH before STARTTLS too. (Without an `ssl_context` it always is.)
-            require_tls: Refuse MAIL before STARTTLS, with 530.
-            require_auth: Refuse MAIL before AUTH, with 530.
+            mechanisms: SASL mechanisms by name; by default PLAIN, LOGIN and CRAM-MD5.
+            auth_in_clear: Offer AUTH before STARTTLS, too. (Without an `ssl_context` AUTH is always offered in clear.)
+            require_tls, require_auth: Refuse MAIL before STARTTLS, before AUTH, with 530.
             extensions: Lines of the EHLO reply. LIMITS with RCPTMAX and MAILMAX is enforced.
-            lists: What EXPN knows: list name to members.
-            hostname: How it calls itself.
-            split: How answers leave: those to one flight in one segment (`"whole"`), `"line"` by line or
-                `"byte"` by byte.
+            lists: Lists for EXPN: name to members.
+            hostname: The server's name.
+            split: Segments of the answers: `"whole"` for one segment per flight, `"line"` or `"byte"`.
             keep_raw: Keep every byte received in the connection's log.
         """
         if implicit_tls and ssl_context is None:
@@ -141,16 +137,16 @@ class ScriptedServer:
         self._watchers: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
         self._server: asyncio.Server | None = None
 
-    # Where it is
+    # Address
 
     @property
     def host(self) -> str:
-        """Where it listens."""
+        """Address that the server listens on."""
         return self._address[0]
 
     @property
     def port(self) -> int:
-        """The port, once it is started; 0 on a unix socket."""
+        """Port that the started server listens on; 0 on a Unix socket."""
         return self._address[1]
 
     @property
@@ -176,24 +172,25 @@ class ScriptedServer:
         after: int = 0,
         optional: bool = False,
     ) -> Rule:
-        """Deviate at a point of the conversation.
+        """Add a rule: replace the right behaviour at a point of the conversation.
 
-        A rule that never fired fails the test when the server is left: the test did not meet what it is about.
+        A rule that never fired fails the test at the end of the `async with`, because the test did not reach its
+        subject.
 
         Args:
             point: A verb, or one of the points listed in the module's documentation.
-            actions: What to do in place of the right behaviour; none means nothing at all.
+            actions: Run in place of the right behaviour; without actions the server does nothing.
             nth: Only these occurrences, from 1.
             match: Only lines in which this regular expression is found.
             connection: Only on the connection with this number, from 0.
-            after: For `BODY`: after so many bytes.
+            after: For `BODY`: after this number of bytes.
             optional: The rule need not fire.
 
         Returns:
-            The rule; its `fired` counts, and `wait_fired` waits for it.
+            The rule, for `wait_fired`; its `fired` counts.
 
         Raises:
-            ValueError: `nth` is below 1, or holds such a number.
+            ValueError: `nth` is, or contains, a number below 1.
         """
         wanted = (nth,) if isinstance(nth, int) else nth
         numbers: Any = wanted
@@ -205,11 +202,11 @@ class ScriptedServer:
         return rule
 
     async def act(self, *actions: Action, connection: int = -1) -> None:
-        """Do something on a live connection now, whatever its conversation is about.
+        """Run actions on an open connection now, at any point of its conversation.
 
         Args:
-            actions: What to do. `reply` only writes.
-            connection: Its number; the newest by default.
+            actions: The actions; `reply` writes without changing the state.
+            connection: Number of the connection; the newest by default.
         """
         log = self.connections[connection]
         target = next(live for live in self.live if live.log is log)
@@ -218,15 +215,15 @@ class ScriptedServer:
             await action(step)
         await target.flush()
 
-    # What was seen
+    # Records
 
     @property
     def flights(self) -> int:
-        """Round trips over all connections; see `ConnectionLog.flights`."""
+        """Round trips of all connections; see `ConnectionLog.flights`."""
         return sum(log.flights for log in self.connections)
 
     def verbs(self, connection: int | None = None) -> list[str]:
-        """The verbs received, in order (`"."` is end-of-data).
+        """Return the verbs received, in order (`"."` is end-of-data).
 
         Args:
             connection: Only those of one connection.
@@ -234,10 +231,10 @@ class ScriptedServer:
         return [line.verb for line in self.commands if connection in (None, line.connection)]
 
     async def wait_until(self, condition: Callable[[], object]) -> None:
-        """Wait until something holds; looked at whenever a line, a message or a connection comes or goes.
+        """Wait until a condition is true.
 
         Args:
-            condition: Called without arguments.
+            condition: Called without arguments, after each line, each message, and each change of a connection.
         """
         if condition():
             return
@@ -250,10 +247,10 @@ class ScriptedServer:
             self._watchers.remove(watcher)
 
     async def wait_for_messages(self, count: int = 1) -> list[ReceivedMessage]:
-        """Wait until that many messages are accepted, and return all there are.
+        """Wait until `count` messages are accepted, and return all accepted messages.
 
         Args:
-            count: How many in all.
+            count: Number of messages in all.
         """
         await self.wait_until(lambda: len(self.messages) >= count)
         return self.messages
@@ -263,15 +260,15 @@ class ScriptedServer:
         await self.wait_until(lambda: not self.connections.open)
 
     async def wait_fired(self, rule: Rule, times: int = 1) -> None:
-        """Wait until the conversation has reached a rule.
+        """Wait until a rule has fired.
 
         Args:
-            rule: What `on` returned.
-            times: How often.
+            rule: The rule that `on` returned.
+            times: How often the rule has to fire.
         """
         await self.wait_until(lambda: rule.fired >= times)
 
-    # For the connections
+    # Calls of the connections
 
     def deliver(self, message: ReceivedMessage) -> None:
         """Record a message that is being accepted."""
@@ -279,15 +276,15 @@ class ScriptedServer:
         self.changed()
 
     def changed(self) -> None:
-        """Let the conditions that somebody waits for be looked at."""
+        """Check the conditions that tests wait for."""
         for condition, future in self._watchers:
             if not future.done() and condition():
                 future.set_result(None)
 
-    # Life
+    # Start and stop
 
     async def __aenter__(self) -> Self:
-        """Start to listen."""
+        """Start listening."""
         loop = asyncio.get_running_loop()
         if self.path is not None:
             self._server = await loop.create_unix_server(lambda: Connection(self), self.path)
@@ -299,21 +296,21 @@ class ScriptedServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop to listen and abort what is connected.
+        """Stop listening and abort all connections.
 
         Raises:
-            Exception: what an action of the script raised.
+            Exception: an action of the script raised it.
             AssertionError: a rule never fired.
         """
         await self.stop()
         if error is None:
-            self.demand_worked_off()
+            self.raise_failures()
 
-    def demand_worked_off(self) -> None:
-        """Fail if the script failed: asked when the server is left, unless the test has failed already.
+    def raise_failures(self) -> None:
+        """Raise if the script failed. The end of the `async with` calls this unless the test has failed already.
 
         Raises:
-            Exception: what an action of the script raised.
+            Exception: an action of the script raised it.
             AssertionError: a rule never fired.
         """
         if self.failures:
@@ -323,7 +320,7 @@ class ScriptedServer:
             raise AssertionError(f"these rules never fired: {unused}; say optional=True where that is meant")
 
     async def stop(self) -> None:
-        """Stop to listen, abort every connection and wait for all of it."""
+        """Stop listening, abort every connection, and wait until all have ended."""
         assert self._server is not None
         self._server.close()
         gone = [connection.gone for connection in self.live]

@@ -1,4 +1,4 @@
-"""`RecordingSink`: a server that accepts everything and shows what it got.
+"""`RecordingSink`: a server that accepts everything and shows what it received.
 
     async with RecordingSink() as sink:
         await send_the_newsletter(sink.host, sink.port)
@@ -7,8 +7,8 @@
         assert [m.rcpt_tos for m in sink.to("bob@example.org")] == [["bob@example.org"]]
         print(sink.flights, "round trips for", len(sink.messages), "messages")
 
-It is a `ScriptedServer` whose defaults suit watching instead of checking: it keeps no raw bytes, and offers
-whatever extension a client may want to use. Everything else of the server works here too, `on` included.
+It is a `ScriptedServer` with other defaults: it keeps no raw bytes, and offers every extension that a client may use.
+All other methods of the server, `on` included, work as there.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ GENEROUS_EXTENSIONS: Final = (*STANDARD_EXTENSIONS, "BINARYMIME")
 
 
 class RecordingSink(ScriptedServer):
-    """An always accepting server; see the module's documentation."""
+    """A server that accepts everything; see the module's documentation."""
 
     def __init__(self, **options: Any) -> None:
         """Prepare a sink; `async with` starts it.
 
         Args:
-            options: Any of `ScriptedServer`'s.
+            options: Arguments of `ScriptedServer`.
         """
         super().__init__(**{"extensions": GENEROUS_EXTENSIONS, "keep_raw": False, **options})
 
@@ -38,17 +38,17 @@ class RecordingSink(ScriptedServer):
         """The newest message.
 
         Raises:
-            LookupError: There is none yet.
+            LookupError: No message was received yet.
         """
         if not self.messages:
             raise LookupError("no message was received yet")
         return self.messages[-1]
 
     def to(self, address: str) -> list[ReceivedMessage]:
-        """All messages for a recipient.
+        """Return all messages for a recipient.
 
         Args:
-            address: Compared without regard to case.
+            address: The recipient, in upper or lower case.
         """
         return [m for m in self.messages if address.lower() in (r.lower() for r in m.rcpt_tos)]
 

@@ -1,6 +1,6 @@
 """`ServerThread`: a test server in a thread with an event loop of its own.
 
-For tests without a loop, and for fixtures that shall work with any asynchronous test plugin:
+For tests without an event loop, and for fixtures that work with any asynchronous test plugin:
 
     with ServerThread(RecordingSink()) as sink:
         smtplib.SMTP(sink.host, sink.port).send_message(message)
@@ -27,19 +27,18 @@ T = TypeVar("T")
 
 
 class ServerThread(Generic[S]):
-    """Runs a server in a thread; its records may be read, and its script written, from any thread.
+    """Runs a server in a thread. Any thread may read the server's records and add rules to its script.
 
     Attributes:
-        server: The server itself, for what is not here. Its coroutines belong to the thread's loop:
-            use `run`.
+        server: The server itself. Its coroutines must run in the thread's loop: use `run`.
     """
 
     def __init__(self, server: S, *, start_timeout: float = 10.0) -> None:
-        """Prepare; `start` or `with` starts it.
+        """Prepare a thread; `start` or `with` starts it.
 
         Args:
-            server: Not yet started.
-            start_timeout: Seconds to wait for it to listen, and to stop.
+            server: A server that is not started.
+            start_timeout: Seconds to wait until the server listens, and until it has stopped.
         """
         self.server = server
         self._patience = start_timeout
@@ -49,16 +48,16 @@ class ServerThread(Generic[S]):
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="smtp-test-server", daemon=True)
 
-    # Where it is and what it saw
+    # Address and records
 
     @property
     def host(self) -> str:
-        """Where it listens."""
+        """Address that the server listens on."""
         return self.server.host
 
     @property
     def port(self) -> int:
-        """The port."""
+        """Port that the server listens on."""
         return self.server.port
 
     @property
@@ -68,7 +67,7 @@ class ServerThread(Generic[S]):
 
     @property
     def messages(self) -> list[ReceivedMessage]:
-        """What was accepted so far (a copy)."""
+        """The messages accepted so far (a copy)."""
         return list(self.server.messages)
 
     @property
@@ -83,10 +82,10 @@ class ServerThread(Generic[S]):
 
     @property
     def violations(self) -> list[str]:
-        """What clients did against the protocol (a copy)."""
+        """Violations of the protocol by clients (a copy)."""
         return list(self.server.violations)
 
-    # Acting on it
+    # Script and calls
 
     def on(
         self,
@@ -98,7 +97,7 @@ class ServerThread(Generic[S]):
         after: int = 0,
         optional: bool = False,
     ) -> Rule:
-        """Deviate at a point; as `ScriptedServer.on`."""
+        """Add a rule, as `ScriptedServer.on` does."""
         return self.call(
             lambda: self.server.on(
                 point, *actions, nth=nth, match=match, connection=connection, after=after, optional=optional
@@ -106,13 +105,13 @@ class ServerThread(Generic[S]):
         )
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function in the server's loop, for instance the `set` of an event that `delay` waits for.
+        """Call a function in the server's loop, for example the `set` of an event that `delay` waits for.
 
         Args:
             function: Called without arguments.
 
         Returns:
-            What it returned.
+            The value that `function` returned.
         """
 
         async def calling() -> T:
@@ -125,31 +124,31 @@ class ServerThread(Generic[S]):
 
         Args:
             function: Called in the loop.
-            timeout: Seconds.
+            timeout: Seconds to wait.
 
         Raises:
-            TimeoutError: It took longer.
+            TimeoutError: The coroutine took longer.
         """
         return self._submit(function).result(timeout)
 
     async def wait_for_messages(self, count: int = 1) -> list[ReceivedMessage]:
-        """Wait, in the caller's asyncio loop, until that many messages are accepted; return all.
+        """Wait, in the caller's asyncio loop, until `count` messages are accepted; return all accepted messages.
 
         Args:
-            count: How many in all.
+            count: Number of messages in all.
         """
         await asyncio.wrap_future(self._submit(lambda: self.server.wait_for_messages(count)))
         return self.messages
 
     def wait_for_messages_blocking(self, count: int = 1, timeout: float = 10.0) -> list[ReceivedMessage]:
-        """The same without a loop.
+        """Wait without an event loop until `count` messages are accepted; return all accepted messages.
 
         Args:
-            count: How many in all.
-            timeout: Seconds.
+            count: Number of messages in all.
+            timeout: Seconds to wait.
 
         Raises:
-            TimeoutError: They did not come.
+            TimeoutError: Fewer messages were accepted in that time.
         """
         self.run(lambda: self.server.wait_for_messages(count), timeout)
         return self.messages
@@ -163,7 +162,7 @@ class ServerThread(Generic[S]):
 
         return asyncio.run_coroutine_threadsafe(running(), self._loop)
 
-    # Life
+    # Start and stop
 
     def start(self) -> Self:
         """Start the thread and wait until the server listens."""
@@ -208,7 +207,7 @@ class ServerThread(Generic[S]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop; raise what `ScriptedServer.demand_worked_off` raises, unless the test has failed already."""
+        """Stop; raise like `ScriptedServer.raise_failures`, unless the test has failed already."""
         self.stop()
         if error is None:
-            self.server.demand_worked_off()
+            self.server.raise_failures()

@@ -1,7 +1,7 @@
 """TLS for the test server, on memory buffers.
 
-Our own layer instead of `loop.start_tls`: the same code on every event loop, the wire bytes stay visible,
-and a script can write in clear in the middle of it.
+Used instead of `loop.start_tls`, because it is the same code on every event loop, the wire bytes stay visible, and a
+script can write plaintext between the records.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import ssl
 
 
 class TLSLayer:
-    """The server's end of one TLS connection: wire bytes in, clear bytes out, and back.
+    """The server's end of one TLS connection: decrypts and encrypts bytes, without a socket.
 
     Attributes:
         object: Python's TLS object.
-        ready: The handshake is done.
+        ready: The handshake is complete.
         ended: The client sent close_notify.
     """
 
@@ -28,13 +28,13 @@ class TLSLayer:
         self.ended = False
 
     def receive(self, wire: bytes) -> bytes:
-        """Take bytes from the socket.
+        """Decrypt bytes from the socket.
 
         Returns:
-            What they decrypt to, b"" during the handshake.
+            The clear bytes, b"" during the handshake.
 
         Raises:
-            ssl.SSLError: The handshake failed or a record is broken.
+            ssl.SSLError: The handshake failed or a record is invalid.
         """
         self._incoming.write(wire)
         clear = bytearray()
@@ -44,6 +44,8 @@ class TLSLayer:
                 self.ready = True
             while piece := self.object.read(65536):
                 clear += piece
+            # Python returns b"" for the client's close_notify as long as the server has not sent its own.
+            self.ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -51,16 +53,16 @@ class TLSLayer:
         return bytes(clear)
 
     def encrypt(self, clear: bytes) -> bytes:
-        """Turn bytes into records, with whatever else was waiting to go out."""
+        """Return bytes as records, behind the records that are pending."""
         self.object.write(clear)
         return self.pending()
 
     def pending(self) -> bytes:
-        """Handshake messages and alerts that have to be sent."""
+        """Return handshake messages and alerts that have to be sent."""
         return self._outgoing.read()
 
     def end(self) -> bytes:
-        """The close_notify to send."""
+        """Return the close_notify to send."""
         with contextlib.suppress(ssl.SSLError):
             self.object.unwrap()
         return self.pending()

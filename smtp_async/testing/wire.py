@@ -1,7 +1,7 @@
-"""Bytes to and from one client of the test server: buffer, TLS, segments, the ways to end.
+"""Bytes to and from one client of the test server: buffer, TLS, segments, and how a connection ends.
 
-The protocol side (`data_received`, …) only fills a buffer; the conversation takes from it, and calls `more`
-when there is not enough. Then everything that was answered leaves in one write, as RFC 2920 §3.2 wishes: so a
+The callbacks of asyncio (`data_received`, …) only fill a buffer. The conversation takes bytes out of the buffer, and
+calls `more` when it needs more. `more` sends all pending output in one write, as RFC 2920 §3.2 recommends, so that one
 write is the answer to one flight of the client.
 """
 
@@ -23,17 +23,17 @@ _MAX_BUFFER: Final = 1 << 20
 
 
 class Over(Exception):
-    """The conversation cannot go on: the client is gone or the script ended it."""
+    """The conversation has ended: the client has closed the connection, or the script did."""
 
 
 async def turn(interval: float = 0.0) -> None:
-    """Let others run: once for a client's transport to read, once for its reader to wake."""
+    """Give the loop two turns: one in which a client's transport reads, one in which its reader wakes."""
     await asyncio.sleep(interval)
     await asyncio.sleep(0)
 
 
 def reset_transport(transport: asyncio.WriteTransport) -> None:
-    """Close a socket so that the peer gets RST."""
+    """Close a socket with RST."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -41,11 +41,11 @@ def reset_transport(transport: asyncio.WriteTransport) -> None:
 
 
 class Wire(asyncio.Protocol):
-    """The server's end of one connection, as far as bytes go.
+    """The bytes of the server's end of one connection.
 
     Attributes:
-        log: What a test may look at.
-        buffer: What came, decrypted, and is not worked off yet.
+        log: The record of the connection.
+        buffer: Bytes received, decrypted, and not processed yet.
         gone: Done when the socket is closed.
     """
 
@@ -55,9 +55,9 @@ class Wire(asyncio.Protocol):
         """Wait for `connection_made`.
 
         Args:
-            log: Where to count and keep what comes.
-            split: In which pieces answers leave.
-            keep_raw: Keep the bytes too.
+            log: Counts and keeps the bytes received.
+            split: Segments of the answers.
+            keep_raw: Keep the bytes, too.
         """
         self.log = log
         self.buffer = bytearray()
@@ -74,14 +74,14 @@ class Wire(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
-    # asyncio's side
+    # Callbacks of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came, decrypted."""
+        """Decrypt and buffer the bytes received."""
         self.log.bytes_received += len(data)
         if self._keep_raw:
             self.log.raw += data
@@ -105,13 +105,13 @@ class Wire(asyncio.Protocol):
         self.buffer += data
 
     def eof_received(self) -> bool:
-        """Note that the client has no more to say; answers may still go out."""
+        """Record that the client has ended its direction; answers may still be sent."""
         self._eof = True
         self._wake()
         return not self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let the task see the end; what the client had sent before is still worked off."""
+        """Wake the task; commands that the client had sent before are still executed."""
         self._eof = True
         self.gone.set_result(None)
         self._wake()
@@ -135,14 +135,14 @@ class Wire(asyncio.Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether there is still somebody to write to."""
+        """Whether the client can still receive bytes."""
         return not (self._ended or self.transport.is_closing())
 
     async def more(self) -> None:
-        """Answer everything, then wait for new bytes.
+        """Send the pending output, then wait for new bytes.
 
         Raises:
-            Over: There will be none.
+            Over: The client has ended the connection.
         """
         before = self.log.bytes_received
         await self.flush()
@@ -172,19 +172,19 @@ class Wire(asyncio.Protocol):
             self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        """Add bytes to the answers."""
+        """Add bytes to the pending output."""
         self._out += data
 
     def truncate(self, keep: int) -> None:
-        """Forget all but the first bytes of the answers that did not go out yet."""
+        """Drop all but the first bytes of the pending output."""
         del self._out[keep:]
 
     async def flush(self, split: Split | None = None, interval: float = 0.0) -> None:
-        """Let the answers out.
+        """Send the pending output.
 
         Args:
-            split: In which pieces; None as the server was told.
-            interval: Seconds between two pieces.
+            split: Segments of the output; None as the server was told.
+            interval: Seconds between two segments.
         """
         if not self._out:
             return
@@ -205,13 +205,13 @@ class Wire(asyncio.Protocol):
             self.transport.write(data)
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Take the server's side of a TLS handshake; what is in the buffer is its beginning.
+        """Do the server's part of a TLS handshake; the buffer holds its first bytes.
 
         Args:
             context: The server's certificate.
 
         Raises:
-            Over: It failed; `log.tls_error` says why.
+            Over: The handshake failed; `log.tls_error` says why.
         """
         await self.flush()
         wire = bytes(self.buffer)
@@ -226,13 +226,13 @@ class Wire(asyncio.Protocol):
             raise
         self.log.tls = self._tls.object
 
-    # Ends
+    # Closing
 
     async def close(self, *, notify: bool = True) -> None:
-        """Say what is left, send FIN, and ignore the client until it closes too.
+        """Send the pending output and FIN, and ignore the client until it closes, too.
 
         Args:
-            notify: Under TLS, send close_notify before.
+            notify: Under TLS, send close_notify before the FIN.
         """
         await self.flush()
         if not self.writable:
@@ -245,7 +245,7 @@ class Wire(asyncio.Protocol):
                 return self.transport.close()
             self.transport.write_eof()
             self._resume()
-        except (OSError, RuntimeError):  # the client went away in this very moment
+        except (OSError, RuntimeError):  # the client has closed the connection meanwhile
             self.transport.abort()
 
     def reset(self) -> None:
@@ -254,7 +254,7 @@ class Wire(asyncio.Protocol):
         reset_transport(self.transport)
 
     async def stall(self) -> None:
-        """Neither read nor write any more."""
+        """Stop reading and writing."""
         self._pause()
         await self._loop.create_future()
 

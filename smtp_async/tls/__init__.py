@@ -1,4 +1,4 @@
-"""TLS: when it starts, what is trusted, who was met, and errors that say what was wrong."""
+"""TLS: when it starts, trusted certificates, facts about the connection, and errors that explain a failure."""
 
 from .certificate import Certificate
 from .context import (

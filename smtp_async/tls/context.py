@@ -15,7 +15,7 @@ from ..errors import CertificateStoreError, InvalidArgument
 from .handshake_witness import observe
 from .options import TLSOptions, TrustOptions
 from .settings import configure
-from .system import shared_context
+from .system import shared_contexts
 
 __all__ = [
     "OpportunisticContext",
@@ -31,34 +31,35 @@ _log = logging.getLogger("smtp_async")
 
 
 class Security(Enum):
-    """When TLS starts. Each member says who can attack the connection nevertheless."""
+    """When TLS starts. Each member names the attacks that remain possible."""
 
-    #: One of the others, by port and credentials: see `resolve_security`.
+    #: One of the other members, by port and credentials: see `resolve_security`.
     AUTO = "auto"
-    #: TLS from the first byte (RFC 8314 section 3.3), always verified. Nobody on the way can read or change
-    #: anything; who is on the way sees with whom we speak and how much.
+    #: TLS from the first byte (RFC 8314 section 3.3), always verified. An attacker on the network path can read and
+    #: change nothing, but sees the server's address and the amount of data.
     IMPLICIT = "implicit"
-    #: TLS after a greeting and EHLO in clear (RFC 3207), required and always verified. Who is on the way sees
-    #: and may change these first lines, can prevent the connection, but cannot bring us to go on in clear.
+    #: TLS after a greeting and EHLO in clear (RFC 3207), required and always verified. An attacker on the network path
+    #: sees and may change these first lines and can prevent the connection, but cannot make the client go on in clear.
     STARTTLS = "starttls"
-    #: STARTTLS where it is offered, unverified, in clear otherwise (RFC 7435). Who only listens is kept out;
-    #: who can change bytes on the way reads and changes everything. Never carries credentials.
+    #: STARTTLS without verification where it is offered, in clear otherwise (RFC 7435). A passive eavesdropper reads
+    #: nothing of a TLS connection; an attacker who can change bytes reads and changes everything. Never carries
+    #: credentials.
     OPPORTUNISTIC = "opportunistic"
-    #: No TLS. Everybody on the way reads and changes everything: for this machine, or a network that is as
-    #: safe as this machine.
+    #: No TLS. Every attacker on the network path reads and changes everything: only for this machine, or a network
+    #: that is as safe.
     PLAINTEXT = "plaintext"
 
 
 def resolve_security(security: Security, port: int, *, credentials: bool) -> Security:
-    """Return what AUTO means for this port; anything else is returned as it is.
+    """Return the member that AUTO stands for; return any other member unchanged.
 
-    Port 465 is implicit TLS (RFC 8314). On every other port STARTTLS is required where credentials are set,
-    and on 587 in any case; without credentials other ports take it where it is offered.
+    Port 465 is implicit TLS (RFC 8314). On every other port STARTTLS is required if credentials are set, and on 587 in
+    any case. Without credentials, other ports use STARTTLS if it is offered.
 
     Args:
-        security: what the application asked for.
+        security: the application's choice.
         port: the server's port.
-        credentials: are any set?
+        credentials: whether credentials are set.
 
     Raises:
         InvalidArgument: OPPORTUNISTIC was asked for by name together with credentials.
@@ -114,7 +115,7 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
         # It adds to what the system gives, and counts for nothing.
         ssl.RAND_add(options.prng_seed, 0.0)
     if options.context is None and not options.needs_own_context:
-        context = shared_context(lambda: _made(options, verify), verify=verify)
+        context = shared_contexts.get(lambda: _made(options, verify), verify=verify)
     else:
         context = _made(options, verify)
     observe(context)
@@ -226,28 +227,28 @@ def _unreadable(trust: TrustOptions, error: Exception) -> CertificateStoreError:
     return CertificateStoreError(f"cannot read the certificates in {trust.ca_file}: {reason}")
 
 
-_LEGACY: Final = "legacy"
-_KEYS: Final = "keys"
-#: Said once per process: a set, so that tests can forget it.
-_warned: Final[set[str]] = set()
+#: The key logs that this process has warned of; one warning is enough.
+key_logs_warned_of: Final[set[str]] = set()
+#: The oldest version that this process has warned of; one warning is enough here, too.
+old_versions_warned_of: Final[set[ssl.TLSVersion]] = set()
 
 
 def _warn_of_old_versions(options: TLSOptions) -> None:
     oldest = options.minimum_version
-    if oldest is not None and oldest < ssl.TLSVersion.TLSv1_2 and _LEGACY not in _warned:
-        _warned.add(_LEGACY)
+    if oldest is not None and oldest < ssl.TLSVersion.TLSv1_2 and not old_versions_warned_of:
+        old_versions_warned_of.add(oldest)
         _log.warning(
-            "TLS versions before 1.2 and cipher suites of their time are allowed: whoever is on the way may be able to "
-            "read what is sent, passwords included"
+            "TLS versions before 1.2 and cipher suites of their time are allowed: an attacker on the network may be "
+            "able to read what is sent, passwords included"
         )
 
 
 def _warn_of_key_log(context: ssl.SSLContext) -> None:
     path = getattr(context, "keylog_filename", None)
-    if path and _KEYS not in _warned:
-        _warned.add(_KEYS)
+    if path and not key_logs_warned_of:
+        key_logs_warned_of.add(path)
         _log.warning(
-            "TLS keys are written to %s (SSLKEYLOGFILE or key_log): whoever reads that file can decrypt the "
+            "TLS keys are written to %s (SSLKEYLOGFILE or key_log): a reader of that file can decrypt the "
             "connections of this process, passwords included",
             path,
         )

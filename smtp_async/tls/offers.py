@@ -22,6 +22,7 @@ __all__ = [
     "can_choose_groups",
     "can_choose_schemes",
     "can_choose_tls13_suites",
+    "can_see_schemes",
     "can_use_shared_keys",
     "openssl_group",
     "read_ciphers",
@@ -83,6 +84,11 @@ def can_choose_tls13_suites() -> bool:
 def can_choose_groups() -> bool:
     """Can this Python offer a list of groups? From 3.15 on; earlier it offers one, or OpenSSL's list."""
     return hasattr(ssl.SSLContext, "set_groups")
+
+
+def can_see_schemes() -> bool:
+    """Can this Python see which signature scheme a handshake has used?"""
+    return hasattr(ssl.SSLContext, "_msg_callback")
 
 
 def can_choose_schemes() -> bool:
@@ -226,13 +232,9 @@ def read_schemes(given: Sequence[str]) -> tuple[str, ...]:
         InvalidArgument: a name is no scheme's.
         FeatureUnavailable: this Python can neither choose schemes nor see which one was used.
     """
-    if given and not can_choose_schemes() and not _can_see_schemes():
+    if given and not can_choose_schemes() and not can_see_schemes():
         raise FeatureUnavailable("this Python cannot choose signature algorithms", needs="Python 3.15")
     return tuple(_scheme_named(one) for one in given)
-
-
-def _can_see_schemes() -> bool:
-    return hasattr(ssl.SSLContext, "_msg_callback")
 
 
 def _scheme_named(given: str) -> str:

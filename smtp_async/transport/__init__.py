@@ -1,4 +1,4 @@
-"""The only place with sockets: dialling, and the stream over what was dialled."""
+"""Sockets: dialling a server, and the stream over the connection. No other package opens a socket."""
 
 from .dial import AddressFamily, SocketOptions, dial, dial_unix
 from .stream import Stream, stream_over

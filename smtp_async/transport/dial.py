@@ -1,9 +1,9 @@
-"""From a host name to a connection: resolve, race the addresses, hand over a Stream.
+"""Dialling: resolve a host name, race its addresses, return a Stream.
 
-A name may have several addresses, and one that does not answer must not hold up the others: the next attempt
-starts a quarter of a second after the one before it, or at once when that one has failed, and the first
-connection wins (RFC 8305 section 5). The resolver's order is kept. asyncio's own `happy_eyeballs_delay` is
-missing from uvloop, so aiohappyeyeballs does the racing.
+A name may have several addresses, and an address that does not answer must not delay the others. The next attempt
+starts a quarter of a second after the previous one, or as soon as the previous one has failed, and the first
+established connection is used (RFC 8305 section 5). The resolver's order is kept. aiohappyeyeballs runs the race,
+because uvloop lacks asyncio's `happy_eyeballs_delay`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .stream import Stream, stream_over, stream_to
 
 __all__ = ["AddressFamily", "SocketOptions", "dial", "dial_unix"]
 
-#: What getaddrinfo returns: family, type, protocol, canonical name, address.
+#: A result of getaddrinfo: family, type, protocol, canonical name, address.
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
-#: Seconds before the next address is tried beside one that has not answered: RFC 8305 section 8.
+#: Seconds after which the next address is tried while an earlier one has not answered: RFC 8305 section 8.
 _ATTEMPT_DELAY: Final = 0.25
 
 
@@ -51,16 +51,16 @@ class AddressFamily(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketOptions:
-    """How sockets are made.
+    """Options of the client's sockets.
 
     Attributes:
         local_address: address of the interface to connect from; None leaves it to the system.
-        local_port: port to connect from; 0 leaves it to the system. With a port the server's addresses are
-            tried one after the other, because two sockets cannot share it.
+        local_port: port to connect from; 0 leaves it to the system. With a fixed port the server's addresses are
+            tried one after the other, because two sockets cannot share the port.
         family: IPv4, IPv6 or both.
         nodelay: send small packets at once (TCP_NODELAY). Turning it off delays pipelined commands.
         keepalive: let the system probe an idle connection (SO_KEEPALIVE).
-        keepalive_time: seconds of silence before the first probe; None is the system's, often two hours.
+        keepalive_time: seconds of silence before the first probe; None is the system's default, often two hours.
             This and the next two turn `keepalive` on.
         keepalive_interval: seconds between unanswered probes.
         keepalive_count: unanswered probes after which the peer counts as gone.
@@ -93,14 +93,14 @@ async def dial(
         host: a name or an IP address; brackets around an IPv6 address are allowed.
         port: 1 to 65535.
         options: how the socket is made.
-        deadline: loop time at which the connection must stand, the look-up of the name included.
+        deadline: loop time by which the connection must be established, name resolution included.
 
     Raises:
         MissingHost: the host is empty.
-        InvalidHost: it is the all-zero address, or cannot be a host name.
+        InvalidHost: the host is the all-zero address, or cannot be a host name.
         InvalidPort: the port is out of range.
         ResolveError: the name has no address of the wanted family, or the resolver failed.
-        SocketError: no address could be reached: the last error, the earlier ones as notes.
+        SocketError: no address could be reached. It is the last error; the earlier ones are its notes.
         Timeout: the deadline passed; its stage is `"connect"`.
     """
     if not 0 < port < 65536:
@@ -114,8 +114,8 @@ async def dial(
             stream = await stream_over(sock)
     except TimeoutError as error:
         raise Timeout(f"connecting to {host}:{port} took too long", stage="connect") from error
-    with contextlib.suppress(OSError):  # the peer may be gone already
-        # Not before: the loops turn it on themselves when they take the socket.
+    with contextlib.suppress(OSError):  # the server may have closed the connection already
+        # Set last, because the event loops turn TCP_NODELAY on when they take the socket.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, options.nodelay)
     return stream
 
@@ -146,7 +146,7 @@ async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = No
 def _host_name(host: str) -> str:
     """Return `host` as the resolver wants it: without brackets, international names as A-labels."""
     if not host:
-        raise MissingHost("no server is named")
+        raise MissingHost("the host is empty")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not host or any(c <= " " or c == "\x7f" for c in host):
@@ -190,19 +190,19 @@ def _is_address(name: str) -> bool:
 
 
 def _resolver_codes() -> dict[int, int]:
-    # Winsock's: 11001 no such host, 11002 try again, 11003 no recovery, 11004 no address of that kind.
+    # Winsock's numbers: 11001 no such host, 11002 try again, 11003 no recovery, 11004 no address of that kind.
     table = {"NONAME": 11001, "AGAIN": 11002, "FAIL": 11003, "NODATA": 11004, "ADDRFAMILY": 11004}
-    # On Windows NODATA and NONAME are one number; the first entry counts.
+    # On Windows NODATA and NONAME are the same number; the first entry is used.
     numbers = {getattr(socket, f"EAI_{name}", None): code for name, code in reversed(table.items())}
     return {number: code for number, code in numbers.items() if number is not None}
 
 
-#: The resolver's error → the number of the components that this library replaces.
+#: The resolver's errno → the number that the replaced components used.
 _RESOLVER_CODES: Final = _resolver_codes()
 
 
 def _usable(found: Iterable[_AddressInfo], host: str) -> list[_AddressInfo]:
-    """Leave out the all-zero address: systems connect it to this very machine."""
+    """Drop the all-zero address, because systems connect it to the local machine."""
     addresses = [info for info in found if not _all_zero(str(info[4][0]))]
     if not addresses:
         raise InvalidHost(f"{host} is the all-zero address, which names no server")
@@ -230,10 +230,10 @@ async def _local_addresses(options: SocketOptions) -> list[_AddressInfo]:
 
 
 class _Attempts:
-    """The attempts at a server's addresses, and how each of them failed.
+    """The attempts to connect to a server's addresses, and the failure of each.
 
-    What aiohappyeyeballs raises for several failures is a sentence without a number. Standing between it and
-    the loop, this class sees each failure by itself.
+    For several failures, aiohappyeyeballs raises one error without an errno. This class stands between aiohappyeyeballs
+    and the event loop, where each failure is seen by itself.
     """
 
     def __init__(self, options: SocketOptions, local: list[_AddressInfo]) -> None:
@@ -242,7 +242,7 @@ class _Attempts:
         self._failures: list[tuple[str, OSError]] = []
 
     async def race(self, addresses: list[_AddressInfo]) -> socket.socket:
-        """Return the first socket that is connected."""
+        """Return the first connected socket."""
         from aiohappyeyeballs import start_connection
 
         task = asyncio.current_task()
@@ -258,7 +258,7 @@ class _Attempts:
         except (OSError, RuntimeError) as error:
             raise self._failed(error) from error
         if task and task.cancelling() > cancels:
-            # The race swallows a cancel that comes while it dismisses the losers.
+            # aiohappyeyeballs swallows a cancellation that arrives while it cancels the other attempts.
             sock.close()
             raise asyncio.CancelledError
         return sock
@@ -286,7 +286,7 @@ class _Attempts:
         sock.bind(fitting[0])
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect as the loop does; the part of a loop that `start_connection` uses."""
+        """Connect through the event loop; the only method of a loop that `start_connection` uses."""
         try:
             await asyncio.get_running_loop().sock_connect(sock, address)
         except OSError as error:
@@ -305,7 +305,7 @@ class _Attempts:
 
 def _configure(sock: socket.socket, options: SocketOptions) -> None:
     if options.local_port and sys.platform != "win32":
-        # A fixed port must be usable again while its last connection is in TIME_WAIT.
+        # A fixed port must be usable while its last connection is in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     probing = (options.keepalive_time, options.keepalive_interval, options.keepalive_count)
     if options.keepalive or any(value is not None for value in probing):
@@ -313,11 +313,11 @@ def _configure(sock: socket.socket, options: SocketOptions) -> None:
     for names, value in zip(_KEEPALIVE, probing, strict=True):
         option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
         if value is not None and option is not None:
-            # Whole seconds, at least one.
+            # The system takes whole seconds, at least one.
             sock.setsockopt(socket.IPPROTO_TCP, option, max(1, math.ceil(value)))
 
 
-#: Time, interval, count; macOS has its own name for the first.
+#: The options for time, interval and count; macOS has its own name for the first.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), ("TCP_KEEPINTVL",), ("TCP_KEEPCNT",))
 
 

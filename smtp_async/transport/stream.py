@@ -3,17 +3,17 @@
 What this file adds to asyncio's streams, and why:
 
 * **Bytes that arrived before an error are delivered before the error.** `StreamReader` raises at once and
-  forgets its buffer, so a reply followed by a reset would be lost. `_Reader` takes the error as the end of
+  forgets its buffer, so a reply followed by a reset would be lost. `_Reader` treats the error as the end of
   the stream, and `Stream.read` raises it when the buffer is empty.
 * **One set of exceptions.** asyncio is silent, uvloop raises `RuntimeError`, TLS raises `SSLError`: the
   caller sees `ConnectionLost`, `DecryptionFailed` or `EncryptionFailed`, the original chained.
 * **A TLS upgrade starts from an empty buffer.** `StreamWriter.start_tls` keeps plaintext that was read ahead,
-  and what an attacker put behind the 220 to STARTTLS would then count as encrypted. `Stream.start_tls`
-  demands silence, then gives the encrypted side a reader of its own.
-* **`abort` is synchronous and final, `close` is polite and limited.** Waiting for a close is done in one
-  place only, shielded: a cancelled `wait_closed()` would raise CancelledError for ever after.
-* **Writers are kept until the end.** A StreamWriter that is collected closes its transport, also the plain
-  one under a TLS layer.
+  and bytes that an attacker put behind the 220 to STARTTLS would then count as encrypted. `Stream.start_tls`
+  refuses unread plaintext, then gives the encrypted side a reader of its own.
+* **`abort` is synchronous and final, `close` is polite and limited.** Only one shielded task waits for the
+  close, because a cancelled `wait_closed()` would raise CancelledError in every later call.
+* **Writers are kept until the end.** A StreamWriter that is garbage-collected closes its transport, also the
+  plain transport under a TLS layer.
 
 Cancelling `read` or `drain` loses nothing. One task reads; any number may write and drain.
 """
@@ -38,7 +38,7 @@ from ..errors import (
 
 __all__ = ["Endpoint", "Stream", "Traffic", "stream_over", "stream_to"]
 
-#: Host and port, the path of a Unix socket, or nothing where a socket has no name.
+#: Host and port, the path of a Unix socket, or None for a socket without a name.
 Endpoint = tuple[str, int] | str | None
 
 #: The reader stops the transport at twice this size, so 64 KiB of replies always fit.
@@ -47,9 +47,9 @@ _READ_LIMIT: Final = 64 * 1024
 _WRITE_LIMIT: Final = 64 * 1024
 #: Seconds for the peer's close_notify; asyncio's own default is 30.
 _TLS_SHUTDOWN: Final = 2.0
-#: So much of what an attacker, or a server without TLS, sent too early is kept for the error.
+#: Bytes kept of the plaintext that an attacker, or a server without TLS, sent too early.
 _EARLY_SHOWN: Final = 512
-#: asyncio has no "for ever" for a handshake: eleven days.
+#: Eleven days, because asyncio has no handshake without a limit.
 _NO_LIMIT: Final = 1e6
 
 
@@ -69,7 +69,7 @@ class Traffic:
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """A StreamReaderProtocol that hands over what arrives without asking who reads it.
+    """A StreamReaderProtocol that feeds its reader directly, without the lookups of asyncio's own.
 
     Attributes:
         ended: the transport reported its end.
@@ -91,7 +91,7 @@ class _Protocol(asyncio.StreamReaderProtocol):
 class _Reader(asyncio.StreamReader):
     """A StreamReader for which an error is the end of the stream, remembered in `failure`.
 
-    While `taker` is set, what arrives goes to it instead of the buffer, until it refuses.
+    While `taker` is set, it gets the bytes that arrive, until it refuses them; the buffer gets the rest.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, traffic: Traffic) -> None:
@@ -105,7 +105,7 @@ class _Reader(asyncio.StreamReader):
             if self.taker(data):
                 self.traffic.received += len(data)
                 return
-            # What follows must queue up behind it.
+            # Later bytes must queue behind these.
             self.taker = None
         super().feed_data(data)
 
@@ -118,10 +118,10 @@ class Stream:
     """A connection: bytes in, bytes out, TLS on demand.
 
     Attributes:
-        traffic: how much went over it.
-        peer: the other end's address.
-        local: our address.
-        early: the plaintext that `start_tls` found where silence was due; empty otherwise.
+        traffic: how much went over the connection.
+        peer: the server's address.
+        local: the client's address.
+        early: plaintext that had arrived when `start_tls` was called; empty if there was none.
     """
 
     __slots__ = (
@@ -148,7 +148,7 @@ class Stream:
     ) -> None:
         self.traffic = reader.traffic
         self.early = b""
-        # Asked now: a closed socket does not tell any more.
+        # Read now, because a closed socket has no addresses.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
         self.local: Endpoint = _endpoint(transport.get_extra_info("sockname"))
         self._kept: list[asyncio.StreamWriter] = []
@@ -165,7 +165,7 @@ class Stream:
     ) -> None:
         transport.set_write_buffer_limits(high=_WRITE_LIMIT)
         if hasattr(transport, "max_size"):
-            # asyncio asks for 256 KiB at each read, a buffer that the allocator maps and unmaps every time.
+            # asyncio reads 256 KiB at a time, a buffer that the allocator maps and unmaps for each read.
             transport.max_size = _READ_LIMIT
         self._transport = transport
         self._reader = reader
@@ -181,27 +181,27 @@ class Stream:
 
     @property
     def encrypted(self) -> bool:
-        """Did a TLS handshake succeed on this connection?"""
+        """Whether a TLS handshake has succeeded on this connection."""
         return self._tls is not None
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
-        """The TLS layer, None without one. It stays readable after the connection is closed."""
+        """The TLS layer, None without TLS. It can be read after the connection is closed."""
         return self._tls
 
     def is_closing(self) -> bool:
-        """Is the connection closed or about to be? Nothing can be written then."""
+        """Return whether the connection is closed or about to be: nothing can be written."""
         return self._transport.is_closing()
 
     @property
     def ended(self) -> bool:
-        """Has the peer ended the connection, and was everything read that it had sent?"""
+        """Whether the server has ended the connection and everything that it had sent was read."""
         return self._reader.at_eof()
 
     # --- bytes ---------------------------------------------------------------------------------------------
 
     async def read(self, n: int = 65536) -> bytes:
-        """Return what has arrived, waiting for at least one byte.
+        """Return bytes that have arrived; wait for at least one.
 
         Args:
             n: at most this many bytes.
@@ -211,31 +211,31 @@ class Stream:
 
         Raises:
             ConnectionLost: the connection broke.
-            DecryptionFailed: the TLS layer did.
+            DecryptionFailed: the TLS layer failed.
         """
         data = await self._reader.read(n)
         if data:
             self.traffic.received += len(data)
-        elif self._reader.failure is not None:
+        elif self._reader.failure is not None and self._closing is None:
             raise _reading_failed(self._reader.failure) from self._reader.failure
         return data
 
     def hand_over(self, taker: Callable[[bytes], bool] | None) -> None:
-        """Give what arrives to `taker` at once, in the loop's own turn, instead of to `read`.
+        """Pass arriving bytes to `taker` in the same turn of the loop, instead of to `read`.
 
-        It spares waking the reading task. Call only when everything that arrived was read, with None before anybody
-        reads again.
+        This saves waking the reading task. Call it only when everything that arrived was read, and call it with None
+        before the next `read`.
 
         Args:
-            taker: called with the bytes; when it returns False they, and all that follow, are for `read`.
+            taker: called with the bytes; when it returns False, `read` gets these bytes and all later ones.
         """
         self._reader.taker = taker
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Hand `data` to the connection; it leaves when it can. The buffer must not change afterwards.
+        """Hand `data` to the connection and return; do not change the buffer afterwards.
 
         Raises:
-            ConnectionLost: the connection is closed; nothing was taken.
+            ConnectionLost: the connection is closed; nothing will be sent.
             EncryptionFailed: the TLS layer failed.
         """
         transport = self._transport
@@ -250,6 +250,8 @@ class Stream:
     async def drain(self) -> None:
         """Wait until at most 64 KiB are unsent (a low-water mark, not "everything left").
 
+        Under TLS asyncio does not count the last `write`, however large: write large data in blocks.
+
         Raises:
             ConnectionLost: the connection broke or was closed.
             EncryptionFailed: the TLS layer failed.
@@ -259,6 +261,9 @@ class Stream:
         except (OSError, RuntimeError) as error:
             cause = self._reader.failure or error
             raise _writing_failed(cause) from cause
+        if self._transport.is_closing():
+            # Under TLS asyncio reports the end of a transport a few turns of the loop later.
+            raise self._gone() from self._reader.failure
 
     def _gone(self) -> ConnectionLost:
         return ConnectionLost(f"the connection to {_named(self.peer)} is closed")
@@ -272,17 +277,17 @@ class Stream:
         *,
         deadline: float | None = None,
     ) -> None:
-        """Encrypt the connection from here on: right after dialling, or after the 220 to STARTTLS.
+        """Encrypt the connection: right after dialling, or after the 220 to STARTTLS.
 
-        The caller is the only reader. On any failure, also when cancelled, the connection is aborted.
+        No other task may read meanwhile. A failure or a cancellation aborts the connection.
 
         Args:
-            context: what is trusted and offered.
+            context: trusted certificates, TLS versions and cipher suites.
             server_hostname: the name to verify and to send as SNI.
-            deadline: loop time at which the handshake must be done.
+            deadline: loop time by which the handshake must be complete.
 
         Raises:
-            PlaintextInjected: bytes came behind the reply to STARTTLS (RFC 3207 section 5).
+            PlaintextInjected: bytes followed the reply to STARTTLS (RFC 3207 section 5).
             ConnectionLost: the connection ended before the handshake began.
             HandshakeFailed: the handshake failed; the `ssl.SSLError` or `OSError` is chained.
             Timeout: the deadline passed; its stage is `"tls"`.
@@ -290,7 +295,7 @@ class Stream:
         await self.drain()
         raw = self._transport
         try:
-            await self._demand_silence()
+            await self._refuse_plaintext()
             tls, reader, protocol = await _handshake(raw, context, server_hostname, deadline, self.traffic)
         except BaseException:
             self._upgrade_failed = True
@@ -300,45 +305,45 @@ class Stream:
         self._tls = tls.get_extra_info("ssl_object")
         self._attach(tls, reader, protocol)
 
-    async def _demand_silence(self) -> None:
-        """Stop reading and make sure that nothing has arrived which nobody asked for. Never waits."""
+    async def _refuse_plaintext(self) -> None:
+        """Stop reading and refuse bytes that arrived after the reply to STARTTLS. Does not wait."""
         if self.is_closing() or self._reader.at_eof():
             raise self._gone() from self._reader.failure
         self._transport.pause_reading()
-        # The one public way to ask a StreamReader whether its buffer is empty.
+        # No other public method of StreamReader tells whether its buffer is empty.
         self._reader.feed_eof()
         if not self._reader.at_eof():
             self.early = await self._reader.read(_EARLY_SHOWN)
             raise PlaintextInjected(
-                f"{_named(self.peer)} sent plaintext behind its reply to STARTTLS: somebody may be "
+                f"{_named(self.peer)} sent plaintext behind its reply to STARTTLS: an attacker may be "
                 "injecting commands into this connection",
                 stage="STARTTLS",
             )
 
-    # --- the end -------------------------------------------------------------------------------------------
+    # --- closing -------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """Close at once; what was not sent is dropped. Safe at any time and more than once.
+        """Close at once and drop what was not sent. Safe at any time and more than once.
 
-        Under TLS the peer is told by close_notify (RFC 8446 section 6.1) if that can leave at once; its answer is not
-        waited for. Behind data that could not leave it would be a lie.
+        Under TLS a close_notify (RFC 8446 section 6.1) is sent first if nothing is unsent; its answer is not awaited.
+        Behind dropped data no close_notify is sent, because it would claim that the data was complete.
         """
         transport = self._transport
         if self._protocol.ended:
-            # asyncio's transport fails in `abort` when it ended after `close` had left it bytes to send.
+            # asyncio's transport raises in `abort` if it ended while `close` still had bytes to send.
             return
         if self._tls is not None and not transport.is_closing() and not transport.get_write_buffer_size():
             transport.close()
         transport.abort()
 
     async def close(self, *, limit: float = 2.0) -> None:
-        """Send what is buffered, say goodbye to the TLS layer and close. Never raises for the connection.
+        """Send what is buffered, exchange close_notify under TLS, and close. Failures of the connection are not raised.
 
         Args:
-            limit: seconds after which the connection is aborted; a cancelled `close` aborts too.
+            limit: seconds after which the connection is aborted. A cancelled `close` aborts it, too.
         """
         if self._upgrade_failed:
-            # The writer's protocol gave its place to the TLS layer and will not hear of the end.
+            # The TLS layer has replaced the writer's protocol, which therefore never sees the end.
             self.abort()
             return await asyncio.sleep(0)
         try:
@@ -354,30 +359,30 @@ class Stream:
 
 
 async def stream_over(sock: socket.socket) -> Stream:
-    """Return the stream over a connected, non-blocking socket, which it owns from now on.
+    """Return a stream over a connected, non-blocking socket; the stream owns the socket from now on.
 
     Raises:
         OSError: the loop cannot use the socket.
     """
     loop = asyncio.get_running_loop()
-    reader, protocol = _plumbing(loop, Traffic())
+    reader, protocol = _reader_and_protocol(loop, Traffic())
     transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
     return Stream(transport, reader, protocol)
 
 
 async def stream_to(path: str) -> Stream:
-    """Return the stream to the Unix socket at `path`.
+    """Connect to the Unix socket at `path` and return the stream.
 
     Raises:
-        OSError: no connection could be made.
+        OSError: the connection could not be established.
     """
     loop = asyncio.get_running_loop()
-    reader, protocol = _plumbing(loop, Traffic())
+    reader, protocol = _reader_and_protocol(loop, Traffic())
     transport, _ = await loop.create_unix_connection(lambda: protocol, path)
     return Stream(transport, reader, protocol)
 
 
-def _plumbing(loop: asyncio.AbstractEventLoop, traffic: Traffic) -> tuple[_Reader, _Protocol]:
+def _reader_and_protocol(loop: asyncio.AbstractEventLoop, traffic: Traffic) -> tuple[_Reader, _Protocol]:
     reader = _Reader(loop, traffic)
     return reader, _Protocol(reader, loop)
 
@@ -399,7 +404,7 @@ async def _handshake(
     traffic: Traffic,
 ) -> tuple[asyncio.Transport, _Reader, _Protocol]:
     loop = asyncio.get_running_loop()
-    reader, protocol = _plumbing(loop, traffic)
+    reader, protocol = _reader_and_protocol(loop, traffic)
     try:
         tls = await loop.start_tls(
             raw,
@@ -412,7 +417,7 @@ async def _handshake(
     except Exception as error:
         raise _handshake_failed(error) from error
     if tls is None or raw.is_closing():
-        # Aborted from this side meanwhile: asyncio ends the wait without an error.
+        # `abort` was called meanwhile: asyncio ends the wait without an error.
         raise HandshakeFailed("the connection was closed during the TLS handshake")
     return tls, reader, protocol
 
@@ -437,14 +442,14 @@ def _writing_failed(error: BaseException) -> ConnectionLost | EncryptionFailed:
 
 
 def _handshake_failed(error: Exception) -> HandshakeFailed | Timeout:
-    # Both loops report the end of their patience this way; one from the system carries a number.
+    # Both event loops report their time limit this way; an error of the system has an errno.
     if isinstance(error, ConnectionAbortedError) and error.errno is None:
         return Timeout("the TLS handshake took too long", stage="tls")
     return HandshakeFailed(f"the TLS handshake failed: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
-    # Only errors that OpenSSL made have a reason; asyncio raises some without any text.
+    # Only OpenSSL's errors have a reason, and some of asyncio's errors have no text.
     return getattr(error, "reason", None) or str(error) or type(error).__name__
 
 

@@ -84,7 +84,7 @@ class TestFraming:
 
 
 class Slow(Mechanism):
-    """Needs a derived key, and a token from somebody, before it can speak."""
+    """Needs a derived key, and a token from a provider, before its first response."""
 
     name = "SLOW"
 

@@ -226,7 +226,7 @@ def test_a_missing_or_unsafe_spool_is_refused(run, serve, spool, shell, tmp_path
     spool.chmod(0o770)
     done = run(server.url)
     assert done.exit_code == Exit.SETUP and done.stderr.startswith(
-        "smtp-async: Others may write to the spool"
+        "smtp-async: Other users may write to the spool"
     )
     assert server.commands == [] and done.stdout == ""
 

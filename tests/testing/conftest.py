@@ -1,4 +1,4 @@
-"""Both event loops, a certificate, and a client so simple that its bytes are the test's own."""
+"""Both event loops, a certificate, and a client whose every byte the test writes."""
 
 import asyncio
 import ssl
@@ -40,7 +40,7 @@ class Talk:
         self.writer = writer
 
     async def reply(self):
-        """The code of the next reply, and its lines of text."""
+        """Return the code of the next reply, and its lines of text."""
         lines = []
         while True:
             line = (await self.reader.readuntil(b"\r\n")).decode()
@@ -49,7 +49,7 @@ class Talk:
                 return int(line[:3]), lines
 
     async def ask(self, *lines):
-        """Send lines in one write; the codes that come back, one for each."""
+        """Send lines in one write; return the code of each reply."""
         self.write(*lines)
         return [(await self.reply())[0] for _ in lines]
 
@@ -62,7 +62,7 @@ class Talk:
 
 @pytest.fixture
 def talk():
-    """Opens a `Talk` to a server."""
+    """A context manager function that opens a `Talk` to a server."""
 
     @asynccontextmanager
     async def opened(server, **options):
@@ -80,7 +80,7 @@ def talk():
 
 @pytest.fixture
 def greeted(talk):
-    """The same, after greeting and EHLO."""
+    """A context manager function that opens a `Talk` and reads greeting and EHLO."""
 
     @asynccontextmanager
     async def opened(server, hello="EHLO me", **options):

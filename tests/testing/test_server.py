@@ -421,6 +421,16 @@ async def test_implicit_tls(greeted, server_context, client_context):
         assert server.messages[0].data == b"x" * 500_000 + b"\r\n"
 
 
+async def test_a_clients_close_notify_ends_the_connection(greeted, server_context, client_context):
+    async with ScriptedServer(ssl_context=server_context, implicit_tls=True) as server:
+        async with greeted(server, ssl=client_context, server_hostname="localhost") as client:
+            # asyncio waits for the server's answer to its close_notify, 30 seconds at most.
+            client.writer.close()
+            async with asyncio.timeout(10):
+                await client.writer.wait_closed()
+        assert not server.connections[0].quit
+
+
 async def test_a_client_that_refuses_the_certificate_is_seen(talk, server_context):
     async with ScriptedServer(ssl_context=server_context, implicit_tls=True) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -560,7 +570,7 @@ async def test_421_then_close(greeted, point, line):
 
 
 async def test_close_is_never_a_reset(greeted):
-    """Even with input that nobody has read."""
+    """Even with unread input."""
     async with ScriptedServer() as server, greeted(server) as client:
         server.on("DATA", close())
         client.write(*MESSAGE)
@@ -737,7 +747,7 @@ async def test_an_action_that_fails_fails_the_test(greeted):
             assert await client.reader.read() == b""
 
 
-# Life
+# Start and stop
 
 
 async def test_shutdown_leaves_nothing(talk, server_context):

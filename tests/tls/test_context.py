@@ -14,13 +14,13 @@ from smtp_async.tls import (
     Security,
     TLSOptions,
     TrustOptions,
-    context,
     default_port,
     make_context,
     reference_name,
     resolve_security,
-    system,
 )
+from smtp_async.tls.context import key_logs_warned_of
+from smtp_async.tls.system import shared_contexts
 
 AUTO, IMPLICIT, STARTTLS = Security.AUTO, Security.IMPLICIT, Security.STARTTLS
 OPPORTUNISTIC, PLAINTEXT = Security.OPPORTUNISTIC, Security.PLAINTEXT
@@ -106,9 +106,9 @@ def test_reference_name_that_is_none():
 
 
 @pytest.fixture(autouse=True)
-def nothing_read_before(monkeypatch):
+def nothing_read_before():
     """What an earlier test read of the system's certificates is not used."""
-    monkeypatch.setattr(system, "_kept", system._Kept())
+    shared_contexts.clear()
 
 
 class TestContext:
@@ -189,8 +189,8 @@ class TestContext:
 
 class TestKeyLog:
     @pytest.fixture(autouse=True)
-    def forget(self, monkeypatch):
-        monkeypatch.setattr(context, "_warned", set())
+    def forget(self):
+        key_logs_warned_of.clear()
 
     @pytest.mark.parametrize("verify", [True, False])
     def test_one_warning(self, monkeypatch, tmp_path, caplog, verify):

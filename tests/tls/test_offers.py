@@ -194,7 +194,7 @@ class TestSchemes:
     def test_where_nobody_can_see_them_they_need_a_newer_python(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(offers, "_can_see_schemes", lambda: False)
+        monkeypatch.setattr(offers, "can_see_schemes", lambda: False)
         with pytest.raises(FeatureUnavailable) as caught:
             read_schemes(["ed25519"])
         assert caught.value.needs == "Python 3.15"

@@ -13,7 +13,8 @@ import pytest
 import trustme
 
 from smtp_async import Security, TLSOptions, TrustOptions
-from smtp_async.tls import make_context, system
+from smtp_async.tls import make_context
+from smtp_async.tls.system import shared_contexts
 from tests.lab import client_of, mail, tls_server
 from tests.servers.pki import Pki
 
@@ -32,7 +33,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         load(context, *args)
 
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", counted)
-    monkeypatch.setattr(system, "_kept", system._Kept())
+    shared_contexts.clear()
     return count
 
 
@@ -124,7 +125,7 @@ def test_a_reading_that_fails_is_tried_again(store: Path, monkeypatch: pytest.Mo
         raise OSError("no file")
 
     with pytest.raises(OSError, match="no file"):
-        system.shared_context(broken, verify=True)
+        shared_contexts.get(broken, verify=True)
     assert make_context(TLSOptions()).verify_mode is ssl.CERT_REQUIRED
 
 
@@ -136,8 +137,18 @@ def demand_reading() -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_child_forked_during_a_reading_reads_for_itself(store: Path) -> None:
     child = multiprocessing.get_context("fork").Process(target=demand_reading)
-    with system._kept._lock:
+    reading, forked = threading.Event(), threading.Event()
+
+    def slow() -> ssl.SSLContext:
+        reading.set()
+        forked.wait()
+        return ssl.create_default_context()
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(shared_contexts.get, slow, verify=True)
+        reading.wait()
         child.start()
+        forked.set()
     child.join(10)
     child.kill()
     assert child.exitcode == 0

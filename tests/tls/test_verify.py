@@ -94,10 +94,8 @@ async def attempt(security, handler, options, *, host="localhost", verify=True, 
     async with serving(handler) as server:
         stream = await dial("127.0.0.1", server.port)
         if security is not IMPLICIT:
-            await until(lambda: buffered(stream))
             await stream.read(8)
             stream.write(b"STARTTLS\r\n")
-            await until(lambda: buffered(stream))
             await stream.read(8)
         try:
             return await secure(
@@ -485,7 +483,7 @@ class TestJudge:
         assert judge(chain[:1], "mail.example.com", ANCHORS) is not None
         assert "is for mail.example.com, not for other.example" in verdict(chain, "other.example", ANCHORS)
 
-    def test_a_chain_that_shows_an_authority_nobody_trusts(self):
+    def test_a_chain_with_an_untrusted_authority(self):
         chain = der(trustme.CA().create_child_ca().issue_cert("localhost"))
         root = trustme.CA()
         shown = (*der(root.issue_cert("localhost")), ssl.PEM_cert_to_DER_cert(root.cert_pem.bytes().decode()))
@@ -601,13 +599,34 @@ class TestExplain:
         assert "names no host" in str(error)
         assert "does not count" in str(error)
 
-    @pytest.mark.parametrize("text", sorted(verify._REASONS))
-    def test_reasons(self, text):
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("UNSUPPORTED_PROTOCOL", "1.2 or newer is required"),
+            ("TLSV1_ALERT_PROTOCOL_VERSION", "1.2 or newer is required"),
+            ("SSLV3_ALERT_HANDSHAKE_FAILURE", "no TLS version and cipher suite that both sides know"),
+            ("TLSV1_ALERT_INSUFFICIENT_SECURITY", "too weak"),
+            ("TLSV1_UNRECOGNIZED_NAME", "does not know the name"),
+            ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "client certificate"),
+            ("DH_KEY_TOO_SMALL", "Diffie-Hellman key"),
+            ("UNSAFE_LEGACY_RENEGOTIATION_DISABLED", "unsafe renegotiation"),
+        ],
+    )
+    def test_reasons_of_openssl_are_explained(self, text, words):
         error = explained(reason(text))
         assert type(error) is HandshakeFailed
-        assert verify._REASONS[text] in str(error)
+        assert words in str(error)
 
-    @pytest.mark.parametrize("text", sorted(verify._NO_TLS))
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "WRONG_VERSION_NUMBER",
+            "HTTP_REQUEST",
+            "UNKNOWN_PROTOCOL",
+            "RECORD_LAYER_FAILURE",
+            "PACKET_LENGTH_TOO_LONG",
+        ],
+    )
     def test_no_tls(self, text):
         assert type(explained(reason(text))) is HandshakeFailed
         assert type(explained(reason(text), security=IMPLICIT)) is WrongTLSMode

@@ -21,7 +21,7 @@ CA = trustme.CA()
 
 
 def server_context(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
-    """Return a server's context, for localhost and 127.0.0.1 unless another certificate is given."""
+    """Return a server's context; its certificate is for localhost and 127.0.0.1 unless another one is given."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     (certificate or CA.issue_cert("localhost", "127.0.0.1")).configure_cert(context)
     return context
@@ -35,7 +35,7 @@ def client_context() -> ssl.SSLContext:
 
 
 class Server:
-    """Runs a handler for each connection; `quiet` waits until all of them have ended."""
+    """Runs a handler for each connection; `quiet` waits until all handlers have ended."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -67,7 +67,7 @@ class Server:
                 self._idle.set()
 
     async def quiet(self) -> None:
-        """Wait until the clients have closed: the handlers read until then."""
+        """Wait until all handlers have ended; they read until their clients close."""
         await self._idle.wait()
 
     async def stop(self) -> None:
@@ -90,14 +90,14 @@ async def serving(handler: Handler, host: str = "127.0.0.1", **kwargs: Any) -> A
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop turn a few times."""
+    """Let the event loop turn `count` times."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something is true; the test's own time limit ends it otherwise."""
-    while not condition():  # noqa: ASYNC110  # nothing else tells
+    """Let the event loop turn until `condition()` is true; the time limit of the test applies."""
+    while not condition():  # noqa: ASYNC110  # there is no event to wait for
         await asyncio.sleep(0)
 
 
@@ -115,23 +115,23 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def encrypt(writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None:
-    """Do the server's part of the handshake."""
+    """Do the server's part of a TLS handshake."""
     raw = writer.transport
     try:
         await writer.start_tls(context)
     except AttributeError:
-        # A client that goes away at the right moment leaves asyncio without a transport.
+        # If the client closes during the handshake, asyncio returns no transport.
         writer._transport = raw  # type: ignore[attr-defined]
         raise ConnectionResetError from None
     if raw.is_closing():
-        # The same on uvloop, where the reader would wait for ever.
+        # The same on uvloop, where the reader would wait without end.
         raise ConnectionResetError
 
 
 def starttls(
     context: ssl.SSLContext, then: Handler, *, reply: bytes = b"220 go\r\n", greeting: bytes = b"220 hi\r\n"
 ) -> Handler:
-    """Greet, answer one line, encrypt."""
+    """Return a handler that greets, answers one line and encrypts."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)
@@ -144,7 +144,7 @@ def starttls(
 
 
 def implicit(context: ssl.SSLContext, then: Handler) -> Handler:
-    """Encrypt from the first byte."""
+    """Return a handler that encrypts from the first byte."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await encrypt(writer, context)
@@ -154,7 +154,7 @@ def implicit(context: ssl.SSLContext, then: Handler) -> Handler:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a RST."""
+    """Close with RST."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -162,7 +162,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 @contextlib.contextmanager
 def black_hole(port: int, host: str = "127.0.0.2") -> Iterator[None]:
-    """Make an address that takes no connection and refuses none: its queue is full."""
+    """Provide an address that neither accepts nor refuses connections, because its queue is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -185,7 +185,7 @@ async def cancelled_everywhere(
     *,
     prepare: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[CancelledRun]:
-    """Run a scenario cancelled at its first await, its second, … and at last undisturbed."""
+    """Run a scenario cancelled at its first await, at its second, …, and finally undisturbed."""
     for at in itertools.count(1):
         if prepare is not None:
             await prepare()

@@ -49,7 +49,7 @@ def resolve_to(answer):
 
 
 def free_port(host="127.0.0.1"):
-    """Return a port that nobody listens on."""
+    """Return a port that refuses connections."""
     with socket.socket() as sock:
         sock.bind((host, 0))
         return sock.getsockname()[1]
