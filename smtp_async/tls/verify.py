@@ -96,7 +96,7 @@ async def secure(
         options: the name to verify, if it is not the host, and what else is demanded.
         sessions: where one to go on with may be; None begins anew.
         deadline: loop time at which the handshake must be done.
-        tell: called with a line for each message of the handshake, when it is over; also when it failed.
+        tell: called with a line for each message of the handshake; it must not raise.
 
     Raises:
         PlaintextInjected: bytes came behind the 220 to STARTTLS.
@@ -110,15 +110,9 @@ async def secure(
         Timeout: the deadline passed; its stage is `"tls"`.
     """
     name = reference_name(host, options)
-    key = SessionKey(host, port, name)
-    cache = sessions or SessionCache()
-    kept = cache.find(key, context)
+    cache, key = sessions or SessionCache(), SessionKey(host, port, name)
     try:
-        with offering(context, name, kept.session if kept is not None else None, tell):
-            await stream.start_tls(context, name, deadline=deadline)
-        earlier = _gone_on_with(stream, kept)
-        if kept is not None and earlier is None:
-            cache.refused(key, kept)
+        earlier = await _shake_hands(stream, context, key, cache, deadline, tell)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
@@ -126,21 +120,38 @@ async def secure(
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
-        if kept is not None:
-            cache.refused(key, kept)
-        if failed.__cause__ is None:
+        if (cause := failed.__cause__) is None:
             raise
-        raise explain(
-            failed.__cause__, host=host, port=port, security=security, name=name
-        ) from failed.__cause__
+        raise explain(cause, host=host, port=port, security=security, name=name) from cause
     info = ConnectionInfo.of(
         stream, host=host, port=port, verified=verified, verification_error=problem, resumed=earlier
     )
     _demand_certificate(stream, info)
-    if (problem := check_demands(info, options)) is not None:
-        stream.abort()
-        raise HandshakeFailed(f"{_where(host, port)} {problem}")
+    _demand_what_was_asked_for(stream, info, options)
     return info
+
+
+async def _shake_hands(
+    stream: Stream,
+    context: ssl.SSLContext,
+    key: SessionKey,
+    sessions: SessionCache,
+    deadline: float | None,
+    tell: Callable[[str], None] | None,
+) -> ConnectionInfo | None:
+    """Return the connection whose session the handshake goes on with, None if it began anew."""
+    kept = sessions.find(key, context)
+    try:
+        with offering(context, key.name, kept.session if kept is not None else None, tell):
+            await stream.start_tls(context, key.name, deadline=deadline)
+    except HandshakeFailed:
+        if kept is not None:
+            sessions.refused(key, kept)
+        raise
+    earlier = _gone_on_with(stream, kept)
+    if kept is not None and earlier is None:
+        sessions.refused(key, kept)
+    return earlier
 
 
 def keep_session(sessions: SessionCache, stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
@@ -171,6 +182,12 @@ def _demand_certificate(stream: Stream, info: ConnectionInfo) -> None:
             f"{_where(info.host, info.port)} showed no certificate: the suite {info.suite}, which the "
             "application's SSLContext allows, does without, and anybody could have answered"
         )
+
+
+def _demand_what_was_asked_for(stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
+    if (problem := check_demands(info, options)) is not None:
+        stream.abort()
+        raise HandshakeFailed(f"{_where(info.host, info.port)} {problem}")
 
 
 async def _opportunistic_verdict(
