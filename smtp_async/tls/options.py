@@ -173,7 +173,8 @@ class TLSOptions:
                 )
         if self.maximum_version is not None and (self.minimum_version or _VERSIONS[2]) > self.maximum_version:
             raise InvalidArgument(
-                "the oldest version that is spoken is newer than the newest one: set minimum_version, too"
+                "the oldest version that is spoken is newer than the newest one: set minimum_version, too, to "
+                "maximum_version or an older one"
             )
 
     def _check_suites(self) -> None:

@@ -196,6 +196,7 @@ def test_versions_and_suites_can_be_chosen(shell, submission, pki):
     [
         ("--ciphers NONSENSE", 5, "OpenSSL finds no cipher suite"),
         ("--tls-min 1.3 --tls-max 1.2", 2, "newer than the newest"),
+        ("--tls-max 1.0", 2, "set --tls-min, too"),
         ("--tls-min 2.0", 2, ""),
         ("--key key.pem", 2, "--key needs --cert"),
         ("--cert none.pem", 5, "none.pem"),
