@@ -30,14 +30,8 @@ def run(*, quick: bool = False) -> Answer:
     count, rounds = (1000, 1) if quick else (1000, 3)
     rows, weights = [], {}
     for security in ("plain", "tls"):
-        with _server(security) as (port, authority):
-            task = Task("127.0.0.1", port, connections=count, message=race.message(), mode=security)
-            measured: dict[str, list[float]] = {"ours": [], "bare": []}
-            for _ in range(rounds):
-                for who, values in measured.items():
-                    values.append(_weigh(who, task, authority))
-        for who, values in measured.items():
-            weights[security, who] = median(values)
+        for who, weight in weigh(security, count, rounds).items():
+            weights[security, who] = weight
         ours, bare = weights[security, "ours"], weights[security, "bare"]
         rows.append((security, f"{ours:.1f}", f"{bare:.1f}", f"{ours - bare:.1f}", f"{ours / bare:.2f}"))
     header = ("connection", "smtp_async KiB", "bare streams KiB", "difference", "ratio")
@@ -51,6 +45,23 @@ def run(*, quick: bool = False) -> Answer:
         ),
     ]
     return Answer([Table(f"{count} idle sessions, memory of each", header, rows)], goals, [])
+
+
+def weigh(security: str, count: int, rounds: int) -> dict[str, float]:
+    """Return KiB per connection of `ours` and of `bare` streams, the median of the rounds.
+
+    Args:
+        security: `plain` or `tls`.
+        count: connections.
+        rounds: how often each is measured.
+    """
+    measured: dict[str, list[float]] = {"ours": [], "bare": []}
+    with _server(security) as (port, authority):
+        task = Task("127.0.0.1", port, connections=count, message=race.message(), mode=security)
+        for _ in range(rounds):
+            for who, values in measured.items():
+                values.append(_weigh(who, task, authority))
+    return {who: median(values) for who, values in measured.items()}
 
 
 @contextmanager

@@ -44,8 +44,10 @@ from .pool.limits import PoolLimits, PoolStatistics
 from .protocol.extensions import Extensions
 from .protocol.options import DeliverBy, SendOptions
 from .protocol.states import Stage
-from .tls.context import Security, TLSOptions, TrustOptions
+from .tls.context import Security, legacy_context
 from .tls.info import ConnectionInfo
+from .tls.offers import TLSProfile
+from .tls.options import PreSharedKey, TLSOptions, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolLimits",
     "PoolStatistics",
+    "PreSharedKey",
     "Priority",
     "ProcessorOptions",
     "ProcessorStatistics",
@@ -124,6 +127,7 @@ __all__ = [
     "SpoolStatistics",
     "Stage",
     "TLSOptions",
+    "TLSProfile",
     "Timeouts",
     "TrustOptions",
     "Verdict",
@@ -132,6 +136,7 @@ __all__ = [
     "build_info",
     "errors",
     "events",
+    "legacy_context",
     "parse_report",
     "send_blocking",
     "serialize",

@@ -104,6 +104,7 @@ def _check(
     access: Access,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for each step.")] = 30.0,
     verbose: Verbose = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
     """Connect to a server and say what it is, what it offers, and what is wrong with it. No mail is sent."""
     limits = Timeouts(
@@ -112,7 +113,7 @@ def _check(
     screen = Screen()
     with screen.errors_as_sentences():
         client = client_for(server, access, ClientOptions(timeouts=limits))
-        code = asyncio.run(check(screen, client, verbose=verbose))
+        code = asyncio.run(check(screen, client, verbose=verbose, as_json=as_json))
     raise typer.Exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,6 +12,7 @@ import typer
 from ..tls.context import Security
 
 __all__ = [
+    "KEY_PASSWORD_VARIABLE",
     "PASSWORD_VARIABLE",
     "SETTINGS",
     "Access",
@@ -20,11 +22,14 @@ __all__ = [
     "NotBefore",
     "Server",
     "SpoolPath",
+    "TLSVersion",
     "Verbose",
 ]
 
 #: The environment variable that may hold the password.
 PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PASSWORD"
+#: The environment variable that may hold the password of the client certificate's key.
+KEY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_KEY_PASSWORD"
 #: Settings of every command.
 SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -38,6 +43,15 @@ Server = Annotated[
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the dialogue, with secrets masked.")]
+
+
+class TLSVersion(Enum):
+    """The versions of TLS, as they are written on a command line."""
+
+    TLSv1 = "1.0"
+    TLSv1_1 = "1.1"
+    TLSv1_2 = "1.2"
+    TLSv1_3 = "1.3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +81,29 @@ class Access:
         Path | None,
         typer.Option(
             metavar="FILE", help="A PEM file with the certificates to trust instead of the system's."
+        ),
+    ] = None
+    cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A certificate to show to servers that ask for one: a PEM, PKCS#12 (PFX), DER or PKCS#7 file. The "
+            f"password of its key is read from {KEY_PASSWORD_VARIABLE}.",
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The private key of --cert, if that file does not hold it."),
+    ] = None
+    tls_min: Annotated[
+        TLSVersion | None, typer.Option(help="The oldest version of TLS to speak; 1.2 by default.")
+    ] = None
+    tls_max: Annotated[TLSVersion | None, typer.Option(help="The newest version of TLS to speak.")] = None
+    ciphers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Cipher suites to offer: a list as for OpenSSL, or names as IANA writes them.",
         ),
     ] = None
 

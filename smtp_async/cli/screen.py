@@ -30,6 +30,8 @@ _SHELL_WORDS = (
     ),
     (re.compile(r"\bTrustOptions\(ca_file=…\)"), lambda found: "--ca-file FILE"),
     (re.compile(r", or set TLSOptions\.server_hostname"), lambda found: ""),
+    (re.compile(r"\bminimum_version\b"), lambda found: "--tls-min"),
+    (re.compile(r"\bmaximum_version\b"), lambda found: "--tls-max"),
     (re.compile(r"\b(give (?:\S+ )+?)as --ca-file"), lambda found: f"{found[1]}with --ca-file"),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import ssl
 import sys
 import warnings
 from dataclasses import replace
@@ -20,8 +21,11 @@ from ..client.client import SMTPClient
 from ..client.options import ClientOptions
 from ..errors import FileError, InvalidArgument
 from ..model.secret import Secret
-from ..tls.context import Security, TLSOptions, TrustOptions
-from .options import PASSWORD_VARIABLE, Access
+from ..tls.context import Security
+from ..tls.identity import Identity
+from ..tls.options import TLSOptions, TrustOptions
+from ..tls.stores import CertificateStore
+from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, TLSVersion
 
 __all__ = ["client_for", "read_file"]
 
@@ -42,8 +46,9 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
     Raises:
         InvalidArgument: the server cannot be parsed or holds a password, or there is no password for the user.
         FileError: the password file cannot be read.
+        TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
     """
-    options = replace(options, tls=TLSOptions(trust=TrustOptions(ca_file=access.ca_file)))
+    options = replace(options, tls=_tls_options(access))
     host, port, security, options, named = _parsed(server, access.security, options)
     if named and access.user and named != access.user:
         raise InvalidArgument("the user in the URL and --user are not the same")
@@ -52,6 +57,32 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
     if user is None and access.password_file is not None:
         raise InvalidArgument("--password-file needs --user")
     return SMTPClient(host, port, username=user, password=password, security=security, options=options)
+
+
+def _tls_options(access: Access) -> TLSOptions:
+    return TLSOptions(
+        trust=TrustOptions(ca_file=access.ca_file),
+        identity=_identity(access),
+        minimum_version=_version(access.tls_min),
+        maximum_version=_version(access.tls_max),
+        ciphers=access.ciphers,
+    )
+
+
+def _version(version: TLSVersion | None) -> ssl.TLSVersion | None:
+    return None if version is None else ssl.TLSVersion[version.name]
+
+
+def _identity(access: Access) -> Identity | None:
+    if access.cert is None:
+        if access.key is not None:
+            raise InvalidArgument("--key needs --cert")
+        return None
+    password = os.environ.get(KEY_PASSWORD_VARIABLE)
+    store = CertificateStore.load(access.cert, password)
+    if access.key is not None:
+        store = store.union(CertificateStore.load(access.key, password))
+    return store.identity()
 
 
 _Parsed = tuple[str, int | None, Security, ClientOptions, str | None]

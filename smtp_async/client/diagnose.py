@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..connection.session import Session
     from ..pool.pool import Pool
 
-__all__ = ["ServerReport", "examine"]
+__all__ = ["EXPIRES_SOON", "ServerReport", "examine"]
 
 #: Seconds without a greeting after which a handshake is tried, and seconds that the handshake may take.
 _SILENCE: Final = 3.0
@@ -47,7 +47,7 @@ _PROBE: Final = 10.0
 #: On this port servers take a client that speaks first for a spammer, and TLS never comes first.
 _NEVER_PROBED: Final = 25
 #: A certificate that expires sooner is a finding.
-_SOON: Final = timedelta(days=14)
+EXPIRES_SOON: Final = timedelta(days=21)
 #: The certificate of a failed handshake is looked for in so many chained errors.
 _CAUSES: Final = 5
 _OLD_TLS: Final = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
@@ -245,7 +245,7 @@ def _about_tls(report: ServerReport, route: Route) -> Iterator[str]:
 
 def _about_dates(report: ServerReport, now: datetime) -> Iterator[str]:
     certificate = report.certificate
-    if report.error is None and certificate is not None and now <= certificate.not_after < now + _SOON:
+    if report.error is None and certificate is not None and now <= certificate.not_after < now + EXPIRES_SOON:
         days = (certificate.not_after - now).days
         left = f"in {days} day{'s' if days > 1 else ''}" if days else "within a day"
         yield f"the certificate expires {left}, on {certificate.not_after:%Y-%m-%d %H:%M} UTC"

@@ -15,7 +15,8 @@ from ..model.secret import Secret
 from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
 from ..protocol.options import SendOptions
-from ..tls.context import Security, TLSOptions, default_port, resolve_security
+from ..tls.context import Security, default_port, resolve_security
+from ..tls.options import TLSOptions
 from ..transport.dial import SocketOptions
 
 __all__ = ["ClientOptions", "credentials_of", "parse_url", "route_of"]

@@ -492,6 +492,7 @@ class Connection:
         transcript.breakdown(channel.machine.pipeline.breakdown)
         if error is not None and not self._failure_told:
             transcript.error(error)
-        channel.note_cut(error)
+        if self.route.tls.expect_close_notify:
+            channel.note_cut(error)
         if channel.stream is not None or error is not None:
             transcript.closed(self.route.name, error)

@@ -9,6 +9,7 @@ attacker could have caused it.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from ..auth.mechanism import Credentials
@@ -158,6 +159,7 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
             options=route.tls,
             sessions=surroundings.tls_sessions if route.tls.session_reuse else None,
             deadline=_deadline(channel.timeouts.tls),
+            tell=partial(channel.transcript.tls_step, "%s") if route.tls.log_handshake else None,
         )
     except SMTPError as error:
         failed = channel.failure or error
@@ -169,7 +171,8 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
         if failed is error:
             raise
         raise failed from error
-    channel.transcript.tls_step("TLS handshake with %s is complete: %s", name, info.tls_version)
+    said = f"{info.tls_version}, {info.suite}, {info.bits} bits"
+    channel.transcript.tls_step("TLS handshake with %s is complete: %s", name, said)
     await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 

@@ -19,7 +19,8 @@ from typing import Final
 
 from ..auth.mechanism import Credentials
 from ..model.domain import full_host_name
-from ..tls.context import Security, TLSOptions, make_context
+from ..tls.context import Security, make_context
+from ..tls.options import TLSOptions
 from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.stream import Endpoint

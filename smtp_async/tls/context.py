@@ -1,4 +1,4 @@
-"""When TLS starts, which certificates are trusted, and the `ssl.SSLContext` for both."""
+"""When TLS starts, and the `ssl.SSLContext` that follows from the options."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import logging
 import os
 import ssl
 import sys
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
 from ..errors import CertificateStoreError, InvalidArgument
 from .handshake_witness import observe
+from .options import TLSOptions, TrustOptions
+from .settings import configure
 from .system import shared_contexts
 
 __all__ = [
     "OpportunisticContext",
     "Security",
-    "TLSOptions",
-    "TrustOptions",
     "default_port",
+    "legacy_context",
     "make_context",
     "reference_name",
     "resolve_security",
@@ -85,43 +85,6 @@ def default_port(security: Security, *, lmtp: bool = False) -> int:
     return 25 if security in (Security.PLAINTEXT, Security.OPPORTUNISTIC) else 587
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustOptions:
-    """Which certificates are trusted.
-
-    Attributes:
-        ca_file: PEM file with the certificates that are trusted in place of the system's: authorities, or the
-            very certificate of a server. Host name and dates are checked all the same.
-        shared_system_store: read the system's certificates once per process, for all clients; they are read again
-            when their file or folder has changed. False reads them for this client alone.
-    """
-
-    ca_file: str | os.PathLike[str] | None = None
-    shared_system_store: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLSOptions:
-    """How TLS is spoken.
-
-    Attributes:
-        context: used as it is, in place of one made from the other options. Nothing in it is changed except
-            `sslobject_class`, so that a failed handshake can tell what the server's certificate contained.
-            OPPORTUNISTIC takes only its trusted certificates.
-        trust: which certificates are trusted; has no effect with a context.
-        server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
-            is not the host that is connected to.
-        session_reuse: let connections after the first go on with the TLS session of an earlier one, if that was
-            verified. It spares the server's certificate and signature, and with TLS 1.2 a round trip; whoever watches
-            can tell that it is the same client (RFC 8446 appendix C.4).
-    """
-
-    context: ssl.SSLContext | None = None
-    trust: TrustOptions = TrustOptions()
-    server_hostname: str | None = None
-    session_reuse: bool = True
-
-
 class OpportunisticContext(ssl.SSLContext):
     """A context for OPPORTUNISTIC: the handshake accepts every certificate.
 
@@ -133,10 +96,11 @@ class OpportunisticContext(ssl.SSLContext):
 
 
 def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
-    """Return the context for `options`: TLS 1.2 or newer, certificate and host name verified.
+    """Return the context for `options`; by default TLS 1.2 or newer, certificate and host name verified.
 
-    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Those of the system are
-    read once per process, and the context is shared; nothing may be changed in it.
+    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Where the options change
+    nothing in a context, those of the system are read once per process, and the context is shared; nothing may be
+    changed in it.
 
     Args:
         options: what is trusted, or a context of the application.
@@ -144,21 +108,52 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
 
     Raises:
         CertificateStoreError: `ca_file` cannot be read or holds no certificate.
+        ClientIdentityError: OpenSSL does not take the key or the certificate of the identity.
+        TLSLibraryError: OpenSSL refuses an option, or the file for keys cannot be written.
     """
-    trust = options.trust
-    if options.context is None and trust.ca_file is None and trust.shared_system_store:
+    if options.prng_seed:
+        # It adds to what the system gives, and counts for nothing.
+        ssl.RAND_add(options.prng_seed, 0.0)
+    if options.context is None and not options.needs_own_context:
         context = shared_contexts.get(lambda: _made(options, verify), verify=verify)
     else:
         context = _made(options, verify)
     observe(context)
     _warn_of_key_log(context)
+    _warn_of_old_versions(options)
     return context
 
 
 def _made(options: TLSOptions, verify: bool) -> ssl.SSLContext:
     if not verify:
         return _opportunistic(options)
-    return _verifying(options.trust) if options.context is None else options.context
+    if options.context is not None:
+        return options.context
+    context = _verifying(options.trust)
+    configure(context, options)
+    return context
+
+
+def legacy_context(trust: TrustOptions | None = None) -> ssl.SSLContext:
+    """Return a context for servers that know nothing newer than TLS 1.0 and the suites of that time.
+
+    Versions, suites and short keys that are broken are offered, and an attacker can choose the weakest of them: never
+    for a server that can do better. Certificate and host name are verified nevertheless. A warning is logged, once per
+    process. Reading certificates takes tens of milliseconds.
+
+    Args:
+        trust: whose certificates are believed.
+
+    Raises:
+        CertificateStoreError: `ca_file` cannot be read or holds no certificate.
+    """
+    options = TLSOptions(
+        trust=trust or TrustOptions(), minimum_version=ssl.TLSVersion.TLSv1, legacy_renegotiation=True
+    )
+    context = _verifying(options.trust)
+    configure(context, options)
+    _warn_of_old_versions(options)
+    return context
 
 
 def reference_name(host: str, options: TLSOptions) -> str:
@@ -202,6 +197,8 @@ def _opportunistic(options: TLSOptions) -> OpportunisticContext:
     if key_log and not sys.flags.ignore_environment:
         # As `ssl.create_default_context` does.
         context.keylog_filename = key_log
+    if options.context is None:
+        configure(context, options)
     return context
 
 
@@ -232,6 +229,18 @@ def _unreadable(trust: TrustOptions, error: Exception) -> CertificateStoreError:
 
 #: The key logs that this process has warned of; one warning is enough.
 key_logs_warned_of: Final[set[str]] = set()
+#: The oldest version that this process has warned of; one warning is enough here, too.
+old_versions_warned_of: Final[set[ssl.TLSVersion]] = set()
+
+
+def _warn_of_old_versions(options: TLSOptions) -> None:
+    oldest = options.minimum_version
+    if oldest is not None and oldest < ssl.TLSVersion.TLSv1_2 and not old_versions_warned_of:
+        old_versions_warned_of.add(oldest)
+        _log.warning(
+            "TLS versions before 1.2 and cipher suites of their time are allowed: an attacker on the network may be "
+            "able to read what is sent, passwords included"
+        )
 
 
 def _warn_of_key_log(context: ssl.SSLContext) -> None:
@@ -239,7 +248,7 @@ def _warn_of_key_log(context: ssl.SSLContext) -> None:
     if path and not key_logs_warned_of:
         key_logs_warned_of.add(path)
         _log.warning(
-            "TLS keys are written to %s (SSLKEYLOGFILE): a reader of that file can decrypt the connections "
-            "of this process, passwords included",
+            "TLS keys are written to %s (SSLKEYLOGFILE or key_log): a reader of that file can decrypt the "
+            "connections of this process, passwords included",
             path,
         )

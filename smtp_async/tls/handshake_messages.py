@@ -19,6 +19,7 @@ __all__ = [
     "ServerHello",
     "ServerKeyExchange",
     "certificates_in",
+    "message_name",
     "read_server_hello",
     "read_server_key_exchange",
     "scheme_in",
@@ -30,6 +31,24 @@ CERTIFICATE: Final = 11
 SERVER_KEY_EXCHANGE: Final = 12
 CERTIFICATE_REQUEST: Final = 13
 CERTIFICATE_VERIFY: Final = 15
+
+_NAMES: Final = {
+    0: "HelloRequest",
+    1: "ClientHello",
+    SERVER_HELLO: "ServerHello",
+    4: "NewSessionTicket",
+    5: "EndOfEarlyData",
+    8: "EncryptedExtensions",
+    CERTIFICATE: "Certificate",
+    SERVER_KEY_EXCHANGE: "ServerKeyExchange",
+    CERTIFICATE_REQUEST: "CertificateRequest",
+    14: "ServerHelloDone",
+    CERTIFICATE_VERIFY: "CertificateVerify",
+    16: "ClientKeyExchange",
+    20: "Finished",
+    22: "CertificateStatus",
+    24: "KeyUpdate",
+}
 
 #: Extensions of a ServerHello, RFC 8446 section 4.2.
 _PRE_SHARED_KEY, _SUPPORTED_VERSIONS, _KEY_SHARE = 41, 43, 51
@@ -111,6 +130,11 @@ class _Cursor:
     def end(self) -> None:
         if self.more:
             raise _MalformedError
+
+
+def message_name(kind: int) -> str:
+    """Return the name of a message of that type, in the words of the RFCs."""
+    return _NAMES.get(int(kind), f"message {int(kind)}")
 
 
 def certificates_in(message: bytes) -> tuple[bytes, ...]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from ..model.reply import printable
@@ -37,6 +37,7 @@ from .handshake_messages import (
     SERVER_HELLO,
     SERVER_KEY_EXCHANGE,
     certificates_in,
+    message_name,
     read_server_hello,
     read_server_key_exchange,
     scheme_in,
@@ -135,10 +136,11 @@ def handshake_of(tls: ssl.SSLObject) -> Handshake:
 class _Offer:
     """A session to go on with, or none: who has none to offer must not take another one's."""
 
-    __slots__ = ("session", "taken")
+    __slots__ = ("session", "taken", "tell")
 
-    def __init__(self, session: ssl.SSLSession | None) -> None:
+    def __init__(self, session: ssl.SSLSession | None, tell: Callable[[str], None] | None) -> None:
         self.session = session
+        self.tell = tell
         self.taken = False
 
 
@@ -148,16 +150,22 @@ _offers: Final[dict[_Place, list[_Offer]]] = {}
 
 
 @contextlib.contextmanager
-def offering(context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> Iterator[None]:
+def offering(
+    context: ssl.SSLContext,
+    name: str,
+    session: ssl.SSLSession | None,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """Let the handshake that is begun now resume `session`, which must be of the same context.
 
     Args:
         context: the handshake's.
         name: the name that it verifies.
         session: None begins anew.
+        tell: called with a line for each message of the handshake; it must not raise.
     """
     place: _Place = (threading.get_ident(), id(context), name)
-    offer = _Offer(session)
+    offer = _Offer(session, tell)
     _offers.setdefault(place, []).append(offer)
     try:
         yield
@@ -168,12 +176,12 @@ def offering(context: ssl.SSLContext, name: str, session: ssl.SSLSession | None)
             del _offers[place]
 
 
-def _take_offer(context: ssl.SSLContext, name: str | None) -> ssl.SSLSession | None:
+def _take_offer(context: ssl.SSLContext, name: str | None) -> _Offer:
     for offer in _offers.get((threading.get_ident(), id(context), name or ""), ()):
         if not offer.taken:
             offer.taken = True
-            return offer.session
-    return None
+            return offer
+    return _Offer(None, None)
 
 
 def cut_short(tls: ssl.SSLObject) -> bool:
@@ -205,6 +213,7 @@ class _Witness(ssl.SSLObject):
     _first_header = b""
     _incoming: ssl.MemoryBIO | None = None
     _handshake: Handshake | None = None
+    _tell: Callable[[str], None] | None = None
     #: The last of each kind; None as long as nothing can be seen, and again once it was read.
     _messages: dict[tuple[str, int], bytes] | None = None
 
@@ -220,12 +229,14 @@ class _Witness(ssl.SSLObject):
         **options: Any,
     ) -> Self:
         options |= {"context": context, "server_hostname": server_hostname}
-        options["session"] = session or _take_offer(context, server_hostname)
+        offer = _take_offer(context, server_hostname)
+        options["session"] = session or offer.session
         # OpenSSL copies the context's callback into a connection when it is made: one must be set just then.
         with _watching(context) as seen:
             made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
         made._incoming = incoming
         made._messages = {} if seen else None
+        made._tell = offer.tell
         return made
 
     def do_handshake(self) -> None:
@@ -239,7 +250,7 @@ class _Witness(ssl.SSLObject):
             raise
         if self._handshake is None:
             self._handshake = self._read_messages()
-            self._messages = self._incoming = None
+            self._messages = self._incoming = self._tell = None
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         data = super().read(len, buffer)
@@ -251,8 +262,11 @@ class _Witness(ssl.SSLObject):
     def see(self, direction: str, kind: int, message: int, data: bytes) -> None:
         if kind == _HEADER and direction == "read":
             self._first_header = self._first_header or data
-        elif kind == _HANDSHAKE and self._messages is not None and (direction, message) in _KEPT:
-            self._messages[direction, message] = data
+        elif kind == _HANDSHAKE:
+            if self._tell is not None:
+                self._tell(_line(direction, message, len(data)))
+            if self._messages is not None and (direction, message) in _KEPT:
+                self._messages[direction, message] = data
 
     @property
     def handshake(self) -> Handshake:
@@ -314,6 +328,10 @@ def _agreed_in(number: int | None) -> Handshake:
         return Handshake(key_exchange="PSK")
     group = find_group(group_numbered(number))
     return Handshake(key_exchange=group.key_exchange if group else None, group=group_numbered(number))
+
+
+def _line(direction: str, message: int, size: int) -> str:
+    return f"TLS {'received' if direction == 'read' else 'sent'} {message_name(message)}, {size} bytes"
 
 
 @contextlib.contextmanager

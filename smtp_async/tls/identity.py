@@ -59,12 +59,7 @@ class Identity:
             FeatureUnavailable: the key is on a token, which only a provider of OpenSSL can use.
             ClientIdentityError: OpenSSL does not take the key or the certificate, or the file cannot be written.
         """
-        if isinstance(self.key, RemoteKey):
-            raise FeatureUnavailable(
-                f"the key of {self.certificate.subject} does not leave its token, and Python's ssl takes keys from "
-                "files: see docs/how-to/client-certificates.md",
-                needs="OpenSSL's provider for PKCS#11 and a context of your own",
-            )
+        self.require_local_key()
         password = secrets.token_hex(32)
         try:
             with _file(self._pem(password)) as path:
@@ -80,6 +75,19 @@ class Identity:
                 f"the key of {self.certificate.subject} cannot be handed to OpenSSL in a file: "
                 f"{error.strerror or error}"
             ) from error
+
+    def require_local_key(self) -> None:
+        """Refuse a key on a token.
+
+        Raises:
+            FeatureUnavailable: only a provider of OpenSSL can use the key.
+        """
+        if isinstance(self.key, RemoteKey):
+            raise FeatureUnavailable(
+                f"the key of {self.certificate.subject} does not leave its token, and Python's ssl takes keys from "
+                "files: see docs/how-to/client-certificates.md",
+                needs="OpenSSL's provider for PKCS#11 and a context of your own",
+            )
 
     def _pem(self, password: str) -> bytes:
         from cryptography.hazmat.primitives.serialization import (

@@ -14,7 +14,7 @@ import functools
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Group", "Suite", "find_group", "find_suite", "group_numbered", "scheme_numbered"]
+__all__ = ["Group", "Suite", "find_group", "find_suite", "group_numbered", "scheme_named", "scheme_numbered"]
 
 
 class Suite(NamedTuple):
@@ -97,6 +97,12 @@ def group_numbered(number: int) -> str:
     """Return IANA's name of a group, RFC 8446 section 4.2.7; an unknown one is called by its number."""
     group = _GROUPS.get(number)
     return group.name if group is not None else f"0x{number:04x}"
+
+
+def scheme_named(name: str) -> str | None:
+    """Return IANA's name of a signature scheme, in any case; None for what is no name of one."""
+    wanted = name.lower()
+    return next((one for one in _SCHEMES.values() if one.lower() == wanted), None)
 
 
 def scheme_numbered(number: int) -> str:

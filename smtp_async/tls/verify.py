@@ -12,7 +12,7 @@ import asyncio
 import functools
 import ipaddress
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -28,9 +28,11 @@ from ..errors import (
 )
 from ..model.reply import printable
 from .certificate import Certificate
-from .context import OpportunisticContext, Security, TLSOptions, reference_name
+from .context import OpportunisticContext, Security, reference_name
+from .demands import check_demands
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo
+from .options import TLSOptions
 from .sessions import KeptSession, SessionCache, SessionKey
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ async def secure(
     options: TLSOptions,
     sessions: SessionCache | None = None,
     deadline: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ConnectionInfo:
     """Do the TLS handshake on `stream`; on failure it is aborted.
 
@@ -90,9 +93,10 @@ async def secure(
         host: the server as the user named it.
         port: its port, for the words of errors; None on a Unix socket.
         security: how the connection came to TLS.
-        options: the name to verify, if it is not the host.
+        options: the name to verify, if it is not the host, and what else is demanded.
         sessions: where one to go on with may be; None begins anew.
         deadline: loop time at which the handshake must be done.
+        tell: called with a line for each message of the handshake; it must not raise.
 
     Raises:
         PlaintextInjected: bytes came behind the 220 to STARTTLS.
@@ -106,15 +110,9 @@ async def secure(
         Timeout: the deadline passed; its stage is `"tls"`.
     """
     name = reference_name(host, options)
-    key = SessionKey(host, port, name)
-    cache = sessions or SessionCache()
-    kept = cache.find(key, context)
+    cache, key = sessions or SessionCache(), SessionKey(host, port, name)
     try:
-        with offering(context, name, kept.session if kept is not None else None):
-            await stream.start_tls(context, name, deadline=deadline)
-        earlier = _gone_on_with(stream, kept)
-        if kept is not None and earlier is None:
-            cache.refused(key, kept)
+        earlier = await _shake_hands(stream, context, key, cache, deadline, tell)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
@@ -122,18 +120,38 @@ async def secure(
         # No reply came before these bytes: they are the greeting of a plaintext server.
         raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
-        if kept is not None:
-            cache.refused(key, kept)
-        if failed.__cause__ is None:
+        if (cause := failed.__cause__) is None:
             raise
-        raise explain(
-            failed.__cause__, host=host, port=port, security=security, name=name
-        ) from failed.__cause__
+        raise explain(cause, host=host, port=port, security=security, name=name) from cause
     info = ConnectionInfo.of(
         stream, host=host, port=port, verified=verified, verification_error=problem, resumed=earlier
     )
     _demand_certificate(stream, info)
+    _demand_what_was_asked_for(stream, info, options)
     return info
+
+
+async def _shake_hands(
+    stream: Stream,
+    context: ssl.SSLContext,
+    key: SessionKey,
+    sessions: SessionCache,
+    deadline: float | None,
+    tell: Callable[[str], None] | None,
+) -> ConnectionInfo | None:
+    """Return the connection whose session the handshake goes on with, None if it began anew."""
+    kept = sessions.find(key, context)
+    try:
+        with offering(context, key.name, kept.session if kept is not None else None, tell):
+            await stream.start_tls(context, key.name, deadline=deadline)
+    except HandshakeFailed:
+        if kept is not None:
+            sessions.refused(key, kept)
+        raise
+    earlier = _gone_on_with(stream, kept)
+    if kept is not None and earlier is None:
+        sessions.refused(key, kept)
+    return earlier
 
 
 def keep_session(sessions: SessionCache, stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
@@ -164,6 +182,12 @@ def _demand_certificate(stream: Stream, info: ConnectionInfo) -> None:
             f"{_where(info.host, info.port)} showed no certificate: the suite {info.suite}, which the "
             "application's SSLContext allows, does without, and anybody could have answered"
         )
+
+
+def _demand_what_was_asked_for(stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
+    if (problem := check_demands(info, options)) is not None:
+        stream.abort()
+        raise HandshakeFailed(f"{_where(info.host, info.port)} {problem}")
 
 
 async def _opportunistic_verdict(

@@ -164,9 +164,13 @@ def _a_labels(host: str) -> str:
 
 
 async def _resolve(name: str, port: int, family: AddressFamily, *, flags: int = 0) -> list[_AddressInfo]:
-    loop = asyncio.get_running_loop()
+    how = {"family": family.value, "type": socket.SOCK_STREAM}
     try:
-        found = await loop.getaddrinfo(name, port, family=family.value, type=socket.SOCK_STREAM, flags=flags)
+        if _is_address(name):
+            # Nobody is asked, so it does not block; the loop would start a thread for it.
+            found = socket.getaddrinfo(name, port, flags=flags | socket.AI_NUMERICHOST, **how)
+        else:
+            found = await asyncio.get_running_loop().getaddrinfo(name, port, flags=flags, **how)
     except socket.gaierror as error:
         code = _RESOLVER_CODES.get(error.errno or 0, 11003)
         message = f"cannot resolve {name}: {error.strerror or error}"
@@ -175,6 +179,14 @@ async def _resolve(name: str, port: int, family: AddressFamily, *, flags: int = 
         # The resolver's IDNA codec refuses over-long labels also where the name is ASCII.
         raise InvalidHost(f"{name!r} is not a host name: {error}") from error
     return cast("list[_AddressInfo]", found)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _resolver_codes() -> dict[int, int]:

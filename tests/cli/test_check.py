@@ -1,7 +1,14 @@
 """`smtp-async check`: the report as a beginner reads it."""
 
-import pytest
+import json
+import ssl
+from datetime import timedelta
 
+import pytest
+import trustme
+
+from smtp_async import ConnectionInfo, ServerReport
+from smtp_async.cli import report
 from smtp_async.client import diagnose
 from smtp_async.testing import reply
 
@@ -110,3 +117,112 @@ def test_a_terminal_gets_a_table(shell, serve, terminal):
     assert done.stdout.startswith(f"127.0.0.1:{server.port}\n  Greeting  220 ")
     assert "\n✗ A login (PLAIN, LOGIN, CRAM-MD5) is offered" in done.stdout
     assert "✓ Nothing wrong was found." in shell(f"check {serve().url}").stdout
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------
+
+
+def test_the_parameters_and_the_chain_are_shown(shell, submission, pki):
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file}")
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert lines["Keys"] == "ECDHE, x25519, 253 bits, forward secrecy"
+    assert lines["Signed with"] == "ecdsa_secp256r1_sha256"
+    assert lines["Client certificate"] == "not asked for"
+    assert lines["Key"] == "secp256r1, 256 bits"
+    assert "Offers" in lines
+
+
+def test_a_terminal_gets_the_chain_as_a_tree(shell, serve, pki, terminal):
+    chained = pki.server_context()
+    server = serve(ssl_context=chained, implicit_tls=True)
+    done = shell(f"check smtps://localhost:{server.port} --ca-file {pki.ca_file}")
+    assert "  Certificate for localhost" in done.stdout
+    assert "├── Issued by" in done.stdout and "└── SHA-256" in done.stdout
+
+
+def test_a_certificate_that_ends_soon_is_worth_a_word(shell, serve, pki, monkeypatch):
+    for module in (report, diagnose):
+        monkeypatch.setattr(module, "EXPIRES_SOON", timedelta(days=60))
+    leaf = pki.self_signed  # for a month
+    server = serve(ssl_context=pki.server_context(leaf), implicit_tls=True)
+    done = shell(f"check smtps://localhost:{server.port} --ca-file {leaf.certificate}")
+    assert "days left: renew it" in done.stdout and "WRONG The certificate expires in " in done.stdout
+
+
+def test_issuers_stand_below_what_they_have_issued():
+    der = ssl.PEM_cert_to_DER_cert
+    authority = trustme.CA()
+    middle = authority.create_child_ca()
+    leaf = middle.issue_cert("localhost")
+    pems = (*leaf.cert_chain_pems, authority.cert_pem)
+    chain = tuple(der(one.bytes().decode()) for one in pems)
+    info = ConnectionInfo(host="localhost", encrypted=True, chain=chain)
+    nodes = report.chain_of(ServerReport(server="localhost", info=info))
+    assert [node.label for node in nodes] == ["Certificate", "Issuer", "Issuer"]
+    assert dict(nodes[0].rows)["Issued by"] == nodes[1].title
+    assert dict(nodes[2].rows)["Issued by"] == "itself"
+
+
+def test_json(shell, submission, pki):
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file} --json")
+    found = json.loads(done.stdout)
+    assert (
+        found["ok"] is True and found["tls"]["tls_version"] == "TLSv1.3" and found["tls"]["verified"] is True
+    )
+    assert found["chain"][0]["names"] and found["chain"][0]["days_left"] > 0
+    assert found["auth"] == ["PLAIN", "LOGIN", "CRAM-MD5"]
+
+
+def test_json_of_a_failure(shell, serve):
+    server = serve()
+    server.stop()
+    done = shell(f"check {server.url} --json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 3 and found["error"]["code"] and found["tls"] is None and found["chain"] == []
+
+
+def test_versions_and_suites_can_be_chosen(shell, submission, pki):
+    done = shell(
+        f"check localhost:{submission.port} --ca-file {pki.ca_file} --tls-max 1.2 "
+        "--ciphers TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+    )
+    assert "TLSv1.2, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 128 bits" in done.stdout
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file} --tls-min 1.3")
+    assert "TLSv1.3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ("--ciphers NONSENSE", 5, "OpenSSL finds no cipher suite"),
+        ("--tls-min 1.3 --tls-max 1.2", 2, "newer than the newest"),
+        ("--tls-max 1.0", 2, "set --tls-min, too"),
+        ("--tls-min 2.0", 2, ""),
+        ("--key key.pem", 2, "--key needs --cert"),
+        ("--cert none.pem", 5, "none.pem"),
+    ],
+)
+def test_tls_options_that_make_no_sense(shell, options, code, words):
+    done = shell(f"check mail.invalid {options}")
+    assert done.exit_code == code and words in done.stderr
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("command", ["check", "send", "process"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_client_certificate_lets_in(shell, postfix, pki, command, apart, tmp_path):
+    leaf = pki.client
+    files = f"--cert {leaf.certificate} --key {leaf.key}" if apart else f"--cert {leaf.combined}"
+    server = f"smtps://localhost:{postfix.demands_port}"
+    line = {
+        "check": f"check {server}",
+        "send": f"send --server {server} --from a@lab.test --to b@lab.test --text hi",
+        "process": f"process --server {server} --once --spool {tmp_path / 'spool'}",
+    }[command]
+    if command == "process":
+        shell(f"queue add --create --spool {tmp_path / 'spool'} --from a@lab.test --to b@lab.test --text hi")
+    done = shell(f"{line} --ca-file {pki.ca_file} {files}")
+    # A check finds that no login is offered there.
+    assert done.exit_code == (1 if command == "check" else 0), done.output
+    if command == "check":
+        assert "Client certificate: asked for, ours was shown" in done.stdout

@@ -30,13 +30,18 @@ log_file_path = {directory}/logs/%s
 pid_file_path = {directory}/spool/exim.pid
 keep_environment =
 
-local_interfaces = <; 127.0.0.1.{plain} ; 127.0.0.1.{auth} ; 127.0.0.1.{tls}
+local_interfaces = <; 127.0.0.1.{plain} ; 127.0.0.1.{auth} ; 127.0.0.1.{tls} ; \
+  127.0.0.1.{asks} ; 127.0.0.1.{demands}
 daemon_smtp_ports = {plain}
-tls_on_connect_ports = {tls}
+tls_on_connect_ports = {tls} : {demands}
 tls_advertise_hosts = ${{if ={{$received_port}}{{{plain}}} {{}} {{*}}}}
 tls_certificate = {directory}/tls/server.crt
 tls_privatekey = {directory}/tls/server.key
 tls_resumption_hosts = *
+tls_verify_certificates = {directory}/tls/authority.crt
+tls_try_verify_hosts = ${{if ={{$received_port}}{{{asks}}} {{*}} {{}}}}
+tls_verify_hosts = ${{if ={{$received_port}}{{{demands}}} {{*}} {{}}}}
+log_selector = +tls_peerdn +tls_certificate_verified
 auth_advertise_hosts = ${{if def:tls_in_cipher {{*}} {{}}}}
 
 pipelining_advertise_hosts = *
@@ -123,6 +128,8 @@ class Ports(NamedTuple):
     plain: int
     auth: int
     tls: int
+    asks: int
+    demands: int
 
 
 class Exim:
@@ -133,6 +140,8 @@ class Exim:
         plain_port: No TLS, no AUTH; PIPELINING, PIPECONNECT, CHUNKING, DSN, SMTPUTF8, 8BITMIME, SIZE, VRFY.
         auth_port: STARTTLS, and PLAIN LOGIN CRAM-MD5 once in TLS.
         tls_port: TLS from the first byte, the same mechanisms.
+        asks_port: STARTTLS, and a client certificate is asked for; the log tells whose it was.
+        demands_port: TLS from the first byte, and without a client certificate no handshake.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-path and Envelope-to, and a
             message with two recipients is delivered twice.
@@ -146,7 +155,7 @@ class Exim:
     def __init__(self, daemon: Daemon, ports: Ports) -> None:
         self._daemon = daemon
         self.ports = ports
-        self.plain_port, self.auth_port, self.tls_port = ports
+        self.plain_port, self.auth_port, self.tls_port, self.asks_port, self.demands_port = ports
         self.directory = daemon.directory
         self.log_file = daemon.directory / "logs" / "main"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)
@@ -196,6 +205,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
         (directory / name).mkdir()
     shutil.copy(pki.server.certificate, directory / "tls" / "server.crt")
     shutil.copy(pki.server.key, directory / "tls" / "server.key")
+    shutil.copy(pki.ca_file, directory / "tls" / "authority.crt")
     text = CONF.format(
         directory=directory,
         hostname=HOSTNAME,

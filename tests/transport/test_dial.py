@@ -94,6 +94,19 @@ def test_ipv6(run, host):
     run(scenario())
 
 
+def test_an_address_starts_no_thread_for_the_resolver(monkeypatch):
+    async def scenario():
+        async with serving(echo) as server:
+            loop: Any = asyncio.get_running_loop()
+            monkeypatch.setattr(loop, "run_in_executor", None)
+            stream = await dial("127.0.0.1", server.port)
+            monkeypatch.undo()
+            await stream.close()
+
+    # uvloop asks once more, for the address that it connects to.
+    asyncio.run(scenario())
+
+
 class TestNames:
     @pytest.mark.parametrize("host", ["0.0.0.0", "0", "::", "[::]", "::ffff:0.0.0.0"])
     def test_the_all_zero_address_is_no_server(self, run, host):

@@ -1,0 +1,185 @@
+"""What a check has found, as labelled lines, as a tree of certificates, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ..client.diagnose import EXPIRES_SOON, ServerReport
+from ..tls.certificate import Certificate
+from ..tls.context import Security
+from ..tls.info import ConnectionInfo
+
+__all__ = ["Node", "as_object", "chain_of", "rows_after_chain", "rows_before_chain"]
+
+_Rows = Iterator[tuple[str, str]]
+
+_WITHOUT_TLS = {
+    Security.IMPLICIT: "none, although wanted from the first byte",
+    Security.STARTTLS: "none, although required by STARTTLS",
+    Security.OPPORTUNISTIC: "none",
+    Security.PLAINTEXT: "none, as asked for",
+}
+#: The most names of a certificate that are shown.
+_MAX_NAMES = 6
+#: What `ConnectionInfo` tells of TLS, for programs.
+_TLS_FACTS = (
+    "tls_version",
+    "suite",
+    "cipher",
+    "bits",
+    "aead",
+    "digest",
+    "key_exchange",
+    "key_exchange_bits",
+    "group",
+    "forward_secrecy",
+    "signature_algorithm",
+    "session_resumed",
+    "client_auth_requested",
+    "client_authenticated",
+    "verified",
+    "verification_error",
+)
+
+
+class Node(NamedTuple):
+    """One certificate of the chain.
+
+    Attributes:
+        label: what it is to the server.
+        title: whom it is for.
+        rows: what else it says.
+        ends_soon: has it ended, or does it end within three weeks?
+    """
+
+    label: str
+    title: str
+    rows: list[tuple[str, str]]
+    ends_soon: bool
+
+
+def rows_before_chain(report: ServerReport) -> _Rows:
+    """Return greeting and TLS parameters."""
+    yield "Greeting", str(report.greeting) if report.greeting else "none"
+    info = report.info
+    if info is None or not info.encrypted:
+        yield "TLS", _WITHOUT_TLS[report.security]
+        return
+    start = "from the first byte" if report.security is Security.IMPLICIT else "by STARTTLS"
+    yield "TLS", f"{info.tls_version}, {info.suite}, {info.bits} bits, {start}"
+    yield "Keys", _keys(info)
+    if info.signature_algorithm is not None:
+        yield "Signed with", info.signature_algorithm
+    if info.client_auth_requested is not None:
+        yield "Client certificate", _client(info)
+
+
+def rows_after_chain(report: ServerReport) -> _Rows:
+    """Return the verdict and what the server offers."""
+    if report.info is not None and report.info.encrypted:
+        yield "Verified", "yes" if report.info.verified else "no"
+    offer = report.extensions
+    if offer.domain:
+        words = [f"{keyword} {offer[keyword]}".rstrip() for keyword in offer if keyword != "AUTH"]
+        yield ("Offers" if report.info is not None else "In clear"), ", ".join(words) or "nothing"
+        # A careful server offers no login before TLS.
+        if report.info is not None or offer.auth:
+            yield "Login", _login(report)
+
+
+def _keys(info: ConnectionInfo) -> str:
+    words = [info.key_exchange or "unknown key exchange"]
+    if info.group is not None:
+        words.append(info.group)
+    if info.key_exchange_bits:
+        words.append(f"{info.key_exchange_bits} bits")
+    words.append("forward secrecy" if info.forward_secrecy else "no forward secrecy")
+    return ", ".join(words)
+
+
+def _client(info: ConnectionInfo) -> str:
+    if not info.client_auth_requested:
+        return "not asked for"
+    return f"asked for, {'ours was shown' if info.client_authenticated else 'none was shown'}"
+
+
+def _login(report: ServerReport) -> str:
+    offered = ", ".join(report.auth) or "not offered"
+    if report.logged_in is None:
+        return offered
+    return f"{offered}; ours {'succeeded' if report.logged_in else 'failed'}"
+
+
+# --- certificates --------------------------------------------------------------------------------------------
+
+
+def chain_of(report: ServerReport) -> list[Node]:
+    """Return the certificates that the server has shown, its own first."""
+    now = datetime.now(UTC)
+    return [
+        _node("Certificate" if place == 0 else "Issuer", one, now)
+        for place, one in enumerate(_certificates(report))
+    ]
+
+
+def _certificates(report: ServerReport) -> list[Certificate]:
+    chain = report.info.chain if report.info is not None else ()
+    read = [found for der in chain if (found := Certificate.of(der)) is not None]
+    return read or ([report.certificate] if report.certificate is not None else [])
+
+
+def _node(label: str, certificate: Certificate, now: datetime) -> Node:
+    names = certificate.names
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    title = certificate.subject
+    if label == "Certificate":
+        title = f"for {', '.join(names[:_MAX_NAMES]) or 'no host name'}{more}"
+    left = certificate.not_after - now
+    soon = left < EXPIRES_SOON
+    when = f"{left.days} days left{': renew it' if soon else ''}" if left.days >= 0 else "expired"
+    rows = [
+        ("Issued by", "itself" if certificate.self_issued else certificate.issuer),
+        ("Valid", f"from {certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d} ({when})"),
+        ("Key", f"{certificate.curve or certificate.key_algorithm}, {certificate.key_bits} bits"),
+        ("SHA-256", certificate.sha256),
+    ]
+    return Node(label, title, rows, soon)
+
+
+# --- for programs --------------------------------------------------------------------------------------------
+
+
+def as_object(report: ServerReport) -> dict[str, Any]:
+    """Return the report as an object for JSON."""
+    info = report.info
+    encrypted = info is not None and info.encrypted
+    return {
+        "server": report.server,
+        "ok": report.ok,
+        "security": report.security.value,
+        "greeting": str(report.greeting) if report.greeting else None,
+        "tls": {name: getattr(info, name) for name in _TLS_FACTS} if encrypted else None,
+        "chain": [_facts(one) for one in _certificates(report)],
+        "extensions": {keyword: report.extensions[keyword] for keyword in report.extensions},
+        "auth": list(report.auth),
+        "logged_in": report.logged_in,
+        "error": None if report.error is None else {"code": report.error.code, "text": str(report.error)},
+        "findings": list(report.findings),
+    }
+
+
+def _facts(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "names": list(certificate.names),
+        "not_before": certificate.not_before.isoformat(),
+        "not_after": certificate.not_after.isoformat(),
+        "days_left": (certificate.not_after - datetime.now(UTC)).days,
+        "key_algorithm": certificate.key_algorithm,
+        "key_bits": certificate.key_bits,
+        "curve": certificate.curve,
+        "sha256": certificate.sha256,
+    }

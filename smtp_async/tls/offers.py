@@ -1,0 +1,249 @@
+"""What a client may offer, by the names that users write: cipher suites, groups, signature schemes, profiles.
+
+Each name is resolved when the options are made, so that a wrong one is an error there and not in a handshake. What this
+Python cannot choose before a handshake is named in `FeatureUnavailable`, unless it can be checked behind it: see
+`smtp_async.tls.demands`.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from ..errors import FeatureUnavailable, InvalidArgument, TLSLibraryError
+from .suites import Suite, find_group, find_suite, scheme_named
+
+__all__ = [
+    "CipherChoice",
+    "TLSProfile",
+    "can_choose_groups",
+    "can_choose_schemes",
+    "can_choose_tls13_suites",
+    "can_see_schemes",
+    "can_use_shared_keys",
+    "openssl_group",
+    "read_ciphers",
+    "read_groups",
+    "read_schemes",
+]
+
+#: Suites of TLS 1.3 that OpenSSL offers unless it is told otherwise.
+_OFFERED_BY_DEFAULT: Final = frozenset(
+    {"TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256"}
+)
+#: OpenSSL's names of groups where they are not IANA's.
+_GROUPS: Final = {"secp256r1": "prime256v1", "x25519": "X25519", "x448": "X448"}
+#: Other names of groups that are understood, in small letters without what stands before "_".
+_GROUP_ALIASES: Final = {
+    "prime256v1": "secp256r1",
+    "p-256": "secp256r1",
+    "p-384": "secp384r1",
+    "p-521": "secp521r1",
+}
+#: The schemes that a pair of hash and kind of key stands for, by the kind.
+_KEY_SCHEMES: Final = {
+    "rsa": "rsa_pkcs1_{}",
+    "dsa": "dsa_{}",
+    "ecdsa": "ecdsa_{}",
+}
+_CURVES: Final = {"sha256": "secp256r1_", "sha384": "secp384r1_", "sha512": "secp521r1_"}
+
+
+class TLSProfile(Enum):
+    """What is offered where no single option says otherwise."""
+
+    #: TLS 1.2 and 1.3, with the suites that Python chooses: forward secrecy, no SHA-1.
+    DEFAULT = "default"
+    #: TLS 1.2 and 1.3, with every suite that OpenSSL counts among its own, those without forward secrecy and with SHA-1
+    #: included, and keys of 80 bits of strength (RSA of 1024). For servers that know nothing better.
+    COMPATIBLE = "compatible"
+    #: TLS 1.2 and 1.3, with elliptic curves and authenticated encryption only.
+    HIGHLY_SECURE = "highly secure"
+
+    @property
+    def ciphers(self) -> str | None:
+        """OpenSSL's list up to TLS 1.2; None leaves what Python has chosen."""
+        return _PROFILES[self]
+
+
+_PROFILES: Final = {
+    TLSProfile.DEFAULT: None,
+    TLSProfile.COMPATIBLE: "DEFAULT:@SECLEVEL=1",
+    TLSProfile.HIGHLY_SECURE: "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK:@SECLEVEL=2",
+}
+
+
+def can_choose_tls13_suites() -> bool:
+    """Can this Python choose the suites of TLS 1.3? From 3.15 on."""
+    return hasattr(ssl.SSLContext, "set_ciphersuites")
+
+
+def can_choose_groups() -> bool:
+    """Can this Python offer a list of groups? From 3.15 on; earlier it offers one, or OpenSSL's list."""
+    return hasattr(ssl.SSLContext, "set_groups")
+
+
+def can_see_schemes() -> bool:
+    """Can this Python see which signature scheme a handshake has used?"""
+    return hasattr(ssl.SSLContext, "_msg_callback")
+
+
+def can_choose_schemes() -> bool:
+    """Can this Python choose signature schemes? From 3.15 on."""
+    return hasattr(ssl.SSLContext, "set_server_sigalgs")
+
+
+def can_use_shared_keys() -> bool:
+    """Can this Python, and its OpenSSL, use pre-shared keys? From 3.13 on."""
+    return getattr(ssl, "HAS_PSK", False)
+
+
+# --- cipher suites -------------------------------------------------------------------------------------------
+
+
+class CipherChoice(NamedTuple):
+    """Suites to offer.
+
+    Attributes:
+        up_to_tls12: OpenSSL's list for TLS up to 1.2; None leaves the profile's.
+        tls13: names of the suites of TLS 1.3; None leaves OpenSSL's.
+    """
+
+    up_to_tls12: str | None = None
+    tls13: tuple[str, ...] | None = None
+
+    @property
+    def only_tls13(self) -> bool:
+        """Is nothing named but suites of TLS 1.3?"""
+        return self.tls13 is not None and self.up_to_tls12 is None
+
+
+def read_ciphers(given: str | Sequence[str] | None) -> CipherChoice:
+    """Read a cipher list of OpenSSL's, or names of suites as IANA writes them, or a mixture.
+
+    Args:
+        given: names in one text, with colons, commas, semicolons or blanks between them, or one by one.
+
+    Raises:
+        InvalidArgument: nothing is named, or a suite of TLS 1.3 has a sign before it.
+        TLSLibraryError: OpenSSL can read it but finds no suite (270), or a name is no suite's.
+        FeatureUnavailable: OpenSSL does not speak a suite any more, or this Python cannot choose it.
+    """
+    if given is None:
+        return CipherChoice()
+    words = re.split(r"[:,;\s]+", given) if isinstance(given, str) else list(given)
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise InvalidArgument("ciphers names no cipher suite: leave it out, or name one")
+    old: list[str] = []
+    new: list[str] = []
+    for word in words:
+        suite = _suite_in(word)
+        if suite is None:
+            old.append(word)
+        elif suite.key_exchange is None:
+            new.append(_of_tls13(suite, word))
+        else:
+            old.append(word[: len(word) - len(word.lstrip("!-+"))] + _openssl_name(suite))
+    up_to_tls12 = ":".join(old) or None
+    if up_to_tls12 is not None:
+        _try(up_to_tls12)
+    return CipherChoice(up_to_tls12, tuple(new) or None)
+
+
+def _suite_in(word: str) -> Suite | None:
+    """Return the suite that IANA's name stands for; None leaves the word to OpenSSL."""
+    name = word.lstrip("!-+")
+    if not name.upper().startswith("TLS_"):
+        return None
+    suite = find_suite(name)
+    if suite is None:
+        raise TLSLibraryError(f"{name} is no name of a cipher suite")
+    return suite
+
+
+def _openssl_name(suite: Suite) -> str:
+    if suite.openssl_name is None:
+        raise FeatureUnavailable(
+            f"OpenSSL does not speak the cipher suite {suite.name} any more", needs="another TLS library"
+        )
+    return suite.openssl_name
+
+
+def _of_tls13(suite: Suite, word: str) -> str:
+    if word[0] in "!-+":
+        raise InvalidArgument(f"{word}: name the suites of TLS 1.3 that are wanted, without a sign")
+    if suite.name not in _OFFERED_BY_DEFAULT and not can_choose_tls13_suites():
+        raise FeatureUnavailable(
+            f"this Python cannot offer the cipher suite {suite.name} of TLS 1.3", needs="Python 3.15"
+        )
+    return _openssl_name(suite)
+
+
+def _try(ciphers: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(ciphers)
+    except (ssl.SSLError, ValueError) as error:
+        raise TLSLibraryError(f"OpenSSL finds no cipher suite in {ciphers!r}") from error
+
+
+# --- groups --------------------------------------------------------------------------------------------------
+
+
+def read_groups(given: Sequence[str]) -> tuple[str, ...]:
+    """Return IANA's names of groups, which may also be called as OpenSSL and NIST call them, or `ecdhe_secp256r1`.
+
+    Raises:
+        InvalidArgument: a name is no group's.
+        FeatureUnavailable: this Python cannot offer more than one.
+    """
+    names = tuple(_group_named(one) for one in given)
+    if len(names) > 1 and not can_choose_groups():
+        raise FeatureUnavailable(
+            "this Python can offer one group for the key exchange, or those of OpenSSL, but no list of groups",
+            needs="Python 3.15",
+        )
+    return names
+
+
+def _group_named(given: str) -> str:
+    name = given.strip().lower().removeprefix("ecdhe_").replace("ffdhe_", "ffdhe")
+    group = find_group(_GROUP_ALIASES.get(name, name))
+    if group is None:
+        raise InvalidArgument(f"{given!r} is no name of a group for the key exchange")
+    return group.name
+
+
+def openssl_group(name: str) -> str:
+    """Return OpenSSL's name of a group, from IANA's."""
+    return _GROUPS.get(name, name)
+
+
+# --- signature schemes ---------------------------------------------------------------------------------------
+
+
+def read_schemes(given: Sequence[str]) -> tuple[str, ...]:
+    """Return IANA's names of signature schemes, which may also be called as `rsa_pss_sha256` or `sha256-rsa`.
+
+    Raises:
+        InvalidArgument: a name is no scheme's.
+        FeatureUnavailable: this Python can neither choose schemes nor see which one was used.
+    """
+    if given and not can_choose_schemes() and not can_see_schemes():
+        raise FeatureUnavailable("this Python cannot choose signature algorithms", needs="Python 3.15")
+    return tuple(_scheme_named(one) for one in given)
+
+
+def _scheme_named(given: str) -> str:
+    name = given.strip().lower()
+    digest, dash, key = name.partition("-")
+    if dash and key in _KEY_SCHEMES:
+        curve = _CURVES.get(digest, "") if key == "ecdsa" else ""
+        name = _KEY_SCHEMES[key].format(curve + digest)
+    found = scheme_named(re.sub(r"\Arsa_pss_(sha\d+)\Z", r"rsa_pss_rsae_\1", name))
+    if found is None:
+        raise InvalidArgument(f"{given!r} is no name of a signature algorithm of TLS")
+    return found
