@@ -63,10 +63,11 @@ MESSAGE_PATH = frozenset(
     {
         *(
             f"connection.{name}"
-            for name in ("session", "connection", "exclusive", "deliveries", "upload", "errand", "drive")
+            for name in ("session", "connection", "exclusive", "deliveries", "upload", "errand")
         ),
         *(f"connection.{name}" for name in ("channel", "clock", "transcript", "job", "recipients")),
-        *("pool.pool", "pool.deadlines", "client.bulk", "protocol", "model.receipt", "model.reply"),
+        *("pool.pool", "pool.deadlines", "client.drive", "client.bulk"),
+        *("protocol", "model.receipt", "model.reply"),
     }
 )
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})

@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from ..connection.drive import Drive
 from ..connection.job import Job, Step
 from ..errors import QueueFull, SMTPError, UsageError
 from ..mail.coerce import PendingMail, to_mail, unsent_sources
@@ -34,6 +33,7 @@ from ..protocol.options import SendOptions
 from ..sources import TempDir
 from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
+from .drive import Drive
 
 __all__ = ["SendAll"]
 

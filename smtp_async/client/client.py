@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..auth.mechanism import Credentials
 from ..connection.connection import Connection
-from ..connection.drive import Drive
 from ..connection.job import Job
 from ..connection.route import Surroundings
 from ..connection.session import Session
@@ -41,6 +40,7 @@ from ..sources.weight import is_heavy
 from ..tls.context import Security
 from .bulk import SendAll
 from .diagnose import ServerReport, examine
+from .drive import Drive, OneConnection
 from .options import ClientOptions, credentials_of, parse_url, route_of
 
 if TYPE_CHECKING:
@@ -71,11 +71,6 @@ class _ForkCount:
 
 
 _fork_count: Final = _ForkCount()
-
-
-async def _read_mail(message: Any, options: SendOptions) -> Mail:
-    mail = to_mail(message, options)
-    return await mail.read() if isinstance(mail, PendingMail) else mail
 
 
 class SMTPClient(Observed):
@@ -427,15 +422,23 @@ class SMTPClient(Observed):
         )
 
     def _session_on(self, connection: Connection) -> Session:
-        return Session(
-            connection,
-            hooks=self._hooks,
-            options=self._send_options,
-            allow=self._permitted,
-            adapt=_read_mail,
-            number_job=self._next_job,
-            temp_dir=self._options.temp_dir,
-        )
+        return Session(connection, hooks=self._hooks, deliver=self._send_over)
+
+    async def _send_over(self, connection: Connection, message: Any, options: SendOptions | None) -> Receipt:
+        """Send a message over a session's connection; it waits for no other one, and has no deadline."""
+        wanted = self._send_options if options is None else self._permitted(options)
+        mail = to_mail(message, wanted)
+        if isinstance(mail, PendingMail):
+            mail = await mail.read()
+        try:
+            heavy = is_heavy(message)
+            job = Job(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)
+        except SMTPError:
+            await UnsentSources(mail).aclose()
+            raise
+        job.pinned = True
+        job.offer = connection.extensions
+        return await Drive(OneConnection(connection)).deliver(job)
 
     def _next_job(self) -> int:
         self._job_count += 1

@@ -14,25 +14,17 @@ from ..errors import (
     ConnectFirst,
     InvalidAddress,
     InvalidArgument,
-    NotConnected,
-    SMTPError,
 )
 from ..hooks import Hooks
 from ..model.address import Address, parse_list
-from ..model.content import Mail
 from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.options import SendOptions
 from ..protocol.states import Stage
-from ..sources import TempDir
-from ..sources.unsent import UnsentSources
-from ..sources.weight import is_heavy
 from ..tls.info import ConnectionInfo
 from .connection import Connection
-from .drive import Drive
-from .job import Job
 from .login import protects_credentials
 from .opening import log_in
 
@@ -53,11 +45,7 @@ class Session:
     Args:
         connection: not started yet.
         hooks: the registered observers; none of them may call the session.
-        options: for messages that are sent without options of their own.
-        allow: takes out of a message's options what the client does not use.
-        adapt: makes mail of what the caller hands in.
-        number_job: gives the next message its number.
-        temp_dir: where what can be read only once is kept if it has to be read twice.
+        deliver: sends a message over the connection as the client would.
 
     Attributes:
         connected: can mail be sent?
@@ -72,19 +60,11 @@ class Session:
         connection: Connection,
         *,
         hooks: Hooks,
-        options: SendOptions,
-        allow: Callable[[SendOptions], SendOptions],
-        adapt: Callable[[Any, SendOptions], Awaitable[Mail]],
-        number_job: Callable[[], int],
-        temp_dir: TempDir = None,
+        deliver: Callable[[Connection, Any, SendOptions | None], Awaitable[Receipt]],
     ) -> None:
         self._connection = connection
         self._hooks = hooks
-        self._options = options
-        self._allow = allow
-        self._adapt = adapt
-        self._number_job = number_job
-        self._temp_dir = temp_dir
+        self._deliver = deliver
         self._in_use = False
 
     def __repr__(self) -> str:
@@ -183,20 +163,9 @@ class Session:
 
     async def send(self, mail: Any, *, options: SendOptions | None = None) -> Receipt:
         """Send one message; arguments, result and errors as `SMTPClient.send`."""
-        connection = self._connection
         with self._use():
-            connection.demand_connected()
-            wishes = self._options if options is None else self._allow(options)
-            ready = await self._adapt(mail, wishes)
-            try:
-                heavy = is_heavy(mail)
-                job = Job(self._number_job(), ready, wishes, heavy=heavy, temp_dir=self._temp_dir)
-            except SMTPError:
-                await UnsentSources(ready).aclose()
-                raise
-            job.pinned = True
-            job.offer = self.extensions
-            return await Drive(_SingleConnection(connection)).deliver(job)
+            self._connection.demand_connected()
+            return await self._deliver(self._connection, mail, options)
 
     # --- commands --------------------------------------------------------------------------------------------
 
@@ -261,29 +230,3 @@ class Session:
             yield
         finally:
             self._in_use = False
-
-
-class _SingleConnection:
-    """Takes the messages of a session: they go over its own connection or not at all."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def submit(self, job: Job) -> None:
-        """Begin `job`.
-
-        Raises:
-            NotConnected: the connection cannot carry another message; it may have ended while files were opened.
-        """
-        if not self._connection.may_begin:
-            raise NotConnected("this connection cannot carry another message")
-        self._connection.deliveries.offer(job)
-
-    def cancel(self, job: Job) -> bool:
-        """Withdraw `job`; return True if it will certainly not be sent."""
-        return self._connection.owner.cancel(job)
-
-    def give_up(self, job: Job) -> None:
-        """Do nothing, because the calls of a session have no deadline."""

@@ -13,20 +13,22 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from ..errors import NotSent, SMTPError, Timeout
+from ..connection.connection import Connection
+from ..connection.errand import Errand, Left, Stopped
+from ..connection.job import Job, Step
+from ..errors import NotConnected, NotSent, SMTPError, Timeout
 from ..model.content import Mail
 from ..model.receipt import Receipt
+from ..pool.deadlines import Deadlines
 from ..sources.unsent import UnsentSources
-from .errand import Errand, Left, Stopped
-from .job import Job, Step
 
-__all__ = ["DeadlineWatch", "Drive", "JobTaker"]
+__all__ = ["Drive", "JobTaker", "OneConnection"]
 
 T = TypeVar("T")
 
 
 class JobTaker(Protocol):
-    """What takes prepared jobs: the pool of a client, or one session."""
+    """What takes prepared jobs: the pool of a client, or one connection."""
 
     def submit(self, job: Job) -> None:
         """Take a job, or raise the reason why not."""
@@ -38,14 +40,30 @@ class JobTaker(Protocol):
         """Withdraw a job, because its caller's time is over, and give it its receipt."""
 
 
-class DeadlineWatch(Protocol):
-    """What calls `leave` on an errand when its deadline passes."""
+class OneConnection:
+    """Takes the jobs of a session: they go over its own connection or not at all."""
 
-    def add(self, item: Any) -> None:
-        """Watch the deadline of an errand."""
+    __slots__ = ("_connection",)
 
-    def discard(self, item: Any) -> None:
-        """Watch it no more."""
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def submit(self, job: Job) -> None:
+        """Begin `job`.
+
+        Raises:
+            NotConnected: the connection cannot carry another message; it may have ended while files were opened.
+        """
+        if not self._connection.may_begin:
+            raise NotConnected("this connection cannot carry another message")
+        self._connection.deliveries.offer(job)
+
+    def cancel(self, job: Job) -> bool:
+        """Withdraw `job`; return True if it will certainly not be sent."""
+        return self._connection.owner.cancel(job)
+
+    def give_up(self, job: Job) -> None:
+        """Do nothing, because the calls of a session have no deadline."""
 
 
 class Drive:
@@ -58,7 +76,7 @@ class Drive:
 
     __slots__ = ("_deadlines", "_loop", "_taker")
 
-    def __init__(self, taker: JobTaker, deadlines: DeadlineWatch | None = None) -> None:
+    def __init__(self, taker: JobTaker, deadlines: Deadlines[Any] | None = None) -> None:
         self._taker = taker
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
