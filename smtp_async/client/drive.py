@@ -126,8 +126,8 @@ class Drive:
     async def write(self, job: Job) -> None:
         """Write the job's body to its connection; raises as `BodyWriter.write_body`."""
         # Without a session: the connection that asked for the body has died since, and the job is in the queue again.
-        if job.session is not None:
-            await self._run(job, job.session.write_body(job))
+        if job.connection is not None:
+            await self._run(job, job.connection.write_body(job))
 
     async def read(self, work: Coroutine[Any, Any, Mail], due: float | None) -> Mail:
         """Return the mail that `work` reads.

@@ -149,7 +149,7 @@ class Channel:
         try:
             data = await stream.read()
         except SMTPError as error:
-            if self.failure is None and self.machine.goodbye is not None:
+            if self.failure is None and self.machine.reply_421 is not None:
                 # After a 421, how the connection broke does not matter.
                 raise self._closed_by_server() from error
             if self.failure is None:
@@ -281,9 +281,9 @@ class Channel:
     def _closed_by_server(self) -> SMTPError:
         """Return the error for an end of the stream; if a 421 announced it, the 421 is its reply."""
         machine = self.machine
-        if machine.goodbye is not None:
+        if machine.reply_421 is not None:
             return ConnectionLost(
-                "the server closed the connection", reply=machine.goodbye, stage=machine.answering
+                "the server closed the connection", reply=machine.reply_421, stage=machine.answering
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
 

@@ -30,7 +30,7 @@ from ..protocol.machine import ClientProtocol
 __all__ = ["ReplyClock"]
 
 #: Seconds that a server has to close the connection after its 421.
-_GOODBYE: Final = 5.0
+_CLOSE_AFTER_421: Final = 5.0
 
 
 class ReplyClock:
@@ -48,7 +48,7 @@ class ReplyClock:
 
     __slots__ = (
         "_block_pending",
-        "_goodbye",
+        "_announced",
         "_loop",
         "_machine",
         "_overdue",
@@ -77,7 +77,7 @@ class ReplyClock:
         self.since = 0.0
         # Does the transport still hold a block of a body?
         self._block_pending = False
-        self._goodbye = False
+        self._announced = False
         # Paused until the first read, because the greeting's time counts from there.
         self._paused = True
 
@@ -96,11 +96,11 @@ class ReplyClock:
         if self._paused:
             self._paused = False
             self.restart(self._loop.time())
-        if self._machine.goodbye is not None and not self._goodbye:
-            self._goodbye = True
+        if self._machine.reply_421 is not None and not self._announced:
+            self._announced = True
             self._cancel()
             self.since = self._loop.time()
-            self._timer = self._loop.call_at(self.since + _GOODBYE, self._tick)
+            self._timer = self._loop.call_at(self.since + _CLOSE_AFTER_421, self._tick)
 
     def block_begins(self) -> None:
         """Restart: a block of a body was handed to the transport; call `block_taken` when the transport has drained."""
@@ -131,8 +131,8 @@ class ReplyClock:
         machine = self._machine
         if self._paused:
             return None
-        if machine.goodbye is not None:
-            return _GOODBYE
+        if machine.reply_421 is not None:
+            return _CLOSE_AFTER_421
         stage = machine.expected
         if stage is None or (stage == "block" and not self._block_pending and machine.body_open):
             return None
@@ -154,7 +154,7 @@ class ReplyClock:
 
     def _error(self, within: str) -> Timeout:
         machine = self._machine
-        if machine.goodbye is not None:
+        if machine.reply_421 is not None:
             return Timeout(f"the server announced the end of the connection and did not close it {within}")
         if self._block_pending:
             return Timeout(f"the server did not take the next block of the message {within}", stage="body")

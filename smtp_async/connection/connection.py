@@ -327,9 +327,9 @@ class Connection:
 
     def _exhaustion(self) -> SMTPError:
         """Return the error for a connection that must carry no more mail: a 421, or what the machine found."""
-        goodbye = self.channel.machine.goodbye
-        if goodbye is not None:
-            return CommandRefused("the server closes the connection", reply=goodbye, stage=self.stage.value)
+        reply_421 = self.channel.machine.reply_421
+        if reply_421 is not None:
+            return CommandRefused("the server closes the connection", reply=reply_421, stage=self.stage.value)
         return Interrupted("the connection cannot carry another message", stage=self.stage.value)
 
     # --- commands outside transactions -----------------------------------------------------------------------
@@ -375,7 +375,7 @@ class Connection:
         """
         job.asked_anew = True
         # If its caller goes away meanwhile, it was certainly not sent.
-        job.session = None
+        job.connection = None
         transaction = job.transaction
         assert transaction is not None
 
@@ -446,12 +446,12 @@ class Connection:
         self.deliveries.settle(machine.take_settled())
         with contextlib.suppress(SMTPError):
             channel.record_lines()
-            goodbye = machine.quit()
+            farewell = machine.quit()
             channel.flush()
             if self.channel.failure is not None:
                 return
             await self._tell_failure(error)
-            await channel.converse(goodbye)
+            await channel.converse(farewell)
             machine.take_settled()
 
     async def _tell_failure(self, error: SMTPError) -> None:

@@ -155,7 +155,7 @@ class Deliveries(Generic[C]):
             return False
         jobs = self.jobs
         stale = not jobs and channel.now() - channel.active_at > _STALE
-        job.session = self._connection
+        job.connection = self._connection
         jobs.add(job)
         if channel.hooks.active:
             channel.record_lines()

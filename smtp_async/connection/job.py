@@ -41,7 +41,7 @@ class Step(Enum):
     PREPARE = "prepare"
     #: Open the parts that are read while they are sent, because planning needs their sizes.
     OPEN = "open"
-    #: Write the body through `job.session`.
+    #: Write the body through `job.connection`.
     WRITE = "write"
     #: Read `job.receipt`.
     DONE = "done"
@@ -129,7 +129,7 @@ class Job:
         "receipt",
         "retries",
         "send_by",
-        "session",
+        "connection",
         "temp_dir",
         "transaction",
         "waiter",
@@ -160,7 +160,7 @@ class Job:
         self.offer: Extensions | None = None
         self.transaction: Transaction | None = None
         self.body: Body | None = None
-        self.session: BodyWriter | None = None
+        self.connection: BodyWriter | None = None
         self.receipt: Receipt | None = None
         self.waiter: asyncio.Future[Step] | None = None
         self.errand: Errand[None] | None = None
@@ -218,7 +218,7 @@ class Job:
         self.offer = offer
         self.transaction = None
         # A connection may have carried it before, none does now.
-        self.session = None
+        self.connection = None
         self.advance(Step.PREPARE)
 
     async def open(self) -> None:
@@ -301,7 +301,7 @@ class Job:
             error: SMTPError = NotSent("the deadline passed before the message was sent")
         else:
             error = OutcomeUnknown("the deadline passed before the end of the message was answered")
-        error.__cause__ = Timeout("the deadline passed", stage="queue" if self.session is None else "send")
+        error.__cause__ = Timeout("the deadline passed", stage="queue" if self.connection is None else "send")
         if reason is not None:
             error = self.connect_error = reason
         # If the transaction has a receipt of its own later, that goes to the Abandoned event.
@@ -366,7 +366,7 @@ class Job:
     def end(self, receipt: Receipt) -> None:
         """End the job; `receipt` is about all recipients."""
         self.receipt = receipt
-        self.session = None
+        self.connection = None
         if self.transaction is not None:
             # Job and transaction refer to each other: left so, every message would wait for the garbage collector.
             self.transaction.owner = None

@@ -89,7 +89,7 @@ async def greet_again(channel: Channel) -> None:
 
     A server that has announced its end is asked nothing: its 421 is the reason for what fails here.
     """
-    if channel.machine.goodbye is not None:
+    if channel.machine.reply_421 is not None:
         return
     channel.record_lines()
     await channel.converse(channel.machine.hello_again())
@@ -240,4 +240,4 @@ async def _hello(channel: Channel, route: Route, name: str) -> None:
 def _may_fall_back(channel: Channel, route: Route, reply: Reply) -> bool:
     """May HELO follow a refused EHLO? Not where TLS or a login is wanted, nor after a 421."""
     wanted = route.credentials is not None or route.security in (Security.STARTTLS, Security.IMPLICIT)
-    return reply.permanent and not wanted and not route.lmtp and channel.machine.goodbye is None
+    return reply.permanent and not wanted and not route.lmtp and channel.machine.reply_421 is None

@@ -16,7 +16,7 @@ from ..model.envelope import Envelope, Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..protocol.transaction import Transaction
 
-__all__ = ["RecipientGroups", "first_group"]
+__all__ = ["RecipientGroups", "first_group_size"]
 
 
 class RecipientGroups:
@@ -61,7 +61,7 @@ class RecipientGroups:
             TooManyRecipients: there are more than `limits` allow, and `split` is false.
         """
         self.postpone()
-        most = first_group([self.envelope.recipients[at] for at in self.left], limits)
+        most = first_group_size([self.envelope.recipients[at] for at in self.left], limits)
         if most < len(self.left) and not split:
             text = f"the server takes {most} recipients of this message at once, it has {len(self.left)}"
             raise TooManyRecipients(text, stage="RCPT")
@@ -142,7 +142,7 @@ def _waits(verdict: Verdict) -> bool:
     return verdict.outcome is Outcome.REFUSED and reply is not None and reply.too_many_recipients
 
 
-def first_group(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:
+def first_group_size(recipients: Iterable[Recipient], limits: Mapping[str, int]) -> int:
     """Return how many of `recipients` one transaction takes, at least 1: RFC 9422 RCPTMAX and RCPTDOMAINMAX."""
     most = limits.get("RCPTMAX")
     most_domains = limits.get("RCPTDOMAINMAX")

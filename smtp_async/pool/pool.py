@@ -167,16 +167,16 @@ class Pool:
         """Withdraw `job`, because its caller has gone; return True if it will certainly not be sent. Synchronous."""
         job.abandoned = True
         self.deadlines.discard(job)
-        if self._queue.discard(job) or (job.session is None and job.receipt is None):
+        if self._queue.discard(job) or (job.connection is None and job.receipt is None):
             self._counts[Outcome.PARTIAL if job.partly_concluded else Outcome.NOT_SENT] += 1
             return True
-        return job.session is not None and job.session.cancel(job)
+        return job.connection is not None and job.connection.cancel(job)
 
     def give_up(self, job: Job) -> None:
         """Withdraw `job`, because its caller's time or its time in the queue is over, and give it its receipt."""
         if job.receipt is not None:
             return
-        waited = job.session is None
+        waited = job.connection is None
         unsent = self.cancel(job)
         job.time_out(unsent=unsent, reason=self._outage if waited and job.outlasts_outage else None)
 
@@ -306,7 +306,7 @@ class Pool:
 
     def finished(self, job: Job, receipt: Receipt) -> None:
         """End a job whose transaction has ended, or queue it again if recipients are left for another transaction."""
-        if self._dialling.in_doubt and job.session is not None and self._dialling.proven(job.session):
+        if self._dialling.in_doubt and job.connection is not None and self._dialling.proven(job.connection):
             self._dialling.note_proof()
             self.loop.call_soon(self._grow)
         # Most messages have a single recipient, which leaves none for another transaction: not asking saves a call, 16
@@ -329,7 +329,7 @@ class Pool:
         if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
             self.finished(job, receipt)
             return
-        job.session = None
+        job.connection = None
         job.retries += 1
         self._reconnects += 1
         transaction.renew()

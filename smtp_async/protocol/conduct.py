@@ -118,7 +118,7 @@ class Conduct:
 
 
 def diagnosed(
-    error: SMTPError, verb: Verb | None, transaction: Transaction, *, behind: bool, goodbye: bool
+    error: SMTPError, verb: Verb | None, transaction: Transaction, *, behind: bool, after_421: bool
 ) -> Breakdown | None:
     """Return what the end of a pipelined connection tells about the server, None if nothing.
 
@@ -127,11 +127,11 @@ def diagnosed(
         verb: the command whose reply was owed next, None if none was.
         transaction: the transaction of that command, or the one being written.
         behind: were further commands handed to the transport behind that one?
-        goodbye: had the server said 421?
+        after_421: had the server said 421?
     """
     if isinstance(error, ProtocolViolation):
         return Breakdown.LOST_COUNT
-    if goodbye or isinstance(error, Interrupted) or not isinstance(error, CommunicationError):
+    if after_421 or isinstance(error, Interrupted) or not isinstance(error, CommunicationError):
         return None
     if transaction.ended:
         return Breakdown.DIED_AT_DATA if behind else None

@@ -128,9 +128,9 @@ class ClientProtocol:
         return self._state.extensions.pipelining
 
     @property
-    def goodbye(self) -> Reply | None:
+    def reply_421(self) -> Reply | None:
         """The 421 that announced the end of the connection, None if none was read."""
-        return self._state.goodbye
+        return self._state.reply_421
 
     @property
     def reset_needed(self) -> bool:
@@ -144,8 +144,8 @@ class ClientProtocol:
 
     @property
     def may_quit(self) -> bool:
-        """Would QUIT be understood: are both sides in step, and has the server not said goodbye itself?"""
-        return self.idle and self.goodbye is None and self._state.may_write(Verb.QUIT)
+        """Would QUIT be understood: are both sides in step, and has the server not announced its end with 421?"""
+        return self.idle and self.reply_421 is None and self._state.may_write(Verb.QUIT)
 
     @property
     def expected(self) -> str | None:
@@ -347,7 +347,7 @@ class ClientProtocol:
             raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
         self.owed.take()
         if reply.code == 421:
-            self._state.said_goodbye(reply)
+            self._state.note_421(reply)
         if isinstance(subject, Exchange):
             self._state.answered(verb, reply.code // 100)
             self._answer_exchange(subject, reply, last=last)
@@ -360,7 +360,7 @@ class ClientProtocol:
             raise ProtocolViolation(
                 f"a reply that no command asked for: {reply}", reply=reply, stage=self.stage.value
             )
-        self._state.said_goodbye(reply)
+        self._state.note_421(reply)
         if self.trail.recording:
             self.trail.read(Verb.OTHER, reply)
 

@@ -193,12 +193,12 @@ class Pipeline:
         """Give every transaction on its way a receipt, because no reply will come any more."""
         owed = self._owed
         head = owed.entries[0] if owed.entries else (None, self.writing)
-        goodbye = self._state.goodbye
+        reply_421 = self._state.reply_421
         if self.breakdown is None and self._state.extensions.pipelining and isinstance(head[1], Transaction):
             self.breakdown = diagnosed(
-                error, head[0], head[1], behind=owed.answerable > 1, goodbye=goodbye is not None
+                error, head[0], head[1], behind=owed.answerable > 1, after_421=reply_421 is not None
             )
-        if goodbye is not None and isinstance(error, Timeout):
+        if reply_421 is not None and isinstance(error, Timeout):
             # Nothing more is expected behind a 421: the 421 is the reason, not the silence.
             error = self._dismissal()
         pending = dict.fromkeys(owed.forget())
@@ -208,11 +208,11 @@ class Pipeline:
         # A transaction may already be queued for its turn to write; settle it once.
         self.settled = [item for item in self.settled if item not in pending]
         for transaction in pending:
-            transaction.give_up(error, goodbye=goodbye is not None)
+            transaction.give_up(error, after_421=reply_421 is not None)
             self.settled.append(transaction)
 
     def _dismissal(self) -> CommandRefused:
-        return CommandRefused("the server closes the connection", reply=self._state.goodbye)
+        return CommandRefused("the server closes the connection", reply=self._state.reply_421)
 
     # --- answers ---------------------------------------------------------------------------------------------
 
@@ -439,7 +439,7 @@ class Pipeline:
         final = transaction.final
         taken = bool(final) and (final[0].code < 300 or any(reply.positive for reply in final))
         if transaction.dismissed and not taken:
-            transaction.give_up(self._dismissal(), goodbye=True)
+            transaction.give_up(self._dismissal(), after_421=True)
         else:
             transaction.conclude(per_recipient=self._lmtp)
         self.settled.append(transaction)

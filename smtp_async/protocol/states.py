@@ -169,17 +169,17 @@ class ConnectionState:
         stage: where the connection stands.
         reset_needed: may the server have a transaction open?
         exhausted: must the connection not carry another transaction?
-        goodbye: the 421 that announced the end of the connection, if one was read.
+        reply_421: the 421 that announced the end of the connection, if one was read.
         extensions: what the server offers.
     """
 
-    __slots__ = ("exhausted", "extensions", "goodbye", "reset_needed", "stage")
+    __slots__ = ("exhausted", "extensions", "reply_421", "reset_needed", "stage")
 
     def __init__(self) -> None:
         self.stage = Stage.GREETING
         self.reset_needed = False
         self.exhausted = False
-        self.goodbye: Reply | None = None
+        self.reply_421: Reply | None = None
         self.extensions: Extensions = NO_EXTENSIONS
 
     def may_write(self, verb: Verb) -> bool:
@@ -233,9 +233,9 @@ class ConnectionState:
         if self.stage in _WAITS:
             self.stage = ANSWERS.get((self.stage, verb), {}).get(klass, self.stage)
 
-    def said_goodbye(self, reply: Reply) -> None:
+    def note_421(self, reply: Reply) -> None:
         """Note a 421: the server is closing the connection, RFC 5321 section 3.8."""
-        self.goodbye = reply
+        self.reply_421 = reply
         self.exhausted = True
 
     def transaction_closed(self) -> None:

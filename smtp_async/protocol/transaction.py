@@ -215,25 +215,25 @@ class Transaction:
             verdict = Verdict(self.recipients[0], Outcome.ACCEPTED, final[0])
             self.receipt = Receipt((verdict,), final[0], None, self.message_id, self.bytes_sent)
 
-    def give_up(self, error: SMTPError, *, goodbye: bool) -> None:
+    def give_up(self, error: SMTPError, *, after_421: bool) -> None:
         """Write the receipt of a transaction whose connection is dead.
 
         Args:
             error: what killed it.
-            goodbye: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
+            after_421: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
         """
-        if self.final and self.ended and not (self.handed or goodbye):
+        if self.final and self.ended and not (self.handed or after_421):
             # A refused chunk refuses the message: the end of data that will not be written changes nothing.
             self.conclude(per_recipient=True)
         # Replies behind the 421, or behind the one that lost count, are no verdict on any recipient.
-        elif not self.handed or (self.dismissed and goodbye):
+        elif not self.handed or (self.dismissed and after_421):
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
             )
-        elif self.mail_refused and not (goodbye or self.dismissed):
+        elif self.mail_refused and not (after_421 or self.dismissed):
             self._conclude_refused_mail()
         else:
-            self._give_up_handed(error, Outcome.NOT_SENT if goodbye else Outcome.UNKNOWN)
+            self._give_up_handed(error, Outcome.NOT_SENT if after_421 else Outcome.UNKNOWN)
 
     def _conclude_refused_mail(self) -> None:
         # A server that refuses MAIL and accepts the end of data may have delivered under any sender.

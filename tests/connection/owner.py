@@ -44,7 +44,7 @@ class Recorder:
 
     def cancel(self, job: Job) -> bool:
         job.abandoned = True
-        return job.session is not None and job.session.cancel(job)
+        return job.connection is not None and job.connection.cancel(job)
 
     def failed(self, connection: Any, error: SMTPError) -> None:
         self.told.append("failed")

@@ -112,7 +112,7 @@ class TestBeginning:
         assert rig.deliveries.offer(job)
         assert rig.verbs() == ENVELOPE
         assert rig.deliveries.jobs == {job}
-        assert job.session is rig.connection
+        assert job.connection is rig.connection
 
     async def test_a_job_planned_for_another_offer_goes_back_to_its_caller(self) -> None:
         rig = Rig()
@@ -120,7 +120,7 @@ class TestBeginning:
         rig.channel.machine.extensions = rig.channel.machine.extensions.without("8BITMIME")
         assert not rig.deliveries.offer(job)
         assert job.waiter is not None and job.waiter.result() is Step.PREPARE
-        assert job.offer == rig.channel.machine.extensions and job.session is None
+        assert job.offer == rig.channel.machine.extensions and job.connection is None
         assert rig.verbs() == [] and not rig.deliveries.jobs
 
     async def test_refilling_takes_jobs_until_one_is_being_written(self) -> None:

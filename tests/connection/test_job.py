@@ -95,7 +95,7 @@ async def test_a_step_reaches_a_caller_only_while_it_waits() -> None:
     receipt = Receipt((Verdict(one.envelope.recipients[0], Outcome.ACCEPTED),))
     one.settle(receipt)
     assert await one.waiter is Step.DONE
-    assert one.receipt is receipt and one.session is None
+    assert one.receipt is receipt and one.connection is None
 
 
 async def test_a_step_for_a_cancelled_caller_is_dropped() -> None:

@@ -209,7 +209,7 @@ class TestLeaving:
         assert isinstance(last, ConnectionStatus)
         assert last.kind is ConnectionKind.DISCONNECTED and last.status_code == GreetingRefused.code
 
-    async def test_a_server_that_said_goodbye_itself_is_not_answered(self) -> None:
+    async def test_a_server_that_announced_its_end_is_not_answered(self) -> None:
         async with ScriptedServer() as server:
             server.on("GREETING", reply(421, "4.3.2 going down"))
             async with client_of(server, timeouts=impatient(5, close=0.2)) as client:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import NOBODY, Extensions, Outcome, Receipt, Recipient, SendOptions
-from smtp_async.connection.recipients import RecipientGroups, first_group
+from smtp_async.connection.recipients import RecipientGroups, first_group_size
 from smtp_async.errors import ConnectionLost, NotSent, RecipientsRefused, TooManyRecipients
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope
@@ -67,10 +67,10 @@ class TestFirstGroup:
         self, limits: dict[str, int], expected: int
     ) -> None:
         texts = ["a@one.test", "b@ONE.test", "a@two.test", "b@one.test", "a@three.test", "a@two.test"]
-        assert first_group([Recipient(text) for text in texts], limits) == expected
+        assert first_group_size([Recipient(text) for text in texts], limits) == expected
 
     def test_the_first_group_is_never_empty(self) -> None:
-        assert first_group([Recipient("a@one.test")], {"RCPTMAX": 0, "RCPTDOMAINMAX": 0}) == 1
+        assert first_group_size([Recipient("a@one.test")], {"RCPTMAX": 0, "RCPTDOMAINMAX": 0}) == 1
 
 
 class TestChoosing:

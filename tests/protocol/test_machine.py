@@ -133,7 +133,7 @@ def test_421_may_answer_any_command(deliver, write, line, clock):
     exchange = write(talk.machine)
     talk.writes(line)
     talk.says("421 closing")
-    assert exchange.reply == talk.machine.goodbye == Reply(421, (b"closing",))
+    assert exchange.reply == talk.machine.reply_421 == Reply(421, (b"closing",))
     assert talk.machine.pipeline.exhausted
     assert not talk.machine.pipeline.can_begin
 
@@ -174,9 +174,9 @@ def test_421_may_come_unasked(deliver):
     talk = Talk.ready(deliver)
     talk.machine.trail.recording = True
     talk.says("421 idle for too long")
-    assert talk.machine.goodbye == Reply(421, (b"idle for too long",))
+    assert talk.machine.reply_421 == Reply(421, (b"idle for too long",))
     assert [(line.verb, line.reply) for line in talk.machine.trail.take()] == [
-        (Verb.OTHER, talk.machine.goodbye)
+        (Verb.OTHER, talk.machine.reply_421)
     ]
     assert talk.settled() == []
     assert talk.machine.pipeline.exhausted

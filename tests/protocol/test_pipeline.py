@@ -550,7 +550,7 @@ def test_a_421_before_the_body_means_not_sent(deliver, offer, place):
     talk.machine.fail(LOST)
     assert talk.settled() == [transaction]
     assert outcome(transaction) is Outcome.NOT_SENT
-    assert talk.machine.goodbye == Reply(421, (b"closing",))
+    assert talk.machine.reply_421 == Reply(421, (b"closing",))
 
 
 def test_a_421_to_every_command_means_not_sent(deliver):

@@ -96,7 +96,7 @@ class Side:
             "answerable": machine.owed.answerable,
             "answered": machine.answered,
             "exhausted": (machine.pipeline.exhausted, pipeline.breakdown),
-            "goodbye": machine.goodbye,
+            "reply_421": machine.reply_421,
             "writing": self._name(pipeline.writing),
             "expected": machine.expected,
             "admits": (pipeline.can_begin, *[pipeline.admits(one) for one in self.probes]),

@@ -334,11 +334,11 @@ def test_what_was_withdrawn_was_not_sent(rcpts):
 # --- a dead connection ---
 
 
-@pytest.mark.parametrize("goodbye", [False, True])
+@pytest.mark.parametrize("after_421", [False, True])
 @pytest.mark.parametrize("rcpts", [[], [OK], [NO]])
-def test_what_was_not_handed_over_was_not_sent(rcpts, goodbye):
+def test_what_was_not_handed_over_was_not_sent(rcpts, after_421):
     transaction = answered(rcpts, kinds=[Kind.TO])
-    transaction.give_up(LOST, goodbye=goodbye)
+    transaction.give_up(LOST, after_421=after_421)
     receipt = receipt_of(transaction)
     assert outcomes(transaction) == [Outcome.NOT_SENT]
     assert isinstance(receipt.error, NotSent)
@@ -348,7 +348,7 @@ def test_what_was_not_handed_over_was_not_sent(rcpts, goodbye):
 
 def test_what_was_handed_over_has_an_unknown_end():
     transaction = answered([OK, NO, OK], data=GO, handed=True, must_accept=NOBODY)
-    transaction.give_up(LOST, goodbye=False)
+    transaction.give_up(LOST, after_421=False)
     receipt = receipt_of(transaction)
     assert outcomes(transaction) == [Outcome.UNKNOWN, Outcome.REFUSED, Outcome.UNKNOWN]
     assert (receipt.outcome, receipt.reply) == (Outcome.UNKNOWN, NO)
@@ -358,20 +358,20 @@ def test_what_was_handed_over_has_an_unknown_end():
 
 def test_what_was_handed_over_unread_has_an_unknown_end():
     transaction = answered([OK], kinds=[Kind.TO, Kind.TO], handed=True)
-    transaction.give_up(LOST, goodbye=False)
+    transaction.give_up(LOST, after_421=False)
     assert outcomes(transaction) == [Outcome.UNKNOWN, Outcome.UNKNOWN]
 
 
 def test_nothing_behind_a_421_was_accepted():
     transaction = answered([OK, NO], handed=True, must_accept=NOBODY)
-    transaction.give_up(LOST, goodbye=True)
+    transaction.give_up(LOST, after_421=True)
     assert outcomes(transaction) == [Outcome.NOT_SENT, Outcome.REFUSED]
     assert isinstance(receipt_of(transaction).error, NotSent)
 
 
 def test_a_lone_dot_without_reply_leaves_nothing_unknown():
     transaction = answered([NO, LATER], data=GO, handed=True, must_accept=NOBODY)
-    transaction.give_up(LOST, goodbye=False)
+    transaction.give_up(LOST, after_421=False)
     receipt = receipt_of(transaction)
     assert receipt.outcome is Outcome.REFUSED
     assert isinstance(receipt.error, RecipientsRefused)
@@ -380,12 +380,12 @@ def test_a_lone_dot_without_reply_leaves_nothing_unknown():
 
 def test_a_refused_mail_stays_refused():
     transaction = answered([NO], mail=LATER, handed=True)
-    transaction.give_up(LOST, goodbye=False)
+    transaction.give_up(LOST, after_421=False)
     assert isinstance(receipt_of(transaction).error, SenderRefused)
 
 
 @pytest.mark.parametrize(
-    ("final", "goodbye", "expected", "error"),
+    ("final", "after_421", "expected", "error"),
     [
         ([OK], False, [Outcome.ACCEPTED, Outcome.UNKNOWN, Outcome.UNKNOWN], OutcomeUnknown),
         ([OK, NO], False, [Outcome.ACCEPTED, Outcome.REFUSED, Outcome.UNKNOWN], OutcomeUnknown),
@@ -393,9 +393,9 @@ def test_a_refused_mail_stays_refused():
         ([NO], True, [Outcome.REFUSED, Outcome.NOT_SENT, Outcome.NOT_SENT], NotSent),
     ],
 )
-def test_lmtp_keeps_the_replies_that_came(final, goodbye, expected, error):
+def test_lmtp_keeps_the_replies_that_came(final, after_421, expected, error):
     transaction = answered([OK, OK, OK], data=GO, final=final, handed=True)
-    transaction.give_up(LOST, goodbye=goodbye)
+    transaction.give_up(LOST, after_421=after_421)
     receipt = receipt_of(transaction)
     assert outcomes(transaction) == expected
     assert (type(receipt.error) if receipt.error else None) is error
