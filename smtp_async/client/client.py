@@ -427,7 +427,11 @@ class SMTPClient(Observed):
     async def _send_over(self, connection: Connection, message: Any, options: SendOptions | None) -> Receipt:
         """Send a message over a session's connection; it waits for no other one, and has no deadline."""
         wanted = self._send_options if options is None else self._permitted(options)
-        mail = to_mail(message, wanted)
+        try:
+            mail = to_mail(message, wanted)
+        except SMTPError:
+            await unsent_sources(message, wanted).aclose()
+            raise
         if isinstance(mail, PendingMail):
             mail = await mail.read()
         try:

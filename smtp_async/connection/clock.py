@@ -54,6 +54,7 @@ class ReplyClock:
         "_overdue",
         "_paused",
         "_shortest",
+        "_stopped",
         "_timeouts",
         "_timer",
         "since",
@@ -78,6 +79,7 @@ class ReplyClock:
         # Does the transport still hold a block of a body?
         self._block_pending = False
         self._announced = False
+        self._stopped = False
         # Paused until the first read, because the greeting's time counts from there.
         self._paused = True
 
@@ -93,10 +95,13 @@ class ReplyClock:
 
     def resume(self) -> None:
         """End a `pause`, because the connection is read again; after a 421, start the time to close it."""
-        if self._paused:
-            self._paused = False
-            self.restart(self._loop.time())
-        if self._machine.reply_421 is not None and not self._announced:
+        if self._stopped:
+            return
+        paused, self._paused = self._paused, False
+        if self._machine.reply_421 is None:
+            if paused:
+                self.restart(self._loop.time())
+        elif paused or not self._announced:
             self._announced = True
             self._cancel()
             self.since = self._loop.time()
@@ -117,8 +122,9 @@ class ReplyClock:
         self._paused = True
 
     def stop(self) -> None:
-        """Stop for good, because the connection has ended."""
-        self._paused = True
+        """Stop for good, because the connection has ended: no later restart may keep it in memory with a timer."""
+        self._paused = self._stopped = True
+        self._shortest = None
         self._cancel()
 
     @property

@@ -153,6 +153,7 @@ class Errand(Generic[T]):
                 self._order_passed_on = True
                 # As for a task that is cancelled: what it waits for is cancelled too, and may end later.
                 if awaited.done() or not awaited.cancel():
+                    _retrieve(awaited)
                     return asyncio.CancelledError()
             if awaited.done():
                 return None
@@ -164,6 +165,7 @@ class Errand(Generic[T]):
             except asyncio.CancelledError as error:
                 # With the message, by which anyio recognises its own cancellation.
                 if awaited.done() or not awaited.cancel(*error.args):
+                    _retrieve(awaited)
                     return error
 
     def _yield_to_loop(self) -> Generator[Any, Any, BaseException | None]:
@@ -189,6 +191,12 @@ class Errand(Generic[T]):
         _left_behind.add(task)
         task.add_done_callback(_left_behind.discard)
         raise asyncio.CancelledError if self._cancelled else self._ending()
+
+
+def _retrieve(awaited: asyncio.Future[Any]) -> None:
+    """Look at the exception of a future whose result the work will not see, or asyncio would report it as lost."""
+    if awaited.done() and not awaited.cancelled():
+        awaited.exception()
 
 
 class _RestOfWork(Generic[T]):

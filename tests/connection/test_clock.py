@@ -306,6 +306,26 @@ class TestBodies:
         one.clock.stop()
         assert one.time.timers == []
 
+    def test_a_stopped_clock_is_not_started_by_what_ends_later(self) -> None:
+        """An upload that waits for the transport notices the end of its connection after the clock does."""
+        one = Watched()
+        transaction = one.streamed()
+        one.block(transaction)
+        one.clock.stop()
+        one.clock.block_taken()
+        one.clock.resume()
+        assert one.time.timers == []
+
+    @pytest.mark.parametrize("limits", [LIMITS, Timeouts(**dict.fromkeys(Timeouts.__slots__))])
+    def test_a_pause_after_a_421_leaves_the_server_its_seconds(self, limits: Timeouts) -> None:
+        one = Watched(timeouts=limits)
+        one.says("421 4.3.2 down")
+        one.clock.pause()
+        assert one.passes(1000) == []
+        one.clock.resume()
+        assert one.limit() == 5
+        assert len(one.passes(5)) == 1
+
 
 async def test_a_streamed_body_without_a_gate_leaves_the_server_the_time_of_the_end() -> None:
     """A server that takes longer than a block may is no reason to send the message a second time."""

@@ -297,3 +297,30 @@ async def test_another_task_may_wait_for_the_same_future(kind: str) -> None:
     await turns(3)
     gate.set_result("result")
     assert await gathered(task, other) == ["result", "result"]
+
+
+@every_loop
+@pytest.mark.parametrize("order", [Errand.stop, Errand.leave])
+async def test_a_failure_beside_an_order_is_not_reported_as_lost(
+    order: Callable[[Errand[Any]], None],
+) -> None:
+    loop = asyncio.get_running_loop()
+    reported: list[Any] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+
+    async def wait_for(future: asyncio.Future[None]) -> None:
+        await future
+
+    async def both() -> None:
+        future = loop.create_future()
+        errand = Errand(wait_for(future))
+        task = asyncio.ensure_future(gathered(errand))
+        await turns(2)
+        order(errand)
+        future.set_exception(OSError("gone"))
+        await asyncio.wait({task})
+
+    await both()
+    gc.collect()
+    await turns(2)
+    assert reported == []

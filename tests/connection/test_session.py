@@ -14,6 +14,7 @@ from smtp_async import (
     Address,
     Attachment,
     Credentials,
+    Message,
     NotSent,
     Outcome,
     PoolLimits,
@@ -36,6 +37,7 @@ from smtp_async.errors import (
     GreetingRefused,
     Interrupted,
     InvalidArgument,
+    MissingRecipient,
     NotConnected,
     UsageError,
 )
@@ -614,3 +616,13 @@ class TestCancelledBeforeItWasBegun:
             sending.cancel()
             assert (await sending).outcome is Outcome.NOT_SENT
             gate.set()
+
+
+async def test_a_stream_that_was_to_be_closed_is_closed_when_the_message_has_no_recipient() -> None:
+    stream = io.BytesIO(b"Subject: x\r\n\r\nHi\r\n")
+    message = Message(sender="ann@example.com", to=[], raw=stream)
+    async with ScriptedServer() as server, client_of(server) as client, client.session() as session:
+        await session.connect()
+        with pytest.raises(MissingRecipient):
+            await session.send(message, options=SendOptions(close_source=True))
+    assert stream.closed
