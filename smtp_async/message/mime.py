@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import TextNotEncodable
 from ..model.content import Origin, Source
-from ..model.octets import base64_lines, is_ascii, normalised
+from ..model.octets import SLICE, base64_lines, is_ascii, normalised
 from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, crlf_text, encoded, octets_of
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
@@ -148,7 +148,7 @@ def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abili
         if charset is not UTF_8:
             return _other_text(subtype, text, charset, can)
         try:
-            data = octets_of(text)
+            data = text.encode() if len(text) <= SLICE else octets_of(text)
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the {subtype} text cannot be expressed in UTF-8: {error}") from error
         encoding, data, need = choose_encoding(normalised(data), can)

@@ -18,7 +18,7 @@ from ..errors import InvalidArgument, InvalidHeader, MissingSender
 from ..model.address import Address
 from ..model.content import Attached, Content, Source, segments_of
 from ..model.envelope import Kind
-from ..model.octets import find
+from ..model.octets import SLICE, find
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
 from .external import content_of_raw
@@ -250,7 +250,7 @@ def _with_free_boundary(identity: Identity, leaves: list[Part], token: Callable[
     bare = [piece for leaf in leaves if leaf.bare for piece in leaf.body if isinstance(piece, bytes)]
     for _ in range(16):
         sought = b"=_" + identity.boundary.encode()
-        if not any([find(piece, sought) >= 0 for piece in bare]):
+        if not any([sought in piece if len(piece) <= SLICE else find(piece, sought) >= 0 for piece in bare]):
             return identity
         identity = identity._replace(boundary=token(12))
     raise InvalidArgument("every boundary that was drawn occurs in the message: is the source random?")

@@ -55,7 +55,7 @@ def choose_encoding(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
     Returns:
         The name of the encoding, the encoded octets, and what they need: SEVEN or EIGHT.
     """
-    if is_ascii(data):
+    if data.isascii() if len(data) <= SLICE else is_ascii(data):
         if fits_unencoded(data):
             return "7bit", data, SEVEN
     elif can.eightbit and fits_unencoded(data):
@@ -112,4 +112,6 @@ def _quoted_slices(data: bytes) -> Iterator[bytes]:
 
 def fits_unencoded(data: bytes) -> bool:
     """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
-    return find(data, b"\0") < 0 and (len(data) <= MAX_LINE or not longest_line_exceeds(data, MAX_LINE))
+    if len(data) <= MAX_LINE:
+        return b"\0" not in data
+    return find(data, b"\0") < 0 and not longest_line_exceeds(data, MAX_LINE)
