@@ -81,11 +81,11 @@ def choose_file_encoding(size: int | None, can: Abilities) -> tuple[str, int]:
 def quoted_or_base64(data: bytes) -> tuple[str, bytes]:
     """Encode CRLF-delimited text in the shorter of both ways; return its name and the octets."""
     # Quoted-printable makes three octets of one above 127, base64 four of three of any.
-    if 6 * sum([len(piece.translate(None, _ASCII)) for piece in slices(data)]) > len(data):
+    short = len(data) <= SLICE
+    pieces = (data,) if short else slices(data)
+    if 6 * sum([len(piece.translate(None, _ASCII)) for piece in pieces]) > len(data):
         return "base64", base64_lines(data)
-    if len(data) <= SLICE:
-        return "quoted-printable", _quoted(data)
-    return "quoted-printable", b"".join(_quoted_slices(data))
+    return "quoted-printable", _quoted(data) if short else b"".join(_quoted_slices(data))
 
 
 def _quoted(data: bytes) -> bytes:
