@@ -22,12 +22,12 @@ def is_heavy(message: Any) -> bool:
     attachments = getattr(message, "attachments", None)
     if attachments is None:
         return hasattr(message, "get_payload") and _is_heavy_object(message)
-    octets = 0
-    for body in (getattr(message, "text", None), getattr(message, "html", None)):
-        if isinstance(body, _IN_MEMORY):
-            octets += len(body)
-    for attachment in attachments:
-        octets += _size(getattr(attachment, "source", None))
+    text, html = getattr(message, "text", None), getattr(message, "html", None)
+    octets = len(text) if isinstance(text, _IN_MEMORY) else 0
+    if html is not None:
+        octets += _size(html)
+    if attachments:
+        octets += sum([_size(getattr(attachment, "source", None)) for attachment in attachments])
     return octets > HEAVY
 
 
