@@ -20,9 +20,9 @@ from smtp_async import SendOptions
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope
 from smtp_async.protocol import parser, plan
-from smtp_async.protocol.conduct import Conduct
 from smtp_async.protocol.machine import ClientProtocol
 from smtp_async.protocol.pipeline import Pipeline
+from smtp_async.protocol.pipelining_history import PipeliningHistory
 from smtp_async.protocol.transaction import Transaction
 
 _BODY = b"Subject: x\r\n\r\n" + b"x" * 62 + b"\r\n" + (b"y" * 62 + b"\r\n") * 15
@@ -62,9 +62,9 @@ def _planned(machine: ClientProtocol, *, chunking: bool = False) -> Transaction:
 
 
 def _ready(*offer: str, window: int = 1) -> ClientProtocol:
-    conduct = Conduct()
-    conduct.proven = True
-    machine = ClientProtocol(window=window, conduct=conduct)
+    history = PipeliningHistory()
+    history.proven = True
+    machine = ClientProtocol(window=window, pipelining_history=history)
     machine.receive_data(b"220 mx.example.org ESMTP\r\n")
     machine.hello("client.example.com")
     machine.data_to_send()

@@ -203,7 +203,7 @@ async def test_200_messages_over_few_connections_are_accepted_once_each(place: P
     async with place.client(1, **options) as client:
         receipts = await send_in_order(client, [good(place, n) for n in range(200)])
         assert client.statistics().reconnects == 0
-        assert "across messages" in repr(client._pool.conduct)  # type: ignore[union-attr]
+        assert "across messages" in repr(client._pool.pipelining_history)  # type: ignore[union-attr]
     assert Counter(receipt.outcome for receipt in receipts.values()) == {Outcome.ACCEPTED: 200}
     found = await delivered(place, 200)
     assert found == {(f"good {n}.", f"sender{n}@example.com"): 1 for n in range(200)}

@@ -400,7 +400,7 @@ class TestLostCount:
             server.on("BDAT", reply(503, "5.5.1 MAIL first"), nth=3, connection=0)
             pairs = await send_all(client, [mail(n) for n in range(12)])
             assert {receipt.outcome for _, receipt in pairs} == {Outcome.ACCEPTED}
-            assert "lock-step" in repr(client._pool.conduct)  # type: ignore[union-attr]
+            assert "lock-step" in repr(client._pool.pipelining_history)  # type: ignore[union-attr]
             assert server.connections.opened == 2
             assert server.connections[1].flights >= 3 * server.verbs(1).count("MAIL")
         arrived = Counter(s for s in subjects(server) if "W" not in s)

@@ -44,9 +44,9 @@ def one(**more: Any) -> PoolLimits:
     return PoolLimits(max_connections=1, **more)
 
 
-def conduct(client: SMTPClient) -> Any:
+def history(client: SMTPClient) -> Any:
     assert client._pool is not None
-    return client._pool.conduct
+    return client._pool.pipelining_history
 
 
 async def send_all(client: SMTPClient, count: int = COUNT) -> Counter[Outcome]:
@@ -100,7 +100,7 @@ async def test_200_messages_through_a_server_that_does_not_read_on(action: Actio
     async with speaking() as server, client_of(server, pool=pool, timeouts=HASTY) as client:
         server.on(".", action)
         assert await send_all(client) == {Outcome.ACCEPTED: COUNT}
-        assert not conduct(client).following
+        assert not history(client).allows_following
         assert server.connections.opened <= 2 * connections
     assert arrived(server) == every()
 
@@ -112,7 +112,7 @@ async def test_a_server_that_dies_of_an_envelope_behind_its_dot_does_so_twice() 
         server.on(".", die_of_commands_behind)
         outcomes = await send_all(client)
         assert outcomes == {Outcome.ACCEPTED: COUNT - 2, Outcome.UNKNOWN: 2}
-        assert not conduct(client).following
+        assert not history(client).allows_following
     assert arrived(server) == every()
 
 
@@ -135,17 +135,17 @@ async def test_a_reset_that_came_alone_does_not_make_a_server_one_that_reads_on(
         await turns()
         gate.set()
         assert [one.outcome for one in await gathered(first, second)] == [Outcome.ACCEPTED] * 2
-        assert not conduct(client).proven
+        assert not history(client).proven
         server.on(".", drop_the_rest)
         assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
-        assert not conduct(client).following
+        assert not history(client).allows_following
     assert arrived(server) == every(50) + Counter(f"message {n}" for n in "WAB")
 
 
 async def test_the_question_is_asked_once_for_a_server() -> None:
     async with speaking() as server, client_of(server, pool=one(max_messages=10)) as client:
         assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
-        assert conduct(client).proven
+        assert history(client).proven
         flights = [log.flights for log in server.connections]
         assert len(flights) == 5
         # The reply to the RSET alone is one flight more.
@@ -184,7 +184,7 @@ async def test_silence_behind_a_dot_is_held_against_a_server_that_read_on_before
             await send_all(client, 5)
             server.on("RSET", end, nth=1)
             assert await send_all(client, 50) == {Outcome.ACCEPTED: 50}
-            assert not conduct(client).following
+            assert not history(client).allows_following
             assert [notice.name for notice in notices] == ["pipelining-reduced"]
 
 
@@ -192,12 +192,12 @@ async def test_after_ten_minutes_it_is_tried_again() -> None:
     async with speaking() as server, client_of(server, pool=one(), timeouts=HASTY) as client:
         server.on(".", drop_the_rest, connection=0)
         assert await send_all(client, 20) == {Outcome.ACCEPTED: 20}
-        assert not conduct(client).following
+        assert not history(client).allows_following
         set_clock_forward(600)
         # A connection that was idle for so long is closed; what the next one learns is another matter.
         await until(lambda: not client.statistics().open)
         assert await send_all(client, 20) == {Outcome.ACCEPTED: 20}
-        assert conduct(client).following and conduct(client).proven
+        assert history(client).allows_following and history(client).proven
 
 
 async def test_a_message_that_waits_for_the_question_can_be_cancelled_at_every_await() -> None:

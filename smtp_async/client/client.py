@@ -417,7 +417,7 @@ class SMTPClient(Observed):
             timeouts=self._options.timeouts,
             hooks=self._hooks,
             surroundings=self._surroundings,
-            conduct=pool.conduct,
+            pipelining_history=pool.pipelining_history,
             owner=pool,
         )
 

@@ -40,9 +40,9 @@ from ..hooks import Hooks
 from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.timeouts import Timeouts
-from ..protocol.conduct import Conduct
 from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
+from ..protocol.pipelining_history import PipeliningHistory
 from ..protocol.states import Stage
 from ..tls.context import Security
 from .channel import Channel
@@ -67,7 +67,7 @@ class Connection:
         timeouts: the limits.
         hooks: the registered observers.
         surroundings: what the client's connections share.
-        conduct: what they have learnt of the server's way with pipelining.
+        pipelining_history: what they have shown about the server's pipelining.
         owner: gives the jobs, and is told what becomes of the connection.
 
     Attributes:
@@ -88,13 +88,13 @@ class Connection:
         timeouts: Timeouts,
         hooks: Hooks,
         surroundings: Surroundings,
-        conduct: Conduct,
+        pipelining_history: PipeliningHistory,
         owner: Owner[Connection],
     ) -> None:
         self.route = route
         self.number = number
         self.owner = owner
-        self._conduct = conduct
+        self._pipelining_history = pipelining_history
         self._timeouts = timeouts
         self._hooks = hooks
         self._surroundings = surroundings
@@ -257,7 +257,7 @@ class Connection:
             pipelining=route.pipelining,
             send_rset=route.send_rset,
             window=route.window,
-            conduct=self._conduct,
+            pipelining_history=self._pipelining_history,
         )
         channel = Channel(self.number, machine, self._timeouts, self._hooks)
         channel.task = self.task

@@ -26,7 +26,7 @@ from ..events import (
 from ..hooks import Hooks, trail_events
 from ..model.receipt import Receipt
 from ..model.reply import printable
-from ..protocol.conduct import Breakdown
+from ..protocol.pipelining_history import Breakdown
 from ..protocol.trail import TrailLine
 
 __all__ = ["Transcript"]

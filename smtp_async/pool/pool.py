@@ -31,8 +31,8 @@ from ..connection.job import Job, Step
 from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
-from ..protocol.conduct import Conduct
 from ..protocol.extensions import Extensions
+from ..protocol.pipelining_history import PipeliningHistory
 from .checkout import SessionQueue
 from .closing import IdleReaper, close_all
 from .connections import Connections
@@ -58,7 +58,7 @@ class Pool:
 
     Attributes:
         extensions: what the server offered last, None before the first connection.
-        conduct: what was learnt of the server's way with pipelining.
+        pipelining_history: what connections have shown about the server's pipelining.
         connections: the connections by state.
         deadlines: watches the deadlines of jobs and errands.
     """
@@ -66,7 +66,7 @@ class Pool:
     def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Connection]) -> None:
         self.limits = limits
         self.extensions: Extensions | None = None
-        self.conduct = Conduct()
+        self.pipelining_history = PipeliningHistory()
         self._timeouts = timeouts
         self._make = make
         self.loop = loop = asyncio.get_running_loop()
@@ -244,7 +244,7 @@ class Pool:
         self._outage = None
         connections = self.connections
         private = connection in connections.private
-        if not self.conduct.trusts(connection.extensions, self.now()):
+        if not self.pipelining_history.allows_groups(connection.extensions, self.now()):
             connection.channel.machine.forgo_pipelining()
         if self.extensions is None or self.extensions != connection.extensions:
             self.extensions = connection.extensions
@@ -370,7 +370,7 @@ class Pool:
         self._silence.session_ended()
         breakdown = connection.channel.machine.pipeline.breakdown
         if breakdown is not None:
-            self.conduct.broke_down(breakdown, connection.extensions, self.now())
+            self.pipelining_history.broke_down(breakdown, connection.extensions, self.now())
         if isinstance(error, Interrupted):
             # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
             # callers' turn comes before that of a new connection, which would not be cancelled any more.

@@ -22,11 +22,11 @@ from ..errors import PlaintextInjected, ProtocolViolation, SMTPError, UsageError
 from ..model.reply import Reply
 from ..model.secret import MASKED
 from . import commands
-from .conduct import Conduct
 from .exchange import Exchange, OwedReplies
 from .extensions import NO_EXTENSIONS, Extensions
 from .parser import MAX_LINE, ReplyParser
 from .pipeline import Pipeline
+from .pipelining_history import PipeliningHistory
 from .states import ConnectionState, Stage, Verb
 from .trail import Trail
 from .transaction import Transaction
@@ -61,7 +61,7 @@ class ClientProtocol:
         pipelining: use PIPELINING where offered.
         send_rset: write RSET after an aborted transaction; without it such a connection is not used again.
         window: the most messages on their way unanswered.
-        conduct: what is known of the server's way with pipelining.
+        pipelining_history: what earlier connections have shown about the server's pipelining.
         max_line: the longest reply line accepted, in bytes.
 
     Attributes:
@@ -80,7 +80,7 @@ class ClientProtocol:
         pipelining: bool = True,
         send_rset: bool = True,
         window: int = 1,
-        conduct: Conduct | None = None,
+        pipelining_history: PipeliningHistory | None = None,
         max_line: int = MAX_LINE,
     ) -> None:
         self.lmtp = lmtp
@@ -103,7 +103,7 @@ class ClientProtocol:
             lmtp=lmtp,
             send_rset=send_rset,
             window=window,
-            conduct=Conduct() if conduct is None else conduct,
+            history=PipeliningHistory() if pipelining_history is None else pipelining_history,
         )
 
     # --- state -----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ replies. How much of one may be written unread is decided in `_advance`:
 * without PIPELINING: one command, then its reply;
 * with it: MAIL and every RCPT, and DATA too unless the transaction must decide first (`hold`);
 * the body after 354; the next transaction's envelope, behind RSET, may share its write, once the server has shown
-  that it reads on behind an end of data (`conduct.py`);
+  that it reads on behind an end of data (`pipelining_history.py`);
 * with CHUNKING and a window (`window.py`): everything at once, message after message.
 
 An LMTP server owes one final reply per accepted recipient (RFC 2033 section 4.2), so the entry of its end of data
@@ -19,8 +19,8 @@ from typing import Final
 
 from ..errors import CommandRefused, ProtocolViolation, SMTPError, Timeout, UsageError
 from ..model.reply import Reply
-from .conduct import Breakdown, Conduct, diagnosed
 from .exchange import Exchange, OwedReplies
+from .pipelining_history import Breakdown, PipeliningHistory, diagnose
 from .states import MAY_BEGIN, ConnectionState, Stage, Verb
 from .transaction import Transaction
 from .window import Window
@@ -42,7 +42,7 @@ class Pipeline:
         lmtp: speak LMTP (RFC 2033).
         send_rset: write RSET after an aborted transaction; without it such a connection is not used again.
         window: the most messages on their way unanswered.
-        conduct: what is known of the server's way with pipelining.
+        history: what earlier connections have shown about the server's pipelining.
 
     Attributes:
         writing: the transaction being written, if any.
@@ -52,7 +52,7 @@ class Pipeline:
     """
 
     __slots__ = (
-        "_conduct",
+        "_history",
         "_lmtp",
         "_newest",
         "_owed",
@@ -74,7 +74,7 @@ class Pipeline:
         lmtp: bool,
         send_rset: bool,
         window: int,
-        conduct: Conduct,
+        history: PipeliningHistory,
     ) -> None:
         self.writing: Transaction | None = None
         self.settled: list[Exchange | Transaction] = []
@@ -85,7 +85,7 @@ class Pipeline:
         self._lmtp = lmtp
         self._send_rset = send_rset
         self._window = Window(window)
-        self._conduct = conduct
+        self._history = history
         # The transaction that was begun last: only its end tells whether the server has one open.
         self._newest: Transaction | None = None
 
@@ -105,7 +105,7 @@ class Pipeline:
         state = self._state
         if self.writing is not None or state.exhausted:
             return False
-        if self._owed.entries and not (self._conduct.following and state.extensions.pipelining):
+        if self._owed.entries and not (self._history.allows_following and state.extensions.pipelining):
             return False
         return state.stage in MAY_BEGIN and (self._send_rset or not state.reset_needed)
 
@@ -132,7 +132,7 @@ class Pipeline:
         window.began(transaction.octets)
         if self._owed.entries:
             transaction.behind = True
-            transaction.probes = not self._conduct.proven
+            transaction.probes = not self._history.proven
             transaction.together = bool(self._writer.ending)
         grouped = state.extensions.pipelining
         if state.reset_needed and (transaction.probes or not grouped):
@@ -195,7 +195,7 @@ class Pipeline:
         head = owed.entries[0] if owed.entries else (None, self.writing)
         reply_421 = self._state.reply_421
         if self.breakdown is None and self._state.extensions.pipelining and isinstance(head[1], Transaction):
-            self.breakdown = diagnosed(
+            self.breakdown = diagnose(
                 error, head[0], head[1], behind=owed.answerable > 1, after_421=reply_421 is not None
             )
         if reply_421 is not None and isinstance(error, Timeout):
@@ -306,9 +306,9 @@ class Pipeline:
             self._state.exhausted = True
             if transaction.probes and reply.code != 421:
                 self.breakdown = Breakdown.NOT_FOLLOWED
-        elif transaction.together and self._conduct.following:
+        elif transaction.together and self._history.allows_following:
             # Not if another connection has shown meanwhile that the server does not read on.
-            self._conduct.proven = True
+            self._history.proven = True
 
     def _answer_mail(self, transaction: Transaction, reply: Reply) -> None:
         transaction.mail_answer = reply
@@ -447,8 +447,8 @@ class Pipeline:
         self._window.ended(transaction.octets, accepted=taken and transaction.accepted > 0)
         if self.writing is transaction:
             self.writing = None
-        if taken and self._conduct.suspicion is not None:
-            self._conduct.accepted(behind=transaction.behind)
+        if taken and self._history.suspicion is not None:
+            self._history.accepted(behind=transaction.behind)
         if transaction.mail_refused and taken:
             raise ProtocolViolation("the server refused the sender and accepted the message")
         if self._newest is transaction:

@@ -26,7 +26,7 @@ from smtp_async.errors import (
     SMTPError,
 )
 from smtp_async.hooks import Hooks
-from smtp_async.protocol.conduct import Conduct
+from smtp_async.protocol.pipelining_history import PipeliningHistory
 from smtp_async.protocol.states import Verb
 from smtp_async.testing import ScriptedServer, close, default, delay, reply, stall
 from tests.connection.owner import Recorder
@@ -46,7 +46,7 @@ async def connection_to(server: ScriptedServer, owner: Recorder, **options: Any)
         timeouts=timeouts,
         hooks=hooks,
         surroundings=Surroundings(),
-        conduct=Conduct(),
+        pipelining_history=PipeliningHistory(),
         owner=owner,
     )
     try:

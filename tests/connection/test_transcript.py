@@ -22,7 +22,7 @@ from smtp_async.events import (
 from smtp_async.hooks import Hooks
 from smtp_async.model.envelope import Recipient
 from smtp_async.model.reply import Reply
-from smtp_async.protocol.conduct import Breakdown
+from smtp_async.protocol.pipelining_history import Breakdown
 from tests.lab import turns
 
 

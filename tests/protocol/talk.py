@@ -6,9 +6,9 @@ from typing import Any
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.model.receipt import Receipt
-from smtp_async.protocol.conduct import Conduct
 from smtp_async.protocol.machine import ClientProtocol, Exchange
 from smtp_async.protocol.options import SendOptions
+from smtp_async.protocol.pipelining_history import PipeliningHistory
 from smtp_async.protocol.plan import plan
 from smtp_async.protocol.states import Stage
 from smtp_async.protocol.transaction import Transaction
@@ -47,8 +47,8 @@ class Talk:
     """
 
     def __init__(self, deliver: Deliver = whole, *, proven: bool = True, **options: Any) -> None:
-        self.conduct = options.setdefault("conduct", Conduct())
-        self.conduct.proven = proven
+        self.history = options.setdefault("pipelining_history", PipeliningHistory())
+        self.history.proven = proven
         self.machine = ClientProtocol(**options)
         self._deliver = deliver
 

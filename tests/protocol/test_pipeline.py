@@ -18,8 +18,8 @@ from smtp_async.errors import (
 from smtp_async.model.envelope import EVERYONE, NOBODY, Kind
 from smtp_async.model.receipt import Outcome
 from smtp_async.model.reply import Reply
-from smtp_async.protocol.conduct import Breakdown
 from smtp_async.protocol.options import SendOptions
+from smtp_async.protocol.pipelining_history import Breakdown
 from smtp_async.protocol.states import Stage, Verb
 from tests.protocol.talk import BODY, DOT, Talk, bob, lines, receipt_of, whole
 

@@ -1,9 +1,9 @@
 """How one server has dealt with pipelining so far, which limits what is written to it unread.
 
-Strategy: a client keeps one `Conduct` for its server, and all of its connections share it. A pipeline asks it whether
-commands may be written behind an end of data that is not answered yet. When a connection ends, `diagnosed` says what
-its end tells about the server (`Breakdown`), and the conduct draws the conclusion. After ten minutes the server is
-trusted again.
+Strategy: a client keeps one `PipeliningHistory` for its server, and all of its connections share it. A pipeline asks
+the history whether commands may be written behind an end of data that is not answered yet. When a connection ends,
+`diagnose` returns what this end tells about the server (a `Breakdown`), and `broke_down` records it. Ten minutes later
+the server is trusted again.
 
 Two permissions are kept apart:
 
@@ -24,7 +24,7 @@ from .extensions import Extensions
 from .states import Verb
 from .transaction import Transaction
 
-__all__ = ["Breakdown", "Conduct", "diagnosed"]
+__all__ = ["Breakdown", "PipeliningHistory", "diagnose"]
 
 #: Seconds for which a server is not trusted after a breakdown.
 PAUSE: Final = 600.0
@@ -48,19 +48,19 @@ _SUSPICIONS: Final = frozenset({Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DAT
 _ABOUT_GROUPS: Final = frozenset({Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED})
 
 
-class Conduct:
+class PipeliningHistory:
     """What is known of one server's pipelining, shared by the connections to it.
 
     Attributes:
-        following: may commands be written behind an end of data that is not answered yet?
+        allows_following: may commands be written behind an end of data that is not answered yet?
         proven: has the server answered such commands, in the same write as an end of data?
         suspicion: what the last connection that broke down made likely, until a message is accepted.
     """
 
-    __slots__ = ("_distrusted", "_following_from", "_groups_from", "following", "proven", "suspicion")
+    __slots__ = ("_distrusted", "_following_from", "_groups_from", "allows_following", "proven", "suspicion")
 
     def __init__(self) -> None:
-        self.following = True
+        self.allows_following = True
         self.proven = False
         self.suspicion: Breakdown | None = None
         self._following_from = 0.0
@@ -70,8 +70,8 @@ class Conduct:
 
     def __repr__(self) -> str:
         groups = "in lock-step" if self._distrusted is not None else "in groups"
-        behind = "one message at a time" if not self.following else "across messages"
-        return f"<Conduct: {groups}, {behind}>"
+        behind = "one message at a time" if not self.allows_following else "across messages"
+        return f"<PipeliningHistory: {groups}, {behind}>"
 
     def broke_down(self, breakdown: Breakdown, offer: Extensions, now: float) -> None:
         """Draw the conclusion from the end of a connection.
@@ -79,7 +79,7 @@ class Conduct:
         Args:
             breakdown: what the end tells.
             offer: what the server offered on that connection.
-            now: the time, in seconds, as for `trusts`.
+            now: the time, in seconds, as for `allows_groups`.
         """
         if breakdown in _SUSPICIONS and self.suspicion is not breakdown:
             self.suspicion = breakdown
@@ -89,7 +89,7 @@ class Conduct:
             self._distrusted = offer
             self._groups_from = now + PAUSE
         else:
-            self.following = self.proven = False
+            self.allows_following = self.proven = False
             self._following_from = now + PAUSE
 
     def accepted(self, *, behind: bool) -> None:
@@ -101,7 +101,7 @@ class Conduct:
         if behind or self.suspicion is Breakdown.PARTLY_ANSWERED:
             self.suspicion = None
 
-    def trusts(self, offer: Extensions, now: float) -> bool:
+    def allows_groups(self, offer: Extensions, now: float) -> bool:
         """Return whether groups of commands may be written on a connection that was just opened.
 
         A server that lost count is trusted again after ten minutes, or as soon as it offers something else.
@@ -110,14 +110,14 @@ class Conduct:
             offer: what the server offers on that connection.
             now: the time, in seconds, as for `broke_down`.
         """
-        if not self.following and now >= self._following_from:
-            self.following = True
+        if not self.allows_following and now >= self._following_from:
+            self.allows_following = True
         if self._distrusted is not None and (now >= self._groups_from or offer != self._distrusted):
             self._distrusted = None
         return self._distrusted is None
 
 
-def diagnosed(
+def diagnose(
     error: SMTPError, verb: Verb | None, transaction: Transaction, *, behind: bool, after_421: bool
 ) -> Breakdown | None:
     """Return what the end of a pipelined connection tells about the server, None if nothing.

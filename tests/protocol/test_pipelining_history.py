@@ -4,8 +4,8 @@ import pytest
 
 from smtp_async.errors import ConnectionLost, Interrupted, ProtocolViolation, SocketError, Timeout
 from smtp_async.model.receipt import Outcome
-from smtp_async.protocol.conduct import Breakdown, Conduct
 from smtp_async.protocol.extensions import Extensions
+from smtp_async.protocol.pipelining_history import Breakdown, PipeliningHistory
 from smtp_async.protocol.states import Stage
 from tests.protocol.talk import BODY, DOT, Talk, bob, lines, receipt_of
 
@@ -21,15 +21,15 @@ GROUP = lines(MAIL, RCPT, "DATA")
 
 @pytest.mark.parametrize("breakdown", Breakdown)
 def test_only_what_proves_nothing_needs_a_second_time(breakdown: Breakdown) -> None:
-    conduct = Conduct()
+    history = PipeliningHistory()
     sure = breakdown in (Breakdown.LOST_COUNT, Breakdown.NOT_FOLLOWED)
     about_groups = breakdown in (Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED)
-    conduct.broke_down(breakdown, OFFER, 0.0)
+    history.broke_down(breakdown, OFFER, 0.0)
     if not sure:
-        assert conduct.following and conduct.trusts(OFFER, 0.0)
-        conduct.broke_down(breakdown, OFFER, 1.0)
-    assert conduct.trusts(OFFER, 2.0) is not about_groups
-    assert conduct.following is about_groups
+        assert history.allows_following and history.allows_groups(OFFER, 0.0)
+        history.broke_down(breakdown, OFFER, 1.0)
+    assert history.allows_groups(OFFER, 2.0) is not about_groups
+    assert history.allows_following is about_groups
 
 
 @pytest.mark.parametrize(
@@ -44,47 +44,47 @@ def test_only_what_proves_nothing_needs_a_second_time(breakdown: Breakdown) -> N
 def test_a_suspicion_ends_with_a_message_that_shows_the_opposite(
     breakdown: Breakdown, behind: bool, cleared: bool
 ) -> None:
-    conduct = Conduct()
-    conduct.broke_down(breakdown, OFFER, 0.0)
-    conduct.accepted(behind=behind)
-    assert (conduct.suspicion is None) is cleared
+    history = PipeliningHistory()
+    history.broke_down(breakdown, OFFER, 0.0)
+    history.accepted(behind=behind)
+    assert (history.suspicion is None) is cleared
 
 
 def test_two_different_suspicions_are_not_one_twice() -> None:
-    conduct = Conduct()
+    history = PipeliningHistory()
     for breakdown in (Breakdown.DIED_AT_DATA, Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DATA):
-        conduct.broke_down(breakdown, OFFER, 0.0)
-    assert conduct.following and conduct.trusts(OFFER, 0.0)
+        history.broke_down(breakdown, OFFER, 0.0)
+    assert history.allows_following and history.allows_groups(OFFER, 0.0)
 
 
 def test_lock_step_ends_after_ten_minutes_or_with_another_offer() -> None:
-    conduct = Conduct()
-    conduct.broke_down(Breakdown.LOST_COUNT, OFFER, 100.0)
-    assert not conduct.trusts(OFFER, 699.9)
-    assert conduct.trusts(OFFER, 700.0)
-    conduct.broke_down(Breakdown.LOST_COUNT, OFFER, 1000.0)
-    assert not conduct.trusts(OFFER, 1001.0)
-    assert conduct.trusts(OTHER, 1002.0)
+    history = PipeliningHistory()
+    history.broke_down(Breakdown.LOST_COUNT, OFFER, 100.0)
+    assert not history.allows_groups(OFFER, 699.9)
+    assert history.allows_groups(OFFER, 700.0)
+    history.broke_down(Breakdown.LOST_COUNT, OFFER, 1000.0)
+    assert not history.allows_groups(OFFER, 1001.0)
+    assert history.allows_groups(OTHER, 1002.0)
     # Once trusted it is, also where the old offer is made again.
-    assert conduct.trusts(OFFER, 1003.0)
+    assert history.allows_groups(OFFER, 1003.0)
 
 
 def test_nothing_is_written_behind_an_end_of_data_for_ten_minutes_and_then_it_is_proved_anew() -> None:
-    conduct = Conduct()
-    conduct.proven = True
-    conduct.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 100.0)
-    assert conduct.trusts(OTHER, 699.9)
-    assert not conduct.following
-    conduct.trusts(OFFER, 700.0)
-    assert conduct.following and not conduct.proven
+    history = PipeliningHistory()
+    history.proven = True
+    history.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 100.0)
+    assert history.allows_groups(OTHER, 699.9)
+    assert not history.allows_following
+    history.allows_groups(OFFER, 700.0)
+    assert history.allows_following and not history.proven
 
 
 def test_its_repr_tells_what_is_allowed() -> None:
-    conduct = Conduct()
-    assert repr(conduct) == "<Conduct: in groups, across messages>"
-    conduct.broke_down(Breakdown.LOST_COUNT, OFFER, 0.0)
-    conduct.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 0.0)
-    assert repr(conduct) == "<Conduct: in lock-step, one message at a time>"
+    history = PipeliningHistory()
+    assert repr(history) == "<PipeliningHistory: in groups, across messages>"
+    history.broke_down(Breakdown.LOST_COUNT, OFFER, 0.0)
+    history.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 0.0)
+    assert repr(history) == "<PipeliningHistory: in lock-step, one message at a time>"
 
 
 # --- what the machine makes of it ----------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_the_first_time_rset_alone_is_written_behind_an_end_of_data() -> None:
     assert talk.machine.expected == "probe"
     assert not talk.machine.pipeline.can_begin
     talk.says("250 reset")
-    assert talk.conduct.proven
+    assert talk.history.proven
     talk.writes(GROUP)
     assert talk.machine.expected == "mail"
     talk.says("250 ok", "250 ok", "354 go")
@@ -126,7 +126,7 @@ def test_a_reset_in_a_write_of_its_own_proves_nothing() -> None:
         talk.begin()
         talk.writes(lines("RSET"))
         talk.says("250 queued", "250 reset")
-        assert not talk.conduct.proven
+        assert not talk.history.proven
         talk.writes(GROUP)
         talk.says("250 ok", "250 ok", "354 go")
         talk.writes(BODY + DOT)
@@ -136,11 +136,11 @@ def test_a_reset_that_is_answered_late_proves_nothing_against_what_another_conne
     talk = unproven()
     talk.begin()
     talk.writes(BODY + DOT + lines("RSET"))
-    talk.conduct.broke_down(Breakdown.NOT_FOLLOWED, talk.machine.extensions, 0.0)
+    talk.history.broke_down(Breakdown.NOT_FOLLOWED, talk.machine.extensions, 0.0)
     talk.says("250 queued", "250 reset")
-    assert not talk.conduct.proven
-    talk.conduct.trusts(talk.machine.extensions, 601.0)
-    assert talk.conduct.following and not talk.conduct.proven
+    assert not talk.history.proven
+    talk.history.allows_groups(talk.machine.extensions, 601.0)
+    assert talk.history.allows_following and not talk.history.proven
 
 
 def test_a_message_in_chunks_follows_the_proof_whole() -> None:
@@ -226,7 +226,7 @@ def test_a_421_tells_nothing() -> None:
 
 def test_a_server_that_does_not_read_on_gets_nothing_behind_an_end_of_data() -> None:
     talk = unproven()
-    talk.conduct.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 0.0)
+    talk.history.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 0.0)
     talk.writes(BODY + DOT)
     assert not talk.machine.pipeline.can_begin
     talk.says("250 queued")
@@ -238,14 +238,14 @@ def test_a_server_that_does_not_read_on_gets_nothing_behind_an_end_of_data() -> 
 
 def test_a_suspicion_is_taken_back_by_a_message_behind_another() -> None:
     talk = unproven(False)
-    talk.conduct.broke_down(Breakdown.DIED_AT_DATA, OFFER, 0.0)
+    talk.history.broke_down(Breakdown.DIED_AT_DATA, OFFER, 0.0)
     talk.begin()
     talk.machine.data_to_send()
     talk.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go")
-    assert talk.conduct.suspicion is Breakdown.DIED_AT_DATA
+    assert talk.history.suspicion is Breakdown.DIED_AT_DATA
     talk.machine.data_to_send()
     talk.says("250 queued")
-    assert talk.conduct.suspicion is None
+    assert talk.history.suspicion is None
 
 
 # --- RSET and EHLO -------------------------------------------------------------------------------------------
