@@ -63,7 +63,7 @@ MESSAGE_PATH = frozenset(
     {
         *(
             f"connection.{name}"
-            for name in ("session", "connection", "exclusive", "deliveries", "upload", "errand")
+            for name in ("session", "connection", "exclusive", "deliveries", "upload", "caller_work")
         ),
         *(f"connection.{name}" for name in ("channel", "clock", "transcript", "job", "recipients")),
         *("pool.pool", "pool.deadlines", "client.drive", "client.bulk"),
@@ -73,8 +73,8 @@ MESSAGE_PATH = frozenset(
 TIMEOUTS = frozenset({"timeout", "timeout_at", "wait_for"})
 TASK_MAKERS = frozenset({"create_task", "ensure_future", "TaskGroup"})
 # In `client.bulk` it is the source of messages that has a task, not a message.
-# In `connection.errand` it is a source that took no notice of the end of its message.
-MAKES_TASKS = frozenset({"connection.connection", "pool.pool", "client.bulk", "connection.errand"})
+# In `connection.caller_work` it is a source that took no notice of the end of its message.
+MAKES_TASKS = frozenset({"connection.connection", "pool.pool", "client.bulk", "connection.caller_work"})
 TASK_FUNCTIONS = frozenset({"_open", "start", "connect", "_hand_over"})
 
 FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "base", "types"})

@@ -1,10 +1,10 @@
 """The steps of every message in its caller's task: prepare, open, write, done.
 
 Strategy. A caller waits for a connection or for the server through its job's `waiter`: a future, so that a deadline
-ends the wait by setting it. Everything else that a caller may wait for is an errand: reading a header, rendering what
-is large, opening sources, writing a body, closing. An errand has the call's deadline, and when that passes the caller
-leaves it behind, whatever a source does: it may block in a thread, run without end, or ignore its cancellation. A
-small message in memory has no errands.
+ends the wait by setting it. Everything else that a caller may wait for is `CallerWork`: reading a header, rendering
+what is large, opening sources, writing a body, closing. This work has the call's deadline, and when that passes the
+caller abandons it, whatever a source does: the source may block in a thread, run without end, or ignore its
+cancellation. A small message in memory needs no such work.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
+from ..connection.caller_work import CallerWork, WorkAbandoned, WorkStopped
 from ..connection.connection import Connection
-from ..connection.errand import Errand, Left, Stopped
 from ..connection.job import Job, Step
 from ..errors import NotConnected, NotSent, SMTPError, Timeout
 from ..model.content import Mail
@@ -71,7 +71,7 @@ class Drive:
 
     Args:
         taker: takes prepared jobs.
-        deadlines: watches the deadlines of errands; None where calls have no deadline.
+        deadlines: watches the deadlines of callers' work; None where calls have no deadline.
     """
 
     __slots__ = ("_deadlines", "_loop", "_taker")
@@ -140,20 +140,20 @@ class Drive:
             NotSent: that time has come.
             SMTPError: whatever `work` raises.
         """
-        errand = Errand(work, due, unwanted=lambda mail: UnsentSources(mail).close())
+        caller_work = CallerWork(work, due, unwanted=lambda mail: UnsentSources(mail).close())
         try:
-            return await self._watched(errand)
-        except Stopped:
+            return await self._watched(caller_work)
+        except WorkStopped:
             error = NotSent("the deadline passed before the message was read")
             error.__cause__ = Timeout("the deadline passed", stage="reading")
             error.receipt = Receipt((), error=error.copy())
             raise error from error.__cause__
 
     async def close(self, opened: Job | UnsentSources, due: float | None) -> None:
-        """Close what was opened; leave a source behind that is not closed when the caller's time is over."""
+        """Close what was opened; abandon a source that is not closed when the caller's time is over."""
         try:
-            await self._watched(Errand(opened.aclose(), due))
-        except Stopped:
+            await self._watched(CallerWork(opened.aclose(), due))
+        except WorkStopped:
             return
 
     async def _close_ended(self, job: Job, receipt: Receipt) -> None:
@@ -166,22 +166,22 @@ class Drive:
             raise
 
     async def _run(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
-        errand = job.errand = Errand(work, job.send_by)
+        caller_work = job.caller_work = CallerWork(work, job.send_by)
         try:
-            await self._watched(errand)
-        except Left:
+            await self._watched(caller_work)
+        except WorkAbandoned:
             self._taker.give_up(job)
-        except Stopped:
+        except WorkStopped:
             return
         finally:
-            job.errand = None
+            job.caller_work = None
 
-    async def _watched(self, errand: Errand[T]) -> T:
+    async def _watched(self, caller_work: CallerWork[T]) -> T:
         deadlines = self._deadlines
-        if deadlines is None or errand.due is None:
-            return await errand
-        deadlines.add(errand)
+        if deadlines is None or caller_work.due is None:
+            return await caller_work
+        deadlines.add(caller_work)
         try:
-            return await errand
+            return await caller_work
         finally:
-            deadlines.discard(errand)
+            deadlines.discard(caller_work)

@@ -198,8 +198,8 @@ class Deliveries(Generic[C]):
             # Only the end of the connection keeps half a body from being a message. No other job is harmed, because
             # a caller gets the write turn only after the replies to all earlier ones.
             self.channel.abort(Interrupted("a message was stopped in the middle of its body"))
-            if job.errand is not None:
-                job.errand.stop()
+            if job.caller_work is not None:
+                job.caller_work.stop()
         return withdrawn
 
     # --- settling --------------------------------------------------------------------------------------------
@@ -244,9 +244,9 @@ class Deliveries(Generic[C]):
             self._owner.finished(job, receipt)
         else:
             self._owner.retry_unsent(job, receipt)
-        if job.receipt is not None and job.errand is not None:
+        if job.receipt is not None and job.caller_work is not None:
             # The caller may still be reading its source or waiting at its gate, in vain.
-            job.errand.stop()
+            job.caller_work.stop()
 
     def note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         """Note for hooks what became of the messages among `settled`."""

@@ -28,7 +28,7 @@ from ..protocol.plan import demand_to, plan
 from ..protocol.transaction import Transaction
 from ..sources import Body, TempDir, in_thread
 from ..sources.unsent import UnsentSources
-from .errand import Errand
+from .caller_work import CallerWork
 from .recipients import RecipientGroups
 
 __all__ = ["BodyWriter", "Job", "OpenConnection", "Step"]
@@ -95,7 +95,7 @@ class Job:
         receipt: what the caller is told about all recipients. The receipt of `transaction` is about the present group
             only, and may come later, when a deadline has passed.
         waiter: the future of the caller's next step.
-        errand: what the caller does for the message at present beside waiting.
+        caller_work: what the caller does for the message at present beside waiting.
         retries: how often the job went back to the queue because its connection died before it was sent.
         connect_error: why no connection could be had for it.
         abandoned: whether the caller no longer waits. Whether the message then leaves is up to the transaction:
@@ -117,7 +117,7 @@ class Job:
         "connect_error",
         "due",
         "envelope",
-        "errand",
+        "caller_work",
         "groups",
         "heavy",
         "mail",
@@ -163,7 +163,7 @@ class Job:
         self.connection: BodyWriter | None = None
         self.receipt: Receipt | None = None
         self.waiter: asyncio.Future[Step] | None = None
-        self.errand: Errand[None] | None = None
+        self.caller_work: CallerWork[None] | None = None
         self.retries = 0
         self.connect_error: SMTPError | None = None
         self.abandoned = False

@@ -23,7 +23,7 @@ _FEW: Final = 64
 
 
 class HasDeadline(Protocol):
-    """A job or an errand: `due` is the loop time of its deadline, None if it has none."""
+    """A job, or the work of its caller: `due` is the loop time of its deadline, None if it has none."""
 
     @property
     def due(self) -> float | None: ...

@@ -25,8 +25,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..connection.caller_work import CallerWork
 from ..connection.connection import Connection
-from ..connection.errand import Errand
 from ..connection.job import Job, Step
 from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
@@ -60,7 +60,7 @@ class Pool:
         extensions: what the server offered last, None before the first connection.
         pipelining_history: what connections have shown about the server's pipelining.
         connections: the connections by state.
-        deadlines: watches the deadlines of jobs and errands.
+        deadlines: watches the deadlines of jobs and of callers' work.
     """
 
     def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Connection]) -> None:
@@ -73,7 +73,7 @@ class Pool:
         self.connections = connections = Connections()
         self._queue = JobQueue()
         self._session_queue: SessionQueue[Connection] = SessionQueue(loop)
-        self.deadlines: Deadlines[Job | Errand[Any]] = Deadlines(loop, self._deadline_passed)
+        self.deadlines: Deadlines[Job | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
         queues = (self._queue, self._session_queue)
         self._silence = SilenceWatch(loop, connections.open, queues, self._make_room)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
@@ -180,11 +180,11 @@ class Pool:
         unsent = self.cancel(job)
         job.time_out(unsent=unsent, reason=self._outage if waited and job.outlasts_outage else None)
 
-    def _deadline_passed(self, item: Job | Errand[Any]) -> None:
+    def _deadline_passed(self, item: Job | CallerWork[Any]) -> None:
         if isinstance(item, Job):
             self.give_up(item)
         else:
-            item.leave()
+            item.abandon()
 
     @property
     def capacity(self) -> int:

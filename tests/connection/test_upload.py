@@ -746,8 +746,8 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         (connection,) = client._pool.connections.open  # type: ignore[union-attr]
         connection.abort(Interrupted("stopped by the test"))
         (job,) = connection.deliveries.jobs
-        assert job.errand is not None
-        job.errand.stop()
+        assert job.caller_work is not None
+        job.caller_work.stop()
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()

@@ -1,4 +1,4 @@
-"""errand.py: work in the caller's own task that can be stopped, and left whatever it does."""
+"""caller_work.py: work in the caller's own task that can be stopped, and abandoned whatever it does."""
 
 import asyncio
 import contextvars
@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from smtp_async.connection.errand import Errand, Left, Stopped
+from smtp_async.connection.caller_work import CallerWork, WorkAbandoned, WorkStopped
 from tests.lab import PATIENCE, every_loop, gathered, turns, until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -30,7 +30,7 @@ async def test_work_runs_in_the_callers_task_and_context() -> None:
         await anyio.to_thread.run_sync(int)
         return asyncio.current_task()
 
-    assert await Errand(work()) is asyncio.current_task()
+    assert await CallerWork(work()) is asyncio.current_task()
     assert variable.get() == "behind"
 
 
@@ -53,7 +53,7 @@ async def test_exceptions_pass_from_the_work_and_into_it() -> None:
         raise ValueError("outer")
 
     with pytest.raises(ValueError, match="outer"):
-        await Errand(work())
+        await CallerWork(work())
     task = asyncio.current_task()
     assert task is not None and task.cancelling() == 0
 
@@ -117,25 +117,27 @@ WORK: list[Callable[[list[str]], Coroutine[Any, Any, None]]] = [
 ENDS_AT_ONCE = {obeys, waits_for_a_thread}
 
 
-async def started(work: Coroutine[Any, Any, Any], **options: Any) -> tuple[Errand[Any], asyncio.Task[Any]]:
-    errand: Errand[Any] = Errand(work, **options)
+async def started(
+    work: Coroutine[Any, Any, Any], **options: Any
+) -> tuple[CallerWork[Any], asyncio.Task[Any]]:
+    caller_work: CallerWork[Any] = CallerWork(work, **options)
 
     async def caller() -> Any:
-        return await errand
+        return await caller_work
 
     task = asyncio.create_task(caller())
     await turns(3)
-    return errand, task
+    return caller_work, task
 
 
 @every_loop
 @pytest.mark.parametrize("work", WORK)
-async def test_a_caller_can_leave_work_whatever_the_work_does(work: Any) -> None:
+async def test_a_caller_can_abandon_work_whatever_the_work_does(work: Any) -> None:
     log: list[str] = []
-    errand, task = await started(work(log))
-    errand.leave()
+    caller_work, task = await started(work(log))
+    caller_work.abandon()
     await turns(3)
-    assert task.done() and isinstance(task.exception(), Left)
+    assert task.done() and isinstance(task.exception(), WorkAbandoned)
     if work in ENDS_AT_ONCE:
         assert log == ["ended"]
     # The rest goes to its end.
@@ -146,24 +148,26 @@ async def test_a_caller_can_leave_work_whatever_the_work_does(work: Any) -> None
 @pytest.mark.parametrize("work", WORK)
 async def test_the_clean_up_of_stopped_work_is_waited_for(work: Any) -> None:
     log: list[str] = []
-    errand, task = await started(work(log))
-    errand.stop()
-    errand.stop()
+    caller_work, task = await started(work(log))
+    caller_work.stop()
+    caller_work.stop()
     await asyncio.wait({task}, timeout=PATIENCE)
     assert log == ["ended"]
     # What takes no notice has a result.
     error = task.exception()
-    assert type(error) is Stopped or (error is None and work in {takes_no_notice, spins, waits_for_a_task})
+    assert type(error) is WorkStopped or (
+        error is None and work in {takes_no_notice, spins, waits_for_a_task}
+    )
 
 
 @every_loop
 @pytest.mark.parametrize("work", WORK)
-async def test_work_that_cleans_up_after_a_stop_can_be_left(work: Any) -> None:
+async def test_work_that_cleans_up_after_a_stop_can_be_abandoned(work: Any) -> None:
     log: list[str] = []
-    errand, task = await started(work(log))
-    errand.stop()
+    caller_work, task = await started(work(log))
+    caller_work.stop()
     await turns(1)
-    errand.leave()
+    caller_work.abandon()
     await turns(3)
     assert task.done()
     await until(lambda: log == ["ended"])
@@ -186,12 +190,12 @@ async def test_a_cancellation_reaches_the_work_as_in_any_task(work: Any) -> None
 
 
 @every_loop
-@pytest.mark.parametrize("first", ["leave", "cancel"])
+@pytest.mark.parametrize("first", ["abandon", "cancel"])
 async def test_a_cancellation_beside_an_order_is_not_lost(first: str) -> None:
     log: list[str] = []
-    errand, task = await started(cleans_up(log))
-    orders: list[Callable[[], Any]] = [errand.leave, task.cancel]
-    for order in orders if first == "leave" else reversed(orders):
+    caller_work, task = await started(cleans_up(log))
+    orders: list[Callable[[], Any]] = [caller_work.abandon, task.cancel]
+    for order in orders if first == "abandon" else reversed(orders):
         order()
     await asyncio.wait({task}, timeout=PATIENCE)
     assert task.cancelled()
@@ -199,20 +203,20 @@ async def test_a_cancellation_beside_an_order_is_not_lost(first: str) -> None:
 
 
 @every_loop
-async def test_work_of_a_cancelled_caller_can_be_left_too() -> None:
+async def test_work_of_a_cancelled_caller_can_be_abandoned_too() -> None:
     log: list[str] = []
-    errand, task = await started(cleans_up(log))
+    caller_work, task = await started(cleans_up(log))
     task.cancel()
     await turns(3)
     assert not task.done()
-    errand.leave()
+    caller_work.abandon()
     await turns(3)
     assert task.cancelled()
     await until(lambda: log == ["ended"])
 
 
 @every_loop
-async def test_the_result_of_work_that_was_left_goes_to_its_disposer() -> None:
+async def test_the_result_of_abandoned_work_goes_to_its_disposer() -> None:
     async def work() -> str:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -220,10 +224,10 @@ async def test_the_result_of_work_that_was_left_goes_to_its_disposer() -> None:
         return "result"
 
     gone: list[str] = []
-    errand, task = await started(work(), unwanted=gone.append)
-    errand.leave()
+    caller_work, task = await started(work(), unwanted=gone.append)
+    caller_work.abandon()
     await turns(3)
-    assert isinstance(task.exception(), Left)
+    assert isinstance(task.exception(), WorkAbandoned)
     await until(lambda: gone == ["result"])
 
 
@@ -231,10 +235,10 @@ async def test_an_order_after_the_end_does_nothing() -> None:
     async def work() -> int:
         return 1
 
-    errand = Errand(work())
-    assert await errand == 1
-    errand.leave()
-    errand.stop()
+    caller_work = CallerWork(work())
+    assert await caller_work == 1
+    caller_work.abandon()
+    caller_work.stop()
 
 
 def test_a_loop_that_ends_closes_it() -> None:
@@ -264,25 +268,25 @@ async def waits_on(what: asyncio.Future[str]) -> str:
 
 @every_loop
 @pytest.mark.parametrize("kind", ["future", "task"])
-@pytest.mark.parametrize("left", [False, True], ids=["waited for", "left"])
-async def test_another_task_may_wait_for_the_same(kind: str, left: bool) -> None:
+@pytest.mark.parametrize("abandoned", [False, True], ids=["waited for", "abandoned"])
+async def test_another_task_may_wait_for_the_same(kind: str, abandoned: bool) -> None:
     gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     shared = gate if kind == "future" else asyncio.create_task(awaits(gate))
     results: list[str] = []
-    errand, task = await started(waits_on(shared), unwanted=results.append)
-    if left:
-        errand.leave()
+    caller_work, task = await started(waits_on(shared), unwanted=results.append)
+    if abandoned:
+        caller_work.abandon()
     others = []
     for _ in range(5):
-        # One for each step in which the work may be left.
+        # One for each step in which the work may be abandoned.
         others.append(asyncio.create_task(awaits(shared)))
         await turns(1)
-    assert task.done() == left
+    assert task.done() == abandoned
     gate.set_result("result")
     assert await gathered(*others) == ["result"] * 5
-    if left:
+    if abandoned:
         await until(lambda: results == ["result"])
-        assert isinstance(task.exception(), Left)
+        assert isinstance(task.exception(), WorkAbandoned)
     else:
         assert await task == "result"
 
@@ -300,9 +304,9 @@ async def test_another_task_may_wait_for_the_same_future(kind: str) -> None:
 
 
 @every_loop
-@pytest.mark.parametrize("order", [Errand.stop, Errand.leave])
+@pytest.mark.parametrize("order", [CallerWork.stop, CallerWork.abandon])
 async def test_a_failure_beside_an_order_is_not_reported_as_lost(
-    order: Callable[[Errand[Any]], None],
+    order: Callable[[CallerWork[Any]], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     reported: list[Any] = []
@@ -313,10 +317,10 @@ async def test_a_failure_beside_an_order_is_not_reported_as_lost(
 
     async def both() -> None:
         future = loop.create_future()
-        errand = Errand(wait_for(future))
-        task = asyncio.ensure_future(gathered(errand))
+        caller_work = CallerWork(wait_for(future))
+        task = asyncio.ensure_future(gathered(caller_work))
         await turns(2)
-        order(errand)
+        order(caller_work)
         future.set_exception(OSError("gone"))
         await asyncio.wait({task})
 

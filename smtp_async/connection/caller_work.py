@@ -1,12 +1,12 @@
 """What a caller's task does for its message beside waiting for the server: read, open, write and close its sources.
 
-Strategy. An errand runs a coroutine in the caller's own task, so that its context variables, its generators and its
-cancellation stay the caller's. But the task does not wait for what the coroutine waits for. It waits for a future of
-the errand, which is set when that is done, or when the errand is to end. So the task can leave the coroutine behind,
-whatever the coroutine does. Two methods end an errand early:
+Strategy. `CallerWork` runs a coroutine in the caller's own task, so that its context variables, its generators and its
+cancellation stay the caller's. But the task does not wait for what the coroutine waits for. The task waits for a future
+of the `CallerWork`, which is set when what the coroutine waits for is done, or when the work is to end. So the task can
+continue without the coroutine, whatever the coroutine does. Two methods end the work early:
 
 * `stop`: the message has ended. The coroutine is cancelled, as a task would be, and its clean-up is awaited.
-* `leave`: the caller's time is over. The coroutine is cancelled. If it does not end at once, because it cleans up
+* `abandon`: the caller's time is over. The coroutine is cancelled. If it does not end at once, because it cleans up
   slowly, waits for another task or ignores the cancellation, a task of its own runs the rest, and the caller's task
   continues.
 
@@ -21,37 +21,37 @@ from collections.abc import Callable, Coroutine, Generator
 from enum import IntEnum
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Errand", "Left", "Stopped"]
+__all__ = ["CallerWork", "WorkAbandoned", "WorkStopped"]
 
 _log = logging.getLogger("smtp_async")
 T = TypeVar("T")
 
 
-class Stopped(Exception):
-    """The errand was stopped, because its message has ended."""
+class WorkStopped(Exception):
+    """The work was stopped, because its message has ended."""
 
 
-class Left(Stopped):
-    """The errand was left, because the caller's time is over."""
+class WorkAbandoned(WorkStopped):
+    """The work was abandoned, because the caller's time is over."""
 
 
 class _Order(IntEnum):
     CONTINUE = 0
     STOP = 1
-    LEAVE = 2
+    ABANDON = 2
 
 
-class Errand(Generic[T]):
+class CallerWork(Generic[T]):
     """An awaitable that runs `work` in the task that awaits it.
 
     Args:
         work: what to do.
-        due: loop time after which the caller no longer waits, None for no limit. The pool's `Deadlines` call `leave`
+        due: loop time after which the caller no longer waits, None for no limit. The pool's `Deadlines` call `abandon`
             then.
-        unwanted: called with the result of work that was left behind, when there is one.
+        unwanted: called with the result of abandoned work, when there is one.
 
-    Awaiting the errand returns the result of the work and raises what the work raises. It also raises
-        Stopped, Left: `stop` or `leave` was called, and the work did not end by itself.
+    Awaiting it returns the result of the work and raises what the work raises. It also raises
+        WorkStopped, WorkAbandoned: `stop` or `abandon` was called, and the work did not end by itself.
         CancelledError: the task was cancelled.
     """
 
@@ -96,9 +96,9 @@ class Errand(Generic[T]):
         """Cancel the work; its clean-up is awaited. Synchronous."""
         self._give(_Order.STOP)
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Cancel the work, and let the caller go on. Synchronous."""
-        self._give(_Order.LEAVE)
+        self._give(_Order.ABANDON)
 
     def _give(self, order: _Order) -> None:
         self._order = max(self._order, order)
@@ -136,13 +136,13 @@ class Errand(Generic[T]):
         """Wait for what the work waits for; return the exception that is to be raised in the work, None for none.
 
         Raises:
-            Left, CancelledError: the work continues in another task.
+            WorkAbandoned, CancelledError: the work continues in another task.
         """
         awaited = self._awaited
         if awaited is not None:
             # As a task does with a future that it is given: other tasks may wait for the same one.
             awaited._asyncio_future_blocking = False
-        if self._order is _Order.LEAVE and (self._order_passed_on or self._cancelled):
+        if self._order is _Order.ABANDON and (self._order_passed_on or self._cancelled):
             # The work was cancelled and has not ended.
             self._hand_over()
         if awaited is None:
@@ -157,7 +157,7 @@ class Errand(Generic[T]):
                     return asyncio.CancelledError()
             if awaited.done():
                 return None
-            if self._order is _Order.LEAVE:
+            if self._order is _Order.ABANDON:
                 self._hand_over()
             self._waiter = waiter = self._loop.create_future()
             try:
@@ -179,17 +179,17 @@ class Errand(Generic[T]):
             return asyncio.CancelledError()
         return None
 
-    def _ending(self) -> Stopped:
-        return Left() if self._order is _Order.LEAVE else Stopped()
+    def _ending(self) -> WorkStopped:
+        return WorkAbandoned() if self._order is _Order.ABANDON else WorkStopped()
 
     def _hand_over(self) -> None:
-        """Let a task of its own run the rest of the work, and leave it behind."""
+        """Let a task of its own run the rest of the work, for which nothing waits."""
         self._handed_over = True
         rest = _RestOfWork(self._work, self._awaited)
-        task = self._loop.create_task(rest.finish(self._unwanted), name="smtp_async: a source that was left")
+        task = self._loop.create_task(rest.finish(self._unwanted), name="smtp_async: an abandoned source")
         # The loop holds tasks weakly.
-        _left_behind.add(task)
-        task.add_done_callback(_left_behind.discard)
+        _abandoned.add(task)
+        task.add_done_callback(_abandoned.discard)
         raise asyncio.CancelledError if self._cancelled else self._ending()
 
 
@@ -213,7 +213,7 @@ class _RestOfWork(Generic[T]):
         try:
             result = await self
         except Exception as error:
-            _log.debug("a source that was left behind ended with %r", error)
+            _log.debug("an abandoned source ended with %r", error)
         else:
             if unwanted is not None:
                 unwanted(result)
@@ -221,7 +221,7 @@ class _RestOfWork(Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         awaited = self._awaited
         if awaited is not None:
-            # The errand cleared this mark; a task accepts only a future that has it.
+            # `CallerWork` cleared this mark; a task accepts only a future that has it.
             awaited._asyncio_future_blocking = True
         try:
             while True:
@@ -236,4 +236,4 @@ class _RestOfWork(Generic[T]):
             return value
 
 
-_left_behind: Final[set[asyncio.Task[None]]] = set()
+_abandoned: Final[set[asyncio.Task[None]]] = set()
