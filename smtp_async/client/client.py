@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from ..auth.mechanism import Credentials
 from ..connection.connection import Connection
 from ..connection.job import Job
-from ..connection.route import Surroundings
+from ..connection.route import SharedResources
 from ..connection.session import Session
 from ..errors import (
     InvalidArgument,
@@ -108,7 +108,7 @@ class SMTPClient(Observed):
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
         super().__init__()
-        self._surroundings = Surroundings()
+        self._shared = SharedResources()
         self._pool: Pool | None = None
         self._drive: Drive | None = None
         self._thread = 0
@@ -416,7 +416,7 @@ class SMTPClient(Observed):
             number=self._session_count,
             timeouts=self._options.timeouts,
             hooks=self._hooks,
-            surroundings=self._surroundings,
+            shared=self._shared,
             pipelining_history=pool.pipelining_history,
             owner=pool,
         )

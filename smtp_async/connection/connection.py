@@ -50,7 +50,7 @@ from .deliveries import Deliveries, Owner
 from .exclusive import ExclusiveWork, reject
 from .job import Job
 from .opening import greet_again, open_channel
-from .route import Route, Surroundings
+from .route import Route, SharedResources
 
 __all__ = ["Connection"]
 
@@ -66,7 +66,7 @@ class Connection:
         number: the connection's number, for events.
         timeouts: the limits.
         hooks: the registered observers.
-        surroundings: what the client's connections share.
+        shared: what the client's connections share.
         pipelining_history: what they have shown about the server's pipelining.
         owner: gives the jobs, and is told what becomes of the connection.
 
@@ -87,7 +87,7 @@ class Connection:
         number: int,
         timeouts: Timeouts,
         hooks: Hooks,
-        surroundings: Surroundings,
+        shared: SharedResources,
         pipelining_history: PipeliningHistory,
         owner: Owner[Connection],
     ) -> None:
@@ -97,7 +97,7 @@ class Connection:
         self._pipelining_history = pipelining_history
         self._timeouts = timeouts
         self._hooks = hooks
-        self._surroundings = surroundings
+        self._shared = shared
         self.task: asyncio.Task[None] | None = None
         self.channel = self._new_channel()
         self.deliveries = Deliveries(self, self.channel, owner, self._greet_again_for)
@@ -232,7 +232,7 @@ class Connection:
     async def _open_channel(self) -> None:
         channel = self.channel
         try:
-            await open_channel(channel, self.route, self._surroundings)
+            await open_channel(channel, self.route, self._shared)
             return
         except SMTPError as error:
             if self.route.security is not Security.OPPORTUNISTIC or not channel.handshake_failed:
@@ -248,7 +248,7 @@ class Connection:
     async def _open_in_clear(self) -> None:
         """Open a second channel, without TLS, in place of the first."""
         self.channel = self.deliveries.channel = channel = self._new_channel()
-        await open_channel(channel, replace(self.route, security=Security.PLAINTEXT), self._surroundings)
+        await open_channel(channel, replace(self.route, security=Security.PLAINTEXT), self._shared)
 
     def _new_channel(self) -> Channel:
         route = self.route

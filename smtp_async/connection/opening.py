@@ -36,7 +36,7 @@ from ..transport.dial import dial, dial_unix
 from ..transport.stream import Stream
 from .channel import Channel
 from .login import authenticate, protects_credentials
-from .route import Route, Surroundings
+from .route import Route, SharedResources
 
 __all__ = ["greet_again", "log_in", "open_channel"]
 
@@ -44,7 +44,7 @@ __all__ = ["greet_again", "log_in", "open_channel"]
 _CLOSING: Final = 221
 
 
-async def open_channel(channel: Channel, route: Route, surroundings: Surroundings) -> None:
+async def open_channel(channel: Channel, route: Route, shared: SharedResources) -> None:
     """Open the connection of `channel` along `route` until mail can be sent.
 
     Raises:
@@ -52,20 +52,20 @@ async def open_channel(channel: Channel, route: Route, surroundings: Surrounding
     """
     await _dial(channel, route)
     if route.security is Security.IMPLICIT:
-        await _encrypt(channel, route, surroundings)
+        await _encrypt(channel, route, shared)
     await _greet(channel, route)
-    name = route.hello or await surroundings.local_name(_stream(channel).local, limit=channel.timeouts.hello)
+    name = route.hello or await shared.local_name(_stream(channel).local, limit=channel.timeouts.hello)
     await _hello(channel, route, name)
     if route.security is not Security.IMPLICIT:
         channel.offered_in_clear = channel.machine.extensions
     if route.security in (Security.STARTTLS, Security.OPPORTUNISTIC) and await _starttls(
-        channel, route, surroundings
+        channel, route, shared
     ):
         await _hello(channel, route, name)
     _ignore_offers_in_clear(channel)
     info = channel.info
     if info is not None and route.tls.session_reuse:
-        verify.keep_session(surroundings.tls_sessions, _stream(channel), info, route.tls)
+        verify.keep_session(shared.tls_sessions, _stream(channel), info, route.tls)
     if info is None:
         port = route.port if route.path is None else None
         channel.info = info = ConnectionInfo.of(_stream(channel), host=route.host, port=port)
@@ -144,9 +144,9 @@ async def _tell_status(
 # --- TLS -----------------------------------------------------------------------------------------------------
 
 
-async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -> None:
+async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> None:
     verified = route.security is not Security.OPPORTUNISTIC
-    context = await surroundings.context(route.tls, verify=verified)
+    context = await shared.context(route.tls, verify=verified)
     name = route.tls.server_hostname or route.host
     channel.transcript.tls_step("TLS handshake with %s begins", name)
     try:
@@ -157,7 +157,7 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
             port=route.port if route.path is None else None,
             security=route.security,
             options=route.tls,
-            sessions=surroundings.tls_sessions if route.tls.session_reuse else None,
+            sessions=shared.tls_sessions if route.tls.session_reuse else None,
             deadline=_deadline(channel.timeouts.tls),
             tell=partial(channel.transcript.tls_step, "%s") if route.tls.log_handshake else None,
         )
@@ -176,7 +176,7 @@ async def _encrypt(channel: Channel, route: Route, surroundings: Surroundings) -
     await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 
-async def _starttls(channel: Channel, route: Route, surroundings: Surroundings) -> bool:
+async def _starttls(channel: Channel, route: Route, shared: SharedResources) -> bool:
     """Upgrade the connection; return False if it stays in clear, which only OPPORTUNISTIC allows."""
     required = route.security is Security.STARTTLS
     machine = channel.machine
@@ -194,7 +194,7 @@ async def _starttls(channel: Channel, route: Route, surroundings: Surroundings) 
         if required:
             raise StartTLSRefused(f"{route.name} refused STARTTLS", reply=reply, stage="STARTTLS")
         return False
-    await _encrypt(channel, route, surroundings)
+    await _encrypt(channel, route, shared)
     machine.tls_established()
     return True
 

@@ -1,7 +1,8 @@
 """Where a connection goes, and what all connections of a client share.
 
-A `Route` is a value: the server, the kind of TLS, the login. `Surroundings` are made once for each client, because
-they are slow to make: the TLS context and the name of this host.
+A `Route` is a value: the server, the kind of TLS, the login. `SharedResources` are made once for each client, because
+some are slow to make (the TLS context, the name of this host), and one lives longer than a connection (the TLS
+sessions).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.stream import Endpoint
 
-__all__ = ["Route", "Surroundings", "address_literal"]
+__all__ = ["Route", "SharedResources", "address_literal"]
 
 _log = logging.getLogger("smtp_async")
 
@@ -69,13 +70,13 @@ class Route:
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
 
-class Surroundings:
+class SharedResources:
     """The TLS context, the TLS sessions and the local host name, shared by all connections of a client.
 
     Context and name are made once, in a thread, also when many connections open at the same moment.
 
     Attributes:
-        tls_sessions: those that later connections go on with.
+        tls_sessions: sessions that later connections resume.
     """
 
     __slots__ = ("_context", "_making", "_name", "tls_sessions")

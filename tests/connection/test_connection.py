@@ -13,7 +13,7 @@ import pytest
 from smtp_async import Outcome, PoolLimits, Security, SendOptions, Stage, Timeouts, errors, events
 from smtp_async.connection.connection import Connection
 from smtp_async.connection.job import Job
-from smtp_async.connection.route import Route, Surroundings
+from smtp_async.connection.route import Route, SharedResources
 from smtp_async.errors import (
     AlreadyConnected,
     AlreadyConnecting,
@@ -45,7 +45,7 @@ async def connection_to(server: ScriptedServer, owner: Recorder, **options: Any)
         number=1,
         timeouts=timeouts,
         hooks=hooks,
-        surroundings=Surroundings(),
+        shared=SharedResources(),
         pipelining_history=PipeliningHistory(),
         owner=owner,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smtp_async import Timeouts, TLSOptions
-from smtp_async.connection.route import Route, Surroundings, address_literal
+from smtp_async.connection.route import Route, SharedResources, address_literal
 from smtp_async.testing import ScriptedServer
 from tests.lab import PATIENCE, client_of, gathered, mail, speaking, turns
 
@@ -110,12 +110,12 @@ class TestLocalName:
             return "host.example.com"
 
         monkeypatch.setattr(socket, "getfqdn", getfqdn)
-        surroundings = Surroundings()
+        shared = SharedResources()
         here = ("192.0.2.1", 25)
-        assert await surroundings.local_name(here, limit=0.02) == "[192.0.2.1]"
+        assert await shared.local_name(here, limit=0.02) == "[192.0.2.1]"
         answered.set()
         async with asyncio.timeout(PATIENCE):
-            while await surroundings.local_name(here, limit=0.02) != "host.example.com":  # noqa: ASYNC110 - a thread
+            while await shared.local_name(here, limit=0.02) != "host.example.com":  # noqa: ASYNC110 - a thread
                 await asyncio.sleep(0)
 
     @pytest.mark.parametrize(
@@ -143,11 +143,9 @@ class TestContext:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
         monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        surroundings = Surroundings()
-        one, other = await asyncio.gather(
-            *(surroundings.context(TLSOptions(), verify=True) for _ in range(2))
-        )
-        assert one is other and await surroundings.context(TLSOptions(), verify=True) is one
+        shared = SharedResources()
+        one, other = await asyncio.gather(*(shared.context(TLSOptions(), verify=True) for _ in range(2)))
+        assert one is other and await shared.context(TLSOptions(), verify=True) is one
         assert made == [True]
 
     async def test_a_failure_is_raised_to_all_that_wait_and_tried_again_by_the_next(
@@ -163,10 +161,10 @@ class TestContext:
             return context
 
         monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        surroundings = Surroundings()
-        failed = await gathered(*(surroundings.context(TLSOptions(), verify=True) for _ in range(2)))
+        shared = SharedResources()
+        failed = await gathered(*(shared.context(TLSOptions(), verify=True) for _ in range(2)))
         assert [str(error) for error in failed] == ["no such file"] * 2
-        assert await surroundings.context(TLSOptions(), verify=True) is context
+        assert await shared.context(TLSOptions(), verify=True) is context
 
     async def test_a_connection_that_is_cancelled_takes_it_from_no_other(
         self, monkeypatch: pytest.MonkeyPatch
@@ -179,10 +177,8 @@ class TestContext:
             return context
 
         monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        surroundings = Surroundings()
-        first, second = (
-            asyncio.create_task(surroundings.context(TLSOptions(), verify=True)) for _ in range(2)
-        )
+        shared = SharedResources()
+        first, second = (asyncio.create_task(shared.context(TLSOptions(), verify=True)) for _ in range(2))
         await turns()
         first.cancel()
         await turns()
