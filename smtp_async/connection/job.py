@@ -31,7 +31,7 @@ from ..sources.unsent import UnsentSources
 from .caller_work import CallerWork
 from .recipients import RecipientGroups
 
-__all__ = ["BodyWriter", "Job", "OpenConnection", "Step"]
+__all__ = ["BodyWriter", "Job", "DialledConnection", "Step"]
 
 
 class Step(Enum):
@@ -47,7 +47,7 @@ class Step(Enum):
     DONE = "done"
 
 
-class OpenConnection(Protocol):
+class DialledConnection(Protocol):
     """A connection that could be opened.
 
     Attributes:
@@ -60,7 +60,7 @@ class OpenConnection(Protocol):
     carried: bool
 
 
-class BodyWriter(OpenConnection, Protocol):
+class BodyWriter(DialledConnection, Protocol):
     """The connection that carries a job, as the job's caller and the pool see it."""
 
     async def write_body(self, job: Job) -> None:

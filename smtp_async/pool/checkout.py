@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["SessionQueue"]
+__all__ = ["SessionWaiters"]
 
 S = TypeVar("S")
 
 
-class SessionQueue(Generic[S]):
+class SessionWaiters(Generic[S]):
     """FIFO of callers waiting for a private session.
 
     A session is handed to the first caller directly, so that no other call can take the place that it fills.

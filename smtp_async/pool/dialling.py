@@ -22,10 +22,10 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Final
 
-from ..connection.job import OpenConnection
+from ..connection.job import DialledConnection
 from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
 
-__all__ = ["Bound", "Dialling"]
+__all__ = ["ConnectionBound", "Dialling"]
 
 #: Seconds before the next dial after the first failure; doubled with each one, up to the second figure.
 _BACKOFF: Final = (0.1, 10.0)
@@ -39,7 +39,7 @@ _PROOF: Final = 1.0
 _CROWDED: Final = frozenset({421, 432, 454})
 
 
-class Bound:
+class ConnectionBound:
     """How many connections a client may have now: the user's limit, which the server lowers and time raises again.
 
     Args:
@@ -59,7 +59,7 @@ class Bound:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def now(self) -> int:
+    def current(self) -> int:
         """The most connections, at least one."""
         return max(1, self._most - len(self._cuts)) if self._cuts else self._most
 
@@ -98,7 +98,9 @@ class Dialling:
 
     __slots__ = ("_bound", "_earliest", "_failed_at", "_loop", "_pause", "_refusal", "_retry", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], bound: Bound) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], bound: ConnectionBound
+    ) -> None:
         self._loop = loop
         self._retry = retry
         self._bound = bound
@@ -116,7 +118,7 @@ class Dialling:
         """Whether the last connections failed, so that one at a time is tried."""
         return self._pause > 0
 
-    def room(self, opening: int, open_now: Collection[OpenConnection]) -> float:
+    def room(self, opening: int, open_now: Collection[DialledConnection]) -> float:
         """Return how many connections may be dialled now: any number, one as a probe, or none; then `retry` is called.
 
         Args:
@@ -139,7 +141,7 @@ class Dialling:
             return 0
         return 1 if self._pause else math.inf
 
-    def proven(self, one: OpenConnection) -> bool:
+    def proven(self, one: DialledConnection) -> bool:
         """Tell whether a connection has proved that the server takes mail."""
         return one.carried or self._loop.time() - one.opened_at >= _PROOF
 
@@ -148,7 +150,7 @@ class Dialling:
         self._pause = 0.0
 
     def note_failure(
-        self, one: OpenConnection, error: SMTPError, open_now: Collection[OpenConnection]
+        self, one: DialledConnection, error: SMTPError, open_now: Collection[DialledConnection]
     ) -> None:
         """Note that a connection could not be opened, or ended before it had proved anything.
 

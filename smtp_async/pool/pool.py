@@ -33,11 +33,11 @@ from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.pipelining_history import PipeliningHistory
-from .checkout import SessionQueue
+from .checkout import SessionWaiters
 from .closing import IdleReaper, close_all
 from .connections import Connections
 from .deadlines import Deadlines
-from .dialling import Bound, Dialling
+from .dialling import ConnectionBound, Dialling
 from .job_queue import JobQueue
 from .limits import PoolLimits, PoolStatistics
 from .silence import SilenceWatch
@@ -72,12 +72,12 @@ class Pool:
         self.loop = loop = asyncio.get_running_loop()
         self.connections = connections = Connections()
         self._queue = JobQueue()
-        self._session_queue: SessionQueue[Connection] = SessionQueue(loop)
+        self._session_waiters: SessionWaiters[Connection] = SessionWaiters(loop)
         self.deadlines: Deadlines[Job | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
-        queues = (self._queue, self._session_queue)
+        queues = (self._queue, self._session_waiters)
         self._silence = SilenceWatch(loop, connections.open, queues, self._make_room)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
-        self._bound = Bound(limits.max_connections, loop, self._make_room)
+        self._bound = ConnectionBound(limits.max_connections, loop, self._make_room)
         self._dialling = Dialling(loop, self._grow, self._bound)
         # Why no connection could be had, while there is none.
         self._outage: SMTPError | None = None
@@ -200,16 +200,16 @@ class Pool:
     async def lend(self) -> Connection:
         """Return a connection that is not started yet, as soon as the bound allows one more."""
         self._demand_open()
-        if not self._session_queue and not self._full():
+        if not self._session_waiters and not self._full():
             return self._make_private()
         idle = self.connections.idle
         if idle:
             connection, _ = idle.popitem()
             connection.finish()
-        return await self._session_queue.wait(self.give_back, self._session_wanted)
+        return await self._session_waiters.wait(self.give_back, self._session_wanted)
 
     def _session_wanted(self) -> None:
-        """Make room for one more caller in the session queue, if a silent connection leaves a place to spare."""
+        """Make room for one more caller that waits for a session, if a silent connection leaves a place to spare."""
         self._silence.start()
         if not self._full():
             self._make_room()
@@ -229,7 +229,7 @@ class Pool:
         """Take no more jobs, fail the waiting ones, let running ones end within `timeouts.close`, then say QUIT."""
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
-        self._session_queue.fail(NotConnected("the client is closed"))
+        self._session_waiters.fail(NotConnected("the client is closed"))
         for one in (self._bound, self._dialling, self._silence, self._reaper):
             one.stop()
         await close_all(self.connections.all(), self._timeouts.close)
@@ -278,7 +278,7 @@ class Pool:
             # A streamed message that was not given the last connection may have it when another one is written.
             self._employ_idle()
             return None
-        if connection.deliveries.spent or (self._session_queue and self._yields()):
+        if connection.deliveries.spent or (self._session_waiters and self._yields()):
             connection.finish()
             return None
         job = queue.take(connection.deliveries.admits, self._may_stream)
@@ -292,7 +292,7 @@ class Pool:
         connections = self.connections
         if connection in connections.private or self._closed or connection in connections.idle:
             return
-        if connection.deliveries.spent or (self._session_queue and self._yields()):
+        if connection.deliveries.spent or (self._session_waiters and self._yields()):
             connection.finish()
             return
         connections.idle[connection] = None
@@ -300,7 +300,7 @@ class Pool:
 
     def _yields(self) -> bool:
         """Tell whether one more pooled connection should close, to free a place for a caller of `session()`."""
-        return self.connections.leaving < len(self._session_queue)
+        return self.connections.leaving < len(self._session_waiters)
 
     # --- the ends of jobs ------------------------------------------------------------------------------------
 
@@ -367,7 +367,7 @@ class Pool:
     def ended(self, connection: Connection, error: SMTPError | None) -> None:
         """Forget a connection that has ended, and fill its place."""
         was_opening, was_open = self.connections.remove(connection)
-        self._silence.session_ended()
+        self._silence.connection_ended()
         breakdown = connection.channel.machine.pipeline.breakdown
         if breakdown is not None:
             self.pipelining_history.broke_down(breakdown, connection.extensions, self.now())
@@ -433,7 +433,7 @@ class Pool:
     @property
     def _most(self) -> int:
         """How many connections there may be now."""
-        return self._bound.now + self._silence.spare
+        return self._bound.current + self._silence.spare
 
     def _full(self) -> bool:
         connections = self.connections
@@ -446,8 +446,8 @@ class Pool:
         if self._closed:
             return
         self._employ_idle()
-        while self._session_queue and not self._full():
-            self._session_queue.serve(self._make_private)
+        while self._session_waiters and not self._full():
+            self._session_waiters.serve(self._make_private)
         self._grow()
 
     def _employ_idle(self) -> None:

@@ -22,7 +22,7 @@ class SilenceWatch:
 
     Args:
         loop: its clock counts.
-        sessions: the open connections.
+        connections: the open connections.
         queues: what waits for a connection.
         grow: called when there is room for one more.
 
@@ -30,17 +30,17 @@ class SilenceWatch:
         spare: how many connections the bound allows beyond its own, 0 or 1.
     """
 
-    __slots__ = ("_grow", "_loop", "_queues", "_sessions", "_timer", "spare")
+    __slots__ = ("_grow", "_loop", "_queues", "_connections", "_timer", "spare")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sessions: Collection[Connection],
+        connections: Collection[Connection],
         queues: Collection[Sized],
         grow: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._sessions = sessions
+        self._connections = connections
         self._queues = queues
         self._grow = grow
         self._timer: asyncio.TimerHandle | None = None
@@ -51,7 +51,7 @@ class SilenceWatch:
         if self._timer is None:
             self._look()
 
-    def session_ended(self) -> None:
+    def connection_ended(self) -> None:
         """Look again, because the connection that has ended may have been the silent one."""
         if self.spare:
             self.stop()
@@ -67,7 +67,7 @@ class SilenceWatch:
     def _look(self) -> None:
         waits = any(map(len, self._queues))
         now = self._loop.time()
-        since = [connection.channel.unanswered_since for connection in self._sessions]
+        since = [connection.channel.unanswered_since for connection in self._connections]
         limits = [math.inf if start is None else start + _LIMIT for start in since]
         self.spare = int(waits and any(limit <= now for limit in limits))
         if waits:

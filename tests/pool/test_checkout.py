@@ -6,13 +6,13 @@ from itertools import count
 import pytest
 
 from smtp_async.errors import NotConnected
-from smtp_async.pool.checkout import SessionQueue
+from smtp_async.pool.checkout import SessionWaiters
 from tests.lab import gathered, turns
 
 
 class Lab:
     def __init__(self) -> None:
-        self.queue: SessionQueue[int] = SessionQueue(asyncio.get_running_loop())
+        self.queue: SessionWaiters[int] = SessionWaiters(asyncio.get_running_loop())
         self.returned: list[int] = []
         self.numbers = count(1)
 

@@ -9,7 +9,7 @@ import pytest
 
 from smtp_async.errors import AuthenticationFailed, CommandRefused, ConnectionLost, GreetingRefused, SMTPError
 from smtp_async.model.reply import Reply
-from smtp_async.pool.dialling import Bound, Dialling
+from smtp_async.pool.dialling import ConnectionBound, Dialling
 from tests.lab import Clock
 
 LOST = ConnectionLost("the server closed the connection")
@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 def dialling(clock: Clock, retry: Callable[[], None] = lambda: None) -> Dialling:
     loop: Any = clock
-    return Dialling(loop, retry, Bound(4, loop, lambda: None))
+    return Dialling(loop, retry, ConnectionBound(4, loop, lambda: None))
 
 
 def test_without_a_failure_any_number_may_be_dialled(clock: Clock) -> None:
@@ -56,19 +56,19 @@ def test_the_pause_doubles_up_to_ten_seconds_and_ends_with_one_probe_each_time(c
 
 def test_dials_that_fail_together_count_once(clock: Clock) -> None:
     loop: Any = clock
-    lowered = Bound(4, loop, lambda: None)
+    lowered = ConnectionBound(4, loop, lambda: None)
     one = Dialling(loop, lambda: None, lowered)
     together = [Connection(math.inf, dialled_at=clock.now) for _ in range(4)]
     busy = GreetingRefused("", reply=Reply(421))
     for dialled in together:
         clock.advance(0.01)
         one.note_failure(dialled, busy, ())
-    assert lowered.now == 3
+    assert lowered.current == 3
     clock.advance(0.07 + 1e-9)
     assert one.room(0, ()) == 1
     # The probe does.
     one.note_failure(Connection(math.inf, dialled_at=clock.now), busy, ())
-    assert lowered.now == 2
+    assert lowered.current == 2
     clock.advance(0.19)
     assert one.room(0, ()) == 0
     clock.advance(0.01 + 1e-9)
@@ -127,12 +127,12 @@ def test_some_failures_lower_the_bound_for_a_minute(
     clock: Clock, error: SMTPError, beside: Connection | None, bound: int
 ) -> None:
     loop: Any = clock
-    lowered = Bound(4, loop, lambda: None)
+    lowered = ConnectionBound(4, loop, lambda: None)
     one = Dialling(loop, lambda: None, lowered)
     one.note_failure(Connection(math.inf), error, () if beside is None else [beside])
-    assert lowered.now == bound
+    assert lowered.current == bound
     clock.advance(61)
-    assert lowered.now == 4
+    assert lowered.current == 4
 
 
 def test_a_refused_login_is_remembered_for_a_minute(clock: Clock) -> None:
@@ -166,10 +166,10 @@ def test_after_stop_retry_is_not_called(clock: Clock) -> None:
 # --- the bound -----------------------------------------------------------------------------------------------
 
 
-def watched(clock: Clock, most: int) -> tuple[Bound, list[int]]:
+def watched(clock: Clock, most: int) -> tuple[ConnectionBound, list[int]]:
     loop: Any = clock
     risen: list[int] = []
-    bound = Bound(most, loop, lambda: risen.append(bound.now))
+    bound = ConnectionBound(most, loop, lambda: risen.append(bound.current))
     return bound, risen
 
 
@@ -178,11 +178,11 @@ def test_a_lowered_bound_rises_again_and_says_so(clock: Clock) -> None:
     bound.lower(60)
     clock.advance(10)
     bound.lower(60)
-    assert bound.now == 2 and risen == []
+    assert bound.current == 2 and risen == []
     clock.advance(50)
-    assert (bound.now, risen) == (3, [3])
+    assert (bound.current, risen) == (3, [3])
     clock.advance(10)
-    assert (bound.now, risen) == (4, [3, 4])
+    assert (bound.current, risen) == (4, [3, 4])
     assert clock.timers == []
 
 
@@ -190,9 +190,9 @@ def test_the_bound_is_at_least_one(clock: Clock) -> None:
     bound, _ = watched(clock, 2)
     for _ in range(5):
         bound.lower(60)
-    assert bound.now == 1
+    assert bound.current == 1
     clock.advance(60)
-    assert bound.now == 2
+    assert bound.current == 2
 
 
 def test_a_stopped_bound_has_no_timer(clock: Clock) -> None:

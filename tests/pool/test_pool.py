@@ -750,7 +750,7 @@ async def test_a_connection_that_offers_something_else_has_its_message_prepared_
         assert second.parsed.get_content().splitlines() == ["Grüße"]
 
 
-class TestSessionQueue:
+class TestSessionWaiters:
     """Callers of `session()` at the bound: each gets the place that it was given, and no place is lost."""
 
     async def test_a_caller_that_is_cancelled_with_its_session_passes_the_place_on(self) -> None:

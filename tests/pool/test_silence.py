@@ -90,15 +90,15 @@ def test_the_spare_place_goes_with_the_silent_connection() -> None:
     lab.watch.start()
     lab.clock.advance(30)
     lab.open.remove(one)
-    lab.watch.session_ended()
+    lab.watch.connection_ended()
     assert lab.watch.spare == 0
     other = lab.silent()
     lab.clock.advance(30)
     assert lab.watch.spare == 1
-    lab.watch.session_ended()
+    lab.watch.connection_ended()
     assert lab.watch.spare == 1, "the silent one is still there"
     lab.open.remove(other)
-    lab.watch.session_ended()
+    lab.watch.connection_ended()
     assert lab.watch.spare == 0
 
 
