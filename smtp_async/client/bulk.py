@@ -335,7 +335,7 @@ class SendAll(Generic[M]):
         self._jobs.add(item)
         if isinstance(self._failure, SMTPError):
             # It was pulled before the connection failed.
-            self._end(item, item.unsent(self._failure))
+            self._end(item, item.not_sent_receipt(self._failure))
             return
         item.offer = pool.extensions
         self._submit(item)
@@ -347,7 +347,7 @@ class SendAll(Generic[M]):
                 self._work.append((item, Step.OPEN))
                 return
         except SMTPError as error:
-            self._end(item, Receipt.of(error) or item.unsent(error))
+            self._end(item, Receipt.of(error) or item.not_sent_receipt(error))
             return
         except BaseException:
             # A fault in a user's own kind of mail is raised here and now, and has no receipt.
@@ -370,10 +370,10 @@ class SendAll(Generic[M]):
             self._pool.submit(item)
         except QueueFull as error:
             # Other callers fill the queue, too: this is not a failure of the connection.
-            self._end(item, item.unsent(error))
+            self._end(item, item.not_sent_receipt(error))
         except SMTPError as error:
             self._connection_failed(error)
-            self._end(item, item.unsent(error))
+            self._end(item, item.not_sent_receipt(error))
 
     def _connection_failed(self, error: SMTPError) -> None:
         self._source = None
@@ -401,7 +401,7 @@ class SendAll(Generic[M]):
                 await self._drive.write(item)
         except SMTPError as error:
             self._pool.cancel(item)
-            self._end(item, Receipt.of(error) or item.unsent(error))
+            self._end(item, Receipt.of(error) or item.not_sent_receipt(error))
 
     def _advance(self, item: _BulkJob[M], step: Step) -> None:
         """Take a job's next step; called by the pool or a session, in their tasks."""

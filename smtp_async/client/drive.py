@@ -103,13 +103,13 @@ class Drive:
                 step = await job.waiter
         except SMTPError as error:
             taker.cancel(job)
-            error.receipt = receipt = Receipt.of(error) or job.unsent(error)
+            error.receipt = receipt = Receipt.of(error) or job.not_sent_receipt(error)
             await self._close_ended(job, receipt)
             raise
         except BaseException as error:
             unsent = taker.cancel(job)
             if isinstance(error, asyncio.CancelledError):
-                vars(error)["receipt"] = job.receipt_when_cancelled(unsent=unsent)
+                vars(error)["receipt"] = job.cancelled_receipt(unsent=unsent)
             # Without waiting, because the caller is being cancelled: async generators are the loop's to end.
             job.close()
             raise

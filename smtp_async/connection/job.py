@@ -202,7 +202,7 @@ class Job:
                 return False
             self._plan(content, offer)
         except SMTPError as error:
-            error.receipt = self.unsent(error)
+            error.receipt = self.not_sent_receipt(error)
             raise
         return True
 
@@ -242,7 +242,7 @@ class Job:
             body.park()
             self._plan(content, offer)
         except SMTPError as error:
-            error.receipt = self.unsent(error)
+            error.receipt = self.not_sent_receipt(error)
             raise
 
     def _plan(self, content: Content, offer: Extensions) -> None:
@@ -305,20 +305,20 @@ class Job:
         if reason is not None:
             error = self.connect_error = reason
         # If the transaction has a receipt of its own later, that goes to the Abandoned event.
-        self.receipt = self.unsent(error) if unsent else self.unknown(error)
+        self.receipt = self.not_sent_receipt(error) if unsent else self.unknown_receipt(error)
         self.advance(Step.DONE)
 
-    def unsent(self, error: SMTPError) -> Receipt:
+    def not_sent_receipt(self, error: SMTPError) -> Receipt:
         """Return the receipt that says: nothing of what is left of this message was sent."""
         twin = error.copy()
         twin.receipt = None
         return self._grouped().receipt(Outcome.NOT_SENT, twin, self.transaction)
 
-    def unknown(self, error: SMTPError) -> Receipt:
+    def unknown_receipt(self, error: SMTPError) -> Receipt:
         """Return the receipt that says: what is left of this message may or may not be delivered."""
         return self._grouped().receipt(Outcome.UNKNOWN, error, self.transaction)
 
-    def receipt_when_cancelled(self, *, unsent: bool) -> Receipt:
+    def cancelled_receipt(self, *, unsent: bool) -> Receipt:
         """Return what is known of the message at the moment in which its caller is cancelled.
 
         Args:
@@ -327,8 +327,8 @@ class Job:
         if self.receipt is not None:
             return self.receipt
         if unsent:
-            return self.unsent(NotSent("the call was cancelled before the message was sent"))
-        return self.unknown(
+            return self.not_sent_receipt(NotSent("the call was cancelled before the message was sent"))
+        return self.unknown_receipt(
             OutcomeUnknown("the call was cancelled before the server answered the end of data")
         )
 

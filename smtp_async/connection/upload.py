@@ -90,7 +90,7 @@ class Upload:
         if streamed:
             self._channel.machine.pipeline.end_body(self._transaction)
         else:
-            self._channel.machine.pipeline.release(self._transaction)
+            self._channel.machine.pipeline.write_payload(self._transaction)
         return True
 
     async def _write_all(self) -> bool:

@@ -418,7 +418,7 @@ class Pool:
         keep = outage and self._timeouts.queue is not None
         for job in self._queue.take_fragile() if keep else self._queue.take_all():
             job.connect_error = error
-            receipt = job.unsent(error)
+            receipt = job.not_sent_receipt(error)
             self.deadlines.discard(job)
             job.end(receipt)
             self._counts[receipt.outcome] += 1

@@ -84,7 +84,7 @@ class OwedReplies:
         self.answerable -= 1
         return self.entries.popleft()
 
-    def keep(self, verb: Verb, transaction: Transaction) -> None:
+    def put_back(self, verb: Verb, transaction: Transaction) -> None:
         """Put back the entry taken last: the server owes one more reply to the same command."""
         self.entries.appendleft((verb, transaction))
         self.answerable += 1

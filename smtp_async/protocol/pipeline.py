@@ -171,7 +171,7 @@ class Pipeline:
         self._writer.body_end(transaction)
         self.writing = None
 
-    def release(self, transaction: Transaction) -> None:
+    def write_payload(self, transaction: Transaction) -> None:
         """Write the body of a gated transaction, with its end; raises as `write_body`."""
         self._demand_turn(transaction)
         payload = transaction.payload
@@ -335,14 +335,14 @@ class Pipeline:
         final = transaction.final
         if transaction.chunked and final and len(final) >= transaction.accepted and reply.positive:
             # Contradictory result: leave it owed, so it ends as unknown.
-            self._owed.keep(verb, transaction)
+            self._owed.put_back(verb, transaction)
             final.clear()
             raise ProtocolViolation("the server refused a chunk and accepted the message", reply=reply)
         final.append(reply)
         if not transaction.ended:
             self._answer_early(transaction, reply)
         elif self._lmtp and len(final) < transaction.accepted:
-            self._owed.keep(verb, transaction)
+            self._owed.put_back(verb, transaction)
             transaction.owed += 1
 
     def _answer_early(self, transaction: Transaction, reply: Reply) -> None:

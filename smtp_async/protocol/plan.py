@@ -80,7 +80,7 @@ def plan(
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
         # The gate and the progress callback run in the caller's task, which therefore releases the body.
         gated = options.before_end_of_data is not None or options.progress is not None
-        transaction.carry(framed, gated=gated)
+        transaction.set_payload(framed, gated=gated)
     elif chunked and not extensions.pipelining:
         # The caller writes chunk after chunk and does not wait for replies in between.
         if content.binary:

@@ -32,7 +32,7 @@ from ..model.reply import Reply
 from .extensions import Extensions
 from .options import SendOptions
 
-__all__ = ["Transaction", "not_sent"]
+__all__ = ["Transaction"]
 
 
 class Transaction:
@@ -98,7 +98,7 @@ class Transaction:
         self.must_accept = options.must_accept
         self.split = options.split
         self.message_id = content.message_id
-        #: The body as it is written, None if the caller streams it; set by `carry` only.
+        #: The body as it is written, None if the caller streams it; set by `set_payload` only.
         self.payload: bytes | None = None
         #: The size of the payload in octets; None if the caller streams the body.
         self.octets: int | None = None
@@ -148,7 +148,7 @@ class Transaction:
         self.streamed = 0
         self.receipt: Receipt | None = None
 
-    def carry(self, payload: bytes | None, *, gated: bool = False) -> None:
+    def set_payload(self, payload: bytes | None, *, gated: bool = False) -> None:
         """Set the body.
 
         Args:
@@ -324,11 +324,6 @@ class Transaction:
     def _whole(self, outcome: Outcome, reply: Reply | None, error: SMTPError) -> Receipt:
         verdicts = tuple(Verdict(one, outcome, reply) for one in self.recipients)
         return Receipt(verdicts, reply, error, self.message_id, self.bytes_sent)
-
-
-def not_sent(recipients: tuple[Recipient, ...], error: SMTPError, message_id: str | None = None) -> Receipt:
-    """Return the receipt of a message that was not given to any server."""
-    return Receipt(tuple(Verdict(one, Outcome.NOT_SENT) for one in recipients), None, error, message_id)
 
 
 def _verdict(recipient: Recipient, final: Reply) -> Verdict:

@@ -74,7 +74,7 @@ class Watched:
     def streamed(self, *, chunking: bool = False) -> Any:
         """A message whose caller may write its body."""
         transaction = self.talk.plan(chunking=chunking)
-        transaction.carry(None)
+        transaction.set_payload(None)
         self.machine.pipeline.begin(transaction)
         self.flush()
         self.says("250 ok", "250 ok", *([] if chunking else ["354 go"]))

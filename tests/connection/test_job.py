@@ -77,8 +77,8 @@ def test_the_body_of_a_gated_message_waits_for_its_caller() -> None:
 def test_an_unsent_receipt_has_a_verdict_for_each_recipient() -> None:
     one = job(mail(1, to=["a@x.test", "b@x.test"]))
     error = NotSent("no")
-    error.receipt = one.unsent(NotSent("earlier"))
-    receipt = one.unsent(error)
+    error.receipt = one.not_sent_receipt(NotSent("earlier"))
+    receipt = one.not_sent_receipt(error)
     assert [verdict.outcome for verdict in receipt.verdicts] == [Outcome.NOT_SENT] * 2
     assert receipt.error is not error and receipt.error is not None
     assert receipt.error.receipt is None
@@ -131,8 +131,8 @@ def test_the_outage_is_the_reason_where_no_connection_could_be_had() -> None:
 
 def test_a_cancelled_caller_gets_the_receipt_that_there_is() -> None:
     one = prepared(ALL)
-    assert one.receipt_when_cancelled(unsent=True).outcome is Outcome.NOT_SENT
-    assert one.receipt_when_cancelled(unsent=False).outcome is Outcome.UNKNOWN
+    assert one.cancelled_receipt(unsent=True).outcome is Outcome.NOT_SENT
+    assert one.cancelled_receipt(unsent=False).outcome is Outcome.UNKNOWN
     receipt = Receipt((Verdict(one.envelope.recipients[0], Outcome.ACCEPTED),))
     one.settle(receipt)
-    assert one.receipt_when_cancelled(unsent=False) is receipt
+    assert one.cancelled_receipt(unsent=False) is receipt

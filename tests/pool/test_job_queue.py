@@ -37,7 +37,7 @@ def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
         made.prepare()
         assert made.transaction is not None
         if streamed:
-            made.transaction.carry(None)
+            made.transaction.set_payload(None)
     return made
 
 
@@ -107,7 +107,7 @@ class TestLeaving:
         one = job(1)
         waiting.append(one)
         assert one.transaction is not None
-        one.transaction.carry(None)
+        one.transaction.set_payload(None)
         assert waiting.discard(one)
         assert not waiting
 

@@ -97,7 +97,7 @@ class Talk:
     ) -> Transaction:
         transaction = self.plan(*recipients, body=body, options=options, chunking=chunking)
         if streamed:
-            transaction.carry(None)
+            transaction.set_payload(None)
         self.machine.pipeline.begin(transaction, hold=hold)
         return transaction
 

@@ -35,7 +35,7 @@ def test_an_entry_that_is_kept_is_owed_one_more_reply() -> None:
     owed = OwedReplies()
     owed.entries.append((Verb.END_OF_DATA, transaction))
     owed.answerable = 1
-    owed.keep(*owed.take())  # type: ignore[arg-type]  # it is a transaction's
+    owed.put_back(*owed.take())  # type: ignore[arg-type]  # it is a transaction's
     assert (list(owed.entries), owed.answerable) == ([(Verb.END_OF_DATA, transaction)], 1)
 
 

@@ -1164,7 +1164,7 @@ def test_a_large_body_needs_an_empty_window_and_goes_in_chunks_behind_its_envelo
     talk.begin(chunking=True)
     talk.machine.data_to_send()
     large = talk.plan(chunking=True)
-    large.carry(None)
+    large.set_payload(None)
     assert not talk.machine.pipeline.admits(large)
     talk.says(*UP)
     assert talk.machine.pipeline.admits(large)

@@ -51,7 +51,7 @@ class Side:
         people = [bob(f"bob{n}") for n in range(plan["recipients"])]
         transaction = self.talk.plan(*people, options=options, chunking=plan["chunked"])
         if plan["streamed"]:
-            transaction.carry(None)
+            transaction.set_payload(None)
         if machine.pipeline.can_begin and machine.pipeline.admits(transaction):
             self.begun.append(transaction)
             machine.pipeline.begin(transaction, hold=plan["hold"])
@@ -61,7 +61,7 @@ class Side:
         if transaction is None or not transaction.turn:
             return
         if transaction.payload is not None:
-            self.machine.pipeline.release(transaction)
+            self.machine.pipeline.write_payload(transaction)
         elif transaction.streamed:
             self.machine.pipeline.end_body(transaction)
         else:

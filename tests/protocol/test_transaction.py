@@ -24,7 +24,6 @@ from smtp_async.model.reply import Reply
 from smtp_async.protocol.extensions import NO_EXTENSIONS, Extensions
 from smtp_async.protocol.options import SendOptions
 from smtp_async.protocol.plan import SMALL_BODY, plan
-from smtp_async.protocol.transaction import not_sent
 from tests.protocol.talk import BODY, bob, receipt_of
 
 OK = Reply(250, (b"ok",))
@@ -399,13 +398,6 @@ def test_lmtp_keeps_the_replies_that_came(final, after_421, expected, error):
     receipt = receipt_of(transaction)
     assert outcomes(transaction) == expected
     assert (type(receipt.error) if receipt.error else None) is error
-
-
-def test_a_message_that_met_no_server():
-    receipt = not_sent((bob("b"), bob("c")), LOST, "<1@example.com>")
-    assert receipt.outcome is Outcome.NOT_SENT
-    assert [verdict.reply for verdict in receipt.verdicts] == [None, None]
-    assert (receipt.error, receipt.message_id) == (LOST, "<1@example.com>")
 
 
 def test_everything_a_transaction_knows_is_declared():

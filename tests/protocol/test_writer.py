@@ -16,7 +16,7 @@ def chunking(deliver, *recipients, **options):
     """A message in chunks whose caller may write."""
     talk = windowed(deliver, **options)
     transaction = talk.plan(*recipients, chunking=True)
-    transaction.carry(None)
+    transaction.set_payload(None)
     talk.machine.pipeline.begin(transaction)
     talk.machine.data_to_send()
     talk.says(*["250 ok"] * (1 + len(transaction.rcpts)))
@@ -186,7 +186,7 @@ def test_a_gated_body_leaves_when_its_caller_lets_it_go_and_shares_the_write(del
     assert talk.settled() == [transaction]
     assert not talk.machine.pipeline.can_begin
     talk.writes()
-    talk.machine.pipeline.release(transaction)
+    talk.machine.pipeline.write_payload(transaction)
     following = talk.begin(chunking=chunked)
     end = BODY + b".\r\n" if not chunked else b"BDAT %d LAST\r\n" % len(BODY) + BODY
     behind = b"".join(lines(line) for line in ["RSET", MAIL, rcpt()])
@@ -205,7 +205,7 @@ def test_a_gated_body_is_let_go_only_when_it_may(deliver):
     talk = Talk.ready(deliver)
     transaction = talk.begin(options=SendOptions(before_end_of_data=gate))
     with pytest.raises(UsageError):
-        talk.machine.pipeline.release(transaction)
+        talk.machine.pipeline.write_payload(transaction)
     talk.machine.data_to_send()
     talk.says("250 ok", "250 ok", "354 go")
     assert talk.machine.pipeline.withdraw(transaction)
