@@ -329,9 +329,9 @@ class Message(Rare):
             FileError: a file cannot be opened or read.
             SMTPError: as `content`.
         """
-        from .readback import whole
+        from .readback import message_bytes
 
-        return whole(self._rendered(_MOST_SERVERS), self._keep)
+        return message_bytes(self._rendered(_MOST_SERVERS), self._keep)
 
     def render(self) -> Coroutine[Any, Any, bytes]:
         """Return an awaitable for the bytes of `as_bytes`, read and rendered without blocking the event loop.
@@ -339,31 +339,31 @@ class Message(Rare):
         Async iterators are read, too, and what can be read only once is used up.
         """
         from ..sources import read_all
-        from .readback import finished
+        from .readback import as_sent
 
         content = self._rendered(_MOST_SERVERS)
-        return read_all(content, partial(finished, content))
+        return read_all(content, partial(as_sent, content))
 
     @property
     def size(self) -> int | None:
         """Octets of `as_bytes()`; None if a source would have to be read to know. Files are asked for their size."""
-        from .readback import measured
+        from .readback import message_size
 
-        return measured(self._rendered(_MOST_SERVERS))
+        return message_size(self._rendered(_MOST_SERVERS))
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
         """All header fields as they were sent last, unfolded, as (name, value)."""
-        from .readback import fields_of
+        from .readback import unfolded_fields
 
-        return fields_of(self.headers_text)
+        return unfolded_fields(self.headers_text)
 
     @property
     def headers_text(self) -> str:
         """The header as it was sent last (before that, as `as_bytes` writes it), its empty line included."""
-        from .readback import parted
+        from .readback import header_and_body
 
-        return parted(self._rendered(self._can), self._keep)[0]
+        return header_and_body(self._rendered(self._can), self._keep)[0]
 
     @property
     def body_text(self) -> str:
@@ -372,9 +372,9 @@ class Message(Rare):
         Raises:
             UsageError, FileError: as `as_bytes`.
         """
-        from .readback import parted
+        from .readback import header_and_body
 
-        return parted(self._rendered(self._can), self._keep, body=True)[1]
+        return header_and_body(self._rendered(self._can), self._keep, body=True)[1]
 
     # --- conversion -------------------------------------------------------------------------------------------
 

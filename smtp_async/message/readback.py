@@ -1,7 +1,7 @@
 """Reading a message back: its bytes, its size, its header as it was sent.
 
-The one place in this room where files are looked at, and only because the caller asked for bytes or their number now,
-in a call that is not awaited. What is sent is read elsewhere, in threads.
+The one module of `message/` that reads files, and only because the caller asked for bytes or their number in a call
+that is not awaited. What is sent is read by `sources/`, in threads.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..model.reply import printable
 from .external import content_of_raw
 from .header_parser import HEADER_END
 
-__all__ = ["fields_of", "finished", "measured", "parted", "whole"]
+__all__ = ["as_sent", "header_and_body", "message_bytes", "message_size", "unfolded_fields"]
 
 
 #: Receives each origin that can be read only once, and the octets read from it.
 Keep = Callable[[Any, bytes], None]
 
 
-def whole(content: Content, keep: Keep) -> bytes:
+def message_bytes(content: Content, keep: Keep) -> bytes:
     """Return all octets of a message.
 
     Args:
@@ -35,18 +35,18 @@ def whole(content: Content, keep: Keep) -> bytes:
         UsageError: a source is asynchronous.
         FileError: a source cannot be read.
     """
-    return finished(content, b"".join([_read(segment, keep) for segment in content.segments]))
+    return as_sent(content, b"".join([_read(segment, keep) for segment in content.segments]))
 
 
-def finished(content: Content, data: bytes) -> bytes:
-    """Return `data`, which was read from `content`, as it may be seen."""
+def as_sent(content: Content, data: bytes) -> bytes:
+    """Return `data`, which was read from `content`, as it is sent: without Bcc, and with CRLF at each line end."""
     if content.canonical or not content.sources:
         return data
     # A whole message from a source.
     return content_of_raw(data).content().join()
 
 
-def measured(content: Content) -> int | None:
+def message_size(content: Content) -> int | None:
     """Return the size of content, asking files for theirs; None if a source would have to be read to know.
 
     Raises:
@@ -60,16 +60,16 @@ def measured(content: Content) -> int | None:
     return content.size
 
 
-def parted(content: Content, keep: Keep, *, body: bool = False) -> tuple[str, str]:
+def header_and_body(content: Content, keep: Keep, *, body: bool = False) -> tuple[str, str]:
     """Return the header with its empty line, and what follows, empty unless it is asked for.
 
     Raises:
-        UsageError, FileError: as `whole`, if a source has to be read.
+        UsageError, FileError: as `message_bytes`, if a source has to be read.
     """
     data = b""
     for segment in content.segments:
         if body or isinstance(segment, Source):
-            data = whole(content, keep)
+            data = message_bytes(content, keep)
             break
         data += segment
         if b"\r\n\r\n" in data:
@@ -80,7 +80,7 @@ def parted(content: Content, keep: Keep, *, body: bool = False) -> tuple[str, st
     return head, data[end:].decode("utf-8", "surrogateescape") if body else ""
 
 
-def fields_of(header: str) -> tuple[tuple[str, str], ...]:
+def unfolded_fields(header: str) -> tuple[tuple[str, str], ...]:
     """Return the fields of a header, unfolded."""
     return tuple([(name, value.lstrip(" \t")) for name, value in _unfolded(header)])
 
@@ -103,7 +103,7 @@ def _read(segment: bytes | Source, keep: Keep) -> bytes:
     from ..sources import read_now
 
     data = read_now(Content((Source(segment.origin, encoding="identity", name=segment.name),)))
-    if _is_spent(segment.origin):
+    if _is_single_use(segment.origin):
         keep(segment.origin, data)
     return base64_lines(data) if segment.encoding == "base64" else data
 
@@ -114,7 +114,7 @@ def _length(source: Source) -> int | None:
     try:
         if isinstance(origin, os.PathLike):
             return os.stat(origin).st_size
-        if hasattr(origin, "read") and _seeks(origin):
+        if hasattr(origin, "read") and _is_seekable(origin):
             place: int = origin.tell()
             end: int = origin.seek(0, os.SEEK_END)
             origin.seek(place)
@@ -124,16 +124,16 @@ def _length(source: Source) -> int | None:
     return sum(map(len, origin)) if isinstance(origin, list | tuple) else None
 
 
-def _seeks(file: Any) -> bool:
+def _is_seekable(file: Any) -> bool:
     seekable = getattr(file, "seekable", None)
     return seekable is not None and seekable() is True
 
 
-def _is_spent(origin: Any) -> bool:
+def _is_single_use(origin: Any) -> bool:
     """Tell whether the origin can be read only once."""
     if isinstance(origin, os.PathLike):
         return False
-    return not _seeks(origin) if hasattr(origin, "read") else iter(origin) is origin
+    return not _is_seekable(origin) if hasattr(origin, "read") else iter(origin) is origin
 
 
 def _named(source: Source) -> str:

@@ -29,9 +29,9 @@ from ..model.reply import printable
 from ..model.secret import Secret
 from .certificate import Certificate
 from .containers import Contents, read_der, read_pem
+from .distinguished_name import is_part_of_subject, is_subject
 from .identity import Identity
 from .keys import fits, public_der
-from .subjects import mentions, same_holder
 
 if TYPE_CHECKING:
     from .keys import PrivateKey
@@ -140,7 +140,7 @@ class CertificateStore:
         if not subject.strip():
             raise InvalidArgument("an empty subject finds nothing: * finds any certificate")
         ours = sorted(self.certificates, key=lambda one: self._key_of(one) is None)
-        for matches in (same_holder, mentions, lambda wanted, _: wanted.strip() == "*"):
+        for matches in (is_subject, is_part_of_subject, lambda wanted, _: wanted.strip() == "*"):
             for one in ours:
                 if matches(subject, one):
                     return one

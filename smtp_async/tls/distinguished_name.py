@@ -1,4 +1,4 @@
-"""The names of certificates as people write them, and whether two of them mean the same holder.
+"""The distinguished names of certificates as people write them, compared with the subject of a certificate.
 
     CN=Ann, OU=Mail, O="Example, Inc.", L=Town, S=Land, C=DE, E=ann@example.com
 
@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from .certificate import Certificate
 
-__all__ = ["mentions", "same_holder"]
+__all__ = ["is_part_of_subject", "is_subject"]
 
 #: Field and value, ready for comparison; sorted.
 _Fields: TypeAlias = list[tuple[str, str]]
@@ -50,24 +50,24 @@ _FIELD: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*="
 _PIECE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|((?:\\[0-9A-Fa-f]{2})+)|\\(.)|(.)', re.DOTALL)
 
 
-def same_holder(wanted: str, certificate: Certificate) -> bool:
+def is_subject(wanted: str, certificate: Certificate) -> bool:
     """Tell whether `wanted` has exactly the fields of the certificate's subject, in whatever order and case."""
     fields = _parsed(wanted)
-    return fields is not None and fields == sorted(_of(certificate))
+    return fields is not None and fields == sorted(_fields_of(certificate))
 
 
-def mentions(wanted: str, certificate: Certificate) -> bool:
-    """Tell whether `wanted` is part of the certificate's subject as it may be written, in whatever case."""
+def is_part_of_subject(wanted: str, certificate: Certificate) -> bool:
+    """Tell whether `wanted` is part of a usual written form of the certificate's subject, in whatever case."""
     looked_for = _folded(wanted)
-    return any(looked_for in _folded(text) for text in _written(certificate))
+    return any(looked_for in _folded(text) for text in _written_forms(certificate))
 
 
-def _of(certificate: Certificate) -> Iterator[tuple[str, str]]:
+def _fields_of(certificate: Certificate) -> Iterator[tuple[str, str]]:
     for oid, value in certificate.subject_rdn:
         yield _NAMES.get(oid, oid), _folded(value)
 
 
-def _written(certificate: Certificate) -> Iterator[str]:
+def _written_forms(certificate: Certificate) -> Iterator[str]:
     yield certificate.x509.subject.rfc4514_string()
     fields = [f"{_NAMES.get(oid, oid)}={_quoted(value)}" for oid, value in certificate.subject_rdn]
     # Most programs write the common name first, and most certificates hold it last.
@@ -84,7 +84,7 @@ def _folded(text: str) -> str:
 
 
 def _parsed(text: str) -> _Fields | None:
-    """Return the fields of a written name, sorted; None if it is none."""
+    """Return the fields of a written name, sorted; None if the text is no distinguished name."""
     fields, at = [], 0
     while at < len(text):
         named = _FIELD.match(text, at)
@@ -99,20 +99,20 @@ def _parsed(text: str) -> _Fields | None:
 def _value(text: str, at: int) -> tuple[str, int]:
     """Return the value that begins at `at`, and where the next field begins."""
     pieces: list[str] = []
-    while at < len(text) and not _ends(text, at):
+    while at < len(text) and not _ends_field(text, at):
         piece = _PIECE.match(text, at)
         assert piece is not None, "the last alternative is any character"
-        pieces.append(_meant(piece))
+        pieces.append(_unescaped(piece))
         at = piece.end()
     return "".join(pieces), at + 1
 
 
-def _ends(text: str, at: int) -> bool:
+def _ends_field(text: str, at: int) -> bool:
     # A plus joins fields of one level (RFC 4514 section 2.2), but stands in many a value, too.
     return text[at] == "," or (text[at] == "+" and _FIELD.match(text, at + 1) is not None)
 
 
-def _meant(piece: re.Match[str]) -> str:
+def _unescaped(piece: re.Match[str]) -> str:
     quoted, octets, escaped, plain = piece.groups()
     if quoted is not None:
         return re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The names of holders, as people write them."""
+"""Distinguished names, as people write them."""
 
 import pytest
 from cryptography import x509
@@ -6,7 +6,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.tls.subjects import mentions, same_holder
+from smtp_async.tls.distinguished_name import is_part_of_subject, is_subject
 from tests.tls.identities import ANN, issue, key
 
 KEY = key("ec", 0)
@@ -44,21 +44,21 @@ def of(*pairs):
         ("CN=ann,", [(NameOID.COMMON_NAME, "ann")]),
     ],
 )
-def test_the_same_holder(written, pairs):
-    assert same_holder(written, of(*pairs))
+def test_the_subject_itself(written, pairs):
+    assert is_subject(written, of(*pairs))
 
 
 @pytest.mark.parametrize(
     "written",
     ["", "ann", "CN=ann", "CN=ann, CN=ann", "CN=ann, O=Example", "O=ann", "CN=ann x", ",CN=ann", "*"],
 )
-def test_another_holder(written):
-    assert not same_holder(written, of((NameOID.COMMON_NAME, "ann"), (NameOID.ORGANIZATION_NAME, "Other")))
+def test_another_subject(written):
+    assert not is_subject(written, of((NameOID.COMMON_NAME, "ann"), (NameOID.ORGANIZATION_NAME, "Other")))
 
 
 def test_an_empty_name_is_the_same_as_no_other():
-    assert same_holder("", of())
-    assert not same_holder("", ANN)
+    assert is_subject("", of())
+    assert not is_subject("", ANN)
 
 
 @pytest.mark.parametrize(
@@ -74,23 +74,23 @@ def test_an_empty_name_is_the_same_as_no_other():
     ],
 )
 def test_a_part_of_a_name(part):
-    assert mentions(part, ANN)
+    assert is_part_of_subject(part, ANN)
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_name_or_none(text):
-    assert same_holder(text, ANN) in (True, False)
-    assert mentions(text, ANN) in (True, False)
+    assert is_subject(text, ANN) in (True, False)
+    assert is_part_of_subject(text, ANN) in (True, False)
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=15).filter(str.strip))
 def test_whatever_a_name_holds_can_be_written(value):
     certificate = of((NameOID.COMMON_NAME, value), (NameOID.LOCALITY_NAME, "Town"))
-    assert same_holder(certificate.x509.subject.rfc4514_string(), certificate)
+    assert is_subject(certificate.x509.subject.rfc4514_string(), certificate)
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    assert same_holder(f'L=Town, CN="{quoted}"', certificate)
+    assert is_subject(f'L=Town, CN="{quoted}"', certificate)
 
 
 def test_a_hostile_name_takes_no_time():
     for text in ("CN=" + '"' * 50_000, "CN=" + "\\" * 50_000, "CN=" + "+A" * 50_000, "CN=a," * 20_000):
-        assert not same_holder(text, ANN)
+        assert not is_subject(text, ANN)
