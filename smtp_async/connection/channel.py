@@ -45,7 +45,7 @@ class Channel:
         last_reply: the reply that was read last.
         round_trips: how often something was written and then waited for.
         failure: the reason of `abort`.
-        first_bytes: the first that arrived: a port that speaks TLS shows itself there.
+        first_bytes: the first octets that arrived; they show whether the port speaks TLS.
         active_at: loop time at which a byte last arrived.
         offered_in_clear: what the server offered before any TLS, None if TLS came first. For reports only.
         handshake_failed: did the connection end in a TLS handshake?
@@ -288,9 +288,9 @@ class Channel:
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
 
     def note_cut(self, error: SMTPError | None) -> None:
-        """Note it if the server ended TLS without a farewell, where `error` is how the connection ended.
+        """Note that the server ended TLS without close_notify, if it did; `error` is how the connection ended.
 
-        The end of the bytes proves nothing then: anybody on the way could have cut them, RFC 8446 section 6.1.
+        The end of the bytes proves nothing then: an attacker on the way could have cut them, RFC 8446 section 6.1.
         """
         tls = self.stream.ssl_object if self.stream is not None else None
         if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):

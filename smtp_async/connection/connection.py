@@ -1,11 +1,11 @@
 """The task of a connection, from dial to close.
 
-Strategy: the task opens the connection (`opening.py`), then goes round: read, give the bytes to the machine, tell
-hooks, settle what is settled, take new jobs, write. It reads always, also when idle, so that a 421, the end of the
-stream or an early refusal is noticed at once. No other task reads.
+Strategy: the task opens the connection (`opening.py`), then loops: read, give the bytes to the machine, tell hooks,
+settle transactions, take new jobs, write. It reads always, also when idle, so that a 421, the end of the stream or an
+early refusal is noticed at once. No other task reads.
 
-While no hook is registered, what arrives is handled where it arrives, in the loop's own turn. The task, which would
-have to be woken for it, sleeps on; it is woken for what must be awaited.
+While no hook is registered, bytes are handled in the callback in which the event loop delivers them. The task is not
+woken for them; it sleeps on, and is woken for what must be awaited.
 
 Other tasks do three things: they offer a job to an idle connection (`Deliveries.offer`), write a large body
 (`Deliveries.write_body`), and cancel (`Deliveries.cancel`). A command outside transactions (VRFY, a late AUTH, QUIT) is
@@ -289,7 +289,7 @@ class Connection:
                 deliveries.settle(machine.take_settled())
 
     def _arrived(self, data: bytes) -> bool:
-        """Handle what came in the loop's own turn; False if the task has to, because hooks are to be awaited.
+        """Handle what came, in the event loop's callback; return False if the task has to, because of hooks.
 
         The task goes on sleeping; it is woken for what only it can do.
         """

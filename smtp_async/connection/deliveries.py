@@ -58,7 +58,7 @@ class Owner(Protocol[C_contra]):
         """Note that the connection is closed.
 
         Args:
-            connection: the one.
+            connection: the connection that was closed.
             error: why; None after a polite end, and if `failed` was called.
         """
 
@@ -67,7 +67,7 @@ class Deliveries(Generic[C]):
     """The jobs of one connection, and how many more it may carry.
 
     Args:
-        connection: what a job remembers as its carrier, and what the owner knows.
+        connection: the connection that has these jobs, as jobs and the owner refer to it.
         channel: the way to the server.
         owner: gives the jobs.
         ask_anew: has the server asked again what it offers, and then settles or prepares the job.
@@ -115,7 +115,10 @@ class Deliveries(Generic[C]):
 
     @property
     def spent(self) -> bool:
-        """Has the connection carried all that it may? The time of its last message counts as now, to save a look."""
+        """Has the connection carried all that it may?
+
+        The time of its last message counts as now, which saves reading the clock.
+        """
         return self.messages + len(self.jobs) >= self._most_messages or self.idle_since >= self.retires_at
 
     def admits(self, transaction: Transaction) -> bool:
@@ -124,7 +127,7 @@ class Deliveries(Generic[C]):
 
     @property
     def streaming(self) -> bool:
-        """Does a caller write, or is it about to write, a body here, or to let one go?"""
+        """Does a caller write or release a body here, or is it about to?"""
         writing = self.channel.machine.pipeline.writing
         return writing is not None and writing.aside
 
@@ -176,7 +179,7 @@ class Deliveries(Generic[C]):
     # --- bodies and cancellation -----------------------------------------------------------------------------
 
     async def write_body(self, job: Job) -> None:
-        """Write the body of a job that has the write turn, or let it go, in the caller's own task.
+        """Write or release the body of a job that has the write turn, in the caller's own task.
 
         Raises:
             NotSent: the source of the body, `before_end_of_data` or `progress` stopped it; the cause is chained.

@@ -1,7 +1,7 @@
 """Work that needs a connection to itself: VRFY, a late AUTH, EHLO asked again, QUIT.
 
-A task hands it over and awaits a future; the connection's task does it when no job is under way. Until it is done no
-job is begun.
+The calling task hands the work over and awaits a future; the connection's task does the work when no job is under way.
+Until it is done no job is begun.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ExclusiveWork:
         self.pending = True
 
     async def run(self, channel: Channel) -> None:
-        """Do all of it, in the connection's task.
+        """Do all work that waits, in the connection's task.
 
         Args:
             channel: its failure is the reason for work that was cancelled.
@@ -64,7 +64,7 @@ class ExclusiveWork:
         self.pending = False
 
     def refuse(self, reason: SMTPError) -> None:
-        """Fail all of it, because the connection has ended."""
+        """Fail all work that waits, because the connection has ended."""
         while self._queue:
             _, done = self._queue.pop(0)
             reject(done, NotConnected(f"the connection has ended: {reason}"))

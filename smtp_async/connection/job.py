@@ -48,10 +48,10 @@ class Step(Enum):
 
 
 class DialledConnection(Protocol):
-    """A connection that could be opened.
+    """A connection that was dialled, as the pool sees it when it decides whether to dial another.
 
     Attributes:
-        dialled_at, opened_at: loop times at which it was dialled, and opened.
+        dialled_at, opened_at: loop times at which it was dialled, and could first take a job; 0 before that.
         carried: whether the server has accepted or refused a message on it.
     """
 
@@ -90,8 +90,8 @@ class Job:
         offer: the server's offer that the next plan is made for; None until the caller knows one. What a plan was
             made for is in `transaction.extensions`.
         transaction: the plan, once there is one.
-        body: the sources that the caller reads while they are sent, None for a message that its session writes alone.
-        session: the connection that carries the job, from the first byte on.
+        body: the sources that the caller reads while they are sent, None where the connection writes the message alone.
+        connection: the one that carries the job, from the first byte on.
         receipt: what the caller is told about all recipients. The receipt of `transaction` is about the present group
             only, and may come later, when a deadline has passed.
         waiter: the future of the caller's next step.
@@ -309,13 +309,13 @@ class Job:
         self.advance(Step.DONE)
 
     def not_sent_receipt(self, error: SMTPError) -> Receipt:
-        """Return the receipt that says: nothing of what is left of this message was sent."""
+        """Return a receipt of which the recipients that are left are `NOT_SENT`, because of `error`."""
         twin = error.copy()
         twin.receipt = None
         return self._grouped().receipt(Outcome.NOT_SENT, twin, self.transaction)
 
     def unknown_receipt(self, error: SMTPError) -> Receipt:
-        """Return the receipt that says: what is left of this message may or may not be delivered."""
+        """Return a receipt of which the recipients that are left are `UNKNOWN`, because of `error`."""
         return self._grouped().receipt(Outcome.UNKNOWN, error, self.transaction)
 
     def cancelled_receipt(self, *, unsent: bool) -> Receipt:

@@ -39,7 +39,7 @@ async def authenticate(channel: Channel, credentials: Credentials, *, secure: bo
 
     Args:
         channel: an open one, outside a transaction.
-        credentials: what is proved.
+        credentials: the credentials to log in with.
         secure: may the password travel as it is?
 
     Raises:
@@ -67,7 +67,7 @@ async def authenticate(channel: Channel, credentials: Credentials, *, secure: bo
 
 
 async def _exchange_challenges(channel: Channel, mechanism: Mechanism) -> Reply:
-    """Write AUTH, answer every challenge, and return the reply that is none, or one challenge too many."""
+    """Write AUTH, answer every challenge, and return the first other reply, or the challenge after the last round."""
     machine = channel.machine
     await _prepare(mechanism, None)
     channel.record_lines()

@@ -85,7 +85,7 @@ async def log_in(channel: Channel, credentials: Credentials, *, secure: bool) ->
 
 
 async def greet_again(channel: Channel) -> None:
-    """Send EHLO once more; after a refusal, 503 for example, what is known stands.
+    """Send EHLO once more; after a refusal, 503 for example, the earlier offer remains valid.
 
     A server that has announced its end is asked nothing: its 421 is the reason for what fails here.
     """

@@ -1,4 +1,4 @@
-"""A private conversation with a server, for one task: the user's face of a connection."""
+"""A private conversation with a server, for one task: the user's interface to a connection."""
 
 from __future__ import annotations
 

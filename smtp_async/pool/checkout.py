@@ -1,4 +1,4 @@
-"""Sessions that callers have to themselves."""
+"""The callers that wait for a session of their own."""
 
 from __future__ import annotations
 

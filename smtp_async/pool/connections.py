@@ -18,7 +18,7 @@ class Connections:
         open: can carry messages.
         idle: open, and have nothing to do. The last one used is taken first, so that the others may grow old and be
             closed.
-        private: lent to a caller of `SMTPClient.connection`.
+        private: lent to a caller of `SMTPClient.session`.
         round_trips: how often connections that have ended wrote something and then waited for the server.
     """
 

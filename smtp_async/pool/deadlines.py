@@ -68,13 +68,13 @@ class Deadlines(Generic[L]):
             self._set(due)
 
     def discard(self, item: L) -> None:
-        """Watch `item` no more."""
+        """Stop watching `item`."""
         self._new.discard(item)
         if self._numbers:
             self._numbers.pop(item, None)
 
     def stop(self) -> None:
-        """Set the timer no more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

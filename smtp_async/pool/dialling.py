@@ -64,12 +64,12 @@ class ConnectionBound:
         return max(1, self._most - len(self._cuts)) if self._cuts else self._most
 
     def lower(self, seconds: float) -> None:
-        """Allow one connection less for so long."""
+        """Allow one connection fewer for `seconds`."""
         self._cuts.append(self._loop.time() + seconds)
         self._set_timer()
 
     def stop(self) -> None:
-        """Call `raised` no more."""
+        """Cancel the timer that calls `raised`."""
         self._cuts.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -119,7 +119,9 @@ class Dialling:
         return self._pause > 0
 
     def room(self, opening: int, open_now: Collection[DialledConnection]) -> float:
-        """Return how many connections may be dialled now: any number, one as a probe, or none; then `retry` is called.
+        """Return how many connections may be dialled now: any number, one as a probe, or none.
+
+        If none, because the next dial must wait, `retry` is called after the wait.
 
         Args:
             opening: how many are being opened.
@@ -155,7 +157,7 @@ class Dialling:
         """Note that a connection could not be opened, or ended before it had proved anything.
 
         Args:
-            one: the connection; it counts if it was dialled after the last failure that did.
+            one: the connection; it counts if it was dialled after the last failure that counted.
             error: why.
             open_now: the open connections.
         """
@@ -169,7 +171,7 @@ class Dialling:
             self._bound.lower(_CUT)
 
     def stop(self) -> None:
-        """Call `retry` no more."""
+        """Cancel the timer that calls `retry`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,9 +1,9 @@
-"""The messages that wait for a connection: first come, first served, in two sorts.
+"""The messages that wait for a connection: first come, first served, in two queues.
 
-Most are small and written at once; any session that has room takes them. A streamed message, whose caller writes the
-body or has to let it go, needs a session to itself, and may wait for one as long: these have a queue of their own. The
-message that has waited longest is next, but streamed ones never take the last connection, so that a few huge messages
-do not starve the small ones.
+Most messages are small and written at once; any connection that has room takes them. A streamed message, whose caller
+writes or releases the body, needs a connection to itself, and may wait long for one: streamed messages have a queue of
+their own. The message that has waited longest is next, but streamed ones never take the last connection, so that a few
+huge messages do not starve the small ones.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class JobQueue:
         return self._small.pop(job, None) is not None or self._streamed.pop(job, None) is not None
 
     def take(self, admits: Callable[[Transaction], bool], may_stream: Callable[[], bool]) -> Job | None:
-        """Take out the job that is next, if a session can begin it; return None if it cannot.
+        """Take out the job that is next, if a connection can begin it; return None if it cannot.
 
         Args:
-            admits: whether the session can begin a transaction now.
-            may_stream: whether one more session may carry a streamed message.
+            admits: whether the connection can begin a transaction now.
+            may_stream: whether one more connection may carry a streamed message.
         """
         queue = self._small
         if self._streamed and may_stream() and (not queue or _head(self._streamed) < _head(queue)):

@@ -53,7 +53,7 @@ class Pool:
 
     Args:
         limits: the bounds.
-        timeouts: `queue` and `close` are the pool's.
+        timeouts: the pool itself uses `queue` and `close`.
         make: makes a connection that is not started.
 
     Attributes:
@@ -451,7 +451,7 @@ class Pool:
         self._grow()
 
     def _employ_idle(self) -> None:
-        """Have idle sessions take what waits: a small message behind a streamed one, or one that came back."""
+        """Have idle connections take what waits: a small message behind a streamed one, or one that came back."""
         idle = self.connections.idle
         for connection in [*idle] if idle and self._queue else ():
             job = self.next_job(connection)
@@ -459,7 +459,7 @@ class Pool:
                 idle[connection] = None
 
     def _grow(self) -> None:
-        """Open sessions for the jobs that wait, one each, as far as the bound allows."""
+        """Open connections for the jobs that wait, one each, as far as the bound allows."""
         opening, queue = self.connections.opening, self._queue
         if self._full() or len(queue) <= len(opening):
             return

@@ -58,7 +58,7 @@ class SilenceWatch:
             self._look()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self.spare = 0
         if self._timer is not None:
             self._timer.cancel()

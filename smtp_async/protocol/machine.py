@@ -9,7 +9,7 @@ Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and w
 * `writer.py` writes, and appends an entry to the FIFO for each command;
 * `pipeline.py` decides how far each transaction is written and how it ends.
 
-What is left here are the commands outside transactions, and the pairing itself. A reply that no command asked for is
+This module holds the commands outside transactions, and the pairing itself. A reply that no command asked for is
 a violation, except for 421. A violation ends the connection, because from there on no pairing can be trusted.
 """
 

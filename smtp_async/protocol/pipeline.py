@@ -114,7 +114,7 @@ class Pipeline:
         replies = len(self._owed.entries) + len(transaction.rcpts) + 3
         return self._window.admits(transaction.octets, chunked=transaction.chunked, replies=replies)
 
-    # --- what the owner of a transaction asks for ------------------------------------------------------------
+    # --- requests of a transaction's owner -------------------------------------------------------------------
 
     def begin(self, transaction: Transaction, *, hold: bool = False) -> None:
         """Write as much of a transaction as may be written unread; call only if the pipeline `admits` it.

@@ -1,8 +1,8 @@
 """An envelope and its content → every line of a transaction, made and checked for what one server offers.
 
-Strategy: `plan` runs in the caller's task, before the message is queued, so that a session gets bytes that cannot fail.
-Most messages have one recipient and no parameters but SIZE, so everything else is behind two tests: `options.wishes`
-and the `dsn` of a recipient.
+Strategy: `plan` runs in the caller's task, before the message is queued, so that a connection gets bytes that cannot
+fail. Most messages have one recipient and no parameters but SIZE, so everything else is behind two tests:
+`options.wishes` and the `dsn` of a recipient.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .transaction import Transaction
 
 __all__ = ["SMALL_BODY", "demand_to", "plan"]
 
-#: A body up to this size is written at once by the session; a larger one by its caller's task.
+#: A body up to this size is written at once by the connection; a larger one by its caller's task.
 SMALL_BODY: Final = 65536
 
 _SEVEN_BIT: Final = b""

@@ -1,7 +1,7 @@
 """One message on one connection: the lines to write, the replies to them, and the outcome for each recipient.
 
 Strategy: `plan.py` turns an envelope and its content into a `Transaction` for the extensions of one server: every line
-is made and checked in the caller's task, so that a session gets bytes that cannot fail. The pipeline fills in the
+is made and checked in the caller's task, so that a connection gets bytes that cannot fail. The pipeline fills in the
 replies as they are read. After the last one, or when the connection is dead, `conclude` or `give_up` writes the
 receipt.
 
@@ -38,7 +38,7 @@ __all__ = ["Transaction"]
 class Transaction:
     """One message on its way over one connection.
 
-    Made by `plan`; only the pipeline changes it. `owner` is set by the session, so that it finds what it sends.
+    Made by `plan`; only the pipeline changes it. `owner` is the job that the transaction belongs to; the job sets it.
     """
 
     __slots__ = (
@@ -219,7 +219,7 @@ class Transaction:
         """Write the receipt of a transaction whose connection is dead.
 
         Args:
-            error: what killed it.
+            error: what ended the connection.
             after_421: a 421 was read for an earlier command: replies are in order, so nothing behind it was accepted.
         """
         if self.final and self.ended and not (self.handed or after_421):

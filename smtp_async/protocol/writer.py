@@ -1,7 +1,7 @@
-"""What leaves: single commands, and transactions in a group, line by line, in one piece or in chunks.
+"""Writes single commands, envelopes (in a group or line by line) and bodies (in one piece or in chunks).
 
-Strategy: everything that is written passes through here, and every command appends its entry to the FIFO of owed
-replies in the same breath. The writer decides nothing: `pipeline.py` says what may be written when, and
+Strategy: everything that is written passes through here, and every method that writes a command also appends its entry
+to the FIFO of owed replies. The writer decides nothing: `pipeline.py` says what may be written when, and
 `states.py` refuses what the table does not allow.
 """
 
