@@ -423,11 +423,11 @@ def _mailbox(name: str, wire: bytes, needs_utf8: bool, utf8: bool, style: Style)
 
 def _list_field(name: str, mailboxes: list[str], style: Style) -> str:
     """Fold a list between its mailboxes."""
-    width = style.encoded_width if any(["=?" in mailbox for mailbox in mailboxes]) else style.width
     last = len(mailboxes) - 1
     line = f"{name}: {mailboxes[0]}"
-    if not last and len(line) <= width:
+    if not last and len(line) <= style.width and (len(line) <= ENCODED_WIDTH or "=?" not in line):
         return line
+    width = style.encoded_width if any(["=?" in mailbox for mailbox in mailboxes]) else style.width
     lines = []
     line = f"{name}:"
     for index, mailbox in enumerate(mailboxes):

