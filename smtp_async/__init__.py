@@ -47,7 +47,9 @@ from .protocol.states import Stage
 from .tls.context import Security, legacy_context
 from .tls.info import ConnectionInfo
 from .tls.offers import TLSProfile
-from .tls.options import PreSharedKey, TLSOptions, TrustOptions
+from .tls.options import PreSharedKey, TLSOptions
+from .tls.problems import ChainProblem, ChainResult, ChainValidation
+from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
 
 if TYPE_CHECKING:
@@ -72,6 +74,9 @@ __all__ = [
     "Attachment",
     "Certificate",
     "CertificateStore",
+    "ChainProblem",
+    "ChainResult",
+    "ChainValidation",
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
@@ -120,6 +125,7 @@ __all__ = [
     "SendOptions",
     "SenderRefused",
     "Sensitivity",
+    "ServerAuthentication",
     "ServerReport",
     "Session",
     "SocketOptions",

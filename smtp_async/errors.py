@@ -195,6 +195,29 @@ class ReceiptLike(Protocol):
     def message_id(self) -> str | None: ...
 
 
+class ValidationLike(Protocol):
+    """The members of a `ChainValidation` that callers read from an error or an event.
+
+    Attributes:
+        result: the verdict, a `ChainResult`.
+        problems: everything that is wrong, a `ChainProblem`.
+        status: `"OK"`, or what is wrong, in words.
+        log: what was done, one sentence each.
+        path: the certificates from the server's own to the last issuer that was found, each a `Certificate`.
+    """
+
+    @property
+    def result(self) -> Any: ...
+    @property
+    def problems(self) -> Any: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def log(self) -> tuple[str, ...]: ...
+    @property
+    def path(self) -> tuple[Any, ...]: ...
+
+
 class SMTPError(Exception):
     """The base class of every exception of this library.
 
@@ -508,10 +531,15 @@ class ResolveError(CommunicationError):
 
 
 class TLSError(SMTPError):
-    """TLS could not be set up or broke down."""
+    """TLS could not be set up or broke down.
+
+    Attributes:
+        validation: what is wrong with the server's certificates, a `ChainValidation`, if that was the reason.
+    """
 
     code = 276
     remote = True
+    validation: ValidationLike | None = None
 
 
 class TLSLibraryError(TLSError):

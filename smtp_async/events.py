@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from .errors import ValidationLike
 from .model.envelope import Recipient
 from .model.receipt import Receipt
 from .model.reply import Reply
@@ -103,7 +104,7 @@ class Negotiated(Protocol):
     @property
     def verified(self) -> bool | None: ...
     @property
-    def verification_error(self) -> str | None: ...
+    def validation(self) -> ValidationLike | None: ...
     @property
     def chain(self) -> tuple[bytes, ...]: ...
 

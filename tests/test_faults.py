@@ -633,7 +633,7 @@ class TestTLS:
                     await session.connect()
                     assert session.info.encrypted
                     assert session.info.verified is False
-                    assert session.info.verification_error
+                    assert session.info.validation and session.info.validation.reason
                     await session.send(mail())
             assert server.messages[0].tls
 

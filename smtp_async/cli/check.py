@@ -89,9 +89,15 @@ def _branch(parent: Tree | None, node: Node) -> Tree:
     title = Text.assemble((node.label, "dim"), " ", Text(_shown(node.title)))
     branch = Tree(title, guide_style="dim") if parent is None else parent.add(title)
     for label, text in node.rows:
-        style = "yellow" if label == "Valid" and node.ends_soon else ""
+        style = _style(label, node)
         branch.add(Text.assemble((label, "dim"), " ", (_shown(text), style)))
     return branch
+
+
+def _style(label: str, node: Node) -> str:
+    if label == "Problem":
+        return "red"
+    return "yellow" if label == "Valid" and node.ends_soon else ""
 
 
 def _shown(text: str) -> str:

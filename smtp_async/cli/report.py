@@ -10,6 +10,8 @@ from ..client.diagnose import EXPIRES_SOON, ServerReport
 from ..tls.certificate import Certificate
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo
+from ..tls.problems import ChainValidation
+from .screen import in_shell_words
 
 __all__ = ["Node", "as_object", "chain_of", "rows_after_chain", "rows_before_chain"]
 
@@ -40,7 +42,6 @@ _TLS_FACTS = (
     "client_auth_requested",
     "client_authenticated",
     "verified",
-    "verification_error",
 )
 
 
@@ -79,7 +80,7 @@ def rows_before_chain(report: ServerReport) -> _Rows:
 def rows_after_chain(report: ServerReport) -> _Rows:
     """Return the verdict and what the server offers."""
     if report.info is not None and report.info.encrypted:
-        yield "Verified", "yes" if report.info.verified else "no"
+        yield "Verified", _verified(report.info)
     offer = report.extensions
     if offer.domain:
         words = [f"{keyword} {offer[keyword]}".rstrip() for keyword in offer if keyword != "AUTH"]
@@ -87,6 +88,13 @@ def rows_after_chain(report: ServerReport) -> _Rows:
         # A careful server offers no login before TLS.
         if report.info is not None or offer.auth:
             yield "Login", _login(report)
+
+
+def _verified(info: ConnectionInfo) -> str:
+    if info.verified:
+        return "yes"
+    accepted = info.validation is not None and info.validation.accepted
+    return "no, but accepted as you asked" if accepted else "no"
 
 
 def _keys(info: ConnectionInfo) -> str:
@@ -116,15 +124,32 @@ def _login(report: ServerReport) -> str:
 
 
 def chain_of(report: ServerReport) -> list[Node]:
-    """Return the certificates that the server has shown, its own first."""
+    """Return the way from the server's certificate to a trusted one, or what the server has shown of it."""
     now = datetime.now(UTC)
-    return [
-        _node("Certificate" if place == 0 else "Issuer", one, now)
-        for place, one in enumerate(_certificates(report))
-    ]
+    validation = _validation(report)
+    faults = validation.faults if validation is not None else ()
+    states = validation.revocation if validation is not None else ()
+    nodes = []
+    for place, one in enumerate(_certificates(report)):
+        node = _node("Certificate" if place == 0 else "Issuer", one, now)
+        if place < len(states):
+            node.rows.append(("Revoked", states[place]))
+        node.rows.extend(("Problem", in_shell_words(fault.text)) for fault in faults if fault.place == place)
+        nodes.append(node)
+    return nodes
+
+
+def _validation(report: ServerReport) -> ChainValidation | None:
+    if report.info is not None:
+        return report.info.validation
+    found = getattr(report.error, "validation", None)
+    return found if isinstance(found, ChainValidation) else None
 
 
 def _certificates(report: ServerReport) -> list[Certificate]:
+    validation = _validation(report)
+    if validation is not None and (path := validation.path):
+        return list(path)
     chain = report.info.chain if report.info is not None else ()
     read = [found for der in chain if (found := Certificate.of(der)) is not None]
     return read or ([report.certificate] if report.certificate is not None else [])
@@ -161,12 +186,31 @@ def as_object(report: ServerReport) -> dict[str, Any]:
         "security": report.security.value,
         "greeting": str(report.greeting) if report.greeting else None,
         "tls": {name: getattr(info, name) for name in _TLS_FACTS} if encrypted else None,
+        "validation": _judged(_validation(report)),
         "chain": [_facts(one) for one in _certificates(report)],
         "extensions": {keyword: report.extensions[keyword] for keyword in report.extensions},
         "auth": list(report.auth),
         "logged_in": report.logged_in,
         "error": None if report.error is None else {"code": report.error.code, "text": str(report.error)},
         "findings": list(report.findings),
+    }
+
+
+def _judged(validation: ChainValidation | None) -> dict[str, Any] | None:
+    if validation is None:
+        return None
+    return {
+        "result": validation.result.name,
+        "problems": [
+            {
+                "kind": fault.problem.name,
+                "text": fault.text,
+                "excused": bool(fault.problem & validation.excused),
+            }
+            for fault in validation.faults
+        ],
+        "revocation": list(validation.revocation),
+        "log": list(validation.log),
     }
 
 

@@ -23,8 +23,9 @@ from ..errors import FileError, InvalidArgument
 from ..model.secret import Secret
 from ..tls.context import Security
 from ..tls.identity import Identity
-from ..tls.options import TLSOptions, TrustOptions
+from ..tls.options import TLSOptions
 from ..tls.stores import CertificateStore
+from ..tls.trust import TrustOptions
 from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, TLSVersion
 
 __all__ = ["client_for", "read_file"]

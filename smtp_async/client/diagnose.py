@@ -235,8 +235,8 @@ def _about_tls(report: ServerReport, route: Route) -> Iterator[str]:
     if info.encrypted:
         if info.tls_version in _OLD_TLS:
             yield f"{info.tls_version} is not safe any more: the server should speak TLS 1.2 or newer"
-        if info.verified is False:
-            yield f"the server's identity as {info.host} is not proved: {info.verification_error}"
+        if info.verified is False and info.validation is not None:
+            yield f"the server's identity as {info.host} is not proved: {info.validation.reason}"
     elif clear is not None and clear.starttls:
         yield f"STARTTLS is offered, but with security={route.security.name} mail is sent unencrypted"
     elif route.security is Security.OPPORTUNISTIC:

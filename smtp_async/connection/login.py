@@ -30,8 +30,15 @@ _MAX_ROUNDS: Final = 10
 
 
 def protects_credentials(route: Route, info: ConnectionInfo) -> bool:
-    """May credentials travel on this connection? Over verified TLS, or over a Unix socket."""
-    return route.path is not None or (info.encrypted and info.verified is True)
+    """May credentials travel on this connection?
+
+    Over a Unix socket, or over TLS with a server that is verified, or that `TrustOptions` or `authenticate_server` let
+    pass: the application has said so by name.
+    """
+    if route.path is not None or not info.encrypted:
+        return route.path is not None
+    excused = route.tls.context is None and info.validation is not None and info.validation.accepted
+    return info.verified is True or excused
 
 
 async def authenticate(channel: Channel, credentials: Credentials, *, secure: bool) -> Reply:

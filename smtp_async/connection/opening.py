@@ -14,6 +14,7 @@ from typing import Final
 
 from ..auth.mechanism import Credentials
 from ..errors import (
+    CertificateRejected,
     ConnectionLost,
     GreetingRefused,
     HelloRefused,
@@ -163,7 +164,9 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         )
     except SMTPError as error:
         failed = channel.failure or error
-        channel.handshake_failed = failed is error and not isinstance(error, PlaintextInjected)
+        # A server that the application forbade is not spoken with in clear either.
+        forbidden = isinstance(error, PlaintextInjected | CertificateRejected)
+        channel.handshake_failed = failed is error and not forbidden
         channel.transcript.tls_step("TLS handshake failed: %s", failed)
         await _tell_status(
             channel, ConnectionKind.TLS_BROKEN, code=status_code(failed), description=str(failed)

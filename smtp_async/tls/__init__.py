@@ -2,8 +2,8 @@
 
 from .certificate import Certificate
 from .context import (
-    OpportunisticContext,
     Security,
+    UnverifiedContext,
     default_port,
     legacy_context,
     make_context,
@@ -12,22 +12,28 @@ from .context import (
 )
 from .info import ConnectionInfo
 from .offers import TLSProfile
-from .options import PreSharedKey, TLSOptions, TrustOptions
-from .verify import explain, hint_for_silence, judge, looks_like_tls, secure
+from .options import PreSharedKey, TLSOptions
+from .problems import ChainProblem, ChainResult, ChainValidation
+from .trust import AuthenticateServer, ServerAuthentication, TrustOptions
+from .verify import explain, hint_for_silence, looks_like_tls, secure
 
 __all__ = [
+    "AuthenticateServer",
     "Certificate",
+    "ChainProblem",
+    "ChainResult",
+    "ChainValidation",
     "ConnectionInfo",
-    "OpportunisticContext",
     "PreSharedKey",
     "Security",
+    "ServerAuthentication",
     "TLSOptions",
     "TLSProfile",
     "TrustOptions",
+    "UnverifiedContext",
     "default_port",
     "explain",
     "hint_for_silence",
-    "judge",
     "legacy_context",
     "looks_like_tls",
     "make_context",

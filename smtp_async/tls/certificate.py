@@ -18,6 +18,7 @@ from .der import children
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
     from cryptography.x509 import Certificate as X509Certificate
 
 __all__ = ["Certificate", "KeyUsage"]
@@ -173,7 +174,7 @@ class Certificate:
         """The host names and addresses it is for (RFC 9525 section 2); the subject does not count."""
         from cryptography import x509
 
-        found = self._extension(x509.SubjectAlternativeName)
+        found = self.extension(x509.SubjectAlternativeName)
         if found is None:
             return ()
         addresses = found.get_values_for_type(x509.IPAddress)
@@ -185,7 +186,7 @@ class Certificate:
         """The mail addresses it is for: those of the alternative names."""
         from cryptography import x509
 
-        found = self._extension(x509.SubjectAlternativeName)
+        found = self.extension(x509.SubjectAlternativeName)
         every = found.get_values_for_type(x509.RFC822Name) if found is not None else ()
         return tuple(printable(name, _SHOWN) for name in every)
 
@@ -271,7 +272,7 @@ class Certificate:
         """What the key may be used for; nothing at all if the certificate does not say."""
         from cryptography import x509
 
-        usage = self._extension(x509.KeyUsage)
+        usage = self.extension(x509.KeyUsage)
         flags = KeyUsage(0)
         if usage is not None:
             for flag, name in _USAGES:
@@ -286,7 +287,7 @@ class Certificate:
         from cryptography import x509
         from cryptography.x509.oid import ExtendedKeyUsageOID
 
-        usage = self._extension(x509.ExtendedKeyUsage)
+        usage = self.extension(x509.ExtendedKeyUsage)
         return tuple(_name_of(oid, ExtendedKeyUsageOID) for oid in usage) if usage is not None else ()
 
     @cached_property
@@ -301,7 +302,7 @@ class Certificate:
         """The identifier of its key; empty if it has none."""
         from cryptography import x509
 
-        found = self._extension(x509.SubjectKeyIdentifier)
+        found = self.extension(x509.SubjectKeyIdentifier)
         return found.digest if found is not None else b""
 
     @cached_property
@@ -309,7 +310,7 @@ class Certificate:
         """The identifier of its issuer's key; empty if it has none."""
         from cryptography import x509
 
-        found = self._extension(x509.AuthorityKeyIdentifier)
+        found = self.extension(x509.AuthorityKeyIdentifier)
         return (found.key_identifier or b"") if found is not None else b""
 
     @cached_property
@@ -317,7 +318,7 @@ class Certificate:
         """May it issue others (RFC 5280 section 4.2.1.9)?"""
         from cryptography import x509
 
-        found = self._extension(x509.BasicConstraints)
+        found = self.extension(x509.BasicConstraints)
         return found is not None and found.ca
 
     @property
@@ -333,12 +334,18 @@ class Certificate:
     def issued_by(self, issuer: Certificate) -> bool:
         """Tell whether `issuer` has this certificate's issuer for its subject, and signed it with its key."""
         try:
-            self.x509.verify_directly_issued_by(issuer.x509)
+            if (hashed := _old_hash(self.x509)) is None:
+                self.x509.verify_directly_issued_by(issuer.x509)
+            elif self.x509.issuer != issuer.x509.subject:
+                return False
+            else:
+                _verify_old(self.x509, issuer.x509, hashed)
         except Exception:  # another name, another signature, an algorithm that is not known
             return False
         return True
 
-    def _extension(self, kind: type[Any]) -> Any:
+    def extension(self, kind: type[Any]) -> Any:
+        """Return the value of the extension of class `kind` (of `cryptography.x509`); None if it has none."""
         from cryptography import x509
 
         try:
@@ -359,6 +366,31 @@ def _parsed(der: bytes) -> X509Certificate:
             extension.value.get_values_for_type(x509.IPAddress)
     _ = found.not_valid_before_utc, found.not_valid_after_utc, found.signature_algorithm_oid
     return found
+
+
+def _old_hash(certificate: X509Certificate) -> hashes.HashAlgorithm | None:
+    """Return the hash of a signature that can be forged, and which cryptography verifies in no certificate."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import SignatureAlgorithmOID as Oid
+
+    oid = certificate.signature_algorithm_oid
+    if oid in (Oid.RSA_WITH_SHA1, Oid.ECDSA_WITH_SHA1):
+        return hashes.SHA1()
+    return hashes.MD5() if oid == Oid.RSA_WITH_MD5 else None
+
+
+def _verify_old(certificate: X509Certificate, issuer: X509Certificate, hashed: hashes.HashAlgorithm) -> None:
+    """Raise an exception if `issuer` has not signed `certificate`: how weak that is, others judge."""
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+    key = issuer.public_key()
+    signature, signed = certificate.signature, certificate.tbs_certificate_bytes
+    if isinstance(key, rsa.RSAPublicKey):
+        key.verify(signature, signed, padding.PKCS1v15(), hashed)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        key.verify(signature, signed, ec.ECDSA(hashed))
+    else:
+        raise TypeError(f"{key} does not sign with {hashed.name}")
 
 
 def _why(error: Exception) -> str:

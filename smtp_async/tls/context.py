@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import ssl
 import sys
 from enum import Enum
-from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from ..errors import CertificateStoreError, InvalidArgument
+from ..errors import InvalidArgument
+from .anchors import load_trust, trusted_by
 from .handshake_witness import observe
-from .options import TLSOptions, TrustOptions
+from .options import TLSOptions
 from .settings import configure
 from .system import shared_contexts
+from .trust import TrustOptions
 
 __all__ = [
-    "OpportunisticContext",
     "Security",
+    "UnverifiedContext",
     "default_port",
     "legacy_context",
     "make_context",
@@ -85,11 +85,11 @@ def default_port(security: Security, *, lmtp: bool = False) -> int:
     return 25 if security in (Security.PLAINTEXT, Security.OPPORTUNISTIC) else 587
 
 
-class OpportunisticContext(ssl.SSLContext):
-    """A context for OPPORTUNISTIC: the handshake accepts every certificate.
+class UnverifiedContext(ssl.SSLContext):
+    """A context whose handshake accepts every certificate, because the chain is judged afterwards.
 
     Attributes:
-        anchors: the trusted certificates in DER, to tell afterwards whether the server's would have passed.
+        anchors: the trusted certificates in DER.
     """
 
     anchors: tuple[bytes, ...] = ()
@@ -104,16 +104,18 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
 
     Args:
         options: what is trusted, or a context of the application.
-        verify: False for OPPORTUNISTIC.
+        verify: False for OPPORTUNISTIC. Where the options want what OpenSSL cannot judge, the context does not verify
+            either, and `secure` judges the chain after the handshake.
 
     Raises:
-        CertificateStoreError: `ca_file` cannot be read or holds no certificate.
+        CertificateStoreError: a file or folder of trusted certificates cannot be read or holds none.
         ClientIdentityError: OpenSSL does not take the key or the certificate of the identity.
         TLSLibraryError: OpenSSL refuses an option, or the file for keys cannot be written.
     """
     if options.prng_seed:
         # It adds to what the system gives, and counts for nothing.
         ssl.RAND_add(options.prng_seed, 0.0)
+    verify = verify and not options.judged_after_handshake
     if options.context is None and not options.needs_own_context:
         context = shared_contexts.get(lambda: _made(options, verify), verify=verify)
     else:
@@ -126,7 +128,7 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
 
 def _made(options: TLSOptions, verify: bool) -> ssl.SSLContext:
     if not verify:
-        return _opportunistic(options)
+        return _unverified(options)
     if options.context is not None:
         return options.context
     context = _verifying(options.trust)
@@ -174,57 +176,41 @@ def reference_name(host: str, options: TLSOptions) -> str:
 
 
 def _verifying(trust: TrustOptions) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=trust.ca_file)
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        raise _unreadable(trust, error) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = _new(ssl.SSLContext)
+    load_trust(context, trust)
     # The certificate of one server may be trusted without its issuer; the default from Python 3.13 on.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not trust.tolerate_minor:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
         # RFC 9525 section 2: only the subject alternative names count.
         context.hostname_checks_common_name = False
     return context
 
 
-def _opportunistic(options: TLSOptions) -> OpportunisticContext:
-    context = OpportunisticContext(ssl.PROTOCOL_TLS_CLIENT)
+def _unverified(options: TLSOptions) -> UnverifiedContext:
+    context = _new(UnverifiedContext)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if options.context is None:
+        context.anchors = trusted_by(_verifying(options.trust), options.trust)
+        configure(context, options)
+    else:
+        context.anchors = tuple(options.context.get_ca_certs(binary_form=True))
+    return context
+
+
+_Context = TypeVar("_Context", bound=ssl.SSLContext)
+
+
+def _new(kind: type[_Context]) -> _Context:
+    context = kind(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.anchors = _anchors(options)
     key_log = os.environ.get("SSLKEYLOGFILE")
     if key_log and not sys.flags.ignore_environment:
         # As `ssl.create_default_context` does.
         context.keylog_filename = key_log
-    if options.context is None:
-        configure(context, options)
     return context
-
-
-def _anchors(options: TLSOptions) -> tuple[bytes, ...]:
-    if options.context is not None:
-        return tuple(options.context.get_ca_certs(binary_form=True))
-    context = _verifying(options.trust)
-    if options.trust.ca_file is None:
-        for path in _hashed_files():
-            # OpenSSL opens the files of a directory one by one, when a chain asks for them, and passes over those
-            # that it cannot read: links to nowhere, files of others, something else than a certificate.
-            with contextlib.suppress(OSError):  # SSLError is one
-                context.load_verify_locations(path)
-    return tuple(context.get_ca_certs(binary_form=True))
-
-
-def _hashed_files() -> list[Path]:
-    folder = ssl.get_default_verify_paths().capath
-    return sorted(Path(folder).glob("[0-9a-f]*.[0-9]")) if folder else []
-
-
-def _unreadable(trust: TrustOptions, error: Exception) -> CertificateStoreError:
-    if isinstance(error, ssl.SSLError):
-        return CertificateStoreError(f"{trust.ca_file} holds no certificate in PEM form: {error.reason}")
-    reason = getattr(error, "strerror", None) or str(error)
-    return CertificateStoreError(f"cannot read the certificates in {trust.ca_file}: {reason}")
 
 
 #: The key logs that this process has warned of; one warning is enough.

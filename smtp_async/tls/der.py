@@ -18,6 +18,7 @@ __all__ = [
     "SEQUENCE",
     "DERError",
     "Element",
+    "check_shape",
     "children",
     "elements",
 ]
@@ -65,6 +66,48 @@ def children(data: bytes) -> Iterator[Element]:
     """
     begin, end = _content(data, 0)
     yield from elements(data[begin:end])
+
+
+def check_shape(data: bytes, *, max_length: int, max_depth: int, max_values: int) -> None:
+    """Refuse what is too large or too deep for a parser, at the cost of looking at each tag and length once.
+
+    What an OCTET STRING holds is looked at, too, if it begins like a SEQUENCE: extensions of certificates are such.
+
+    Args:
+        data: one value, with all that is in it.
+        max_length: most bytes of a value that holds no others.
+        max_depth: how deeply values may be nested.
+        max_values: how many there may be.
+
+    Raises:
+        DERError: it is too large or too deep, or no DER.
+    """
+    ends: list[int] = []
+    at, left = 0, max_values
+    while at < len(data):
+        while ends and at >= ends[-1]:
+            ends.pop()
+        begin, end = _content(data, at)
+        if ends and end > ends[-1]:
+            raise DERError("a value reaches beyond the one around it")
+        left -= 1
+        if left < 0:
+            raise DERError(f"more than {max_values} values")
+        if _holds_values(data, at, begin, end):
+            ends.append(end)
+            if len(ends) > max_depth:
+                raise DERError(f"values nested more than {max_depth} deep")
+            at = begin
+        elif end - begin > max_length:
+            raise DERError(f"a value of {end - begin} bytes, of {max_length} at most")
+        else:
+            at = end
+
+
+def _holds_values(data: bytes, at: int, begin: int, end: int) -> bool:
+    if data[at] & 0x20:
+        return begin < end
+    return data[at] == OCTET_STRING and data[begin : begin + 1] == b"\x30" and _content(data, begin)[1] == end
 
 
 def _content(data: bytes, at: int) -> tuple[int, int]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..transport.stream import Traffic
 from .certificate import Certificate
 from .handshake_witness import Handshake, handshake_of
+from .problems import ChainValidation
 from .suites import Suite, find_group, find_suite
 
 if TYPE_CHECKING:
     from ..transport.stream import Endpoint, Stream
 
 __all__ = ["ConnectionInfo"]
+
+
+#: The argument of a private method of Python's before 3.13 (OpenSSL's X509_FILETYPE_ASN1).
+_IN_DER: Final = 2
 
 
 def _new_id() -> str:
@@ -49,8 +55,8 @@ class ConnectionInfo:
         session_resumed: did the handshake resume an earlier session?
         client_auth_requested: did the server ask for a client certificate?
         client_authenticated: was one proved to it?
-        verified: was the certificate verified, name included? None without TLS, or if nobody can tell.
-        verification_error: why it was not, in words.
+        verified: is the server's identity proved, name included, with nothing excused? None without TLS.
+        validation: what came of judging its certificates; None without TLS.
         chain: the certificates that the server sent, its own first, in DER.
         traffic: how much went over the connection; it is counted on.
     """
@@ -73,7 +79,7 @@ class ConnectionInfo:
     client_auth_requested: bool | None = None
     client_authenticated: bool | None = None
     verified: bool | None = None
-    verification_error: str | None = None
+    validation: ChainValidation | None = field(default=None, repr=False)
     chain: tuple[bytes, ...] = field(default=(), repr=False)
     traffic: Traffic = field(default_factory=Traffic, repr=False, compare=False)
 
@@ -84,8 +90,6 @@ class ConnectionInfo:
         *,
         host: str,
         port: int | None = None,
-        verified: bool | None = None,
-        verification_error: str | None = None,
         resumed: ConnectionInfo | None = None,
     ) -> Self:
         """Return what is known of `stream` now; ask right after the handshake.
@@ -93,14 +97,14 @@ class ConnectionInfo:
         Args:
             stream: the connection.
             host, port: the server as it was named.
-            verified, verification_error: the verdict, if it was not OpenSSL's.
             resumed: the connection whose session this one goes on with.
         """
         tls = stream.ssl_object
         if tls is None:
             return cls(host=host, port=port, peer=stream.peer, local=stream.local, traffic=stream.traffic)
-        if verified is None and verification_error is None:
-            verified, verification_error = _judged_by(tls.context)
+        validation = resumed.validation if resumed is not None else None
+        if validation is None:
+            validation = _judged_by_openssl(tls)
         seen = handshake_of(tls) if resumed is None else _resumed(handshake_of(tls), resumed)
         name, _, bits = tls.cipher() or (None, None, None)
         suite = find_suite(name) if name else None
@@ -114,8 +118,8 @@ class ConnectionInfo:
             suite=suite.name if suite is not None else name,
             bits=bits,
             session_resumed=resumed is not None,
-            verified=verified,
-            verification_error=verification_error,
+            verified=validation.verified,
+            validation=validation,
             traffic=stream.traffic,
             **seen._asdict(),
         )
@@ -214,7 +218,30 @@ def _resumed(seen: Handshake, earlier: ConnectionInfo) -> Handshake:
     )
 
 
-def _judged_by(context: ssl.SSLContext) -> tuple[bool, str | None]:
+def _judged_by_openssl(tls: ssl.SSLObject) -> ChainValidation:
+    context = tls.context
     if context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname:
-        return True, None
-    return False, "the application's SSLContext does not verify certificate and host name"
+        return ChainValidation(
+            log=("OpenSSL verified the chain and the name within the handshake",),
+            path_der=_verified_path(tls),
+        )
+    return ChainValidation(
+        judged=False,
+        complete=False,
+        log=("the application's SSLContext does not verify certificate and host name",),
+    )
+
+
+def _verified_path(tls: Any) -> tuple[bytes, ...]:
+    """Return the path that OpenSSL found, empty where Python does not tell: before 3.13 the method is private."""
+    ask = getattr(tls, "get_verified_chain", None) or getattr(
+        getattr(tls, "_sslobj", None), "get_verified_chain", None
+    )
+    found = ask() if ask is not None else None
+    return tuple(_kept(one if isinstance(one, bytes) else one.public_bytes(_IN_DER)) for one in found or ())
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(der: bytes) -> bytes:
+    """Return `der`, as the same object for many connections: idle ones weigh less."""
+    return der

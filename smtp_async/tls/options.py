@@ -1,4 +1,4 @@
-"""How TLS is spoken and whose certificates are believed, as an application says it; checked when it is said."""
+"""How TLS is spoken, as an application says it; checked when it is said."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import FeatureUnavailable, InvalidArgument
 from .offers import TLSProfile, can_use_shared_keys, read_ciphers, read_groups, read_schemes
+from .trust import TrustOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .certificate import Certificate
     from .identity import Identity
+    from .trust import AuthenticateServer
 
-__all__ = ["PreSharedKey", "TLSOptions", "TrustOptions"]
+__all__ = ["PreSharedKey", "TLSOptions"]
 
 #: The versions that OpenSSL 3 speaks, the oldest first.
 _VERSIONS: Final = (
@@ -28,25 +30,18 @@ _VERSIONS: Final = (
 )
 #: What is no part of an `ssl.SSLContext`, and goes together with one of the application's.
 _BESIDE_A_CONTEXT: Final = frozenset(
-    {"context", "server_hostname", "session_reuse", "expect_close_notify", "prng_seed", "log_handshake"}
+    {
+        "context",
+        "server_hostname",
+        "authenticate_server",
+        "session_reuse",
+        "expect_close_notify",
+        "prng_seed",
+        "log_handshake",
+    }
 )
 #: No cipher has longer keys.
 _MOST_BITS: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustOptions:
-    """Whose certificates are believed.
-
-    Attributes:
-        ca_file: PEM file with the certificates that are trusted in place of the system's: authorities, or the
-            very certificate of a server. Host name and dates are checked all the same.
-        shared_system_store: read the system's certificates once per process, for all clients with the default
-            options; they are read again when their file or folder has changed. False reads them for this client alone.
-    """
-
-    ca_file: str | os.PathLike[str] | None = None
-    shared_system_store: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +71,10 @@ class TLSOptions:
     """How TLS is spoken.
 
     Attributes:
-        context: used as it is, in place of one made from the other options; only `server_hostname`, `session_reuse`,
-            `expect_close_notify`, `prng_seed` and `log_handshake` go together with one. Nothing in it is changed except
-            `sslobject_class`, so that a failed handshake can tell what the server's certificate contained.
-            OPPORTUNISTIC takes only its trusted certificates.
+        context: used as it is, in place of one made from the other options; only `server_hostname`,
+            `authenticate_server`, `session_reuse`, `expect_close_notify`, `prng_seed` and `log_handshake` go together
+            with one. Nothing in it is changed except `sslobject_class`, so that a failed handshake can tell what the
+            server's certificate contained. OPPORTUNISTIC takes only its trusted certificates.
         profile: what is offered where the options below are None.
         minimum_version, maximum_version: the versions that are spoken. TLS 1.0 and 1.1 are broken (RFC 8996); who names
             them as minimum gets the suites and keys of that time as well.
@@ -99,6 +94,10 @@ class TLSOptions:
         server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
             is not the host that is connected to.
         trust: whose certificates are believed.
+        authenticate_server: a function, async or not, that is asked about each server after the handshake and before
+            the first byte of SMTP: True takes it, False refuses it, None has no opinion. It can overturn every verdict
+            except that of `blocked` and `pins`; with a context of the application it can only refuse. What it raises
+            ends the connection. Its time counts as the handshake's.
         identity: who this side is, for servers that ask for a certificate.
         extra_chain: certificates that are sent after those of the identity.
         psk: a key that the server knows, too; needs Python 3.13. Without `ciphers`, suites for such keys are offered.
@@ -130,6 +129,7 @@ class TLSOptions:
     renegotiation: bool = False
     server_hostname: str | None = None
     trust: TrustOptions = TrustOptions()
+    authenticate_server: AuthenticateServer | None = None
     identity: Identity | None = None
     extra_chain: Sequence[Certificate] = ()
     psk: PreSharedKey | None = None
@@ -155,7 +155,16 @@ class TLSOptions:
     @property
     def needs_own_context(self) -> bool:
         """Does anything differ from the default that is part of an `ssl.SSLContext`?"""
-        return any(getattr(self, one.name) != one.default for one in _in_a_context())
+        changed = any(
+            getattr(self, one.name) != one.default for one in _in_a_context() if one.name != "trust"
+        )
+        return changed or not self.trust.only_system
+
+    @property
+    def judged_after_handshake(self) -> bool:
+        """Is the chain judged after the handshake, because OpenSSL cannot do what is wanted?"""
+        policy = self.authenticate_server is not None and self.context is None
+        return policy or self.trust.after_handshake
 
     def _check_beside_a_context(self) -> None:
         for one in _in_a_context():

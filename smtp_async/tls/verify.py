@@ -1,52 +1,67 @@
 """Is this the right server? And when it is not, an error that says what was found and what to do.
 
 `secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
-`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one. OpenSSL verifies
-within the handshake for IMPLICIT and STARTTLS. OPPORTUNISTIC lets every certificate pass; `judge` tells
-afterwards whether it would have been believed.
+`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one. Without special wishes
+OpenSSL verifies within the handshake, and a chain that it refused is judged here once more, to find all that is wrong.
+With special wishes, and for OPPORTUNISTIC, the handshake lets every certificate pass, and `tls/verdict` judges it
+before the first byte of SMTP; OPPORTUNISTIC goes on whatever the verdict, unless the application forbade the server.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import ipaddress
 import ssl
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from ..errors import (
-    CertificateRejected,
-    ChainInvalid,
-    ChainNotFound,
     HandshakeFailed,
     PlaintextInjected,
     ServerCertificateMissing,
+    Timeout,
     TLSError,
     WrongTLSMode,
 )
 from ..model.reply import printable
 from .certificate import Certificate
-from .context import OpportunisticContext, Security, reference_name
+from .context import Security, UnverifiedContext, reference_name
 from .demands import check_demands
-from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
+from .handshake_witness import evidence_of, looks_like_tls, offering
 from .info import ConnectionInfo
+from .judgements import Case, unknown_authority, wrong_name, wrong_time
 from .options import TLSOptions
+from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .sessions import KeptSession, SessionCache, SessionKey
+from .verdict import Server, error_for, judge, judge_server
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from ..transport.stream import Stream
 
-__all__ = ["explain", "hint_for_silence", "judge", "keep_session", "looks_like_tls", "secure"]
+__all__ = ["explain", "hint_for_silence", "keep_session", "looks_like_tls", "secure"]
 
 # X509_V_ERR_ numbers of OpenSSL (x509_vfy.h); they are part of its stable interface.
 _NOT_YET, _EXPIRED = 9, 10
 _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT = 18, 19, 20, 21, 2
-_REVOKED, _WRONG_PURPOSE, _REJECTED = 23, 26, 28
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
+#: Other numbers → the kind of problem.
+_PROBLEMS: Final = {
+    7: ChainProblem.INVALID_SIGNATURE,
+    _NOT_YET: ChainProblem.NOT_YET_VALID,
+    _EXPIRED: ChainProblem.EXPIRED,
+    23: ChainProblem.REVOKED,
+    24: ChainProblem.NOT_AUTHORIZED,
+    25: ChainProblem.NOT_AUTHORIZED,
+    26: ChainProblem.USAGE,
+    28: ChainProblem.USAGE,
+    34: ChainProblem.UNKNOWN_EXTENSION,
+    47: ChainProblem.NAME_CONSTRAINTS,
+    48: ChainProblem.NAME_CONSTRAINTS,
+    66: ChainProblem.WEAK,
+    67: ChainProblem.WEAK,
+    68: ChainProblem.WEAK,
+}
 
 #: The reason of an SSLError → what it means, after "server:port …".
 _REASONS: Final = {
@@ -69,8 +84,6 @@ _NO_TLS: Final = frozenset(
         "PACKET_LENGTH_TOO_LONG",
     }
 )
-#: So many names of a certificate are told.
-_NAMES_SHOWN: Final = 8
 
 
 async def secure(
@@ -109,25 +122,72 @@ async def secure(
         ConnectionLost: the connection ended before the handshake began.
         Timeout: the deadline passed; its stage is `"tls"`.
     """
-    name = reference_name(host, options)
+    name, where = reference_name(host, options), _where(host, port)
     cache, key = sessions or SessionCache(), SessionKey(host, port, name)
     try:
         earlier = await _shake_hands(stream, context, key, cache, deadline, tell)
-        verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
             raise
         # No reply came before these bytes: they are the greeting of a plaintext server.
-        raise _plaintext(_where(host, port), security, stream.early) from None
+        raise _plaintext(where, security, stream.early) from None
     except HandshakeFailed as failed:
         if (cause := failed.__cause__) is None:
             raise
-        raise explain(cause, host=host, port=port, security=security, name=name) from cause
-    info = ConnectionInfo.of(
-        stream, host=host, port=port, verified=verified, verification_error=problem, resumed=earlier
-    )
-    _demand_certificate(stream, info)
-    _demand_what_was_asked_for(stream, info, options)
+        validation = await _judge_refused(
+            cause, Server(where, name, evidence_of(cause).chain), context, options
+        )
+        raise explain(
+            cause, host=host, port=port, security=security, name=name, validation=validation
+        ) from cause
+    info = ConnectionInfo.of(stream, host=host, port=port, resumed=earlier)
+    try:
+        return await _authenticate(info, name, context, options, security, deadline)
+    except BaseException:
+        stream.abort()
+        raise
+
+
+async def _judge_refused(
+    error: BaseException, server: Server, context: ssl.SSLContext, options: TLSOptions
+) -> ChainValidation | None:
+    """Return all that is wrong with a chain that OpenSSL refused; None if it refused something else."""
+    if not isinstance(error, ssl.SSLCertVerificationError) or not server.chain:
+        return None
+    return await asyncio.to_thread(judge, server, context, options.trust)
+
+
+async def _authenticate(
+    info: ConnectionInfo,
+    name: str,
+    context: ssl.SSLContext,
+    options: TLSOptions,
+    security: Security,
+    deadline: float | None,
+) -> ConnectionInfo:
+    """Return `info` with the verdict on the server, if it may be spoken with.
+
+    Raises:
+        TLSError: it may not.
+        Timeout: the deadline passed.
+    """
+    where = _where(info.host, info.port)
+    _demand_certificate(info, where)
+    server = Server(where, name, info.chain, info.peer, info.session_resumed)
+    assert info.validation is not None
+    try:
+        async with asyncio.timeout_at(deadline):
+            verdict = await judge_server(server, context, options, info.validation)
+    except TimeoutError as late:
+        raise Timeout(
+            f"{where} could not be verified within the time of the handshake", stage="tls"
+        ) from late
+    if verdict is not info.validation:
+        verified = verdict.verified if isinstance(context, UnverifiedContext) else info.verified
+        info = replace(info, validation=verdict, verified=verified)
+    if verdict.counted & (ABSOLUTE if security is Security.OPPORTUNISTIC else ~ChainProblem(0)):
+        raise error_for(verdict, missing=not info.chain)
+    _demand_what_was_asked_for(info, options, where)
     return info
 
 
@@ -174,36 +234,18 @@ def _gone_on_with(stream: Stream, kept: KeptSession | None) -> ConnectionInfo | 
     return kept.info if kept is not None and tls is not None and tls.session_reused else None
 
 
-def _demand_certificate(stream: Stream, info: ConnectionInfo) -> None:
+def _demand_certificate(info: ConnectionInfo, where: str) -> None:
     """Refuse a server that proved nothing: OpenSSL verifies no certificate where the suite wants none."""
     if info.verified and not info.server_authenticated:
-        stream.abort()
         raise ServerCertificateMissing(
-            f"{_where(info.host, info.port)} showed no certificate: the suite {info.suite}, which the "
+            f"{where} showed no certificate: the suite {info.suite}, which the "
             "application's SSLContext allows, does without, and anybody could have answered"
         )
 
 
-def _demand_what_was_asked_for(stream: Stream, info: ConnectionInfo, options: TLSOptions) -> None:
+def _demand_what_was_asked_for(info: ConnectionInfo, options: TLSOptions, where: str) -> None:
     if (problem := check_demands(info, options)) is not None:
-        stream.abort()
-        raise HandshakeFailed(f"{_where(info.host, info.port)} {problem}")
-
-
-async def _opportunistic_verdict(
-    stream: Stream, context: ssl.SSLContext, name: str, earlier: ConnectionInfo | None
-) -> tuple[bool | None, str | None]:
-    if not isinstance(context, OpportunisticContext) or stream.ssl_object is None:
-        return None, None
-    if earlier is not None:
-        return earlier.verified, earlier.verification_error
-    try:
-        chain = handshake_of(stream.ssl_object).chain
-        problem = await asyncio.to_thread(judge, chain, name, context.anchors)
-    except BaseException:
-        stream.abort()
-        raise
-    return problem is None, problem
+        raise HandshakeFailed(f"{where} {problem}")
 
 
 # --- what went wrong --------------------------------------------------------------------------------------
@@ -218,6 +260,7 @@ def explain(
     name: str | None = None,
     chain: Sequence[bytes] | None = None,
     first_bytes: bytes | None = None,
+    validation: ChainValidation | None = None,
     now: datetime | None = None,
 ) -> TLSError:
     """Return the error of ours for what a TLS handshake failed with.
@@ -230,6 +273,7 @@ def explain(
         name: the name that was verified, if it is not the host.
         chain: what the server showed, in DER, its own certificate first; None takes what `error` knows.
         first_bytes: what it sent first if that was no TLS; None takes what `error` knows.
+        validation: what was found in its chain, after OpenSSL refused it.
         now: the time to compare with.
     """
     evidence = evidence_of(error)
@@ -238,8 +282,13 @@ def explain(
     # Only errors that OpenSSL made have a reason.
     reason = getattr(error, "reason", None)
     if isinstance(error, ssl.SSLCertVerificationError):
-        certificates = _readable(evidence.chain if chain is None else chain)
-        explained = _refused(error, where, name or host, certificates, now or datetime.now(UTC))
+        shown = tuple(evidence.chain if chain is None else chain)
+        if validation is not None and validation.counted:
+            explained = error_for(validation)
+        else:
+            explained = _refused_by_openssl(
+                error, Server(where, name or host, shown), now or datetime.now(UTC)
+            )
     elif said or reason in _NO_TLS:
         explained = _plaintext(where, security, said)
     elif reason in _REASONS:
@@ -295,179 +344,29 @@ def _cut_off(where: str) -> HandshakeFailed:
     return error
 
 
-# --- certificates -----------------------------------------------------------------------------------------
+# --- certificates that OpenSSL refused ----------------------------------------------------------------------
 
 
-def _readable(chain: Sequence[bytes]) -> list[Certificate]:
-    return [found for der in chain if (found := Certificate.of(der)) is not None]
+def _refused_by_openssl(error: ssl.SSLCertVerificationError, server: Server, now: datetime) -> TLSError:
+    """Return the error where only OpenSSL has found something."""
+    path = tuple(found for der in server.chain if (found := Certificate.of(der)) is not None)
+    faults = tuple(_faults_named(error, Case(server.where, server.name, now, 0, False), path))
+    return error_for(
+        ChainValidation(faults=faults, log=(f"OpenSSL: {error.verify_message}",), complete=False)
+    )
 
 
-def _refused(
-    error: ssl.SSLCertVerificationError,
-    where: str,
-    name: str,
-    certificates: list[Certificate],
-    now: datetime,
-) -> TLSError:
+def _faults_named(
+    error: ssl.SSLCertVerificationError, case: Case, path: tuple[Certificate, ...]
+) -> Iterator[Fault]:
     code = error.verify_code
     if code in (_WRONG_HOST, _WRONG_ADDRESS):
-        return CertificateRejected(_wrong_name(where, name, certificates))
-    if code in (_NOT_YET, _EXPIRED):
-        return CertificateRejected(_wrong_time(where, certificates, now, expired=code == _EXPIRED))
-    if code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT):
-        return ChainNotFound(_unknown_issuer(where, certificates, code))
-    kind = CertificateRejected if code in (_REVOKED, _WRONG_PURPOSE, _REJECTED) else ChainInvalid
-    return kind(f"the certificate of {where} does not verify: {error.verify_message}{_issued(certificates)}")
-
-
-def _wrong_name(where: str, name: str, certificates: list[Certificate]) -> str:
-    if not certificates:
-        return f"the certificate of {where} is not for {name}; what it contains could not be seen"
-    names = certificates[0].names
-    if not names:
-        return (
-            f"the certificate of {where} names no host, so it is not for {name} "
-            f"(its subject, {certificates[0].subject or 'empty'}, does not count)"
-        )
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return (
-        f"the certificate of {where} is for {', '.join(names[:_NAMES_SHOWN])}{more}, not for {name}: "
-        "connect to a name that it contains, or set TLSOptions.server_hostname"
-    )
-
-
-def _wrong_time(where: str, certificates: list[Certificate], now: datetime, *, expired: bool) -> str:
-    for place, one in enumerate(certificates):
-        whose = f"the certificate of {where}" if place == 0 else f"the issuer certificate {one.subject}"
-        if expired and one.not_after < now:
-            return f"{whose} expired on {one.not_after:%Y-%m-%d %H:%M} UTC, {_ago(now - one.not_after)}"
-        if not expired and one.not_before > now:
-            return (
-                f"{whose} is not valid before {one.not_before:%Y-%m-%d %H:%M} UTC; "
-                f"the clock of this machine says {now:%Y-%m-%d %H:%M}"
-            )
-    return f"a certificate in the chain of {where} {'has expired' if expired else 'is not valid yet'}"
-
-
-def _ago(span: timedelta) -> str:
-    if span.days:
-        return f"{span.days} day{'s' if span.days > 1 else ''} ago"
-    return "less than a day ago"
-
-
-def _unknown_issuer(where: str, certificates: list[Certificate], code: int) -> str:
-    subject = f" ({certificates[0].subject})" if certificates else ""
-    if code == _SELF_SIGNED:
-        return (
-            f"the certificate of {where} is self-signed{subject} and not trusted: "
-            "if it is the right one, give it as TrustOptions(ca_file=…)"
-        )
-    if code == _SELF_SIGNED_IN_CHAIN:
-        root = f" with {certificates[-1].issuer}" if certificates else ""
-        return (
-            f"the certificate chain of {where} ends{root}, which is not trusted: "
-            "if it is the right authority, give its certificate as TrustOptions(ca_file=…)"
-        )
-    issuer = f" {certificates[-1].issuer}" if certificates else ""
-    return (
-        f"the issuer{issuer} of the certificate of {where} is not known: the server may have left out an "
-        "intermediate certificate, or give the authority's certificate as TrustOptions(ca_file=…)"
-    )
-
-
-def _issued(certificates: list[Certificate]) -> str:
-    return (
-        f" (issued to {certificates[0].subject or 'nobody'} by {certificates[0].issuer})"
-        if certificates
-        else ""
-    )
-
-
-# --- after an unverified handshake ------------------------------------------------------------------------
-
-
-def judge(
-    chain: Sequence[bytes], name: str, anchors: tuple[bytes, ...], *, now: datetime | None = None
-) -> str | None:
-    """Return why a chain would not have been believed, in words; None if it would.
-
-    Checked are signatures up to a trusted certificate, dates, the name, that issuers are authorities and that
-    the server's certificate is one for servers: what OpenSSL checks by default. Takes milliseconds: call it in
-    a thread.
-
-    Args:
-        chain: certificates in DER, the server's own first.
-        name: the host name or address that it must be for.
-        anchors: the trusted certificates in DER.
-        now: the time to compare with.
-    """
-    from cryptography.x509 import verification
-
-    now = now or datetime.now(UTC)
-    certificates = _readable(chain)
-    if len(certificates) < len(chain) or not certificates:
-        return "the server's certificates cannot be read" if chain else "the server showed no certificate"
-    if not certificates[0].not_before <= now <= certificates[0].not_after:
-        return _wrong_time(name, certificates, now, expired=certificates[0].not_after < now)
-    store = _store(anchors)
-    if store is None:
-        return "there are no trusted certificates to compare with"
-    leaf, *others = [one.x509 for one in certificates]
-    try:
-        verifier = _policy().store(store).time(now).build_server_verifier(_subject(name))
-        verifier.verify(leaf, others)
-    except (verification.VerificationError, ValueError) as error:
-        # The library appends the certificate as Python shows it.
-        return _in_words(printable(str(error).partition(" (encountered")[0]), name, certificates)
-    return None
-
-
-def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
-    """Return what the verifier means, in the words of a refused handshake; what is not known stays as it is."""
-    if reason.endswith("no matching subjectAltName"):
-        return _wrong_name(name, name, certificates)
-    ends_in_itself = certificates[-1].self_issued
-    # An authority that issued itself is followed in a circle until the chain is too long.
-    if reason.endswith("no interior errors") or (ends_in_itself and reason.endswith("max depth")):
-        if len(certificates) == 1 and ends_in_itself:
-            return _unknown_issuer(name, certificates, _SELF_SIGNED)
-        return _unknown_issuer(name, certificates, _SELF_SIGNED_IN_CHAIN if ends_in_itself else _NO_ISSUER)
-    return f"the certificate does not verify for {name}: {reason}{_issued(certificates)}"
-
-
-def _policy() -> x509.verification.PolicyBuilder:
-    """Return OpenSSL's rules: those of the web PKI, the library's default, refuse many private authorities."""
-    from cryptography import x509
-    from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder
-
-    server = ExtensionPolicy.permit_all()
-    server = server.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
-    server = server.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _demand_server)
-    issuer = ExtensionPolicy.permit_all()
-    issuer = issuer.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
-    return PolicyBuilder().extension_policies(ca_policy=issuer, ee_policy=server)
-
-
-def _demand_server(_policy: object, _certificate: object, usage: x509.ExtendedKeyUsage | None) -> None:
-    from cryptography.x509.oid import ExtendedKeyUsageOID as Oid
-
-    if usage is not None and not {Oid.SERVER_AUTH, Oid.ANY_EXTENDED_KEY_USAGE} & set(usage):
-        raise ValueError("it is not for servers")
-
-
-def _subject(name: str) -> x509.DNSName | x509.IPAddress:
-    from cryptography import x509
-
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-@functools.lru_cache(maxsize=4)
-def _store(anchors: tuple[bytes, ...]) -> x509.verification.Store | None:
-    from cryptography import x509
-    from cryptography.x509 import verification
-
-    trusted = [x509.load_der_x509_certificate(der) for der in anchors]
-    return verification.Store(trusted) if trusted else None
+        yield wrong_name(case.where, case.name, path)
+    elif code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_LEAF_SIGNATURE, _NO_PARENT):
+        yield unknown_authority(case.where, path[:1] if code == _SELF_SIGNED else path)
+    elif code in (_NOT_YET, _EXPIRED) and (found := [*wrong_time(case, path)]):
+        yield from found
+    else:
+        issued = f" (issued to {path[0].subject or 'nobody'} by {path[0].issuer})" if path else ""
+        text = f"the certificate of {case.where} does not verify: {error.verify_message}{issued}"
+        yield Fault(_PROBLEMS.get(code, ChainProblem.BAD_DATA), text)

@@ -10,10 +10,10 @@ import trustme
 
 from smtp_async.errors import CertificateStoreError, InvalidArgument
 from smtp_async.tls import (
-    OpportunisticContext,
     Security,
     TLSOptions,
     TrustOptions,
+    UnverifiedContext,
     default_port,
     make_context,
     reference_name,
@@ -127,7 +127,7 @@ class TestContext:
 
     def test_opportunistic_knows_the_anchors(self, ca_file):
         made: Any = make_context(TLSOptions(trust=TrustOptions(ca_file=ca_file)), verify=False)
-        assert isinstance(made, OpportunisticContext)
+        assert isinstance(made, UnverifiedContext)
         assert made.verify_mode is ssl.CERT_NONE
         assert made.minimum_version is ssl.TLSVersion.TLSv1_2
         assert made.anchors == (ssl.PEM_cert_to_DER_cert(ca_file.read_text()),)

@@ -62,7 +62,7 @@ class TestInfo:
                 assert (info.group, info.key_exchange, info.forward_secrecy) == ("x25519", "ECDHE", True)
                 assert (info.client_auth_requested, info.session_resumed) == (False, False)
                 assert info.verified is verifies
-                assert (info.verification_error is None) is verifies
+                assert (info.validation.reason is None) is verifies
                 assert info.chain == der(leaf)
                 assert info.certificate == der(leaf)[0]
                 assert info.facts == Certificate(info.certificate)

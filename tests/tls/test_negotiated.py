@@ -253,7 +253,7 @@ class TestSessions:
             async with client:
                 first, *later = [await negotiated(client) for _ in range(4)]
             assert not first.session_resumed
-            kept = ("verified", "verification_error", "chain", "suite", "group", "signature_algorithm")
+            kept = ("verified", "validation", "chain", "suite", "group", "signature_algorithm")
             for one in later:
                 assert one.session_resumed
                 assert facts(one, kept) == facts(first, kept)

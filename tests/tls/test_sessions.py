@@ -197,7 +197,7 @@ class TestOpportunistic:
             async with client_of(server_of(V13, leaf()), verify=False) as client:
                 infos = [await client.connect() for _ in range(3)]
                 assert [info.session_resumed for info in infos] == [False] * 3
-                assert all(info.verification_error for info in infos)
+                assert all(info.validation.reason for info in infos)
 
         run(scenario())
 

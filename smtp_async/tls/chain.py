@@ -1,0 +1,168 @@
+"""Is this chain believed? For what OpenSSL cannot judge within the handshake, or has refused there.
+
+`validate` reads what the server sent within bounds, looks for a way to a trusted certificate, has every part of it
+judged, and applies the wishes of the application. It takes a millisecond or so: call it in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from .certificate import Certificate
+from .judgements import Case, judge_path, pin_fault
+from .paths import MOST_SENT, Anchors, Path, find_paths, read
+from .problems import ChainProblem, ChainValidation, Fault
+from .trust import TrustOptions
+
+__all__ = ["validate"]
+
+#: The class of the error is that of the first of these that counts, and its sentence comes first.
+_GRAVITY: Final = (
+    ChainProblem.BLOCKED,
+    ChainProblem.REVOKED,
+    ChainProblem.PIN,
+    ChainProblem.BAD_DATA,
+    ChainProblem.INVALID_SIGNATURE,
+    ChainProblem.LOOP,
+    ChainProblem.NOT_AUTHORIZED,
+    ChainProblem.NAME_CONSTRAINTS,
+    ChainProblem.UNKNOWN_AUTHORITY,
+    ChainProblem.TIME,
+    ChainProblem.HOST_NAME,
+    ChainProblem.USAGE,
+    ChainProblem.WEAK,
+)
+
+
+def validate(
+    chain: Sequence[bytes],
+    name: str,
+    *,
+    trust: TrustOptions,
+    anchors: Anchors,
+    where: str | None = None,
+    level: int = 2,
+    now: datetime | None = None,
+) -> ChainValidation:
+    """Return what there is to say about a chain of certificates. Revocation is not asked here.
+
+    Args:
+        chain: the certificates in DER, the server's own first.
+        name: the name that it must be for: see `reference_name`.
+        trust: the application's wishes.
+        anchors: the trusted certificates.
+        where: the server, for sentences; None is its name.
+        level: OpenSSL's security level, which bounds the strength of keys and signatures.
+        now: the time to compare with.
+    """
+    case = Case(where or name, name, now or datetime.now(UTC), level, not trust.tolerate_minor)
+    sent, notes, fault = _read(chain, trust, case)
+    if fault is not None:
+        return ChainValidation(faults=(fault,), log=(*notes, fault.text), complete=False)
+    if not trust.validate:
+        path, judged = Path((sent[0],)), False
+        faults: list[Fault] = []
+        notes.append("the chain was not judged, because of TrustOptions(validate=False)")
+    else:
+        path, faults = _best(sent, trust, anchors, case)
+        judged = True
+        notes += _account(path)
+    absolute = list(_absolute(sent, path, trust, case))
+    if judged and faults and sent[0] in trust.accepted:
+        notes += [f"{fault.text}: it is accepted all the same" for fault in faults]
+        faults = []
+    faults = _sorted([*absolute, *faults])
+    return ChainValidation(
+        faults=tuple(faults),
+        excused=trust.ignore,
+        log=(*notes, *(fault.text for fault in faults)),
+        path_der=tuple(one.der for one in path.certificates),
+        judged=judged,
+        complete=path.trusted or path.certificates[-1].self_issued,
+    )
+
+
+_Read = tuple[list[Certificate], list[str], Fault | None]
+
+
+def _read(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> _Read:
+    """Return the certificates that can be read, notes on others, and what makes all else pointless."""
+    if not chain:
+        return [], [], Fault(ChainProblem.BAD_DATA, f"{case.where} showed no certificate")
+    if len(chain) > MOST_SENT:
+        return (
+            [],
+            [],
+            Fault(
+                ChainProblem.BAD_DATA,
+                f"{case.where} sent {len(chain)} certificates, of {MOST_SENT} at most",
+            ),
+        )
+    found: list[Certificate] = []
+    notes: list[str] = []
+    for place, der in enumerate(chain):
+        one = read(der, trust.max_asn1_length, trust.max_asn1_depth)
+        if isinstance(one, Certificate):
+            found.append(one)
+        elif place == 0:
+            text = f"the certificate of {case.where} cannot be read: {one}"
+            return [], notes, Fault(ChainProblem.BAD_DATA, text)
+        else:
+            notes.append(f"certificate {place + 1} of the chain is passed over: {one}")
+    return found, notes, None
+
+
+def _best(
+    sent: list[Certificate], trust: TrustOptions, anchors: Anchors, case: Case
+) -> tuple[Path, list[Fault]]:
+    """Return the path with the fewest problems that count, and all its faults."""
+    best: tuple[tuple[bool, int], Path, list[Fault]] | None = None
+    for path in find_paths(sent[0], sent[1:], trust.known, anchors):
+        faults = list(judge_path(path, case))
+        counted = sum(not fault.problem & trust.ignore for fault in faults)
+        rank = (not path.trusted, counted)
+        if best is None or rank < best[0]:
+            best = rank, path, faults
+        if path.trusted and not faults:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _account(path: Path) -> Iterable[str]:
+    for one in path.certificates:
+        yield (
+            f"{one.subject or 'a certificate without a name'}, issued by {one.issuer or 'nobody'}, "
+            f"valid from {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
+        )
+    if path.trusted:
+        yield f"{path.certificates[-1].subject or 'the last one'} is trusted"
+
+
+def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Case) -> Iterable[Fault]:
+    """Yield what nothing excuses."""
+    blocked = frozenset(one.public_key_sha256 for one in trust.blocked)
+    if blocked:
+        for one in dict.fromkeys((*sent, *path.certificates)):
+            if one.public_key_sha256 in blocked:
+                yield Fault(
+                    ChainProblem.BLOCKED,
+                    f"{case.where} shows the certificate {one.subject or 'without a name'} ({one.sha256}), which "
+                    "TrustOptions.blocked forbids, or its key",
+                    path.certificates.index(one) if one in path.certificates else 0,
+                )
+    # Anybody can send a pinned certificate along: it counts if the path to it is signed.
+    signed = path.certificates[: min(path.unsigned, default=len(path.certificates)) + 1]
+    if trust.pins and not any(
+        one.sha256 in trust.pins or one.public_key_sha256 in trust.pins for one in signed
+    ):
+        yield pin_fault(path.certificates, case)
+
+
+def _sorted(faults: Iterable[Fault]) -> list[Fault]:
+    def gravity(fault: Fault) -> int:
+        return next((place for place, one in enumerate(_GRAVITY) if fault.problem & one), len(_GRAVITY))
+
+    return sorted(faults, key=gravity)

@@ -1,0 +1,166 @@
+"""Who is believed after the handshake: the chain, its revocation, the application's policy, in this order.
+
+All of it happens before the first byte of SMTP, within the time of the handshake. A resumed session shows no
+certificate: the chain of the connection that began it is judged anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ..errors import (
+    CertificateRejected,
+    ChainInvalid,
+    ChainNotFound,
+    ServerCertificateMissing,
+    SMTPError,
+    TLSError,
+)
+from .anchors import anchors_of
+from .certificate import Certificate
+from .chain import validate
+from .context import UnverifiedContext
+from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
+from .trust import ServerAuthentication, TrustOptions
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ..transport.stream import Endpoint
+    from .options import TLSOptions
+    from .trust import AuthenticateServer
+
+__all__ = ["Server", "error_for", "judge", "judge_server"]
+
+_log = logging.getLogger("smtp_async")
+
+_REJECTED: Final = (
+    ABSOLUTE | ChainProblem.REVOKED | ChainProblem.TIME | ChainProblem.HOST_NAME | ChainProblem.USAGE
+)
+
+
+class Server(NamedTuple):
+    """Who is judged.
+
+    Attributes:
+        where: host and port, for sentences.
+        name: the name that its certificate must be for.
+        chain: its certificates in DER, its own first.
+        peer: the address that it was reached at.
+        resumed: is the chain that of an earlier connection, whose session was resumed?
+    """
+
+    where: str
+    name: str
+    chain: tuple[bytes, ...]
+    peer: Endpoint = None
+    resumed: bool = False
+
+
+async def judge_server(
+    server: Server, context: ssl.SSLContext, options: TLSOptions, found: ChainValidation
+) -> ChainValidation:
+    """Return the verdict on a server after the handshake.
+
+    Args:
+        server: the server.
+        context: what the handshake was done with.
+        options: the application's wishes.
+        found: what is known without looking at the chain here: OpenSSL's verdict, or that of the connection whose
+            session was resumed.
+
+    Raises:
+        CertificateRejected: `authenticate_server` raised; the exception is chained.
+    """
+    unverified = isinstance(context, UnverifiedContext)
+    policy = options.authenticate_server
+    if not unverified and policy is None:
+        return found
+    if not options.trust.validate:
+        _log.warning(
+            "the certificate of %s is not verified, because of TrustOptions(validate=False): an attacker on the "
+            "network can be the server",
+            server.where,
+        )
+    if unverified and not server.chain and options.psk is not None and not options.trust.pins:
+        verdict = ChainValidation(log=("the server proved that it knows the pre-shared key",))
+    else:
+        verdict = await asyncio.to_thread(judge, server, context, options.trust)
+    if not unverified:
+        # OpenSSL has verified what the application's own context says, or it says nothing.
+        verdict = verdict.excusing(verdict.problems) if found.accepted else verdict
+    if policy is not None and not verdict.problems & ABSOLUTE:
+        verdict = await _ask(policy, server, verdict)
+    return verdict
+
+
+def judge(
+    server: Server, context: ssl.SSLContext, trust: TrustOptions, *, now: datetime | None = None
+) -> ChainValidation:
+    """Return what is wrong with the certificates of a server. It takes a millisecond: call it in a thread."""
+    ders = context.anchors if isinstance(context, UnverifiedContext) else None
+    return validate(
+        server.chain,
+        server.name,
+        trust=trust,
+        anchors=anchors_of(context, ders, trust),
+        where=server.where,
+        level=context.security_level,
+        now=now,
+    )
+
+
+async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidation) -> ChainValidation:
+    chain = verdict.path or tuple(found for der in server.chain if (found := Certificate.of(der)) is not None)
+    question = ServerAuthentication(
+        host=server.name,
+        chain=chain,
+        subject=chain[0].subject if chain else "",
+        issuer=chain[0].issuer if chain else "",
+        problems=verdict.counted,
+        status=verdict.status,
+        validation=verdict,
+        session_resumed=server.resumed,
+    )
+    try:
+        answer = policy(question)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except SMTPError:
+        raise
+    except Exception as error:
+        raise CertificateRejected(
+            f"authenticate_server failed for {server.where}, and so the connection ends: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if answer is None:
+        return verdict.noting("authenticate_server has no opinion")
+    if not answer:
+        refusal = f"authenticate_server refused the certificate of {server.where}"
+        return verdict.plus(Fault(ChainProblem.REFUSED, refusal)).noting(refusal)
+    return verdict.excusing(verdict.problems).noting("authenticate_server accepted the certificate")
+
+
+def error_for(verdict: ChainValidation, *, missing: bool = False) -> TLSError:
+    """Return the error for a verdict with problems that count; its class is that of the gravest.
+
+    Args:
+        verdict: what is wrong.
+        missing: did the server show no certificate at all?
+    """
+    gravest = next((fault.problem for fault in verdict.faults if fault.problem & verdict.counted), None)
+    if missing:
+        kind: type[TLSError] = ServerCertificateMissing
+    elif gravest is not None and gravest & _REJECTED:
+        kind = CertificateRejected
+    elif gravest is not None and gravest & ChainProblem.UNKNOWN_AUTHORITY:
+        kind = ChainNotFound
+    else:
+        kind = ChainInvalid
+    error = kind(verdict.status)
+    error.validation = verdict
+    return error
