@@ -18,6 +18,7 @@ __all__ = [
     "Access",
     "Expires",
     "Ids",
+    "Ignorable",
     "Json",
     "NotBefore",
     "Server",
@@ -54,6 +55,19 @@ class TLSVersion(Enum):
     TLSv1_3 = "1.3"
 
 
+class Ignorable(Enum):
+    """What `TrustOptions.ignore` may name, as it is written on a command line."""
+
+    TIME = "time"
+    NESTED_TIMES = "nested-times"
+    UNKNOWN_AUTHORITY = "unknown-authority"
+    HOST_NAME = "host-name"
+    USAGE = "usage"
+    UNKNOWN_REVOCATION = "unknown-revocation"
+    UNKNOWN_AUTHORITY_REVOCATION = "unknown-authority-revocation"
+    UNKNOWN_ROOT_REVOCATION = "unknown-root-revocation"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How to get access to the server: TLS and login."""
@@ -81,6 +95,29 @@ class Access:
         Path | None,
         typer.Option(
             metavar="FILE", help="A PEM file with the certificates to trust instead of the system's."
+        ),
+    ] = None
+    ca_path: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder of certificates to trust instead of the system's, as openssl rehash makes it.",
+        ),
+    ] = None
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHA256",
+            help="The fingerprint of a certificate or public key that must be in the server's chain, in hexadecimal or "
+            "as sha256//BASE64; may be given several times, and one of them must fit.",
+        ),
+    ] = None
+    ignore: Annotated[
+        list[Ignorable] | None,
+        typer.Option(
+            metavar="PROBLEM",
+            help="A problem of the server's certificates that does not count: "
+            f"{', '.join(one.value for one in Ignorable)}. May be given several times. An attacker may be let through.",
         ),
     ] = None
     cert: Annotated[

@@ -29,10 +29,11 @@ _SHELL_WORDS = (
         lambda found: f"--security {found[1].lower()}",
     ),
     (re.compile(r"\bTrustOptions\(ca_file=…\)"), lambda found: "--ca-file FILE"),
+    (re.compile(r"\bTrustOptions\(pins=…\)"), lambda found: "--pin SHA256"),
     (re.compile(r", or set TLSOptions\.server_hostname"), lambda found: ""),
     (re.compile(r"\bminimum_version\b"), lambda found: "--tls-min"),
     (re.compile(r"\bmaximum_version\b"), lambda found: "--tls-max"),
-    (re.compile(r"\b(give (?:\S+ )+?)as --ca-file"), lambda found: f"{found[1]}with --ca-file"),
+    (re.compile(r"\b(give (?:\S+ )+?)as --(ca-file|pin)"), lambda found: f"{found[1]}with --{found[2]}"),
 )
 
 

@@ -12,6 +12,7 @@ import os
 import ssl
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,9 +25,10 @@ from ..model.secret import Secret
 from ..tls.context import Security
 from ..tls.identity import Identity
 from ..tls.options import TLSOptions
+from ..tls.problems import ChainProblem
 from ..tls.stores import CertificateStore
 from ..tls.trust import TrustOptions
-from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, TLSVersion
+from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, Ignorable, TLSVersion
 
 __all__ = ["client_for", "read_file"]
 
@@ -62,12 +64,24 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
 
 def _tls_options(access: Access) -> TLSOptions:
     return TLSOptions(
-        trust=TrustOptions(ca_file=access.ca_file),
+        trust=TrustOptions(
+            ca_file=access.ca_file,
+            ca_path=access.ca_path,
+            pins=access.pin or (),
+            ignore=_ignored(access.ignore or ()),
+        ),
         identity=_identity(access),
         minimum_version=_version(access.tls_min),
         maximum_version=_version(access.tls_max),
         ciphers=access.ciphers,
     )
+
+
+def _ignored(problems: Iterable[Ignorable]) -> ChainProblem:
+    found = ChainProblem(0)
+    for problem in problems:
+        found |= ChainProblem[problem.name]
+    return found
 
 
 def _version(version: TLSVersion | None) -> ssl.TLSVersion | None:

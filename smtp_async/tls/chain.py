@@ -60,7 +60,7 @@ def validate(
     case = Case(where or name, name, now or datetime.now(UTC), level, not trust.tolerate_minor)
     sent, notes, fault = _read(chain, trust, case)
     if fault is not None:
-        return ChainValidation(faults=(fault,), log=(*notes, fault.text), complete=False)
+        return ChainValidation(faults=(fault,), log=(*notes, fault.text), complete=False, trusted=False)
     if not trust.validate:
         path, judged = Path((sent[0],)), False
         faults: list[Fault] = []
@@ -81,6 +81,7 @@ def validate(
         path_der=tuple(one.der for one in path.certificates),
         judged=judged,
         complete=path.trusted or path.certificates[-1].self_issued,
+        trusted=path.trusted and not path.unsigned,
     )
 
 

@@ -228,6 +228,7 @@ def _judged_by_openssl(tls: ssl.SSLObject) -> ChainValidation:
     return ChainValidation(
         judged=False,
         complete=False,
+        trusted=False,
         log=("the application's SSLContext does not verify certificate and host name",),
     )
 

@@ -207,7 +207,7 @@ def _named(usage: KeyUsage) -> str:
 def _judge_authorities(certificates: tuple[Certificate, ...], case: Case) -> Iterator[Fault]:
     below = 0
     for place, one in enumerate(certificates[1:], 1):
-        if not _may_issue(one):
+        if not _may_issue(one, last=place == len(certificates) - 1):
             yield Fault(
                 ChainProblem.NOT_AUTHORIZED,
                 f"{case.of(certificates, place)} is no authority and may not issue that of {case.where}: the server "
@@ -225,15 +225,15 @@ def _judge_authorities(certificates: tuple[Certificate, ...], case: Case) -> Ite
         below += not one.self_issued
 
 
-def _may_issue(certificate: Certificate) -> bool:
+def _may_issue(certificate: Certificate, *, last: bool) -> bool:
     from cryptography import x509
 
     usage = certificate.key_usage
     if usage and not usage & KeyUsage.KEY_CERT_SIGN:
         return False
-    if certificate.extension(x509.BasicConstraints) is not None:
+    if not last or certificate.extension(x509.BasicConstraints) is not None:
         return certificate.is_authority
-    # Older than the extension: authorities of version 1, or with the right key usage only.
+    # A root that is older than the extension: of version 1, or with the right key usage only.
     return bool(usage) or (certificate.self_issued and certificate.x509.version is x509.Version.v1)
 
 

@@ -116,6 +116,7 @@ class ChainValidation:
         revocation: what is known of the revocation of each certificate in the path; empty if it was not asked.
         judged: was the chain judged at all?
         complete: does the path end with a trusted certificate, or with one that signed itself?
+        trusted: does it end with a trusted one, and was each certificate signed by the next?
     """
 
     faults: tuple[Fault, ...] = ()
@@ -125,6 +126,7 @@ class ChainValidation:
     revocation: tuple[str, ...] = ()
     judged: bool = True
     complete: bool = True
+    trusted: bool = True
 
     @property
     def problems(self) -> ChainProblem:

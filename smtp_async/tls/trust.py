@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from ..errors import InvalidArgument
 from .certificate import Certificate
@@ -30,7 +30,7 @@ class TrustOptions:
 
     Certificates to trust come from `use_system`, `ca_file`, `ca_path`, `ca_search_paths`, `ca` and `trusted`; all that
     are named count together. What OpenSSL can judge is judged within the handshake. `known`, `accepted`, `pins`,
-    `blocked`, `ignore`, `validate`, `revocation` and other bounds than the default ones it cannot: then the chain is
+    `blocked`, `ignore`, `validate` and other bounds than the default ones it cannot: then the chain is
     judged when the handshake is over, before the first byte of SMTP; a client certificate was shown by then.
 
     Attributes:
@@ -56,7 +56,6 @@ class TrustOptions:
         validate: False takes every certificate that is neither `blocked` nor excluded by `pins`, unless
             `authenticate_server` refuses it: an attacker on the network can be the server. A warning is logged for
             each connection.
-        revocation: how to find out whether a certificate was revoked; None does not ask.
         shared_system_store: read the system's certificates once per process, for all clients with the default
             options; they are read again when their file or folder has changed. False reads them for this client alone.
 
@@ -79,7 +78,6 @@ class TrustOptions:
     max_asn1_length: int = _MAX_LENGTH
     max_asn1_depth: int = _MAX_DEPTH
     validate: bool = True
-    revocation: Any = None
     shared_system_store: bool = True
 
     def __post_init__(self) -> None:
@@ -104,7 +102,7 @@ class TrustOptions:
     @property
     def after_handshake(self) -> bool:
         """Must the chain be judged after the handshake, because OpenSSL cannot do it?"""
-        wishes = (self.known, self.accepted, self.pins, self.blocked, self.ignore, self.revocation)
+        wishes = (self.known, self.accepted, self.pins, self.blocked, self.ignore)
         bounds = (self.max_asn1_length, self.max_asn1_depth)
         return any(wishes) or not self.validate or bounds != (_MAX_LENGTH, _MAX_DEPTH)
 
@@ -126,7 +124,8 @@ class ServerAuthentication:
 
     Attributes:
         host: the name that the certificate must be for.
-        chain: the certificates, the server's own first: the path that was found, and if none was what the server sent.
+        chain: the certificates from the server's own to the last issuer that was found; empty if the server's cannot be
+            read.
         subject, issuer: of the server's certificate.
         problems: what is wrong, 0 if nothing; what `TrustOptions.ignore` names is left out.
         status: `"OK"` where the server would be taken, otherwise what is wrong, in words.

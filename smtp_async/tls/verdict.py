@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ..errors import (
     CertificateRejected,
     ChainInvalid,
     ChainNotFound,
     ServerCertificateMissing,
-    SMTPError,
     TLSError,
 )
 from .anchors import anchors_of
-from .certificate import Certificate
 from .chain import validate
 from .context import UnverifiedContext
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
@@ -31,16 +31,20 @@ if TYPE_CHECKING:
     import ssl
 
     from ..transport.stream import Endpoint
+    from .certificate import Certificate
     from .options import TLSOptions
     from .trust import AuthenticateServer
 
-__all__ = ["Server", "error_for", "judge", "judge_server"]
+__all__ = ["RevocationCheck", "Server", "error_for", "judge", "judge_server"]
 
 _log = logging.getLogger("smtp_async")
 
 _REJECTED: Final = (
     ABSOLUTE | ChainProblem.REVOKED | ChainProblem.TIME | ChainProblem.HOST_NAME | ChainProblem.USAGE
 )
+
+
+_UNKNOWN_LEAF: Final = ChainProblem.UNKNOWN_REVOCATION
 
 
 class Server(NamedTuple):
@@ -61,8 +65,36 @@ class Server(NamedTuple):
     resumed: bool = False
 
 
+class RevocationStatus(Protocol):
+    """What is known of the revocation of one certificate: whether, and a sentence."""
+
+    @property
+    def revoked(self) -> bool | None: ...
+    @property
+    def text(self) -> str: ...
+
+
+class RevocationCheck(Protocol):
+    """Finds out whether the certificates of a path were revoked; one for all connections of a client.
+
+    `must_know` says whether an unknown state is a problem. `check` returns a status for each certificate except the
+    last, which is trusted as it is; it never raises.
+    """
+
+    @property
+    def must_know(self) -> bool: ...
+
+    async def check(
+        self, path: Sequence[Certificate], *, peer_address: Endpoint, now: datetime
+    ) -> Sequence[RevocationStatus]: ...
+
+
 async def judge_server(
-    server: Server, context: ssl.SSLContext, options: TLSOptions, found: ChainValidation
+    server: Server,
+    context: ssl.SSLContext,
+    options: TLSOptions,
+    found: ChainValidation,
+    revocation: RevocationCheck | None = None,
 ) -> ChainValidation:
     """Return the verdict on a server after the handshake.
 
@@ -72,6 +104,7 @@ async def judge_server(
         options: the application's wishes.
         found: what is known without looking at the chain here: OpenSSL's verdict, or that of the connection whose
             session was resumed.
+        revocation: finds out whether certificates were revoked; None does not ask.
 
     Raises:
         CertificateRejected: `authenticate_server` raised; the exception is chained.
@@ -90,6 +123,8 @@ async def judge_server(
         verdict = ChainValidation(log=("the server proved that it knows the pre-shared key",))
     else:
         verdict = await asyncio.to_thread(judge, server, context, options.trust)
+    if revocation is not None and verdict.judged and verdict.trusted and not verdict.problems & ABSOLUTE:
+        verdict = await _with_revocation(verdict, server, revocation)
     if not unverified:
         # OpenSSL has verified what the application's own context says, or it says nothing.
         verdict = verdict.excusing(verdict.problems) if found.accepted else verdict
@@ -114,8 +149,40 @@ def judge(
     )
 
 
+async def _with_revocation(
+    verdict: ChainValidation, server: Server, revocation: RevocationCheck
+) -> ChainValidation:
+    path = verdict.path
+    states = await revocation.check(path, peer_address=server.peer, now=datetime.now(UTC))
+    faults = []
+    for place, state in enumerate(states):
+        if state.revoked:
+            faults.append(
+                Fault(ChainProblem.REVOKED, f"{server.where} shows a revoked chain: {state.text}", place)
+            )
+        elif state.revoked is None and (revocation.must_know or (place == 0 and _must_staple(path[0]))):
+            problem = _UNKNOWN_LEAF if place == 0 else ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
+            faults.append(
+                Fault(
+                    problem,
+                    f"{state.text}: {server.where} is refused, see RevocationOptions(hard_fail=…)",
+                    place,
+                )
+            )
+    told = tuple(state.text for state in states)
+    return replace(verdict.plus(*faults).noting(*told), revocation=told)
+
+
+def _must_staple(certificate: Certificate) -> bool:
+    """Does the certificate demand that its state is known (RFC 7633)? Python's `ssl` cannot ask for a stapled one."""
+    from cryptography import x509
+
+    feature = certificate.extension(x509.TLSFeature)
+    return feature is not None and x509.TLSFeatureType.status_request in feature
+
+
 async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidation) -> ChainValidation:
-    chain = verdict.path or tuple(found for der in server.chain if (found := Certificate.of(der)) is not None)
+    chain = verdict.path
     question = ServerAuthentication(
         host=server.name,
         chain=chain,
@@ -130,8 +197,6 @@ async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidat
         answer = policy(question)
         if inspect.isawaitable(answer):
             answer = await answer
-    except SMTPError:
-        raise
     except Exception as error:
         raise CertificateRejected(
             f"authenticate_server failed for {server.where}, and so the connection ends: "

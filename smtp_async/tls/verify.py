@@ -34,7 +34,7 @@ from .judgements import Case, unknown_authority, wrong_name, wrong_time
 from .options import TLSOptions
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .sessions import KeptSession, SessionCache, SessionKey
-from .verdict import Server, error_for, judge, judge_server
+from .verdict import RevocationCheck, Server, error_for, judge, judge_server
 
 if TYPE_CHECKING:
     from ..transport.stream import Stream
@@ -95,6 +95,7 @@ async def secure(
     security: Security,
     options: TLSOptions,
     sessions: SessionCache | None = None,
+    revocation: RevocationCheck | None = None,
     deadline: float | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> ConnectionInfo:
@@ -108,13 +109,14 @@ async def secure(
         security: how the connection came to TLS.
         options: the name to verify, if it is not the host, and what else is demanded.
         sessions: where one to go on with may be; None begins anew.
+        revocation: finds out whether certificates were revoked; None does not ask.
         deadline: loop time at which the handshake must be done.
         tell: called with a line for each message of the handshake; it must not raise.
 
     Raises:
         PlaintextInjected: bytes came behind the 220 to STARTTLS.
         WrongTLSMode: the server of an implicit-TLS connection spoke plaintext.
-        CertificateRejected: the certificate is for another name or out of date.
+        CertificateRejected: the certificate is for another name, out of date, revoked or forbidden.
         ChainNotFound: its issuer is not trusted.
         ChainInvalid: its chain is broken in another way.
         ServerCertificateMissing: there was none, although one must be verified.
@@ -142,7 +144,11 @@ async def secure(
         ) from cause
     info = ConnectionInfo.of(stream, host=host, port=port, resumed=earlier)
     try:
-        return await _authenticate(info, name, context, options, security, deadline)
+        async with asyncio.timeout_at(deadline):
+            return await _authenticate(info, name, context, options, security, revocation)
+    except TimeoutError as late:
+        stream.abort()
+        raise Timeout(f"{where} was not verified within the time of the handshake", stage="tls") from late
     except BaseException:
         stream.abort()
         raise
@@ -163,25 +169,18 @@ async def _authenticate(
     context: ssl.SSLContext,
     options: TLSOptions,
     security: Security,
-    deadline: float | None,
+    revocation: RevocationCheck | None,
 ) -> ConnectionInfo:
     """Return `info` with the verdict on the server, if it may be spoken with.
 
     Raises:
         TLSError: it may not.
-        Timeout: the deadline passed.
     """
     where = _where(info.host, info.port)
     _demand_certificate(info, where)
     server = Server(where, name, info.chain, info.peer, info.session_resumed)
     assert info.validation is not None
-    try:
-        async with asyncio.timeout_at(deadline):
-            verdict = await judge_server(server, context, options, info.validation)
-    except TimeoutError as late:
-        raise Timeout(
-            f"{where} could not be verified within the time of the handshake", stage="tls"
-        ) from late
+    verdict = await judge_server(server, context, options, info.validation, revocation)
     if verdict is not info.validation:
         verified = verdict.verified if isinstance(context, UnverifiedContext) else info.verified
         info = replace(info, validation=verdict, verified=verified)
@@ -352,7 +351,9 @@ def _refused_by_openssl(error: ssl.SSLCertVerificationError, server: Server, now
     path = tuple(found for der in server.chain if (found := Certificate.of(der)) is not None)
     faults = tuple(_faults_named(error, Case(server.where, server.name, now, 0, False), path))
     return error_for(
-        ChainValidation(faults=faults, log=(f"OpenSSL: {error.verify_message}",), complete=False)
+        ChainValidation(
+            faults=faults, log=(f"OpenSSL: {error.verify_message}",), complete=False, trusted=False
+        )
     )
 
 

@@ -2,12 +2,13 @@
 
 import json
 import ssl
+import subprocess
 from datetime import timedelta
 
 import pytest
 import trustme
 
-from smtp_async import ConnectionInfo, ServerReport
+from smtp_async import Certificate, ConnectionInfo, ServerReport
 from smtp_async.cli import report
 from smtp_async.client import diagnose
 from smtp_async.testing import reply
@@ -226,3 +227,64 @@ def test_a_client_certificate_lets_in(shell, postfix, pki, command, apart, tmp_p
     assert done.exit_code == (1 if command == "check" else 0), done.output
     if command == "check":
         assert "Client certificate: asked for, ours was shown" in done.stdout
+
+
+# --- trust -----------------------------------------------------------------------------------------------------
+
+
+def test_a_pin_that_holds(shell, submission, pki):
+    key = Certificate.load(pki.server.certificate.read_bytes()).public_key_sha256
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file} --pin {'00' * 32} --pin {key}")
+    assert done.exit_code == 0 and "Verified: yes" in done.stdout
+
+
+def test_a_pin_that_does_not_hold(shell, submission, pki):
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file} --pin {'00' * 32}")
+    assert done.exit_code == 5
+    assert "Problem: no certificate in the chain of localhost" in done.stdout
+    assert "give one of its fingerprints with --pin SHA256." in done.stdout
+
+
+def test_what_is_no_pin(shell):
+    done = shell("check localhost --pin 1234")
+    assert done.exit_code == 2 and "is no pin" in done.stderr
+
+
+def test_problems_can_be_ignored(shell, serve, pki):
+    server = serve(ssl_context=pki.server_context(pki.expired), users=USERS)
+    given = f"localhost:{server.port} --security starttls --ca-file {pki.ca_file}"
+    done = shell(f"check {given}")
+    assert done.exit_code == 5 and "expired on" in done.stdout
+    done = shell(f"check {given} --ignore time --ignore host-name")
+    assert "Verified: no, but accepted as you asked" in done.stdout
+    assert "Problem: the certificate of localhost" in done.stdout
+    assert done.exit_code == 1 and "is not proved: the certificate of localhost" in done.stdout
+
+
+def test_a_folder_of_certificates(shell, submission, pki, tmp_path):
+    (tmp_path / "ca.pem").write_bytes(pki.ca_file.read_bytes())
+    subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, capture_output=True)
+    assert shell(f"check localhost:{submission.port} --ca-path {tmp_path}").exit_code == 0
+    done = shell(f"check localhost:{submission.port} --ca-path {tmp_path}/none")
+    assert done.exit_code == 5 and "is no folder" in done.stdout
+
+
+def test_send_takes_them_too(shell, serve, pki):
+    server = serve(ssl_context=pki.server_context())
+    to = f"--server localhost:{server.port} --security starttls --ca-file {pki.ca_file}"
+    mail = "--from a@b.test --to c@d.test --text hi"
+    wrong = shell(f"send {to} {mail} --pin {'00' * 32}")
+    assert wrong.exit_code == 5 and "has one of the pins" in wrong.stderr
+    key = Certificate.load(pki.server.certificate.read_bytes()).sha256
+    assert shell(f"send {to} {mail} --pin {key} --ignore usage").exit_code == 0
+
+
+def test_json_of_problems(shell, serve, pki):
+    server = serve(ssl_context=pki.server_context(pki.wrong_host), users=USERS)
+    given = f"check localhost:{server.port} --security starttls --ca-file {pki.ca_file} --json"
+    found = json.loads(shell(given).stdout)["validation"]
+    assert found["result"] == "INVALID"
+    (problem,) = found["problems"]
+    assert (problem["kind"], problem["excused"]) == ("HOST_NAME", False)
+    found = json.loads(shell(f"{given} --ignore host-name").stdout)["validation"]
+    assert found["result"] == "VALID" and found["problems"][0]["excused"]

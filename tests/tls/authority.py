@@ -135,7 +135,7 @@ def make(
     )
     extensions: list[tuple[x509.ExtensionType, bool]] = list(others)
     if basic:
-        extensions.append((x509.BasicConstraints(ca=ca, path_length=path_length), True))
+        extensions.append((x509.BasicConstraints(ca=ca, path_length=path_length if ca else None), True))
     if identifiers:
         extensions.append((x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False))
         above = issuer.key.public_key() if issuer else key.public_key()

@@ -1,0 +1,95 @@
+"""trust.py: what an application may say about trust, and what it may not."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async import ChainProblem, TrustOptions
+from smtp_async.errors import InvalidArgument
+from smtp_async.tls.trust import read_pin
+from tests.tls.authority import make, root
+
+PIN = "0f" * 32
+LEAF = make("S").certificate
+
+
+class TestPins:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            PIN,
+            PIN.upper(),
+            ":".join(["0F"] * 32),
+            f"sha256:{PIN}",
+            f"SHA-256:{PIN}",
+            f" sha256//{base64.b64encode(bytes.fromhex(PIN)).decode()} ",
+            f"sha256/{base64.b64encode(bytes.fromhex(PIN)).decode()}",
+        ],
+    )
+    def test_spellings(self, text: str) -> None:
+        assert read_pin(text) == PIN
+        assert TrustOptions(pins=[text]).pins == (PIN,)
+
+    @pytest.mark.parametrize("text", ["", "0f" * 20, "0f" * 33, "xx" * 32, "sha256//AAAA", "ü" * 64])
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(InvalidArgument, match="is no pin: it is the SHA-256"):
+            TrustOptions(pins=[text])
+
+    @given(st.text(max_size=90))
+    def test_anything(self, text: str) -> None:
+        try:
+            assert len(read_pin(text)) == 64
+        except InvalidArgument:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"pins": PIN}, "pins is a sequence"),
+        ({"ca_search_paths": "/etc/ssl/x.pem"}, "ca_search_paths is a sequence"),
+        ({"trusted": LEAF}, "trusted is a sequence"),
+        ({"blocked": [LEAF.der]}, "blocked takes objects of Certificate"),
+        ({"ca": [make("S", root()).certificate]}, "CN=S is no authority: .*`trusted`"),
+        ({"ignore": ChainProblem.BLOCKED}, "BLOCKED.* cannot be ignored"),
+        ({"ignore": ChainProblem.TIME | ChainProblem.WEAK}, "WEAK.* cannot be ignored"),
+        ({"max_asn1_length": 0}, "at least 1"),
+        ({"max_asn1_depth": 0}, "at least 1"),
+    ],
+)
+def test_what_makes_no_sense(wish: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        TrustOptions(**wish)
+
+
+@pytest.mark.parametrize(
+    ("wish", "afterwards"),
+    [
+        ({}, False),
+        ({"ca_file": "x", "ca_path": "y", "ca_search_paths": ["z"], "use_system": True}, False),
+        ({"ca": [root().certificate], "trusted": [LEAF], "tolerate_minor": False}, False),
+        ({"known": [LEAF]}, True),
+        ({"accepted": [LEAF]}, True),
+        ({"blocked": [LEAF]}, True),
+        ({"pins": [PIN]}, True),
+        ({"ignore": ChainProblem.TIME}, True),
+        ({"validate": False}, True),
+        ({"max_asn1_length": 1000}, True),
+        ({"max_asn1_depth": 10}, True),
+    ],
+)
+def test_openssl_judges_what_it_can(wish: dict[str, Any], afterwards: bool) -> None:
+    assert TrustOptions(**wish).after_handshake is afterwards
+
+
+def test_options_do_not_change_with_the_lists_that_they_were_made_from() -> None:
+    blocked = [LEAF]
+    options = TrustOptions(blocked=blocked)
+    blocked.clear()
+    assert options.blocked == (LEAF,)
+    assert hash(options) == hash(TrustOptions(blocked=[LEAF]))
