@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async import ChainProblem, TrustOptions
+from smtp_async import CertificateStore, ChainProblem, TrustOptions
 from smtp_async.errors import InvalidArgument
 from smtp_async.tls.trust import read_pin
 from tests.tls.authority import make, root
@@ -93,3 +93,10 @@ def test_options_do_not_change_with_the_lists_that_they_were_made_from() -> None
     blocked.clear()
     assert options.blocked == (LEAF,)
     assert hash(options) == hash(TrustOptions(blocked=[LEAF]))
+
+
+def test_a_certificate_from_a_store() -> None:
+    """Stores take the place of properties that name one certificate."""
+    store = CertificateStore.load(make("mail.example").pem + make("other.example").pem)
+    options = TrustOptions(accepted=[store.find("CN=mail.example")])
+    assert [one.common_name for one in options.accepted] == ["mail.example"]

@@ -22,7 +22,7 @@ from smtp_async import (
 )
 from smtp_async.connection.channel import Channel
 from smtp_async.connection.opening import open_channel
-from smtp_async.connection.route import Route, Surroundings
+from smtp_async.connection.route import Route, SharedResources
 from smtp_async.errors import CertificateRejected, ChainInvalid, Timeout, TLSError
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
@@ -83,12 +83,12 @@ class SMTPServer:
             writer.write(b"250 me\r\n")
 
 
-async def connect(port: int, surroundings: Surroundings, options: TLSOptions, security: Security) -> Channel:
+async def connect(port: int, shared: SharedResources, options: TLSOptions, security: Security) -> Channel:
     """Open a connection as far as EHLO; whatever comes of it, the channel ends."""
     channel = Channel(1, ClientProtocol(), Timeouts(), Hooks())
     route = Route(host="127.0.0.1", port=port, security=security, tls=options, hello="me.test")
     try:
-        await open_channel(channel, route, surroundings)
+        await open_channel(channel, route, shared)
     finally:
         assert channel.stream is not None
         channel.stream.abort()
@@ -108,12 +108,12 @@ def options_for(case: Case, shown: Entity, way: str) -> TLSOptions:
 
 
 async def begin_session(
-    port: int, surroundings: Surroundings, options: TLSOptions, shown: Entity, security: Security
+    port: int, shared: SharedResources, options: TLSOptions, shown: Entity, security: Security
 ) -> None:
     """Connect with the same context, but where exactly this certificate is accepted, so that a session is kept."""
     lenient = replace(options, trust=TrustOptions(ca=[root().certificate], accepted=[shown.certificate]))
-    await connect(port, surroundings, replace(lenient, authenticate_server=None), security)
-    for server in surroundings.tls_sessions._servers.values():
+    await connect(port, shared, replace(lenient, authenticate_server=None), security)
+    for server in shared.tls_sessions._servers.values():
         if server.kept is not None:
             # Of a certificate that has expired nothing is kept; here it must be gone on with nevertheless.
             server.kept = server.kept._replace(expires=float("inf"))
@@ -131,12 +131,12 @@ def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: st
         security = Security.STARTTLS if way == "STARTTLS" else Security.IMPLICIT
         server = SMTPServer(shown.server_context(), security)
         async with serving(server) as listening:
-            options, surroundings = options_for(case, shown, way), Surroundings()
+            options, shared = options_for(case, shown, way), SharedResources()
             if way == "resumed":
-                await begin_session(listening.port, surroundings, options, shown, security)
+                await begin_session(listening.port, shared, options, shown, security)
                 server.seen.clear()
             if case.error is None:
-                channel = await connect(listening.port, surroundings, options, security)
+                channel = await connect(listening.port, shared, options, security)
                 validation = channel.info.validation if channel.info else None
                 assert channel.info is not None and validation is not None
                 assert channel.info.verified is (True if case.verified is None else case.verified)
@@ -144,7 +144,7 @@ def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: st
                 assert bytes(server.seen).startswith(b"EHLO me.test\r\n")
             else:
                 with pytest.raises(TLSError, match=case.says) as caught:
-                    await connect(listening.port, surroundings, options, security)
+                    await connect(listening.port, shared, options, security)
                 assert type(caught.value) is case.error
                 assert type(pickle.loads(pickle.dumps(caught.value))) is case.error
                 validation = caught.value.validation  # type: ignore[assignment]
@@ -183,7 +183,7 @@ def test_what_a_policy_is_asked(run: Any) -> None:
                 server_hostname="localhost",
                 authenticate_server=ask,
             )
-            channel = await connect(listening.port, Surroundings(), options, Security.IMPLICIT)
+            channel = await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
         (question,) = asked
         assert question.host == "localhost"
         assert (question.subject, question.issuer) == ("CN=Server", "CN=Intermediate")
@@ -215,9 +215,9 @@ def test_a_policy_is_asked_about_resumed_sessions(run: Any) -> None:
                 server_hostname="localhost",
                 authenticate_server=ask,
             )
-            surroundings = Surroundings()
+            shared = SharedResources()
             for _ in range(2):
-                await connect(listening.port, surroundings, options, Security.IMPLICIT)
+                await connect(listening.port, shared, options, Security.IMPLICIT)
         assert asked == [False, True]
 
     run(scenario())
@@ -229,7 +229,7 @@ def test_what_a_policy_raises_is_chained(run: Any) -> None:
         async with serve as listening:
             options = options_for(CASES["policy that fails"], leaf(), "implicit")
             with pytest.raises(CertificateRejected) as caught:
-                await connect(listening.port, Surroundings(), options, Security.IMPLICIT)
+                await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
     run(scenario())
@@ -248,7 +248,7 @@ def test_the_time_of_a_policy_is_that_of_the_handshake(run: Any) -> None:
             route = Route(host="127.0.0.1", port=listening.port, security=Security.IMPLICIT, tls=options)
             channel = Channel(1, ClientProtocol(), Timeouts(tls=0.5), Hooks())
             with pytest.raises(Timeout, match="was not verified within the time of the handshake") as caught:
-                await open_channel(channel, route, Surroundings())
+                await open_channel(channel, route, SharedResources())
             assert caught.value.stage == "tls"
             await listening.quiet()
             assert server.seen == b""
@@ -268,11 +268,11 @@ def test_cancelled_anywhere(run: Any, manner: Any, moment: Any) -> None:
             options = replace(
                 options_for(CASES["accepted by the policy"], leaf(), ""), authenticate_server=ask
             )
-            surroundings = Surroundings()
-            await surroundings.context(options, verify=True)
+            shared = SharedResources()
+            await shared.context(options, verify=True)
 
             async def attempt() -> None:
-                await connect(listening.port, surroundings, options, Security.IMPLICIT)
+                await connect(listening.port, shared, options, Security.IMPLICIT)
 
             async for step in cancelled_everywhere(attempt, manner, moment):
                 await listening.quiet()
@@ -307,7 +307,7 @@ def test_opportunistic_does_not_speak_with_who_is_forbidden(run: Any, name: str)
                 hello="me.test",
             )
             with pytest.raises(CertificateRejected):
-                await open_channel(channel, route, Surroundings())
+                await open_channel(channel, route, SharedResources())
             assert not channel.handshake_failed
             await listening.quiet()
             assert server.seen == b""
@@ -324,7 +324,7 @@ def test_opportunistic_goes_on_and_tells(run: Any, name: str) -> None:
         server, serve = served(shown, Security.OPPORTUNISTIC)
         async with serve as listening:
             options = options_for(case, shown, "")
-            channel = await connect(listening.port, Surroundings(), options, Security.OPPORTUNISTIC)
+            channel = await connect(listening.port, SharedResources(), options, Security.OPPORTUNISTIC)
             info = channel.info
             assert info is not None and info.validation is not None
             assert info.validation.problems == case.problems
@@ -342,7 +342,7 @@ def test_each_connection_that_is_not_validated_is_warned_of(
         async with serve as listening:
             options = TLSOptions(trust=TrustOptions(validate=False))
             for _ in range(2):
-                await connect(listening.port, Surroundings(), options, Security.IMPLICIT)
+                await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
         assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
         assert "is not verified, because of TrustOptions(validate=False)" in caplog.text
 
@@ -363,11 +363,11 @@ def test_the_context_of_an_application_decides_and_a_policy_may_refuse(run: Any)
                     session_reuse=False,
                 )
                 if passes:
-                    channel = await connect(listening.port, Surroundings(), options, Security.IMPLICIT)
+                    channel = await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
                     assert channel.info is not None and channel.info.verified is True
                 else:
                     with pytest.raises(CertificateRejected, match="authenticate_server refused"):
-                        await connect(listening.port, Surroundings(), options, Security.IMPLICIT)
+                        await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
 
     run(scenario())
 
@@ -384,11 +384,11 @@ def test_formal_faults_count_if_wanted(run: Any) -> None:
                 trust = TrustOptions(ca=[root().certificate], tolerate_minor=False, **wishes)
                 options = TLSOptions(trust=trust, server_hostname="localhost")
                 with pytest.raises(ChainInvalid, match="does not name the key of its issuer") as caught:
-                    await connect(listening.port, Surroundings(), options, Security.IMPLICIT)
+                    await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
                 assert caught.value.validation is not None
                 assert caught.value.validation.problems == P.NESTED_TIMES | P.MINOR
                 tolerant = replace(options, trust=replace(trust, tolerate_minor=True))
-                await connect(listening.port, Surroundings(), tolerant, Security.IMPLICIT)
+                await connect(listening.port, SharedResources(), tolerant, Security.IMPLICIT)
 
     run(scenario())
 

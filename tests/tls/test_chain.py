@@ -1,0 +1,106 @@
+"""chain.py: what is read, which path is judged, and what the application's wishes change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async import ChainProblem, ChainResult, ChainValidation, TrustOptions
+from smtp_async.tls.chain import validate
+from smtp_async.tls.paths import Anchors
+from tests.tls.authority import DAY, NOW, intermediate, make, root
+from tests.tls.certificates import der
+
+P = ChainProblem
+ANCHORS = Anchors([root().der])
+LEAF = make("S", root(), names=["localhost"]).ders
+
+
+def judge(chain: tuple[bytes, ...], name: str = "localhost", **kwargs: Any) -> ChainValidation:
+    kwargs.setdefault("trust", TrustOptions())
+    kwargs.setdefault("anchors", ANCHORS)
+    return validate(chain, name, **kwargs)
+
+
+def test_the_log_tells_what_was_looked_at() -> None:
+    found = judge((*make("S", intermediate()).sending(intermediate()).ders, b"garbage"))
+    begin, end = f"{NOW - DAY:%Y-%m-%d}", f"{NOW + 30 * DAY:%Y-%m-%d}"
+    assert found.log[0] == "certificate 3 of the chain is passed over: the end is missing"
+    assert found.log[1] == f"CN=S, issued by CN=Intermediate, valid from {begin} to {end}"
+    assert found.log[-1] == "CN=Root is trusted"
+    assert [one.common_name for one in found.path] == ["S", "Intermediate", "Root"]
+
+
+def test_the_time_may_be_another() -> None:
+    chain = make("S", root()).ders
+    assert judge(chain, now=NOW).verified
+    late = judge(chain, now=NOW + 400 * DAY)
+    assert late.problems == P.EXPIRED and len(late.faults) == 2
+    assert [fault.place for fault in late.faults] == [0, 1]
+    assert "1 day ago" in judge(chain, now=NOW + 31 * DAY + timedelta(hours=1)).status
+    assert "less than a day ago" in judge(chain, now=NOW + 30 * DAY + timedelta(hours=1)).status
+    assert judge(chain, now=NOW - 2 * DAY).problems == P.NOT_YET_VALID
+
+
+@pytest.mark.parametrize("chain", [(), (b"garbage",), (root().der[:-1],)])
+def test_no_certificate(chain: tuple[bytes, ...]) -> None:
+    found = judge(chain)
+    assert found.problems == P.BAD_DATA and not found.path and not found.trusted
+    assert found.result is ChainResult.INVALID
+
+
+def test_the_path_with_the_fewest_problems_counts() -> None:
+    other = make("Other", ca=True)
+    crossed = make("Intermediate", other, ca=True, key=intermediate().key, begin=NOW - 9 * DAY, end=NOW - DAY)
+    chain = make("S", intermediate()).sending(crossed, intermediate()).ders
+    assert judge(chain, anchors=Anchors([other.der, root().der])).verified
+    assert judge(chain, anchors=Anchors([other.der])).problems == P.EXPIRED
+
+
+def test_what_is_ignored_helps_to_choose_a_path() -> None:
+    other = make("Other", ca=True)
+    crossed = make("Intermediate", other, ca=True, key=intermediate().key, begin=NOW - 9 * DAY, end=NOW - DAY)
+    chain = make("S", intermediate(), names=["x.example"]).sending(crossed).ders
+    found = judge(chain, anchors=Anchors([other.der]), trust=TrustOptions(ignore=P.TIME | P.HOST_NAME))
+    assert found.accepted and found.problems == P.EXPIRED | P.HOST_NAME
+
+
+def test_an_accepted_certificate_passes_whatever_else_is_wrong() -> None:
+    shown = make("S", names=["x.example"], begin=NOW - 9 * DAY, end=NOW - DAY)
+    found = judge(shown.ders, trust=TrustOptions(accepted=[shown.certificate]))
+    assert found.verified and found.result is ChainResult.VALID
+    assert sum("it is accepted all the same" in line for line in found.log) == 3
+
+
+def test_authorities_of_others() -> None:
+    """Chains of another maker, below an intermediate authority."""
+    authority = trustme.CA()
+    chain = der(authority.create_child_ca().issue_cert("mail.example"))
+    trusted = Anchors([trusted_der(authority)])
+    assert judge(chain, "mail.example", anchors=trusted).verified
+    assert judge(chain[:1], "mail.example", anchors=trusted).problems == P.UNKNOWN_AUTHORITY
+    assert judge(chain, "mail.example", anchors=Anchors([])).result is ChainResult.CANNOT_BE_ESTABLISHED
+
+
+def trusted_der(authority: trustme.CA) -> bytes:
+    from smtp_async.tls import Certificate
+
+    return Certificate.load(authority.cert_pem.bytes()).der
+
+
+@given(st.binary(max_size=300), st.text(max_size=20))
+def test_anything(data: bytes, name: str) -> None:
+    assert not judge((data,), name).accepted
+    assert not judge((*LEAF, data), name).accepted or name == "localhost"
+
+
+@given(st.text(max_size=30))
+def test_any_name(name: str) -> None:
+    found = judge(LEAF, name)
+    assert found.accepted == (name.lower() == "localhost")
+    assert found.status.isprintable() or not name.isprintable()
