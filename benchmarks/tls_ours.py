@@ -1,6 +1,7 @@
 """The contestant of `tls.py`: `smtp_async`.
 
-Modes: `full` and `resumed` connect and hear the reply to EHLO, `send` sends prepared messages on open connections,
+Modes: `full`, `pinned` and `resumed` connect and hear the reply to EHLO, `pinned` with a chain that is judged after the
+handshake; `send` sends prepared messages on open connections,
 `large` sends one of 100 MiB at a time.
 """
 
@@ -17,7 +18,7 @@ if __name__ == "__main__":
 from benchmarks.ours import Prepared, limits
 from benchmarks.sender import Task, serve, shares
 from benchmarks.tls_large import large
-from smtp_async import ClientOptions, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
+from smtp_async import Certificate, ClientOptions, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
 
 
 class Ours:
@@ -26,7 +27,10 @@ class Ours:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._large = large() if task.mode == "large" else b""
-        tls = TLSOptions(trust=TrustOptions(ca_file=sys.argv[1]), session_reuse=task.mode == "resumed")
+        authority = Path(sys.argv[1])
+        pins = [Certificate.load(authority.read_bytes()).public_key_sha256] if task.mode == "pinned" else []
+        trust = TrustOptions(ca_file=authority, pins=pins)
+        tls = TLSOptions(trust=trust, session_reuse=task.mode == "resumed")
         options = ClientOptions(
             tls=tls, pool=limits(task), hello="client.example", timeouts=Timeouts(send=600.0)
         )
@@ -48,7 +52,7 @@ class Ours:
             receipt = await self._client.send_raw(self._large, sender="a@lab.test", recipients=["b@lab.test"])
             receipt.raise_for_outcome()
         resumed = 0
-        for _ in range(count if self._task.mode in ("full", "resumed") else 0):
+        for _ in range(count if self._task.mode in ("full", "pinned", "resumed") else 0):
             resumed += await self._connect()
         assert resumed == (count if self._task.mode == "resumed" else 0), resumed
         return {}

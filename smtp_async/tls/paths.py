@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from .certificate import Certificate
 from .der import DERError, check_shape
 
-__all__ = ["LONGEST", "MOST_SENT", "Anchors", "Path", "find_paths", "read"]
+__all__ = ["LONGEST", "MOST_SENT", "Anchors", "Path", "find_paths", "forget", "read"]
 
 #: The most certificates that a server may send, and that a path may have.
 MOST_SENT: Final = 32
@@ -93,6 +93,12 @@ def read(der: bytes, max_length: int, max_depth: int) -> Certificate | str:
 @functools.lru_cache(maxsize=512)
 def _issued(certificate: Certificate, issuer: Certificate) -> bool:
     return certificate.issued_by(issuer)
+
+
+def forget() -> None:
+    """Forget the certificates and signatures that are remembered."""
+    read.cache_clear()
+    _issued.cache_clear()
 
 
 def find_paths(

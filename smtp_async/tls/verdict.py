@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,6 +46,11 @@ _REJECTED: Final = (
 
 
 _UNKNOWN_LEAF: Final = ChainProblem.UNKNOWN_REVOCATION
+#: A chain that took fewer seconds than this is judged without a thread the next time.
+_LITTLE: Final = 0.001
+#: Such chains, oldest first, and how many are remembered. A set that keeps its order.
+_cheap: Final[dict[tuple[bytes, ...], None]] = {}
+_MOST_CHEAP: Final = 64
 
 
 class Server(NamedTuple):
@@ -122,7 +128,7 @@ async def judge_server(
     if unverified and not server.chain and options.psk is not None and not options.trust.pins:
         verdict = ChainValidation(log=("the server proved that it knows the pre-shared key",))
     else:
-        verdict = await asyncio.to_thread(judge, server, context, options.trust)
+        verdict = await _judged(server, context, options.trust)
     if revocation is not None and verdict.judged and verdict.trusted and not verdict.problems & ABSOLUTE:
         verdict = await _with_revocation(verdict, server, revocation)
     if not unverified:
@@ -131,6 +137,23 @@ async def judge_server(
     if policy is not None and not verdict.problems & ABSOLUTE:
         verdict = await _ask(policy, server, verdict)
     return verdict
+
+
+async def _judged(server: Server, context: ssl.SSLContext, trust: TrustOptions) -> ChainValidation:
+    """Judge a chain: in a thread, unless it is one that has turned out to cost little."""
+    if server.chain in _cheap:
+        return judge(server, context, trust)
+    verdict, spent = await asyncio.to_thread(_timed, server, context, trust)
+    if spent < _LITTLE:
+        while len(_cheap) >= _MOST_CHEAP:
+            del _cheap[next(iter(_cheap))]
+        _cheap[server.chain] = None
+    return verdict
+
+
+def _timed(server: Server, context: ssl.SSLContext, trust: TrustOptions) -> tuple[ChainValidation, float]:
+    began = time.thread_time()
+    return judge(server, context, trust), time.thread_time() - began
 
 
 def judge(

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from smtp_async.tls import ChainProblem, ChainValidation, TrustOptions
 from smtp_async.tls.chain import validate
-from smtp_async.tls.paths import Anchors
+from smtp_async.tls.paths import Anchors, forget
 from tests.tls.authority import Entity, ec_key, make, root
 
 P = ChainProblem
@@ -110,9 +110,7 @@ def test_a_hostile_chain_is_refused_cheaply(chains: dict[str, tuple[bytes, ...]]
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_chain_takes_little_memory(chains: dict[str, tuple[bytes, ...]], name: str) -> None:
-    from smtp_async.tls.paths import read
-
-    read.cache_clear()
+    forget()
     tracemalloc.start()
     try:
         judged(chains[name])
