@@ -49,7 +49,7 @@ def trusts_system(trust: TrustOptions) -> bool:
 
 
 def load_trust(context: ssl.SSLContext, trust: TrustOptions) -> None:
-    """Let `context`, which nobody uses yet, trust what `trust` names.
+    """Have `context`, which is not in use yet, trust what `trust` names.
 
     Raises:
         CertificateStoreError: a file or folder cannot be read, or a file holds no certificate.

@@ -1,7 +1,7 @@
-"""Is this chain believed? For what OpenSSL cannot judge within the handshake, or has refused there.
+"""Validation of a chain of certificates that OpenSSL cannot judge within the handshake, or has refused there.
 
 `validate` reads what the server sent within bounds, looks for a way to a trusted certificate, has every part of it
-judged, and applies the wishes of the application. It takes a millisecond or so: call it in a thread.
+judged, and applies the options of the application. It takes a millisecond or less: call it in a thread.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def validate(
     Args:
         chain: the certificates in DER, the server's own first.
         name: the name that it must be for: see `reference_name`.
-        trust: the application's wishes.
+        trust: the options of the application.
         anchors: the trusted certificates.
         where: the server, for sentences; None is its name.
         level: OpenSSL's security level, which bounds the strength of keys and signatures.
@@ -135,7 +135,7 @@ def _best(
 def _account(path: Path) -> Iterable[str]:
     for one in path.certificates:
         yield (
-            f"{one.subject or 'a certificate without a name'}, issued by {one.issuer or 'nobody'}, "
+            f"{one.subject or 'a certificate without a name'}, issued by {one.issuer or 'no name'}, "
             f"valid from {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
         )
     if path.trusted:
@@ -154,7 +154,7 @@ def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Ca
                     "TrustOptions.blocked forbids, or its key",
                     path.certificates.index(one) if one in path.certificates else 0,
                 )
-    # Anybody can send a pinned certificate along: it counts if the path to it is signed.
+    # Every server can send a pinned certificate along: it counts if the path to it is signed.
     signed = path.certificates[: min(path.unsigned, default=len(path.certificates)) + 1]
     if trust.pins and not any(
         one.sha256 in trust.pins or one.public_key_sha256 in trust.pins for one in signed

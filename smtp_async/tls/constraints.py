@@ -1,4 +1,4 @@
-"""May an authority issue for these names? RFC 5280 section 4.2.1.10.
+"""Name constraints (RFC 5280 section 4.2.1.10): the names for which an authority may issue certificates.
 
 As in OpenSSL, a kind of name of which nothing is permitted or excluded is free, the subject counts as a directory name
 and its mail addresses as mail addresses.

@@ -144,7 +144,7 @@ def legacy_context(trust: TrustOptions | None = None) -> ssl.SSLContext:
     process. Reading certificates takes tens of milliseconds.
 
     Args:
-        trust: whose certificates are believed.
+        trust: which certificates are trusted.
 
     Raises:
         CertificateStoreError: `ca_file` cannot be read or holds no certificate.

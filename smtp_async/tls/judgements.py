@@ -1,7 +1,7 @@
 """What is wrong with a path of certificates: each question is asked by itself, so that every problem is found.
 
 The rules are those that OpenSSL follows when it verifies a server, its extension bits and security levels included, so
-that it makes no difference who judges. Each problem is told in one sentence, with what the certificate does contain and
+that both come to the same verdict. Each problem is told in one sentence, with what the certificate does contain and
 what to do about it.
 """
 
@@ -73,7 +73,7 @@ class Case(NamedTuple):
 
 
 def judge_path(path: Path, case: Case) -> Iterator[Fault]:
-    """Yield what is wrong with `path`; who is blocked, pinned or revoked is not asked here."""
+    """Yield what is wrong with `path`; blocked, pinned and revoked certificates are not looked for here."""
     certificates = path.certificates
     yield from _judge_signatures(path, case)
     if not path.trusted:
@@ -107,7 +107,7 @@ def _judge_signatures(path: Path, case: Case) -> Iterator[Fault]:
         )
 
 
-# --- whom to ask, until when, and for which name ---------------------------------------------------------------
+# --- authority, dates and names -------------------------------------------------------------------------------
 
 
 def unknown_authority(where: str, certificates: tuple[Certificate, ...], *, loop: bool = False) -> Fault:

@@ -1,4 +1,4 @@
-"""Is a certificate for this name? RFC 9525: the subject alternative names count, the subject does not."""
+"""The names that a certificate is for (RFC 9525): the subject alternative names count, the subject does not."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def covers(certificate: Certificate, name: str) -> bool:
 def matches(pattern: str, name: str) -> bool:
     """Tell whether the DNS name `pattern` of a certificate stands for `name` (RFC 9525 section 6.3).
 
-    A wildcard is the whole leftmost label, stands for one label, and has at least two labels behind it, because nobody
-    owns all names under `*.com`.
+    A wildcard is the whole leftmost label, stands for one label, and has at least two labels behind it, because the
+    names below a top-level domain have many owners.
     """
     pattern, name = pattern.lower(), name.lower()
     if not name or not pattern.startswith("*."):

@@ -93,7 +93,7 @@ class TLSOptions:
         renegotiation: let the server ask for a new handshake within a connection, up to TLS 1.2.
         server_hostname: the name that the server's certificate must contain and that is sent as SNI, where it
             is not the host that is connected to.
-        trust: whose certificates are believed.
+        trust: which certificates are trusted, and what else decides about a server.
         authenticate_server: a function, async or not, that is asked about each server after the handshake and before
             the first byte of SMTP: True takes it, False refuses it, None has no opinion. It can overturn every verdict
             except that of `blocked` and `pins`; with a context of the application it can only refuse. What it raises

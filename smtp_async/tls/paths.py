@@ -2,8 +2,8 @@
 
 An issuer is found by its name, and by the identifier of its key where both certificates have one; it is the issuer if
 its key verifies the signature. Trusted certificates are tried first, as OpenSSL does; unlike OpenSSL, other ways are
-tried when one has a fault. The search is bounded, because a stranger chooses what is searched: certificates that issue
-each other, and hundreds with the same name and key.
+tried when one has a fault. The search is bounded, because an attacker may choose what is searched: certificates that
+issue each other, and hundreds with the same name and key.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Anchors(Pool):
     """Trusted certificates. What cannot be read is left out."""
 
     def __init__(self, ders: Iterable[bytes]) -> None:
-        # Not by `read`, whose bounds are for strangers and whose memory is short.
+        # Not by `read`, which has bounds for what servers send, and remembers little.
         super().__init__(found for der in dict.fromkeys(ders) if (found := Certificate.of(der)) is not None)
 
     def __bool__(self) -> bool:
@@ -75,7 +75,7 @@ class Anchors(Pool):
 
 @functools.lru_cache(maxsize=128)
 def read(der: bytes, max_length: int, max_depth: int) -> Certificate | str:
-    """Return the certificate in `der`, which a stranger sent, or what is wrong with it.
+    """Return the certificate in `der`, which a server sent, or what is wrong with it.
 
     The same few certificates come with every connection, so that the last ones are kept.
 

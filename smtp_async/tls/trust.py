@@ -1,4 +1,4 @@
-"""Whose certificates are believed, as an application says it; checked when it is said."""
+"""Which certificates are trusted, and what else decides about a server: options that are checked when made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PIN_PREFIX: Final = re.compile(r"(?:sha256//|sha256/|sha-?256:)", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustOptions:
-    """Whose certificates are believed.
+    """Which certificates are trusted, and what else decides about a server.
 
     Certificates to trust come from `use_system`, `ca_file`, `ca_path`, `ca_search_paths`, `ca` and `trusted`; all that
     are named count together. What OpenSSL can judge is judged within the handshake. `known`, `accepted`, `pins`,
@@ -102,9 +102,9 @@ class TrustOptions:
     @property
     def after_handshake(self) -> bool:
         """Must the chain be judged after the handshake, because OpenSSL cannot do it?"""
-        wishes = (self.known, self.accepted, self.pins, self.blocked, self.ignore)
+        settings = (self.known, self.accepted, self.pins, self.blocked, self.ignore)
         bounds = (self.max_asn1_length, self.max_asn1_depth)
-        return any(wishes) or not self.validate or bounds != (_MAX_LENGTH, _MAX_DEPTH)
+        return any(settings) or not self.validate or bounds != (_MAX_LENGTH, _MAX_DEPTH)
 
     @property
     def only_system(self) -> bool:

@@ -1,4 +1,4 @@
-"""Who is believed after the handshake: the chain, its revocation, the application's policy, in this order.
+"""The verdict on a server after the handshake: the chain, its revocation, the application's policy, in this order.
 
 All of it happens before the first byte of SMTP, within the time of the handshake. A resumed session shows no
 certificate: the chain of the connection that began it is judged anew.
@@ -54,7 +54,7 @@ _MOST_CHEAP: Final = 64
 
 
 class Server(NamedTuple):
-    """Who is judged.
+    """The server that is judged.
 
     Attributes:
         where: host and port, for sentences.
@@ -107,7 +107,7 @@ async def judge_server(
     Args:
         server: the server.
         context: what the handshake was done with.
-        options: the application's wishes.
+        options: the options of the application.
         found: what is known without looking at the chain here: OpenSSL's verdict, or that of the connection whose
             session was resumed.
         revocation: finds out whether certificates were revoked; None does not ask.

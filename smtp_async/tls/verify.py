@@ -1,10 +1,12 @@
-"""Is this the right server? And when it is not, an error that says what was found and what to do.
+"""The handshake, and the errors that say what was found and what to do when it does not lead to the right server.
 
 `secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
-`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one. Without special wishes
-OpenSSL verifies within the handshake, and a chain that it refused is judged here once more, to find all that is wrong.
-With special wishes, and for OPPORTUNISTIC, the handshake lets every certificate pass, and `tls/verdict` judges it
-before the first byte of SMTP; OPPORTUNISTIC goes on whatever the verdict, unless the application forbade the server.
+`ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one.
+
+Without options that OpenSSL does not know, OpenSSL verifies within the handshake; a chain that it refused is judged here
+once more, to find all that is wrong. With such options, and for OPPORTUNISTIC, the handshake lets every certificate
+pass, and `tls/verdict` judges it before the first byte of SMTP. OPPORTUNISTIC goes on whatever the verdict, unless the
+application forbade the server.
 """
 
 from __future__ import annotations
@@ -368,6 +370,8 @@ def _faults_named(
     elif code in (_NOT_YET, _EXPIRED) and (found := [*wrong_time(case, path)]):
         yield from found
     else:
-        issued = f" (issued to {path[0].subject or 'nobody'} by {path[0].issuer})" if path else ""
+        issued = (
+            f" (issued to {path[0].subject or 'a holder without a name'} by {path[0].issuer})" if path else ""
+        )
         text = f"the certificate of {case.where} does not verify: {error.verify_message}{issued}"
         yield Fault(_PROBLEMS.get(code, ChainProblem.BAD_DATA), text)

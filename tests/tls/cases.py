@@ -37,7 +37,7 @@ class Case:
         problems: what must be found.
         error: the class of the error; None if the connection must stand.
         says: a pattern that the error's text must match.
-        wishes: options of the client's trust; a function of the server's certificate.
+        settings: options of the client's trust; a function of the server's certificate.
         policy: what is asked about the server.
         name: the name that is verified.
         verified: must the server count as verified? None: as there is no error.
@@ -47,7 +47,7 @@ class Case:
     problems: ChainProblem = NONE
     error: type[TLSError] | None = None
     says: str = ""
-    wishes: Callable[[Entity], dict[str, Any]] = field(default=lambda shown: {})
+    settings: Callable[[Entity], dict[str, Any]] = field(default=lambda shown: {})
     policy: Any = None
     name: str = "localhost"
     verified: bool | None = None
@@ -117,13 +117,13 @@ def unknown_extension() -> tuple[x509.ExtensionType, bool]:
     return x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00"), True
 
 
-STRANGER = make("Stranger", ca=True)
+UNTRUSTED = make("Untrusted", ca=True)
 
-#: Without wishes, so that OpenSSL and this library must find the same.
+#: Without settings that OpenSSL does not know: OpenSSL and this library must find the same.
 PLAIN = {
     "good": Case(lambda: below(intermediate())),
     "below the root": Case(leaf),
-    "surplus and disorder": Case(lambda: leaf(intermediate()).sending(STRANGER, root(), intermediate())),
+    "surplus and disorder": Case(lambda: leaf(intermediate()).sending(UNTRUSTED, root(), intermediate())),
     "address": Case(leaf, name="127.0.0.1"),
     "international name": Case(lambda: leaf(names=["xn--bcher-kva.example"]), name="bücher.example"),
     "wildcard": Case(lambda: leaf(names=["*.b.example"]), name="a.b.example"),
@@ -173,10 +173,10 @@ PLAIN = {
         r"is self-signed \(CN=Self\) and not trusted: .*TrustOptions\(ca_file=…\)",
     ),
     "unknown authority": Case(
-        lambda: leaf(STRANGER), P.UNKNOWN_AUTHORITY, ChainNotFound, r"the issuer CN=Stranger of .* is not known"
+        lambda: leaf(UNTRUSTED), P.UNKNOWN_AUTHORITY, ChainNotFound, r"the issuer CN=Untrusted of .* is not known"
     ),
     "unknown authority that is sent": Case(
-        lambda: below(STRANGER), P.UNKNOWN_AUTHORITY, ChainNotFound, r"ends with CN=Stranger, which is not trusted"
+        lambda: below(UNTRUSTED), P.UNKNOWN_AUTHORITY, ChainNotFound, r"ends with CN=Untrusted, which is not trusted"
     ),
     "missing intermediate": Case(
         lambda: leaf(intermediate()),
@@ -252,7 +252,7 @@ PLAIN = {
     ),
     "everything at once": Case(
         lambda: leaf(
-            STRANGER,
+            UNTRUSTED,
             begin=NOW - 9 * DAY,
             end=NOW - DAY,
             names=["other.example"],
@@ -261,7 +261,7 @@ PLAIN = {
         ),
         P.UNKNOWN_AUTHORITY | P.EXPIRED | P.HOST_NAME | P.USAGE | P.WEAK,
         ChainNotFound,
-        r"CN=Stranger .* is not known.*; .* expired on .*; .* is for other\.example.*; .* not for servers.*; .* weak",
+        r"CN=Untrusted .* is not known.*; .* expired on .*; .* is for other\.example.*; .* not for servers.*; .* weak",
     ),
 }  # fmt: skip
 
@@ -271,27 +271,27 @@ def wrong_everything() -> Entity:
 
 
 #: What OpenSSL cannot do.
-WISHES = {
+BEYOND_OPENSSL = {
     "blocked": Case(
         leaf,
         P.BLOCKED,
         CertificateRejected,
         r"shows the certificate CN=Server \([0-9a-f]{64}\), which TrustOptions\.blocked forbids",
-        wishes=lambda shown: {"blocked": [shown.certificate]},
+        settings=lambda shown: {"blocked": [shown.certificate]},
     ),
     "authority blocked by its key": Case(
         lambda: below(intermediate()),
         P.BLOCKED,
         CertificateRejected,
         r"shows the certificate CN=Intermediate ",
-        wishes=lambda shown: {"blocked": [make("X", key=intermediate().key).certificate]},
+        settings=lambda shown: {"blocked": [make("X", key=intermediate().key).certificate]},
     ),
-    "blocked although accepted by everybody": Case(
+    "blocked although accepted otherwise": Case(
         wrong_everything,
         P.BLOCKED,
         CertificateRejected,
         r"TrustOptions\.blocked forbids",
-        wishes=lambda shown: {"blocked": [shown.certificate], "accepted": [shown.certificate]},
+        settings=lambda shown: {"blocked": [shown.certificate], "accepted": [shown.certificate]},
         policy=accept,
     ),
     "blocked without validation": Case(
@@ -299,12 +299,12 @@ WISHES = {
         P.BLOCKED,
         CertificateRejected,
         r"TrustOptions\.blocked forbids",
-        wishes=lambda shown: {"blocked": [shown.certificate], "validate": False},
+        settings=lambda shown: {"blocked": [shown.certificate], "validate": False},
     ),
-    "pinned": Case(leaf, wishes=lambda shown: {"pins": [shown.certificate.sha256]}),
+    "pinned": Case(leaf, settings=lambda shown: {"pins": [shown.certificate.sha256]}),
     "pinned by the key of an authority": Case(
         lambda: below(intermediate()),
-        wishes=lambda shown: {"pins": [intermediate().certificate.public_key_sha256, "00" * 32]},
+        settings=lambda shown: {"pins": [intermediate().certificate.public_key_sha256, "00" * 32]},
     ),
     "pinned to another": Case(
         leaf,
@@ -312,56 +312,56 @@ WISHES = {
         CertificateRejected,
         r"no certificate in the chain of .* has one of the pins, the server's have [0-9a-f]{64} \(certificate\) and "
         r"[0-9a-f]{64} \(key\): .*TrustOptions\(pins=…\)",
-        wishes=lambda shown: {"pins": [STRANGER.certificate.sha256]},
+        settings=lambda shown: {"pins": [UNTRUSTED.certificate.sha256]},
     ),
     "pinned to one that is only sent along": Case(
-        lambda: leaf().sending(STRANGER),
+        lambda: leaf().sending(UNTRUSTED),
         P.PIN,
         CertificateRejected,
         r"has one of the pins",
-        wishes=lambda shown: {"pins": [STRANGER.certificate.sha256]},
+        settings=lambda shown: {"pins": [UNTRUSTED.certificate.sha256]},
     ),
     "a pin is no trust": Case(
-        lambda: leaf(STRANGER),
+        lambda: leaf(UNTRUSTED),
         P.UNKNOWN_AUTHORITY,
         ChainNotFound,
         r"is not known",
-        wishes=lambda shown: {"pins": [shown.certificate.sha256]},
+        settings=lambda shown: {"pins": [shown.certificate.sha256]},
     ),
     "a policy cannot overturn a pin": Case(
         leaf,
         P.PIN,
         CertificateRejected,
         r"has one of the pins",
-        wishes=lambda shown: {"pins": [STRANGER.certificate.sha256]},
+        settings=lambda shown: {"pins": [UNTRUSTED.certificate.sha256]},
         policy=accept,
     ),
-    "accepted": Case(wrong_everything, wishes=lambda shown: {"accepted": [shown.certificate]}),
+    "accepted": Case(wrong_everything, settings=lambda shown: {"accepted": [shown.certificate]}),
     "another one accepted": Case(
-        leaf, wishes=lambda shown: {"accepted": [STRANGER.certificate]}
+        leaf, settings=lambda shown: {"accepted": [UNTRUSTED.certificate]}
     ),
     "time ignored": Case(
         lambda: leaf(begin=NOW - 9 * DAY, end=NOW - DAY),
         P.EXPIRED,
-        wishes=lambda shown: {"ignore": P.TIME},
+        settings=lambda shown: {"ignore": P.TIME},
         verified=False,
     ),
     "name ignored": Case(
         lambda: leaf(names=["other.example"]),
         P.HOST_NAME,
-        wishes=lambda shown: {"ignore": P.HOST_NAME},
+        settings=lambda shown: {"ignore": P.HOST_NAME},
         verified=False,
     ),
     "authority ignored": Case(
-        lambda: below(STRANGER),
+        lambda: below(UNTRUSTED),
         P.UNKNOWN_AUTHORITY,
-        wishes=lambda shown: {"ignore": P.UNKNOWN_AUTHORITY},
+        settings=lambda shown: {"ignore": P.UNKNOWN_AUTHORITY},
         verified=False,
     ),
     "usage ignored": Case(
         lambda: leaf(purposes=[ExtendedKeyUsageOID.CLIENT_AUTH]),
         P.USAGE,
-        wishes=lambda shown: {"ignore": P.USAGE},
+        settings=lambda shown: {"ignore": P.USAGE},
         verified=False,
     ),
     "another problem ignored": Case(
@@ -369,26 +369,26 @@ WISHES = {
         P.HOST_NAME | P.EXPIRED,
         CertificateRejected,
         r"is for other\.example",
-        wishes=lambda shown: {"ignore": P.TIME},
+        settings=lambda shown: {"ignore": P.TIME},
     ),
     "forged although the authority is ignored": Case(
         forged,
         P.INVALID_SIGNATURE,
         ChainInvalid,
         r"was not signed",
-        wishes=lambda shown: {"ignore": P.UNKNOWN_AUTHORITY},
+        settings=lambda shown: {"ignore": P.UNKNOWN_AUTHORITY},
     ),
     "known": Case(
-        lambda: leaf(intermediate()), wishes=lambda shown: {"known": [intermediate().certificate]}
+        lambda: leaf(intermediate()), settings=lambda shown: {"known": [intermediate().certificate]}
     ),
     "known is not trusted": Case(
-        lambda: leaf(STRANGER),
+        lambda: leaf(UNTRUSTED),
         P.UNKNOWN_AUTHORITY,
         ChainNotFound,
-        r"ends with CN=Stranger",
-        wishes=lambda shown: {"known": [STRANGER.certificate]},
+        r"ends with CN=Untrusted",
+        settings=lambda shown: {"known": [UNTRUSTED.certificate]},
     ),
-    "not validated": Case(wrong_everything, wishes=lambda shown: {"validate": False}, verified=False),
+    "not validated": Case(wrong_everything, settings=lambda shown: {"validate": False}, verified=False),
     "refused by the policy": Case(
         leaf, P.REFUSED, CertificateRejected, r"authenticate_server refused the certificate of", policy=refuse
     ),
@@ -415,11 +415,11 @@ WISHES = {
     ),
     "too long a value": Case(
         leaf, P.BAD_DATA, ChainInvalid, r"cannot be read: a value of \d+ bytes, of 20 at most",
-        wishes=lambda shown: {"max_asn1_length": 20},
+        settings=lambda shown: {"max_asn1_length": 20},
     ),
     "too deep": Case(
         leaf, P.BAD_DATA, ChainInvalid, r"cannot be read: values nested more than 3 deep",
-        wishes=lambda shown: {"max_asn1_depth": 3},
+        settings=lambda shown: {"max_asn1_depth": 3},
     ),
 }  # fmt: skip
-CASES = PLAIN | WISHES
+CASES = PLAIN | BEYOND_OPENSSL

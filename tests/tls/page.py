@@ -63,7 +63,7 @@ ADVICE: Final[dict[str, dict[str, str]]] = {
         "certificate.",
         "circle": "The server's file holds certificates that lead nowhere. Its administrator takes the authority's.",
     },
-    "wishes": {
+    "options": {
         "pinned to another": "After a renewal: compare the fingerprint over another channel, and add it to `pins`. Pin "
         "the authority's key, or two keys, so that a renewal breaks nothing.",
         "blocked": "The application has asked for it, with `blocked`.",
@@ -121,9 +121,9 @@ def sentence_of(name: str) -> str:
 
 def _said(case: Case, checker: Any = None) -> str:
     shown = case.shows()
-    wishes = case.wishes(shown) or {"blocked": [make("Blocked").certificate]}
+    settings = case.settings(shown) or {"blocked": [make("Blocked").certificate]}
     options = TLSOptions(
-        trust=TrustOptions(ca=[root().certificate], **wishes),
+        trust=TrustOptions(ca=[root().certificate], **settings),
         server_hostname=case.name,
         authenticate_server=case.policy,
     )

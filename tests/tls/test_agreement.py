@@ -51,7 +51,7 @@ NAMED = {
 
 
 class Drawn(NamedTuple):
-    """A chain, whom the client trusts, and the name that it asks for."""
+    """A chain, what the client trusts, and the name that it asks for."""
 
     server: Entity
     trusted: tuple[Entity, ...]

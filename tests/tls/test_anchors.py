@@ -71,7 +71,7 @@ def test_the_certificate_of_a_server_in_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "trusted"),
+    ("setting", "trusted"),
     [
         ({}, True),
         ({"use_system": False}, False),
@@ -81,8 +81,8 @@ def test_the_certificate_of_a_server_in_a_file(tmp_path: Path) -> None:
         ({"known": [root().certificate]}, True),
     ],
 )
-def test_the_system(wish: dict[str, Any], trusted: bool) -> None:
-    trust = TrustOptions(**wish)
+def test_the_system(setting: dict[str, Any], trusted: bool) -> None:
+    trust = TrustOptions(**setting)
     assert trusts_system(trust) is trusted
     assert (len(known(trust)) > 10) is trusted
 

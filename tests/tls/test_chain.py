@@ -1,4 +1,4 @@
-"""chain.py: what is read, which path is judged, and what the application's wishes change."""
+"""chain.py: what is read, which path is judged, and what the options of the application change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates that a stranger made to cost time or memory: refused in less than 100 ms and 20 MiB."""
+"""Certificates that an attacker made to cost time or memory: refused in less than 100 ms and 20 MiB."""
 
 from __future__ import annotations
 

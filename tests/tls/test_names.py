@@ -61,5 +61,5 @@ def test_addresses_and_names_are_two_things() -> None:
     assert not covers(in_words, "192.0.2.1")
 
 
-def test_without_alternative_names_it_is_for_nobody() -> None:
+def test_without_alternative_names_it_is_for_no_name() -> None:
     assert not covers(make("mail.example", names=None).certificate, "mail.example")

@@ -49,7 +49,7 @@ class TestPins:
 
 
 @pytest.mark.parametrize(
-    ("wish", "says"),
+    ("setting", "says"),
     [
         ({"pins": PIN}, "pins is a sequence"),
         ({"ca_search_paths": "/etc/ssl/x.pem"}, "ca_search_paths is a sequence"),
@@ -62,13 +62,13 @@ class TestPins:
         ({"max_asn1_depth": 0}, "at least 1"),
     ],
 )
-def test_what_makes_no_sense(wish: dict[str, Any], says: str) -> None:
+def test_what_makes_no_sense(setting: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
-        TrustOptions(**wish)
+        TrustOptions(**setting)
 
 
 @pytest.mark.parametrize(
-    ("wish", "afterwards"),
+    ("setting", "afterwards"),
     [
         ({}, False),
         ({"ca_file": "x", "ca_path": "y", "ca_search_paths": ["z"], "use_system": True}, False),
@@ -83,8 +83,8 @@ def test_what_makes_no_sense(wish: dict[str, Any], says: str) -> None:
         ({"max_asn1_depth": 10}, True),
     ],
 )
-def test_openssl_judges_what_it_can(wish: dict[str, Any], afterwards: bool) -> None:
-    assert TrustOptions(**wish).after_handshake is afterwards
+def test_openssl_judges_what_it_can(setting: dict[str, Any], afterwards: bool) -> None:
+    assert TrustOptions(**setting).after_handshake is afterwards
 
 
 def test_options_do_not_change_with_the_lists_that_they_were_made_from() -> None:

@@ -106,7 +106,7 @@ class TestServers:
     async def test_an_unknown_authority_is_ignored(
         self, server: Server, pki: Pki, security: Security
     ) -> None:
-        # The password may travel: the application has said by name whom it takes.
+        # The password may travel: the application has named the exception.
         await deliver(server, security, trust=TrustOptions(ignore=ChainProblem.UNKNOWN_AUTHORITY))
 
     async def test_a_site_that_is_trusted_blindly(self, server: Server, security: Security) -> None:

@@ -1,4 +1,4 @@
-"""Whom a client believes: one table, for OpenSSL, after the handshake, behind STARTTLS and on resumed sessions."""
+"""The verdict on a server: one table, for OpenSSL, after the handshake, behind STARTTLS and on resumed sessions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.tls.cases import (
     CASES,
     NONE,
     PLAIN,
-    STRANGER,
+    UNTRUSTED,
     Case,
     P,
     accept,
@@ -96,12 +96,12 @@ async def connect(port: int, shared: SharedResources, options: TLSOptions, secur
 
 
 def options_for(case: Case, shown: Entity, way: str) -> TLSOptions:
-    wishes = case.wishes(shown)
-    if way != "within the handshake" and not wishes and case.policy is None:
-        # A wish that changes nothing: the chain is judged after the handshake.
-        wishes = {"blocked": [make("Blocked").certificate]}
+    settings = case.settings(shown)
+    if way != "within the handshake" and not settings and case.policy is None:
+        # A setting that changes nothing: the chain is judged after the handshake.
+        settings = {"blocked": [make("Blocked").certificate]}
     return TLSOptions(
-        trust=TrustOptions(ca=[root().certificate], **wishes),
+        trust=TrustOptions(ca=[root().certificate], **settings),
         server_hostname=case.name,
         authenticate_server=case.policy,
     )
@@ -289,7 +289,7 @@ def test_cancelled_anywhere(run: Any, manner: Any, moment: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["blocked", "pinned to another", "refused by the policy", "policy that fails"]
 )
-def test_opportunistic_does_not_speak_with_who_is_forbidden(run: Any, name: str) -> None:
+def test_opportunistic_does_not_speak_with_a_forbidden_server(run: Any, name: str) -> None:
     """Not even in clear, as it does after other handshakes that fail."""
     case = CASES[name]
 
@@ -377,11 +377,11 @@ def test_formal_faults_count_if_wanted(run: Any) -> None:
 
     async def scenario() -> None:
         shown = below(authority(usage=["key_cert_sign"], end=NOW + 5 * DAY), identifiers=False)
-        choices: list[dict[str, Any]] = [{}, {"blocked": [STRANGER.certificate]}]
-        for wishes in choices:
+        choices: list[dict[str, Any]] = [{}, {"blocked": [UNTRUSTED.certificate]}]
+        for settings in choices:
             _, serve = served(shown)
             async with serve as listening:
-                trust = TrustOptions(ca=[root().certificate], tolerate_minor=False, **wishes)
+                trust = TrustOptions(ca=[root().certificate], tolerate_minor=False, **settings)
                 options = TLSOptions(trust=trust, server_hostname="localhost")
                 with pytest.raises(ChainInvalid, match="does not name the key of its issuer") as caught:
                     await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
@@ -445,14 +445,14 @@ def test_revocation(run: Any, states: list[State], must_know: bool, problems: Ch
     run(scenario())
 
 
-async def judged(shown: Entity, checker: Checker, **wishes: Any) -> ChainValidation:
-    trust = TrustOptions(ca=[root().certificate], blocked=[STRANGER.certificate], **wishes)
+async def judged(shown: Entity, checker: Checker, **settings: Any) -> ChainValidation:
+    trust = TrustOptions(ca=[root().certificate], blocked=[UNTRUSTED.certificate], **settings)
     options = TLSOptions(trust=trust)
     server = Server("mail.example:25", "localhost", shown.ders, ("192.0.2.1", 25))
     return await judge_server(server, make_context(options), options, ChainValidation(), checker)
 
 
-def test_who_must_staple_must_be_known(run: Any) -> None:
+def test_the_state_of_a_certificate_that_must_be_stapled_must_be_known(run: Any) -> None:
     async def scenario() -> None:
         feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
         shown = below(intermediate(), others=[(feature, False)])
@@ -472,8 +472,8 @@ def test_an_unknown_state_may_be_ignored_and_a_revoked_one_not(run: Any) -> None
     run(scenario())
 
 
-@pytest.mark.parametrize("shows", [lambda: leaf(STRANGER), forged, lambda: below(STRANGER)])
-def test_nobody_is_asked_for_certificates_of_strangers(run: Any, shows: Any) -> None:
+@pytest.mark.parametrize("shows", [lambda: leaf(UNTRUSTED), forged, lambda: below(UNTRUSTED)])
+def test_the_revocation_of_untrusted_chains_is_not_asked(run: Any, shows: Any) -> None:
     async def scenario() -> None:
         checker = Checker([])
         await judged(shows(), checker)
