@@ -3,10 +3,10 @@
 `secure` is the one way to TLS: the stream's handshake, the translation of whatever goes wrong, and the
 `ConnectionInfo` of what came out. It goes on with an earlier TLS session where there is one.
 
-Without options that OpenSSL does not know, OpenSSL verifies within the handshake; a chain that it refused is judged here
-once more, to find all that is wrong. With such options, and for OPPORTUNISTIC, the handshake lets every certificate
-pass, and `tls/verdict` judges it before the first byte of SMTP. OPPORTUNISTIC goes on whatever the verdict, unless the
-application forbade the server.
+Without options that OpenSSL does not know, OpenSSL verifies within the handshake; a chain that it refused is judged
+once more here, to find all that is wrong. With such options, and for OPPORTUNISTIC, the handshake accepts every
+certificate, and `tls/verdict` judges it before the first byte of SMTP. OPPORTUNISTIC goes on whatever the verdict,
+unless the application forbade the server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import (
     HandshakeFailed,
@@ -126,69 +126,80 @@ async def secure(
         ConnectionLost: the connection ended before the handshake began.
         Timeout: the deadline passed; its stage is `"tls"`.
     """
-    name, where = reference_name(host, options), _where(host, port)
-    cache, key = sessions or SessionCache(), SessionKey(host, port, name)
+    attempt = _Attempt(reference_name(host, options), context, options, security, revocation, deadline)
+    cache, key = sessions or SessionCache(), SessionKey(host, port, attempt.name)
     try:
         earlier = await _shake_hands(stream, context, key, cache, deadline, tell)
     except PlaintextInjected:
         if security is not Security.IMPLICIT:
             raise
         # No reply came before these bytes: they are the greeting of a plaintext server.
-        raise _plaintext(where, security, stream.early) from None
+        raise _plaintext(_where(host, port), security, stream.early) from None
     except HandshakeFailed as failed:
         if (cause := failed.__cause__) is None:
             raise
-        validation = await _judge_refused(
-            cause, Server(where, name, evidence_of(cause).chain), context, options
-        )
+        found = await _judge_refused(cause, _where(host, port), attempt)
         raise explain(
-            cause, host=host, port=port, security=security, name=name, validation=validation
+            cause, host=host, port=port, security=security, name=attempt.name, validation=found
         ) from cause
     info = ConnectionInfo.of(stream, host=host, port=port, resumed=earlier)
+    return await _authenticate(stream, info, attempt)
+
+
+class _Attempt(NamedTuple):
+    """What is asked of a handshake; see `secure`."""
+
+    name: str
+    context: ssl.SSLContext
+    options: TLSOptions
+    security: Security
+    revocation: RevocationCheck | None
+    deadline: float | None
+
+
+async def _judge_refused(error: BaseException, where: str, attempt: _Attempt) -> ChainValidation | None:
+    """Return all that is wrong with a chain that OpenSSL refused; None if it refused something else."""
+    chain = evidence_of(error).chain
+    if not isinstance(error, ssl.SSLCertVerificationError) or not chain:
+        return None
+    return await asyncio.to_thread(
+        judge, Server(where, attempt.name, chain), attempt.context, attempt.options.trust
+    )
+
+
+async def _authenticate(stream: Stream, info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
+    """Return `info` with the verdict on the server; abort `stream` if the server is refused.
+
+    Raises:
+        TLSError: it is.
+        Timeout: the deadline passed.
+    """
     try:
-        async with asyncio.timeout_at(deadline):
-            return await _authenticate(info, name, context, options, security, revocation)
+        async with asyncio.timeout_at(attempt.deadline):
+            return await _judged(info, attempt)
     except TimeoutError as late:
         stream.abort()
+        where = _where(info.host, info.port)
         raise Timeout(f"{where} was not verified within the time of the handshake", stage="tls") from late
     except BaseException:
         stream.abort()
         raise
 
 
-async def _judge_refused(
-    error: BaseException, server: Server, context: ssl.SSLContext, options: TLSOptions
-) -> ChainValidation | None:
-    """Return all that is wrong with a chain that OpenSSL refused; None if it refused something else."""
-    if not isinstance(error, ssl.SSLCertVerificationError) or not server.chain:
-        return None
-    return await asyncio.to_thread(judge, server, context, options.trust)
-
-
-async def _authenticate(
-    info: ConnectionInfo,
-    name: str,
-    context: ssl.SSLContext,
-    options: TLSOptions,
-    security: Security,
-    revocation: RevocationCheck | None,
-) -> ConnectionInfo:
-    """Return `info` with the verdict on the server, if it may be spoken with.
-
-    Raises:
-        TLSError: it may not.
-    """
+async def _judged(info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
     where = _where(info.host, info.port)
     _demand_certificate(info, where)
-    server = Server(where, name, info.chain, info.peer, info.session_resumed)
     assert info.validation is not None
-    verdict = await judge_server(server, context, options, info.validation, revocation)
+    server = Server(where, attempt.name, info.chain, info.peer, info.session_resumed)
+    verdict = await judge_server(
+        server, attempt.context, attempt.options, info.validation, attempt.revocation
+    )
     if verdict is not info.validation:
-        verified = verdict.verified if isinstance(context, UnverifiedContext) else info.verified
-        info = replace(info, validation=verdict, verified=verified)
-    if verdict.counted & (ABSOLUTE if security is Security.OPPORTUNISTIC else ~ChainProblem(0)):
+        judged_here = isinstance(attempt.context, UnverifiedContext)
+        info = replace(info, validation=verdict, verified=verdict.verified if judged_here else info.verified)
+    if verdict.counted & (ABSOLUTE if attempt.security is Security.OPPORTUNISTIC else ~ChainProblem(0)):
         raise error_for(verdict, missing=not info.chain)
-    _demand_what_was_asked_for(info, options, where)
+    _demand_what_was_asked_for(info, attempt.options, where)
     return info
 
 
