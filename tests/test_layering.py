@@ -86,7 +86,10 @@ MOST_FLOORS = 11
 # Longer only as a table: one flat list of exception classes.
 TABLES = frozenset({"errors"})
 # Heavy or optional: `import smtp_async` must not load them.
-LAZY = ("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http")
+LAZY = (
+    *("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http"),
+    *("aiohttp", "asn1crypto", "pyhanko_certvalidator"),
+)
 
 
 class Import(NamedTuple):
