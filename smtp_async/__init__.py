@@ -49,6 +49,7 @@ from .tls.info import ConnectionInfo
 from .tls.offers import TLSProfile
 from .tls.options import PreSharedKey, TLSOptions
 from .tls.problems import ChainProblem, ChainResult, ChainValidation
+from .tls.revocation_options import RevocationOptions, RevocationPolicy
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
 
@@ -117,6 +118,8 @@ __all__ = [
     "ReportOptions",
     "RetryPolicy",
     "Return",
+    "RevocationOptions",
+    "RevocationPolicy",
     "SMTPClient",
     "SMTPError",
     "Secret",

@@ -77,6 +77,8 @@ PUBLIC = [
     "ReportOptions",
     "RetryPolicy",
     "Return",
+    "RevocationOptions",
+    "RevocationPolicy",
     "SMTPClient",
     "SMTPError",
     "Secret",

@@ -21,6 +21,7 @@ __all__ = [
     "Ignorable",
     "Json",
     "NotBefore",
+    "Revocation",
     "Server",
     "SpoolPath",
     "TLSVersion",
@@ -66,6 +67,18 @@ class Ignorable(Enum):
     UNKNOWN_REVOCATION = "unknown-revocation"
     UNKNOWN_AUTHORITY_REVOCATION = "unknown-authority-revocation"
     UNKNOWN_ROOT_REVOCATION = "unknown-root-revocation"
+
+
+class Revocation(Enum):
+    """The members of `RevocationPolicy`, as they are written on a command line."""
+
+    NONE = "none"
+    AUTO = "auto"
+    CRL = "crl"
+    OCSP = "ocsp"
+    CRL_THEN_OCSP = "crl-then-ocsp"
+    OCSP_THEN_CRL = "ocsp-then-crl"
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +133,14 @@ class Access:
             f"{', '.join(one.value for one in Ignorable)}. May be given several times. An attacker may be let through.",
         ),
     ] = None
+    revocation: Annotated[
+        Revocation,
+        typer.Option(
+            metavar="HOW",
+            help="Where to ask whether the server's certificates were revoked: "
+            f"{', '.join(one.value for one in Revocation)}. A state that cannot be found out does not count.",
+        ),
+    ] = Revocation.NONE
     cert: Annotated[
         Path | None,
         typer.Option(

@@ -133,7 +133,7 @@ def chain_of(report: ServerReport) -> list[Node]:
     for place, one in enumerate(_certificates(report)):
         node = _node("Certificate" if place == 0 else "Issuer", one, now)
         if place < len(states):
-            node.rows.append(("Revoked", states[place]))
+            node.rows.append(("Revocation", states[place]))
         node.rows.extend(("Problem", in_shell_words(fault.text)) for fault in faults if fault.place == place)
         nodes.append(node)
     return nodes

@@ -26,9 +26,10 @@ from ..tls.context import Security
 from ..tls.identity import Identity
 from ..tls.options import TLSOptions
 from ..tls.problems import ChainProblem
+from ..tls.revocation_options import RevocationOptions, RevocationPolicy
 from ..tls.stores import CertificateStore
 from ..tls.trust import TrustOptions
-from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, Ignorable, TLSVersion
+from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, Ignorable, Revocation, TLSVersion
 
 __all__ = ["client_for", "read_file"]
 
@@ -69,6 +70,7 @@ def _tls_options(access: Access) -> TLSOptions:
             ca_path=access.ca_path,
             pins=access.pin or (),
             ignore=_ignored(access.ignore or ()),
+            revocation=_revocation(access.revocation),
         ),
         identity=_identity(access),
         minimum_version=_version(access.tls_min),
@@ -82,6 +84,11 @@ def _ignored(problems: Iterable[Ignorable]) -> ChainProblem:
     for problem in problems:
         found |= ChainProblem[problem.name]
     return found
+
+
+def _revocation(how: Revocation) -> RevocationOptions | None:
+    policy = RevocationPolicy[how.name]
+    return None if policy is RevocationPolicy.NONE else RevocationOptions(policy=policy)
 
 
 def _version(version: TLSVersion | None) -> ssl.TLSVersion | None:

@@ -159,6 +159,7 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
             security=route.security,
             options=route.tls,
             sessions=shared.tls_sessions if route.tls.session_reuse else None,
+            revocation=shared.revocation(route.tls),
             deadline=_deadline(channel.timeouts.tls),
             tell=partial(channel.transcript.tls_step, "%s") if route.tls.log_handshake else None,
         )

@@ -22,6 +22,7 @@ from ..auth.mechanism import Credentials
 from ..model.domain import full_host_name
 from ..tls.context import Security, make_context
 from ..tls.options import TLSOptions
+from ..tls.revocation import RevocationChecker
 from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.stream import Endpoint
@@ -79,13 +80,14 @@ class SharedResources:
         tls_sessions: sessions that later connections resume.
     """
 
-    __slots__ = ("_context", "_making", "_name", "tls_sessions")
+    __slots__ = ("_context", "_making", "_name", "_revocation", "tls_sessions")
 
     def __init__(self) -> None:
         self.tls_sessions = SessionCache()
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None
+        self._revocation: RevocationChecker | None = None
 
     async def context(self, options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
         """Return the TLS context; the first call loads the trusted certificates, which is slow."""
@@ -97,6 +99,13 @@ class SharedResources:
             # Shielded, because other connections wait for the same context.
             self._context = await asyncio.shield(self._making)
         return self._context
+
+    def revocation(self, options: TLSOptions) -> RevocationChecker | None:
+        """Return the checker of revocation, the same for all connections; None if revocation is not asked for."""
+        wanted = options.trust.revocation
+        if self._revocation is None and wanted is not None:
+            self._revocation = RevocationChecker(wanted)
+        return self._revocation
 
     def _made(self, made: asyncio.Future[ssl.SSLContext]) -> None:
         self._making = None

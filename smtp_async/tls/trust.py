@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from ..errors import InvalidArgument
 from .certificate import Certificate
 from .problems import IGNORABLE, ChainProblem, ChainValidation
+from .revocation_options import RevocationOptions, RevocationPolicy
 
 __all__ = ["AuthenticateServer", "ServerAuthentication", "TrustOptions", "read_pin"]
 
@@ -30,7 +31,7 @@ class TrustOptions:
 
     Certificates to trust come from `use_system`, `ca_file`, `ca_path`, `ca_search_paths`, `ca` and `trusted`; all that
     are named count together. What OpenSSL can judge is judged within the handshake. `known`, `accepted`, `pins`,
-    `blocked`, `ignore`, `validate` and other bounds than the default ones it cannot: then the chain is
+    `blocked`, `ignore`, `validate`, `revocation` and other bounds than the default ones it cannot: then the chain is
     judged when the handshake is over, before the first byte of SMTP; a client certificate was shown by then.
 
     Attributes:
@@ -56,6 +57,7 @@ class TrustOptions:
         validate: False takes every certificate that is neither `blocked` nor excluded by `pins`, unless
             `authenticate_server` refuses it: an attacker on the network can be the server. A warning is logged for
             each connection.
+        revocation: how to find out whether certificates were revoked; None does not ask.
         shared_system_store: read the system's certificates once per process, for all clients with the default
             options; they are read again when their file or folder has changed. False reads them for this client alone.
 
@@ -78,6 +80,7 @@ class TrustOptions:
     max_asn1_length: int = _MAX_LENGTH
     max_asn1_depth: int = _MAX_DEPTH
     validate: bool = True
+    revocation: RevocationOptions | None = None
     shared_system_store: bool = True
 
     def __post_init__(self) -> None:
@@ -104,7 +107,8 @@ class TrustOptions:
         """Must the chain be judged after the handshake, because OpenSSL cannot do it?"""
         settings = (self.known, self.accepted, self.pins, self.blocked, self.ignore)
         bounds = (self.max_asn1_length, self.max_asn1_depth)
-        return any(settings) or not self.validate or bounds != (_MAX_LENGTH, _MAX_DEPTH)
+        asks = self.revocation is not None and self.revocation.policy is not RevocationPolicy.NONE
+        return any(settings) or asks or not self.validate or bounds != (_MAX_LENGTH, _MAX_DEPTH)
 
     @property
     def only_system(self) -> bool:

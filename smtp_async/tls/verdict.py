@@ -25,7 +25,9 @@ from ..errors import (
 from .anchors import anchors_of
 from .chain import validate
 from .context import UnverifiedContext
+from .evidence import demands_staple
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
+from .revocation_options import RevocationOptions, RevocationState, RevocationStatus
 from .trust import ServerAuthentication, TrustOptions
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ _REJECTED: Final = (
 )
 
 
-_UNKNOWN_LEAF: Final = ChainProblem.UNKNOWN_REVOCATION
+_UNKNOWN_AUTHORITY: Final = ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
 #: A chain that took fewer seconds than this is judged without a thread the next time.
 _LITTLE: Final = 0.001
 #: Such chains, oldest first, and how many are remembered. A set that keeps its order.
@@ -71,24 +73,11 @@ class Server(NamedTuple):
     resumed: bool = False
 
 
-class RevocationStatus(Protocol):
-    """What is known of the revocation of one certificate: whether, and a sentence."""
-
-    @property
-    def revoked(self) -> bool | None: ...
-    @property
-    def text(self) -> str: ...
-
-
 class RevocationCheck(Protocol):
-    """Finds out whether the certificates of a path were revoked; one for all connections of a client.
-
-    `must_know` says whether an unknown state is a problem. `check` returns a status for each certificate except the
-    last, which is trusted as it is; it never raises.
-    """
+    """Finds out whether the certificates of a path were revoked: a `RevocationChecker`, one for a client."""
 
     @property
-    def must_know(self) -> bool: ...
+    def options(self) -> RevocationOptions: ...
 
     async def check(
         self, path: Sequence[Certificate], *, peer_address: Endpoint, now: datetime
@@ -146,7 +135,7 @@ async def _judged(server: Server, context: ssl.SSLContext, trust: TrustOptions) 
     verdict, spent = await asyncio.to_thread(_timed, server, context, trust)
     if spent < _LITTLE:
         while len(_cheap) >= _MOST_CHEAP:
-            del _cheap[next(iter(_cheap))]
+            _cheap.pop(next(iter(_cheap)), None)
         _cheap[server.chain] = None
     return verdict
 
@@ -176,32 +165,18 @@ async def _with_revocation(
     verdict: ChainValidation, server: Server, revocation: RevocationCheck
 ) -> ChainValidation:
     path = verdict.path
-    states = await revocation.check(path, peer_address=server.peer, now=datetime.now(UTC))
+    found = await revocation.check(path, peer_address=server.peer, now=datetime.now(UTC))
+    hard = revocation.options.hard_fail
     faults = []
-    for place, state in enumerate(states):
-        if state.revoked:
-            faults.append(
-                Fault(ChainProblem.REVOKED, f"{server.where} shows a revoked chain: {state.text}", place)
-            )
-        elif state.revoked is None and (revocation.must_know or (place == 0 and _must_staple(path[0]))):
-            problem = _UNKNOWN_LEAF if place == 0 else ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
-            faults.append(
-                Fault(
-                    problem,
-                    f"{state.text}: {server.where} is refused, see RevocationOptions(hard_fail=…)",
-                    place,
-                )
-            )
-    told = tuple(state.text for state in states)
+    for place, status in enumerate(found):
+        if status.state is RevocationState.REVOKED:
+            text = f"{server.where} shows a certificate that was revoked: {status.text}"
+            faults.append(Fault(ChainProblem.REVOKED, text, place))
+        elif status.state is RevocationState.UNKNOWN and (hard or (place == 0 and demands_staple(path[0]))):
+            problem = _UNKNOWN_AUTHORITY if place else ChainProblem.UNKNOWN_REVOCATION
+            faults.append(Fault(problem, f"{server.where} is not trusted, because {status.text}", place))
+    told = tuple(status.text for status in found)
     return replace(verdict.plus(*faults).noting(*told), revocation=told)
-
-
-def _must_staple(certificate: Certificate) -> bool:
-    """Does the certificate demand that its state is known (RFC 7633)? Python's `ssl` cannot ask for a stapled one."""
-    from cryptography import x509
-
-    feature = certificate.extension(x509.TLSFeature)
-    return feature is not None and x509.TLSFeatureType.status_request in feature
 
 
 async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidation) -> ChainValidation:

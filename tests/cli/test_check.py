@@ -279,6 +279,14 @@ def test_send_takes_them_too(shell, serve, pki):
     assert shell(f"send {to} {mail} --pin {key} --ignore usage").exit_code == 0
 
 
+@pytest.mark.parametrize("how", ["auto", "crl", "ocsp", "crl-then-ocsp", "ocsp-then-crl", "all"])
+def test_the_state_of_revocation_is_shown(shell, submission, pki, how):
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file} --revocation {how}")
+    assert done.exit_code == 0
+    (state,) = (line for line in done.stdout.splitlines() if line.startswith("Revocation: "))
+    assert "is not known: the certificate names no" in state
+
+
 def test_json_of_problems(shell, serve, pki):
     server = serve(ssl_context=pki.server_context(pki.wrong_host), users=USERS)
     given = f"check localhost:{server.port} --security starttls --ca-file {pki.ca_file} --json"

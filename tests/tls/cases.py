@@ -336,6 +336,18 @@ BEYOND_OPENSSL = {
         settings=lambda shown: {"pins": [UNTRUSTED.certificate.sha256]},
         policy=accept,
     ),
+    "pinned but not validated": Case(
+        wrong_everything,
+        settings=lambda shown: {"validate": False, "pins": [shown.certificate.public_key_sha256]},
+        verified=False,
+    ),
+    "pinned to an authority but not validated": Case(
+        lambda: below(intermediate()),
+        P.PIN,
+        CertificateRejected,
+        r"has one of the pins",
+        settings=lambda shown: {"validate": False, "pins": [intermediate().certificate.sha256]},
+    ),
     "accepted": Case(wrong_everything, settings=lambda shown: {"accepted": [shown.certificate]}),
     "another one accepted": Case(
         leaf, settings=lambda shown: {"accepted": [UNTRUSTED.certificate]}

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smtp_async import ChainValidation, TrustOptions
+from smtp_async import ChainValidation, RevocationOptions, TrustOptions
 from smtp_async.errors import SMTPError
 from smtp_async.tls import TLSOptions, make_context
 from smtp_async.tls.context import reference_name
+from smtp_async.tls.revocation_options import RevocationState, RevocationStatus
 from smtp_async.tls.verdict import Server, error_for, judge_server
 from tests.tls.authority import Entity, intermediate, make, root
 from tests.tls.cases import CASES, Case, below
@@ -80,39 +81,33 @@ ADVICE: Final[dict[str, dict[str, str]]] = {
 
 
 @dataclass
-class _State:
-    revoked: bool | None
-    text: str
-
-
-@dataclass
 class _Checker:
     """Says what the check of revocation would say."""
 
-    states: Sequence[_State]
-    must_know: bool = True
+    states: Sequence[RevocationStatus]
+    options: RevocationOptions = field(default_factory=lambda: RevocationOptions(hard_fail=True))
 
-    async def check(self, path: Any, *, peer_address: Any, now: Any) -> Sequence[_State]:
+    async def check(self, path: Any, *, peer_address: Any, now: Any) -> Sequence[RevocationStatus]:
         return self.states
 
 
-_GOOD = _State(False, "")
+_GOOD = RevocationStatus(state=RevocationState.GOOD, text="")
 _STATES: Final = {
-    "revoked": [
-        _State(True, "CN=Server was revoked on … (key compromise), says http://ocsp.example/"),
-        _GOOD,
-    ],
-    "unknown": [
-        _State(None, "whether CN=Server was revoked is not known: http://ocsp.example/ cannot be reached"),
-        _GOOD,
-    ],
+    "revoked": RevocationStatus(
+        state=RevocationState.REVOKED,
+        text="CN=Server was revoked on … (a compromised key), says http://ocsp.example/",
+    ),
+    "unknown": RevocationStatus(
+        state=RevocationState.UNKNOWN,
+        text="whether CN=Server was revoked is not known: http://ocsp.example/ cannot be reached",
+    ),
 }
 
 
 def sentence_of(name: str) -> str:
     """Return what the error says, with what differs from run to run left out."""
     if name in _STATES:
-        said = _said(Case(lambda: below(intermediate())), _Checker(_STATES[name]))
+        said = _said(Case(lambda: below(intermediate())), _Checker([_STATES[name], _GOOD]))
     else:
         said = _said(CASES[name])
     said = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "…", said)

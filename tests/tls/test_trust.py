@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async import CertificateStore, ChainProblem, TrustOptions
+from smtp_async import CertificateStore, ChainProblem, RevocationOptions, RevocationPolicy, TrustOptions
 from smtp_async.errors import InvalidArgument
 from smtp_async.tls.trust import read_pin
 from tests.tls.authority import make, root
@@ -81,6 +81,8 @@ def test_what_makes_no_sense(setting: dict[str, Any], says: str) -> None:
         ({"validate": False}, True),
         ({"max_asn1_length": 1000}, True),
         ({"max_asn1_depth": 10}, True),
+        ({"revocation": RevocationOptions()}, True),
+        ({"revocation": RevocationOptions(policy=RevocationPolicy.NONE)}, False),
     ],
 )
 def test_openssl_judges_what_it_can(setting: dict[str, Any], afterwards: bool) -> None:

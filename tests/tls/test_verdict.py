@@ -16,6 +16,7 @@ from smtp_async import (
     ChainProblem,
     ChainResult,
     ChainValidation,
+    RevocationOptions,
     ServerAuthentication,
     Timeouts,
     TrustOptions,
@@ -27,6 +28,7 @@ from smtp_async.errors import CertificateRejected, ChainInvalid, Timeout, TLSErr
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
 from smtp_async.tls import Security, TLSOptions, make_context
+from smtp_async.tls.revocation_options import RevocationState, RevocationStatus
 from smtp_async.tls.verdict import Server, judge_server
 from tests.tls.authority import (
     DAY,
@@ -53,46 +55,10 @@ from tests.tls.cases import (
     refuse,
     wrong_everything,
 )
-from tests.transport.lab import MANNERS, cancelled_everywhere, encrypt, serving
+from tests.tls.smtp_server import SMTPServer, begin_session, connect, served
+from tests.transport.lab import MANNERS, cancelled_everywhere, serving
 
 WAYS = ["within the handshake", "implicit", "STARTTLS", "resumed"]
-
-
-class SMTPServer:
-    """Greets, offers STARTTLS or begins with TLS, and keeps what it was told under TLS."""
-
-    def __init__(self, context: ssl.SSLContext, security: Security) -> None:
-        self.context = context
-        self.implicit = security is Security.IMPLICIT
-        self.seen = bytearray()
-        self.resumed: list[bool] = []
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.implicit:
-            writer.write(b"220 hi\r\n")
-            await reader.readline()
-            writer.write(b"250-me\r\n250 STARTTLS\r\n")
-            await reader.readline()
-            writer.write(b"220 go\r\n")
-        await encrypt(writer, self.context)
-        self.resumed.append(writer.get_extra_info("ssl_object").session_reused)
-        if self.implicit:
-            writer.write(b"220 hi\r\n")
-        while line := await reader.readline():
-            self.seen += line
-            writer.write(b"250 me\r\n")
-
-
-async def connect(port: int, shared: SharedResources, options: TLSOptions, security: Security) -> Channel:
-    """Open a connection as far as EHLO; whatever comes of it, the channel ends."""
-    channel = Channel(1, ClientProtocol(), Timeouts(), Hooks())
-    route = Route(host="127.0.0.1", port=port, security=security, tls=options, hello="me.test")
-    try:
-        await open_channel(channel, route, shared)
-    finally:
-        assert channel.stream is not None
-        channel.stream.abort()
-    return channel
 
 
 def options_for(case: Case, shown: Entity, way: str) -> TLSOptions:
@@ -105,18 +71,6 @@ def options_for(case: Case, shown: Entity, way: str) -> TLSOptions:
         server_hostname=case.name,
         authenticate_server=case.policy,
     )
-
-
-async def begin_session(
-    port: int, shared: SharedResources, options: TLSOptions, shown: Entity, security: Security
-) -> None:
-    """Connect with the same context, but where exactly this certificate is accepted, so that a session is kept."""
-    lenient = replace(options, trust=TrustOptions(ca=[root().certificate], accepted=[shown.certificate]))
-    await connect(port, shared, replace(lenient, authenticate_server=None), security)
-    for server in shared.tls_sessions._servers.values():
-        if server.kept is not None:
-            # Of a certificate that has expired nothing is kept; here it must be gone on with nevertheless.
-            server.kept = server.kept._replace(expires=float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +87,7 @@ def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: st
         async with serving(server) as listening:
             options, shared = options_for(case, shown, way), SharedResources()
             if way == "resumed":
-                await begin_session(listening.port, shared, options, shown, security)
+                await begin_session(listening.port, shared, options, shown.certificate, security)
                 server.seen.clear()
             if case.error is None:
                 channel = await connect(listening.port, shared, options, security)
@@ -160,11 +114,6 @@ def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: st
 
 
 # --- the policy ------------------------------------------------------------------------------------------------
-
-
-def served(shown: Entity, security: Security = Security.IMPLICIT) -> tuple[SMTPServer, Any]:
-    server = SMTPServer(shown.server_context(), security)
-    return server, serving(server)
 
 
 def test_what_a_policy_is_asked(run: Any) -> None:
@@ -397,34 +346,30 @@ def test_formal_faults_count_if_wanted(run: Any) -> None:
 
 
 @dataclass
-class State:
-    revoked: bool | None
-    text: str
-
-
-@dataclass
 class Checker:
     """Tells what it was made with, and keeps what it was asked."""
 
-    states: Sequence[State]
-    must_know: bool = False
+    states: Sequence[RevocationStatus]
+    hard_fail: bool = False
     asked: list[Any] = field(default_factory=list)
 
-    async def check(self, path: Any, *, peer_address: Any, now: Any) -> Sequence[State]:
+    @property
+    def options(self) -> RevocationOptions:
+        return RevocationOptions(hard_fail=self.hard_fail)
+
+    async def check(self, path: Any, *, peer_address: Any, now: Any) -> Sequence[RevocationStatus]:
         self.asked.append(([one.subject for one in path], peer_address))
         await asyncio.sleep(0)
         return self.states
 
 
-GOOD, REVOKED, UNKNOWN = (
-    State(False, "is good"),
-    State(True, "was revoked on Monday"),
-    State(None, "is not known"),
-)
+GOOD = RevocationStatus(state=RevocationState.GOOD, text="it is good")
+REVOKED = RevocationStatus(state=RevocationState.REVOKED, text="it was revoked on Monday")
+UNKNOWN = RevocationStatus(state=RevocationState.UNKNOWN, text="it is not known")
 
 
 @pytest.mark.parametrize(
-    ("states", "must_know", "problems"),
+    ("states", "hard_fail", "problems"),
     [
         ([GOOD, GOOD], True, NONE),
         ([REVOKED, GOOD], False, P.REVOKED),
@@ -434,9 +379,11 @@ GOOD, REVOKED, UNKNOWN = (
         ([GOOD, UNKNOWN], True, P.UNKNOWN_AUTHORITY_REVOCATION),
     ],
 )
-def test_revocation(run: Any, states: list[State], must_know: bool, problems: ChainProblem) -> None:
+def test_revocation(
+    run: Any, states: list[RevocationStatus], hard_fail: bool, problems: ChainProblem
+) -> None:
     async def scenario() -> None:
-        checker = Checker(states, must_know)
+        checker = Checker(states, hard_fail)
         found = await judged(below(intermediate()), checker)
         assert found.problems == problems
         assert found.revocation == tuple(state.text for state in states)

@@ -142,6 +142,8 @@ class TestServers:
         assert info.encrypted
         assert info.verified is True
         assert info.validation.status == "OK" and info.validation.reason is None
+        assert info.validation.log == ("OpenSSL verified the chain and the name within the handshake",)
+        assert [one.der for one in info.validation.path] == [info.chain[0], *ANCHORS]
         assert info.facts.names == ("localhost", "127.0.0.1")
 
     def test_by_address(self, run, options, security):

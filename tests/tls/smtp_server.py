@@ -1,0 +1,73 @@
+"""A server that remembers what it was told under TLS, and a client that goes as far as EHLO."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import replace
+from typing import Any
+
+from smtp_async import Certificate, Timeouts, TrustOptions
+from smtp_async.connection.channel import Channel
+from smtp_async.connection.opening import open_channel
+from smtp_async.connection.route import Route, SharedResources
+from smtp_async.hooks import Hooks
+from smtp_async.protocol.machine import ClientProtocol
+from smtp_async.tls import Security, TLSOptions
+from tests.tls.authority import Entity
+from tests.transport.lab import encrypt, serving
+
+
+class SMTPServer:
+    """Greets, offers STARTTLS or begins with TLS, and keeps what it was told under TLS."""
+
+    def __init__(self, context: ssl.SSLContext, security: Security) -> None:
+        self.context = context
+        self.implicit = security is Security.IMPLICIT
+        self.seen = bytearray()
+        self.resumed: list[bool] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.implicit:
+            writer.write(b"220 hi\r\n")
+            await reader.readline()
+            writer.write(b"250-me\r\n250 STARTTLS\r\n")
+            await reader.readline()
+            writer.write(b"220 go\r\n")
+        await encrypt(writer, self.context)
+        self.resumed.append(writer.get_extra_info("ssl_object").session_reused)
+        if self.implicit:
+            writer.write(b"220 hi\r\n")
+        while line := await reader.readline():
+            self.seen += line
+            writer.write(b"250 me\r\n")
+
+
+async def connect(port: int, shared: SharedResources, options: TLSOptions, security: Security) -> Channel:
+    """Open a connection as far as EHLO; whatever comes of it, the channel ends."""
+    channel = Channel(1, ClientProtocol(), Timeouts(), Hooks())
+    route = Route(host="127.0.0.1", port=port, security=security, tls=options, hello="me.test")
+    try:
+        await open_channel(channel, route, shared)
+    finally:
+        assert channel.stream is not None
+        channel.stream.abort()
+    return channel
+
+
+async def begin_session(
+    port: int, shared: SharedResources, options: TLSOptions, shown: Certificate, security: Security
+) -> None:
+    """Connect with the same context, but where exactly this certificate is accepted, so that a session is kept."""
+    trust = TrustOptions(ca=options.trust.ca, accepted=[shown])
+    lenient = replace(options, trust=trust, authenticate_server=None)
+    await connect(port, shared, lenient, security)
+    for server in shared.tls_sessions._servers.values():
+        if server.kept is not None:
+            # Of a certificate that has expired nothing is kept; here it must be gone on with nevertheless.
+            server.kept = server.kept._replace(expires=float("inf"))
+
+
+def served(shown: Entity, security: Security = Security.IMPLICIT) -> tuple[SMTPServer, Any]:
+    server = SMTPServer(shown.server_context(), security)
+    return server, serving(server)
