@@ -45,8 +45,6 @@ _log = logging.getLogger("smtp_async")
 _REJECTED: Final = (
     ABSOLUTE | ChainProblem.REVOKED | ChainProblem.TIME | ChainProblem.HOST_NAME | ChainProblem.USAGE
 )
-
-
 _UNKNOWN_AUTHORITY: Final = ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
 #: A chain that took fewer seconds than this is judged without a thread the next time.
 _LITTLE: Final = 0.001

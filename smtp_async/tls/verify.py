@@ -188,7 +188,6 @@ async def _authenticate(stream: Stream, info: ConnectionInfo, attempt: _Attempt)
 
 async def _judged(info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
     where = _where(info.host, info.port)
-    _demand_certificate(info, where)
     assert info.validation is not None
     server = Server(where, attempt.name, info.chain, info.peer, info.session_resumed)
     verdict = await judge_server(
@@ -199,6 +198,7 @@ async def _judged(info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
         info = replace(info, validation=verdict, verified=verdict.verified if judged_here else info.verified)
     if verdict.counted & (ABSOLUTE if attempt.security is Security.OPPORTUNISTIC else ~ChainProblem(0)):
         raise error_for(verdict, missing=not info.chain)
+    _demand_certificate(info, where)
     _demand_what_was_asked_for(info, attempt.options, where)
     return info
 
