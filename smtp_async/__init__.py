@@ -64,6 +64,12 @@ if TYPE_CHECKING:
     from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
     from .tls.certificate import Certificate, KeyUsage
     from .tls.identity import Identity
+    from .tls.revocation_options import (
+        RevocationOptions,
+        RevocationPolicy,
+        RevocationState,
+        RevocationStatus,
+    )
     from .tls.stores import CertificateStore
 
 __all__ = [
@@ -112,6 +118,10 @@ __all__ = [
     "ReportOptions",
     "RetryPolicy",
     "Return",
+    "RevocationOptions",
+    "RevocationPolicy",
+    "RevocationState",
+    "RevocationStatus",
     "SMTPClient",
     "SMTPError",
     "Secret",
@@ -148,6 +158,10 @@ _LATER = {
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",
     "KeyUsage": "tls.certificate",
+    **dict.fromkeys(
+        ("RevocationOptions", "RevocationPolicy", "RevocationState", "RevocationStatus"),
+        "tls.revocation_options",
+    ),
     **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
     **dict.fromkeys(
         (

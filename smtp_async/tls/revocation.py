@@ -237,7 +237,7 @@ class RevocationChecker:
             return [_Answer(Finding(None, _no_source(sources, kind)))]
         running = {asyncio.create_task(self._fetched(kind, url, question)) for url in urls}
         answers: list[_Answer] = []
-        lists: list[bytes] = []
+        lists = list(self.options.crls)
         try:
             while running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -254,7 +254,7 @@ class RevocationChecker:
     async def _weighed(
         self, kind: _Kind, fetched: tuple[str, bytes, str], lists: list[bytes], question: _Question
     ) -> _Answer:
-        """Judge what came from one URL; CRLs together with those before, as each may cover some reasons only."""
+        """Judge what came from one URL; CRLs together with the others, as each may cover some reasons only."""
         url, data, failure = fetched
         if failure:
             return _Answer(Finding(None, failure), url)

@@ -46,6 +46,7 @@ class Entity:
         authority: bool = False,
         extensions: Sequence[x509.ExtensionType] = (),
         valid: tuple[datetime, datetime] = (NOW - 30 * DAY, NOW + 30 * DAY),
+        serial: int | None = None,
     ) -> Entity:
         """Return a new certificate that this one signs."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -75,7 +76,7 @@ class Entity:
                     ]
                 )
             )
-        return _signed(name, key, self.certificate.x509.subject, self.key, found, valid)
+        return _signed(name, key, self.certificate.x509.subject, self.key, found, valid, serial)
 
     def revoke(
         self, whom: Entity, *, since: datetime = NOW - DAY, reason: x509.ReasonFlags = KEY_COMPROMISE
@@ -88,6 +89,7 @@ class Entity:
         since: datetime = NOW - HOUR,
         until: datetime = NOW + DAY,
         extensions: Sequence[x509.ExtensionType] = (),
+        plain_extensions: Sequence[x509.ExtensionType] = (),
         signed_by: Entity | None = None,
         padding: int = 0,
     ) -> bytes:
@@ -95,7 +97,8 @@ class Entity:
 
         Args:
             since, until: its time.
-            extensions: more of them, all critical.
+            extensions: more of them, critical.
+            plain_extensions: more of them, not critical.
             signed_by: another key than the issuer's own.
             padding: so many entries of strangers besides.
         """
@@ -108,6 +111,8 @@ class Entity:
         builder._revoked_certificates = entries  # one by one takes the square of their number
         for extension in extensions:
             builder = builder.add_extension(extension, critical=True)
+        for extension in plain_extensions:
+            builder = builder.add_extension(extension, critical=False)
         return builder.sign((signed_by or self).key, hashes.SHA256()).public_bytes(DER)
 
     def response(
@@ -175,12 +180,13 @@ def _signed(
     issuer_key: ec.EllipticCurvePrivateKey,
     extensions: Sequence[x509.ExtensionType],
     valid: tuple[datetime, datetime],
+    serial: int | None = None,
 ) -> Entity:
     builder = x509.CertificateBuilder(
         issuer,
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
         key.public_key(),
-        x509.random_serial_number(),
+        serial or x509.random_serial_number(),
         *valid,
     )
     for extension in extensions:

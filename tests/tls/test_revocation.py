@@ -37,6 +37,7 @@ from tests.tls.revocation_lab import (
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 HERE = ("127.0.0.1", 25)
+POINT = x509.DistributionPoint([x509.UniformResourceIdentifier("http://delta.example/")], None, None, None)
 GOOD, REVOKED, UNKNOWN = RevocationState
 NONE, AUTO, CRL, OCSP, CRL_THEN_OCSP, OCSP_THEN_CRL, ALL = RevocationPolicy
 ASKING = [one for one in RevocationPolicy if one is not NONE]
@@ -272,6 +273,18 @@ async def test_known_evidence_that_is_stale_or_of_others_is_not() -> None:
         found = await one.of_leaf(policy=CRL, crls=[stale, new_root().crl()], responses=[foreign])
         assert found.state is REVOKED
         assert found.source == one.site.url("/ca.crl")
+
+
+async def test_a_known_delta_goes_with_a_list_that_is_fetched() -> None:
+    async with lab() as one:
+        base = one.authority.crl(plain_extensions=[x509.FreshestCRL([POINT]), x509.CRLNumber(7)])
+        one.authority.revoke(one.leaf)
+        delta = one.authority.crl(
+            extensions=[x509.DeltaCRLIndicator(7)], plain_extensions=[x509.CRLNumber(8)]
+        )
+        one.site.pages["/ca.crl"] = base
+        assert (await one.of_leaf(policy=CRL)).state is GOOD
+        assert (await one.of_leaf(policy=CRL, crls=[delta])).state is REVOKED
 
 
 async def test_known_evidence_about_certificates_that_name_nothing() -> None:
