@@ -107,7 +107,7 @@ def sources_of(certificate: Certificate) -> Sources:
 def demands_staple(certificate: Certificate) -> bool:
     """Tell whether a server must send an OCSP response within the handshake with this certificate (RFC 7633).
 
-    Python's `ssl` neither asks for one nor shows it, so that nobody can tell whether the server would have sent it.
+    Python's `ssl` neither asks for one nor shows it, so whether the server would have sent it cannot be told.
     """
     from cryptography import x509
 
@@ -167,7 +167,7 @@ def judge_crls(
     Args:
         certificate: the certificate.
         issuers: the path above it, which has been judged: its issuer's certificate first.
-        crls: PEM or DER, from anybody.
+        crls: PEM or DER, not trusted.
         now: the time to compare with.
     """
     parsed: list[tuple[bytes, x509.CertificateRevocationList]] = []
@@ -198,7 +198,7 @@ def judge_ocsp(
     Args:
         certificate: the certificate.
         issuers: the path above it, which has been judged: its issuer's certificate first.
-        response: DER, from anybody.
+        response: DER, not trusted.
         now: the time to compare with.
     """
     from cryptography.x509 import ocsp
@@ -277,8 +277,8 @@ async def _judge(
         anchor = TrustAnchor(AuthorityWithCert(above[0]))
         between = above[1:]
     else:
-        # An intermediate certificate that is trusted as it is. The validator wants to know who issued it; the key
-        # that stands in for that one's verifies nothing, and would fail if it was to.
+        # An intermediate certificate that is trusted as it is. The validator needs the name and
+        # the key of its issuer. The key is a stand-in: nothing is verified with it, and nothing would verify.
         anchor = TrustAnchor(NamedKeyAuthority(above[0].issuer, above[0].public_key))
         between = above
     lists = [CertificateList.load(der) for der in crls]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -263,6 +264,29 @@ async def test_known_evidence_is_enough(policy: RevocationPolicy) -> None:
             assert one.site.requests == []
     assert (leaf.state, authority.state) == (REVOKED, GOOD)
     assert leaf.source in ("RevocationOptions.crls", "RevocationOptions.responses")
+
+
+@pytest.mark.parametrize("policy", [AUTO, OCSP_THEN_CRL, CRL_THEN_OCSP])
+@pytest.mark.parametrize("kind", ["crls", "responses"])
+async def test_known_evidence_of_either_kind_comes_before_fetching(
+    policy: RevocationPolicy, kind: str
+) -> None:
+    async with lab() as one:
+        serial = one.leaf.certificate.serial_number
+        evidence = {"crls": one.authority.crl(), "responses": one.authority.response(serial)}[kind]
+        options: dict[str, Any] = {kind: [evidence]}
+        found = await one.of_leaf(policy=policy, **options)
+        assert (found.state, found.source) == (GOOD, f"RevocationOptions.{kind}")
+        assert not {"/ocsp", "/ca.crl"} & set(one.site.paths())
+
+
+async def test_under_all_known_evidence_stands_for_its_kind() -> None:
+    async with lab() as one:
+        crls = [one.root.crl(), one.authority.crl()]
+        assert states(await one.check(policy=ALL, crls=crls)) == [GOOD, GOOD]
+        assert sorted(one.site.paths()) == ["/ocsp", "/root"]
+        one.site.pages["/ocsp"] = Page(status=500)
+        assert (await one.of_leaf(policy=ALL, crls=crls)).state is UNKNOWN
 
 
 async def test_known_evidence_that_is_stale_or_of_others_is_not() -> None:
