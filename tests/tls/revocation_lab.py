@@ -237,6 +237,7 @@ class Site:
         pages: by path.
         wild: by path, functions that write whatever they like.
         requests: those that came.
+        connections: those that are open.
     """
 
     def __init__(self, scheme: str = "http") -> None:
@@ -245,7 +246,7 @@ class Site:
         self.requests: list[SiteRequest] = []
         self.port = 0
         self._scheme = scheme
-        self._writers: set[asyncio.StreamWriter] = set()
+        self.connections: set[asyncio.StreamWriter] = set()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
         return f"{self._scheme}://{host}:{self.port}{path}"
@@ -254,7 +255,7 @@ class Site:
         return [one.path for one in self.requests]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self.connections.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await _request(reader)
             self.requests.append(request)
@@ -269,10 +270,10 @@ class Site:
                 writer.write(f"HTTP/1.1 {page.status} Whatever\r\n{head}\r\n".encode() + page.body)
                 await writer.drain()
         writer.close()
-        self._writers.discard(writer)
+        self.connections.discard(writer)
 
     def abort(self) -> None:
-        for writer in self._writers:
+        for writer in self.connections:
             writer.transport.abort()
 
 

@@ -21,7 +21,7 @@ from smtp_async.tls.revocation_options import (
     RevocationState,
     RevocationStatus,
 )
-from tests.lab import every_loop, turns
+from tests.lab import every_loop, turns, until
 from tests.tls.revocation_lab import (
     DAY,
     HOUR,
@@ -388,6 +388,19 @@ async def test_a_dead_responder_is_left_alone_for_other_certificates_too() -> No
         assert one.site.paths().count("/ocsp") == 1
 
 
+@pytest.mark.parametrize("policy", ASKING)
+async def test_what_proves_nothing_is_not_asked_for_again(policy: RevocationPolicy) -> None:
+    async with lab() as one:
+        one.site.pages = dict.fromkeys(one.site.pages, b"garbage")
+        checker = RevocationChecker(RevocationOptions(policy=policy))
+        first = await one.check(checker)
+        asked = len(one.site.requests)
+        assert await one.check(checker, now=NOW + timedelta(minutes=59)) == first
+        assert len(one.site.requests) == asked
+        await one.check(checker, now=NOW + HOUR)
+        assert len(one.site.requests) == 2 * asked
+
+
 async def test_under_hard_fail_every_connection_asks_again() -> None:
     async with lab() as one:
         one.site.pages["/ocsp"] = Page(status=500)
@@ -543,6 +556,22 @@ async def test_cancelled_after_so_many_turns(policy: RevocationPolicy, turn: int
             return
         # What was cancelled has left nothing behind, except perhaps that the responder failed.
         assert (await one.of_leaf(checker)).state in ({GOOD} if policy is AUTO else {GOOD, UNKNOWN})
+
+
+@pytest.mark.parametrize("policy", ASKING)
+async def test_nothing_goes_on_after_the_last_caller_was_cancelled(policy: RevocationPolicy) -> None:
+    """The deadline is far away, so only cancelling closes the connections to the site."""
+    async with lab() as one:
+        for path in ("/ocsp", "/ca.crl", "/root", "/root.crl"):
+            one.break_(path)
+        checker = RevocationChecker(RevocationOptions(policy=policy, deadline=100))
+        callers = [asyncio.create_task(one.check(checker)) for _ in range(2)]
+        await until(lambda: len(one.site.requests) >= 2)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        assert all(caller.cancelled() for caller in callers)
+        await until(lambda: not one.site.connections)
 
 
 async def test_others_get_their_answer_when_one_is_cancelled() -> None:
