@@ -49,7 +49,7 @@ from .tls.info import ConnectionInfo
 from .tls.offers import TLSProfile
 from .tls.options import PreSharedKey, TLSOptions
 from .tls.problems import ChainProblem, ChainResult, ChainValidation
-from .tls.revocation_options import RevocationOptions, RevocationPolicy
+from .tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
 
@@ -120,6 +120,8 @@ __all__ = [
     "Return",
     "RevocationOptions",
     "RevocationPolicy",
+    "RevocationState",
+    "RevocationStatus",
     "SMTPClient",
     "SMTPError",
     "Secret",

@@ -79,6 +79,8 @@ PUBLIC = [
     "Return",
     "RevocationOptions",
     "RevocationPolicy",
+    "RevocationState",
+    "RevocationStatus",
     "SMTPClient",
     "SMTPError",
     "Secret",

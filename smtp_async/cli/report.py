@@ -133,7 +133,7 @@ def chain_of(report: ServerReport) -> list[Node]:
     for place, one in enumerate(_certificates(report)):
         node = _node("Certificate" if place == 0 else "Issuer", one, now)
         if place < len(states):
-            node.rows.append(("Revocation", states[place]))
+            node.rows.append(("Revocation", states[place].text))
         node.rows.extend(("Problem", in_shell_words(fault.text)) for fault in faults if fault.place == place)
         nodes.append(node)
     return nodes
@@ -209,7 +209,9 @@ def _judged(validation: ChainValidation | None) -> dict[str, Any] | None:
             }
             for fault in validation.faults
         ],
-        "revocation": list(validation.revocation),
+        "revocation": [
+            {"state": status.state.value, "text": status.text} for status in validation.revocation
+        ],
         "log": list(validation.log),
     }
 

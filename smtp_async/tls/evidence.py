@@ -2,8 +2,8 @@
 
 pyhanko-certvalidator judges them: signatures, delegated responders, scopes and dates (RFC 5280 section 6.3, RFC 6960
 section 3.2). It trusts the path above the certificate in question, which has been judged before, and nothing else.
-Nothing is fetched here, and nothing waits; but a long CRL takes a while (about 20 µs for each entry), so all of it is
-for a thread.
+Nothing is fetched here, and nothing waits; but it takes milliseconds, and seconds for a long CRL that does contain the
+certificate, so all of it is for a thread.
 
 cryptography parses the octets first: it is strict and quick, so that the parser in Python meets no garbage.
 """
@@ -107,7 +107,7 @@ def sources_of(certificate: Certificate) -> Sources:
 def demands_staple(certificate: Certificate) -> bool:
     """Tell whether a server must send an OCSP response within the handshake with this certificate (RFC 7633).
 
-    Python's `ssl` neither asks for one nor shows it, so that nobody can tell whether the server would have sent it.
+    Python's `ssl` neither asks for one nor shows it, so whether the server would have sent it cannot be told.
     """
     from cryptography import x509
 
@@ -167,7 +167,7 @@ def judge_crls(
     Args:
         certificate: the certificate.
         issuers: the path above it, which has been judged: its issuer's certificate first.
-        crls: PEM or DER, from anybody.
+        crls: PEM or DER, not trusted.
         now: the time to compare with.
     """
     parsed: list[tuple[bytes, x509.CertificateRevocationList]] = []
@@ -198,7 +198,7 @@ def judge_ocsp(
     Args:
         certificate: the certificate.
         issuers: the path above it, which has been judged: its issuer's certificate first.
-        response: DER, from anybody.
+        response: DER, not trusted.
         now: the time to compare with.
     """
     from cryptography.x509 import ocsp
@@ -263,6 +263,7 @@ async def _judge(
     crls: Sequence[bytes],
     ocsps: Sequence[bytes],
 ) -> None:
+    from asn1crypto.crl import CertificateList
     from asn1crypto.x509 import Certificate as Parsed
     from pyhanko_certvalidator.authority import AuthorityWithCert, NamedKeyAuthority, TrustAnchor
     from pyhanko_certvalidator.context import ValidationContext
@@ -276,10 +277,13 @@ async def _judge(
         anchor = TrustAnchor(AuthorityWithCert(above[0]))
         between = above[1:]
     else:
-        # An intermediate certificate that is trusted as it is. The validator wants to know who issued it; the key
-        # that stands in for that one's verifies nothing, and would fail if it was to.
+        # An intermediate certificate that is trusted as it is. The validator needs the name and
+        # the key of its issuer. The key is a stand-in: nothing is verified with it, and nothing would verify.
         anchor = TrustAnchor(NamedKeyAuthority(above[0].issuer, above[0].public_key))
         between = above
+    lists = [CertificateList.load(der) for der in crls]
+    for one in lists:
+        _leave_out_others(one, leaf)
     context: Any = ValidationContext(
         trust_roots=[anchor],
         # Never the certificate in question: it may not vouch for itself.
@@ -287,13 +291,29 @@ async def _judge(
         moment=now,
         time_tolerance=_SKEW,
         allow_fetching=False,
-        crls=crls,
+        crls=lists,
         ocsps=ocsps,
     )
     for place, one in enumerate(between):
         context.record_validation(one, ValidationPath(anchor, between[:place], one))
-    verify = verify_crl if crls else verify_ocsp_response
-    await verify(leaf, ValidationPath(anchor, between, leaf), context)
+    path = ValidationPath(anchor, between, leaf)
+    if lists:
+        # Delta CRLs are not fetched. A list that names one is complete without it (RFC 5280 section 5.2.6).
+        deltas = any(one.delta_crl_indicator_value is not None for one in lists)
+        await verify_crl(leaf, path, context, use_deltas=deltas)
+    else:
+        await verify_ocsp_response(leaf, path, context)
+
+
+def _leave_out_others(crl: Any, certificate: Any) -> None:
+    """Spare the validator the entries of a CRL if none of them can be about `certificate`.
+
+    It parses one after the other, 20 µs each, and compares the encoded serial number. Where these octets do not occur
+    at all, no entry can match. The encoded list, which is what the signature is about, stays as it is.
+    """
+    entries = crl["tbs_cert_list"]["revoked_certificates"]
+    if certificate["tbs_certificate"]["serial_number"].dump() not in (entries.contents or b""):
+        entries.children = []
 
 
 # --- parts -------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Fetching what certificates name: CRLs and OCSP responses, over HTTP.
 
-The URLs come from a server that is not trusted yet, and the answers from anybody. Therefore:
+The URLs come from a server that is not trusted yet, and the answers may come from an attacker. Therefore:
 
 - Only http and https, without user names, and a redirect stays with its scheme.
 - The address is checked where a socket is made for it: after name resolution, for each attempt and each redirect, so

@@ -7,6 +7,7 @@ from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, Self
 
 from .certificate import Certificate
+from .revocation_options import RevocationStatus
 
 __all__ = ["ABSOLUTE", "IGNORABLE", "ChainProblem", "ChainResult", "ChainValidation", "Fault"]
 
@@ -113,7 +114,7 @@ class ChainValidation:
         excused: problems that do not count, because the application said so.
         log: what was done, one sentence each.
         path_der: the path from the server's certificate to the last issuer that was found, in DER.
-        revocation: what is known of the revocation of each certificate in the path; empty if it was not asked.
+        revocation: what was found out about each certificate in the path except the last; empty if nothing was asked.
         judged: was the chain judged at all?
         complete: does the path end with a trusted certificate, or with one that signed itself?
         trusted: does it end with a trusted one, and was each certificate signed by the next?
@@ -123,7 +124,7 @@ class ChainValidation:
     excused: ChainProblem = _NONE
     log: tuple[str, ...] = ()
     path_der: tuple[bytes, ...] = field(default=(), repr=False)
-    revocation: tuple[str, ...] = ()
+    revocation: tuple[RevocationStatus, ...] = ()
     judged: bool = True
     complete: bool = True
     trusted: bool = True

@@ -23,7 +23,7 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 class AddressKind(Enum):
-    """Who can reach an address."""
+    """How far an address reaches: from where it can be connected to."""
 
     PUBLIC = "public"
     PRIVATE = "private"
@@ -55,7 +55,7 @@ def reach_of(peer: Endpoint) -> frozenset[AddressKind]:
 
 
 def kind_of(address: str) -> AddressKind:
-    """Return who can reach an IP address; one of IPv6 that stands for one of IPv4 is judged as that.
+    """Return the kind of an IP address; an IPv6 address that stands for an IPv4 address has the kind of that address.
 
     Raises:
         ValueError: `address` is no IP address.

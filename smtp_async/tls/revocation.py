@@ -1,7 +1,7 @@
 """Whether the certificates of a server were revoked (RFC 5280 section 6.3, RFC 6960).
 
-Every certificate of a path except the last is asked about on its own, all at the same time, and for all connections of
-a client only once at a time. Evidence that the application has comes first, then OCSP responders and CRLs in the order
+Every certificate of a path except the last is asked about separately, all at the same time, and once at a time for all
+connections of a client. Evidence that the application has comes first, then OCSP responders and CRLs in the order
 of the policy. A definite answer is kept as long as it is valid. Whatever goes wrong becomes `UNKNOWN` with a sentence;
 what that means for the connection, the caller decides.
 
@@ -104,8 +104,9 @@ class RevocationChecker:
     async def check(
         self, path: Sequence[Certificate], *, peer_address: Endpoint, now: datetime
     ) -> tuple[RevocationStatus, ...]:
-        """Find out whether the certificates of a path were revoked, within the deadline. Never raises.
+        """Find out whether the certificates of a path were revoked, within the deadline.
 
+        What goes wrong is part of the result; only cancelling ends the call early.
         The URLs in the certificates are connected to, so the path must lead to a trusted certificate.
 
         Args:
@@ -172,16 +173,38 @@ class RevocationChecker:
                 valid_until=question.certificate.not_after,
             )
         plan = _PLANS[self.options.policy]
+        known = [await self._of_application(kind, question) for kind in plan.kinds]
+        answers = [one for one in known if one.finding.revoked is not None]
+        kinds = [kind for kind, one in zip(plan.kinds, known, strict=True) if one.finding.revoked is None]
         if self.options.policy is RevocationPolicy.ALL:
-            answers = await self._all_answers(plan.kinds, sources, question)
-        else:
-            answers = await self._first_answer(plan, sources, question)
+            answers += await self._all_answers(kinds, sources, question)
+            silent = [one for one in answers if one.finding.revoked is None]
+            revoking = [one for one in answers if one.finding.revoked]
+            answers = revoking or silent or answers or [_Answer(Finding(None, _no_source(sources)))]
+        elif not answers:
+            ahead = plan.head_start * self.options.deadline
+            answers = await self._first_answer(kinds, ahead, sources, question)
         return _conclusion(question.certificate, answers)
 
-    async def _first_answer(self, plan: _Plan, sources: Sources, question: _Question) -> list[_Answer]:
-        """Ask one kind of source after the other until one has a definite answer."""
-        ahead = plan.head_start * self.options.deadline
-        waiting = list(plan.kinds)
+    async def _of_application(self, kind: _Kind, question: _Question) -> _Answer:
+        """Judge the evidence of a kind that the application has."""
+        if kind is _Kind.OCSP:
+            finding = await self._judged(kind, self.options.responses, question)
+            return _Answer(finding, "RevocationOptions.responses")
+        return _Answer(await self._judged(kind, self.options.crls, question), "RevocationOptions.crls")
+
+    async def _first_answer(
+        self, kinds: Sequence[_Kind], ahead: float, sources: Sources, question: _Question
+    ) -> list[_Answer]:
+        """Ask one kind of source after the other until one has a definite answer.
+
+        Args:
+            kinds: in order.
+            ahead: seconds after which the next kind is asked, too, if the one before has not answered.
+            sources: what the certificate names.
+            question: the question.
+        """
+        waiting = list(kinds)
         running: set[asyncio.Task[list[_Answer]]] = set()
         answers: list[_Answer] = []
         try:
@@ -201,43 +224,36 @@ class RevocationChecker:
         return answers
 
     async def _all_answers(
-        self, kinds: tuple[_Kind, ...], sources: Sources, question: _Question
+        self, kinds: Sequence[_Kind], sources: Sources, question: _Question
     ) -> list[_Answer]:
-        """Ask every source that is named, and those that the application has."""
-        named = [kind for kind in kinds if _urls(kind, sources) or self._given(kind)]
+        """Ask every source of these kinds that the certificate names."""
+        named = [kind for kind in kinds if _urls(kind, sources)]
         tasks = [asyncio.create_task(self._of_kind(kind, sources, question, every=True)) for kind in named]
-        if not tasks:
-            return [_Answer(Finding(None, _no_source(sources)))]
         try:
-            await asyncio.wait(tasks)
+            if tasks:
+                await asyncio.wait(tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        answers = [one for task in tasks for one in task.result()]
-        silent = [one for one in answers if one.finding.revoked is None]
-        return [one for one in answers if one.finding.revoked] or silent or answers
+        return [one for task in tasks for one in task.result()]
 
     async def _of_kind(
         self, kind: _Kind, sources: Sources, question: _Question, *, every: bool = False
     ) -> list[_Answer]:
-        """Ask what the application has, then the sources of a kind that a certificate names, all at once.
+        """Ask the sources of a kind that a certificate names, all at the same time.
 
         Args:
             kind: OCSP or CRLs.
             sources: what the certificate names.
-            question: about whom.
+            question: the question.
             every: wait for all of them; otherwise for the first definite answer.
         """
-        option = "responses" if kind is _Kind.OCSP else "crls"
-        finding = await self._judged(kind, self._given(kind), question)
-        if finding.revoked is not None:
-            return [_Answer(finding, f"RevocationOptions.{option}")]
         urls = _urls(kind, sources)
         if not urls:
             return [_Answer(Finding(None, _no_source(sources, kind)))]
         running = {asyncio.create_task(self._fetched(kind, url, question)) for url in urls}
         answers: list[_Answer] = []
-        lists: list[bytes] = []
+        lists = list(self.options.crls)
         try:
             while running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -254,7 +270,7 @@ class RevocationChecker:
     async def _weighed(
         self, kind: _Kind, fetched: tuple[str, bytes, str], lists: list[bytes], question: _Question
     ) -> _Answer:
-        """Judge what came from one URL; CRLs together with those before, as each may cover some reasons only."""
+        """Judge what came from one URL; CRLs together with the others, as each may cover some reasons only."""
         url, data, failure = fetched
         if failure:
             return _Answer(Finding(None, failure), url)
@@ -290,9 +306,6 @@ class RevocationChecker:
             if finding.revoked is not None:
                 break
         return finding
-
-    def _given(self, kind: _Kind) -> Sequence[bytes]:
-        return self.options.responses if kind is _Kind.OCSP else self.options.crls
 
 
 # --- sentences ---------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ class RevocationPolicy(Enum):
         OCSP: OCSP alone.
         CRL_THEN_OCSP: CRLs; OCSP if they fail, or have not answered after half the deadline.
         OCSP_THEN_CRL: OCSP; CRLs if it fails, or has not answered after half the deadline.
-        ALL: every source that the certificate names, and each must answer; what any of them calls revoked, is.
+        ALL: every source that the certificate names, and each must answer. One that says revoked is enough.
+            Evidence that the application has stands for the sources of its kind.
     """
 
     NONE = "none"
@@ -55,8 +56,8 @@ class RevocationOptions:
         crls: CRLs that the application has, PEM or DER; they are asked before others are fetched. Signature and dates
             count as always.
         responses: OCSP responses that the application has, in DER; likewise.
-        ocsp_hash: the hash that identifies issuers in OCSP requests: `"sha1"`, which every responder knows and whose
-            strength does not matter here, or `"sha256"`.
+        ocsp_hash: the hash that identifies issuers in OCSP requests: `"sha1"`, which every responder knows, and
+            which needs no strength here, or `"sha256"`.
 
     Raises:
         InvalidArgument: a value is out of range, or an entry of `crls` or `responses` cannot be read.
@@ -98,7 +99,7 @@ class RevocationStatus:
 
     Attributes:
         state: good, revoked or unknown.
-        text: a sentence that says so: who says it, or why it is not known.
+        text: a sentence that says so, with the source, or with the reason why it is not known.
         reason: why it was revoked, in words; empty otherwise.
         revoked_at: when, UTC; None otherwise.
         source: where the answer came from: a URL, or the option that had it; empty if unknown.

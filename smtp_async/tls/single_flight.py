@@ -31,7 +31,7 @@ class Flight(Generic[V]):
         return self.task.result()
 
     def leave(self) -> None:
-        """Wait no longer. The task is cancelled if nobody else waits; it is not waited for."""
+        """Wait no longer. The task is cancelled if no other caller waits, and its end is not waited for."""
         self.waiters -= 1
         if not self.waiters and not self.task.done():
             # A later caller must not join a task that is about to end without a result.
@@ -52,7 +52,7 @@ class SingleFlight(Generic[K, V]):
         """Return the flight of `key`, a new one of `begin()` if there is none. The caller must wait or leave."""
         flight = self._flights.get(key)
         if flight is None:
-            # The task belongs to several callers: the context variables of the first are none of the others' business.
+            # The task serves several callers, so it does not run with the context variables of the first.
             task = asyncio.get_running_loop().create_task(begin(), context=contextvars.Context())
             flight = Flight(task, lambda: self._forget(key, task))
             if not task.done():  # as it may be under the eager task factory

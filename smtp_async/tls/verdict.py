@@ -173,8 +173,8 @@ async def _with_revocation(
         elif status.state is RevocationState.UNKNOWN and (hard or (place == 0 and demands_staple(path[0]))):
             problem = _UNKNOWN_AUTHORITY if place else ChainProblem.UNKNOWN_REVOCATION
             faults.append(Fault(problem, f"{server.where} is not trusted, because {status.text}", place))
-    told = tuple(status.text for status in found)
-    return replace(verdict.plus(*faults).noting(*told), revocation=told)
+    told = (status.text for status in found)
+    return replace(verdict.plus(*faults).noting(*told), revocation=tuple(found))
 
 
 async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidation) -> ChainValidation:

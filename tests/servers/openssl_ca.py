@@ -73,7 +73,8 @@ class OpenSSLAuthority:
         for name in ("serial", "crlnumber"):
             (directory / name).write_text("1000\n")
         self._key("ca")
-        self._run("req", "-x509", "-new", "-key", "ca.key", "-config", "ca.cnf", "-extensions", "authority")
+        authority = "req -x509 -new -key ca.key -config ca.cnf -extensions authority -days 30 -out ca.crt"
+        self._run(*authority.split(), "-subj", "/CN=Lab CA")
         for name, section in (("server", "server"), ("revoked", "server"), ("responder", "responder")):
             self._issue(name, section)
         self._run("ca", "-config", "ca.cnf", "-revoke", "revoked.crt", "-crl_reason", "keyCompromise")
@@ -81,31 +82,17 @@ class OpenSSLAuthority:
         self._run("crl", "-in", "ca.pem", "-outform", "DER", "-out", "ca.crl")
 
     def _key(self, name: str) -> None:
-        self._run("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+        self._run(*f"ecparam -name prime256v1 -genkey -noout -out {name}.key".split())
 
     def _issue(self, name: str, section: str) -> None:
         self._key(name)
-        subject = ("-subj", f"/CN={name}")
-        self._run("req", "-new", "-key", f"{name}.key", "-config", "ca.cnf", *subject, "-out", f"{name}.csr")
-        self._run(
-            "ca",
-            "-batch",
-            "-notext",
-            "-config",
-            "ca.cnf",
-            "-extensions",
-            section,
-            "-in",
-            f"{name}.csr",
-            "-out",
-            f"{name}.crt",
-        )
+        self._run(*f"req -new -key {name}.key -config ca.cnf -subj /CN={name} -out {name}.csr".split())
+        issue = f"ca -batch -notext -config ca.cnf -extensions {section} -in {name}.csr -out {name}.crt"
+        self._run(*issue.split())
 
     def _run(self, *words: str) -> None:
-        more = ("-subj", "/CN=Lab CA", "-days", "30", "-out", "ca.crt") if "-x509" in words else ()
-        subprocess.run(
-            [self._openssl, *words, *more], cwd=self.directory, check=True, capture_output=True, timeout=15
-        )
+        command: list[str | Path] = [self._openssl, *words]
+        subprocess.run(command, cwd=self.directory, check=True, capture_output=True, timeout=15)
 
 
 @contextlib.contextmanager

@@ -46,6 +46,7 @@ class Entity:
         authority: bool = False,
         extensions: Sequence[x509.ExtensionType] = (),
         valid: tuple[datetime, datetime] = (NOW - 30 * DAY, NOW + 30 * DAY),
+        serial: int | None = None,
     ) -> Entity:
         """Return a new certificate that this one signs."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -75,7 +76,7 @@ class Entity:
                     ]
                 )
             )
-        return _signed(name, key, self.certificate.x509.subject, self.key, found, valid)
+        return _signed(name, key, self.certificate.x509.subject, self.key, found, valid, serial)
 
     def revoke(
         self, whom: Entity, *, since: datetime = NOW - DAY, reason: x509.ReasonFlags = KEY_COMPROMISE
@@ -88,6 +89,7 @@ class Entity:
         since: datetime = NOW - HOUR,
         until: datetime = NOW + DAY,
         extensions: Sequence[x509.ExtensionType] = (),
+        plain_extensions: Sequence[x509.ExtensionType] = (),
         signed_by: Entity | None = None,
         padding: int = 0,
     ) -> bytes:
@@ -95,7 +97,8 @@ class Entity:
 
         Args:
             since, until: its time.
-            extensions: more of them, all critical.
+            extensions: more of them, critical.
+            plain_extensions: more of them, not critical.
             signed_by: another key than the issuer's own.
             padding: so many entries of strangers besides.
         """
@@ -108,6 +111,8 @@ class Entity:
         builder._revoked_certificates = entries  # one by one takes the square of their number
         for extension in extensions:
             builder = builder.add_extension(extension, critical=True)
+        for extension in plain_extensions:
+            builder = builder.add_extension(extension, critical=False)
         return builder.sign((signed_by or self).key, hashes.SHA256()).public_bytes(DER)
 
     def response(
@@ -175,12 +180,13 @@ def _signed(
     issuer_key: ec.EllipticCurvePrivateKey,
     extensions: Sequence[x509.ExtensionType],
     valid: tuple[datetime, datetime],
+    serial: int | None = None,
 ) -> Entity:
     builder = x509.CertificateBuilder(
         issuer,
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
         key.public_key(),
-        x509.random_serial_number(),
+        serial or x509.random_serial_number(),
         *valid,
     )
     for extension in extensions:
@@ -231,6 +237,7 @@ class Site:
         pages: by path.
         wild: by path, functions that write whatever they like.
         requests: those that came.
+        connections: those that are open.
     """
 
     def __init__(self, scheme: str = "http") -> None:
@@ -239,7 +246,7 @@ class Site:
         self.requests: list[SiteRequest] = []
         self.port = 0
         self._scheme = scheme
-        self._writers: set[asyncio.StreamWriter] = set()
+        self.connections: set[asyncio.StreamWriter] = set()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
         return f"{self._scheme}://{host}:{self.port}{path}"
@@ -248,7 +255,7 @@ class Site:
         return [one.path for one in self.requests]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self.connections.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await _request(reader)
             self.requests.append(request)
@@ -263,10 +270,10 @@ class Site:
                 writer.write(f"HTTP/1.1 {page.status} Whatever\r\n{head}\r\n".encode() + page.body)
                 await writer.drain()
         writer.close()
-        self._writers.discard(writer)
+        self.connections.discard(writer)
 
     def abort(self) -> None:
-        for writer in self._writers:
+        for writer in self.connections:
             writer.transport.abort()
 
 

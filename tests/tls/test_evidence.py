@@ -1,6 +1,7 @@
 """What CRLs and OCSP responses prove, and what they do not."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -24,6 +25,7 @@ from smtp_async.tls.evidence import (
 from tests.tls.revocation_lab import DAY, HOUR, NOW, Entity, new_root
 
 MINUTE = timedelta(minutes=1)
+UNSPECIFIED = x509.ReasonFlags.unspecified
 
 
 class Family:
@@ -127,7 +129,9 @@ def test_a_crl_that_proves_nothing(family: Family, name: str) -> None:
 
 def test_a_certificate_cannot_vouch_for_itself(family: Family) -> None:
     """Someone who has the key of a revoked certificate makes a CRL in its own name, or in that of its issuer."""
-    assert family.crls(family.revoked.crl(), of=family.revoked).revoked is None
+    indirect = x509.IssuingDistributionPoint(None, None, False, False, None, True, False)
+    for extensions in ([], [indirect]):
+        assert family.crls(family.revoked.crl(extensions=extensions), of=family.revoked).revoked is None
     empty = Entity(family.authority.certificate.x509, family.revoked.key)
     assert family.crls(empty.crl(), of=family.revoked).revoked is None
 
@@ -146,6 +150,21 @@ def test_crls_that_cover_a_part_of_the_reasons_each(family: Family) -> None:
     assert family.crls(one, of=family.revoked).revoked is True
 
 
+def test_delta_crls_count_if_they_are_given(family: Family) -> None:
+    """A base list of before the revocation says where its delta is; the delta has the revocation."""
+    point = x509.DistributionPoint([x509.UniformResourceIdentifier("http://delta/")], None, None, None)
+    root = new_root()
+    leaf = root.issue("leaf")
+    number = x509.CRLNumber(7)
+    base = root.crl(plain_extensions=[x509.FreshestCRL([point]), number])
+    root.revoke(leaf)
+    delta = root.crl(extensions=[x509.DeltaCRLIndicator(7)], plain_extensions=[x509.CRLNumber(8)])
+    issuers = [root.certificate]
+    assert judge_crls(leaf.certificate, issuers, [base], NOW).revoked is False
+    assert judge_crls(leaf.certificate, issuers, [base, delta], NOW).revoked is True
+    assert judge_crls(leaf.certificate, issuers, [delta], NOW).revoked is None
+
+
 def test_an_answer_is_valid_until_the_first_list_ends(family: Family) -> None:
     long, short = family.authority.crl(until=NOW + 9 * DAY), family.authority.crl(until=NOW + HOUR)
     ended = family.authority.crl(until=NOW - HOUR / 2)
@@ -154,6 +173,33 @@ def test_an_answer_is_valid_until_the_first_list_ends(family: Family) -> None:
 
 def test_garbage_beside_a_crl_does_no_harm(family: Family) -> None:
     assert family.crls(b"garbage", family.authority.crl(), b"").revoked is False
+
+
+def test_a_long_crl(family: Family) -> None:
+    """The validator takes two seconds for as many entries, unless those about others are left out."""
+    listed = family.authority.issue("listed last")
+    lengthy = family.authority.crl(padding=100_000, since=NOW - HOUR)
+    began = time.perf_counter()
+    assert family.crls(lengthy).revoked is False
+    assert time.perf_counter() - began < 1
+    family.authority.revoke(listed)
+    try:
+        assert family.crls(family.authority.crl(padding=2_000), of=listed).revoked is True
+    finally:
+        del family.authority.revoked[listed.certificate.serial_number]
+
+
+@given(
+    serials=st.lists(st.integers(1, 2**64), max_size=5), serial=st.integers(1, 2**64), listed=st.booleans()
+)
+def test_a_serial_number_is_found_wherever_it_stands(serials: list[int], serial: int, listed: bool) -> None:
+    root = new_root()
+    leaf = root.issue("leaf", serial=serial)
+    root.revoked = dict.fromkeys([one for one in serials if one != serial], (NOW - DAY, UNSPECIFIED))
+    if listed:
+        root.revoked[serial] = NOW - DAY, UNSPECIFIED
+    found = judge_crls(leaf.certificate, [root.certificate], [root.crl()], NOW)
+    assert found.revoked is listed
 
 
 def test_crls_signed_with_sha1_do_not_count(family: Family, monkeypatch) -> None:

@@ -141,6 +141,15 @@ async def test_the_deadline_is_for_all_of_it(behaviour) -> None:
     assert fetched.failure.startswith("did not answer within 0.")
 
 
+async def test_name_resolution_is_part_of_it(monkeypatch) -> None:
+    async def resolve(*_, **__) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    fetched = await fetch("http://crl.example.com/", seconds=0.3)
+    assert fetched.failure.startswith("did not answer within 0.")
+
+
 # --- URLs, redirects, addresses ------------------------------------------------------------------------------
 
 

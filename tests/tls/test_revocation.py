@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -20,7 +21,7 @@ from smtp_async.tls.revocation_options import (
     RevocationState,
     RevocationStatus,
 )
-from tests.lab import every_loop, turns
+from tests.lab import every_loop, turns, until
 from tests.tls.revocation_lab import (
     DAY,
     HOUR,
@@ -37,6 +38,7 @@ from tests.tls.revocation_lab import (
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 HERE = ("127.0.0.1", 25)
+POINT = x509.DistributionPoint([x509.UniformResourceIdentifier("http://delta.example/")], None, None, None)
 GOOD, REVOKED, UNKNOWN = RevocationState
 NONE, AUTO, CRL, OCSP, CRL_THEN_OCSP, OCSP_THEN_CRL, ALL = RevocationPolicy
 ASKING = [one for one in RevocationPolicy if one is not NONE]
@@ -264,6 +266,29 @@ async def test_known_evidence_is_enough(policy: RevocationPolicy) -> None:
     assert leaf.source in ("RevocationOptions.crls", "RevocationOptions.responses")
 
 
+@pytest.mark.parametrize("policy", [AUTO, OCSP_THEN_CRL, CRL_THEN_OCSP])
+@pytest.mark.parametrize("kind", ["crls", "responses"])
+async def test_known_evidence_of_either_kind_comes_before_fetching(
+    policy: RevocationPolicy, kind: str
+) -> None:
+    async with lab() as one:
+        serial = one.leaf.certificate.serial_number
+        evidence = {"crls": one.authority.crl(), "responses": one.authority.response(serial)}[kind]
+        options: dict[str, Any] = {kind: [evidence]}
+        found = await one.of_leaf(policy=policy, **options)
+        assert (found.state, found.source) == (GOOD, f"RevocationOptions.{kind}")
+        assert not {"/ocsp", "/ca.crl"} & set(one.site.paths())
+
+
+async def test_under_all_known_evidence_stands_for_its_kind() -> None:
+    async with lab() as one:
+        crls = [one.root.crl(), one.authority.crl()]
+        assert states(await one.check(policy=ALL, crls=crls)) == [GOOD, GOOD]
+        assert sorted(one.site.paths()) == ["/ocsp", "/root"]
+        one.site.pages["/ocsp"] = Page(status=500)
+        assert (await one.of_leaf(policy=ALL, crls=crls)).state is UNKNOWN
+
+
 async def test_known_evidence_that_is_stale_or_of_others_is_not() -> None:
     async with lab() as one:
         stale = one.authority.crl(since=NOW - 9 * DAY, until=NOW - DAY)
@@ -272,6 +297,18 @@ async def test_known_evidence_that_is_stale_or_of_others_is_not() -> None:
         found = await one.of_leaf(policy=CRL, crls=[stale, new_root().crl()], responses=[foreign])
         assert found.state is REVOKED
         assert found.source == one.site.url("/ca.crl")
+
+
+async def test_a_known_delta_goes_with_a_list_that_is_fetched() -> None:
+    async with lab() as one:
+        base = one.authority.crl(plain_extensions=[x509.FreshestCRL([POINT]), x509.CRLNumber(7)])
+        one.authority.revoke(one.leaf)
+        delta = one.authority.crl(
+            extensions=[x509.DeltaCRLIndicator(7)], plain_extensions=[x509.CRLNumber(8)]
+        )
+        one.site.pages["/ca.crl"] = base
+        assert (await one.of_leaf(policy=CRL)).state is GOOD
+        assert (await one.of_leaf(policy=CRL, crls=[delta])).state is REVOKED
 
 
 async def test_known_evidence_about_certificates_that_name_nothing() -> None:
@@ -349,6 +386,19 @@ async def test_a_dead_responder_is_left_alone_for_other_certificates_too() -> No
         one.leaf = one.authority.issue("renewed", ocsp_urls=[one.site.url("/ocsp")])
         assert await seconds_of(one.check(checker)) < 0.4
         assert one.site.paths().count("/ocsp") == 1
+
+
+@pytest.mark.parametrize("policy", ASKING)
+async def test_what_proves_nothing_is_not_asked_for_again(policy: RevocationPolicy) -> None:
+    async with lab() as one:
+        one.site.pages = dict.fromkeys(one.site.pages, b"garbage")
+        checker = RevocationChecker(RevocationOptions(policy=policy))
+        first = await one.check(checker)
+        asked = len(one.site.requests)
+        assert await one.check(checker, now=NOW + timedelta(minutes=59)) == first
+        assert len(one.site.requests) == asked
+        await one.check(checker, now=NOW + HOUR)
+        assert len(one.site.requests) == 2 * asked
 
 
 async def test_under_hard_fail_every_connection_asks_again() -> None:
@@ -506,6 +556,22 @@ async def test_cancelled_after_so_many_turns(policy: RevocationPolicy, turn: int
             return
         # What was cancelled has left nothing behind, except perhaps that the responder failed.
         assert (await one.of_leaf(checker)).state in ({GOOD} if policy is AUTO else {GOOD, UNKNOWN})
+
+
+@pytest.mark.parametrize("policy", ASKING)
+async def test_nothing_goes_on_after_the_last_caller_was_cancelled(policy: RevocationPolicy) -> None:
+    """The deadline is far away, so only cancelling closes the connections to the site."""
+    async with lab() as one:
+        for path in ("/ocsp", "/ca.crl", "/root", "/root.crl"):
+            one.break_(path)
+        checker = RevocationChecker(RevocationOptions(policy=policy, deadline=100))
+        callers = [asyncio.create_task(one.check(checker)) for _ in range(2)]
+        await until(lambda: len(one.site.requests) >= 2)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        assert all(caller.cancelled() for caller in callers)
+        await until(lambda: not one.site.connections)
 
 
 async def test_others_get_their_answer_when_one_is_cancelled() -> None:

@@ -100,7 +100,9 @@ class TestOpenSSL:
             context, read(openssl, "server"), read(openssl, "ca"), way, hard_fail=True, deadline=15
         )
         assert heard.startswith(b"EHLO") and info.verified
-        assert info.validation.revocation[0].startswith("CN=server is not revoked, says http://127.0.0.1:")
+        assert info.validation.revocation[0].text.startswith(
+            "CN=server is not revoked, says http://127.0.0.1:"
+        )
 
     async def test_a_list_that_the_application_has(self, openssl: OpenSSLAuthority, way: str) -> None:
         context = context_of(openssl.directory / "revoked.crt", openssl.directory / "revoked.key")
@@ -154,7 +156,7 @@ class TestResponderDown:
             heard, info = await shown.outcome(way)
             assert time.monotonic() - began < 5
         assert heard.startswith(b"EHLO") and info.verified
-        assert info.validation.revocation[0].startswith("whether CN=leaf was revoked is not known: ")
+        assert info.validation.revocation[0].text.startswith("whether CN=leaf was revoked is not known: ")
 
     async def test_hard(self, tmp_path: Path, way: str) -> None:
         async with down(tmp_path) as shown:
