@@ -165,9 +165,10 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         )
     except SMTPError as error:
         failed = channel.failure or error
-        # A server that the application forbade is not spoken with in clear either.
+        # A server that the application forbade, or has not decided about, is not spoken with in clear either.
+        undecided = isinstance(error, Timeout) and _stream(channel).encrypted
         forbidden = isinstance(error, PlaintextInjected | CertificateRejected)
-        channel.handshake_failed = failed is error and not forbidden
+        channel.handshake_failed = failed is error and not (forbidden or undecided)
         channel.transcript.tls_step("TLS handshake failed: %s", failed)
         await _tell_status(
             channel, ConnectionKind.TLS_BROKEN, code=status_code(failed), description=str(failed)

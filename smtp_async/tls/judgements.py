@@ -77,7 +77,7 @@ def judge_path(path: Path, case: Case) -> Iterator[Fault]:
     certificates = path.certificates
     yield from _judge_signatures(path, case)
     if not path.trusted:
-        yield unknown_authority(case.where, certificates, loop=path.loop)
+        yield unknown_authority(case.where, certificates)
     yield from wrong_time(case, certificates)
     if not covers(certificates[0], case.name):
         yield wrong_name(case.where, case.name, certificates)
@@ -110,8 +110,8 @@ def _judge_signatures(path: Path, case: Case) -> Iterator[Fault]:
 # --- authority, dates and names -------------------------------------------------------------------------------
 
 
-def unknown_authority(where: str, certificates: tuple[Certificate, ...], *, loop: bool = False) -> Fault:
-    """Return the fault of a path that ends without a trusted certificate; without any nothing was seen of it."""
+def unknown_authority(where: str, certificates: tuple[Certificate, ...]) -> Fault:
+    """Return the fault of a path that does not end with a trusted certificate; an empty one could not be seen."""
     last = certificates[-1] if certificates else None
     subject = f" ({certificates[0].subject})" if certificates else ""
     if last is not None and last.self_issued and len(certificates) == 1:

@@ -184,21 +184,26 @@ def test_what_a_policy_raises_is_chained(run: Any) -> None:
     run(scenario())
 
 
-def test_the_time_of_a_policy_is_that_of_the_handshake(run: Any) -> None:
+@pytest.mark.parametrize("security", [Security.IMPLICIT, Security.OPPORTUNISTIC])
+def test_the_time_of_a_policy_is_that_of_the_handshake(run: Any, security: Security) -> None:
     async def sleep(question: ServerAuthentication) -> None:
         await asyncio.Event().wait()
 
     async def scenario() -> None:
-        server, serve = served(leaf())
+        server, serve = served(leaf(), security)
         async with serve as listening:
             options = replace(
                 options_for(CASES["policy without opinion"], leaf(), ""), authenticate_server=sleep
             )
-            route = Route(host="127.0.0.1", port=listening.port, security=Security.IMPLICIT, tls=options)
-            channel = Channel(1, ClientProtocol(), Timeouts(tls=0.5), Hooks())
+            route = Route(
+                host="127.0.0.1", port=listening.port, security=security, tls=options, hello="me.test"
+            )
+            channel = Channel(1, ClientProtocol(), Timeouts(tls=1.0), Hooks())
             with pytest.raises(Timeout, match="was not verified within the time of the handshake") as caught:
                 await open_channel(channel, route, SharedResources())
             assert caught.value.stage == "tls"
+            # OPPORTUNISTIC does not go on in clear.
+            assert not channel.handshake_failed
             await listening.quiet()
             assert server.seen == b""
 
