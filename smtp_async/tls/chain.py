@@ -8,32 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 from .certificate import Certificate
 from .judgements import Case, judge_path, pin_fault
 from .paths import MOST_SENT, Anchors, Path, find_paths, read
-from .problems import ChainProblem, ChainValidation, Fault
+from .problems import ChainProblem, ChainValidation, Fault, by_gravity
 from .trust import TrustOptions
 
 __all__ = ["validate"]
-
-#: The class of the error is that of the first of these that counts, and its sentence comes first.
-_GRAVITY: Final = (
-    ChainProblem.BLOCKED,
-    ChainProblem.REVOKED,
-    ChainProblem.PIN,
-    ChainProblem.BAD_DATA,
-    ChainProblem.INVALID_SIGNATURE,
-    ChainProblem.LOOP,
-    ChainProblem.NOT_AUTHORIZED,
-    ChainProblem.NAME_CONSTRAINTS,
-    ChainProblem.UNKNOWN_AUTHORITY,
-    ChainProblem.TIME,
-    ChainProblem.HOST_NAME,
-    ChainProblem.USAGE,
-    ChainProblem.WEAK,
-)
 
 
 def validate(
@@ -73,7 +55,7 @@ def validate(
     if judged and faults and sent[0] in trust.accepted:
         notes += [f"{fault.text}: it is accepted all the same" for fault in faults]
         faults = []
-    faults = _sorted([*absolute, *faults])
+    faults = by_gravity([*absolute, *faults])
     return ChainValidation(
         faults=tuple(faults),
         excused=trust.ignore,
@@ -160,10 +142,3 @@ def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Ca
         one.sha256 in trust.pins or one.public_key_sha256 in trust.pins for one in signed
     ):
         yield pin_fault(path.certificates, case)
-
-
-def _sorted(faults: Iterable[Fault]) -> list[Fault]:
-    def gravity(fault: Fault) -> int:
-        return next((place for place, one in enumerate(_GRAVITY) if fault.problem & one), len(_GRAVITY))
-
-    return sorted(faults, key=gravity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple, Self
@@ -9,7 +10,7 @@ from typing import Final, NamedTuple, Self
 from .certificate import Certificate
 from .revocation_options import RevocationStatus
 
-__all__ = ["ABSOLUTE", "IGNORABLE", "ChainProblem", "ChainResult", "ChainValidation", "Fault"]
+__all__ = ["ABSOLUTE", "IGNORABLE", "ChainProblem", "ChainResult", "ChainValidation", "Fault", "by_gravity"]
 
 
 class ChainProblem(IntFlag):
@@ -77,6 +78,22 @@ _UNKNOWN_REVOCATIONS: Final = (
     | ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
     | ChainProblem.UNKNOWN_ROOT_REVOCATION
 )
+#: The class of the error is that of the first of these that counts, and its sentence comes first.
+_GRAVITY: Final = (
+    ChainProblem.BLOCKED,
+    ChainProblem.REVOKED,
+    ChainProblem.PIN,
+    ChainProblem.BAD_DATA,
+    ChainProblem.INVALID_SIGNATURE,
+    ChainProblem.LOOP,
+    ChainProblem.NOT_AUTHORIZED,
+    ChainProblem.NAME_CONSTRAINTS,
+    ChainProblem.UNKNOWN_AUTHORITY,
+    ChainProblem.TIME,
+    ChainProblem.HOST_NAME,
+    ChainProblem.USAGE,
+    ChainProblem.WEAK,
+)
 _NONE: Final = ChainProblem(0)
 
 
@@ -103,6 +120,15 @@ class Fault(NamedTuple):
     problem: ChainProblem
     text: str
     place: int = 0
+
+
+def by_gravity(faults: Iterable[Fault]) -> list[Fault]:
+    """Return faults with the gravest first."""
+
+    def gravity(fault: Fault) -> int:
+        return next((place for place, one in enumerate(_GRAVITY) if fault.problem & one), len(_GRAVITY))
+
+    return sorted(faults, key=gravity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +207,7 @@ class ChainValidation:
 
     def plus(self, *faults: Fault) -> Self:
         """Return this with more faults."""
-        return replace(self, faults=(*self.faults, *faults))
+        return replace(self, faults=tuple(by_gravity((*self.faults, *faults))))
 
     def noting(self, *lines: str) -> Self:
         """Return this with more lines in the log."""

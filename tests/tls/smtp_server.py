@@ -25,7 +25,6 @@ class SMTPServer:
         self.context = context
         self.implicit = security is Security.IMPLICIT
         self.seen = bytearray()
-        self.resumed: list[bool] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self.implicit:
@@ -35,7 +34,6 @@ class SMTPServer:
             await reader.readline()
             writer.write(b"220 go\r\n")
         await encrypt(writer, self.context)
-        self.resumed.append(writer.get_extra_info("ssl_object").session_reused)
         if self.implicit:
             writer.write(b"220 hi\r\n")
         while line := await reader.readline():
@@ -66,6 +64,15 @@ async def begin_session(
         if server.kept is not None:
             # Of a certificate that has expired nothing is kept; here it must be gone on with nevertheless.
             server.kept = server.kept._replace(expires=float("inf"))
+
+
+def has_resumed(shared: SharedResources) -> bool:
+    """Tell whether the last connection resumed the session that `begin_session` has kept: otherwise it is given up.
+
+    The server cannot tell: a client that refuses it may close the connection before its last message has left.
+    """
+    (server,) = shared.tls_sessions._servers.values()
+    return server.kept is not None and server.refusals == 0
 
 
 def served(shown: Entity, security: Security = Security.IMPLICIT) -> tuple[SMTPServer, Any]:

@@ -68,3 +68,10 @@ def test_it_can_be_pickled() -> None:
     found = judged(P.EXPIRED, path_der=(entity.der,), log=("a",))
     assert pickle.loads(pickle.dumps(found)) == found
     assert [one.subject for one in found.path] == ["CN=S"]
+
+
+def test_the_gravest_problem_stands_first() -> None:
+    found = judged(P.WEAK).plus(
+        Fault(P.REFUSED, "no"), Fault(P.REVOKED, "it was revoked"), Fault(P.BLOCKED, "never")
+    )
+    assert [fault.problem for fault in found.faults] == [P.BLOCKED, P.REVOKED, P.WEAK, P.REFUSED]
