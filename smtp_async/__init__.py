@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, events
 from .about import __version__, build_info
-from .auth.mechanism import Credentials
+from .auth.credentials import Credentials, Strength, Token, TokenProvider
 from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
@@ -126,9 +126,12 @@ __all__ = [
     "Spool",
     "SpoolStatistics",
     "Stage",
+    "Strength",
     "TLSOptions",
     "TLSProfile",
     "Timeouts",
+    "Token",
+    "TokenProvider",
     "TrustOptions",
     "Verdict",
     "XPriority",

@@ -1,4 +1,4 @@
-"""Credentials, and the contract of a SASL mechanism.
+"""The contract of a SASL mechanism.
 
 An exchange (RFC 4954 section 4):
 
@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, NamedTuple
 
 from ..errors import ProtocolViolation
-from ..model.secret import Secret
+from .credentials import Credentials
 
 __all__ = [
-    "Credentials",
     "Mechanism",
     "Pending",
     "decode_challenge",
@@ -35,44 +33,6 @@ __all__ = [
 
 #: RFC 4954 section 4: the longest line of base64 in an AUTH exchange, in octets.
 MAX_ENCODED: Final = 12_288
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class Credentials:
-    """The account to log in with, and its password.
-
-    Attributes:
-        username: the account.
-        password: its password; kept as a `Secret`.
-        authzid: the account to act as, if it differs from `username` (RFC 4616 section 2).
-        mechanisms: names of the mechanisms that may be used, best first; empty: those of `select.RANKING`. A mechanism
-            that is only used by name is used if it is named here.
-        allow_cleartext: send the password in clear where there is no verified TLS. Everyone on the network path can
-            then read it.
-    """
-
-    username: str = ""
-    password: Secret = Secret("")
-    authzid: str = ""
-    mechanisms: tuple[str, ...] = ()
-    allow_cleartext: bool = False
-
-    def __init__(
-        self,
-        *,
-        username: str = "",
-        password: Secret | str = "",
-        authzid: str = "",
-        mechanisms: Iterable[str] = (),
-        allow_cleartext: bool = False,
-    ) -> None:
-        # The first statement, so that no stack frame of the library holds the text. Nothing is checked here for the
-        # same reason.
-        password = Secret(password)
-        names = (mechanisms,) if isinstance(mechanisms, str) else tuple(mechanisms)
-        values = (username, password, authzid, names, allow_cleartext)
-        for name, value in zip(self.__slots__, values, strict=True):
-            object.__setattr__(self, name, value)
 
 
 class Pending(NamedTuple):

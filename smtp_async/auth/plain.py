@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from ..errors import InvalidArgument, ProtocolViolation
 from ..model.secret import Secret
-from .mechanism import Credentials, Mechanism
+from .credentials import Credentials
+from .mechanism import Mechanism
 
 __all__ = ["Login", "Plain", "encoded"]
 

@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 
 from ..errors import AuthenticationUnavailable, InvalidArgument
 from .cram import CramMD5
-from .mechanism import Credentials, Mechanism
+from .credentials import Credentials
+from .mechanism import Mechanism
 from .plain import Login, Plain
 
 __all__ = ["RANKING", "Place", "select"]
@@ -86,9 +87,13 @@ def select(offered: Collection[str], credentials: Credentials, *, secure: bool) 
 def _order(credentials: Credentials, *, secure: bool) -> list[Place]:
     if credentials.mechanisms:
         known = {place.name: place for place in RANKING}
-        return [known[name.upper()] for name in credentials.mechanisms if name.upper() in known]
+        return [known[name] for name in _named(credentials) if name in known]
     # `sorted` is stable: mechanisms that are alike keep the order of the table.
     return list(RANKING) if secure else sorted(RANKING, key=lambda place: place.reveals_password)
+
+
+def _named(credentials: Credentials) -> list[str]:
+    return [(one if isinstance(one, str) else one.name).upper() for one in credentials.mechanisms]
 
 
 def _objection(place: Place, offered: set[str], credentials: Credentials, *, secure: bool) -> str:
@@ -114,7 +119,7 @@ def _explanation(offered: Collection[str], credentials: Credentials, reasons: li
         else "the server offers no authentication"
     )
     if credentials.mechanisms:
-        ours = f"only {', '.join(credentials.mechanisms)} may be used"
+        ours = f"only {', '.join(_named(credentials))} may be used"
     else:
         ours = f"this side knows {', '.join(place.name for place in RANKING)}"
     return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)

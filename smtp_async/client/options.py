@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..connection.route import Route
 from ..errors import InvalidArgument, InvalidPort, MissingHost
 from ..model.domain import hello_name

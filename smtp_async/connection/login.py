@@ -11,7 +11,8 @@ import asyncio
 import inspect
 from typing import Final
 
-from ..auth.mechanism import Credentials, Mechanism
+from ..auth.credentials import Credentials
+from ..auth.mechanism import Mechanism
 from ..auth.select import select
 from ..errors import AuthenticationFailed, InvalidArgument, ProtocolViolation, SMTPError
 from ..model.reply import Reply

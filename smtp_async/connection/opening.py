@@ -12,7 +12,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..errors import (
     ConnectionLost,
     GreetingRefused,

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import Final
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..model.domain import full_host_name
 from ..tls.context import Security, make_context
 from ..tls.options import TLSOptions

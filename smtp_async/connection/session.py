@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..errors import (
     Busy,
     CommandRefused,
