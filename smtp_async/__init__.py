@@ -22,6 +22,7 @@ from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
 from .client.options import ClientOptions
+from .connection.route import Login
 from .connection.session import Session
 from .errors import (
     MessageRefused,
@@ -88,6 +89,7 @@ __all__ = [
     "KeyUsage",
     "Kind",
     "Lease",
+    "Login",
     "Message",
     "MessageRefused",
     "NOBODY",

@@ -50,6 +50,7 @@ PUBLIC = [
     "KeyUsage",
     "Kind",
     "Lease",
+    "Login",
     "Message",
     "MessageRefused",
     "NOBODY",
