@@ -1,17 +1,13 @@
-"""The exchange of challenges and responses between AUTH and its last reply, RFC 4954 section 4.
-
-Responses hold the password: they live only in functions that neither await nor raise for what the server does, so that
-no traceback shows them.
-"""
+"""The exchange of challenges and responses between AUTH and its last reply, RFC 4954 section 4."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..auth.mechanism import Mechanism, Pending
-from ..errors import InvalidArgument, SMTPError, Timeout
+from ..errors import SMTPError, Timeout
 from ..model.reply import Reply
 from ..protocol.machine import ClientProtocol, Exchange
 from ..sources.worker import in_thread
@@ -21,6 +17,8 @@ if TYPE_CHECKING:
     from anyio import CapacityLimiter
 
 __all__ = ["MAX_ROUNDS", "exchange_challenges"]
+
+_T = TypeVar("_T")
 
 #: Octets of an AUTH line; a longer initial response waits for the server's 334 (RFC 4954 section 4).
 _INITIAL_LINE: Final = 512
@@ -53,7 +51,7 @@ async def exchange_challenges(channel: Channel, mechanism: Mechanism, threads: C
         channel.record_lines()
         try:
             if not initial_waits:
-                await _prepare(channel, mechanism, mechanism.challenge(reply.raw[0]), threads)
+                await _prepare(channel, mechanism, reply, threads)
             exchange = _auth_response(machine, mechanism, None if initial_waits else reply)
         except SMTPError:
             # "*" cancels the exchange, RFC 4954 section 4.
@@ -65,21 +63,24 @@ async def exchange_challenges(channel: Channel, mechanism: Mechanism, threads: C
 
 
 async def _prepare(
-    channel: Channel, mechanism: Mechanism, challenge: bytes | None, threads: CapacityLimiter
+    channel: Channel, mechanism: Mechanism, reply: Reply | None, threads: CapacityLimiter
 ) -> None:
     """Do what the mechanism must wait for before it can respond: a slow hash, for example, or a ticket."""
-    pending = mechanism.pending(challenge)
+    pending = _demand(_pending_of(channel.machine, mechanism, reply))
     if pending is None:
         return
     limit = channel.timeouts.auth
+    problem: SMTPError
     try:
         async with asyncio.timeout(limit):
             await _work(pending, threads)
     except TimeoutError:
-        problem = f"{mechanism.name} took more than {limit:g} s on this side"
+        problem = Timeout(f"{mechanism.name} took more than {limit:g} s on this side", stage="AUTH")
+    except SMTPError as error:
+        problem = _bare(error)
     else:
         return
-    raise Timeout(problem, stage="AUTH")
+    raise problem
 
 
 async def _work(pending: Pending, threads: CapacityLimiter) -> None:
@@ -91,24 +92,64 @@ async def _work(pending: Pending, threads: CapacityLimiter) -> None:
         await result
 
 
+# --- where secrets are ---------------------------------------------------------------------------------------
+#
+# A response holds the password, and a challenge may repeat it. The functions below return an error in place of raising
+# it, so that their frames are in no traceback.
+
+
 def _auth_command(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchange, bool]:
     """Write AUTH; return also whether the initial response waits for the empty challenge."""
-    initial = mechanism.initial_response()
-    # Base64 grows by a third; the verb and the name come before it.
-    if initial is None or len(initial) * 4 // 3 + len(mechanism.name) + 12 <= _INITIAL_LINE:
-        return machine.auth(mechanism.name, initial, mechanism.secrets()), False
-    return machine.auth(mechanism.name, None), True
+    return _demand(_command_of(machine, mechanism))
 
 
 def _auth_response(machine: ClientProtocol, mechanism: Mechanism, challenge: Reply | None) -> Exchange:
     """Write the answer to `challenge`; None: the initial response that waited."""
+    return _demand(_response_to(machine, mechanism, challenge))
+
+
+def _command_of(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchange, bool] | SMTPError:
+    try:
+        initial = mechanism.initial_response()
+        # Base64 grows by a third; the verb and the name come before it.
+        if initial is None or len(initial) * 4 // 3 + len(mechanism.name) + 12 <= _INITIAL_LINE:
+            return machine.auth(mechanism.name, initial, mechanism.secrets()), False
+        return machine.auth(mechanism.name, None), True
+    except SMTPError as error:
+        return _bare(error)
+
+
+def _pending_of(
+    machine: ClientProtocol, mechanism: Mechanism, reply: Reply | None
+) -> Pending | SMTPError | None:
+    try:
+        return mechanism.pending(None if reply is None else mechanism.challenge(machine.challenge(reply)))
+    except SMTPError as error:
+        return _bare(error)
+
+
+def _response_to(
+    machine: ClientProtocol, mechanism: Mechanism, challenge: Reply | None
+) -> Exchange | SMTPError:
     try:
         if challenge is None:
             response = mechanism.initial_response()
         else:
-            response = mechanism.respond(mechanism.challenge(challenge.raw[0]))
+            response = mechanism.respond(mechanism.challenge(machine.challenge(challenge)))
         return machine.auth_response(response, mechanism.secrets())
-    except InvalidArgument as error:
-        problem = str(error)
-    # Not chained: the frames below hold the response.
-    raise InvalidArgument(problem, stage="AUTH")
+    except SMTPError as error:
+        return _bare(error)
+
+
+def _bare(error: SMTPError) -> SMTPError:
+    """Return an error without the frames and causes that led to it."""
+    error.__cause__ = error.__context__ = None
+    error.stage = error.stage or "AUTH"
+    return error.with_traceback(None)
+
+
+def _demand(found: _T | SMTPError) -> _T:
+    """Return `found`, unless it is an error, which is raised."""
+    if isinstance(found, SMTPError):
+        raise found
+    return found
