@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from tests import lab
 from tests.servers.aiosmtpd_server import AiosmtpdServer
+from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.kdc import Kdc, find_gssapi
@@ -75,6 +76,14 @@ def exim(pki: Pki) -> Iterator[Exim]:
 def dovecot(pki: Pki, postfix: Postfix) -> Iterator[Dovecot]:
     """Dovecot: LMTP, and submission that relays to `postfix`."""
     server = Dovecot.start(pki, relay_port=postfix.plain_port)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def cyrus(pki: Pki) -> Iterator[Cyrus]:
+    """Cyrus IMAP's LMTP, for SCRAM with channel binding."""
+    server = Cyrus.start(pki)
     yield server
     server.stop()
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import smtplib
+import ssl
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import scramp
 import spnego
 
 from tests.servers import PASSWORD, USER
+from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.kdc import Kdc
@@ -25,7 +27,7 @@ Step = Callable[[bytes | None], bytes | None]
 
 
 def connect(port: int, pki: Pki, identity: Leaf | None = None) -> smtplib.SMTP:
-    client = smtplib.SMTP("localhost", port, timeout=10)
+    client = smtplib.SMTP("localhost", port, "client.test", timeout=10)
     client.starttls(context=pki.client_context(identity=identity))
     client.ehlo()
     return client
@@ -46,8 +48,8 @@ def log_in(client: smtplib.SMTP, mechanism: str, step: Step) -> tuple[int, str]:
     return code, text.decode()
 
 
-def scram(mechanism: str, password: str) -> Step:
-    client = scramp.ScramClient([mechanism], USER, password)
+def scram(mechanism: str, password: str, binding: tuple[str, bytes] | None = None) -> Step:
+    client = scramp.ScramClient([mechanism], USER, password, channel_binding=binding)
 
     def step(challenge: bytes | None) -> bytes:
         if challenge is None:
@@ -162,7 +164,7 @@ class TestPostfix:
         assert "smtp/localhost@LAB.TEST" in kdc.log()
 
     def test_in_clear(self, postfix: Postfix) -> None:
-        with smtplib.SMTP("localhost", postfix.sasl_port, timeout=10) as client:
+        with smtplib.SMTP("localhost", postfix.sasl_port, "client.test", timeout=10) as client:
             client.ehlo()
             assert mechanisms(client) == set(SASL_MECHANISMS)
             assert log_in(client, "SCRAM-SHA-256", scram("SCRAM-SHA-256", PASSWORD))[0] == 235
@@ -235,3 +237,60 @@ class TestExim:
     def test_external_without_certificate(self, exim: Exim, pki: Pki) -> None:
         with connect(exim.asks_port, pki) as client:
             assert "EXTERNAL" not in mechanisms(client)
+
+
+class TestCyrus:
+    SCRAM = ("SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+    @staticmethod
+    def connect(cyrus: Cyrus, pki: Pki, version: ssl.TLSVersion) -> smtplib.LMTP:
+        client = smtplib.LMTP("localhost", cyrus.lmtp_port, "client.test")
+        client.ehlo()
+        context = pki.client_context()
+        context.minimum_version = context.maximum_version = version
+        # Not `starttls`, which asks EHLO of an LMTP server.
+        assert client.docmd("STARTTLS")[0] == 220
+        assert client.sock is not None
+        client.sock = context.wrap_socket(client.sock, server_hostname="localhost")
+        client.file = None
+        client.ehlo()
+        return client
+
+    @pytest.fixture
+    def client(self, cyrus: Cyrus, pki: Pki) -> Iterator[smtplib.LMTP]:
+        with self.connect(cyrus, pki, ssl.TLSVersion.TLSv1_2) as client:
+            yield client
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_offers_plus_in_every_version(self, cyrus: Cyrus, pki: Pki, version: ssl.TLSVersion) -> None:
+        with self.connect(cyrus, pki, version) as client:
+            assert mechanisms(client) == {"PLAIN", *self.SCRAM, *(f"{name}-PLUS" for name in self.SCRAM)}
+
+    @pytest.mark.parametrize("mechanism", SCRAM)
+    def test_scram(self, client: smtplib.LMTP, mechanism: str) -> None:
+        assert log_in(client, mechanism, scram(mechanism, PASSWORD))[0] == 235
+
+    @pytest.mark.parametrize("mechanism", SCRAM)
+    def test_scram_plus(self, client: smtplib.LMTP, mechanism: str) -> None:
+        step = scram(f"{mechanism}-PLUS", PASSWORD, ("tls-unique", self.tls_unique(client)))
+        assert log_in(client, f"{mechanism}-PLUS", step)[0] == 235
+
+    def test_refuses_a_wrong_binding(self, client: smtplib.LMTP) -> None:
+        step = scram("SCRAM-SHA-256-PLUS", PASSWORD, ("tls-unique", bytes(12)))
+        assert log_in(client, "SCRAM-SHA-256-PLUS", step)[0] == 501
+
+    def test_knows_no_other_binding(self, client: smtplib.LMTP, pki: Pki) -> None:
+        der = ssl.PEM_cert_to_DER_cert(pki.server.certificate.read_text())
+        binding = ("tls-server-end-point", hashlib.sha256(der).digest())
+        step = scram("SCRAM-SHA-256-PLUS", PASSWORD, binding)
+        assert log_in(client, "SCRAM-SHA-256-PLUS", step)[0] == 501
+
+    def test_refuses_the_flag_of_a_stripped_offer(self, client: smtplib.LMTP) -> None:
+        # A client that could bind, and has not seen -PLUS, says so by "y".
+        step = scram("SCRAM-SHA-256", PASSWORD, ("tls-unique", self.tls_unique(client)))
+        assert log_in(client, "SCRAM-SHA-256", step)[0] == 501
+
+    @staticmethod
+    def tls_unique(client: smtplib.LMTP) -> bytes:
+        assert isinstance(client.sock, ssl.SSLSocket)
+        return client.sock.get_channel_binding() or b""
