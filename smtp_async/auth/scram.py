@@ -34,6 +34,8 @@ __all__ = [
 #: The most iterations; RFC 7677 section 4 has 4,096 as the least, which scramp demands. A million takes about a second.
 _MOST_ITERATIONS: Final = 1_000_000
 _PLUS: Final = "-PLUS"
+#: RFC 5929 section 4. Of the mail servers with -PLUS, Cyrus takes tls-unique alone, Dovecot 2.4 tls-exporter, too.
+_END_POINT: Final = "tls-server-end-point"
 #: Characters of a server's error that are told.
 _LONGEST: Final = 100
 
@@ -186,8 +188,15 @@ class _ScramPlus(_Scram):
 
     @classmethod
     def objection(cls, credentials: Credentials, peer: Peer) -> str:
-        """Return that there is no channel binding, if there is none."""
-        return "" if peer.bindings else "this connection has no channel binding"
+        """Return that there is no channel binding, or only one that mail servers do not know."""
+        kind = next(iter(peer.bindings), "")
+        if not kind:
+            return "this connection has no channel binding"
+        # The type cannot be negotiated: a server that knows another one refuses the login.
+        asked_for = credentials.mechanisms or credentials.minimum_strength is Strength.BOUND
+        if kind == _END_POINT and not asked_for:
+            return f"this connection has only {_END_POINT}, which mail servers do not take"
+        return ""
 
     def _binding(self, authzid: str) -> tuple[str, str, bytes]:
         kind, data = next(iter(self._peer.bindings.items()))

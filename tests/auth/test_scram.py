@@ -3,6 +3,7 @@
 import base64
 import sys
 import threading
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -193,13 +194,22 @@ class TestBinding:
     def test_plus_is_chosen_first_where_it_can_be(self):
         names = {one.name for one in (*BARE, *PLUS)}
         for _ in range(3):
-            bound = Peer(secure=True, offered=frozenset(names), bindings=END_POINT)
+            bound = Peer(secure=True, offered=frozenset(names), bindings={"tls-unique": b"x"})
             best = select(USER, bound).name
             assert best == max(names, key=lambda name: (int(name.split("-")[2]), name.endswith("-PLUS")))
             names -= {best}
             unbound = Peer(secure=True, offered=frozenset({*names, best}))
             assert select(USER, unbound).name == best.removesuffix("-PLUS")
             names -= {best.removesuffix("-PLUS")}
+
+    def test_a_binding_that_mail_servers_do_not_know_is_used_where_it_is_asked_for(self):
+        offered = frozenset({"SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"})
+        peer = Peer(secure=True, offered=offered, bindings=END_POINT)
+        assert select(USER, peer).name == "SCRAM-SHA-256"
+        for asked_for in ({"mechanisms": ["SCRAM-SHA-256-PLUS"]}, {"minimum_strength": Strength.BOUND}):
+            one = select(replace(USER, **asked_for), peer)
+            assert one.name == "SCRAM-SHA-256-PLUS"
+            assert (one.initial_response() or b"").startswith(b"p=tls-server-end-point,,")
 
 
 # --- servers that cheat --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ BOTH = Credentials(username="ann", token=CANARY, password=CANARY)
 CERTIFICATE = Credentials(username="ann")
 ALL = tuple(place.name for place in RANKING)
 OLD = ("CRAM-MD5", "LOGIN", "PLAIN")
-BINDINGS = {"tls-server-end-point": b"x"}
+BINDINGS = {"tls-exporter": b"x"}
 
 
 def named(*mechanisms, **kwargs):
