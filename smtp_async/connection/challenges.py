@@ -73,7 +73,7 @@ async def _prepare(
     problem: SMTPError
     try:
         async with asyncio.timeout(limit):
-            await _work(pending, threads)
+            await channel.wait_outside(_work(pending, threads))
     except TimeoutError:
         problem = Timeout(f"{mechanism.name} took more than {limit:g} s on this side", stage="AUTH")
     except SMTPError as error:

@@ -22,6 +22,7 @@ from ..errors import (
     InvalidArgument,
     ProtocolViolation,
     SMTPError,
+    Timeout,
     TokenUnavailable,
 )
 from ..events import BeforeAuth
@@ -32,7 +33,7 @@ from ..tls.bindings import channel_bindings
 from ..tls.info import ConnectionInfo
 from .challenges import MAX_ROUNDS, exchange_challenges
 from .channel import Channel
-from .route import Route, SharedResources
+from .route import BeforeAuthPolicy, Route, SharedResources
 
 __all__ = ["authenticate", "peer_of"]
 
@@ -173,7 +174,7 @@ class _Attempt:
         limit = self._channel.timeouts.auth
         try:
             async with asyncio.timeout(limit):
-                return await self._shared.tokens.get(provider)
+                return await self._channel.wait_outside(self._shared.tokens.get(provider))
         except TimeoutError:
             problem = f"the token provider took more than {limit:g} s"
         raise TokenUnavailable(problem, stage="AUTH")
@@ -236,14 +237,7 @@ async def _before(channel: Channel, route: Route, credentials: Credentials, peer
         await transcript.tell()
     if policy is None:
         return credentials
-    try:
-        answer = policy(event, credentials)
-        if inspect.isawaitable(answer):
-            answer = await answer
-    except SMTPError:
-        raise
-    except Exception as error:
-        raise AuthenticationUnavailable(f"before_auth raised {type(error).__name__}", stage="AUTH") from error
+    answer = await _ask(channel, policy, event, credentials)
     if answer is False:
         raise AuthenticationUnavailable("before_auth refused the login", stage="AUTH")
     if isinstance(answer, Credentials):
@@ -251,6 +245,23 @@ async def _before(channel: Channel, route: Route, credentials: Credentials, peer
     if answer is None or answer is True:
         return credentials
     raise InvalidArgument(f"before_auth returns Credentials, a bool or None, not {type(answer).__name__}")
+
+
+async def _ask(
+    channel: Channel, policy: BeforeAuthPolicy, event: BeforeAuth, credentials: Credentials
+) -> object:
+    """Return what the policy answers; it has as long as the server has for AUTH."""
+    limit = channel.timeouts.auth
+    try:
+        async with asyncio.timeout(limit):
+            answer = policy(event, credentials)
+            return await channel.wait_outside(answer) if inspect.isawaitable(answer) else answer
+    except SMTPError:
+        raise
+    except TimeoutError as error:
+        raise Timeout(f"before_auth took more than {limit:g} s", stage="AUTH") from error
+    except Exception as error:
+        raise AuthenticationUnavailable(f"before_auth raised {type(error).__name__}", stage="AUTH") from error
 
 
 def _expected(credentials: Credentials, peer: Peer) -> str:

@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
-from smtp_async import ClientOptions, Credentials, Login, Outcome, Security, SMTPClient, Token
+from smtp_async import (
+    ClientOptions,
+    Credentials,
+    Login,
+    Outcome,
+    Security,
+    SMTPClient,
+    Strength,
+    Token,
+)
 from smtp_async.errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
     FeatureUnavailable,
+    Interrupted,
     InvalidArgument,
     NotSent,
     ProtocolViolation,
@@ -43,6 +53,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 USERS = {"ann": "secret"}
 ANN = Credentials(username="ann", password="secret", allow_cleartext=True)
+BOUND = Credentials(username="ann", password="secret", minimum_strength=Strength.BOUND)
 SCRAM = {name: servers.scram(name) for name in ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1")}
 TOKENS = {"XOAUTH2": servers.xoauth2(), "OAUTHBEARER": servers.oauthbearer()}
 
@@ -175,6 +186,38 @@ class TestBeforeAuth:
             async with client_of(server, credentials=ANN, before_auth=policy) as client:
                 with pytest.raises(TokenRefused):
                     await client.send(mail())
+
+    async def test_it_has_the_time_of_the_login(self) -> None:
+        async def policy(event: BeforeAuth, credentials: Credentials) -> None:
+            await asyncio.Event().wait()
+
+        async with speaking(users=USERS) as server:
+            options: Any = {"credentials": ANN, "before_auth": policy, "timeouts": impatient(5, auth=0.05)}
+            async with client_of(server, **options) as client:
+                with pytest.raises(Timeout, match=r"before_auth took more than 0\.05 s"):
+                    await client.send(mail())
+            assert auths(server) == []
+
+    @every_loop
+    async def test_cancelled_while_it_is_asked(self) -> None:
+        asked, ended = asyncio.Event(), asyncio.Event()
+
+        async def policy(event: BeforeAuth, credentials: Credentials) -> None:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with speaking(users=USERS) as server:
+            client = client_of(server, credentials=ANN, before_auth=policy)
+            sending = asyncio.create_task(client.send(mail()))
+            await asked.wait()
+            sending.cancel()
+            await gathered(sending)
+            await client.close()
+            await asyncio.wait_for(ended.wait(), 5)
+            assert auths(server) == []
 
     async def test_hooks_hear_of_each_login_before_it_begins(self) -> None:
         events: list[BeforeAuth] = []
@@ -502,6 +545,23 @@ async def _cancelled_after(turn: int, client: SMTPClient) -> bool:
     return ended
 
 
+@every_loop
+async def test_abort_ends_a_login_that_waits_for_a_token() -> None:
+    provider = Provider("good", wait=True)
+    async with speaking(users={"ann": "good"}, mechanisms=TOKENS) as server:
+        account = with_token(provider)
+        async with client_of(server, credentials=account, login=Login.MANUAL) as client:
+            async with client.session() as session:
+                await session.connect()
+                logging_in = asyncio.create_task(session.login())
+                await until(lambda: provider.calls)
+                session.abort()
+                [result] = await gathered(logging_in)
+                assert isinstance(result, Interrupted)
+        await turns()
+        assert auths(server) == []
+
+
 @pytest.mark.parametrize("name", [*TOKENS, "SCRAM-SHA-1"])
 async def test_cancelled_at_any_moment_of_a_login(name: str) -> None:
     """The provider, the thread and the exchange are left as they are: the next message arrives."""
@@ -594,7 +654,7 @@ class TestOverTLS:
         offered: Any = {f"{name}-PLUS": self.bound(pki, f"{name}-PLUS"), **SCRAM, **STANDARD}
         offered = {one: offered[one] for one in (f"{name}-PLUS", name, "PLAIN")}
         async with tls_server(pki, users=USERS, mechanisms=offered) as server:
-            async with over_tls(server, pki) as client:
+            async with over_tls(server, pki, credentials=BOUND) as client:
                 await client.send(mail())
             assert auths(server) == [f"{name}-PLUS"]
             assert server.messages[0].user == "ann"
@@ -602,7 +662,7 @@ class TestOverTLS:
     async def test_a_login_passed_on_by_somebody_in_between_is_refused(self, pki: Pki) -> None:
         wrong = servers.scram("SCRAM-SHA-256-PLUS", binding=("tls-server-end-point", b"another certificate"))
         async with tls_server(pki, users=USERS, mechanisms={"SCRAM-SHA-256-PLUS": wrong}) as server:
-            async with over_tls(server, pki) as client:
+            async with over_tls(server, pki, credentials=BOUND) as client:
                 with pytest.raises(AuthenticationFailed, match="channel-bindings-dont-match"):
                     await client.send(mail())
 
@@ -636,8 +696,6 @@ class TestOverTLS:
                 assert server.messages == []
 
     async def test_minimum_strength(self, pki: Pki) -> None:
-        from smtp_async import Strength
-
         strict = Credentials(username="ann", password="secret", minimum_strength=Strength.MUTUAL)
         async with tls_server(pki, users=USERS) as server:
             async with over_tls(server, pki, credentials=strict) as client:
