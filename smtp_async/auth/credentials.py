@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final, NoReturn, Protocol, TypeAlias
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 from ..model.secret import Secret
 
@@ -59,12 +59,10 @@ TokenProvider: TypeAlias = Callable[[], Awaitable[Token]]
 
 
 class NamedMechanism(Protocol):
-    """A mechanism's class, as `Credentials.mechanisms` takes it; the class derives from `auth.Mechanism`."""
+    """A mechanism, as far as credentials know one; its class derives from `auth.Mechanism`."""
 
     @property
     def name(self) -> str: ...
-
-    def __call__(self, credentials: Credentials, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -89,7 +87,7 @@ class Credentials:
     password: Secret = Secret("")
     token: Secret | TokenProvider | None = None
     authzid: str = ""
-    mechanisms: tuple[str | NamedMechanism, ...] = ()
+    mechanisms: tuple[str | type[NamedMechanism], ...] = ()
     minimum_strength: Strength = Strength.NONE
     allow_cleartext: bool = False
 
@@ -100,7 +98,7 @@ class Credentials:
         password: Secret | str = "",
         token: Secret | str | TokenProvider | None = None,
         authzid: str = "",
-        mechanisms: Iterable[str | NamedMechanism] = (),
+        mechanisms: Iterable[str | type[NamedMechanism]] = (),
         minimum_strength: Strength = Strength.NONE,
         allow_cleartext: bool = False,
     ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
@@ -179,8 +180,8 @@ class _Gssapi:
 
 
 def _of_gssapi(credentials: Credentials, peer: Peer) -> _Context:
-    import gssapi
-
+    # Without stubs, and not installed everywhere where types are checked.
+    gssapi: Any = import_module("gssapi")
     kerberos = gssapi.MechType.kerberos
     own = gssapi.Name(credentials.username, gssapi.NameType.user) if credentials.username else None
     if credentials.password and own is not None:

@@ -11,16 +11,14 @@ The library scramp has the messages, the key derivation and the proofs. This mod
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from ..errors import InvalidArgument, ProtocolViolation
 from ..model.reply import printable
 from .credentials import Credentials, Strength
 from .mechanism import UNKNOWN_PEER, Exposure, Mechanism, Peer, Pending, encoded
-
-if TYPE_CHECKING:
-    from scramp import ScramClient
 
 __all__ = [
     "ScramSHA1",
@@ -79,7 +77,7 @@ class _Scram(Mechanism):
     ) -> None:
         super().__init__(credentials, peer)
         self._nonce = nonce
-        self._scram: ScramClient | None = None
+        self._scram: Any = None
         self._first = b""
         self._final = ""
         self._asked = 0
@@ -134,7 +132,7 @@ class _Scram(Mechanism):
 
     # --- steps -----------------------------------------------------------------------------------------------
 
-    def _begin(self) -> ScramClient:
+    def _begin(self) -> Any:
         credentials = self._credentials
         # First, because scramp's frames would hold the texts.
         encoded(credentials.username, "user name")
@@ -146,17 +144,16 @@ class _Scram(Mechanism):
         scram.gs2_header = _GS2Header(*self._binding(authzid))
         return scram
 
-    def _make(self) -> ScramClient | None:
+    def _make(self) -> Any:
         # Returns None instead of raising, because scramp's frames hold the password.
-        from scramp import ScramClient, ScramException
-
+        scramp = _scramp()
         credentials = self._credentials
         mechanism = self.name.removesuffix(_PLUS)
         try:
-            return ScramClient(
+            return scramp.ScramClient(
                 [mechanism], credentials.username, credentials.password.reveal(), c_nonce=self._nonce
             )
-        except ScramException:
+        except scramp.ScramException:
             return None
 
     def _binding(self, authzid: str) -> tuple[str, str, bytes]:
@@ -203,6 +200,11 @@ class _ScramPlus(_Scram):
         return f"p={kind}", authzid, data
 
 
+def _scramp() -> Any:
+    # The library has no type hints.
+    return import_module("scramp")
+
+
 def _checked(read: Any, challenge: bytes, name: str) -> None:
     """Have scramp read one message of the server.
 
@@ -216,13 +218,12 @@ def _checked(read: Any, challenge: bytes, name: str) -> None:
 
 def _problem_of(read: Any, challenge: bytes) -> str:
     # Returned, not raised or chained: scramp's frames hold its state.
-    from scramp import ScramException
-
+    refusal = _scramp().ScramException
     try:
         read(challenge.decode())
     except UnicodeDecodeError:
         return "the server's message is not UTF-8"
-    except ScramException as error:
+    except refusal as error:
         return printable(str(error), _LONGEST)
     return ""
 

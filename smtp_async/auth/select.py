@@ -209,7 +209,7 @@ def _shown(mechanism: type[Mechanism]) -> bool:
     return mechanism.exposes is Exposure.SECRET
 
 
-def _place_of(one: str | NamedMechanism) -> Place:
+def _place_of(one: str | type[NamedMechanism]) -> Place:
     if isinstance(one, type) and issubclass(one, Mechanism):
         return Place(one, "the application's own")
     name = one.upper() if isinstance(one, str) else ""
