@@ -6,10 +6,11 @@ Only authentication (qop=auth): no security layer, because TLS protects the conn
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import os
 import re
-import secrets
 from typing import ClassVar, Final
 
 from ..errors import FeatureUnavailable, InvalidArgument, ProtocolViolation
@@ -72,7 +73,7 @@ class DigestMD5(Mechanism):
         self, credentials: Credentials, peer: Peer = UNKNOWN_PEER, *, nonce: str | None = None
     ) -> None:
         super().__init__(credentials, peer)
-        self._nonce = (nonce or secrets.token_urlsafe(24)).encode()
+        self._nonce = nonce.encode() if nonce is not None else base64.b64encode(os.urandom(24))
         self._expected: bytes | None = None
         self._response = b""
 

@@ -132,6 +132,11 @@ class Mechanism(ABC):
         self._credentials = credentials
         self._peer = peer
 
+    @property
+    def revealed(self) -> bool:
+        """Whether the password or token itself was sent."""
+        return self.complete and self.exposes is Exposure.SECRET
+
     @classmethod
     def missing(cls) -> str:
         """Return what has to be installed first, for example "smtp-async[sasl]"; else an empty text."""

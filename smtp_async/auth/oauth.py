@@ -6,7 +6,6 @@ A server that refuses the token says why in a challenge, JSON with a status, and
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar, Final
 
 from ..errors import InvalidArgument, ProtocolViolation
@@ -60,6 +59,11 @@ class _TokenMessage(Mechanism):
         self.complete = False
         self.explanation = _explanation(challenge, self._token())
         return self.acknowledgement
+
+    @property
+    def revealed(self) -> bool:
+        """Whether the token was sent."""
+        return self.complete or self._explained
 
     def secrets(self) -> tuple[bytes, ...]:
         """Return the token, which is sent once."""
@@ -127,6 +131,8 @@ def _explanation(challenge: bytes, token: bytes) -> str:
         challenge: the JSON.
         token: the token that was sent, which a server may repeat; no part of it is returned.
     """
+    import json
+
     try:
         found: Any = json.loads(challenge)
     except (ValueError, RecursionError):

@@ -171,7 +171,7 @@ def may_follow(code: int, tried: Mechanism, following: type[Mechanism], *, secur
     """
     if code not in _MECHANISM_REFUSED:
         return False
-    if tried.complete and tried.exposes is Exposure.SECRET and following.exposes is Exposure.SECRET:
+    if tried.revealed and _shown(following):
         return False
     return secure or _shown(following) <= _shown(type(tried))
 

@@ -74,10 +74,10 @@ async def _prepare(
     try:
         async with asyncio.timeout(limit):
             await channel.wait_outside(_work(pending, threads))
-    except TimeoutError:
-        problem = Timeout(f"{mechanism.name} took more than {limit:g} s on this side", stage="AUTH")
     except SMTPError as error:
         problem = _bare(error)
+    except TimeoutError:
+        problem = Timeout(f"{mechanism.name} took more than {limit:g} s on this side", stage="AUTH")
     else:
         return
     raise problem

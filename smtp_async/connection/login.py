@@ -175,6 +175,8 @@ class _Attempt:
         try:
             async with asyncio.timeout(limit):
                 return await self._channel.wait_outside(self._shared.tokens.get(provider))
+        except SMTPError:
+            raise
         except TimeoutError:
             problem = f"the token provider took more than {limit:g} s"
         raise TokenUnavailable(problem, stage="AUTH")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from ..auth.credentials import Token, TokenProvider
@@ -21,6 +21,8 @@ __all__ = ["TokenCache"]
 #: Seconds before its end at which a token is replaced, but at most this part of its life.
 _MARGIN: Final = 60.0
 _PART: Final = 0.1
+#: Providers whose tokens are kept; a policy may return a new one for each login.
+_MOST_PROVIDERS: Final = 64
 #: Characters of a provider's error that are told.
 _LONGEST: Final = 200
 
@@ -29,15 +31,17 @@ class _Entry:
     """The token of one provider.
 
     Attributes:
+        provider: kept, because a key may be its address.
         token: the last one, None before the first or after a refusal.
         due: the time of the epoch at which it is replaced; None: never.
         call: the call of the provider under way.
         waiting: how many connections wait for it.
     """
 
-    __slots__ = ("call", "due", "token", "waiting")
+    __slots__ = ("call", "due", "provider", "token", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, provider: TokenProvider) -> None:
+        self.provider = provider
         self.token: Token | None = None
         self.due: float | None = None
         self.call: asyncio.Task[Token] | None = None
@@ -55,7 +59,7 @@ class TokenCache:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._entries: dict[TokenProvider, _Entry] = {}
+        self._entries: dict[Hashable, _Entry] = {}
 
     async def get(self, provider: TokenProvider) -> Secret:
         """Return a token that has not expired; the provider is called if there is none.
@@ -64,7 +68,7 @@ class TokenCache:
             TokenRefused: the authorization server issues none.
             TokenUnavailable: none could be fetched.
         """
-        entry = self._entries.setdefault(provider, _Entry())
+        entry = self._entry(provider)
         while True:
             if entry.token is not None and (entry.due is None or self._clock() < entry.due):
                 return entry.token.value
@@ -82,9 +86,19 @@ class TokenCache:
 
     def refused(self, provider: TokenProvider, token: Secret) -> None:
         """Note that a server refused `token`: the next `get` calls the provider, unless another one came meanwhile."""
-        entry = self._entries.get(provider)
-        if entry is not None and entry.token is not None and entry.token.value == token:
+        entry = self._entry(provider)
+        if entry.token is not None and entry.token.value == token:
             entry.token = None
+
+    def _entry(self, provider: TokenProvider) -> _Entry:
+        key = _key(provider)
+        entry = self._entries.get(key)
+        if entry is None:
+            if len(self._entries) >= _MOST_PROVIDERS:
+                # The oldest; a call under way goes on for those who wait for it.
+                del self._entries[next(iter(self._entries))]
+            entry = self._entries[key] = _Entry(provider)
+        return entry
 
     def _begin(self, entry: _Entry, provider: TokenProvider) -> asyncio.Task[Token]:
         call = entry.call = asyncio.get_running_loop().create_task(_fetch(provider), name="smtp_async token")
@@ -102,6 +116,15 @@ class TokenCache:
         if token.expires_at is not None:
             left = token.expires_at - self._clock()
             entry.due = token.expires_at - min(_MARGIN, max(0.0, left) * _PART)
+
+
+def _key(provider: TokenProvider) -> Hashable:
+    """Return what is the same for equal providers: a bound method is made anew each time it is named."""
+    try:
+        hash(provider)
+    except TypeError:
+        return id(provider)
+    return provider
 
 
 async def _wait(entry: _Entry, call: asyncio.Task[Token]) -> None:

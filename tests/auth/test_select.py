@@ -319,6 +319,12 @@ class TestFollowing:
     def test_the_password_is_shown_once(self):
         assert not may_follow(504, tried(Plain, complete=True), Login, secure=True)
         assert not may_follow(504, tried(OAuthBearer, complete=True), XOAuth2, secure=True)
+        # Its refusal was explained, but the token was sent.
+        explained = tried(OAuthBearer)
+        explained.initial_response()
+        explained.respond(b"{}")
+        assert not explained.complete
+        assert not may_follow(504, explained, XOAuth2, secure=True)
         # AUTH PLAIN was refused before it had carried anything.
         assert may_follow(504, tried(Plain), Login, secure=True)
         assert may_follow(504, tried(Plain, complete=True), CramMD5, secure=True)

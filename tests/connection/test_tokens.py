@@ -74,6 +74,40 @@ async def test_each_provider_has_its_own() -> None:
     assert (await text(cache, one), await text(cache, two)) == ("t1", "t2")
 
 
+async def test_equal_providers_are_one() -> None:
+    """A bound method is a new object each time, and an object need not be hashable."""
+
+    class Account:
+        __hash__ = None  # type: ignore[assignment]
+        calls = 0
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        async def __call__(self) -> Token:
+            self.calls += 1
+            return Token(f"t{self.calls}")
+
+        async def fetch(self) -> Token:
+            return await self()
+
+    cache, account = TokenCache(), Account()
+    assert [await text(cache, account.fetch) for _ in range(3)] == ["t1"] * 3
+    other = Account()
+    assert [await text(cache, one) for one in (other, account, other)] == ["t1", "t2", "t1"]
+
+
+async def test_only_so_many_are_kept() -> None:
+    cache = TokenCache()
+    providers = [Provider() for _ in range(100)]
+    for _ in range(2):
+        for one in providers:
+            await text(cache, one)
+        await text(cache, providers[-1])
+    assert providers[0].calls == 2
+    assert len(cache._entries) == 64
+
+
 class TestExpiry:
     async def test_it_is_renewed_before_it_expires(self) -> None:
         clock = Clock()
