@@ -1,7 +1,6 @@
 """login.py: what an application may decide, other mechanisms and other tokens after a refusal, and downgrades."""
 
 import asyncio
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -580,57 +579,6 @@ async def test_cancelled_at_any_moment_of_a_login(name: str) -> None:
         if ended:
             break
     assert ended
-
-
-# --- the thread ----------------------------------------------------------------------------------------------
-
-
-class TestThreads:
-    @every_loop
-    async def test_a_key_is_derived_off_the_loop_and_in_few_threads(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import hashlib
-
-        loop_thread = threading.current_thread()
-        lock = threading.Lock()
-        running: list[int] = []
-        peaks: list[int] = []
-        derive = hashlib.pbkdf2_hmac
-
-        def watched(*args: Any) -> bytes:
-            if threading.current_thread().name.startswith("AnyIO"):
-                assert threading.current_thread() is not loop_thread
-                with lock:
-                    running.append(1)
-                    peaks.append(len(running))
-                try:
-                    return derive(*args)
-                finally:
-                    with lock:
-                        running.pop()
-            return derive(*args)
-
-        monkeypatch.setattr(hashlib, "pbkdf2_hmac", watched)
-        async with speaking(users=USERS, mechanisms=SCRAM) as server:
-            async with client_of(server, credentials=ANN) as client:
-                receipts = await gathered(*(client.send(mail(n)) for n in range(10)))
-        assert [one.outcome for one in receipts] == [Outcome.ACCEPTED] * 10
-        assert peaks and max(peaks) <= 4
-
-    async def test_it_has_the_time_of_the_login(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from smtp_async.auth.scram import ScramSHA512
-
-        held = threading.Event()
-        monkeypatch.setattr(ScramSHA512, "_derive", lambda self: held.wait(10) and None)
-        try:
-            async with speaking(users=USERS, mechanisms=SCRAM) as server:
-                limits = impatient(5, auth=0.05)
-                async with client_of(server, credentials=ANN, timeouts=limits) as client:
-                    with pytest.raises(Timeout, match="SCRAM-SHA-512 took more than"):
-                        await client.send(mail())
-        finally:
-            held.set()
 
 
 # --- with TLS ------------------------------------------------------------------------------------------------
