@@ -96,11 +96,12 @@ async def authenticate(
     try:
         while True:
             mechanism = await attempt.begin(mechanisms.pop(0))
+            answered = channel.machine.answered
             try:
                 reply = await exchange_challenges(channel, mechanism, shared.login_threads())
             except AuthenticationUnavailable:
-                # No ticket, for example: nothing was sent.
-                if not mechanisms:
+                # No ticket, for example. Once something was sent, no other mechanism may follow.
+                if not mechanisms or channel.machine.answered != answered:
                     raise
                 continue
             if reply.positive or reply.intermediate:

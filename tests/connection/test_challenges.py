@@ -139,6 +139,16 @@ class TestSteps:
 
 
 class TestErrors:
+    async def test_no_other_mechanism_follows_once_something_was_sent(self) -> None:
+        own = played(answer=AuthenticationUnavailable("the ticket has expired"))
+        offered: Any = {"X-PLAYED": served(b"one"), "ANONYMOUS": servers.anonymous}
+        async with ScriptedServer(mechanisms=offered) as server:
+            account = Credentials(mechanisms=[own, "ANONYMOUS"])
+            async with client_of(server, credentials=account) as client, client.session() as session:
+                with pytest.raises(AuthenticationUnavailable, match="expired"):
+                    await session.connect()
+            assert [line.line for line in server.commands if line.verb == "AUTH"] == [b"AUTH X-PLAYED"]
+
     @pytest.mark.parametrize(
         "error", [InvalidArgument("no"), ProtocolViolation("no"), AuthenticationUnavailable("no")]
     )
