@@ -26,7 +26,7 @@ class Strength(IntEnum):
     PROVED = 2
     #: The server proves, too, that it knows the account.
     MUTUAL = 3
-    #: The login is valid only on this TLS connection, so that nobody between client and server can pass it on.
+    #: The login is valid only on this TLS connection, so that an attacker between client and server cannot relay it.
     BOUND = 4
 
 

@@ -61,7 +61,7 @@ class DigestMD5(Mechanism):
 
     Args:
         credentials, peer: as `Mechanism`. A user name `user@realm` chooses one of several realms.
-        nonce: this side's nonce; random by default.
+        nonce: the client's nonce; random by default.
     """
 
     name: ClassVar[str] = "DIGEST-MD5"

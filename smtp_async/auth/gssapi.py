@@ -95,7 +95,7 @@ class GSSAPI(Mechanism):
         return self._next
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return nothing: a ticket is of use to nobody who has not its key."""
+        """Return nothing: a ticket is of no use without its key."""
         return ()
 
     # --- steps, in a thread ----------------------------------------------------------------------------------

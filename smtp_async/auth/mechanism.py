@@ -56,7 +56,7 @@ class Needs(Enum):
 
 
 class Exposure(Enum):
-    """What somebody who reads the connection learns where it is not protected by TLS; the value says so."""
+    """What an eavesdropper learns where the connection is not protected by TLS; the value says it in words."""
 
     SECRET = "would show the password or token"
     GUESSES = "would let others guess the password"
@@ -73,7 +73,7 @@ class Peer:
         offered: the names of the server's AUTH line, in capitals, as it was read after TLS had started.
         secure: the connection is encrypted to a verified server, or is a Unix socket.
         bindings: channel bindings by their type (RFC 5056), the preferred one first; empty where there are none.
-        certificate_shown: this side has proved itself with a certificate in the TLS handshake.
+        certificate_shown: the client has proved its identity with a certificate in the TLS handshake.
     """
 
     host: str = ""

@@ -2,7 +2,7 @@
 
 The library scramp has the messages, the key derivation and the proofs. This module adds what a careful client decides:
 
-* the GS2 header. `p=` binds the login to the TLS connection. `y` says that this side could have bound it, and that the
+* the GS2 header. `p=` binds the login to the TLS connection. `y` says that the client could have bound it, and that the
   server offered no -PLUS: a server that did offer it notices that its offer was removed. `n` is for everything else.
 * a bound on the server's iteration count, because a hostile server could have the client compute for hours. The
   derivation itself blocks and runs in a thread.
@@ -65,7 +65,7 @@ class _Scram(Mechanism):
 
     Args:
         credentials, peer: as `Mechanism`.
-        nonce: this side's nonce; random by default.
+        nonce: the client's nonce; random by default.
     """
 
     strength: ClassVar[Strength] = Strength.MUTUAL
@@ -179,7 +179,7 @@ class _Scram(Mechanism):
 
 
 class _ScramPlus(_Scram):
-    """SCRAM bound to the TLS connection: nobody between client and server can pass the login on."""
+    """SCRAM bound to the TLS connection: an attacker between client and server cannot relay the login."""
 
     strength: ClassVar[Strength] = Strength.BOUND
 

@@ -103,7 +103,7 @@ RANKING: Final[tuple[Place, ...]] = (
         "MD4 and RC4 are broken, and a login can be relayed",
         "its logins can be relayed to other servers",
     ),
-    Place(Anonymous, "it proves nothing", "it logs in nobody"),
+    Place(Anonymous, "it proves nothing", "it logs in without an account"),
 )
 _PLACES: Final = {place.name: place for place in RANKING}
 
@@ -167,7 +167,7 @@ def may_follow(code: int, tried: Mechanism, following: type[Mechanism], *, secur
         code: the reply. 535 and the like refuse the account: no.
         tried: what was refused; if it has shown the password or token already, nothing may show it again.
         following: what would be tried next.
-        secure: False: somebody on the way may have refused, in order to get a mechanism that shows more.
+        secure: False: an attacker on the way may have refused, in order to get a mechanism that shows more.
     """
     if code not in _MECHANISM_REFUSED:
         return False

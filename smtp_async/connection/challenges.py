@@ -77,7 +77,7 @@ async def _prepare(
     except SMTPError as error:
         problem = _bare(error)
     except TimeoutError:
-        problem = Timeout(f"{mechanism.name} took more than {limit:g} s on this side", stage="AUTH")
+        problem = Timeout(f"{mechanism.name} took more than {limit:g} s in this process", stage="AUTH")
     else:
         return
     raise problem

@@ -54,7 +54,7 @@ def peer_of(channel: Channel, route: Route) -> Peer:
         # Credentials may travel over verified TLS, or over a Unix socket.
         secure=route.path is not None or (encrypted and info is not None and info.verified is True),
         bindings=_bindings(channel, info, offered),
-        # None: nobody could watch the handshake. The server knows.
+        # None: the handshake could not be observed. The server knows.
         certificate_shown=encrypted and info is not None and info.client_authenticated is not False,
     )
 
@@ -191,7 +191,7 @@ class _Attempt:
         weaker = f"{mechanism.name} in place of {best.name}"
         if self._route.refuse_downgrade:
             raise AuthenticationUnavailable(
-                f"the server now takes {weaker}, which it offered before: somebody may have tampered with its offer "
+                f"the server now takes {weaker}, which it offered before: an attacker may have changed its offer "
                 "(refuse_downgrade)",
                 stage="AUTH",
             )

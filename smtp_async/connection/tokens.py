@@ -95,7 +95,7 @@ class TokenCache:
         entry = self._entries.get(key)
         if entry is None:
             if len(self._entries) >= _MOST_PROVIDERS:
-                # The oldest; a call under way goes on for those who wait for it.
+                # The oldest; a call under way goes on for the connections that wait for it.
                 del self._entries[next(iter(self._entries))]
             entry = self._entries[key] = _Entry(provider)
         return entry
