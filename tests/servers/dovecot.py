@@ -182,7 +182,8 @@ class Dovecot:
         from joserfc.jwk import OctKey
 
         now = int(time.time())
-        usual = {"sub": USER, "scope": "smtp", "iat": now, "exp": now + 3600}
+        # Dovecot refuses a token from the future, and its own clock may lag by a second.
+        usual = {"sub": USER, "scope": "smtp", "iat": now - 60, "exp": now + 3600}
         return jwt.encode({"alg": "HS256", "typ": "JWT"}, usual | claims, OctKey.import_key(TOKEN_KEY))
 
     def messages(self) -> list[bytes]:
