@@ -106,6 +106,7 @@ class Connection:
         self.carried = False
         self.dialled_at = 0.0
         self.opened_at = 0.0
+        # While it is being opened: done when that has succeeded or failed.
         self._ready: asyncio.Future[None] | None = None
         # The opening failed and the owner knows; only the answer to QUIT is waited for.
         self._failure_told = False
@@ -227,6 +228,7 @@ class Connection:
         self.deliveries.settle(channel.machine.take_settled())
         if not ready.done():
             ready.set_result(None)
+        self._ready = None
         self.owner.opened(self)
 
     async def _open_channel(self) -> None:

@@ -55,13 +55,16 @@ async def open_channel(channel: Channel, route: Route, shared: SharedResources) 
         await _encrypt(channel, route, shared)
     await _greet(channel, route)
     name = route.hello or await shared.local_name(_stream(channel).local, limit=channel.timeouts.hello)
+    machine = channel.machine
     await _hello(channel, route, name)
+    machine.extensions = shared.share_offer(machine.extensions)
     if route.security is not Security.IMPLICIT:
-        channel.offered_in_clear = channel.machine.extensions
+        channel.offered_in_clear = machine.extensions
     if route.security in (Security.STARTTLS, Security.OPPORTUNISTIC) and await _starttls(
         channel, route, shared
     ):
         await _hello(channel, route, name)
+        machine.extensions = shared.share_offer(machine.extensions)
     _ignore_offers_in_clear(channel)
     info = channel.info
     if info is not None and route.tls.session_reuse:

@@ -1,8 +1,8 @@
 """Where a connection goes, and what all connections of a client share.
 
-A `Route` is a value: the server, the kind of TLS, the login. `SharedResources` are made once for each client, because
-some are slow to make (the TLS context, the name of this host), and one lives longer than a connection (the TLS
-sessions).
+A `Route` is a value: the server, the kind of TLS, the login. `SharedResources` are made once for each client: some are
+slow to make (the TLS context, the name of this host), one lives longer than a connection (the TLS sessions), and of one
+each connection would hold a copy (what the server offers).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ..auth.credentials import Credentials
 from ..events import BeforeAuth
 from ..model.domain import full_host_name
+from ..protocol.extensions import Extensions
 from ..tls.context import Security, make_context
 from ..tls.options import TLSOptions
 from ..tls.sessions import SessionCache
@@ -108,7 +110,7 @@ class Route:
 
 
 class SharedResources:
-    """The TLS context, the TLS sessions, the tokens and the local host name, shared by all connections of a client.
+    """What all connections of a client share: TLS context and sessions, tokens, local host name, servers' offers.
 
     Context and name are made once, in a thread, also when many connections open at the same moment.
 
@@ -118,7 +120,7 @@ class SharedResources:
         offered: every mechanism that the server has offered over a secure connection.
     """
 
-    __slots__ = ("_context", "_making", "_name", "_threads", "offered", "tls_sessions", "tokens")
+    __slots__ = ("_context", "_making", "_name", "_offers", "_threads", "offered", "tls_sessions", "tokens")
 
     def __init__(self) -> None:
         self.tls_sessions = SessionCache()
@@ -128,6 +130,16 @@ class SharedResources:
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None
+        # Before and after TLS, of a few hosts behind one name.
+        self._offers: deque[Extensions] = deque(maxlen=8)
+
+    def share_offer(self, offer: Extensions) -> Extensions:
+        """Return the same offer by the same host from before, else `offer`: one object serves all idle connections."""
+        for earlier in self._offers:
+            if earlier == offer and earlier.domain == offer.domain:
+                return earlier
+        self._offers.append(offer)
+        return offer
 
     def login_threads(self) -> CapacityLimiter:
         """Return what bounds the threads of logins."""

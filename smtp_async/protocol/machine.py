@@ -73,6 +73,20 @@ class ClientProtocol:
         answered: how many replies were paired so far.
     """
 
+    __slots__ = (
+        "_name",
+        "_parser",
+        "_state",
+        "_use_pipelining",
+        "_writer",
+        "answered",
+        "greeting",
+        "lmtp",
+        "owed",
+        "pipeline",
+        "trail",
+    )
+
     def __init__(
         self,
         *,

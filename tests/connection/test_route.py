@@ -10,6 +10,7 @@ import pytest
 
 from smtp_async import Credentials, Login, Timeouts, TLSOptions
 from smtp_async.connection.route import Route, SharedResources, address_literal
+from smtp_async.protocol.extensions import Extensions
 from smtp_async.testing import ScriptedServer
 from tests.lab import PATIENCE, client_of, gathered, mail, speaking, turns
 
@@ -41,6 +42,37 @@ async def test_logins_of_a_client_share_their_threads() -> None:
     assert threads.total_tokens == 4
     assert shared.login_threads() is threads
     assert SharedResources().login_threads() is not threads
+
+
+class TestOffers:
+    def test_the_same_offer_is_one_object(self) -> None:
+        shared = SharedResources()
+        first = shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test"))
+        assert shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test")) is first
+
+    @pytest.mark.parametrize(
+        "other",
+        [Extensions({"SIZE": "99"}, domain="mx.test"), Extensions({"SIZE": "100"}, domain="mx2.test")],
+    )
+    def test_another_offer_or_host_keeps_its_own(self, other: Extensions) -> None:
+        shared = SharedResources()
+        first = shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test"))
+        assert shared.share_offer(other) is other
+        assert shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test")) is first
+
+    def test_only_a_few_are_remembered(self) -> None:
+        shared = SharedResources()
+        first = shared.share_offer(Extensions(domain="0"))
+        for number in range(1, 20):
+            shared.share_offer(Extensions(domain=str(number)))
+        assert shared.share_offer(Extensions(domain="0")) is not first
+
+    async def test_sessions_of_a_client_share_it(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            async with client.session() as one, client.session() as two:
+                await one.connect()
+                await two.connect()
+                assert one.extensions is two.extensions
 
 
 class TestLocalName:
