@@ -12,6 +12,7 @@ import pytest
 from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.spool.directory.enqueue import Enqueuer, Stored
 from smtp_async.spool.directory.job_files import SMALL
+from smtp_async.spool.directory.limits import DirectoryLimits
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.submission import NO_OPTIONS, JobOptions, Submission, submission
@@ -162,10 +163,9 @@ async def test_two_puts_with_one_key_in_a_batch_are_one_job(tmp_path: Path) -> N
         assert len(files_in(path)) == 1
 
 
-async def test_subdirectories_are_synced_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtp_async.spool.directory.enqueue.MAX_ROOT_FILES", 0)
-    files = watched()
-    async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
+async def test_subdirectories_are_synced_once_each(tmp_path: Path) -> None:
+    files, limits = watched(), DirectoryLimits(root_files=0)
+    async with DirectorySpool(tmp_path / "s", create=True, limits=limits, syscalls=files) as spool:
         batch = await jobs(20)
         results = enqueuer_of(spool).put(batch)
         directories = {one.path.partition("/")[0] for one in results if isinstance(one, Stored) and one.path}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from smtp_async.spool.directory import keys
-from smtp_async.spool.directory.keys import COUNT_INTERVAL, EMPTY_DELAY
+from smtp_async.spool.directory.keys import COUNT_INTERVAL, EMPTY_DELAY, KEYS_PER_LOCK
+from smtp_async.spool.directory.limits import DirectoryLimits
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
@@ -22,10 +22,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def spool(tmp_path: Path, clock: Clock):
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+async def spool(path: Path, clock: Clock, request: pytest.FixtureRequest):
+    """A spool that remembers as many keys as the parameter says."""
+    limits = DirectoryLimits(keys=getattr(request, "param", 1000))
     calls = partial(ClockCalls, clock=clock)
-    async with DirectorySpool(tmp_path / "spool", create=True, low_water=0, syscalls=calls) as spool:
+    async with DirectorySpool(path, create=True, low_water=0, limits=limits, syscalls=calls) as spool:
         yield spool
+
+
+def remembering(keys: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("spool", [keys], indirect=True)
 
 
 @pytest.fixture
@@ -75,11 +86,8 @@ async def test_keys_that_are_too_old_are_forgotten(spool: DirectorySpool, recove
     assert await known(spool, "new")
 
 
-async def test_the_oldest_of_too_many_keys_are_forgotten(
-    spool: DirectorySpool, recover, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keys, "MAX_KEYS", 3)
-    monkeypatch.setattr(keys, "KEYS_PER_LOCK", 2)
+@remembering(3)
+async def test_the_oldest_of_too_many_keys_are_forgotten(spool: DirectorySpool, recover) -> None:
     files = [await delivered(spool, f"{number}") for number in range(8)]
     for number, file in enumerate(files):
         os.utime(file, (0, time.time() - 100 + number))
@@ -88,10 +96,22 @@ async def test_the_oldest_of_too_many_keys_are_forgotten(
     assert [number for number, file in enumerate(files) if file.exists()] == [4, 6, 7]
 
 
-async def test_keys_are_counted_early_when_many_were_added(
-    spool: DirectorySpool, monkeypatch: pytest.MonkeyPatch
+@remembering(3)
+async def test_many_keys_are_forgotten_although_few_change_under_one_lock(
+    spool: DirectorySpool, path: Path, recover
 ) -> None:
-    monkeypatch.setattr(keys, "MAX_KEYS", 10)
+    await delivered(spool, "k")
+    for number in range(2 * KEYS_PER_LOCK + 1):
+        file = path / "keys" / f"{number:032x}"
+        file.touch(mode=0o600)
+        os.utime(file, (0, time.time() - 1000 + number))
+    await recover()
+    left = sorted(int(file.name, 16) for file in (path / "keys").iterdir() if file.name[0] == "0")
+    assert left == [2 * KEYS_PER_LOCK - 1, 2 * KEYS_PER_LOCK]
+
+
+@remembering(10)
+async def test_keys_are_counted_early_when_many_were_added(spool: DirectorySpool) -> None:
     await spool.recover()
     file = await delivered(spool, "0")
     os.utime(file, (0, 1))
@@ -138,10 +158,10 @@ async def test_emptying_a_file_late_does_not_prolong_its_key(spool: DirectorySpo
     assert aged.read_bytes() == b"" and abs(aged.stat().st_mtime - before) < 1
 
 
+@remembering(1)
 async def test_keys_that_are_forgotten_early_are_logged(
-    spool: DirectorySpool, recover, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spool: DirectorySpool, recover, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(keys, "MAX_KEYS", 1)
     for key in ("1", "2", "3"):
         await delivered(spool, key)
     await recover()

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,10 @@ from smtp_async.mail.coerce import Raw
 from smtp_async.message import Message
 from smtp_async.model.envelope import Recipient
 from smtp_async.sources import read_all
-from smtp_async.spool.directory import enqueue, job_files, keys, syscalls
+from smtp_async.spool.directory import job_files, keys, syscalls
+from smtp_async.spool.directory.job_files import hashed_directory
 from smtp_async.spool.directory.lease import DirectoryLease
+from smtp_async.spool.directory.limits import DirectoryLimits
 from smtp_async.spool.directory.serialize import serialize
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
@@ -73,6 +77,16 @@ def open_files() -> int:
 async def queue_file(id: str, body: bytes = TEXT) -> bytes:
     job = await submission(body)
     return encode_header(job, id) + job.body
+
+
+#: Every new job goes to a subdirectory.
+CROWDED = DirectoryLimits(root_files=0)
+
+
+def keys_in(directory: str, most: int) -> list[str]:
+    """Return keys whose jobs go to this subdirectory of a crowded spool."""
+    ids = ((key, hashlib.sha256(key.encode()).hexdigest()[:32]) for key in map(str, count()))
+    return list(islice((key for key, id in ids if hashed_directory(id) == directory), most))
 
 
 async def deliver(spool: DirectorySpool) -> list[str]:
@@ -217,19 +231,17 @@ async def test_an_existing_subdirectory_is_synced_before_it_is_used(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may have created the directory and died before its name was on disk."""
-    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", -1)
-    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "0a")
-    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "0a")
     (path / "0a").mkdir(mode=0o700)
+    first, second = keys_in("0a", 2)
     found = synced(monkeypatch)
-    async with DirectorySpool(path, low_water=0, create=True) as spool:
+    async with DirectorySpool(path, low_water=0, create=True, limits=CROWDED) as spool:
         assert str(path.parent) in found
         found.clear()
-        await spool.put(TEXT)
+        await spool.put(TEXT, key=first)
         assert found.index(str(path)) < found.index(f"{path}/0a")
         found.clear()
-        await spool.put(TEXT)
-        assert str(path) not in found
+        await spool.put(TEXT, key=second)
+        assert str(path) not in found and f"{path}/0a" in found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
@@ -252,22 +264,18 @@ DirectorySpool("spool", create=True)
 
 
 @pytest.mark.parametrize("name", ["tmp", "quarantine", "00"])
-async def test_a_subdirectory_that_is_a_link_is_not_followed(
-    path: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_subdirectory_that_is_a_link_is_not_followed(path: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (path / name).symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 0)
-    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "00")
-    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "00")
+    [key] = keys_in("00", 1)
     try:
-        spool = DirectorySpool(path, low_water=0)
+        spool = DirectorySpool(path, low_water=0, limits=CROWDED)
     except OSError:
         return
     async with spool:
         (path / "bad.queued").write_bytes(b"")
         try:
-            await spool.put(TEXT)
+            await spool.put(TEXT, key=key)
             await spool.claim()
         except OSError:
             pass
@@ -419,10 +427,8 @@ async def test_a_large_message_is_read_from_the_file(spool: DirectorySpool, path
         await read_all(content)
 
 
-async def test_a_crowded_directory_gets_subdirectories(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 10)
-    monkeypatch.setattr(enqueue, "COUNT_INTERVAL", 5)
-    async with DirectorySpool(path, low_water=0) as spool:
+async def test_a_crowded_directory_gets_subdirectories(path: Path) -> None:
+    async with DirectorySpool(path, low_water=0, limits=DirectoryLimits(root_files=10)) as spool:
         ids = [await spool.put(TEXT, key=f"k{n}" if n % 2 else None) for n in range(40)]
         deep = [name for name in names(path) if "/" in name]
         assert 20 <= len(deep) <= 35
