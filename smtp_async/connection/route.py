@@ -12,6 +12,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -75,14 +76,18 @@ class SharedResources:
 
     Context and name are made once, in a thread, also when many connections open at the same moment.
 
+    Args:
+        make: makes the context of TLS options, and is told whether to verify.
+
     Attributes:
         tls_sessions: sessions that later connections resume.
     """
 
-    __slots__ = ("_context", "_making", "_name", "tls_sessions")
+    __slots__ = ("_context", "_make", "_making", "_name", "tls_sessions")
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[..., ssl.SSLContext] = make_context) -> None:
         self.tls_sessions = SessionCache()
+        self._make = make
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None
@@ -91,7 +96,7 @@ class SharedResources:
         """Return the TLS context; the first call loads the trusted certificates, which is slow."""
         if self._context is None:
             if self._making is None:
-                make = partial(make_context, options, verify=verify)
+                make = partial(self._make, options, verify=verify)
                 self._making = asyncio.get_running_loop().run_in_executor(None, make)
                 self._making.add_done_callback(self._made)
             # Shielded, because other connections wait for the same context.
