@@ -28,8 +28,7 @@ class TestDirectorySpool(SpoolContract):
             yield spool
 
     def abandon(self, spool, lease):
-        # As the kernel does when a process dies.
-        spool._claims.forget(lease._locked)
+        lease.abandon()
 
 
 class TestDirectorySpoolWithoutSync(TestDirectorySpool):
