@@ -43,7 +43,6 @@ from smtp_async.spool.directory import job_files, keys, syscalls
 from smtp_async.spool.directory.job_files import hashed_directory
 from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.limits import DirectoryLimits
-from smtp_async.spool.directory.serialize import serialize
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.record import encode_header, journal_record
@@ -493,23 +492,6 @@ async def test_a_put_with_the_key_of_a_job_that_is_being_requeued_is_one_job(pat
             assert await two.put(TEXT, key="k") == id
         await round_and_round
         assert names(path) == [f"{id}.queued"]
-
-
-async def test_serialize_gives_the_text_of_a_queue_file(spool: DirectorySpool, path: Path) -> None:
-    message = Message(sender="ann@example.com", to="bob@example.org", subject="Hi", text="Grüße")
-    text = await serialize(message)
-    id = await spool.put(message)
-    assert text.startswith("SPOOL1 ")
-    assert text.split("\n", 2)[2].encode() == await spool.read(id)
-    name = text.split('"id":"', 1)[1].split('"', 1)[0]
-    (path / f"{name}.queued").write_text(text, newline="")
-    assert sorted(await deliver(spool)) == sorted([id, name])
-
-
-async def test_serialize_keeps_every_octet(spool: DirectorySpool, path: Path) -> None:
-    body = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\n\xff\xe9\r\n"
-    text = await serialize(body)
-    assert text.encode("utf-8", "surrogateescape").endswith(body)
 
 
 # --- room ---
