@@ -82,7 +82,9 @@ def test_every_test_file_of_a_room_has_its_module(room: Path) -> None:
     assert found - modules == ACROSS.get(where.as_posix(), set())
 
 
-@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS))
+)
 def test_the_first_line_of_a_test_file_names_no_other_module(path: Path) -> None:
     first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition(":")[0]
     assert not first.endswith(".py") or first == f"{path.stem.removeprefix('test_')}.py"
