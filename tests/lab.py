@@ -14,6 +14,7 @@ import pytest
 
 from smtp_async import ClientOptions, Message, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
 from smtp_async.events import Event
+from smtp_async.pool.pool import Pool
 from smtp_async.testing import ScriptedServer, Step
 from tests.servers.pki import Leaf, Pki
 
@@ -155,6 +156,13 @@ async def longest_work(measured: Callable[[], Awaitable[Lateness]]) -> float:
         measured: a round.
     """
     return min([max((await measured()).worked) for _ in range(3)])
+
+
+def pool_of(client: SMTPClient) -> Pool:
+    """Return the pool of a client that has been used: the one look of the tests behind the client's face."""
+    pool = client._pool
+    assert pool is not None
+    return pool
 
 
 # --- events ----------------------------------------------------------------------------------------------------

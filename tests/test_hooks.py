@@ -35,6 +35,7 @@ from tests.lab import (
     every_loop,
     gathered,
     mail,
+    pool_of,
     set_clock_forward,
     speaking,
     tls_server,
@@ -700,7 +701,7 @@ async def test_a_slow_hook_slows_the_upload_instead_of_filling_memory() -> None:
         task = asyncio.create_task(client.send(mail(1, text=("x" * 70 + "\r\n") * 100_000)))
         await until(lambda: bool(heard))
         await turns(200)
-        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
+        (connection,) = pool_of(client).connections.open
         assert len(connection.channel.transcript.events) <= 2
         gate.set()
         assert (await task).outcome is Outcome.ACCEPTED

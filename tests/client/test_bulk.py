@@ -57,6 +57,7 @@ from tests.lab import (
     gathered,
     mail,
     other_tasks,
+    pool_of,
     sockets,
     speaking,
     turns,
@@ -442,8 +443,7 @@ class TestLeaving:
             assert client.statistics().waiting == 0
             assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
             assert subjects(server) == [f"message {n}" for n in range(after)] + ["message B"]
-            assert client._pool is not None
-            pooled = {session.task for session in client._pool.connections.open}
+            pooled = {session.task for session in pool_of(client).connections.open}
             assert other_tasks() == pooled | server_tasks(server)
 
     async def test_messages_on_the_wire_run_to_their_end_and_are_reported_as_abandoned(self) -> None:

@@ -53,6 +53,7 @@ from tests.lab import (
     longest_work,
     mail,
     mute,
+    pool_of,
     speaking,
     until,
     until_cut,
@@ -745,7 +746,7 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         task = asyncio.create_task(gone())
         await server.wait_fired(rule)
         # The upload is stopped, and its task cancelled for another reason, before it runs again.
-        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
+        (connection,) = pool_of(client).connections.open
         connection.abort(Interrupted("stopped by the test"))
         (job,) = connection.deliveries.jobs
         assert job.caller_work is not None

@@ -491,7 +491,7 @@ class TestJudge:
         assert "ends with" in verdict(shown, "localhost", ANCHORS)
 
     def test_what_the_verifier_says_otherwise_stays(self):
-        assert "does not verify for localhost: because (issued to" in verify._in_words(
+        assert "does not verify for localhost: because (issued to" in verify.in_words(
             "because", "localhost", [*map(Certificate, der(LOCALHOST))]
         )
 
@@ -668,4 +668,4 @@ def test_silence():
 
 
 def test_addresses_are_subjects():
-    assert verify._subject("192.0.2.1").value == ipaddress.ip_address("192.0.2.1")
+    assert verify.subject_of("192.0.2.1").value == ipaddress.ip_address("192.0.2.1")
