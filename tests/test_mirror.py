@@ -116,6 +116,51 @@ def patched(path: Path) -> Iterator[tuple[int, str]]:
                     yield node.lineno, argument.value.rpartition(".")[2]
 
 
+#: Private names that tests read. Most are of the standard library: what careless programs write into its objects, and
+#: what it tells in no other way. The others are of this package, each with its reason.
+READ_ALL_THE_SAME = {
+    "_payload": "email: get_payload decodes, and a program may put anything there",
+    "_headers": "email: a program may put anything there",
+    "_chunks": "email.header: the same",
+    "_msg_callback": "ssl: the callback of a context",
+    "_cache": "encodings: the codecs that Python remembers",
+    "_log_destroy_pending": "asyncio: a task that is left on purpose",
+    "_transport": "asyncio: the transport of a writer, and the socket of a stream",
+    "_private_key": "trustme: the key of an authority, to issue what trustme does not",
+    "_pool": "the pool of a client, in one function of the lab",
+    "_keys": "a store gives a key to an identity only",
+    "_reader": "what has arrived at a stream and was not read",
+    "_buffer": "the same",
+    "_writer": "what a stream has not handed to the kernel",
+    "_connection_failed": "a failure at a moment that no server can choose",
+    "_work": "a step that is due, before it is done",
+}
+
+
+def private_names_read(path: Path) -> Iterator[tuple[int, str]]:
+    """The private names that a file reads of what is not its own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            if node.attr not in {*own, "_replace", "_asdict", "_fields", "_exit"}:
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("smtp_async"):
+            yield from ((node.lineno, name.name) for name in node.names if name.name.startswith("_"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_reads_a_private_name(path: Path) -> None:
+    wrong = [
+        f"line {line}: {name}" for line, name in private_names_read(path) if name not in READ_ALL_THE_SAME
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_test_patches_a_constant_or_a_private_name(path: Path) -> None:
     """A limit is an option or an argument, a time a clock that is handed over."""

@@ -610,6 +610,7 @@ class TestClosing:
             async with asyncio.timeout(PATIENCE):
                 await client.close()
             await gathered(task)
+            assert client.statistics().open == 0
 
     async def test_closing_while_a_session_is_out_ends_that_session(self) -> None:
         async with speaking() as server:

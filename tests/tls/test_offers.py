@@ -119,7 +119,7 @@ class TestCiphers:
 
     @pytest.mark.parametrize("profile", TLSProfile)
     def test_profiles_are_lists_that_openssl_knows(self, profile: TLSProfile) -> None:
-        read_ciphers(profile.ciphers)
+        assert (read_ciphers(profile.ciphers) == CipherChoice()) is (profile.ciphers is None)
 
 
 class TestGroups:
