@@ -105,6 +105,13 @@ def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedSe
     return ScriptedServer(ssl_context=pki.server_context(leaf), **options)
 
 
+def pool_of(client: SMTPClient) -> Pool:
+    """Return the pool of a client that has been used: the one look of the tests behind the client's face."""
+    pool = client._pool
+    assert pool is not None
+    return pool
+
+
 # --- the event loop ------------------------------------------------------------------------------------------
 
 
@@ -156,13 +163,6 @@ async def longest_work(measured: Callable[[], Awaitable[Lateness]]) -> float:
         measured: a round.
     """
     return min([max((await measured()).worked) for _ in range(3)])
-
-
-def pool_of(client: SMTPClient) -> Pool:
-    """Return the pool of a client that has been used: the one look of the tests behind the client's face."""
-    pool = client._pool
-    assert pool is not None
-    return pool
 
 
 # --- events ----------------------------------------------------------------------------------------------------

@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import io
 import random
-import threading
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,6 +17,7 @@ from smtp_async.events import Abandoned
 from smtp_async.pool.deadlines import Deadlines
 from smtp_async.testing import close, default, delay, stall
 from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, pool_of, speaking, until
+from tests.sources.origins import SlowToMeasure
 
 
 class Watch:
@@ -325,25 +324,11 @@ class TestQueue:
             await running
 
 
-class Slow(io.BytesIO):
-    """A file that takes its time to be measured."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.asked = threading.Event()
-        self.go = threading.Event()
-
-    def seek(self, *args: int) -> int:
-        self.asked.set()
-        self.go.wait(PATIENCE)
-        return super().seek(*args)
-
-
 @pytest.mark.usefixtures("no_leaks")
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_deadline_that_passes_while_files_are_opened_sends_nothing(many: bool) -> None:
     """The connection is there already, and the message was promised not to be sent."""
-    source = Slow(b"x" * 100_000)
+    source = SlowToMeasure(b"x" * 100_000)
     async with (
         speaking() as server,
         client_of(server, pool=one(), timeouts=Timeouts(send=0.1)) as client,

@@ -13,6 +13,7 @@ import pytest
 
 from smtp_async.model.content import Content, Source
 from smtp_async.model.octets import base64_lines
+from tests.lab import PATIENCE
 
 
 def random_octets(count: int, seed: int = 1) -> bytes:
@@ -91,6 +92,20 @@ class Awaited:
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+class SlowToMeasure(io.BytesIO):
+    """A file that takes its time to be measured."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def seek(self, *args: int) -> int:
+        self.asked.set()
+        self.go.wait(PATIENCE)
+        return super().seek(*args)
 
 
 def generated(chunks: list[bytes]) -> Iterator[bytes]:
