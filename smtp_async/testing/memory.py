@@ -217,6 +217,7 @@ class MemorySpool(Spool):
         return entry.state is State.QUEUED and not entry.held and entry.due(self._clock()) <= now
 
     def lend(self, job: _Job, *, marked: bool) -> Lease:
+        """Return the lease of a job that is claimed; a derived spool may set another one."""
         job.token += 1
         job.entry = replace(job.entry, state=State.SENDING)
         job.lease = MemoryLease(self, job)
