@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         parse_report,
     )
-    from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
+    from .spool import DirectoryLimits, DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
     from .tls.certificate import Certificate, KeyUsage
     from .tls.identity import Identity
     from .tls.stores import CertificateStore
@@ -78,6 +78,7 @@ __all__ = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectoryLimits",
     "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",
@@ -153,7 +154,10 @@ _LATER = {
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",
     "KeyUsage": "tls.certificate",
-    **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
+    **dict.fromkeys(
+        ("DirectoryLimits", "DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"),
+        "spool",
+    ),
     **dict.fromkeys(
         (
             "ProcessorOptions",

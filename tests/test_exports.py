@@ -39,6 +39,7 @@ PUBLIC = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectoryLimits",
     "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",

@@ -114,19 +114,33 @@ class SharedResources:
 
     Context and name are made once, in a thread, also when many connections open at the same moment.
 
+    Args:
+        make: makes the context of TLS options, and is told whether to verify.
+
     Attributes:
         tls_sessions: sessions that later connections resume.
         tokens: the access tokens.
         offered: every mechanism that the server has offered over a secure connection.
     """
 
-    __slots__ = ("_context", "_making", "_name", "_offers", "_threads", "offered", "tls_sessions", "tokens")
+    __slots__ = (
+        "_context",
+        "_make",
+        "_making",
+        "_name",
+        "_offers",
+        "_threads",
+        "offered",
+        "tls_sessions",
+        "tokens",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[..., ssl.SSLContext] = make_context) -> None:
         self.tls_sessions = SessionCache()
         self.tokens = TokenCache()
         self.offered: frozenset[str] = frozenset()
         self._threads: CapacityLimiter | None = None
+        self._make = make
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None
@@ -153,7 +167,7 @@ class SharedResources:
         """Return the TLS context; the first call loads the trusted certificates, which is slow."""
         if self._context is None:
             if self._making is None:
-                make = partial(make_context, options, verify=verify)
+                make = partial(self._make, options, verify=verify)
                 self._making = asyncio.get_running_loop().run_in_executor(None, make)
                 self._making.add_done_callback(self._made)
             # Shielded, because other connections wait for the same context.

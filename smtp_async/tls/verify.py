@@ -414,15 +414,15 @@ def judge(
         return "there are no trusted certificates to compare with"
     leaf, *others = [one.x509 for one in certificates]
     try:
-        verifier = _policy().store(store).time(now).build_server_verifier(_subject(name))
+        verifier = _policy().store(store).time(now).build_server_verifier(subject_of(name))
         verifier.verify(leaf, others)
     except (verification.VerificationError, ValueError) as error:
         # The library appends the certificate as Python shows it.
-        return _in_words(printable(str(error).partition(" (encountered")[0]), name, certificates)
+        return in_words(printable(str(error).partition(" (encountered")[0]), name, certificates)
     return None
 
 
-def _in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
+def in_words(reason: str, name: str, certificates: list[Certificate]) -> str:
     """Return what the verifier means, in the words of a refused handshake; what is not known stays as it is."""
     if reason.endswith("no matching subjectAltName"):
         return _wrong_name(name, name, certificates)
@@ -455,7 +455,7 @@ def _demand_server(_policy: object, _certificate: object, usage: x509.ExtendedKe
         raise ValueError("it is not for servers")
 
 
-def _subject(name: str) -> x509.DNSName | x509.IPAddress:
+def subject_of(name: str) -> x509.DNSName | x509.IPAddress:
     from cryptography import x509
 
     try:

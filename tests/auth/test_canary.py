@@ -142,8 +142,7 @@ async def everything(server: ScriptedServer, caplog: Any, **options: Any) -> lis
                 seen += [session.info, session.extensions, vars(session)]
         except SMTPError as error:
             seen.append(error)
-        seen += [client, client.statistics(), client.options, vars(client), client._route, client._shared]
-        seen += [options, client._route.credentials]
+        seen += [client, client.statistics(), client.options, *vars(client).values(), options]
         await client.close()
     loop.set_debug(False)
     demand_no_canary(*seen, *events, caplog.text, *(repr(vars(record)) for record in caplog.records))

@@ -182,24 +182,19 @@ class TestLocalName:
 
 
 class TestContext:
-    async def test_it_is_made_once_for_connections_that_open_together(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_it_is_made_once_for_connections_that_open_together(self) -> None:
         made = []
 
         def make(options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
             made.append(verify)
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-        monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        shared = SharedResources()
+        shared = SharedResources(make)
         one, other = await asyncio.gather(*(shared.context(TLSOptions(), verify=True) for _ in range(2)))
         assert one is other and await shared.context(TLSOptions(), verify=True) is one
         assert made == [True]
 
-    async def test_a_failure_is_raised_to_all_that_wait_and_tried_again_by_the_next(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_failure_is_raised_to_all_that_wait_and_tried_again_by_the_next(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         results: list[Any] = [OSError("no such file"), context]
 
@@ -209,15 +204,12 @@ class TestContext:
                 raise result
             return context
 
-        monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        shared = SharedResources()
+        shared = SharedResources(make)
         failed = await gathered(*(shared.context(TLSOptions(), verify=True) for _ in range(2)))
         assert [str(error) for error in failed] == ["no such file"] * 2
         assert await shared.context(TLSOptions(), verify=True) is context
 
-    async def test_a_connection_that_is_cancelled_takes_it_from_no_other(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_connection_that_is_cancelled_takes_it_from_no_other(self) -> None:
         go = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -225,8 +217,7 @@ class TestContext:
             go.wait(PATIENCE)
             return context
 
-        monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        shared = SharedResources()
+        shared = SharedResources(make)
         first, second = (asyncio.create_task(shared.context(TLSOptions(), verify=True)) for _ in range(2))
         await turns()
         first.cancel()
