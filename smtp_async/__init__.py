@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, events
 from .about import __version__, build_info
-from .auth.mechanism import Credentials
+from .auth.credentials import Credentials, Strength, Token, TokenProvider
 from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
 from .client.options import ClientOptions
+from .connection.route import Login
 from .connection.session import Session
 from .errors import (
     MessageRefused,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         parse_report,
     )
-    from .spool import DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
+    from .spool import DirectoryLimits, DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
     from .tls.certificate import Certificate, KeyUsage
     from .tls.identity import Identity
     from .tls.stores import CertificateStore
@@ -83,6 +84,7 @@ __all__ = [
     "Credentials",
     "DSN",
     "DeliverBy",
+    "DirectoryLimits",
     "DirectorySpool",
     "EVERYONE",
     "EnhancedCode",
@@ -94,6 +96,7 @@ __all__ = [
     "KeyUsage",
     "Kind",
     "Lease",
+    "Login",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -137,9 +140,12 @@ __all__ = [
     "Spool",
     "SpoolStatistics",
     "Stage",
+    "Strength",
     "TLSOptions",
     "TLSProfile",
     "Timeouts",
+    "Token",
+    "TokenProvider",
     "TrustOptions",
     "Verdict",
     "XPriority",
@@ -159,7 +165,10 @@ _LATER = {
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",
     "KeyUsage": "tls.certificate",
-    **dict.fromkeys(("DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"), "spool"),
+    **dict.fromkeys(
+        ("DirectoryLimits", "DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"),
+        "spool",
+    ),
     **dict.fromkeys(
         (
             "ProcessorOptions",

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from smtp_async import ClientOptions, Message, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
+from smtp_async.events import Event
+from smtp_async.pool.pool import Pool
 from smtp_async.testing import ScriptedServer, Step
 from tests.servers.pki import Leaf, Pki
 
@@ -102,6 +105,13 @@ def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedSe
     return ScriptedServer(ssl_context=pki.server_context(leaf), **options)
 
 
+def pool_of(client: SMTPClient) -> Pool:
+    """Return the pool of a client that has been used: the one look of the tests behind the client's face."""
+    pool = client._pool
+    assert pool is not None
+    return pool
+
+
 # --- the event loop ------------------------------------------------------------------------------------------
 
 
@@ -153,6 +163,37 @@ async def longest_work(measured: Callable[[], Awaitable[Lateness]]) -> float:
         measured: a round.
     """
     return min([max((await measured()).worked) for _ in range(3)])
+
+
+# --- events ----------------------------------------------------------------------------------------------------
+
+
+def count_events(
+    monkeypatch: pytest.MonkeyPatch,
+    *kinds: type[Event],
+    by: Callable[[dict[str, Any]], Any] | None = None,
+) -> Counter[Any]:
+    """Count the events of these kinds that are made from now on, whether they are dispatched or not.
+
+    Args:
+        monkeypatch: undoes it at the end of the test.
+        kinds: the kinds of events.
+        by: returns, from the fields of an event, what it is counted under; its kind by default.
+    """
+    made: Counter[Any] = Counter()
+
+    def counting(kind: type[Event]) -> Callable[..., None]:
+        original = kind.__init__
+
+        def counted(self: Any, **fields: Any) -> None:
+            made[kind if by is None else by(fields)] += 1
+            original(self, **fields)
+
+        return counted
+
+    for kind in kinds:
+        monkeypatch.setattr(kind, "__init__", counting(kind))
+    return made
 
 
 # --- waiting -------------------------------------------------------------------------------------------------

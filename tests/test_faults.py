@@ -47,7 +47,6 @@ from smtp_async.errors import (
     TLSError,
     WrongTLSMode,
 )
-from smtp_async.pool import dialling
 from smtp_async.testing import (
     Action,
     Cut,
@@ -948,9 +947,10 @@ async def test_bodies_arrive_unharmed_at_postfix(
 
 
 async def session_through(proxy: CutProxy, messages: int = 2, **options: Any) -> dict[int, Any]:
-    """Send some messages at once through a proxy, over one connection at a time."""
+    """Send some messages at once through a proxy, over one connection at a time, which is dialled again at once."""
     options.setdefault("timeouts", impatient(3.0, quit=0.5))
-    client = client_of(proxy, pool=PoolLimits(max_connections=1), **options)
+    limits = PoolLimits(max_connections=1, min_backoff=1e-6, max_backoff=1e-6)
+    client = client_of(proxy, pool=limits, **options)
     results = dict(enumerate(await gathered(*(client.send(mail(n)) for n in range(messages)))))
     await client.close()
     return results
@@ -963,13 +963,6 @@ async def totals(server: ScriptedServer, **options: Any) -> dict[Direction, int]
         return proxy.links[0].counts
 
 
-@pytest.fixture
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dial again at once: hundreds of connections are cut before they have carried a message."""
-    monkeypatch.setattr(dialling, "_BACKOFF", (1e-6, 1e-6))
-
-
-@pytest.mark.usefixtures("no_pause")
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("manner", [CutManner.FIN, CutManner.RST])
 async def test_a_cut_after_any_byte_costs_nothing_that_is_not_told(
@@ -995,7 +988,6 @@ async def test_a_cut_after_any_byte_costs_nothing_that_is_not_told(
     assert outcomes[Outcome.UNKNOWN] > 0
 
 
-@pytest.mark.usefixtures("no_pause")
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("manner", CutManner)
 async def test_a_cut_on_every_connection_is_told_honestly(direction: Direction, manner: CutManner) -> None:
@@ -1015,7 +1007,6 @@ async def test_a_cut_on_every_connection_is_told_honestly(direction: Direction, 
         assert server.violations == []
 
 
-@pytest.mark.usefixtures("no_pause")
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("manner", [CutManner.FIN, CutManner.RST])
 @pytest.mark.parametrize("kind", ["starttls", "implicit", "lmtp"])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from smtp_async import NOBODY, Message, Outcome, PoolLimits, Receipt, Security, SendOptions, SMTPClient
-from tests.lab import client_of, trusting
+from tests.lab import client_of, pool_of, trusting
 from tests.servers import REFUSED_CONTENT, REFUSED_SENDER, SIZE_LIMIT
 from tests.servers.dovecot import MOST_RECIPIENTS
 from tests.servers.pki import Pki
@@ -203,7 +203,7 @@ async def test_200_messages_over_few_connections_are_accepted_once_each(place: P
     async with place.client(1, **options) as client:
         receipts = await send_in_order(client, [good(place, n) for n in range(200)])
         assert client.statistics().reconnects == 0
-        assert "across messages" in repr(client._pool.pipelining_history)  # type: ignore[union-attr]
+        assert "across messages" in repr(pool_of(client).pipelining_history)
     assert Counter(receipt.outcome for receipt in receipts.values()) == {Outcome.ACCEPTED: 200}
     found = await delivered(place, 200)
     assert found == {(f"good {n}.", f"sender{n}@example.com"): 1 for n in range(200)}

@@ -47,6 +47,7 @@ from tests.lab import (
     gathered,
     impatient,
     mail,
+    pool_of,
     set_clock_forward,
     speaking,
     turns,
@@ -237,8 +238,7 @@ def deaf(gate: asyncio.Event) -> Callable[[Step], Awaitable[None]]:
 
 def unwritten(client: SMTPClient) -> int:
     """How many bytes wait in this process for the kernel to take them."""
-    assert client._pool is not None
-    streams = [connection.channel.stream for connection in client._pool.connections.open]
+    streams = [connection.channel.stream for connection in pool_of(client).connections.open]
     return sum(stream._writer.transport.get_write_buffer_size() for stream in streams if stream is not None)
 
 
@@ -400,7 +400,7 @@ class TestLostCount:
             server.on("BDAT", reply(503, "5.5.1 MAIL first"), nth=3, connection=0)
             pairs = await send_all(client, [mail(n) for n in range(12)])
             assert {receipt.outcome for _, receipt in pairs} == {Outcome.ACCEPTED}
-            assert "lock-step" in repr(client._pool.pipelining_history)  # type: ignore[union-attr]
+            assert "lock-step" in repr(pool_of(client).pipelining_history)
             assert server.connections.opened == 2
             assert server.connections[1].flights >= 3 * server.verbs(1).count("MAIL")
         arrived = Counter(s for s in subjects(server) if "W" not in s)

@@ -27,6 +27,7 @@ from tests.lab import (
     every_settable_loop,
     gathered,
     mail,
+    pool_of,
     set_clock_forward,
     speaking,
     turns,
@@ -45,8 +46,7 @@ def one(**more: Any) -> PoolLimits:
 
 
 def history(client: SMTPClient) -> Any:
-    assert client._pool is not None
-    return client._pool.pipelining_history
+    return pool_of(client).pipelining_history
 
 
 async def send_all(client: SMTPClient, count: int = COUNT) -> Counter[Outcome]:
@@ -257,8 +257,8 @@ async def test_lock_step_does_not_end_where_refused_parameters_have_the_server_a
         server.on("MAIL", reply(555, "5.5.4 unknown parameter"), nth=1)
         server.on("EHLO", reply(250, "mx", "PIPELINING"), nth=1)
         assert (await client.send(mail(0, text="Grüße"))).outcome is Outcome.ACCEPTED
-        assert client._pool is not None and client._pool.extensions is not None
-        assert not client._pool.extensions.pipelining
+        known = pool_of(client).extensions
+        assert known is not None and not known.pipelining
         before = server.connections[1].flights
         assert (await client.send(mail(1))).outcome is Outcome.ACCEPTED
         # MAIL, RCPT, DATA and the body.
@@ -272,17 +272,17 @@ async def test_lock_step_does_not_end_with_a_login() -> None:
         async with client.session() as session:
             await session.connect()
             assert not session.extensions.pipelining
-            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            await session.login(LOGIN)
             assert not session.extensions.pipelining
 
 
 # --- EHLO after AUTH, and after 555 --------------------------------------------------------------------------
 
-LOGIN = {"username": "ann", "password": "secret"}
+LOGIN = Credentials(username="ann", password="secret", allow_cleartext=True)
 
 
 def login(server: ScriptedServer, **options: Any) -> SMTPClient:
-    return client_of(server, credentials=Credentials(**LOGIN, allow_cleartext=True), **options)
+    return client_of(server, credentials=LOGIN, **options)
 
 
 @every_loop
@@ -316,7 +316,7 @@ async def test_a_session_that_logs_in_later_asks_again_too() -> None:
         async with client.session() as session:
             await session.connect()
             assert "8BITMIME" in session.extensions
-            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            await session.login(LOGIN)
             assert set(session.extensions) == {"VRFY"}
             assert (await session.send(mail(1, text="Grüße"))).outcome is Outcome.ACCEPTED
         assert server.messages[0].data.isascii()
@@ -427,7 +427,7 @@ class TestSilence:
             for task in silent:
                 task.cancel()
             await gathered(*silent)
-            await client._pool.close()  # type: ignore[union-attr]
+            await pool_of(client).close()
 
     @pytest.mark.parametrize("before", [True, False], ids=["silent before", "silent behind"])
     @every_settable_loop

@@ -10,7 +10,6 @@ import io
 import itertools
 import os
 import stat
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +41,6 @@ from smtp_async.errors import (
     MissingRecipient,
     MissingSender,
 )
-from smtp_async.sources import readers
 from smtp_async.testing import RecordingSink, ScriptedServer, close, default, delay, reply, reset
 from smtp_async.testing.records import ReceivedMessage
 from tests.lab import SENDER, client_of, every_loop, gathered, impatient, mail, speaking, until, until_cut
@@ -58,7 +56,9 @@ from tests.sources.origins import (
     async_generated,
     cut,
     generated,
+    needs_proc,
     open_files,
+    opened_below,
     path_of,
     random_octets,
 )
@@ -731,22 +731,20 @@ class TestKeeping:
     """What can be read once only and has to be read twice is kept where the client was told."""
 
     @pytest.mark.parametrize("way", ["send", "send_all", "session"])
-    async def test_it_is_kept_where_the_client_was_told(
-        self, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        files: list[tuple[Any, os.stat_result]] = []
+    @needs_proc
+    async def test_it_is_kept_where_the_client_was_told(self, way: str, tmp_path: Path) -> None:
+        files: set[tuple[int, int]] = set()
 
-        def temporary_file(**how: Any) -> Any:
-            file = tempfile.TemporaryFile(**how)
-            files.append((how["dir"], os.fstat(file.fileno())))
-            return file
+        async def look() -> None:
+            files.update((stat.S_IMODE(one.st_mode), one.st_nlink) for one in opened_below(tmp_path))
 
-        monkeypatch.setattr(readers, "TemporaryFile", temporary_file)
         message = Message(sender=SENDER, to=[f"user{n}@example.org" for n in range(3)], text="t")
         message.attach(async_generated([DATA]), filename="big.bin")
         async with (
             speaking(extensions=[*PLAIN, "LIMITS RCPTMAX=2"]) as server,
-            client_of(server, temp_dir=tmp_path, pool=one_connection) as client,
+            client_of(
+                server, temp_dir=tmp_path, pool=one_connection, send=SendOptions(before_end_of_data=look)
+            ) as client,
         ):
             if way == "send":
                 await client.send(message)
@@ -758,10 +756,7 @@ class TestKeeping:
                     await session.send(message)
             assert os.listdir(tmp_path) == []
         assert [attached(one) for one in server.messages] == [{"big.bin": DATA}] * 2
-        ((folder, status),) = files
-        assert folder == tmp_path
-        assert stat.S_IMODE(status.st_mode) == 0o600
-        assert status.st_nlink == 0
+        assert files == {(0o600, 0)}
 
     async def test_a_place_that_is_not_there_is_found_out_before_mail(self, tmp_path: Path) -> None:
         message = Message(sender=SENDER, to=[f"user{n}@example.org" for n in range(3)], text="t")

@@ -1,12 +1,13 @@
 """What is wrong with a server, in words.
 
 Strategy: one ordinary session, opened by the same code that sends mail, so that a report tells what a message would
-meet. The facts that it leaves are collected, also where it broke off half-way, and `_findings` judges them as a careful
-administrator would. Where the session failed, its error is a sentence already, and the first finding.
+meet. The facts that it leaves are collected, also where it broke off half-way, and `findings_of` judges them as a
+careful administrator would. Where the session failed, its error is a sentence already, and the first finding.
 
 One question is asked on a second connection: a port that expects TLS from the first byte is silent to a client that
-waits for a greeting, and the greeting may take minutes by RFC 5321. After a few seconds of silence a handshake is
-tried on another connection. If the handshake succeeds, stop waiting for a greeting.
+waits for a greeting, and the greeting may take minutes by RFC 5321. After a few seconds of silence, fewer if the
+greeting has little time, a handshake is tried on another connection. If the handshake succeeds, stop waiting for a
+greeting.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.route import Route
+from ..connection.route import Login, Route
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -27,6 +28,7 @@ from ..errors import (
     WrongTLSMode,
 )
 from ..model.reply import Reply
+from ..model.timeouts import Timeouts
 from ..protocol.extensions import NO_EXTENSIONS, Extensions
 from ..tls.certificate import Certificate
 from ..tls.context import Security, reference_name
@@ -39,10 +41,12 @@ if TYPE_CHECKING:
     from ..connection.session import Session
     from ..pool.pool import Pool
 
-__all__ = ["EXPIRES_SOON", "ServerReport", "examine"]
+__all__ = ["EXPIRES_SOON", "ServerReport", "examine", "findings_of", "silence_before_probe"]
 
-#: Seconds without a greeting after which a handshake is tried, and seconds that the handshake may take.
+#: Seconds without a greeting after which a handshake is tried, but at most this share of the time that the greeting may
+#: take; and seconds that the handshake may take.
 _SILENCE: Final = 3.0
+_SHARE: Final = 0.1
 _PROBE: Final = 10.0
 #: On this port servers take a client that speaks first for a spammer, and TLS never comes first.
 _NEVER_PROBED: Final = 25
@@ -164,10 +168,12 @@ async def _connect(connection: Connection, session: Session, route: Route) -> No
 
 
 async def _probe_silent_server(connection: Connection, route: Route) -> None:
-    if route.security is Security.IMPLICIT or route.path is not None or route.port == _NEVER_PROBED:
+    timeouts = connection.channel.timeouts
+    silence = silence_before_probe(route, timeouts)
+    if silence is None:
         return
-    await asyncio.sleep(_SILENCE)
-    if connection.channel.machine.greeting.reply is None and await _speaks_tls(route):
+    await asyncio.sleep(silence)
+    if connection.channel.machine.greeting.reply is None and await _speaks_tls(route, timeouts.tls):
         connection.abort(
             WrongTLSMode(
                 f"{route.name} expects TLS from the first byte: use security=Security.IMPLICIT",
@@ -176,12 +182,19 @@ async def _probe_silent_server(connection: Connection, route: Route) -> None:
         )
 
 
-async def _speaks_tls(route: Route) -> bool:
-    """Tell whether the port answers a handshake; nothing is verified, because nothing else is sent."""
+def silence_before_probe(route: Route, timeouts: Timeouts) -> float | None:
+    """Return the seconds without a greeting after which a handshake is tried, None if none is tried."""
+    if route.security is Security.IMPLICIT or route.path is not None or route.port == _NEVER_PROBED:
+        return None
+    return _SILENCE if timeouts.greeting is None else min(_SILENCE, timeouts.greeting * _SHARE)
+
+
+async def _speaks_tls(route: Route, limit: float | None) -> bool:
+    """Tell whether the port answers a handshake in time; nothing is verified, because nothing else is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    deadline = asyncio.get_running_loop().time() + _PROBE
+    deadline = asyncio.get_running_loop().time() + min(_PROBE, limit or _PROBE)
     try:
         stream = await dial(route.host, route.port, options=route.socket, deadline=deadline)
         try:
@@ -194,7 +207,7 @@ async def _speaks_tls(route: Route) -> bool:
 
 
 def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | None:
-    if route.credentials is None:
+    if not route.logs_in or route.login is Login.MANUAL:
         return None
     refused = isinstance(error, AuthenticationFailed | AuthenticationUnavailable)
     return connected or (False if refused else None)
@@ -215,10 +228,11 @@ def _certificate(info: ConnectionInfo | None, error: BaseException | None) -> Ce
 
 
 def _with_findings(report: ServerReport, route: Route) -> ServerReport:
-    return replace(report, findings=tuple(_findings(report, route, datetime.now(UTC))))
+    return replace(report, findings=tuple(findings_of(report, route, datetime.now(UTC))))
 
 
-def _findings(report: ServerReport, route: Route, now: datetime) -> Iterator[str]:
+def findings_of(report: ServerReport, route: Route, now: datetime) -> Iterator[str]:
+    """Judge the facts of a report: one sentence for each thing that is wrong."""
     if report.error is not None:
         yield str(report.error)
     yield from _about_tls(report, route)

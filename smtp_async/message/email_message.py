@@ -31,7 +31,7 @@ from .transfer_encoding import fits_unencoded
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["entity_of_object"]
+__all__ = ["entity_of_object", "free_boundary"]
 
 # A line end inside a value that is not a fold, or NUL.
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
@@ -290,7 +290,7 @@ def _multipart(entity: Entity, parts: list[Entity], source: Any) -> Entity:
     boundary = entity.boundary
     bodies = [leaf.body for part in parts for leaf in _leaves(part)]
     if _BOUNDARY.fullmatch(boundary) is None or any([is_cut_by(boundary, body) for body in bodies]):
-        boundary = _free_boundary(bodies)
+        boundary = free_boundary(bodies)
         found = entity.content_type
         pairs = [(name, value) for name, value in found.parameters if name != "boundary"]
         field = parameter_field("Content-Type", found.value, [*pairs, ("boundary", boundary)])
@@ -311,7 +311,7 @@ def _leaves(entity: Entity) -> Iterator[Entity]:
         yield from _leaves(part)
 
 
-def _free_boundary(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
+def free_boundary(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
     """Return a boundary that occurs in no body; `=_` is in none that is encoded."""
     while True:
         boundary = "=_" + token(12)

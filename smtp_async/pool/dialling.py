@@ -27,8 +27,6 @@ from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
 
 __all__ = ["ConnectionBound", "Dialling"]
 
-#: Seconds before the next dial after the first failure; doubled with each one, up to the second figure.
-_BACKOFF: Final = (0.1, 10.0)
 #: Seconds for which a refused login is remembered.
 _LOGIN_PAUSE: Final = 60.0
 #: Seconds for which the bound is lowered.
@@ -94,16 +92,32 @@ class Dialling:
         loop: its clock counts.
         retry: called after a wait, when there is room again.
         bound: lowered where a failure says that the server takes no more connections.
+        backoff: seconds before the next dial after the first failure, and the most that they are doubled to.
     """
 
-    __slots__ = ("_bound", "_earliest", "_failed_at", "_loop", "_pause", "_refusal", "_retry", "_timer")
+    __slots__ = (
+        "_backoff",
+        "_bound",
+        "_earliest",
+        "_failed_at",
+        "_loop",
+        "_pause",
+        "_refusal",
+        "_retry",
+        "_timer",
+    )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], bound: ConnectionBound
+        self,
+        loop: asyncio.AbstractEventLoop,
+        retry: Callable[[], None],
+        bound: ConnectionBound,
+        backoff: tuple[float, float],
     ) -> None:
         self._loop = loop
         self._retry = retry
         self._bound = bound
+        self._backoff = backoff
         # Seconds of the last pause, 0 if nothing has failed since a connection proved that the server takes mail.
         self._pause = 0.0
         # Loop times: of the next dial, and of the last failure that counted.
@@ -164,7 +178,7 @@ class Dialling:
         if one.dialled_at <= self._failed_at:
             return
         now = self._failed_at = self._loop.time()
-        first, most = _BACKOFF
+        first, most = self._backoff
         self._pause = min(most, self._pause * 2 or first)
         self._earliest = now + self._pause
         if _crowded(error) or any(map(self.proven, open_now)):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..errors import InvalidArgument
 
 __all__ = ["PoolLimits", "PoolStatistics"]
+
+_SECONDS: Final = ("idle_time", "max_age", "min_backoff", "max_backoff")
+_NEVER_NONE: Final = ("max_connections", "window", "min_backoff", "max_backoff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,9 @@ class PoolLimits:
         idle_time: seconds after which an idle connection is closed, None for no limit.
         max_age: seconds after which a connection takes no new message, None for no limit.
         max_waiting: the most messages waiting for a connection, None for no limit; one more raises `QueueFull`.
+        min_backoff: seconds before the next connection is tried after one that failed; doubled with each failure in a
+            row.
+        max_backoff: the most seconds between two tries.
     """
 
     max_connections: int = 10
@@ -32,18 +38,22 @@ class PoolLimits:
     idle_time: float | None = 60.0
     max_age: float | None = 3600.0
     max_waiting: int | None = None
+    min_backoff: float = 0.1
+    max_backoff: float = 10.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is None and name not in ("max_connections", "window"):
+            if value is None and name not in _NEVER_NONE:
                 continue
-            kinds = int | float if name in ("idle_time", "max_age") else int
+            kinds = int | float if name in _SECONDS else int
             if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:
                 raise InvalidArgument(
                     f"{name} must be {'a number' if kinds is not int else 'an integer'} above 0, "
                     f"not {value!r}"
                 )
+        if self.max_backoff < self.min_backoff:
+            raise InvalidArgument("max_backoff must not be below min_backoff")
 
 
 class PoolStatistics(NamedTuple):

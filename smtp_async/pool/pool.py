@@ -78,7 +78,7 @@ class Pool:
         self._silence = SilenceWatch(loop, connections.open, queues, self._make_room)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
         self._bound = ConnectionBound(limits.max_connections, loop, self._make_room)
-        self._dialling = Dialling(loop, self._grow, self._bound)
+        self._dialling = Dialling(loop, self._grow, self._bound, (limits.min_backoff, limits.max_backoff))
         # Why no connection could be had, while there is none.
         self._outage: SMTPError | None = None
         self._closed = False

@@ -47,17 +47,20 @@ class AsyncReader:
     def park(self) -> None:
         """Do nothing: no file is held open here."""
 
-    async def batch(self) -> list[bytes]:
+    async def batch(self, *, patience: float = PATIENCE) -> list[bytes]:
         """Return the next slice as it travels, nothing at the end.
 
         One at a time and encoded on the event loop, because a call in a thread takes longer than encoding one slice.
+
+        Args:
+            patience: seconds after which a slow source returns less than a slice.
 
         Raises:
             FileError: the source cannot be read.
             ExtensionMissing: the guard of a raw source stops it.
         """
         slicer, clock = self._slicer, asyncio.get_running_loop().time
-        until = clock() + PATIENCE
+        until = clock() + patience
         while True:
             while slicer.wanted > 0 and not slicer.ended:
                 slicer.add(await self._next())

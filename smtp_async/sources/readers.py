@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from io import BufferedIOBase, FileIO
@@ -33,7 +34,7 @@ PATIENCE: Final = 0.05
 _COPY: Final = 1 << 20
 
 
-class Reader:
+class Reader(ABC):
     """A source that can be read in a thread.
 
     Attributes:
@@ -72,8 +73,11 @@ class Reader:
         passing = 0 if self._goes_to_start() else self.source.start
         self._slicer = Slicer(self.source, passing=passing, length=self._length)
 
-    def batch(self) -> list[bytes]:
+    def batch(self, *, patience: float = PATIENCE) -> list[bytes]:
         """Return the next slices as they travel, nothing at the end.
+
+        Args:
+            patience: seconds after which a slow source returns fewer slices than a batch.
 
         Raises:
             FileError: it cannot be read, or is longer or shorter than it was.
@@ -81,7 +85,7 @@ class Reader:
         """
         self._begin()
         slicer, pieces = self._slicer, list[bytes]()
-        until = monotonic() + PATIENCE
+        until = monotonic() + patience
         while len(pieces) < BATCH and not (pieces and monotonic() > until):
             with as_file_error(self.source):
                 self._fill(until)
@@ -104,7 +108,7 @@ class Reader:
                 self._pull()
         return self._slicer.take_plain()
 
-    def park(self) -> None:
+    def park(self) -> None:  # noqa: B027 - most kinds hold nothing open that they could open again
         """Hold nothing open that can be opened again when it is read."""
 
     def close(self, *, streams: bool = True) -> None:
@@ -118,15 +122,17 @@ class Reader:
 
     # --- methods of each kind --------------------------------------------------------------------------------
 
+    @abstractmethod
     def _open(self) -> None:
-        raise NotImplementedError
+        """Open the source and find out whether it can be read again, and its length if that can be known."""
 
+    @abstractmethod
     def _rewind(self) -> None:
-        raise NotImplementedError
+        """Go to the start again; only called if the source can be read again."""
 
+    @abstractmethod
     def _next(self, size: int) -> Any:
         """Return about `size` octets, fewer or more; nothing at the end."""
-        raise NotImplementedError
 
     def _goes_to_start(self) -> bool:
         """Are the octets before `start` passed over by going, not by reading?"""
@@ -311,10 +317,10 @@ class KeptReader(Reader):
 
     def __init__(self, source: Source, temp_dir: str | os.PathLike[str] | None) -> None:
         super().__init__(source)
-        self._opened = self.begun = True
+        self._temp_dir = temp_dir
         with as_file_error(source):
-            # Mode 0600 and without a name; on systems without unnamed files it is deleted with its last handle.
-            self._file = TemporaryFile(dir=temp_dir, buffering=0)
+            self._open()
+        self._opened = self.begun = True
 
     def copy(self, original: Reader) -> bool:
         """Copy about a MiB; return whether there may be more."""
@@ -342,6 +348,10 @@ class KeptReader(Reader):
         """End the copy, and open it at its start."""
         self._length = self.source.length = self._file.tell()
         self.open()
+
+    def _open(self) -> None:
+        # Mode 0600 and without a name; on systems without unnamed files it is deleted with its last handle.
+        self._file = TemporaryFile(dir=self._temp_dir, buffering=0)
 
     def _rewind(self) -> None:
         self._file.seek(0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anyio import CapacityLimiter
     from anyio.lowlevel import RunVar
 
-__all__ = ["ThreadWork", "in_thread"]
+__all__ = ["THREADS", "ThreadWork", "in_thread", "loop_limiters"]
 
 _T = TypeVar("_T")
 
@@ -160,7 +160,7 @@ async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = No
         await asyncio.to_thread(_import_anyio)
     from anyio import to_thread
 
-    limiters = _limiters()
+    limiters = loop_limiters()
     limiter = limiter or limiters.few
     token = _Token(work, limiter)
     await limiter.acquire_on_behalf_of(token)
@@ -177,7 +177,7 @@ def _import_anyio() -> None:
     _imported.set()
 
 
-class _Limiters(NamedTuple):
+class Limiters(NamedTuple):
     """The limiters of one event loop: ours, and an unlimited one, since anyio frees the slots of cancelled callers."""
 
     few: CapacityLimiter
@@ -185,18 +185,18 @@ class _Limiters(NamedTuple):
 
 
 @cache
-def _of_loops() -> RunVar[_Limiters]:
+def _of_loops() -> RunVar[Limiters]:
     from anyio.lowlevel import RunVar
 
     return RunVar("smtp_async.sources")
 
 
-def _limiters() -> _Limiters:
+def loop_limiters() -> Limiters:
     """Return the limiters of the running event loop."""
     limiters = _of_loops().get(None)
     if limiters is None:
         from anyio import CapacityLimiter
 
-        limiters = _Limiters(CapacityLimiter(THREADS), CapacityLimiter(math.inf))
+        limiters = Limiters(CapacityLimiter(THREADS), CapacityLimiter(math.inf))
         _of_loops().set(limiters)
     return limiters

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from .contract import Lease, Spool
+from .directory.limits import DirectoryLimits
 from .directory.serialize import serialize
 from .directory.spool import DirectorySpool
 from .entry import Entry, SpoolStatistics, State
 
-__all__ = ["DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "State", "serialize"]
+__all__ = [
+    "DirectoryLimits",
+    "DirectorySpool",
+    "Entry",
+    "Lease",
+    "Spool",
+    "SpoolStatistics",
+    "State",
+    "serialize",
+]

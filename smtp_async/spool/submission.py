@@ -21,6 +21,9 @@ __all__ = ["Adapt", "BodyNeeds", "JobOptions", "StoredMail", "Submission", "epoc
 #: Maximum length of an idempotency key; only its digest is stored.
 MAX_KEY = 1000
 
+#: Complete messages, as bytes or in a file; streams are known by their methods.
+_SOURCES: Final = (bytes, bytearray, memoryview, os.PathLike)
+
 #: Converts an application's message object into a `Mail`, with another envelope if one is given.
 Adapt = Callable[[Any, "str | Address | None", "Sequence[str | Address | Recipient] | None"], Mail]
 
@@ -229,6 +232,6 @@ async def _to_mail(
 
 def _is_source(message: Any) -> bool:
     """Tell whether `message` is a complete message in bytes, or a path or stream to read one from."""
-    if isinstance(message, bytes | bytearray | memoryview | os.PathLike):
+    if isinstance(message, _SOURCES):
         return True
     return hasattr(message, "read") or hasattr(message, "__aiter__")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -45,12 +46,12 @@ async def refused(error: type[SMTPError], call: Callable[[], Any]) -> None:
     raise AssertionError(f"{error.__name__} was not raised")
 
 
-class LeaseContract:
+class LeaseContract(ABC):
     """Tests of the leases of a backend."""
 
+    @abstractmethod
     def abandon(self, spool: Any, lease: Any) -> None:
         """Act as if the worker that holds `lease` had died."""
-        raise NotImplementedError
 
     # --- claim ---
 

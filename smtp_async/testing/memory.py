@@ -80,7 +80,7 @@ class MemorySpool(Spool):
         now = self._clock() if now is None else now
         due = [job for job in self._jobs.values() if self._is_due(job.entry, now)]
         due.sort(key=lambda job: (job.entry.not_before, job.entry.id))
-        return [self._lease(job, marked=marked) for job in due[:n]]
+        return [self.lend(job, marked=marked) for job in due[:n]]
 
     async def get(self, id: str) -> Entry:
         return self._job(id).entry
@@ -216,7 +216,8 @@ class MemorySpool(Spool):
     def _is_due(self, entry: Entry, now: float) -> bool:
         return entry.state is State.QUEUED and not entry.held and entry.due(self._clock()) <= now
 
-    def _lease(self, job: _Job, *, marked: bool) -> Lease:
+    def lend(self, job: _Job, *, marked: bool) -> Lease:
+        """Return the lease of a job that is claimed; a derived spool may set another one."""
         job.token += 1
         job.entry = replace(job.entry, state=State.SENDING)
         job.lease = MemoryLease(self, job)

@@ -261,14 +261,14 @@ def _further_keys(data: bytes, password: bytes | None, known: list[PrivateKey]) 
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
     seen = {public_der(key) for key in known}
-    for encrypted, bag in _key_bags(data):
+    for encrypted, bag in key_bags(data):
         key = load_der_private_key(bag, (password or b"") if encrypted else None)
         if (public := public_der(key)) not in seen:
             seen.add(public)
             yield key
 
 
-def _key_bags(data: bytes) -> list[tuple[bool, bytes]]:
+def key_bags(data: bytes) -> list[tuple[bool, bytes]]:
     """Return each key that does not lie within something encrypted, and whether it is encrypted itself.
 
     Nothing is found in a file in BER: the few programs that write that write one key.

@@ -232,7 +232,7 @@ class _Witness(ssl.SSLObject):
         offer = _take_offer(context, server_hostname)
         options["session"] = session or offer.session
         # OpenSSL copies the context's callback into a connection when it is made: one must be set just then.
-        with _watching(context) as seen:
+        with watching(context) as seen:
             made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
         made._incoming = incoming
         made._messages = {} if seen else None
@@ -241,7 +241,7 @@ class _Witness(ssl.SSLObject):
 
     def do_handshake(self) -> None:
         try:
-            with _watching(self.context):
+            with watching(self.context):
                 super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
@@ -286,7 +286,7 @@ class _Witness(ssl.SSLObject):
         if self._messages is None:
             return Handshake(_leaf(self), exchange)
         seen = self._messages.get
-        keys = _keys(suite, seen(("read", SERVER_HELLO), b""), seen(("read", SERVER_KEY_EXCHANGE), b""))
+        keys = keys_in(suite, seen(("read", SERVER_HELLO), b""), seen(("read", SERVER_KEY_EXCHANGE), b""))
         signed = scheme_in(seen(("read", CERTIFICATE_VERIFY), b""))
         return keys._replace(
             chain=certificates_in(seen(("read", CERTIFICATE), b"")) or _leaf(self),
@@ -296,13 +296,13 @@ class _Witness(ssl.SSLObject):
         )
 
 
-def _keys(suite: Suite | None, hello: bytes, exchanged: bytes) -> Handshake:
+def keys_in(suite: Suite | None, hello: bytes, exchanged: bytes) -> Handshake:
     """Return how keys were agreed on, and up to TLS 1.2 also how the server signed its half."""
     said = read_server_hello(hello)
     if said is None:
         return Handshake(key_exchange=suite.key_exchange if suite is not None else None)
     if said.version >= _TLS13:
-        return _agreed_in(said.group)
+        return agreed_in(said.group)
     if suite is None or suite.key_exchange is None or suite.authentication is None:
         return Handshake()
     half = read_server_key_exchange(
@@ -323,7 +323,7 @@ def _keys(suite: Suite | None, hello: bytes, exchanged: bytes) -> Handshake:
     )
 
 
-def _agreed_in(number: int | None) -> Handshake:
+def agreed_in(number: int | None) -> Handshake:
     if number is None:
         return Handshake(key_exchange="PSK")
     group = find_group(group_numbered(number))
@@ -335,7 +335,7 @@ def _line(direction: str, message: int, size: int) -> str:
 
 
 @contextlib.contextmanager
-def _watching(context: Any) -> Iterator[bool]:
+def watching(context: Any) -> Iterator[bool]:
     """Let messages be seen, and say whether they can be."""
     # Synchronous from end to end, so no other connection of this thread is seen meanwhile.
     watched = _watch(context)
@@ -354,10 +354,10 @@ _counting: Final = threading.Lock()
 def _watch(context: Any) -> bool:
     """Set the callback; False where that is impossible, or the application has set its own."""
     with _counting:
-        if getattr(context, "_msg_callback", _watch) not in (None, _report):
+        if getattr(context, "_msg_callback", _watch) not in (None, report):
             return False
         _watches[id(context)] = _watches.get(id(context), 0) + 1
-        context._msg_callback = _report
+        context._msg_callback = report
         return True
 
 
@@ -371,7 +371,7 @@ def _unwatch(context: Any) -> None:
             context._msg_callback = None
 
 
-def _report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
+def report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
     # By connection, because another thread may be in a handshake with the same context.
     if isinstance(connection, _Witness):
         connection.see(direction, kind, message, data)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -30,8 +31,6 @@ _LIFE: Final = 10 * 3600.0
 #: Seconds from taking a session that is refused until another one is taken; doubled with each refusal.
 _PATIENCE: Final = 300.0
 _MOST_PATIENCE: Final = 6 * 3600.0
-#: The most servers that one client keeps something of; the one that was met first goes first.
-_MOST: Final = 64
 
 
 class SessionKey(NamedTuple):
@@ -77,19 +76,34 @@ class _Server:
     renew_at: float = 0.0
     refusals: int = 0
 
-    def give_up(self) -> None:
-        """Do without for a while."""
+    def give_up(self, now: float) -> None:
+        """Do without for a while, counted from the monotonic time `now`."""
         self.kept = None
-        self.renew_at = time.monotonic() + min(_PATIENCE * 2**self.refusals, _MOST_PATIENCE)
+        self.renew_at = now + min(_PATIENCE * 2**self.refusals, _MOST_PATIENCE)
         self.refusals += 1
 
 
 class SessionCache:
-    """The sessions of one client, for as long as it lives; used in its loop only."""
+    """The sessions of one client, for as long as it lives; used in its loop only.
 
-    __slots__ = ("_servers",)
+    Args:
+        most: the most servers that something is kept of; the one that was met first goes first.
+        clock: returns the seconds since the epoch.
+        monotonic: returns the time of a clock that is never set, in seconds.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_clock", "_monotonic", "_most", "_servers")
+
+    def __init__(
+        self,
+        *,
+        most: int = 64,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = most
+        self._clock = clock
+        self._monotonic = monotonic
         self._servers: dict[SessionKey, _Server] = {}
 
     def find(self, key: SessionKey, context: ssl.SSLContext) -> KeptSession | None:
@@ -98,7 +112,7 @@ class SessionCache:
         kept = server.kept if server is not None else None
         if server is None or kept is None:
             return None
-        if kept.context is not context or time.time() >= kept.expires:
+        if kept.context is not context or self._clock() >= kept.expires:
             server.kept, server.renew_at = None, 0.0
             return None
         return kept
@@ -109,38 +123,38 @@ class SessionCache:
         if server is None or server.kept is not kept:
             # Another connection has said so before.
             return
-        server.give_up()
+        server.give_up(self._monotonic())
 
     def keep(self, key: SessionKey, tls: ssl.SSLObject, info: ConnectionInfo) -> None:
         """Keep the session of `tls`, whose first reply was read, if it may be gone on with and is wanted."""
         server = self._servers.get(key) or self._begin(key)
         if info.session_resumed:
             server.refusals = 0
-        if time.monotonic() < server.renew_at or not info.verified or not info.chain:
+        if self._monotonic() < server.renew_at or not info.verified or not info.chain:
             return
-        expires = _expiry(server.kept, tls, info)
+        expires = _expiry(server.kept, tls, info, self._clock())
         if expires is None:
             return
         session = tls.session
         if session is None or not (session.has_ticket or session.id):
-            server.give_up()
+            server.give_up(self._monotonic())
             return
         server.kept = KeptSession(session, tls.context, info, expires)
-        server.renew_at = time.monotonic() + (session.ticket_lifetime_hint or session.timeout) / 2
+        server.renew_at = self._monotonic() + (session.ticket_lifetime_hint or session.timeout) / 2
 
     def _begin(self, key: SessionKey) -> _Server:
-        if len(self._servers) >= _MOST:
+        if len(self._servers) >= self._most:
             del self._servers[next(iter(self._servers))]
         server = self._servers[key] = _Server()
         return server
 
 
-def _expiry(kept: KeptSession | None, tls: ssl.SSLObject, info: ConnectionInfo) -> float | None:
+def _expiry(kept: KeptSession | None, tls: ssl.SSLObject, info: ConnectionInfo, now: float) -> float | None:
     """Return until when the verdict on the certificate stands; None if nobody knows."""
     if info.session_resumed:
         # A new ticket does not make the verdict younger. Another connection may have begun anew meanwhile.
         return kept.expires if kept is not None and kept.info.chain == info.chain else None
-    return min(time.time() + _LIFE, _not_after(tls, info.chain[0]))
+    return min(now + _LIFE, _not_after(tls, info.chain[0]))
 
 
 def _not_after(tls: ssl.SSLObject, certificate: bytes) -> float:

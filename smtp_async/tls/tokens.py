@@ -52,7 +52,7 @@ class _Place:
                 with self._opened(pkcs11, token) as session:
                     yield session
             except pkcs11.PKCS11Error as error:
-                raise CertificateStoreError(_in_words(error)) from error
+                raise CertificateStoreError(in_words(error)) from error
 
     def _opened(self, pkcs11: Any, token: Any) -> Any:
         try:
@@ -124,10 +124,10 @@ class TokenKey:
             key = next(iter(session.get_objects(wanted)), None)
             if key is None:
                 raise ClientIdentityError(f"the key {self.label} is not on its token any more")
-            return _signature(pkcs11, key, data, hash_name, pss=pss)
+            return signature_by(pkcs11, key, data, hash_name, pss=pss)
 
 
-def _signature(pkcs11: Any, key: Any, data: bytes, hash_name: str, *, pss: bool) -> bytes:
+def signature_by(pkcs11: Any, key: Any, data: bytes, hash_name: str, *, pss: bool) -> bytes:
     mechanisms = pkcs11.Mechanism
     if key.key_type == pkcs11.KeyType.RSA and pss:
         size = {"SHA1": 20}.get(hash_name) or int(hash_name[3:]) // 8
@@ -174,7 +174,7 @@ def read_token(uri: str, password: Secret | None) -> Contents:
             found.certificates.append(certificate)
             publics[bytes(one[pkcs11.Attribute.ID])] = certificate.public_key_der
         for one in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY}):
-            if bytes(one.id) not in publics and (der := _public(pkcs11, one)) is not None:
+            if bytes(one.id) not in publics and (der := public_half(pkcs11, one)) is not None:
                 publics[bytes(one.id)] = der
         for one in session.get_objects(_template(pkcs11, place, pkcs11.ObjectClass.PRIVATE_KEY)):
             if public := publics.get(bytes(one.id)):
@@ -219,7 +219,7 @@ def _template(pkcs11: Any, place: _Place, kind: Any) -> dict[Any, Any]:
     return template
 
 
-def _public(pkcs11: Any, key: Any) -> bytes | None:
+def public_half(pkcs11: Any, key: Any) -> bytes | None:
     """Return a public key on a token as SubjectPublicKeyInfo, None if it is of a kind that TLS does not use."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
@@ -242,7 +242,7 @@ def _pkcs11() -> Any:
     return pkcs11
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     name = type(error).__name__
     if name in _WRONG_PIN:
         return "the PIN is wrong; after some wrong ones a token locks itself"

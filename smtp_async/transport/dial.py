@@ -105,7 +105,7 @@ async def dial(
     """
     if not 0 < port < 65536:
         raise InvalidPort(f"a port is between 1 and 65535, not {port}")
-    name = _host_name(host)
+    name = host_name(host)
     try:
         async with asyncio.timeout_at(deadline):
             addresses = _usable(await _resolve(name, port, options.family), host)
@@ -143,7 +143,7 @@ async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = No
 # --- names ------------------------------------------------------------------------------------------------
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """Return `host` as the resolver wants it: without brackets, international names as A-labels."""
     if not host:
         raise MissingHost("the host is empty")

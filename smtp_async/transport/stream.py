@@ -127,13 +127,13 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_closing",
-        "_kept",
         "_protocol",
         "_reader",
         "_tls",
         "_transport",
         "_upgrade_failed",
         "_writer",
+        "_writers_below",
         "early",
         "local",
         "peer",
@@ -151,7 +151,8 @@ class Stream:
         # Read now, because a closed socket has no addresses.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
         self.local: Endpoint = _endpoint(transport.get_extra_info("sockname"))
-        self._kept: list[asyncio.StreamWriter] = []
+        # Those of the transports under a TLS layer.
+        self._writers_below: tuple[asyncio.StreamWriter, ...] = ()
         self._closing: asyncio.Future[None] | None = None
         self._upgrade_failed = False
         self._tls: ssl.SSLObject | None = None
@@ -171,7 +172,6 @@ class Stream:
         self._reader = reader
         self._protocol = protocol
         self._writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
-        self._kept.append(self._writer)
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closing() else "TLS" if self.encrypted else "plain"
@@ -303,6 +303,7 @@ class Stream:
             raise
         protocol.connection_made(tls)
         self._tls = tls.get_extra_info("ssl_object")
+        self._writers_below += (self._writer,)
         self._attach(tls, reader, protocol)
 
     async def _refuse_plaintext(self) -> None:

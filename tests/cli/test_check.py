@@ -3,14 +3,13 @@
 import json
 import ssl
 import subprocess
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
 
 from smtp_async import Certificate, ConnectionInfo, ServerReport
 from smtp_async.cli import report
-from smtp_async.client import diagnose
 from smtp_async.testing import reply
 
 from .conftest import USERS
@@ -47,10 +46,9 @@ def test_a_url_chooses_implicit_tls(shell, serve, pki):
     assert done.exit_code == 0 and "from the first byte" in done.stdout
 
 
-def test_a_tls_port_spoken_to_in_clear_is_named(shell, serve, pki, monkeypatch):
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.02)
+def test_a_tls_port_spoken_to_in_clear_is_named(shell, serve, pki):
     server = serve(ssl_context=pki.server_context(), implicit_tls=True)
-    done = shell(f"check localhost:{server.port}")
+    done = shell(f"check --timeout 2 localhost:{server.port}")
     assert done.exit_code == 5 and "use --security implicit." in done.stdout
     done = shell(f"check localhost:{serve().port} --security implicit")
     assert done.exit_code == 5 and "use --security starttls" in done.stdout
@@ -106,9 +104,11 @@ def test_a_password_in_an_argument_is_refused(shell, host):
         ("localhost:{0.plain_port}", "--security plaintext", 0, "Nothing wrong"),
     ],
 )
-def test_findings_about_postfix(shell, postfix, pki, server, more, code, words, monkeypatch):
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.05)
-    done = shell(f"check {server} {more}".format(postfix, pki), env={"SMTP_ASYNC_PASSWORD": postfix.password})
+def test_findings_about_postfix(shell, postfix, pki, server, more, code, words):
+    done = shell(
+        f"check --timeout 5 {server} {more}".format(postfix, pki),
+        env={"SMTP_ASYNC_PASSWORD": postfix.password},
+    )
     assert (done.exit_code, words in done.stdout) == (code, True), done.output
 
 
@@ -141,12 +141,14 @@ def test_a_terminal_gets_the_chain_as_a_tree(shell, serve, pki, terminal):
     assert "├── Issued by" in done.stdout and "└── SHA-256" in done.stdout
 
 
-def test_a_certificate_that_ends_soon_is_worth_a_word(shell, serve, pki, monkeypatch):
-    for module in (report, diagnose):
-        monkeypatch.setattr(module, "EXPIRES_SOON", timedelta(days=60))
-    leaf = pki.self_signed  # for a month
-    server = serve(ssl_context=pki.server_context(leaf), implicit_tls=True)
-    done = shell(f"check smtps://localhost:{server.port} --ca-file {leaf.certificate}")
+def test_a_certificate_that_ends_soon_is_worth_a_word(shell, serve, tmp_path):
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=10)).configure_cert(
+        context
+    )
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server = serve(ssl_context=context, implicit_tls=True)
+    done = shell(f"check smtps://localhost:{server.port} --ca-file {tmp_path / 'ca.pem'}")
     assert "days left: renew it" in done.stdout and "WRONG The certificate expires in " in done.stdout
 
 

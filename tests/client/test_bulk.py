@@ -57,6 +57,7 @@ from tests.lab import (
     gathered,
     mail,
     other_tasks,
+    pool_of,
     sockets,
     speaking,
     turns,
@@ -79,6 +80,22 @@ def subjects(server: ScriptedServer) -> list[str]:
 
 def numbered(count: int) -> Iterator[Message]:
     return (mail(n) for n in range(count))
+
+
+class Endless:
+    """Numbered messages without an end.
+
+    Attributes:
+        pulled: how many were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.pulled = 0
+
+    def __iter__(self) -> Iterator[Message]:
+        for n in itertools.count():
+            self.pulled += 1
+            yield mail(n)
 
 
 async def one_by_one(messages: Iterable[Any]) -> AsyncIterator[Any]:
@@ -211,40 +228,26 @@ class TestLookAhead:
 
     async def test_while_nothing_ends_nothing_more_is_pulled(self) -> None:
         gate = asyncio.Event()
-        pulled = 0
-
-        def endless() -> Iterator[Message]:
-            nonlocal pulled
-            for n in itertools.count():
-                pulled += 1
-                yield mail(n)
-
+        endless = Endless()
         async with speaking() as server, client_of(server, pool=one()) as client:
             server.on("MAIL", delay(gate), default())
-            sending = client.send_all(endless())
+            sending = client.send_all(endless)
             first = asyncio.ensure_future(anext(sending))
             await server.wait_until(lambda: "MAIL" in server.verbs())
             await turns()
-            assert pulled == 4
+            assert endless.pulled == 4
             gate.set()
             await first
             sending.cancel()
 
     async def test_a_slow_consumer_slows_the_input(self) -> None:
-        pulled = 0
-
-        def endless() -> Iterator[Message]:
-            nonlocal pulled
-            for n in itertools.count():
-                pulled += 1
-                yield mail(n)
-
+        endless = Endless()
         async with speaking() as server, client_of(server, pool=one()) as client:
             shown = 0
-            async for _ in client.send_all(endless()):
+            async for _ in client.send_all(endless):
                 shown += 1
                 await turns(30)
-                assert pulled <= shown + 4
+                assert endless.pulled <= shown + 4
                 if shown == 30:
                     break
 
@@ -329,22 +332,15 @@ class TestFailure:
     async def test_a_dead_server_raises_and_does_not_spin(self) -> None:
         async with ScriptedServer() as server:
             port = server.port
-        pulled = 0
-
-        def endless() -> Iterator[Message]:
-            nonlocal pulled
-            for n in itertools.count():
-                pulled += 1
-                yield mail(n)
-
+        endless = Endless()
         async with client_of(server, port=port, pool=one()) as client:
             receipts = []
             with pytest.raises(CommunicationError):
                 async with asyncio.timeout(PATIENCE):
-                    async for _, receipt in client.send_all(endless()):
+                    async for _, receipt in client.send_all(endless):
                         receipts.append(receipt)
             assert {receipt.outcome for receipt in receipts} == {Outcome.NOT_SENT}
-            assert len(receipts) == pulled == 4
+            assert len(receipts) == endless.pulled == 4
 
     async def test_a_server_that_dies_on_the_way_raises_after_the_receipts(self) -> None:
         patience = Timeouts(queue=0.3)
@@ -442,8 +438,7 @@ class TestLeaving:
             assert client.statistics().waiting == 0
             assert (await client.send(mail("B"))).outcome is Outcome.ACCEPTED
             assert subjects(server) == [f"message {n}" for n in range(after)] + ["message B"]
-            assert client._pool is not None
-            pooled = {session.task for session in client._pool.connections.open}
+            pooled = {session.task for session in pool_of(client).connections.open}
             assert other_tasks() == pooled | server_tasks(server)
 
     async def test_messages_on_the_wire_run_to_their_end_and_are_reported_as_abandoned(self) -> None:

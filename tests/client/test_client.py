@@ -43,7 +43,20 @@ from smtp_async.errors import (
 )
 from smtp_async.events import ConnectionStatus, PITrail
 from smtp_async.testing import CutProxy, ScriptedServer, delay, reply, stall
-from tests.lab import PATIENCE, SENDER, client_of, every_loop, gathered, mail, speaking, turns, until
+from tests.lab import (
+    PATIENCE,
+    SENDER,
+    client_of,
+    every_loop,
+    gathered,
+    mail,
+    speaking,
+    tls_server,
+    trusting,
+    turns,
+    until,
+)
+from tests.servers.pki import Pki
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -75,9 +88,12 @@ class TestMaking:
         assert (client.host, client.port, client.security) == (host, port, security)
         assert client.options.lmtp is lmtp
 
-    def test_from_url_decodes_user_and_password(self) -> None:
-        client = SMTPClient.from_url("smtps://ann%40example.com:p%3Aa%2Fss@mx.test")
-        assert client._route.credentials == Credentials(username="ann@example.com", password="p:a/ss")
+    async def test_from_url_decodes_user_and_password(self, pki: Pki) -> None:
+        async with tls_server(pki, users={"ann@example.com": "p:a/ss"}) as server:
+            url = f"smtp://ann%40example.com:p%3Aa%2Fss@localhost:{server.port}"
+            async with SMTPClient.from_url(url, options=ClientOptions(tls=trusting(pki))) as client:
+                await client.send(mail())
+            assert server.messages[0].user == "ann@example.com"
 
     def test_from_url_keeps_the_options(self) -> None:
         client = SMTPClient.from_url("lmtp://mx.test", options=ClientOptions(hello="me.test"))
@@ -433,7 +449,7 @@ class TestBelonging:
         async with speaking() as server:
             await asyncio.to_thread(lambda: clients.append(client_of(server)))
             async with clients[0] as client:
-                await client.send(mail())
+                assert (await client.send(mail())).outcome is Outcome.ACCEPTED
 
     def test_a_second_event_loop_is_refused(self) -> None:
         client = SMTPClient("127.0.0.1", 1, security=Security.PLAINTEXT)
@@ -465,7 +481,7 @@ class TestBelonging:
             child = os.fork()
             if child == 0:  # pragma: no cover
                 try:
-                    client._use()
+                    client.send(mail()).send(None)
                 except UsageError as error:
                     os.write(write, str(error).encode())
                 finally:
@@ -594,6 +610,7 @@ class TestClosing:
             async with asyncio.timeout(PATIENCE):
                 await client.close()
             await gathered(task)
+            assert client.statistics().open == 0
 
     async def test_closing_while_a_session_is_out_ends_that_session(self) -> None:
         async with speaking() as server:

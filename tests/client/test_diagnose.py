@@ -5,7 +5,6 @@ import pickle
 import ssl
 import warnings
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -22,8 +21,7 @@ from smtp_async import (
     TrustOptions,
     errors,
 )
-from smtp_async.client import diagnose
-from smtp_async.client.diagnose import ServerReport
+from smtp_async.client.diagnose import ServerReport, findings_of, silence_before_probe
 from smtp_async.connection.route import Route
 from smtp_async.testing import ScriptedServer, close, default, delay, raw, reply, stall
 from smtp_async.tls.certificate import Certificate
@@ -96,11 +94,10 @@ async def test_plaintext_where_tls_was_expected(pki):
 
 
 @pytest.mark.parametrize("security", [Security.STARTTLS, Security.OPPORTUNISTIC, Security.PLAINTEXT])
-async def test_tls_where_plaintext_was_expected(pki, security, monkeypatch):
+async def test_tls_where_plaintext_was_expected(pki, security):
     # Both sides wait for the other; a handshake tried beside ends that.
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.02)
     async with ScriptedServer(ssl_context=pki.server_context(), implicit_tls=True) as server:
-        report = await report_of(server, pki, security)
+        report = await report_of(server, pki, security, greeting=2.0)
     assert isinstance(report.error, errors.WrongTLSMode)
     assert "security=Security.IMPLICIT" in report.findings[0]
 
@@ -113,23 +110,19 @@ async def test_tls_bytes_in_place_of_a_greeting(pki):
     assert "IMPLICIT" in report.findings[0]
 
 
-async def test_silence_of_another_reason(pki, monkeypatch):
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.02)
-    monkeypatch.setattr(diagnose, "_PROBE", 0.1)
+async def test_silence_of_another_reason(pki):
     async with ScriptedServer() as server:
         server.on("GREETING", stall())
-        report = await report_of(server, pki, Security.STARTTLS, greeting=0.4)
+        report = await report_of(server, pki, Security.STARTTLS, greeting=0.4, tls=0.1)
         assert server.connections.opened == 2
     assert isinstance(report.error, errors.Timeout) and "greeting" in report.findings[0]
 
 
-async def test_a_slow_greeting_is_waited_for(pki, monkeypatch):
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.0)
-    monkeypatch.setattr(diagnose, "_PROBE", 5.0)
+async def test_a_slow_greeting_is_waited_for(pki):
     go = asyncio.Event()
     async with ScriptedServer(ssl_context=pki.server_context(), users=USERS) as server:
         server.on("GREETING", delay(go), default(), connection=0)
-        async with client_for(server, pki, Security.STARTTLS) as client:
+        async with client_for(server, pki, Security.STARTTLS, greeting=2.0) as client:
             running = asyncio.create_task(client.check())
             # The probe has come and gone.
             await server.wait_until(lambda: server.connections.closed == 1)
@@ -137,12 +130,22 @@ async def test_a_slow_greeting_is_waited_for(pki, monkeypatch):
             assert (await running).ok
 
 
-async def test_port_25_is_never_probed(pki, monkeypatch):
-    # A client that speaks first there is taken for a spammer's.
-    monkeypatch.setattr(diagnose, "_speaks_tls", None)
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.0)
-    nobody: Any = None
-    await diagnose._probe_silent_server(nobody, Route(host="localhost", port=25, security=Security.STARTTLS))
+@pytest.mark.parametrize(
+    ("where", "greeting", "seconds"),
+    [
+        ({"port": 587, "security": Security.STARTTLS}, 300.0, 3.0),
+        ({"port": 587, "security": Security.STARTTLS}, None, 3.0),
+        ({"port": 587, "security": Security.PLAINTEXT}, 2.0, 0.2),
+        # A client that speaks first there is taken for a spammer's.
+        ({"port": 25, "security": Security.STARTTLS}, 300.0, None),
+        # Nothing else is spoken there.
+        ({"port": 465, "security": Security.IMPLICIT}, 300.0, None),
+        ({"port": 0, "path": "/run/lmtp", "security": Security.PLAINTEXT}, 300.0, None),
+    ],
+)
+def test_the_silence_after_which_a_handshake_is_tried(where, greeting, seconds):
+    route = Route(host="localhost", **where)
+    assert silence_before_probe(route, Timeouts(greeting=greeting)) == seconds
 
 
 async def test_starttls_missing(pki):
@@ -207,7 +210,7 @@ async def test_tls_below_1_2(pki):
 
 def findings(report, **route):
     route.setdefault("security", report.security)
-    return list(diagnose._findings(report, Route(host="mx.test", port=587, **route), datetime.now(UTC)))
+    return list(findings_of(report, Route(host="mx.test", port=587, **route), datetime.now(UTC)))
 
 
 def test_old_tls_with_the_application_s_own_context():
@@ -363,8 +366,10 @@ async def test_postfix(postfix, pki):
 
 
 @pytest.mark.server
-async def test_postfix_waits_in_silence_for_a_handshake(postfix, pki, monkeypatch):
-    monkeypatch.setattr(diagnose, "_SILENCE", 0.02)
-    async with SMTPClient("localhost", postfix.tls_port, security=Security.STARTTLS) as client:
+async def test_postfix_waits_in_silence_for_a_handshake(postfix, pki):
+    options = ClientOptions(timeouts=Timeouts(greeting=2.0))
+    async with SMTPClient(
+        "localhost", postfix.tls_port, security=Security.STARTTLS, options=options
+    ) as client:
         report = await client.check()
     assert isinstance(report.error, errors.WrongTLSMode)

@@ -84,6 +84,44 @@ class Sources:
                 os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
 
 
+class Closing:
+    """An async iterable that is long in closing.
+
+    Args:
+        over: set when it may end.
+        fails: it cannot be read.
+        stubborn: it goes on closing when it is cancelled.
+
+    Attributes:
+        begun: set when the closing has begun.
+    """
+
+    def __init__(self, over: asyncio.Event, *, fails: bool = False, stubborn: bool = False) -> None:
+        self.begun = asyncio.Event()
+        self._over = over
+        self._fails = fails
+        self._stubborn = stubborn
+        self._chunks = [b"x" * 1000]
+
+    def __aiter__(self) -> "Closing":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._fails:
+            raise OSError("no")
+        if not self._chunks:
+            raise StopAsyncIteration
+        return self._chunks.pop()
+
+    async def aclose(self) -> None:
+        self.begun.set()
+        try:
+            await self._over.wait()
+        finally:
+            if self._stubborn:
+                await self._over.wait()
+
+
 KINDS = [
     "silent", "slow_to_leave", "takes_no_notice", "spins", "waits_for_another_task", "blocks", "fifo",
 ]  # fmt: skip
@@ -154,30 +192,10 @@ class TestDeadlines:
     async def test_while_a_sent_message_is_closed(self, kind: str, sources: Sources) -> None:
         """The receipt is there; the source's clean-up is not the caller's time."""
 
-        class Closing:
-            """An async iterable that is long in closing."""
-
-            def __init__(self) -> None:
-                self.chunks = [b"x" * 1000]
-
-            def __aiter__(self) -> "Closing":
-                return self
-
-            async def __anext__(self) -> bytes:
-                if not self.chunks:
-                    raise StopAsyncIteration
-                return self.chunks.pop()
-
-            async def aclose(self) -> None:
-                try:
-                    await sources.over.wait()
-                finally:
-                    if kind == "takes_no_notice":
-                        await sources.over.wait()
-
         async with speaking() as server, client_of(server) as client:
             message = mail(1)
-            message.attach(Closing(), filename="f", close=True)
+            closing = Closing(sources.over, stubborn=kind == "takes_no_notice")
+            message.attach(closing, filename="f", close=True)
             receipt = await timely(client, lambda: client.send(message, deadline=0.5))
             assert isinstance(receipt, Receipt) and receipt.outcome is Outcome.ACCEPTED
 
@@ -185,33 +203,14 @@ class TestDeadlines:
     async def test_a_caller_cancelled_while_its_message_is_closed_gets_the_receipt(
         self, code: int, sources: Sources
     ) -> None:
-        closing = asyncio.Event()
-
-        class Closing:
-            """An async iterable that is long in closing."""
-
-            def __init__(self) -> None:
-                self.chunks = [b"x" * 1000]
-
-            def __aiter__(self) -> "Closing":
-                return self
-
-            async def __anext__(self) -> bytes:
-                if not self.chunks:
-                    raise StopAsyncIteration
-                return self.chunks.pop()
-
-            async def aclose(self) -> None:
-                closing.set()
-                await sources.over.wait()
-
+        closing = Closing(sources.over)
         async with speaking() as server, client_of(server) as client:
             server.on(".", reply(code, "so be it"))
             message = mail(1)
-            message.attach(Closing(), filename="f", close=True)
+            message.attach(closing, filename="f", close=True)
             sending = asyncio.create_task(client.send(message))
             async with asyncio.timeout(PATIENCE):
-                await closing.wait()
+                await closing.begun.wait()
             sending.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await sending
@@ -221,27 +220,13 @@ class TestDeadlines:
     async def test_a_caller_cancelled_while_a_failed_message_is_closed_gets_the_failure(
         self, sources: Sources
     ) -> None:
-        closing = asyncio.Event()
-
-        class Faulty:
-            """An async iterable that fails, and is long in closing."""
-
-            def __aiter__(self) -> "Faulty":
-                return self
-
-            async def __anext__(self) -> bytes:
-                raise OSError("no")
-
-            async def aclose(self) -> None:
-                closing.set()
-                await sources.over.wait()
-
+        closing = Closing(sources.over, fails=True)
         async with speaking() as server, client_of(server) as client:
             message = mail(1)
-            message.attach(Faulty(), filename="f", close=True)
+            message.attach(closing, filename="f", close=True)
             sending = asyncio.create_task(client.send(message))
             async with asyncio.timeout(PATIENCE):
-                await closing.wait()
+                await closing.begun.wait()
             sending.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await sending

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtp_async import ClientOptions, Credentials, Security, SMTPClient
+from smtp_async import ClientOptions, Security, SMTPClient
+from smtp_async.client.options import parse_url
 from smtp_async.errors import InvalidArgument, InvalidHost
+from smtp_async.model.secret import Secret
 from smtp_async.tls.context import default_port
-from smtp_async.transport.dial import _host_name
+from smtp_async.transport.dial import host_name
 
 SCHEMES = {
     "smtps": Security.IMPLICIT,
@@ -32,7 +34,7 @@ pieces = st.sampled_from(
 def demand_a_host_name_or_a_refusal(host: str) -> None:
     """What a name server or a TLS handshake is given is printable ASCII without blanks."""
     try:
-        name = _host_name(host)
+        name = host_name(host)
     except InvalidHost:
         return
     assert name.isascii() and name.isprintable() and " " not in name
@@ -71,12 +73,13 @@ def test_what_is_written_by_the_rules_is_read_back(
 ) -> None:
     user = ":".join(quote(part, safe="") for part in login) + "@" if login else ""
     place = f"[{host}]" if ":" in host else host
-    client = SMTPClient.from_url(f"{scheme}://{user}{place}{f':{port}' if port else ''}")
+    url = f"{scheme}://{user}{place}{f':{port}' if port else ''}"
+    client = SMTPClient.from_url(url)
     assert client.host == host
     assert client.port == (port or default_port(SCHEMES[scheme], lmtp=scheme == "lmtp"))
     assert SCHEMES[scheme] in (client.security, Security.AUTO)
-    expected = Credentials(username=login[0], password=login[1]) if login else None
-    assert client._route.credentials == expected
+    read = parse_url(Secret(url), ClientOptions())
+    assert (read["username"], read["password"] and read["password"].reveal()) == (login or (None, None))
 
 
 @given(texts.map(lambda name: f"/run/{name}"))

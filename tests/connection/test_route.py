@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Timeouts, TLSOptions
+from smtp_async import Credentials, Login, Timeouts, TLSOptions
 from smtp_async.connection.route import Route, SharedResources, address_literal
+from smtp_async.protocol.extensions import Extensions
 from smtp_async.testing import ScriptedServer
 from tests.lab import PATIENCE, client_of, gathered, mail, speaking, turns
 
@@ -24,6 +25,54 @@ def test_a_server_is_named_by_host_and_port_or_by_its_socket() -> None:
     assert Route(host="mx.test", port=25).name == "mx.test:25"
     assert Route(host="::1", port=25).name == "[::1]:25"
     assert Route(host="x", path="/run/s").name == "/run/s"
+
+
+def test_when_a_connection_logs_in() -> None:
+    account = Credentials(username="ann", password="x")
+    assert not Route(host="mx.test").logs_in
+    assert Route(host="mx.test", credentials=account).logs_in
+    assert Route(host="mx.test", login=Login.REQUIRED).logs_in
+    # By hand, but it will.
+    assert Route(host="mx.test", credentials=account, login=Login.MANUAL).logs_in
+
+
+async def test_logins_of_a_client_share_their_threads() -> None:
+    shared = SharedResources()
+    threads = shared.login_threads()
+    assert threads.total_tokens == 4
+    assert shared.login_threads() is threads
+    assert SharedResources().login_threads() is not threads
+
+
+class TestOffers:
+    def test_the_same_offer_is_one_object(self) -> None:
+        shared = SharedResources()
+        first = shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test"))
+        assert shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test")) is first
+
+    @pytest.mark.parametrize(
+        "other",
+        [Extensions({"SIZE": "99"}, domain="mx.test"), Extensions({"SIZE": "100"}, domain="mx2.test")],
+    )
+    def test_another_offer_or_host_keeps_its_own(self, other: Extensions) -> None:
+        shared = SharedResources()
+        first = shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test"))
+        assert shared.share_offer(other) is other
+        assert shared.share_offer(Extensions({"SIZE": "100"}, domain="mx.test")) is first
+
+    def test_only_a_few_are_remembered(self) -> None:
+        shared = SharedResources()
+        first = shared.share_offer(Extensions(domain="0"))
+        for number in range(1, 20):
+            shared.share_offer(Extensions(domain=str(number)))
+        assert shared.share_offer(Extensions(domain="0")) is not first
+
+    async def test_sessions_of_a_client_share_it(self) -> None:
+        async with speaking() as server, client_of(server) as client:
+            async with client.session() as one, client.session() as two:
+                await one.connect()
+                await two.connect()
+                assert one.extensions is two.extensions
 
 
 class TestLocalName:
@@ -133,24 +182,19 @@ class TestLocalName:
 
 
 class TestContext:
-    async def test_it_is_made_once_for_connections_that_open_together(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_it_is_made_once_for_connections_that_open_together(self) -> None:
         made = []
 
         def make(options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
             made.append(verify)
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-        monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        shared = SharedResources()
+        shared = SharedResources(make)
         one, other = await asyncio.gather(*(shared.context(TLSOptions(), verify=True) for _ in range(2)))
         assert one is other and await shared.context(TLSOptions(), verify=True) is one
         assert made == [True]
 
-    async def test_a_failure_is_raised_to_all_that_wait_and_tried_again_by_the_next(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_failure_is_raised_to_all_that_wait_and_tried_again_by_the_next(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         results: list[Any] = [OSError("no such file"), context]
 
@@ -160,15 +204,12 @@ class TestContext:
                 raise result
             return context
 
-        monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        shared = SharedResources()
+        shared = SharedResources(make)
         failed = await gathered(*(shared.context(TLSOptions(), verify=True) for _ in range(2)))
         assert [str(error) for error in failed] == ["no such file"] * 2
         assert await shared.context(TLSOptions(), verify=True) is context
 
-    async def test_a_connection_that_is_cancelled_takes_it_from_no_other(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_connection_that_is_cancelled_takes_it_from_no_other(self) -> None:
         go = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -176,8 +217,7 @@ class TestContext:
             go.wait(PATIENCE)
             return context
 
-        monkeypatch.setattr("smtp_async.connection.route.make_context", make)
-        shared = SharedResources()
+        shared = SharedResources(make)
         first, second = (asyncio.create_task(shared.context(TLSOptions(), verify=True)) for _ in range(2))
         await turns()
         first.cancel()

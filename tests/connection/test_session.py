@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import threading
 import traceback
 from collections.abc import Coroutine
 from typing import Any
@@ -45,22 +44,9 @@ from smtp_async.events import PITrail
 from smtp_async.model.reply import Reply
 from smtp_async.testing import ScriptedServer, close, default, delay, reply
 from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, turns, until
+from tests.sources.origins import SlowToMeasure
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-
-class Slow(io.BytesIO):
-    """A file that takes its time to be measured."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.asked = threading.Event()
-        self.go = threading.Event()
-
-    def seek(self, *args: int) -> int:
-        self.asked.set()
-        self.go.wait(PATIENCE)
-        return super().seek(*args)
 
 
 KEY = Credentials(username="ann", password="secret", allow_cleartext=True)
@@ -374,7 +360,7 @@ class TestSending:
 
     async def test_a_connection_that_ends_while_files_are_opened_sends_nothing(self) -> None:
         """It was there when the message was begun with, and may no more be written to."""
-        source = Slow(b"x" * 100_000)
+        source = SlowToMeasure(b"x" * 100_000)
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             task = asyncio.create_task(session.send(mail(attachments=[Attachment(source)])))
@@ -591,7 +577,7 @@ class TestCancelledBeforeItWasBegun:
 
     @every_loop
     async def test_while_a_source_is_opened(self) -> None:
-        slow = Slow(b"data")
+        slow = SlowToMeasure(b"data")
         async with speaking() as server, client_of(server) as client, client.session() as session:
             await session.connect()
             message = mail(attachments=[Attachment(slow, filename="f.bin")])

@@ -47,11 +47,13 @@ from tests.lab import (
     PATIENCE,
     Lateness,
     client_of,
+    count_events,
     every_loop,
     gathered,
     longest_work,
     mail,
     mute,
+    pool_of,
     speaking,
     until,
     until_cut,
@@ -457,9 +459,7 @@ async def test_texts_and_whole_messages_are_the_message_and_no_part_of_it(tmp_pa
 async def test_no_event_is_made_without_a_hook_for_it(
     kind: type[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: Counter[type] = Counter()
-    for event in (StartTransfer, Transfer, EndTransfer):
-        monkeypatch.setattr(event, "__init__", counting(event, made))
+    made = count_events(monkeypatch, StartTransfer, Transfer, EndTransfer)
     message = with_file(1, path_of(DATA, tmp_path))
     async with speaking() as server, client_of(server) as client:
         await client.send(message)
@@ -471,16 +471,6 @@ async def test_no_event_is_made_without_a_hook_for_it(
         assert set(made) <= {kind, EndTransfer}
         assert made[EndTransfer] == (2 if kind is EndTransfer else 1)
         assert len(server.messages) == 2
-
-
-def counting(event: type[Event], made: Counter[type]) -> Callable[..., None]:
-    original = event.__init__
-
-    def counted(self: Any, **fields: Any) -> None:
-        made[event] += 1
-        original(self, **fields)
-
-    return counted
 
 
 async def test_a_hook_registered_in_the_middle_hears_from_then_on(tmp_path: Path) -> None:
@@ -756,7 +746,7 @@ async def test_a_cancellation_beside_a_deadline_is_not_lost() -> None:
         task = asyncio.create_task(gone())
         await server.wait_fired(rule)
         # The upload is stopped, and its task cancelled for another reason, before it runs again.
-        (connection,) = client._pool.connections.open  # type: ignore[union-attr]
+        (connection,) = pool_of(client).connections.open
         connection.abort(Interrupted("stopped by the test"))
         (job,) = connection.deliveries.jobs
         assert job.caller_work is not None

@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument, InvalidHeader, SMTPError, TextNotEncodable
-from smtp_async.message import email_message as module
-from smtp_async.message.email_message import entity_of_object
-from smtp_async.message.entity import MOST_LEVELS, entity_of_octets
+from smtp_async.message.email_message import entity_of_object, free_boundary
+from smtp_async.message.entity import MOST_LEVELS, MOST_PARTS, entity_of_octets
 from smtp_async.message.external import content_of
 
 
@@ -58,7 +57,7 @@ def test_what_is_signed_is_refused(kind):
         entity_of_object(whole)
 
 
-def test_there_are_bounds(monkeypatch):
+def test_there_are_bounds():
     message: OldMessage = MIMEText("x")
     for _ in range(300):
         around = MIMEMultipart()
@@ -70,10 +69,11 @@ def test_there_are_bounds(monkeypatch):
     cycle.attach(cycle)
     with pytest.raises(InvalidArgument, match="levels"):
         entity_of_object(cycle)
-    monkeypatch.setattr(module, "MOST_PARTS", 3)
-    wide = MIMEMultipart(_subparts=[MIMEText("x") for _ in range(3)])
-    with pytest.raises(InvalidArgument, match="more than 3 parts"):
-        entity_of_object(wide)
+    # The whole message is one part more.
+    part = MIMEText("x")
+    assert len(entity_of_object(MIMEMultipart(_subparts=[part] * (MOST_PARTS - 1))).parts) == MOST_PARTS - 1
+    with pytest.raises(InvalidArgument, match=f"more than {MOST_PARTS} parts"):
+        entity_of_object(MIMEMultipart(_subparts=[part] * MOST_PARTS))
 
 
 def test_what_is_no_message_within_is_refused():
@@ -236,7 +236,7 @@ def test_a_boundary_that_cuts_a_part_in_two_is_drawn_anew():
     assert found.boundary != "b"
     assert len(entity_of_octets(found.octets()).parts) == 1
     tokens = iter(["one", "two"])
-    assert module._free_boundary([b"=_one"], lambda number: next(tokens)) == "=_two"
+    assert free_boundary([b"=_one"], lambda number: next(tokens)) == "=_two"
 
 
 def test_what_stands_around_the_parts():

@@ -127,4 +127,5 @@ class TestCloseAll:
             assert client.statistics().open == 0
 
     async def test_without_connections_it_returns_at_once(self) -> None:
-        await close_all([], None)
+        with pytest.raises(StopIteration):
+            close_all([], None).send(None)

@@ -1,9 +1,9 @@
 """deadlines.py: one timer for all messages; and the limit of the queue, which is a deadline too."""
 
 import asyncio
-import io
+import gc
 import random
-import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import Attachment, NotSent, Outcome, OutcomeUnknown, PoolLimits, SendOptions, Timeouts
-from smtp_async.connection.job import Job
 from smtp_async.errors import Timeout
 from smtp_async.events import Abandoned
 from smtp_async.pool.deadlines import Deadlines
 from smtp_async.testing import close, default, delay, stall
-from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, speaking, until
+from tests.lab import PATIENCE, Clock, client_of, every_loop, gathered, mail, pool_of, speaking, until
+from tests.sources.origins import SlowToMeasure
 
 
 class Watch:
@@ -132,14 +132,19 @@ class TestTimer:
     def test_ended_calls_do_not_pile_up(self) -> None:
         """Many short calls under many deadlines, while the timer rings all the time."""
         watch = Watch()
+        ended: list[weakref.ref[Any]] = []
         for _ in range(5000):
             watch.add(0.01)
             jobs = [watch.add(1000) for _ in range(10)]
+            ended += map(weakref.ref, jobs)
             watch.clock.advance(0.02)
             for job in jobs:
                 watch.deadlines.discard(job)
         assert len(watch.passed) == 5000
-        assert len(watch.deadlines._heap) < 200 and len(watch.deadlines) == 0
+        assert len(watch.deadlines) == 0
+        del job, jobs
+        gc.collect()
+        assert sum(one() is not None for one in ended) < 200
 
     @given(
         st.lists(
@@ -319,25 +324,11 @@ class TestQueue:
             await running
 
 
-class Slow(io.BytesIO):
-    """A file that takes its time to be measured."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.asked = threading.Event()
-        self.go = threading.Event()
-
-    def seek(self, *args: int) -> int:
-        self.asked.set()
-        self.go.wait(PATIENCE)
-        return super().seek(*args)
-
-
 @pytest.mark.usefixtures("no_leaks")
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_deadline_that_passes_while_files_are_opened_sends_nothing(many: bool) -> None:
     """The connection is there already, and the message was promised not to be sent."""
-    source = Slow(b"x" * 100_000)
+    source = SlowToMeasure(b"x" * 100_000)
     async with (
         speaking() as server,
         client_of(server, pool=one(), timeouts=Timeouts(send=0.1)) as client,
@@ -353,8 +344,8 @@ async def test_a_deadline_that_passes_while_files_are_opened_sends_nothing(many:
 
         task = asyncio.create_task(send())
         await until(source.asked.is_set)
-        pool = client._pool
-        assert pool is not None and len(pool.deadlines)
+        pool = pool_of(client)
+        assert len(pool.deadlines)
         await until(lambda: not len(pool.deadlines))
         source.go.set()
         (error,) = await gathered(task)
@@ -449,8 +440,8 @@ class TestCallersOfBodies:
             options = SendOptions(before_end_of_data=wait)
             task = asyncio.create_task(client.send(mail("A"), options=options, deadline=PATIENCE))
             await entered.wait()
-            (job,) = [one for one in client._pool.deadlines._new if isinstance(one, Job)]  # type: ignore[union-attr]
-            client._pool.give_up(job)  # type: ignore[union-attr]
+            ((job,),) = [one.deliveries.jobs for one in pool_of(client).connections.open]
+            pool_of(client).give_up(job)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -12,6 +12,7 @@ from smtp_async.model.reply import Reply
 from smtp_async.pool.dialling import ConnectionBound, Dialling
 from tests.lab import Clock
 
+BACKOFF = (0.1, 10.0)
 LOST = ConnectionLost("the server closed the connection")
 
 
@@ -29,7 +30,7 @@ def clock() -> Clock:
 
 def dialling(clock: Clock, retry: Callable[[], None] = lambda: None) -> Dialling:
     loop: Any = clock
-    return Dialling(loop, retry, ConnectionBound(4, loop, lambda: None))
+    return Dialling(loop, retry, ConnectionBound(4, loop, lambda: None), BACKOFF)
 
 
 def test_without_a_failure_any_number_may_be_dialled(clock: Clock) -> None:
@@ -57,7 +58,7 @@ def test_the_pause_doubles_up_to_ten_seconds_and_ends_with_one_probe_each_time(c
 def test_dials_that_fail_together_count_once(clock: Clock) -> None:
     loop: Any = clock
     lowered = ConnectionBound(4, loop, lambda: None)
-    one = Dialling(loop, lambda: None, lowered)
+    one = Dialling(loop, lambda: None, lowered, BACKOFF)
     together = [Connection(math.inf, dialled_at=clock.now) for _ in range(4)]
     busy = GreetingRefused("", reply=Reply(421))
     for dialled in together:
@@ -128,7 +129,7 @@ def test_some_failures_lower_the_bound_for_a_minute(
 ) -> None:
     loop: Any = clock
     lowered = ConnectionBound(4, loop, lambda: None)
-    one = Dialling(loop, lambda: None, lowered)
+    one = Dialling(loop, lambda: None, lowered, BACKOFF)
     one.note_failure(Connection(math.inf), error, () if beside is None else [beside])
     assert lowered.current == bound
     clock.advance(61)
@@ -201,3 +202,14 @@ def test_a_stopped_bound_has_no_timer(clock: Clock) -> None:
     bound.stop()
     clock.advance(100)
     assert risen == [] and clock.timers == []
+
+
+def test_the_pause_is_what_the_caller_chose(clock: Clock) -> None:
+    loop: Any = clock
+    one = Dialling(loop, lambda: None, ConnectionBound(4, loop, lambda: None), (1.0, 1.5))
+    for pause in (1.0, 1.5, 1.5):
+        one.note_failure(Connection(clock.now, dialled_at=clock.now), LOST, ())
+        clock.advance(pause - 0.01)
+        assert one.room(0, ()) == 0
+        clock.advance(0.02)
+        assert one.room(0, ()) == 1

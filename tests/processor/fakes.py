@@ -192,8 +192,8 @@ class FailingSpool(MemorySpool):
         await self.check("read")
         return await super().read(id)
 
-    def _lease(self, job: Any, *, marked: bool) -> Any:
-        entry = super()._lease(job, marked=marked).entry
+    def lend(self, job: Any, *, marked: bool) -> Any:
+        entry = super().lend(job, marked=marked).entry
         job.lease = FailingLease(self, job)
         job.lease.entry = entry
         return job.lease

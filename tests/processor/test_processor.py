@@ -15,7 +15,7 @@ from smtp_async.processor import QueueProcessor, RetryPolicy
 from smtp_async.spool.entry import State
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from smtp_async.testing.memory import MemorySpool
-from tests.lab import client_of, every_loop, mail, speaking, until
+from tests.lab import client_of, every_loop, mail, speaking, turns, until
 from tests.processor.fakes import FailingSpool, FakeClient, ManualClock, entries, filled, processor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -109,8 +109,10 @@ async def test_the_default_concurrency_keeps_every_connection_busy(
     queue = processor(spool, client)
     running = asyncio.ensure_future(queue.run_once())
     await until(lambda: client.waiting == expected)
+    await turns()
     client.gate.set()
     await running
+    assert client.most == expected
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.5, "4"])

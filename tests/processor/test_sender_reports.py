@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from smtp_async import Outcome
-from smtp_async.errors import InvalidArgument, SpoolError, SpoolFull
+from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.processor import ReportOptions, parse_report
 from smtp_async.testing.memory import MemorySpool
 from tests.lab import until
@@ -63,14 +63,11 @@ async def test_expiry_is_reported(spool: FailingSpool, clock: ManualClock) -> No
     assert str(report.recipients[0].status) == "4.2.0" and "in time" not in report.recipients[0].diagnostic
 
 
-@pytest.mark.parametrize("fault", [ValueError("cannot"), InvalidArgument("cannot"), MemoryError()])
+@pytest.mark.parametrize("fault", [ValueError("cannot"), KeyError("cannot"), MemoryError()])
 async def test_a_report_that_cannot_be_written_causes_no_second_copy(
-    spool: FailingSpool, monkeypatch: pytest.MonkeyPatch, fault: Exception
+    spool: FailingSpool, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
-    def bounce(*args: Any, **options: Any) -> Any:
-        raise fault
-
-    monkeypatch.setattr("smtp_async.processor.sender_reports.bounce", bounce)
+    spool.broken["read"] = fault
     (id,) = await filled(spool, to=["a@example.org", "b@example.org"])
     others = await filled(spool, 3)
     client = FakeClient(("250 ok", "550 never"), "550 never", "250 ok")
@@ -79,20 +76,16 @@ async def test_a_report_that_cannot_be_written_causes_no_second_copy(
     results = (await spool.get(id)).results
     assert [one.outcome for one in results if one] == [Outcome.ACCEPTED, Outcome.REFUSED]
     assert report.sent == tuple(others[1:])
+    assert f"the report about the job {id} could not be written" in caplog.text
+    assert await notices(spool) == []
 
 
-async def test_an_accepted_recipient_is_written_to_the_spool_before_the_report(
-    spool: FailingSpool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-
-    def bounce(*args: Any, **options: Any) -> Any:
-        calls.append(spool.calls.count("fail"))
-
-    monkeypatch.setattr("smtp_async.processor.sender_reports.bounce", bounce)
+async def test_an_accepted_recipient_is_written_to_the_spool_before_the_report(spool: FailingSpool) -> None:
     await filled(spool, to=["a@example.org", "b@example.org"])
+    spool.calls.clear()
     await processor(spool, FakeClient(("250 ok", "550 never")), bounce=HERE).run_once()
-    assert calls == [1]
+    # The message is read for the report, which is put.
+    assert [call for call in spool.calls if call in ("fail", "read", "put")] == ["fail", "read", "put"]
 
 
 async def test_a_job_that_fails_again_after_a_requeue_is_reported_again(

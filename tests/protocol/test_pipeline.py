@@ -1,4 +1,4 @@
-"""machine.py: how far a message is written unread, what its replies make of it, and when nothing can be trusted."""
+"""pipeline.py: how far a message is written unread, what its replies make of it, and when nothing can be trusted."""
 
 import itertools
 

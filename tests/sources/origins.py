@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from smtp_async.model.content import Content, Source
 from smtp_async.model.octets import base64_lines
+from tests.lab import PATIENCE
 
 
 def random_octets(count: int, seed: int = 1) -> bytes:
@@ -89,6 +92,20 @@ class Awaited:
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+class SlowToMeasure(io.BytesIO):
+    """A file that takes its time to be measured."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def seek(self, *args: int) -> int:
+        self.asked.set()
+        self.go.wait(PATIENCE)
+        return super().seek(*args)
 
 
 def generated(chunks: list[bytes]) -> Iterator[bytes]:
@@ -172,6 +189,15 @@ def travelling(data: bytes, encoding: str) -> bytes:
 
 def content_of(origin: Any, **how: Any) -> Content:
     return Content([b"before\r\n", Source(origin, **how), b"after\r\n"])
+
+
+def opened_below(folder: Path) -> list[os.stat_result]:
+    """Return the status of each file in `folder` that this process has open, also of those without a name."""
+    links = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+    return [link.stat() for link in links if os.path.lexists(link) and str(folder) in os.readlink(link)]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open files cannot be listed")
 
 
 def open_files() -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from smtp_async.errors import FileError
 from smtp_async.model.content import Source
 from smtp_async.model.octets import base64_lines
-from smtp_async.sources import AsyncReader, async_reader
+from smtp_async.sources import AsyncReader
 from smtp_async.sources.async_reader import reader_of
 from tests.lab import every_loop
 from tests.sources.origins import AWAITED, Awaited, async_generated, cut, random_octets, travelling
@@ -136,21 +136,18 @@ async def test_another_iterator_is_closed_if_it_is_to_be(close, streams):
     assert origin.closed is (close and streams)
 
 
-async def test_a_slow_iterator_gives_what_it_has(monkeypatch):
-    monkeypatch.setattr(async_reader, "PATIENCE", -1)
-
+async def test_a_slow_iterator_gives_what_it_has():
     async def slow():
         yield b"hello"
         yield b"there"
         await asyncio.Event().wait()
 
     reader = AsyncReader(Source(slow(), encoding="identity"))
-    assert [await reader.batch() for _ in range(2)] == [[b"hello"], [b"there"]]
+    assert [await reader.batch(patience=-1) for _ in range(2)] == [[b"hello"], [b"there"]]
     await reader.aclose()
 
 
-async def test_base64_waits_for_a_line(monkeypatch):
-    monkeypatch.setattr(async_reader, "PATIENCE", -1)
+async def test_base64_waits_for_a_line():
     reader = AsyncReader(Source(async_generated([b"x"] * 100)))
-    assert await reader.batch() == [base64_lines(b"x" * 57)]
+    assert await reader.batch(patience=-1) == [base64_lines(b"x" * 57)]
     assert await whole(reader) == base64_lines(b"x" * 43)

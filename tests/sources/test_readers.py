@@ -1,4 +1,4 @@
-"""readback.py: sources opened, measured and read, as a thread does it."""
+"""readers.py: sources opened, measured and read, as a thread does it."""
 
 import contextlib
 import io
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from smtp_async.errors import FileError, InvalidArgument
 from smtp_async.model.content import Source
 from smtp_async.model.octets import base64_lines
-from smtp_async.sources import readers
 from smtp_async.sources.readers import KeptReader, close_origin
 from smtp_async.sources.readers import blocking_reader as reader_of
 from tests.sources.origins import (
@@ -23,7 +22,9 @@ from tests.sources.origins import (
     ShortReads,
     cut,
     generated,
+    needs_proc,
     open_files,
+    opened_below,
     path_of,
     piped,
     random_octets,
@@ -241,7 +242,7 @@ def test_a_file_that_changes_its_size(tmp_path, size, match, by, begun):
     path = path_of(DATA[:300_000], tmp_path)
     with opened(path if by == "path" else path.open("rb"), encoding="identity") as reader:
         if begun:
-            reader._fill(0)  # one read
+            assert reader.batch(patience=-1)
         change(path, DATA[:size])
         with pytest.raises(FileError, match=match):
             whole(reader)
@@ -389,8 +390,7 @@ def test_one_stream_for_two_messages_at_once():
 
 
 @pytest.mark.parametrize("wrap", [lambda raw: raw, io.BufferedReader])
-def test_a_slow_stream_gives_what_it_has(wrap, monkeypatch):
-    monkeypatch.setattr(readers, "PATIENCE", -1)
+def test_a_slow_stream_gives_what_it_has(wrap):
     read_end, write_end = os.pipe()
     with (
         open(write_end, "wb", buffering=0) as writer,
@@ -398,13 +398,12 @@ def test_a_slow_stream_gives_what_it_has(wrap, monkeypatch):
     ):
         for octets in (b"hello", b"there"):
             writer.write(octets)
-            assert reader.batch() == [octets]
+            assert reader.batch(patience=-1) == [octets]
 
 
-def test_base64_of_a_slow_stream_waits_for_a_line(monkeypatch):
-    monkeypatch.setattr(readers, "PATIENCE", -1)
+def test_base64_of_a_slow_stream_waits_for_a_line():
     with opened(generated([b"x"] * 100)) as reader:
-        assert reader.batch() == [base64_lines(b"x" * 57)]
+        assert reader.batch(patience=-1) == [base64_lines(b"x" * 57)]
         assert whole(reader) == base64_lines(b"x" * 43)
 
 
@@ -421,7 +420,6 @@ def test_a_copy_can_be_read_again(tmp_path, kind):
             pass
         kept.seal()
         assert list(folder.iterdir()) == []
-        assert os.fstat(kept._file.fileno()).st_mode & 0o777 == 0o600
         assert kept.source.length == len(DATA) - 7
         for _ in range(2):
             assert whole(kept) == base64_lines(DATA[7:])
@@ -434,13 +432,24 @@ def test_a_copy_needs_a_place(tmp_path):
         KeptReader(Source([], name="a"), str(tmp_path / "nothing"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+@needs_proc
+def test_no_other_user_can_read_a_copy(tmp_path):
+    kept = KeptReader(Source([]), tmp_path)
+    (status,) = opened_below(tmp_path)
+    assert status.st_mode & 0o777 == 0o600
+    kept.close()
+
+
 def test_a_copy_needs_room():
+    resource = pytest.importorskip("resource")
     kept = KeptReader(Source([], name="a"), None)
-    kept._file.close()
-    kept._file = io.FileIO("/dev/full", "r+b")
-    with pytest.raises(FileError, match="“a” cannot be kept for a second reading: .*No space"):
-        kept.write(b"x")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(FileError, match="“a” cannot be kept for a second reading: .*File too large"):
+            kept.write(b"x" * 11)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     kept.close()
 
 

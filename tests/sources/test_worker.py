@@ -1,4 +1,4 @@
-"""batching.py: work that nobody can stop, and who closes after it."""
+"""worker.py: work that nobody can stop, and who closes after it."""
 
 import asyncio
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from smtp_async.errors import Busy, UsageError
 from smtp_async.sources import ThreadWork
-from smtp_async.sources.worker import THREADS, _limiters
+from smtp_async.sources.worker import THREADS, loop_limiters
 from tests.lab import PATIENCE, every_loop, turns, until
 
 
@@ -143,8 +143,8 @@ async def test_work_that_was_closed_before_its_thread_began_is_not_done():
 async def test_the_limiter_is_our_own_and_the_loop_has_one():
     from anyio import to_thread
 
-    limiter = _limiters().few
-    assert limiter is _limiters().few
+    limiter = loop_limiters().few
+    assert limiter is loop_limiters().few
     assert limiter is not to_thread.current_default_thread_limiter()
     assert limiter.total_tokens == THREADS
     work = Work()
@@ -157,7 +157,7 @@ async def test_the_limiter_is_our_own_and_the_loop_has_one():
 
 def test_every_loop_has_its_own_limiter():
     async def mine():
-        return _limiters().few
+        return loop_limiters().few
 
     assert asyncio.run(mine()) is not asyncio.run(mine())
 

@@ -104,6 +104,12 @@ def test_addresses_that_no_command_can_carry_are_refused(text: str) -> None:
 
 
 @given(submissions)
+def test_a_header_is_what_the_json_module_would_write(what: Submission) -> None:
+    text = encode_header(what, "id-1").split(b"\n")[1]
+    assert text == json.dumps(json.loads(text), separators=(",", ":"), allow_nan=False).encode()
+
+
+@given(submissions)
 def test_a_header_is_one_line_of_ascii(what: Submission) -> None:
     head = encode_header(what, "id-1")
     assert head.isascii()

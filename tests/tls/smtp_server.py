@@ -13,7 +13,8 @@ from smtp_async.connection.opening import open_channel
 from smtp_async.connection.route import Route, SharedResources
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
-from smtp_async.tls import Security, TLSOptions
+from smtp_async.tls import Security, TLSOptions, reference_name
+from smtp_async.tls.sessions import SessionCache, SessionKey
 from tests.tls.authority import Entity
 from tests.transport.lab import encrypt, serving
 
@@ -53,26 +54,29 @@ async def connect(port: int, shared: SharedResources, options: TLSOptions, secur
     return channel
 
 
+def timeless() -> SharedResources:
+    """Return what the connections of a client share, with sessions that never expire: those of expired certificates."""
+    shared = SharedResources()
+    shared.tls_sessions = SessionCache(clock=lambda: 0.0)
+    return shared
+
+
 async def begin_session(
     port: int, shared: SharedResources, options: TLSOptions, shown: Certificate, security: Security
 ) -> None:
     """Connect with the same context, but where exactly this certificate is accepted, so that a session is kept."""
     trust = TrustOptions(ca=options.trust.ca, accepted=[shown])
-    lenient = replace(options, trust=trust, authenticate_server=None)
-    await connect(port, shared, lenient, security)
-    for server in shared.tls_sessions._servers.values():
-        if server.kept is not None:
-            # Of a certificate that has expired nothing is kept; here it must be gone on with nevertheless.
-            server.kept = server.kept._replace(expires=float("inf"))
+    await connect(port, shared, replace(options, trust=trust, authenticate_server=None), security)
+    assert await has_resumed(port, shared, options)
 
 
-def has_resumed(shared: SharedResources) -> bool:
-    """Tell whether the last connection resumed the session that `begin_session` has kept: otherwise it is given up.
+async def has_resumed(port: int, shared: SharedResources, options: TLSOptions) -> bool:
+    """Tell whether the session that was begun is still kept: one that a connection does not resume is given up.
 
     The server cannot tell: a client that refuses it may close the connection before its last message has left.
     """
-    (server,) = shared.tls_sessions._servers.values()
-    return server.kept is not None and server.refusals == 0
+    key = SessionKey("127.0.0.1", port, reference_name("127.0.0.1", options))
+    return shared.tls_sessions.find(key, await shared.context(options, verify=True)) is not None
 
 
 def served(shown: Entity, security: Security = Security.IMPLICIT) -> tuple[SMTPServer, Any]:

@@ -114,7 +114,7 @@ class TestWatching:
     def test_old_ways_to_sign(self, version, scheme):
         parameters = b"\x03\0\x17\x01p" + (b"\x02\x01" if version == 0x0303 else b"") + b"\0\x01s"
         hello = version.to_bytes(2, "big") + bytes(32) + b"\0\xc0\x09\0"
-        seen = handshake_witness._keys(
+        seen = handshake_witness.keys_in(
             find_suite("TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"),
             b"\x02" + len(hello).to_bytes(3, "big") + hello,
             b"\x0c" + len(parameters).to_bytes(3, "big") + parameters,
@@ -123,7 +123,7 @@ class TestWatching:
 
     def test_a_hint_for_a_shared_key(self):
         hello = b"\x03\x03" + bytes(32) + b"\0\0\xa8\0"
-        seen = handshake_witness._keys(
+        seen = handshake_witness.keys_in(
             find_suite("PSK-AES128-GCM-SHA256"),
             b"\x02" + len(hello).to_bytes(3, "big") + hello,
             b"\x0c\0\0\x06\0\x04a\x1bb\xff",
@@ -149,9 +149,9 @@ class TestWatching:
         assert (seen.key_exchange, seen.group, seen.psk_hint, seen.chain) == (exchange, group, "the hint", ())
 
     def test_keys_from_an_earlier_secret_alone(self):
-        assert handshake_witness._agreed_in(None) == Handshake(key_exchange="PSK")
-        assert handshake_witness._agreed_in(0xFE00) == Handshake(group="0xfe00")
-        assert handshake_witness._keys(None, b"", b"") == Handshake()
+        assert handshake_witness.agreed_in(None) == Handshake(key_exchange="PSK")
+        assert handshake_witness.agreed_in(0xFE00) == Handshake(group="0xfe00")
+        assert handshake_witness.keys_in(None, b"", b"") == Handshake()
 
     def test_nothing_but_a_farewell_ends_tls_politely(self):
         server, client = server_context(LEAF), client_context()
@@ -230,10 +230,10 @@ class TestWatching:
 
 def test_a_context_of_two_threads_is_watched_until_the_last_has_left() -> None:
     context: Any = ssl.create_default_context()
-    first, second = handshake_witness._watching(context), handshake_witness._watching(context)
+    first, second = handshake_witness.watching(context), handshake_witness.watching(context)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert context._msg_callback is handshake_witness._report
+    assert context._msg_callback is handshake_witness.report
     second.__exit__(None, None, None)
     assert context._msg_callback is None

@@ -58,7 +58,7 @@ def test_an_identity_excludes_a_context(pki: Pki) -> None:
 
 
 def test_what_is_no_part_of_a_context_goes_with_one() -> None:
-    TLSOptions(
+    options = TLSOptions(
         context=ssl.create_default_context(),
         server_hostname="mail.example",
         session_reuse=False,
@@ -66,6 +66,7 @@ def test_what_is_no_part_of_a_context_goes_with_one() -> None:
         prng_seed=b"dice",
         log_handshake=True,
     )
+    assert not options.needs_own_context
 
 
 @pytest.mark.parametrize(

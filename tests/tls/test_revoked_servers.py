@@ -34,7 +34,7 @@ from tests.servers.openssl_ca import OpenSSLAuthority, openssl_authority
 from tests.servers.pki import Leaf, Pki
 from tests.servers.postfix import Postfix
 from tests.tls.revocation_lab import Entity, Site, dead, new_root, site
-from tests.tls.smtp_server import SMTPServer, begin_session, connect, has_resumed
+from tests.tls.smtp_server import SMTPServer, begin_session, connect, has_resumed, timeless
 from tests.transport.lab import serving
 
 P = ChainProblem
@@ -62,7 +62,7 @@ async def outcome(
 ) -> tuple[bytes, Any]:
     """Connect on the given way; return what the server heard under TLS, and the error or what was negotiated."""
     security = Security.STARTTLS if way == "STARTTLS" else Security.IMPLICIT
-    server, shared = SMTPServer(context, security), SharedResources()
+    server, shared = SMTPServer(context, security), timeless()
     options = TLSOptions(
         trust=TrustOptions(ca=[ca], revocation=RevocationOptions(**revocation)), server_hostname="localhost"
     )
@@ -76,7 +76,7 @@ async def outcome(
         except TLSError as error:
             found = error
         await listening.quiet()
-    assert way != "resumed" or has_resumed(shared)
+        assert way != "resumed" or await has_resumed(listening.port, shared, options)
     return bytes(server.seen), found
 
 

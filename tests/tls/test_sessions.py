@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,13 +17,11 @@ from smtp_async.tls import (
     ConnectionInfo,
     Security,
     TLSOptions,
-    handshake_witness,
     make_context,
     secure,
 )
-from smtp_async.tls import sessions as module
 from smtp_async.tls.handshake_witness import offering
-from smtp_async.tls.sessions import SessionCache, SessionKey
+from smtp_async.tls.sessions import KeptSession, SessionCache, SessionKey
 from smtp_async.tls.verify import keep_session
 from smtp_async.transport import dial
 from tests.tls.certificates import DAY, NOW
@@ -42,11 +39,22 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class Client:
-    """Connects again and again, with one context and one cache."""
+    """Connects again and again, with one context and one cache, to whatever server now has the port of its name."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, options: TLSOptions, security: Security) -> None:
-        self.port, self.context, self.options, self.security = port, context, options, security
-        self.sessions = SessionCache()
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        options: TLSOptions,
+        security: Security,
+        sessions: SessionCache,
+    ) -> None:
+        self.port = self.named = port
+        self.context, self.options, self.security = context, options, security
+        self.sessions = sessions
+
+    def kept(self) -> KeptSession | None:
+        return self.sessions.find(SessionKey("localhost", self.named, "localhost"), self.context)
 
     async def connect(self, host: str = "localhost") -> ConnectionInfo:
         stream = await dial("127.0.0.1", self.port)
@@ -55,7 +63,7 @@ class Client:
                 stream,
                 self.context,
                 host=host,
-                port=self.port,
+                port=self.named,
                 security=self.security,
                 options=self.options,
                 sessions=self.sessions,
@@ -72,7 +80,11 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def client_of(
-    server: ssl.SSLContext, *, context: ssl.SSLContext | None = None, verify: bool = True
+    server: ssl.SSLContext,
+    *,
+    context: ssl.SSLContext | None = None,
+    verify: bool = True,
+    sessions: SessionCache | None = None,
 ) -> Any:
     if context is None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,7 +93,7 @@ async def client_of(
     made = make_context(options, verify=verify)
     security = Security.IMPLICIT if verify else Security.OPPORTUNISTIC
     async with serving(implicit(server, greet)) as port:
-        yield Client(port.port, made, options, security)
+        yield Client(port.port, made, options, security, sessions or SessionCache())
 
 
 def server_of(version: ssl.TLSVersion = V13, leaf: trustme.LeafCert | None = None) -> ssl.SSLContext:
@@ -90,27 +102,24 @@ def server_of(version: ssl.TLSVersion = V13, leaf: trustme.LeafCert | None = Non
     return context
 
 
+class Clock:
+    """The clocks of a cache, which go on when they are called with seconds."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def __call__(self, seconds: float) -> None:
+        self.passed += seconds
+
+    def cache(self) -> SessionCache:
+        return SessionCache(
+            clock=lambda: time.time() + self.passed, monotonic=lambda: time.monotonic() + self.passed
+        )
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let time pass: seconds."""
-    passed = 0.0
-    real_time, real_monotonic = time.time, time.monotonic
-
-    class Clock:
-        @staticmethod
-        def time() -> float:
-            return real_time() + passed
-
-        @staticmethod
-        def monotonic() -> float:
-            return real_monotonic() + passed
-
-    def advance(seconds: float) -> None:
-        nonlocal passed
-        passed += seconds
-
-    monkeypatch.setattr(module, "time", Clock)
-    return advance
+def clock() -> Clock:
+    return Clock()
 
 
 @VERSIONS
@@ -148,11 +157,11 @@ class TestGoingOn:
         run(scenario())
 
     def test_not_after_the_certificate_has_expired(
-        self, run: Any, version: ssl.TLSVersion, clock: Callable[[float], None]
+        self, run: Any, version: ssl.TLSVersion, clock: Clock
     ) -> None:
         async def scenario() -> None:
             leaf = CA.issue_cert("localhost", not_before=NOW - DAY, not_after=NOW + timedelta(hours=1))
-            async with client_of(server_of(version, leaf)) as client:
+            async with client_of(server_of(version, leaf), sessions=clock.cache()) as client:
                 assert await client.resumed(2) == [False, True]
                 clock(3601)
                 assert await client.resumed(1) == [False]
@@ -160,10 +169,10 @@ class TestGoingOn:
         run(scenario())
 
     def test_for_ten_hours_however_often_it_is_renewed(
-        self, run: Any, version: ssl.TLSVersion, clock: Callable[[float], None]
+        self, run: Any, version: ssl.TLSVersion, clock: Clock
     ) -> None:
         async def scenario() -> None:
-            async with client_of(server_of(version)) as client:
+            async with client_of(server_of(version), sessions=clock.cache()) as client:
                 await client.connect()
                 for _ in range(9):
                     clock(3600)
@@ -213,15 +222,12 @@ def test_no_session_of_a_context_that_verifies_nothing(run: Any) -> None:
 
 
 class TestRefusals:
-    def test_a_server_that_has_forgotten(self, run: Any, clock: Callable[[float], None]) -> None:
+    def test_a_server_that_has_forgotten(self, run: Any, clock: Clock) -> None:
         async def scenario() -> None:
             server = server_of()
-            async with client_of(server) as client:
+            async with client_of(server, sessions=clock.cache()) as client:
                 assert await client.resumed(2) == [False, True]
                 async with serving(implicit(server_of(), greet)) as other:
-                    client.sessions._servers = {
-                        key._replace(port=other.port): kept for key, kept in client.sessions._servers.items()
-                    }
                     client.port = other.port
                     # Another one is taken minutes later, then it is as before.
                     assert await client.resumed(3) == [False] * 3
@@ -230,27 +236,26 @@ class TestRefusals:
 
         run(scenario())
 
-    def test_a_server_that_gives_none_is_asked_seldom(
-        self, run: Any, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def scenario() -> None:
-            server = server_of()
-            server.num_tickets = 0
-            taken = []
-            before: Any = vars(ssl.SSLObject)["session"]
+    def test_a_server_that_gives_none_is_asked_seldom(self, clock: Clock) -> None:
+        class Without:
+            """A connection of OpenSSL that counts how often its session is asked for."""
 
-            def take(tls: ssl.SSLObject) -> Any:
-                taken.append(tls)
-                return before.fget(tls)
+            asked = 0
 
-            monkeypatch.setattr(handshake_witness._Witness, "session", property(take))
-            async with client_of(server) as client:
-                for seconds, count in ((0, 1), (0, 1), (301, 2), (301, 2), (301, 3), (1100, 3), (101, 4)):
-                    clock(seconds)
-                    assert await client.resumed(1) == [False]
-                    assert len(taken) == count
+            @property
+            def session(self) -> None:
+                self.asked += 1
 
-        run(scenario())
+            def getpeercert(self) -> dict[str, str]:
+                return {"notAfter": "Jan  5 09:34:43 2100 GMT"}
+
+        tls: Any = Without()
+        cache, key = clock.cache(), SessionKey("localhost", 465, "localhost")
+        info = ConnectionInfo(host="localhost", encrypted=True, verified=True, chain=(b"x",))
+        for seconds, count in ((0, 1), (0, 1), (301, 2), (301, 2), (301, 3), (1100, 3), (101, 4)):
+            clock(seconds)
+            cache.keep(key, tls, info)
+            assert tls.asked == count
 
     def test_a_failed_handshake(self, run: Any) -> None:
         async def scenario() -> None:
@@ -262,28 +267,23 @@ class TestRefusals:
                     await reader.read(1)
 
                 async with serving(rude) as other:
-                    client.sessions._servers = {
-                        key._replace(port=other.port): kept for key, kept in client.sessions._servers.items()
-                    }
                     client.port = other.port
                     with pytest.raises(HandshakeFailed):
                         await client.connect()
-                    (kept,) = client.sessions._servers.values()
-                    assert kept.kept is None
+                    assert client.kept() is None
                 client.port = port
 
         run(scenario())
 
 
-def test_no_more_than_a_bound_of_servers(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 2)
-
+@pytest.mark.parametrize(("most", "resumed"), [(1, False), (2, True)])
+def test_no_more_than_a_bound_of_servers(run: Any, most: int, resumed: bool) -> None:
     async def scenario() -> None:
-        async with client_of(server_of()) as client:
-            await client.connect("localhost")
-            for number in range(5):
-                client.sessions._begin(SessionKey("host", number, "host"))
-            assert len(client.sessions._servers) == 2
+        async with client_of(server_of(), sessions=SessionCache(most=most)) as client:
+            for name in ("localhost", "127.0.0.1"):
+                assert not (await client.connect(name)).session_resumed
+            assert (client.kept() is not None) is resumed
+            assert (await client.connect("localhost")).session_resumed is resumed
 
     run(scenario())
 

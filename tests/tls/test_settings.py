@@ -183,7 +183,7 @@ class TestLegacy:
     def test_old_versions_warn_once(
         self, made: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(context_module, "old_versions_warned_of", set())
+        context_module.old_versions_warned_of.clear()
         for version in (V12, V11, V10):
             made(minimum_version=version)
         assert [one.levelno for one in caplog.records] == [logging.WARNING]
@@ -191,7 +191,7 @@ class TestLegacy:
     def test_it_warns_once(
         self, pki: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(context_module, "old_versions_warned_of", set())
+        context_module.old_versions_warned_of.clear()
         for _ in range(2):
             made = legacy_context(TrustOptions(ca_file=pki.ca_file))
         assert [one.levelno for one in caplog.records] == [logging.WARNING]

@@ -20,7 +20,7 @@ from smtp_async.errors import (
 )
 from smtp_async.model.secret import Secret
 from smtp_async.tls.certificate import Certificate
-from smtp_async.tls.containers import _key_bags
+from smtp_async.tls.containers import key_bags
 from smtp_async.tls.stores import CertificateStore
 from tests.tls.identities import (
     ANN,
@@ -154,8 +154,8 @@ class TestOtherPrograms:
     def test_what_lies_beside_the_keys_does_not_matter(self):
         """Keys behind the first are looked for by hand, and damage there is for cryptography to tell."""
         blob = (FILES / "two.p12").read_bytes()
-        assert _key_bags(blob[:900]) == []
-        assert [encrypted for encrypted, _ in _key_bags(blob)] == [True, True]
+        assert key_bags(blob[:900]) == []
+        assert [encrypted for encrypted, _ in key_bags(blob)] == [True, True]
 
     def test_the_encryption_of_old(self):
         assert loaded(FILES / "legacy.p12", PASSWORD).identity().certificate.common_name == "legacy"
@@ -183,10 +183,10 @@ class TestOtherPrograms:
             loaded(text[:at] + text[at + 4 :], PASSWORD)
 
     def test_an_interrupt_is_no_error_of_a_parser(self, monkeypatch):
-        def interrupted(*_):
+        def interrupted(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("smtp_async.tls.stores.read_pem", interrupted)
+        monkeypatch.setattr(base64, "b64decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             loaded(BOTH)
 

@@ -124,16 +124,16 @@ class TestOnAToken:
         import pkcs11
 
         with pytest.raises(ClientIdentityError, match="neither RSA nor elliptic"):
-            tokens_module._signature(
+            tokens_module.signature_by(
                 pkcs11, SimpleNamespace(key_type=pkcs11.KeyType.DSA), b"x", "SHA256", pss=False
             )
-        assert tokens_module._public(pkcs11, SimpleNamespace(key_type=pkcs11.KeyType.DSA)) is None
+        assert tokens_module.public_half(pkcs11, SimpleNamespace(key_type=pkcs11.KeyType.DSA)) is None
 
     def test_what_a_token_complains_of(self, tokens):
         import pkcs11
 
-        assert "locked" in tokens_module._in_words(pkcs11.PinLocked())
-        assert tokens_module._in_words(pkcs11.DeviceError("x")) == "the token says DeviceError: x"
+        assert "locked" in tokens_module.in_words(pkcs11.PinLocked())
+        assert tokens_module.in_words(pkcs11.DeviceError("x")) == "the token says DeviceError: x"
 
     def test_the_pin_does_not_show(self, tokens, store):
         identity = store.identity_for(ANN)

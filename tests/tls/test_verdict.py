@@ -55,7 +55,7 @@ from tests.tls.cases import (
     refuse,
     wrong_everything,
 )
-from tests.tls.smtp_server import SMTPServer, begin_session, connect, has_resumed, served
+from tests.tls.smtp_server import SMTPServer, begin_session, connect, has_resumed, served, timeless
 from tests.transport.lab import MANNERS, cancelled_everywhere, serving
 
 WAYS = ["within the handshake", "implicit", "STARTTLS", "resumed"]
@@ -76,16 +76,15 @@ def options_for(case: Case, shown: Entity, way: str) -> TLSOptions:
 @pytest.mark.parametrize(
     ("name", "way"), [(name, way) for name in CASES for way in WAYS if name in PLAIN or way != WAYS[0]]
 )
-def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: str) -> None:
+def test_the_table(run: Any, name: str, way: str) -> None:
     case = CASES[name]
 
     async def scenario() -> None:
-        monkeypatch.setattr("smtp_async.tls.sessions._not_after", lambda tls, certificate: float("inf"))
         shown = case.shows()
         security = Security.STARTTLS if way == "STARTTLS" else Security.IMPLICIT
         server = SMTPServer(shown.server_context(), security)
         async with serving(server) as listening:
-            options, shared = options_for(case, shown, way), SharedResources()
+            options, shared = options_for(case, shown, way), timeless()
             if way == "resumed":
                 await begin_session(listening.port, shared, options, shown.certificate, security)
                 server.seen.clear()
@@ -93,6 +92,7 @@ def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: st
                 channel = await connect(listening.port, shared, options, security)
                 validation = channel.info.validation if channel.info else None
                 assert channel.info is not None and validation is not None
+                assert channel.info.session_resumed is (way == "resumed")
                 assert channel.info.verified is (True if case.verified is None else case.verified)
                 assert validation.status == "OK" and validation.accepted
                 assert bytes(server.seen).startswith(b"EHLO me.test\r\n")
@@ -108,7 +108,7 @@ def test_the_table(run: Any, monkeypatch: pytest.MonkeyPatch, name: str, way: st
                 assert validation is not None
                 assert validation.problems == case.problems
             if way == "resumed":
-                assert has_resumed(shared)
+                assert await has_resumed(listening.port, shared, options)
 
     run(scenario())
 

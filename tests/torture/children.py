@@ -25,6 +25,7 @@ from smtp_async.events import JobDeferred, JobFailed, JobSent, JobStarted
 from smtp_async.processor import ProcessorOptions, QueueProcessor, RetryPolicy
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import Entry, State
+from tests.spool.directory.made import Made
 from tests.torture import letters
 from tests.torture.faults import Call, DeadlyFiles, WornFiles
 
@@ -89,7 +90,8 @@ class Child:
             files = partial(DeadlyFiles, last=Call(step, number), after=when == "after")
         else:
             files = DeadlyFiles
-        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, syscalls=files)
+        self.made = Made(files)
+        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, syscalls=self.made)
 
     def client(self) -> SMTPClient:
         """Return a client that tells the recorder when to kill it."""
@@ -127,9 +129,9 @@ class Child:
     def _ended(self, event: JobSent | JobDeferred | JobFailed) -> None:
         self.write("end", event.id, self.pid)
 
-    def write_calls(self, spool: DirectorySpool) -> None:
+    def write_calls(self) -> None:
         """Log which system calls were made."""
-        counts = spool._syscalls.counts  # type: ignore[attr-defined]
+        counts = self.made.calls.counts
         self.write("calls", *(f"{step}={count}" for step, count in counts.items()))
 
 
@@ -150,7 +152,7 @@ async def produce(child: Child) -> None:
                 child.write("full", number, error.errno == errno.EFBIG)
             else:
                 child.write("put", number, id)
-    child.write_calls(spool)
+    child.write_calls()
 
 
 async def work(child: Child) -> None:
@@ -163,21 +165,21 @@ async def work(child: Child) -> None:
             if not left.queued + left.sending:
                 break
             await spool.wait(0.05)
-    child.write_calls(spool)
+    child.write_calls()
 
 
 async def toil(child: Child) -> None:
     """Deliver until SIGTERM."""
     async with child.spool() as spool, child.client() as client:
         await child.processor(spool, client).run(signals=True)
-    child.write_calls(spool)
+    child.write_calls()
 
 
 async def recover(child: Child) -> None:
     """Recover the jobs of dead workers."""
     async with child.spool() as spool:
         await spool.recover()
-    child.write_calls(spool)
+    child.write_calls()
 
 
 async def hand_back(child: Child) -> None:
@@ -191,7 +193,7 @@ async def hand_back(child: Child) -> None:
             await lease.release()
             if place % 2:
                 child.write("end", id, child.pid)
-    child.write_calls(spool)
+    child.write_calls()
 
 
 async def operate(child: Child) -> None:
@@ -207,7 +209,7 @@ async def operate(child: Child) -> None:
             else:
                 await spool.hold(entry.id)
                 await spool.release(entry.id)
-    child.write_calls(spool)
+    child.write_calls()
 
 
 def _number(entry: Entry) -> int:

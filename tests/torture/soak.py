@@ -12,6 +12,7 @@ from smtp_async import ClientOptions, Security, SMTPClient, SMTPError
 from smtp_async.processor import ProcessorOptions, QueueProcessor
 from smtp_async.spool.directory.spool import DirectorySpool
 from tests.servers.sink import Sink
+from tests.spool.directory.made import Made
 from tests.torture import letters
 from tests.torture.children import BRISK
 from tests.torture.faults import WornFiles
@@ -34,7 +35,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
     """
     sink = Sink.start()
     options = ClientOptions(hello="soak.test")
-    files = partial(WornFiles, odds=odds)
+    files = Made(partial(WornFiles, odds=odds))
     put = refused = 0
     try:
         async with (
@@ -64,7 +65,7 @@ async def soak(path: Path, *, seconds: float, odds: float = 0.01, every: float =
                         flush=True,
                     )
                 await asyncio.sleep(max(0.0, began + (put + refused) / RATE - time.monotonic()))
-            spool._syscalls.failing = lambda call: None  # type: ignore[attr-defined]
+            files.calls.failing = lambda call: None
             async with asyncio.timeout(60.0):
                 while processor.statistics().sent < put:  # noqa: ASYNC110 - there is no event for all of them
                     await asyncio.sleep(0.1)

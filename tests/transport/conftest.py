@@ -1,4 +1,4 @@
-"""Every test here runs on asyncio's loop and on uvloop."""
+"""Every test here runs on asyncio's loop and on uvloop; those of TLS that meet a server do, too."""
 
 import asyncio
 import gc

@@ -283,26 +283,16 @@ class _BatchItem(_Waiter[T], Generic[A, T]):
 class _BatchQueue(Generic[A, T]):
     """The items that wait in one event loop, and the number of calls in progress for that loop."""
 
-    __slots__ = ("_running", "loop", "waiting")
+    __slots__ = ("loop", "running", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.waiting: deque[_BatchItem[A, T]] = deque()
-        self._running = 0
+        self.running = 0
 
-    def next_batch(self, most: int, parallel: int) -> list[_BatchItem[A, T]]:
-        """Remove and return up to `most` items, none if `parallel` calls are in progress."""
-        if self._running >= parallel:
-            return []
+    def take(self, most: int) -> list[_BatchItem[A, T]]:
+        """Remove and return up to `most` items."""
         return [self.waiting.popleft() for _ in range(min(len(self.waiting), most))]
-
-    def call_started(self) -> None:
-        """Count a call."""
-        self._running += 1
-
-    def call_ended(self) -> None:
-        """Count the end of a call."""
-        self._running -= 1
 
     def withdraw(self, item: _BatchItem[A, T]) -> bool:
         """Remove an item; return False if it is no longer waiting."""
@@ -364,7 +354,8 @@ class Batcher(Generic[A, T]):
         )
 
     def _start_calls(self, queue: _BatchQueue[A, T]) -> None:
-        while batch := queue.next_batch(self._most, self._parallel):
+        while queue.waiting and queue.running < self._parallel:
+            batch = queue.take(self._most)
             try:
                 self._threads.submit(
                     partial(self._call, batch), partial(self._call_done, batch, queue), queue.loop
@@ -374,7 +365,7 @@ class Batcher(Generic[A, T]):
                     waiter.fail(error)
                     waiter.wake()
             else:
-                queue.call_started()
+                queue.running += 1
 
     def _call(self, batch: list[_BatchItem[A, T]]) -> None:
         """Process a batch, in a thread."""
@@ -391,7 +382,7 @@ class Batcher(Generic[A, T]):
                 waiter.succeed(result)
 
     def _call_done(self, batch: list[_BatchItem[A, T]], queue: _BatchQueue[A, T]) -> None:
-        queue.call_ended()
+        queue.running -= 1
         for waiter in batch:
             waiter.wake()
         self._start_calls(queue)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from threading import BoundedSemaphore, Lock
 from typing import Final
 
@@ -297,14 +297,24 @@ class Claims:
 
         A job whose end failed stays locked, and its end is tried again.
         """
+        if not ends:
+            return []
         # The same end may be given twice, if the caller repeats it while it is being retried.
         distinct = dict.fromkeys(ends)
-        with self._retrying if any(end.failed for end in distinct) else nullcontext():
-            errors = self._change_names(distinct)
-            errors |= self._sync_and_close(distinct, errors)
+        if any([end.failed for end in distinct]):
+            with self._retrying:
+                errors = self._finish(distinct)
+        else:
+            errors = self._finish(distinct)
         if self._unfinished or errors:
             self._keep_for_retry([end for end in distinct if not end.done])
         return [errors.get(end) for end in ends]
+
+    def _finish(self, ends: dict[LeaseEnd, None]) -> dict[LeaseEnd, SMTPError]:
+        """Do the remaining steps of each end; return the errors."""
+        errors = self._change_names(ends)
+        errors |= self._sync_and_close(ends, errors)
+        return errors
 
     def _change_names(self, ends: dict[LeaseEnd, None]) -> dict[LeaseEnd, SMTPError]:
         """S1, S3 and S4: write the records and change the names; return the errors."""
@@ -330,7 +340,7 @@ class Claims:
         for end in ends:
             if end in failed or end.done:
                 continue
-            sync_errors = [unsynced[name] for name in end.directories if name in unsynced]
+            sync_errors = [unsynced[name] for name in end.directories if name in unsynced] if unsynced else []
             if sync_errors:
                 errors[end] = sync_errors[0]
             else:
@@ -472,11 +482,13 @@ class Claims:
 
     def _close_removed(self, remaining: int) -> None:
         while len(self._removed) > remaining:
-            with suppress(IndexError):
+            try:
                 fd, keyed = self._removed.pop()
-                if keyed:
-                    with suppress(OSError):
-                        # Recovery empties the file if this fails.
-                        self._syscalls.empty("S5", fd)
+            except IndexError:
+                return  # another thread has closed the last ones
+            if keyed:
                 with suppress(OSError):
-                    self._syscalls.close("S5", fd)
+                    # Recovery empties the file if this fails.
+                    self._syscalls.empty("S5", fd)
+            with suppress(OSError):
+                self._syscalls.close("S5", fd)

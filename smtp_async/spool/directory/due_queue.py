@@ -32,8 +32,6 @@ HELD_UNTIL: Final = 4102444800.0
 #: Names of the subdirectories of a large spool.
 SUBDIRECTORY: Final = re.compile(r"[0-9a-f]{2}")
 
-#: Number of jobs that are kept in memory, about 15 MiB.
-MAX_JOBS: Final = 50_000
 #: Seconds after which every directory is read again.
 REREAD_INTERVAL: Final = 60.0
 #: Granularity of mtimes in seconds: two changes within this time may leave the same mtime.
@@ -56,11 +54,13 @@ class DueQueue:
     Args:
         syscalls: the system calls.
         poll: seconds between two searches for jobs of other processes, while jobs are due.
+        most: number of jobs that are kept in memory.
     """
 
-    def __init__(self, syscalls: SystemCalls, *, poll: float) -> None:
+    def __init__(self, syscalls: SystemCalls, *, poll: float, most: int) -> None:
         self._syscalls = syscalls
         self._poll = poll
+        self._most = most
         self._lock = Lock()
         # Jobs that were pushed and are not in the heap yet. Appended to without the lock.
         self._pushed: deque[tuple[float, str]] = deque()
@@ -91,7 +91,7 @@ class DueQueue:
 
     def skip(self, path: str, found: Unreadable) -> None:
         """Skip a job of a later version of this library. Never blocks."""
-        if len(self._skipped) < MAX_JOBS:
+        if len(self._skipped) < self._most:
             self._skipped[path] = found
 
     def unskip(self, path: str) -> None:
@@ -153,12 +153,12 @@ class DueQueue:
             return
         self._when[path] = when
         heapq.heappush(self._heap, (when, path))
-        if len(self._heap) > 2 * MAX_JOBS:
+        if len(self._heap) > 2 * self._most:
             self._trim()
 
     def _trim(self) -> None:
         """Keep the jobs that are due first, and mark the directories of the others to be read again."""
-        kept = heapq.nsmallest(MAX_JOBS, ((when, path) for path, when in self._when.items()))
+        kept = heapq.nsmallest(self._most, ((when, path) for path, when in self._when.items()))
         if len(kept) < len(self._when):
             self._partial = True
             self._horizon = kept[-1][0]
@@ -203,7 +203,7 @@ class DueQueue:
         if everything:
             self._skipped.clear()
         self._partial = False
-        if len(self._when) < MAX_JOBS:
+        if len(self._when) < self._most:
             self._horizon = math.inf
         for name in self._changed(everything=everything):
             self._read_directory(name)

@@ -23,9 +23,8 @@ __all__ = ["Enqueuer", "Stored", "job_id"]
 
 #: Octets that are reserved in the journal for each recipient.
 RESERVE_PER_RECIPIENT: Final = 256
-#: Number of files in the root above which new jobs go to subdirectories, and of puts after which they are counted.
-MAX_ROOT_FILES: Final = 10_000
-COUNT_INTERVAL: Final = 1000
+#: The files in the root are counted again after a tenth as many puts as may be there.
+COUNTS_PER_ROOT: Final = 10
 #: Seconds after which the free space is checked again, however little was written.
 ROOM_CHECK_INTERVAL: Final = 1.0
 #: Octets of the file system that are left free by default.
@@ -163,9 +162,10 @@ class Enqueuer:
     Args:
         job_files: the files of the directory.
         low_water: octets that are left free; None takes 64 MiB or twice the largest message, whichever is more.
+        root_files: number of files in the root above which new jobs go to subdirectories.
     """
 
-    def __init__(self, job_files: JobFiles, *, low_water: int | None = None) -> None:
+    def __init__(self, job_files: JobFiles, *, low_water: int | None, root_files: int) -> None:
         self._job_files = job_files
         self._syscalls = job_files.syscalls
         self._keys = job_files.keys
@@ -174,8 +174,10 @@ class Enqueuer:
         # Octets that may be written, and until when, before the free space is checked again.
         self._allowance = 0
         self._allowed_until = 0.0
+        # How many files the root may have and has, and the puts since they were counted; counted at the first put.
+        self._max_root_files = root_files
         self._root_files = 0
-        self._uncounted = COUNT_INTERVAL
+        self._count_interval = self._uncounted = root_files // COUNTS_PER_ROOT
         # Subdirectories that this process has created or checked.
         self._subdirectories: set[str] = set()
 
@@ -406,10 +408,10 @@ class Enqueuer:
         """Return the path of a new job: in the root, or in a subdirectory if the root has too many files."""
         self._uncounted += 1
         self._root_files += 1
-        if self._uncounted >= COUNT_INTERVAL:
+        if self._uncounted >= self._count_interval:
             self._uncounted = 0
             self._root_files = sum(1 for _ in self._syscalls.entries("L2", ""))
-        if self._root_files <= MAX_ROOT_FILES:
+        if self._root_files <= self._max_root_files:
             return id
         directory = hashed_directory(id)
         if directory not in self._subdirectories:

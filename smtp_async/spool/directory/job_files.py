@@ -36,7 +36,7 @@ import os
 import secrets
 import stat
 from collections import deque
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ...errors import Busy, RecordInvalid, RecordNewer
@@ -102,6 +102,7 @@ class LockedJob:
         path: the name of the file without suffix, relative to the spool directory.
         state: the state that the suffix of the name shows.
         job: header and journal as they were read.
+        has_key: does the job have an idempotency key?
         body: the message, None if it was left in the file.
         damage: why the message cannot be sent, empty if it can.
         status: inode and device.
@@ -109,7 +110,18 @@ class LockedJob:
         maybe_marked: `eod` may have been written for this attempt.
     """
 
-    __slots__ = ("body", "damage", "fd", "job", "marked", "maybe_marked", "path", "state", "status")
+    __slots__ = (
+        "body",
+        "damage",
+        "fd",
+        "has_key",
+        "job",
+        "marked",
+        "maybe_marked",
+        "path",
+        "state",
+        "status",
+    )
 
     def __init__(
         self, fd: int, path: str, state: State, contents: FileContents, status: os.stat_result
@@ -118,6 +130,7 @@ class LockedJob:
         self.path = path
         self.state = state
         self.job = contents.job
+        self.has_key = contents.job.entry.key is not None
         self.body = contents.body
         self.damage = contents.damage
         self.status = status
@@ -136,11 +149,6 @@ class LockedJob:
     def entry(self) -> Entry:
         """The entry of the job."""
         return self.job.entry
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the job has an idempotency key."""
-        return self.job.entry.key is not None
 
     def claimed(self) -> Entry:
         """Return the entry of a job that was just claimed."""
@@ -306,16 +314,17 @@ class JobFiles:
         header = read_header(data)
         if header.entry.id != path.rpartition("/")[2]:
             raise RecordInvalid("not a job: it has the name of another job")
-        if header.journal_at > size:
+        body_end = header.journal_at
+        if body_end > size:
             raise RecordInvalid("not a job: the message is shorter than its header says")
         body = None
-        if header.journal_at <= len(data) and header.entry.size <= SMALL:
-            body = data[header.body_at : header.journal_at]
+        if body_end <= len(data) and header.entry.size <= SMALL:
+            body = data[header.body_at : body_end]
         damaged = check and self._digest(step, fd, header, body) != header.digest
         if body is not None and len(data) >= size:
-            journal = data[header.journal_at :]
+            journal = data[body_end:]
         else:
-            journal = self.syscalls.read(step, fd, size - header.journal_at, header.journal_at)
+            journal = self.syscalls.read(step, fd, size - body_end, body_end)
         damage = "the message does not match its SHA-256 digest, so its file was damaged" if damaged else ""
         return FileContents(replay(header, journal, state), body, damage)
 
@@ -360,13 +369,18 @@ class JobFiles:
         if locked.has_key:
             self.keys.remember(step, locked.name, locked.entry.id, locked.status)
             return
-        with suppress(FileNotFoundError):  # an earlier try succeeded and reported an error
+        try:
             self.syscalls.unlink(step, locked.name)
+        except FileNotFoundError:
+            pass  # an earlier try succeeded and reported an error
 
     def sync_names(self, step: str, directory: str) -> None:
         """Wait until the names in a directory are on disk. The directory of keys may be missing."""
-        with suppress(FileNotFoundError) if directory == KEYS else nullcontext():
+        try:
             self.syscalls.sync_directory(step, directory)
+        except FileNotFoundError:
+            if directory != KEYS:
+                raise
 
     # --- unreadable files ------------------------------------------------------------------------------------
 

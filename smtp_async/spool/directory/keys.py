@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
-from ..contract import MAX_KEYS
 from ..entry import CLOCK_STEP
 from .syscalls import FULL, SystemCalls, logged_errors
 
@@ -49,11 +48,13 @@ class KeyMemory:
     Args:
         syscalls: the system calls.
         retention: returns the number of seconds for which a key is remembered.
+        most: number of keys that are remembered.
     """
 
-    def __init__(self, syscalls: SystemCalls, retention: Callable[[], float]) -> None:
+    def __init__(self, syscalls: SystemCalls, retention: Callable[[], float], most: int) -> None:
         self._syscalls = syscalls
         self._retention = retention
+        self._most = most
         self._prepared = False
         # Keys added since the keys were counted, and when that was.
         self._added = 0
@@ -132,7 +133,7 @@ class KeyMemory:
     def forget_old(self) -> None:
         """Forget the keys that are too old or too many, if it is time to count them."""
         since = self._syscalls.monotonic() - self._counted_at
-        if self._added > MAX_KEYS // 10 or since > COUNT_INTERVAL:
+        if self._added > self._most // 10 or since > COUNT_INTERVAL:
             with logged_errors(KEYS):
                 self._forget()
 
@@ -160,10 +161,10 @@ class KeyMemory:
     def _too_old_or_too_many(self, found: list[_Key], now: float) -> list[_Key]:
         oldest = now - self._retention()
         forgotten = [key for key in found if key[0] <= oldest]
-        too_many = len(found) - len(forgotten) - MAX_KEYS
+        too_many = len(found) - len(forgotten) - self._most
         if too_many <= 0:
             return forgotten
-        _log.warning("%d keys are forgotten early: the spool remembers %d", too_many, MAX_KEYS)
+        _log.warning("%d keys are forgotten early: the spool remembers %d", too_many, self._most)
         return heapq.nsmallest(len(forgotten) + too_many, found)
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:

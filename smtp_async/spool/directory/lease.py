@@ -80,6 +80,10 @@ class DirectoryLease(Lease):
     async def release(self) -> None:
         await self._end_with(self._claims.release_end)
 
+    def abandon(self) -> None:
+        """Unlock the job without an end, as the kernel does for a process that dies; recovery finds the job."""
+        self._claims.forget(self._locked)
+
     async def _end(self, result: LeaseResult) -> None:
         if result.state is None:
             await self._end_with(lambda locked: LeaseEnd(locked, None))

@@ -31,6 +31,7 @@ from .enqueue import Enqueuer, Stored
 from .job_files import SMALL, JobFiles, LockedJob
 from .keys import KeyMemory
 from .lease import DirectoryLease, UpdateBatcher
+from .limits import DEFAULT_LIMITS, DirectoryLimits
 from .recovery import recover
 from .syscalls import SystemCalls, open_directory, translated
 
@@ -64,8 +65,9 @@ class DirectorySpool(Spool):
         low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
         poll: maximum number of seconds until jobs that other processes put are found.
         adapt: converts what `put` is given into a `Mail`.
-        key_retention: number of seconds for which the key of a job that is gone is remembered. The directory keeps up
-            to 100,000 such keys, as empty files. All processes that share a directory should use the same value.
+        key_retention: number of seconds for which the key of a job that is gone is remembered, as an empty file. All
+            processes that share a directory should use the same value.
+        limits: the sizes at which the directory changes how it works.
         syscalls: makes the object for the system calls; for tests.
 
     Raises:
@@ -88,6 +90,7 @@ class DirectorySpool(Spool):
         poll: float = 1.0,
         adapt: Adapt | None = None,
         key_retention: float = KEY_RETENTION,
+        limits: DirectoryLimits = DEFAULT_LIMITS,
         syscalls: Callable[..., SystemCalls] = SystemCalls,
     ) -> None:
         super().__init__(adapt=adapt, key_retention=key_retention)
@@ -98,8 +101,8 @@ class DirectorySpool(Spool):
         self._root = open_directory(path, create=create)
         try:
             self._syscalls = syscalls(self._root, durable=durable)
-            self._due_queue = DueQueue(self._syscalls, poll=poll)
-            keys = KeyMemory(self._syscalls, lambda: self.key_retention)
+            self._due_queue = DueQueue(self._syscalls, poll=poll, most=limits.jobs_in_memory)
+            keys = KeyMemory(self._syscalls, lambda: self.key_retention, limits.keys)
             job_files = JobFiles(self._syscalls, self._due_queue, keys)
         except OSError as error:
             os.close(self._root)
@@ -107,7 +110,7 @@ class DirectorySpool(Spool):
         self._job_files = job_files
         self._poll = poll
         self._durable = durable
-        self._enqueuer = Enqueuer(job_files, low_water=low_water)
+        self._enqueuer = Enqueuer(job_files, low_water=low_water, root_files=limits.root_files)
         self._claims = claims = Claims(job_files)
         self._admin = Admin(job_files)
         self._threads = Threads(MAX_THREADS)

@@ -3,9 +3,10 @@
 import asyncio
 import errno
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import pytest
@@ -17,7 +18,8 @@ from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from smtp_async.testing.faults import CancelManner, CancelMoment, cancellations
-from tests.lab import turns
+from tests.lab import PATIENCE, turns
+from tests.spool.directory.made import Made
 from tests.spool.directory.test_spool import open_files
 
 EVERY = [(manner, moment) for manner in CancelManner for moment in CancelMoment]
@@ -112,35 +114,48 @@ async def test_an_end_is_recorded_although_its_caller_is_cancelled(
         lease = await once()
 
 
+class Behind(SystemCalls):
+    """System calls that do something when a `put` has made its last one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.go_on = threading.Event()
+        self.behind: Callable[[], None] | None = None
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        result = super().call(step, function, *args, **named)
+        if step == "E8" and self.behind is not None:
+            self.behind()
+        return result
+
+
 def with_a_worker(
-    spool: DirectorySpool, other: DirectorySpool
+    calls: Behind, other: DirectorySpool
 ) -> tuple[asyncio.Future[list[Lease]], threading.Event]:
-    """Let `other` claim a job before its `put` returns.
+    """Let `other` claim a job before its `put`, which makes `calls`, returns.
 
     Returns:
         The leases, and the event that lets the put go on.
     """
     loop = asyncio.get_running_loop()
-    put, seen = spool._puts._function, loop.create_future()
+    seen = loop.create_future()
 
-    def slow_put(jobs):
-        stored = put(jobs)
+    def claim() -> None:
         taken = asyncio.run_coroutine_threadsafe(other.claim(), loop).result()
         loop.call_soon_threadsafe(seen.set_result, taken)
-        assert go_on.wait(10)
-        return stored
+        assert calls.go_on.wait(PATIENCE)
 
-    go_on = threading.Event()
-    spool._puts._function = slow_put
-    return seen, go_on
+    calls.behind = claim
+    return seen, calls.go_on
 
 
 async def test_a_cancelled_put_that_a_worker_has_claimed_is_not_withdrawn(tmp_path: Path) -> None:
     """The call returns the id, and its task is cancelled at its next await."""
 
     path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
-        seen, go_on = with_a_worker(spool, other)
+    made = Made(Behind)
+    async with DirectorySpool(path, create=True, syscalls=made) as spool, DirectorySpool(path) as other:
+        seen, go_on = with_a_worker(made.calls, other)
         told = []
 
         async def caller() -> None:
@@ -162,8 +177,9 @@ async def test_a_cancelled_put_that_a_worker_has_claimed_is_not_withdrawn(tmp_pa
 async def test_a_time_limit_too_late_for_a_put_ends_with_its_block(tmp_path: Path, goes_on) -> None:
     """An await inside the block is cancelled; one behind the block is not."""
     path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True) as spool, DirectorySpool(path) as other:
-        seen, go_on = with_a_worker(spool, other)
+    made = Made(Behind)
+    async with DirectorySpool(path, create=True, syscalls=made) as spool, DirectorySpool(path) as other:
+        seen, go_on = with_a_worker(made.calls, other)
         loop = asyncio.get_running_loop()
 
         def expire(_: object) -> None:
@@ -216,11 +232,12 @@ async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_canc
 ) -> None:
     """A web handler whose client has disconnected, and the handler, in another process, of the repeated request."""
     path = tmp_path / "spool"
+    one, two = Made(Stopping), Made(Stopping)
     async with (
-        DirectorySpool(path, create=True, low_water=0, syscalls=Stopping) as spool,
-        DirectorySpool(path, low_water=0, syscalls=Stopping) as other,
+        DirectorySpool(path, create=True, low_water=0, syscalls=one) as spool,
+        DirectorySpool(path, low_water=0, syscalls=two) as other,
     ):
-        files, others = cast(Stopping, spool._syscalls), cast(Stopping, other._syscalls)
+        files, others = one.calls, two.calls
         others.begun.set()
         first = asyncio.ensure_future(spool.put(TEXT, key="k"))
         await asyncio.to_thread(files.begun.wait, 10)
@@ -243,19 +260,17 @@ async def test_a_second_put_with_the_same_key_keeps_the_job_if_the_first_is_canc
 
 async def test_a_timeout_is_a_timeout(tmp_path: Path) -> None:
     """The task's count of cancellation requests is right afterwards."""
-    path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True) as spool:
-        put = spool._puts._function
+    path, made = tmp_path / "spool", Made(Behind)
+    async with DirectorySpool(path, create=True, syscalls=made) as spool:
         started = asyncio.Event()
         loop = asyncio.get_running_loop()
+        released = made.calls.go_on
 
-        def slow_put(jobs):
+        def wait() -> None:
             loop.call_soon_threadsafe(started.set)
-            released.wait(10)
-            return put(jobs)
+            assert released.wait(PATIENCE)
 
-        released = threading.Event()
-        spool._puts._function = slow_put
+        made.calls.behind = wait
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 started_by = asyncio.ensure_future(started.wait())

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,13 +15,16 @@ import pytest
 
 from smtp_async.errors import LeaseLost, NoSuchJob, RecordNewer, SpoolError
 from smtp_async.spool.directory.claim import MAX_CLOSERS, MAX_REMOVED_OPEN, LeaseEnd
+from smtp_async.spool.directory.job_files import LockedJob
 from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.spool import MAX_INLINE_CLAIM, DirectorySpool
 from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
 from smtp_async.spool.record import journal_record
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
-from tests.lab import turns
+from tests.lab import PATIENCE, turns
+from tests.spool.directory.made import Made
+from tests.spool.directory.parts import Parts, open_files_of_gone_jobs, until_closed
 from tests.spool.directory.test_enqueue import LARGE, Watched, watched
 from tests.spool.directory.test_spool import open_files
 
@@ -33,47 +37,52 @@ async def leased(spool: DirectorySpool, count: int) -> list[DirectoryLease]:
     return [lease for lease in leases if isinstance(lease, DirectoryLease)]
 
 
+async def claimed(parts: Parts[Any], count: int) -> list[LockedJob]:
+    for _ in range(count):
+        await parts.put()
+    jobs = parts.claim(count)
+    assert len(jobs) == count
+    return jobs
+
+
 async def spool_of(tmp_path: Path, files: type[Watched]) -> DirectorySpool:
     return DirectorySpool(tmp_path / "s", create=True, syscalls=files)
 
 
 async def test_marks_and_ends_share_one_sync_of_the_directory(tmp_path: Path) -> None:
     files = watched()
-    async with await spool_of(tmp_path, files) as spool:
-        leases = await leased(spool, 6)
+    with Parts(tmp_path / "s", files) as parts:
+        jobs = await claimed(parts, 6)
         files.steps.clear()
-        news = [
-            lease._locked if place % 2 else LeaseEnd(lease._locked, None)
-            for place, lease in enumerate(leases)
-        ]
-        assert spool._claims.update(news) == [None] * 6
+        news = [locked if place % 2 else LeaseEnd(locked, None) for place, locked in enumerate(jobs)]
+        assert parts.claims.update(news) == [None] * 6
         calls = [call for call in files.steps if call[0] in ("D1", "S1", "S2")]
         assert calls.count(("S2", "_sync_directory")) == 1
         assert calls.count(("D1", "write")) == calls.count(("D1", "_sync")) == 3
-        for place, lease in enumerate(leases):
+        for place, locked in enumerate(jobs):
             if place % 2:
-                assert (await spool.get(lease.entry.id)).flagged
+                assert parts.admin.entry(locked.entry.id).flagged
             else:
                 with pytest.raises(NoSuchJob):
-                    await spool.get(lease.entry.id)
+                    parts.admin.entry(locked.entry.id)
 
 
 async def test_all_results_are_written_before_the_first_is_synced(tmp_path: Path) -> None:
     """A server that defers every message: each job has its own record, and all share the syncs."""
     files = watched()
-    async with await spool_of(tmp_path, files) as spool:
-        leases = await leased(spool, 3)
+    with Parts(tmp_path / "s", files) as parts:
+        jobs = await claimed(parts, 3)
         files.steps.clear()
         news = [
-            LeaseEnd(lease._locked, State.QUEUED, journal_record(r="untouched", n=1, at=0.0), when=9.0)
-            for lease in leases
+            LeaseEnd(locked, State.QUEUED, journal_record(r="untouched", n=1, at=0.0), when=9.0)
+            for locked in jobs
         ]
-        assert spool._claims.update([*news]) == [None] * 3
+        assert parts.claims.update([*news]) == [None] * 3
         calls = [call for call in files.steps if call[0] in ("S3", "H1", "S2")]
         hints = [("H1", "sync_file_range")] * 3 if ("H1", "sync_file_range") in calls else []
         each = [("S3", "_sync"), ("S3", "utime"), ("S3", "rename")]
         assert calls == [*[("S3", "write")] * 3, *hints, *each * 3, ("S2", "_sync_directory")]
-        assert [entry.state async for entry in spool.list()] == [State.QUEUED] * 3
+        assert parts.admin.statistics().queued == 3
 
 
 @pytest.mark.parametrize("call", range(1, 13))
@@ -96,47 +105,43 @@ async def test_a_result_that_cannot_be_recorded_keeps_only_its_own_job_locked(
 async def test_the_error_of_a_mark_is_raised_to_its_own_caller(tmp_path: Path, call: int) -> None:
     """The write or the sync fails; the other jobs may be sent."""
     files = watched("D1", call)
-    async with await spool_of(tmp_path, files) as spool:
-        leases = await leased(spool, 3)
+    with Parts(tmp_path / "s", files) as parts:
+        jobs = await claimed(parts, 3)
         files.steps.clear()
-        errors = spool._claims.update([lease._locked for lease in leases])
+        errors = parts.claims.mark(jobs)
         failed = (call - 1) % 3
         assert [isinstance(error, SpoolError) for error in errors] == [place == failed for place in range(3)]
-        assert [lease._locked.marked for lease in leases] == [place != failed for place in range(3)]
-        for lease in leases:
-            await lease.release()
-            assert not (await spool.get(lease.entry.id)).flagged
+        assert [locked.marked for locked in jobs] == [place != failed for place in range(3)]
+        for locked in jobs:
+            assert parts.claims.end([parts.claims.release_end(locked)]) == [None]
+            assert not parts.admin.entry(locked.entry.id).flagged
 
 
 async def test_an_end_that_fails_does_not_affect_marks_of_the_same_batch(tmp_path: Path) -> None:
     files = watched("S1", 1)
-    async with await spool_of(tmp_path, files) as spool:
-        one, other = await leased(spool, 2)
+    with Parts(tmp_path / "s", files) as parts:
+        one, other = await claimed(parts, 2)
         files.steps.clear()
-        error, none = spool._claims.update([LeaseEnd(one._locked, None), other._locked])
+        error, none = parts.claims.update([LeaseEnd(one, None), other])
         assert isinstance(error, SpoolError) and none is None
-        assert other._locked.marked
+        assert other.marked
 
 
 async def test_jobs_are_marked_where_the_sync_hint_is_unsupported(tmp_path: Path) -> None:
     files = watched("H1", 1, errno.ENOSYS)
-    async with await spool_of(tmp_path, files) as spool:
-        leases = await leased(spool, 2)
-        assert spool._claims.update([lease._locked for lease in leases]) == [None, None]
+    with Parts(tmp_path / "s", files) as parts:
+        assert parts.claims.mark(await claimed(parts, 2)) == [None, None]
 
 
-async def test_a_write_error_of_the_sync_hint_fails_the_mark(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="no such call")
+async def test_a_write_error_of_the_sync_hint_fails_the_mark(tmp_path: Path) -> None:
     """The system reports a write error once, to the first call that can."""
     files = watched("H1", 1)
-    async with await spool_of(tmp_path, files) as spool:
-        if spool._syscalls._begin_sync is None:
-            pytest.skip("no such call")
-        leases = await leased(spool, 2)
-        failed, marked = spool._claims.update([lease._locked for lease in leases])
+    with Parts(tmp_path / "s", files) as parts:
+        jobs = await claimed(parts, 2)
+        failed, marked = parts.claims.mark(jobs)
         assert isinstance(failed, SpoolError) and marked is None
-        assert [lease._locked.marked for lease in leases] == [False, True]
+        assert [locked.marked for locked in jobs] == [False, True]
 
 
 async def test_a_job_that_is_marked_twice_at_once_has_one_mark(tmp_path: Path) -> None:
@@ -155,9 +160,8 @@ async def test_a_removed_file_is_closed_after_its_caller_was_told(tmp_path: Path
         leases = await leased(spool, 5)
         files.steps.clear()
         await asyncio.gather(*[lease.settle(receipt_for(lease, QUEUED)) for lease in leases])
-        await spool._threads.wait_idle()
+        await until_closed(tmp_path / "s")
         assert files.steps.count(("S5", "close")) == 5
-        assert spool._claims._removed == []
     assert open_files() <= before
 
 
@@ -180,10 +184,11 @@ class SlowToFree(SystemCalls):
 async def test_the_number_of_removed_files_that_wait_to_be_closed_is_bounded(tmp_path: Path) -> None:
     files: type[SlowToFree] = type("NeedsThread", (SlowToFree,), {})
     async with DirectorySpool(tmp_path / "s", create=True, syscalls=files) as spool:
-        removed = spool._claims._removed
-        for lease in await leased(spool, 4 * MAX_REMOVED_OPEN):
+        leases = await leased(spool, 4 * MAX_REMOVED_OPEN)
+        for lease in leases:
             await lease.settle(receipt_for(lease, QUEUED))
-            assert len(removed) <= MAX_REMOVED_OPEN + 1
+            # Those that wait, that of this lease, and those that are being closed.
+            assert len(open_files_of_gone_jobs(tmp_path / "s")) <= MAX_REMOVED_OPEN + 1 + MAX_CLOSERS
         # And the call that waits for the others to be closed.
         assert files.most <= MAX_CLOSERS + 1
 
@@ -195,7 +200,7 @@ async def test_an_end_that_is_recorded_later_leaves_no_file_open(tmp_path: Path)
         with pytest.raises(SpoolError):
             await lease.settle(receipt_for(lease, QUEUED))
         assert await spool.claim(1) == []
-        assert spool._claims._removed == []
+        assert open_files_of_gone_jobs(tmp_path / "s") == []
 
 
 @pytest.mark.parametrize("state", [State.SENT, State.FAILED, State.QUEUED])
@@ -310,9 +315,9 @@ class GivingBack(SystemCalls):
 
 async def test_a_lease_that_is_settled_while_it_is_released_ends_in_one_way(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    spool = DirectorySpool(path, create=True, syscalls=GivingBack)
-    files = spool._syscalls
-    assert isinstance(files, GivingBack)
+    made = Made(GivingBack)
+    spool = DirectorySpool(path, create=True, syscalls=made)
+    files = made.calls
     [lease] = await leased(spool, 1)
     await lease.mark_end_of_data()
     closing = asyncio.ensure_future(spool.close())
@@ -329,46 +334,54 @@ async def test_a_lease_that_is_settled_while_it_is_released_ends_in_one_way(tmp_
         assert again.entry.flagged
 
 
-async def test_an_end_that_starts_while_the_spool_closes_is_completed(tmp_path: Path) -> None:
-    """The directory is closed afterwards, because another file may then have its descriptor."""
-    spool = DirectorySpool(tmp_path / "s", create=True)
+class SlowToMark(SystemCalls):
+    """System calls that wait before a mark is written."""
+
+    def __init__(self, root: int, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+        if step == "D1" and function is os.write:
+            self.begun.set()
+            assert self.go_on.wait(PATIENCE)
+            # The directory is closed afterwards, because another file may then have its descriptor.
+            os.fstat(self.root)
+        return super().call(step, function, *args, **named)
+
+
+async def test_a_call_in_progress_is_completed_before_the_spool_is_closed(tmp_path: Path) -> None:
+    path, made = tmp_path / "s", Made(SlowToMark)
+    spool = DirectorySpool(path, create=True, syscalls=made)
     [lease] = await leased(spool, 1)
-    note, begun, closed = spool._updates._function, threading.Event(), asyncio.Event()
-
-    def slow_note(news: list[Any]) -> Any:
-        begun.set()
-        time.sleep(0.1)
-        os.fstat(spool._root)
-        return note(news)
-
-    def close() -> None:
-        asyncio.run_coroutine_threadsafe(settle(), loop)
-        assert begun.wait(10)
-        real_close()
-
-    async def settle() -> None:
-        with pytest.raises(LeaseLost):
-            await lease.settle(receipt_for(lease, QUEUED))
-        closed.set()
-
-    loop = asyncio.get_running_loop()
-    real_close = spool._claims.close
-    spool._updates._function, spool._claims.close = slow_note, close  # type: ignore[method-assign]
-    await spool.close()
-    async with asyncio.timeout(5):
-        await closed.wait()
+    marking = asyncio.ensure_future(lease.mark_end_of_data())
+    await asyncio.to_thread(made.calls.begun.wait, PATIENCE)
+    closing = asyncio.ensure_future(spool.close())
+    await turns()
+    assert not closing.done()
+    made.calls.go_on.set()
+    await marking
+    await closing
+    async with DirectorySpool(path) as other:
+        [again] = await other.claim()
+        assert again.entry.flagged
 
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_an_end_that_could_not_be_recorded_is_lost_when_the_spool_closes(
     tmp_path: Path, durable: bool
 ) -> None:
-    files = watched("S1")
-    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, syscalls=files)
+
+    class Broken(SystemCalls):
+        def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+            if step == "S1":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().call(step, function, *args, **named)
+
+    spool = DirectorySpool(tmp_path / "s", create=True, durable=durable, syscalls=Broken)
     [lease] = await leased(spool, 1)
     with pytest.raises(SpoolError):
         await lease.settle(receipt_for(lease, QUEUED))
-    spool._claims._retry_at = time.monotonic() + 60
     await spool.close()
     async with asyncio.timeout(5):
         with pytest.raises(LeaseLost):
@@ -420,10 +433,24 @@ async def test_the_event_loop_never_waits_for_an_end_that_is_retried(
 
 async def test_the_event_loop_never_waits_for_a_thread_that_reads_directories(tmp_path: Path) -> None:
     """Not even when the event loop finds a job of a later version."""
-    async with DirectorySpool(tmp_path / "s", create=True, durable=False) as spool:
-        with spool._due_queue._lock:
-            spool._job_files.skip_newer("x", State.QUEUED, RecordNewer("its version is 2"))
-        assert [one.id for one in spool.unreadable()] == ["x"]
+
+    class Slow(SystemCalls):
+        reading, go_on = threading.Event(), threading.Event()
+
+        def call(self, step: str, function: Any, /, *args: Any, **named: Any) -> Any:
+            if step == "L2":
+                self.reading.set()
+                assert self.go_on.wait(PATIENCE)
+            return super().call(step, function, *args, **named)
+
+    with Parts(tmp_path / "s", Slow, durable=False) as parts:
+        thread = asyncio.ensure_future(asyncio.to_thread(parts.due_queue.next_due, 0.0))
+        await asyncio.to_thread(Slow.reading.wait, PATIENCE)
+        parts.files.skip_newer("x", State.QUEUED, RecordNewer("its version is 2"))
+        assert [one.id for one in parts.files.unreadable()] == ["x"]
+        assert parts.claims.claim(1, 0.0, marked=False, inline=True) == []
+        Slow.go_on.set()
+        await thread
 
 
 @pytest.mark.parametrize("how", ["settle", "keep", "defer", "release"])
@@ -485,13 +512,13 @@ async def calls_of_a_delivery(tmp_path: Path, key: str | None) -> list[tuple[str
             await spool.put(TEXT, key=f"warm {number}" if key else None)
             [lease] = await spool.claim()
             await lease.settle(receipt_for(lease, QUEUED))
-        await spool._threads.wait_idle()
+        await until_closed(tmp_path / "s")
         files.steps.clear()
         await spool.put(TEXT, key=key)
         [lease] = await spool.claim()
         await lease.mark_end_of_data()
         await lease.settle(receipt_for(lease, QUEUED))
-        await spool._threads.wait_idle()
+        await until_closed(tmp_path / "s")
     return [call for call in files.steps if call[0][0] not in "LH" and call[1] != "fstatvfs"]
 
 

@@ -22,6 +22,7 @@ from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import FULL
 from smtp_async.spool.entry import State
 from tests.lab import client_of
+from tests.spool.directory.made import Made
 from tests.torture import letters
 from tests.torture.children import BRISK, Spec
 from tests.torture.directories import quick_directory
@@ -78,17 +79,10 @@ class Office:
         """Create the spool, repeatedly if that fails."""
         for _ in range(30):
             with suppress(SpoolError):
-                self.spool = DirectorySpool(
-                    self.path,
-                    create=True,
-                    low_water=0,
-                    poll=0.01,
-                    syscalls=partial(Hurried, failing=failing),
-                )
+                made = Made(partial(Hurried, failing=failing))
+                self.spool = DirectorySpool(self.path, create=True, low_water=0, poll=0.01, syscalls=made)
                 break
-        files = self.spool._syscalls
-        assert isinstance(files, FailingFiles)
-        self.files = files
+        self.files = made.calls
         self.processor = QueueProcessor(
             self.spool,
             self._client,

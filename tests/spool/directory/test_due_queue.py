@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from smtp_async.spool.directory import due_queue as module
 from smtp_async.spool.directory.due_queue import HELD_UNTIL, DueQueue
 from smtp_async.spool.directory.syscalls import SystemCalls, open_directory
 from tests.lab import PATIENCE
@@ -49,7 +48,7 @@ def calls(path: Path):
 
 @pytest.fixture
 def due_queue(calls: Counting) -> DueQueue:
-    return DueQueue(calls, poll=1.0)
+    return DueQueue(calls, poll=1.0, most=10_000)
 
 
 def take(due_queue: DueQueue, now: float, most: int) -> list[str]:
@@ -133,26 +132,22 @@ def test_a_busy_spool_finds_the_jobs_of_other_processes(
     assert take(due_queue, NOW, 1) == ["a"]
 
 
-def test_memory_is_bounded_and_every_job_is_found(path: Path, due_queue: DueQueue, monkeypatch) -> None:
-    monkeypatch.setattr(module, "MAX_JOBS", 10)
+def test_every_job_is_found_although_few_fit_into_memory(path: Path, calls: Counting) -> None:
+    due_queue = DueQueue(calls, poll=1.0, most=10)
     names = [f"{number % 7:02x}/{number:03d}" for number in range(200)]
     for place, name in enumerate(names):
         queue(path, name, when=float(place * 37 % 200 + 1))
     taken = []
     while found := take(due_queue, NOW, 3):
         taken += found
-        assert len(due_queue._when) <= 20 and len(due_queue._heap) <= 20
         for one in found:
             (path / f"{one}.queued").unlink()
     assert sorted(taken) == sorted(names)
     assert taken == sorted(names, key=lambda name: names.index(name) * 37 % 200)
 
 
-def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(path: Path) -> None:
     """The directory is simulated: twenty times as many files as are kept in memory, each due at another time."""
-    monkeypatch.setattr(module, "MAX_JOBS", 2_000)
 
     class Endless(SystemCalls):
         def entries(self, step: str, name: str) -> Any:
@@ -163,7 +158,7 @@ def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(
 
     root = os.open(path, os.O_RDONLY)
     try:
-        due_queue = DueQueue(Endless(root), poll=1.0)
+        due_queue = DueQueue(Endless(root), poll=1.0, most=2_000)
         tracemalloc.start()
         taken = take(due_queue, 1e6, 3)
         _, most = tracemalloc.get_traced_memory()
@@ -171,14 +166,11 @@ def test_a_very_large_directory_takes_no_more_memory_than_a_large_one(
         tracemalloc.stop()
         os.close(root)
     assert [int(name) * 7919 % 40_009 for name in taken] == [0, 1, 2]
-    assert len(due_queue._when) <= 2 * module.MAX_JOBS
     assert most < 3 * 2**20
 
 
-def test_pushed_jobs_that_do_not_fit_are_found_in_their_directory(
-    path: Path, due_queue: DueQueue, monkeypatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_JOBS", 2)
+def test_pushed_jobs_that_do_not_fit_are_found_in_their_directory(path: Path, calls: Counting) -> None:
+    due_queue = DueQueue(calls, poll=1.0, most=2)
     assert take(due_queue, NOW, 1) == []
     names = [f"{number}" for number in range(9)]
     for place, name in enumerate(names):
@@ -260,8 +252,8 @@ def test_a_due_time_written_by_a_clock_that_was_ahead_is_ignored(path: Path) -> 
     queue(path, "held", when=HELD_UNTIL)
     root = open_directory(path, create=False)
     try:
-        assert take(DueQueue(Counting(root), poll=1.0), now, 9) == []
-        assert take(DueQueue(ChangedInTheFuture(root), poll=1.0), now, 9) == ["ahead"]
+        assert take(DueQueue(Counting(root), poll=1.0, most=100), now, 9) == []
+        assert take(DueQueue(ChangedInTheFuture(root), poll=1.0, most=100), now, 9) == ["ahead"]
     finally:
         os.close(root)
 

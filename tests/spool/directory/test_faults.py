@@ -9,11 +9,11 @@ import pytest
 
 from smtp_async.errors import SpoolError, SpoolFull
 from smtp_async.spool.directory.enqueue import job_id
-from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import FULL, SystemCalls
 from smtp_async.spool.submission import JobOptions, submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
+from tests.spool.directory.parts import die, until_closed
 
 SHORT = -1
 #: Looking must not fail in the middle of these tests: what is found is what is checked.
@@ -141,8 +141,7 @@ async def story(path: Path, files: type[Faulty]) -> World:
         # A job whose worker is dead, for recovery.
         await world.put(key="dead")
         [lease] = await spool.claim()
-        assert isinstance(lease, DirectoryLease)
-        spool._claims.forget(lease._locked)
+        die(lease)
         files.armed = True
         await world.put()
         await world.put(key="k")
@@ -151,7 +150,7 @@ async def story(path: Path, files: type[Faulty]) -> World:
         await world.put(expires=8.0)
         await world.work()
         # Files of removed jobs are closed afterwards.
-        await spool._threads.wait_idle()
+        await until_closed(path)
         files.armed = False
         await world.work()
         # A promised key is not sent again, unless there was no room for the key when its job ended.
@@ -362,9 +361,8 @@ async def test_closing_with_a_broken_disk_ends(tmp_path: Path) -> None:
     spool = DirectorySpool(tmp_path / "spool", create=True, syscalls=Disk)
     await spool.put(TEXT)
     [lease] = await spool.claim()
-    assert isinstance(lease, DirectoryLease)
     Disk.stuck = True
     with pytest.raises(SpoolError):
         await lease.settle(None)
     await spool.close()
-    assert lease._locked.fd < 0
+    assert "ended" in repr(lease)

@@ -15,6 +15,7 @@ from smtp_async.spool.directory.keys import KEYS
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
+from tests.spool.directory.made import Made
 
 
 @pytest.fixture
@@ -105,12 +106,13 @@ async def test_a_job_ends_although_there_is_no_room_for_its_key(
     tmp_path: Path, number: int, thrown_away: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "spool"
-    async with DirectorySpool(path, create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
+    made = Made(NoRoomForKeys)
+    async with DirectorySpool(path, create=True, syscalls=made, low_water=0) as spool:
         await spool.put(TEXT, key="k")
         await spool.put(TEXT)
         if thrown_away:
             (path / KEYS).rmdir()
-        spool._syscalls.full = number  # type: ignore[attr-defined]
+        made.calls.full = number
         for lease in await spool.claim(2):
             await lease.mark_end_of_data()
             await lease.settle(receipt_for(lease, QUEUED))
@@ -120,18 +122,20 @@ async def test_a_job_ends_although_there_is_no_room_for_its_key(
 
 
 async def test_a_job_can_be_removed_although_there_is_no_room_for_its_key(tmp_path: Path) -> None:
-    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
+    made = Made(NoRoomForKeys)
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=made, low_water=0) as spool:
         id = await spool.put(TEXT, key="k")
-        spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
+        made.calls.full = errno.ENOSPC
         await spool.remove(id)
         assert [entry async for entry in spool.list()] == []
 
 
 async def test_the_first_put_with_a_key_fails_if_there_is_no_room_for_keys(tmp_path: Path) -> None:
-    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=NoRoomForKeys, low_water=0) as spool:
-        spool._syscalls.full = errno.ENOSPC  # type: ignore[attr-defined]
+    made = Made(NoRoomForKeys)
+    async with DirectorySpool(tmp_path / "spool", create=True, syscalls=made, low_water=0) as spool:
+        made.calls.full = errno.ENOSPC
         with pytest.raises(SpoolFull):
             await spool.put(TEXT, key="k")
         await spool.put(TEXT)
-        spool._syscalls.full = 0  # type: ignore[attr-defined]
+        made.calls.full = 0
         await spool.put(TEXT, key="k")

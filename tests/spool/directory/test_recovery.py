@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from smtp_async.spool.directory.keys import COUNT_INTERVAL, EMPTY_DELAY
-from smtp_async.spool.directory.lease import DirectoryLease
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing.contracts import TEXT
 from tests.spool.directory.clock import Clock, ClockCalls
+from tests.spool.directory.parts import die
 from tests.spool.directory.test_keys import delivered
 
 
@@ -33,7 +33,7 @@ async def test_errors_of_the_clean_up_do_not_hide_which_jobs_were_recovered(
     async with DirectorySpool(
         tmp_path / "spool", create=True, low_water=0, syscalls=partial(Broken, clock=clock)
     ) as spool:
-        files = [await delivered(spool, key) for key in ("old", "full", "ahead")]
+        files = [await delivered(spool, tmp_path / "spool", key) for key in ("old", "full", "ahead")]
         files[1].write_bytes(TEXT)
         for file, age in zip(files, (2 * spool.key_retention, 2 * EMPTY_DELAY, -86400), strict=True):
             os.utime(file, (0, time.time() - age))
@@ -42,8 +42,7 @@ async def test_errors_of_the_clean_up_do_not_hide_which_jobs_were_recovered(
         os.link(abandoned, tmp_path / "second")
         id = await spool.put(TEXT)
         [lease] = await spool.claim()
-        assert isinstance(lease, DirectoryLease)
-        spool._claims.forget(lease._locked)
+        die(lease)
         broken = True
         clock.monotonic += COUNT_INTERVAL + 1
         assert (await spool.recover()).requeued == (id,)

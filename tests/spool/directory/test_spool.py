@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,17 @@ from smtp_async.mail.coerce import Raw
 from smtp_async.message import Message
 from smtp_async.model.envelope import Recipient
 from smtp_async.sources import read_all
-from smtp_async.spool.directory import enqueue, job_files, keys, syscalls
+from smtp_async.spool.directory import job_files, keys, syscalls
+from smtp_async.spool.directory.job_files import hashed_directory
 from smtp_async.spool.directory.lease import DirectoryLease
-from smtp_async.spool.directory.serialize import serialize
+from smtp_async.spool.directory.limits import DirectoryLimits
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import State
 from smtp_async.spool.record import encode_header, journal_record
 from smtp_async.spool.submission import submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
 from tests.spool.directory.clock import Clock, ClockCalls
+from tests.spool.directory.parts import die
 
 
 @pytest.fixture
@@ -73,6 +77,16 @@ def open_files() -> int:
 async def queue_file(id: str, body: bytes = TEXT) -> bytes:
     job = await submission(body)
     return encode_header(job, id) + job.body
+
+
+#: Every new job goes to a subdirectory.
+CROWDED = DirectoryLimits(root_files=0)
+
+
+def keys_in(directory: str, most: int) -> list[str]:
+    """Return keys whose jobs go to this subdirectory of a crowded spool."""
+    ids = ((key, hashlib.sha256(key.encode()).hexdigest()[:32]) for key in map(str, count()))
+    return list(islice((key for key, id in ids if hashed_directory(id) == directory), most))
 
 
 async def deliver(spool: DirectorySpool) -> list[str]:
@@ -217,19 +231,17 @@ async def test_an_existing_subdirectory_is_synced_before_it_is_used(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may have created the directory and died before its name was on disk."""
-    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", -1)
-    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "0a")
-    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "0a")
     (path / "0a").mkdir(mode=0o700)
+    first, second = keys_in("0a", 2)
     found = synced(monkeypatch)
-    async with DirectorySpool(path, low_water=0, create=True) as spool:
+    async with DirectorySpool(path, low_water=0, create=True, limits=CROWDED) as spool:
         assert str(path.parent) in found
         found.clear()
-        await spool.put(TEXT)
+        await spool.put(TEXT, key=first)
         assert found.index(str(path)) < found.index(f"{path}/0a")
         found.clear()
-        await spool.put(TEXT)
-        assert str(path) not in found
+        await spool.put(TEXT, key=second)
+        assert str(path) not in found and f"{path}/0a" in found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
@@ -252,26 +264,22 @@ DirectorySpool("spool", create=True)
 
 
 @pytest.mark.parametrize("name", ["tmp", "quarantine", "00"])
-async def test_a_subdirectory_that_is_a_link_is_not_followed(
-    path: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_subdirectory_that_is_a_link_is_not_followed(path: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (path / name).symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 0)
-    monkeypatch.setattr(enqueue, "hashed_directory", lambda id: "00")
-    monkeypatch.setattr(job_files, "hashed_directory", lambda id: "00")
+    [key] = keys_in("00", 1)
+    refused = []
+    (path / "bad.queued").write_bytes(b"")
     try:
-        spool = DirectorySpool(path, low_water=0)
-    except OSError:
-        return
-    async with spool:
-        (path / "bad.queued").write_bytes(b"")
-        try:
-            await spool.put(TEXT)
-            await spool.claim()
-        except OSError:
-            pass
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+        async with DirectorySpool(path, low_water=0, limits=CROWDED) as spool:
+            for use in (lambda: spool.put(TEXT, key=key), spool.claim):
+                try:
+                    await use()
+                except OSError as error:
+                    refused.append(error)
+    except OSError as error:
+        refused.append(error)
+    assert refused and list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_the_constructor_refuses_a_system_without_posix(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,10 +427,8 @@ async def test_a_large_message_is_read_from_the_file(spool: DirectorySpool, path
         await read_all(content)
 
 
-async def test_a_crowded_directory_gets_subdirectories(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enqueue, "MAX_ROOT_FILES", 10)
-    monkeypatch.setattr(enqueue, "COUNT_INTERVAL", 5)
-    async with DirectorySpool(path, low_water=0) as spool:
+async def test_a_crowded_directory_gets_subdirectories(path: Path) -> None:
+    async with DirectorySpool(path, low_water=0, limits=DirectoryLimits(root_files=10)) as spool:
         ids = [await spool.put(TEXT, key=f"k{n}" if n % 2 else None) for n in range(40)]
         deep = [name for name in names(path) if "/" in name]
         assert 20 <= len(deep) <= 35
@@ -486,23 +492,6 @@ async def test_a_put_with_the_key_of_a_job_that_is_being_requeued_is_one_job(pat
             assert await two.put(TEXT, key="k") == id
         await round_and_round
         assert names(path) == [f"{id}.queued"]
-
-
-async def test_serialize_gives_the_text_of_a_queue_file(spool: DirectorySpool, path: Path) -> None:
-    message = Message(sender="ann@example.com", to="bob@example.org", subject="Hi", text="Grüße")
-    text = await serialize(message)
-    id = await spool.put(message)
-    assert text.startswith("SPOOL1 ")
-    assert text.split("\n", 2)[2].encode() == await spool.read(id)
-    name = text.split('"id":"', 1)[1].split('"', 1)[0]
-    (path / f"{name}.queued").write_text(text, newline="")
-    assert sorted(await deliver(spool)) == sorted([id, name])
-
-
-async def test_serialize_keeps_every_octet(spool: DirectorySpool, path: Path) -> None:
-    body = b"From: ann@example.com\r\nTo: bob@example.org\r\n\r\n\xff\xe9\r\n"
-    text = await serialize(body)
-    assert text.encode("utf-8", "surrogateescape").endswith(body)
 
 
 # --- room ---
@@ -761,8 +750,7 @@ async def test_a_job_with_a_damaged_message_can_only_fail(
 async def test_a_damaged_job_of_a_dead_worker_is_recovered(spool: DirectorySpool, path: Path) -> None:
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
-    assert isinstance(lease, DirectoryLease)
-    spool._claims.forget(lease._locked)
+    die(lease)
     flipped(path / f"{id}.sending", path)
     assert (await spool.recover()).requeued == (id,)
     [lease] = await spool.claim()
@@ -879,8 +867,7 @@ async def test_a_power_failure_after_the_mark_leaves_the_job_flagged(
     id = await spool.put(TEXT)
     [lease] = await spool.claim()
     await lease.mark_end_of_data()
-    assert isinstance(lease, DirectoryLease)
-    spool._claims.forget(lease._locked)
+    die(lease)
     (path / f"{id}.sending").rename(path / f"{id}.queued")
     async with DirectorySpool(path) as other:
         [lease] = await other.claim()
@@ -917,7 +904,7 @@ def test_a_forked_child_needs_a_spool_of_its_own(path: Path) -> None:
             spool.claim().send(None)
         except UsageError:
             # The kernel keeps a lock while any copy of the descriptor is open, and the child has closed its own.
-            code = 0 if lease._locked.fd < 0 else 2
+            code = 0 if "ended" in repr(lease) else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
