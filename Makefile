@@ -81,7 +81,7 @@ $(READY): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "No Python >= 3.11 with venv was found; set PYTHON=/path/to/python" >&2; exit 1; fi
 	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 servers:

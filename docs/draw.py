@@ -1,4 +1,4 @@
-"""Draw what the manual shows of the code: the layers, the stages of a connection, the events, the numbers of errors.
+"""Draw what the manual shows of the code: layers, stages of a connection, events, numbers of errors, mechanisms.
 
     python docs/draw.py
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtp_async import errors, events
+from smtp_async.auth.select import RANKING
 from smtp_async.protocol.states import ANSWERS, WRITES, Stage, Verb
 
 DOCS = Path(__file__).parent
@@ -118,6 +119,18 @@ def _codes(cls: type[errors.SMTPError]) -> str:
     return str(cls.code)
 
 
+def mechanisms() -> str:
+    """Return a table of the mechanisms in the order of their choice."""
+    rows = ["| mechanism | needs | protects | used | why it stands here |", "|---|---|---|---|---|"]
+    for place in RANKING:
+        one = place.mechanism
+        used = f"when named: {place.only_by_name}" if place.only_by_name else "by itself"
+        rows.append(
+            f"| `{place.name}` | {one.needs.value} | `{one.strength.name}` | {used} | {place.reason} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
 def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0].replace("|", "\\|")
 
@@ -127,6 +140,7 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "states": states,
     "events": event_list,
     "numbers": numbers,
+    "mechanisms": mechanisms,
 }
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, events
 from .about import __version__, build_info
-from .auth.mechanism import Credentials
+from .auth.credentials import Credentials, Strength, Token, TokenProvider
 from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
 from .client.options import ClientOptions
+from .connection.route import Login
 from .connection.session import Session
 from .errors import (
     MessageRefused,
@@ -94,6 +95,7 @@ __all__ = [
     "KeyUsage",
     "Kind",
     "Lease",
+    "Login",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -136,9 +138,12 @@ __all__ = [
     "Spool",
     "SpoolStatistics",
     "Stage",
+    "Strength",
     "TLSOptions",
     "TLSProfile",
     "Timeouts",
+    "Token",
+    "TokenProvider",
     "TrustOptions",
     "Verdict",
     "XPriority",

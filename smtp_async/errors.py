@@ -52,10 +52,12 @@
     │   ├── HelloRefused               161
     │   ├── StartTLSRefused            161   (a TLSError too)
     │   ├── AuthenticationFailed       161
+    │   │   └── TokenRefused         20031   the authorization server issues no token
     │   ├── SenderRefused              161   the outcome of `send`: `receipt`
     │   ├── RecipientsRefused          161
     │   └── MessageRefused             161
     ├── AuthenticationUnavailable    20030   no common mechanism, or none that is safe on this connection
+    ├── TokenUnavailable             20032   no token could be fetched now; a later try may succeed
     ├── ExtensionMissing             20040   the message needs an extension that the server does not offer
     │   └── MessageTooLarge          20041
     ├── TooManyRecipients            20042
@@ -153,6 +155,8 @@ __all__ = [
     "TLSLibraryError",
     "TextNotEncodable",
     "Timeout",
+    "TokenRefused",
+    "TokenUnavailable",
     "TooManyRecipients",
     "UsageError",
     "WouldBlock",
@@ -655,6 +659,15 @@ class AuthenticationFailed(CommandRefused):
     _usable = False
 
 
+class TokenRefused(AuthenticationFailed):
+    """The authorization server refused to issue a token: consent was withdrawn, or a refresh token is no longer valid.
+
+    A token provider raises it. Like a 535 it is remembered for a while, because asking again changes nothing.
+    """
+
+    code = 20031
+
+
 class SenderRefused(CommandRefused):
     """The envelope sender was refused; the message was not sent."""
 
@@ -672,6 +685,17 @@ class AuthenticationUnavailable(SMTPError):
 
     code = 20030
     remote = True
+
+
+class TokenUnavailable(SMTPError):
+    """No token could be fetched: the authorization server was not reached, failed, or sent something else.
+
+    A token provider raises it; any other exception of a provider becomes one.
+    """
+
+    code = 20032
+    remote = True
+    _temporary = True
 
 
 class ExtensionMissing(SMTPError):

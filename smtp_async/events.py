@@ -16,6 +16,7 @@ from .model.reply import Reply
 
 __all__ = [
     "Abandoned",
+    "BeforeAuth",
     "ConnectionKind",
     "ConnectionStatus",
     "Direction",
@@ -188,6 +189,23 @@ class EndTransfer(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeforeAuth(Event):
+    """A login begins: nothing of it was sent yet. `ClientOptions(before_auth=…)` may change or refuse it.
+
+    Attributes:
+        host: the server.
+        mechanism: the one that would be used with the credentials as they are; empty if none fits.
+        username: the account of the credentials as they are.
+        offered: the mechanisms that the server offers.
+    """
+
+    host: str
+    mechanism: str
+    username: str
+    offered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Error(Event):
     """A failure, also one that raises no exception, for example a refused Bcc recipient."""
 
@@ -201,10 +219,10 @@ class Notification(Event):
     """An internal step that has no event of its own.
 
     Attributes:
-        name: `mechanism` (a way to log in was chosen), `helo` (EHLO was refused, HELO follows), `pipelining-off`
-            (the server cannot take commands in groups; for ten minutes this client sends them one after the other) or
-            `pipelining-reduced` (the server does not answer what is written behind an end of data; for ten minutes
-            nothing is).
+        name: `mechanism` (a way to log in was chosen), `downgrade` (it is weaker than what the server once offered),
+            `helo` (EHLO was refused, HELO follows), `pipelining-off` (the server cannot take commands in groups; for
+            ten minutes this client sends them one after the other) or `pipelining-reduced` (the server does not answer
+            what is written behind an end of data; for ten minutes nothing is).
         parameter: the mechanism, or the step in words.
     """
 

@@ -7,6 +7,7 @@ process is a session with servers of its own.
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,8 +15,10 @@ from hypothesis import settings
 
 from tests import lab
 from tests.servers.aiosmtpd_server import AiosmtpdServer
+from tests.servers.cyrus import Cyrus
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
+from tests.servers.kdc import Kdc, find_gssapi
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 from tests.servers.sink import Sink
@@ -40,6 +43,28 @@ def postfix(pki: Pki) -> Iterator[Postfix]:
 
 
 @pytest.fixture(scope="session")
+def kdc(postfix: Postfix) -> Iterator[Kdc]:
+    """A key distribution centre, whose tickets `postfix` takes."""
+    server = Kdc.start()
+    postfix.trust(server)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gssapi(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The module gssapi can be imported."""
+    find_gssapi(tmp_path_factory.mktemp("gssapi"))
+
+
+@pytest.fixture
+def ticket(kdc: Kdc, gssapi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This process has a ticket for the user of `kdc`."""
+    for name, value in kdc.ticket(tmp_path / "tickets").items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
 def exim(pki: Pki) -> Iterator[Exim]:
     """Exim, plain, with STARTTLS and AUTH, and with implicit TLS."""
     server = Exim.start(pki)
@@ -51,6 +76,14 @@ def exim(pki: Pki) -> Iterator[Exim]:
 def dovecot(pki: Pki, postfix: Postfix) -> Iterator[Dovecot]:
     """Dovecot: LMTP, and submission that relays to `postfix`."""
     server = Dovecot.start(pki, relay_port=postfix.plain_port)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def cyrus(pki: Pki) -> Iterator[Cyrus]:
+    """Cyrus IMAP's LMTP, for SCRAM with channel binding."""
+    server = Cyrus.start(pki)
     yield server
     server.stop()
 

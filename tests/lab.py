@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,59 @@ async def speaking(**options: Any) -> AsyncIterator[ScriptedServer]:
 def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedServer:
     """Return a scripted server with a certificate: the valid one, or another leaf."""
     return ScriptedServer(ssl_context=pki.server_context(leaf), **options)
+
+
+# --- the event loop ------------------------------------------------------------------------------------------
+
+
+class Lateness:
+    """How late a task is that wants to run every millisecond, while something else goes on.
+
+    Attributes:
+        found: seconds for each time.
+        worked: seconds of processor time, of all threads, from each time to the next. Other processes cost none.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+        self.worked: list[float] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Lateness":
+        # A collection of all that a test session holds would be the longest of all.
+        gc.disable()
+        self._task = asyncio.create_task(self._tick())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        seen = len(self.found)
+        await until(lambda: len(self.found) > seen)  # the last delay counts, too
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        gc.enable()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        worked = time.process_time()
+        while True:
+            due = loop.time() + 0.001
+            await asyncio.sleep(0.001)
+            self.found.append(loop.time() - due)
+            before, worked = worked, time.process_time()
+            self.worked.append(worked - before)
+
+
+async def longest_work(measured: Callable[[], Awaitable[Lateness]]) -> float:
+    """Return the longest processor time for which the event loop stood still, in the best of three rounds.
+
+    A busy machine may let the loop wait while a thread works that does not hold the interpreter's lock.
+
+    Args:
+        measured: a round.
+    """
+    return min([max((await measured()).worked) for _ in range(3)])
 
 
 # --- waiting -------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def environment(version: Version, python: Path) -> Path:
         print(f"Making {folder.relative_to(ROOT)} with {python} ...", flush=True)
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([folder / "bin" / "python", *pip, "--editable", f"{ROOT}[all,dev]"], check=True)
+        subprocess.run([folder / "bin" / "python", *pip, "--editable", f"{ROOT}[dev]"], check=True)
         ready.touch()
     return folder / "bin" / "python"
 

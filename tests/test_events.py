@@ -9,6 +9,7 @@ from smtp_async import events
 from smtp_async.errors import SMTPError
 from smtp_async.events import (
     Abandoned,
+    BeforeAuth,
     ConnectionKind,
     ConnectionStatus,
     Direction,
@@ -41,6 +42,7 @@ EVENTS = [
     StartTransfer(session=1, job=2),
     Transfer(session=1, job=2, sent=5, total=10, percent=50, data=b"s3cret"),
     EndTransfer(session=1, job=2),
+    BeforeAuth(session=1, host="mx.test", mechanism="PLAIN", username="ann", offered=("PLAIN", "LOGIN")),
     Error(session=1, job=2, code=161, description="550 no", recipient=Recipient("b@example.org")),
     Notification(session=1, name="step"),
     Abandoned(session=1, job=2, receipt=RECEIPT),

@@ -129,6 +129,7 @@ async def test_a_session_with_starttls_and_auth_is_told_from_end_to_end(postfix:
         "SSL TLS handshake with localhost is complete: TLSv1.3, TLS_AES_256_GCM_SHA384, 256",
         "TLS_UP 0",
         *ehlo("AUTH PLAIN LOGIN CRAM-MD5"),
+        "BeforeAuth",
         "I: logging in with PLAIN",
         "NOTIFICATION mechanism PLAIN",
         "C: AUTH PLAIN ***",

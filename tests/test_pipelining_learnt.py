@@ -272,17 +272,17 @@ async def test_lock_step_does_not_end_with_a_login() -> None:
         async with client.session() as session:
             await session.connect()
             assert not session.extensions.pipelining
-            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            await session.login(LOGIN)
             assert not session.extensions.pipelining
 
 
 # --- EHLO after AUTH, and after 555 --------------------------------------------------------------------------
 
-LOGIN = {"username": "ann", "password": "secret"}
+LOGIN = Credentials(username="ann", password="secret", allow_cleartext=True)
 
 
 def login(server: ScriptedServer, **options: Any) -> SMTPClient:
-    return client_of(server, credentials=Credentials(**LOGIN, allow_cleartext=True), **options)
+    return client_of(server, credentials=LOGIN, **options)
 
 
 @every_loop
@@ -316,7 +316,7 @@ async def test_a_session_that_logs_in_later_asks_again_too() -> None:
         async with client.session() as session:
             await session.connect()
             assert "8BITMIME" in session.extensions
-            await session.login(Credentials(**LOGIN, allow_cleartext=True))
+            await session.login(LOGIN)
             assert set(session.extensions) == {"VRFY"}
             assert (await session.send(mail(1, text="Grüße"))).outcome is Outcome.ACCEPTED
         assert server.messages[0].data.isascii()

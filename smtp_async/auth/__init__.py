@@ -1,5 +1,18 @@
 """SASL without I/O: challenge bytes in, response bytes out."""
 
-from .mechanism import Credentials, Mechanism, Pending, decode_challenge
+from .credentials import Credentials, Strength, Token, TokenProvider
+from .mechanism import Exposure, Mechanism, Needs, Peer, Pending, decode_challenge, encoded
 
-__all__ = ["Credentials", "Mechanism", "Pending", "decode_challenge"]
+__all__ = [
+    "Credentials",
+    "Exposure",
+    "Mechanism",
+    "Needs",
+    "Peer",
+    "Pending",
+    "Strength",
+    "Token",
+    "TokenProvider",
+    "decode_challenge",
+    "encoded",
+]

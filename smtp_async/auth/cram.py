@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from ..errors import FeatureUnavailable, ProtocolViolation
 from ..model.secret import Secret
-from .mechanism import Mechanism
-from .plain import encoded
+from .credentials import Strength
+from .mechanism import Exposure, Mechanism, encoded
 
 __all__ = ["CramMD5"]
 
@@ -21,6 +21,8 @@ class CramMD5(Mechanism):
     """
 
     name: ClassVar[str] = "CRAM-MD5"
+    strength: ClassVar[Strength] = Strength.PROVED
+    exposes: ClassVar[Exposure] = Exposure.GUESSES
     _hex = b""
 
     def initial_response(self) -> None:

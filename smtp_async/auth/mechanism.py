@@ -1,78 +1,88 @@
-"""Credentials, and the contract of a SASL mechanism.
+"""The contract of a SASL mechanism, and what a mechanism is told of the other side.
 
 An exchange (RFC 4954 section 4):
 
-    mechanism = select(offered, credentials, secure=True)
+    mechanism = select(credentials, peer)
     first = mechanism.initial_response()         # sent with AUTH; None: the server speaks first
     ...
     challenge = mechanism.challenge(text_of_the_334)
-    answer = mechanism.respond(challenge)        # the session encodes it
+    answer = mechanism.respond(challenge)        # the connection encodes it
     ...
     # a 235 counts only if mechanism.complete
 
-A mechanism that has to block (a slow key derivation, a ticket from a file) or to await (a token provider) works in two
-steps, because nothing in this package may wait: before `initial_response` and before each `respond` the session calls
-`pending`, and does the work that it returns where waiting is allowed.
+A mechanism that has to block (a slow key derivation, a ticket from a file) or to await works in two steps, because
+nothing in this package may wait: before `initial_response` and before each `respond` the connection calls `pending`,
+and does the work that it returns where waiting is allowed. A token is fetched before the mechanism is made.
+
+An application may write a mechanism of its own: derive from `Mechanism`, set the class attributes, and name the class
+in `Credentials(mechanisms=[MyMechanism])`. `smtp_async.testing.MechanismContract` tests it.
 """
 
 from __future__ import annotations
 
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, ClassVar, Final, NamedTuple
 
-from ..errors import ProtocolViolation
+from ..errors import InvalidArgument, ProtocolViolation
 from ..model.secret import Secret
+from .credentials import Credentials, Strength
 
 __all__ = [
-    "Credentials",
+    "UNKNOWN_PEER",
+    "Exposure",
     "Mechanism",
+    "Needs",
+    "Peer",
     "Pending",
     "decode_challenge",
+    "encoded",
 ]
 
 #: RFC 4954 section 4: the longest line of base64 in an AUTH exchange, in octets.
 MAX_ENCODED: Final = 12_288
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class Credentials:
-    """The account to log in with, and its password.
+class Needs(Enum):
+    """What a mechanism proves an account with; the value is its name in messages."""
+
+    PASSWORD = "a user name and a password"
+    TOKEN = "a token"
+    IDENTITY = "a client certificate that was shown in the TLS handshake"
+    NOTHING = "nothing"
+
+
+class Exposure(Enum):
+    """What an eavesdropper learns where the connection is not protected by TLS; the value says it in words."""
+
+    SECRET = "would show the password or token"
+    GUESSES = "would let others guess the password"
+    NOTHING = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The server, and the connection to it, as far as a mechanism has to know.
 
     Attributes:
-        username: the account.
-        password: its password; kept as a `Secret`.
-        authzid: the account to act as, if it differs from `username` (RFC 4616 section 2).
-        mechanisms: names of the mechanisms that may be used, best first; empty: those of `select.RANKING`. A mechanism
-            that is only used by name is used if it is named here.
-        allow_cleartext: send the password in clear where there is no verified TLS. Everyone on the network path can
-            then read it.
+        host, port: the server as it was named.
+        service: the service name for tickets and digests (RFC 4954 section 4, RFC 2033).
+        offered: the names of the server's AUTH line, in capitals, as it was read after TLS had started.
+        secure: the connection is encrypted to a verified server, or is a Unix socket.
+        bindings: channel bindings by their type (RFC 5056), the preferred one first; empty where there are none.
+        certificate_shown: the client has proved its identity with a certificate in the TLS handshake.
     """
 
-    username: str = ""
-    password: Secret = Secret("")
-    authzid: str = ""
-    mechanisms: tuple[str, ...] = ()
-    allow_cleartext: bool = False
-
-    def __init__(
-        self,
-        *,
-        username: str = "",
-        password: Secret | str = "",
-        authzid: str = "",
-        mechanisms: Iterable[str] = (),
-        allow_cleartext: bool = False,
-    ) -> None:
-        # The first statement, so that no stack frame of the library holds the text. Nothing is checked here for the
-        # same reason.
-        password = Secret(password)
-        names = (mechanisms,) if isinstance(mechanisms, str) else tuple(mechanisms)
-        values = (username, password, authzid, names, allow_cleartext)
-        for name, value in zip(self.__slots__, values, strict=True):
-            object.__setattr__(self, name, value)
+    host: str = ""
+    port: int | None = None
+    service: str = "smtp"
+    offered: frozenset[str] = frozenset()
+    secure: bool = False
+    bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    certificate_shown: bool = False
 
 
 class Pending(NamedTuple):
@@ -87,20 +97,55 @@ class Pending(NamedTuple):
     blocking: bool
 
 
+#: For a mechanism that is made without a server, in a test for example.
+UNKNOWN_PEER: Final = Peer()
+
+
 class Mechanism(ABC):
     """One SASL mechanism in one exchange: bytes in, bytes out (RFC 4422 section 3). Each exchange has its own object.
 
     Attributes:
         name: the mechanism's name in the server's AUTH line.
+        needs: what it proves the account with.
+        strength: what a login with it protects.
+        exposes: what it shows to others where there is no TLS. Without verified TLS it is used only where it shows
+            nothing, or where the credentials allow clear text.
+        takes_authzid: it can carry an authorization identity.
         complete: the client has sent and verified everything that the mechanism requires. A 235 before that is a
             failure, because a server that does not know the password could have sent it.
+        explanation: why the server refuses, in words, where it said so within the exchange; never a secret.
+
+    Args:
+        credentials: a token in them is a `Secret`: a provider has been asked before.
+        peer: the server, and what is known of the connection.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[Needs] = Needs.PASSWORD
+    strength: ClassVar[Strength] = Strength.REVEALED
+    exposes: ClassVar[Exposure] = Exposure.SECRET
+    takes_authzid: ClassVar[bool] = False
     complete: bool = False
+    explanation: str = ""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, peer: Peer = UNKNOWN_PEER) -> None:
         self._credentials = credentials
+        self._peer = peer
+
+    @property
+    def revealed(self) -> bool:
+        """Whether the password or token itself was sent."""
+        return self.complete and self.exposes is Exposure.SECRET
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return what has to be installed first, for example "smtp-async[sasl]"; else an empty text."""
+        return ""
+
+    @classmethod
+    def objection(cls, credentials: Credentials, peer: Peer) -> str:
+        """Return why this mechanism cannot be used here, beyond what its attributes say; else an empty text."""
+        return ""
 
     def pending(self, challenge: bytes | None) -> Pending | None:
         """Return the work to do before the next response, None if there is none.
@@ -118,6 +163,7 @@ class Mechanism(ABC):
 
         Raises:
             InvalidArgument: the credentials do not fit the mechanism.
+            AuthenticationUnavailable: something is missing that only shows now: a Kerberos ticket, for example.
         """
 
     def challenge(self, text: bytes) -> bytes:
@@ -170,11 +216,49 @@ def decode_challenge(text: bytes) -> bytes:
     """
     if len(text) > MAX_ENCODED:
         raise ProtocolViolation(f"an AUTH challenge of {len(text)} octets is too long", stage="AUTH")
-    try:
-        challenge = binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error as error:
-        raise ProtocolViolation(f"an AUTH challenge is not base64: {error}", stage="AUTH") from error
+    challenge = _decoded(text)
+    if challenge is None:
+        raise ProtocolViolation("an AUTH challenge is not base64", stage="AUTH")
+    return challenge
+
+
+def _decoded(text: bytes) -> bytes | None:
+    # Returns None instead of raising, because a traceback would hold the text, which may repeat a secret.
     if len(text) % 4:
         # Python accepts padding behind a complete group.
-        raise ProtocolViolation("an AUTH challenge is not base64: wrong padding", stage="AUTH")
-    return challenge
+        return None
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return None
+
+
+# --- texts ------------------------------------------------------------------------------------------------
+
+
+def encoded(text: str | Secret, what: str, *, forbidden: bytes = b"\0") -> bytes:
+    """Return the UTF-8 of a user name, a password or a token.
+
+    Args:
+        text: the user name or password; only this function reveals a secret.
+        what: what the text is, for the error.
+        forbidden: octets that the mechanism cannot carry.
+
+    Raises:
+        InvalidArgument: the text contains one of them, or half of a surrogate pair. The error does not show the text.
+    """
+    found = _utf8(text, forbidden)
+    if found is None:
+        raise InvalidArgument(
+            f"the {what} contains NUL or another character that cannot be sent, or is not valid text"
+        )
+    return found
+
+
+def _utf8(text: str | Secret, forbidden: bytes) -> bytes | None:
+    # Returns None instead of raising, because a UnicodeEncodeError and this function's frame would hold the text.
+    try:
+        found = (text.reveal() if isinstance(text, Secret) else text).encode()
+    except UnicodeEncodeError:
+        return None
+    return None if any(octet in found for octet in forbidden) else found

@@ -4,42 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..errors import InvalidArgument, ProtocolViolation
-from ..model.secret import Secret
-from .mechanism import Credentials, Mechanism
+from ..errors import ProtocolViolation
+from .credentials import Credentials
+from .mechanism import UNKNOWN_PEER, Mechanism, Peer, encoded
 
-__all__ = ["Login", "Plain", "encoded"]
-
-
-def encoded(text: str | Secret, what: str) -> bytes:
-    """Return the UTF-8 of a user name or password.
-
-    Args:
-        text: the user name or password; only this function reveals a secret.
-        what: what the text is, for the error.
-
-    Raises:
-        InvalidArgument: the text contains NUL, or half of a surrogate pair. The error does not show the text.
-    """
-    found = _utf8(text)
-    if found is None:
-        raise InvalidArgument(f"the {what} contains NUL or is not valid text")
-    return found
-
-
-def _utf8(text: str | Secret) -> bytes | None:
-    # Returns None instead of raising, because a UnicodeEncodeError and this function's frame would hold the text.
-    try:
-        found = (text.reveal() if isinstance(text, Secret) else text).encode()
-    except UnicodeEncodeError:
-        return None
-    return None if b"\0" in found else found
+__all__ = ["Login", "Plain"]
 
 
 class Plain(Mechanism):
     """PLAIN, RFC 4616: one message with user name and password."""
 
     name: ClassVar[str] = "PLAIN"
+    takes_authzid: ClassVar[bool] = True
 
     def initial_response(self) -> bytes:
         """Return `authzid NUL username NUL password`."""
@@ -78,8 +54,8 @@ class Login(Mechanism):
 
     name: ClassVar[str] = "LOGIN"
 
-    def __init__(self, credentials: Credentials) -> None:
-        super().__init__(credentials)
+    def __init__(self, credentials: Credentials, peer: Peer = UNKNOWN_PEER) -> None:
+        super().__init__(credentials, peer)
         self._asked = 0
 
     def initial_response(self) -> None:

@@ -1,120 +1,312 @@
 """The choice of a SASL mechanism.
 
-The order of preference is one table, `RANKING`, with the reason beside each place. Three rules come before it:
+The order of preference is one table, `RANKING`, with the reason beside each place. Rules come before it:
 
-* A password, or a value from which it could be guessed, never travels in clear unless the application allows it by
-  name (`allow_cleartext`).
+* A password, a token, or a value from which a password could be guessed, never travels in clear unless the application
+  allows it by name (`allow_cleartext`).
 * The server's offer only narrows the choice. An attacker who removes offers, or a server that refuses the better
   mechanism, cannot make the client use a weak one: a mechanism that is weak wherever it is used must be named by the
-  application.
-* One mechanism is tried. A 535 means that the password is wrong, and sending it again by another mechanism would only
-  expose it twice.
+  application. An offer that was better before is noticed (`better_before`).
+* A password that the server refused is not sent again by another mechanism. Only where the server refuses the mechanism
+  itself may the next one follow, and none that would show the password a second time (`may_follow`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from ..errors import AuthenticationUnavailable, InvalidArgument
+from ..errors import AuthenticationUnavailable, FeatureUnavailable, InvalidArgument
 from .cram import CramMD5
-from .mechanism import Credentials, Mechanism
+from .credentials import Credentials, NamedMechanism, Strength
+from .digest import DigestMD5
+from .external import Anonymous, External
+from .gssapi import GSSAPI
+from .mechanism import Exposure, Mechanism, Needs, Peer
+from .ntlm import NTLM
+from .oauth import OAuthBearer, XOAuth2
 from .plain import Login, Plain
+from .scram import (
+    ScramSHA1,
+    ScramSHA1Plus,
+    ScramSHA256,
+    ScramSHA256Plus,
+    ScramSHA512,
+    ScramSHA512Plus,
+)
 
-__all__ = ["RANKING", "Place", "select"]
+__all__ = [
+    "RANKING",
+    "Place",
+    "better_before",
+    "candidates",
+    "demand_sensible",
+    "may_follow",
+    "select",
+]
 
 
 class Place(NamedTuple):
     """A mechanism's place in the ranking.
 
     Attributes:
-        name: the mechanism's name.
-        make: returns the mechanism for one exchange.
-        reveals_password: the server and any eavesdropper get the password itself.
-        only_by_name: why the mechanism is used over TLS only if the application names it; empty if it is used anyway.
-        takes_authzid: the mechanism can carry an authorization identity.
+        mechanism: its class.
+        reason: why it stands here.
+        only_by_name: why the mechanism is used only if the application names it; empty if it is used anyway.
     """
 
-    name: str
-    make: Callable[[Credentials], Mechanism]
-    reveals_password: bool
+    mechanism: type[Mechanism]
+    reason: str
     only_by_name: str = ""
-    takes_authzid: bool = False
+
+    @property
+    def name(self) -> str:
+        """The mechanism's name."""
+        return self.mechanism.name
 
 
-#: The best first, over TLS. In clear, mechanisms that do not reveal the password come first.
+#: The best first, over TLS. In clear, mechanisms that do not show the password come first.
 RANKING: Final[tuple[Place, ...]] = (
-    # One message, one round trip, a standard with a defined charset; TLS protects the password.
-    Place("PLAIN", Plain, reveals_password=True, takes_authzid=True),
-    # Never standardised, two more round trips, no defined charset: for servers that offer nothing else.
-    Place("LOGIN", Login, reveals_password=True),
-    # Inside TLS it adds nothing and requires the server to store the password in clear: never before PLAIN.
+    Place(OAuthBearer, "the standard for tokens; it names account, host and port"),
+    Place(XOAuth2, "for tokens, where the server offers nothing else"),
+    Place(ScramSHA512Plus, "bound to the TLS connection; both sides are proved"),
+    Place(ScramSHA512, "both sides are proved, the server never sees the password"),
+    Place(ScramSHA256Plus, "as SCRAM-SHA-512-PLUS, with a shorter hash"),
+    Place(ScramSHA256, "as SCRAM-SHA-512, with a shorter hash"),
+    Place(ScramSHA1Plus, "SHA-1 is still sound here, because only its HMAC is used"),
+    Place(ScramSHA1, "as SCRAM-SHA-1-PLUS, unbound"),
+    Place(Plain, "one message with a defined charset; TLS alone protects the password"),
+    Place(Login, "as PLAIN, with two more round trips and no standard"),
+    Place(
+        External,
+        "the certificate of the TLS handshake proves the account",
+        "a server may map a certificate to any account",
+    ),
+    Place(
+        GSSAPI,
+        "a Kerberos ticket proves both sides",
+        "asking for tickets can take long and needs Kerberos set up",
+    ),
+    # Inside TLS these add nothing and require the server to store the password, or what is as good: never before PLAIN.
     # Without TLS an eavesdropper has to guess the password offline, where PLAIN would show it.
     Place(
-        "CRAM-MD5",
-        CramMD5,
-        reveals_password=False,
-        only_by_name="it makes servers keep passwords readable",
+        DigestMD5,
+        "the server proves itself, but MD5 is broken and what the server stores is as good as the password",
+        "it is obsolete (RFC 6331)",
     ),
+    Place(
+        CramMD5, "nothing proves the server, and MD5 is broken", "it makes servers keep passwords readable"
+    ),
+    Place(
+        NTLM,
+        "MD4 and RC4 are broken, and a login can be relayed",
+        "its logins can be relayed to other servers",
+    ),
+    Place(Anonymous, "it proves nothing", "it logs in without an account"),
 )
+_PLACES: Final = {place.name: place for place in RANKING}
+
+#: Replies that refuse the mechanism, not the account (RFC 4954 section 6).
+_MECHANISM_REFUSED: Final = frozenset({504, 534, 538})
 
 
-def select(offered: Collection[str], credentials: Credentials, *, secure: bool) -> Mechanism:
-    """Return the mechanism to use.
+def select(credentials: Credentials, peer: Peer) -> Mechanism:
+    """Return the mechanism to use first.
 
     Args:
-        offered: names from the server's AUTH line, after TLS has started.
-        credentials: the account; `mechanisms` restricts the choice and sets its order.
-        secure: the connection is encrypted to a verified server, or is a Unix socket.
+        credentials: the account; `mechanisms` restricts the choice and sets its order. A token is a `Secret`.
+        peer: the server and what it offers, after TLS has started.
+
+    Raises:
+        AuthenticationUnavailable, FeatureUnavailable, InvalidArgument: as `candidates`.
+    """
+    return candidates(credentials, peer)[0](credentials, peer)
+
+
+def candidates(credentials: Credentials, peer: Peer) -> list[type[Mechanism]]:
+    """Return the mechanisms that may be used, best first; at least one.
+
+    Args:
+        credentials: the account. A token may still be a provider.
+        peer: the server and what it offers.
 
     Raises:
         AuthenticationUnavailable: no mechanism is offered, known and safe here; the message says why, for each.
-        InvalidArgument: user name or password is missing.
+        FeatureUnavailable: a mechanism was named, and is offered, whose extra is not installed.
+        InvalidArgument: what the mechanisms need is missing in the credentials, or a name is no mechanism's.
     """
-    if not credentials.username or not credentials.password:
-        raise InvalidArgument("credentials need a user name and a password")
-    names = {name.upper() for name in offered}
-    reasons = []
-    for place in _order(credentials, secure=secure):
-        reason = _objection(place, names, credentials, secure=secure)
-        if not reason:
-            return place.make(credentials)
-        reasons.append(reason)
-    raise AuthenticationUnavailable(_explanation(offered, credentials, reasons), stage="AUTH")
+    places = _order(credentials, peer)
+    found, reasons = [], []
+    for place in places:
+        reason = _objection(place, credentials, peer)
+        if reason:
+            reasons.append(f"{place.name} {reason}")
+        else:
+            found.append(place.mechanism)
+    if not found:
+        _demand_enough(credentials, places, peer)
+        raise AuthenticationUnavailable(_explanation(credentials, peer, reasons), stage="AUTH")
+    return found
 
 
-def _order(credentials: Credentials, *, secure: bool) -> list[Place]:
+def demand_sensible(credentials: Credentials) -> None:
+    """Raise for credentials that fit no server; call this before a connection is opened.
+
+    Raises:
+        InvalidArgument: a name is not that of a mechanism, or APOP's.
+    """
+    for one in credentials.mechanisms:
+        _place_of(one)
+
+
+def may_follow(code: int, tried: Mechanism, following: type[Mechanism], *, secure: bool) -> bool:
+    """May `following` be tried after the server refused `tried`?
+
+    Args:
+        code: the reply. 535 and the like refuse the account: no.
+        tried: what was refused; if it has shown the password or token already, nothing may show it again.
+        following: what would be tried next.
+        secure: False: an attacker on the way may have refused, in order to get a mechanism that shows more.
+    """
+    if code not in _MECHANISM_REFUSED:
+        return False
+    if tried.revealed and _shown(following):
+        return False
+    return secure or _shown(following) <= _shown(type(tried))
+
+
+def better_before(
+    chosen: type[Mechanism], credentials: Credentials, peer: Peer, remembered: Collection[str]
+) -> type[Mechanism] | None:
+    """Return the stronger mechanism that would be used if the server still offered what it once did; else None.
+
+    Mechanisms that give the server the password itself are all alike here.
+
+    Args:
+        chosen: what is used now.
+        credentials, peer: as for `candidates`.
+        remembered: the names of all mechanisms that this host has offered.
+    """
+    everything = replace(peer, offered=peer.offered | frozenset(remembered))
+    best = candidates(credentials, everything)[0]
+    if best is chosen or best.strength <= Strength.REVEALED or best.strength < chosen.strength:
+        return None
+    return best
+
+
+# --- the order -----------------------------------------------------------------------------------------------
+
+
+def _order(credentials: Credentials, peer: Peer) -> list[Place]:
     if credentials.mechanisms:
-        known = {place.name: place for place in RANKING}
-        return [known[name.upper()] for name in credentials.mechanisms if name.upper() in known]
+        return [_place_of(one) for one in credentials.mechanisms]
     # `sorted` is stable: mechanisms that are alike keep the order of the table.
-    return list(RANKING) if secure else sorted(RANKING, key=lambda place: place.reveals_password)
+    return list(RANKING) if peer.secure else sorted(RANKING, key=lambda place: _shown(place.mechanism))
 
 
-def _objection(place: Place, offered: set[str], credentials: Credentials, *, secure: bool) -> str:
-    if place.name not in offered:
-        return f"{place.name} is not offered"
-    if not secure and not credentials.allow_cleartext:
-        leak = "would show the password" if place.reveals_password else "would let others guess the password"
-        return f"{place.name} is offered, but the connection is not protected by verified TLS, so it {leak}"
-    if credentials.authzid and not place.takes_authzid:
-        return f"{place.name} is offered, but cannot carry an authzid"
-    if secure and place.only_by_name and not credentials.mechanisms:
+def _shown(mechanism: type[Mechanism]) -> bool:
+    return mechanism.exposes is Exposure.SECRET
+
+
+def _place_of(one: str | type[NamedMechanism]) -> Place:
+    if isinstance(one, type) and issubclass(one, Mechanism):
+        return Place(one, "the application's own")
+    name = one.upper() if isinstance(one, str) else ""
+    place = _PLACES.get(name)
+    if place is not None:
+        return place
+    if name == "APOP":
+        raise InvalidArgument(
+            "APOP is a login of POP3, not of SMTP; CRAM-MD5 is its like, and over TLS PLAIN is as good"
+        )
+    known = ", ".join(_PLACES)
+    raise InvalidArgument(
+        f"{one!r} is neither a mechanism's name nor a class derived from Mechanism; known are {known}"
+    )
+
+
+# --- objections ----------------------------------------------------------------------------------------------
+
+
+def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
+    """Return why the mechanism is not used; an empty text if it is.
+
+    Raises:
+        FeatureUnavailable: it was named, and what it needs is not installed.
+    """
+    mechanism = place.mechanism
+    if place.name not in peer.offered:
+        return "is not offered"
+    unsafe = not peer.secure and not credentials.allow_cleartext and mechanism.exposes.value
+    if unsafe:
+        return f"is offered, but the connection is not protected by verified TLS, so it {unsafe}"
+    if place.only_by_name and not credentials.mechanisms and not _implied(place, credentials, peer):
         return (
-            f"{place.name} is offered, but is used only when named, because {place.only_by_name}: "
+            f"is offered, but is used only when named, because {place.only_by_name}: "
             f'Credentials(mechanisms=("{place.name}",))'
         )
-    return ""
+    if not _has(mechanism.needs, credentials, peer):
+        return f"is offered, but needs {mechanism.needs.value}"
+    if credentials.authzid and not mechanism.takes_authzid:
+        return "is offered, but cannot carry an authzid"
+    if mechanism.strength < credentials.minimum_strength:
+        return (
+            f"is offered, but protects less ({mechanism.strength.name}) than "
+            f"minimum_strength demands ({credentials.minimum_strength.name})"
+        )
+    if reason := mechanism.objection(credentials, peer):
+        return f"is offered, but {reason}"
+    extra = mechanism.missing()
+    if extra and credentials.mechanisms:
+        raise FeatureUnavailable(f"{place.name} needs a library that is not installed", needs=extra)
+    return f"is offered, but needs {extra}" if extra else ""
 
 
-def _explanation(offered: Collection[str], credentials: Credentials, reasons: list[str]) -> str:
+def _implied(place: Place, credentials: Credentials, peer: Peer) -> bool:
+    """Tell whether a mechanism that is used only by name is meant all the same."""
+    needs = place.mechanism.needs
+    if needs is Needs.IDENTITY:
+        # The certificate is all there is to log in with.
+        return peer.certificate_shown and not credentials.password and credentials.token is None
+    # In clear, where the application allows it, everything is better than to show the password.
+    return not peer.secure and needs is Needs.PASSWORD and place.mechanism.exposes is Exposure.GUESSES
+
+
+def _has(needs: Needs, credentials: Credentials, peer: Peer) -> bool:
+    match needs:
+        case Needs.PASSWORD:
+            return bool(credentials.username and credentials.password)
+        case Needs.TOKEN:
+            return bool(credentials.token)
+        case Needs.IDENTITY:
+            return peer.certificate_shown
+        case Needs.NOTHING:
+            return True
+
+
+def _demand_enough(credentials: Credentials, places: list[Place], peer: Peer) -> None:
+    """Raise if the credentials are too little for every mechanism, whatever the server offers."""
+    named = bool(credentials.mechanisms)
+    needs = {place.mechanism.needs for place in places if named or not place.only_by_name} | (
+        set() if named else {Needs.IDENTITY}
+    )
+    if not any(_has(one, credentials, peer) for one in needs):
+        wanted = " or ".join(sorted(one.value for one in needs))
+        raise InvalidArgument(f"the credentials are not enough to log in with: {wanted} is missing")
+
+
+def _explanation(credentials: Credentials, peer: Peer, reasons: list[str]) -> str:
     server = (
-        f"the server offers {', '.join(sorted(offered))}"
-        if offered
+        f"the server offers {', '.join(sorted(peer.offered))}"
+        if peer.offered
         else "the server offers no authentication"
     )
     if credentials.mechanisms:
-        ours = f"only {', '.join(credentials.mechanisms)} may be used"
+        names = ", ".join(_place_of(one).name for one in credentials.mechanisms)
+        ours = f"only {names} may be used"
     else:
-        ours = f"this side knows {', '.join(place.name for place in RANKING)}"
+        ours = f"this side knows {', '.join(_PLACES)}"
+        # What is not offered need not be listed again.
+        reasons = [reason for reason in reasons if not reason.endswith(" is not offered")]
     return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)

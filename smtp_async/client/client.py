@@ -11,7 +11,7 @@ from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..connection.connection import Connection
 from ..connection.job import Job
 from ..connection.route import SharedResources

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.route import Route
+from ..connection.route import Login, Route
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -194,7 +194,7 @@ async def _speaks_tls(route: Route) -> bool:
 
 
 def _login(route: Route, connected: bool, error: SMTPError | None) -> bool | None:
-    if route.credentials is None:
+    if not route.logs_in or route.login is Login.MANUAL:
         return None
     refused = isinstance(error, AuthenticationFailed | AuthenticationUnavailable)
     return connected or (False if refused else None)

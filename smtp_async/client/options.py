@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..auth.mechanism import Credentials
-from ..connection.route import Route
+from ..auth.credentials import Credentials
+from ..auth.select import demand_sensible
+from ..connection.route import BeforeAuthPolicy, Login, Route
 from ..errors import InvalidArgument, InvalidPort, MissingHost
 from ..model.domain import hello_name
 from ..model.secret import Secret
@@ -39,6 +40,12 @@ class ClientOptions:
         chunking: use CHUNKING where it is offered and `pool.window` is above 1.
         send_rset: write RSET after an aborted transaction; without it such a connection is closed.
         lmtp: speak LMTP (RFC 2033).
+        login: when a connection logs in: where there are credentials (AUTO), always (REQUIRED), or only by
+            `Session.login` (MANUAL).
+        before_auth: asked before each login, with a `BeforeAuth` event and the credentials; plain or async. It returns
+            credentials to use in their place, None or True to go on, False to refuse.
+        refuse_downgrade: log in with nothing weaker than what this server once offered this client; False only tells
+            hooks (`Notification` "downgrade").
         temp_dir: where a source that can be read only once is stored if it has to be read twice, in a file without a
             name that no other user can read; None takes the system's directory for such files.
     """
@@ -54,6 +61,9 @@ class ClientOptions:
     chunking: bool = True
     send_rset: bool = True
     lmtp: bool = False
+    login: Login = Login.AUTO
+    before_auth: BeforeAuthPolicy | None = None
+    refuse_downgrade: bool = False
     temp_dir: str | os.PathLike[str] | None = None
 
 
@@ -87,13 +97,18 @@ def route_of(
         port = default_port(security, lmtp=options.lmtp)
     elif not 0 < port < 65536:
         raise InvalidPort(f"a port is between 1 and 65535, not {port}")
+    _demand_login_possible(credentials, options)
+    logs_in = credentials is not None or options.login is Login.REQUIRED
     return Route(
         host="localhost" if path is not None else host,
         port=port,
         path=path,
-        security=resolve_security(security, port, credentials=credentials is not None),
+        security=resolve_security(security, port, credentials=logs_in),
         lmtp=options.lmtp,
         credentials=credentials,
+        login=options.login,
+        before_auth=options.before_auth,
+        refuse_downgrade=options.refuse_downgrade,
         hello=None if options.hello is None else hello_name(options.hello),
         extensions=options.extensions,
         pipelining=options.pipelining,
@@ -102,6 +117,18 @@ def route_of(
         tls=options.tls,
         socket=options.socket,
     )
+
+
+def _demand_login_possible(credentials: Credentials | None, options: ClientOptions) -> None:
+    if credentials is not None:
+        demand_sensible(credentials)
+        return
+    tls = options.tls
+    enough = options.before_auth is not None or tls.identity is not None or tls.context is not None
+    if options.login is Login.REQUIRED and not enough:
+        raise InvalidArgument(
+            "login=REQUIRED needs credentials, a before_auth that gives some, or a client certificate"
+        )
 
 
 _SCHEMES = {

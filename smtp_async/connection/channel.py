@@ -10,7 +10,8 @@ The reply clock (`clock.py`) says when the server is too late; the channel repor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout, status_code
 from ..events import ConnectionKind
@@ -26,6 +27,8 @@ from .clock import ReplyClock
 from .transcript import Transcript
 
 __all__ = ["Channel"]
+
+_T = TypeVar("_T")
 
 
 class Channel:
@@ -55,6 +58,7 @@ class Channel:
     __slots__ = (
         "_loop",
         "_reading",
+        "_waiting",
         "_woken",
         "_wrote",
         "active_at",
@@ -95,6 +99,8 @@ class Channel:
         self.transcript = Transcript(number, hooks, self.wake)
         self._wrote = False
         self._reading = False
+        # Does the task wait for something other than the server, and did `abort` end that?
+        self._waiting = False
         self._woken = False
 
     # --- state -----------------------------------------------------------------------------------------------
@@ -255,6 +261,23 @@ class Channel:
             if self._reading:
                 self.task.cancel()
 
+    async def wait_outside(self, outcome: Awaitable[_T]) -> _T:
+        """Wait for what a login needs besides the server: a token, a ticket, a policy; `abort` ends the wait.
+
+        Raises:
+            SMTPError: the reason of `abort`.
+        """
+        self._waiting = True
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            # The task may have been cancelled for other reasons, too; only what `abort` did is taken back.
+            if self._waiting or self.failure is None or self.task is None or self.task.uncancel() > 0:
+                raise
+        finally:
+            self._waiting = False
+        raise self.failure
+
     def _take_wake(self) -> bool:
         woken, self._woken = self._woken, False
         return woken
@@ -269,6 +292,9 @@ class Channel:
         if self.stream is not None:
             self.stream.abort()
         self.transcript.end_waiting()
+        if self._waiting and self.task is not None:
+            self._waiting = False
+            self.task.cancel()
 
     def _server_overdue(self, error: Timeout) -> None:
         """Abort, unless it is this side that is late: while a hook runs, a reply that came in time is not read."""

@@ -97,7 +97,7 @@ class Connection:
         self._pipelining_history = pipelining_history
         self._timeouts = timeouts
         self._hooks = hooks
-        self._shared = shared
+        self.shared = shared
         self.task: asyncio.Task[None] | None = None
         self.channel = self._new_channel()
         self.deliveries = Deliveries(self, self.channel, owner, self._greet_again_for)
@@ -232,7 +232,7 @@ class Connection:
     async def _open_channel(self) -> None:
         channel = self.channel
         try:
-            await open_channel(channel, self.route, self._shared)
+            await open_channel(channel, self.route, self.shared)
             return
         except SMTPError as error:
             if self.route.security is not Security.OPPORTUNISTIC or not channel.handshake_failed:
@@ -248,7 +248,7 @@ class Connection:
     async def _open_in_clear(self) -> None:
         """Open a second channel, without TLS, in place of the first."""
         self.channel = self.deliveries.channel = channel = self._new_channel()
-        await open_channel(channel, replace(self.route, security=Security.PLAINTEXT), self._shared)
+        await open_channel(channel, replace(self.route, security=Security.PLAINTEXT), self.shared)
 
     def _new_channel(self) -> Channel:
         route = self.route

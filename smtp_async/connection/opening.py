@@ -12,7 +12,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..errors import (
     ConnectionLost,
     GreetingRefused,
@@ -35,8 +35,8 @@ from ..tls.verify import hint_for_silence, looks_like_tls
 from ..transport.dial import dial, dial_unix
 from ..transport.stream import Stream
 from .channel import Channel
-from .login import authenticate, protects_credentials
-from .route import Route, SharedResources
+from .login import authenticate
+from .route import Login, Route, SharedResources
 
 __all__ = ["greet_again", "log_in", "open_channel"]
 
@@ -69,17 +69,17 @@ async def open_channel(channel: Channel, route: Route, shared: SharedResources) 
     if info is None:
         port = route.port if route.path is None else None
         channel.info = info = ConnectionInfo.of(_stream(channel), host=route.host, port=port)
-    if route.credentials is not None:
-        await log_in(channel, route.credentials, secure=protects_credentials(route, info))
+    if route.logs_in and route.login is not Login.MANUAL:
+        await log_in(channel, route, shared, route.credentials or Credentials())
 
 
-async def log_in(channel: Channel, credentials: Credentials, *, secure: bool) -> Reply:
+async def log_in(channel: Channel, route: Route, shared: SharedResources, credentials: Credentials) -> Reply:
     """Authenticate and return the server's reply; then ask again what it offers, which may differ after a login.
 
     Raises:
         SMTPError: as `authenticate`.
     """
-    reply = await authenticate(channel, credentials, secure=secure)
+    reply = await authenticate(channel, route, shared, credentials)
     await greet_again(channel)
     return reply
 
@@ -239,5 +239,5 @@ async def _hello(channel: Channel, route: Route, name: str) -> None:
 
 def _may_fall_back(channel: Channel, route: Route, reply: Reply) -> bool:
     """May HELO follow a refused EHLO? Not where TLS or a login is wanted, nor after a 421."""
-    wanted = route.credentials is not None or route.security in (Security.STARTTLS, Security.IMPLICIT)
+    wanted = route.logs_in or route.security in (Security.STARTTLS, Security.IMPLICIT)
     return reply.permanent and not wanted and not route.lmtp and channel.machine.reply_421 is None

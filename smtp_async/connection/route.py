@@ -12,26 +12,52 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from ipaddress import ip_address
 from threading import Thread
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
+from ..events import BeforeAuth
 from ..model.domain import full_host_name
 from ..tls.context import Security, make_context
 from ..tls.options import TLSOptions
 from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.stream import Endpoint
+from .tokens import TokenCache
 
-__all__ = ["Route", "SharedResources", "address_literal"]
+if TYPE_CHECKING:
+    from anyio import CapacityLimiter
+
+__all__ = ["BeforeAuthPolicy", "Login", "Route", "SharedResources", "address_literal"]
 
 _log = logging.getLogger("smtp_async")
 
 #: Seconds to wait for this host's name; after that the address literal stands for it.
 _LOOKUP: Final = 5.0
+#: Threads of one client in which logins compute or wait for tickets. They are its own, so that neither messages nor the
+#: rest of the application can keep them busy.
+_LOGIN_THREADS: Final = 4
+
+_Answer: TypeAlias = Credentials | bool | None
+#: Asked before each login with what is about to happen and the credentials: returns others to use in their place, None
+#: or True to go on, or False to refuse. It may be async.
+BeforeAuthPolicy: TypeAlias = Callable[[BeforeAuth, Credentials], _Answer | Awaitable[_Answer]]
+
+
+class Login(Enum):
+    """When a connection logs in."""
+
+    #: Where there are credentials; a connection that cannot log in with them fails.
+    AUTO = "auto"
+    #: Always: without credentials, `before_auth` or a client certificate must be enough.
+    REQUIRED = "required"
+    #: Not by itself: `Session.login` does it.
+    MANUAL = "manual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +69,9 @@ class Route:
         security: never AUTO: the client resolves it.
         lmtp: speak LMTP.
         credentials: logged in with when the connection opens.
+        login: when a connection logs in.
+        before_auth: asked before each login.
+        refuse_downgrade: log in with nothing weaker than what the server once offered.
         hello: the name for EHLO; None looks up the full local host name.
         extensions: greet with EHLO; False greets with HELO and uses no extension.
         pipelining: use PIPELINING where offered.
@@ -56,6 +85,9 @@ class Route:
     security: Security = Security.PLAINTEXT
     lmtp: bool = False
     credentials: Credentials | None = None
+    login: Login = Login.AUTO
+    before_auth: BeforeAuthPolicy | None = None
+    refuse_downgrade: bool = False
     hello: str | None = None
     extensions: bool = True
     pipelining: bool = True
@@ -69,23 +101,41 @@ class Route:
         """The server, for messages: host and port, or the path."""
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
+    @property
+    def logs_in(self) -> bool:
+        """Whether a connection logs in, at once or later."""
+        return self.credentials is not None or self.login is Login.REQUIRED
+
 
 class SharedResources:
-    """The TLS context, the TLS sessions and the local host name, shared by all connections of a client.
+    """The TLS context, the TLS sessions, the tokens and the local host name, shared by all connections of a client.
 
     Context and name are made once, in a thread, also when many connections open at the same moment.
 
     Attributes:
         tls_sessions: sessions that later connections resume.
+        tokens: the access tokens.
+        offered: every mechanism that the server has offered over a secure connection.
     """
 
-    __slots__ = ("_context", "_making", "_name", "tls_sessions")
+    __slots__ = ("_context", "_making", "_name", "_threads", "offered", "tls_sessions", "tokens")
 
     def __init__(self) -> None:
         self.tls_sessions = SessionCache()
+        self.tokens = TokenCache()
+        self.offered: frozenset[str] = frozenset()
+        self._threads: CapacityLimiter | None = None
         self._context: ssl.SSLContext | None = None
         self._making: asyncio.Future[ssl.SSLContext] | None = None
         self._name: _NameLookup | None = None
+
+    def login_threads(self) -> CapacityLimiter:
+        """Return what bounds the threads of logins."""
+        if self._threads is None:
+            from anyio import CapacityLimiter
+
+            self._threads = CapacityLimiter(_LOGIN_THREADS)
+        return self._threads
 
     async def context(self, options: TLSOptions, *, verify: bool) -> ssl.SSLContext:
         """Return the TLS context; the first call loads the trusted certificates, which is slow."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from ..auth.mechanism import Credentials
+from ..auth.credentials import Credentials
 from ..errors import (
     Busy,
     CommandRefused,
@@ -25,7 +25,6 @@ from ..protocol.options import SendOptions
 from ..protocol.states import Stage
 from ..tls.info import ConnectionInfo
 from .connection import Connection
-from .login import protects_credentials
 from .opening import log_in
 
 __all__ = ["Session"]
@@ -125,13 +124,17 @@ class Session:
     async def login(self, credentials: Credentials | None = None) -> Reply:
         """Authenticate, RFC 4954; a transaction that is open is reset first.
 
+        With `ClientOptions(login=Login.MANUAL)` a session connects without logging in.
+
         Args:
             credentials: None means the client's.
 
         Raises:
-            InvalidArgument: there are no credentials.
-            AuthenticationUnavailable: no mechanism is offered that fits and is safe here.
+            InvalidArgument: there are no credentials, or they are not enough for any mechanism.
+            AuthenticationUnavailable: no mechanism is offered that fits and is safe here, or `before_auth` refused.
             AuthenticationFailed: the server refused.
+            TokenRefused, TokenUnavailable: the token provider has no token.
+            FeatureUnavailable: a mechanism was named whose extra is not installed.
             CommandRefused: the server refused to reset the transaction.
         """
         chosen = credentials or self._connection.route.credentials
@@ -144,8 +147,7 @@ class Session:
             if connection.channel.machine.reset_needed:
                 # RFC 4954 section 4: no AUTH within a transaction, and a refused message leaves one open.
                 self._demand_positive(await connection.converse(lambda machine: machine.reset()))
-            secure = protects_credentials(connection.route, self.info)
-            return await log_in(connection.channel, wanted, secure=secure)
+            return await log_in(connection.channel, connection.route, connection.shared, wanted)
 
         with self._use():
             return await connection.ask(work)

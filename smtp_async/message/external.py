@@ -130,19 +130,22 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
         InvalidHeader: its line ends were converted twice.
     """
     data = bytes(data)
-    if find(data, b"\r\r\n") >= 0:
-        check_line_ends(data)
-    if not exact:
-        data = normalised(data)
+    if exact:
+        _check_line_ends(data)
+    else:
+        given, data = data, normalised(data)
+        # A CR before CRLF is a bare one, so there is none where nothing had to be changed.
+        if data is not given:
+            _check_line_ends(given)
         if data[:1] in _BEFORE_HEADER:
             data = without_leading(data)
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
     hidden, resent = remove_bcc and b"bcc" in head, b"resent-" in head
     kept = _without_hidden(data) if hidden else data
-    if hidden and not exact:
-        head = _head(kept, exact=False).lower()
-    content = Content.of_bytes(kept, exact=True) if exact else Content.of_crlf(kept, head)
+    if hidden:
+        head = _head(kept, exact=exact).lower()
+    content = Content.of_message(kept, head, exact=exact)
     return ForeignMail(
         lambda: _read_fields(fields_of(without_leading(data))[0]),
         lambda eightbit, utf8: content,
@@ -173,6 +176,11 @@ def _read_fields(fields: list[Field]) -> list[Field]:
     return [one for one in fields if one.name in MAILBOXES or one.name.startswith("resent-")]
 
 
+def _check_line_ends(data: bytes) -> None:
+    if find(data, b"\r\r\n") >= 0:
+        check_line_ends(data)
+
+
 def _without_hidden(data: bytes) -> bytes:
     begin = leading_lines(data)
     fields, end = fields_of(data[begin:])
@@ -181,10 +189,10 @@ def _without_hidden(data: bytes) -> bytes:
 
 
 def _head(data: bytes, *, exact: bool) -> bytes:
-    """Return the header and perhaps more, never less."""
+    """Return the header; all of it is one where no empty line is found."""
     if not exact:
         end = find(data, b"\r\n\r\n")
     else:
         found = HEADER_END.search(data)
-        end = found.end() if found else -1
+        end = found.start() if found else -1
     return data if end < 0 else data[: end + 2]

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
 from ..errors import UsageError
 from .envelope import Envelope
-from .octets import MAX_LINE, base64_size, find, is_ascii, longest_line_exceeds, normalised, only_crlf
+from .octets import MAX_LINE, SLICE, base64_size, find, is_ascii, longest_line_exceeds, normalised, only_crlf
 
 __all__ = ["Attached", "Content", "Mail", "Origin", "Source", "segments_of"]
 
@@ -153,20 +153,17 @@ class Content:
         if not exact:
             data = normalised(data)
         end = find(data, b"\r\n\r\n")
-        return cls._whole(data, (data if end < 0 else data[: end + 2]).lower(), exact=exact)
+        return cls.of_message(data, (data if end < 0 else data[: end + 2]).lower(), exact=exact)
 
     @classmethod
-    def of_crlf(cls, data: bytes, lowered_header: bytes) -> Content:
-        """Make content of a whole message in which every line, the last one included, ends with CRLF.
+    def of_message(cls, data: bytes, lowered_header: bytes, *, exact: bool) -> Content:
+        """Make content of a whole message whose header was read before.
 
         Args:
-            data: the message.
-            lowered_header: its header in lower case, which the caller has read for other reasons.
+            data: the message; unless it is `exact`, every line, the last one included, ends with CRLF.
+            lowered_header: its header in lower case.
+            exact: as for `of_bytes`.
         """
-        return cls._whole(data, lowered_header, exact=False)
-
-    @classmethod
-    def _whole(cls, data: bytes, lowered_header: bytes, *, exact: bool) -> Content:
         ascii_only = is_ascii(data)
         # A case-insensitive search is slow, so it begins where the name of the field is.
         place = lowered_header.find(b"message-id")
@@ -177,7 +174,7 @@ class Content:
             eightbit=not ascii_only,
             utf8=not ascii_only and not lowered_header.isascii(),
             binary=(exact and not only_crlf(data))
-            or find(data, b"\0") >= 0
+            or (b"\0" in data if len(data) <= SLICE else find(data, b"\0") >= 0)
             or longest_line_exceeds(data, MAX_LINE),
             message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
             canonical=not exact,

@@ -40,6 +40,7 @@ from ..errors import (
     StartTLSRefused,
     Timeout,
     TLSError,
+    TokenUnavailable,
     TooManyRecipients,
     UsageError,
 )
@@ -148,6 +149,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(StartTLSRefused, _always, _HOST, _DEFER),
     Rule(AuthenticationFailed, _always, _HOST, _DEFER),
     Rule(AuthenticationUnavailable, _always, _HOST, _DEFER),
+    Rule(TokenUnavailable, _always, _HOST, _DEFER),
     Rule(TLSError, _always, _HOST, _DEFER),
     Rule(InvalidArgument, _before_mail, _HOST, _DEFER),
     # A message that was being sent when its connection was lost raises NotSent instead.

@@ -281,6 +281,7 @@ class ClientProtocol:
                 the base64 of the whole response.
         """
         line = commands.auth(mechanism, initial)
+        self._parser.expect_challenge()
         shown = b"AUTH %b" % mechanism.encode("ascii", "replace")
         if initial and secrets:
             self._parser.conceal(line.split()[-1], secrets)
@@ -293,9 +294,15 @@ class ClientProtocol:
         if response is None:
             return self._writer.command(Verb.RESPONSE, commands.AUTH_CANCEL)
         line = commands.auth_response(response)
+        self._parser.expect_challenge()
         if secrets:
             self._parser.conceal(line.rstrip(), secrets)
         return self._writer.command(Verb.RESPONSE, line, MASKED)
+
+    def challenge(self, reply: Reply) -> bytes:
+        """Return the text of a challenge as it arrived; in `reply` it is masked."""
+        found = self._parser.challenge
+        return reply.raw[0] if found is None else found
 
     def reset(self) -> Exchange:
         """Write RSET."""

@@ -8,8 +8,9 @@ fit the grammar are an error, because a client that guesses pairs the next reply
 Line ends are LF with an optional CR before it; a bare CR is data, a NUL is never legal.
 
 A server may repeat a secret that it was sent. Every text enters here, so this is where secrets are masked, line by
-line, before a reply or an error is made of it. The code, the enhanced code and what the server offers (`keep_plain`)
-are read from the line as it arrived, because a password may happen to be "SIZE", or "2.1.0".
+line, before a reply or an error is made of it. The code, the enhanced code, what the server offers (`keep_plain`) and
+the challenges of a login are read from the line as it arrived, because a password may happen to be "SIZE", or "2.1.0",
+and a challenge may by accident contain what was sent.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from collections.abc import Iterable
 
 from ..errors import ProtocolViolation, ReplyTooLong
 from ..model.reply import Reply, printable
-from ..model.secret import Mask
+from ..model.secret import MASKED, Mask
 
 __all__ = ["MAX_LINE", "MAX_LINES", "MAX_REPLY", "ReplyParser"]
 
 #: RFC 5321 section 4.5.3.1.5 promises 512; servers exceed it.
 MAX_LINE = 2048
+#: RFC 4954 section 4: the longest line with a challenge, behind "334 " and before CRLF.
+MAX_CHALLENGE_LINE = 12_288 + 6
 MAX_LINES = 1024
 MAX_REPLY = 65536
+
+#: A reply of one line that asks for a response.
+_CHALLENGE = b"334 "
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\0]*))?")
 
@@ -45,7 +51,9 @@ class ReplyParser:
     """
 
     __slots__ = (
+        "_challenge",
         "_code",
+        "_expects_challenge",
         "_failure",
         "_known",
         "_lines",
@@ -74,6 +82,8 @@ class ReplyParser:
         self._mask: Mask | None = None
         # The lines of the next reply as they arrived, without its first; None if they are not wanted.
         self._plain: list[bytes] | None = None
+        self._expects_challenge = False
+        self._challenge: bytes | None = None
 
     def conceal(self, sent: bytes, secrets: Iterable[bytes]) -> None:
         """Mask a secret that is being sent in everything that is read from here on.
@@ -98,6 +108,17 @@ class ReplyParser:
         """Return the `reply` that `keep_plain` was called for, with all lines but the first (free text) unmasked."""
         plain, self._plain = self._plain, None
         return Reply(reply.code, (reply.raw[0], *plain[: len(reply.raw) - 1])) if plain else reply
+
+    def expect_challenge(self) -> None:
+        """Take the next reply for a challenge if it is a 334: it may be long, and only `challenge` is its text."""
+        self._expects_challenge = True
+        # What is remembered is not looked at again.
+        self._known.clear()
+
+    @property
+    def challenge(self) -> bytes | None:
+        """The text of the last reply as it arrived, if that was a challenge."""
+        return self._challenge
 
     @property
     def empty(self) -> bool:
@@ -148,8 +169,13 @@ class ReplyParser:
         return replies
 
     def _limit(self, line: bytes) -> None:
-        if len(line) >= self._max_line:
-            raise ReplyTooLong(f"a reply line is longer than {self._max_line} bytes")
+        most = self._max_line
+        if len(line) < most:
+            return
+        if self._expects_challenge and line.startswith(_CHALLENGE):
+            most = max(most, MAX_CHALLENGE_LINE)
+        if len(line) >= most:
+            raise ReplyTooLong(f"a reply line is longer than {most} bytes")
 
     def _take_line(self, line: bytes) -> Reply | None:
         self._limit(line)
@@ -158,6 +184,9 @@ class ReplyParser:
         if match is None:
             raise ProtocolViolation(f"not an SMTP reply: {_shown(line if mask is None else mask(line))}")
         code, separator, text = match.groups(b"")
+        if self._expects_challenge and self._is_challenge(code, separator):
+            # Nothing of it is shown: a server that knows the password may put it into a challenge in any form.
+            self._challenge, text = text, MASKED if text else b""
         if mask is not None:
             if self._plain is not None and self._lines:
                 self._plain.append(text)
@@ -166,9 +195,17 @@ class ReplyParser:
         if separator == b"-" or self._lines:
             return self._continue(code, separator, text)
         reply = Reply(int(code), (text,))
-        if len(self._known) < _REMEMBERED and len(line) <= 80:
+        if len(self._known) < _REMEMBERED and len(line) <= 80 and not self._expects_challenge:
             self._known[line] = reply
         return reply
+
+    def _is_challenge(self, code: bytes, separator: bytes) -> bool:
+        """Tell whether a line asks for a response; any other reply ends the exchange."""
+        asks = code == b"334" and separator != b"-" and not self._lines
+        if not asks:
+            self._challenge = None
+            self._expects_challenge = False
+        return asks
 
     def _continue(self, code: bytes, separator: bytes, text: bytes) -> Reply | None:
         if self._lines and code != self._code:

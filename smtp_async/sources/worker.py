@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from ..errors import Busy, UsageError
@@ -23,6 +24,9 @@ _T = TypeVar("_T")
 
 #: Threads at work for all messages of one event loop. Few can encode at once, but many may wait for a slow stream.
 THREADS: Final = 16
+
+# Set once anyio is imported, with the modules that it imports itself when it starts its first thread.
+_imported: Final = threading.Event()
 
 
 class ThreadWork(ABC):
@@ -151,6 +155,9 @@ async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = No
         limiter: bounds the threads at work, those that were left included; by default one of our own for each event
             loop.
     """
+    if not _imported.is_set():
+        # It would stop the event loop for 20 ms, and for much longer while the files are not in the system's cache.
+        await asyncio.to_thread(_import_anyio)
     from anyio import to_thread
 
     limiters = _limiters()
@@ -161,6 +168,13 @@ async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = No
         return await to_thread.run_sync(token.run, abandon_on_cancel=True, limiter=limiters.any)
     finally:
         token.leave()
+
+
+def _import_anyio() -> None:
+    import_module("anyio.to_thread")
+    with suppress(ImportError):  # the name is private
+        import_module("anyio._backends._asyncio")
+    _imported.set()
 
 
 class _Limiters(NamedTuple):

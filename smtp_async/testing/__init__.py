@@ -8,6 +8,7 @@
 - `cancellations`: runs a scenario repeatedly, cancelled at its first, second, … await;
 - `ServerThread`: one of these servers in a thread of its own, for tests without an event loop;
 - `MemorySpool`: a spool without a disk, and `SpoolContract`: the tests that every spool passes;
+- `MechanismContract`: the tests that every SASL mechanism passes, for one of an application's own;
 - `StreamContract` and `UpgradeContract`: the tests that every transport passes;
 - the pytest fixtures `smtp_sink` and `scripted_server`: `pytest_plugins = ["smtp_async.testing.plugin"]`.
 """
@@ -15,6 +16,7 @@
 from .contracts import SpoolContract
 from .cutproxy import Cut, CutManner, CutProxy, Direction, Link
 from .faults import CancelledRun, CancelManner, CancelMoment, cancellations, run_cancelled_at
+from .mechanism_contract import MechanismContract
 from .mechanisms import Mechanism
 from .memory import MemorySpool
 from .records import ConnectionLog, ReceivedLine, ReceivedMessage
@@ -54,6 +56,7 @@ __all__ = [
     "Direction",
     "Link",
     "Mechanism",
+    "MechanismContract",
     "MemorySpool",
     "ReceivedLine",
     "ReceivedMessage",

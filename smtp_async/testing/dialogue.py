@@ -11,6 +11,7 @@ import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Final
 
 from .grammar import Command, ServerReply, chunk_size, decode_base64, is_last, parse_path, size_limit
@@ -65,7 +66,7 @@ class Envelope:
         sender: Reverse path.
         parameters: The parameters of MAIL.
         recipients: The accepted recipients, with their parameters.
-        data: Content so far.
+        data: Content so far, in a file because its bytes become those of the message without a copy.
         chunked: A BDAT was received.
         broken: A BDAT was refused; only RSET ends the transaction.
         answered_early: The script answered in the middle of the body.
@@ -76,7 +77,7 @@ class Envelope:
     sender: str
     parameters: dict[str, str]
     recipients: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    data: bytearray = field(default_factory=bytearray)
+    data: BytesIO = field(default_factory=BytesIO)
     chunked: bool = False
     broken: bool = False
     answered_early: bool = False
@@ -241,7 +242,7 @@ class Dialogue:
             return 503, "5.5.1 Need MAIL first"
         if not self.envelope.recipients:
             return 554, "5.5.1 No valid recipients"
-        return self._judge_size() or (250, f"2.0.0 Ok: {len(self.envelope.data)} octets so far")
+        return self._judge_size() or (250, f"2.0.0 Ok: {self.envelope.data.tell()} octets so far")
 
     def _judge_end(self, command: Command) -> _Answer:
         if self.envelope is not None and not self.envelope.recipients:
@@ -249,7 +250,7 @@ class Dialogue:
         return self._judge_size() or (250, "2.0.0 Ok: queued")
 
     def _judge_size(self) -> _Answer | None:
-        too_big = self.envelope and self._max_size and len(self.envelope.data) > self._max_size
+        too_big = self.envelope and self._max_size and self.envelope.data.tell() > self._max_size
         return (552, "5.3.4 Message too big") if too_big else None
 
     def _judge_bare(self, command: Command) -> _Answer:
@@ -378,7 +379,7 @@ class Dialogue:
         accepted = [envelope.recipients[envelope.turn]] if self.settings.lmtp else envelope.recipients
         if envelope.message is None:
             envelope.message = ReceivedMessage(
-                envelope.sender, [], bytes(envelope.data), envelope.parameters,
+                envelope.sender, [], envelope.data.getvalue(), envelope.parameters,
                 connection=self.number, tls=self.tls, user=self.user, chunked=envelope.chunked,
             )  # fmt: skip
             self._deliver(envelope.message)

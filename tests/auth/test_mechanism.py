@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.auth import Credentials, Mechanism, Pending, decode_challenge
-from smtp_async.auth.select import select
+from smtp_async.auth import select as selecting
+from smtp_async.auth.mechanism import Peer
 from smtp_async.errors import ProtocolViolation
 from smtp_async.model.secret import Secret
 
@@ -24,6 +25,12 @@ CANARY = "c4n4ry-p4ssw0rd"
 ANN = Credentials(username="ann", password=CANARY)
 CLEAR = Credentials(username="ann", password=CANARY, allow_cleartext=True)
 ALL = ("CRAM-MD5", "LOGIN", "PLAIN")
+PASSWORD_MECHANISMS = (*ALL, "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512", "NTLM")
+
+
+def select(offered, credentials, *, secure):
+    peer = Peer(offered=frozenset(name.upper() for name in offered), secure=secure)
+    return selecting.select(credentials, peer)
 
 
 def named(*mechanisms, **kwargs):
@@ -154,7 +161,7 @@ def everything_shown(thing):
 
 
 class TestCanary:
-    @pytest.mark.parametrize("name", ALL)
+    @pytest.mark.parametrize("name", PASSWORD_MECHANISMS)
     def test_objects_hide_it(self, name):
         mechanism = select([name], named(name), secure=True)
         for thing in (ANN, mechanism, copy.copy(mechanism)):

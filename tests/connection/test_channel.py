@@ -193,3 +193,48 @@ class TestHooks:
             await channel.transcript.tell()
             assert heard == ["first", "second", "third"]
             assert not channel.transcript.events
+
+
+# --- waiting for others than the server ------------------------------------------------------------------------
+
+
+class TestWaitingOutside:
+    @every_loop
+    async def test_what_is_waited_for_is_returned(self) -> None:
+        async def outcome() -> int:
+            await asyncio.sleep(0)
+            return 7
+
+        async with ScriptedServer() as server, linked(server) as channel:
+            assert await channel.wait_outside(outcome()) == 7
+            channel.abort(Interrupted("later"))
+            await turns()
+
+    @every_loop
+    async def test_abort_ends_it_with_its_reason(self) -> None:
+        async with ScriptedServer() as server, linked(server) as channel:
+            loop = asyncio.get_running_loop()
+            never: asyncio.Future[None] = loop.create_future()
+            loop.call_soon(channel.abort, Interrupted("enough"))
+            with pytest.raises(Interrupted, match="enough"):
+                await channel.wait_outside(never)
+            task = asyncio.current_task()
+            assert task is not None and task.cancelling() == 0
+
+    @every_loop
+    async def test_a_cancellation_from_elsewhere_stays_one(self) -> None:
+        async with ScriptedServer() as server, linked(server) as channel:
+
+            async def wait() -> None:
+                channel.task = asyncio.current_task()
+                await channel.wait_outside(asyncio.get_running_loop().create_future())
+
+            for both in (False, True):
+                task = asyncio.create_task(wait())
+                await turns()
+                task.cancel()
+                if both:
+                    channel.abort(Interrupted("too"))
+                await asyncio.wait({task})
+                assert task.cancelled()
+            channel.task = None

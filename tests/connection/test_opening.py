@@ -126,7 +126,7 @@ class TestLeaving:
         "no AUTH": (
             "NOOP",
             (),
-            {"credentials": Credentials(username="a", password="b", mechanisms=["X"])},
+            {"credentials": Credentials(username="a", password="b", mechanisms=["SCRAM-SHA-512"])},
             ["EHLO"],
         ),
         "challenge": (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Timeouts, TLSOptions
+from smtp_async import Credentials, Login, Timeouts, TLSOptions
 from smtp_async.connection.route import Route, SharedResources, address_literal
 from smtp_async.testing import ScriptedServer
 from tests.lab import PATIENCE, client_of, gathered, mail, speaking, turns
@@ -24,6 +24,23 @@ def test_a_server_is_named_by_host_and_port_or_by_its_socket() -> None:
     assert Route(host="mx.test", port=25).name == "mx.test:25"
     assert Route(host="::1", port=25).name == "[::1]:25"
     assert Route(host="x", path="/run/s").name == "/run/s"
+
+
+def test_when_a_connection_logs_in() -> None:
+    account = Credentials(username="ann", password="x")
+    assert not Route(host="mx.test").logs_in
+    assert Route(host="mx.test", credentials=account).logs_in
+    assert Route(host="mx.test", login=Login.REQUIRED).logs_in
+    # By hand, but it will.
+    assert Route(host="mx.test", credentials=account, login=Login.MANUAL).logs_in
+
+
+async def test_logins_of_a_client_share_their_threads() -> None:
+    shared = SharedResources()
+    threads = shared.login_threads()
+    assert threads.total_tokens == 4
+    assert shared.login_threads() is threads
+    assert SharedResources().login_threads() is not threads
 
 
 class TestLocalName:

@@ -42,6 +42,8 @@ from smtp_async.errors import (
     StartTLSRefused,
     StartTLSUnavailable,
     Timeout,
+    TokenRefused,
+    TokenUnavailable,
     TooManyRecipients,
     WrongTLSMode,
 )
@@ -96,6 +98,8 @@ TABLE: list[tuple[SMTPError, Scope, Fate]] = [
     (refused(AuthenticationFailed, "535 5.7.8 wrong"), HOST, DEFER),
     (refused(AuthenticationFailed, "454 4.7.0 not now"), HOST, DEFER),
     (AuthenticationUnavailable("none"), HOST, DEFER),
+    (TokenRefused("consent was withdrawn"), HOST, DEFER),
+    (TokenUnavailable("the authorization server is down"), HOST, DEFER),
     (CertificateRejected("expired"), HOST, DEFER),
     (HandshakeFailed("no"), HOST, DEFER),
     (WrongTLSMode("465"), HOST, DEFER),

@@ -275,7 +275,9 @@ def test_auth_goes_back_and_forth(deliver):
     with pytest.raises(UsageError):
         talk.machine.noop()
     talk.says("334 VXNlcm5hbWU6")
-    assert first.reply == Reply(334, (b"VXNlcm5hbWU6",))
+    # A server that knows the password could put it into a challenge.
+    assert first.reply == Reply(334, (b"***",))
+    assert talk.machine.challenge(first.reply) == b"VXNlcm5hbWU6"
     talk.stands(Stage.AUTH)
     talk.machine.auth_response(b"ann")
     talk.writes("YW5u")
@@ -380,8 +382,8 @@ def test_what_is_no_reply_is_masked_in_its_error(deliver):
     assert "'*** ***" in str(caught.value) and "cret" not in str(caught.value)
 
 
-def test_a_response_without_a_secret_is_not_masked(deliver):
-    """A server may go on with what it was sent: a nonce, the name."""
+def test_what_a_challenge_repeats_is_not_changed(deliver):
+    """A server may go on with what it was sent, a nonce for example, or repeat it; no challenge is shown."""
     talk = Talk.ready(deliver)
     talk.machine.auth("LOGIN", None)
     talk.writes("AUTH LOGIN")
@@ -389,7 +391,8 @@ def test_a_response_without_a_secret_is_not_masked(deliver):
     exchange = talk.machine.auth_response(b"ann@example.com")
     talk.writes("YW5uQGV4YW1wbGUuY29t")
     talk.says("334 YW5uQGV4YW1wbGUuY29t")
-    assert exchange.reply == Reply(334, (b"YW5uQGV4YW1wbGUuY29t",))
+    assert exchange.reply == Reply(334, (b"***",))
+    assert talk.machine.challenge(exchange.reply) == b"YW5uQGV4YW1wbGUuY29t"
 
 
 def test_auth_can_be_given_up(deliver):

@@ -345,3 +345,61 @@ def test_no_secret_changes_the_codes_of_a_reply(code, head, rest, secret):
     line = b"%d %b\r\n" % (code, head + rest)
     [before], [behind] = plain.take(line), masking.take(line)
     assert (behind.code, behind.enhanced) == (before.code, before.enhanced)
+
+
+# --- challenges ------------------------------------------------------------------------------------------------
+
+
+class TestChallenges:
+    def expecting(self) -> ReplyParser:
+        parser = ReplyParser()
+        parser.expect_challenge()
+        return parser
+
+    def test_its_text_is_kept_and_not_shown(self):
+        parser = self.expecting()
+        assert parser.take(b"334 c2VjcmV0\r\n") == [Reply(334, (b"***",))]
+        assert parser.challenge == b"c2VjcmV0"
+        parser.expect_challenge()
+        assert parser.take(b"334 \r\n") == [Reply(334, (b"",))]
+        assert parser.challenge == b""
+
+    def test_a_challenge_that_holds_what_was_sent_is_not_changed(self):
+        """By accident, as "Bearer" in a token's message and in the server's explanation; or on purpose."""
+        parser = self.expecting()
+        parser.conceal(b"YXV0aD1CZWFyZXIg", [b"auth=Bearer "])
+        parser.take(b"334 YXV0aD1CZWFyZXIg\r\n")
+        assert parser.challenge == b"YXV0aD1CZWFyZXIg"
+
+    @pytest.mark.parametrize("size", [2048, 12_288])
+    def test_it_may_be_as_long_as_rfc_4954_says(self, size):
+        for pieces in ([b"334 " + b"A" * size + b"\r\n"], [b"334 ", b"A" * size, b"\r\n"]):
+            parser = self.expecting()
+            assert [reply for piece in pieces for reply in parser.take(piece)] == [Reply(334, (b"***",))]
+            assert parser.challenge == b"A" * size
+
+    @pytest.mark.parametrize("line", [b"334 " + b"A" * 12_300, b"535 " + b"A" * 3000, b"334-" + b"A" * 3000])
+    def test_nothing_longer_and_nothing_else(self, line):
+        with pytest.raises(ReplyTooLong):
+            self.expecting().take(line)
+
+    def test_none_outside_of_an_exchange(self):
+        parser = self.expecting()
+        parser.take(b"235 2.7.0 welcome\r\n")
+        assert parser.take(b"334 who?\r\n") == [Reply(334, (b"who?",))]
+        assert parser.challenge is None
+        with pytest.raises(ReplyTooLong):
+            parser.take(b"334 " + b"A" * 3000)
+
+    def test_not_in_a_reply_of_several_lines(self):
+        assert self.expecting().take(b"334-a\r\n334 b\r\n") == [Reply(334, (b"a", b"b"))]
+
+    def test_lines_that_were_seen_before_count_too(self):
+        parser = ReplyParser()
+        parser.take(b"334 abcd\r\n250 x\r\n")
+        for _ in range(2):
+            parser.expect_challenge()
+            parser.take(b"334 abcd\r\n")
+            assert parser.challenge == b"abcd"
+        parser.take(b"250 x\r\n")
+        assert parser.challenge is None

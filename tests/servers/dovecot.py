@@ -1,6 +1,8 @@
 """Dovecot: LMTP on TCP and on a UNIX socket, and a submission service that relays to Postfix."""
 
+import base64
 import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ HOSTNAME = "dovecot.lab.test"
 USERS = ("user", "user2", "full")
 #: Submission refuses one more, with 451 4.5.3.
 MOST_RECIPIENTS = 50
+TOKEN_KEY = "a key that signs tokens and is for tests only"
 
 CONF = """\
 base_dir = {directory}/run
@@ -33,8 +36,13 @@ recipient_delimiter = +
 ssl = required
 ssl_cert = <{certificate}
 ssl_key = <{key}
+# A client certificate is asked for, and EXTERNAL logs in as its common name.
+ssl_ca = <{authority}
+ssl_verify_client_cert = yes
+ssl_require_crl = no
+auth_ssl_username_from_cert = yes
 disable_plaintext_auth = yes
-auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
+auth_mechanisms = plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256 oauthbearer xoauth2 external
 auth_failure_delay = 0
 auth_username_format = %Ln
 
@@ -45,7 +53,18 @@ submission_max_mail_size = {size_limit}
 submission_max_recipients = {most_recipients}
 
 passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {directory}/oauth2.conf
+}}
+passdb {{
+  driver = static
+  mechanisms = external
+  args = nopassword=yes
+}}
+passdb {{
   driver = passwd-file
+  mechanisms = plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256
   args = {directory}/users
 }}
 userdb {{
@@ -88,6 +107,15 @@ service stats {{
 }}
 """
 
+# A token is not shown to any authorization server: its signature is verified here.
+OAUTH2_CONF = """\
+introspection_mode = local
+local_validation_key_dict = fs:posix:prefix={directory}/keys/
+username_attribute = sub
+scope = smtp
+openid_configuration_url = https://login.lab.test/.well-known/openid-configuration
+"""
+
 
 class Ports(NamedTuple):
     """One port per service."""
@@ -107,8 +135,9 @@ class Dovecot:
         host: Where it listens.
         lmtp_port: LMTP with STARTTLS, PIPELINING, CHUNKING.
         lmtp_socket: The same on a UNIX socket.
-        submission_port: STARTTLS, then PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256; relays to the plain
-            port of Postfix, in whose mailbox the mail ends.
+        submission_port: STARTTLS, then PLAIN LOGIN CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1 SCRAM-SHA-256, OAUTHBEARER and
+            XOAUTH2 with a `token`, EXTERNAL with the certificate `pki.client`; relays to the plain port of Postfix, in
+            whose mailbox the mail ends.
         submissions_port: The same with TLS from the first byte.
         user: May log in, with `password`.
         mailbox: What LMTP delivered, each message beginning with Return-Path.
@@ -147,6 +176,16 @@ class Dovecot:
             daemon.wait_ready(lambda: all(map(machine.listening, ports)), log=directory / "log")
         return cls(daemon, ports)
 
+    def token(self, **claims: object) -> str:
+        """Makes an access token for the user, good for an hour; `claims` replace or add to what it says."""
+        from joserfc import jwt
+        from joserfc.jwk import OctKey
+
+        now = int(time.time())
+        # Dovecot refuses a token from the future, and its own clock may lag by a second.
+        usual = {"sub": USER, "scope": "smtp", "iat": now - 60, "exp": now + 3600}
+        return jwt.encode({"alg": "HS256", "typ": "JWT"}, usual | claims, OctKey.import_key(TOKEN_KEY))
+
     def messages(self) -> list[bytes]:
         """All messages that LMTP delivered, oldest first."""
         return self.mailbox.messages()
@@ -173,6 +212,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki, relay_port: int) -> None
         directory=directory,
         hostname=HOSTNAME,
         certificate=pki.server.certificate,
+        authority=pki.ca_file,
         key=pki.server.key,
         relay_port=relay_port,
         size_limit=SIZE_LIMIT,
@@ -180,6 +220,10 @@ def _configure(directory: Path, ports: Ports, pki: Pki, relay_port: int) -> None
         **ports._asdict(),
     )
     (directory / "dovecot.conf").write_text(text)
+    (directory / "oauth2.conf").write_text(OAUTH2_CONF.format(directory=directory))
+    keys = directory / "keys" / "default" / "HS256"
+    keys.mkdir(parents=True)
+    (keys / "default").write_bytes(base64.b64encode(TOKEN_KEY.encode()))
     lines = [f"{user}:{{PLAIN}}{PASSWORD}:65534:65534::{directory}/mail/{user}::" for user in USERS]
     lines[USERS.index("full")] += "userdb_quota_rule=*:bytes=1"
     (directory / "users").write_text("\n".join(lines) + "\n")

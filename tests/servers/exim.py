@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.servers import PASSWORD, REFUSED_CONTENT, REFUSED_SENDER, SIZE_LIMIT, USER, machine
 from tests.servers.daemon import Daemon, new_directory
 from tests.servers.maildir import Mailbox
-from tests.servers.pki import Pki
+from tests.servers.pki import CLIENT_NAME, Pki
 
 HOSTNAME = "exim.lab.test"
 PACKAGE = "exim4-daemon-heavy"
@@ -119,6 +119,14 @@ cram:
   public_name = CRAM-MD5
   server_secret = ${{if eq{{$auth1}}{{{user}}}{{{password}}}fail}}
   server_set_id = $auth1
+external:
+  driver = external
+  public_name = EXTERNAL
+  server_advertise_condition = $tls_in_certificate_verified
+  server_param2 = ${{certextract{{subject,CN}}{{$tls_in_peercert}}}}
+  server_condition = ${{if and{{{{eq{{$auth2}}{{{client}}}}} \
+    {{or{{{{eq{{$auth1}}{{}}}}{{eq{{$auth1}}{{{client}}}}}}}}}}}}}
+  server_set_id = $auth2
 """
 
 
@@ -140,7 +148,8 @@ class Exim:
         plain_port: No TLS, no AUTH; PIPELINING, PIPECONNECT, CHUNKING, DSN, SMTPUTF8, 8BITMIME, SIZE, VRFY.
         auth_port: STARTTLS, and PLAIN LOGIN CRAM-MD5 once in TLS.
         tls_port: TLS from the first byte, the same mechanisms.
-        asks_port: STARTTLS, and a client certificate is asked for; the log tells whose it was.
+        asks_port: STARTTLS, and a client certificate is asked for; the log tells whose it was. Who shows one may log in
+            by EXTERNAL, as the certificate's common name, if that is `pki.CLIENT_NAME`.
         demands_port: TLS from the first byte, and without a client certificate no handshake.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-path and Envelope-to, and a
@@ -214,6 +223,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
         size_limit=SIZE_LIMIT,
         user=USER,
         password=PASSWORD,
+        client=CLIENT_NAME,
         **ports._asdict(),
     )
     (directory / "exim.conf").write_text(text)

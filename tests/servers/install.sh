@@ -6,6 +6,8 @@ set -eu
 packages=(
     postfix sasl2-bin libsasl2-modules # Postfix, smtp-sink, smtp-source and their AUTH
     dovecot-core dovecot-lmtpd dovecot-submissiond
+    krb5-kdc krb5-admin-server krb5-user libsasl2-modules-gssapi-mit python3-gssapi # AUTH GSSAPI
+    cyrus-imapd # LMTP with channel binding
     softhsm2 # a token without hardware
 )
 export DEBIAN_FRONTEND=noninteractive

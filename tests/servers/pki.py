@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 HOSTS = ("localhost", "127.0.0.1", "::1", "mail.lab.test")
+#: The common name of the client's certificate.
+CLIENT_NAME = "user@lab.test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Pki:
             issue(*HOSTS, common_name="localhost", not_before=past, not_after=past + timedelta(days=30)),
         )
         self.wrong_host = self._store("wrong-host", issue("other.example", common_name="other.example"))
-        self.client = self._store("client", issue("user@lab.test", common_name="user@lab.test"))
+        self.client = self._store("client", issue(CLIENT_NAME, common_name=CLIENT_NAME))
         self.self_signed = self._self_signed("self-signed")
 
     def client_context(self, *, identity: Leaf | None = None) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Postfix: one instance with seven services, from bare SMTP to implicit TLS with AUTH and client certificates."""
+"""Postfix: one instance with eight services, from bare SMTP to implicit TLS with AUTH and client certificates."""
 
 import shutil
 import subprocess
@@ -7,11 +7,16 @@ from typing import NamedTuple
 
 from tests.servers import PASSWORD, REFUSED_CONTENT, REFUSED_SENDER, SIZE_LIMIT, USER, machine
 from tests.servers.daemon import Daemon, new_directory
+from tests.servers.kdc import Kdc
 from tests.servers.maildir import Mailbox
 from tests.servers.pki import Pki
 
 HOSTNAME = "mx.lab.test"
 BARE_LACKS = "pipelining,chunking,dsn,8bitmime,smtputf8,enhancedstatuscodes,size,etrn,vrfy"
+SASL_MECHANISMS = (
+    *("PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+    *("NTLM", "GSSAPI", "ANONYMOUS"),
+)
 
 MAIN_CF = """\
 compatibility_level = 3.6
@@ -61,6 +66,9 @@ smtpd_sasl_path = smtpd
 smtpd_sasl_authenticated_header = yes
 smtpd_sasl_security_options = noanonymous
 cyrus_sasl_config_path = {directory}/etc/sasl
+# For GSSAPI; the files come with the key distribution centre.
+import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C
+    KRB5_CONFIG={directory}/etc/krb5.conf KRB5_KTNAME={directory}/etc/krb5.keytab
 """
 
 MASTER_CF = """\
@@ -72,6 +80,10 @@ MASTER_CF = """\
   -o syslog_name=auth -o smtpd_tls_security_level=may -o smtpd_tls_auth_only=yes -o smtpd_sasl_auth_enable=yes
 127.0.0.1:{tls} inet n - n - - smtpd
   -o syslog_name=tls -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes
+# Named like the host that clients connect to: GSSAPI takes the key of the service smtp at that name.
+127.0.0.1:{sasl} inet n - n - - smtpd
+  -o syslog_name=sasl -o smtpd_tls_security_level=may -o smtpd_sasl_auth_enable=yes
+  -o smtpd_sasl_path=sasl -o smtpd_sasl_security_options= -o myhostname=localhost -o smtpd_sasl_local_domain={hostname}
 127.0.0.1:{asks} inet n - n - - smtpd
   -o syslog_name=asks -o smtpd_tls_security_level=may -o smtpd_tls_ask_ccert=yes
 127.0.0.1:{demands} inet n - n - - smtpd
@@ -104,7 +116,7 @@ SMTPD_CONF = """\
 pwcheck_method: auxprop
 auxprop_plugin: sasldb
 sasldb_path: {directory}/etc/sasl/sasldb2
-mech_list: PLAIN LOGIN CRAM-MD5
+mech_list: {mechanisms}
 """
 
 
@@ -115,6 +127,7 @@ class Ports(NamedTuple):
     starttls: int
     auth: int
     tls: int
+    sasl: int
     asks: int
     demands: int
     bare: int
@@ -129,6 +142,8 @@ class Postfix:
         starttls_port: The same with STARTTLS.
         auth_port: STARTTLS, and PLAIN LOGIN CRAM-MD5 once in TLS.
         tls_port: TLS from the first byte, the same mechanisms.
+        sasl_port: STARTTLS, and in clear as in TLS every mechanism of Cyrus SASL (`SASL_MECHANISMS`). A login by GSSAPI
+            fails before `trust` was called.
         asks_port: STARTTLS, and a client certificate is asked for; the Received field tells whose it was.
         demands_port: TLS from the first byte, and without a client certificate no handshake.
         bare_port: Not one extension.
@@ -146,7 +161,7 @@ class Postfix:
         self._daemon = daemon
         self.ports = ports
         self.plain_port, self.starttls_port, self.auth_port, self.tls_port, *others = ports
-        self.asks_port, self.demands_port, self.bare_port = others
+        self.sasl_port, self.asks_port, self.demands_port, self.bare_port = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "log"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)
@@ -181,6 +196,11 @@ class Postfix:
         """What Postfix logged so far."""
         return self.log_file.read_text(errors="replace")
 
+    def trust(self, kdc: Kdc) -> None:
+        """Takes the tickets of this key distribution centre from now on."""
+        shutil.copy(kdc.configuration, self.directory / "etc" / "krb5.conf")
+        shutil.copy(kdc.keytab, self.directory / "etc" / "krb5.keytab")
+
     def stop(self) -> None:
         """Ends it and removes what it had."""
         self._daemon.stop()
@@ -207,10 +227,11 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
             rsa=shutil.copy(pki.rsa.combined, directory / "tls"),
             authority=shutil.copy(pki.ca_file, directory / "tls"),
         ),
-        "master.cf": MASTER_CF.format(**ports._asdict(), bare_lacks=BARE_LACKS),
+        "master.cf": MASTER_CF.format(**ports._asdict(), bare_lacks=BARE_LACKS, hostname=HOSTNAME),
         "content": f"/{REFUSED_CONTENT}/ REJECT content refused\n",
         # Debian 12's Postfix reads it here whatever main.cf says, Debian 13's in cyrus_sasl_config_path.
-        "sasl/smtpd.conf": SMTPD_CONF.format(directory=directory),
+        "sasl/smtpd.conf": SMTPD_CONF.format(directory=directory, mechanisms="PLAIN LOGIN CRAM-MD5"),
+        "sasl/sasl.conf": SMTPD_CONF.format(directory=directory, mechanisms=" ".join(SASL_MECHANISMS)),
     }
     for name, text in files.items():
         (directory / "etc" / name).write_text(text)

@@ -1,6 +1,8 @@
 """batching.py: work that nobody can stop, and who closes after it."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 import anyio
@@ -44,6 +46,35 @@ async def test_work_is_done_in_a_thread():
     assert (work.released, work.closed) == ([False], True)
     with pytest.raises(UsageError, match="closed"):
         await work.in_thread(threading.get_ident)
+
+
+FIRST_WORK = """
+import asyncio, sys, threading
+
+class Watch:
+    found = set()
+
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "anyio":
+            self.found.add(threading.current_thread() is threading.main_thread())
+
+async def main():
+    from smtp_async.sources.worker import in_thread
+
+    sys.meta_path.insert(0, Watch())
+    first, *others = [asyncio.create_task(in_thread(threading.get_ident)) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    print(*[await task != threading.get_ident() for task in others], first.cancelled(), Watch.found)
+
+asyncio.run(main())
+"""
+
+
+def test_anyio_is_imported_in_a_thread():
+    """It takes 20 ms. The first caller may be cancelled meanwhile, and others may begin."""
+    done = subprocess.run([sys.executable, "-c", FIRST_WORK], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True True True {False}"
 
 
 async def begun(work):

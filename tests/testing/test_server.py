@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import smtplib
 import ssl
+from functools import partial
 
 import pytest
 
@@ -26,7 +27,7 @@ from smtp_async.testing import (
     swallow,
     wait_input,
 )
-from tests.lab import client_of
+from tests.lab import Lateness, client_of, longest_work, until
 
 ENVELOPE = ("MAIL FROM:<a@x.org>", "RCPT TO:<b@x.org>")
 MESSAGE = (*ENVELOPE, "DATA")
@@ -175,6 +176,43 @@ async def test_dot_unstuffing_in_any_chunks(greeted, body, step):
         assert (await client.reply())[0] == 250
         assert server.messages[0].data == content
         assert server.violations == []
+
+
+async def test_a_large_body_does_not_hold_up_the_event_loop(greeted):
+    """The loop is that of the test, which may measure how its own code treats it: at its end it took 200 ms."""
+    body = b"0123456789\r\n" * (3 << 20)
+
+    async def measured():
+        assert await client.ask(*MESSAGE) == [250, 250, 354]
+        async with Lateness() as lateness:
+            for at in range(0, len(body), 1 << 18):
+                client.writer.write(body[at : at + (1 << 18)])
+                await client.writer.drain()
+            client.writer.write(b".\r\n")
+            assert (await client.reply())[0] == 250
+        return lateness
+
+    async with ScriptedServer() as server, greeted(server) as client:
+        assert await longest_work(measured) < 0.05
+        assert [message.data == body for message in server.messages] == [True] * 3
+
+
+def has_received(log, count):
+    return log.bytes_received >= count
+
+
+async def test_a_breach_is_noted_once_for_each_body(greeted):
+    async with ScriptedServer() as server, greeted(server) as client:
+        for number in (1, 2):
+            await client.ask(*MESSAGE)
+            log = server.connections[0]
+            for due in range(log.bytes_received + 5, log.bytes_received + 16, 5):
+                client.writer.write(b"a\nb\r\n")
+                await until(partial(has_received, log, due))
+            client.writer.write(b".\r\n")
+            assert (await client.reply())[0] == 250
+            assert ["bare CR or LF" in violation for violation in server.violations] == [True] * number
+        assert [message.data for message in server.messages] == [b"a\nb\r\n" * 3] * 2
 
 
 async def test_pipelined_group_is_one_flight(greeted):

@@ -18,6 +18,7 @@ from smtp_async import (
     Credentials,
     DirectorySpool,
     Kind,
+    Login,
     Message,
     Notify,
     Outcome,
@@ -29,19 +30,23 @@ from smtp_async import (
     Security,
     SendOptions,
     SMTPClient,
+    Strength,
     Timeouts,
     TLSOptions,
+    Token,
     TrustOptions,
     send_blocking,
 )
+from smtp_async.auth import Exposure, Mechanism, Needs
 from smtp_async.errors import (
     AuthenticationFailed,
     NotSent,
     OutcomeUnknown,
     RecipientsRefused,
     SMTPError,
+    TokenRefused,
 )
-from smtp_async.events import ConnectionStatus, Error, PITrail
+from smtp_async.events import BeforeAuth, ConnectionStatus, Error, PITrail
 from smtp_async.testing import ScriptedServer
 
 log = logging.getLogger(__name__)
@@ -169,3 +174,62 @@ def script() -> None:
         send_blocking(message, url="smtps://ann:secret@smtp.example.com")
     except SMTPError as error:
         raise SystemExit(f"{error.code}: {error}") from error
+
+
+class Ticket(Mechanism):
+    """A mechanism of the application's own."""
+
+    name = "X-TICKET"
+    needs = Needs.NOTHING
+    exposes = Exposure.NOTHING
+    strength = Strength.MUTUAL
+
+    def initial_response(self) -> bytes:
+        self.complete = True
+        return b"ticket"
+
+    def respond(self, challenge: bytes) -> bytes:
+        return challenge
+
+    def secrets(self) -> tuple[bytes, ...]:
+        return ()
+
+
+class Tokens:
+    """A provider that keeps something between its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self) -> Token:
+        self.calls += 1
+        if self.calls > 3:
+            raise TokenRefused("enough")
+        return Token("ya29.x", expires_at=1.0)
+
+
+async def fetch() -> Token:
+    return Token("ya29.x")
+
+
+def choose(event: BeforeAuth, credentials: Credentials) -> Credentials | None:
+    return Credentials(username=event.username, token=fetch) if "XOAUTH2" in event.offered else None
+
+
+async def choose_later(event: BeforeAuth, credentials: Credentials) -> bool:
+    return event.mechanism != "PLAIN"
+
+
+def with_logins() -> list[SMTPClient]:
+    accounts = [
+        Credentials(username="ann", token="ya29.x"),
+        Credentials(username="ann", token=fetch),
+        Credentials(username="ann", token=Tokens(), minimum_strength=Strength.REVEALED),
+        Credentials(username="ann", password="x", mechanisms=[Ticket, "PLAIN"]),
+    ]
+    options = [
+        ClientOptions(login=Login.REQUIRED, before_auth=choose),
+        ClientOptions(before_auth=choose_later, refuse_downgrade=True),
+        ClientOptions(before_auth=lambda event, credentials: None),
+    ]
+    return [SMTPClient("mx.test", credentials=one, options=each) for one in accounts for each in options]

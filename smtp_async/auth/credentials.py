@@ -1,0 +1,125 @@
+"""The account to log in with, and what proves it: a password, or a token that expires."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NoReturn, Protocol, TypeAlias
+
+from ..model.secret import Secret
+
+__all__ = ["Credentials", "NamedMechanism", "Strength", "Token", "TokenProvider"]
+
+#: The word before a token in an HTTP header (RFC 6750 section 2.1), which copied tokens may begin with.
+_BEARER: Final = "bearer "
+
+
+class Strength(IntEnum):
+    """What a login with a mechanism protects, weakest first."""
+
+    #: Nothing is proved (ANONYMOUS).
+    NONE = 0
+    #: The server gets the password or the token itself.
+    REVEALED = 1
+    #: The server gets a proof of the password. It need not know the password itself, or rests on a broken hash.
+    PROVED = 2
+    #: The server proves, too, that it knows the account.
+    MUTUAL = 3
+    #: The login is valid only on this TLS connection, so that an attacker between client and server cannot relay it.
+    BOUND = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+class Token:
+    """An OAuth 2.0 access token.
+
+    Attributes:
+        value: the token; kept as a `Secret`. A leading "Bearer " is dropped.
+        expires_at: when it expires, in seconds of the epoch (as `time.time()` counts); None: never, or not known.
+    """
+
+    value: Secret
+    expires_at: float | None = None
+
+    def __init__(self, value: Secret | str, expires_at: float | None = None) -> None:
+        # The first statement, so that no stack frame of the library holds the text.
+        value = _without_bearer(Secret(value))
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "expires_at", expires_at)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Token cannot be pickled, because it holds a secret")
+
+
+#: Returns a new token each time it is called. It is called when there is none, shortly before the last one expires,
+#: and once more after a server refused the last one; never twice at the same time for one client. It may raise
+#: `errors.TokenRefused` (asking again is of no use) or `errors.TokenUnavailable`.
+TokenProvider: TypeAlias = Callable[[], Awaitable[Token]]
+
+
+class NamedMechanism(Protocol):
+    """A mechanism, as far as credentials know one; its class derives from `auth.Mechanism`."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+class Credentials:
+    """The account to log in with, and what proves it.
+
+    Attributes:
+        username: the account.
+        password: its password; kept as a `Secret`.
+        token: an OAuth 2.0 access token in place of a password, kept as a `Secret` (a leading "Bearer " is dropped),
+            or a `TokenProvider` that returns a new one whenever one is needed.
+        authzid: the account to act as, if it differs from `username` (RFC 4616 section 2).
+        mechanisms: the mechanisms that may be used, best first: their names, or classes of mechanisms that the
+            application has written. Empty: those of `select.RANKING`. A mechanism that is only used by name is used if
+            it is named here.
+        minimum_strength: use no mechanism that protects less.
+        allow_cleartext: send the password or token in clear where there is no verified TLS. Everyone on the network
+            path can then read it.
+    """
+
+    username: str = ""
+    password: Secret = Secret("")
+    token: Secret | TokenProvider | None = None
+    authzid: str = ""
+    mechanisms: tuple[str | type[NamedMechanism], ...] = ()
+    minimum_strength: Strength = Strength.NONE
+    allow_cleartext: bool = False
+
+    def __init__(
+        self,
+        *,
+        username: str = "",
+        password: Secret | str = "",
+        token: Secret | str | TokenProvider | None = None,
+        authzid: str = "",
+        mechanisms: Iterable[str | type[NamedMechanism]] = (),
+        minimum_strength: Strength = Strength.NONE,
+        allow_cleartext: bool = False,
+    ) -> None:
+        # The first statements, so that no stack frame of the library holds the texts. Nothing is checked here for the
+        # same reason.
+        password = Secret(password)
+        if isinstance(token, str | Secret):
+            token = _without_bearer(Secret(token))
+        chosen = (mechanisms,) if isinstance(mechanisms, str) else tuple(mechanisms)
+        values = (username, password, token, authzid, chosen, minimum_strength, allow_cleartext)
+        for name, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "Credentials cannot be pickled, because they hold a password or a token: "
+            "pass on what they are made from, and make them where they are used"
+        )
+
+
+def _without_bearer(token: Secret) -> Secret:
+    if token.reveal()[: len(_BEARER)].lower() == _BEARER:
+        return Secret(token.reveal()[len(_BEARER) :].strip())
+    return token

@@ -1,0 +1,66 @@
+"""EXTERNAL and ANONYMOUS: mechanisms without a secret of their own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ..errors import ProtocolViolation
+from .credentials import Strength
+from .mechanism import Exposure, Mechanism, Needs, encoded
+
+__all__ = ["Anonymous", "External"]
+
+
+class _OneMessage(Mechanism):
+    """One message, with AUTH or in answer to the empty challenge."""
+
+    def initial_response(self) -> bytes:
+        """Return the message."""
+        return self._message()
+
+    def respond(self, challenge: bytes) -> bytes:
+        """Return the message for the empty challenge of a server that got no initial response."""
+        if challenge or self.complete:
+            raise ProtocolViolation(f"{self.name} has no challenge, but the server sent one", stage="AUTH")
+        return self._message()
+
+    def secrets(self) -> tuple[bytes, ...]:
+        """Return nothing: no part of the message is a secret."""
+        return ()
+
+    def _message(self) -> bytes:
+        message = self._text()
+        self.complete = True
+        return message
+
+    def _text(self) -> bytes:
+        raise NotImplementedError
+
+
+class External(_OneMessage):
+    """EXTERNAL, RFC 4422 appendix A: the account of the certificate that was shown in the TLS handshake.
+
+    The message is the account to act as: `authzid`, or else the user name; empty leaves it to the server.
+    """
+
+    name: ClassVar[str] = "EXTERNAL"
+    needs: ClassVar[Needs] = Needs.IDENTITY
+    strength: ClassVar[Strength] = Strength.BOUND
+    exposes: ClassVar[Exposure] = Exposure.NOTHING
+    takes_authzid: ClassVar[bool] = True
+
+    def _text(self) -> bytes:
+        credentials = self._credentials
+        return encoded(credentials.authzid or credentials.username, "authzid")
+
+
+class Anonymous(_OneMessage):
+    """ANONYMOUS, RFC 4505: no account at all. The user name is sent as trace information, an address by custom."""
+
+    name: ClassVar[str] = "ANONYMOUS"
+    needs: ClassVar[Needs] = Needs.NOTHING
+    strength: ClassVar[Strength] = Strength.NONE
+    exposes: ClassVar[Exposure] = Exposure.NOTHING
+
+    def _text(self) -> bytes:
+        return encoded(self._credentials.username, "user name")
