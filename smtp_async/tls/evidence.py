@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..model.reply import printable
+from .der import SEQUENCE, children
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -47,6 +48,11 @@ _SKEW: Final = timedelta(minutes=5)
 _VALIDITY: Final = timedelta(minutes=30)
 #: A certificate that names more than so many sources of a kind is none that an authority issues.
 _MOST_URLS: Final = 4
+#: What the validator parses before it verifies a signature has no more bytes than this: OCSP responses, and CRLs
+#: without their entries.
+_LONGEST: Final = 256 * 1024
+#: UTCTime and GeneralizedTime.
+_TIMES: Final = frozenset({0x17, 0x18})
 _SHOWN: Final = 200
 _NO_REVOCATION_AVAILABLE: Final = "2.5.29.56"
 
@@ -138,13 +144,7 @@ def crl_octets(data: bytes) -> bytes:
     Raises:
         ValueError: it is none.
     """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-
-    if not data.lstrip().startswith(b"-----BEGIN"):
-        x509.load_der_x509_crl(data)
-        return data
-    return x509.load_pem_x509_crl(data).public_bytes(serialization.Encoding.DER)
+    return _read_crl(data)[0]
 
 
 def response_octets(data: bytes) -> bytes:
@@ -174,8 +174,7 @@ def judge_crls(
     why = "is no CRL"
     for data in crls:
         try:
-            der = crl_octets(data)
-            crl = _crl(der)
+            der, crl = _read_crl(data)
             why = _refusal(crl.signature_hash_algorithm)
         except Exception as error:  # a stranger chose these octets
             why = f"is no CRL that can be read: {_why(error)}"
@@ -203,6 +202,8 @@ def judge_ocsp(
     """
     from cryptography.x509 import ocsp
 
+    if len(response) > _LONGEST:
+        return Finding(None, f"sends an OCSP response of {len(response)} bytes, of {_LONGEST} at most")
     try:
         parsed = ocsp.load_der_ocsp_response(response)
         if parsed.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
@@ -252,7 +253,7 @@ def _judged(
             None, f"is no proof: {printable(str(failures[-1][0]), _SHOWN)}" if failures else "is no proof"
         )
     except Exception as error:  # a stranger chose the octets, and the parser has many ways to complain
-        return Finding(None, f"cannot be read: {_why(error)}")
+        return Finding(None, f"is no proof: {_why(error)}")
     return Finding(False)
 
 
@@ -267,6 +268,7 @@ async def _judge(
     from asn1crypto.x509 import Certificate as Parsed
     from pyhanko_certvalidator.authority import AuthorityWithCert, NamedKeyAuthority, TrustAnchor
     from pyhanko_certvalidator.context import ValidationContext
+    from pyhanko_certvalidator.ltv.types import ValidationTimingInfo, ValidationTimingParams
     from pyhanko_certvalidator.path import ValidationPath
     from pyhanko_certvalidator.revinfo.validate_crl import verify_crl
     from pyhanko_certvalidator.revinfo.validate_ocsp import verify_ocsp_response
@@ -294,6 +296,11 @@ async def _judge(
         crls=lists,
         ocsps=ocsps,
     )
+    # At a given time the validator looks back: what was revoked later counts as good. A clock that is slow must not.
+    present = ValidationTimingInfo(
+        validation_time=now, best_signature_time=now, point_in_time_validation=False
+    )
+    context.timing_params = ValidationTimingParams(present, time_tolerance=_SKEW)
     for place, one in enumerate(between):
         context.record_validation(one, ValidationPath(anchor, between[:place], one))
     path = ValidationPath(anchor, between, leaf)
@@ -319,10 +326,23 @@ def _leave_out_others(crl: Any, certificate: Any) -> None:
 # --- parts -------------------------------------------------------------------------------------------------
 
 
-def _crl(der: bytes) -> x509.CertificateRevocationList:
+def _read_crl(data: bytes) -> tuple[bytes, x509.CertificateRevocationList]:
+    """Return a CRL in DER, and parsed."""
     from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
 
-    return x509.load_der_x509_crl(der)
+    if data.lstrip().startswith(b"-----BEGIN"):
+        crl = x509.load_pem_x509_crl(data)
+        data = crl.public_bytes(serialization.Encoding.DER)
+    else:
+        crl = x509.load_der_x509_crl(data)
+    behind_dates = False
+    for part in children(crl.tbs_certlist_bytes):
+        behind_dates |= part.tag in _TIMES
+        # The entries may be long: they are not looked at before the signature.
+        if len(part.content) > _LONGEST and not (behind_dates and part.tag == SEQUENCE):
+            raise ValueError(f"its issuer or its extensions have more than {_LONGEST} bytes")
+    return data, crl
 
 
 def _refusal(algorithm: hashes.HashAlgorithm | None) -> str:

@@ -18,19 +18,18 @@ import importlib
 import socket
 import ssl
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..model.reply import printable
-from .reach import AddressKind, kind_of
+from .address_kinds import AddressKind, kind_of
+from .expiring_cache import ExpiringCache
 from .single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
     from yarl import URL
 
-__all__ = ["Fetched", "Fetcher", "Kept", "Request", "Shelf"]
-
-V = TypeVar("V")
+__all__ = ["Fetched", "Fetcher", "Request"]
 
 _USER_AGENT: Final = "smtp-async"
 _REDIRECTS: Final = 3
@@ -39,7 +38,7 @@ _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _FAILURES: Final = 256
 _SHOWN: Final = 200
 
-Reach = frozenset[AddressKind]
+AddressKinds = frozenset[AddressKind]
 
 
 class Request(NamedTuple):
@@ -64,46 +63,6 @@ class Fetched(NamedTuple):
     failure: str = ""
 
 
-class Kept(NamedTuple, Generic[V]):
-    """A value and when it is valid. One from the future, kept before the clock was set back, is not."""
-
-    value: V
-    since: datetime
-    until: datetime
-
-
-class Shelf(Generic[V]):
-    """Values with a time limit; the oldest make room.
-
-    Args:
-        room: how many there may be, or the sum of their sizes.
-        size: the size of a value; every value counts as 1 without.
-    """
-
-    def __init__(self, room: int, size: Any = lambda value: 1) -> None:
-        self._kept: dict[Any, Kept[V]] = {}
-        self._room = room
-        self._size = size
-        self._used = 0
-
-    def get(self, key: Any, now: datetime) -> V | None:
-        """Return the value of `key` if it is valid at `now`."""
-        kept = self._kept.get(key)
-        return kept.value if kept is not None and kept.since <= now < kept.until else None
-
-    def put(self, key: Any, value: V, now: datetime, until: datetime) -> None:
-        """Keep a value from `now` until `until`."""
-        self._drop(key)
-        self._kept[key] = Kept(value, now, until)
-        self._used += self._size(value)
-        while self._used > self._room:
-            self._drop(next(iter(self._kept)))
-
-    def _drop(self, key: Any) -> None:
-        if (kept := self._kept.pop(key, None)) is not None:
-            self._used -= self._size(kept.value)
-
-
 class _Failed(Exception):
     """The answer is no use; the text is the end of a sentence about the URL."""
 
@@ -119,59 +78,63 @@ class Fetcher:
     def __init__(self, *, limit: int, pause: float) -> None:
         self._limit = limit
         self._pause = timedelta(seconds=pause)
-        self._flights: SingleFlight[tuple[Request, Reach], Fetched] = SingleFlight()
-        self._failures: Shelf[str] = Shelf(_FAILURES)
-        self._answers: Shelf[bytes] = Shelf(2 * limit, len)
+        self._flights: SingleFlight[tuple[Request, AddressKinds], Fetched] = SingleFlight()
+        self._failures: ExpiringCache[str] = ExpiringCache(_FAILURES)
+        self._answers: ExpiringCache[bytes] = ExpiringCache(2 * limit, len)
 
-    async def fetch(self, request: Request, reach: Reach, *, until: float, now: datetime) -> Fetched:
+    async def fetch(self, request: Request, allowed: AddressKinds, *, until: float, now: datetime) -> Fetched:
         """Return the answer to a request, kept or new; a failure is part of the result.
 
         Args:
             request: what to ask for.
-            reach: the kinds of addresses that may be connected to.
+            allowed: the kinds of addresses that may be connected to.
             until: the deadline, in the loop's time.
             now: the time of day.
         """
-        if (answer := self._answers.get((request, reach), now)) is not None:
+        if (answer := self._answers.get((request, allowed), now)) is not None:
             return Fetched(answer)
-        if failure := self._failures.get((request.url, reach), now):
+        if failure := self._failures.get((request.url, allowed), now):
             return Fetched(failure=failure)
-        flight = self._flights.join((request, reach), lambda: self._attempt(request, reach, until, now))
+        flight = self._flights.join((request, allowed), lambda: self._attempt(request, allowed, until, now))
         return await flight.result()
 
-    def keep(self, request: Request, reach: Reach, answer: bytes, *, now: datetime, until: datetime) -> None:
+    def keep(
+        self, request: Request, allowed: AddressKinds, answer: bytes, *, now: datetime, until: datetime
+    ) -> None:
         """Answer the same request with `answer` until it is no longer valid."""
-        self._answers.put((request, reach), answer, now, until)
+        self._answers.put((request, allowed), answer, now, until)
 
-    async def _attempt(self, request: Request, reach: Reach, until: float, now: datetime) -> Fetched:
+    async def _attempt(self, request: Request, allowed: AddressKinds, until: float, now: datetime) -> Fetched:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        gate = _Gate(reach)
+        if began >= until:
+            return Fetched(failure="was not asked, as the time was over")
+        sockets = _SocketFactory(allowed)
         try:
             async with asyncio.timeout_at(until):
-                return Fetched(await _get(request, gate, self._limit))
+                return Fetched(await _get(request, sockets, self._limit))
         except TimeoutError:
             failure = f"did not answer within {loop.time() - began:.1f} s"
         except _Failed as error:
             failure = str(error)
         except Exception as error:  # a stranger chose both URL and answer, and HTTP has many ways to fail
-            failure = gate.refusal or f"cannot be reached: {_why(error)}"
+            failure = sockets.refusal or f"cannot be reached: {_why(error)}"
         if self._pause:
-            self._failures.put((request.url, reach), failure, now, now + self._pause)
+            self._failures.put((request.url, allowed), failure, now, now + self._pause)
         return Fetched(failure=failure)
 
 
-class _Gate:
+class _SocketFactory:
     """Makes sockets for the addresses that may be connected to, and for no others."""
 
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
+    def __init__(self, allowed: AddressKinds) -> None:
+        self._allowed = allowed
         self.refusal = ""
 
     def __call__(self, address: Any) -> socket.socket:
         family, kind, protocol, _, endpoint = address
         found = kind_of(str(endpoint[0]))
-        if found not in self._reach:
+        if found not in self._allowed:
             self.refusal = (
                 f"is at {endpoint[0]}, a {found.value} address, which certificates may not name here"
             )
@@ -179,7 +142,7 @@ class _Gate:
         return socket.socket(family, kind, protocol)
 
 
-async def _get(request: Request, gate: _Gate, limit: int) -> bytes:
+async def _get(request: Request, sockets: _SocketFactory, limit: int) -> bytes:
     """Return the answer to a request. A session for each: requests are hours apart."""
     # The import takes a tenth of a second.
     aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
@@ -188,7 +151,7 @@ async def _get(request: Request, gate: _Gate, limit: int) -> bytes:
         resolver=aiohttp.ThreadedResolver(),
         use_dns_cache=False,
         force_close=True,
-        socket_factory=gate,
+        socket_factory=sockets,
     )
     async with aiohttp.ClientSession(
         connector=connector,

@@ -21,9 +21,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..model.reply import printable
+from .address_kinds import AddressKind, allowed_kinds
 from .evidence import Finding, Sources, judge_crls, judge_ocsp, ocsp_request, sources_of
-from .fetching import Fetcher, Request, Shelf
-from .reach import AddressKind, reach_of
+from .expiring_cache import ExpiringCache
+from .fetching import Fetcher, Request
 from .revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .single_flight import Flight, SingleFlight
 
@@ -69,13 +70,13 @@ class _Question(NamedTuple):
 
     Attributes:
         certificate, issuers: about which certificate, and the path above it.
-        reach: which addresses it may name.
+        allowed: which addresses it may name.
         now, until: the time of day, and the deadline in the loop's time.
     """
 
     certificate: Certificate
     issuers: Sequence[Certificate]
-    reach: frozenset[AddressKind]
+    allowed: frozenset[AddressKind]
     now: datetime
     until: float
 
@@ -99,7 +100,7 @@ class RevocationChecker:
         self._pause = timedelta(0) if options.hard_fail else _PAUSE
         self._fetcher = Fetcher(limit=options.max_size, pause=self._pause.total_seconds())
         self._flights: SingleFlight[object, RevocationStatus] = SingleFlight()
-        self._known: Shelf[RevocationStatus] = Shelf(_ANSWERS)
+        self._known: ExpiringCache[RevocationStatus] = ExpiringCache(_ANSWERS)
 
     async def check(
         self, path: Sequence[Certificate], *, peer_address: Endpoint, now: datetime
@@ -121,10 +122,10 @@ class RevocationChecker:
         if self.options.policy is RevocationPolicy.NONE:
             return ()
         until = asyncio.get_running_loop().time() + _FOR_FETCHING * self.options.deadline
-        reach = reach_of(peer_address)
+        allowed = allowed_kinds(peer_address)
         found: list[RevocationStatus | Flight[RevocationStatus]] = []
         for place, certificate in enumerate(path[:-1]):
-            found.append(self._begin(_Question(certificate, path[place + 1 :], reach, now, until)))
+            found.append(self._begin(_Question(certificate, path[place + 1 :], allowed, now, until)))
         flights = [one for one in found if isinstance(one, Flight)]
         try:
             if flights:
@@ -135,17 +136,17 @@ class RevocationChecker:
             raise
         # What is late goes on: it is bounded, and its answer is there for the next connection.
         return tuple(
-            self._landed(one, certificate) if isinstance(one, Flight) else one
+            self._result_of(one, certificate) if isinstance(one, Flight) else one
             for one, certificate in zip(found, path, strict=False)
         )
 
     def _begin(self, question: _Question) -> RevocationStatus | Flight[RevocationStatus]:
         fingerprints = tuple(one.sha256 for one in (question.certificate, *question.issuers))
-        key = (fingerprints, question.reach)
+        key = (fingerprints, question.allowed)
         known = self._known.get(key, question.now)
         return known or self._flights.join(key, lambda: self._ask(key, question))
 
-    def _landed(self, flight: Flight[RevocationStatus], certificate: Certificate) -> RevocationStatus:
+    def _result_of(self, flight: Flight[RevocationStatus], certificate: Certificate) -> RevocationStatus:
         if flight.task.done():
             return flight.task.result()
         return _unknown(certificate, [f"there was no answer within {self.options.deadline:g} s"])
@@ -189,9 +190,9 @@ class RevocationChecker:
     async def _of_application(self, kind: _Kind, question: _Question) -> _Answer:
         """Judge the evidence of a kind that the application has."""
         if kind is _Kind.OCSP:
-            finding = await self._judged(kind, self.options.responses, question)
+            finding = await self._judge(kind, self.options.responses, question)
             return _Answer(finding, "RevocationOptions.responses")
-        return _Answer(await self._judged(kind, self.options.crls, question), "RevocationOptions.crls")
+        return _Answer(await self._judge(kind, self.options.crls, question), "RevocationOptions.crls")
 
     async def _first_answer(
         self, kinds: Sequence[_Kind], ahead: float, sources: Sources, question: _Question
@@ -258,7 +259,7 @@ class RevocationChecker:
             while running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    answers.append(await self._weighed(kind, task.result(), lists, question))
+                    answers.append(await self._judge_fetched(kind, task.result(), lists, question))
                 definite = [one for one in answers if one.finding.revoked is not None]
                 if definite and not every:
                     return definite
@@ -267,7 +268,7 @@ class RevocationChecker:
                 task.cancel()
         return answers
 
-    async def _weighed(
+    async def _judge_fetched(
         self, kind: _Kind, fetched: tuple[str, bytes, str], lists: list[bytes], question: _Question
     ) -> _Answer:
         """Judge what came from one URL; CRLs together with the others, as each may cover some reasons only."""
@@ -277,15 +278,15 @@ class RevocationChecker:
         if kind is _Kind.CRL:
             lists.append(data)
         evidence = lists if kind is _Kind.CRL else [data]
-        finding = await self._judged(kind, evidence, question)
+        finding = await self._judge(kind, evidence, question)
         if finding.revoked is not None and finding.until is not None:
             request = self._request(kind, url, question)
-            self._fetcher.keep(request, question.reach, data, now=question.now, until=finding.until)
+            self._fetcher.keep(request, question.allowed, data, now=question.now, until=finding.until)
         return _Answer(finding, url)
 
     async def _fetched(self, kind: _Kind, url: str, question: _Question) -> tuple[str, bytes, str]:
         fetched = await self._fetcher.fetch(
-            self._request(kind, url, question), question.reach, until=question.until, now=question.now
+            self._request(kind, url, question), question.allowed, until=question.until, now=question.now
         )
         return url, fetched.data, fetched.failure
 
@@ -295,7 +296,7 @@ class RevocationChecker:
         body = ocsp_request(question.certificate, question.issuers[0], self.options.ocsp_hash)
         return Request(url, "application/ocsp-response", "application/ocsp-request", body)
 
-    async def _judged(self, kind: _Kind, evidence: Sequence[bytes], question: _Question) -> Finding:
+    async def _judge(self, kind: _Kind, evidence: Sequence[bytes], question: _Question) -> Finding:
         """Judge evidence in a thread; OCSP responses one by one, until one is definite."""
         finding = Finding(None)
         certificate, issuers, now = question.certificate, question.issuers, question.now

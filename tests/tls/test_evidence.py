@@ -67,6 +67,18 @@ def test_a_crl_tells_good_from_revoked(family: Family) -> None:
     assert found == Finding(True, reason="a compromised key", since=NOW - DAY, until=NOW + DAY)
 
 
+@pytest.mark.parametrize("late", [timedelta(0), MINUTE, DAY])
+def test_a_slow_clock_does_not_turn_revoked_into_good(late: timedelta) -> None:
+    """The authority's clock says that it revoked the certificate later than it is here."""
+    root = new_root()
+    leaf = root.issue("leaf")
+    root.revoke(leaf, since=NOW + late)
+    issuers = [root.certificate]
+    assert judge_crls(leaf.certificate, issuers, [root.crl()], NOW).revoked is True
+    response = root.response(leaf.certificate.serial_number)
+    assert judge_ocsp(leaf.certificate, issuers, response, NOW).revoked is True
+
+
 def test_a_crl_in_pem(family: Family) -> None:
     pem = x509.load_der_x509_crl(family.authority.crl()).public_bytes(serialization.Encoding.PEM)
     assert family.crls(pem).revoked is False
@@ -291,6 +303,19 @@ def test_an_answer_that_was_changed_never_turns_revoked_into_good(
     changed = bytes(answer[: len(answer) - end])
     assert family.crls(changed, of=family.revoked).revoked is not False
     assert family.ocsp(changed, of=family.revoked).revoked is not False
+
+
+@pytest.mark.parametrize("padding", [300_000, 3_000_000])
+def test_long_answers_without_a_signature_cost_little(family: Family, padding: int) -> None:
+    extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), bytes(padding))
+    crl = family.stranger.crl(plain_extensions=[extension])
+    response = family.response(family.good) + bytes(padding)
+    began = time.perf_counter()
+    found = family.crls(crl)
+    assert found.revoked is None and "more than 262144 bytes" in found.why
+    found = family.ocsp(response)
+    assert found.revoked is None and f"{len(response)} bytes, of 262144 at most" in found.why
+    assert time.perf_counter() - began < 0.5
 
 
 # --- certificates --------------------------------------------------------------------------------------------

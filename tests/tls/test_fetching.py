@@ -11,8 +11,8 @@ import pytest
 import trustme
 
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
-from smtp_async.tls.fetching import Fetched, Fetcher, Request, Shelf
-from smtp_async.tls.reach import AddressKind
+from smtp_async.tls.address_kinds import AddressKind
+from smtp_async.tls.fetching import Fetched, Fetcher, Request
 from tests.lab import every_loop
 from tests.tls.revocation_lab import HOUR, NOW, Page, Site, dead, endless, site, stalling
 
@@ -24,12 +24,18 @@ LIMIT = 10_000
 
 
 async def fetch(
-    url: str, *, fetcher: Fetcher | None = None, reach=HERE, seconds: float = 10.0, now=NOW, body: bytes = b""
+    url: str,
+    *,
+    fetcher: Fetcher | None = None,
+    allowed=HERE,
+    seconds: float = 10.0,
+    now=NOW,
+    body: bytes = b"",
 ) -> Fetched:
     until = asyncio.get_running_loop().time() + seconds
     request = Request(url, "text/plain", "text/html" if body else "", body)
     fetcher = fetcher or Fetcher(limit=LIMIT, pause=3600)
-    return await fetcher.fetch(request, reach, until=until, now=now)
+    return await fetcher.fetch(request, allowed, until=until, now=now)
 
 
 # --- requests and answers ------------------------------------------------------------------------------------
@@ -221,7 +227,7 @@ async def test_where_a_redirect_may_not_lead(target: str, failure: str) -> None:
 )
 async def test_a_public_mail_server_leads_to_no_address_of_ours(host: str, kind: str) -> None:
     async with site() as here:
-        fetched = await fetch(here.url("/", host), reach=PUBLIC)
+        fetched = await fetch(here.url("/", host), allowed=PUBLIC)
         assert here.requests == []
     assert f"a {kind} address" in fetched.failure or "cannot be reached" in fetched.failure
 
@@ -239,7 +245,7 @@ async def test_the_address_that_a_name_resolves_to_counts(monkeypatch, addresses
 
     async with site() as here:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-        fetched = await fetch(here.url("/", "crl.example.com"), reach=PUBLIC)
+        fetched = await fetch(here.url("/", "crl.example.com"), allowed=PUBLIC)
         assert here.requests == []
     assert "which certificates may not name here" in fetched.failure
 
@@ -278,7 +284,7 @@ async def test_what_may_be_reached_is_not_shared() -> None:
         here.pages["/"] = b"octets"
         fetcher = Fetcher(limit=LIMIT, pause=3600)
         allowed, refused = await asyncio.gather(
-            fetch(here.url("/"), fetcher=fetcher), fetch(here.url("/"), fetcher=fetcher, reach=PUBLIC)
+            fetch(here.url("/"), fetcher=fetcher), fetch(here.url("/"), fetcher=fetcher, allowed=PUBLIC)
         )
     assert allowed.data and refused.failure
 
@@ -292,6 +298,15 @@ async def test_what_failed_is_left_alone_for_a_while() -> None:
         here.pages["/"] = b"octets"
         # The clock was set back: nothing is known of that time.
         assert await fetch(here.url("/"), fetcher=fetcher, now=NOW - HOUR) == Fetched(b"octets")
+
+
+async def test_what_was_never_asked_is_not_left_alone() -> None:
+    async with site() as here:
+        here.pages["/"] = b"octets"
+        fetcher = Fetcher(limit=LIMIT, pause=3600)
+        assert (await fetch(here.url("/"), fetcher=fetcher, seconds=0)).failure.startswith("was not asked")
+        assert here.requests == []
+        assert await fetch(here.url("/"), fetcher=fetcher) == Fetched(b"octets")
 
 
 async def test_without_a_pause_failures_are_forgotten() -> None:
@@ -310,17 +325,6 @@ async def test_what_is_kept_is_not_fetched() -> None:
         fetcher.keep(request, HERE, b"old", now=NOW, until=NOW + HOUR)
         assert (await fetch(here.url("/"), fetcher=fetcher, now=NOW)).data == b"old"
         assert (await fetch(here.url("/"), fetcher=fetcher, now=NOW + HOUR)).data == b"new"
-
-
-def test_a_shelf_has_room_for_so_much() -> None:
-    shelf: Shelf[bytes] = Shelf(10, len)
-    for key in "abc":
-        shelf.put(key, bytes(4), NOW, NOW + HOUR)
-    assert [shelf.get(key, NOW) is not None for key in "abc"] == [False, True, True]
-    shelf.put("b", bytes(6), NOW, NOW + HOUR)
-    assert [shelf.get(key, NOW) is not None for key in "abc"] == [False, True, True]
-    shelf.put("d", bytes(11), NOW, NOW + HOUR)
-    assert [shelf.get(key, NOW) for key in "abcd"] == [None] * 4
 
 
 # --- cancelling ----------------------------------------------------------------------------------------------

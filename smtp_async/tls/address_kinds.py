@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from ..transport.stream import Endpoint
 
-__all__ = ["AddressKind", "kind_of", "reach_of"]
+__all__ = ["AddressKind", "kind_of", "allowed_kinds"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -32,7 +32,7 @@ class AddressKind(Enum):
     UNUSABLE = "unusable"
 
 
-_REACH: Final = {
+_ALLOWED: Final = {
     AddressKind.PRIVATE: frozenset({AddressKind.PUBLIC, AddressKind.PRIVATE}),
     AddressKind.LINK_LOCAL: frozenset({AddressKind.PUBLIC, AddressKind.PRIVATE, AddressKind.LINK_LOCAL}),
     AddressKind.LOOPBACK: frozenset({AddressKind.PUBLIC, AddressKind.PRIVATE, AddressKind.LOOPBACK}),
@@ -40,7 +40,7 @@ _REACH: Final = {
 _PUBLIC_ONLY: Final = frozenset({AddressKind.PUBLIC})
 
 
-def reach_of(peer: Endpoint) -> frozenset[AddressKind]:
+def allowed_kinds(peer: Endpoint) -> frozenset[AddressKind]:
     """Return the kinds of addresses that a certificate may name if the mail server `peer` showed it.
 
     Args:
@@ -49,7 +49,7 @@ def reach_of(peer: Endpoint) -> frozenset[AddressKind]:
     """
     host = peer[0] if isinstance(peer, tuple) else peer
     try:
-        return _REACH.get(kind_of(host or ""), _PUBLIC_ONLY)
+        return _ALLOWED.get(kind_of(host or ""), _PUBLIC_ONLY)
     except ValueError:
         return _PUBLIC_ONLY
 

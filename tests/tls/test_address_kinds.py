@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.tls.reach import AddressKind, kind_of, reach_of
+from smtp_async.tls.address_kinds import AddressKind, allowed_kinds, kind_of
 
 PUBLIC, PRIVATE, LINK_LOCAL, LOOPBACK, UNUSABLE = AddressKind
 
@@ -51,7 +51,7 @@ def test_addresses_are_told_apart(address: str, kind: AddressKind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "reach"),
+    ("peer", "allowed"),
     [
         (None, {PUBLIC}),
         ("", {PUBLIC}),
@@ -66,14 +66,14 @@ def test_addresses_are_told_apart(address: str, kind: AddressKind) -> None:
         (("::1", 25), {PUBLIC, PRIVATE, LOOPBACK}),
     ],
 )
-def test_what_may_be_named_depends_on_the_mail_server(peer, reach: set[AddressKind]) -> None:
-    assert reach_of(peer) == reach
+def test_what_may_be_named_depends_on_the_mail_server(peer, allowed: set[AddressKind]) -> None:
+    assert allowed_kinds(peer) == allowed
 
 
 @given(st.ip_addresses())
 def test_every_address_is_of_some_kind(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     kind = kind_of(str(address))
-    assert PUBLIC in reach_of(str(address))
+    assert PUBLIC in allowed_kinds(str(address))
     if address.version == 4:
         assert kind_of(f"::ffff:{address}") is kind
     if kind is PUBLIC:
