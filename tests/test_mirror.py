@@ -150,6 +150,7 @@ READ_ALL_THE_SAME = {
     "_buffer": "the same",
     "_writer": "what a stream has not handed to the kernel",
     "_connection_failed": "a failure at a moment that no server can choose",
+    "_revoked_certificates": "cryptography: adding them one by one takes the square of their number",
     "_work": "a step that is due, before it is done",
 }
 

@@ -155,18 +155,17 @@ def make(
     return Entity(builder.sign(signing, digest or hashes.SHA256()), key)
 
 
-_SHA256_RSA, _SHA1_RSA, _MD5_RSA = (
-    bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("0b", "05", "04")
-)
+#: Names of algorithms in certificates, all of one length.
+SHA256_RSA, SHA1_RSA, MD5_RSA = (bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("0b", "05", "04"))
 
 
 def signed_with_old_hash(entity: Entity, issuer: Entity, *, md5: bool = False) -> Entity:
     """Return `entity`, which `issuer` signed with an RSA key, signed with SHA-1 or MD5: libraries do not do that."""
     old = entity.x509
-    named = _MD5_RSA if md5 else _SHA1_RSA
-    content = old.tbs_certificate_bytes.replace(_SHA256_RSA, named)
+    named = MD5_RSA if md5 else SHA1_RSA
+    content = old.tbs_certificate_bytes.replace(SHA256_RSA, named)
     signature = issuer.key.sign(content, padding.PKCS1v15(), hashes.MD5() if md5 else hashes.SHA1())
-    der = entity.der.replace(old.tbs_certificate_bytes, content).replace(_SHA256_RSA, named)
+    der = entity.der.replace(old.tbs_certificate_bytes, content).replace(SHA256_RSA, named)
     return entity._replace(x509=x509.load_der_x509_certificate(der.replace(old.signature, signature)))
 
 

@@ -22,6 +22,7 @@ from smtp_async.tls.evidence import (
     ocsp_request,
     sources_of,
 )
+from tests.tls.authority import SHA1_RSA, SHA256_RSA, make, rsa_key
 from tests.tls.revocation_lab import DAY, HOUR, NOW, Entity, new_root
 
 MINUTE = timedelta(minutes=1)
@@ -214,11 +215,12 @@ def test_a_serial_number_is_found_wherever_it_stands(serials: list[int], serial:
     assert found.revoked is listed
 
 
-def test_crls_signed_with_sha1_do_not_count(family: Family, monkeypatch) -> None:
-    # cryptography signs nothing with SHA-1 any more.
-    monkeypatch.setattr("smtp_async.tls.evidence._WEAK", frozenset({"sha256"}))
-    assert family.crls(family.authority.crl()) == Finding(None, "is signed with SHA256")
-    assert family.ocsp(family.response(family.good)) == Finding(None, "is signed with SHA256")
+def test_answers_signed_with_sha1_do_not_count(family: Family) -> None:
+    # cryptography signs nothing with SHA-1 any more: another algorithm is written over it, and looked at first.
+    signer = Entity(make("Signer", key=rsa_key(2048)).x509, rsa_key(2048))  # type: ignore[arg-type]
+    crl, response = family.authority.crl(signed_by=signer), family.response(family.good, responder=signer)
+    aged = [data.replace(SHA256_RSA, SHA1_RSA) for data in (crl, response)]
+    assert family.crls(aged[0]) == family.ocsp(aged[1]) == Finding(None, "is signed with SHA1")
 
 
 # --- OCSP ----------------------------------------------------------------------------------------------------
