@@ -134,13 +134,13 @@ class Access:
         ),
     ] = None
     revocation: Annotated[
-        Revocation,
+        Revocation | None,
         typer.Option(
             metavar="HOW",
             help="Where to ask whether the server's certificates were revoked: "
             f"{', '.join(one.value for one in Revocation)}. A state that cannot be found out does not count.",
         ),
-    ] = Revocation.NONE
+    ] = None
     cert: Annotated[
         Path | None,
         typer.Option(

@@ -86,9 +86,8 @@ def _ignored(problems: Iterable[Ignorable]) -> ChainProblem:
     return found
 
 
-def _revocation(how: Revocation) -> RevocationOptions | None:
-    policy = RevocationPolicy[how.name]
-    return None if policy is RevocationPolicy.NONE else RevocationOptions(policy=policy)
+def _revocation(how: Revocation | None) -> RevocationOptions | None:
+    return None if how is None else RevocationOptions(policy=RevocationPolicy[how.name])
 
 
 def _version(version: TLSVersion | None) -> ssl.TLSVersion | None:

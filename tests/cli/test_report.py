@@ -7,8 +7,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from smtp_async import ConnectionInfo, Extensions, Reply, Security, ServerReport, errors
+from smtp_async import (
+    ChainProblem,
+    ChainValidation,
+    ConnectionInfo,
+    Extensions,
+    Reply,
+    RevocationState,
+    RevocationStatus,
+    Security,
+    ServerReport,
+    errors,
+)
 from smtp_async.cli.report import as_object, chain_of, rows_after_chain, rows_before_chain
+from smtp_async.tls.problems import Fault
 
 DAY = timedelta(days=1)
 OFFER = Extensions({"PIPELINING": "", "SIZE": "1000", "AUTH": "PLAIN LOGIN"}, domain="mx.test")
@@ -157,3 +169,37 @@ def test_a_program_gets_the_number_of_an_error() -> None:
     found = json.loads(json.dumps(as_object(report(error=error, findings=("gone",)))))
     assert found["ok"] is False and found["tls"] is None and found["greeting"] is None
     assert found["error"] == {"code": error.code, "text": "gone"} and found["findings"] == ["gone"]
+
+
+# --- trust -----------------------------------------------------------------------------------------------------
+
+
+def judged(**fields: object) -> ServerReport:
+    shown = certificate("mx.test")
+    validation = ChainValidation(path_der=(shown,), **fields)  # type: ignore[arg-type]
+    return report(info=encrypted(shown, verified=validation.verified, validation=validation))
+
+
+def test_problems_stand_below_their_certificates() -> None:
+    fault = Fault(ChainProblem.HOST_NAME, "it is another one: give it as TrustOptions(ca_file=…)")
+    (node,) = chain_of(judged(faults=(fault,)))
+    assert node.rows[-1] == ("Problem", "it is another one: give it with --ca-file FILE")
+    assert dict(rows_after_chain(judged(faults=(fault,))))["Verified"] == "no"
+    excused = judged(faults=(fault,), excused=ChainProblem.HOST_NAME)
+    assert dict(rows_after_chain(excused))["Verified"] == "no, but accepted as you asked"
+
+
+def test_the_state_of_revocation_stands_there_too() -> None:
+    status = RevocationStatus(state=RevocationState.GOOD, text="it is good")
+    found = judged(revocation=(status,))
+    assert chain_of(found)[0].rows[-1] == ("Revocation", "it is good")
+    assert as_object(found)["validation"]["revocation"] == [{"state": "good", "text": "it is good"}]
+
+
+def test_what_a_failed_handshake_has_shown() -> None:
+    error = errors.ChainInvalid("it is broken")
+    fault = Fault(ChainProblem.WEAK, "it is weak")
+    error.validation = ChainValidation(path_der=(certificate("mx.test"),), faults=(fault,))
+    (node,) = chain_of(report(error=error))
+    assert node.rows[-1] == ("Problem", "it is weak")
+    assert as_object(report(error=error))["validation"]["result"] == "INVALID"
