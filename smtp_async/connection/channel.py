@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout, status_code
 from ..events import ConnectionKind
@@ -29,6 +29,9 @@ from .transcript import Transcript
 __all__ = ["Channel"]
 
 _T = TypeVar("_T")
+
+#: Seconds to wait for the end of TLS behind the reply to QUIT.
+_FAREWELL: Final = 2.0
 
 
 class Channel:
@@ -313,6 +316,26 @@ class Channel:
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
 
+    async def wait_farewell(self) -> None:
+        """Wait until the server ends TLS behind its reply to QUIT, 2 seconds at most; note it if that is missing.
+
+        The server closes first (RFC 5321 section 4.1.1.10), and its close_notify says that nothing was cut off.
+        """
+        if self.stream is None or not self.stream.encrypted:
+            return
+        due = self._loop.time() + _FAREWELL
+        timer = self._loop.call_at(due, self.wake)
+        try:
+            await self.receive()
+        except SMTPError as error:
+            self.note_cut(error)
+        else:
+            if self._loop.time() >= due:
+                text = f"the server has not ended TLS within {_FAREWELL:g} s of its reply to QUIT"
+                self._note_broken(text, Timeout.code)
+        finally:
+            timer.cancel()
+
     def note_cut(self, error: SMTPError | None) -> None:
         """Note that the server ended TLS without close_notify, if it did; `error` is how the connection ended.
 
@@ -321,11 +344,11 @@ class Channel:
         tls = self.stream.ssl_object if self.stream is not None else None
         if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
             return
-        text = "TLS ended without a farewell (close_notify)"
+        self._note_broken("TLS ended without a farewell (close_notify)", status_code(error))
+
+    def _note_broken(self, text: str, code: int) -> None:
         self.transcript.tls_step(text)
-        self.transcript.status(
-            ConnectionKind.TLS_BROKEN, code=status_code(error), description=text, info=self.info
-        )
+        self.transcript.status(ConnectionKind.TLS_BROKEN, code=code, description=text, info=self.info)
 
     # --- lines for hooks -------------------------------------------------------------------------------------
 

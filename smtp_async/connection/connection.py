@@ -410,6 +410,8 @@ class Connection:
     async def _quit(self) -> None:
         with contextlib.suppress(CommunicationError):
             await self.converse(lambda machine: machine.quit())
+            if self.route.tls.expect_close_notify:
+                await self.channel.wait_farewell()
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""

@@ -105,7 +105,9 @@ class TLSOptions:
         session_reuse: let connections after the first go on with the TLS session of an earlier one, if that was
             verified. It spares the server's certificate and signature, and with TLS 1.2 a round trip; whoever watches
             can tell that it is the same client (RFC 8446 appendix C.4).
-        expect_close_notify: tell of a server that ends TLS without a farewell, as `ConnectionStatus` TLS_BROKEN.
+        expect_close_notify: behind QUIT, wait for the server's farewell to TLS (close_notify, RFC 8446 section 6.1),
+            2 s at most, and tell of a server that ends TLS without one, as `ConnectionStatus` TLS_BROKEN. False closes
+            at once. No message depends on it: what was answered was answered before.
         key_log: a file to which the secrets of each connection are appended, for Wireshark and the like.
         log_handshake: tell of each message of the handshake, as `SSLStatus`.
         prng_seed: added to OpenSSL's random numbers; they are as good without it.

@@ -7,16 +7,19 @@ import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from smtp_async import ConnectionInfo, Security, SMTPClient, TLSOptions
+from smtp_async.connection import channel
 from smtp_async.errors import ConnectionLost
 from smtp_async.events import ConnectionKind, ConnectionStatus
 from smtp_async.pool.limits import PoolLimits
-from smtp_async.testing import close, cut, reset
+from smtp_async.protocol.states import Stage
+from smtp_async.testing import close, cut, reply, reset, stall
 from tests.lab import client_of, every_loop, tls_server, trusting, until
 from tests.servers.pki import Leaf, Pki
 
@@ -344,6 +347,69 @@ class TestTheEnd:
             del session
             gc.collect()
             assert (await negotiated(client)).verified
+
+    @pytest.mark.parametrize(
+        ("end", "said"),
+        [([], None), ([cut(0)], "without a farewell"), ([stall()], "within 0.05 s of its reply to QUIT")],
+        ids=["polite", "cut", "kept open"],
+    )
+    @pytest.mark.parametrize("expected", [True, False])
+    @every_loop
+    async def test_is_waited_for_behind_quit(
+        self, end: list[Any], said: str | None, expected: bool, pki: Pki, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "_FAREWELL", 0.05 if end else 20.0)
+        told: list[Any] = []
+        tls = replace(trusting(pki), expect_close_notify=expected)
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=tls) as client,
+        ):
+            client.on(ConnectionStatus, told.append)
+            if end:
+                server.on("QUIT", reply(221, "bye"), *end)
+            async with client.session() as session:
+                await session.connect()
+            assert told[-1].kind is ConnectionKind.DISCONNECTED and told[-1].status_code == 0
+            broken = [event for event in told if event.kind is ConnectionKind.TLS_BROKEN]
+            assert len(broken) == (expected and said is not None)
+            for event in broken:
+                assert said is not None and said in event.description
+                assert event.info is session.info and event.status_code
+
+    @every_loop
+    async def test_is_not_waited_for_by_a_caller_that_is_cancelled(self, pki: Pki) -> None:
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=trusting(pki)) as client,
+        ):
+            server.on("QUIT", reply(221, "bye"), stall())
+            async with client.session() as session:
+                await session.connect()
+                connection = session._connection
+                quitting = asyncio.ensure_future(session.quit())
+                await until(lambda: connection.stage is Stage.QUIT and connection.channel.machine.idle)
+                quitting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await quitting
+                session.abort()
+                await connection.wait_ended()
+
+    @pytest.mark.parametrize("name", ["postfix", "exim"])
+    async def test_of_real_servers_behind_quit_is_polite(
+        self, name: str, pki: Pki, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "_FAREWELL", 20.0)
+        server = request.getfixturevalue(name)
+        told: list[Any] = []
+        client = client_of(
+            server, host="localhost", port=server.tls_port, security=IMPLICIT, tls=trusting(pki)
+        )
+        client.on(ConnectionStatus, told.append)
+        async with client, client.session() as session:
+            await session.connect()
+        kinds = [event.kind for event in told]
+        assert kinds == [ConnectionKind.CONNECTED, ConnectionKind.TLS_UP, ConnectionKind.DISCONNECTED]
 
     async def test_of_an_idle_connection_to_postfix_is_polite(self, postfix: Any, pki: Pki) -> None:
         told: list[Any] = []
