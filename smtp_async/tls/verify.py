@@ -33,7 +33,7 @@ from .demands import check_demands
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo
 from .options import TLSOptions
-from .sessions import KeptSession, SessionCache, SessionKey
+from .sessions import KeptSession, SessionCache, SessionKey, shared_sessions
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -110,7 +110,8 @@ async def secure(
         Timeout: the deadline passed; its stage is `"tls"`.
     """
     name = reference_name(host, options)
-    cache, key = sessions or SessionCache(), SessionKey(host, port, name)
+    key = SessionKey.of(host, port, name, across_hosts=options.resume_across_hosts)
+    cache = _of_all(sessions, context, options) if sessions is not None else SessionCache()
     try:
         earlier = await _shake_hands(stream, context, key, cache, deadline, tell)
         verified, problem = await _opportunistic_verdict(stream, context, name, earlier)
@@ -164,8 +165,13 @@ def keep_session(sessions: SessionCache, stream: Stream, info: ConnectionInfo, o
         options: as they were there.
     """
     if stream.ssl_object is not None:
-        key = SessionKey(info.host, info.port, reference_name(info.host, options))
-        sessions.keep(key, stream.ssl_object, info)
+        name = reference_name(info.host, options)
+        key = SessionKey.of(info.host, info.port, name, across_hosts=options.resume_across_hosts)
+        _of_all(sessions, stream.ssl_object.context, options).keep(key, stream.ssl_object, info)
+
+
+def _of_all(sessions: SessionCache, context: ssl.SSLContext, options: TLSOptions) -> SessionCache:
+    return shared_sessions(context) if options.resume_across_hosts else sessions
 
 
 def _gone_on_with(stream: Stream, kept: KeptSession | None) -> ConnectionInfo | None:
