@@ -169,6 +169,22 @@ class TestKeyShares:
         assert read_key_shares(["X25519"], ("x25519",)) == ("x25519",)
         assert read_key_shares([], ("x25519",)) == ()
 
+    @pytest.mark.parametrize(
+        ("given", "name"),
+        [
+            ("ecdhe_x25519", "x25519"),
+            ("ecdhe_x448", "x448"),
+            ("ecdhe_secp256r1", "secp256r1"),
+            ("ecdhe_secp384r1", "secp384r1"),
+            ("ecdhe_secp521r1", "secp521r1"),
+            *((f"ffdhe_{bits}", f"ffdhe{bits}") for bits in (2048, 3072, 4096, 6144, 8192)),
+        ],
+    )
+    @pytest.mark.usefixtures("newer")
+    def test_names(self, given: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ssl, "OPENSSL_VERSION_INFO", (3, 5, 0, 0, 0))
+        assert read_key_shares([given], ("brainpoolP256r1", name)) == (name,)
+
     @pytest.mark.parametrize("version", [(3, 0, 19, 0, 0), (3, 5, 0, 0, 0)])
     @pytest.mark.usefixtures("newer")
     def test_others_need_a_newer_openssl(
