@@ -169,7 +169,7 @@ class Connection:
         self.start()
         assert self._ready is not None
         try:
-            await asyncio.shield(self._ready)
+            await self._ready
         except asyncio.CancelledError:
             self.abort()
             raise

@@ -27,7 +27,6 @@ __all__ = [
     "copied",
     "crlf",
     "dots_doubled",
-    "ended",
     "find",
     "is_ascii",
     "longest_line_exceeds",
@@ -123,11 +122,7 @@ def normalised(data: bytes) -> bytes:
     A server that takes a bare LF for a line end would see another message in `\n.\n` (SMTP smuggling).
     Nothing is copied when nothing has to be changed.
     """
-    return ended(crlf(data))
-
-
-def ended(data: bytes) -> bytes:
-    """Return `data` with CRLF at its end, added where it is missing; empty data stays empty."""
+    data = crlf(data)
     return data if data.endswith(b"\r\n") or not data else b"".join((data, b"\r\n"))
 
 
