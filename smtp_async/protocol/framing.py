@@ -36,7 +36,7 @@ def chunk_framed(content: Content, *, exact: bool = False) -> bytes:
 
 
 def _begins_anew(chunk: bytes, *, cr: bool) -> bool:
-    """Does no line end of `chunk` belong to the chunk before it, where nobody knows what that is?"""
+    """Does `chunk` begin with no part of a line end that the chunk before it, of unknown content, has begun?"""
     return not cr and not chunk.startswith(b"\n")
 
 
