@@ -410,8 +410,7 @@ class Connection:
     async def _quit(self) -> None:
         with contextlib.suppress(CommunicationError):
             await self.converse(lambda machine: machine.quit())
-            if self.route.tls.expect_close_notify:
-                await self.channel.wait_farewell()
+            await self.channel.wait_farewell(expected=self.route.tls.expect_close_notify)
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
@@ -496,7 +495,6 @@ class Connection:
         transcript.breakdown(channel.machine.pipeline.breakdown)
         if error is not None and not self._failure_told:
             transcript.error(error)
-        if self.route.tls.expect_close_notify:
-            channel.note_cut(error)
+        channel.note_cut(error, expected=self.route.tls.expect_close_notify)
         if channel.stream is not None or error is not None:
             transcript.closed(self.route.name, error)
