@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ..errors import ConnectionLost, ProtocolViolation, SMTPError, Timeout, status_code
 from ..events import ConnectionKind
@@ -29,6 +29,9 @@ from .transcript import Transcript
 __all__ = ["Channel"]
 
 _T = TypeVar("_T")
+
+#: Seconds to wait for the end of TLS behind the reply to QUIT.
+_FAREWELL: Final = 2.0
 
 
 class Channel:
@@ -313,19 +316,49 @@ class Channel:
             )
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
 
-    def note_cut(self, error: SMTPError | None) -> None:
+    async def wait_farewell(self, *, expected: bool) -> None:
+        """Wait until the server ends TLS behind its reply to QUIT, 2 seconds at most; note it if that is missing.
+
+        The server closes first (RFC 5321 section 4.1.1.10), and its close_notify says that nothing was cut off.
+
+        Args:
+            expected: False waits for nothing (`TLSOptions.expect_close_notify`).
+        """
+        if not expected or self.stream is None or not self.stream.encrypted:
+            return
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            self.wake()
+
+        timer = self._loop.call_later(_FAREWELL, give_up)
+        try:
+            await self.receive()
+        except SMTPError as error:
+            self.note_cut(error, expected=True)
+        else:
+            if late:
+                text = f"the server has not ended TLS within {_FAREWELL:g} s of its reply to QUIT"
+                self._note_broken(text, Timeout.code)
+        finally:
+            timer.cancel()
+
+    def note_cut(self, error: SMTPError | None, *, expected: bool) -> None:
         """Note that the server ended TLS without close_notify, if it did; `error` is how the connection ended.
 
         The end of the bytes proves nothing then: an attacker on the way could have cut them, RFC 8446 section 6.1.
+        Where no farewell is `expected`, nothing is noted.
         """
         tls = self.stream.ssl_object if self.stream is not None else None
-        if tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
+        if not expected or tls is None or not isinstance(error, ConnectionLost) or not cut_short(tls):
             return
-        text = "TLS ended without a farewell (close_notify)"
+        self._note_broken("TLS ended without a farewell (close_notify)", status_code(error))
+
+    def _note_broken(self, text: str, code: int) -> None:
         self.transcript.tls_step(text)
-        self.transcript.status(
-            ConnectionKind.TLS_BROKEN, code=status_code(error), description=text, info=self.info
-        )
+        self.transcript.status(ConnectionKind.TLS_BROKEN, code=code, description=text, info=self.info)
 
     # --- lines for hooks -------------------------------------------------------------------------------------
 

@@ -169,7 +169,7 @@ class Connection:
         self.start()
         assert self._ready is not None
         try:
-            await asyncio.shield(self._ready)
+            await self._ready
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -410,6 +410,7 @@ class Connection:
     async def _quit(self) -> None:
         with contextlib.suppress(CommunicationError):
             await self.converse(lambda machine: machine.quit())
+            await self.channel.wait_farewell(expected=self.route.tls.expect_close_notify)
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
@@ -494,7 +495,6 @@ class Connection:
         transcript.breakdown(channel.machine.pipeline.breakdown)
         if error is not None and not self._failure_told:
             transcript.error(error)
-        if self.route.tls.expect_close_notify:
-            channel.note_cut(error)
+        channel.note_cut(error, expected=self.route.tls.expect_close_notify)
         if channel.stream is not None or error is not None:
             transcript.closed(self.route.name, error)

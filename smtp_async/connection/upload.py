@@ -107,14 +107,19 @@ class Upload:
             if not self._has_turn():
                 return False
             self._turn_to(source)
+            canonical = self._is_canonical(source)
             for chunk in self._cut(data):
-                if not await self._write(chunk):
+                if not await self._write(chunk, canonical=canonical):
                     return False
         if not self._has_turn():
             return False
         self._turn_to(None)
         self._pass_over(None)
         return True
+
+    def _is_canonical(self, source: Source | None) -> bool:
+        """Are line ends known to be CRLF? In memory if the content says so, in base64 because we have written it."""
+        return self._transaction.content.canonical if source is None else source.encoding == "base64"
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
         size = self._job.options.chunk_size
@@ -124,10 +129,10 @@ class Upload:
         for start in range(0, len(data), size):
             yield data[start : start + size]
 
-    async def _write(self, chunk: bytes) -> bool:
+    async def _write(self, chunk: bytes, *, canonical: bool) -> bool:
         """Write one slice and wait until the transport has taken it; return whether the next one may follow."""
         channel, transaction = self._channel, self._transaction
-        channel.machine.pipeline.write_body(transaction, chunk)
+        channel.machine.pipeline.write_body(transaction, chunk, canonical=canonical)
         channel.flush()
         try:
             await channel.drain()

@@ -14,15 +14,16 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidArgument
 from ..message.builder import Message
-from ..message.external import ForeignMail, content_of, content_of_raw
+from ..message.external import BEFORE_HEADER, ForeignMail, content_of, content_of_crlf, content_of_raw
 from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
+from ..model.octets import only_crlf
 from ..protocol.options import SendOptions
 from ..sources import aclose_origin, close_origin, in_thread, read_all
 from ..sources.unsent import UnsentSources
 from ..sources.weight import LONG, is_heavy
-from .raw import RawMail, raw_mail
+from .raw import MOST_HEADER, RawMail, raw_mail
 
 __all__ = ["PendingMail", "Raw", "to_mail", "unsent_sources"]
 
@@ -202,9 +203,13 @@ class _Unread(PendingMail):
         self._close = close
 
     async def read(self) -> Mail:
-        source = self._source
-        # Threads read a file in slices, also one in memory.
-        origin = BytesIO(source) if isinstance(source, _BYTES) else source
+        source = origin = self._source
+        if isinstance(source, _BYTES):
+            whole = await in_thread(partial(_unchanged, source, self._exact, self._remove_bcc))
+            if whole is not None:
+                return self._address(whole)
+            # Threads read a file in slices, also one in memory: no copy of the whole is made.
+            origin = BytesIO(source)
         raw = await raw_mail(origin, exact=self._exact, remove_bcc=self._remove_bcc, close=self._close)
         try:
             mail = self._address(raw)
@@ -222,6 +227,17 @@ class _Unread(PendingMail):
             whole = Content((Source(source, encoding="identity", close=self._close),))
             source = await read_all(whole, close_streams=True)
         return self._address(content_of_raw(bytes(source), exact=self._exact, remove_bcc=self._remove_bcc))
+
+
+def _unchanged(source: bytes | bytearray | memoryview, exact: bool, remove_bcc: bool) -> ForeignMail | None:
+    """Return the mail of a large message that is sent from where it is in memory; None if it has to be rewritten."""
+    data = bytes(source)
+    if exact or not data.endswith(b"\r\n") or data[:1] in BEFORE_HEADER:
+        return None
+    end = data.find(b"\r\n\r\n", 0, MOST_HEADER)
+    if end < 0 or (remove_bcc and b"bcc" in data[:end].lower()) or not only_crlf(data):
+        return None
+    return content_of_crlf(data, remove_bcc=remove_bcc)
 
 
 class _LargeObject(PendingMail):

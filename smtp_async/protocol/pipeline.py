@@ -156,14 +156,19 @@ class Pipeline:
             self._state.exhausted = True
         return True
 
-    def write_body(self, transaction: Transaction, octets: bytes) -> None:
+    def write_body(self, transaction: Transaction, octets: bytes, *, canonical: bool = False) -> None:
         """Write a slice of a streamed body; call only while the transaction has the turn.
+
+        Args:
+            transaction: whose body it is.
+            octets: the slice.
+            canonical: all line ends within it are known to be CRLF.
 
         Raises:
             UsageError: the server waits for commands, and would take the slice for one.
         """
         self._demand_turn(transaction)
-        self._writer.body_slice(transaction, octets)
+        self._writer.body_slice(transaction, octets, canonical=canonical)
 
     def end_body(self, transaction: Transaction) -> None:
         """Write the end of a streamed body; raises as `write_body`."""

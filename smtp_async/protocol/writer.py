@@ -150,11 +150,11 @@ class Writer:
 
     # --- streamed bodies -------------------------------------------------------------------------------------
 
-    def body_slice(self, transaction: Transaction, octets: bytes) -> None:
+    def body_slice(self, transaction: Transaction, octets: bytes, *, canonical: bool = False) -> None:
         """Write a slice of a streamed body."""
         framer = self._framer or self._begin_body(transaction)
         transaction.streamed += len(octets)
-        data = framer.frame(octets)
+        data = framer.frame(octets, canonical=canonical)
         if not data:
             return
         if transaction.chunked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import ExtensionMissing
 from ..model.content import Origin, Source
-from ..model.octets import MAX_LINE, normalised
+from ..model.octets import MAX_LINE, crlf, only_crlf
 
 __all__ = ["LineGuard", "LineMender", "LineScan", "RawSource"]
 
@@ -32,6 +32,7 @@ class LineScan:
         self._ends = ends
         self.octets = 0
         self.eightbit = self.nul = self.overlong = False
+        # Counted only in pieces that hold something else than CRLF.
         self._crs = self._lfs = self._pairs = 0
         self._last = b""
         # Octets since the last line end.
@@ -46,28 +47,38 @@ class LineScan:
             self.eightbit = True
         if b"\0" in data:
             self.nul = True
-        if self._ends:
-            self._crs += data.count(b"\r")
-            self._lfs += data.count(b"\n")
-            self._pairs += data.count(b"\r\n") + (self._last == b"\r" and data.startswith(b"\n"))
-            self._last = data[-1:]
-        self._measure(data.replace(b"\r", b"\n"))
+        if self._last != b"\r" and not data.endswith(b"\r") and only_crlf(data):
+            # Nothing is to be counted: there are as many CRs as LFs and as pairs.
+            self._measure(data, MAX_LINE + 1)
+        else:
+            if self._ends:
+                self._crs += data.count(b"\r")
+                self._lfs += data.count(b"\n")
+                self._pairs += data.count(b"\r\n") + (self._last == b"\r" and data.startswith(b"\n"))
+            self._measure(data.replace(b"\r", b"\n"), MAX_LINE)
+        self._last = data[-1:]
 
-    def _measure(self, data: bytes) -> None:
-        """Follow the lines of `data`, which end in LF only."""
+    def _measure(self, data: bytes, limit: int) -> None:
+        """Follow the lines of `data`.
+
+        Args:
+            data: octets whose lines all end in LF, or all in CRLF.
+            limit: the most octets of a line before its LF.
+        """
         if self.overlong:
             return
         # From the start of a line its end must come within the limit. The last one in that window is as good as the
         # next one and lets the search leap: one step for every 998 octets, not for every line.
         position = -self._run
-        while len(data) - position > MAX_LINE:
-            found = data.rfind(b"\n", max(position, 0), position + MAX_LINE + 1)
+        while len(data) - position > limit:
+            found = data.rfind(b"\n", max(position, 0), position + limit + 1)
             if found < 0:
                 self.overlong = True
                 break
             position = found + 1
         end = data.rfind(b"\n")
         self._run = len(data) - end - 1 if end >= 0 else self._run + len(data)
+        self.overlong = self.overlong or self._run > MAX_LINE
 
     @property
     def bare(self) -> bool:
@@ -151,8 +162,7 @@ class LineMender:
         if not data:
             return b""
         self._ended = data.endswith((b"\r", b"\n"))
-        whole = normalised(data)
-        return whole if self._ended else whole[:-2]
+        return crlf(data)
 
     def end(self) -> bytes:
         """Return the line end that is missing at the end of the stream, if it is; call it once or more."""

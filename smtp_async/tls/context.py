@@ -98,9 +98,8 @@ class UnverifiedContext(ssl.SSLContext):
 def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
     """Return the context for `options`; by default TLS 1.2 or newer, certificate and host name verified.
 
-    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Where the options change
-    nothing in a context, those of the system are read once per process, and the context is shared; nothing may be
-    changed in it.
+    Reading certificates takes tens of milliseconds: call it in a thread and keep the result. Equal options share one
+    context, for which they are read once per process; nothing may be changed in it.
 
     Args:
         options: what is trusted, or a context of the application.
@@ -116,14 +115,31 @@ def make_context(options: TLSOptions, *, verify: bool = True) -> ssl.SSLContext:
         # It adds to what the system gives, and counts for nothing.
         ssl.RAND_add(options.prng_seed, 0.0)
     verify = verify and not options.judged_after_handshake
-    if options.context is None and not options.needs_own_context:
-        context = shared_contexts.get(lambda: _made(options, verify), verify=verify)
+    if _is_shareable(options):
+        trust = options.trust
+        files = (trust.ca_file, trust.ca_path, *trust.ca_search_paths)
+        context = shared_contexts.get(
+            lambda: _made(options, verify),
+            verify=verify,
+            options=options.in_a_context if options.needs_own_context else None,
+            files=[path for path in files if path is not None],
+        )
     else:
         context = _made(options, verify)
     observe(context)
     _warn_of_key_log(context)
     _warn_of_old_versions(options)
     return context
+
+
+def _is_shareable(options: TLSOptions) -> bool:
+    if options.context is not None or not options.trust.shared_system_store:
+        return False
+    try:
+        hash(options.in_a_context)
+    except TypeError:  # a path of another library, for example
+        return False
+    return True
 
 
 def _made(options: TLSOptions, verify: bool) -> ssl.SSLContext:

@@ -8,6 +8,7 @@ cut, too long, or something else, is None or empty.
 
 from __future__ import annotations
 
+import functools
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -117,11 +118,20 @@ class _Cursor:
         return taken
 
     def number(self, octets: int) -> int:
-        return int.from_bytes(self.take(octets), "big")
+        start = self._at
+        end = self._at = start + octets
+        if end > len(self._data):
+            raise _MalformedError
+        return int.from_bytes(self._data[start:end], "big")
 
     def vector(self, octets: int) -> bytes:
         """Read what has its length, of so many octets, in front."""
-        return self.take(self.number(octets))
+        # Each handshake reads a dozen: no calls of the methods above.
+        data, begin = self._data, self._at + octets
+        end = self._at = begin + int.from_bytes(data[begin - octets : begin], "big")
+        if end > len(data) or begin > len(data):
+            raise _MalformedError
+        return data[begin:end]
 
     @property
     def more(self) -> bool:
@@ -137,8 +147,11 @@ def message_name(kind: int) -> str:
     return _NAMES.get(int(kind), f"message {int(kind)}")
 
 
+@functools.lru_cache(maxsize=8)
 def certificates_in(message: bytes) -> tuple[bytes, ...]:
     """Return the certificates of a Certificate message, RFC 5246 section 7.4.2 or RFC 8446 section 4.4.2.
+
+    A server shows the same in each handshake, so its connections share what was read first.
 
     Returns:
         Them in DER, in order; empty if the message is anything else, cut or malformed.

@@ -357,7 +357,7 @@ def _watch(context: Any) -> bool:
         if getattr(context, "_msg_callback", _watch) not in (None, report):
             return False
         _watches[id(context)] = _watches.get(id(context), 0) + 1
-        context._msg_callback = report
+        _set_callback(context, report)
         return True
 
 
@@ -368,10 +368,24 @@ def _unwatch(context: Any) -> None:
         if left:
             _watches[id(context)] = left
         else:
-            context._msg_callback = None
+            _set_callback(context, None)
 
 
 def report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
     # By connection, because another thread may be in a handshake with the same context.
     if isinstance(connection, _Witness):
         connection.see(direction, kind, message, data)
+
+
+#: Where Python's `SSLContext` asks which function was set.
+report.user_function = report  # type: ignore[attr-defined]
+#: The attribute of OpenSSL's own class. That of `ssl.SSLContext` makes three enumerations of numbers for each message,
+#: of which a handshake has two dozen, and takes as long as all the rest of this file.
+_PLAIN: Final[Any] = getattr(ssl.SSLContext.__base__, "_msg_callback", None)
+
+
+def _set_callback(context: Any, callback: Callable[..., None] | None) -> None:
+    if isinstance(context, ssl.SSLContext) and hasattr(_PLAIN, "__set__"):
+        _PLAIN.__set__(context, callback)
+    else:
+        context._msg_callback = callback

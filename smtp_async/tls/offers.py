@@ -20,6 +20,7 @@ __all__ = [
     "CipherChoice",
     "TLSProfile",
     "can_choose_groups",
+    "can_choose_key_shares",
     "can_choose_schemes",
     "can_choose_tls13_suites",
     "can_see_schemes",
@@ -27,6 +28,7 @@ __all__ = [
     "openssl_group",
     "read_ciphers",
     "read_groups",
+    "read_key_shares",
     "read_schemes",
 ]
 
@@ -84,6 +86,11 @@ def can_choose_tls13_suites() -> bool:
 def can_choose_groups() -> bool:
     """Can this Python offer a list of groups? From 3.15 on; earlier it offers one, or OpenSSL's list."""
     return hasattr(ssl.SSLContext, "set_groups")
+
+
+def can_choose_key_shares() -> bool:
+    """Can this Python choose for which groups it sends a key at once? From 3.15 on, with OpenSSL 3.5."""
+    return can_choose_groups() and ssl.OPENSSL_VERSION_INFO >= (3, 5)
 
 
 def can_see_schemes() -> bool:
@@ -205,6 +212,28 @@ def read_groups(given: Sequence[str]) -> tuple[str, ...]:
         raise FeatureUnavailable(
             "this Python can offer one group for the key exchange, or those of OpenSSL, but no list of groups",
             needs="Python 3.15",
+        )
+    return names
+
+
+def read_key_shares(given: Sequence[str], groups: tuple[str, ...]) -> tuple[str, ...]:
+    """Return IANA's names of the groups for which keys are sent at once.
+
+    Args:
+        given: the names.
+        groups: all that are offered.
+
+    Raises:
+        InvalidArgument: a name is no group's, or is not among `groups`.
+        FeatureUnavailable: this Python or its OpenSSL sends a key for the first group only.
+    """
+    names = tuple(_group_named(one) for one in given)
+    for name in names:
+        if name not in groups:
+            raise InvalidArgument(f"a key is sent for {name}, which is not among groups: name it there, too")
+    if names not in ((), groups[:1]) and not can_choose_key_shares():
+        raise FeatureUnavailable(
+            "this Python sends a key for the first of the groups only", needs="Python 3.15 with OpenSSL 3.5"
         )
     return names
 

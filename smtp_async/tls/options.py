@@ -9,7 +9,14 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import FeatureUnavailable, InvalidArgument
-from .offers import TLSProfile, can_use_shared_keys, read_ciphers, read_groups, read_schemes
+from .offers import (
+    TLSProfile,
+    can_use_shared_keys,
+    read_ciphers,
+    read_groups,
+    read_key_shares,
+    read_schemes,
+)
 from .trust import TrustOptions
 
 if TYPE_CHECKING:
@@ -35,6 +42,7 @@ _BESIDE_A_CONTEXT: Final = frozenset(
         "server_hostname",
         "authenticate_server",
         "session_reuse",
+        "resume_across_hosts",
         "expect_close_notify",
         "prng_seed",
         "log_handshake",
@@ -72,9 +80,10 @@ class TLSOptions:
 
     Attributes:
         context: used as it is, in place of one made from the other options; only `server_hostname`,
-            `authenticate_server`, `session_reuse`, `expect_close_notify`, `prng_seed` and `log_handshake` go together
-            with one. Nothing in it is changed except `sslobject_class`, so that a failed handshake can tell what the
-            server's certificate contained. OPPORTUNISTIC takes only its trusted certificates.
+            `authenticate_server`, `session_reuse`, `resume_across_hosts`, `expect_close_notify`, `prng_seed` and
+            `log_handshake` go together with one. Nothing in it is changed except `sslobject_class`, so that a failed
+            handshake can tell what the server's certificate contained. OPPORTUNISTIC takes its trusted certificates
+            only.
         profile: what is offered where the options below are None.
         minimum_version, maximum_version: the versions that are spoken. TLS 1.0 and 1.1 are broken (RFC 8996); who names
             them as minimum gets the suites and keys of that time as well.
@@ -83,6 +92,8 @@ class TLSOptions:
             Before Python 3.15 a suite of TLS 1.3 that is not named is refused after the handshake.
         minimum_bits: shortest key of the cipher, in bits.
         groups: groups for the key exchange, as IANA names them, the best first. Before Python 3.15 one at most.
+        key_share_groups: those of them for which a key is sent with the first message of TLS 1.3, so that a server that
+            takes one spares a round trip; by default the first one. Others need Python 3.15 with OpenSSL 3.5.
         signature_algorithms: what the server may sign the handshake with, as IANA names it, and by hash and kind of key
             its issuer the certificate. Anything else is refused, before Python 3.15 after the handshake.
         ffdhe: agree on keys with Diffie-Hellman over finite fields, too. With False, a group of that kind in TLS 1.3 is
@@ -100,11 +111,18 @@ class TLSOptions:
             ends the connection. Its time counts as the handshake's.
         identity: who this side is, for servers that ask for a certificate.
         extra_chain: certificates that are sent after those of the identity.
+        include_chain: send the certificates that lead from the identity's to an authority. False leaves them out, for
+            servers that know them; OpenSSL still adds issuers that are among the trusted certificates.
         psk: a key that the server knows, too; needs Python 3.13. Without `ciphers`, suites for such keys are offered.
         session_reuse: let connections after the first go on with the TLS session of an earlier one, if that was
             verified. It spares the server's certificate and signature, and with TLS 1.2 a round trip; whoever watches
             can tell that it is the same client (RFC 8446 appendix C.4).
-        expect_close_notify: tell of a server that ends TLS without a farewell, as `ConnectionStatus` TLS_BROKEN.
+        resume_across_hosts: let clients of this thread with equal options, or with the same `context`, go on with each
+            other's sessions, also with another host or port, where the name that is verified is the same: for servers
+            that share their certificate and the keys of their tickets (RFC 8446 section 4.6.1).
+        expect_close_notify: behind QUIT, wait for the server's farewell to TLS (close_notify, RFC 8446 section 6.1),
+            2 s at most, and tell of a server that ends TLS without one, as `ConnectionStatus` TLS_BROKEN. False closes
+            at once. No message depends on it: what was answered was answered before.
         key_log: a file to which the secrets of each connection are appended, for Wireshark and the like.
         log_handshake: tell of each message of the handshake, as `SSLStatus`.
         prng_seed: added to OpenSSL's random numbers; they are as good without it.
@@ -122,6 +140,7 @@ class TLSOptions:
     ciphers: str | Sequence[str] | None = None
     minimum_bits: int = 0
     groups: Sequence[str] = ()
+    key_share_groups: Sequence[str] = ()
     signature_algorithms: Sequence[str] = ()
     ffdhe: bool = True
     extended_master_secret: bool = True
@@ -132,15 +151,17 @@ class TLSOptions:
     authenticate_server: AuthenticateServer | None = None
     identity: Identity | None = None
     extra_chain: Sequence[Certificate] = ()
+    include_chain: bool = True
     psk: PreSharedKey | None = None
     session_reuse: bool = True
+    resume_across_hosts: bool = False
     expect_close_notify: bool = True
     key_log: str | os.PathLike[str] | None = None
     log_handshake: bool = False
     prng_seed: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("groups", "signature_algorithms", "extra_chain"):
+        for name in ("groups", "key_share_groups", "signature_algorithms", "extra_chain"):
             if isinstance(getattr(self, name), str):
                 raise InvalidArgument(f"{name} is a sequence, not a text")
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -148,7 +169,9 @@ class TLSOptions:
             self._check_beside_a_context()
         self._check_versions()
         self._check_suites()
-        object.__setattr__(self, "groups", read_groups(self.groups))
+        groups = read_groups(self.groups)
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "key_share_groups", read_key_shares(self.key_share_groups, groups))
         object.__setattr__(self, "signature_algorithms", read_schemes(self.signature_algorithms))
         self._check_who_we_are()
 
@@ -165,6 +188,11 @@ class TLSOptions:
         """Is the chain judged after the handshake, because OpenSSL cannot do what is wanted?"""
         policy = self.authenticate_server is not None and self.context is None
         return policy or self.trust.after_handshake
+
+    @property
+    def in_a_context(self) -> tuple[object, ...]:
+        """What an `ssl.SSLContext` is made from."""
+        return tuple(getattr(self, one.name) for one in _in_a_context())
 
     def _check_beside_a_context(self) -> None:
         for one in _in_a_context():
@@ -199,6 +227,8 @@ class TLSOptions:
     def _check_who_we_are(self) -> None:
         if self.identity is None and self.extra_chain:
             raise InvalidArgument("extra_chain is sent after the certificate of an identity: give that, too")
+        if self.extra_chain and not self.include_chain:
+            raise InvalidArgument("include_chain=False sends no extra_chain: leave one of them out")
         if self.identity is not None:
             self.identity.require_local_key()
         if self.psk is not None and not can_use_shared_keys():

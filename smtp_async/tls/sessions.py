@@ -16,15 +16,16 @@ minutes, then hours. There a session is also lost with its connection if that is
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from .certificate import Certificate
 from .info import ConnectionInfo
 
-__all__ = ["KeptSession", "SessionCache", "SessionKey"]
+__all__ = ["KeptSession", "SessionCache", "SessionKey", "shared_sessions"]
 
 #: Seconds after the verification of a certificate, for which its verdict stands.
 _LIFE: Final = 10 * 3600.0
@@ -37,13 +38,22 @@ class SessionKey(NamedTuple):
     """Who was spoken with.
 
     Attributes:
-        host, port: the server as the user named it; no port on a Unix socket.
+        host, port: the server as the user named it, empty where sessions serve several; no port on a Unix socket.
         name: the name that was verified.
     """
 
     host: str
     port: int | None
     name: str
+
+    @classmethod
+    def of(cls, host: str, port: int | None, name: str, *, across_hosts: bool) -> Self:
+        """Return the key for a server; the name stands for all that show the same certificate.
+
+        RFC 8446 section 4.6.1: a session is gone on with only under a name that its certificate is for, and that should
+        be the one which was asked for.
+        """
+        return cls("", None, name) if across_hosts else cls(host, port, name)
 
 
 class KeptSession(NamedTuple):
@@ -84,7 +94,7 @@ class _Server:
 
 
 class SessionCache:
-    """The sessions of one client, for as long as it lives; used in its loop only.
+    """The sessions of one client, for as long as it lives, or of several in one thread; used in their loop only.
 
     Args:
         most: the most servers that something is kept of; the one that was met first goes first.
@@ -147,6 +157,15 @@ class SessionCache:
             del self._servers[next(iter(self._servers))]
         server = self._servers[key] = _Server()
         return server
+
+
+def shared_sessions(context: ssl.SSLContext) -> SessionCache:
+    """Return the sessions that all clients of this thread have in common which use `context`.
+
+    They are kept at the context and go with it, because no other context can go on with them.
+    """
+    caches: dict[int, SessionCache] = vars(context).setdefault("_smtp_async_sessions", {})
+    return caches.setdefault(threading.get_ident(), SessionCache())
 
 
 def _expiry(kept: KeptSession | None, tls: ssl.SSLObject, info: ConnectionInfo, now: float) -> float | None:

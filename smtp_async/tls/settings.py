@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ def configure(context: ssl.SSLContext, options: TLSOptions) -> None:
     if options.key_log is not None:
         _log_keys(context, options.key_log)
     if options.identity is not None:
-        chain = (*options.identity.chain, *options.extra_chain)
+        chain = (*options.identity.chain, *options.extra_chain) if options.include_chain else ()
         replace(options.identity, chain=chain, check_key=False).load_into(context)
     if options.psk is not None:
         shared = (options.psk.identity, options.psk.key)
@@ -146,9 +147,16 @@ def _set_groups(context: ssl.SSLContext, options: TLSOptions) -> None:
         if not groups and not options.ffdhe:
             groups = tuple(name for name in _newer(context).get_groups() if not _is_ffdhe(name))
         if groups:
-            _newer(context).set_groups(":".join(groups))
+            _newer(context).set_groups(":".join(_with_marks(groups, options)))
     elif groups:
         context.set_ecdh_curve(groups[0])
+
+
+def _with_marks(groups: tuple[str, ...], options: TLSOptions) -> Iterator[str]:
+    """Mark the groups for which a key is sent at once; without marks OpenSSL sends one for the first."""
+    wanted = options.key_share_groups
+    marked = {openssl_group(name) for name in wanted} if wanted != options.groups[:1] else set()
+    return (f"*{name}" if name in marked else name for name in groups)
 
 
 def _is_ffdhe(name: str) -> bool:

@@ -87,6 +87,7 @@ def find_suite(name: str) -> Suite | None:
     )
 
 
+@functools.lru_cache(maxsize=64)
 def find_group(name: str) -> Group | None:
     """Return the group with IANA's name, in any case; None for what is no name of a group."""
     wanted = name.lower()

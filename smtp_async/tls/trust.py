@@ -58,8 +58,8 @@ class TrustOptions:
             `authenticate_server` refuses it: an attacker on the network can be the server. A warning is logged for
             each connection.
         revocation: how to find out whether certificates were revoked; None does not ask.
-        shared_system_store: read the system's certificates once per process, for all clients with the default
-            options; they are read again when their file or folder has changed. False reads them for this client alone.
+        shared_system_store: read certificates once per process for all clients with equal options; they are read again
+            when their file or folder has changed. False reads them for this client alone.
 
     Raises:
         InvalidArgument: a pin is none, a problem cannot be ignored, or a certificate in `ca` is no authority.

@@ -35,7 +35,7 @@ from .info import ConnectionInfo
 from .judgements import Case, unknown_authority, wrong_name, wrong_time
 from .options import TLSOptions
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
-from .sessions import KeptSession, SessionCache, SessionKey
+from .sessions import KeptSession, SessionCache, SessionKey, shared_sessions
 from .verdict import RevocationCheck, Server, error_for, judge, judge_server
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ async def secure(
         Timeout: the deadline passed; its stage is `"tls"`.
     """
     attempt = _Attempt(reference_name(host, options), context, options, security, revocation, deadline)
-    cache, key = sessions or SessionCache(), SessionKey(host, port, attempt.name)
+    key = SessionKey.of(host, port, attempt.name, across_hosts=options.resume_across_hosts)
+    cache = _of_all(sessions, context, options) if sessions is not None else SessionCache()
     try:
         earlier = await _shake_hands(stream, context, key, cache, deadline, tell)
     except PlaintextInjected:
@@ -236,8 +237,13 @@ def keep_session(sessions: SessionCache, stream: Stream, info: ConnectionInfo, o
         options: as they were there.
     """
     if stream.ssl_object is not None:
-        key = SessionKey(info.host, info.port, reference_name(info.host, options))
-        sessions.keep(key, stream.ssl_object, info)
+        name = reference_name(info.host, options)
+        key = SessionKey.of(info.host, info.port, name, across_hosts=options.resume_across_hosts)
+        _of_all(sessions, stream.ssl_object.context, options).keep(key, stream.ssl_object, info)
+
+
+def _of_all(sessions: SessionCache, context: ssl.SSLContext, options: TLSOptions) -> SessionCache:
+    return shared_sessions(context) if options.resume_across_hosts else sessions
 
 
 def _gone_on_with(stream: Stream, kept: KeptSession | None) -> ConnectionInfo | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import math
 import os
@@ -181,6 +182,7 @@ async def _resolve(name: str, port: int, family: AddressFamily, *, flags: int = 
     return cast("list[_AddressInfo]", found)
 
 
+@functools.lru_cache(maxsize=128)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.partition("%")[0])
@@ -209,6 +211,7 @@ def _usable(found: Iterable[_AddressInfo], host: str) -> list[_AddressInfo]:
     return addresses
 
 
+@functools.lru_cache(maxsize=128)
 def _all_zero(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     mapped = getattr(ip, "ipv4_mapped", None)
@@ -243,6 +246,8 @@ class _Attempts:
 
     async def race(self, addresses: list[_AddressInfo]) -> socket.socket:
         """Return the first connected socket."""
+        if len(addresses) == 1:
+            return await self._connect(addresses[0])
         from aiohappyeyeballs import start_connection
 
         task = asyncio.current_task()
@@ -261,6 +266,20 @@ class _Attempts:
             # aiohappyeyeballs swallows a cancellation that arrives while it cancels the other attempts.
             sock.close()
             raise asyncio.CancelledError
+        return sock
+
+    async def _connect(self, info: _AddressInfo) -> socket.socket:
+        """Connect to the only address."""
+        try:
+            sock = self._open(info)
+            try:
+                sock.setblocking(False)
+                await self.sock_connect(sock, info[4])
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            raise self._failed(error) from error
         return sock
 
     def _open(self, info: Any) -> socket.socket:

@@ -103,6 +103,30 @@ async def test_a_raw_of_many_octets_is_read_in_a_thread(octets, whole):
     assert await octets_of(await read(Raw(octets(data)), whole=whole)) == data
 
 
+async def test_a_large_raw_is_sent_from_where_it_is_in_memory():
+    data = SHOWN + b"\r\n" * LONG
+    mail = await read(Raw(data, sender="ann@example.com", recipients=["bob@example.org"]))
+    (segment,) = mail.content().segments
+    assert segment is data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SHOWN + b"\r\n" * LONG + b"x\n",
+        SHOWN + b"\r\n" * LONG + b"x",
+        b"\r\n" + SHOWN + b"\r\n" * LONG,
+        RAW + b"\r\n" * LONG,
+    ],
+    ids=["bare LF", "no last line end", "an empty line first", "Bcc"],
+)
+async def test_a_large_raw_that_has_to_change_is_read_like_a_file(data):
+    raw = Raw(data, sender="ann@example.com", recipients=["bob@example.org"])
+    mail = await read(raw)
+    assert len(mail.content().sources) == 1
+    assert await octets_of(mail) == await octets_of(await read(raw, whole=True)) != data
+
+
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_large_email_message_is_converted_in_a_thread(whole):
     message = foreign()

@@ -18,6 +18,7 @@ from smtp_async.model.octets import (
     base64_size,
     copied,
     crlf,
+    dots_doubled,
     find,
     is_ascii,
     longest_line_exceeds,
@@ -139,6 +140,17 @@ def test_line_ends_at_the_seams_of_slices(recipe):
     assert only_crlf(data) is (whole == data)
     assert only_crlf(whole)
     assert normalised(whole) is whole or not whole.endswith(b"\r\n")
+
+
+@given(st.lists(st.sampled_from([b"\r\n", b".", b"\r", b"\n", b"a"]), max_size=30).map(b"".join))
+def test_dots_at_the_start_of_a_line_are_doubled(data):
+    expected = b"\r\n".join(
+        b"." + line if number and line.startswith(b".") else line
+        for number, line in enumerate(data.split(b"\r\n"))
+    )
+    assert dots_doubled(data) == expected
+    if expected == data:
+        assert dots_doubled(data) is data
 
 
 # --- base64 -------------------------------------------------------------------------------------------------

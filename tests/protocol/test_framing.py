@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_async.model.content import Content
-from smtp_async.model.octets import normalised
+from smtp_async.model.octets import normalised, only_crlf
 from smtp_async.protocol.framing import ChunkFramer, DotStuffer, dot_stuffed
 
 LONGEST = 5
@@ -137,3 +137,35 @@ def test_time_is_linear(unit):
     stuffed(chunks)
     chunked(chunks)
     assert time.process_time() - began < 2
+
+
+def test_known_line_ends_are_not_looked_at_again_and_their_dots_are_doubled():
+    for data in STRINGS:
+        whole = normalised(data)
+        for chunks in splits(whole):
+            framer = DotStuffer()
+            wire = b"".join([framer.frame(chunk, canonical=True) for chunk in chunks] + [framer.end()])
+            assert wire == dot_stuffed(Content((data,)))
+            chunked = ChunkFramer()
+            wire = b"".join([chunked.frame(chunk, canonical=True) for chunk in chunks] + [chunked.end()])
+            assert received_chunks(wire) == whole
+
+
+def test_no_bare_line_end_leaves_where_known_line_ends_meet_unknown_ones():
+    known = [data for data in STRINGS if len(data) < 4 and normalised(data).startswith(data)]
+    known = [data for data in known if only_crlf(data)]
+    unknown = [data for data in STRINGS if len(data) < 3]
+    for first, second, third in itertools.product(unknown, known, unknown):
+        framer, chunked = DotStuffer(), ChunkFramer()
+        wires = [
+            b"".join([make.frame(first), make.frame(second, canonical=True), make.frame(third), make.end()])
+            for make in (framer, chunked)
+        ]
+        assert received(wires[0]) == received_chunks(wires[1]) == normalised(first + second + third)
+
+
+@pytest.mark.parametrize("chunk", [b"\nb", b"\r\nb", b"b"])
+def test_a_line_end_that_begins_in_an_unknown_chunk_is_looked_at(chunk):
+    framer = DotStuffer()
+    wire = framer.frame(b"a\r") + framer.frame(chunk, canonical=True) + framer.end()
+    assert received(wire) == normalised(b"a\r" + chunk)

@@ -42,6 +42,7 @@ class Pki:
         wrong_host: Valid, for other.example only.
         self_signed: The same names, signed by no authority.
         client: For a client that shows a certificate; its common name is user@lab.test.
+        chained_client: The same, signed by an intermediate authority, whose certificate follows.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,6 +61,8 @@ class Pki:
         )
         self.wrong_host = self._store("wrong-host", issue("other.example", common_name="other.example"))
         self.client = self._store("client", issue(CLIENT_NAME, common_name=CLIENT_NAME))
+        chained = self._authority.create_child_ca().issue_cert(CLIENT_NAME, common_name=CLIENT_NAME)
+        self.chained_client = self._store("chained-client", chained)
         self.self_signed = self._self_signed("self-signed")
 
     def client_context(self, *, identity: Leaf | None = None) -> ssl.SSLContext:

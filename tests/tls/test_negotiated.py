@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from smtp_async import ConnectionInfo, Security, SMTPClient, TLSOptions
+from smtp_async.connection import channel
 from smtp_async.errors import ConnectionLost
 from smtp_async.events import ConnectionKind, ConnectionStatus
 from smtp_async.pool.limits import PoolLimits
-from smtp_async.testing import close, cut, reset
+from smtp_async.protocol.states import Stage
+from smtp_async.testing import ScriptedServer, close, cut, reply, reset, stall
+from smtp_async.tls.system import shared_contexts
 from tests.lab import client_of, every_loop, tls_server, trusting, until
 from tests.servers.pki import Leaf, Pki
 
@@ -306,6 +311,74 @@ class TestSessions:
             assert [(await negotiated(client)).session_resumed for _ in range(2)] == [False, False]
 
 
+class TestAcrossHosts:
+    @pytest.fixture(autouse=True)
+    def fresh(self) -> None:
+        """Share no context, and so no session, with the clients of other tests."""
+        shared_contexts.clear()
+
+    @pytest.mark.parametrize("version", [V12, V13], ids=["TLS 1.2", "TLS 1.3"])
+    @pytest.mark.parametrize("wanted", [True, False])
+    @every_loop
+    async def test_a_session_serves_two_servers_of_one_name(
+        self, wanted: bool, version: ssl.TLSVersion, pki: Pki
+    ) -> None:
+        shared = pki.server_context()
+        shared.maximum_version = version
+
+        def client(host: str, server: Any, **changed: Any) -> SMTPClient:
+            tls = replace(
+                trusting(pki), **{"server_hostname": "localhost", "resume_across_hosts": wanted, **changed}
+            )
+            return client_of(server, host=host, security=IMPLICIT, tls=tls)
+
+        async with (
+            ScriptedServer(ssl_context=shared, implicit_tls=True) as one,
+            ScriptedServer(ssl_context=shared, implicit_tls=True) as other,
+            client("localhost", one) as first,
+            client("127.0.0.1", other) as second,
+            # Neither another name nor other options go on with it.
+            client("127.0.0.1", other, server_hostname=None) as unnamed,
+            client("127.0.0.1", other, minimum_bits=128) as different,
+        ):
+            began = await negotiated(first)
+            assert not began.session_resumed
+            went_on = await negotiated(second)
+            assert went_on.session_resumed is wanted
+            assert (went_on.host, went_on.port, went_on.verified) == ("127.0.0.1", other.port, True)
+            assert went_on.chain == began.chain
+            assert not (await negotiated(unnamed)).session_resumed
+            assert not (await negotiated(different)).session_resumed
+
+    @pytest.mark.parametrize("wanted", [True, False])
+    async def test_two_services_of_postfix(self, wanted: bool, postfix: Any, pki: Pki) -> None:
+        tls = replace(trusting(pki), server_hostname="localhost", resume_across_hosts=wanted)
+        with_login, without = [
+            client_of(postfix, host=host, port=port, security=STARTTLS, tls=tls)
+            for host, port in (("localhost", postfix.starttls_port), ("127.0.0.1", postfix.auth_port))
+        ]
+        async with with_login, without:
+            assert not (await negotiated(with_login)).session_resumed
+            assert (await negotiated(without)).session_resumed is wanted
+
+    @every_loop
+    async def test_the_context_of_the_application_is_what_they_share(self, pki: Pki) -> None:
+        context, shared = pki.client_context(), pki.server_context()
+        tls = TLSOptions(context=context, server_hostname="localhost", resume_across_hosts=True)
+        async with (
+            ScriptedServer(ssl_context=shared, implicit_tls=True) as one,
+            ScriptedServer(ssl_context=shared, implicit_tls=True) as other,
+            client_of(one, host="localhost", security=IMPLICIT, tls=tls) as first,
+            client_of(other, host="127.0.0.1", security=IMPLICIT, tls=tls) as second,
+        ):
+            assert not (await negotiated(first)).session_resumed
+            assert (await negotiated(second)).session_resumed
+        kept = weakref.ref(context)
+        del context, tls, first, second
+        # The sessions that the clients shared do not keep it alive; what closes the connections does so for a while.
+        await until(lambda: gc.collect() >= 0 and kept() is None)
+
+
 class TestTheEnd:
     @pytest.mark.parametrize(("end", "broken"), [(close(), False), (cut(0), True), (reset(), True)])
     @every_loop
@@ -344,6 +417,69 @@ class TestTheEnd:
             del session
             gc.collect()
             assert (await negotiated(client)).verified
+
+    @pytest.mark.parametrize(
+        ("end", "said"),
+        [([], None), ([cut(0)], "without a farewell"), ([stall()], "within 0.05 s of its reply to QUIT")],
+        ids=["polite", "cut", "kept open"],
+    )
+    @pytest.mark.parametrize("expected", [True, False])
+    @every_loop
+    async def test_is_waited_for_behind_quit(
+        self, end: list[Any], said: str | None, expected: bool, pki: Pki, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "_FAREWELL", 0.05 if end else 20.0)
+        told: list[Any] = []
+        tls = replace(trusting(pki), expect_close_notify=expected)
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=tls) as client,
+        ):
+            client.on(ConnectionStatus, told.append)
+            if end:
+                server.on("QUIT", reply(221, "bye"), *end)
+            async with client.session() as session:
+                await session.connect()
+            assert told[-1].kind is ConnectionKind.DISCONNECTED and told[-1].status_code == 0
+            broken = [event for event in told if event.kind is ConnectionKind.TLS_BROKEN]
+            assert len(broken) == (expected and said is not None)
+            for event in broken:
+                assert said is not None and said in event.description
+                assert event.info is session.info and event.status_code
+
+    @every_loop
+    async def test_is_not_waited_for_by_a_caller_that_is_cancelled(self, pki: Pki) -> None:
+        async with (
+            tls_server(pki, implicit_tls=True) as server,
+            client_of(server, host="localhost", security=IMPLICIT, tls=trusting(pki)) as client,
+        ):
+            server.on("QUIT", reply(221, "bye"), stall())
+            async with client.session() as session:
+                await session.connect()
+                connection = session._connection
+                quitting = asyncio.ensure_future(session.quit())
+                await until(lambda: connection.stage is Stage.QUIT and connection.channel.machine.idle)
+                quitting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await quitting
+                session.abort()
+                await connection.wait_ended()
+
+    @pytest.mark.parametrize("name", ["postfix", "exim"])
+    async def test_of_real_servers_behind_quit_is_polite(
+        self, name: str, pki: Pki, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel, "_FAREWELL", 20.0)
+        server = request.getfixturevalue(name)
+        told: list[Any] = []
+        client = client_of(
+            server, host="localhost", port=server.tls_port, security=IMPLICIT, tls=trusting(pki)
+        )
+        client.on(ConnectionStatus, told.append)
+        async with client, client.session() as session:
+            await session.connect()
+        kinds = [event.kind for event in told]
+        assert kinds == [ConnectionKind.CONNECTED, ConnectionKind.TLS_UP, ConnectionKind.DISCONNECTED]
 
     async def test_of_an_idle_connection_to_postfix_is_polite(self, postfix: Any, pki: Pki) -> None:
         told: list[Any] = []

@@ -6,6 +6,7 @@ import contextlib
 import ssl
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from smtp_async import (
     Certificate,
+    CertificateStore,
     ConnectionInfo,
     Identity,
     PreSharedKey,
@@ -143,6 +145,24 @@ class TestServers:
         await until(
             lambda: "user@lab.test" in server.log() or b"user@lab.test" in b"".join(server.messages())
         )
+
+    async def test_the_chain_of_a_client_certificate_may_be_left_out(
+        self, name: str, pki: Pki, request: pytest.FixtureRequest
+    ) -> None:
+        server = request.getfixturevalue(name)
+        store = CertificateStore.load(pki.chained_client.combined)
+        identity = store.identity_for(store.find("user@lab.test"))
+        assert len(identity.chain) == 1
+        for extra in (identity.chain, ()):
+            whole = replace(identity, chain=() if extra else identity.chain)
+            tls = options(pki, identity=whole, extra_chain=extra)
+            info = await negotiated(server, server.demands_port, tls, IMPLICIT)
+            assert info.client_authenticated
+        # The server does not know the intermediate authority.
+        with pytest.raises(SMTPError):
+            await negotiated(
+                server, server.demands_port, options(pki, identity=identity, include_chain=False), IMPLICIT
+            )
 
     @pytest.mark.parametrize("version", [V12, V13], ids=["TLS 1.2", "TLS 1.3"])
     async def test_without_one(

@@ -17,6 +17,7 @@ from smtp_async.tls.offers import (
     openssl_group,
     read_ciphers,
     read_groups,
+    read_key_shares,
     read_schemes,
 )
 from smtp_async.tls.suites import find_suite
@@ -160,6 +161,48 @@ class TestGroups:
     @pytest.mark.usefixtures("newer")
     def test_there_it_is_read(self) -> None:
         assert read_groups(["x25519", "P-384"]) == ("x25519", "secp384r1")
+
+
+class TestKeyShares:
+    @pytest.mark.usefixtures("without")
+    def test_the_first_group_has_one_in_any_case(self) -> None:
+        assert read_key_shares(["X25519"], ("x25519",)) == ("x25519",)
+        assert read_key_shares([], ("x25519",)) == ()
+
+    @pytest.mark.parametrize(
+        ("given", "name"),
+        [
+            ("ecdhe_x25519", "x25519"),
+            ("ecdhe_x448", "x448"),
+            ("ecdhe_secp256r1", "secp256r1"),
+            ("ecdhe_secp384r1", "secp384r1"),
+            ("ecdhe_secp521r1", "secp521r1"),
+            *((f"ffdhe_{bits}", f"ffdhe{bits}") for bits in (2048, 3072, 4096, 6144, 8192)),
+        ],
+    )
+    @pytest.mark.usefixtures("newer")
+    def test_names(self, given: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ssl, "OPENSSL_VERSION_INFO", (3, 5, 0, 0, 0))
+        assert read_key_shares([given], ("brainpoolP256r1", name)) == (name,)
+
+    @pytest.mark.parametrize("version", [(3, 0, 19, 0, 0), (3, 5, 0, 0, 0)])
+    @pytest.mark.usefixtures("newer")
+    def test_others_need_a_newer_openssl(
+        self, version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ssl, "OPENSSL_VERSION_INFO", version)
+        groups = ("x25519", "secp256r1")
+        if version >= (3, 5):
+            assert read_key_shares(["P-256"], groups) == ("secp256r1",)
+        else:
+            with pytest.raises(FeatureUnavailable) as caught:
+                read_key_shares(["P-256"], groups)
+            assert caught.value.needs == "Python 3.15 with OpenSSL 3.5"
+
+    @pytest.mark.usefixtures("without")
+    def test_others_need_a_newer_python(self) -> None:
+        with pytest.raises(FeatureUnavailable):
+            read_key_shares(["x25519", "P-256"], ("x25519", "secp256r1"))
 
 
 class TestSchemes:

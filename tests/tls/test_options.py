@@ -62,6 +62,7 @@ def test_what_is_no_part_of_a_context_goes_with_one() -> None:
         context=ssl.create_default_context(),
         server_hostname="mail.example",
         session_reuse=False,
+        resume_across_hosts=True,
         expect_close_notify=False,
         prng_seed=b"dice",
         log_handshake=True,
@@ -82,6 +83,9 @@ def test_what_is_no_part_of_a_context_goes_with_one() -> None:
         ({"groups": "x25519"}, "a sequence"),
         ({"signature_algorithms": ["md5-rsa"]}, "no name of a signature"),
         ({"extra_chain": [object()]}, "give that, too"),
+        ({"groups": ["x25519"], "key_share_groups": ["P-256"]}, "not among groups"),
+        ({"groups": ["x25519"], "key_share_groups": "x25519"}, "a sequence"),
+        ({"key_share_groups": ["x25519"]}, "not among groups"),
     ],
 )
 def test_contradictions_and_bad_names(options: dict[str, Any], words: str) -> None:
@@ -100,6 +104,13 @@ def test_ciphers_that_are_none() -> None:
     with pytest.raises(TLSLibraryError) as caught:
         TLSOptions(ciphers="NONSENSE")
     assert caught.value.code == 270
+
+
+def test_a_chain_that_is_not_sent_takes_no_more_certificates(pki: Pki) -> None:
+    mine = identity(pki)
+    TLSOptions(identity=mine, include_chain=False)
+    with pytest.raises(InvalidArgument, match="leave one of them out"):
+        TLSOptions(identity=mine, extra_chain=[mine.certificate], include_chain=False)
 
 
 class TestSharedKeys:

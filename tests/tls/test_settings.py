@@ -155,6 +155,22 @@ class TestNewerPythons:
             ("set_server_sigalgs", "ed25519:rsa_pss_rsae_sha256"),
         ]
 
+    @pytest.mark.parametrize(
+        ("shares", "called"),
+        [
+            ((), "X25519:prime256v1:ffdhe2048"),
+            (["x25519"], "X25519:prime256v1:ffdhe2048"),
+            (["P-256"], "X25519:*prime256v1:ffdhe2048"),
+            (["ffdhe2048", "x25519"], "*X25519:prime256v1:*ffdhe2048"),
+        ],
+    )
+    def test_key_shares(
+        self, made: Any, calls: list[Any], shares: Any, called: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ssl, "OPENSSL_VERSION_INFO", (3, 5, 0, 0, 0))
+        made(groups=["x25519", "P-256", "ffdhe2048"], key_share_groups=shares)
+        assert calls == [("set_groups", called)]
+
     def test_without_ffdhe(self, made: Any, calls: list[Any]) -> None:
         made(ffdhe=False)
         assert calls == [("set_groups", "x25519:secp256r1")]

@@ -1,11 +1,14 @@
 """The system's certificates are read once per process, and again when they have changed."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import ssl
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,47 @@ def test_others_read_for_themselves(store: Path, readings: list[int], verify: bo
     assert len({id(context) for context in (shared, *alone, of_file)}) == 4
     assert len(readings) == 3
     assert make_context(TLSOptions(), verify=verify) is shared
+
+
+@BOTH
+def test_equal_options_share_what_was_read_as_long_as_it_is_used(
+    store: Path, readings: list[int], verify: bool
+) -> None:
+    first = make_context(TLSOptions(minimum_bits=256), verify=verify)
+    assert make_context(TLSOptions(minimum_bits=256, log_handshake=True), verify=verify) is first
+    assert make_context(TLSOptions(minimum_bits=128), verify=verify) is not first
+    assert make_context(TLSOptions(minimum_bits=256), verify=not verify) is not first
+    kept = weakref.ref(first)
+    del first
+    gc.collect()
+    assert kept() is None
+    readings.clear()
+    make_context(TLSOptions(minimum_bits=256), verify=verify)
+    assert len(readings) == 1
+
+
+@BOTH
+def test_a_file_of_certificates_is_shared_until_it_changes(
+    store: Path, readings: list[int], verify: bool
+) -> None:
+    options = TLSOptions(trust=TrustOptions(ca_file=store))
+    first = make_context(options, verify=verify)
+    assert make_context(TLSOptions(trust=TrustOptions(ca_file=store)), verify=verify) is first
+    change_file(store)
+    second = make_context(options, verify=verify)
+    assert second is not first
+    assert len(first.get_ca_certs()) + 1 == len(second.get_ca_certs()) or not verify
+    alone = replace(options, trust=replace(options.trust, shared_system_store=False))
+    assert make_context(alone, verify=verify) is not make_context(alone, verify=verify)
+
+
+@BOTH
+def test_options_that_cannot_be_compared_are_not_shared(store: Path, verify: bool) -> None:
+    class Unhashable(str):
+        __hash__ = None  # type: ignore[assignment]
+
+    options = TLSOptions(trust=TrustOptions(ca_file=Unhashable(store)))
+    assert make_context(options, verify=verify) is not make_context(options, verify=verify)
 
 
 def change_file(store: Path) -> None:
