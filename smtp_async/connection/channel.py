@@ -30,8 +30,8 @@ __all__ = ["Channel"]
 
 _T = TypeVar("_T")
 
-#: Seconds to wait for the end of TLS behind the reply to QUIT.
-_FAREWELL: Final = 2.0
+#: The most seconds to wait for the end of TLS behind the reply to QUIT; less if the reply has less time.
+_MOST_FAREWELL: Final = 2.0
 
 
 class Channel:
@@ -317,7 +317,9 @@ class Channel:
         return ConnectionLost("the server closed the connection without a word", stage=machine.answering)
 
     async def wait_farewell(self, *, expected: bool) -> None:
-        """Wait until the server ends TLS behind its reply to QUIT, 2 seconds at most; note it if that is missing.
+        """Wait until the server ends TLS behind its reply to QUIT; note it if that is missing.
+
+        The limit is that of the reply, but 2 seconds at most.
 
         The server closes first (RFC 5321 section 4.1.1.10), and its close_notify says that nothing was cut off.
 
@@ -333,14 +335,16 @@ class Channel:
             late = True
             self.wake()
 
-        timer = self._loop.call_later(_FAREWELL, give_up)
+        limit = self.timeouts.quit
+        seconds = _MOST_FAREWELL if limit is None else min(limit, _MOST_FAREWELL)
+        timer = self._loop.call_later(seconds, give_up)
         try:
             await self.receive()
         except SMTPError as error:
             self.note_cut(error, expected=True)
         else:
             if late:
-                text = f"the server has not ended TLS within {_FAREWELL:g} s of its reply to QUIT"
+                text = f"the server has not ended TLS within {seconds:g} s of its reply to QUIT"
                 self._note_broken(text, Timeout.code)
         finally:
             timer.cancel()

@@ -43,7 +43,7 @@ class Timeouts:
     end_of_data: float | None = 600.0
     #: The reply to any other command.
     command: float | None = 300.0
-    #: The reply to QUIT; without effect on any outcome.
+    #: The reply to QUIT, and the end of TLS behind it (2 s at most); without effect on any outcome.
     quit: float | None = 5.0
     #: How long `close()` lets running messages end.
     close: float | None = 10.0

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from smtp_async import ConnectionInfo, Security, SMTPClient, TLSOptions
-from smtp_async.connection import channel
+from smtp_async import ConnectionInfo, Security, SMTPClient, Timeouts, TLSOptions
 from smtp_async.errors import ConnectionLost
 from smtp_async.events import ConnectionKind, ConnectionStatus
 from smtp_async.pool.limits import PoolLimits
@@ -420,20 +419,25 @@ class TestTheEnd:
 
     @pytest.mark.parametrize(
         ("end", "said"),
-        [([], None), ([cut(0)], "without a farewell"), ([stall()], "within 0.05 s of its reply to QUIT")],
+        [([], None), ([cut(0)], "without a farewell"), ([stall()], "within 0.3 s of its reply to QUIT")],
         ids=["polite", "cut", "kept open"],
     )
     @pytest.mark.parametrize("expected", [True, False])
     @every_loop
     async def test_is_waited_for_behind_quit(
-        self, end: list[Any], said: str | None, expected: bool, pki: Pki, monkeypatch: pytest.MonkeyPatch
+        self, end: list[Any], said: str | None, expected: bool, pki: Pki
     ) -> None:
-        monkeypatch.setattr(channel, "_FAREWELL", 0.05 if end else 20.0)
         told: list[Any] = []
         tls = replace(trusting(pki), expect_close_notify=expected)
         async with (
             tls_server(pki, implicit_tls=True) as server,
-            client_of(server, host="localhost", security=IMPLICIT, tls=tls) as client,
+            client_of(
+                server,
+                host="localhost",
+                security=IMPLICIT,
+                tls=tls,
+                timeouts=Timeouts(quit=0.3 if end else 5),
+            ) as client,
         ):
             client.on(ConnectionStatus, told.append)
             if end:
@@ -467,9 +471,8 @@ class TestTheEnd:
 
     @pytest.mark.parametrize("name", ["postfix", "exim"])
     async def test_of_real_servers_behind_quit_is_polite(
-        self, name: str, pki: Pki, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+        self, name: str, pki: Pki, request: pytest.FixtureRequest
     ) -> None:
-        monkeypatch.setattr(channel, "_FAREWELL", 20.0)
         server = request.getfixturevalue(name)
         told: list[Any] = []
         client = client_of(
