@@ -102,9 +102,11 @@ class ConnectionInfo:
         tls = stream.ssl_object
         if tls is None:
             return cls(host=host, port=port, peer=stream.peer, local=stream.local, traffic=stream.traffic)
-        validation = resumed.validation if resumed is not None else None
-        if validation is None:
+        if resumed is not None and resumed.validation is not None:
+            validation, verified = resumed.validation, resumed.verified
+        else:
             validation = _judged_by_openssl(tls)
+            verified = validation.verified
         seen = handshake_of(tls) if resumed is None else _resumed(handshake_of(tls), resumed)
         name, _, bits = tls.cipher() or (None, None, None)
         suite = find_suite(name) if name else None
@@ -118,7 +120,7 @@ class ConnectionInfo:
             suite=suite.name if suite is not None else name,
             bits=bits,
             session_resumed=resumed is not None,
-            verified=validation.verified,
+            verified=verified,
             validation=validation,
             traffic=stream.traffic,
             **seen._asdict(),

@@ -28,7 +28,7 @@ from .context import UnverifiedContext
 from .evidence import demands_staple
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .revocation_options import RevocationOptions, RevocationState, RevocationStatus
-from .trust import ServerAuthentication, TrustOptions
+from .trust import ServerAuthentication
 
 if TYPE_CHECKING:
     import ssl
@@ -115,7 +115,7 @@ async def judge_server(
     if unverified and not server.chain and options.psk is not None and not options.trust.pins:
         verdict = ChainValidation(log=("the server proved that it knows the pre-shared key",))
     else:
-        verdict = await _judged(server, context, options.trust)
+        verdict = await _judged(server, context, options)
     if revocation is not None and verdict.judged and verdict.trusted and not verdict.problems & ABSOLUTE:
         verdict = await _with_revocation(verdict, server, revocation)
     if not unverified:
@@ -126,11 +126,11 @@ async def judge_server(
     return verdict
 
 
-async def _judged(server: Server, context: ssl.SSLContext, trust: TrustOptions) -> ChainValidation:
+async def _judged(server: Server, context: ssl.SSLContext, options: TLSOptions) -> ChainValidation:
     """Judge a chain: in a thread, unless it is one that has turned out to cost little."""
     if server.chain in _cheap:
-        return judge(server, context, trust)
-    verdict, spent = await asyncio.to_thread(_timed, server, context, trust)
+        return judge(server, context, options)
+    verdict, spent = await asyncio.to_thread(_timed, server, context, options)
     if spent < _LITTLE:
         while len(_cheap) >= _MOST_CHEAP:
             _cheap.pop(next(iter(_cheap)), None)
@@ -138,21 +138,25 @@ async def _judged(server: Server, context: ssl.SSLContext, trust: TrustOptions) 
     return verdict
 
 
-def _timed(server: Server, context: ssl.SSLContext, trust: TrustOptions) -> tuple[ChainValidation, float]:
+def _timed(server: Server, context: ssl.SSLContext, options: TLSOptions) -> tuple[ChainValidation, float]:
     began = time.thread_time()
-    return judge(server, context, trust), time.thread_time() - began
+    return judge(server, context, options), time.thread_time() - began
 
 
 def judge(
-    server: Server, context: ssl.SSLContext, trust: TrustOptions, *, now: datetime | None = None
+    server: Server, context: ssl.SSLContext, options: TLSOptions, *, now: datetime | None = None
 ) -> ChainValidation:
     """Return what is wrong with the certificates of a server. It takes a millisecond: call it in a thread."""
-    ders = context.anchors if isinstance(context, UnverifiedContext) else None
+    ders = None
+    if isinstance(context, UnverifiedContext):
+        ders = context.anchors
+    elif options.context is not None:
+        ders = tuple(context.get_ca_certs(binary_form=True))
     return validate(
         server.chain,
         server.name,
-        trust=trust,
-        anchors=anchors_of(context, ders, trust),
+        trust=options.trust,
+        anchors=anchors_of(context, ders, options.trust),
         where=server.where,
         level=context.security_level,
         now=now,

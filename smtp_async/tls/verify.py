@@ -164,7 +164,7 @@ async def _judge_refused(error: BaseException, where: str, attempt: _Attempt) ->
     if not isinstance(error, ssl.SSLCertVerificationError) or not chain:
         return None
     return await asyncio.to_thread(
-        judge, Server(where, attempt.name, chain), attempt.context, attempt.options.trust
+        judge, Server(where, attempt.name, chain), attempt.context, attempt.options
     )
 
 

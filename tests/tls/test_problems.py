@@ -60,7 +60,7 @@ def test_what_is_absolute_is_never_excused() -> None:
 
 
 def test_without_judgement_the_log_tells_why() -> None:
-    assert judged(judged=False, log=("nobody looked",)).reason == "nobody looked"
+    assert judged(judged=False, log=("it was not looked at",)).reason == "it was not looked at"
 
 
 def test_it_can_be_pickled() -> None:

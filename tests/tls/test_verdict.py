@@ -24,7 +24,7 @@ from smtp_async import (
 from smtp_async.connection.channel import Channel
 from smtp_async.connection.opening import open_channel
 from smtp_async.connection.route import Route, SharedResources
-from smtp_async.errors import CertificateRejected, ChainInvalid, Timeout, TLSError
+from smtp_async.errors import CertificateRejected, ChainInvalid, ChainNotFound, Timeout, TLSError
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
 from smtp_async.tls import Security, TLSOptions, make_context
@@ -322,6 +322,40 @@ def test_the_context_of_an_application_decides_and_a_policy_may_refuse(run: Any)
                 else:
                     with pytest.raises(CertificateRejected, match="authenticate_server refused"):
                         await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
+
+    run(scenario())
+
+
+def test_what_a_refusing_context_of_an_application_trusts(run: Any) -> None:
+    """A chain that OpenSSL has refused is judged by what that context trusts, not by what the system does."""
+
+    async def scenario() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=UNTRUSTED.pem.decode())
+        _, serve = served(leaf(names=["other.example"]))
+        async with serve as listening:
+            options = TLSOptions(context=context, server_hostname="localhost")
+            with pytest.raises(ChainNotFound, match="CN=Root") as caught:
+                await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
+            assert caught.value.validation is not None
+            assert caught.value.validation.problems == P.UNKNOWN_AUTHORITY | P.HOST_NAME
+
+    run(scenario())
+
+
+def test_a_resumed_session_of_an_applications_context_stays_verified(run: Any) -> None:
+    async def scenario() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=root().pem.decode())
+        _, serve = served(leaf())
+        async with serve as listening:
+            options = TLSOptions(context=context, server_hostname="localhost", authenticate_server=no_opinion)
+            shared = SharedResources()
+            infos = [
+                (await connect(listening.port, shared, options, Security.IMPLICIT)).info for _ in range(3)
+            ]
+        assert [info.session_resumed for info in infos if info] == [False, True, True]
+        assert all(info and info.verified for info in infos)
 
     run(scenario())
 
