@@ -150,6 +150,16 @@ class Certificate:
         return printable(self.x509.issuer.rfc4514_string(), _SHOWN)
 
     @cached_property
+    def subject_der(self) -> bytes:
+        """The holder's name in DER."""
+        return self.x509.subject.public_bytes()
+
+    @cached_property
+    def issuer_der(self) -> bytes:
+        """The issuer's name in DER."""
+        return self.x509.issuer.public_bytes()
+
+    @cached_property
     def common_name(self) -> str:
         """The holder's common name, else its organisation; empty if it has neither."""
         return _called(self.x509.subject)
@@ -324,7 +334,7 @@ class Certificate:
     @property
     def self_issued(self) -> bool:
         """Are subject and issuer the same?"""
-        return self.x509.subject == self.x509.issuer
+        return self.subject_der == self.issuer_der
 
     @cached_property
     def self_signed(self) -> bool:
@@ -346,12 +356,11 @@ class Certificate:
 
     def extension(self, kind: type[Any]) -> Any:
         """Return the value of the extension of class `kind` (of `cryptography.x509`); None if it has none."""
-        from cryptography import x509
+        return self._extensions.get(kind)
 
-        try:
-            return self.x509.extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            return None
+    @cached_property
+    def _extensions(self) -> dict[type[Any], Any]:
+        return {type(extension.value): extension.value for extension in self.x509.extensions}
 
 
 def _parsed(der: bytes) -> X509Certificate:

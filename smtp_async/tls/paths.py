@@ -49,17 +49,17 @@ class Pool:
     def __init__(self, certificates: Iterable[Certificate] = ()) -> None:
         self._by_subject: dict[bytes, list[Certificate]] = {}
         for one in certificates:
-            self._by_subject.setdefault(one.x509.subject.public_bytes(), []).append(one)
+            self._by_subject.setdefault(one.subject_der, []).append(one)
 
     def issuers_of(self, certificate: Certificate) -> Iterator[Certificate]:
         """Yield those that may have issued `certificate`, by their names and the identifiers of their keys."""
-        for one in self._by_subject.get(certificate.x509.issuer.public_bytes(), ()):
+        for one in self._by_subject.get(certificate.issuer_der, ()):
             wanted, has = certificate.authority_key_id, one.subject_key_id
             if not wanted or not has or wanted == has:
                 yield one
 
     def __contains__(self, certificate: Certificate) -> bool:
-        return certificate in self._by_subject.get(certificate.x509.subject.public_bytes(), ())
+        return certificate in self._by_subject.get(certificate.subject_der, ())
 
 
 class Anchors(Pool):

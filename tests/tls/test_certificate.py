@@ -184,6 +184,14 @@ class TestWhoVouches:
         assert not forged.self_signed
 
 
+def test_names_and_extensions_as_they_stand_there():
+    leaf = Certificate(LEAF_DER)
+    assert leaf.issuer_der == ROOT.subject_der == ROOT.issuer_der == ROOT.x509.subject.public_bytes()
+    assert x509.DNSName("mail.example.com") in list(leaf.extension(x509.SubjectAlternativeName))
+    assert leaf.extension(x509.NameConstraints) is None
+    assert ROOT.extension(x509.BasicConstraints).ca is True
+
+
 class TestLoading:
     @pytest.mark.parametrize(
         "data",
