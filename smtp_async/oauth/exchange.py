@@ -73,7 +73,9 @@ class TokenEndpoint:
         if not timeout > 0:
             raise InvalidArgument("the timeout has to be positive")
         if find_spec("httpx") is None:
-            raise FeatureUnavailable("fetching a token needs httpx", needs="smtp-async[oauth]")
+            raise FeatureUnavailable(
+                "fetching a token needs httpx: pip install 'smtp-async[oauth]'", needs="smtp-async[oauth]"
+            )
         self.host = urlsplit(url).hostname or ""
         self.what = f"the {what} {self.host}"
         self._timeout = timeout
