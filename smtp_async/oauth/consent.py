@@ -131,7 +131,8 @@ async def consent_in_browser(
     client_secret = Secret(client_secret)
     endpoint, attempt = TokenEndpoint(endpoints.token, ssl_context=ssl_context), _Attempt()
     async with _Listener(attempt.state, endpoint.what, port) as listener:
-        redirect_uri = f"http://{endpoints.redirect_host}:{listener.port}/"
+        # Without a path, as applications are registered; browsers ask for "/".
+        redirect_uri = f"http://{endpoints.redirect_host}:{listener.port}"
         url = authorization_url(
             endpoints,
             client_id=client_id,

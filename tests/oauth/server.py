@@ -43,7 +43,7 @@ def error(code: str, status: int = 400, **more: Any) -> Reply:
 
 
 class AuthorizationServer:
-    """Runs in a thread of its own.
+    """Runs in a thread of its own, with the certificate for this machine or that of `context`.
 
     Attributes:
         forms: what was asked, in order.
@@ -55,7 +55,9 @@ class AuthorizationServer:
         asked: set by each request.
     """
 
-    def __init__(self, pki: Pki, handler: Handler | None = None) -> None:
+    def __init__(
+        self, pki: Pki, handler: Handler | None = None, *, context: ssl.SSLContext | None = None
+    ) -> None:
         self.forms: list[Form] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -68,7 +70,7 @@ class AuthorizationServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
         self._server.daemon_threads = True
         # The handshake belongs to the thread of its connection.
-        self._server.socket = pki.server_context().wrap_socket(
+        self._server.socket = (context or pki.server_context()).wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         self.port = self._server.server_address[1]
