@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from typing import Any, Final, NoReturn, Protocol
 
 from ..auth.credentials import Token
@@ -175,11 +176,11 @@ class FromMsal:
 
 def _google_transport() -> Any:
     try:
-        from google.auth.transport.requests import Request
+        transport = import_module("google.auth.transport.requests")
     except ImportError:
         problem = "the credentials of google-auth need its transport"
     else:
-        return Request()
+        return transport.Request()
     raise FeatureUnavailable(problem, needs="google-auth[requests]")
 
 
