@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import webbrowser
 from dataclasses import dataclass, replace
@@ -206,13 +207,13 @@ async def _consent(screen: Screen, endpoints: Endpoints, options: ConsentOptions
             show=lambda address, code: screen.remark(f"Open {address} on any device, and enter {code}"),
             patience=options.timeout,
         )
-    opening: list[asyncio.Future[bool]] = []
+    opening: list[asyncio.Future[None]] = []
 
     def show(url: str) -> None:
         screen.remark(f"Open this address in a browser on this machine: {url}")
         if not options.no_browser:
             # Kept until the end, because the loop keeps futures weakly.
-            opening.append(asyncio.get_running_loop().run_in_executor(None, webbrowser.open, url))
+            opening.append(asyncio.get_running_loop().run_in_executor(None, _open, url))
 
     return await consent_in_browser(
         endpoints,
@@ -223,3 +224,9 @@ async def _consent(screen: Screen, endpoints: Endpoints, options: ConsentOptions
         port=options.port,
         patience=options.timeout,
     )
+
+
+def _open(url: str) -> None:
+    # The address was printed, so that it can be opened by hand.
+    with contextlib.suppress(webbrowser.Error, OSError):
+        webbrowser.open(url)

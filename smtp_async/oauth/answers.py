@@ -143,11 +143,11 @@ def failure_of(
         if 300 <= status < 400:
             what += ", a redirect, which is not followed with secrets"
         return Failure(f"{server} {what}")
-    mask = _mask_of(secrets)
+    secrets = tuple(secrets)
     known = error if error in _TEMPORARY | _PERMANENT else ""
-    said = known or _masked(error, mask)
+    said = known or masked(error, secrets)
     description = found.get("error_description") if found is not None else None
-    why = f": {_masked(description, mask)}" if isinstance(description, str) and description else ""
+    why = f": {masked(description, secrets)}" if isinstance(description, str) and description else ""
     if error in _TEMPORARY or status >= 500 or status in _TEMPORARY_STATUS:
         return Failure(f"{server} issues no token now ({said}){why}", known)
     return Failure(f"{server} refuses to issue a token ({said}){why}", known, permanent=True)
@@ -179,16 +179,13 @@ def _life(value: Any) -> float | None:
     return float(value) if 0 <= value <= _LONGEST_LIFE and math.isfinite(value) else None
 
 
-def _mask_of(secrets: Iterable[Secret]) -> Mask:
+def masked(text: str, secrets: Iterable[Secret]) -> str:
+    """Return a server's words on one line, without `secrets` and the parts of them that it may repeat."""
     mask = Mask()
     for secret in secrets:
-        text = secret.reveal()
-        for form in {text, quote(text, safe=""), quote_plus(text)}:
+        sent = secret.reveal()
+        for form in {sent, quote(sent, safe=""), quote_plus(sent)}:
             mask.add_sent(form.encode("utf-8", "backslashreplace"))
-        mask.add_secrets((text.encode("utf-8", "backslashreplace"),))
-    return mask
-
-
-def _masked(text: str, mask: Mask) -> str:
+        mask.add_secrets((sent.encode("utf-8", "backslashreplace"),))
     shown = mask(text.encode("utf-8", "backslashreplace")).decode("utf-8", "replace")
     return printable(" ".join(shown.split()), _LONGEST)

@@ -1,7 +1,7 @@
 """Where authorization servers are, and the scopes that permit sending mail: data, each with its source.
 
-The addresses are those that the providers document. `discover` nothing: a document fetched at run time would be one
-more thing to trust.
+The addresses are those that the providers document. Nothing is discovered at run time, because a document that is
+fetched would be one more thing to trust.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -19,9 +18,8 @@ from urllib.parse import urlencode, urlsplit
 
 from ..auth.credentials import Token
 from ..errors import FeatureUnavailable, InvalidArgument
-from ..model.reply import printable
 from ..model.secret import Secret
-from .answers import LARGEST, Answer, Failure, failure_of, read_answer, read_object
+from .answers import LARGEST, Answer, Failure, failure_of, masked, read_answer, read_object
 from .endpoints import checked_url
 from .threads import in_oauth_thread
 
@@ -32,8 +30,6 @@ __all__ = ["TIMEOUT", "Form", "TokenEndpoint", "token_of"]
 
 #: Seconds for a whole request.
 TIMEOUT: Final = 30.0
-#: Characters of an error of the network that are told.
-_LONGEST: Final = 200
 
 Form: TypeAlias = Mapping[str, str | Secret]
 
@@ -127,7 +123,8 @@ class TokenEndpoint:
             await connections.close()
             raise
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return Failure(f"{self.what} cannot be reached: {_reason(error)}")
+            # What the server sent may be part of the reason.
+            return Failure(f"{self.what} cannot be reached: {masked(_reason(error), _secrets(form))}")
 
     async def _read(self, response: httpx.Response) -> _Response | Failure:
         if response.headers.get("content-encoding", "identity").lower() != "identity":
@@ -174,11 +171,6 @@ def token_of(answer: Answer, asked_at: float) -> Token:
     return Token(answer.token, None if answer.expires_in is None else asked_at + answer.expires_in)
 
 
-def now() -> float:
-    """Return the time of the epoch."""
-    return time.time()
-
-
 def _import() -> ModuleType:
     import httpx
 
@@ -198,5 +190,4 @@ def _secrets(form: Form) -> list[Secret]:
 
 def _reason(error: Exception) -> str:
     """Return the reason of a failed request; httpx writes it into the innermost exception at times."""
-    text = str(error) or str(error.__cause__ or error.__context__ or "")
-    return printable(text, _LONGEST) if text else type(error).__name__
+    return str(error) or str(error.__cause__ or error.__context__ or "") or type(error).__name__

@@ -6,6 +6,7 @@ was sent.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +17,7 @@ from ..auth.credentials import Token
 from ..errors import FeatureUnavailable, InvalidArgument
 from ..model.secret import Secret
 from .answers import Answer, Failure, answer_in, error_of, failure_of
-from .exchange import now, token_of
+from .exchange import token_of
 from .threads import in_oauth_thread
 
 __all__ = ["FromGoogle", "FromMsal", "GoogleCredentials", "MsalApplication", "from_google", "from_msal"]
@@ -143,7 +144,7 @@ class FromMsal:
             TokenRefused: the account has to log in again, or the application or its secret is not known.
             TokenUnavailable: msal failed in any other way.
         """
-        asked_at = now()
+        asked_at = time.time()
         answer = await in_oauth_thread(self._acquired)
         if isinstance(answer, Failure):
             raise error_of(answer)

@@ -6,9 +6,11 @@ again after a refusal (`connection.tokens`); a provider keeps no access token it
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -21,7 +23,7 @@ from ..model.secret import Secret
 from .answers import Answer, Failure, error_of
 from .assertion import SigningKey
 from .endpoints import GOOGLE, Endpoints
-from .exchange import TIMEOUT, Form, TokenEndpoint, now, token_of
+from .exchange import TIMEOUT, Form, TokenEndpoint, token_of
 from .threads import in_oauth_thread
 from .token_file import TokenFile, read_token_file, write_token_file
 
@@ -74,7 +76,15 @@ class RefreshToken(_Provider):
         FeatureUnavailable: httpx is not installed.
     """
 
-    __slots__ = ("_client_secret", "_on_rotation", "_path", "_refresh_token", "_scope", "username")
+    __slots__ = (
+        "_client_secret",
+        "_on_rotation",
+        "_path",
+        "_refresh_token",
+        "_scope",
+        "_storing",
+        "username",
+    )
 
     def __init__(
         self,
@@ -105,6 +115,7 @@ class RefreshToken(_Provider):
         self._scope = scope
         self._on_rotation = on_rotation
         self._path: Path | None = None
+        self._storing: set[asyncio.Task[None]] = set()
         #: The account that a token file names; empty otherwise.
         self.username = ""
 
@@ -142,7 +153,7 @@ class RefreshToken(_Provider):
             TokenUnavailable: the server was not reached, failed, or sent something else.
         """
         stored = await self._read_again()
-        asked_at = now()
+        asked_at = time.time()
         used = self._refresh_token
         answer = await self._endpoint.ask(self._form())
         if isinstance(answer, Failure) and answer.error == "invalid_grant":
@@ -180,8 +191,15 @@ class RefreshToken(_Provider):
         return None
 
     async def _rotate(self, refresh_token: Secret, stored: TokenFile | None) -> None:
-        """Use a new refresh token from now on, and have it stored."""
+        """Use a new refresh token from now on, and have it stored, also if the caller is cancelled meanwhile."""
         self._refresh_token = refresh_token
+        storing = asyncio.get_running_loop().create_task(self._store(refresh_token, stored))
+        # The loop keeps tasks weakly.
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        await asyncio.shield(storing)
+
+    async def _store(self, refresh_token: Secret, stored: TokenFile | None) -> None:
         if stored is not None and self._path is not None:
             content = replace(stored, refresh_token=refresh_token)
             try:
@@ -253,7 +271,7 @@ class ClientCredentials(_Provider):
             TokenRefused: the application or its secret is not known, or it has no such permission.
             TokenUnavailable: the server was not reached, failed, or sent something else.
         """
-        asked_at = now()
+        asked_at = time.time()
         form: Form = {
             "grant_type": "client_credentials",
             "client_id": self.client_id,
@@ -347,7 +365,7 @@ class ServiceAccount(_Provider):
             TokenRefused: the key was revoked, or the account may not act for the mailbox.
             TokenUnavailable: the server was not reached, failed, or sent something else.
         """
-        asked_at = now()
+        asked_at = time.time()
         claims: dict[str, str | int] = {
             "iss": self.client_id,
             "sub": self._subject,

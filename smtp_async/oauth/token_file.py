@@ -68,7 +68,7 @@ def read_token_file(path: Path) -> TokenFile:
         InvalidArgument: it is no such file.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opener) as file:
             _demand_private(os.fstat(file.fileno()), path)
             content = file.read(_LARGEST + 1)
     except OSError as error:
@@ -142,6 +142,11 @@ def _encoded(content: TokenFile) -> bytes:
         value = getattr(content, field.name)
         values[field.name] = value.reveal() if isinstance(value, Secret) else value
     return json.dumps(values, indent=2).encode("ascii") + b"\n"
+
+
+def _opener(path: str, flags: int) -> int:
+    # A named pipe would wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _demand_private(status: os.stat_result, path: Path) -> None:

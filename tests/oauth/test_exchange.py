@@ -87,6 +87,12 @@ class TestFailures:
             )
         assert "cannot be reached" in problem and server.forms == []
 
+    async def test_an_answer_that_is_no_http_repeats_what_was_sent(
+        self, authority: AuthorizationServer
+    ) -> None:
+        authority.handler = lambda form: Reply(200, b"", {"X Bad": form["refresh_token"]})
+        assert "***" in await failure(authority)
+
 
 class TestArguments:
     @pytest.mark.parametrize(

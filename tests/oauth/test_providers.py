@@ -207,6 +207,30 @@ class TestFiles:
         assert authority.forms[0]["refresh_token"] == "r1"
         assert read_token_file(path).refresh_token == Secret("x")
 
+    @pytest.mark.parametrize("manner", CancelManner)
+    async def test_cancelled_while_the_token_is_rotated(
+        self, authority: AuthorizationServer, path: Path, manner: CancelManner
+    ) -> None:
+        """What the server has put in the place of the refresh token is stored by all means."""
+        authority.handler = lambda form: token(refresh_token=f"r{len(authority.forms) + 1}")
+        told: list[Secret] = []
+
+        async def store(new: Secret) -> None:
+            await asyncio.sleep(0)
+            told.append(new)
+
+        provider = self.provider(authority, path)
+        provider._on_rotation = store
+        used = 0
+        async for run in cancellations(provider.__call__, manner=manner):
+            assert run.cancelled or isinstance(run.result, Token), run
+            known = provider._refresh_token
+            await until(lambda: not provider._storing)
+            assert read_token_file(path).refresh_token == known
+            assert known == (told[-1] if told else Secret("r1"))
+            used += run.cancelled and known != Secret("r1")
+        assert used > 0
+
     async def test_a_disk_that_is_full(
         self, authority: AuthorizationServer, path: Path, monkeypatch: Any, caplog: Any
     ) -> None:

@@ -114,9 +114,11 @@ def test_a_file_for_others_is_refused(path: Path, mode: int) -> None:
         read_token_file(path)
 
 
-def test_no_regular_file() -> None:
-    with pytest.raises(FileError, match="regular"):
-        read_token_file(Path(os.devnull))
+def test_no_regular_file(path: Path) -> None:
+    os.mkfifo(path)
+    for one in (path, Path(os.devnull)):
+        with pytest.raises(FileError, match="regular"):
+            read_token_file(one)
 
 
 @pytest.mark.parametrize(
