@@ -66,7 +66,7 @@ GOOGLE: Final = Endpoints(
 )
 
 #: https://developer.yahoo.com/oauth2/guide/flows_authcode/ (addresses); https://senders.yahooinc.com/developer/
-#: documentation (mail scope, only for applications that Yahoo has approved; OAUTHBEARER and XOAUTH2).
+#: documentation (the mail scope, only for applications that Yahoo has approved; SMTP by OAUTHBEARER and XOAUTH2).
 #: Yahoo registers https redirect addresses only, so that a loopback port cannot be used.
 YAHOO: Final = Endpoints(
     name="yahoo",
@@ -75,9 +75,10 @@ YAHOO: Final = Endpoints(
     submission="smtp.mail.yahoo.com:465",
 )
 
-#: https://yandex.com/dev/id/doc/en/codes/code-url (addresses); https://yandex.com/support/mail/mail-clients/others.html
-#: and https://tech.yandex.com/oauth/doc/imap/index-docpage/ (SMTP server, XOAUTH2, permission to send over SMTP).
-#: The redirect address has to be registered with its port. Its device codes are not those of RFC 8628.
+#: https://yandex.com/dev/id/doc/dg/oauth/reference/console-client.html (addresses);
+#: https://tech.yandex.com/oauth/doc/imap/index-docpage/ (SMTP server, XOAUTH2, the permission to send over SMTP).
+#: The redirect address has to be registered with its port. The grant type of its device codes is not that of RFC 8628
+#: (https://yandex.ru/dev/id/doc/en/codes/screen-code-oauth).
 YANDEX: Final = Endpoints(
     name="yandex",
     token="https://oauth.yandex.com/token",
@@ -89,23 +90,42 @@ YANDEX: Final = Endpoints(
 
 
 class MicrosoftCloud(Enum):
-    """Microsoft's clouds: sign-in host, the resource whose scopes permit mail, submission server.
+    """Microsoft's clouds: sign-in host, the resources whose scopes permit mail, submission server.
+
+    The first resource is that of accounts, the second that of applications.
 
     Sign-in hosts: https://learn.microsoft.com/en-us/entra/identity-platform/authentication-national-cloud
     Scopes: https://learn.microsoft.com/en-us/exchange/client-developer/legacy-protocols/
-    how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth
-    Exchange Online of each cloud: https://learn.microsoft.com/en-us/microsoft-365/enterprise/
-    microsoft-365-endpoints (and the pages for U.S. government GCC High, DoD, and 21Vianet)
+    how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth, for the global cloud; those of the other clouds
+    have the host of their Exchange Online instead, where applications have been seen to ask for them.
+    Exchange Online: https://learn.microsoft.com/en-us/microsoft-365/enterprise/urls-and-ip-address-ranges, and the
+    pages for U.S. government GCC High, DoD, and 21Vianet
     """
 
-    GLOBAL = ("login.microsoftonline.com", "https://outlook.office.com", "smtp.office365.com:587")
-    US_GOVERNMENT = ("login.microsoftonline.us", "https://outlook.office365.us", "smtp.office365.us:587")
+    GLOBAL = (
+        "login.microsoftonline.com",
+        "https://outlook.office.com",
+        "https://outlook.office365.com",
+        "smtp.office365.com:587",
+    )
+    US_GOVERNMENT = (
+        "login.microsoftonline.us",
+        "https://outlook.office365.us",
+        "https://outlook.office365.us",
+        "smtp.office365.us:587",
+    )
     US_DEFENSE = (
         "login.microsoftonline.us",
+        "https://outlook.office365.us",
         "https://outlook-dod.office365.us",
         "outlook-dod.office365.us:587",
     )
-    CHINA = ("login.partner.microsoftonline.cn", "https://partner.outlook.cn", "smtp.partner.outlook.cn:587")
+    CHINA = (
+        "login.partner.microsoftonline.cn",
+        "https://partner.outlook.cn",
+        "https://partner.outlook.cn",
+        "smtp.partner.outlook.cn:587",
+    )
 
 
 def microsoft(tenant: str = "common", cloud: MicrosoftCloud = MicrosoftCloud.GLOBAL) -> Endpoints:
@@ -122,17 +142,15 @@ def microsoft(tenant: str = "common", cloud: MicrosoftCloud = MicrosoftCloud.GLO
     """
     if not _TENANT.fullmatch(tenant):
         raise InvalidArgument("a tenant is the id of an organisation or its domain")
-    host, resource, submission = cloud.value
+    host, resource, of_applications, submission = cloud.value
     address = f"https://{host}/{tenant}/oauth2/v2.0"
-    # The documentation names another host for applications in the global cloud.
-    whole = "https://outlook.office365.com" if cloud is MicrosoftCloud.GLOBAL else resource
     return Endpoints(
         name="microsoft",
         token=f"{address}/token",
         authorization=f"{address}/authorize",
         device=f"{address}/devicecode",
         scope=f"{resource}/SMTP.Send offline_access",
-        application_scope="" if tenant.lower() in _SHARED_TENANTS else f"{whole}/.default",
+        application_scope="" if tenant.lower() in _SHARED_TENANTS else f"{of_applications}/.default",
         # Entra ID ignores the port of http://localhost, and of no other address.
         redirect_host="localhost",
         submission=submission,

@@ -69,6 +69,20 @@ async def test_ten_sends_with_an_expired_token_renew_it_once(numbered: Authoriza
     assert len(numbered.forms) == 2
 
 
+async def test_ten_sends_after_a_token_has_run_out(authority: AuthorizationServer, pki: Pki) -> None:
+    """The life of the first token is over at once: the next ten connections have it renewed before they log in."""
+    authority.script = [token("access-1", expires_in=0), token("access-2")]
+    users = {ANN: "access-1"}
+    async with mail_server(pki, users) as server:
+        async with client_for(server, authority, pki, max_connections=10, max_messages=1) as client:
+            assert (await client.send(mail(0))).outcome is Outcome.ACCEPTED
+            users[ANN] = "access-2"
+            receipts = await gathered(*(client.send(mail(n)) for n in range(1, 11)))
+        assert [one.outcome for one in receipts] == [Outcome.ACCEPTED] * 10
+        assert server.verbs().count("AUTH") == server.connections.opened == 11
+    assert len(authority.forms) == 2
+
+
 async def test_a_token_that_expires_while_messages_wait(numbered: AuthorizationServer, pki: Pki) -> None:
     users = {ANN: "access-1"}
     async with mail_server(pki, users) as server:
