@@ -91,7 +91,7 @@ def certificate(monkeypatch, tmp_path):
 @pytest.fixture
 def internet(monkeypatch, certificate):
     """Every mail server of the manual's examples, by port: sinks."""
-    # Who logs in by OAuth has the token for a password.
+    # For a login by OAuth the password is the token.
     login: dict[str, Any] = {
         "users": {"ann": "secret", "ann@example.com": "access-1"},
         "mechanisms": {**mechanisms.STANDARD, "XOAUTH2": xoauth2()},

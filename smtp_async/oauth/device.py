@@ -31,7 +31,7 @@ class DeviceCode(NamedTuple):
     """What the account has to do, and what is asked with meanwhile.
 
     Attributes:
-        device_code: proves to the server who asks.
+        device_code: proves to the server that this program began.
         user_code: what the account types in.
         address: where.
         expires_in: seconds for which the codes are valid.

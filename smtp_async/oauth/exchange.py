@@ -10,7 +10,6 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -106,8 +105,12 @@ class TokenEndpoint:
             return Failure(f"{self.what} did not answer within {self._timeout:g} s")
 
     async def _send(self, httpx: ModuleType, context: ssl.SSLContext, form: Form) -> _Response | Failure:
-        # The limit is that of the whole request; a redirect would carry the secrets to another place.
-        connect = partial(httpx.AsyncClient, verify=context, timeout=None, follow_redirects=False)
+        try:
+            # The limit is that of the whole request; a redirect would carry the secrets to another place.
+            client = httpx.AsyncClient(verify=context, timeout=None, follow_redirects=False)
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # The text may hold the proxy's password.
+            return Failure("httpx cannot use the proxy that the environment names (HTTPS_PROXY, ALL_PROXY)")
         # Not compressed: a small body that grows is not bounded by what was received.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -115,7 +118,7 @@ class TokenEndpoint:
         more = {"extensions": {"trace": connections.trace}}
         try:
             async with (
-                connect() as client,
+                client,
                 client.stream("POST", self.url, content=_encoded(form), headers=headers, **more) as response,
             ):
                 return await self._read(response)

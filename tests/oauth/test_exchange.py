@@ -87,6 +87,23 @@ class TestFailures:
             )
         assert "cannot be reached" in problem and server.forms == []
 
+    @pytest.mark.parametrize(
+        ("proxy", "said"),
+        [
+            ("socks5://ann:canary@127.0.0.1:1", "cannot use the proxy"),
+            ("odd://ann:canary@127.0.0.1:1", "cannot use the proxy"),
+            ("http://ann:canary@127.0.0.1:1", "cannot be reached"),
+        ],
+    )
+    async def test_the_proxy_of_the_environment(
+        self, authority: AuthorizationServer, monkeypatch: Any, proxy: str, said: str
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        monkeypatch.setitem(sys.modules, "socksio", None)
+        assert said in await failure(authority) and authority.forms == []
+        monkeypatch.setenv("NO_PROXY", "localhost")
+        assert isinstance(await endpoint(authority).ask(FORM), Answer) or "cannot use" in said
+
     async def test_an_answer_that_is_no_http_repeats_what_was_sent(
         self, authority: AuthorizationServer
     ) -> None:
