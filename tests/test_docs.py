@@ -4,15 +4,19 @@ import ast
 import asyncio
 import importlib.util
 import inspect
+import json
 import re
 import ssl
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import trustme
 import typer
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import smtp_async
 from smtp_async import (
@@ -21,6 +25,7 @@ from smtp_async import (
     Credentials,
     Message,
     Outcome,
+    Secret,
     Security,
     SendOptions,
     SMTPClient,
@@ -28,13 +33,18 @@ from smtp_async import (
     TrustOptions,
     errors,
     events,
+    oauth,
     testing,
 )
 from smtp_async.cli.app import app
 from smtp_async.cli.exits import Exit
 from smtp_async.connection import opening
-from smtp_async.testing import RecordingSink, ServerThread
+from smtp_async.oauth import GOOGLE
+from smtp_async.oauth.token_file import TokenFile, write_token_file
+from smtp_async.testing import RecordingSink, ServerThread, mechanisms
 from smtp_async.transport.dial import dial
+from tests.auth.servers import xoauth2
+from tests.oauth.server import AuthorizationServer
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -63,18 +73,32 @@ def compiled(source):
 # --- programs ------------------------------------------------------------------------------------------------
 
 
+HOSTS = ("smtp.example.com", "smtp.gmail.com", "smtp.office365.com")
+LOGIN_HOSTS = ("oauth2.googleapis.com", "login.microsoftonline.com")
+
+
 @pytest.fixture
-def internet(monkeypatch, tmp_path):
-    """Every server of the manual's examples, by port: sinks with a certificate that this process believes."""
+def certificate(monkeypatch, tmp_path):
+    """The certificate of all servers of the manual's examples, which this process believes."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("smtp.example.com").configure_cert(context)
-    users = {"ann": "secret"}
+    authority.issue_cert(*HOSTS, *LOGIN_HOSTS).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def internet(monkeypatch, certificate):
+    """Every mail server of the manual's examples, by port: sinks."""
+    # For a login by OAuth the password is the token.
+    login: dict[str, Any] = {
+        "users": {"ann": "secret", "ann@example.com": "access-1"},
+        "mechanisms": {**mechanisms.STANDARD, "XOAUTH2": xoauth2()},
+    }
     kinds: dict[int, dict[str, Any]] = {
-        587: {"ssl_context": context, "users": users},
-        465: {"ssl_context": context, "users": users, "implicit_tls": True},
+        587: {"ssl_context": certificate, **login},
+        465: {"ssl_context": certificate, **login, "implicit_tls": True},
         1025: {},
     }
     with ExitStack() as stack:
@@ -96,14 +120,56 @@ def test_it_is_python(source):
     compiled(source)
 
 
+@pytest.fixture
+def login_servers(certificate, pki, monkeypatch, tmp_path):
+    """The authorization servers of the manual's examples, played by one, and the files that the examples read."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with AuthorizationServer(pki, context=certificate) as server:
+        connect_tcp = anyio.connect_tcp
+
+        async def connect(remote_host, remote_port, **options):
+            assert remote_host in LOGIN_HOSTS and remote_port == 443
+            return await connect_tcp("127.0.0.1", server.port, **options)
+
+        monkeypatch.setattr(anyio, "connect_tcp", connect)
+        key = rsa.generate_private_key(65537, 2048).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+        found = {"type": "service_account", "client_email": "robot@example.com", "private_key": key.decode()}
+        found |= {"token_uri": GOOGLE.token}
+        (tmp_path / "service-account.json").write_text(json.dumps(found))
+        stored = TokenFile(
+            provider="google",
+            token_endpoint=GOOGLE.token,
+            client_id="123.apps.googleusercontent.com",
+            client_secret=Secret("s"),
+            refresh_token=Secret("r"),
+        )
+        write_token_file(tmp_path / "ann.token", stored)
+        yield server
+
+
 @pytest.mark.parametrize("source", list(blocks(marked=True)))
-def test_it_runs(source, internet, tmp_path, monkeypatch):
+def test_it_runs(source, internet, login_servers, tmp_path, monkeypatch):
     # Some of them make directories where they stand.
     monkeypatch.chdir(tmp_path)
     # Without a loop of its own: some of them call asyncio.run themselves.
     unfinished = eval(compiled(source), {"__name__": "__main__"})
     if inspect.iscoroutine(unfinished):
         asyncio.run(unfinished)
+
+
+def test_programs_with_tokens_ask_for_them(internet, login_servers, tmp_path, monkeypatch):
+    """Each program of the page on OAuth fetches one token and sends one message with it."""
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "how-to" / "oauth2.md").read_text(encoding="utf-8")
+    programs = [source for mark, source in BLOCK.findall(page) if mark]
+    for source in programs:
+        asyncio.run(eval(compiled(source), {"__name__": "__main__"}))
+    grants = [form["grant_type"].rpartition(":")[2] for form in login_servers.forms]
+    assert grants == ["refresh_token", "jwt-bearer", "refresh_token", "client_credentials"]
+    assert [one.user for one in internet[587].messages] == ["ann@example.com"] * len(programs)
 
 
 def test_the_first_program_of_the_readme(internet, capsys):
@@ -148,12 +214,14 @@ def documented(*pages):
 
 
 def test_every_public_name_is_in_the_reference():
-    pages = [page.name for page in (DOCS / "reference").glob("*.md") if page.name != "testing.md"]
+    apart = ("testing.md", "oauth.md")
+    pages = [page.name for page in (DOCS / "reference").glob("*.md") if page.name not in apart]
     assert documented(*pages) == sorted(smtp_async.__all__)
 
 
-def test_every_name_of_the_test_kit_is_in_the_reference():
-    assert documented("testing.md") == sorted(testing.__all__)
+@pytest.mark.parametrize(("module", "page"), [(testing, "testing.md"), (oauth, "oauth.md")])
+def test_every_name_of_the_other_modules_is_in_the_reference(module, page):
+    assert documented(page) == sorted(module.__all__)
 
 
 @pytest.mark.parametrize(("module", "page"), [(errors, "errors.md"), (events, "events.md")])

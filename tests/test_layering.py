@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "tls": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
     "mail": frozenset({*VALUES, "protocol", "message", "sources"}),
     "hooks": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
+    "oauth": frozenset({*VALUES, "auth", "sources"}),
     "connection": frozenset(BELOW_CONNECTION),
     "pool": frozenset({*BELOW_CONNECTION, "connection"}),
     "spool": frozenset({*VALUES, "sources", "mail"}),
@@ -87,7 +88,7 @@ MOST_FLOORS = 11
 TABLES = frozenset({"errors"})
 # Heavy or optional: `import smtp_async` must not load them.
 LAZY = (
-    *("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http"),
+    *("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http", "httpx"),
     *("aiohttp", "asn1crypto", "pyhanko_certvalidator"),
 )
 

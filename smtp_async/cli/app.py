@@ -22,11 +22,12 @@ from .queue import queue
 from .screen import Screen
 from .send import send
 from .server import client_for
+from .token import token
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Send mail, queue it, check a mail server, or watch a demonstration.",
+    help="Send mail, queue it, check a mail server, get a token for it, or watch a demonstration.",
     epilog=EXPLAINED,
     no_args_is_help=True,
     add_completion=False,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(queue, name="queue")
 app.command("process", epilog=EXPLAINED)(process)
+app.command("token", epilog=EXPLAINED)(token)
 
 
 @app.callback(invoke_without_command=True)

@@ -12,6 +12,7 @@ import typer
 from ..tls.context import Security
 
 __all__ = [
+    "CLIENT_SECRET_VARIABLE",
     "KEY_PASSWORD_VARIABLE",
     "PASSWORD_VARIABLE",
     "SETTINGS",
@@ -32,6 +33,8 @@ __all__ = [
 PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PASSWORD"
 #: The environment variable that may hold the password of the client certificate's key.
 KEY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_KEY_PASSWORD"
+#: The environment variable that may hold the secret of the application that asks for a token.
+CLIENT_SECRET_VARIABLE: Final = "SMTP_ASYNC_CLIENT_SECRET"
 #: Settings of every command.
 SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -102,6 +105,13 @@ class Access:
             metavar="FILE",
             help=f"A file with the password in its first line. Without it, the password is read from "
             f"{PASSWORD_VARIABLE}, or asked for.",
+        ),
+    ] = None
+    oauth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file of smtp-async token, to log in by OAuth 2.0; it names the user, unless --user does.",
         ),
     ] = None
     ca_file: Annotated[

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from ..auth.credentials import Credentials
 from ..client.client import SMTPClient
 from ..client.options import ClientOptions
 from ..errors import FileError, InvalidArgument
 from ..model.secret import Secret
+from ..oauth.providers import RefreshToken
 from ..tls.context import Security
 from ..tls.identity import Identity
 from ..tls.options import TLSOptions
@@ -31,7 +33,7 @@ from ..tls.stores import CertificateStore
 from ..tls.trust import TrustOptions
 from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, Ignorable, Revocation, TLSVersion
 
-__all__ = ["client_for", "read_file"]
+__all__ = ["client_for", "first_line", "read_file"]
 
 _PASSWORD_IN_ARGUMENT: Final = (
     "a password on the command line can be read by every user of this machine and stays in the shell's history: "
@@ -49,7 +51,8 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
 
     Raises:
         InvalidArgument: the server cannot be parsed or holds a password, or there is no password for the user.
-        FileError: the password file cannot be read.
+        FileError: the password file or the token file cannot be read.
+        FeatureUnavailable: a token needs an extra that is not installed.
         TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
     """
     options = replace(options, tls=_tls_options(access))
@@ -57,10 +60,23 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
     if named and access.user and named != access.user:
         raise InvalidArgument("the user in the URL and --user are not the same")
     user = access.user or named
+    if access.oauth is not None:
+        credentials = _credentials(access.oauth, user, access.password_file)
+        return SMTPClient(host, port, credentials=credentials, security=security, options=options)
     password = None if user is None else _password(user, access.password_file)
     if user is None and access.password_file is not None:
         raise InvalidArgument("--password-file needs --user")
     return SMTPClient(host, port, username=user, password=password, security=security, options=options)
+
+
+def _credentials(oauth: Path, user: str | None, password_file: Path | None) -> Credentials:
+    if password_file is not None:
+        raise InvalidArgument("--oauth and --password-file exclude each other")
+    provider = RefreshToken.from_file(oauth)
+    account = user or provider.username
+    if not account:
+        raise InvalidArgument(f"{oauth} names no account: give it with --user")
+    return Credentials(username=account, token=provider)
 
 
 def _tls_options(access: Access) -> TLSOptions:
@@ -161,12 +177,22 @@ def read_file(path: Path, what: str) -> bytes:
         raise FileError(f"cannot read {what} {path}: {error.strerror}") from error
 
 
+def first_line(file: Path, what: str) -> Secret:
+    """Return the first line of a file that holds a secret.
+
+    Raises:
+        FileError: it cannot be read.
+        InvalidArgument: the line is empty.
+    """
+    lines = read_file(file, f"{what} file").decode("utf-8", "replace").splitlines()
+    if not lines or not lines[0]:
+        raise InvalidArgument(f"the first line of {file} is empty: it has to be {what}")
+    return Secret(lines[0])
+
+
 def _password(user: str, file: Path | None) -> Secret:
     if file is not None:
-        lines = read_file(file, "the password file").decode("utf-8", "replace").splitlines()
-        if not lines or not lines[0]:
-            raise InvalidArgument(f"the first line of {file} is empty: it has to be the password")
-        return Secret(lines[0])
+        return first_line(file, "the password")
     if variable := os.environ.get(PASSWORD_VARIABLE):
         return Secret(variable)
     return _prompt_for_password(user)

@@ -27,6 +27,7 @@ from smtp_async import (
     Raw,
     Recipient,
     RetryPolicy,
+    Secret,
     Security,
     SendOptions,
     SMTPClient,
@@ -47,6 +48,14 @@ from smtp_async.errors import (
     TokenRefused,
 )
 from smtp_async.events import BeforeAuth, ConnectionStatus, Error, PITrail
+from smtp_async.oauth import (
+    GOOGLE,
+    ClientCredentials,
+    MicrosoftCloud,
+    RefreshToken,
+    ServiceAccount,
+    microsoft,
+)
 from smtp_async.testing import ScriptedServer
 
 log = logging.getLogger(__name__)
@@ -220,8 +229,17 @@ async def choose_later(event: BeforeAuth, credentials: Credentials) -> bool:
     return event.mechanism != "PLAIN"
 
 
+async def store(refresh_token: Secret) -> None:
+    logging.info("%s characters", len(refresh_token.reveal()))
+
+
 def with_logins() -> list[SMTPClient]:
+    tenant = microsoft("contoso.test", MicrosoftCloud.CHINA)
     accounts = [
+        Credentials(username="ann", token=RefreshToken.from_file("ann.token")),
+        Credentials(token=RefreshToken(GOOGLE, client_id="a", refresh_token=Secret("r"), on_rotation=store)),
+        Credentials(token=ClientCredentials(tenant, client_id="a", client_secret="s")),
+        Credentials(token=ServiceAccount.from_file(Path("key.json"), subject="ann@example.com")),
         Credentials(username="ann", token="ya29.x"),
         Credentials(username="ann", token=fetch),
         Credentials(username="ann", token=Tokens(), minimum_strength=Strength.REVEALED),

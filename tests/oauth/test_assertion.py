@@ -1,0 +1,96 @@
+"""assertion.py: keys and key files, and no key in what is said of them."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_async import Secret
+from smtp_async.errors import FileError, InvalidArgument
+from smtp_async.oauth.assertion import KeyFile, SigningKey, _parsed
+
+
+def pem(key: Any, encryption: Any = None, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
+    text: bytes = key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
+    return text.decode()
+
+
+def test_a_statement_is_verified_by_cryptography() -> None:
+    from joserfc import jwt
+    from joserfc.jwk import RSAKey
+
+    key = rsa.generate_private_key(65537, 2048)
+    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
+        stated = SigningKey(Secret(pem(key, form=form))).sign({"iss": "ä"}, 1000)
+        found = jwt.decode(stated.reveal(), RSAKey.import_key(key.public_key()), algorithms=["RS256"])
+        assert found.claims == {"iss": "ä", "iat": 1000, "exp": 4600}
+        assert found.header == {"alg": "RS256", "typ": "JWT"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----", "cannot be read"),
+        (pem(ec.generate_private_key(ec.SECP256R1())), "not an RSA key"),
+        (pem(rsa.generate_private_key(65537, 2048), BestAvailableEncryption(b"x")), "cannot be read"),
+    ],
+    ids=["garbage", "elliptic", "encrypted"],
+)
+def test_a_key_that_cannot_sign(text: str, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said) as caught:
+        SigningKey(Secret(text)).sign({}, 0)
+    assert caught.value.__context__ is None
+
+
+def test_it_cannot_be_pickled() -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(SigningKey(Secret("-----BEGIN PRIVATE KEY-----")))
+
+
+GOOD = {"type": "service_account", "client_email": "r@p.test", "private_key": "k", "token_uri": "https://a/"}
+
+
+def test_a_key_file(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps({**GOOD, "private_key_id": "7", "project_id": "p"}))
+    assert SigningKey.read_file(path) == KeyFile("r@p.test", Secret("k"), "7", "https://a/")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "",
+        "[]",
+        json.dumps({**GOOD, "type": "authorized_user"}),
+        *(json.dumps({**GOOD, name: value}) for name in GOOD for value in ("", 7)),
+    ],
+)
+def test_another_file(tmp_path: Path, found: str) -> None:
+    path = tmp_path / "key.json"
+    path.write_text(found)
+    with pytest.raises(InvalidArgument, match="no key file"):
+        SigningKey.read_file(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="No such file"):
+        SigningKey.read_file(tmp_path / "key.json")
+
+
+@given(
+    st.binary(max_size=100)
+    | st.dictionaries(st.sampled_from([*GOOD, "private_key_id"]), st.none() | st.text())
+)
+def test_any_content(found: Any) -> None:
+    _parsed(found if isinstance(found, bytes) else json.dumps({"type": "service_account", **found}).encode())
