@@ -39,6 +39,7 @@ ACROSS = {
     "auth": {"test_canary", "test_hostile", "test_real_logins"},
     "connection": {"test_login_choice"},
     "message": {"test_corpus", "test_odd_mail", "test_odd_objects"},
+    "oauth": {"test_real_servers", "test_sending"},
     "processor": {"test_on_files", "test_real_delivery"},
     "protocol": {"test_pipeline_group"},
     "spool/directory": {
@@ -146,6 +147,7 @@ READ_ALL_THE_SAME = {
     "_pool": "the pool of a client, in one function of the lab",
     "_connection": "the TLS object of a session's connection",
     "_keys": "a store gives a key to an identity only",
+    "_storing": "a refresh token is being stored for a caller that was cancelled",
     "_reader": "what has arrived at a stream and was not read",
     "_buffer": "the same",
     "_writer": "what a stream has not handed to the kernel",

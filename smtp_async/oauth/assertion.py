@@ -63,7 +63,7 @@ class SigningKey:
                 content = file.read(_LARGEST + 1)
         except OSError as error:
             raise FileError(f"cannot read the key file {path}: {error.strerror}") from error
-        found = _parsed(content)
+        found = parse_key_file(content)
         del content
         if found is None:
             raise InvalidArgument(
@@ -108,7 +108,8 @@ class SigningKey:
         raise InvalidArgument(problem)
 
 
-def _parsed(content: bytes) -> KeyFile | None:
+def parse_key_file(content: bytes) -> KeyFile | None:
+    """Return the key of a service account from its JSON; None if it is none."""
     try:
         found: Any = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):

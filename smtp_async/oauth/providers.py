@@ -121,11 +121,17 @@ class RefreshToken(_Provider):
 
     @classmethod
     def from_file(
-        cls, path: str | Path, *, timeout: float = TIMEOUT, ssl_context: ssl.SSLContext | None = None
+        cls,
+        path: str | Path,
+        *,
+        on_rotation: OnRotation | None = None,
+        timeout: float = TIMEOUT,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> Self:
         """Return a provider for a file of `smtp-async token`; a rotated refresh token is written back to it.
 
-        The file is read again before each request, so that processes may share it.
+        The other arguments are those of the class. The file is read again before each request, so that processes may
+        share it.
 
         Raises:
             FileError: the file cannot be read, or other users can read it.
@@ -138,6 +144,7 @@ class RefreshToken(_Provider):
             client_id=found.client_id,
             refresh_token=found.refresh_token,
             client_secret=found.client_secret,
+            on_rotation=on_rotation,
             timeout=timeout,
             ssl_context=ssl_context,
         )

@@ -104,7 +104,7 @@ class AuthorizationServer:
         self._server.server_close()
         self._thread.join()
 
-    def _answer(self, form: Form) -> Reply:
+    def answer(self, form: Form) -> Reply:
         self.forms.append(form)
         self.asked.set()
         self.open.wait(10)
@@ -118,7 +118,7 @@ class AuthorizationServer:
                 there.paths.append(self.path)
                 there.headers.append(dict(self.headers))
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode("ascii")
-                reply = there._answer(dict(parse_qsl(body, strict_parsing=bool(body))))
+                reply = there.answer(dict(parse_qsl(body, strict_parsing=bool(body))))
                 data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
                 self.send_response(reply.status)
                 for name, value in {"Content-Length": str(len(data)), **reply.headers}.items():

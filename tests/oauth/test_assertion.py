@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from smtp_async import Secret
 from smtp_async.errors import FileError, InvalidArgument
-from smtp_async.oauth.assertion import KeyFile, SigningKey, _parsed
+from smtp_async.oauth.assertion import KeyFile, SigningKey, parse_key_file
 
 
 def pem(key: Any, encryption: Any = None, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
@@ -93,4 +93,6 @@ def test_no_file(tmp_path: Path) -> None:
     | st.dictionaries(st.sampled_from([*GOOD, "private_key_id"]), st.none() | st.text())
 )
 def test_any_content(found: Any) -> None:
-    _parsed(found if isinstance(found, bytes) else json.dumps({"type": "service_account", **found}).encode())
+    parse_key_file(
+        found if isinstance(found, bytes) else json.dumps({"type": "service_account", **found}).encode()
+    )

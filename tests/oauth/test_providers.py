@@ -219,17 +219,34 @@ class TestFiles:
             await asyncio.sleep(0)
             told.append(new)
 
-        provider = self.provider(authority, path)
-        provider._on_rotation = store
-        used = 0
+        provider = RefreshToken.from_file(path, ssl_context=authority.context, on_rotation=store)
         async for run in cancellations(provider.__call__, manner=manner):
             assert run.cancelled or isinstance(run.result, Token), run
-            known = provider._refresh_token
             await until(lambda: not provider._storing)
-            assert read_token_file(path).refresh_token == known
+            known = read_token_file(path).refresh_token
             assert known == (told[-1] if told else Secret("r1"))
-            used += run.cancelled and known != Secret("r1")
-        assert used > 0
+
+    async def test_cancelled_while_the_rotated_token_is_stored(
+        self, authority: AuthorizationServer, path: Path
+    ) -> None:
+        authority.script = [token(refresh_token="r2")]
+        told, hold = asyncio.Event(), asyncio.Event()
+        kept: list[Secret] = []
+
+        async def store(new: Secret) -> None:
+            told.set()
+            await hold.wait()
+            kept.append(new)
+
+        provider = RefreshToken.from_file(path, ssl_context=authority.context, on_rotation=store)
+        caller = asyncio.ensure_future(provider())
+        await told.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        hold.set()
+        await until(lambda: kept == [Secret("r2")])
+        assert read_token_file(path).refresh_token == Secret("r2")
 
     async def test_a_disk_that_is_full(
         self, authority: AuthorizationServer, path: Path, monkeypatch: Any, caplog: Any
