@@ -21,6 +21,7 @@ from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
+from .client.one_shot import send
 from .client.options import ClientOptions
 from .connection.route import Login
 from .connection.session import Session
@@ -155,6 +156,7 @@ __all__ = [
     "events",
     "legacy_context",
     "parse_report",
+    "send",
     "send_blocking",
     "serialize",
 ]

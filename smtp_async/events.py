@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from .errors import ValidationLike
+from .model.address import Address
 from .model.envelope import Recipient
 from .model.receipt import Receipt
 from .model.reply import Reply
@@ -24,6 +25,7 @@ __all__ = [
     "EndTransfer",
     "Error",
     "Event",
+    "Expand",
     "JobDeferred",
     "JobFailed",
     "JobQueued",
@@ -229,6 +231,13 @@ class Notification(Event):
 
     name: str
     parameter: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expand(Event):
+    """A member of the mailing list that `expand` asked for; told of each, before `expand` returns all of them."""
+
+    address: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,7 @@ PUBLIC = [
     "events",
     "legacy_context",
     "parse_report",
+    "send",
     "send_blocking",
     "serialize",
 ]
