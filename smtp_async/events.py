@@ -139,12 +139,15 @@ class PITrail(Event):
         message: the line without its line end.
         command: the verb of the line, or of the command that the server answers.
         reply: the whole reply, in the event of its last line only.
+        size: octets of the body, before framing, in the event of the lone dot that ends it; None for every other line.
+            BDAT names the size of its chunk itself.
     """
 
     direction: Direction
     message: str
     command: str | None = None
     reply: Reply | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ from .bulk import SendAll
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
 from .options import ClientOptions, credentials_of, parse_url, route_of
+from .wire_log import WireLog
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -89,6 +90,7 @@ class SMTPClient(Observed):
 
     Raises:
         MissingHost, InvalidPort, InvalidArgument: an argument makes no sense.
+        FileError: the wire log cannot be opened.
     """
 
     def __init__(
@@ -119,6 +121,10 @@ class SMTPClient(Observed):
         self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
         self._job_count = 0
+        self._wire_log: WireLog | None = None
+        if options.wire_log is not None:
+            self._wire_log = WireLog(options.wire_log)
+            self._wire_log.attach(self._hooks)
 
     @classmethod
     def from_url(cls, url: str, *, options: ClientOptions = _DEFAULTS) -> Self:
@@ -375,6 +381,9 @@ class SMTPClient(Observed):
         self._closed = True
         if pool is not None:
             await pool.close()
+        wire_log, self._wire_log = self._wire_log, None
+        if wire_log is not None:
+            wire_log.close(self._hooks)
 
     async def __aenter__(self) -> Self:
         self._use()
