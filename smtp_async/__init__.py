@@ -23,6 +23,7 @@ from .client.client import SMTPClient
 from .client.diagnose import ServerReport
 from .client.one_shot import send
 from .client.options import ClientOptions
+from .client.telemetry import Telemetry
 from .connection.route import Login
 from .connection.session import Session
 from .errors import (
@@ -144,6 +145,7 @@ __all__ = [
     "Strength",
     "TLSOptions",
     "TLSProfile",
+    "Telemetry",
     "Timeouts",
     "Token",
     "TokenProvider",

@@ -101,6 +101,7 @@ PUBLIC = [
     "Strength",
     "TLSOptions",
     "TLSProfile",
+    "Telemetry",
     "Timeouts",
     "Token",
     "TokenProvider",

@@ -13,7 +13,7 @@ import pytest
 
 from smtp_async import ClientOptions
 from smtp_async.testing import reply
-from tests.lab import client_of, gathered, mail, speaking
+from tests.lab import client_of, close_handlers, gathered, logging_restored, mail, speaking
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "logging.md"
 LOGGER = "smtp_async.wire"
@@ -39,7 +39,7 @@ class Configured:
         self.options: ClientOptions = made["options"]
 
     def apply(self) -> None:
-        release()
+        close_handlers(LOGGER)
         logging.config.dictConfig(self.settings)
 
     async def converse(self, messages: int = 1, *, refused: bool = False) -> None:
@@ -58,25 +58,11 @@ def text() -> str:
     return "".join(file.read_text() for file in sorted(Path().glob("smtp.log*")))
 
 
-def release() -> None:
-    logger = logging.getLogger(LOGGER)
-    for handler in [*logger.handlers]:
-        logger.removeHandler(handler)
-        target = getattr(handler, "target", None)
-        handler.close()
-        if target is not None:
-            target.close()
-
-
 @pytest.fixture
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configured]:
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger(LOGGER)
-    propagates, level = logger.propagate, logger.level
-    yield Configured()
-    release()
-    logger.propagate = propagates
-    logger.setLevel(level)
+    with logging_restored(LOGGER):
+        yield Configured()
 
 
 def test_file_and_destination(configured: Configured) -> None:

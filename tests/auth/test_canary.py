@@ -1,8 +1,8 @@
 """The canary: no password and no token shows, whatever a server does, with any mechanism and every way to fail.
 
-Looked through are events, the wire log, log records with asyncio's debug mode on, `repr` of all public objects,
-pickles, and tracebacks with captured local variables. `tests/connection/test_login.py` has more ways to fail for
-mechanisms that send the password itself.
+Looked through are events, the wire log, spans and metrics, log records with asyncio's debug mode on, `repr` of all
+public objects, pickles, and tracebacks with captured local variables. `tests/connection/test_login.py` has more ways
+to fail for mechanisms that send the password itself.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from tests.auth import servers
 from tests.auth.test_gssapi import Library
 from tests.connection.test_login import CANARY, demand_no_canary, echo, echo_garbage, told
 from tests.lab import client_of, gathered, impatient, mail, mute, trusting
+from tests.otel import Telling
 from tests.servers.pki import Pki
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -131,9 +132,14 @@ async def everything(server: ScriptedServer, caplog: Any, **options: Any) -> lis
     loop.slow_callback_duration = 0
     events: list[Event] = []
     seen: list[Any] = []
-    wire_log = io.StringIO()
+    wire_log, telling = io.StringIO(), Telling()
     client = client_of(
-        server, **options, wire_log=wire_log, timeouts=impatient(0.15), pool=PoolLimits(max_connections=2)
+        server,
+        **options,
+        wire_log=wire_log,
+        telemetry=telling.telemetry,
+        timeouts=impatient(0.15),
+        pool=PoolLimits(max_connections=2),
     )
     client.on(Event, events.append)
     with caplog.at_level(logging.DEBUG):
@@ -149,7 +155,8 @@ async def everything(server: ScriptedServer, caplog: Any, **options: Any) -> lis
         seen += [client, client.statistics(), client.options, *vars(client).values(), options]
         await client.close()
     loop.set_debug(False)
-    assert "< " in wire_log.getvalue()
+    assert "< " in wire_log.getvalue() and "smtp connect" in telling.everything()
+    demand_no_canary(telling.everything())
     demand_no_canary(
         wire_log.getvalue(), *seen, *events, caplog.text, *(repr(vars(record)) for record in caplog.records)
     )
