@@ -3,25 +3,27 @@
 Strategy. A client, a spool or a processor without telemetry has none of the objects below, and asks for them once per
 message. Spans and metrics hold numbers, outcomes, names of servers and errors; never an address, a subject, or a body.
 
-The span of a `send` is the current one while the caller waits, so that it is the child of the caller's span, and what
-its hooks and sources do belongs to it. A connection is opened by a task of the pool for whoever comes first: its span
-is made when the opening has ended, and has no parent. A message in a spool keeps the name of the span that put it
-(`traceparent`, W3C Trace Context), and each attempt to deliver it links to that span.
+The span of a `send` is the current one while the caller waits, so that it is the child of the caller's span and the
+parent of what the sources and gates of the message do. A connection is opened by a task of the pool and serves several
+callers: its span is made when the opening has ended, and has no parent. A message in a spool keeps the name of the span
+that put it (`traceparent`, W3C Trace Context), and each attempt to deliver it links to that span.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..connection.connection import Connection
 from ..connection.job import Job
 from ..errors import FeatureUnavailable, SMTPError
 from ..model.receipt import Receipt
 from ..model.reply import printable
+from ..pool.limits import PoolStatistics
 from ..pool.pool import Pool
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ _OCTETS: Final = tuple(4**n * 1000 for n in range(9))
 
 #: What spans and measurements are told by.
 Attributes = Mapping[str, "str | int"]
+# The same as a key.
+_Key = tuple[tuple[str, "str | int"], ...]
 
 
 class Telemetry:
@@ -128,18 +132,23 @@ class Telemetry:
     def _observe_connections(self, options: CallbackOptions) -> Iterable[Observation]:
         from opentelemetry.metrics import Observation
 
-        for client in self._live():
-            for state, number in client.connections():
-                yield Observation(number, {**client.attributes, "smtp.connection.state": state})
+        yield from (
+            Observation(number, dict(attributes)) for attributes, number in self._total("connections")
+        )
 
     def _observe_waiting(self, options: CallbackOptions) -> Iterable[Observation]:
         from opentelemetry.metrics import Observation
 
-        for client in self._live():
-            yield Observation(client.waiting(), client.attributes)
+        yield from (Observation(number, dict(attributes)) for attributes, number in self._total("waiting"))
 
-    def _live(self) -> list[ClientTelemetry]:
-        return [client for one in [*self._clients] if (client := one()) is not None]
+    def _total(self, what: Literal["connections", "waiting"]) -> Iterable[tuple[_Key, int]]:
+        """Return the sums over all clients, since clients of one server have the same attributes."""
+        totals: Counter[_Key] = Counter()
+        for one in [*self._clients]:
+            client = one()
+            if client is not None:
+                totals.update(client.waiting() if what == "waiting" else client.connections())
+        return totals.items()
 
 
 class Putting:
@@ -185,6 +194,7 @@ class ClientTelemetry:
         }
         self.telemetry: Final = telemetry
         self._pool: Pool | None = None
+        self._seen: PoolStatistics | None = None
 
     # --- messages --------------------------------------------------------------------------------------------
 
@@ -220,17 +230,26 @@ class ClientTelemetry:
         """Observe the connections of `pool` from now on."""
         self._pool = pool
 
-    def connections(self) -> tuple[tuple[str, int], ...]:
+    def connections(self) -> dict[_Key, int]:
         """Return how many connections are in each state."""
-        pool = self._pool
-        if pool is None:
-            return ()
-        now = pool.statistics()
-        return ("idle", now.idle), ("busy", now.busy), ("opening", now.opening)
+        now = self._statistics()
+        counts = {} if now is None else {"idle": now.idle, "busy": now.busy, "opening": now.opening}
+        return {
+            (*self.attributes.items(), ("smtp.connection.state", state)): number
+            for state, number in counts.items()
+        }
 
-    def waiting(self) -> int:
+    def waiting(self) -> dict[_Key, int]:
         """Return how many messages wait for a connection."""
-        return 0 if self._pool is None else self._pool.statistics().waiting
+        now = self._statistics()
+        return {} if now is None else {(*self.attributes.items(),): now.waiting}
+
+    def _statistics(self) -> PoolStatistics | None:
+        if self._pool is not None:
+            # A connection may come or go while they are counted, because the loop runs in another thread.
+            with suppress(RuntimeError):
+                self._seen = self._pool.statistics()
+        return self._seen
 
     def connected(self, connection: Connection, error: SMTPError | None) -> None:
         """Tell of a connection that was opened, or could not be: `error` says why."""
@@ -282,7 +301,7 @@ class Sending:
         self._end(receipt_of(error))
 
     def abandon(self) -> None:
-        """Tell that nobody waits for the outcome any more."""
+        """Tell that no caller waits for the outcome any more."""
         self._end(None)
 
     def _end(self, receipt: Receipt | None) -> None:

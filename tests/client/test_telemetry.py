@@ -165,7 +165,7 @@ async def test_a_connection_has_a_span_of_its_own(telling: Telling) -> None:
             await client.send(mail())
             await client.send(mail(2))
     (span,) = telling.spans("smtp connect")
-    # It serves whoever comes first, and those behind.
+    # It serves several callers.
     assert span.parent is None and span.start_time is not None and span.end_time is not None
     assert 0 < span.end_time - span.start_time < 10**10
     assert (span.attributes or {})["smtp.session"] == 1
@@ -218,6 +218,17 @@ async def test_a_client_that_is_closed_while_it_dials_has_no_failed_connection(t
         await client.close()
         await gathered(sending)
     assert telling.spans("smtp connect") == []
+
+
+async def test_clients_of_one_server_are_added_up(telling: Telling) -> None:
+    async with speaking() as server:
+        async with client_of(server, telemetry=telling.telemetry) as one:
+            async with client_of(server, telemetry=telling.telemetry) as other:
+                await gathered(one.send(mail()), other.send(mail(2)))
+                (point,) = telling.points("smtp.client.connections", **{"smtp.connection.state": "idle"})
+                assert point.value == 2
+                (waiting,) = telling.points("smtp.client.waiting")
+                assert waiting.value == 0
 
 
 async def test_the_pool_is_observed(telling: Telling) -> None:

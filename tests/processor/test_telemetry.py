@@ -1,6 +1,7 @@
 """telemetry.py: each attempt has a span that is linked to the span of `put`, over processes and files, and metrics."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,24 @@ async def test_a_put_that_fails_ends_its_span(telling: Telling, path: Path) -> N
     assert (span.attributes or {})["error.type"] == "SpoolFull"
     assert span.status.status_code.name == "ERROR"
     assert telling.sum("smtp.queue.puts") == 0
+
+
+async def test_a_put_that_is_cancelled_ends_its_span(telling: Telling, path: Path) -> None:
+    never = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"From: a@x.test\r\nTo: b@x.test\r\n\r\n"
+        await never.wait()
+
+    async with DirectorySpool(path, telemetry=telling.telemetry) as spool:
+        putting = asyncio.create_task(spool.put(source()))
+        await until(lambda: telling.begun)
+        putting.cancel()
+        (ended,) = await gathered(putting)
+        assert isinstance(ended, asyncio.CancelledError)
+        assert (await spool.statistics()).queued == 0
+    (span,) = telling.spans("smtp put")
+    assert (span.attributes or {})["error.type"] == "CancelledError"
 
 
 @pytest.mark.parametrize(
