@@ -63,6 +63,9 @@ acl_smtp_mail = check_mail
 acl_smtp_rcpt = check_rcpt
 acl_smtp_data = check_data
 acl_smtp_vrfy = accept
+acl_smtp_expn = accept
+acl_smtp_etrn = accept
+smtp_etrn_command = /bin/true
 
 begin acl
 check_mail:
@@ -81,6 +84,11 @@ check_data:
   accept
 
 begin routers
+staff:
+  driver = redirect
+  domains = lab.test
+  local_parts = staff
+  data = ann@lab.test, Bob <bob@lab.test>
 local:
   driver = accept
   domains = lab.test
