@@ -1,0 +1,252 @@
+"""Connects to a server through one proxy or a chain of them.
+
+The first proxy is dialled like a server. Each one is then asked to connect to the next, and the last one to the server.
+The result is a stream on which nothing of the server's was read: TLS, greeting and everything else follow as on a
+direct connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from ...errors import (
+    CommunicationError,
+    HandshakeFailed,
+    InvalidHost,
+    InvalidPort,
+    ProxyError,
+    ResolveError,
+    SMTPError,
+    SocketError,
+    Timeout,
+    TLSError,
+)
+from ...model.proxy_response import ProxyResponse
+from ..dial import AddressFamily, SocketOptions, dial, host_name, is_address, is_unspecified, resolve
+from ..stream import Stream
+from .bypass import bypasses
+from .http_connect import authority, connect_http
+from .options import ProxyOptions, ProxyType
+from .proxy_login import NTLMFactory, ProxyLogin
+from .socks import connect_socks
+
+__all__ = ["TLSContext", "dial_through"]
+
+#: Returns the TLS context for HTTPS proxies without one of their own.
+TLSContext = Callable[[], Awaitable[ssl.SSLContext]]
+
+_DEFAULTS: Final = SocketOptions()
+#: Connections to one proxy that a login may take.
+_CONNECTIONS: Final = 3
+#: Replies after which another address of the server may be reached: of SOCKS4, SOCKS5 and HTTP.
+_UNREACHABLE: Final = frozenset({91, 3, 4, 5, 6, 502, 503, 504})
+_LONGEST_NAME: Final = 253
+_LONGEST_LABEL: Final = 63
+
+
+async def dial_through(
+    proxies: Sequence[ProxyOptions],
+    host: str,
+    port: int,
+    *,
+    options: SocketOptions = _DEFAULTS,
+    deadline: float | None = None,
+    context: TLSContext | None = None,
+    ntlm: NTLMFactory | None = None,
+) -> Stream:
+    """Connect to `host` at `port` through proxies; proxies of which the host is an exception are left out.
+
+    Args:
+        proxies: the proxies that are used, the nearest first.
+        host: a name or an IP address; brackets around an IPv6 address are allowed.
+        port: 1 to 65535.
+        options: how the socket to the first proxy is made.
+        deadline: loop time by which the server must be connected to.
+        context: the TLS context for HTTPS proxies that have none of their own.
+        ntlm: makes NTLM exchanges; None: without the extra.
+
+    Raises:
+        InvalidHost, InvalidPort: a proxy cannot be asked for this server.
+        ProxyError: a proxy cannot be reached, refused, or broke its protocol; the message says which one.
+        ResolveError: a name that is resolved here has no address.
+        Timeout: the deadline passed; its stage is `"connect"`.
+    """
+    if not 0 < port < 65536:
+        raise InvalidPort(f"a port is between 1 and 65535, not {port}")
+    hops = [proxy for proxy in proxies if proxy.used and not bypasses(proxy.exceptions, host)]
+    name = host_name(host)
+    found: list[str] | None = None
+    if hops and not hops[-1].resolves_names and not is_address(name):
+        found = []
+    chain = _Chain(hops, options, context, ntlm)
+    try:
+        async with asyncio.timeout_at(deadline):
+            if found is not None:
+                found = await chain.addresses(hops[-1], name, port)
+                # What the exceptions say of addresses can be told only now.
+                chain.hops = [hop for hop in hops if not bypasses(hop.exceptions, name, found)]
+            if not chain.hops:
+                return await dial(host, port, options=options)
+            return await chain.connect(_sendable(name), port, found)
+    except TimeoutError as error:
+        if isinstance(error, CommunicationError):
+            raise
+        where = chain.at or f"the name {name}"
+        raise Timeout(f"connecting to {host}:{port} took too long, at {where}", stage="connect") from error
+
+
+class _Chain:
+    """One attempt to connect through `hops`.
+
+    Attributes:
+        hops: the proxies, the nearest first.
+        at: the proxy that is spoken to, for messages.
+    """
+
+    def __init__(
+        self,
+        hops: list[ProxyOptions],
+        options: SocketOptions,
+        context: TLSContext | None,
+        ntlm: NTLMFactory | None,
+    ) -> None:
+        self.hops = hops
+        self.at = ""
+        self._options = options
+        self._context = context
+        self._ntlm = ntlm
+        self._logins: dict[tuple[int, str], ProxyLogin] = {}
+
+    async def connect(self, host: str, port: int, addresses: list[str] | None) -> Stream:
+        """Return a stream to the server; its `addresses` are tried in order, where they were resolved here."""
+        *others, last = addresses or [host]
+        for address in others:
+            try:
+                return await self._reach(len(self.hops), address, port)
+            except ProxyError as error:
+                if error.status not in _UNREACHABLE:
+                    raise
+        return await self._reach(len(self.hops), last, port)
+
+    async def addresses(self, hop: ProxyOptions, name: str, port: int) -> list[str]:
+        """Resolve a name for a proxy that does not."""
+        family = self._options.family
+        if hop.type in (ProxyType.SOCKS4, ProxyType.SOCKS4A):
+            family = AddressFamily.IPV4
+        return [str(info[4][0]) for info in await resolve(name, port, family)]
+
+    async def _reach(self, count: int, host: str, port: int) -> Stream:
+        """Return a stream to `host` and `port` behind the first `count` proxies."""
+        hop = self.hops[count - 1]
+        if ":" in host and hop.type in (ProxyType.SOCKS4, ProxyType.SOCKS4A):
+            raise self._named(count, ProxyError("SOCKS4 knows IPv4 addresses only: use SOCKS5"), host, port)
+        for _ in range(_CONNECTIONS):
+            stream = await self._reach_hop(count)
+            self.at = self._place(count)
+            try:
+                if await self._pass(stream, count, host, port):
+                    return stream
+            except BaseException as error:
+                stream.abort()
+                if isinstance(error, CommunicationError | TLSError) and not isinstance(error, TimeoutError):
+                    raise self._named(count, error, host, port) from error.__cause__
+                raise
+            # The proxy closes the connection in the middle of a login, which goes on over another one.
+            stream.abort()
+        raise self._named(count, ProxyError("its login does not come to an end"), host, port)
+
+    async def _reach_hop(self, count: int) -> Stream:
+        """Return a stream to the proxy of this number."""
+        hop = self.hops[count - 1]
+        if count == 1:
+            return await self._dial(hop)
+        name = host_name(hop.host)
+        before = self.hops[count - 2]
+        if not before.resolves_names and not is_address(name):
+            name = (await self.addresses(before, name, hop.port))[0]
+        return await self._reach(count - 1, _sendable(name), hop.port)
+
+    async def _dial(self, hop: ProxyOptions) -> Stream:
+        self.at = self._place(1)
+        family = self._options.family if hop.use_ipv6 else AddressFamily.IPV4
+        try:
+            return await dial(hop.host, hop.port, options=replace(self._options, family=family))
+        except ResolveError as error:
+            message = f"the name of the {self.at} cannot be resolved: {error.message}"
+            raise ResolveError(message, errno=error.errno, code=error.code) from error
+        except SocketError as error:
+            raise ProxyError(f"the {self.at} cannot be reached: {error.message}", proxy=str(hop)) from error
+
+    async def _pass(self, stream: Stream, count: int, host: str, port: int) -> bool:
+        """Have a proxy connect further; return False if that takes another connection to it."""
+        hop = self.hops[count - 1]
+        if hop.type is ProxyType.HTTPS_CONNECT:
+            await self._encrypt(stream, hop)
+        response: ProxyResponse | None = None
+        if hop.is_socks:
+            await connect_socks(stream, hop, host, port)
+        else:
+            login = self._login(count, host, port)
+            response = await connect_http(stream, hop, host, port, login)
+            if response is None:
+                return False
+        stream.proxy_response = response or stream.proxy_response
+        stream.via = ", ".join(filter(None, (stream.via, str(hop))))
+        return True
+
+    async def _encrypt(self, stream: Stream, hop: ProxyOptions) -> None:
+        context = hop.context
+        if context is None:
+            context = ssl.create_default_context() if self._context is None else await self._context()
+        try:
+            await stream.start_tls(context, host_name(hop.host), to_proxy=True)
+        except HandshakeFailed as error:
+            cause = error.__cause__
+            reason = getattr(cause, "reason", "")
+            why = getattr(cause, "verify_message", "")
+            advice = "its certificate is verified against the system's authorities, or with ProxyOptions(context=…)"
+            if reason in ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"):
+                advice = "it does not speak TLS: type=ProxyType.HTTP_CONNECT, perhaps"
+            raise ProxyError(f"{error.message}{f' ({why})' if why else ''}: {advice}") from error
+
+    def _login(self, count: int, host: str, port: int) -> ProxyLogin:
+        target = authority(host, port)
+        return self._logins.setdefault((count, target), ProxyLogin(self.hops[count - 1], target, self._ntlm))
+
+    def _place(self, count: int) -> str:
+        """Return the proxy of this number, for messages."""
+        which = f" ({count} of {len(self.hops)})" if len(self.hops) > 1 else ""
+        return f"{self.hops[count - 1]}{which}"
+
+    def _named(self, count: int, error: SMTPError, host: str, port: int) -> ProxyError:
+        """Return the error with the proxy's name and what it was asked for; one that has them stays as it is."""
+        if isinstance(error, ProxyError) and error.proxy:
+            return error
+        response, status = None, None
+        if isinstance(error, ProxyError):
+            response, status = error.proxy_response, error.status
+        message = f"the {self._place(count)} did not connect to {authority(host, port)}: {error.message}"
+        return ProxyError(message, proxy=str(self.hops[count - 1]), status=status, proxy_response=response)
+
+
+def _sendable(name: str) -> str:
+    """Return a host as a proxy can be given it: a name of DNS, or an address without a zone.
+
+    Raises:
+        InvalidHost: it is neither; inside a request it could change the request.
+    """
+    if is_address(name):
+        if "%" in name:
+            raise InvalidHost(f"the zone of {name!r} says nothing to a proxy")
+        if is_unspecified(name):
+            raise InvalidHost(f"{name} is the all-zero address, which names no server")
+        return name
+    labels = name.removesuffix(".").split(".")
+    fits = all(0 < len(label) <= _LONGEST_LABEL for label in labels) and len(name) <= _LONGEST_NAME
+    if not fits or not all(character.isalnum() or character in "-_." for character in name):
+        raise InvalidHost(f"{name!r} is not a host name that a proxy can be given")
+    return name
