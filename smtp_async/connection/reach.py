@@ -1,0 +1,49 @@
+"""The way to the server: a direct connection, a Unix socket, or proxies.
+
+Every stream to a server comes from here, so that nothing connects around a proxy, and TLS starts on whatever comes.
+"""
+
+from __future__ import annotations
+
+from ..auth.credentials import Credentials
+from ..auth.mechanism import Peer
+from ..auth.ntlm import NTLM
+from ..model.secret import Secret
+from ..transport.dial import dial, dial_unix
+from ..transport.stream import Stream
+from .proxy_tls import ProxyTLS
+from .route import Route
+
+__all__ = ["reach"]
+
+
+async def reach(route: Route, proxy_tls: ProxyTLS, *, deadline: float | None) -> Stream:
+    """Return a stream to the server of `route`, on which nothing was read or written.
+
+    Args:
+        route: the server, and the proxies on the way to it.
+        proxy_tls: the TLS context for HTTPS proxies.
+        deadline: loop time by which the stream must be there.
+
+    Raises:
+        SMTPError: as `dial`, `dial_unix` and `dial_through`.
+    """
+    if route.path is not None:
+        return await dial_unix(route.path, deadline=deadline)
+    if not route.proxies:
+        return await dial(route.host, route.port, options=route.socket, deadline=deadline)
+    from ..transport.proxy import dial_through
+
+    return await dial_through(
+        route.proxies,
+        route.host,
+        route.port,
+        options=route.socket,
+        deadline=deadline,
+        context=proxy_tls.context,
+        ntlm=None if NTLM.missing() else _ntlm,
+    )
+
+
+def _ntlm(username: str, password: Secret, host: str) -> NTLM:
+    return NTLM(Credentials(username=username, password=password), Peer(host=host, service="HTTP"))
