@@ -7,11 +7,24 @@ from typing import Any
 
 import pytest
 
-from smtp_async import ClientOptions, ProxyOptions, ProxyType, Security, SMTPClient
-from smtp_async.errors import ProxyError, SMTPError
+from smtp_async import (
+    ClientOptions,
+    ProxyOptions,
+    ProxyType,
+    Security,
+    SMTPClient,
+    TLSOptions,
+    TrustOptions,
+)
+from smtp_async.connection.channel import Channel
+from smtp_async.connection.route import SharedResources
+from smtp_async.errors import ProxyError, SMTPError, TLSError
 from smtp_async.events import ConnectionKind, ConnectionStatus, PITrail
 from tests.lab import client_of, every_loop, impatient, mail, speaking, tls_server, trusting
 from tests.servers.pki import Pki
+from tests.tls.authority import root
+from tests.tls.cases import CASES
+from tests.tls.smtp_server import SMTPServer, connect
 from tests.transport.lab import serving
 from tests.transport.proxy import lab
 from tests.transport.proxy.lab import Asked
@@ -96,6 +109,45 @@ class TestFirstByte:
             async with client:
                 with pytest.raises(SMTPError, match="STARTTLS"):
                     await client.send(mail())
+
+
+class TestCertificates:
+    """A sample of the table of tests/tls/cases.py: a proxy on the way changes no verdict."""
+
+    NAMES = [
+        "good", "expired", "wrong host", "self-signed", "unknown authority", "missing intermediate", "for clients",
+        "weak key", "name constraints", "everything at once", "blocked", "blocked although accepted otherwise",
+    ]  # fmt: skip
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("security", [Security.IMPLICIT, Security.STARTTLS], ids=lambda one: one.name)
+    @pytest.mark.parametrize("kind", [ProxyType.SOCKS5, ProxyType.HTTP_CONNECT], ids=lambda kind: kind.name)
+    @every_loop
+    async def test_the_table(self, kind: ProxyType, security: Security, name: str, pki: Pki) -> None:
+        case = CASES[name]
+        shown = case.shows()
+        server = SMTPServer(shown.server_context(), security)
+        trust = TrustOptions(ca=[root().certificate], **case.settings(shown))
+        options = TLSOptions(trust=trust, server_hostname=case.name, authenticate_server=case.policy)
+        async with serving(server) as listening, proxy(kind, pki) as (through, asked):
+
+            async def go() -> Channel:
+                return await connect(listening.port, SharedResources(), options, security, proxies=(through,))
+
+            if case.error is None:
+                channel = await go()
+                assert channel.info is not None and channel.info.verified
+                assert channel.info.via == str(through)
+                assert bytes(server.seen).startswith(b"EHLO me.test\r\n")
+            else:
+                with pytest.raises(TLSError, match=case.says) as caught:
+                    await go()
+                assert type(caught.value) is case.error
+                assert caught.value.validation is not None
+                assert caught.value.validation.problems == case.problems
+                await listening.quiet()
+                assert server.seen == b""
+            assert asked.targets == [("127.0.0.1", listening.port)]
 
 
 class TestBytesBehindThe200:
