@@ -10,6 +10,7 @@ from ..auth.mechanism import Peer
 from ..auth.ntlm import NTLM
 from ..model.secret import Secret
 from ..transport.dial import dial, dial_unix
+from ..transport.proxy import dial_through
 from ..transport.stream import Stream
 from .proxy_tls import ProxyTLS
 from .route import Route
@@ -32,8 +33,6 @@ async def reach(route: Route, proxy_tls: ProxyTLS, *, deadline: float | None) ->
         return await dial_unix(route.path, deadline=deadline)
     if not route.proxies:
         return await dial(route.host, route.port, options=route.socket, deadline=deadline)
-    from ..transport.proxy import dial_through
-
     return await dial_through(
         route.proxies,
         route.host,
@@ -41,8 +40,13 @@ async def reach(route: Route, proxy_tls: ProxyTLS, *, deadline: float | None) ->
         options=route.socket,
         deadline=deadline,
         context=proxy_tls.context,
-        ntlm=None if NTLM.missing() else _ntlm,
+        ntlm=_ntlm if _may_use_ntlm(route) else None,
     )
+
+
+def _may_use_ntlm(route: Route) -> bool:
+    # Whether the extra is installed is looked up on the disk, so it is asked only where an account could need it.
+    return any(proxy.username and not proxy.is_socks for proxy in route.proxies) and not NTLM.missing()
 
 
 def _ntlm(username: str, password: Secret, host: str) -> NTLM:
