@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.proxy_tls import ProxyTLS
 from ..connection.reach import reach
-from ..connection.route import Login, Route
+from ..connection.route import Login, Route, SharedResources
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -197,7 +196,7 @@ async def _speaks_tls(route: Route, limit: float | None) -> bool:
     context.verify_mode = ssl.CERT_NONE
     deadline = asyncio.get_running_loop().time() + min(_PROBE, limit or _PROBE)
     try:
-        stream = await reach(route, ProxyTLS(), deadline=deadline)
+        stream = await reach(route, SharedResources(), deadline=deadline)
         try:
             await stream.start_tls(context, reference_name(route.host, route.tls), deadline=deadline)
         finally:

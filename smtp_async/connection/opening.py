@@ -121,7 +121,7 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
     if transcript.events:
         await transcript.tell()
     deadline = _deadline(channel.timeouts.connect)
-    channel.stream = stream = await reach(route, shared.proxy_tls, deadline=deadline)
+    channel.stream = stream = await reach(route, shared, deadline=deadline)
     if channel.failure is not None:
         stream.abort()
         raise channel.failure

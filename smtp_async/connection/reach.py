@@ -12,18 +12,17 @@ from ..model.secret import Secret
 from ..transport.dial import dial, dial_unix
 from ..transport.proxy import dial_through
 from ..transport.stream import Stream
-from .proxy_tls import ProxyTLS
-from .route import Route
+from .route import Route, SharedResources
 
 __all__ = ["reach"]
 
 
-async def reach(route: Route, proxy_tls: ProxyTLS, *, deadline: float | None) -> Stream:
+async def reach(route: Route, shared: SharedResources, *, deadline: float | None) -> Stream:
     """Return a stream to the server of `route`, on which nothing was read or written.
 
     Args:
         route: the server, and the proxies on the way to it.
-        proxy_tls: the TLS context for HTTPS proxies.
+        shared: has the TLS context for HTTPS proxies.
         deadline: loop time by which the stream must be there.
 
     Raises:
@@ -39,7 +38,7 @@ async def reach(route: Route, proxy_tls: ProxyTLS, *, deadline: float | None) ->
         route.port,
         options=route.socket,
         deadline=deadline,
-        context=proxy_tls.context,
+        context=shared.proxy_tls.context,
         ntlm=_ntlm if _may_use_ntlm(route) else None,
     )
 

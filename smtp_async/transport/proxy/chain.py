@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from ...errors import (
     CommunicationError,
@@ -36,8 +36,23 @@ from .socks import connect_socks
 
 __all__ = ["TLSContext", "dial_through"]
 
+
+class Connect(Protocol):
+    """Connects to a host and port, as `dial` does."""
+
+    async def __call__(self, host: str, port: int, *, options: SocketOptions) -> Stream: ...
+
+
+#: Returns the addresses of a name that have the wanted family.
+LookUp = Callable[[str, int, AddressFamily], Awaitable[Sequence[str]]]
 #: Returns the TLS context for HTTPS proxies without one of their own.
 TLSContext = Callable[[], Awaitable[ssl.SSLContext]]
+
+
+async def addresses_of(name: str, port: int, family: AddressFamily) -> list[str]:
+    """Return the addresses that the system's resolver has for a name."""
+    return [str(info[4][0]) for info in await resolve(name, port, family)]
+
 
 _DEFAULTS: Final = SocketOptions()
 #: Connections to one proxy that a login may take.
@@ -57,6 +72,9 @@ async def dial_through(
     deadline: float | None = None,
     context: TLSContext | None = None,
     ntlm: NTLMFactory | None = None,
+    connect: Connect = dial,
+    look_up: LookUp = addresses_of,
+    addresses_only: bool = False,
 ) -> Stream:
     """Connect to `host` at `port` through proxies; proxies of which the host is an exception are left out.
 
@@ -68,6 +86,9 @@ async def dial_through(
         deadline: loop time by which the server must be connected to.
         context: the TLS context for HTTPS proxies that have none of their own.
         ntlm: makes NTLM exchanges; None: without the extra.
+        connect: connects to the first proxy.
+        look_up: returns the addresses of a name that is resolved here.
+        addresses_only: give proxies no names, because their addresses could not be judged here.
 
     Raises:
         InvalidHost, InvalidPort: a proxy cannot be asked for this server.
@@ -82,7 +103,9 @@ async def dial_through(
     found: list[str] | None = None
     if hops and not hops[-1].resolves_names and not is_address(name):
         found = []
-    chain = _Chain(hops, options, context, ntlm)
+    if addresses_only:
+        _demand_addresses(hops, name)
+    chain = _Chain(hops, options, context, ntlm, connect, look_up)
     try:
         async with asyncio.timeout_at(deadline):
             if found is not None:
@@ -90,7 +113,7 @@ async def dial_through(
                 # What the exceptions say of addresses can be told only now.
                 chain.hops = [hop for hop in hops if not bypasses(hop.exceptions, name, found)]
             if not chain.hops:
-                return await dial(host, port, options=options)
+                return await connect(host, port, options=options)
             return await chain.connect(_sendable(name), port, found)
     except TimeoutError as error:
         if isinstance(error, CommunicationError):
@@ -113,8 +136,12 @@ class _Chain:
         options: SocketOptions,
         context: TLSContext | None,
         ntlm: NTLMFactory | None,
+        connect: Connect,
+        look_up: LookUp,
     ) -> None:
         self.hops = hops
+        self._connect = connect
+        self._look_up = look_up
         self.at = ""
         self._options = options
         self._context = context
@@ -137,7 +164,7 @@ class _Chain:
         family = self._options.family
         if hop.type in (ProxyType.SOCKS4, ProxyType.SOCKS4A):
             family = AddressFamily.IPV4
-        return [str(info[4][0]) for info in await resolve(name, port, family)]
+        return list(await self._look_up(name, port, family))
 
     async def _reach(self, count: int, host: str, port: int) -> Stream:
         """Return a stream to `host` and `port` behind the first `count` proxies."""
@@ -172,9 +199,9 @@ class _Chain:
 
     async def _dial(self, hop: ProxyOptions) -> Stream:
         self.at = self._place(1)
-        family = self._options.family if hop.use_ipv6 else AddressFamily.IPV4
+        options = self._options if hop.use_ipv6 else replace(self._options, family=AddressFamily.IPV4)
         try:
-            return await dial(hop.host, hop.port, options=replace(self._options, family=family))
+            return await self._connect(hop.host, hop.port, options=options)
         except ResolveError as error:
             message = f"the name of the {self.at} cannot be resolved: {error.message}"
             raise ResolveError(message, errno=error.errno, code=error.code) from error
@@ -231,6 +258,16 @@ class _Chain:
             response, status = error.proxy_response, error.status
         message = f"the {self._place(count)} did not connect to {authority(host, port)}: {error.message}"
         return ProxyError(message, proxy=str(self.hops[count - 1]), status=status, proxy_response=response)
+
+
+def _demand_addresses(hops: list[ProxyOptions], server: str) -> None:
+    """Raise if a proxy would resolve a name, of the server or of the proxy behind it."""
+    names = [*(host_name(hop.host) for hop in hops[1:]), server]
+    for hop, name in zip(hops, names, strict=bool(hops)):
+        if hop.resolves_names and not is_address(name):
+            raise InvalidHost(
+                f"the {hop} would resolve {name}, whose addresses then cannot be judged here: set remote_dns=False"
+            )
 
 
 def _sendable(name: str) -> str:

@@ -281,6 +281,43 @@ class TestNames:
         run(scenario())
 
 
+class TestAddressesOnly:
+    @pytest.mark.parametrize("kind", [HTTP, SOCKS4A, SOCKS5], ids=lambda kind: kind.name)
+    def test_a_proxy_that_resolves_is_given_no_name(self, run: Any, kind: ProxyType) -> None:
+        async def scenario() -> None:
+            async with serving(echo) as server, proxies(kind) as ([hop], [asked]):
+                with pytest.raises(InvalidHost, match="would resolve localhost.*remote_dns=False"):
+                    await dial_through([hop], "localhost", server.port, addresses_only=True)
+                assert asked.targets == []
+                await talk(await dial_through([hop], "127.0.0.1", server.port, addresses_only=True))
+
+        run(scenario())
+
+    def test_neither_is_one_before_another_proxy(self, run: Any) -> None:
+        async def scenario() -> None:
+            hops = [options(SOCKS5, 1), options(HTTP, 2, host="proxy.example", remote_dns=False)]
+            with pytest.raises(InvalidHost, match="would resolve proxy.example"):
+                await dial_through(hops, "127.0.0.1", 25, addresses_only=True)
+
+        run(scenario())
+
+    def test_a_name_that_is_resolved_here_is_looked_up_as_the_caller_says(self, run: Any) -> None:
+        async def look_up(name: str, port: int, family: AddressFamily) -> list[str]:
+            assert name == "mail.example"
+            return ["127.0.0.1"]
+
+        async def scenario() -> None:
+            async with serving(echo) as server, proxies(SOCKS5, remote_dns=False) as ([hop], _):
+                stream = await dial_through(
+                    [hop], "mail.example", server.port, addresses_only=True, look_up=look_up
+                )
+                assert await talk(stream) == b"hello"
+                # Without a proxy there is nothing to refuse.
+                (await dial_through([], "localhost", server.port, addresses_only=True)).abort()
+
+        run(scenario())
+
+
 class TestExceptions:
     @pytest.mark.parametrize("exceptions", ["127.0.0.1", "127.0.0.0/8", "*"])
     def test_they_are_connected_to_directly(self, run: Any, exceptions: str) -> None:
