@@ -1,4 +1,7 @@
-"""The rivals of `proxy.py`: python-socks by hand, and on its socket aiosmtplib, or bare asyncio streams."""
+"""The rivals of `proxy.py`: python-socks by hand, and on its socket aiosmtplib, or bare asyncio streams.
+
+The mode `direct` is aiosmtplib without a proxy.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ from aiosmtplib import SMTP  # type: ignore[import-not-found]
 from python_socks.async_.asyncio import Proxy
 from sender import Task, serve  # type: ignore[import-not-found]
 
+_NAME = "client.example"
+
 
 class ByHand:
     """A connection at a time."""
 
     def __init__(self, task: Task) -> None:
+        self._task = task
         self._url = f"socks5://{task.host}:{task.port}"
         self._say_hello = _by_aiosmtplib if task.mode == "aiosmtplib" else _by_streams
 
@@ -26,7 +32,11 @@ class ByHand:
     async def send(self, count: int) -> dict[str, Any]:
         """Connect `count` times, one after the other."""
         for _ in range(count):
-            await self._say_hello(await Proxy.from_url(self._url).connect("mail.example", 25, timeout=30))
+            if self._task.mode == "direct":
+                where = {"hostname": self._task.host, "port": self._task.port}
+                await _greet(SMTP(**where, start_tls=False, local_hostname=_NAME))
+            else:
+                await self._say_hello(await Proxy.from_url(self._url).connect("mail.example", 25, timeout=30))
         return {}
 
     async def close(self) -> None:
@@ -34,7 +44,10 @@ class ByHand:
 
 
 async def _by_aiosmtplib(sock: socket.socket) -> None:
-    client = SMTP(hostname=None, port=None, sock=sock, start_tls=False, local_hostname="client.example")
+    await _greet(SMTP(hostname=None, port=None, sock=sock, start_tls=False, local_hostname=_NAME))
+
+
+async def _greet(client: SMTP) -> None:
     await client.connect()
     await client.ehlo()
     assert client.supports_extension("pipelining")

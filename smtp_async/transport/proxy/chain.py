@@ -8,6 +8,7 @@ direct connection.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -60,7 +61,8 @@ _CONNECTIONS: Final = 3
 #: Replies after which another address of the server may be reached: of SOCKS4, SOCKS5 and HTTP.
 _UNREACHABLE: Final = frozenset({91, 3, 4, 5, 6, 502, 503, 504})
 _LONGEST_NAME: Final = 253
-_LONGEST_LABEL: Final = 63
+#: RFC 1035 section 2.3.4; some hosts have an underscore in their name.
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 async def dial_through(
@@ -118,7 +120,7 @@ async def dial_through(
     except TimeoutError as error:
         if isinstance(error, CommunicationError):
             raise
-        where = chain.at or f"the name {name}"
+        where = chain.place or f"the name {name}"
         raise Timeout(f"connecting to {host}:{port} took too long, at {where}", stage="connect") from error
 
 
@@ -127,7 +129,7 @@ class _Chain:
 
     Attributes:
         hops: the proxies, the nearest first.
-        at: the proxy that is spoken to, for messages.
+        at: the number of the proxy that is spoken to, from 1.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class _Chain:
         self.hops = hops
         self._connect = connect
         self._look_up = look_up
-        self.at = ""
+        self.at = 0
         self._options = options
         self._context = context
         self._ntlm = ntlm
@@ -173,7 +175,7 @@ class _Chain:
             raise self._named(count, ProxyError("SOCKS4 knows IPv4 addresses only: use SOCKS5"), host, port)
         for _ in range(_CONNECTIONS):
             stream = await self._reach_hop(count)
-            self.at = self._place(count)
+            self.at = count
             try:
                 if await self._pass(stream, count, host, port):
                     return stream
@@ -198,15 +200,17 @@ class _Chain:
         return await self._reach(count - 1, _sendable(name), hop.port)
 
     async def _dial(self, hop: ProxyOptions) -> Stream:
-        self.at = self._place(1)
+        self.at = 1
         options = self._options if hop.use_ipv6 else replace(self._options, family=AddressFamily.IPV4)
         try:
             return await self._connect(hop.host, hop.port, options=options)
         except ResolveError as error:
-            message = f"the name of the {self.at} cannot be resolved: {error.message}"
+            message = f"the name of the {self.place} cannot be resolved: {error.message}"
             raise ResolveError(message, errno=error.errno, code=error.code) from error
         except SocketError as error:
-            raise ProxyError(f"the {self.at} cannot be reached: {error.message}", proxy=str(hop)) from error
+            raise ProxyError(
+                f"the {self.place} cannot be reached: {error.message}", proxy=str(hop)
+            ) from error
 
     async def _pass(self, stream: Stream, count: int, host: str, port: int) -> bool:
         """Have a proxy connect further; return False if that takes another connection to it."""
@@ -222,7 +226,7 @@ class _Chain:
             if response is None:
                 return False
         stream.proxy_response = response or stream.proxy_response
-        stream.via = ", ".join(filter(None, (stream.via, str(hop))))
+        stream.via += f", {hop}" if stream.via else str(hop)
         return True
 
     async def _encrypt(self, stream: Stream, hop: ProxyOptions) -> None:
@@ -243,6 +247,11 @@ class _Chain:
     def _login(self, count: int, host: str, port: int) -> ProxyLogin:
         target = authority(host, port)
         return self._logins.setdefault((count, target), ProxyLogin(self.hops[count - 1], target, self._ntlm))
+
+    @property
+    def place(self) -> str:
+        """The proxy that is spoken to, for messages; empty if it is none."""
+        return self._place(self.at) if self.at else ""
 
     def _place(self, count: int) -> str:
         """Return the proxy of this number, for messages."""
@@ -282,8 +291,6 @@ def _sendable(name: str) -> str:
         if is_unspecified(name):
             raise InvalidHost(f"{name} is the all-zero address, which names no server")
         return name
-    labels = name.removesuffix(".").split(".")
-    fits = all(0 < len(label) <= _LONGEST_LABEL for label in labels) and len(name) <= _LONGEST_NAME
-    if not fits or not all(character.isalnum() or character in "-_." for character in name):
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
         raise InvalidHost(f"{name!r} is not a host name that a proxy can be given")
     return name
