@@ -7,9 +7,11 @@ import contextlib
 import ipaddress
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Thread
 
-from tests.transport.lab import Handler, encrypt
+from tests.transport.lab import Handler, encrypt, serving
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -170,3 +172,24 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     """A proxy that never answers."""
     while await reader.read(65536):
         pass
+
+
+@contextlib.contextmanager
+def in_a_thread(handler: Handler) -> Iterator[int]:
+    """Run a proxy in an event loop of its own; yield its port."""
+    started: Future[int] = Future()
+    over = asyncio.Event()
+
+    async def run() -> None:
+        async with serving(handler) as server:
+            started.set_result(server.port)
+            await over.wait()
+
+    with asyncio.Runner() as runner:
+        thread = Thread(target=runner.run, args=(run(),))
+        thread.start()
+        try:
+            yield started.result(10)
+        finally:
+            runner.get_loop().call_soon_threadsafe(over.set)
+            thread.join()
