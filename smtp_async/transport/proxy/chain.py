@@ -19,6 +19,7 @@ from ...errors import (
     HandshakeFailed,
     InvalidHost,
     InvalidPort,
+    PlaintextInjected,
     ProxyError,
     ResolveError,
     SMTPError,
@@ -59,7 +60,7 @@ _DEFAULTS: Final = SocketOptions()
 #: Connections to one proxy that a login may take.
 _CONNECTIONS: Final = 3
 #: Replies after which another address of the server may be reached: of SOCKS4, SOCKS5 and HTTP.
-_UNREACHABLE: Final = frozenset({91, 3, 4, 5, 6, 502, 503, 504})
+_UNREACHABLE: Final = frozenset({91, 1, 3, 4, 5, 6, 502, 503, 504})
 _LONGEST_NAME: Final = 253
 #: RFC 1035 section 2.3.4; some hosts have an underscore in their name.
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -208,9 +209,8 @@ class _Chain:
             message = f"the name of the {self.place} cannot be resolved: {error.message}"
             raise ResolveError(message, errno=error.errno, code=error.code) from error
         except SocketError as error:
-            raise ProxyError(
-                f"the {self.place} cannot be reached: {error.message}", proxy=str(hop)
-            ) from error
+            message = f"the {self.place} cannot be reached: {error.message}"
+            raise ProxyError(message, proxy=str(hop), stage="connect") from error
 
     async def _pass(self, stream: Stream, count: int, host: str, port: int) -> bool:
         """Have a proxy connect further; return False if that takes another connection to it."""
@@ -232,9 +232,13 @@ class _Chain:
     async def _encrypt(self, stream: Stream, hop: ProxyOptions) -> None:
         context = hop.context
         if context is None:
-            context = ssl.create_default_context() if self._context is None else await self._context()
+            context = await (
+                self._context() if self._context else asyncio.to_thread(ssl.create_default_context)
+            )
         try:
             await stream.start_tls(context, host_name(hop.host), to_proxy=True)
+        except PlaintextInjected as error:
+            raise ProxyError("it speaks before TLS: it is no HTTPS proxy") from error
         except HandshakeFailed as error:
             cause = error.__cause__
             reason = getattr(cause, "reason", "")
@@ -262,11 +266,16 @@ class _Chain:
         """Return the error with the proxy's name and what it was asked for; one that has them stays as it is."""
         if isinstance(error, ProxyError) and error.proxy:
             return error
-        response, status = None, None
-        if isinstance(error, ProxyError):
-            response, status = error.proxy_response, error.status
         message = f"the {self._place(count)} did not connect to {authority(host, port)}: {error.message}"
-        return ProxyError(message, proxy=str(self.hops[count - 1]), status=status, proxy_response=response)
+        known = error if isinstance(error, ProxyError) else ProxyError()
+        return ProxyError(
+            message,
+            proxy=str(self.hops[count - 1]),
+            status=known.status,
+            proxy_response=known.proxy_response,
+            login_refused=known.login_refused,
+            stage="connect",
+        )
 
 
 def _demand_addresses(hops: list[ProxyOptions], server: str) -> None:

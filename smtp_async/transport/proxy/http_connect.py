@@ -71,11 +71,14 @@ async def connect_http(
     target = authority(host, port)
     while True:
         await _request(stream, options, target, login.authorization())
-        raw, reusable = await _reply(stream)
+        answer = await _reply_or_error(stream, login.mask)
+        if isinstance(answer, ProxyError):
+            raise answer
+        raw, reusable = answer
         response = _masked(raw, login.mask)
         failed = _judged(raw, response, login, reusable=reusable)
         # Tracebacks may show local variables, and the proxy may have repeated the credentials.
-        del raw
+        del raw, answer
         if failed is not None:
             raise failed
         if response.status < 300:
@@ -100,7 +103,7 @@ def _judged(
         if reusable or not login.same_connection:
             return None
         message = "it closes the connection in the middle of NTLM"
-    return ProxyError(message, proxy_response=response)
+    return ProxyError(message, proxy_response=response, login_refused=True)
 
 
 async def _request(stream: Stream, options: ProxyOptions, target: str, authorization: Secret | None) -> None:
@@ -115,6 +118,7 @@ def _write(
 ) -> SMTPError | None:
     """Write the request; return the error instead of raising it, because the frames hold the credentials."""
     own = {name.lower() for name, _ in options.headers}
+    # Proxies of HTTP/1.0 keep the connection for NTLM only if they are asked to.
     fields = [("Host", target), ("Proxy-Connection", "keep-alive")]
     fields = [field for field in fields if field[0].lower() not in own] + list(options.headers)
     if authorization is not None:
@@ -128,6 +132,14 @@ def _write(
 
 
 # --- the reply -----------------------------------------------------------------------------------------------
+
+
+async def _reply_or_error(stream: Stream, mask: Mask) -> _Answer | ProxyError:
+    """Return the reply; what is none is an error, returned because the frames hold what the proxy may have repeated."""
+    try:
+        return await _reply(stream)
+    except ProxyError as error:
+        return ProxyError(mask(error.message.encode()).decode())
 
 
 async def _reply(stream: Stream) -> _Answer:

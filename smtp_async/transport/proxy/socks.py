@@ -119,16 +119,17 @@ async def _converse(adapter: _Adapter, options: ProxyOptions, host: str, port: i
 
 def _refused(options: ProxyOptions, said: str, code: int | None, received: bytes) -> ProxyError:
     socks5 = options.type is ProxyType.SOCKS5
+    login = socks5 and (received == b"\x05\xff" or (len(received) == 4 and received[:3] == b"\x05\x02\x01"))
     advice = _ADVICE[ProxyType.SOCKS5 if socks5 else ProxyType.SOCKS4].get(code or 0, "")
     if received.startswith(b"HT"):
         said, advice = "it does not speak SOCKS", "it speaks HTTP: type=ProxyType.HTTP_CONNECT"
     elif received[:1] in (b"\x15", b"\x16"):
         said, advice = "it does not speak SOCKS", "it speaks TLS from the first byte"
-    elif socks5 and received == b"\x05\xff":
-        advice = "the proxy wants a login: set username and password in ProxyOptions"
-        if options.username:
-            advice = "the proxy takes no user name and password"
-    elif socks5 and len(received) == 4 and received[:2] == b"\x05\x02":
+    elif login and len(received) == 4:
         advice = "check username and password in ProxyOptions"
+    elif login and options.username:
+        advice = "the proxy takes no user name and password"
+    elif login:
+        advice = "the proxy wants a login: set username and password in ProxyOptions"
     answered = f"it answered {code}: {said}" if code is not None else said
-    return ProxyError(answered + (f": {advice}" if advice else ""), status=code)
+    return ProxyError(answered + (f": {advice}" if advice else ""), status=code, login_refused=login)

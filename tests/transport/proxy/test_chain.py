@@ -385,6 +385,21 @@ class TestTheProxyItself:
 
         run(scenario())
 
+    def test_one_that_speaks_before_tls(self, run: Any) -> None:
+        async def greets(reader: Any, writer: Any) -> None:
+            writer.write(b"220 mail.example ESMTP\r\n")
+            await sink(reader, writer)
+
+        async def scenario() -> None:
+            async with serving(greets) as server:
+                hop = options(HTTPS, server.port)
+                # Which one it is depends on whether the greeting has arrived when the handshake begins.
+                with pytest.raises(ProxyError, match="no HTTPS proxy|does not speak TLS") as caught:
+                    await dial_through([hop], "127.0.0.1", 25)
+                assert caught.value.temporary
+
+        run(scenario())
+
     @pytest.mark.parametrize("kind", [HTTP, SOCKS4, SOCKS5, HTTPS], ids=lambda kind: kind.name)
     def test_the_deadline_holds_and_names_it(self, run: Any, kind: ProxyType) -> None:
         async def scenario() -> None:

@@ -149,6 +149,7 @@ class TestLogin:
             error = await refusal(NO_LOGIN, NO_LOGIN, username="ann", password="secret")
             assert "refused the user name and password" in str(error)
             assert isinstance(error, ProxyError) and error.status == 407
+            assert error.login_refused and not error.temporary
             assert "set username and password" in str(await refusal(NO_LOGIN))
 
         run(scenario())
@@ -158,7 +159,7 @@ class TestLogin:
 
         async def scenario() -> None:
             account: dict[str, Any] = {"username": "ann", "password": "secret-7781", "auth": ProxyAuth.BASIC}
-            for replies in ([echoed], [NO_LOGIN], [b"?"], []):
+            for replies in ([echoed], [NO_LOGIN], [b"secret-7781\r\n"], [b"?"], []):
                 error = await refusal(*replies, **account)
                 seen: BaseException | None = error
                 while seen is not None:

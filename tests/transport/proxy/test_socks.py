@@ -61,9 +61,9 @@ class TestRefusals:
             assert "set username and password" in str(await refusal(SOCKS5, b"\x05\xff"))
             account: dict[str, Any] = {"username": "u", "password": "p"}
             assert "takes no user name" in str(await refusal(SOCKS5, b"\x05\xff", **account))
-            assert "check username and password" in str(
-                await refusal(SOCKS5, b"\x05\x02", b"\x01\x01", **account)
-            )
+            error = await refusal(SOCKS5, b"\x05\x02", b"\x01\x01", **account)
+            assert "check username and password" in str(error)
+            assert isinstance(error, ProxyError) and error.login_refused and not error.temporary
 
         run(scenario())
 
