@@ -82,6 +82,10 @@ class _Adapter:
             self.received += part
         return data
 
+    # Their names in python-socks 2.
+    write_all = write
+    read_exact = read_exactly
+
     async def close(self) -> None:
         """Do nothing: the stream is closed by its owner."""
 
