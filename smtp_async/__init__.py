@@ -53,6 +53,7 @@ from .tls.problems import ChainProblem, ChainResult, ChainValidation
 from .tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
+from .transport.throttle import RateLimits
 
 if TYPE_CHECKING:
     from .processor import (
@@ -112,6 +113,7 @@ __all__ = [
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",
+    "RateLimits",
     "Raw",
     "Receipt",
     "Recipient",

@@ -70,6 +70,7 @@ PUBLIC = [
     "ProcessorStatistics",
     "QueueProcessor",
     "QueueReport",
+    "RateLimits",
     "Raw",
     "Receipt",
     "Recipient",

@@ -33,6 +33,7 @@ from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
+from ..pool.paced import make_pool
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources.unsent import UnsentSources
@@ -392,7 +393,8 @@ class SMTPClient(Observed):
         pool = self._pool
         if pool is None:
             self._thread, self._made_at_fork = get_ident(), _fork_count.count
-            pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
+            options = self._options
+            pool = self._pool = make_pool(options.pool, options.timeouts, self._make, options.rates)
             self._drive = Drive(pool, pool.deadlines)
         # The common case does not ask asyncio for the running loop, because that costs a system call.
         elif (
@@ -442,7 +444,9 @@ class SMTPClient(Observed):
             raise
         job.pinned = True
         job.offer = connection.extensions
-        return await Drive(OneConnection(connection)).deliver(job)
+        assert self._pool is not None
+        async with self._pool.turn(job):
+            return await Drive(OneConnection(connection)).deliver(job)
 
     def _next_job(self) -> int:
         self._job_count += 1

@@ -19,6 +19,7 @@ from ..protocol.options import SendOptions
 from ..tls.context import Security, default_port, resolve_security
 from ..tls.options import TLSOptions
 from ..transport.dial import SocketOptions
+from ..transport.throttle import RateLimits
 
 __all__ = ["ClientOptions", "credentials_of", "parse_url", "route_of"]
 
@@ -31,6 +32,7 @@ class ClientOptions:
         tls: which certificates are trusted, and how TLS is used.
         pool: how many connections there may be, and for how long.
         timeouts: how long each stage may take.
+        rates: how many messages and bytes in which time.
         socket: local address, keepalive and similar settings.
         send: how messages are sent by calls that have no options of their own.
         hello: the name for EHLO, a host name or an IP address; None takes the full local host name, or the local
@@ -53,6 +55,7 @@ class ClientOptions:
     tls: TLSOptions = field(default_factory=TLSOptions)
     pool: PoolLimits = field(default_factory=PoolLimits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    rates: RateLimits = field(default_factory=RateLimits)
     socket: SocketOptions = field(default_factory=SocketOptions)
     send: SendOptions = field(default_factory=SendOptions)
     hello: str | None = None

@@ -66,6 +66,8 @@ class PoolStatistics(NamedTuple):
         sent, refused, not_sent, unknown: messages by outcome since the start; `sent` counts partial ones too.
         reconnects: how often messages went back to the queue because their connection died.
         round_trips: how often a connection wrote and then waited for the server.
+        message_pauses: seconds for which messages waited only because of the limits of `RateLimits` on messages.
+        byte_pauses: seconds for which connections waited because of the limits on bytes, added up.
     """
 
     bound: int
@@ -80,3 +82,5 @@ class PoolStatistics(NamedTuple):
     unknown: int
     reconnects: int
     round_trips: int
+    message_pauses: float = 0.0
+    byte_pauses: float = 0.0

@@ -21,8 +21,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from ..connection.caller_work import CallerWork
@@ -133,14 +134,18 @@ class Pool:
             connection.finish()
         if not queue and self._begin_beside_others(job):
             return
-        limit = self.limits.max_waiting
+        self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        """Put `job` into the queue, and see to a connection for it; raises as `submit`."""
+        queue, limit = self._queue, self.limits.max_waiting
         if limit is not None and len(queue) >= limit:
             self.deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
         queue.append(job)
         if self._timeouts.queue is not None:
             self._limit_waiting(job)
-        if idle:
+        if self.connections.idle:
             self._employ_idle()
         self._silence.start()
         if not self._full():
@@ -178,7 +183,10 @@ class Pool:
             return
         waited = job.connection is None
         unsent = self.cancel(job)
-        job.time_out(unsent=unsent, reason=self._outage if waited and job.outlasts_outage else None)
+        job.time_out(unsent=unsent, reason=self._reason_for_waiting(job) if waited else None)
+
+    def _reason_for_waiting(self, job: Job) -> SMTPError | None:
+        return self._outage if job.outlasts_outage else None
 
     def _deadline_passed(self, item: Job | CallerWork[Any]) -> None:
         if isinstance(item, Job):
@@ -207,6 +215,11 @@ class Pool:
             connection, _ = idle.popitem()
             connection.finish()
         return await self._session_waiters.wait(self.give_back, self._session_wanted)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, job: Job) -> AsyncIterator[None]:
+        """Wait until `job`, which a session sends over a connection of its own, may be begun."""
+        yield
 
     def _session_wanted(self) -> None:
         """Make room for one more caller that waits for a session, if a silent connection leaves a place to spare."""
@@ -460,16 +473,20 @@ class Pool:
 
     def _grow(self) -> None:
         """Open connections for the jobs that wait, one each, as far as the bound allows."""
-        opening, queue = self.connections.opening, self._queue
-        if self._full() or len(queue) <= len(opening):
+        opening = self.connections.opening
+        if self._full() or (wanted := self._ready()) <= len(opening):
             return
         room = self._dialling.room(len(opening), self.connections.open)
-        while room > 0 and len(queue) > len(opening) and not self._full():
+        while room > 0 and wanted > len(opening) and not self._full():
             room -= 1
             connection = self._make(self)
             # Noted first: an eager task may run, and end, before `start` returns.
             opening[connection] = None
             connection.start()
+
+    def _ready(self) -> int:
+        """How many waiting jobs need only a connection."""
+        return len(self._queue)
 
     def _may_stream(self) -> bool:
         return self.connections.may_stream(self._most)

@@ -662,7 +662,7 @@ class TestStatistics:
     async def test_statistics_and_repr_tell_the_present_state(self) -> None:
         gate = asyncio.Event()
         async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
-            assert client.statistics() == (2, *[0] * 11)
+            assert client.statistics() == (2, *[0] * 13)
             assert "0 open" in repr(client)
             server.on("GREETING", delay(gate), flush(), default())
             server.on("RCPT", reply(550, "5.1.1 no"), match="nobody")
