@@ -109,7 +109,7 @@ class SMTPClient(Observed):
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
         super().__init__()
-        self._shared = SharedResources()
+        self._shared = SharedResources(rates=options.rates)
         self._pool: Pool | None = None
         self._drive: Drive | None = None
         self._thread = 0
@@ -178,7 +178,8 @@ class SMTPClient(Observed):
         """Return the pool's present state and what it has done."""
         if self._pool is None:
             return PoolStatistics(self._options.pool.max_connections, *[0] * 11)
-        return self._pool.statistics()
+        statistics, throttle = self._pool.statistics(), self._shared.throttle
+        return statistics if throttle is None else statistics._replace(byte_pauses=throttle.waited)
 
     # --- sending ---------------------------------------------------------------------------------------------
 

@@ -128,6 +128,8 @@ async def _dial(channel: Channel, route: Route) -> None:
     if channel.failure is not None:
         channel.stream.abort()
         raise channel.failure
+    if channel.gate is not None:
+        channel.stream.limit_reading(channel.gate.throttle)
     transcript.remark("connected to %s", route.name)
     await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 

@@ -31,6 +31,7 @@ from ..tls.revocation import RevocationChecker
 from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.stream import Endpoint
+from ..transport.throttle import ClientThrottle, RateLimits
 from .tokens import TokenCache
 
 if TYPE_CHECKING:
@@ -117,10 +118,12 @@ class SharedResources:
 
     Args:
         make: makes the context of TLS options, and is told whether to verify.
+        rates: how many bytes per second.
 
     Attributes:
         tls_sessions: sessions that later connections resume.
         tokens: the access tokens.
+        throttle: the limits of bytes per second, None if there are none.
         offered: every mechanism that the server has offered over a secure connection.
     """
 
@@ -133,11 +136,15 @@ class SharedResources:
         "_revocation",
         "_threads",
         "offered",
+        "throttle",
         "tls_sessions",
         "tokens",
     )
 
-    def __init__(self, make: Callable[..., ssl.SSLContext] = make_context) -> None:
+    def __init__(
+        self, make: Callable[..., ssl.SSLContext] = make_context, *, rates: RateLimits | None = None
+    ) -> None:
+        self.throttle = None if rates is None else ClientThrottle.of(rates)
         self.tls_sessions = SessionCache()
         self.tokens = TokenCache()
         self.offered: frozenset[str] = frozenset()

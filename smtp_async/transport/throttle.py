@@ -255,16 +255,16 @@ class ClientThrottle:
         self._receiving = _buckets(limits.total_receive_rate)
         self.waited = 0.0
 
-    @staticmethod
-    def needed(limits: RateLimits) -> bool:
-        """Whether any bytes are limited."""
+    @classmethod
+    def of(cls, limits: RateLimits) -> ClientThrottle | None:
+        """Return the limits of a client, None if no bytes are limited."""
         rates = (
             limits.send_rate,
             limits.receive_rate,
             limits.total_send_rate,
             limits.total_receive_rate,
         )
-        return any(rate is not None for rate in rates)
+        return cls(limits) if any(rate is not None for rate in rates) else None
 
     def for_connection(self) -> Throttle:
         """Return the limits of one more connection."""
