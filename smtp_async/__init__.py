@@ -56,6 +56,7 @@ from .transport.dial import AddressFamily, SocketOptions
 from .transport.throttle import RateLimits
 
 if TYPE_CHECKING:
+    from .client.presets import Provider, find_provider, providers
     from .processor import (
         ProcessorOptions,
         ProcessorStatistics,
@@ -111,6 +112,7 @@ __all__ = [
     "Priority",
     "ProcessorOptions",
     "ProcessorStatistics",
+    "Provider",
     "QueueProcessor",
     "QueueReport",
     "RateLimits",
@@ -155,8 +157,10 @@ __all__ = [
     "build_info",
     "errors",
     "events",
+    "find_provider",
     "legacy_context",
     "parse_report",
+    "providers",
     "send_blocking",
     "serialize",
 ]
@@ -167,6 +171,7 @@ _LATER = {
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",
     "KeyUsage": "tls.certificate",
+    **dict.fromkeys(("Provider", "find_provider", "providers"), "client.presets"),
     **dict.fromkeys(
         ("DirectoryLimits", "DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"),
         "spool",

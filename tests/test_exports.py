@@ -68,6 +68,7 @@ PUBLIC = [
     "Priority",
     "ProcessorOptions",
     "ProcessorStatistics",
+    "Provider",
     "QueueProcessor",
     "QueueReport",
     "RateLimits",
@@ -112,8 +113,10 @@ PUBLIC = [
     "build_info",
     "errors",
     "events",
+    "find_provider",
     "legacy_context",
     "parse_report",
+    "providers",
     "send_blocking",
     "serialize",
 ]

@@ -137,6 +137,46 @@ class SMTPClient(Observed):
         del url
         return cls(**parse_url(hidden, options))
 
+    @classmethod
+    def for_provider(
+        cls,
+        name: str,
+        *,
+        username: str | None = None,
+        password: str | Secret | None = None,
+        credentials: Credentials | None = None,
+        options: ClientOptions = _DEFAULTS,
+    ) -> Self:
+        """Make a client for a mail provider that is known by name: its server, port, security and limits.
+
+        Args:
+            name: "gmail", "office365", "sendgrid", …; `providers` lists them.
+            username, password, credentials: as for the client; a user name that is the same for all accounts of the
+                provider may be left out.
+            options: everything else; its numbers of connections are lowered to the provider's, and the limits of
+                messages that it leaves at None are the provider's.
+
+        Raises:
+            InvalidArgument: no provider has that name; the message suggests similar ones. Or the login makes no sense.
+        """
+        if password is not None:
+            password = Secret(password)
+        # Here, because most clients need no preset.
+        from .presets import find_provider, with_limits
+
+        provider = find_provider(name)
+        if password is not None and username is None:
+            username = provider.username
+        return cls(
+            provider.host,
+            provider.port,
+            username=username,
+            password=password,
+            credentials=credentials,
+            security=provider.security,
+            options=with_limits(options, provider),
+        )
+
     def __repr__(self) -> str:
         if not hasattr(self, "_job_count"):
             return "<SMTPClient, not made>"

@@ -87,8 +87,10 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self.pauses: ReadPauses | None = None
         self.ended = False
 
-    def pause_by(self, pauses: ReadPauses) -> None:
+    def pause_by(self, pauses: ReadPauses, reader: _Reader) -> None:
         self.pauses, self._feed = pauses, pauses.feed
+        # `set_transport` can be called once only.
+        reader._transport = pauses  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)
@@ -120,9 +122,6 @@ class _Reader(asyncio.StreamReader):
             # Later bytes must queue behind these.
             self.taker = None
         super().feed_data(data)
-
-    def pause_by(self, pauses: ReadPauses) -> None:
-        self._transport = pauses  # because `set_transport` can be called once only
 
     def set_exception(self, exc: BaseException) -> None:
         self.failure = exc
@@ -257,8 +256,7 @@ class Stream:
             if hasattr(self._transport, "max_size"):
                 self._transport.max_size = part
             pauses = ReadPauses(throttle, self._reader.feed_data, self._transport)
-            self._protocol.pause_by(pauses)
-            self._reader.pause_by(pauses)
+            self._protocol.pause_by(pauses, self._reader)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Hand `data` to the connection and return; do not change the buffer afterwards.
