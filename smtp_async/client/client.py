@@ -33,7 +33,7 @@ from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
-from ..pool.paced import make_pool
+from ..pool.paced import PacedPool, make_pool
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources.unsent import UnsentSources
@@ -485,8 +485,8 @@ class SMTPClient(Observed):
             raise
         job.pinned = True
         job.offer = connection.extensions
-        assert self._pool is not None
-        async with self._pool.turn(job):
+        pool = self._pool
+        async with pool.turn(job) if isinstance(pool, PacedPool) else contextlib.nullcontext():
             return await Drive(OneConnection(connection)).deliver(job)
 
     def _next_job(self) -> int:

@@ -21,9 +21,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 from ..connection.caller_work import CallerWork
@@ -34,11 +33,12 @@ from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.pipelining_history import PipeliningHistory
+from .bound import make_bound
 from .checkout import SessionWaiters
 from .closing import IdleReaper, close_all
 from .connections import Connections
 from .deadlines import Deadlines
-from .dialling import ConnectionBound, Dialling
+from .dialling import Dialling
 from .job_queue import JobQueue
 from .limits import PoolLimits, PoolStatistics
 from .silence import SilenceWatch
@@ -76,14 +76,14 @@ class Pool:
         self._session_waiters: SessionWaiters[Connection] = SessionWaiters(loop)
         self.deadlines: Deadlines[Job | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
         queues = (self._queue, self._session_waiters)
-        self._silence = SilenceWatch(loop, connections.open, queues, self._make_room)
+        self._counts = dict.fromkeys(Outcome, 0)
+        self._bound = make_bound(limits, loop, connections, self._queue, self._counts, self._make_room)
+        self._silence = SilenceWatch(loop, connections.open, queues, self._make_room, self._bound.watch)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
-        self._bound = ConnectionBound(limits.max_connections, loop, self._make_room)
         self._dialling = Dialling(loop, self._grow, self._bound, (limits.min_backoff, limits.max_backoff))
         # Why no connection could be had, while there is none.
         self._outage: SMTPError | None = None
         self._closed = False
-        self._counts = dict.fromkeys(Outcome, 0)
         self._reconnects = 0
 
     def __repr__(self) -> str:
@@ -216,11 +216,6 @@ class Pool:
             connection.finish()
         return await self._session_waiters.wait(self.give_back, self._session_wanted)
 
-    @contextlib.asynccontextmanager
-    async def turn(self, job: Job) -> AsyncIterator[None]:
-        """Wait until `job`, which a session sends over a connection of its own, may be begun."""
-        yield
-
     def _session_wanted(self) -> None:
         """Make room for one more caller that waits for a session, if a silent connection leaves a place to spare."""
         self._silence.start()
@@ -333,8 +328,11 @@ class Pool:
             return
         self.deadlines.discard(job)
         receipt = job.settle(receipt)
-        # Without an error it was accepted, at least for some.
-        self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
+        if receipt.error is None:  # it was accepted, at least for some
+            self._counts[Outcome.ACCEPTED] += 1
+        else:
+            self._counts[receipt.outcome] += 1
+            self._bound.message_failed(receipt)
 
     def retry_unsent(self, job: Job, receipt: Receipt) -> None:
         """Put a job whose connection died before it was sent back to the head of the queue, or end it."""
@@ -342,6 +340,7 @@ class Pool:
         if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
             self.finished(job, receipt)
             return
+        self._bound.message_failed(receipt)
         job.connection = None
         job.retries += 1
         self._reconnects += 1
