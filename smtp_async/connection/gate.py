@@ -80,11 +80,8 @@ class SendGate:
     async def wait_open(self) -> None:
         """Wait until nothing waits to be written, or the connection has ended."""
         while self._timer is not None:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            self._waiter = waiter = self._loop.create_future()
+            await waiter
 
     def stop(self) -> None:
         """Open for good, because the connection has ended."""

@@ -6,9 +6,9 @@ Messages wait in the queue of the pool; none is given to a connection while the 
 when a message is begun, and given back the length of the window after its transaction has ended (`MessageRate`). A
 timer rings when the next place may be free.
 
-A call of `send` has one deadline, and waiting for a place is part of it. The time of a
-message of `send_all` begins when a connection takes the message, so that a limit per hour does not make messages fail.
-During an outage such a message waits for as long as it would without limits.
+A call of `send` has one deadline, and waiting for a place is part of it. The time of a message of `send_all` begins
+when a connection takes the message, so that a limit per hour does not make messages fail. During an outage such a
+message waits for as long as it would without limits.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ class PacedPool(Pool):
         """Tell whether a message may begin now; if not, look again when that may have changed."""
         now = self.now()
         if self._rate.free(now):
-            if self._waiting_since is not None:
-                self._waited += now - self._waiting_since
-                self._waiting_since = None
+            self._end_pause()
             return True
         if self._waiting_since is None:
             self._waiting_since = now
@@ -78,8 +76,15 @@ class PacedPool(Pool):
     def _place_may_be_free(self) -> None:
         self._timer = None
         self._wake_turns()
-        if self._queue and self._has_place():
+        if not self._queue:
+            self._end_pause()
+        elif self._has_place():
             self._make_room()
+
+    def _end_pause(self) -> None:
+        if self._waiting_since is not None:
+            self._waited += self.now() - self._waiting_since
+            self._waiting_since = None
 
     def _ready(self) -> int:
         return min(super()._ready(), self._rate.free(self.now()))
@@ -142,6 +147,9 @@ class PacedPool(Pool):
         """As `Pool.finished`; the place of the job will be free."""
         self._conclude(job)
         super().finished(job, receipt)
+        if job.pinned and job.receipt is None:
+            # Other recipients of the same message follow over the same connection, without a wait.
+            self._take_place(job)
 
     def retry_unsent(self, job: Job, receipt: Receipt) -> None:
         """As `Pool.retry_unsent`; the job takes another place."""
@@ -152,7 +160,10 @@ class PacedPool(Pool):
         """As `Pool.cancel`."""
         self._undated.pop(job, None)
         self._return_place(job)
-        return super().cancel(job)
+        unsent = super().cancel(job)
+        if not (self._queue or self._turns):
+            self._end_pause()
+        return unsent
 
     def _reason_for_waiting(self, job: Job) -> SMTPError | None:
         reason = super()._reason_for_waiting(job)

@@ -181,9 +181,8 @@ class Pool:
         """Withdraw `job`, because its caller's time or its time in the queue is over, and give it its receipt."""
         if job.receipt is not None:
             return
-        waited = job.connection is None
-        unsent = self.cancel(job)
-        job.time_out(unsent=unsent, reason=self._reason_for_waiting(job) if waited else None)
+        reason = self._reason_for_waiting(job) if job.connection is None else None
+        job.time_out(unsent=self.cancel(job), reason=reason)
 
     def _reason_for_waiting(self, job: Job) -> SMTPError | None:
         return self._outage if job.outlasts_outage else None
@@ -473,10 +472,10 @@ class Pool:
     def _grow(self) -> None:
         """Open connections for the jobs that wait, one each, as far as the bound allows."""
         opening = self.connections.opening
-        if self._full() or (wanted := self._ready()) <= len(opening):
+        if self._full() or self._ready() <= len(opening):
             return
         room = self._dialling.room(len(opening), self.connections.open)
-        while room > 0 and wanted > len(opening) and not self._full():
+        while room > 0 and self._ready() > len(opening) and not self._full():
             room -= 1
             connection = self._make(self)
             # Noted first: an eager task may run, and end, before `start` returns.

@@ -85,6 +85,10 @@ async def test_messages_wait_for_the_window_in_order() -> None:
             task.cancel()
         await asyncio.wait(tasks)
         assert client.statistics().waiting == 0
+        # Nothing waits any more.
+        pauses = client.statistics().message_pauses
+        set_clock_forward(1000)
+        assert client.statistics().message_pauses == pauses >= 100
 
 
 @every_settable_loop
@@ -174,6 +178,19 @@ async def test_no_connection_is_opened_for_messages_that_may_not_leave_yet() -> 
 
 
 class TestSessions:
+    @every_settable_loop
+    async def test_a_message_in_several_transactions_counts_for_each(self) -> None:
+        async with speaking(extensions=["PIPELINING", "LIMITS RCPTMAX=1"]) as server:
+            async with (
+                limited(server, RateLimits(messages_per_hour=3)) as client,
+                client.session() as session,
+            ):
+                await session.connect()
+                await session.send(mail(1, to=["a@example.org", "b@example.org"]))
+                assert server.verbs().count("MAIL") == 2
+                pool: Any = pool_of(client)
+                assert pool._rate.free(pool.now()) == 1
+
     @every_settable_loop
     async def test_messages_of_a_session_count_with_the_others(self) -> None:
         async with speaking() as server, limited(server, RateLimits(messages_per_hour=2)) as client:
