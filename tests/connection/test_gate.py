@@ -11,7 +11,7 @@ from smtp_async.connection.clock import ReplyClock
 from smtp_async.connection.gate import SendGate
 from smtp_async.errors import Timeout
 from smtp_async.events import PITrail
-from smtp_async.testing import RecordingSink
+from smtp_async.testing import CancelManner, RecordingSink, cancellations
 from smtp_async.transport.throttle import ClientThrottle
 from tests.connection.test_clock import LIMITS
 from tests.lab import (
@@ -180,6 +180,21 @@ async def test_closing_the_client_in_a_pause_waits_no_longer_than_asked() -> Non
             await client.close()
         with pytest.raises(Exception, match="closed"):
             await sending
+
+
+@pytest.mark.parametrize("manner", CancelManner)
+async def test_a_message_can_be_cancelled_at_every_await(manner: CancelManner) -> None:
+    async with speaking() as server, slow(server, 400_000) as client:
+
+        async def scenario() -> None:
+            await client.send(large(150_000))
+
+        runs = 0
+        async for _ in cancellations(scenario, manner=manner):
+            runs += 1
+        assert runs > 3
+        assert len(server.messages) >= 1
+        await client.send(mail("afterwards"))
 
 
 async def test_a_streamed_message_can_be_cancelled_in_a_pause() -> None:

@@ -11,7 +11,7 @@ from smtp_async import NotSent, Outcome, PoolLimits, RateLimits, Receipt, SMTPCl
 from smtp_async.errors import GreetingRefused, Interrupted, NotConnected, QueueFull
 from smtp_async.pool.paced import PacedPool
 from smtp_async.pool.pool import Pool
-from smtp_async.testing import ScriptedServer, close, flush, reply
+from smtp_async.testing import CancelManner, ScriptedServer, cancellations, close, flush, reply
 from tests.lab import (
     client_of,
     every_loop,
@@ -205,17 +205,25 @@ class TestSessions:
                 await sending
             assert subjects(server) == ["message 1", "message 2", "message 3"]
 
-    async def test_a_session_that_waits_can_be_cancelled_at_every_await(self) -> None:
-        async with speaking() as server, limited(server, RateLimits(messages_per_hour=1)) as client:
-            async with client.session() as session:
-                await session.connect()
-                await session.send(mail(1))
-                sending = asyncio.create_task(session.send(mail(2)))
-                await turns(5)
-                sending.cancel()
-                await asyncio.wait({sending})
-                assert sending.cancelled()
-                assert not pool_of(client)._turns  # type: ignore[attr-defined]
+    @pytest.mark.parametrize("manner", CancelManner)
+    async def test_a_session_that_waits_can_be_cancelled_at_every_await(self, manner: CancelManner) -> None:
+        """No place and no turn is lost, and what was cancelled in its wait was not sent."""
+        async with speaking() as server, limited(server, RateLimits(messages_per_second=2)) as client:
+
+            async def scenario() -> None:
+                async with client.session() as session:
+                    await session.connect()
+                    for n in range(3):
+                        await session.send(mail(n))
+
+            runs = 0
+            async for _ in cancellations(scenario, manner=manner):
+                runs += 1
+            assert runs > 3
+            pool: Any = pool_of(client)
+            await until(lambda: not client.statistics().open)
+            assert not pool._turns and not pool._begun
+            assert pool._rate._under_way == 0
 
     async def test_closing_the_client_ends_the_wait(self) -> None:
         async with speaking() as server, limited(server, RateLimits(messages_per_hour=1)) as client:
