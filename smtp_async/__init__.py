@@ -57,8 +57,10 @@ from .tls.revocation_options import RevocationOptions, RevocationPolicy, Revocat
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
 from .transport.proxy import ProxyAuth, ProxyOptions, ProxyType
+from .transport.throttle import RateLimits
 
 if TYPE_CHECKING:
+    from .client.presets import Provider, find_provider, providers
     from .processor import (
         ProcessorOptions,
         ProcessorStatistics,
@@ -114,12 +116,14 @@ __all__ = [
     "Priority",
     "ProcessorOptions",
     "ProcessorStatistics",
+    "Provider",
     "ProxyAuth",
     "ProxyOptions",
     "ProxyResponse",
     "ProxyType",
     "QueueProcessor",
     "QueueReport",
+    "RateLimits",
     "Raw",
     "Receipt",
     "Recipient",
@@ -162,8 +166,10 @@ __all__ = [
     "build_info",
     "errors",
     "events",
+    "find_provider",
     "legacy_context",
     "parse_report",
+    "providers",
     "send",
     "send_blocking",
     "serialize",
@@ -175,6 +181,7 @@ _LATER = {
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",
     "KeyUsage": "tls.certificate",
+    **dict.fromkeys(("Provider", "find_provider", "providers"), "client.presets"),
     **dict.fromkeys(
         ("DirectoryLimits", "DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"),
         "spool",

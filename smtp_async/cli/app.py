@@ -18,6 +18,7 @@ from .message_options import MessageOptions
 from .option_groups import grouped
 from .options import SETTINGS, Access, Server, Verbose
 from .process import process
+from .providers import providers
 from .queue import queue
 from .screen import Screen
 from .send import send
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(queue, name="queue")
 app.command("process", epilog=EXPLAINED)(process)
 app.command("token", epilog=EXPLAINED)(token)
+app.command("providers", epilog=EXPLAINED)(providers)
 
 
 @app.callback(invoke_without_command=True)

@@ -33,6 +33,7 @@ from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
+from ..pool.paced import PacedPool, make_pool
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources.unsent import UnsentSources
@@ -111,7 +112,7 @@ class SMTPClient(Observed):
         self._options = options
         self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
         super().__init__()
-        self._shared = SharedResources()
+        self._shared = SharedResources(rates=options.rates)
         self._pool: Pool | None = None
         self._drive: Drive | None = None
         self._thread = 0
@@ -145,6 +146,46 @@ class SMTPClient(Observed):
         # The URL may hold a password, and tracebacks may show local variables.
         del url
         return cls(**parse_url(hidden, options))
+
+    @classmethod
+    def for_provider(
+        cls,
+        name: str,
+        *,
+        username: str | None = None,
+        password: str | Secret | None = None,
+        credentials: Credentials | None = None,
+        options: ClientOptions = _DEFAULTS,
+    ) -> Self:
+        """Make a client for a mail provider that is known by name: its server, port, security and limits.
+
+        Args:
+            name: "gmail", "office365", "sendgrid", …; `providers` lists them.
+            username, password, credentials: as for the client; a user name that is the same for all accounts of the
+                provider may be left out.
+            options: everything else; its numbers of connections are lowered to the provider's, and the limits of
+                messages that it leaves at None are the provider's.
+
+        Raises:
+            InvalidArgument: no provider has that name; the message suggests similar ones. Or the login makes no sense.
+        """
+        if password is not None:
+            password = Secret(password)
+        # Here, because most clients need no preset.
+        from .presets import find_provider, with_limits
+
+        provider = find_provider(name)
+        if password is not None and username is None:
+            username = provider.username
+        return cls(
+            provider.host,
+            provider.port,
+            username=username,
+            password=password,
+            credentials=credentials,
+            security=provider.security,
+            options=with_limits(options, provider),
+        )
 
     def __repr__(self) -> str:
         if not hasattr(self, "_job_count"):
@@ -187,7 +228,8 @@ class SMTPClient(Observed):
         """Return the pool's present state and what it has done."""
         if self._pool is None:
             return PoolStatistics(self._options.pool.max_connections, *[0] * 11)
-        return self._pool.statistics()
+        statistics, throttle = self._pool.statistics(), self._shared.throttle
+        return statistics if throttle is None else statistics._replace(byte_pauses=throttle.waited)
 
     # --- sending ---------------------------------------------------------------------------------------------
 
@@ -402,7 +444,9 @@ class SMTPClient(Observed):
         if pool is None:
             self._thread, self._made_at_fork = get_ident(), _fork_count.count
             telemetry, options = self._telemetry, self._options
-            pool = self._pool = Pool(options.pool, options.timeouts, self._make, observer=telemetry)
+            pool = self._pool = make_pool(
+                options.pool, options.timeouts, self._make, options.rates, observer=telemetry
+            )
             if telemetry is not None:
                 telemetry.watch(pool)
             self._drive = Drive(pool, pool.deadlines)
@@ -454,8 +498,10 @@ class SMTPClient(Observed):
             raise
         job.pinned = True
         job.offer = connection.extensions
-        outcome = Drive(OneConnection(connection)).deliver(job)
-        return await (outcome if self._telemetry is None else self._telemetry.send(job, outcome))
+        pool = self._pool
+        async with pool.turn(job) if isinstance(pool, PacedPool) else contextlib.nullcontext():
+            outcome = Drive(OneConnection(connection)).deliver(job)
+            return await (outcome if self._telemetry is None else self._telemetry.send(job, outcome))
 
     def _next_job(self) -> int:
         self._job_count += 1

@@ -21,6 +21,7 @@ from ..tls.context import Security, default_port, resolve_security
 from ..tls.options import TLSOptions
 from ..transport.dial import SocketOptions
 from ..transport.proxy import ProxyOptions
+from ..transport.throttle import RateLimits
 from .telemetry import Telemetry
 from .wire_log import WireLogTarget
 
@@ -35,6 +36,7 @@ class ClientOptions:
         tls: which certificates are trusted, and how TLS is used.
         pool: how many connections there may be, and for how long.
         timeouts: how long each stage may take.
+        rates: how many messages and bytes in which time.
         socket: local address, keepalive and similar settings.
         proxy: the proxy on the way to the server, or several, the nearest first; None connects directly. The
             environment is not looked at: `ProxyOptions.from_environment()` does that. A Unix socket is never proxied.
@@ -62,6 +64,7 @@ class ClientOptions:
     tls: TLSOptions = field(default_factory=TLSOptions)
     pool: PoolLimits = field(default_factory=PoolLimits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    rates: RateLimits = field(default_factory=RateLimits)
     socket: SocketOptions = field(default_factory=SocketOptions)
     proxy: ProxyOptions | Sequence[ProxyOptions] | None = None
     send: SendOptions = field(default_factory=SendOptions)

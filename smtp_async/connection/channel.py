@@ -23,7 +23,9 @@ from ..protocol.machine import ClientProtocol, Exchange
 from ..tls.handshake_witness import cut_short
 from ..tls.info import ConnectionInfo
 from ..transport.stream import Stream
+from ..transport.throttle import ClientThrottle
 from .clock import ReplyClock
+from .gate import SendGate
 from .transcript import Transcript
 
 __all__ = ["Channel"]
@@ -42,11 +44,13 @@ class Channel:
         machine: the protocol.
         timeouts: the limits.
         hooks: the registered observers.
+        throttle: how many bytes per second.
 
     Attributes:
         stream: None until it was dialled.
         task: the task that reads.
         clock: measures the server's time.
+        gate: holds back what is written; None where bytes per second are not limited.
         transcript: what hooks are to hear.
         last_reply: the reply that was read last.
         round_trips: how often something was written and then waited for.
@@ -68,6 +72,7 @@ class Channel:
         "clock",
         "failure",
         "first_bytes",
+        "gate",
         "handshake_failed",
         "hooks",
         "info",
@@ -82,7 +87,14 @@ class Channel:
         "transcript",
     )
 
-    def __init__(self, number: int, machine: ClientProtocol, timeouts: Timeouts, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        number: int,
+        machine: ClientProtocol,
+        timeouts: Timeouts,
+        hooks: Hooks,
+        throttle: ClientThrottle | None = None,
+    ) -> None:
         self.number = number
         self.machine = machine
         self.timeouts = timeouts
@@ -99,6 +111,9 @@ class Channel:
         self.info: ConnectionInfo | None = None
         self._loop = asyncio.get_running_loop()
         self.clock = ReplyClock(machine, timeouts, self._server_overdue, self._loop)
+        self.gate: SendGate | None = None
+        if throttle is not None:
+            self.gate = SendGate(throttle.for_connection(), self.clock, self._gate_opened, self._loop)
         self.transcript = Transcript(number, hooks, self.wake)
         self._wrote = False
         self._reading = False
@@ -115,7 +130,7 @@ class Channel:
         if machine.expected is None:
             return None
         writing = machine.pipeline.writing
-        if writing is not None and writing.turn:
+        if (writing is not None and writing.turn) or (self.gate is not None and self.gate.shut):
             return None
         return max(self.clock.since, self.active_at)
 
@@ -221,6 +236,8 @@ class Channel:
             # Nothing is taken from the machine, because what was not written must not count as handed over.
             self.abort(self._closed_by_server())
             return
+        if self.gate is not None and not self.gate.admits(machine.output_size):
+            return
         asks = not machine.awaiting_reply
         try:
             stream.write(machine.data_to_send())
@@ -233,6 +250,11 @@ class Channel:
         if machine.trail.recording:
             self._note_lines()
 
+    def _gate_opened(self) -> None:
+        self.flush()
+        if self.transcript.events:
+            self.wake()
+
     async def drain(self) -> None:
         """Wait until the transport has taken what was written of a body, at most for the time of a block.
 
@@ -240,6 +262,8 @@ class Channel:
             ConnectionLost, EncryptionFailed: as `Stream.drain`.
         """
         assert self.stream is not None
+        if self.gate is not None:
+            await self.gate.wait_open()
         self.clock.block_begins()
         try:
             await self.stream.drain()
@@ -292,6 +316,8 @@ class Channel:
         if self.failure is None:
             self.failure = reason
         self.clock.stop()
+        if self.gate is not None:
+            self.gate.stop()
         if self.stream is not None:
             self.stream.abort()
         self.transcript.end_waiting()

@@ -9,6 +9,7 @@ whose turn it is:
   from the reply before it. Single bytes of a reply change nothing, so they do not restart the clock.
 * A body is on its way and the transport still holds a block: the server's turn to take it, for the time of a block.
 * A body is on its way and the transport has taken all of it: the source's turn. A slow source is not a silent server.
+* The client's own limits of bytes per second hold back what comes next: its own turn, the clock stands still.
 * The server has announced with a 421 that it closes the connection: it has a few seconds to do so.
 
 A restart only notes the time, because there are several for each message. The timer rings no later than the shortest
@@ -49,6 +50,7 @@ class ReplyClock:
     __slots__ = (
         "_block_pending",
         "_announced",
+        "_held",
         "_loop",
         "_machine",
         "_overdue",
@@ -82,6 +84,8 @@ class ReplyClock:
         self._stopped = False
         # Paused until the first read, because the greeting's time counts from there.
         self._paused = True
+        # Are the client's own limits holding back what the server waits for?
+        self._held = False
 
     def restart(self, now: float) -> None:
         """What the server has to do next has changed.
@@ -121,6 +125,15 @@ class ReplyClock:
         """Stop counting until `resume`."""
         self._paused = True
 
+    def hold(self) -> None:
+        """Stop counting until `release`, because this side holds back what it has to write."""
+        self._held = True
+
+    def release(self, now: float) -> None:
+        """Count again, from `now` on."""
+        self._held = False
+        self.restart(now)
+
     def stop(self) -> None:
         """Stop for good, because the connection has ended: no later restart may keep it in memory with a timer."""
         self._paused = self._stopped = True
@@ -139,6 +152,8 @@ class ReplyClock:
             return None
         if machine.reply_421 is not None:
             return _CLOSE_AFTER_421
+        if self._held:
+            return None
         stage = machine.expected
         if stage is None or (stage == "block" and not self._block_pending and machine.body_open):
             return None

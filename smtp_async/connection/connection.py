@@ -261,7 +261,7 @@ class Connection:
             window=route.window,
             pipelining_history=self._pipelining_history,
         )
-        channel = Channel(self.number, machine, self._timeouts, self._hooks)
+        channel = Channel(self.number, machine, self._timeouts, self._hooks, self.shared.throttle)
         channel.task = self.task
         return channel
 

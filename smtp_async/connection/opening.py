@@ -128,6 +128,8 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
     if stream.via:
         transcript.proxied(stream.via)
         transcript.remark("through %s", stream.via)
+    if channel.gate is not None:
+        channel.stream.limit_reading(channel.gate.throttle)
     transcript.remark("connected to %s", route.name)
     await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 

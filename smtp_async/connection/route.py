@@ -32,6 +32,7 @@ from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
 from ..transport.proxy import ProxyOptions
 from ..transport.stream import Endpoint
+from ..transport.throttle import ClientThrottle, RateLimits
 from .proxy_tls import ProxyTLS
 from .tokens import TokenCache
 
@@ -121,11 +122,13 @@ class SharedResources:
 
     Args:
         make: makes the context of TLS options, and is told whether to verify.
+        rates: how many bytes per second.
 
     Attributes:
         tls_sessions: sessions that later connections resume.
         tokens: the access tokens.
         proxy_tls: the TLS context for HTTPS proxies.
+        throttle: the limits of bytes per second, None if there are none.
         offered: every mechanism that the server has offered over a secure connection.
     """
 
@@ -139,11 +142,15 @@ class SharedResources:
         "_threads",
         "offered",
         "proxy_tls",
+        "throttle",
         "tls_sessions",
         "tokens",
     )
 
-    def __init__(self, make: Callable[..., ssl.SSLContext] = make_context) -> None:
+    def __init__(
+        self, make: Callable[..., ssl.SSLContext] = make_context, *, rates: RateLimits | None = None
+    ) -> None:
+        self.throttle = None if rates is None else ClientThrottle.of(rates)
         self.tls_sessions = SessionCache()
         self.tokens = TokenCache()
         self.proxy_tls = ProxyTLS()

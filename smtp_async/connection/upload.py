@@ -122,7 +122,9 @@ class Upload:
         return self._transaction.content.canonical if source is None else source.encoding == "base64"
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
-        size = self._job.options.chunk_size
+        size, gate = self._job.options.chunk_size, self._channel.gate
+        if gate is not None:
+            size = min(size, gate.throttle.part)
         if len(data) <= size:
             yield data
             return

@@ -10,7 +10,7 @@ from typing import Final
 from ..connection.connection import Connection
 from ..errors import Interrupted
 
-__all__ = ["IdleReaper", "close_all"]
+__all__ = ["IdleReaper", "close_all", "shed"]
 
 #: Seconds for the hooks to learn of the end of a connection that had to be aborted.
 _HOOK_GRACE: Final = 1.0
@@ -60,6 +60,22 @@ class IdleReaper:
             connection.finish()
         for connection in self._idle:
             self.watch(connection)
+
+
+def shed(idle: dict[Connection, None], open_now: Collection[Connection], most: int) -> None:
+    """Close the open connections above `most`: those that are idle at once, others when their messages have ended.
+
+    Args:
+        idle: the idle ones; those that are closed are taken out.
+        open_now: the open ones, in the order in which they were opened.
+        most: how many may stay.
+    """
+    staying = [one for one in open_now if not one.leaving]
+    busy = [one for one in staying if one not in idle]
+    # First the idle one that was used least recently; of the busy ones the newest.
+    for connection in [*busy, *reversed(idle)][most:]:
+        idle.pop(connection, None)
+        connection.finish()
 
 
 async def close_all(connections: Collection[Connection], limit: float | None) -> None:

@@ -24,6 +24,7 @@ from typing import Final
 
 from ..connection.job import DialledConnection
 from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
+from ..model.receipt import Receipt
 
 __all__ = ["ConnectionBound", "Dialling"]
 
@@ -65,6 +66,21 @@ class ConnectionBound:
         """Allow one connection fewer for `seconds`."""
         self._cuts.append(self._loop.time() + seconds)
         self._set_timer()
+
+    def connection_refused(self, *, together: bool = False) -> None:
+        """Note that the server refused a connection.
+
+        Args:
+            together: it was dialled together with one whose refusal was noted.
+        """
+        if not together:
+            self.lower(_CUT)
+
+    def message_failed(self, receipt: Receipt) -> None:
+        """Note a message that was not accepted."""
+
+    def watch(self) -> None:
+        """Note that messages wait."""
 
     def stop(self) -> None:
         """Cancel the timer that calls `raised`."""
@@ -175,14 +191,17 @@ class Dialling:
             error: why.
             open_now: the open connections.
         """
+        crowded = _crowded(error) or any(map(self.proven, open_now))
         if one.dialled_at <= self._failed_at:
+            if crowded:
+                self._bound.connection_refused(together=True)
             return
         now = self._failed_at = self._loop.time()
         first, most = self._backoff
         self._pause = min(most, self._pause * 2 or first)
         self._earliest = now + self._pause
-        if _crowded(error) or any(map(self.proven, open_now)):
-            self._bound.lower(_CUT)
+        if crowded:
+            self._bound.connection_refused()
 
     def stop(self) -> None:
         """Cancel the timer that calls `retry`."""

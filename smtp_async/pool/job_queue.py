@@ -38,6 +38,9 @@ class JobQueue:
         yield from self._small
         yield from self._streamed
 
+    def __contains__(self, job: object) -> bool:
+        return job in self._small or job in self._streamed
+
     def append(self, job: Job) -> None:
         """Put `job` at the end."""
         self._last += 1

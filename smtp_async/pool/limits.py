@@ -30,6 +30,9 @@ class PoolLimits:
         min_backoff: seconds before the next connection is tried after one that failed; doubled with each failure in a
             row.
         max_backoff: the most seconds between two tries.
+        adaptive: let the number of connections follow what the server bears, between 1 and `max_connections`: fewer
+            after refusals because of the load and where replies have become slow, more when the server bears them
+            again. False only allows one fewer for a minute after a refused connection.
     """
 
     max_connections: int = 10
@@ -40,11 +43,12 @@ class PoolLimits:
     max_waiting: int | None = None
     min_backoff: float = 0.1
     max_backoff: float = 10.0
+    adaptive: bool = True
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is None and name not in _NEVER_NONE:
+            if name == "adaptive" or (value is None and name not in _NEVER_NONE):
                 continue
             kinds = int | float if name in _SECONDS else int
             if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:
@@ -66,6 +70,8 @@ class PoolStatistics(NamedTuple):
         sent, refused, not_sent, unknown: messages by outcome since the start; `sent` counts partial ones too.
         reconnects: how often messages went back to the queue because their connection died.
         round_trips: how often a connection wrote and then waited for the server.
+        message_pauses: seconds for which messages waited only because of the limits of `RateLimits` on messages.
+        byte_pauses: seconds for which connections waited because of the limits on bytes, added up.
     """
 
     bound: int
@@ -80,3 +86,5 @@ class PoolStatistics(NamedTuple):
     unknown: int
     reconnects: int
     round_trips: int
+    message_pauses: float = 0.0
+    byte_pauses: float = 0.0

@@ -33,11 +33,12 @@ from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.pipelining_history import PipeliningHistory
+from .bound import make_bound
 from .checkout import SessionWaiters
 from .closing import IdleReaper, close_all
 from .connections import Connections, Observer
 from .deadlines import Deadlines
-from .dialling import ConnectionBound, Dialling
+from .dialling import Dialling
 from .job_queue import JobQueue
 from .limits import PoolLimits, PoolStatistics
 from .silence import SilenceWatch
@@ -84,14 +85,14 @@ class Pool:
         self._session_waiters: SessionWaiters[Connection] = SessionWaiters(loop)
         self.deadlines: Deadlines[Job | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
         queues = (self._queue, self._session_waiters)
-        self._silence = SilenceWatch(loop, connections.open, queues, self._make_room)
+        self._counts = dict.fromkeys(Outcome, 0)
+        self._bound = make_bound(limits, loop, connections, self._queue, self._counts, self._make_room)
+        self._silence = SilenceWatch(loop, connections.open, queues, self._make_room, self._bound.watch)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
-        self._bound = ConnectionBound(limits.max_connections, loop, self._make_room)
         self._dialling = Dialling(loop, self._grow, self._bound, (limits.min_backoff, limits.max_backoff))
         # Why no connection could be had, while there is none.
         self._outage: SMTPError | None = None
         self._closed = False
-        self._counts = dict.fromkeys(Outcome, 0)
         self._reconnects = 0
 
     def __repr__(self) -> str:
@@ -142,14 +143,18 @@ class Pool:
             connection.finish()
         if not queue and self._begin_beside_others(job):
             return
-        limit = self.limits.max_waiting
+        self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        """Put `job` into the queue, and see to a connection for it; raises as `submit`."""
+        queue, limit = self._queue, self.limits.max_waiting
         if limit is not None and len(queue) >= limit:
             self.deadlines.discard(job)
             raise QueueFull(f"{limit} messages are waiting for a connection")
         queue.append(job)
         if self._timeouts.queue is not None:
             self._limit_waiting(job)
-        if idle:
+        if self.connections.idle:
             self._employ_idle()
         self._silence.start()
         if not self._full():
@@ -185,9 +190,11 @@ class Pool:
         """Withdraw `job`, because its caller's time or its time in the queue is over, and give it its receipt."""
         if job.receipt is not None:
             return
-        waited = job.connection is None
-        unsent = self.cancel(job)
-        job.time_out(unsent=unsent, reason=self._outage if waited and job.outlasts_outage else None)
+        reason = self._reason_for_waiting(job) if job.connection is None else None
+        job.time_out(unsent=self.cancel(job), reason=reason)
+
+    def _reason_for_waiting(self, job: Job) -> SMTPError | None:
+        return self._outage if job.outlasts_outage else None
 
     def _deadline_passed(self, item: Job | CallerWork[Any]) -> None:
         if isinstance(item, Job):
@@ -331,8 +338,11 @@ class Pool:
             return
         self.deadlines.discard(job)
         receipt = job.settle(receipt)
-        # Without an error it was accepted, at least for some.
-        self._counts[Outcome.ACCEPTED if receipt.error is None else receipt.outcome] += 1
+        if receipt.error is None:  # it was accepted, at least for some
+            self._counts[Outcome.ACCEPTED] += 1
+        else:
+            self._counts[receipt.outcome] += 1
+            self._bound.message_failed(receipt)
 
     def retry_unsent(self, job: Job, receipt: Receipt) -> None:
         """Put a job whose connection died before it was sent back to the head of the queue, or end it."""
@@ -340,6 +350,7 @@ class Pool:
         if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
             self.finished(job, receipt)
             return
+        self._bound.message_failed(receipt)
         job.connection = None
         job.retries += 1
         self._reconnects += 1
@@ -475,16 +486,20 @@ class Pool:
 
     def _grow(self) -> None:
         """Open connections for the jobs that wait, one each, as far as the bound allows."""
-        opening, queue = self.connections.opening, self._queue
-        if self._full() or len(queue) <= len(opening):
+        opening = self.connections.opening
+        if self._full() or self._ready() <= len(opening):
             return
         room = self._dialling.room(len(opening), self.connections.open)
-        while room > 0 and len(queue) > len(opening) and not self._full():
+        while room > 0 and self._ready() > len(opening) and not self._full():
             room -= 1
             connection = self._make(self)
             # Noted first: an eager task may run, and end, before `start` returns.
             opening[connection] = None
             connection.start()
+
+    def _ready(self) -> int:
+        """How many waiting jobs need only a connection."""
+        return len(self._queue)
 
     def _may_stream(self) -> bool:
         return self.connections.may_stream(self._most)

@@ -25,12 +25,13 @@ class SilenceWatch:
         connections: the open connections.
         queues: what waits for a connection.
         grow: called when there is room for one more.
+        waits: called when it finds that something waits.
 
     Attributes:
         spare: how many connections the bound allows beyond its own, 0 or 1.
     """
 
-    __slots__ = ("_grow", "_loop", "_queues", "_connections", "_timer", "spare")
+    __slots__ = ("_grow", "_loop", "_queues", "_connections", "_timer", "_waits", "spare")
 
     def __init__(
         self,
@@ -38,11 +39,13 @@ class SilenceWatch:
         connections: Collection[Connection],
         queues: Collection[Sized],
         grow: Callable[[], None],
+        waits: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._connections = connections
         self._queues = queues
         self._grow = grow
+        self._waits = waits
         self._timer: asyncio.TimerHandle | None = None
         self.spare = 0
 
@@ -71,6 +74,7 @@ class SilenceWatch:
         limits = [math.inf if start is None else start + _LIMIT for start in since]
         self.spare = int(waits and any(limit <= now for limit in limits))
         if waits:
+            self._waits()
             following = min((limit for limit in limits if limit > now), default=math.inf)
             self._timer = self._loop.call_at(min(following, now + _LIMIT), self._timer_rang)
 

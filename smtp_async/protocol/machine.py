@@ -210,6 +210,11 @@ class ClientProtocol:
         """Does `data_to_send` have anything?"""
         return bool(self._writer.out)
 
+    @property
+    def output_size(self) -> int:
+        """How many bytes `data_to_send` would return."""
+        return sum(map(len, self._writer.out))
+
     def data_to_send(self) -> bytes:
         """Return what is to be handed to the transport, in one piece; from then on it counts as handed."""
         out, owed, ending = self._writer.out, self.owed, self._writer.ending

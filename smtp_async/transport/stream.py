@@ -36,6 +36,8 @@ from ..errors import (
     Timeout,
 )
 from ..model.proxy_response import ProxyResponse
+from .pauses import ReadPauses
+from .throttle import Throttle
 
 __all__ = ["Endpoint", "Stream", "Traffic", "stream_over", "stream_to"]
 
@@ -77,18 +79,27 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
     Attributes:
         ended: the transport reported its end.
+        pauses: made in reading, None where it is not limited.
     """
 
     def __init__(self, reader: _Reader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self._feed = reader.feed_data
+        self.pauses: ReadPauses | None = None
         self.ended = False
+
+    def pause_by(self, pauses: ReadPauses, reader: _Reader) -> None:
+        self.pauses, self._feed = pauses, pauses.feed
+        # `set_transport` can be called once only.
+        reader._transport = pauses  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
+        if self.pauses is not None:
+            self.pauses.stop()
         super().connection_lost(exc)
 
 
@@ -135,6 +146,7 @@ class Stream:
         "_closing",
         "_protocol",
         "_reader",
+        "_throttle",
         "_tls",
         "_transport",
         "_upgrade_failed",
@@ -166,6 +178,7 @@ class Stream:
         self._closing: asyncio.Future[None] | None = None
         self._upgrade_failed = False
         self._tls: ssl.SSLObject | None = None
+        self._throttle: Throttle | None = None
         self._attach(transport, reader, protocol)
 
     def _attach(
@@ -182,6 +195,8 @@ class Stream:
         self._reader = reader
         self._protocol = protocol
         self._writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+        if self._throttle is not None:
+            self.limit_reading(self._throttle)
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closing() else "TLS" if self.encrypted else "plain"
@@ -257,6 +272,15 @@ class Stream:
             taker: called with the bytes; when it returns False, `read` gets these bytes and all later ones.
         """
         self._reader.taker = taker
+
+    def limit_reading(self, throttle: Throttle) -> None:
+        """Read no faster than `throttle` allows; bytes are counted after decryption, a handshake is not counted."""
+        self._throttle = throttle
+        if (part := throttle.read_part) is not None:
+            if hasattr(self._transport, "max_size"):
+                self._transport.max_size = part
+            pauses = ReadPauses(throttle, self._reader.feed_data, self._transport)
+            self._protocol.pause_by(pauses, self._reader)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Hand `data` to the connection and return; do not change the buffer afterwards.
@@ -341,6 +365,8 @@ class Stream:
         if self.is_closing() or self._reader.at_eof():
             raise self._gone() from self._reader.failure
         self._transport.pause_reading()
+        if self._protocol.pauses is not None:
+            self._protocol.pauses.stop()
         # No other public method of StreamReader tells whether its buffer is empty.
         self._reader.feed_eof()
         if not self._reader.at_eof():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smtp_async import PoolLimits, SMTPClient, Timeouts
-from smtp_async.pool.closing import IdleReaper, close_all
+from smtp_async.pool.closing import IdleReaper, close_all, shed
 from smtp_async.testing import default, stall
 from tests.lab import Clock, client_of, gathered, mail, speaking
 
@@ -129,3 +129,29 @@ class TestCloseAll:
     async def test_without_connections_it_returns_at_once(self) -> None:
         with pytest.raises(StopIteration):
             close_all([], None).send(None)
+
+
+# --- connections above a bound that has fallen -----------------------------------------------------------------
+
+
+def test_idle_connections_go_first_and_then_the_newest_busy_ones() -> None:
+    class Open:
+        def __init__(self, name: str, *, leaving: bool = False) -> None:
+            self.name = name
+            self.leaving = leaving
+
+        def finish(self) -> None:
+            finished.append(self.name)
+
+    finished: list[str] = []
+    ones: Any = [Open("old"), Open("leaving", leaving=True), Open("idle long"), Open("new"), Open("idle")]
+    idle: Any = {ones[2]: None, ones[4]: None}
+    shed(idle, ones, 4)
+    assert finished == []
+    shed(idle, ones, 3)
+    assert (finished, [one.name for one in idle]) == (["idle long"], ["idle"])
+    ones.pop(2)
+    finished.clear()
+    shed(idle, ones, 1)
+    assert sorted(finished) == ["idle", "new"]
+    assert not idle

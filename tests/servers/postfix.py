@@ -1,4 +1,4 @@
-"""Postfix: one instance with eight services, from bare SMTP to implicit TLS with AUTH and client certificates."""
+"""Postfix: one instance with nine services, from bare SMTP to implicit TLS with AUTH and client certificates."""
 
 import shutil
 import subprocess
@@ -57,6 +57,7 @@ smtpd_error_sleep_time = 0
 smtpd_client_connection_rate_limit = 0
 smtpd_client_connection_count_limit = 0
 default_process_limit = 200
+anvil_rate_time_unit = 1s
 
 smtpd_tls_chain_files = {tls}, {rsa}
 smtpd_tls_CAfile = {authority}
@@ -90,6 +91,9 @@ MASTER_CF = """\
   -o syslog_name=demands -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt -o smtpd_tls_req_ccert=yes
 127.0.0.1:{bare} inet n - n - - smtpd
   -o syslog_name=bare -o smtpd_tls_security_level=none -o smtpd_discard_ehlo_keywords={bare_lacks}
+127.0.0.1:{limited} inet n - n - - smtpd
+  -o syslog_name=limited -o smtpd_tls_security_level=none -o smtpd_client_event_limit_exceptions=
+  -o smtpd_client_connection_count_limit=5 -o smtpd_client_message_rate_limit=100
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -131,6 +135,7 @@ class Ports(NamedTuple):
     asks: int
     demands: int
     bare: int
+    limited: int
 
 
 class Postfix:
@@ -147,6 +152,8 @@ class Postfix:
         asks_port: STARTTLS, and a client certificate is asked for; the Received field tells whose it was.
         demands_port: TLS from the first byte, and without a client certificate no handshake.
         bare_port: Not one extension.
+        limited_port: As plain_port, for five connections at once (421) and 100 messages in two seconds (450 to MAIL).
+            What is configured is one second, but anvil counts in whole seconds.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-Path, X-Original-To and
             Delivered-To, and a message with two recipients is delivered twice.
@@ -161,7 +168,7 @@ class Postfix:
         self._daemon = daemon
         self.ports = ports
         self.plain_port, self.starttls_port, self.auth_port, self.tls_port, *others = ports
-        self.sasl_port, self.asks_port, self.demands_port, self.bare_port = others
+        self.sasl_port, self.asks_port, self.demands_port, self.bare_port, self.limited_port = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "log"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)

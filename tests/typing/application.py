@@ -23,7 +23,9 @@ from smtp_async import (
     Notify,
     Outcome,
     PoolLimits,
+    Provider,
     QueueProcessor,
+    RateLimits,
     Raw,
     Receipt,
     Recipient,
@@ -38,6 +40,7 @@ from smtp_async import (
     TLSOptions,
     Token,
     TrustOptions,
+    find_provider,
     send,
     send_blocking,
 )
@@ -267,3 +270,9 @@ def with_logins() -> list[SMTPClient]:
         ClientOptions(before_auth=lambda event, credentials: None),
     ]
     return [SMTPClient("mx.test", credentials=one, options=each) for one in accounts for each in options]
+
+
+def limited(name: str) -> SMTPClient:
+    provider: Provider = find_provider(name)
+    rates = RateLimits(messages_per_second=provider.messages_per_second or 10, send_rate=1e6)
+    return SMTPClient.for_provider(name, password="key", options=ClientOptions(rates=rates))

@@ -1,0 +1,113 @@
+"""pauses.py: a limit of bytes per second stops reading, and TCP slows the server down."""
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import pytest
+
+from smtp_async import RateLimits
+from smtp_async.transport import Stream, dial
+from smtp_async.transport.throttle import ClientThrottle, Throttle
+from tests.transport.lab import client_context, implicit, server_context, serving, sink, turns
+
+SERVER = server_context()
+CLIENT = client_context()
+
+
+def reading(rate: float) -> Throttle:
+    return ClientThrottle(RateLimits(receive_rate=rate)).for_connection()
+
+
+class Flood:
+    """Writes without end; `written` says how much the system has taken."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A first byte, for a client that limits reading only behind it.
+        writer.write(b"x")
+        await reader.read(1)
+        # uvloop raises RuntimeError where the client has gone.
+        with contextlib.suppress(RuntimeError):
+            while True:
+                writer.write(bytes(32_768))
+                await writer.drain()
+                self.written += 32_768
+
+
+async def flooded(server: Any, throttle: Throttle, *, encrypted: bool = False) -> Stream:
+    """Return a stream that is limited before the flood begins."""
+    stream = await dial("127.0.0.1", server.port)
+    stream.limit_reading(throttle)
+    if encrypted:
+        await stream.start_tls(CLIENT, "localhost")
+    assert await stream.read() == b"x"
+    stream.write(b"x")
+    return stream
+
+
+async def read_for(stream: Stream, seconds: float) -> float:
+    """Return the bytes per second that arrived."""
+    start = time.monotonic()
+    total = 0
+    while (took := time.monotonic() - start) < seconds:
+        total += len(await stream.read())
+    return total / took
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_megabyte_per_second(run: Any, encrypted: bool) -> None:
+    async def scenario() -> None:
+        flood = Flood()
+        async with serving(implicit(SERVER, flood) if encrypted else flood) as server:
+            stream = await flooded(server, reading(1_000_000), encrypted=encrypted)
+            await read_for(stream, 0.3)
+            assert await read_for(stream, 2.0) == pytest.approx(1_000_000, rel=0.15 if encrypted else 0.05)
+            stream.abort()
+
+    run(scenario())
+
+
+def test_the_server_is_slowed_down(run: Any) -> None:
+    async def scenario() -> None:
+        flood = Flood()
+        async with serving(flood) as server:
+            stream = await flooded(server, reading(1000))
+            await stream.read()
+            await turns(2000)
+            # What the buffers of the system hold, and no more however long it lasts.
+            held = flood.written
+            await turns(2000)
+            assert flood.written == held
+            assert stream.traffic.received <= 65_537
+            stream.abort()
+
+    run(scenario())
+
+
+def test_an_abort_during_a_pause_ends_it(run: Any) -> None:
+    async def scenario() -> None:
+        async with serving(Flood()) as server:
+            stream = await flooded(server, reading(1000))
+            await stream.read()
+            pauses = stream._protocol.pauses
+            assert pauses is not None and pauses._timer is not None
+            stream.abort()
+            await turns()
+            assert pauses._timer is None
+
+    run(scenario())
+
+
+def test_an_unlimited_direction_costs_nothing(run: Any) -> None:
+    async def scenario() -> None:
+        async with serving(sink) as server:
+            stream = await dial("127.0.0.1", server.port)
+            stream.limit_reading(ClientThrottle(RateLimits(send_rate=1)).for_connection())
+            assert stream._protocol.pauses is None
+            stream.abort()
+
+    run(scenario())
