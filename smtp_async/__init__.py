@@ -54,7 +54,8 @@ from .tls.options import PreSharedKey, TLSOptions
 from .tls.problems import ChainProblem, ChainResult, ChainValidation
 from .tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .tls.trust import ServerAuthentication, TrustOptions
-from .transport.dial import AddressFamily, SocketOptions
+from .transport.dial import SocketOptions
+from .transport.names import AddressFamily
 
 if TYPE_CHECKING:
     from .processor import (

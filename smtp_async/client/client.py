@@ -38,6 +38,7 @@ from ..protocol.options import SendOptions
 from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from ..tls.context import Security
+from ..transport.names import host_name
 from .bulk import SendAll
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
@@ -145,6 +146,38 @@ class SMTPClient(Observed):
         # The URL may hold a password, and tracebacks may show local variables.
         del url
         return cls(**parse_url(hidden, options))
+
+    @classmethod
+    def for_domain(
+        cls,
+        domain: str,
+        *,
+        security: Security = Security.AUTO,
+        port: int = 25,
+        options: ClientOptions = _DEFAULTS,
+    ) -> Self:
+        """Make a client that delivers to the mail exchangers of a domain, as a mail server does.
+
+        They are looked up (MX, RFC 5321 section 5.1) when a connection opens, and tried in turn until one can be
+        reached and does not refuse the connection with its greeting. There is no login.
+
+        Args:
+            domain: what stands behind the @ of the recipients.
+            security: AUTO uses STARTTLS where it is offered, without verification, as mail servers do.
+            port: the port of the mail exchangers.
+            options: everything else.
+
+        Raises:
+            MissingHost, InvalidHost, InvalidPort, InvalidArgument: an argument makes no sense.
+        """
+        host_name(domain)
+        if options.tunnel or options.lmtp or domain.startswith("/"):
+            raise InvalidArgument(
+                "for_domain speaks SMTP to mail exchangers, neither LMTP nor through a tunnel"
+            )
+        client = cls(domain, port, security=security, options=options)
+        client._route = replace(client._route, mx=True)
+        return client
 
     def __repr__(self) -> str:
         if not hasattr(self, "_job_count"):
@@ -380,7 +413,10 @@ class SMTPClient(Observed):
             self._demand_own_loop()
         self._closed = True
         if pool is not None:
-            await pool.close()
+            try:
+                await pool.close()
+            finally:
+                self._shared.close()
         wire_log, self._wire_log = self._wire_log, None
         if wire_log is not None:
             wire_log.close(self._hooks)

@@ -24,6 +24,7 @@ from ..tls.handshake_witness import cut_short
 from ..tls.info import ConnectionInfo
 from ..transport.stream import Stream
 from .clock import ReplyClock
+from .stage_times import StageTimes
 from .transcript import Transcript
 
 __all__ = ["Channel"]
@@ -56,6 +57,7 @@ class Channel:
         offered_in_clear: what the server offered before any TLS, None if TLS came first. For reports only.
         handshake_failed: did the connection end in a TLS handshake?
         info: what was negotiated; known before the login.
+        stage_times: measures the opening, for reports only; None without one.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class Channel:
         "number",
         "offered_in_clear",
         "round_trips",
+        "stage_times",
         "stream",
         "task",
         "timeouts",
@@ -97,6 +100,7 @@ class Channel:
         self.offered_in_clear: Extensions | None = None
         self.handshake_failed = False
         self.info: ConnectionInfo | None = None
+        self.stage_times: StageTimes | None = None
         self._loop = asyncio.get_running_loop()
         self.clock = ReplyClock(machine, timeouts, self._server_overdue, self._loop)
         self.transcript = Transcript(number, hooks, self.wake)
@@ -118,6 +122,11 @@ class Channel:
         if writing is not None and writing.turn:
             return None
         return max(self.clock.since, self.active_at)
+
+    def passed(self, stage: str) -> None:
+        """Note that a stage of the opening has been passed, for `stage_times`."""
+        if self.stage_times is not None:
+            self.stage_times.passed(stage)
 
     def now(self) -> float:
         """Loop time."""

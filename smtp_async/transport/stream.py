@@ -125,6 +125,7 @@ class Stream:
         peer: the server's address.
         local: the client's address.
         early: plaintext that had arrived when `start_tls` was called; empty if there was none.
+        linger_time: seconds that the system may take after the end to deliver pending data, 0 without such a limit.
     """
 
     __slots__ = (
@@ -138,6 +139,7 @@ class Stream:
         "_writer",
         "_writers_below",
         "early",
+        "linger_time",
         "local",
         "peer",
         "traffic",
@@ -151,6 +153,7 @@ class Stream:
     ) -> None:
         self.traffic = reader.traffic
         self.early = b""
+        self.linger_time = 0.0
         # Read now, because a closed socket has no addresses.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
         self.local: Endpoint = _endpoint(transport.get_extra_info("sockname"))
@@ -336,9 +339,19 @@ class Stream:
         if self._protocol.ended:
             # asyncio's transport raises in `abort` if it ended while `close` still had bytes to send.
             return
+        self._limit_linger()
         if self._tls is not None and not transport.is_closing() and not transport.get_write_buffer_size():
             transport.close()
         transport.abort()
+
+    def _limit_linger(self) -> None:
+        """Have the system reset the connection if it cannot deliver what it has within `linger_time`."""
+        if not self.linger_time or not hasattr(socket, "TCP_USER_TIMEOUT"):
+            return
+        sock = self._transport.get_extra_info("socket")
+        # Not SO_LINGER with a time, because closing the socket would then stop the event loop for so long.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(self.linger_time * 1000)))
 
     async def close(self, *, limit: float = 2.0) -> None:
         """Send what is buffered, exchange close_notify under TLS, and close. Failures of the connection are not raised.
@@ -352,6 +365,7 @@ class Stream:
             return await asyncio.sleep(0)
         try:
             if self._closing is None:
+                self._limit_linger()
                 self._writer.close()
                 self._closing = asyncio.ensure_future(_closed(self._writer))
             # `wait` does not cancel what it waits for.

@@ -8,6 +8,7 @@ packages=(
     dovecot-core dovecot-lmtpd dovecot-submissiond
     krb5-kdc krb5-admin-server krb5-user libsasl2-modules-gssapi-mit python3-gssapi # AUTH GSSAPI
     cyrus-imapd # LMTP with channel binding
+    nsd unbound ldnsutils # DNS, signed and not
     softhsm2 # a token without hardware
 )
 export DEBIAN_FRONTEND=noninteractive

@@ -1,0 +1,148 @@
+"""The mail servers of a domain: where its mail is delivered (MX), and where its users submit theirs (SRV)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from ..errors import ResolveError
+from .names import host_name, is_address
+from .records import MX, SRV
+from .resolve import DNSOptions, Resolver, resolver_of
+
+__all__ = ["SubmissionServer", "by_preference", "by_weight", "resolve_mx", "resolve_submission"]
+
+#: More mail exchangers than that are not tried.
+_MOST_EXCHANGERS: Final = 20
+#: The services of RFC 8314 section 5.1 and RFC 6186 section 3.1, and whether TLS comes first. The first is preferred.
+_SERVICES: Final = (("_submissions._tcp", True), ("_submission._tcp", False))
+#: What is asked where nothing else is named.
+_SYSTEM: Final = DNSOptions()
+
+
+class SubmissionServer(NamedTuple):
+    """A server that takes mail from a domain's own users.
+
+    Attributes:
+        host, port: where it listens.
+        implicit_tls: whether TLS comes first; otherwise STARTTLS.
+    """
+
+    host: str
+    port: int
+    implicit_tls: bool
+
+
+async def resolve_mx(
+    domain: str, *, resolver: Resolver | DNSOptions = _SYSTEM, rng: random.Random | None = None
+) -> tuple[str, ...]:
+    """Return the hosts that take mail for a domain, in the order in which they are to be tried (RFC 5321 section 5.1).
+
+    Hosts of equal preference are shuffled. A domain without MX records takes its mail itself. An address in brackets
+    stands for itself.
+
+    Args:
+        domain: international names may be given in Unicode.
+        resolver: what is asked; options choose one.
+        rng: shuffles.
+
+    Raises:
+        MissingHost, InvalidHost: it is not a domain.
+        ResolveError: the domain does not exist, takes no mail (null MX, RFC 7505: code 11004), or cannot be resolved.
+    """
+    name = host_name(domain)
+    if is_address(name):
+        return (name,)
+    chosen, owned = _chosen(resolver)
+    try:
+        found = await chosen.mx(name)
+    except ResolveError as error:
+        if error.code != 11004:
+            raise
+        return (name,)
+    finally:
+        _release(owned)
+    hosts = [one for one in found if one.host]
+    if not hosts:
+        raise ResolveError(f"{domain} takes no mail: it has a null MX record (RFC 7505)", code=11004)
+    return tuple(one.host for one in by_preference(hosts, rng or random.SystemRandom()))[:_MOST_EXCHANGERS]
+
+
+async def resolve_submission(
+    domain: str, *, resolver: Resolver | DNSOptions = _SYSTEM, rng: random.Random | None = None
+) -> tuple[SubmissionServer, ...]:
+    """Return the servers that take mail from the users of a domain, as its SRV records say (RFC 6186, RFC 8314).
+
+    The records are not protected unless the options are `secure`: a host outside the domain needs the user's consent
+    (RFC 6186 section 6).
+
+    Args:
+        domain: international names may be given in Unicode.
+        resolver: what is asked; options choose one.
+        rng: orders servers of equal priority by their weights (RFC 2782).
+
+    Returns:
+        The servers in order, those where TLS comes first before the others; empty without such records.
+
+    Raises:
+        MissingHost, InvalidHost: it is not a domain.
+        ResolveError: the records cannot be resolved.
+    """
+    name = host_name(domain)
+    chosen, owned = _chosen(resolver)
+    found: list[SubmissionServer] = []
+    try:
+        for service, implicit in _SERVICES:
+            records = await _services(chosen, f"{service}.{name}")
+            found += [
+                SubmissionServer(r.host, r.port, implicit)
+                for r in by_weight(records, rng or random.SystemRandom())
+            ]
+    finally:
+        _release(owned)
+    return tuple(found)
+
+
+async def _services(resolver: Resolver, service: str) -> list[SRV]:
+    try:
+        records = await resolver.srv(service)
+    except ResolveError as error:
+        if error.code in (11001, 11004):
+            return []
+        raise
+    # An empty host says that the service is not offered, and port 0 cannot be connected to.
+    return [one for one in records if one.host and one.port]
+
+
+def _chosen(resolver: Resolver | DNSOptions) -> tuple[Resolver, object]:
+    """Return the resolver, and the same again if it was made here."""
+    if not isinstance(resolver, DNSOptions):
+        return resolver, None
+    made = resolver_of(resolver)
+    return made, None if made is resolver.resolver else made
+
+
+def _release(owned: object) -> None:
+    close = getattr(owned, "close", None)
+    if close is not None:
+        close()
+
+
+def by_preference(records: Iterable[MX], rng: random.Random) -> list[MX]:
+    """Return mail exchangers with the lowest preference first, equal ones shuffled; of two alike only the first."""
+    shuffled = list(dict.fromkeys(records))
+    rng.shuffle(shuffled)
+    ranked = sorted(shuffled, key=lambda one: one.preference)
+    return list({one.host: one for one in reversed(ranked)}.values())[::-1]
+
+
+def by_weight(records: Iterable[SRV], rng: random.Random) -> Iterator[SRV]:
+    """Yield servers with the lowest priority first, equal ones drawn by their weights (RFC 2782)."""
+    left = sorted(set(records))
+    while left:
+        same = [one for one in left if one.priority == left[0].priority]
+        # A weight of 0 has a small chance, not none.
+        (drawn,) = rng.choices(same, [one.weight or 0.1 for one in same])
+        yield drawn
+        left.remove(drawn)
