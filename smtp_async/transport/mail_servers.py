@@ -130,11 +130,13 @@ def _release(owned: object) -> None:
 
 
 def by_preference(records: Iterable[MX], rng: random.Random) -> list[MX]:
-    """Return mail exchangers with the lowest preference first, equal ones shuffled; of two alike only the first."""
+    """Return mail exchangers with the lowest preference first, equal ones shuffled, and each host once."""
     shuffled = list(dict.fromkeys(records))
     rng.shuffle(shuffled)
-    ranked = sorted(shuffled, key=lambda one: one.preference)
-    return list({one.host: one for one in reversed(ranked)}.values())[::-1]
+    first: dict[str, MX] = {}
+    for one in sorted(shuffled, key=lambda one: one.preference):
+        first.setdefault(one.host, one)
+    return list(first.values())
 
 
 def by_weight(records: Iterable[SRV], rng: random.Random) -> Iterator[SRV]:

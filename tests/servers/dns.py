@@ -54,9 +54,9 @@ dangling CNAME nothing
 zero A 0.0.0.0
 {"".join(f"many A 127.1.0.{n}{chr(10)}" for n in range(1, MANY + 1))}_submission._tcp SRV 0 1 2587 mail
 _submissions._tcp SRV 0 1 2465 mail
-_submissions._tcp.weights SRV 10 0 465 c
-_submissions._tcp.weights SRV 0 50 465 a
-_submissions._tcp.weights SRV 0 50 465 b
+_submissions._tcp.weights SRV 10 0 465 c.weights
+_submissions._tcp.weights SRV 0 50 465 a.weights
+_submissions._tcp.weights SRV 0 50 465 b.weights
 _submission._tcp.none SRV 0 0 0 .
 _submissions._tcp.none SRV 0 0 0 .
 xn--bcher-kva MX 10 mail

@@ -1,4 +1,4 @@
-"""Postfix: one instance with eight services, from bare SMTP to implicit TLS with AUTH and client certificates."""
+"""Postfix: one instance with nine services, from bare SMTP to implicit TLS with AUTH and client certificates."""
 
 import shutil
 import subprocess
@@ -90,6 +90,9 @@ MASTER_CF = """\
   -o syslog_name=demands -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt -o smtpd_tls_req_ccert=yes
 127.0.0.1:{bare} inet n - n - - smtpd
   -o syslog_name=bare -o smtpd_tls_security_level=none -o smtpd_discard_ehlo_keywords={bare_lacks}
+127.0.0.1:{proxied} inet n - n - - smtpd
+  -o syslog_name=proxied -o smtpd_tls_security_level=may -o smtpd_upstream_proxy_protocol=haproxy
+  -o smtpd_relay_restrictions=permit -o smtpd_peername_lookup=no
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -131,6 +134,7 @@ class Ports(NamedTuple):
     asks: int
     demands: int
     bare: int
+    proxied: int
 
 
 class Postfix:
@@ -147,6 +151,7 @@ class Postfix:
         asks_port: STARTTLS, and a client certificate is asked for; the Received field tells whose it was.
         demands_port: TLS from the first byte, and without a client certificate no handshake.
         bare_port: Not one extension.
+        proxied_port: As `starttls_port`, behind the header of the PROXY protocol, which is demanded.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-Path, X-Original-To and
             Delivered-To, and a message with two recipients is delivered twice.
@@ -161,7 +166,7 @@ class Postfix:
         self._daemon = daemon
         self.ports = ports
         self.plain_port, self.starttls_port, self.auth_port, self.tls_port, *others = ports
-        self.sasl_port, self.asks_port, self.demands_port, self.bare_port = others
+        self.sasl_port, self.asks_port, self.demands_port, self.bare_port, self.proxied_port = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "log"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)
