@@ -56,6 +56,8 @@ from .tls.revocation_options import RevocationOptions, RevocationPolicy, Revocat
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import SocketOptions
 from .transport.names import AddressFamily
+from .transport.proxy_protocol import ProxyProtocol
+from .transport.resolve import DNSMode, DNSOptions
 
 if TYPE_CHECKING:
     from .processor import (
@@ -85,6 +87,8 @@ __all__ = [
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
+    "DNSMode",
+    "DNSOptions",
     "DSN",
     "DeliverBy",
     "DirectoryLimits",
@@ -113,6 +117,7 @@ __all__ = [
     "Priority",
     "ProcessorOptions",
     "ProcessorStatistics",
+    "ProxyProtocol",
     "QueueProcessor",
     "QueueReport",
     "Raw",

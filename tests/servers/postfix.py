@@ -92,7 +92,7 @@ MASTER_CF = """\
   -o syslog_name=bare -o smtpd_tls_security_level=none -o smtpd_discard_ehlo_keywords={bare_lacks}
 127.0.0.1:{proxied} inet n - n - - smtpd
   -o syslog_name=proxied -o smtpd_tls_security_level=may -o smtpd_upstream_proxy_protocol=haproxy
-  -o smtpd_relay_restrictions=permit -o smtpd_peername_lookup=no
+  -o smtpd_relay_restrictions=permit_auth_destination,reject -o smtpd_peername_lookup=no
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
