@@ -21,6 +21,7 @@ from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
+from .client.discover import Discovery, FoundServer, discover
 from .client.one_shot import send
 from .client.options import ClientOptions
 from .client.telemetry import Telemetry
@@ -55,9 +56,11 @@ from .tls.problems import ChainProblem, ChainResult, ChainValidation
 from .tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import SocketOptions
+from .transport.mail_servers import SubmissionServer, resolve_mx, resolve_submission
 from .transport.names import AddressFamily
 from .transport.proxy_protocol import ProxyProtocol
-from .transport.resolve import DNSMode, DNSOptions
+from .transport.records import MX, SRV
+from .transport.resolve import DNSMode, DNSOptions, DNSResolver, Resolver
 
 if TYPE_CHECKING:
     from .processor import (
@@ -89,21 +92,25 @@ __all__ = [
     "Credentials",
     "DNSMode",
     "DNSOptions",
+    "DNSResolver",
     "DSN",
     "DeliverBy",
     "DirectoryLimits",
     "DirectorySpool",
+    "Discovery",
     "EVERYONE",
     "EnhancedCode",
     "Entry",
     "Envelope",
     "Extensions",
+    "FoundServer",
     "Identity",
     "Importance",
     "KeyUsage",
     "Kind",
     "Lease",
     "Login",
+    "MX",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -127,6 +134,7 @@ __all__ = [
     "Reply",
     "Report",
     "ReportOptions",
+    "Resolver",
     "RetryPolicy",
     "Return",
     "RevocationOptions",
@@ -135,6 +143,7 @@ __all__ = [
     "RevocationStatus",
     "SMTPClient",
     "SMTPError",
+    "SRV",
     "Secret",
     "Security",
     "SendAll",
@@ -149,6 +158,7 @@ __all__ = [
     "SpoolStatistics",
     "Stage",
     "Strength",
+    "SubmissionServer",
     "TLSOptions",
     "TLSProfile",
     "Telemetry",
@@ -160,10 +170,13 @@ __all__ = [
     "XPriority",
     "__version__",
     "build_info",
+    "discover",
     "errors",
     "events",
     "legacy_context",
     "parse_report",
+    "resolve_mx",
+    "resolve_submission",
     "send",
     "send_blocking",
     "serialize",

@@ -16,10 +16,10 @@ from typing import Any, Final
 from ..errors import FeatureUnavailable, ResolveError
 from .records import MX, SRV, Record
 
-__all__ = ["ask"]
+__all__ = ["CONFIGURATION", "ask", "local_servers"]
 
 #: The system's list of DNS servers.
-_CONFIGURATION: Final = "/etc/resolv.conf"
+CONFIGURATION: Final = "/etc/resolv.conf"
 
 
 async def ask(name: str, kind: str, servers: list[tuple[str, int]], *, limit: float) -> list[Record]:
@@ -51,7 +51,7 @@ async def ask(name: str, kind: str, servers: list[tuple[str, int]], *, limit: fl
         raise ResolveError(f"cannot resolve {name}: {error}", code=11003) from error
     query.flags |= dns.flags.AD
     failure: Exception | None = None
-    for host, port in servers or _system_servers():
+    for host, port in servers or local_servers():
         try:
             fetch = partial(dns.query.udp_with_fallback, query, host, timeout=limit, port=port)
             answer, _ = await asyncio.get_running_loop().run_in_executor(None, fetch)
@@ -99,10 +99,14 @@ def _text(name: Any) -> str:
     return str(name.to_text(omit_final_dot=True)).lower().removesuffix(".")
 
 
-def _system_servers() -> list[tuple[str, int]]:
-    """Return the resolvers on this machine that the system asks."""
+def local_servers(configuration: str = CONFIGURATION) -> list[tuple[str, int]]:
+    """Return the resolvers on this machine that the system asks.
+
+    Raises:
+        ResolveError: it asks none.
+    """
     try:
-        with open(_CONFIGURATION, encoding="ascii", errors="replace") as file:
+        with open(configuration, encoding="ascii", errors="replace") as file:
             words = [line.split() for line in file]
     except OSError:
         words = []

@@ -123,16 +123,6 @@ class TestFilter:
                     await client.send(mail())
             assert not list(server.connections)
 
-    async def test_the_probe_for_tls_is_judged_too(self) -> None:
-        """`check` makes a second connection when no greeting comes."""
-        from smtp_async.client.diagnose import _speaks_tls
-        from smtp_async.connection.route import Route, SharedResources
-
-        async with speaking() as server:
-            route = Route(host=server.host, port=server.port, dns=DNSOptions(address_filter=lambda ip: False))
-            assert not await _speaks_tls(route, SharedResources(), 1.0)
-            assert not list(server.connections)
-
 
 class TestTunnel:
     @pytest.mark.parametrize(

@@ -2,13 +2,11 @@
 
 import asyncio
 import os
-import socket
-import sys
 from pathlib import Path
 
 import pytest
 
-from smtp_async.errors import FeatureUnavailable, InvalidArgument, ResolveError
+from smtp_async.errors import InvalidArgument, ResolveError
 from smtp_async.transport.names import AddressFamily
 from smtp_async.transport.records import MX, SRV
 from smtp_async.transport.resolve import (
@@ -21,41 +19,9 @@ from smtp_async.transport.resolve import (
     resolver_of,
 )
 from tests.servers.dns import CHAIN, LONG_CHAIN, MANY
-from tests.transport.lab import MANNERS, cancelled_everywhere
+from tests.transport.lab import MANNERS, MuteNameServer, cancelled_everywhere
 
 AUTO, IPV4, IPV6 = AddressFamily.AUTO, AddressFamily.IPV4, AddressFamily.IPV6
-
-
-class Mute:
-    """A DNS server that takes every query and answers none, or only those for one kind."""
-
-    def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.name = f"127.0.0.1:{self.socket.getsockname()[1]}"
-
-    def __enter__(self) -> "Mute":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.socket.close()
-
-
-@pytest.fixture
-def ask(dns, run):
-    """Ask Unbound, and close the resolver."""
-
-    def ask(work, **options):
-        async def scenario():
-            resolver = DNSResolver(DNSOptions(**{"servers": (dns.server,), **options}))
-            try:
-                return await work(resolver)
-            finally:
-                resolver.close()
-
-        return run(scenario())
-
-    return ask
 
 
 class TestDNS:
@@ -138,22 +104,22 @@ class TestDNS:
 
 class TestTime:
     def test_a_silent_server_and_one_that_answers(self, dns, ask):
-        with Mute() as mute:
+        with MuteNameServer() as mute:
             servers = (mute.name, dns.server)
             assert ask(lambda r: r.addresses("v4.lab.test", IPV4), servers=servers, query_timeout=0.1)
 
     def test_silent_servers_only(self, ask):
-        with Mute() as mute, pytest.raises(ResolveError) as caught:
+        with MuteNameServer() as mute, pytest.raises(ResolveError) as caught:
             ask(lambda r: r.addresses("v4.lab.test", IPV4), servers=(mute.name,), query_timeout=0.05)
         assert caught.value.code == 11002
 
     def test_the_whole_look_up_has_a_limit(self, ask):
-        with Mute() as mute, pytest.raises(ResolveError, match="within 0.05 s") as caught:
+        with MuteNameServer() as mute, pytest.raises(ResolveError, match="within 0.05 s") as caught:
             ask(lambda r: r.addresses("v4.lab.test", AUTO), servers=(mute.name,), total_timeout=0.05)
         assert caught.value.code == 11002
 
     def test_nothing_listens(self, ask):
-        with Mute() as mute:
+        with MuteNameServer() as mute:
             name = mute.name
         with pytest.raises(ResolveError) as caught:
             ask(lambda r: r.addresses("v4.lab.test", AUTO), servers=(name,))
@@ -212,74 +178,6 @@ class TestTime:
                     await asyncio.sleep(0.01)
 
         run(scenario())
-
-
-class TestSecure:
-    def test_signed(self, ask):
-        assert ask(lambda r: r.addresses("mail.lab.test", AUTO), secure=True) == ["::1", "127.0.0.1"]
-        assert ask(lambda r: r.addresses("alias.lab.test", IPV4), secure=True) == ["127.0.0.1"]
-        assert len(ask(lambda r: r.mx("lab.test"), secure=True)) == 3
-        assert ask(lambda r: r.mx("null.lab.test"), secure=True) == [MX(0, "")]
-        assert ask(lambda r: r.srv("_submission._tcp.lab.test"), secure=True) == [
-            SRV(0, 1, 2587, "mail.lab.test")
-        ]
-        assert len(ask(lambda r: r.addresses("many.lab.test", IPV4), secure=True)) == MANY
-
-    @pytest.mark.parametrize(("name", "code"), [("nowhere.lab.test", 11001), ("mail2.lab.test", 11004)])
-    def test_that_there_is_nothing_is_signed_too(self, ask, name, code):
-        with pytest.raises(ResolveError) as caught:
-            ask(lambda r: r.addresses(name, IPV6), secure=True)
-        assert caught.value.code == code
-
-    @pytest.mark.parametrize("zone", ["plain.test", "bogus.test"])
-    @pytest.mark.parametrize("name", ["mail", "nowhere", "alias"])
-    def test_unsigned_and_bogus_answers_are_not_taken(self, ask, zone, name):
-        with pytest.raises(ResolveError) as caught:
-            ask(lambda r: r.addresses(f"{name}.{zone}", IPV4), secure=True)
-        assert caught.value.code == 11003 and not caught.value.temporary
-        with pytest.raises(ResolveError) as caught:
-            ask(lambda r: r.mx(zone), secure=True)
-        assert caught.value.code == 11003
-
-    def test_a_server_that_does_not_validate_vouches_for_nothing(self, dns, ask):
-        with pytest.raises(ResolveError, match="not protected by DNSSEC"):
-            ask(lambda r: r.addresses("mail.lab.test", IPV4), secure=True, servers=(dns.authority,))
-
-    def test_silent(self, dns, ask):
-        with Mute() as mute:
-            servers = (mute.name, dns.server)
-            assert ask(lambda r: r.mx("null.lab.test"), servers=servers, secure=True, query_timeout=0.1)
-            with pytest.raises(ResolveError, match="no validating resolver answers") as caught:
-                ask(lambda r: r.mx("lab.test"), servers=(mute.name,), secure=True, query_timeout=0.05)
-        assert caught.value.code == 11002
-
-    @pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".test"])
-    def test_no_name_at_all(self, ask, name):
-        with pytest.raises(ResolveError) as caught:
-            ask(lambda r: r.addresses(name, AUTO), secure=True)
-        assert caught.value.code == 11003
-
-    def test_only_a_resolver_on_this_machine_is_believed(self):
-        with pytest.raises(InvalidArgument, match="on this machine"):
-            DNSOptions(servers=("127.0.0.1", "192.0.2.1"), secure=True)
-        DNSOptions(servers=("127.0.0.1", "[::1]:5300"), secure=True)
-
-    @pytest.mark.parametrize(
-        ("configured", "match"), [("192.0.2.1", "the system asks none"), ("", "the system asks none")]
-    )
-    def test_nor_one_of_the_system_elsewhere(self, run, monkeypatch, tmp_path, configured, match):
-        file = tmp_path / "resolv.conf"
-        file.write_text(f"search x\nnameserver {configured}\nnameserver nonsense\n")
-        monkeypatch.setattr("smtp_async.transport.dnssec._CONFIGURATION", str(file))
-        with pytest.raises(ResolveError, match=match) as caught:
-            run(DNSResolver(DNSOptions(secure=True)).mx("lab.test"))
-        assert caught.value.code == 11003
-
-    def test_without_dnspython(self, ask, monkeypatch):
-        monkeypatch.setitem(sys.modules, "dns.query", None)
-        with pytest.raises(FeatureUnavailable) as caught:
-            ask(lambda r: r.mx("lab.test"), secure=True)
-        assert caught.value.needs == "smtp-async[dnssec]"
 
 
 class TestOptions:
