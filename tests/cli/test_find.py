@@ -21,7 +21,9 @@ async def test_the_server_of_an_address(pki, capsys):
         said = capsys.readouterr().out
         assert f"OK localhost:{server.port} (starttls): The domain names it for submission" in said
         assert "; it offers PLAIN, LOGIN, CRAM-MD5." in said
-        assert f"Use: --server localhost:{server.port} --security starttls Its name is not in the domain" in said
+        assert (
+            f"Use: --server localhost:{server.port} --security starttls Its name is not in the domain" in said
+        )
         assert await find(Screen(), "ann@example.org", options, as_json=True) is Exit.OK
         found = json.loads(capsys.readouterr().out)
         assert found["best"] == found["servers"][0] and found["best"]["works"] is True

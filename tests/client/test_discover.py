@@ -8,6 +8,14 @@ from typing import Any
 import pytest
 
 from smtp_async import ClientOptions, DNSOptions, Security, SMTPError, Timeouts, TLSOptions, discover
+from smtp_async.errors import InvalidAddress, ResolveError
+from smtp_async.testing import CancelManner, CancelMoment, cancellations
+from smtp_async.transport.names import AddressFamily
+from smtp_async.transport.records import MX, SRV
+from tests.lab import tls_server, trusting, until
+from tests.servers.pki import Pki
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 class Zone:
