@@ -179,9 +179,10 @@ async def _probe_silent_server(connection: Connection, route: Route) -> None:
     if silence is None:
         return
     await asyncio.sleep(silence)
-    if connection.channel.machine.greeting.reply is None and await _speaks_tls(
-        route, connection.shared, timeouts.tls
-    ):
+    # By now that of one mail exchanger, where the client's names a domain.
+    route = connection.route
+    silent = connection.channel.machine.greeting.reply is None and not route.mx
+    if silent and await _speaks_tls(route, connection.shared, timeouts.tls):
         connection.abort(
             WrongTLSMode(
                 f"{route.name} expects TLS from the first byte: use security=Security.IMPLICIT",

@@ -228,10 +228,11 @@ async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = No
 async def _stream(sock: socket.socket, options: SocketOptions) -> Stream:
     """Return the stream over a connected socket."""
     stream = await stream_over(sock)
-    stream.linger_time = options.linger_time if options.linger else 0.0
-    with contextlib.suppress(OSError):  # the server may have closed the connection already
-        # Set last, because the event loops turn TCP_NODELAY on when they take the socket.
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+    if options.linger:
+        stream.linger_time = options.linger_time
+    if isinstance(stream.peer, tuple):
+        with contextlib.suppress(OSError):  # the server may have closed the connection already
+            # Set last, because the event loops turn TCP_NODELAY on when they take the socket.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, options.nodelay)
     return stream
 
@@ -361,14 +362,16 @@ def _configure(sock: socket.socket, options: SocketOptions) -> None:
         sock.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii" if _LONG_LINGER else "hh", 1, 0)
         )
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
     if options.local_port and sys.platform != "win32":
         # A fixed port must be usable while its last connection is in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     probing = (options.keepalive_time, options.keepalive_interval, options.keepalive_count)
-    if options.keepalive or any(value is not None for value in probing):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if not options.keepalive and probing == (None, None, None):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        # The socket of a dialer, without TCP.
+        return
     for names, value in zip(_KEEPALIVE, probing, strict=True):
         option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
         if value is not None and option is not None:

@@ -106,13 +106,14 @@ async def resolve_by_system(
         InvalidHost: the system says that this cannot be a host name.
         ResolveError: the name has no address of that family, or the resolver failed.
     """
-    how = {"family": family.number, "type": socket.SOCK_STREAM}
     try:
         if is_address(name):
             # Nobody is asked, so it does not block; the loop would start a thread for it.
-            found = socket.getaddrinfo(name, port, flags=flags | socket.AI_NUMERICHOST, **how)
+            found: Any = _numeric(name, port, family.number, flags | socket.AI_NUMERICHOST)
         else:
-            found = await asyncio.get_running_loop().getaddrinfo(name, port, flags=flags, **how)
+            found = await asyncio.get_running_loop().getaddrinfo(
+                name, port, family=family.number, type=socket.SOCK_STREAM, flags=flags
+            )
     except socket.gaierror as error:
         code = _RESOLVER_CODES.get(error.errno or 0, 11003)
         message = f"cannot resolve {name}: {error.strerror or error}"
@@ -120,7 +121,12 @@ async def resolve_by_system(
     except UnicodeError as error:
         # The resolver's IDNA codec refuses over-long labels also where the name is ASCII.
         raise InvalidHost(f"{name!r} is not a host name: {error}") from error
-    return cast("list[AddressInfo]", found)
+    return cast("list[AddressInfo]", list(found))
+
+
+@functools.lru_cache(maxsize=128)
+def _numeric(address: str, port: int, family: int, flags: int) -> tuple[Any, ...]:
+    return tuple(socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, flags=flags))
 
 
 def _resolver_codes() -> dict[int, int]:
