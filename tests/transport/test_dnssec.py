@@ -3,6 +3,8 @@
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smtp_async.errors import FeatureUnavailable, InvalidArgument, ResolveError
 from smtp_async.transport.dnssec import local_servers
@@ -89,3 +91,18 @@ def test_without_dnspython(ask, monkeypatch):
     with pytest.raises(FeatureUnavailable) as caught:
         ask(lambda r: r.mx("lab.test"), secure=True)
     assert caught.value.needs == "smtp-async[dnssec]"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["nameserver", "127.0.0.1", "::1", "192.0.2.1", "#", ";", "x", "\n", "\t", "\0", "ü"])
+    )
+)
+def test_any_configuration_gives_loopback_addresses_or_an_error(tmp_path_factory, words):
+    file = tmp_path_factory.getbasetemp() / "any-resolv.conf"
+    file.write_text(" ".join(words))
+    try:
+        servers = local_servers(str(file))
+    except ResolveError:
+        return
+    assert servers and {host for host, _ in servers} <= {"127.0.0.1", "::1"}

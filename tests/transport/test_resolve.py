@@ -1,10 +1,13 @@
 """Names → addresses: by the system, by DNS servers of the user's choice, by the application."""
 
 import asyncio
+import ipaddress
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument, ResolveError
 from smtp_async.transport.names import AddressFamily
@@ -205,6 +208,21 @@ class TestOptions:
             return
         with pytest.raises(InvalidArgument, match="a DNS server is an IP address"):
             DNSOptions(servers=(server,))
+
+    @given(st.text(max_size=40) | st.text(":[].0123456789abcdef", max_size=20), st.integers(1, 65535))
+    def test_any_text_is_a_server_or_refused(self, server, port):
+        try:
+            host, number = endpoint(server, port)
+        except InvalidArgument:
+            return
+        ipaddress.ip_address(host.partition("%")[0])
+        assert 0 < number < 65536
+
+    @given(st.ip_addresses(), st.integers(1, 65535))
+    def test_what_is_written_is_read(self, address, port):
+        written = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        assert endpoint(written, 53) == (str(address), port)
+        assert endpoint(str(address), port) == (str(address), port)
 
     @pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "1"])
     @pytest.mark.parametrize("name", ["query_timeout", "total_timeout"])
