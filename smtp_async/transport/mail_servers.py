@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
@@ -9,7 +10,7 @@ from typing import Final, NamedTuple
 from ..errors import ResolveError
 from .names import host_name, is_address
 from .records import MX, SRV
-from .resolve import DNSOptions, Resolver, resolver_of
+from .resolve import DNSOptions, DNSResolver, Resolver, resolver_of
 
 __all__ = ["SubmissionServer", "by_preference", "by_weight", "resolve_mx", "resolve_submission"]
 
@@ -54,15 +55,13 @@ async def resolve_mx(
     name = host_name(domain)
     if is_address(name):
         return (name,)
-    chosen, owned = _chosen(resolver)
     try:
-        found = await chosen.mx(name)
+        with _asking(resolver) as asked:
+            found = await asked.mx(name)
     except ResolveError as error:
         if error.code != 11004:
             raise
         return (name,)
-    finally:
-        _release(owned)
     hosts = [one for one in found if one.host]
     if not hosts:
         raise ResolveError(f"{domain} takes no mail: it has a null MX record (RFC 7505)", code=11004)
@@ -90,17 +89,12 @@ async def resolve_submission(
         ResolveError: the records cannot be resolved.
     """
     name = host_name(domain)
-    chosen, owned = _chosen(resolver)
+    rng = rng or random.SystemRandom()
     found: list[SubmissionServer] = []
-    try:
+    with _asking(resolver) as asked:
         for service, implicit in _SERVICES:
-            records = await _services(chosen, f"{service}.{name}")
-            found += [
-                SubmissionServer(r.host, r.port, implicit)
-                for r in by_weight(records, rng or random.SystemRandom())
-            ]
-    finally:
-        _release(owned)
+            ranked = by_weight(await _services(asked, f"{service}.{name}"), rng)
+            found += [SubmissionServer(one.host, one.port, implicit) for one in ranked]
     return tuple(found)
 
 
@@ -115,18 +109,18 @@ async def _services(resolver: Resolver, service: str) -> list[SRV]:
     return [one for one in records if one.host and one.port]
 
 
-def _chosen(resolver: Resolver | DNSOptions) -> tuple[Resolver, object]:
-    """Return the resolver, and the same again if it was made here."""
+@contextlib.contextmanager
+def _asking(resolver: Resolver | DNSOptions) -> Iterator[Resolver]:
+    """Give the resolver, and close it in the end if it was made here."""
     if not isinstance(resolver, DNSOptions):
-        return resolver, None
+        yield resolver
+        return
     made = resolver_of(resolver)
-    return made, None if made is resolver.resolver else made
-
-
-def _release(owned: object) -> None:
-    close = getattr(owned, "close", None)
-    if close is not None:
-        close()
+    try:
+        yield made
+    finally:
+        if isinstance(made, DNSResolver) and made is not resolver.resolver:
+            made.close()
 
 
 def by_preference(records: Iterable[MX], rng: random.Random) -> list[MX]:

@@ -16,7 +16,7 @@ from enum import Enum
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from ..errors import InvalidArgument, ResolveError
+from ..errors import InvalidArgument, InvalidPort, ResolveError
 from .names import AddressFamily, AddressFilter, AddressInfo, is_address, resolve_by_system
 from .records import MX, SRV, Record, canonical, follow
 
@@ -106,6 +106,8 @@ class DNSOptions:
                 "servers and secure are options of the library's own resolver: resolver=DNSMode.OWN"
             )
         _demand_tuple(self.servers)
+        if not 0 < self.port < 65536:
+            raise InvalidPort(f"a port is between 1 and 65535, not {self.port}")
         for seconds in (self.query_timeout, self.total_timeout):
             # `not >` refuses NaN too.
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
@@ -238,7 +240,8 @@ class DNSResolver:
         return aiodns.DNSResolver(
             servers or None,
             loop=asyncio.get_running_loop(),
-            timeout=self._options.query_timeout,
+            # c-ares counts whole milliseconds, and takes 0 for its own default.
+            timeout=max(self._options.query_timeout, 0.001),
             tries=_ROUNDS,
         )
 

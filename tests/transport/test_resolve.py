@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_async.errors import InvalidArgument, ResolveError
+from smtp_async.errors import InvalidArgument, InvalidPort, ResolveError
 from smtp_async.transport.names import AddressFamily
 from smtp_async.transport.records import MX, SRV
 from smtp_async.transport.resolve import (
@@ -229,6 +229,11 @@ class TestOptions:
     def test_what_is_no_time_limit(self, name, seconds):
         with pytest.raises(InvalidArgument):
             DNSOptions(**{name: seconds})
+
+    @pytest.mark.parametrize("port", [0, -1, 65536])
+    def test_what_is_no_port(self, port):
+        with pytest.raises(InvalidPort):
+            DNSOptions(port=port)
 
     def test_servers_are_no_text(self):
         with pytest.raises(InvalidArgument, match="not one text"):
