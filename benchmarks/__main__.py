@@ -24,6 +24,7 @@ NAMES = (
     "messages",
     "bulk",
     "attachment",
+    "connect",
     "tls",
     "proxy",
     "spool",

@@ -1,4 +1,6 @@
-"""The server of `tls.py`: TLS from the first byte, takes every message as fast as it comes.
+"""The server of `tls.py` and `connect.py`: takes every message as fast as it comes.
+
+With the file of a certificate as its argument it speaks TLS from the first byte.
 
 Prints its port and runs until standard input ends.
 """
@@ -57,8 +59,10 @@ class _Conversation(asyncio.Protocol):
 
 
 async def _main() -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(sys.argv[1])
+    context = None
+    if len(sys.argv) > 1:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[1])
     loop = asyncio.get_running_loop()
     server = await loop.create_server(_Conversation, "127.0.0.1", 0, backlog=2000, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -21,6 +21,7 @@ from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
+from .client.discover import Discovery, FoundServer, discover
 from .client.one_shot import send
 from .client.options import ClientOptions
 from .client.telemetry import Telemetry
@@ -55,8 +56,13 @@ from .tls.options import PreSharedKey, TLSOptions
 from .tls.problems import ChainProblem, ChainResult, ChainValidation
 from .tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .tls.trust import ServerAuthentication, TrustOptions
-from .transport.dial import AddressFamily, SocketOptions
+from .transport.dial import SocketOptions
+from .transport.mail_servers import SubmissionServer, resolve_mx, resolve_submission
+from .transport.names import AddressFamily
 from .transport.proxy import ProxyAuth, ProxyOptions, ProxyType
+from .transport.proxy_protocol import ProxyProtocol
+from .transport.records import MX, SRV
+from .transport.resolve import DNSMode, DNSOptions, DNSResolver, Resolver
 from .transport.throttle import RateLimits
 
 if TYPE_CHECKING:
@@ -88,21 +94,27 @@ __all__ = [
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
+    "DNSMode",
+    "DNSOptions",
+    "DNSResolver",
     "DSN",
     "DeliverBy",
     "DirectoryLimits",
     "DirectorySpool",
+    "Discovery",
     "EVERYONE",
     "EnhancedCode",
     "Entry",
     "Envelope",
     "Extensions",
+    "FoundServer",
     "Identity",
     "Importance",
     "KeyUsage",
     "Kind",
     "Lease",
     "Login",
+    "MX",
     "Message",
     "MessageRefused",
     "NOBODY",
@@ -119,6 +131,7 @@ __all__ = [
     "Provider",
     "ProxyAuth",
     "ProxyOptions",
+    "ProxyProtocol",
     "ProxyResponse",
     "ProxyType",
     "QueueProcessor",
@@ -131,6 +144,7 @@ __all__ = [
     "Reply",
     "Report",
     "ReportOptions",
+    "Resolver",
     "RetryPolicy",
     "Return",
     "RevocationOptions",
@@ -139,6 +153,7 @@ __all__ = [
     "RevocationStatus",
     "SMTPClient",
     "SMTPError",
+    "SRV",
     "Secret",
     "Security",
     "SendAll",
@@ -153,6 +168,7 @@ __all__ = [
     "SpoolStatistics",
     "Stage",
     "Strength",
+    "SubmissionServer",
     "TLSOptions",
     "TLSProfile",
     "Telemetry",
@@ -164,12 +180,15 @@ __all__ = [
     "XPriority",
     "__version__",
     "build_info",
+    "discover",
     "errors",
     "events",
     "find_provider",
     "legacy_context",
     "parse_report",
     "providers",
+    "resolve_mx",
+    "resolve_submission",
     "send",
     "send_blocking",
     "serialize",

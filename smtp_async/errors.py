@@ -8,7 +8,6 @@
     │   │   └── ConnectFirst          1117
     │   ├── Busy                       166
     │   ├── SettingInUse               100   also 101 106 107 112 1119
-    │   ├── WouldBlock                 135
     │   ├── FeatureUnavailable         270   an extra or a newer Python is needed: `needs`
     │   ├── NoSuchJob (LookupError)  20074   the spool has no job of this id
     │   ├── LeaseLost                20075   this worker no longer holds the job
@@ -160,7 +159,6 @@ __all__ = [
     "TokenUnavailable",
     "TooManyRecipients",
     "UsageError",
-    "WouldBlock",
     "WrongTLSMode",
 ]
 
@@ -352,13 +350,6 @@ class SettingInUse(UsageError):
         """Return the error for `setting`, with its own number."""
         text = f"{setting} cannot be changed while it is in use: make another client"
         return cls(text, code=cls.NUMBERS.get(setting))
-
-
-class WouldBlock(UsageError, BlockingIOError):
-    """A file object of the caller in non-blocking mode had no data."""
-
-    code = 135
-    _temporary = True
 
 
 class FeatureUnavailable(UsageError, NotImplementedError):

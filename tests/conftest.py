@@ -16,6 +16,7 @@ from hypothesis import settings
 from tests import lab
 from tests.servers.aiosmtpd_server import AiosmtpdServer
 from tests.servers.cyrus import Cyrus
+from tests.servers.dns import Dns
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.kdc import Kdc, find_gssapi
@@ -85,6 +86,14 @@ def dovecot(pki: Pki, postfix: Postfix) -> Iterator[Dovecot]:
 def cyrus(pki: Pki) -> Iterator[Cyrus]:
     """Cyrus IMAP's LMTP, for SCRAM with channel binding."""
     server = Cyrus.start(pki)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def dns() -> Iterator[Dns]:
+    """NSD and Unbound, with zones that are signed, not signed, and signed wrongly."""
+    server = Dns.start()
     yield server
     server.stop()
 

@@ -31,13 +31,14 @@ ELSEWHERE = {
         "tls/test_verdict.py",
         "each question about a path has its rows in the table of cases",
     ),
+    "transport/receiving": ("transport/test_stream.py", "the half of a stream that receives"),
     "tls/containers": ("tls/test_stores.py", "files are read by way of CertificateStore.load alone"),
 }
 
 #: Test files that are about no single module: what several of them do together, or a corpus.
 ACROSS = {
     "auth": {"test_canary", "test_hostile", "test_real_logins"},
-    "connection": {"test_login_choice"},
+    "connection": {"test_login_choice", "test_reach_by_proxies"},
     "message": {"test_corpus", "test_odd_mail", "test_odd_objects"},
     "oauth": {"test_real_servers", "test_sending"},
     "processor": {"test_on_files", "test_real_delivery"},

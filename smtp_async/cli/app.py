@@ -10,19 +10,21 @@ import typer
 
 from ..about import build_info
 from ..client.options import ClientOptions
+from ..errors import InvalidArgument
 from ..model.timeouts import Timeouts
 from .check import check
 from .demo import demo
 from .exits import EXPLAINED
+from .find import find
 from .message_options import MessageOptions
 from .option_groups import grouped
-from .options import SETTINGS, Access, Server, Verbose
+from .options import SETTINGS, Access, Network, Server, Verbose
 from .process import process
 from .providers import providers
 from .queue import queue
 from .screen import Screen
 from .send import send
-from .server import client_for
+from .server import client_for, client_for_domain, with_access, with_network
 from .token import token
 
 __all__ = ["app"]
@@ -104,8 +106,23 @@ def _send(
 @app.command("check", epilog=EXPLAINED)
 @grouped
 def _check(
-    server: Annotated[str, typer.Argument(metavar="HOST", help="HOST, HOST:PORT or a URL, as for send.")],
     access: Access,
+    network: Network,
+    server: Annotated[
+        str | None, typer.Argument(metavar="HOST", help="HOST, HOST:PORT or a URL, as for send.")
+    ] = None,
+    mx: Annotated[
+        str | None,
+        typer.Option(metavar="DOMAIN", help="Check the first mail exchanger of DOMAIN that can be reached."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--discover",
+            metavar="ADDRESS",
+            help="Find the server through which the owner of ADDRESS sends mail. No password is sent.",
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Seconds for each step.")] = 30.0,
     verbose: Verbose = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
@@ -116,8 +133,16 @@ def _check(
     )
     screen = Screen()
     with screen.errors_as_sentences():
-        client = client_for(server, access, ClientOptions(timeouts=limits))
-        code = asyncio.run(check(screen, client, verbose=verbose, as_json=as_json))
+        if [server, mx, address].count(None) != 2:
+            raise InvalidArgument("name a server, or a domain with --mx, or an address with --discover")
+        options = with_network(ClientOptions(timeouts=limits), network)
+        if address is not None:
+            code = asyncio.run(find(screen, address, with_access(options, access), as_json=as_json))
+        else:
+            client = (
+                client_for_domain(mx, access, options) if mx else client_for(server or "", access, options)
+            )
+            code = asyncio.run(check(screen, client, verbose=verbose, as_json=as_json))
     raise typer.Exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Final
 
 from rich.padding import Padding
 from rich.table import Table
@@ -15,10 +16,13 @@ from ..client.diagnose import ServerReport
 from ..events import PITrail
 from ..model.reply import printable
 from .exits import Exit, exit_for_error
-from .report import Node, as_object, chain_of, rows_after_chain, rows_before_chain
+from .report import Node, as_object, chain_of, rows_after_chain, rows_before_chain, rows_of_times
 from .screen import Screen, sentence
 
 __all__ = ["check"]
+
+#: Columns for all stages together.
+_BARS: Final = 30
 
 _Rows = Iterable[tuple[str, str]]
 
@@ -56,7 +60,7 @@ def _show_in_a_pipe(screen: Screen, report: ServerReport) -> None:
     for depth, node in enumerate(chain_of(report)):
         for label, text in ((node.label, node.title), *node.rows):
             screen.line(f"{'  ' * depth}{label}: {_shown(text)}")
-    for label, text in rows_after_chain(report):
+    for label, text in (*rows_after_chain(report), *rows_of_times(report, 0)):
         screen.line(f"{label}: {_shown(text)}")
 
 
@@ -66,6 +70,9 @@ def _show_on_a_terminal(screen: Screen, report: ServerReport) -> None:
     if nodes := chain_of(report):
         screen.out.print(Padding(_tree(nodes), (0, 0, 0, 2)))
     screen.out.print(_table(rows_after_chain(report)))
+    # A terminal that cannot show the bars gets the figures.
+    width = _BARS if (screen.out.encoding or "").lower().startswith("utf") else 0
+    screen.out.print(_table(rows_of_times(report, width)))
     screen.line()
 
 

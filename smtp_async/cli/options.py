@@ -22,6 +22,7 @@ __all__ = [
     "Ids",
     "Ignorable",
     "Json",
+    "Network",
     "NotBefore",
     "Revocation",
     "Server",
@@ -183,6 +184,20 @@ class Access:
         typer.Option(
             metavar="LIST",
             help="Cipher suites to offer: a list as for OpenSSL, or names as IANA writes them.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How names are resolved and which addresses are used."""
+
+    ipv4: Annotated[bool, typer.Option("-4", help="Use IPv4 addresses only.")] = False
+    ipv6: Annotated[bool, typer.Option("-6", help="Use IPv6 addresses only.")] = False
+    resolver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SERVER", help="The DNS server to ask: ADDRESS or ADDRESS:PORT. The system's without it."
         ),
     ] = None
 

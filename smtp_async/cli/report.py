@@ -13,7 +13,7 @@ from ..tls.info import ConnectionInfo
 from ..tls.problems import ChainValidation
 from .screen import in_shell_words
 
-__all__ = ["Node", "as_object", "chain_of", "rows_after_chain", "rows_before_chain"]
+__all__ = ["Node", "as_object", "chain_of", "rows_after_chain", "rows_before_chain", "rows_of_times"]
 
 _Rows = Iterator[tuple[str, str]]
 
@@ -23,6 +23,7 @@ _WITHOUT_TLS = {
     Security.OPPORTUNISTIC: "none",
     Security.PLAINTEXT: "none, as asked for",
 }
+_BAR = "\N{FULL BLOCK}"
 #: The most names of a certificate that are shown.
 _MAX_NAMES = 6
 #: What `ConnectionInfo` tells of TLS, for programs.
@@ -97,6 +98,19 @@ def _verified(info: ConnectionInfo) -> str:
         return "yes"
     accepted = info.validation is not None and info.validation.accepted
     return "no, but accepted as you asked" if accepted else "no"
+
+
+def rows_of_times(report: ServerReport, width: int) -> _Rows:
+    """Return how long each stage took, and with a `width` a bar that begins where the stage before ends."""
+    total = sum(report.stage_seconds.values())
+    before = 0.0
+    for stage, seconds in report.stage_seconds.items():
+        text = f"{seconds * 1000:.1f} ms"
+        if width and total:
+            start, end = (round(width * part / total) for part in (before, before + seconds))
+            text = f"{' ' * start}{_BAR * max(1, end - start)}".ljust(width + 1) + f" {text:>12}"
+        before += seconds
+        yield f"Time {stage}", text
 
 
 def _keys(info: ConnectionInfo) -> str:
@@ -196,6 +210,7 @@ def as_object(report: ServerReport) -> dict[str, Any]:
         "logged_in": report.logged_in,
         "error": None if report.error is None else {"code": report.error.code, "text": str(report.error)},
         "findings": list(report.findings),
+        "stage_seconds": dict(report.stage_seconds),
     }
 
 

@@ -31,6 +31,7 @@ from ..tls.problems import ChainProblem
 from ..tls.revocation_options import RevocationOptions, RevocationPolicy
 from ..tls.stores import CertificateStore
 from ..tls.trust import TrustOptions
+from ..transport.names import AddressFamily
 from ..transport.proxy import ProxyOptions, ProxyType
 from .options import (
     KEY_PASSWORD_VARIABLE,
@@ -38,11 +39,12 @@ from .options import (
     PROXY_PASSWORD_VARIABLE,
     Access,
     Ignorable,
+    Network,
     Revocation,
     TLSVersion,
 )
 
-__all__ = ["client_for", "first_line", "read_file"]
+__all__ = ["client_for", "client_for_domain", "first_line", "read_file", "with_network", "with_access"]
 
 _PASSWORD_IN_ARGUMENT: Final = (
     "a password on the command line can be read by every user of this machine and stays in the shell's history: "
@@ -70,7 +72,7 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
         FeatureUnavailable: a token needs an extra that is not installed.
         TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
     """
-    options = replace(options, tls=_tls_options(access), proxy=_proxy(access.proxy))
+    options = with_access(options, access)
     host, port, security, options, named = _parsed(server, access.security, options)
     if named and access.user and named != access.user:
         raise InvalidArgument("the user in the URL and --user are not the same")
@@ -161,6 +163,42 @@ def _identity(access: Access) -> Identity | None:
     if access.key is not None:
         store = store.union(CertificateStore.load(access.key, password))
     return store.identity()
+
+
+def client_for_domain(domain: str, access: Access, options: ClientOptions) -> SMTPClient:
+    """Return a client for the mail exchangers of a domain.
+
+    Raises:
+        InvalidArgument, InvalidHost: it is no domain, or a user is named.
+    """
+    if access.user:
+        raise InvalidArgument("mail exchangers take mail without a login: leave --user out")
+    return SMTPClient.for_domain(domain, security=access.security, options=with_access(options, access))
+
+
+def with_access(options: ClientOptions, access: Access) -> ClientOptions:
+    """Return `options` with the TLS options and the proxy of the command line.
+
+    Raises:
+        TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
+    """
+    return replace(options, tls=_tls_options(access), proxy=_proxy(access.proxy))
+
+
+def with_network(options: ClientOptions, network: Network) -> ClientOptions:
+    """Return `options` with those of the network.
+
+    Raises:
+        InvalidArgument: they contradict each other, or the DNS server is no address.
+    """
+    if network.ipv4 and network.ipv6:
+        raise InvalidArgument("-4 and -6 exclude each other")
+    family = (
+        AddressFamily.IPV4 if network.ipv4 else AddressFamily.IPV6 if network.ipv6 else AddressFamily.AUTO
+    )
+    servers = () if network.resolver is None else (network.resolver,)
+    sockets = replace(options.socket, family=family)
+    return replace(options, socket=sockets, dns=replace(options.dns, servers=servers))
 
 
 _Parsed = tuple[str, int | None, Security, ClientOptions, str | None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from threading import get_ident
@@ -16,15 +15,9 @@ from ..connection.connection import Connection
 from ..connection.job import Job
 from ..connection.route import SharedResources
 from ..connection.session import Session
-from ..errors import (
-    InvalidArgument,
-    NotConnected,
-    SettingInUse,
-    SMTPError,
-    UsageError,
-)
+from ..errors import InvalidArgument, NotConnected, SettingInUse, SMTPError, UsageError
 from ..hooks import Observed
-from ..mail.coerce import PendingMail, Raw, to_mail, unsent_sources
+from ..mail.coerce import PendingMail, Raw, read_mail, to_mail, unsent_sources
 from ..message.builder import Message
 from ..model.address import Address
 from ..model.content import Mail, Origin
@@ -42,7 +35,8 @@ from ..tls.context import Security
 from .bulk import SendAll
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
-from .options import ClientOptions, credentials_of, parse_url, route_of
+from .fork_count import fork_count
+from .options import ClientOptions, credentials_of, demand_domain, parse_url, route_of
 from .telemetry import ClientTelemetry
 from .wire_log import WireLog
 
@@ -55,25 +49,6 @@ __all__ = ["SMTPClient"]
 _DEFAULTS: Final = ClientOptions()
 
 M = TypeVar("M")
-
-
-class _ForkCount:
-    """How often this process has forked, counted in the child.
-
-    Each call compares the count with that of the client's first call, because asking for the process's number would
-    be a system call.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
-
-    def _forked(self) -> None:
-        self.count += 1
-
-
-_fork_count: Final = _ForkCount()
 
 
 class SMTPClient(Observed):
@@ -171,21 +146,40 @@ class SMTPClient(Observed):
         """
         if password is not None:
             password = Secret(password)
-        # Here, because most clients need no preset.
-        from .presets import find_provider, with_limits
+        from .presets import client_arguments  # most clients need no preset
 
-        provider = find_provider(name)
-        if password is not None and username is None:
-            username = provider.username
-        return cls(
-            provider.host,
-            provider.port,
-            username=username,
-            password=password,
-            credentials=credentials,
-            security=provider.security,
-            options=with_limits(options, provider),
-        )
+        chosen = client_arguments(name, options)
+        if username is not None or password is None:
+            chosen["username"] = username
+        return cls(**chosen, password=password, credentials=credentials)
+
+    @classmethod
+    def for_domain(
+        cls,
+        domain: str,
+        *,
+        security: Security = Security.AUTO,
+        port: int = 25,
+        options: ClientOptions = _DEFAULTS,
+    ) -> Self:
+        """Make a client that delivers to the mail exchangers of a domain, as a mail server does.
+
+        They are looked up (MX, RFC 5321 section 5.1) when a connection opens, and tried in turn until one can be
+        reached and does not refuse the connection with its greeting. There is no login.
+
+        Args:
+            domain: what stands behind the @ of the recipients.
+            security: AUTO uses STARTTLS where it is offered, without verification, as mail servers do.
+            port: the port of the mail exchangers.
+            options: everything else.
+
+        Raises:
+            MissingHost, InvalidHost, InvalidPort, InvalidArgument: an argument makes no sense.
+        """
+        demand_domain(domain, options)
+        client = cls(domain, port, security=security, options=options)
+        client._route = replace(client._route, mx=True)
+        return client
 
     def __repr__(self) -> str:
         if not hasattr(self, "_job_count"):
@@ -422,7 +416,10 @@ class SMTPClient(Observed):
             self._demand_own_loop()
         self._closed = True
         if pool is not None:
-            await pool.close()
+            try:
+                await pool.close()
+            finally:
+                self._shared.close()
         wire_log, self._wire_log = self._wire_log, None
         if wire_log is not None:
             wire_log.close(self._hooks)
@@ -442,7 +439,7 @@ class SMTPClient(Observed):
             raise NotConnected("the client is closed")
         pool = self._pool
         if pool is None:
-            self._thread, self._made_at_fork = get_ident(), _fork_count.count
+            self._thread, self._made_at_fork = get_ident(), fork_count.count
             telemetry, options = self._telemetry, self._options
             pool = self._pool = make_pool(
                 options.pool, options.timeouts, self._make, options.rates, observer=telemetry
@@ -453,14 +450,14 @@ class SMTPClient(Observed):
         # The common case does not ask asyncio for the running loop, because that costs a system call.
         elif (
             self._thread != get_ident()
-            or self._made_at_fork != _fork_count.count
+            or self._made_at_fork != fork_count.count
             or not pool.loop.is_running()
         ):
             self._demand_own_loop()
         return pool
 
     def _demand_own_loop(self) -> None:
-        if self._made_at_fork != _fork_count.count:
+        if self._made_at_fork != fork_count.count:
             raise UsageError("this client was used before the process forked: make one in the child")
         if self._pool is not None and self._pool.loop is not asyncio.get_running_loop():
             raise UsageError("this client belongs to another event loop: make one for each")
@@ -483,13 +480,7 @@ class SMTPClient(Observed):
     async def _send_over(self, connection: Connection, message: Any, options: SendOptions | None) -> Receipt:
         """Send a message over a session's connection; it waits for no other one, and has no deadline."""
         wanted = self._send_options if options is None else self._permitted(options)
-        try:
-            mail = to_mail(message, wanted)
-        except SMTPError:
-            await unsent_sources(message, wanted).aclose()
-            raise
-        if isinstance(mail, PendingMail):
-            mail = await mail.read()
+        mail = await read_mail(message, wanted)
         try:
             heavy = is_heavy(message)
             job = Job(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)

@@ -19,13 +19,15 @@ from ..pool.limits import PoolLimits
 from ..protocol.options import SendOptions
 from ..tls.context import Security, default_port, resolve_security
 from ..tls.options import TLSOptions
-from ..transport.dial import SocketOptions
+from ..transport.dial import Dialer, SocketOptions
+from ..transport.names import host_name
 from ..transport.proxy import ProxyOptions
+from ..transport.resolve import DNSOptions
 from ..transport.throttle import RateLimits
 from .telemetry import Telemetry
 from .wire_log import WireLogTarget
 
-__all__ = ["ClientOptions", "credentials_of", "parse_url", "route_of"]
+__all__ = ["ClientOptions", "credentials_of", "demand_domain", "parse_url", "route_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,11 @@ class ClientOptions:
         socket: local address, keepalive and similar settings.
         proxy: the proxy on the way to the server, or several, the nearest first; None connects directly. The
             environment is not looked at: `ProxyOptions.from_environment()` does that. A Unix socket is never proxied.
+        dns: how names are resolved, and which addresses may be connected to.
+        tunnel: the host is one end of a tunnel or a forwarded port: nothing is guessed from its address or port, so
+            `port` and `security` must be given, and for TLS `TLSOptions.server_hostname`.
+        dialer: makes each connection in place of this library: `async (host, port) -> socket`, a connected stream
+            socket that the client owns from then on. `dns.address_filter` judges what it is connected to.
         send: how messages are sent by calls that have no options of their own.
         hello: the name for EHLO, a host name or an IP address; None takes the full local host name, or the local
             address. An address is sent as a literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
@@ -67,6 +74,9 @@ class ClientOptions:
     rates: RateLimits = field(default_factory=RateLimits)
     socket: SocketOptions = field(default_factory=SocketOptions)
     proxy: ProxyOptions | Sequence[ProxyOptions] | None = None
+    dns: DNSOptions = field(default_factory=DNSOptions)
+    tunnel: bool = False
+    dialer: Dialer | None = None
     send: SendOptions = field(default_factory=SendOptions)
     hello: str | None = None
     extensions: bool = True
@@ -96,7 +106,11 @@ def credentials_of(
 
 
 def route_of(
-    host: str, port: int | None, credentials: Credentials | None, security: Security, options: ClientOptions
+    host: str,
+    port: int | None,
+    credentials: Credentials | None,
+    security: Security,
+    options: ClientOptions,
 ) -> Route:
     """Return the route of a client's sessions, with port, security and the name for EHLO resolved.
 
@@ -106,6 +120,8 @@ def route_of(
     if not host:
         raise MissingHost("no server is named")
     path = host if host.startswith("/") else None
+    if options.tunnel:
+        _demand_complete(path, port, security, options)
     if path is not None:
         security, port = Security.PLAINTEXT if security is Security.AUTO else security, 0
     elif port is None:
@@ -131,7 +147,10 @@ def route_of(
         window=options.pool.window,
         tls=options.tls,
         socket=options.socket,
-        proxies=() if path is not None else _proxies(options.proxy),
+        proxies=() if path is not None or options.tunnel else _proxies(options.proxy),
+        dns=options.dns,
+        tunnel=options.tunnel,
+        dialer=options.dialer,
     )
 
 
@@ -140,6 +159,31 @@ def _proxies(proxy: ProxyOptions | Sequence[ProxyOptions] | None) -> tuple[Proxy
         return ()
     chain = (proxy,) if isinstance(proxy, ProxyOptions) else tuple(proxy)
     return tuple(one for one in chain if one.used)
+
+
+def demand_domain(domain: str, options: ClientOptions) -> None:
+    """Raise if `domain` cannot have mail exchangers, or if `options` are for something else than them.
+
+    Raises:
+        MissingHost, InvalidHost, InvalidArgument: it is so.
+    """
+    host_name(domain)
+    if options.tunnel or options.lmtp or domain.startswith("/"):
+        raise InvalidArgument("for_domain speaks SMTP to mail exchangers, neither LMTP nor through a tunnel")
+
+
+def _demand_complete(path: str | None, port: int | None, security: Security, options: ClientOptions) -> None:
+    """Raise if anything would have to be guessed about the server behind a tunnel."""
+    if path is None and port is None:
+        raise InvalidArgument("tunnel=True needs the port of the tunnel: none is the usual one")
+    if security is Security.AUTO:
+        raise InvalidArgument(
+            "tunnel=True needs security=…: the port of a tunnel does not tell when TLS starts"
+        )
+    if security is not Security.PLAINTEXT and options.tls.server_hostname is None:
+        raise InvalidArgument(
+            "tunnel=True needs TLSOptions(server_hostname=…): the name of the server behind the tunnel"
+        )
 
 
 def _demand_login_possible(credentials: Credentials | None, options: ClientOptions) -> None:

@@ -135,6 +135,22 @@ def provider_of_domain(domain: str) -> Provider | None:
     return next((provider for provider in providers() if wanted in provider.domains), None)
 
 
+def client_arguments(name: str, options: ClientOptions) -> dict[str, Any]:
+    """Return the arguments of a client for the provider called `name`; `username` is None unless all accounts share it.
+
+    Raises:
+        InvalidArgument: no provider has that name.
+    """
+    provider = find_provider(name)
+    return {
+        "host": provider.host,
+        "port": provider.port,
+        "username": provider.username,
+        "security": provider.security,
+        "options": with_limits(options, provider),
+    }
+
+
 def with_limits(options: ClientOptions, provider: Provider) -> ClientOptions:
     """Return `options` within the limits of `provider`.
 

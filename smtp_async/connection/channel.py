@@ -26,6 +26,7 @@ from ..transport.stream import Stream
 from ..transport.throttle import ClientThrottle
 from .clock import ReplyClock
 from .gate import SendGate
+from .stage_times import StageTimes
 from .transcript import Transcript
 
 __all__ = ["Channel"]
@@ -60,6 +61,7 @@ class Channel:
         offered_in_clear: what the server offered before any TLS, None if TLS came first. For reports only.
         handshake_failed: did the connection end in a TLS handshake?
         info: what was negotiated; known before the login.
+        stage_times: measures the opening, for reports only; None without one.
     """
 
     __slots__ = (
@@ -81,6 +83,7 @@ class Channel:
         "number",
         "offered_in_clear",
         "round_trips",
+        "stage_times",
         "stream",
         "task",
         "timeouts",
@@ -109,6 +112,7 @@ class Channel:
         self.offered_in_clear: Extensions | None = None
         self.handshake_failed = False
         self.info: ConnectionInfo | None = None
+        self.stage_times: StageTimes | None = None
         self._loop = asyncio.get_running_loop()
         self.clock = ReplyClock(machine, timeouts, self._server_overdue, self._loop)
         self.gate: SendGate | None = None
@@ -133,6 +137,11 @@ class Channel:
         if (writing is not None and writing.turn) or (self.gate is not None and self.gate.shut):
             return None
         return max(self.clock.since, self.active_at)
+
+    def passed(self, stage: str) -> None:
+        """Note that a stage of the opening has been passed, for `stage_times`."""
+        if self.stage_times is not None:
+            self.stage_times.passed(stage)
 
     def now(self) -> float:
         """Loop time."""

@@ -22,7 +22,6 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import (
@@ -44,12 +43,12 @@ from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.pipelining_history import PipeliningHistory
 from ..protocol.states import Stage
-from ..tls.context import Security
+from .candidates import establish
 from .channel import Channel
 from .deliveries import Deliveries, Owner
 from .exclusive import ExclusiveWork, reject
 from .job import Job
-from .opening import greet_again, open_channel
+from .opening import greet_again
 from .route import Route, SharedResources
 
 __all__ = ["Connection"]
@@ -214,7 +213,7 @@ class Connection:
     async def _open(self) -> None:
         ready = self._ready
         assert ready is not None
-        await self._open_channel()
+        await establish(self)
         channel = self.channel
         # One turn of the loop: by then the end of a server that hangs up right after its last reply has arrived.
         await asyncio.sleep(0)
@@ -231,26 +230,12 @@ class Connection:
         self._ready = None
         self.owner.opened(self)
 
-    async def _open_channel(self) -> None:
-        channel = self.channel
-        try:
-            await open_channel(channel, self.route, self.shared)
-            return
-        except SMTPError as error:
-            if self.route.security is not Security.OPPORTUNISTIC or not channel.handshake_failed:
-                raise
-            # RFC 7435: encryption where it works. After a failed handshake nothing can be sent on this connection.
-            channel.abort(error)
-            channel.transcript.closed(self.route.name, error)
-            channel.transcript.tls_step("going on without TLS: %s", error)
-            if channel.transcript.events:
-                await channel.transcript.tell()
-        await self._open_in_clear()
-
-    async def _open_in_clear(self) -> None:
-        """Open a second channel, without TLS, in place of the first."""
-        self.channel = self.deliveries.channel = channel = self._new_channel()
-        await open_channel(channel, replace(self.route, security=Security.PLAINTEXT), self.shared)
+    def renew_channel(self) -> Channel:
+        """Begin anew: put a new channel in place of the present one, and return it."""
+        channel = self._new_channel()
+        channel.stage_times = self.channel.stage_times
+        self.channel = self.deliveries.channel = channel
+        return channel
 
     def _new_channel(self) -> Channel:
         route = self.route
@@ -260,6 +245,7 @@ class Connection:
             send_rset=route.send_rset,
             window=route.window,
             pipelining_history=self._pipelining_history,
+            max_line=route.socket.max_line_length,
         )
         channel = Channel(self.number, machine, self._timeouts, self._hooks, self.shared.throttle)
         channel.task = self.task

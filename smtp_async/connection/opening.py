@@ -55,7 +55,9 @@ async def open_channel(channel: Channel, route: Route, shared: SharedResources) 
     if route.security is Security.IMPLICIT:
         await _encrypt(channel, route, shared)
     await _greet(channel, route)
+    channel.passed("greeting")
     name = route.hello or await shared.local_name(_stream(channel).local, limit=channel.timeouts.hello)
+    channel.passed("")
     machine = channel.machine
     await _hello(channel, route, name)
     machine.extensions = shared.share_offer(machine.extensions)
@@ -84,7 +86,9 @@ async def log_in(channel: Channel, route: Route, shared: SharedResources, creden
         SMTPError: as `authenticate`.
     """
     reply = await authenticate(channel, route, shared, credentials)
+    channel.passed("AUTH")
     await greet_again(channel)
+    channel.passed("EHLO")
     return reply
 
 
@@ -121,7 +125,7 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
     if transcript.events:
         await transcript.tell()
     deadline = _deadline(channel.timeouts.connect)
-    channel.stream = stream = await reach(route, shared, deadline=deadline)
+    channel.stream = stream = await reach(route, shared, deadline=deadline, passed=channel.passed)
     if channel.failure is not None:
         stream.abort()
         raise channel.failure
@@ -181,6 +185,7 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         if failed is error:
             raise
         raise failed from error
+    channel.passed("TLS")
     said = f"{info.tls_version}, {info.suite}, {info.bits} bits"
     channel.transcript.tls_step("TLS handshake with %s is complete: %s", name, said)
     await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
@@ -221,7 +226,8 @@ async def _greet(channel: Channel, route: Route) -> None:
                 f"{route.name} speaks TLS from the first byte: use security=IMPLICIT (the usual port is 465)",
                 stage="greeting",
             ) from error
-        hint = hint_for_silence(route.port, route.security) if isinstance(error, Timeout) else ""
+        guessing = isinstance(error, Timeout) and not route.tunnel
+        hint = hint_for_silence(route.port, route.security) if guessing else ""
         if hint:
             raise Timeout(f"{error.message}; {hint}", stage="greeting") from error
         raise
@@ -234,6 +240,7 @@ async def _hello(channel: Channel, route: Route, name: str) -> None:
     channel.record_lines()
     if route.extensions:
         reply = await channel.converse(machine.hello(name))
+        channel.passed("EHLO")
         if reply.positive:
             return
         if not _may_fall_back(channel, route, reply):
@@ -243,6 +250,7 @@ async def _hello(channel: Channel, route: Route, name: str) -> None:
         channel.transcript.notify("helo", "EHLO was refused: going on without extensions", "%s")
         channel.record_lines()
     reply = await channel.converse(machine.helo(name))
+    channel.passed("EHLO")
     if not reply.positive:
         raise HelloRefused(f"{route.name} refused HELO", reply=reply, stage="HELO")
 

@@ -29,8 +29,9 @@ from ..tls.context import Security, make_context
 from ..tls.options import TLSOptions
 from ..tls.revocation import RevocationChecker
 from ..tls.sessions import SessionCache
-from ..transport.dial import SocketOptions
+from ..transport.dial import Dialer, SocketOptions
 from ..transport.proxy import ProxyOptions
+from ..transport.resolve import DNSMode, DNSOptions, DNSResolver, Resolver, resolver_of
 from ..transport.stream import Endpoint
 from ..transport.throttle import ClientThrottle, RateLimits
 from .proxy_tls import ProxyTLS
@@ -72,6 +73,7 @@ class Route:
 
     Attributes:
         host, port: the server; for LMTP over a Unix socket `path` instead.
+        mx: whether `host` is a domain, whose mail exchangers are looked up and tried in turn.
         security: never AUTO: the client resolves it.
         lmtp: speak LMTP.
         credentials: logged in with when the connection opens.
@@ -84,11 +86,15 @@ class Route:
         send_rset: write RSET after an aborted transaction.
         window: the most messages under way unanswered.
         proxies: the proxies on the way to the server, the nearest first.
+        tls, socket, dns: options of those layers.
+        tunnel: the host is one end of a tunnel, so neither its address nor its port says anything about the server.
+        dialer: makes the connections in place of this library.
     """
 
     host: str
     port: int = 0
     path: str | None = None
+    mx: bool = False
     security: Security = Security.PLAINTEXT
     lmtp: bool = False
     credentials: Credentials | None = None
@@ -103,10 +109,15 @@ class Route:
     tls: TLSOptions = field(default_factory=TLSOptions)
     socket: SocketOptions = field(default_factory=SocketOptions)
     proxies: tuple[ProxyOptions, ...] = ()
+    dns: DNSOptions = field(default_factory=DNSOptions)
+    tunnel: bool = False
+    dialer: Dialer | None = None
 
     @property
     def name(self) -> str:
         """The server, for messages: host and port, or the path."""
+        if self.mx:
+            return f"the mail exchangers of {self.host}"
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
     @property
@@ -116,7 +127,7 @@ class Route:
 
 
 class SharedResources:
-    """What all connections of a client share: TLS context and sessions, tokens, local host name, servers' offers.
+    """What all connections of a client share: TLS context and sessions, tokens, resolver, host name, offers.
 
     Context and name are made once, in a thread, also when many connections open at the same moment.
 
@@ -138,6 +149,7 @@ class SharedResources:
         "_making",
         "_name",
         "_offers",
+        "_resolver",
         "_revocation",
         "_threads",
         "offered",
@@ -163,6 +175,21 @@ class SharedResources:
         self._revocation: RevocationChecker | None = None
         # Before and after TLS, of a few hosts behind one name.
         self._offers: deque[Extensions] = deque(maxlen=8)
+        self._resolver: Resolver | None = None
+
+    def close(self) -> None:
+        """Release what is held outside this process's memory. Synchronous."""
+        resolver, self._resolver = self._resolver, None
+        if isinstance(resolver, DNSResolver):
+            resolver.close()
+
+    def resolver(self, options: DNSOptions) -> Resolver:
+        """Return the resolver of the options, the same for all connections."""
+        if not isinstance(options.resolver, DNSMode):
+            return options.resolver
+        if self._resolver is None:
+            self._resolver = resolver_of(options)
+        return self._resolver
 
     def share_offer(self, offer: Extensions) -> Extensions:
         """Return the same offer by the same host from before, else `offer`: one object serves all idle connections."""

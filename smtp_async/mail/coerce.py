@@ -12,7 +12,7 @@ from functools import partial
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, SMTPError
 from ..message.builder import Message
 from ..message.external import BEFORE_HEADER, ForeignMail, content_of, content_of_crlf, content_of_raw
 from ..model.address import Address
@@ -25,7 +25,7 @@ from ..sources.unsent import UnsentSources
 from ..sources.weight import LONG, is_heavy
 from .raw import MOST_HEADER, RawMail, raw_mail
 
-__all__ = ["PendingMail", "Raw", "to_mail", "unsent_sources"]
+__all__ = ["PendingMail", "Raw", "read_mail", "to_mail", "unsent_sources"]
 
 _DEFAULTS: Final = SendOptions()
 # Made once, because making a union for each message would cost more than the check.
@@ -81,6 +81,20 @@ def to_mail(
     raise InvalidArgument(
         f"cannot send {type(message).__name__}: a Message or email.message.Message is needed"
     )
+
+
+async def read_mail(message: Any, options: SendOptions) -> Mail:
+    """Return `message` as a `Mail`, after waiting if that is needed; its streams are closed if that fails.
+
+    Raises:
+        SMTPError: as `to_mail` and `PendingMail.read`.
+    """
+    try:
+        mail = to_mail(message, options)
+    except SMTPError:
+        await unsent_sources(message, options).aclose()
+        raise
+    return await mail.read() if isinstance(mail, PendingMail) else mail
 
 
 def unsent_sources(message: Any, options: SendOptions) -> UnsentSources:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 from ..errors import InvalidArgument
 
@@ -51,6 +52,23 @@ class Timeouts:
     send: float | None = 120.0
     #: Waiting in the queue for a connection.
     queue: float | None = None
+
+    @classmethod
+    def all(cls, seconds: float | None, *, absolute: bool = False) -> Self:
+        """Return one limit for all stages.
+
+        Args:
+            seconds: the limit of each stage; None waits for ever. `probe` does not become longer than it is.
+            absolute: limit each whole call of `client.send` by it, too, waiting in the queue included; without it a
+                call may take as long as its stages together, and wait in the queue without a limit.
+
+        Raises:
+            InvalidArgument: it is no positive number.
+        """
+        limits = {field.name: seconds for field in fields(cls)}
+        limits |= {"send": seconds if absolute else None, "queue": None}
+        made = cls(**limits)
+        return made if seconds is None else replace(made, probe=min(seconds, cls().probe or seconds))
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

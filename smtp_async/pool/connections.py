@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from ..connection.connection import Connection
 from ..errors import SMTPError
+from ..model.receipt import Outcome
+from .limits import PoolStatistics
 
 __all__ = ["Connections", "Observer"]
 
@@ -81,3 +84,23 @@ class Connections:
     def total_round_trips(self) -> int:
         """Return the round trips of all connections, ended or not."""
         return self.round_trips + sum(one.channel.round_trips for one in (*self.open, *self.private))
+
+    def statistics(
+        self, counts: Mapping[Outcome, int], *, bound: int, waiting: int, reconnects: int
+    ) -> PoolStatistics:
+        """Return the state of the pool, given how many messages had each outcome and what the pool knows itself."""
+        idle, usable = len(self.idle), self.usable
+        return PoolStatistics(
+            bound=bound,
+            open=usable,
+            opening=len(self.opening) + len(self.failed),
+            idle=idle,
+            busy=usable - idle,
+            waiting=waiting,
+            sent=counts[Outcome.ACCEPTED] + counts[Outcome.PARTIAL],
+            refused=counts[Outcome.REFUSED],
+            not_sent=counts[Outcome.NOT_SENT],
+            unknown=counts[Outcome.UNKNOWN],
+            reconnects=reconnects,
+            round_trips=self.total_round_trips(),
+        )

@@ -102,21 +102,8 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """Return the pool's present state and what it has done."""
-        connections, counts = self.connections, self._counts
-        idle, usable = len(connections.idle), connections.usable
-        return PoolStatistics(
-            bound=self._most,
-            open=usable,
-            opening=len(connections.opening) + len(connections.failed),
-            idle=idle,
-            busy=usable - idle,
-            waiting=len(self._queue),
-            sent=counts[Outcome.ACCEPTED] + counts[Outcome.PARTIAL],
-            refused=counts[Outcome.REFUSED],
-            not_sent=counts[Outcome.NOT_SENT],
-            unknown=counts[Outcome.UNKNOWN],
-            reconnects=self._reconnects,
-            round_trips=connections.total_round_trips(),
+        return self.connections.statistics(
+            self._counts, bound=self._most, waiting=len(self._queue), reconnects=self._reconnects
         )
 
     # --- callers with a message ------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ..model.secret import MASKED, Mask
 __all__ = ["MAX_LINE", "MAX_LINES", "MAX_REPLY", "ReplyParser"]
 
 #: RFC 5321 section 4.5.3.1.5 promises 512; servers exceed it.
-MAX_LINE = 2048
+MAX_LINE = 8192
 #: RFC 4954 section 4: the longest line with a challenge, behind "334 " and before CRLF.
 MAX_CHALLENGE_LINE = 12_288 + 6
 MAX_LINES = 1024

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..model.proxy_response import ProxyResponse
-from ..transport.stream import Traffic
+from ..transport.receiving import Traffic
 from .certificate import Certificate
 from .handshake_witness import Handshake, handshake_of
 from .problems import ChainValidation

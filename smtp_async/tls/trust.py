@@ -108,7 +108,9 @@ class TrustOptions:
         settings = (self.known, self.accepted, self.pins, self.blocked, self.ignore)
         bounds = (self.max_asn1_length, self.max_asn1_depth)
         asks = self.revocation is not None and self.revocation.policy is not RevocationPolicy.NONE
-        return any(settings) or asks or not self.validate or bounds != (_MAX_LENGTH, _MAX_DEPTH)
+        # OpenSSL's strict checks do not look for validity that is not nested.
+        formal = not self.validate or not self.tolerate_minor
+        return any(settings) or asks or formal or bounds != (_MAX_LENGTH, _MAX_DEPTH)
 
     @property
     def only_system(self) -> bool:

@@ -2,8 +2,11 @@
 
 A name may have several addresses, and an address that does not answer must not delay the others. The next attempt
 starts a quarter of a second after the previous one, or as soon as the previous one has failed, and the first
-established connection is used (RFC 8305 section 5). The resolver's order is kept. aiohappyeyeballs runs the race,
-because uvloop lacks asyncio's `happy_eyeballs_delay`.
+established connection is used (RFC 8305 section 5). The resolver's order is kept unless a family is preferred.
+aiohappyeyeballs runs the race, because uvloop lacks asyncio's `happy_eyeballs_delay`.
+
+Names are resolved in `resolve.py`, and `names.py` judges addresses. `dial_by` takes sockets that the application has
+connected.
 """
 
 from __future__ import annotations
@@ -11,43 +14,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
-import ipaddress
 import math
 import os
 import socket
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from ..errors import (
     FeatureUnavailable,
-    InvalidHost,
+    InvalidArgument,
     InvalidPort,
-    MissingHost,
-    ResolveError,
+    SMTPError,
     SocketError,
     Timeout,
 )
+from .names import (
+    AddressFamily,
+    AddressFilter,
+    AddressInfo,
+    host_name,
+    ordered,
+    permitted,
+    resolve_by_system,
+)
+from .proxy_protocol import ProxyProtocol
+from .resolve import Resolver, look_up
 from .stream import Stream, stream_over, stream_to
 
-__all__ = ["AddressFamily", "SocketOptions", "dial", "dial_unix"]
-
-#: A result of getaddrinfo: family, type, protocol, canonical name, address.
-_AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+__all__ = ["Dialer", "SocketOptions", "dial", "dial_by", "dial_unix"]
 
 #: Seconds after which the next address is tried while an earlier one has not answered: RFC 8305 section 8.
 _ATTEMPT_DELAY: Final = 0.25
+#: The shortest limit of a reply line, in bytes; RFC 5321 section 4.5.3.1.5 allows servers 512.
+_SHORTEST_LINE: Final = 256
 
-
-class AddressFamily(Enum):
-    """Which addresses of the server may be used."""
-
-    AUTO = socket.AF_UNSPEC
-    IPV4 = socket.AF_INET
-    IPV6 = socket.AF_INET6
+#: Makes the connections of an application that wants to make them itself: returns a connected stream socket for host
+#: and port, which the client owns from then on. When it is cancelled it closes what it has opened.
+Dialer: TypeAlias = Callable[[str, int], Awaitable[socket.socket]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +64,20 @@ class SocketOptions:
         local_address: address of the interface to connect from; None leaves it to the system.
         local_port: port to connect from; 0 leaves it to the system. With a fixed port the server's addresses are
             tried one after the other, because two sockets cannot share the port.
-        family: IPv4, IPv6 or both.
+        family: IPv4, IPv6 or both, and which is tried first.
         nodelay: send small packets at once (TCP_NODELAY). Turning it off delays pipelined commands.
         keepalive: let the system probe an idle connection (SO_KEEPALIVE).
         keepalive_time: seconds of silence before the first probe; None is the system's default, often two hours.
             This and the next two turn `keepalive` on.
         keepalive_interval: seconds between unanswered probes.
         keepalive_count: unanswered probes after which the peer counts as gone.
+        receive_buffer, send_buffer: bytes that the system is asked to buffer; what it cannot provide it replaces.
+        linger: let the system deliver pending data when a connection is closed; False drops the data and resets the
+            connection.
+        linger_time: seconds that pending data may take after the end, then the connection is reset; 0 leaves that to
+            the system. Closing never waits for it. Only Linux has such a limit; elsewhere it has no effect.
+        max_line_length: bytes of the longest reply line that is accepted, its end included; at least 256.
+        proxy_protocol: tells a server behind a load balancer whose connection this is, before anything else is sent.
     """
 
     local_address: str | None = None
@@ -75,10 +88,26 @@ class SocketOptions:
     keepalive_time: float | None = None
     keepalive_interval: float | None = None
     keepalive_count: int | None = None
+    receive_buffer: int | None = None
+    send_buffer: int | None = None
+    linger: bool = True
+    linger_time: float = 0.0
+    max_line_length: int = 8192
+    proxy_protocol: ProxyProtocol | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.local_port <= 65535:
             raise InvalidPort(f"local_port must be between 0 and 65535, not {self.local_port}")
+        if not self.max_line_length >= _SHORTEST_LINE:
+            raise InvalidArgument(
+                f"max_line_length must be at least {_SHORTEST_LINE}, not {self.max_line_length}"
+            )
+        if not 0 <= self.linger_time < math.inf:
+            raise InvalidArgument(f"linger_time must be a number of seconds, not {self.linger_time}")
+        for name in ("receive_buffer", "send_buffer"):
+            size = getattr(self, name)
+            if size is not None and not 0 < size < 2**31:
+                raise InvalidArgument(f"{name} must be a number of bytes, not {size}")
 
 
 async def dial(
@@ -87,6 +116,10 @@ async def dial(
     *,
     options: SocketOptions = SocketOptions(),
     deadline: float | None = None,
+    resolver: Resolver | None = None,
+    address_filter: AddressFilter | None = None,
+    any_address: bool = False,
+    passed: Callable[[str], None] = lambda stage: None,
 ) -> Stream:
     """Connect to `host` at `port`.
 
@@ -95,10 +128,14 @@ async def dial(
         port: 1 to 65535.
         options: how the socket is made.
         deadline: loop time by which the connection must be established, name resolution included.
+        resolver: resolves the name; None takes the system's.
+        address_filter: judges each address before a connection to it begins.
+        any_address: allow the all-zero address, which systems connect to the local machine.
+        passed: called with "DNS" when the name is resolved, with "TCP" when the connection is established.
 
     Raises:
         MissingHost: the host is empty.
-        InvalidHost: the host is the all-zero address, or cannot be a host name.
+        InvalidHost: the host is the all-zero address, cannot be a host name, or has no address that the filter allows.
         InvalidPort: the port is out of range.
         ResolveError: the name has no address of the wanted family, or the resolver failed.
         SocketError: no address could be reached. It is the last error; the earlier ones are its notes.
@@ -109,16 +146,60 @@ async def dial(
     name = host_name(host)
     try:
         async with asyncio.timeout_at(deadline):
-            addresses = _usable(await resolve(name, port, options.family), host)
+            found = await look_up(name, port, options.family, resolver)
+            addresses = permitted(found, host, address_filter=address_filter, any_address=any_address)
+            passed("DNS")
             attempts = _Attempts(options, await _local_addresses(options))
-            sock = await attempts.race(addresses)
-            stream = await stream_over(sock)
+            sock = await attempts.race(ordered(addresses, options.family))
+            stream = await _stream(sock, options)
+            passed("TCP")
     except TimeoutError as error:
         raise Timeout(f"connecting to {host}:{port} took too long", stage="connect") from error
-    with contextlib.suppress(OSError):  # the server may have closed the connection already
-        # Set last, because the event loops turn TCP_NODELAY on when they take the socket.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, options.nodelay)
     return stream
+
+
+async def dial_by(
+    dialer: Dialer,
+    host: str,
+    port: int,
+    *,
+    options: SocketOptions = SocketOptions(),
+    deadline: float | None = None,
+    address_filter: AddressFilter | None = None,
+) -> Stream:
+    """Have the application connect to `host` at `port`, and take over the socket.
+
+    Args:
+        dialer: makes the connection.
+        host, port: passed to the dialer as they are.
+        options: those that can be set on a connected socket.
+        deadline: loop time by which the connection must be established.
+        address_filter: judges the address that the socket is connected to.
+
+    Raises:
+        InvalidHost: the filter forbids the address.
+        InvalidArgument: the dialer returned something that is no connected stream socket.
+        SocketError: the dialer raised an OSError.
+        Timeout: the deadline passed; its stage is `"connect"`.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            sock = await dialer(host, port)
+            try:
+                _demand_connected(sock, host, address_filter)
+                _configure(sock, options)
+                sock.setblocking(False)
+            except BaseException:
+                if isinstance(sock, socket.socket):
+                    sock.close()
+                raise
+            return await _stream(sock, options)
+    except SMTPError:
+        raise
+    except TimeoutError as error:
+        raise Timeout(f"connecting to {host}:{port} took too long", stage="connect") from error
+    except OSError as error:
+        raise SocketError.of(error, f"cannot connect to {host}:{port}: {_reason(error)}") from error
 
 
 async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = None) -> Stream:
@@ -141,84 +222,34 @@ async def dial_unix(path: str | os.PathLike[str], *, deadline: float | None = No
         raise SocketError.of(error, f"cannot connect to {name}: {error.strerror or error}") from error
 
 
-# --- names ------------------------------------------------------------------------------------------------
+# --- sockets ----------------------------------------------------------------------------------------------
 
 
-def host_name(host: str) -> str:
-    """Return `host` as the resolver wants it: without brackets, international names as A-labels."""
-    if not host:
-        raise MissingHost("the host is empty")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not host or any(c <= " " or c == "\x7f" for c in host):
-        raise InvalidHost(f"{host!r} is not a host name")
-    return host if host.isascii() else _a_labels(host)
+async def _stream(sock: socket.socket, options: SocketOptions) -> Stream:
+    """Return the stream over a connected socket."""
+    stream = await stream_over(sock)
+    if options.linger:
+        stream.linger_time = options.linger_time
+    if isinstance(stream.peer, tuple):
+        with contextlib.suppress(OSError):  # the server may have closed the connection already
+            # Set last, because the event loops turn TCP_NODELAY on when they take the socket.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, options.nodelay)
+    return stream
 
 
-def _a_labels(host: str) -> str:
-    import idna  # anyio brings it; most hosts do not need it
-
+def _demand_connected(sock: object, host: str, address_filter: AddressFilter | None) -> None:
+    """Raise unless `sock` is a stream socket that is connected to an address that the filter allows."""
+    if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
+        raise InvalidArgument(f"the dialer must return a connected stream socket, not {type(sock).__name__}")
     try:
-        return idna.encode(host, uts46=True).decode("ascii")
-    except idna.IDNAError as error:
-        raise InvalidHost(f"{host!r} is not a host name: {error}") from error
+        peer = sock.getpeername()
+    except OSError as error:
+        raise InvalidArgument("the dialer returned a socket that is not connected") from error
+    if address_filter is not None and isinstance(peer, tuple):
+        permitted([(sock.family, sock.type, sock.proto, "", peer)], host, address_filter=address_filter)
 
 
-async def resolve(name: str, port: int, family: AddressFamily, *, flags: int = 0) -> list[_AddressInfo]:
-    how = {"family": family.value, "type": socket.SOCK_STREAM}
-    try:
-        if is_address(name):
-            # Nobody is asked, so it does not block; the loop would start a thread for it.
-            found = socket.getaddrinfo(name, port, flags=flags | socket.AI_NUMERICHOST, **how)
-        else:
-            found = await asyncio.get_running_loop().getaddrinfo(name, port, flags=flags, **how)
-    except socket.gaierror as error:
-        code = _RESOLVER_CODES.get(error.errno or 0, 11003)
-        message = f"cannot resolve {name}: {error.strerror or error}"
-        raise ResolveError(message, errno=error.errno, code=code) from error
-    except UnicodeError as error:
-        # The resolver's IDNA codec refuses over-long labels also where the name is ASCII.
-        raise InvalidHost(f"{name!r} is not a host name: {error}") from error
-    return cast("list[_AddressInfo]", found)
-
-
-@functools.lru_cache(maxsize=128)
-def is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
-def _resolver_codes() -> dict[int, int]:
-    # Winsock's numbers: 11001 no such host, 11002 try again, 11003 no recovery, 11004 no address of that kind.
-    table = {"NONAME": 11001, "AGAIN": 11002, "FAIL": 11003, "NODATA": 11004, "ADDRFAMILY": 11004}
-    # On Windows NODATA and NONAME are the same number; the first entry is used.
-    numbers = {getattr(socket, f"EAI_{name}", None): code for name, code in reversed(table.items())}
-    return {number: code for number, code in numbers.items() if number is not None}
-
-
-#: The resolver's errno → the number that the replaced components used.
-_RESOLVER_CODES: Final = _resolver_codes()
-
-
-def _usable(found: Iterable[_AddressInfo], host: str) -> list[_AddressInfo]:
-    """Drop the all-zero address, because systems connect it to the local machine."""
-    addresses = [info for info in found if not is_unspecified(str(info[4][0]))]
-    if not addresses:
-        raise InvalidHost(f"{host} is the all-zero address, which names no server")
-    return addresses
-
-
-@functools.lru_cache(maxsize=128)
-def is_unspecified(address: str) -> bool:
-    ip = ipaddress.ip_address(address)
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_unspecified
-
-
-async def _local_addresses(options: SocketOptions) -> list[_AddressInfo]:
+async def _local_addresses(options: SocketOptions) -> list[AddressInfo]:
     if options.local_address is None and not options.local_port:
         return []
     if options.local_address is None:
@@ -226,10 +257,8 @@ async def _local_addresses(options: SocketOptions) -> list[_AddressInfo]:
             (socket.AF_INET, 0, 0, "", ("0.0.0.0", options.local_port)),
             (socket.AF_INET6, 0, 0, "", ("::", options.local_port)),
         ]
-    return await resolve(options.local_address, options.local_port, options.family, flags=socket.AI_PASSIVE)
-
-
-# --- sockets ----------------------------------------------------------------------------------------------
+    address, port = options.local_address, options.local_port
+    return await resolve_by_system(address, port, options.family, flags=socket.AI_PASSIVE)
 
 
 class _Attempts:
@@ -239,12 +268,12 @@ class _Attempts:
     and the event loop, where each failure is seen by itself.
     """
 
-    def __init__(self, options: SocketOptions, local: list[_AddressInfo]) -> None:
+    def __init__(self, options: SocketOptions, local: list[AddressInfo]) -> None:
         self._options = options
         self._local = local
         self._failures: list[tuple[str, OSError]] = []
 
-    async def race(self, addresses: list[_AddressInfo]) -> socket.socket:
+    async def race(self, addresses: list[AddressInfo]) -> socket.socket:
         """Return the first connected socket."""
         if len(addresses) == 1:
             return await self._connect(addresses[0])
@@ -268,7 +297,7 @@ class _Attempts:
             raise asyncio.CancelledError
         return sock
 
-    async def _connect(self, info: _AddressInfo) -> socket.socket:
+    async def _connect(self, info: AddressInfo) -> socket.socket:
         """Connect to the only address."""
         try:
             sock = self._open(info)
@@ -323,12 +352,26 @@ class _Attempts:
 
 
 def _configure(sock: socket.socket, options: SocketOptions) -> None:
+    sizes = ((socket.SO_RCVBUF, options.receive_buffer), (socket.SO_SNDBUF, options.send_buffer))
+    for buffer, size in sizes:
+        if size is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, buffer, size)
+    if not options.linger:
+        # With a time of 0, closing never waits; with any other it would stop the event loop.
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii" if _LONG_LINGER else "hh", 1, 0)
+        )
     if options.local_port and sys.platform != "win32":
         # A fixed port must be usable while its last connection is in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     probing = (options.keepalive_time, options.keepalive_interval, options.keepalive_count)
-    if options.keepalive or any(value is not None for value in probing):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if not options.keepalive and probing == (None, None, None):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        # The socket of a dialer, without TCP.
+        return
     for names, value in zip(_KEEPALIVE, probing, strict=True):
         option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
         if value is not None and option is not None:
@@ -336,6 +379,8 @@ def _configure(sock: socket.socket, options: SocketOptions) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, max(1, math.ceil(value)))
 
 
+#: Windows has its `struct linger` of two shorts.
+_LONG_LINGER: Final = sys.platform != "win32"
 #: The options for time, interval and count; macOS has its own name for the first.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), ("TCP_KEEPINTVL",), ("TCP_KEEPCNT",))
 

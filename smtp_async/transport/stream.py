@@ -3,7 +3,7 @@
 What this file adds to asyncio's streams, and why:
 
 * **Bytes that arrived before an error are delivered before the error.** `StreamReader` raises at once and
-  forgets its buffer, so a reply followed by a reset would be lost. `_Reader` treats the error as the end of
+  forgets its buffer, so a reply followed by a reset would be lost. `Reader` treats the error as the end of
   the stream, and `Stream.read` raises it when the buffer is empty.
 * **One set of exceptions.** asyncio is silent, uvloop raises `RuntimeError`, TLS raises `SSLError`: the
   caller sees `ConnectionLost`, `DecryptionFailed` or `EncryptionFailed`, the original chained.
@@ -37,15 +37,14 @@ from ..errors import (
 )
 from ..model.proxy_response import ProxyResponse
 from .pauses import ReadPauses
+from .receiving import READ_LIMIT, Reader, ReceivingProtocol, Traffic
 from .throttle import Throttle
 
-__all__ = ["Endpoint", "Stream", "Traffic", "stream_over", "stream_to"]
+__all__ = ["Endpoint", "Stream", "stream_over", "stream_to"]
 
 #: Host and port, the path of a Unix socket, or None for a socket without a name.
 Endpoint = tuple[str, int] | str | None
 
-#: The reader stops the transport at twice this size, so 64 KiB of replies always fit.
-_READ_LIMIT: Final = 64 * 1024
 #: `drain` waits above this many unsent bytes.
 _WRITE_LIMIT: Final = 64 * 1024
 #: Under TLS with less the server would wait for blocks to be encrypted, a quarter of the time of a large body; with
@@ -59,76 +58,6 @@ _EARLY_SHOWN: Final = 512
 _NO_LIMIT: Final = 1e6
 
 
-class Traffic:
-    """How much went over a connection. It is counted on, and outlives the connection.
-
-    Attributes:
-        sent: bytes handed to the connection, before encryption.
-        received: bytes read or handed over, after decryption.
-    """
-
-    __slots__ = ("received", "sent")
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.received = 0
-
-
-class _Protocol(asyncio.StreamReaderProtocol):
-    """A StreamReaderProtocol that feeds its reader directly, without the lookups of asyncio's own.
-
-    Attributes:
-        ended: the transport reported its end.
-        pauses: made in reading, None where it is not limited.
-    """
-
-    def __init__(self, reader: _Reader, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(reader, loop=loop)
-        self._feed = reader.feed_data
-        self.pauses: ReadPauses | None = None
-        self.ended = False
-
-    def pause_by(self, pauses: ReadPauses, reader: _Reader) -> None:
-        self.pauses, self._feed = pauses, pauses.feed
-        # `set_transport` can be called once only.
-        reader._transport = pauses  # type: ignore[attr-defined]
-
-    def data_received(self, data: bytes) -> None:
-        self._feed(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ended = True
-        if self.pauses is not None:
-            self.pauses.stop()
-        super().connection_lost(exc)
-
-
-class _Reader(asyncio.StreamReader):
-    """A StreamReader for which an error is the end of the stream, remembered in `failure`.
-
-    While `taker` is set, it gets the bytes that arrive, until it refuses them; the buffer gets the rest.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, traffic: Traffic) -> None:
-        super().__init__(limit=_READ_LIMIT, loop=loop)
-        self.failure: BaseException | None = None
-        self.taker: Callable[[bytes], bool] | None = None
-        self.traffic = traffic
-
-    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
-        if self.taker is not None:
-            if self.taker(data):
-                self.traffic.received += len(data)
-                return
-            # Later bytes must queue behind these.
-            self.taker = None
-        super().feed_data(data)
-
-    def set_exception(self, exc: BaseException) -> None:
-        self.failure = exc
-        self.feed_eof()
-
-
 class Stream:
     """A connection: bytes in, bytes out, TLS on demand.
 
@@ -139,6 +68,7 @@ class Stream:
         early: plaintext that had arrived when `start_tls` was called; empty if there was none.
         via: the proxies that the connection goes through, for messages; empty without one.
         proxy_response: what the last HTTP proxy of them answered.
+        linger_time: seconds that the system may take after the end to deliver pending data, 0 without such a limit.
     """
 
     __slots__ = (
@@ -153,6 +83,7 @@ class Stream:
         "_writer",
         "_writers_below",
         "early",
+        "linger_time",
         "local",
         "peer",
         "proxy_response",
@@ -163,13 +94,14 @@ class Stream:
     def __init__(
         self,
         transport: asyncio.Transport,
-        reader: _Reader,
-        protocol: _Protocol,
+        reader: Reader,
+        protocol: ReceivingProtocol,
     ) -> None:
         self.traffic = reader.traffic
         self.early = b""
         self.via = ""
         self.proxy_response: ProxyResponse | None = None
+        self.linger_time = 0.0
         # Read now, because a closed socket has no addresses.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
         self.local: Endpoint = _endpoint(transport.get_extra_info("sockname"))
@@ -184,13 +116,13 @@ class Stream:
     def _attach(
         self,
         transport: asyncio.Transport,
-        reader: _Reader,
-        protocol: _Protocol,
+        reader: Reader,
+        protocol: ReceivingProtocol,
     ) -> None:
         transport.set_write_buffer_limits(high=_TLS_WRITE_LIMIT if self.encrypted else _WRITE_LIMIT)
         if hasattr(transport, "max_size"):
             # asyncio reads 256 KiB at a time, a buffer that the allocator maps and unmaps for each read.
-            transport.max_size = _READ_LIMIT
+            transport.max_size = READ_LIMIT
         self._transport = transport
         self._reader = reader
         self._protocol = protocol
@@ -389,9 +321,19 @@ class Stream:
         if self._protocol.ended:
             # asyncio's transport raises in `abort` if it ended while `close` still had bytes to send.
             return
+        self._limit_linger()
         if self._tls is not None and not transport.is_closing() and not transport.get_write_buffer_size():
             transport.close()
         transport.abort()
+
+    def _limit_linger(self) -> None:
+        """Have the system reset the connection if it cannot deliver what it has within `linger_time`."""
+        if not self.linger_time or not hasattr(socket, "TCP_USER_TIMEOUT"):
+            return
+        sock = self._transport.get_extra_info("socket")
+        # Not SO_LINGER with a time, because closing the socket would then stop the event loop for so long.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(self.linger_time * 1000)))
 
     async def close(self, *, limit: float = 2.0) -> None:
         """Send what is buffered, exchange close_notify under TLS, and close. Failures of the connection are not raised.
@@ -405,6 +347,7 @@ class Stream:
             return await asyncio.sleep(0)
         try:
             if self._closing is None:
+                self._limit_linger()
                 self._writer.close()
                 self._closing = asyncio.ensure_future(_closed(self._writer))
             # `wait` does not cancel what it waits for.
@@ -439,9 +382,11 @@ async def stream_to(path: str) -> Stream:
     return Stream(transport, reader, protocol)
 
 
-def _reader_and_protocol(loop: asyncio.AbstractEventLoop, traffic: Traffic) -> tuple[_Reader, _Protocol]:
-    reader = _Reader(loop, traffic)
-    return reader, _Protocol(reader, loop)
+def _reader_and_protocol(
+    loop: asyncio.AbstractEventLoop, traffic: Traffic
+) -> tuple[Reader, ReceivingProtocol]:
+    reader = Reader(loop, traffic)
+    return reader, ReceivingProtocol(reader, loop)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -459,7 +404,7 @@ async def _handshake(
     server_hostname: str | None,
     deadline: float | None,
     traffic: Traffic,
-) -> tuple[asyncio.Transport, _Reader, _Protocol]:
+) -> tuple[asyncio.Transport, Reader, ReceivingProtocol]:
     loop = asyncio.get_running_loop()
     reader, protocol = _reader_and_protocol(loop, traffic)
     try:

@@ -315,3 +315,77 @@ def test_json_of_problems(shell, serve, pki):
     assert (problem["kind"], problem["excused"]) == ("HOST_NAME", False)
     found = json.loads(shell(f"{given} --ignore host-name").stdout)["validation"]
     assert found["result"] == "VALID" and found["problems"][0]["excused"]
+
+
+def test_the_stages_have_their_times(shell, submission, pki, password_file):
+    line = f"check localhost:{submission.port} --user ann --ca-file {pki.ca_file} --password-file"
+    times = dict(
+        part.split(": ", 1)
+        for part in shell(line, password_file).stdout.splitlines()
+        if part.startswith("Time ")
+    )
+    assert list(times) == [f"Time {stage}" for stage in ("DNS", "TCP", "greeting", "EHLO", "TLS", "AUTH")]
+    assert all(float(text.removesuffix(" ms")) >= 0 for text in times.values())
+    seconds = json.loads(shell(f"{line} ", password_file, "--json").stdout)["stage_seconds"]
+    assert list(seconds) == ["DNS", "TCP", "greeting", "EHLO", "TLS", "AUTH"]
+    assert all(0 <= one < 20 for one in seconds.values())
+
+
+def test_on_a_terminal_times_are_bars(shell, submission, pki, terminal):
+    done = shell(f"check localhost:{submission.port} --ca-file {pki.ca_file}")
+    bars = [line for line in done.stdout.splitlines() if "Time " in line]
+    assert len(bars) == 5 and all(line.rstrip().endswith(" ms") for line in bars)
+    assert all("\N{FULL BLOCK}" in line for line in bars)
+
+
+def test_bars_follow_each_other():
+    seconds = {"DNS": 0.1, "TCP": 0.1, "greeting": 0.2, "TLS": 0.0}
+    rows = list(report.rows_of_times(ServerReport(server="x", stage_seconds=seconds), 8))
+    assert [label for label, _ in rows] == ["Time DNS", "Time TCP", "Time greeting", "Time TLS"]
+    block = "\N{FULL BLOCK}"
+    bars = [block * 2, f"  {block * 2}", f"    {block * 4}", f"        {block}"]
+    assert [text[:9].rstrip() for _, text in rows] == bars
+
+
+def test_one_family_only(shell, serve):
+    server = serve()
+    assert "Greeting: 220" in shell(f"check -4 {server.url}").stdout
+    done = shell(f"check -6 smtp+plain://127.0.0.1:{server.port}")
+    assert done.exit_code == 5 and "annot resolve 127.0.0.1" in done.stdout
+    done = shell(f"check -4 -6 {server.url}")
+    assert done.exit_code == 2 and "exclude each other" in done.stderr
+
+
+def test_a_dns_server_of_ones_own(shell, serve, dns):
+    server = serve()
+    done = shell(f"check smtp+plain://v4.lab.test:{server.port} --resolver {dns.server}")
+    assert "Greeting: 220" in done.stdout
+    done = shell(f"check mail.example --resolver {dns.server.partition(':')[0]}:x")
+    assert done.exit_code == 2 and "DNS server is an IP address" in done.stderr
+
+
+def test_the_mail_exchangers_of_a_domain(shell, dns):
+    """127.0.0.1:25 of this machine may or may not be a mail server: what is shown is which names were looked up."""
+    done = shell(f"check --mx null.lab.test --resolver {dns.server}")
+    assert done.exit_code == 5 and "takes no mail: it has a null MX record" in done.stdout
+    done = shell(f"check --mx lab.test --user ann --resolver {dns.server}")
+    assert done.exit_code == 2 and "without a login" in done.stderr
+
+
+def test_no_server_of_an_address(shell, dns):
+    line = f"check --discover ann@none.lab.test --resolver {dns.server}"
+    done = shell(line)
+    assert done.exit_code == 1 and "No server was found for ann@none.lab.test." in done.stdout
+    assert (
+        "WRONG smtp.none.lab.test:465 (implicit): Smtp is a usual name for it; cannot resolve" in done.stdout
+    )
+    found = json.loads(shell(f"{line} --json").stdout)
+    assert found["best"] is None and len(found["servers"]) == 4
+
+
+@pytest.mark.parametrize(
+    "line", ["check", "check mail.example --mx example.org", "check --mx a.b --discover c@d.e"]
+)
+def test_one_of_three_is_named(shell, line):
+    done = shell(line)
+    assert done.exit_code == 2 and "name a server, or a domain with --mx" in done.stderr.lower()

@@ -12,7 +12,7 @@ from smtp_async.client.options import parse_url
 from smtp_async.errors import InvalidArgument, InvalidHost
 from smtp_async.model.secret import Secret
 from smtp_async.tls.context import default_port
-from smtp_async.transport.dial import host_name
+from smtp_async.transport.names import host_name
 
 SCHEMES = {
     "smtps": Security.IMPLICIT,

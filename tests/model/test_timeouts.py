@@ -59,3 +59,22 @@ def test_timeouts_are_values():
     assert pickle.loads(pickle.dumps(limits)) == limits
     with pytest.raises(dataclasses.FrozenInstanceError):
         limits.mail = 6
+
+
+def test_one_limit_for_all_stages():
+    limits = dataclasses.asdict(Timeouts.all(60))
+    assert (limits.pop("send"), limits.pop("queue"), limits.pop("probe")) == (None, None, 5.0)
+    assert set(limits.values()) == {60}
+    assert Timeouts.all(2).probe == 2
+    assert set(dataclasses.asdict(Timeouts.all(None)).values()) == {None}
+
+
+def test_an_absolute_limit_is_one_for_a_whole_send():
+    limits = Timeouts.all(60, absolute=True)
+    assert (limits.send, limits.queue, limits.end_of_data) == (60, None, 60)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, True, "60"])
+def test_what_is_no_limit_for_all(seconds):
+    with pytest.raises(InvalidArgument):
+        Timeouts.all(seconds)

@@ -10,6 +10,7 @@ packages=(
     cyrus-imapd # LMTP with channel binding
     dante-server tinyproxy squid # SOCKS and CONNECT
     openssh-server openssh-client # ssh -D, for SOCKS4a
+    nsd unbound ldnsutils # DNS, signed and not
     softhsm2 # a token without hardware
 )
 export DEBIAN_FRONTEND=noninteractive

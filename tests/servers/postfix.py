@@ -94,6 +94,9 @@ MASTER_CF = """\
 127.0.0.1:{limited} inet n - n - - smtpd
   -o syslog_name=limited -o smtpd_tls_security_level=none -o smtpd_client_event_limit_exceptions=
   -o smtpd_client_connection_count_limit=5 -o smtpd_client_message_rate_limit=100
+127.0.0.1:{proxied} inet n - n - - smtpd
+  -o syslog_name=proxied -o smtpd_tls_security_level=may -o smtpd_upstream_proxy_protocol=haproxy
+  -o smtpd_relay_restrictions=permit_auth_destination,reject -o smtpd_peername_lookup=no
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -136,6 +139,7 @@ class Ports(NamedTuple):
     demands: int
     bare: int
     limited: int
+    proxied: int
 
 
 class Postfix:
@@ -154,6 +158,7 @@ class Postfix:
         bare_port: Not one extension.
         limited_port: As plain_port, for five connections at once (421) and 100 messages in two seconds (450 to MAIL).
             What is configured is one second, but anvil counts in whole seconds.
+        proxied_port: As `starttls_port`, behind the header of the PROXY protocol, which is demanded.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-Path, X-Original-To and
             Delivered-To, and a message with two recipients is delivered twice.
@@ -168,7 +173,14 @@ class Postfix:
         self._daemon = daemon
         self.ports = ports
         self.plain_port, self.starttls_port, self.auth_port, self.tls_port, *others = ports
-        self.sasl_port, self.asks_port, self.demands_port, self.bare_port, self.limited_port = others
+        (
+            self.sasl_port,
+            self.asks_port,
+            self.demands_port,
+            self.bare_port,
+            self.limited_port,
+            self.proxied_port,
+        ) = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "log"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from smtp_async.transport.resolve import DNSOptions, DNSResolver
+
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -19,3 +21,20 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     with asyncio.Runner(loop_factory=factory) as runner:
         yield runner.run
     gc.collect()
+
+
+@pytest.fixture
+def ask(dns, run):
+    """Ask Unbound, and close the resolver."""
+
+    def ask(work, **options):
+        async def scenario():
+            resolver = DNSResolver(DNSOptions(**{"servers": (dns.server,), **options}))
+            try:
+                return await work(resolver)
+            finally:
+                resolver.close()
+
+        return run(scenario())
+
+    return ask

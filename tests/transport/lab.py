@@ -193,3 +193,18 @@ async def cancelled_everywhere(
         yield step
         if not step.injected:
             return
+
+
+class MuteNameServer:
+    """A DNS server that takes every query and answers none."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.name = f"127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.socket.close()

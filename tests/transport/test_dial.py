@@ -2,15 +2,18 @@
 
 import asyncio
 import errno
+import os
 import pickle
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smtp_async.errors import (
     FeatureUnavailable,
+    InvalidArgument,
     InvalidHost,
     InvalidPort,
     MissingHost,
@@ -18,8 +21,9 @@ from smtp_async.errors import (
     SocketError,
     Timeout,
 )
-from smtp_async.transport import AddressFamily, SocketOptions, dial, dial_unix
-from tests.transport.lab import MANNERS, black_hole, cancelled_everywhere, echo, serving, sink
+from smtp_async.transport import AddressFamily, SocketOptions, dial, dial_by, dial_unix
+from smtp_async.transport.resolve import DNSOptions, DNSResolver, SystemResolver
+from tests.transport.lab import MANNERS, black_hole, cancelled_everywhere, echo, serving, sink, turns
 
 
 def address(host, port):
@@ -35,7 +39,7 @@ def resolve_to(answer):
     resolver = asyncio.get_running_loop().getaddrinfo
 
     async def getaddrinfo(host, port, **kwargs):
-        if host[0].isdigit():
+        if host[0].isdigit() or ":" in host:
             # uvloop itself asks once more, for the address that it connects to.
             return await resolver(host, port, **kwargs)
         asked.append(host)
@@ -441,3 +445,403 @@ class TestUnix:
                 assert step.at > 1
 
         run(scenario())
+
+
+class TestNamesOfTheUsersResolver:
+    """Names that a DNS server of the tests resolves, and what may be connected to."""
+
+    def test_a_name_of_the_zone(self, run, dns):
+        async def scenario():
+            async with serving(sink) as server:
+                resolver = DNSResolver(DNSOptions(servers=(dns.server,)))
+                stages: list[str] = []
+                stream = await dial("alias.lab.test", server.port, resolver=resolver, passed=stages.append)
+                assert stream.peer == ("127.0.0.1", server.port) and stages == ["DNS", "TCP"]
+                stream.abort()
+                resolver.close()
+
+        run(scenario())
+
+    @pytest.mark.parametrize("family", list(AddressFamily))
+    def test_a_dead_and_a_live_address_of_each_family(self, run, dns, family):
+        """At 127.0.0.2 the queue is full, 2001:db8::1 is nowhere; the server listens on 127.0.0.1 or ::1."""
+        host = "::1" if family is AddressFamily.IPV6 else "127.0.0.1"
+        if ":" in host and not has_ipv6():
+            pytest.skip("no IPv6 on this machine")
+
+        async def scenario():
+            loop = asyncio.get_running_loop()
+            async with serving(sink, host) as server:
+                resolver = DNSResolver(DNSOptions(servers=(dns.server,)))
+                with black_hole(server.port):
+                    began = loop.time()
+                    options = SocketOptions(family=family)
+                    stream = await dial("mixed.lab.test", server.port, options=options, resolver=resolver)
+                    assert stream.peer == (host, server.port)
+                    assert loop.time() - began < 2
+                    stream.abort()
+                resolver.close()
+
+        run(scenario())
+
+    def test_an_aliased_name_for_the_all_zero_address(self, run, dns):
+        async def scenario():
+            resolver = DNSResolver(DNSOptions(servers=(dns.server,)))
+            with pytest.raises(InvalidHost, match="all-zero"):
+                await dial("zero.lab.test", 25, resolver=resolver)
+            resolver.close()
+
+        run(scenario())
+
+    def test_1000_cancelled_connects_leave_no_file_open(self, run, dns):
+        def files():
+            return len(os.listdir("/proc/self/fd"))
+
+        async def scenario():
+            async with serving(sink) as server:
+                resolver = DNSResolver(DNSOptions(servers=(dns.server,)))
+
+                async def connect(turns):
+                    task = asyncio.ensure_future(dial("mixed.lab.test", server.port, resolver=resolver))
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    (done,) = await asyncio.gather(task, return_exceptions=True)
+                    if not isinstance(done, BaseException):
+                        done.abort()
+                    return isinstance(done, asyncio.CancelledError)
+
+                with black_hole(server.port):
+                    await connect(1)
+                    before = files()
+                    cancelled = 0
+                    for number in range(1000):
+                        cancelled += await connect(number % 40)
+                    assert cancelled > 500
+                    await server.quiet()
+                    await turns()
+                    # Those of the resolver: c-ares keeps a socket or two for its servers.
+                    assert files() <= before + 2
+                resolver.close()
+
+        run(scenario())
+
+
+class TestHappyEyeballs:
+    def test_behind_a_black_hole_within_350_ms(self, run):
+        async def scenario():
+            loop = asyncio.get_running_loop()
+            async with serving(sink) as server:
+                with black_hole(server.port):
+                    resolve_to([address("127.0.0.2", server.port), address("127.0.0.1", server.port)])
+                    times = []
+                    for _ in range(5):
+                        began = loop.time()
+                        stream = await dial("mail.example", server.port)
+                        times.append(loop.time() - began)
+                        stream.abort()
+                    assert 0.24 < min(times) < 0.35
+
+        run(scenario())
+
+    @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+    @pytest.mark.parametrize(
+        ("family", "peer"), [(AddressFamily.PREFER_IPV6, "::1"), (AddressFamily.PREFER_IPV4, "127.0.0.1")]
+    )
+    def test_a_preferred_family_is_first(self, run, family, peer):
+        async def scenario():
+            async with serving(sink, "127.0.0.1") as four:
+                options = SocketOptions(family=family)
+                resolve_to([address("127.0.0.1", four.port), address("::1", four.port)])
+                with socket.socket(socket.AF_INET6) as six:
+                    six.bind(("::1", four.port))
+                    six.listen()
+                    stream = await dial("mail.example", four.port, options=options)
+                    assert stream.peer == (peer, four.port)
+                    stream.abort()
+                    await turns()
+                # Where the preferred family does not work, the other one does.
+                stream = await dial("mail.example", four.port, options=options)
+                assert stream.peer == ("127.0.0.1", four.port)
+                stream.abort()
+
+        run(scenario())
+
+
+class TestFilter:
+    """Addresses that users who name the server must not reach (SSRF)."""
+
+    @pytest.mark.parametrize(
+        "inner",
+        ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "fe80::1"],
+    )
+    def test_inner_addresses_are_not_connected_to(self, run, inner):
+        async def scenario():
+            async with serving(sink) as server:
+                resolve_to([address(inner, server.port)])
+                for host in ("mail.example", inner):
+                    with pytest.raises(InvalidHost) as caught:
+                        await dial(host, server.port, address_filter=lambda ip: ip.is_global)
+                    # An error text must not tell what the inner network is like.
+                    assert host == inner or inner not in str(caught.value)
+                assert server.connections == 0
+
+        run(scenario())
+
+    def test_a_name_with_an_outer_and_an_inner_address(self, run):
+        async def scenario():
+            seen = []
+
+            def judge(ip):
+                seen.append(str(ip))
+                return str(ip) != "127.0.0.2"
+
+            async with serving(sink) as server, serving(sink, "127.0.0.2") as inner:
+                resolve_to([address("127.0.0.2", inner.port), address("127.0.0.1", server.port)])
+                stream = await dial("mail.example", server.port, address_filter=judge)
+                assert stream.peer == ("127.0.0.1", server.port) and inner.connections == 0
+                assert seen == ["127.0.0.2", "127.0.0.1"]
+                stream.abort()
+
+        run(scenario())
+
+    def test_a_name_that_changes_is_judged_each_time(self, run):
+        """DNS rebinding: the address that is judged is the one that is connected to."""
+
+        async def scenario():
+            async with serving(sink) as server:
+                answers = [["127.0.0.1"], ["127.0.0.3"]]
+
+                class Changing(SystemResolver):
+                    async def addresses(self, name, family):
+                        return answers.pop(0)
+
+                def judge(ip):
+                    return str(ip) == "127.0.0.1"
+
+                resolver = Changing()
+                stream = await dial("mail.example", server.port, resolver=resolver, address_filter=judge)
+                assert stream.peer == ("127.0.0.1", server.port)
+                stream.abort()
+                with pytest.raises(InvalidHost):
+                    await dial("mail.example", server.port, resolver=resolver, address_filter=judge)
+
+        run(scenario())
+
+
+class TestDialer:
+    """Sockets that the application has connected."""
+
+    @staticmethod
+    async def connected(host, port, *, blocking=False):
+        sock = socket.create_connection((host, port))
+        sock.setblocking(blocking)
+        return sock
+
+    def test_connects(self, run):
+        async def scenario():
+            asked = []
+
+            async def dialer(host, port):
+                asked.append((host, port))
+                return await self.connected("127.0.0.1", server.port)
+
+            async with serving(echo) as server:
+                stream = await dial_by(dialer, "mail.example", 25)
+                stream.write(b"x")
+                assert await stream.read() == b"x" and asked == [("mail.example", 25)]
+                assert stream.peer == ("127.0.0.1", server.port)
+                assert option(stream, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                await stream.close()
+
+        run(scenario())
+
+    def test_a_blocking_socket_is_taken_too(self, run):
+        async def scenario():
+            async def dialer(host, port):
+                return await self.connected("127.0.0.1", server.port, blocking=True)
+
+            async with serving(echo) as server:
+                stream = await dial_by(dialer, "mail.example", 25)
+                transport: Any = stream._transport
+                assert not os.get_blocking(transport.get_extra_info("socket").fileno())
+                stream.write(b"x")
+                assert await stream.read() == b"x"
+                await stream.close()
+
+        run(scenario())
+
+    def test_a_pair_of_sockets(self, run):
+        async def scenario():
+            ours, theirs = socket.socketpair()
+
+            async def dialer(host, port):
+                return ours
+
+            stream = await dial_by(dialer, "mail.example", 25, address_filter=lambda ip: False)
+            stream.write(b"x")
+            assert await asyncio.get_running_loop().run_in_executor(None, theirs.recv, 1) == b"x"
+            stream.abort()
+            theirs.close()
+
+        run(scenario())
+
+    def test_what_is_no_connected_stream_socket(self, run):
+        def kinds():
+            yield None
+            yield object()
+            yield socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            yield socket.socket()
+
+        async def scenario():
+            for thing in kinds():
+
+                async def dialer(host, port, thing=thing):
+                    return thing
+
+                with pytest.raises(InvalidArgument, match="the dialer"):
+                    await dial_by(dialer, "mail.example", 25)
+                assert not isinstance(thing, socket.socket) or thing.fileno() == -1
+
+        run(scenario())
+
+    def test_the_filter_judges_what_it_is_connected_to(self, run):
+        async def scenario():
+            async with serving(sink) as server:
+
+                async def dialer(host, port):
+                    return await self.connected("127.0.0.1", server.port)
+
+                with pytest.raises(InvalidHost, match="address_filter"):
+                    await dial_by(dialer, "mail.example", 25, address_filter=lambda ip: ip.is_global)
+                await server.quiet()
+
+        run(scenario())
+
+    def test_its_failures(self, run):
+        async def scenario():
+            async def refused(host, port):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+            async def mute(host, port):
+                await asyncio.get_running_loop().create_future()
+
+            async def wrong(host, port):
+                raise KeyError("a fault of the application")
+
+            with pytest.raises(SocketError, match="cannot connect to mail.example:25") as caught:
+                await dial_by(refused, "mail.example", 25)
+            assert caught.value.code == 10061
+            with pytest.raises(Timeout) as late:
+                await dial_by(mute, "mail.example", 25, deadline=asyncio.get_running_loop().time() + 0.01)
+            assert late.value.stage == "connect"
+            with pytest.raises(KeyError):
+                await dial_by(wrong, "mail.example", 25)
+
+        run(scenario())
+
+    @pytest.mark.parametrize(("manner", "moment"), MANNERS)
+    def test_cancelled_anywhere_no_socket_is_left(self, run, manner, moment):
+        async def scenario():
+            async with serving(sink) as server:
+
+                async def dialer(host, port):
+                    await asyncio.sleep(0)
+                    return await self.connected("127.0.0.1", server.port)
+
+                async def connect():
+                    return await dial_by(dialer, "mail.example", 25)
+
+                async for step in cancelled_everywhere(connect, manner, moment):
+                    if step.result is not None:
+                        assert not step.injected, "the cancellation was lost"
+                        step.result.abort()
+                    await server.quiet()
+                assert step.at > 1
+
+        run(scenario())
+
+
+class TestSocketSettings:
+    def test_buffers(self, run):
+        async def scenario():
+            async with serving(sink) as server:
+                stream = await dial("127.0.0.1", server.port)
+                usual = option(stream, socket.SOL_SOCKET, socket.SO_RCVBUF)
+                stream.abort()
+                options = SocketOptions(receive_buffer=16384, send_buffer=20480)
+                stream = await dial("127.0.0.1", server.port, options=options)
+                # Linux doubles what it is asked for.
+                assert option(stream, socket.SOL_SOCKET, socket.SO_RCVBUF) in (16384, 32768) != usual
+                assert option(stream, socket.SOL_SOCKET, socket.SO_SNDBUF) in (20480, 40960)
+                stream.abort()
+                # What the system cannot provide is no error.
+                options = SocketOptions(receive_buffer=2**31 - 1, send_buffer=1)
+                (await dial("127.0.0.1", server.port, options=options)).abort()
+
+        run(scenario())
+
+    def test_without_linger_the_connection_is_reset(self, run):
+        async def scenario(linger):
+            ends: list[object] = []
+
+            async def watch(reader, writer):
+                try:
+                    ends.append(await reader.read())
+                except OSError as error:
+                    ends.append(type(error))
+
+            async with serving(watch) as server:
+                stream = await dial("127.0.0.1", server.port, options=SocketOptions(linger=linger))
+                await stream.close()
+                await server.quiet()
+            return ends
+
+        assert run(scenario(True)) == [b""]
+        assert run(scenario(False)) == [ConnectionResetError]
+
+    @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has the limit")
+    @pytest.mark.parametrize("polite", [True, False])
+    def test_pending_data_have_so_long_and_closing_does_not_wait(self, run, polite):
+        """The peer never reads; without a limit the system would try for minutes."""
+
+        def state(port):
+            rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            return [row[3] for row in rows if row[1].endswith(f":{port:04X}") and row[3] != "06"]
+
+        async def scenario():
+            loop = asyncio.get_running_loop()
+            with socket.socket() as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                listener.bind(("127.0.0.1", 0))
+                listener.listen()
+                port = listener.getsockname()[1]
+                stream: Any = await dial("127.0.0.1", port, options=SocketOptions(linger_time=0.2))
+                stream.write(b"x" * 4_000_000)
+                ours = stream.local[1]
+                began = loop.time()
+                if polite:
+                    await stream.close(limit=0.05)
+                stream.abort()
+                assert loop.time() - began < 0.5
+                assert state(ours)
+                async with asyncio.timeout(10):
+                    while state(ours):  # noqa: ASYNC110 - nothing tells of it
+                        await asyncio.sleep(0.02)
+
+        run(scenario())
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("max_line_length", 255),
+            ("linger_time", -1),
+            ("linger_time", float("nan")),
+            ("linger_time", float("inf")),
+            ("receive_buffer", 0),
+            ("send_buffer", 2**31),
+        ],
+    )
+    def test_what_makes_no_sense(self, name, value):
+        with pytest.raises(InvalidArgument, match=name):
+            SocketOptions(**{name: value})

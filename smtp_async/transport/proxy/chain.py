@@ -28,7 +28,8 @@ from ...errors import (
     TLSError,
 )
 from ...model.proxy_response import ProxyResponse
-from ..dial import AddressFamily, SocketOptions, dial, host_name, is_address, is_unspecified, resolve
+from ..dial import SocketOptions, dial
+from ..names import AddressFamily, host_name, is_address, is_unspecified, resolve_by_system
 from ..stream import Stream
 from .bypass import bypasses
 from .http_connect import authority, connect_http
@@ -53,7 +54,7 @@ TLSContext = Callable[[], Awaitable[ssl.SSLContext]]
 
 async def addresses_of(name: str, port: int, family: AddressFamily) -> list[str]:
     """Return the addresses that the system's resolver has for a name."""
-    return [str(info[4][0]) for info in await resolve(name, port, family)]
+    return [str(info[4][0]) for info in await resolve_by_system(name, port, family)]
 
 
 _DEFAULTS: Final = SocketOptions()
