@@ -31,7 +31,10 @@ _SHELL_WORDS = (
     ),
     (re.compile(r"\bTrustOptions\(ca_file=…\)"), lambda found: "--ca-file FILE"),
     (re.compile(r"\bTrustOptions\(pins=…\)"), lambda found: "--pin SHA256"),
-    (re.compile(r"\btype=ProxyType\.(\w+)"), lambda found: f"--proxy {_SCHEMES[found[1]]}://…"),
+    (
+        re.compile(r"\btype=ProxyType\.(\w+)"),
+        lambda found: f"--proxy {_SCHEMES.get(found[1], found[1].lower())}://…",
+    ),
     (
         re.compile(r"\bset username and password in ProxyOptions"),
         lambda found: "--proxy takes a URL with a user",

@@ -16,6 +16,7 @@ from smtp_async.cli.exits import Exit
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing import close, default, delay, reply, swallow
 from tests.servers.machine import wait_until
+from tests.transport.proxy.lab import Asked, answers, in_a_thread, socks5
 
 RAW = "From: ann@example.com\nTo: {to}\nSubject: {to}\n\nHi\n"
 
@@ -76,6 +77,24 @@ def test_once_sends_everything(run, serve, spool):
     assert {(row[0], row[2], row[3]) for row in rows} == {("sent", "-", "250 2.0.0 Ok: queued")}
     assert total[0] == "total" and total[3].startswith("25 sent, 0 deferred, 0 failed in ")
     assert len(server.messages) == 25 and server.violations == [] and states(spool) == {}
+
+
+def test_a_queue_is_sent_through_a_proxy(run, serve, spool):
+    put(spool, "bob@example.org")
+    server, asked = serve(), Asked()
+    with in_a_thread(socks5(asked)) as port:
+        done = run(server.url, f"--proxy socks5://127.0.0.1:{port}")
+    assert done.exit_code == 0
+    assert asked.targets == [(server.host, server.port)] and len(server.messages) == 1
+
+
+def test_a_proxy_that_refuses_leaves_the_queue_as_it_was(run, serve, spool):
+    [one] = put(spool, "bob@example.org")
+    server = serve()
+    with in_a_thread(answers(b"HTTP/1.1 407 no\r\nProxy-Authenticate: Basic\r\n\r\n")) as port:
+        done = run(server.url, f"--proxy http://127.0.0.1:{port}")
+    assert done.exit_code == Exit.NOT_SENT
+    assert states(spool) == {one: "queued"} and server.messages == []
 
 
 def test_an_empty_spool_exits_with_0(run, serve):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from smtp_async.testing import close, reply, swallow
+from tests.transport.proxy.lab import Asked, in_a_thread, socks5
 
 PEOPLE = "--from ann@example.com --to bob@example.org"
 
@@ -28,6 +29,14 @@ def test_a_message_is_sent(shell, serve):
     assert (message.mail_from, message.rcpt_tos) == ("ann@example.com", ["bob@example.org"])
     assert message.subject == "Héllo" and message.parsed.get_content().strip() == "Hi Bob"
     assert server.violations == []
+
+
+def test_a_message_is_sent_through_a_proxy(shell, serve):
+    server, asked = serve(), Asked()
+    with in_a_thread(socks5(asked)) as port:
+        done = shell(f"send {plainly(server)} --proxy socks5://127.0.0.1:{port} {PEOPLE} --text Hi")
+    assert done.exit_code == 0
+    assert asked.targets == [(server.host, server.port)] and len(server.messages) == 1
 
 
 def test_every_message_option_is_used(shell, serve, tmp_path):

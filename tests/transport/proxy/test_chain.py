@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.transport.lab import (
     server_context,
     serving,
     sink,
+    turns,
+    until,
 )
 from tests.transport.proxy import lab
 from tests.transport.proxy.lab import Asked
@@ -445,6 +448,25 @@ class TestTheProxyItself:
 
 
 class TestCancelling:
+    @pytest.mark.parametrize("kind", [HTTP, SOCKS5], ids=lambda kind: kind.name)
+    def test_a_thousand_cancelled_connections_leave_no_file_open(self, run: Any, kind: ProxyType) -> None:
+        async def scenario() -> None:
+            async with serving(echo) as server, proxies(kind) as ([hop], _):
+                await talk(await dial_through([hop], "127.0.0.1", server.port))
+                await turns(20)
+                before = len(os.listdir("/proc/self/fd"))
+                for number in range(1000):
+                    task = asyncio.ensure_future(dial_through([hop], "127.0.0.1", server.port))
+                    await turns(number % 20)
+                    task.cancel()
+                    await asyncio.wait({task})
+                    if not task.cancelled():
+                        task.result().abort()
+                await server.quiet()
+                await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+        run(scenario())
+
     @pytest.mark.parametrize("kinds", [(HTTP,), (HTTPS,), (SOCKS4,), (SOCKS5,), (HTTP, SOCKS5)])
     @pytest.mark.parametrize(("manner", "moment"), MANNERS)
     def test_cancelled_anywhere_no_socket_is_left(
