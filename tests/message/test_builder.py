@@ -1,7 +1,10 @@
 """builder.py: what a message takes, how it behaves as an object, its envelope."""
 
 import copy
+import hashlib
 import pickle
+import re
+import secrets
 import sys
 from datetime import UTC, datetime
 from email.utils import formataddr
@@ -189,6 +192,22 @@ def test_now_is_the_first_rendering(date):
 def test_a_text_that_is_no_date(date):
     with pytest.raises(InvalidHeader):
         Message(sender="a@x", to="b@x", date=date).content()
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
+def test_a_message_id_by_a_digest_of_random_octets(algorithm):
+    def digest():
+        octets = secrets.token_bytes(32)
+        return f"{hashlib.new(algorithm, octets, usedforsecurity=False).hexdigest()}@example.com"
+
+    message = Message(sender="a@x", to="b@x", message_id=digest)
+    length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+    found = re.findall(rb"(?m)^Message-ID: <([0-9a-f]+)@example\.com>\r\n", message.as_bytes())
+    assert [len(one) for one in found] == [length]
+    assert (
+        Message(sender="a@x", to="b@x", message_id=digest).content().message_id
+        != message.content().message_id
+    )
 
 
 def test_a_callable_makes_the_message_id_once():
