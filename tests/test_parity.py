@@ -220,6 +220,42 @@ def test_every_test_is_collected(node: str) -> None:
     assert test in names_in(ROOT / path)
 
 
+@functools.cache
+def parametrised_in(path: Path) -> frozenset[str]:
+    """Return the node ids of a file that stand for several cases, by a decorator of their own or of their class."""
+
+    def has_cases(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+        return any("parametrize(" in ast.unparse(one) for one in node.decorator_list)
+
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and has_cases(node):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            methods = [one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+            found |= {f"{node.name}::{one.name}" for one in methods if has_cases(node) or has_cases(one)}
+    return frozenset(found)
+
+
+def test_a_test_of_several_rows_has_their_cases() -> None:
+    """It is parametrised, or its rows are values of one enumeration, or names of one thing of ours."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in ROWS:
+        rows.setdefault(row["test"], []).append(row)
+    del rows[""]
+    crowded = []
+    for node, found in rows.items():
+        path, _, test = node.partition("::")
+        enumerations = {one["id"].rpartition(".")[0] if ".enum." in one["id"] else one["id"] for one in found}
+        if (
+            len(enumerations) > 1
+            and len({one["python"] for one in found}) > 1
+            and test not in parametrised_in(ROOT / path)
+        ):
+            crowded.append(node)
+    assert crowded == []
+
+
 def test_tests_are_found_in_functions_and_classes() -> None:
     own = names_in(Path(__file__))
     assert "test_every_member_has_one_row" in own

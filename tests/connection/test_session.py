@@ -105,6 +105,34 @@ async def test_a_whole_conversation() -> None:
     ]  # fmt: skip
 
 
+async def test_connected_from_connect_to_quit() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        told = [session.connected]
+        await session.connect()
+        told.append(session.connected)
+        await session.quit()
+        assert [*told, session.connected] == [False, True, False]
+
+
+async def test_quit_says_so_once() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        await session.connect()
+        await session.quit()
+        await session.quit()
+        async with client.session() as another:
+            await another.quit()
+    assert server.verbs() == ["EHLO", "QUIT"]
+
+
+async def test_a_command_is_sent_as_it_is_given() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        server.on("XADR", reply(250, "2.0.0 seen"))
+        await session.connect()
+        assert (await session.command("xAdr  one two")).text == "2.0.0 seen"
+        assert session.last_reply is not None and session.last_reply.code == 250
+        assert server.commands[1].line == b"xAdr  one two"
+
+
 class TestConnecting:
     async def test_calls_before_connect_say_so(self) -> None:
         async with speaking() as server, client_of(server) as client, client.session() as session:

@@ -101,6 +101,32 @@ def test_recipients_is_the_one_list():
     assert [str(r.address) for r in message.recipients] == ["f@x", "g@x"]
 
 
+@pytest.mark.parametrize(("kind", "names"), [(Kind.TO, ["to"]), (Kind.CC, ["cc"]), (Kind.BCC, ["bcc"])])
+def test_each_kind_of_recipient_is_one_of_to_cc_and_bcc(kind, names):
+    message = Message(recipients=[Recipient("r@x", kind)])
+    assert [name for name in ("to", "cc", "bcc") if getattr(message, name)] == names
+    message = Message()
+    setattr(message, names[0], "r@x")
+    assert [(str(one.address), one.kind) for one in message.recipients] == [("r@x", kind)]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [("address", Address.parse("r@x")), ("name", "Rob"), ("kind", Kind.CC)],
+)
+def test_a_recipient_has(attribute, said):
+    (recipient,) = Message(cc="Rob <r@x>").recipients
+    assert getattr(recipient, attribute) == said
+
+
+def test_attachments_are_a_list():
+    message = Message(attachments=[Attachment(b"one")])
+    message.attach(b"two")
+    assert len(message.attachments) == 2
+    del message.attachments[0]
+    assert [one.source for one in message.attachments] == [b"two"]
+
+
 def test_attributes_can_be_changed():
     message = Message()
     message.sender = "a@x"
