@@ -402,7 +402,7 @@ class TestOpening:
     )
     async def test_a_name_that_is_none_never_leaves(self, hello: str) -> None:
         async with ScriptedServer() as server:
-            with pytest.raises(InvalidArgument, match="cannot be said in EHLO"):
+            with pytest.raises(InvalidArgument, match="cannot be sent in EHLO"):
                 client_of(server, hello=hello)
             assert server.connections.opened == 0
 

@@ -22,7 +22,7 @@ LINE = re.compile(r"^\| `([^`]+)` \| (.*?) \| (.*?) \|$", re.MULTILINE)
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 #: Names that stand in the tables beside the classes of the front door.
-MEANT = {"attach": Message.attach, "send": SMTPClient.send}
+MEANT = {"attach": Message.attach, "send": SMTPClient.send, "smtp_async.send": smtp_async.send}
 
 
 def text_of(page: str) -> str:
@@ -124,7 +124,7 @@ async def test_the_number_of_send_is_that_of_the_cause(steps: list[Action], numb
 def calls(code: str) -> list[tuple[Any, list[str]]]:
     """Return the things of this library that a piece of code calls, each with the names of its arguments."""
     found = []
-    for name, arguments in re.findall(r"(?:\b|^)(\w+)\(([^()]*)\)?", code):
+    for name, arguments in re.findall(r"(?:\b|^)((?:smtp_async\.)?\w+)\(([^()]*)\)?", code):
         thing = MEANT.get(name) or (getattr(smtp_async, name) if name in smtp_async.__all__ else None)
         if thing is not None:
             found.append((thing, re.findall(r"(\w+)=", arguments)))

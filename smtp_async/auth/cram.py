@@ -16,7 +16,7 @@ __all__ = ["CramMD5"]
 class CramMD5(Mechanism):
     """CRAM-MD5, RFC 2195.
 
-    The server learns nothing that it could use elsewhere. But it must store the password in clear, it is not
+    The server learns nothing that it could use elsewhere. But the server must store the password in clear and is not
     authenticated, and an eavesdropper can test guessed passwords against the digest offline.
     """
 
@@ -54,7 +54,7 @@ class CramMD5(Mechanism):
 
 
 def _digest(password: Secret, challenge: bytes) -> bytes | None:
-    # Outside the `try`, so that an error of the encoding is not taken for a missing MD5.
+    # Outside the `try`, so that an encoding error is not reported as a missing MD5.
     key = encoded(password, "password")
     # Returns None instead of raising, because a traceback would hold the key among the local variables.
     try:

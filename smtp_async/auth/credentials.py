@@ -1,4 +1,4 @@
-"""The account to log in with, and what proves it: a password, or a token that expires."""
+"""The account to log in with, and its password or token."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _BEARER: Final = "bearer "
 
 
 class Strength(IntEnum):
-    """What a login with a mechanism protects, weakest first."""
+    """How well a mechanism protects a login, weakest first."""
 
-    #: Nothing is proved (ANONYMOUS).
+    #: The login proves nothing (ANONYMOUS).
     NONE = 0
     #: The server gets the password or the token itself.
     REVEALED = 1
-    #: The server gets a proof of the password. It need not know the password itself, or rests on a broken hash.
+    #: The server gets a proof of the password. The proof rests on a broken hash, or does not authenticate the server.
     PROVED = 2
-    #: The server proves, too, that it knows the account.
+    #: The server also proves that it knows the account.
     MUTUAL = 3
     #: The login is valid only on this TLS connection, so that an attacker between client and server cannot relay it.
     BOUND = 4
@@ -52,14 +52,14 @@ class Token:
         raise TypeError("a Token cannot be pickled, because it holds a secret")
 
 
-#: Returns a new token each time it is called. It is called when there is none, shortly before the last one expires,
-#: and once more after a server refused the last one; never twice at the same time for one client. It may raise
-#: `errors.TokenRefused` (asking again is of no use) or `errors.TokenUnavailable`.
+#: Returns a new token on each call. The client calls it when there is no token, shortly before the last one expires,
+#: and once more after a server refused the last one; never twice at the same time. It may raise `errors.TokenRefused`
+#: (another call would not help) or `errors.TokenUnavailable`.
 TokenProvider: TypeAlias = Callable[[], Awaitable[Token]]
 
 
 class NamedMechanism(Protocol):
-    """A mechanism, as far as credentials know one; its class derives from `auth.Mechanism`."""
+    """The part of a mechanism that credentials use; its class derives from `auth.Mechanism`."""
 
     @property
     def name(self) -> str: ...
@@ -67,7 +67,7 @@ class NamedMechanism(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Credentials:
-    """The account to log in with, and what proves it.
+    """The account to log in with, and its password or token.
 
     Attributes:
         username: the account.
@@ -76,8 +76,8 @@ class Credentials:
             or a `TokenProvider` that returns a new one whenever one is needed.
         authzid: the account to act as, if it differs from `username` (RFC 4616 section 2).
         mechanisms: the mechanisms that may be used, best first: their names, or classes of mechanisms that the
-            application has written. Empty: those of `select.RANKING`. A mechanism that is only used by name is used if
-            it is named here.
+            application has written. Empty: those of `select.RANKING`. Mechanisms that are used only by name must be
+            named here.
         minimum_strength: use no mechanism that protects less.
         allow_cleartext: send the password or token in clear where there is no verified TLS. Everyone on the network
             path can then read it.
@@ -115,7 +115,7 @@ class Credentials:
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "Credentials cannot be pickled, because they hold a password or a token: "
-            "pass on what they are made from, and make them where they are used"
+            "pass on the values they are made from, and make them where they are used"
         )
 
 

@@ -1,7 +1,7 @@
-"""DIGEST-MD5, RFC 2831: obsolete since RFC 6331, and still what some old servers speak best.
+"""DIGEST-MD5, RFC 2831: obsolete since RFC 6331, but the best mechanism of some old servers.
 
-Only authentication (qop=auth): no security layer, because TLS protects the connection. The server proves itself with
-`rspauth`, without which a login does not count.
+Only authentication (qop=auth) without a security layer, because TLS protects the connection. The server authenticates
+itself with `rspauth`, without which a login fails.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def parse_directives(text: bytes) -> list[tuple[str, bytes]]:
     """Return the directives of a challenge in order, names in lower case, values without quotes.
 
     Raises:
-        ProtocolViolation: the text is no list of directives, or too long.
+        ProtocolViolation: the text is not a list of directives, or too long.
     """
     if len(text) > _LONGEST:
         raise ProtocolViolation(f"a DIGEST-MD5 challenge of {len(text)} octets is too long", stage="AUTH")
@@ -48,7 +48,7 @@ def parse_directives(text: bytes) -> list[tuple[str, bytes]]:
         if one is None:
             if _END.fullmatch(text, at):
                 break
-            raise ProtocolViolation("a DIGEST-MD5 challenge is no list of directives", stage="AUTH")
+            raise ProtocolViolation("a DIGEST-MD5 challenge is not a list of directives", stage="AUTH")
         name, quoted, token = one.groups()
         value = token if quoted is None else _QUOTED.sub(rb"\1", quoted)
         found.append((name.decode("ascii").lower(), value))
@@ -82,10 +82,10 @@ class DigestMD5(Mechanism):
         return None
 
     def respond(self, challenge: bytes) -> bytes:
-        """Return the digest for the first challenge, an empty response for the server's own proof.
+        """Return the digest for the first challenge, an empty response to the server's proof.
 
         Raises:
-            ProtocolViolation: the challenge is malformed, offers no plain authentication, or proves nothing.
+            ProtocolViolation: the challenge is malformed, does not offer qop=auth, or has no valid proof.
             FeatureUnavailable: the TLS library of this machine has no MD5 (FIPS).
             InvalidArgument: the credentials do not fit the mechanism.
         """
@@ -144,7 +144,7 @@ class DigestMD5(Mechanism):
         return b",".join(parts)
 
     def _account(self, realms: list[bytes], *, utf8: bool) -> tuple[bytes, bytes]:
-        """Return user name and realm: the realm that the user name ends with, or else the first one."""
+        """Return user name and realm: the offered realm at the end of the user name, or else the first one."""
         username = self._credentials.username
         found = _text(username, "user name", utf8=utf8)
         name, at, realm = found.rpartition(b"@")
@@ -154,7 +154,7 @@ class DigestMD5(Mechanism):
 
 
 def _demand_supported(directives: list[tuple[str, bytes]], values: dict[str, bytes]) -> bytes:
-    """Return the server's nonce, after a look at what the server demands."""
+    """Check the demands of the server and return its nonce."""
     if sum(name == "nonce" for name, _ in directives) != 1 or not values["nonce"]:
         raise ProtocolViolation("a DIGEST-MD5 challenge has one nonce", stage="AUTH")
     if values.get("algorithm", b"").lower() != b"md5-sess":
@@ -171,12 +171,12 @@ def _text(text: str | Secret, what: str, *, utf8: bool) -> bytes:
     found = encoded(text, what)
     narrow = found if utf8 else _latin1(found)
     if narrow is None:
-        raise InvalidArgument(f"the {what} does not fit into ISO 8859-1, and the server takes nothing else")
+        raise InvalidArgument(f"the {what} does not fit into ISO 8859-1, the only charset of the server")
     return narrow
 
 
 def _latin1(text: bytes) -> bytes | None:
-    """Return UTF-8 in ISO 8859-1; None where that has no such character. Not raised: the error would hold the text."""
+    """Convert UTF-8 to ISO 8859-1; return None if that is impossible, because an error would contain the text."""
     try:
         return text.decode().encode("latin-1")
     except UnicodeError:
@@ -184,7 +184,7 @@ def _latin1(text: bytes) -> bytes | None:
 
 
 def _key(username: bytes, realm: bytes, password: Secret, *, utf8: bool) -> bytes:
-    """Return the digest of the account. What fits into ISO 8859-1 is digested in it, RFC 2831 section 2.1.2.1."""
+    """Return the digest of the account, in ISO 8859-1 if its texts fit into that, RFC 2831 section 2.1.2.1."""
     known = [username, realm, _text(password, "password", utf8=utf8)]
     if utf8:
         narrow = [_latin1(one) for one in known]

@@ -1,4 +1,4 @@
-"""EXTERNAL and ANONYMOUS: mechanisms without a secret of their own."""
+"""EXTERNAL and ANONYMOUS: mechanisms that send no secret."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Anonymous", "External"]
 
 
 class _OneMessage(Mechanism):
-    """One message, with AUTH or in answer to the empty challenge."""
+    """A mechanism with one message, sent with AUTH or as the response to an empty challenge."""
 
     def initial_response(self) -> bytes:
         """Return the message."""
@@ -38,9 +38,9 @@ class _OneMessage(Mechanism):
 
 
 class External(_OneMessage):
-    """EXTERNAL, RFC 4422 appendix A: the account of the certificate that was shown in the TLS handshake.
+    """EXTERNAL, RFC 4422 appendix A: the account of the client certificate in the TLS handshake.
 
-    The message is the account to act as: `authzid`, or else the user name; empty leaves it to the server.
+    The message is the account to act as: `authzid`, or else the user name; empty: the server decides.
     """
 
     name: ClassVar[str] = "EXTERNAL"
@@ -55,7 +55,7 @@ class External(_OneMessage):
 
 
 class Anonymous(_OneMessage):
-    """ANONYMOUS, RFC 4505: no account at all. The user name is sent as trace information, an address by custom."""
+    """ANONYMOUS, RFC 4505: no account. The user name, by custom an address, is sent as trace information."""
 
     name: ClassVar[str] = "ANONYMOUS"
     needs: ClassVar[Needs] = Needs.NOTHING

@@ -1,11 +1,11 @@
 """GSSAPI, RFC 4752: a Kerberos ticket in place of a password.
 
-The ticket is for the service at the host as the application named it. The name is not looked up in the DNS first, as
-Kerberos libraries do by themselves (RFC 4120 section 1.3): the answer is not protected, and would decide which server
-is trusted. There is no security layer, because TLS protects the connection.
+The ticket is for the service at the host that the application named. Kerberos libraries first look up the name in the
+DNS (RFC 4120 section 1.3); this module does not, because the answer is not protected and would decide which server is
+trusted. There is no security layer, because TLS protects the connection.
 
-Getting a ticket asks the key distribution center, so that every step blocks and runs in a thread. On Windows the
-system's own Kerberos does it, by pyspnego; elsewhere the library gssapi, because pyspnego has the name looked up.
+A ticket is requested from the key distribution center, so every step blocks and runs in a thread. On Windows the
+system's Kerberos is used through pyspnego; elsewhere the library gssapi, because pyspnego looks up the name.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["GSSAPI"]
 
 #: The security layers of RFC 4752 section 3.3: the first bit is "none".
 _NO_LAYER: Final = 1
-#: No Kerberos library answers more tokens than that before its context is established.
+#: Maximum of tokens; a Kerberos library needs fewer to establish a context.
 _MOST_TOKENS: Final = 5
-#: Characters of an error of the library.
+#: Maximum of characters of an error text from the library.
 _LONGEST: Final = 300
 
 
@@ -58,7 +58,8 @@ class _Context(Protocol):
 class GSSAPI(Mechanism):
     """GSSAPI with Kerberos 5.
 
-    Without a user name the default ticket is used, with one that account's ticket. With a password a ticket is fetched.
+    Without a user name the default ticket is used, otherwise the ticket of that account. With a password, a ticket is
+    requested.
     """
 
     name: ClassVar[str] = "GSSAPI"
@@ -76,26 +77,26 @@ class GSSAPI(Mechanism):
 
     @classmethod
     def missing(cls) -> str:
-        """Return the extra that brings a Kerberos library, if there is none."""
+        """Return the extra that installs a Kerberos library, if there is none."""
         library = "spnego" if sys.platform == "win32" else "gssapi"
         return "" if find_spec(library) is not None else "smtp-async[kerberos]"
 
     def pending(self, challenge: bytes | None) -> Pending | None:
-        """Return the next step of the exchange, which may ask the key distribution center."""
+        """Return the next step of the exchange, which may contact the key distribution center."""
         if challenge is None:
             return Pending(self._begin, blocking=True) if self._context is None else None
         return Pending(lambda: self._answer(challenge), blocking=True)
 
     def initial_response(self) -> bytes:
-        """Return the first token, as `pending` made it."""
+        """Return the first token, which the work of `pending` made."""
         return self._next
 
     def respond(self, challenge: bytes) -> bytes:
-        """Return the answer that `pending` made."""
+        """Return the response that the work of `pending` made."""
         return self._next
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return nothing: a ticket is of no use without its key."""
+        """Return nothing, because a ticket cannot be used without its key."""
         return ()
 
     # --- steps, in a thread ----------------------------------------------------------------------------------
@@ -105,14 +106,14 @@ class GSSAPI(Mechanism):
         encoded(self._credentials.password, "password")
         made = _make(self._credentials, self._peer)
         if isinstance(made, _Problem):
-            # A refused password is remembered as a 535 is; asking again could lock the account.
+            # A refused password is remembered like a 535, because another attempt could lock the account.
             error = AuthenticationFailed if made.refused else AuthenticationUnavailable
             raise error(f"no Kerberos ticket for {self._peer.host}: {made.text}", stage="AUTH")
         self._context, self._next = made
 
     def _answer(self, challenge: bytes) -> None:
         if not challenge and not self._tokens and not self._established:
-            # The server got no initial response, and asks for it.
+            # The server got no initial response and requests it.
             self._tokens += 1
             return
         if self.complete or self._context is None or self._tokens > _MOST_TOKENS:
@@ -124,7 +125,7 @@ class GSSAPI(Mechanism):
         self._next = answer
 
     def _try(self, context: _Context, challenge: bytes) -> bytes | str:
-        """Return the answer, or what is wrong with the challenge."""
+        """Return the response, or the defect of the challenge as a text."""
         try:
             if not self._established and not context.complete:
                 token = context.step(challenge) or b""
@@ -134,7 +135,7 @@ class GSSAPI(Mechanism):
             return self._choose_layer(context, context.unwrap(challenge))
         except SMTPError:
             raise
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library has its own classes
             return printable(str(error), _LONGEST)
 
     def _choose_layer(self, context: _Context, offer: bytes) -> bytes | str:
@@ -149,7 +150,7 @@ class GSSAPI(Mechanism):
 
 
 def _make(credentials: Credentials, peer: Peer) -> tuple[_Context, bytes] | _Problem:
-    """Return a context and its first token, or why there is none; not raised, since the frames hold the password."""
+    """Return a context and its first token, or a problem, not raised because the frames hold the password."""
     try:
         context = _of_windows(credentials, peer) if sys.platform == "win32" else _of_gssapi(credentials, peer)
         return context, context.step(None) or b""
@@ -180,7 +181,7 @@ class _Gssapi:
 
 
 def _of_gssapi(credentials: Credentials, peer: Peer) -> _Context:
-    # Without stubs, and not installed everywhere where types are checked.
+    # The library has no stubs, and is not installed wherever types are checked.
     gssapi: Any = import_module("gssapi")
     kerberos = gssapi.MechType.kerberos
     own = gssapi.Name(credentials.username, gssapi.NameType.user) if credentials.username else None
@@ -191,8 +192,8 @@ def _of_gssapi(credentials: Credentials, peer: Peer) -> _Context:
         tickets = gssapi.Credentials(base=raw.creds)
     else:
         tickets = gssapi.Credentials(name=own, mechs=[kerberos], usage="initiate") if own else None
-    # A principal, not a host-based service, whose host would be looked up. Without a realm the library finds the
-    # host's realm.
+    # A principal, because the host of a host-based service would be looked up. Without a realm the library finds the
+    # realm of the host.
     target = gssapi.Name(f"{peer.service}/{peer.host}@", gssapi.NameType.kerberos_principal)
     flags = gssapi.RequirementFlag
     return _Gssapi(
@@ -207,7 +208,7 @@ def _of_gssapi(credentials: Credentials, peer: Peer) -> _Context:
 
 
 class _Windows:
-    """A context of pyspnego, which asks the system."""
+    """A context of pyspnego, which uses the system's Kerberos."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

@@ -1,4 +1,4 @@
-"""The contract of a SASL mechanism, and what a mechanism is told of the other side.
+"""The contract of a SASL mechanism, and the properties of the server that a mechanism may use.
 
 An exchange (RFC 4954 section 4):
 
@@ -11,8 +11,8 @@ An exchange (RFC 4954 section 4):
     # a 235 counts only if mechanism.complete
 
 A mechanism that has to block (a slow key derivation, a ticket from a file) or to await works in two steps, because
-nothing in this package may wait: before `initial_response` and before each `respond` the connection calls `pending`,
-and does the work that it returns where waiting is allowed. A token is fetched before the mechanism is made.
+nothing in this package may wait: before `initial_response` and before each `respond` the connection calls `pending`
+and does the returned work in a thread or awaits it. A token is fetched before the mechanism is made.
 
 An application may write a mechanism of its own: derive from `Mechanism`, set the class attributes, and name the class
 in `Credentials(mechanisms=[MyMechanism])`. `smtp_async.testing.MechanismContract` tests it.
@@ -47,7 +47,7 @@ MAX_ENCODED: Final = 12_288
 
 
 class Needs(Enum):
-    """What a mechanism proves an account with; the value is its name in messages."""
+    """What a mechanism needs to prove an account; the value is its description in messages."""
 
     PASSWORD = "a user name and a password"
     TOKEN = "a token"
@@ -56,7 +56,7 @@ class Needs(Enum):
 
 
 class Exposure(Enum):
-    """What an eavesdropper learns where the connection is not protected by TLS; the value says it in words."""
+    """What an eavesdropper learns from a connection without TLS; the value is its description in messages."""
 
     SECRET = "would show the password or token"
     GUESSES = "would let others guess the password"
@@ -65,14 +65,14 @@ class Exposure(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The server, and the connection to it, as far as a mechanism has to know.
+    """The properties of a server and of the connection that mechanisms use.
 
     Attributes:
-        host, port: the server as it was named.
+        host, port: the server as the application named it.
         service: the service name for tickets and digests (RFC 4954 section 4, RFC 2033).
-        offered: the names of the server's AUTH line, in capitals, as it was read after TLS had started.
+        offered: the mechanisms in the server's AUTH line after TLS has started, in capitals.
         secure: the connection is encrypted to a verified server, or is a Unix socket.
-        bindings: channel bindings by their type (RFC 5056), the preferred one first; empty where there are none.
+        bindings: channel bindings by their type (RFC 5056), the preferred one first; empty if there are none.
         certificate_shown: the client has proved its identity with a certificate in the TLS handshake.
     """
 
@@ -86,10 +86,10 @@ class Peer:
 
 
 class Pending(NamedTuple):
-    """Work that has to be done before a mechanism can go on.
+    """Work that has to be done before a mechanism can continue.
 
     Attributes:
-        work: called without arguments; it leaves its result in the mechanism. An awaitable that it returns is awaited.
+        work: called without arguments; stores its result in the mechanism. If it returns an awaitable, that is awaited.
         blocking: True: call `work` in a thread, because it blocks. False: call it in the event loop.
     """
 
@@ -97,7 +97,7 @@ class Pending(NamedTuple):
     blocking: bool
 
 
-#: For a mechanism that is made without a server, in a test for example.
+#: For a mechanism that is made without a server, for example in a test.
 UNKNOWN_PEER: Final = Peer()
 
 
@@ -106,18 +106,18 @@ class Mechanism(ABC):
 
     Attributes:
         name: the mechanism's name in the server's AUTH line.
-        needs: what it proves the account with.
-        strength: what a login with it protects.
-        exposes: what it shows to others where there is no TLS. Without verified TLS it is used only where it shows
-            nothing, or where the credentials allow clear text.
-        takes_authzid: it can carry an authorization identity.
+        needs: what the mechanism needs to prove the account.
+        strength: how well the mechanism protects a login.
+        exposes: what an eavesdropper learns without TLS. Without verified TLS the mechanism is used only if it exposes
+            nothing, or if the credentials allow clear text.
+        takes_authzid: the mechanism can send an authorization identity.
         complete: the client has sent and verified everything that the mechanism requires. A 235 before that is a
             failure, because a server that does not know the password could have sent it.
-        explanation: why the server refuses, in words, where it said so within the exchange; never a secret.
+        explanation: the reason of a refusal, if the server sent it within the exchange; never a secret.
 
     Args:
-        credentials: a token in them is a `Secret`: a provider has been asked before.
-        peer: the server, and what is known of the connection.
+        credentials: a token in them is a `Secret`, because a provider has been called before.
+        peer: the server and the connection.
     """
 
     name: ClassVar[str]
@@ -139,12 +139,12 @@ class Mechanism(ABC):
 
     @classmethod
     def missing(cls) -> str:
-        """Return what has to be installed first, for example "smtp-async[sasl]"; else an empty text."""
+        """Return the extra that has to be installed, for example "smtp-async[sasl]"; otherwise an empty text."""
         return ""
 
     @classmethod
     def objection(cls, credentials: Credentials, peer: Peer) -> str:
-        """Return why this mechanism cannot be used here, beyond what its attributes say; else an empty text."""
+        """Return further reasons, beyond the attributes, why this mechanism cannot be used; otherwise an empty text."""
         return ""
 
     def pending(self, challenge: bytes | None) -> Pending | None:
@@ -159,11 +159,12 @@ class Mechanism(ABC):
     def initial_response(self) -> bytes | None:
         """Return the initial response of the AUTH command; None if the server speaks first.
 
-        If the line would be too long, send AUTH alone, and this response in answer to the empty challenge.
+        If the line would be too long, send AUTH alone, and this response after the empty challenge.
 
         Raises:
             InvalidArgument: the credentials do not fit the mechanism.
-            AuthenticationUnavailable: something is missing that only shows now: a Kerberos ticket, for example.
+            AuthenticationUnavailable: something is missing that could not be checked before, for example a Kerberos
+                ticket.
         """
 
     def challenge(self, text: bytes) -> bytes:
@@ -179,13 +180,13 @@ class Mechanism(ABC):
 
     @abstractmethod
     def respond(self, challenge: bytes) -> bytes:
-        """Return the answer to a challenge.
+        """Return the response to a challenge.
 
         Args:
-            challenge: as `challenge` returns it.
+            challenge: the result of `challenge`.
 
         Raises:
-            ProtocolViolation: the mechanism has no such challenge; cancel the exchange with `*`.
+            ProtocolViolation: the mechanism does not allow this challenge; cancel the exchange with `*`.
             InvalidArgument: the credentials do not fit the mechanism.
         """
 
@@ -193,9 +194,9 @@ class Mechanism(ABC):
     def secrets(self) -> tuple[bytes, ...]:
         """Return the secrets that the responses so far contain: a password, a digest, a token.
 
-        A server may repeat what it was sent. These secrets, and every response that contains one, are masked in all
-        later replies. Other parts of a response are not masked, because a challenge may repeat them, such as a SCRAM
-        nonce.
+        A server may repeat a response in its reply. These secrets, and every response that contains one, are masked in
+        all later replies. Other parts of a response, such as a SCRAM nonce, are not masked, because a challenge may
+        repeat them.
         """
 
     def __repr__(self) -> str:
@@ -245,7 +246,7 @@ def encoded(text: str | Secret, what: str, *, forbidden: bytes = b"\0") -> bytes
         forbidden: octets that the mechanism cannot carry.
 
     Raises:
-        InvalidArgument: the text contains one of them, or half of a surrogate pair. The error does not show the text.
+        InvalidArgument: the text contains a forbidden octet, or half of a surrogate pair. The error does not show it.
     """
     found = _utf8(text, forbidden)
     if found is None:
@@ -256,7 +257,7 @@ def encoded(text: str | Secret, what: str, *, forbidden: bytes = b"\0") -> bytes
 
 
 def _utf8(text: str | Secret, forbidden: bytes) -> bytes | None:
-    # Returns None instead of raising, because a UnicodeEncodeError and this function's frame would hold the text.
+    # Returns None instead of raising, because a UnicodeEncodeError and the frame of this function would hold the text.
     try:
         found = (text.reveal() if isinstance(text, Secret) else text).encode()
     except UnicodeEncodeError:

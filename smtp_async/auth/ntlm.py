@@ -1,7 +1,7 @@
-"""NTLM version 2 ([MS-NLMP], [MS-SMTPNTLM]), by the library pyspnego: for servers that know nothing better.
+"""NTLM version 2 ([MS-NLMP], [MS-SMTPNTLM]) with the library pyspnego, for servers without a better mechanism.
 
-Its hashes are broken and its logins can be relayed, hence only by name. Over TLS the login is bound to the server's
-certificate, so that a server with channel binding refuses one that was relayed.
+Its hashes are broken and its logins can be relayed, so it is used only if the application names it. Over TLS the login
+is bound to the server's certificate, so that a server with channel binding refuses a relayed login.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NTLM"]
 
-#: The channel binding that Windows knows (RFC 5929 section 4).
+#: The channel binding that Windows supports (RFC 5929 section 4).
 _BINDING: Final = "tls-server-end-point"
-#: pyspnego takes the version from the environment; 3 is the least that means version 2.
+#: pyspnego reads the version from the environment; 3 is the lowest level with version 2 only.
 _LEVEL: Final = "LM_COMPAT_LEVEL"
 
 
@@ -40,11 +40,11 @@ class NTLM(Mechanism):
 
     @classmethod
     def missing(cls) -> str:
-        """Return the extra that brings pyspnego, if it is not installed."""
+        """Return the extra that installs pyspnego, if it is missing."""
         return "" if find_spec("spnego") is not None else "smtp-async[sasl]"
 
     def initial_response(self) -> bytes:
-        """Return the negotiate message, which holds no secret.
+        """Return the negotiate message, which contains no secret.
 
         Raises:
             FeatureUnavailable: the environment demands NTLM version 1.
@@ -62,7 +62,7 @@ class NTLM(Mechanism):
             ProtocolViolation: the challenge is malformed, or the second one.
         """
         if self._context is None and not challenge:
-            # The server got no initial response, and asks for it.
+            # The server got no initial response and requests it.
             return self.initial_response()
         if self.complete or self._context is None:
             raise ProtocolViolation("NTLM: the server sent another challenge", stage="AUTH")
@@ -107,7 +107,7 @@ class NTLM(Mechanism):
                 hostname=peer.host,
                 service=peer.service,
                 protocol="ntlm",
-                # Not the system's: it may be of another version, and know no binding.
+                # Not the implementation of the system, which may use another version, or no channel binding.
                 options=spnego.NegotiateOptions.use_ntlm,
                 channel_bindings=bound,
             )
@@ -116,7 +116,8 @@ class NTLM(Mechanism):
 
 
 def _step(context: ContextProxy, token: bytes | None) -> bytes | None:
-    # Returns None instead of raising: what a server sends can raise anything in pyspnego, whose frames hold the hashes.
+    # Returns None instead of raising, because a hostile message can raise any error in pyspnego, whose frames hold the
+    # hashes.
     try:
         return context.step(token)
     except Exception:
@@ -124,7 +125,7 @@ def _step(context: ContextProxy, token: bytes | None) -> bytes | None:
 
 
 def _quiet() -> None:
-    """Have pyspnego log no messages of NTLM: passwords can be guessed from them."""
+    """Keep pyspnego from logging NTLM messages, from which passwords can be guessed."""
     logger = logging.getLogger("spnego._ntlm")
     if _no_debug not in logger.filters:
         logger.addFilter(_no_debug)

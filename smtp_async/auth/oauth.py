@@ -1,7 +1,7 @@
 """XOAUTH2 and OAUTHBEARER: an OAuth 2.0 access token in place of a password.
 
-A server that refuses the token says why in a challenge, JSON with a status, and waits for an answer before its 535
-(RFC 7628 section 3.2.2). A client that leaves out the answer waits for ever.
+A server that refuses the token sends the reason in a challenge, JSON with a status, and waits for a response before it
+sends 535 (RFC 7628 section 3.2.2). Without that response, both sides wait.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .mechanism import UNKNOWN_PEER, Mechanism, Needs, Peer, encoded
 
 __all__ = ["OAuthBearer", "XOAuth2"]
 
-#: Separates the fields of a message, and cannot be part of one.
+#: Separates the fields of a message, and cannot occur in a field.
 _SEPARATOR: Final = b"\x01"
 _FORBIDDEN: Final = bytes(range(32)) + b"\x7f"
-#: Characters of one field of the server's explanation.
+#: Maximum of characters of a field in the server's explanation.
 _LONGEST: Final = 200
 
 
 class _TokenMessage(Mechanism):
-    """The one message with the token, and the server's explanation of a refusal."""
+    """A mechanism with one message, the token, and an explanation of the server if it refuses the token."""
 
     needs: ClassVar[Needs] = Needs.TOKEN
-    #: The answer to the explanation.
+    #: The response to the explanation.
     acknowledgement: ClassVar[bytes]
 
     def __init__(self, credentials: Credentials, peer: Peer = UNKNOWN_PEER) -> None:
@@ -41,10 +41,10 @@ class _TokenMessage(Mechanism):
         return message
 
     def respond(self, challenge: bytes) -> bytes:
-        """Return the message for the empty challenge of a server that got none, or acknowledge why it refuses.
+        """Return the message if the challenge is empty, or acknowledge the server's explanation.
 
         Raises:
-            ProtocolViolation: the server asks again.
+            ProtocolViolation: the server sends another challenge.
         """
         if not self.complete and not self._explained:
             if challenge:
@@ -55,7 +55,7 @@ class _TokenMessage(Mechanism):
         if self._explained:
             raise ProtocolViolation(f"{self.name}: the server sent a second explanation", stage="AUTH")
         self._explained = True
-        # A 235 cannot follow any more.
+        # A 235 must not follow.
         self.complete = False
         self.explanation = _explanation(challenge, self._token())
         return self.acknowledgement
@@ -66,7 +66,7 @@ class _TokenMessage(Mechanism):
         return self.complete or self._explained
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return the token, which is sent once."""
+        """Return the token if it was sent."""
         return () if self._explained else (self._token(),)
 
     def _token(self) -> bytes:
@@ -80,14 +80,14 @@ class _TokenMessage(Mechanism):
 
 
 class XOAuth2(_TokenMessage):
-    """XOAUTH2, Google's and Microsoft's own: `user=`, `auth=Bearer`, each ended by 0x01."""
+    """XOAUTH2, defined by Google and Microsoft: `user=` and `auth=Bearer`, each ended by 0x01."""
 
     name: ClassVar[str] = "XOAUTH2"
     acknowledgement: ClassVar[bytes] = b""
 
     @classmethod
     def objection(cls, credentials: Credentials, peer: Peer) -> str:
-        """Return what is missing if there is no user name."""
+        """Return that the user name is missing, if so."""
         return "" if credentials.username else "it needs a user name"
 
     def _message(self) -> bytes:
@@ -105,7 +105,7 @@ class OAuthBearer(_TokenMessage):
     def _message(self) -> bytes:
         credentials, peer = self._credentials, self._peer
         account = encoded(credentials.authzid or credentials.username, "user name", forbidden=_FORBIDDEN)
-        # RFC 5801 section 4: the header's own characters are escaped.
+        # RFC 5801 section 4: characters that separate the parts of the header are escaped.
         account = account.replace(b"=", b"=3D").replace(b",", b"=2C")
         fields = [b"n,a=%b," % account if account else b"n,,"]
         if peer.host:
@@ -115,7 +115,7 @@ class OAuthBearer(_TokenMessage):
         return _SEPARATOR.join([*fields, b"auth=Bearer %b" % self._token(), b"", b""])
 
 
-#: The fields of the explanation, RFC 7628 section 3.2.2, and the words for them.
+#: The fields of the explanation, RFC 7628 section 3.2.2, and their names in messages.
 _FIELDS: Final = (
     ("status", "status"),
     ("schemes", "schemes"),
@@ -125,7 +125,7 @@ _FIELDS: Final = (
 
 
 def _explanation(challenge: bytes, token: bytes) -> str:
-    """Return status, scope and address of a server's JSON in words; an empty text for anything else.
+    """Return status, scope and address from a server's JSON as a text, empty for any other challenge.
 
     Args:
         challenge: the JSON.

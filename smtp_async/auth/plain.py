@@ -24,12 +24,12 @@ class Plain(Mechanism):
     def respond(self, challenge: bytes) -> bytes:
         """Return the message for the empty challenge of a server that got no initial response."""
         if challenge or self.complete:
-            # The password is sent once: a server that asks again already has it.
+            # The password is sent only once, because a server that asks again has received it.
             raise ProtocolViolation("PLAIN has no challenge, but the server sent one", stage="AUTH")
         return self._message()
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return the password; the user name is no secret."""
+        """Return the password; the user name is not a secret."""
         return (encoded(self._credentials.password, "password"),)
 
     def _message(self) -> bytes:
@@ -78,5 +78,5 @@ class Login(Mechanism):
         raise ProtocolViolation("LOGIN asks for user and password, but the server asked again", stage="AUTH")
 
     def secrets(self) -> tuple[bytes, ...]:
-        """Return the password once it was asked for; the user name is no secret."""
+        """Return the password if it was sent; the user name is not a secret."""
         return (encoded(self._credentials.password, "password"),) if self.complete else ()

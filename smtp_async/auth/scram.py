@@ -1,12 +1,12 @@
 """SCRAM-SHA-1, -256 and -512 (RFC 5802, RFC 7677), each with and without channel binding.
 
-The library scramp has the messages, the key derivation and the proofs. This module adds what a careful client decides:
+The library scramp implements the messages, the key derivation and the proofs. This module adds:
 
-* the GS2 header. `p=` binds the login to the TLS connection. `y` says that the client could have bound it, and that the
-  server offered no -PLUS: a server that did offer it notices that its offer was removed. `n` is for everything else.
-* a bound on the server's iteration count, because a hostile server could have the client compute for hours. The
-  derivation itself blocks and runs in a thread.
-* the server's signature is verified before the login counts.
+* the GS2 header. `p=` binds the login to the TLS connection. `y` means that the client could have bound it, but the
+  server offered no -PLUS: a server that did offer -PLUS detects that its offer was removed. `n` covers all other cases.
+* a limit on the server's iteration count, because a hostile server could make the client compute for hours. The
+  derivation blocks and runs in a thread.
+* verification of the server's signature before the login is complete.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = [
     "ScramSHA512Plus",
 ]
 
-#: The most iterations; RFC 7677 section 4 has 4,096 as the least, which scramp demands. A million takes about a second.
+#: Maximum of iterations; scramp enforces the minimum, 4,096 (RFC 7677 section 4). A million takes about a second.
 _MOST_ITERATIONS: Final = 1_000_000
 _PLUS: Final = "-PLUS"
-#: RFC 5929 section 4. Of the mail servers with -PLUS, Cyrus takes tls-unique alone, Dovecot 2.4 tls-exporter, too.
+#: RFC 5929 section 4. Of the mail servers with -PLUS, Cyrus accepts only tls-unique, Dovecot 2.4 also tls-exporter.
 _END_POINT: Final = "tls-server-end-point"
-#: Characters of a server's error that are told.
+#: Maximum of characters of the server's error in messages.
 _LONGEST: Final = 100
 
 
 class _GS2Header:
-    """The GS2 header, RFC 5801 section 4, in place of scramp's, which knows neither an authzid nor tls-exporter.
+    """The GS2 header, RFC 5801 section 4, in place of scramp's, which has neither authzid nor tls-exporter.
 
     Args:
         flag: "n", "y" or "p=" with the type of the binding.
@@ -56,7 +56,7 @@ class _GS2Header:
         return self._text
 
     def make_cbind_input(self, binding: object) -> bytes:
-        """Return what the client proves of the channel, RFC 5802 section 7; scramp calls this."""
+        """Return the channel-binding input, RFC 5802 section 7; called by scramp."""
         return self._text.encode() + self._data
 
 
@@ -85,7 +85,7 @@ class _Scram(Mechanism):
 
     @classmethod
     def missing(cls) -> str:
-        """Return the extra that brings scramp, if it is not installed."""
+        """Return the extra that installs scramp, if it is missing."""
         return "" if find_spec("scramp") is not None else "smtp-async[sasl]"
 
     def initial_response(self) -> bytes:
@@ -96,7 +96,7 @@ class _Scram(Mechanism):
         return self._first
 
     def pending(self, challenge: bytes | None) -> Pending | None:
-        """Return the derivation of the key, which is slow on purpose."""
+        """Return the derivation of the key, which is slow by design."""
         if challenge is None or self._asked or self._scram is None or challenge.startswith(b"e="):
             return None
         self._read_first(self._scram, challenge)
@@ -111,7 +111,7 @@ class _Scram(Mechanism):
             InvalidArgument: the credentials do not fit the mechanism.
         """
         if self._scram is None and not challenge:
-            # The server got no initial response, and asks for it.
+            # The server got no initial response and requests it.
             return self.initial_response()
         if self.complete or self._refused or self._scram is None:
             raise ProtocolViolation(f"{self.name}: the server sent another challenge", stage="AUTH")
@@ -185,14 +185,14 @@ class _ScramPlus(_Scram):
 
     @classmethod
     def objection(cls, credentials: Credentials, peer: Peer) -> str:
-        """Return that there is no channel binding, or only one that mail servers do not know."""
+        """Return that there is no channel binding, or only one that mail servers do not support, if so."""
         kind = next(iter(peer.bindings), "")
         if not kind:
             return "this connection has no channel binding"
         # The type cannot be negotiated: a server that knows another one refuses the login.
         asked_for = credentials.mechanisms or credentials.minimum_strength is Strength.BOUND
         if kind == _END_POINT and not asked_for:
-            return f"this connection has only {_END_POINT}, which mail servers do not take"
+            return f"this connection has only {_END_POINT}, which mail servers do not accept"
         return ""
 
     def _binding(self, authzid: str) -> tuple[str, str, bytes]:
@@ -206,7 +206,7 @@ def _scramp() -> Any:
 
 
 def _checked(read: Any, challenge: bytes, name: str) -> None:
-    """Have scramp read one message of the server.
+    """Let scramp parse one message of the server.
 
     Raises:
         ProtocolViolation: the message is malformed, or its signature is wrong.

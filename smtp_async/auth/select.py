@@ -1,14 +1,14 @@
 """The choice of a SASL mechanism.
 
-The order of preference is one table, `RANKING`, with the reason beside each place. Rules come before it:
+The order of preference is one table, `RANKING`, with a reason for each place. These rules take precedence:
 
-* A password, a token, or a value from which a password could be guessed, never travels in clear unless the application
+* A password, a token, or a value from which a password could be guessed, is never sent in clear unless the application
   allows it by name (`allow_cleartext`).
 * The server's offer only narrows the choice. An attacker who removes offers, or a server that refuses the better
-  mechanism, cannot make the client use a weak one: a mechanism that is weak wherever it is used must be named by the
-  application. An offer that was better before is noticed (`better_before`).
-* A password that the server refused is not sent again by another mechanism. Only where the server refuses the mechanism
-  itself may the next one follow, and none that would show the password a second time (`may_follow`).
+  mechanism, cannot make the client use a weak one, because weak mechanisms must be named by the application. The client
+  notices if the server offered a better one before (`better_before`).
+* A password that the server refused is not sent again with another mechanism. The next mechanism is tried only if the
+  server refuses the mechanism itself, and only if it does not show the password a second time (`may_follow`).
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Place(NamedTuple):
     """A mechanism's place in the ranking.
 
     Attributes:
-        mechanism: its class.
-        reason: why it stands here.
-        only_by_name: why the mechanism is used only if the application names it; empty if it is used anyway.
+        mechanism: the class.
+        reason: why the mechanism has this place.
+        only_by_name: why the mechanism is used only if the application names it; empty if it need not be named.
     """
 
     mechanism: type[Mechanism]
@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The mechanism's name."""
+        """The name of the mechanism."""
         return self.mechanism.name
 
 
@@ -88,8 +88,8 @@ RANKING: Final[tuple[Place, ...]] = (
         "a Kerberos ticket proves both sides",
         "asking for tickets can take long and needs Kerberos set up",
     ),
-    # Inside TLS these add nothing and require the server to store the password, or what is as good: never before PLAIN.
-    # Without TLS an eavesdropper has to guess the password offline, where PLAIN would show it.
+    # With TLS these add nothing and require the server to store the password or an equivalent: never before PLAIN.
+    # Without TLS an eavesdropper has to guess the password offline, while PLAIN would show it.
     Place(
         DigestMD5,
         "the server proves itself, but MD5 is broken and what the server stores is as good as the password",
@@ -132,9 +132,9 @@ def candidates(credentials: Credentials, peer: Peer) -> list[type[Mechanism]]:
         peer: the server and what it offers.
 
     Raises:
-        AuthenticationUnavailable: no mechanism is offered, known and safe here; the message says why, for each.
-        FeatureUnavailable: a mechanism was named, and is offered, whose extra is not installed.
-        InvalidArgument: what the mechanisms need is missing in the credentials, or a name is no mechanism's.
+        AuthenticationUnavailable: no mechanism is offered, known and safe here; the message has the reason for each.
+        FeatureUnavailable: a mechanism is named and offered, but its extra is not installed.
+        InvalidArgument: the credentials lack what the mechanisms need, or a name is not that of a mechanism.
     """
     places = _order(credentials, peer)
     found, reasons = [], []
@@ -151,7 +151,7 @@ def candidates(credentials: Credentials, peer: Peer) -> list[type[Mechanism]]:
 
 
 def demand_sensible(credentials: Credentials) -> None:
-    """Raise for credentials that fit no server; call this before a connection is opened.
+    """Refuse credentials that fit no server; call this before a connection is opened.
 
     Raises:
         InvalidArgument: a name is not that of a mechanism, or APOP's.
@@ -161,13 +161,13 @@ def demand_sensible(credentials: Credentials) -> None:
 
 
 def may_follow(code: int, tried: Mechanism, following: type[Mechanism], *, secure: bool) -> bool:
-    """May `following` be tried after the server refused `tried`?
+    """Tell whether `following` may be tried after the server refused `tried`.
 
     Args:
-        code: the reply. 535 and the like refuse the account: no.
-        tried: what was refused; if it has shown the password or token already, nothing may show it again.
-        following: what would be tried next.
-        secure: False: an attacker on the way may have refused, in order to get a mechanism that shows more.
+        code: of the reply. 535 and similar codes refuse the account, so no other mechanism is tried.
+        tried: the refused mechanism; if it has shown the password or token, the next one must not show it again.
+        following: the next mechanism.
+        secure: False: an attacker on the network path may have sent the refusal, to get a mechanism that shows more.
     """
     if code not in _MECHANISM_REFUSED:
         return False
@@ -179,14 +179,14 @@ def may_follow(code: int, tried: Mechanism, following: type[Mechanism], *, secur
 def better_before(
     chosen: type[Mechanism], credentials: Credentials, peer: Peer, remembered: Collection[str]
 ) -> type[Mechanism] | None:
-    """Return the stronger mechanism that would be used if the server still offered what it once did; else None.
+    """Return the stronger mechanism that would be used if the server repeated its former offers; otherwise None.
 
-    Mechanisms that give the server the password itself are all alike here.
+    All mechanisms that send the password itself count as equal here.
 
     Args:
-        chosen: what is used now.
+        chosen: the mechanism that is used now.
         credentials, peer: as for `candidates`.
-        remembered: the names of all mechanisms that this host has offered.
+        remembered: the names of all mechanisms that this host has ever offered.
     """
     everything = replace(peer, offered=peer.offered | frozenset(remembered))
     best = candidates(credentials, everything)[0]
@@ -201,7 +201,7 @@ def better_before(
 def _order(credentials: Credentials, peer: Peer) -> list[Place]:
     if credentials.mechanisms:
         return [_place_of(one) for one in credentials.mechanisms]
-    # `sorted` is stable: mechanisms that are alike keep the order of the table.
+    # `sorted` is stable, so equal mechanisms keep the order of the table.
     return list(RANKING) if peer.secure else sorted(RANKING, key=lambda place: _shown(place.mechanism))
 
 
@@ -218,11 +218,11 @@ def _place_of(one: str | type[NamedMechanism]) -> Place:
         return place
     if name == "APOP":
         raise InvalidArgument(
-            "APOP is a login of POP3, not of SMTP; CRAM-MD5 is its like, and over TLS PLAIN is as good"
+            "APOP is a login of POP3, not of SMTP; CRAM-MD5 is similar, and over TLS PLAIN is as good"
         )
     known = ", ".join(_PLACES)
     raise InvalidArgument(
-        f"{one!r} is neither a mechanism's name nor a class derived from Mechanism; known are {known}"
+        f"{one!r} is neither the name of a mechanism nor a class derived from Mechanism; known are {known}"
     )
 
 
@@ -230,10 +230,10 @@ def _place_of(one: str | type[NamedMechanism]) -> Place:
 
 
 def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
-    """Return why the mechanism is not used; an empty text if it is.
+    """Return why the mechanism is not used; an empty text if it may be used.
 
     Raises:
-        FeatureUnavailable: it was named, and what it needs is not installed.
+        FeatureUnavailable: the mechanism was named, but its extra is not installed.
     """
     mechanism = place.mechanism
     if place.name not in peer.offered:
@@ -264,12 +264,12 @@ def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
 
 
 def _implied(place: Place, credentials: Credentials, peer: Peer) -> bool:
-    """Tell whether a mechanism that is used only by name is meant all the same."""
+    """Tell whether a mechanism that must be named may be used without its name."""
     needs = place.mechanism.needs
     if needs is Needs.IDENTITY:
-        # The certificate is all there is to log in with.
+        # Only the certificate can prove the account.
         return peer.certificate_shown and not credentials.password and credentials.token is None
-    # In clear, where the application allows it, everything is better than to show the password.
+    # In clear text, if the application allows that, any mechanism is better than one that shows the password.
     return not peer.secure and needs is Needs.PASSWORD and place.mechanism.exposes is Exposure.GUESSES
 
 
@@ -286,7 +286,7 @@ def _has(needs: Needs, credentials: Credentials, peer: Peer) -> bool:
 
 
 def _demand_enough(credentials: Credentials, places: list[Place], peer: Peer) -> None:
-    """Raise if the credentials are too little for every mechanism, whatever the server offers."""
+    """Raise if the credentials are not sufficient for any mechanism, independent of the server's offer."""
     named = bool(credentials.mechanisms)
     needs = {place.mechanism.needs for place in places if named or not place.only_by_name} | (
         set() if named else {Needs.IDENTITY}
@@ -306,7 +306,7 @@ def _explanation(credentials: Credentials, peer: Peer, reasons: list[str]) -> st
         names = ", ".join(_place_of(one).name for one in credentials.mechanisms)
         ours = f"only {names} may be used"
     else:
-        ours = f"this side knows {', '.join(_PLACES)}"
-        # What is not offered need not be listed again.
+        ours = f"this client supports {', '.join(_PLACES)}"
+        # Mechanisms that are not offered are not listed again.
         reasons = [reason for reason in reasons if not reason.endswith(" is not offered")]
     return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)

@@ -1,1 +1,1 @@
-"""What a caller may hand in, made a `Mail`: messages, whole messages as bytes, streams."""
+"""Conversion of messages, whole messages as bytes, and streams to `Mail`."""

@@ -1,7 +1,7 @@
-"""What a caller may hand in → `Mail`: an envelope, and a way to render content for what a server offers.
+"""Anything that can be sent → `Mail`: an envelope, and content rendered for the extensions of a server.
 
-`to_mail` is the one entry. It returns a `Mail` where that needs no waiting, and a `PendingMail` where something has to
-be read or so much is in memory that a thread has to convert it.
+`to_mail` is the only entry point. It returns a `Mail` if that needs no waiting, and a `PendingMail` if a stream has to
+be read, or the message is so large that a thread has to convert it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .raw import MOST_HEADER, RawMail, raw_mail
 __all__ = ["PendingMail", "Raw", "to_mail", "unsent_sources"]
 
 _DEFAULTS: Final = SendOptions()
-# Once: a union made for each message would cost more than the question.
+# Made once, because making a union for each message would cost more than the check.
 _BYTES: Final = (bytes, bytearray, memoryview)
 
 
@@ -37,7 +37,7 @@ class Raw(NamedTuple):
 
     Attributes:
         source: header, empty line, body: bytes, a path, a binary file object, an iterable or async iterable of bytes.
-        sender, recipients: the envelope; what is not given is read from the message's own header.
+        sender, recipients: the envelope; a value that is not given is read from the header of the message.
         close: close a stream after the transfer, and when it fails.
     """
 
@@ -56,18 +56,18 @@ def to_mail(
     """Return `message` as a `Mail`, or as a `PendingMail` where that needs waiting.
 
     Args:
-        message: a `Message`, an `email.message.Message`, a `Raw`, or a `Mail` of any other kind, which is returned as
-            it is.
+        message: a `Message`, an `email.message.Message`, a `Raw`, or a `Mail` of any other kind, which is returned
+            unchanged.
         options: `exact` holds for a `Raw` and for the `raw` of a `Message`, `remove_bcc` for a `Raw`; `close_source`
             closes streams after the transfer and when it fails, except those of attachments.
-        sender, recipients: an envelope in place of the message's own; what is None stays as it is.
+        sender, recipients: replace the sender or the recipients of the message unless None.
 
     Raises:
         InvalidArgument: the message cannot be sent.
         InvalidAddress, MissingRecipient: there is no valid envelope.
     """
     if hasattr(message, "envelope") and hasattr(message, "content"):
-        # One look at nearly every message: a `Message` is a mail already, unless it has octets or streams to care for.
+        # The only check for most messages: a `Message` is a mail, unless it has `raw` or streams to close.
         if not isinstance(message, Message) or (message.raw is None and not options.close_source):
             mail: Mail = message
             return mail if sender is None and recipients is None else _readdressed(mail, sender, recipients)
@@ -84,11 +84,11 @@ def to_mail(
 
 
 def unsent_sources(message: Any, options: SendOptions) -> UnsentSources:
-    """Return the streams of a message that `to_mail` has not converted: those to be closed as it is not sent."""
+    """Return the streams to close of a message that is not sent and that `to_mail` has not converted."""
     if options.close_source and isinstance(message, Message):
         return UnsentSources(_StreamClosingMessage(message))
     if not isinstance(message, Raw):
-        # What is no mail stays as it is: it was a mistake to hand it in.
+        # An object that is not a mail was passed by mistake, so it is not touched.
         return UnsentSources(message if hasattr(message, "envelope") else None)
     source = message.source
     if isinstance(source, _BYTES) or not (message.close or options.close_source):
@@ -105,7 +105,7 @@ def _message_to_mail(
     """Convert a `Message` that has a complete message in `raw`, or texts whose streams are to be closed."""
     raw = message.raw
     if raw is not None and (not isinstance(raw, bytes) or len(raw) > LONG):
-        # The recipients are the message's to name, not the header's.
+        # The recipients come from the attributes of the message, not from its header.
         envelope = _readdressed(message, sender, recipients).envelope()
         return _Unread(
             raw, lambda mail: _Readdressed(mail, envelope), exact=options.exact, close=options.close_source
@@ -142,7 +142,7 @@ def _raw_to_mail(
 def _readdressed(
     mail: Mail, sender: str | Address | None, recipients: Sequence[str | Address | Recipient] | None
 ) -> Mail:
-    """Return `mail` under another envelope; what is None stays as it is."""
+    """Return `mail` with another envelope; None keeps the sender or the recipients."""
     if sender is None and recipients is None:
         return mail
     if isinstance(recipients, str | bytes):
@@ -164,10 +164,10 @@ class PendingMail(ABC):
 
     @abstractmethod
     async def read(self) -> Mail:
-        """Read what has to be known before the message is sent; a body that is a stream is read while it is sent.
+        """Read what must be known before the message is sent; the body of a stream may be read while it is sent.
 
         Raises:
-            FileError: the stream cannot be opened or read; as after every other error it is closed if that was asked.
+            FileError: the stream cannot be opened or read. After any error it is closed if `close` is set.
             SMTPError: the message cannot be sent.
         """
 
@@ -177,11 +177,11 @@ class PendingMail(ABC):
 
 
 class _Unread(PendingMail):
-    """A complete message in a stream, or one so large that it is read like one.
+    """A complete message in a stream, or a message so large that it is read like a stream.
 
     Args:
-        source: where the message is.
-        address: puts the mail under its envelope.
+        source: the origin of the message.
+        address: sets the envelope of the mail.
         exact, remove_bcc, close: as for `raw_mail`.
     """
 
@@ -208,12 +208,12 @@ class _Unread(PendingMail):
             whole = await in_thread(partial(_unchanged, source, self._exact, self._remove_bcc))
             if whole is not None:
                 return self._address(whole)
-            # Threads read a file in slices, also one in memory: no copy of the whole is made.
+            # Threads read a file in slices, also one in memory, so the whole message is not copied.
             origin = BytesIO(source)
         raw = await raw_mail(origin, exact=self._exact, remove_bcc=self._remove_bcc, close=self._close)
         try:
             mail = self._address(raw)
-            # Asked for here, because the stream of a message without one would not be closed later.
+            # The envelope is read here, because the stream of a message without one would not be closed later.
             mail.envelope()
         except BaseException:
             if isinstance(raw, RawMail):
@@ -230,7 +230,7 @@ class _Unread(PendingMail):
 
 
 def _unchanged(source: bytes | bytearray | memoryview, exact: bool, remove_bcc: bool) -> ForeignMail | None:
-    """Return the mail of a large message that is sent from where it is in memory; None if it has to be rewritten."""
+    """Return the mail of a large message that is sent from memory unchanged; None if it has to be rewritten."""
     data = bytes(source)
     if exact or not data.endswith(b"\r\n") or data[:1] in BEFORE_HEADER:
         return None
@@ -267,7 +267,7 @@ class _LargeObject(PendingMail):
 
 
 class _Readdressed:
-    """A mail under another envelope."""
+    """A mail with another envelope."""
 
     __slots__ = ("_envelope", "_mail")
 
@@ -282,11 +282,11 @@ class _Readdressed:
         return self._mail.content(eightbit=eightbit, utf8=utf8, binary=binary)
 
     def close(self) -> None:
-        """Close the streams of a message that is not sent after all, as far as that needs no waiting."""
+        """Close the streams of a message that is not sent, if that needs no waiting."""
         UnsentSources(self._mail).close()
 
     async def aclose(self) -> None:
-        """Close them, also what has to be awaited."""
+        """Close the streams, also those that have to be awaited."""
         await UnsentSources(self._mail).aclose()
 
 
@@ -304,22 +304,22 @@ class _StreamClosingMessage:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         content = self._message.content(eightbit=eightbit, utf8=utf8, binary=binary)
         for source in content.sources:
-            # An attachment has a name, and says for itself whether it is to be closed.
+            # An attachment has a name, and its own `close`.
             source.close = source.close or not source.name
         return content
 
     @property
     def attachments(self) -> Sequence[Any]:
-        """The message's attachments, of which `UnsentSources` closes the streams."""
+        """The attachments of the message, whose streams `UnsentSources` closes."""
         return self._message.attachments
 
     def close(self) -> None:
-        """Close the streams of a message that is not sent after all, as far as that needs no waiting."""
+        """Close the streams of a message that is not sent, if that needs no waiting."""
         for origin in _text_streams(self._message):
             close_origin(origin)
 
     async def aclose(self) -> None:
-        """Close them, also what has to be awaited."""
+        """Close the streams, also those that have to be awaited."""
         for origin in _text_streams(self._message):
             await aclose_origin(origin)
 

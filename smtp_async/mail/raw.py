@@ -1,9 +1,9 @@
 """A whole message as a stream → Mail.
 
-Strategy. The header is read first, so that envelope and Bcc are known; it stays in memory. A source that can be read
-again is read once to its end, in a thread, to learn which extensions its body needs and how long it is when every line
-end is CRLF, because MAIL tells both. A source that can be read only once is read on from the end of the header while it
-is sent: its size is unknown, it may be 8-bit where the server offers 8BITMIME, and its octets are checked on the way.
+Strategy. The header is read first, for envelope and Bcc, and kept in memory. A source that can be read again is read
+once to its end, in a thread, to find out which extensions its body needs and how long it is with CRLF as line ending,
+because MAIL declares both. A source that can be read only once is read from the end of the header on while it is sent:
+its size is unknown, it may be 8-bit if the server offers 8BITMIME, and its octets are checked before they are sent.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_HEADER", "RawMail", "raw_mail"]
 
-#: The most octets of a header, its empty line included.
+#: Maximum of octets of a header, with its empty line.
 MOST_HEADER: Final = 1 << 20
 #: Octets that a thread scans at once.
 _SCAN_SIZE: Final = 1 << 20
 
-# Empty lines, what may be the name of a field, and its colon.
+# Empty lines, the name of a field, and its colon.
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++([!-9;-~]*+)[ \t]*+(:?)")
 
 
@@ -43,20 +43,20 @@ async def raw_mail(
     close: bool = False,
     limiter: CapacityLimiter | None = None,
 ) -> ForeignMail | RawMail:
-    """Take a whole message; of a stream, read the header, and the rest once if it can be read again.
+    """Return a whole message as mail; read the header of a stream, and the body once if the stream can be read again.
 
-    Bytes are taken without waiting. A small file is read to its end and kept as bytes.
+    Bytes need no waiting. A small file is read to its end and kept as bytes.
 
     Args:
-        source: header, empty line, body, as bytes or where they are; a file object is read from its present position.
-        exact: change nothing except for the removal of Bcc; otherwise bare CR and LF become CRLF.
-        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+        source: header, empty line, body, as bytes or in a source; a file object is read from its present position.
+        exact: remove Bcc and change nothing else; otherwise bare CR and LF become CRLF.
+        remove_bcc: remove Bcc and Resent-Bcc with their folded lines.
         close: close the stream after the transfer, and when it fails.
-        limiter: bounds the threads at work; by default the library's own for each event loop.
+        limiter: limits the running threads; by default the library's limiter of the event loop.
 
     Raises:
         FileError: the stream cannot be opened or read.
-        InvalidHeader: the header has no end within a MiB.
+        InvalidHeader: the header does not end within a MiB.
         InvalidArgument: the source is not of a kind that can be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
@@ -76,7 +76,7 @@ async def raw_mail(
 
 
 class RawMail:
-    """A message whose body is read while it is sent: a `Mail` whose envelope can be given or read from its header."""
+    """A message whose body is read while it is sent: a `Mail` whose envelope is given, or read from its header."""
 
     __slots__ = ("_ahead", "_close", "_exact", "_head", "_origin", "_scan", "_start", "_content_taken")
 
@@ -94,9 +94,9 @@ class RawMail:
         self._head = head
         self._origin = origin
         self._start = start
-        #: What the first reading of the body found, None if it was not read.
+        #: The scan of the body by its first reading, None if it was not read.
         self._scan = scan
-        #: What the beginning of the body showed, if only that was read.
+        #: The scan of the beginning of the body, if only that was read.
         self._ahead = LineScan()
         if scan is None:
             self._ahead.feed(ahead)
@@ -116,9 +116,9 @@ class RawMail:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME.
 
-        A body that was not read to its end is assumed to need 8BITMIME where that is offered, and BINARYMIME if it must
-        stay exactly as it is. Where they are not offered, the body needs what its beginning needs, and is stopped on
-        its way if a later part would have needed them.
+        A body that was not read to its end is assumed to need 8BITMIME if the server offers it, and BINARYMIME if it
+        must be sent unchanged. Without these extensions, the body needs what its beginning needs, and sending stops
+        if a later part would have needed them.
         """
         self._content_taken = True
         if self._scan is None:
@@ -147,14 +147,14 @@ class RawMail:
             binary=head.binary or binary,
             exact=self._exact,
             message_id=head.message_id,
-            # Line ends are corrected while the body is read.
+            # Line endings are corrected while the body is read.
             canonical=not self._exact,
         )
 
     def close(self) -> None:
-        """Close the stream, if that was asked for, of a message that is not sent after all; without waiting.
+        """Close the stream of a message that is not sent, if `close` is set, without waiting.
 
-        After `content` nothing is done here, because the stream is closed with the content.
+        After `content` this does nothing, because the stream is closed with the content.
         """
         if self._content_taken:
             return
@@ -164,7 +164,7 @@ class RawMail:
             close_origin(self._origin)
 
     async def aclose(self) -> None:
-        """Close, and let an async generator end here."""
+        """Close the stream, and await the end of an async generator."""
         self.close()
         if isinstance(self._origin, _AsyncBody):
             await self._origin.aclose()
@@ -177,7 +177,7 @@ class _Head:
     """Finds the end of a header in a stream of octets.
 
     Attributes:
-        data: the header, with its empty line once that was found; the whole message if all of it was read.
+        data: the header, with its empty line if it was found; the whole message if all of it was read.
         rest: octets behind the header.
         ended: the stream has ended.
     """
@@ -189,7 +189,7 @@ class _Head:
         self._searched = 0
 
     def feed(self, data: bytes) -> bool:
-        """Take the next octets, none at the end; return whether the header is complete.
+        """Add the next octets, empty at the end; return whether the header is complete.
 
         Raises:
             InvalidHeader: the header is too large.
@@ -208,28 +208,28 @@ class _Head:
 
     @property
     def wants_more(self) -> bool:
-        """Whether too little is known of what follows the header."""
+        """Whether more octets behind the header are needed."""
         return not self.ended and len(self.rest) <= SMALL_BODY
 
     def take_ahead(self, data: bytes) -> None:
-        """Take octets behind the header, none at the end."""
+        """Add octets behind the header, empty at the end."""
         self.rest += data
         if not data:
             self.data += self.rest
             self.ended = True
 
     def _end(self) -> int | None:
-        """Return where the body begins, None while that is not known."""
+        """Return the position of the body, None while it is not known."""
         leading = _LEADING.match(self.data)
         if leading is not None and leading.end() == len(self.data) and not (leading[2] or self.ended):
-            return None  # whether a field follows the empty lines is not known yet
+            return None  # it is not known yet whether a field follows the empty lines
         begin = leading.end() if leading is not None and leading[1] and leading[2] else 0
         found = None if begin else LINE_END.match(self.data)
         found = found or EMPTY_LINE.search(self.data, max(begin, self._searched))
         if found is None:
             self._searched = max(0, len(self.data) - 3)
             return None
-        # The LF of this line end may come with the next octets.
+        # The LF of this line ending may come with the next octets.
         open_cr = found.end() == len(self.data) and found[0].endswith(b"\r")
         return None if open_cr and not self.ended else found.end()
 
@@ -244,7 +244,7 @@ class _Survey(ThreadWork):
         self._scan = LineScan()
 
     async def run(self) -> tuple[Origin | None, LineScan | None]:
-        """Return where the body is, None if it was joined to the header, and its scan if it was read."""
+        """Return the origin of the body, None if it was joined to the header, and its scan if it was read."""
         try:
             await self.in_thread(self._begin)
             if self._head.ended:
@@ -292,7 +292,7 @@ class _Survey(ThreadWork):
 
 
 async def _awaited(reader: AsyncReader, head: _Head) -> Origin | None:
-    """Read the header of an async iterable; return what follows it, None if nothing does."""
+    """Read the header of an async iterable; return the origin of the body, None if there is no body."""
     try:
         reader.open()
         while not head.feed(await reader.pull()):
@@ -326,7 +326,7 @@ class _Body:
         return data
 
     def close(self) -> None:
-        """Close what the reader opened, and the stream if that was asked for."""
+        """Close the file that the reader opened, or the stream if its source has `close`."""
         self._reader.close()
 
 
@@ -348,9 +348,9 @@ class _AsyncBody:
         return data
 
     def close(self) -> None:
-        """Close what can be closed without waiting."""
+        """Close what needs no waiting."""
         self._reader.close()
 
     async def aclose(self) -> None:
-        """End a generator, and close the stream if that was asked for."""
+        """End a generator, and close the stream if its source has `close`."""
         await self._reader.aclose()

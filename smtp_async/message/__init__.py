@@ -1,4 +1,4 @@
-"""Building a message and rendering it to content. No network, and no file is read but for `Message.as_bytes`."""
+"""Building a message and rendering it to content, without a network; only `Message.as_bytes` reads files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Attachment: a file that travels with a message, and where its octets come from.
+"""Attachment: a file that is sent with a message, and where its octets come from.
 
-Nothing is opened here. What is not in memory is a `content.Source`, which is read when the mail is sent.
+Nothing is opened here. Octets that are not in memory are a `content.Source`, which is read when the mail is sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Attachment", "taken"]
 
 OCTETS: Final = "application/octet-stream"
 
-# What Python's own table lacks or has only in newer versions.
+# Types that Python's own table lacks or has only in newer versions.
 _TYPES: Final = {
     ".7z": "application/x-7z-compressed",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -37,7 +37,7 @@ _TYPES: Final = {
 }
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~\-]++"
-# As long as a name may be, RFC 6838 section 4.2, so that each fits into a line.
+# The longest name that RFC 6838 section 4.2 allows; it fits into a line.
 _NAME = _TOKEN.replace("++", "{1,127}+")
 _PARAMETERS = rf"((?:[ ]*+;[ ]*+{_NAME}=(?:{_TOKEN}|\"(?:[^\"\\]|\\.)*+\"))*+)[ ]*+;?"
 _TYPE: Final = re.compile(rf"({_NAME}/{_NAME}){_PARAMETERS}")
@@ -48,26 +48,26 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
 
 
 class Attachment:
-    """A file that travels with a message. Immutable.
+    """A file that is sent with a message. Immutable.
 
     Args:
         source: the octets: bytes, a path (`os.PathLike`, never a text), a binary file object, an iterable of bytes or
             an async iterable of bytes. Only bytes are read now; the others are read while the message is sent, a
-            file object from where it stands then.
-        filename: the name that the reader is offered; by default that of a path.
+            file object from its position at that time.
+        filename: the name that the mail reader shows; by default the name of the path.
         content_type: `type/subtype`, parameters may follow; by default guessed from the file name.
         cid: a name for `cid:` links in the HTML text, which makes the part an inline one.
         close: close a file object after the transfer, also when it failed.
         disposition: `inline` or `attachment`, parameters may follow (RFC 2183); by default inline with a cid. With a
-            cid and `attachment` it is one of the files, not a part of the HTML text.
-        description: Content-Description, one line of any text.
+            cid and `attachment` the part is one of the files, not a part of the HTML text.
+        description: the text of Content-Description, one line.
         name_parameter: write the file name as `name=` of the content type, too, for readers that do not know
-            RFC 2231; where it is not ASCII, in encoded words.
+            RFC 2231; a name that is not ASCII is written in encoded words.
 
     Raises:
         InvalidHeader: a control character in one of the names.
-        InvalidArgument: not a source, not a content type or disposition, or a content type that only this library may
-            make (multipart).
+        InvalidArgument: not a source, not a content type or disposition, or a multipart content type, which only this
+            library writes.
     """
 
     __slots__ = (
@@ -123,7 +123,7 @@ class Attachment:
         """The octets, if they are in memory.
 
         Raises:
-            UsageError: they are not.
+            UsageError: the octets are not in memory.
         """
         if not isinstance(self._source, bytes):
             raise UsageError("the attachment is read while it is sent, so it is not in memory as bytes")
@@ -131,7 +131,7 @@ class Attachment:
 
     @property
     def filename(self) -> str | None:
-        """The name that the reader is offered."""
+        """The name that the mail reader shows."""
         return self._filename
 
     @property
@@ -156,12 +156,12 @@ class Attachment:
 
     @property
     def disposition_parameters(self) -> tuple[tuple[str, str], ...]:
-        """The parameters of the disposition but for the file name, for example `("size", "1024")`."""
+        """The parameters of the disposition without the file name, for example `("size", "1024")`."""
         return self._disposition_parameters
 
     @property
     def description(self) -> str | None:
-        """What Content-Description says."""
+        """The text of Content-Description."""
         return self._description
 
     @property
@@ -181,12 +181,12 @@ class Attachment:
 
 
 def taken(source: Any, what: str) -> bytes | Origin:
-    """Return octets in memory as bytes, and what they can be read from as it is.
+    """Return octets in memory as bytes, and any other source of octets unchanged.
 
-    A text is neither: read as a path it would make a file out of whatever a template or a mapping says.
+    A text is refused: if it were read as a path, a value from a template or a mapping could name any file.
 
     Raises:
-        InvalidArgument: it is something else.
+        InvalidArgument: `source` is not a source of octets.
     """
     if isinstance(source, bytes):
         return source
@@ -194,7 +194,7 @@ def taken(source: Any, what: str) -> bytes | Origin:
         return bytes(source)
     if isinstance(source, os.PathLike):
         return cast("os.PathLike[str]", source)
-    # By name: an uploaded file of a web framework is often nothing that `io` knows.
+    # Check for the method: an uploaded file of a web framework is often not a class of `io`.
     if hasattr(source, "read") and not isinstance(source, io.TextIOBase):
         return cast(BinaryIO, source)
     if not isinstance(source, str | io.TextIOBase | Mapping):
@@ -211,9 +211,9 @@ def _guessed(filename: str | None) -> str:
     """Return the content type that goes with a file name."""
     if filename is None:
         return OCTETS
-    import mimetypes  # only attachments need it
+    import mimetypes  # imported here because only attachments need the module
 
-    # The table itself, not guess_type(): that would read files of the system.
+    # Use the table, because guess_type() would read files of the system.
     extension = "." + filename.rpartition(".")[2].lower()
     return _TYPES.get(extension) or mimetypes.types_map.get(extension, OCTETS)
 
@@ -224,7 +224,7 @@ def _content_type(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     if match is None:
         raise InvalidArgument(f"“{printable(text, 80)}” is not a content type")
     if match[1].lower().startswith("multipart/"):
-        raise InvalidArgument("a multipart is made of parts: attach each of them")
+        raise InvalidArgument("a multipart is made of parts: attach each part")
     return match[1].lower(), _parameters(match[2])
 
 

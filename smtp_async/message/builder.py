@@ -1,4 +1,4 @@
-"""`Message`: the sender, recipients, texts and header fields of a mail, as the caller sets them."""
+"""`Message`: the sender, recipients, texts and header fields of a mail, set by the caller."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ _FIELDS: Final = frozenset(Fields.__annotations__)
 class Message(Rare):
     """A mail to be sent.
 
-    Everything is optional until it is sent: then there must be a sender and a recipient. All attributes may
-    be changed. Date, Message-ID and boundaries are drawn when the message is first rendered and stay, so that
+    Everything is optional until the message is sent: then it needs a sender and a recipient. All attributes may
+    be changed. Date, Message-ID and boundaries are made when the message is first rendered and kept, so that
     sending it twice sends the same bytes; apart from that, sending changes nothing.
 
     Args:
         sender: the author, named in From; bounces go there too, unless there is a `return_path`.
         to: the primary recipients: addresses separated by commas, an address, or a list of them.
         cc: recipients of a copy.
-        bcc: hidden recipients of a copy; no header field ever names them.
+        bcc: hidden recipients of a copy; no header field names them.
         recipients: further recipients, each with its kind; they follow those of to, cc and bcc.
         subject: one line of any text.
-        text: the plain text; bare CR and LF become CRLF. Bytes are in `charset` already. A path, a binary file object
-            or an iterator of bytes is read while the message is sent, and sent as it is in base64.
+        text: the plain text; bare CR and LF become CRLF. Bytes must be in `charset`. A path, a binary file object
+            or an iterator of bytes is read while the message is sent, and sent unchanged in base64.
         html: the same in HTML.
         attachments: see `attach`.
         reply_to: where answers should go.
         headers: extra header fields; order and letter case are kept.
-        date: of the message; by default, and for `"now"`, the moment of the first rendering. One without a zone is in
-            UTC. A text is written as it is, an empty one leaves the field out.
-        message_id: with or without angle brackets; by default drawn at random under the sender's domain; or a
-            callable that is asked at the first rendering; empty for none, so that a server adds it.
+        date: of the message; by default, and for `"now"`, the time of the first rendering. A datetime without a zone
+            is in UTC. A text is written unchanged; with an empty text, the field is left out.
+        message_id: with or without angle brackets; by default random, under the sender's domain; or a callable
+            that is called at the first rendering; empty for none, so that a server adds one.
         authors: several authors for From; then `sender`, or the first of them, is named in Sender.
         return_path: where bounces go; `"<>"` for nowhere.
         fields: less common fields, see `Fields`.
@@ -115,7 +115,7 @@ class Message(Rare):
         **fields: Unpack[Fields],
     ) -> None:
         self._identity = self._rare = None
-        # The abilities of the server for which the message was rendered last.
+        # What the server accepts for which the message was rendered last.
         self._can = _MOST_SERVERS
         self._sender = None if sender is None else Address.parse(sender)
         #: All recipients of the message; `to`, `cc` and `bcc` are views of it.
@@ -161,7 +161,7 @@ class Message(Rare):
 
     @property
     def authors(self) -> tuple[Address, ...]:
-        """The addresses of From, if they are not just the sender."""
+        """The addresses of From; empty if From names only the sender."""
         return self._authors
 
     @authors.setter
@@ -233,9 +233,9 @@ class Message(Rare):
         self._headers = pairs
 
     def clear_headers(self) -> None:
-        """Clear sender, recipients, subject and all other header fields; the texts stay.
+        """Clear sender, recipients, subject and all other header fields, but not the texts.
 
-        Date and Message-ID are drawn anew. Settings stay, too: charsets, the length of header lines.
+        The next rendering makes a new Date and Message-ID. Settings (charsets, the length of header lines) are kept.
         """
         self._identity = self._sender = self._return_path = None
         self._authors = self._reply_to = ()
@@ -303,26 +303,26 @@ class Message(Rare):
         """Return the content for a server with or without 8BITMIME, SMTPUTF8 and BINARYMIME; the same bytes each time.
 
         Args:
-            eightbit: parts may hold octets above 127.
-            utf8: addresses in the header may have local parts that are not ASCII. Nothing else makes use of
-                it, unless `header_charset` is empty, so that content asks for SMTPUTF8 only when there is no other way.
-            binary: attachments may travel without any encoding; those of 4 KiB and more do.
-            now: seconds of the epoch, asked once in the life of the message.
-            token: hexadecimal digits from that many random octets.
+            eightbit: parts may contain octets above 127.
+            utf8: addresses in the header may have local parts that are not ASCII. Nothing else uses SMTPUTF8 unless
+                `header_charset` is empty, so that content needs the extension only where there is no other way.
+            binary: attachments may be sent without encoding; those of 4 KiB and more are.
+            now: returns seconds of the epoch; called once per message.
+            token: returns hexadecimal digits for that many random octets.
 
         Raises:
             MissingSender: neither sender nor authors.
             InvalidHeader: a header field name or value that would change the structure of the message.
             ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
-            TextNotEncodable: a text that its charset cannot express, half of a surrogate pair above all.
+            TextNotEncodable: a text that its charset cannot express, for example half of a surrogate pair.
         """
         self._can = can = Abilities(eightbit, utf8, binary)
         return self._rendered(can, now, token)
 
     def as_bytes(self) -> bytes:
-        """Return the message as a server without 8BITMIME would get it. Files are read here and now.
+        """Return the message as it is sent to a server without 8BITMIME. The call blocks while it reads files.
 
-        An iterator that can be read only once is replaced by what it gave; a file object is put back where it stood.
+        An iterator that can be read only once is replaced by its octets; a file object is put back to its position.
 
         Raises:
             UsageError: a part comes from an async iterator; `await message.render()` reads it.
@@ -334,9 +334,9 @@ class Message(Rare):
         return message_bytes(self._rendered(_MOST_SERVERS), self._keep)
 
     def render(self) -> Coroutine[Any, Any, bytes]:
-        """Return an awaitable for the bytes of `as_bytes`, read and rendered without blocking the event loop.
+        """Return an awaitable for the bytes of `as_bytes`; files are read without blocking the event loop.
 
-        Async iterators are read, too, and what can be read only once is used up.
+        Async iterators are read, too; a source that can be read only once is then used up.
         """
         from ..sources import read_all
         from .readback import as_sent
@@ -346,28 +346,28 @@ class Message(Rare):
 
     @property
     def size(self) -> int | None:
-        """Octets of `as_bytes()`; None if a source would have to be read to know. Files are asked for their size."""
+        """Octets of `as_bytes()`, with the sizes of files; None if a source would have to be read to know."""
         from .readback import message_size
 
         return message_size(self._rendered(_MOST_SERVERS))
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
-        """All header fields as they were sent last, unfolded, as (name, value)."""
+        """All header fields as (name, value), unfolded, as they were last sent."""
         from .readback import unfolded_fields
 
         return unfolded_fields(self.headers_text)
 
     @property
     def headers_text(self) -> str:
-        """The header as it was sent last (before that, as `as_bytes` writes it), its empty line included."""
+        """The header with its empty line, as it was last sent, or else as `as_bytes` writes it."""
         from .readback import header_and_body
 
         return header_and_body(self._rendered(self._can), self._keep)[0]
 
     @property
     def body_text(self) -> str:
-        """What follows the header, as it was sent last; octets that are not UTF-8 become surrogates.
+        """The octets behind the header as text, as they were last sent; those that are not UTF-8 become surrogates.
 
         Raises:
             UsageError, FileError: as `as_bytes`.
@@ -382,8 +382,9 @@ class Message(Rare):
     def from_bytes(cls, data: bytes) -> Message:
         """Read a whole message: header, empty line, body.
 
-        What a `Message` cannot say (signed or encrypted parts, reports, several texts, a field that cannot be read or
-        stands twice) makes it keep the whole as `raw`, beside the attributes that could be read. Nothing is refused.
+        If a `Message` cannot express everything (signed or encrypted parts, reports, several texts, a field that
+        cannot be parsed or occurs twice), `raw` keeps the whole message, beside the attributes that could be parsed.
+        No message is refused.
         """
         from .convert import from_bytes
 
@@ -394,8 +395,8 @@ class Message(Rare):
         """Read a message of the standard library's `email` package, which is left unchanged.
 
         Raises:
-            InvalidHeader: a field name or value that would change its structure, or is no text.
-            InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
+            InvalidHeader: a field name or value that would change the structure of the message, or is not a text.
+            InvalidArgument: the message is signed or encrypted, or contains a part that cannot be sent.
             TextNotEncodable: a text that its charset cannot express.
         """
         from .convert import from_email_message
@@ -403,10 +404,10 @@ class Message(Rare):
         return from_email_message(cls(), message)
 
     def to_email_message(self, *, bcc: bool = False) -> EmailMessage:
-        """Return the message as one of the standard library.
+        """Return the message as an object of the standard library.
 
         Args:
-            bcc: add the Bcc field, which is then sent by every program that sends that object.
+            bcc: add the Bcc field, which every program that sends the object then sends, too.
 
         Raises:
             UsageError, FileError: as `as_bytes`.
@@ -441,7 +442,7 @@ class Message(Rare):
         return content
 
     def _keep(self, origin: Any, data: bytes) -> None:
-        """Hold the octets that were read instead of what they were read from, which gives them only once."""
+        """Keep octets in place of the origin that they were read from, because it can be read only once."""
         for attachment in self.attachments:
             if attachment.source is origin:
                 attachment._source = data

@@ -1,8 +1,8 @@
 """Charsets of texts: Python's codecs by name, and code pages by number.
 
-A charset that holds ASCII as it is can travel as 7bit, 8bit or quoted-printable; every other one (UTF-16, UTF-32,
-EBCDIC, the escaping ones in which a sign of ASCII means something else) goes as base64, because a line end in it
-need not be the octets CR LF (RFC 2045 section 6.8).
+A text in a charset that contains ASCII unchanged can be sent as 7bit, 8bit or quoted-printable. In every other charset
+(UTF-16, UTF-32, EBCDIC, escaping charsets in which an ASCII octet can mean another character) it is sent as base64,
+because a line ending in it need not be the octets CR LF (RFC 2045 section 6.8).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..model.reply import printable
 
 __all__ = ["PAGES", "UTF_8", "Charset", "charset_of", "crlf_text", "encoded", "octets_of"]
 
-#: Code pages whose codec does not bear their number, or that not every page of that name may be taken for.
+#: Codecs of code pages; those of other pages are found by their number, see `charset_of`.
 PAGES: Final[dict[int, str]] = {
     37: "cp037",
     **{
@@ -68,11 +68,11 @@ PAGES: Final[dict[int, str]] = {
     65000: "utf_7",
     65001: "utf_8",
 }
-#: This page knows no half-width katakana, and what writes it widens them first.
+#: This page has no half-width katakana; programs that write it use the full-width characters.
 _WIDENING: Final = 50220
 _HALF_WIDTH: Final = re.compile("[\uff61-\uff9f]+")
 
-# The names of the IANA register, where they are not the codec's own with hyphens.
+# Names in the IANA register that are not the codec's own name with hyphens.
 _LABELS: Final = (
     (re.compile(r"ascii"), "us-ascii"),
     (re.compile(r"cp(125\d)"), r"windows-\1"),
@@ -91,8 +91,8 @@ class Charset(NamedTuple):
     Attributes:
         label: as `charset=` names it.
         codec: Python's name.
-        plain: signs of ASCII are the octets of ASCII, so a line ends with the octets CR LF.
-        widen: half-width katakana are widened first.
+        plain: ASCII characters are encoded as their ASCII octets, so a line ends with the octets CR LF.
+        widen: half-width katakana are replaced by full-width characters first.
     """
 
     label: str
@@ -108,21 +108,19 @@ UTF_8: Final = Charset("utf-8", "utf-8")
 def charset_of(given: str | int) -> Charset:
     """Find a charset by a name that mail uses or Python knows, or by the number of a code page.
 
-    A page that is not in the table counts if a codec of its number is registered (`cp870`).
+    A page that is not in the table is accepted if a codec with its number is registered (`cp870`).
 
     Raises:
-        TextNotEncodable: there is none.
+        TextNotEncodable: there is no such charset.
     """
     name = charset_name(given) if isinstance(given, str) else PAGES.get(given, f"cp{given}")
     try:
-        ascii_octets = _ASCII.encode(name, "replace")  # refuses what is no charset but a transformation
+        ascii_octets = _ASCII.encode(name, "replace")  # fails for a codec that is not a charset
         import codecs
 
         codec = codecs.lookup(name).name
     except (LookupError, ValueError, TypeError) as error:
-        raise TextNotEncodable(
-            f"“{printable(str(given), 80)}” is not a charset that is known here"
-        ) from error
+        raise TextNotEncodable(f"“{printable(str(given), 80)}” is not a known charset") from error
     label = codec
     for pattern, replacement in _LABELS:
         if pattern.fullmatch(codec):
@@ -137,10 +135,10 @@ def encoded(text: str, charset: Charset, what: str) -> bytes:
         what: the text's name, for the error.
 
     Raises:
-        TextNotEncodable: the charset has no sign for one of its characters.
+        TextNotEncodable: the charset lacks one of the characters.
     """
     if charset.widen:
-        import unicodedata  # met by one page
+        import unicodedata  # imported here because only one code page needs the module
 
         text = _HALF_WIDTH.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     try:
@@ -160,7 +158,7 @@ def octets_of(text: str, codec: str = "utf-8", errors: str = "strict") -> bytes:
     import codecs
 
     incremental: Any = codecs.lookup(codec).incrementalencoder
-    if incremental is None:  # of a codec that an application registered
+    if incremental is None:  # a codec that an application registered
         return text.encode(codec, errors)
     encoder = incremental(errors)
     pieces: list[bytes] = []

@@ -46,7 +46,7 @@ __all__ = ["from_bytes", "from_email_message", "to_email_message"]
 _QUOTED_SPECIALS: Final = re.compile(r'(["\\])')
 _KINDS: Final = {kind.value.lower(): kind for kind in Kind}
 _QUOTED_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"')
-# Only of characters that separate nothing outside of quotes either.
+# Without characters that would be separators if the quotes were removed.
 _ENCODED_WORD = rb"=\?[^?\s\"]+\?[QqBb]\?[A-Za-z0-9!*+/=_\-]*+\?="
 _QUOTED_WORDS: Final = re.compile(rb'"(' + _ENCODED_WORD + rb"(?:\s+" + _ENCODED_WORD + rb')*+)"')
 _C1_CONTROLS: Final = re.compile("[\x80-\x9f]")
@@ -58,13 +58,13 @@ _EMPTY_ELEMENT: Final = re.compile(r"(?:\A|,) *(?:,|\Z)")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _PRIORITY_STEP: Final = re.compile(r"([1-5])(?: *\([A-Za-z ]*\))?")
 
-#: Fields of the outermost header that may stand once (RFC 5322 section 3.6).
+#: Fields that may occur once in the outermost header (RFC 5322 section 3.6).
 _UNIQUE_FIELDS: Final = frozenset(
     "from sender reply-to subject date message-id in-reply-to references return-path content-type "
     "content-transfer-encoding content-disposition mime-version".split()
 )
 _MAILBOX_FIELDS: Final = frozenset(("from", "sender", "reply-to", *_KINDS))
-#: Fields that rendering writes anew, or that count octets which rendering changes.
+#: Fields that rendering writes itself, or that count octets which rendering changes.
 _STRUCTURE_FIELDS: Final = frozenset(
     "mime-version content-type content-transfer-encoding content-disposition content-length lines resent-bcc".split()
 )
@@ -114,7 +114,7 @@ M = TypeVar("M", bound=MessageAttributes)
 
 
 class _NotExpressible(Exception):
-    """`Message` would not render what was read."""
+    """`Message` would not render the same fields and parts."""
 
 
 def from_bytes(message: M, data: bytes) -> M:

@@ -22,21 +22,21 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 
 def clock_date(seconds: float) -> str:
-    """Return a moment, in seconds of the epoch, as a Date in the local zone, RFC 5322 section 3.3."""
+    """Return a time, in seconds of the epoch, as a Date in the local zone, RFC 5322 section 3.3."""
     return _clock_date(int(seconds // 1), time.tzname)
 
 
 @lru_cache(maxsize=4)
 def _clock_date(seconds: int, zone: tuple[str, str]) -> str:
-    """Return a Date; a busy program writes thousands of messages within a second."""
+    """Return a Date, cached because a busy program writes thousands of messages within a second."""
     t = time.localtime(seconds)
     return _date(t.tm_wday, t.tm_mday, t.tm_mon, t.tm_year, t.tm_hour, t.tm_min, t.tm_sec, t.tm_gmtoff // 60)
 
 
 def date_text(when: datetime | str) -> str:
-    """Return a moment as a Date, RFC 5322 section 3.3; one without a zone is UTC in an unknown zone, `-0000`.
+    """Return a time as a Date, RFC 5322 section 3.3; without a zone it is UTC, and written as `-0000` (zone unknown).
 
-    A text is returned as it is.
+    A text is returned unchanged.
 
     Raises:
         InvalidArgument: a year before 1900.
@@ -46,16 +46,16 @@ def date_text(when: datetime | str) -> str:
         raise InvalidArgument(f"a date is a datetime or a text, not {type(when).__name__}")
     if isinstance(when, str):
         if _DATE.fullmatch(when) is None:
-            raise InvalidHeader(f"“{printable(when, 80)}” is not a date as RFC 5322 section 3.3 writes it")
+            raise InvalidHeader(f"“{printable(when, 80)}” is not a date of the form in RFC 5322 section 3.3")
         return when
     offset = when.utcoffset()
     minutes = None
     if offset is not None:
         minutes = offset // timedelta(minutes=1)
-        if offset % timedelta(minutes=1):  # zones before 1972 count seconds, the field does not
+        if offset % timedelta(minutes=1):  # offsets before 1972 have seconds, which a Date cannot express
             when = when.astimezone(timezone(timedelta(minutes=minutes)))
     if when.year < 1900:
-        raise InvalidArgument(f"a Date begins in 1900, not in {when.year} (RFC 5322 section 3.3)")
+        raise InvalidArgument(f"the year of a Date is at least 1900, not {when.year} (RFC 5322 section 3.3)")
     return _date(
         when.weekday(), when.day, when.month, when.year, when.hour, when.minute, when.second, minutes
     )

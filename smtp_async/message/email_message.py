@@ -1,13 +1,13 @@
-"""`email.message.Message` → Entity: every field and every body in octets of our own writing.
+"""`email.message.Message` → Entity: every field and every body in octets that this library writes.
 
-Strategy. The standard library is asked for values, never for text that it wrote: its folding has dropped quotes, put
-encoded words into addresses and message ids, and let line ends through. What it parsed from a source it keeps as that
-source, and so do we. What a caller set through the modern API is written by `headers` from the parsed values; any
-other text stays as it was set until `render_entity` sees what has to be rewritten.
+Strategy. Only values are taken from the standard library, not text that it wrote, because its folding has dropped
+quotes, put encoded words into addresses and message ids, and let line endings through. A field that it parsed is
+copied as the source text, which it keeps. A field that a caller set through the modern API is written by `headers`
+from the parsed values; any other text stays as it was set until `render_entity` decides what has to be rewritten.
 
-The object is read once and copied, so that the caller may go on to change it.
+The object is read once and copied, so that the caller may change it afterwards.
 
-Nothing here imports `email`: the caller who has a message of it has imported it already.
+Nothing here imports `email`: a caller that has an object of this package has imported it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["entity_of_object", "free_boundary"]
 
-# A line end inside a value that is not a fold, or NUL.
+# A line ending inside a value that is not a fold, or NUL.
 _BREAK: Final = re.compile("\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n(?![ \t])|\0")
 _FOLD: Final = re.compile("\r\n|\r|\n")
-# Code points that parsing never yields (it escapes octets as U+DC80 to U+DCFF), so the caller set them.
+# Code points that parsing never yields, because it escapes octets as U+DC80 to U+DCFF: the caller set them.
 _SET: Final = re.compile("[\x80-\ud7ff\ue000-\U0010ffff]")
 _LONE: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NAME: Final = re.compile(r"[!-9;-~]{1,900}")
-#: Defects of a local part, which is kept all the same.
+#: Defects of a local part with which it is still kept.
 _HARMLESS: Final = ("local-part ", "invalid repeated '.'", "quoted-string ", "encoded word inside")
 _BOUNDARY: Final = re.compile(r"[ -~]*[!-~]")
 
@@ -49,15 +49,15 @@ def entity_of_object(message: EmailMessage) -> Entity:
     """Copy a message of the standard library.
 
     Raises:
-        InvalidHeader: a field name or value that would change the structure of the message, or is no text; a header
-            that was cut short because one of its lines is no field.
-        InvalidArgument: a signed or encrypted part, which must not be written anew; too many parts or levels; a body
+        InvalidHeader: a field name or value that would change the structure of the message, or is not a text; a header
+            that was cut short because one of its lines is not a field.
+        InvalidArgument: a signed or encrypted part, which must not be rewritten; too many parts or levels; a body
             that cannot be sent.
         TextNotEncodable: a text that its charset cannot express.
     """
     if _header_is_cut(message):
         raise InvalidHeader(
-            "a line in the header of the message is not a field, so the email package took what follows for the body; "
+            "a line in the header is not a field, so the email package read the lines that follow as the body; "
             "send the source bytes with send_raw"
         )
     return _Copy().entity(message, "the message", 0)
@@ -69,7 +69,7 @@ def _header_is_cut(message: EmailMessage) -> bool:
 
 
 class _Copy:
-    """One reading of an object; counts its parts."""
+    """One pass over an object, which counts its parts."""
 
     def __init__(self) -> None:
         self._parts = 0
@@ -78,10 +78,10 @@ class _Copy:
         """Copy one entity.
 
         Args:
-            part: of the standard library.
-            where: what errors call it.
-            level: multiparts and messages around it.
-            attached: it belongs to a message within the message, so what has to be rewritten is rewritten now.
+            part: an object of the standard library.
+            where: the name of the part in errors.
+            level: how many multiparts and messages contain the part.
+            attached: the part belongs to an attached message, so what has to be rewritten is rewritten now.
         """
         if not hasattr(part, "raw_items") or not hasattr(part, "get_payload"):
             raise InvalidArgument(f"{where} is {type(part).__name__}, not a message of the email package")
@@ -99,9 +99,9 @@ class _Copy:
         if kind in UNTOUCHABLE:
             mend = "attach its source bytes as message/rfc822, or " if attached else ""
             raise InvalidArgument(
-                f"{where} is {kind}, and writing it anew would break it: {mend}send the source bytes with send_raw"
+                f"{where} is {kind}, and rewriting it would break it: {mend}send the source bytes with send_raw"
             )
-        # The one way to octets that were parsed: `get_payload` decodes them in the charset that is declared.
+        # The only access to the parsed octets, because `get_payload` decodes them in the declared charset.
         payload = getattr(part, "_payload", None)
         if not isinstance(payload, list):
             entity.body = _leaf(payload, entity, where)
@@ -136,10 +136,10 @@ def _field(name: Any, value: Any, where: str, *, strict: bool, now: bool) -> Fie
     """Copy a field.
 
     Args:
-        name, value: as the object has them.
-        where: what errors call the part.
-        strict: the name must be one that we would write; old mail that is attached may have stranger ones.
-        now: what is not ASCII and was set, not parsed, is written now.
+        name, value: the field in the object.
+        where: the name of the part in errors.
+        strict: the name must be a valid one; an old message that is attached may have others.
+        now: a value that is not ASCII and was set, not parsed, is encoded now.
     """
     if strict:
         check_name(name)
@@ -149,7 +149,7 @@ def _field(name: Any, value: Any, where: str, *, strict: bool, now: bool) -> Fie
         return _line(name, _modern(name, value))
     text = _plain(name, value, where)
     field = _line(name, f"{name}: {text}" if text else f"{name}:")
-    # The words of an old Header are as long as its chunks.
+    # The encoded words of an old Header are as long as its chunks.
     anew = not isinstance(value, str) or (now and _SET.search(text))
     return rewritten(field, utf8=True) if anew else field
 
@@ -163,17 +163,17 @@ def _plain(name: str, value: Any, where: str) -> str:
     if isinstance(value, str):
         text = value
         if _BREAK.search(text):
-            raise InvalidHeader(f"the value of {printable(name, 80)} in {where} holds a line end or NUL")
+            raise InvalidHeader(f"the value of {printable(name, 80)} in {where} holds a line ending or NUL")
         if _LONE.search(text):
             raise InvalidHeader(
                 f"the value of {printable(name, 80)} in {where} holds half of a surrogate pair"
             )
         return _FOLD.sub("\r\n", text)
     if hasattr(value, "encode") and hasattr(value, "append"):
-        # Each chunk of it is encoded for itself, so that a comma in a name that is encoded divides nothing.
+        # Each chunk is encoded separately, so that a comma in an encoded name is not a separator.
         try:
             return unfolded(str(value.encode(maxlinelen=0)))
-        except Exception as error:  # a foreign object may raise anything
+        except Exception as error:  # an object of another package may raise anything
             raise InvalidHeader(
                 f"the value of {printable(name, 80)} in {where} cannot be written: {error}"
             ) from error
@@ -184,7 +184,7 @@ def _plain(name: str, value: Any, where: str) -> str:
 
 
 def _modern(name: str, value: Any) -> str:
-    """Write a field from what the modern API parsed."""
+    """Write a field from the values that the modern API parsed."""
     if hasattr(value, "groups"):
         _check_salvage(name, value)
         try:
@@ -195,7 +195,9 @@ def _modern(name: str, value: Any) -> str:
         except InvalidAddress:
             pass  # `envelope` raises it when it is called
         except (AttributeError, TypeError) as error:
-            raise InvalidHeader(f"the value of {printable(name, 80)} holds what is no address") from error
+            raise InvalidHeader(
+                f"the value of {printable(name, 80)} holds an item that is no address"
+            ) from error
     elif hasattr(value, "params"):
         kind = getattr(value, "content_type", None) or getattr(value, "content_disposition", None) or ""
         pairs = [(key, cleaned(text)) for key, text in value.params.items()]
@@ -229,7 +231,7 @@ def _address(one: Any) -> Address:
 
 
 def _leaf(payload: Any, entity: Entity, where: str) -> bytes:
-    """Return the body of a leaf, CRLF-delimited; what is binary goes in base64 at once."""
+    """Return the body of a leaf, CRLF-delimited; a binary body is encoded in base64 at once."""
     kind = entity.content_type.value
     if payload is None:
         return b""
@@ -249,13 +251,13 @@ def _leaf(payload: Any, entity: Entity, where: str) -> bytes:
 
 
 def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
-    """Return a text in octets, and whether CR LF divides its lines there."""
+    """Return a text in octets, and whether its lines end with the octets CR LF."""
     if text.isascii() or not _is_set(text):
         try:
             return octets_of(text, "ascii", "surrogateescape"), True
         except UnicodeEncodeError as error:
             raise TextNotEncodable(f"the body of {where} holds half of a surrogate pair") from error
-    # The caller set it, and nothing has encoded it yet.
+    # The caller set the text, and nothing has encoded it yet.
     label = entity.content_type.get("charset")
     charset = UTF_8 if label is None or label.lower() in ("us-ascii", "ascii") else charset_of(label)
     if charset is UTF_8:
@@ -271,7 +273,7 @@ def _text_octets(text: str, entity: Entity, where: str) -> tuple[bytes, bool]:
 
 
 def _is_set(text: str) -> bool:
-    """Tell whether the caller set this text: a parsed one holds only ASCII and escaped octets."""
+    """Tell whether the caller set this text: parsed text contains only ASCII and escaped octets."""
     return any(_SET.search(text, start, start + SLICE) for start in range(0, len(text), SLICE))
 
 
@@ -283,7 +285,7 @@ def _declare_utf8(entity: Entity) -> None:
 
 
 def _multipart(entity: Entity, parts: list[Entity], source: Any) -> Entity:
-    """Return a multipart of parts; its boundary is drawn if it has none, or one that would cut a part in two."""
+    """Return a multipart; a boundary is made if it has none, or one that occurs as a delimiter in a part."""
     whole = Entity(entity.fields, parts=parts, joined=entity.joined)
     if not parts:
         return whole
@@ -312,7 +314,7 @@ def _leaves(entity: Entity) -> Iterator[Entity]:
 
 
 def free_boundary(bodies: list[bytes], token: Callable[[int], str] = secrets.token_hex) -> str:
-    """Return a boundary that occurs in no body; `=_` is in none that is encoded."""
+    """Return a boundary that occurs in no body; `=_` does not occur in an encoded body."""
     while True:
         boundary = "=_" + token(12)
         if not any([find(body, boundary.encode()) >= 0 for body in bodies]):
@@ -320,7 +322,7 @@ def free_boundary(bodies: list[bytes], token: Callable[[int], str] = secrets.tok
 
 
 def _outer_text(text: Any) -> bytes:
-    """Return a preamble or epilogue, which no reader shows; empty if it could not travel unencoded."""
+    """Return a preamble or epilogue, which no reader shows; empty if it cannot be sent unencoded."""
     if not isinstance(text, str) or not text.isascii():
         return b""
     octets = crlf(text.encode())
@@ -328,9 +330,9 @@ def _outer_text(text: Any) -> bytes:
 
 
 def _messages(kind: str, found: list[Entity], where: str) -> bytes:
-    """Return the octets of the message within a message/… part, or of the blocks of a delivery report."""
+    """Return the octets of the message in a message/… part, or of the blocks of a delivery report."""
     if kind == "message/delivery-status":
-        # RFC 3464 section 2.1: groups of fields with an empty line behind each.
+        # RFC 3464 section 2.1: groups of fields, each followed by an empty line.
         return b"".join(
             [one.octets().rstrip(b"\r\n") + b"\r\n\r\n" for one in found if one.fields or one.body]
         )

@@ -1,8 +1,8 @@
-"""A MIME entity as it stands: header fields and body in octets, and the parts of a multipart.
+"""A MIME entity as it was read: header fields and body in octets, and the parts of a multipart.
 
-Strategy. Octets are kept as they were read, and everything else is found in them when it is asked for: the parts of
-a multipart are cut at its boundary, line by line (RFC 2046 section 5.1.1), and a message within the message stays the
-octets that it is. So what is not understood can always be given on unchanged.
+Strategy. Octets are kept as they were read and are parsed when a caller needs it: a multipart is cut into parts at its
+boundary, line by line (RFC 2046 section 5.1.1), and an attached message stays as octets. So octets that cannot be
+parsed can still be passed on unchanged.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = [
     "is_cut_by",
 ]
 
-#: Levels of multiparts, and parts of one multipart: far more than mail has, far less than what exhausts a reader.
+#: Levels of multiparts, and parts of one multipart: far more than mail has, too few to exhaust the memory.
 MOST_LEVELS: Final = 100
 MOST_PARTS: Final = 10_000
-#: Multiparts whose octets are covered by a signature, or stand for others.
+#: Multiparts whose octets are signed or encrypted.
 UNTOUCHABLE: Final = frozenset(("multipart/signed", "multipart/encrypted"))
 
 _BLANKS_AT_END: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
-# What begins no octet and no soft line break, and so stands for itself (section 6.7, note 1).
+# An equals sign that begins neither an octet nor a soft line break is literal (section 6.7, note 1).
 _BARE_SIGN: Final = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\Z)")
 
 
@@ -43,13 +43,13 @@ class Entity:
 
     Args:
         fields: its header fields.
-        body: what follows the empty line, CRLF-delimited.
-        parts: of a multipart, if they are known already; else they are cut out of the body.
+        body: the octets behind the empty line, CRLF-delimited.
+        parts: of a multipart, if they are known; otherwise they are cut out of the body.
         joined: no empty line divides header and body: the last line of the header was not a field.
-        default: its type where no Content-Type says another; in a digest that is message/rfc822.
+        default: its type where there is no Content-Type; in a digest message/rfc822.
 
     Attributes:
-        preamble, epilogue: what stands before and behind the parts that were given.
+        preamble, epilogue: the octets before and behind the `parts` that were given.
     """
 
     __slots__ = ("_default", "_parts", "body", "epilogue", "fields", "joined", "preamble")
@@ -71,18 +71,18 @@ class Entity:
         self.preamble = self.epilogue = b""
 
     def all(self, name: str) -> list[Field]:
-        """Return the fields of that name, which is in lower case."""
+        """Return the fields of a name, which is given in lower case."""
         return [field for field in self.fields if field.name == name]
 
     def text(self, name: str) -> str | None:
-        """Return the first field of that name, unfolded."""
+        """Return the first field of a name, unfolded."""
         for field in self.fields:
             if field.name == name:
                 return field.text
         return None
 
     def set(self, field: Field) -> None:
-        """Put a field in the place of the first of its name, or behind the others."""
+        """Replace the first field of the same name, or append the field."""
         for place, one in enumerate(self.fields):
             if one.name == field.name:
                 self.fields[place] = field
@@ -91,7 +91,7 @@ class Entity:
 
     @property
     def content_type(self) -> Parametrised:
-        """Content-Type and its parameters; the default where there is none, text/plain where it has not two halves."""
+        """Content-Type and its parameters; the default where there is none, text/plain where it lacks a subtype."""
         text = self.text("content-type")
         if text is None:
             return Parametrised(self._default, (), certain=True)
@@ -115,14 +115,14 @@ class Entity:
 
     @property
     def parts(self) -> list[Entity]:
-        """The parts of a multipart; none of anything else, and of one without its boundary."""
+        """The parts of a multipart; empty for any other type, and for a multipart without a boundary."""
         if self._parts is None:
             self._parts = self._cut()
         return self._parts
 
     @property
     def boundary(self) -> str:
-        """What divides the parts; empty if Content-Type names nothing that could."""
+        """The boundary between the parts; empty if Content-Type names no usable one."""
         return (self.content_type.get("boundary") or "").rstrip(" ")
 
     def _cut(self) -> list[Entity]:
@@ -134,7 +134,7 @@ class Entity:
         start: int | None = None
         for match in delimiters(boundary, self.body):
             if start is not None:
-                # The line end before a delimiter belongs to it, and the first part may be empty.
+                # The line ending before a delimiter belongs to it, and the first part may be empty.
                 octets = copied(self.body, start, max(start, match.start()))
                 parts.append(entity_of_octets(octets, default=inner))
             start = None if match[1] else match.end()
@@ -142,15 +142,15 @@ class Entity:
                 return parts
             if len(parts) == MOST_PARTS:
                 raise InvalidArgument(f"a multipart has more than {MOST_PARTS} parts")
-        if start is not None:  # cut short: what is there of the last part counts
+        if start is not None:  # cut short: keep the beginning of the last part
             parts.append(entity_of_octets(copied(self.body, start, len(self.body)), default=inner))
         return parts
 
     def decoded(self) -> bytes | None:
-        """Return the octets of a leaf without their transfer encoding; None if they are in none that is known.
+        """Return the decoded octets of a leaf; None if they are not in a known transfer encoding.
 
-        Base64 may lack its end, RFC 2045 section 6.8; with anything but its own signs in it, it is not base64. Blanks
-        at the end of a line of quoted-printable were added on the way (section 6.7, rule 3).
+        Base64 may be cut short, RFC 2045 section 6.8; text with other characters than those of base64 is not base64.
+        Blanks at the end of a line of quoted-printable were added in transit (section 6.7, rule 3).
         """
         encoding = self.encoding
         if encoding in ("7bit", "8bit", "binary"):
@@ -160,7 +160,7 @@ class Entity:
         return base64_decoded(self.body) if encoding == "base64" else None
 
     def octets(self) -> bytes:
-        """Return the entity as it stands."""
+        """Return the octets of the entity."""
         return b"".join(self._pieces())
 
     def _pieces(self) -> list[bytes]:
@@ -168,7 +168,7 @@ class Entity:
         return [*self.header(self.fields), *body]
 
     def header(self, fields: Iterable[Field]) -> list[bytes]:
-        """Return `fields` and what divides them from the body."""
+        """Return the octets of `fields`, and the empty line before the body."""
         lines = [field.octets for field in fields]
         if lines and not lines[-1].endswith(b"\n"):
             lines.append(b"\r\n")
@@ -209,7 +209,7 @@ def delimiters(boundary: str, data: bytes) -> Iterator[re.Match[bytes]]:
     expression = re.compile(rb"(?:\r\n|(?<![^\n])|\A)" + re.escape(mark) + rb"(--)?[ \t]*(?:\r\n|\Z)")
     start = 0
     while (found := find(data, mark, start)) >= 0:
-        # The line end before a delimiter belongs to it, unless it ends the delimiter before.
+        # The line ending before a delimiter belongs to it, unless it ends the preceding delimiter.
         begin = found - 2 if data[max(start, found - 2) : found] == b"\r\n" else found
         match = expression.match(data, begin)
         if match is not None:
@@ -218,7 +218,7 @@ def delimiters(boundary: str, data: bytes) -> Iterator[re.Match[bytes]]:
 
 
 def is_cut_by(boundary: str, data: bytes) -> bool:
-    """Tell whether a line of `data` is the delimiter that a boundary makes."""
+    """Tell whether a line of `data` is a delimiter with this boundary."""
     return any(True for _ in delimiters(boundary, data))
 
 

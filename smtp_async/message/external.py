@@ -1,14 +1,14 @@
-"""Mail that other software made: `email.message.Message` objects, and whole messages as bytes.
+"""Messages made by other software: `email.message.Message` objects, and whole messages as bytes.
 
-Strategy. Both become header fields in octets, and one reader finds the envelope in them (`header_parser`). An
-`email.message` object is copied into an `Entity` (`email_message`) and written by us for what the server takes
-(`render_entity`); the octets of a whole message are changed in nothing but their line ends.
+Strategy. Both become header fields in octets, from which one parser reads the envelope (`header_parser`). An
+`email.message` object is copied into an `Entity` (`email_message`) and rendered for what the server accepts
+(`render_entity`); in a whole message only the line endings are changed.
 
-Bcc and Resent-Bcc are cut out of the header of the outermost message, after the envelope was read from it. A whole
-message as bytes is often sent by the thousand, with its envelope given: then nothing is read of its header but
-whether it might hold one of these fields.
+Bcc and Resent-Bcc are removed from the header of the outermost message, after the envelope was read from it. Whole
+messages are often sent by the thousand, with a given envelope: then the header is only searched for the names of these
+fields, and not parsed.
 
-Nothing here imports `email`: the caller who has a message of it has imported it already.
+Nothing here imports `email`: a caller that has an object of this package has imported it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 __all__ = ["BEFORE_HEADER", "ForeignMail", "content_of", "content_of_crlf", "content_of_raw"]
 
-# What empty lines and a byte order mark begin with: one look at every message of a bulk mailing.
+# The first octets of empty lines and of a byte order mark: one quick test for each message of a bulk mailing.
 BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
 _KINDS: Final = tuple((kind.value.lower(), kind) for kind in Kind)
 
 
 class ForeignMail:
-    """A message that other software made: a `Mail` whose envelope can be given or read from its header.
+    """A message made by other software: a `Mail` whose envelope is given, or read from its header.
 
     Args:
-        fields: asked for once, when the header has to be read: the fields that an envelope depends on.
+        fields: returns the fields that an envelope depends on; called once, when the header has to be read.
         write: makes the content for a server with or without 8BITMIME and SMTPUTF8.
-        resent: False if it is known that there is no Resent- field.
+        resent: False if the header is known to have no Resent- field.
     """
 
     __slots__ = ("_fields", "_read", "_resent", "_write")
@@ -72,7 +72,7 @@ class ForeignMail:
         sender: str | Address | None = None,
         recipients: Iterable[str | Address | Recipient] | None = None,
     ) -> Envelope:
-        """Return the envelope; what is not given comes from Sender or From, and from To, Cc and Bcc.
+        """Return the envelope; by default from Sender or From, and from To, Cc and Bcc.
 
         Args:
             sender: `"<>"` for the null return path.
@@ -80,8 +80,8 @@ class ForeignMail:
 
         Raises:
             InvalidArgument: the message was resent (RFC 5322 section 3.6.6), so its header names no certain envelope.
-            InvalidAddress: the field that is needed holds what is not a mailbox.
-            MissingSender, MissingRecipient: the fields are not there.
+            InvalidAddress: the field that is needed contains an item that is not a mailbox.
+            MissingSender, MissingRecipient: the message lacks the fields.
         """
         given = sender is not None and recipients is not None
         if not given and self._resent and any([one.name.startswith("resent-") for one in self._header()]):
@@ -100,7 +100,7 @@ class ForeignMail:
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
         """Return the content for a server with or without 8BITMIME and SMTPUTF8; the same bytes each time.
 
-        Nothing is made of `binary`: the encodings are those that were chosen elsewhere.
+        `binary` is ignored, because other software has chosen the encodings.
 
         Raises:
             InvalidHeader: a header field cannot be written.
@@ -119,22 +119,22 @@ class ForeignMail:
 
 
 def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
-    """Take a whole message as bytes.
+    """Return a whole message, given as bytes, as mail.
 
     Args:
         data: header, empty line, body. A byte order mark and empty lines before them are dropped.
-        exact: change nothing but the removal of Bcc; else bare CR and LF become CRLF.
-        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+        exact: remove Bcc and change nothing else; otherwise bare CR and LF become CRLF.
+        remove_bcc: remove Bcc and Resent-Bcc with their folded lines.
 
     Raises:
-        InvalidHeader: its line ends were converted twice.
+        InvalidHeader: the line endings of the message were converted twice.
     """
     data = bytes(data)
     if exact:
         _check_line_ends(data)
     else:
         given, data = data, normalised(data)
-        # A CR before CRLF is a bare one, so there is none where nothing had to be changed.
+        # Where no line ending was changed, there was no bare CR, so no CR CR LF either.
         if data is not given:
             _check_line_ends(given)
         if data[:1] in BEFORE_HEADER:
@@ -143,14 +143,14 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
 
 
 def content_of_crlf(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
-    """Take a whole message in which every line, the last one included, ends with CRLF.
+    """Return a whole message in which every line, the last one included, ends with CRLF, as mail.
 
     Args:
-        data: header, empty line, body; nothing stands before the header.
-        exact: it may be anything, and is left as it is but for the removal of Bcc.
-        remove_bcc: cut Bcc and Resent-Bcc out, folded lines included.
+        data: header, empty line, body; nothing precedes the header.
+        exact: the data may be anything; remove Bcc and change nothing else.
+        remove_bcc: remove Bcc and Resent-Bcc with their folded lines.
     """
-    # What is not so much as named in the header need not be looked for field by field.
+    # Parse the fields only if the header contains one of these names.
     head = _head(data, exact=exact).lower()
     hidden, resent = remove_bcc and b"bcc" in head, b"resent-" in head
     kept = _without_hidden(data) if hidden else data
@@ -165,11 +165,11 @@ def content_of_crlf(data: bytes, *, exact: bool = False, remove_bcc: bool = True
 
 
 def content_of(message: EmailMessage) -> ForeignMail:
-    """Take a message of the standard library's `email` package; the object is not changed.
+    """Return a message of the standard library's `email` package as mail; the object is not changed.
 
     Raises:
-        InvalidHeader: a field name or value in it would change its structure, or its header was cut short.
-        InvalidArgument: it is signed or encrypted, or holds what cannot be sent.
+        InvalidHeader: a field name or value would change the structure of the message, or the header was cut short.
+        InvalidArgument: the message is signed or encrypted, or contains a part that cannot be sent.
         TextNotEncodable: a text that its charset cannot express.
     """
     from .email_message import entity_of_object
@@ -200,7 +200,7 @@ def _without_hidden(data: bytes) -> bytes:
 
 
 def _head(data: bytes, *, exact: bool) -> bytes:
-    """Return the header; all of it is one where no empty line is found."""
+    """Return the header; without an empty line, all of `data` is the header."""
     if not exact:
         end = find(data, b"\r\n\r\n")
     else:

@@ -1,12 +1,12 @@
-"""Header fields as octets: the one reader of headers that were written elsewhere.
+"""Header fields as octets: the only parser of headers that other software wrote.
 
-Strategy. A header is cut into lines whatever ends them, and a line that begins with a blank belongs to the field
-before it (RFC 5322 section 2.2.3). A blank before the colon is allowed (section 4.5), and a line that is no field
-(`>From …`, a continuation that lost its blank) is kept as a field without a name, so that it never ends the header.
-A byte order mark before the first field is not a part of its name.
+Strategy. A header is cut into lines at CRLF, CR or LF; a line that begins with a blank belongs to the field before it
+(RFC 5322 section 2.2.3). A blank before the colon is allowed (section 4.5). A line that is not a field (`>From …`, a
+continuation that lost its blank) is kept as a field without a name and does not end the header. A byte order mark
+before the first field is not a part of its name.
 
-Octets above 127 are UTF-8 (RFC 6532), or else what old software writes, Windows-1252. This is decided run by run,
-because a field can hold names from two sources.
+Octets above 127 are decoded as UTF-8 (RFC 6532), or else as Windows-1252, which old software writes. Each run of them
+is decoded separately, because a field can contain names from two sources.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 BOM: Final = b"\xef\xbb\xbf"
-#: What ends a header, whatever ends its lines.
+#: Ends of a header, with each kind of line ending.
 HEADER_END: Final = re.compile(rb"\r\n\r?\n|\n\r?\n|\r\r|\n\r\Z")
 #: Fields that hold mailboxes (RFC 5322 section 3.6, RFC 8098), in lower case.
 MAILBOXES: Final = frozenset(
     "from sender reply-to to cc bcc disposition-notification-to return-receipt-to resent-from resent-sender "
     "resent-to resent-cc resent-bcc resent-reply-to errors-to".split()
 )
-#: Fields of the outermost header that never leave.
+#: Fields of the outermost header that are never sent.
 HIDDEN: Final = frozenset(("bcc", "resent-bcc"))
 
-#: A line end; and the empty line behind a header, whatever ends its lines.
+#: A line ending; and the empty line behind a header, with any kind of line ending.
 LINE_END: Final = re.compile(rb"\r\n|\r(?!\n)|\n")
 EMPTY_LINE: Final = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 _HIDDEN_OCTETS: Final = frozenset([name.encode() for name in HIDDEN])
@@ -57,11 +57,11 @@ _RUN: Final = re.compile(rb"[\x80-\xff]+")
 
 
 class Field(NamedTuple):
-    """A header field as it stands.
+    """A header field as it was read.
 
     Attributes:
-        name: in lower case; empty for a line that is no field.
-        octets: from the name to the last line end, which is included.
+        name: in lower case; empty for a line that is not a field.
+        octets: from the name to the last line ending, which is included.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Field(NamedTuple):
 
     @property
     def value(self) -> bytes:
-        """What follows the colon, folds included, without the last line end."""
+        """The octets behind the colon, with folds, without the last line ending."""
         return self.octets.partition(b":")[2].rstrip(b"\r\n")
 
     @property
@@ -92,7 +92,7 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
         data: a message or a MIME part; CRLF, CR and LF end a line.
 
     Returns:
-        The fields, and where the empty line behind them begins (the end of `data` if there is none).
+        The fields, and the position of the empty line behind them (the end of `data` if there is none).
     """
     fields: list[Field] = []
     lines: list[bytes] = []
@@ -114,9 +114,9 @@ def fields_of(data: bytes) -> tuple[list[Field], int]:
 
 
 def leading_lines(data: bytes) -> int:
-    """Return how many octets of empty lines stand before the first field; none where no field follows them.
+    """Return how many octets of empty lines precede the first field; 0 if no field follows them.
 
-    Only of a whole message, where a template may have put them: in a part they end an empty header.
+    Call it for whole messages only, where a template may have put such lines: in a part they end an empty header.
     """
     found = _LEADING.match(data)
     return found.end() if found else 0
@@ -128,13 +128,13 @@ def without_leading(data: bytes) -> bytes:
 
 
 def check_line_ends(data: bytes) -> None:
-    """Refuse a header that ends where CR CR LF stands: for most readers it goes on there, Bcc and all.
+    """Refuse a header that ends with CR CR LF, because most readers do not see its end there, nor the end of a Bcc.
 
     Args:
-        data: a message as it came, before its line ends are normalised.
+        data: a message before its line endings are normalised.
 
     Raises:
-        InvalidHeader: its line ends were converted twice.
+        InvalidHeader: the line endings of the message were converted twice.
     """
     if b"\r\r\n" in data:
         begin = leading_lines(data)
@@ -143,7 +143,7 @@ def check_line_ends(data: bytes) -> None:
         found = EMPTY_LINE.search(data, begin)
         if found is not None and found[0] == b"\r\r\n":
             raise InvalidHeader(
-                "the header ends with CR CR LF, and readers disagree about that: line ends were converted twice"
+                "the header ends with CR CR LF, which readers interpret differently: line endings were converted twice"
             )
 
 
@@ -161,12 +161,12 @@ def _field(octets: bytes) -> Field:
 
 
 def unfolded(text: str) -> str:
-    """Return a value without its folds, tabs as blanks."""
+    """Return a value without its folds, with blanks for tabs."""
     return _LINE_END.sub("", text).replace("\t", " ").strip(" ")
 
 
 def decoded_octets(octets: bytes) -> str:
-    """Decode a header's octets: each run above 127 as UTF-8, or else as Windows-1252."""
+    """Decode the octets of a header: each run of octets above 127 as UTF-8, or else as Windows-1252."""
     if octets.isascii():
         return octets.decode("ascii")
     try:
@@ -186,11 +186,11 @@ def _old(run: bytes) -> str:
 
 
 def mailboxes_in(field: Field) -> list[Address]:
-    """Read a field of mailboxes; the members of groups stand in their place.
+    """Parse a field of mailboxes; a group is replaced by its members.
 
     Raises:
-        InvalidAddress: the field holds what is not a mailbox, or an address (not a name) with octets that are not
-            UTF-8: which address it is cannot be known.
+        InvalidAddress: the field contains an item that is not a mailbox, or an address (not a name) with octets that
+            are not UTF-8, so that the address cannot be known.
     """
     value = field.value
     found = parse_list(unfolded(decoded_octets(value)))

@@ -1,12 +1,12 @@
-"""Header fields that were written elsewhere, made fit to travel; what is fit already stays as it is.
+"""Header fields of other software, rewritten where they could not be sent; valid fields are not changed.
 
-A control where tokens or addresses stand is refused, because a blank in its place would divide what it stands in; in a
-text, a parameter or the name of a mailbox it becomes a blank.
+A control character among tokens or addresses is refused, because a blank in its place would cut one in two; in a text,
+a parameter or the name of a mailbox it is replaced by a blank.
 
-A field is fit if it is ASCII, no line is longer than 998 octets or blank, and no encoded word or parameter hides a line
-end. Of any other only what is wrong is written anew: the display names of mailboxes, parameters in RFC 2231, text in
-encoded words. Addresses, message ids, URLs and signatures never become encoded words (RFC 2047 section 5): such fields
-are folded at their blanks.
+A field is fit if it is ASCII, no line is blank or longer than 998 octets, and no encoded word or parameter hides a line
+ending. Of any other field only the wrong part is rewritten: display names of mailboxes, parameters (in RFC 2231), text
+(in encoded words). Addresses, message ids, URLs and signatures never become encoded words (RFC 2047 section 5): such
+fields are folded at their blanks.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ _HIDING: Final = re.compile(r"%(?:0[0-9A-Fa-f]|1[0-9A-Fa-f]|7[Ff])")
 _WORD: Final = re.compile(r"=\?[^?\s]+\?[^?\s]\?[^?\s]*\?=")
 _URL: Final = re.compile(r"<[^<>]*>")
 _SAFE: Final = "<>!#$%&'()*+,/:;=?@[]~"
-# Quoted strings and angle brackets, blanks, words, and everything that divides words. Each alternative takes all that
-# it begins, so that nothing is looked at twice.
+# Quoted strings and angle brackets, blanks, words, and the separators of words. An alternative that has matched its
+# first character never fails later, so no character is scanned twice.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)|<[^<>]*+(?:>|(?=<)|\Z)|[ ]+|[^ "<>(),;:]+|.')
 _NO_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.?)*+|<[^<>]*+')
 _ESCAPED: Final = re.compile(r"\\(.)")
-# A quoted string, with the sign that makes a local part of it, and the controls in it that do not fold.
+# A quoted string, with the @ that makes it a local part; and the control characters in it that are not folds.
 _QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"@?|\Z)', re.S)
 _QUOTED_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+")
-# Words of a text, which only blanks divide.
+# Words of a text, which are separated by blanks only.
 _TEXT_TOKEN: Final = re.compile(r"[ ]+|[^ ]+")
 
 
 def cleaned(text: str) -> str:
-    """Return decoded text with blanks for the controls that it holds, line ends above all."""
+    """Return decoded text with blanks in place of control characters, line endings included."""
     return _CONTROL.sub(" ", text)
 
 
 def checked_tokens(label: str, text: str) -> str:
-    """Return a value in which tokens or addresses stand.
+    """Return a value of tokens or addresses if it contains no control character.
 
     Raises:
-        InvalidHeader: there is a control in it.
+        InvalidHeader: the value contains a control character.
     """
     found = _CONTROL.search(text)
     if found:
@@ -73,7 +73,7 @@ def checked_tokens(label: str, text: str) -> str:
 
 
 def fit(field: Field) -> bool:
-    """Tell whether a field may travel as it stands."""
+    """Tell whether a field may be sent unchanged."""
     octets = field.octets
     if not octets.isascii() or b"\0" in octets or not field.name:
         return False
@@ -85,7 +85,7 @@ def fit(field: Field) -> bool:
 
 
 def _hides(field: Field) -> bool:
-    """Tell whether decoding would find a control, which some reader would take for the end of the field."""
+    """Tell whether decoding would yield a control character, which some readers treat as the end of the field."""
     octets = field.octets
     if b"=?" in octets and _CONTROL.search(decoded_words(field.text)):
         return True
@@ -97,15 +97,15 @@ def _hides(field: Field) -> bool:
 
 
 def rewritten(field: Field, *, utf8: bool = False) -> Field:
-    """Return a field that may travel, with what it says.
+    """Return a field with the same meaning that may be sent.
 
     Args:
-        field: which is not `fit`.
+        field: one that is not `fit`.
         utf8: SMTPUTF8 may be used, so an address need not be ASCII.
 
     Raises:
-        InvalidHeader: it cannot be folded into lines of 998 octets, or is no field at all.
-        ExtensionMissing: an address in it needs SMTPUTF8 and `utf8` is false.
+        InvalidHeader: the field cannot be folded into lines of 998 octets, or is a line that is not a field.
+        ExtensionMissing: an address in the field needs SMTPUTF8 and `utf8` is false.
     """
     if not field.name or not field.label.isascii() or " " in field.label:
         raise InvalidHeader(f"a line in the header is not a field: {field.octets[:60]!r}")
@@ -133,7 +133,7 @@ def _written(field: Field, *, utf8: bool) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a value in which each encoded word that hides a control is written anew, with a blank in its place."""
+    """Return a value in which encoded words with control characters are encoded again, with blanks in their place."""
     return _WORD.sub(lambda match: _without_controls(match[0]), text) if "=?" in text else text
 
 
@@ -143,7 +143,7 @@ def _without_controls(word: str) -> str:
 
 
 def _mailboxes(field: Field, *, utf8: bool) -> str:
-    """Write a list of mailboxes anew; one that cannot be read, or that holds a group, word by word."""
+    """Rewrite a list of mailboxes; a list that cannot be parsed, or that contains a group, word by word."""
     field = field._replace(octets=_QUOTED.sub(_without_controls_in_name, field.octets))
     text = checked_tokens(field.label, _shown(field.text))
     try:
@@ -174,11 +174,11 @@ def _parameters(label: str, text: str) -> str:
 def encoded_structure(label: str, text: str) -> str:
     """Write a field of tokens that are not all ASCII.
 
-    What is not ASCII in a URL of a List field is percent-encoded UTF-8 (RFC 3987 section 3.1). Any other word that is
-    not ASCII was no token, so an encoded word in its place breaks nothing.
+    In a URL of a List field, characters that are not ASCII become percent-encoded UTF-8 (RFC 3987 section 3.1). Any
+    other word that is not ASCII was not a valid token, so an encoded word may replace it.
 
     Raises:
-        InvalidHeader: a quote or a bracket is not closed, so that it cannot be told what divides what.
+        InvalidHeader: a quote or a bracket is not closed, so that the separators cannot be told from text.
     """
     if label.lower().startswith(("list-", "archived-at")):
         text = _URL.sub(lambda match: urllib.parse.quote(match[0], safe=_SAFE), text)
@@ -186,7 +186,7 @@ def encoded_structure(label: str, text: str) -> str:
 
 
 def _by_words(label: str, text: str, divided: re.Pattern[str] = _TOKEN) -> str:
-    """Write a field with each run of words that are not ASCII in encoded words, and the rest as it is."""
+    """Write a field with each run of words that are not ASCII in encoded words, and the rest unchanged."""
     items: list[str] = [""]
     run: list[str] = []
     for token in [*divided.findall(text), ""]:
@@ -206,7 +206,7 @@ def _by_words(label: str, text: str, divided: re.Pattern[str] = _TOKEN) -> str:
 
 
 def _is_encodable(token: str) -> bool:
-    """Tell whether a word is not ASCII and no address."""
+    """Tell whether a word is not ASCII and not an address."""
     return not token.isascii() and not token.startswith("<") and (token[0] == '"' or "@" not in token)
 
 

@@ -1,15 +1,14 @@
 """Header fields: name and value in, folded lines out.
 
 Strategy. Each function returns one whole field without its final CRLF, as text that is ASCII unless an
-address in it needs SMTPUTF8 or the style says that nothing is to be encoded. Every name and value of a caller
-passes through here and is checked, so nothing that a caller sets can become a second field, in any version of
-Python.
+address in it needs SMTPUTF8 or the style forbids encoding. Every name and value of a caller is checked here, so no
+value can become a second field, in any version of Python.
 
-Lines are folded at 78 columns (RFC 5322 section 2.1.1) or where the style says, those with encoded words at 76
-(RFC 2047 section 2), and no line is ever longer than 998. A fold is put before a blank that is there already, and
-always something other than blanks follows it: a line of blanks ends the header for some readers.
+Lines are folded at 78 columns (RFC 5322 section 2.1.1) or at the width of the style, those with encoded words at 76
+(RFC 2047 section 2), and no line is longer than 998. A fold is put before an existing blank, and a line is never blank,
+because a blank line ends the header for some readers.
 
-What is written reads back as the text that was given. So a value that looks like an encoded word is encoded.
+A reader decodes the value to the text that was given. Therefore a value that looks like an encoded word is encoded.
 """
 
 from __future__ import annotations
@@ -50,37 +49,37 @@ __all__ = [
 #: Columns of a line, and of a line with encoded words.
 WIDTH: Final = 78
 ENCODED_WIDTH: Final = 76
-#: A field name beyond this would not fit into a line with its colon.
+#: The longest field name that fits into a line with its colon.
 MAX_NAME: Final = WIDTH - 2
-#: A word without blanks that is longer than this must be encoded; the hard limit of a line is 998.
+#: A longer word without blanks must be encoded; the hard limit of a line is 998.
 MAX_WORD: Final = 900
 
 _NAME: Final = re.compile(r"[!-9;-~]+")
-# What looks like an encoded word, or what some reader takes for a line end, does not travel unencoded.
+# Text that looks like an encoded word, or that some readers treat as a line ending, must be encoded.
 _AMBIGUOUS: Final = re.compile("=\\?|[\x80-\x9f\u2028\u2029]")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _WORDS: Final = re.compile(r"[ \t]*[^ \t]+")
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
-# Less than a token of RFC 2045: RFC 2231 gives `%'*` a meaning, so a value with them is better quoted.
+# A token of RFC 2045 without `%'*`, which have a meaning in RFC 2231, so that a value with them is quoted.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$&+.^_`{|}~\-]+")
 _SPECIAL: Final = re.compile(r'(["\\])')
 _MESSAGE_ID: Final = re.compile(r"[!-;=?-~]+")
 
-# RFC 2047 section 5 (3): what may stand for itself in any place where an encoded word may stand.
+# RFC 2047 section 5 (3): characters that are literal wherever an encoded word may occur.
 _PLAIN = frozenset((string.ascii_letters + string.digits + "!*+-/").encode())
 _SHORT: Final = bytes([*_PLAIN, 0x20])
 _Q: Final = [chr(b) if b in _PLAIN else "_" if b == 0x20 else f"={b:02X}" for b in range(256)]
 _Q_OPEN, _B_OPEN, _CLOSE = "=?utf-8?q?", "=?utf-8?b?", "?="
 _FRAME: Final = len(_Q_OPEN) + len(_CLOSE)
 MAX_ENCODED_WORD: Final = 75
-#: Characters of a display name that travels unencoded; a longer one could not be folded.
+#: The longest display name, in characters, that is sent unencoded; a longer one could not be folded.
 MAX_RAW_NAME: Final = 120
 
 # RFC 2231 section 7, attribute-char.
 _ATTRIBUTE = frozenset((string.ascii_letters + string.digits + "!#$&+-.^_`{|}~").encode())
 _PERCENT: Final = [chr(b) if b in _ATTRIBUTE else f"%{b:02X}" for b in range(256)]
 
-#: Fields in which encoded words have no meaning, and what begins the names of others.
+#: Fields in which encoded words have no meaning, and prefixes of the names of others.
 _STRUCTURED: Final = frozenset(
     "message-id in-reply-to references date return-path received received-spf mime-version content-id "
     "content-transfer-encoding content-language content-location content-md5 content-base authentication-results "
@@ -95,7 +94,7 @@ class Style(NamedTuple):
 
     Attributes:
         width: columns of a line.
-        charset: of encoded words; None: nothing is encoded, which takes SMTPUTF8 (RFC 6532).
+        charset: of encoded words; None: nothing is encoded, which requires SMTPUTF8 (RFC 6532).
     """
 
     width: int = WIDTH
@@ -111,20 +110,20 @@ USUAL: Final = Style()
 
 
 def check_name(name: str) -> None:
-    """Refuse what is not a field name, RFC 5322 section 2.2.
+    """Refuse an invalid field name, RFC 5322 section 2.2.
 
     Raises:
-        InvalidHeader: empty, too long, or with a character outside printable ASCII, or a colon.
+        InvalidHeader: the name is empty or too long, or contains a colon or a character outside printable ASCII.
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None or len(name) > MAX_NAME:
         raise InvalidHeader(f"“{printable(str(name), 80)}” is not the name of a header field")
 
 
 def check_value(what: str, value: str) -> None:
-    """Refuse controls, CR and LF among them, and lone surrogates; a tab is a blank.
+    """Refuse control characters, CR and LF included, and lone surrogates; a tab counts as a blank.
 
     Raises:
-        InvalidHeader: one was found, or the value is not a text.
+        InvalidHeader: the value contains one of these, or is not a text.
     """
     if not isinstance(value, str):
         raise InvalidHeader(f"{what} must be a text, not {type(value).__name__}")
@@ -134,7 +133,7 @@ def check_value(what: str, value: str) -> None:
 
 
 def is_structured(name: str) -> bool:
-    """Tell whether a field, named in lower case, holds tokens, for which no encoded word may stand (RFC 2047)."""
+    """Tell whether a field, named in lower case, contains tokens, which encoded words may not replace (RFC 2047)."""
     return name in _STRUCTURED or name.startswith(_STRUCTURED_BEGINS)
 
 
@@ -142,7 +141,7 @@ def check_lines(name: str, field: str) -> None:
     """Refuse a field with a line of more than 998 octets, RFC 5322 section 2.1.1.
 
     Raises:
-        InvalidHeader: it has one.
+        InvalidHeader: the field has such a line.
     """
     if len(field) > MAX_LINE // 4 and max([len(line.encode()) for line in field.split("\r\n")]) > MAX_LINE:
         raise InvalidHeader(
@@ -152,7 +151,7 @@ def check_lines(name: str, field: str) -> None:
 
 
 def structured_field(name: str, value: str, style: Style = USUAL) -> str:
-    """Return a field of tokens in ASCII, folded at its blanks; it is never encoded.
+    """Return a field of tokens in ASCII, folded at its blanks and never encoded.
 
     Raises:
         InvalidHeader: a name or value that would change the structure of the message, or a token over 998 octets.
@@ -170,7 +169,7 @@ def text_field(name: str, value: str, style: Style = USUAL, *, utf8: bool = Fals
 
     Raises:
         InvalidHeader: a name or value that would change the structure of the message.
-        TextNotEncodable: the charset of the style cannot express it, or nothing may be encoded and `utf8` is false.
+        TextNotEncodable: the charset of the style cannot express the value, or encoding is forbidden and `utf8` false.
     """
     check_name(name)
     check_value(name, value)
@@ -185,13 +184,13 @@ def text_field(name: str, value: str, style: Style = USUAL, *, utf8: bool = Fals
             return _folded(name, words, style.width)
     room, most = style.encoded_width - len(name) - 2, min(style.encoded_width - 1, MAX_ENCODED_WORD)
     charset = style.charset or UTF_8
-    if room < 2 * _FRAME + len(charset.label):  # hardly anything fits behind so long a name
+    if room < 2 * _FRAME + len(charset.label):  # too little room behind such a long name
         return f"{name}:\r\n " + "\r\n ".join(_encoded_words(value, most, most, charset))
     return f"{name}: " + "\r\n ".join(_encoded_words(value, min(room, most), most, charset))
 
 
 def items_field(name: str, items: Sequence[str], style: Style = USUAL) -> str:
-    """Return a field whose value is items with blanks between them, folded there.
+    """Return a field whose value is items separated by blanks, folded at these.
 
     Args:
         name: of the field, checked.
@@ -243,7 +242,7 @@ def group_field(
 
 
 def author_field(author: Address, *, utf8: bool, style: Style = USUAL) -> str:
-    """Return the From field of a lone author; those of a bulk mailing are all from the same one.
+    """Return the From field of a single author, cached because a bulk mailing has the same author throughout.
 
     Raises:
         ExtensionMissing, TextNotEncodable: as `address_field`.
@@ -266,10 +265,10 @@ def parameter_field(
         name, value: of the field.
         parameters: name and value of each.
         style: for its width.
-        words: a value in encoded words was written so on purpose, for readers without RFC 2231, and stays.
+        words: keep values in encoded words, which are meant for readers without RFC 2231.
 
     Raises:
-        InvalidHeader: an attribute is not a token, or a value holds a control character.
+        InvalidHeader: an attribute is not a token, or a value contains a control character.
     """
     lines = []
     line = f"{name}: {value}"
@@ -287,7 +286,7 @@ def message_id_text(text: str) -> str:
     """Return the value of a Message-ID or Content-ID field; angle brackets are added.
 
     Raises:
-        InvalidHeader: blanks, controls, inner angle brackets, or not ASCII (RFC 5322 section 3.6.4).
+        InvalidHeader: blanks, control characters, inner angle brackets, or not ASCII (RFC 5322 section 3.6.4).
     """
     check_value("a message id", text)
     inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
@@ -300,13 +299,15 @@ def _check_unencoded(name: str, value: str, *, utf8: bool) -> None:
     if value.isascii():
         return
     if not utf8:
-        raise TextNotEncodable(f"{name} is not ASCII, and header_charset says that it must not be encoded")
+        raise TextNotEncodable(f"{name} is not ASCII, and header_charset forbids to encode it")
     if _AMBIGUOUS.search(value):
-        raise InvalidHeader(f"{name} holds what readers take for a line end, so it must be encoded")
+        raise InvalidHeader(
+            f"{name} holds a character that readers treat as a line ending, so it must be encoded"
+        )
 
 
 def _folded(name: str, words: list[str], width: int) -> str:
-    """Fold a value, given as words that each bring the blanks before them."""
+    """Fold a value, given as words, each with its preceding blanks."""
     lines = []
     line = f"{name}: {words[0]}"
     for word in words[1:]:
@@ -319,13 +320,13 @@ def _folded(name: str, words: list[str], width: int) -> str:
 
 
 def _encoded_words(text: str, room: int, others: int, charset: Charset) -> list[str]:
-    """Return `text` in encoded words, RFC 2047, each of whole code points.
+    """Return `text` in encoded words, RFC 2047, without cutting a code point.
 
     Args:
         text: any text without lone surrogates.
         room: columns for the first word.
-        others: columns for the others, which stand on lines of their own.
-        charset: in which it is written.
+        others: columns for the other words, each on a line of its own.
+        charset: of the encoded words.
     """
     if charset is not UTF_8:
         return _foreign_words(text, room, others, charset)
@@ -348,7 +349,7 @@ def _encoded_words(text: str, room: int, others: int, charset: Charset) -> list[
 
 
 def encoded_text(text: str, width: int = ENCODED_WIDTH) -> list[str]:
-    """Return text in encoded words of UTF-8 that each fit into a line of their own.
+    """Return text in encoded words of UTF-8, each of which fits into a line.
 
     Args:
         text: any text without lone surrogates.
@@ -359,7 +360,7 @@ def encoded_text(text: str, width: int = ENCODED_WIDTH) -> list[str]:
 
 
 def _foreign_words(text: str, room: int, others: int, charset: Charset) -> list[str]:
-    """Return encoded words in another charset than UTF-8; each is encoded, and so escaped, for itself."""
+    """Return encoded words in another charset than UTF-8; each is encoded, and so escaped, separately."""
     if not charset.plain:
         raise TextNotEncodable(f"{charset.label} is not a charset for header fields")
     frame = len(charset.label) + len("=??b??=")
@@ -378,7 +379,7 @@ def _foreign_words(text: str, room: int, others: int, charset: Charset) -> list[
 
 
 def _runs(pieces: Iterable[str], first: int, others: int) -> list[str]:
-    """Join pieces to runs of at most `first` characters, then `others`."""
+    """Join pieces to a run of at most `first` characters, then to runs of at most `others`."""
     runs: list[str] = []
     run, length, limit = [""], 0, first
     for piece in pieces:
@@ -395,7 +396,7 @@ def phrase(text: str, room: int, style: Style = USUAL, *, utf8: bool = False) ->
 
     Args:
         text: without control characters.
-        room: more columns than this, and it is encoded, so that it can be folded.
+        room: columns; a longer phrase is encoded, so that it can be folded.
         style, utf8: as for `text_field`.
     """
     if style.charset is None:
@@ -436,7 +437,7 @@ def _list_field(name: str, mailboxes: list[str], style: Style) -> str:
         if len(line) + 1 + len(head) > width:
             lines.append(line)
             line = ""
-        if rest:  # a display name of several encoded words has folds of its own
+        if rest:  # a display name of several encoded words contains folds
             lines.append(f"{line} {head}")
             *full, line = rest.split("\r\n")
             lines += full

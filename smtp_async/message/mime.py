@@ -1,9 +1,9 @@
 """The MIME parts of a message: how each text and each attachment is encoded, and the tree around them.
 
-Each leaf is encoded in the cheapest way that the server can take: as it is (7bit), as it is with octets above 127
-(8bit, only if offered), else quoted-printable or base64, whichever is shorter. An attachment goes as base64, or as it
-is (binary) where the server offers that and the attachment is large enough to be worth it. What is not in memory is
-a `Source`, encoded while it is sent: in base64 or binary, because its octets are not known in advance.
+Each leaf is sent in the cheapest encoding that the server accepts: 7bit, 8bit (octets above 127, only if offered), or
+else quoted-printable or base64, whichever is shorter. An attachment is sent in base64, or unencoded (binary) if the
+server offers that and the attachment is large enough. A `Source`, which is not in memory, is encoded while it is sent:
+in base64 or binary, because its octets are not known in advance.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Part(NamedTuple):
         head: its Content-* fields and the empty line.
         body: its octets in pieces.
         need: SEVEN, EIGHT or BINARY.
-        bare: its octets stand as they are, so they could hold a boundary; in the encodings no `=_` can occur.
-        name: what events call an attachment; None for everything else.
+        bare: its octets are not encoded, so they could contain a boundary; encoded octets cannot contain `=_`.
+        name: of an attachment, for events; None for every other part.
     """
 
     head: bytes
@@ -53,14 +53,14 @@ class Part(NamedTuple):
     name: str | None = None
 
 
-#: Makes the tree of the leaves, given a boundary.
+#: Builds the tree of the leaves, given a boundary.
 Tree = Callable[[list[Part], str], Part]
 
 
 def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tuple[list[Part], Tree | None]:
     """Encode the leaves, text first; return them and the function that builds their tree, None for a single leaf.
 
-    The shape: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), less what is not needed.
+    The tree: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), without unneeded levels.
 
     Raises:
         TextNotEncodable: the charset cannot express a text.
@@ -78,7 +78,7 @@ def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tup
         texts.append(_calendar(calendar, style, can))
     if not attachments:
         return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
-    # Only HTML can show a part by its cid; without it the part is one more file.
+    # Only HTML can show a part by its cid; without HTML the part is an attached file.
     related_to = view.html is not None
     inline = [a for a in attachments if related_to and a.cid is not None and a.disposition == "inline"]
     others = [a for a in attachments if not related_to or a.cid is None or a.disposition != "inline"]
@@ -115,16 +115,16 @@ def multipart(
 ) -> Part:
     """Wrap parts, RFC 2046 section 5.1.1."""
     need = max([part.need for part in parts])
-    # RFC 2045 section 6.4: it says so, too, if one of its parts is not 7bit.
+    # RFC 2045 section 6.4: the multipart declares the encoding, too, if one of its parts is not 7bit.
     encoding = f"Content-Transfer-Encoding: {ENCODINGS[need]}\r\n" if need else ""
-    # Made of nothing but our own tokens, so it needs no check and is known to fit.
+    # The field consists of our own tokens, so it is valid and short enough without a check.
     fold = "\r\n" if len(boundary) + len(subtype) > width - 38 else ""
     head = f'Content-Type: multipart/{subtype};{fold} boundary="{boundary}"{parameters}\r\n{encoding}\r\n'.encode()
     delimiter = f"--{boundary}".encode()
     between = b"\r\n" + delimiter + b"\r\n"
     body: list[bytes | Source] = [delimiter + b"\r\n"]
     for part in parts:
-        # The line end before a delimiter belongs to it, not to the part.
+        # The line ending before a delimiter belongs to the delimiter, not to the part.
         body += (part.head, *part.body, between)
     body[-1] = b"\r\n" + delimiter + b"--\r\n"
     return Part(head, tuple(body), need)
@@ -143,7 +143,7 @@ _TEXT_HEADS: Final = {
 
 
 def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abilities) -> Part:
-    """Encode a text part; one in memory ends with a line end."""
+    """Encode a text part; a text in memory gets a line ending at its end."""
     if isinstance(text, str):
         if charset is not UTF_8:
             return _other_text(subtype, text, charset, can)
@@ -194,7 +194,7 @@ _METHOD: Final = re.compile(r"^METHOD(?:;[^:\n]{0,200})?:[ \t]*([A-Za-z0-9\-]{1,
 
 
 def _calendar(text: str, style: Style, can: Abilities) -> Part:
-    """Encode an iCalendar text, which is always in UTF-8 here, and names its method (RFC 6047 section 2.4)."""
+    """Encode an iCalendar text in UTF-8, with its method as a parameter (RFC 6047 section 2.4)."""
     data = normalised(encoded(text, UTF_8, "the calendar"))
     method = calendar_method(text)
     parameters = [("charset", "utf-8"), *([("method", method)] if method else [])]
@@ -219,8 +219,8 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     content_type, parameters = attachment.content_type, attachment.parameters
     encoding, body, need = _transfer_of(source, attachment, can)
     if encoding == "base64" and content_type.startswith("message/") and content_type != GLOBAL:
-        # RFC 2046 section 5.2: a message within a message is never encoded, but its parts may be. What cannot
-        # travel goes as a file, for which any reader offers to open it.
+        # RFC 2046 section 5.2: an attached message is never encoded, but its parts may be. A message that cannot be
+        # sent so is attached as a file, which mail readers offer to open.
         plain = _plain_message(source, content_type, can) if isinstance(source, bytes) else None
         if plain is not None:
             body, need = plain
@@ -235,7 +235,7 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
 
 
 def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[bytes, int] | None:
-    """Return a message within the message as it may travel, and what it needs; None if it may not."""
+    """Return an attached message as it may be sent, and what it needs; None if it must not be sent as a message."""
     data = normalised(source)
     ascii_only = is_ascii(data)
     if fits_unencoded(data) and (can.eightbit or ascii_only):
@@ -246,14 +246,14 @@ def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[by
 
 
 def _name(attachment: Attachment) -> str:
-    """Return what events and errors call it; never empty, which is the body."""
+    """Return the name of an attachment for events and errors; never empty, because that stands for the body."""
     return attachment.filename or attachment.cid or "attachment"
 
 
 def _transfer_of(
     source: bytes | Origin, attachment: Attachment, can: Abilities
 ) -> tuple[str, bytes | Source, int]:
-    """Return how an attachment travels, its octets (not encoded yet) or where they are, and what they need."""
+    """Return the encoding of an attachment, its octets (not yet encoded) or their source, and what they need."""
     if isinstance(source, bytes):
         encoding, need = choose_file_encoding(len(source), can)
         return encoding, source, need

@@ -1,7 +1,8 @@
-"""Reading `value; name=value; …`, the form of Content-Type and Content-Disposition.
+"""Parser of `value; name=value; …`, the syntax of Content-Type and Content-Disposition.
 
-RFC 2045 section 5.1 as it is found in mail: blanks and comments anywhere, a semicolon at the end, values with blanks
-that lack their quotes. The pieces and charsets of RFC 2231 are put together again. Every expression is linear.
+It follows RFC 2045 section 5.1 and accepts what occurs in mail: blanks and comments anywhere, a semicolon at the end,
+values with blanks but without quotes. Values that RFC 2231 splits or encodes are joined and decoded. Every expression
+is linear.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ __all__ = ["Parametrised", "read_parameters"]
 
 _VALUE: Final = re.compile(r"[ ]*([^;\s()\"]*)")
 _NAME: Final = re.compile(r"[; ]*([^=; ()\"]+)[ ]*(=?)[ ]*")
-# Its second group is no quote if the closing one is missing.
+# The second group is not a quote if the closing quote is missing.
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)("|\\?\Z)', re.S)
 _ESCAPED: Final = re.compile(r"\\(.)", re.S)
 _SECTION: Final = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _OPENING: Final = re.compile(r'[("]')
 _COMMENT_SIGN: Final = re.compile(r"\\.|[()]", re.S)
-#: Parameters of one field; RFC 2231 cuts a long value into several.
+#: Parameters of one field; RFC 2231 splits a long value into several.
 MOST_PARAMETERS: Final = 1000
 
 
@@ -32,7 +33,7 @@ class Parametrised(NamedTuple):
     Attributes:
         value: in lower case, for example `text/plain`; empty if there is none.
         parameters: (name in lower case, decoded value) in their order; a name may come twice.
-        certain: all of it was understood, so that writing it anew loses nothing.
+        certain: everything was parsed, so that rewriting the value loses nothing.
     """
 
     value: str
@@ -40,7 +41,7 @@ class Parametrised(NamedTuple):
     certain: bool
 
     def get(self, name: str) -> str | None:
-        """Return the first parameter of that name."""
+        """Return the first parameter of a name."""
         for one, value in self.parameters:
             if one == name:
                 return value
@@ -81,7 +82,7 @@ def read_parameters(text: str) -> Parametrised:
 
 
 def _without_comments(text: str) -> tuple[str, bool]:
-    """Return the text without its comments, and whether each of them ends."""
+    """Return the text without its comments, and whether each comment is closed."""
     if "(" not in text:
         return text, True
     kept: list[str] = []
@@ -107,7 +108,7 @@ def _without_comments(text: str) -> tuple[str, bool]:
 
 
 def _joined(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], bool]:
-    """Put values together that RFC 2231 cut or encoded; in place of the first piece of each."""
+    """Join and decode the values that RFC 2231 split or encoded, each in place of its first piece."""
     if not any(["*" in name for name, _ in pairs]):
         return pairs, True
     sections: dict[str, dict[int, tuple[str, bool]]] = {}
@@ -131,13 +132,13 @@ def _joined(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], bool]:
     for name, plain in order:
         if plain is None:
             joined.append((name, extended[name][0]))
-        elif name not in extended:  # else it is the form for readers without RFC 2231
+        elif name not in extended:  # otherwise it is the value for readers without RFC 2231
             joined.append((name, plain))
     return joined, certain
 
 
 def _assembled(sections: dict[int, tuple[str, bool]]) -> tuple[str, bool]:
-    """Return a value from its numbered sections, and whether all of it was understood."""
+    """Return a value from its numbered sections, and whether all sections were parsed."""
     numbers = sorted(sections)
     certain = numbers == list(range(len(numbers)))
     codec: str | None = "utf-8"

@@ -1,8 +1,8 @@
-"""The fields of a message that few messages set, and how each is written.
+"""The fields that few messages set, and how each is written.
 
-Strategy. They live in one dict, `Rare._rare`, which is `None` until the first of them is set: a bulk mailing makes
-thousands of messages, and an attribute for each of thirty fields would cost more than the rest of the message. Each
-is a descriptor that checks what it is given, so that what cannot be sent is refused where it is written.
+Strategy. The values are kept in one dict, `Rare._rare`, which is `None` until the first of them is set: a bulk mailing
+makes thousands of messages, and an attribute for each of thirty fields would cost more than the rest of the message.
+Each field is a descriptor that checks its value, so that an invalid one is refused where the caller sets it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Notified = Addresses | bool
 
 
 class Importance(Enum):
-    """How important the author thinks it is, RFC 2156 section 5.3.4."""
+    """How important the author considers the message, RFC 2156 section 5.3.4."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -60,7 +60,7 @@ class Importance(Enum):
 
 
 class Priority(Enum):
-    """How fast it should be carried, RFC 2156 section 5.3.6."""
+    """How fast the message should be delivered, RFC 2156 section 5.3.6."""
 
     NORMAL = "normal"
     URGENT = "urgent"
@@ -68,7 +68,7 @@ class Priority(Enum):
 
 
 class Sensitivity(Enum):
-    """How confidential it is, RFC 2156 section 5.3.4."""
+    """How confidential the message is, RFC 2156 section 5.3.4."""
 
     PERSONAL = "Personal"
     PRIVATE = "Private"
@@ -76,7 +76,7 @@ class Sensitivity(Enum):
 
 
 class XPriority(IntEnum):
-    """Five steps that no RFC knows and most mail readers show."""
+    """Five levels that no RFC defines and most mail readers show."""
 
     HIGHEST = 1
     HIGH = 2
@@ -86,7 +86,7 @@ class XPriority(IntEnum):
 
 
 class Fields(TypedDict, total=False):
-    """What `Message` takes besides its other arguments; each is an attribute with the same name."""
+    """Further keyword arguments of `Message`; each is also an attribute of the same name."""
 
     in_reply_to: Texts | None
     references: Texts | None
@@ -116,13 +116,13 @@ class Fields(TypedDict, total=False):
     raw: bytes | Origin | None
 
 
-# What a field keeps, and what may be given for it.
+# The type that a field keeps, and the types that it accepts.
 K = TypeVar("K")
 G = TypeVar("G")
 
 
 class _Field(Generic[K, G]):
-    """A descriptor over `_rare`: `None`, or an empty text or list, takes the field away."""
+    """A descriptor over `_rare`; setting `None`, an empty text or an empty list removes the field."""
 
     __slots__ = ("_check", "_default", "_name")
 
@@ -162,13 +162,13 @@ class _Field(Generic[K, G]):
 
 
 def mailboxes(value: Addresses) -> tuple[Address, ...]:
-    """Read one or several mailboxes.
+    """Parse one or several mailboxes.
 
     Raises:
-        InvalidAddress: one of them is none.
+        InvalidAddress: one of them is not a mailbox.
     """
     if isinstance(value, str):
-        # A list or a group has one of these; what has none need not be cut.
+        # A list or a group contains one of these characters; any other text is a single mailbox.
         if "," in value or ";" in value or ":" in value or "(" in value:
             return tuple(parse_list(value))
         return (Address.parse(value),) if value.strip(" ") else ()
@@ -204,7 +204,7 @@ _URLS: Final = re.compile(r"[ \t]*<([^<>]*)>[ \t]*(?:,|\Z)")
 
 
 def _urls(value: Texts) -> tuple[str, ...]:
-    """Read URLs, RFC 2369 section 2: one, several, or a list as it stands in the field."""
+    """Parse URLs, RFC 2369 section 2: one, several, or a list in the syntax of the field."""
     if isinstance(value, str):
         check_value("a List field", value)
         listed = value.lstrip(" \t").startswith("<") and not _URLS.sub("", value).strip(" \t")
@@ -224,7 +224,7 @@ _LIST_ID: Final = re.compile(r"(?:(.*[^ \t])[ \t]*)?<([A-Za-z0-9._\-]{1,255})>",
 
 
 def _list_id(value: str) -> tuple[str, str] | None:
-    """Read `Name <id>`, RFC 2919 section 3; an id alone needs no brackets."""
+    """Parse `Name <id>`, RFC 2919 section 3; an id alone needs no brackets."""
     check_value("List-Id", value)
     if not value:
         return None
@@ -280,14 +280,14 @@ class Rare:
 
     _rare: dict[str, Any] | None
 
-    #: Message-IDs of what is answered, with their angle brackets; given as a text with blanks between, or a list.
+    #: Message-IDs of the messages that this one answers, with angle brackets; set as a list, or a text with blanks.
     in_reply_to = _Field[tuple[str, ...], Texts | None](_ids, ())
     #: Message-IDs of the thread, the oldest first.
     references = _Field[tuple[str, ...], Texts | None](_ids, ())
-    #: Given as a comma list, or a list.
+    #: Set as a list, or as a text with commas.
     keywords = _Field[tuple[str, ...], Texts | None](_words, ())
     comments = _Field["str | None", "str | None"](_text, None)
-    #: The program that wrote the message: X-Mailer.
+    #: The program that wrote the message (X-Mailer).
     mailer = _Field["str | None", "str | None"](_text, None)
     importance = _Field["Importance | None", "Importance | str | None"](_one_of(Importance), None)
     priority = _Field["Priority | None", "Priority | str | None"](_one_of(Priority), None)
@@ -295,38 +295,38 @@ class Rare:
     sensitivity = _Field["Sensitivity | None", "Sensitivity | str | None"](_one_of(Sensitivity), None)
     #: Addresses for a read receipt: Disposition-Notification-To (RFC 8098); True for the sender.
     read_receipt_to = _Field["tuple[Address, ...] | Literal[True]", "Notified | None"](_notified, ())
-    #: Addresses for a delivery receipt: Return-Receipt-To, which no RFC knows; True for the sender.
+    #: Addresses for a delivery receipt: Return-Receipt-To, which no RFC defines; True for the sender.
     delivery_notification_to = _Field["tuple[Address, ...] | Literal[True]", "Notified | None"](_notified, ())
-    #: Name and id of a mailing list (RFC 2919), given as `Name <id>` or `id`.
+    #: Name and id of a mailing list (RFC 2919), set as `Name <id>` or `id`.
     list_id = _Field["tuple[str, str] | None", "str | None"](_list_id, None)
-    #: URLs (RFC 2369), given as one, as a list, or as `<…>, <…>`.
+    #: URLs (RFC 2369), set as one URL, as a list, or as `<…>, <…>`.
     list_help = _Field[tuple[str, ...], Texts | None](_urls, ())
     list_unsubscribe = _Field[tuple[str, ...], Texts | None](_urls, ())
-    #: One click is enough (RFC 8058); takes an https URL in `list_unsubscribe`.
+    #: Allow to unsubscribe with one click (RFC 8058); requires an https URL in `list_unsubscribe`.
     list_unsubscribe_post = _Field[bool, bool](bool, False)
     list_subscribe = _Field[tuple[str, ...], Texts | None](_urls, ())
-    #: Or `"NO"`.
+    #: URLs, or `"NO"` if the list accepts no posts.
     list_post = _Field[tuple[str, ...], Texts | None](_post, ())
     list_owner = _Field[tuple[str, ...], Texts | None](_urls, ())
     list_archive = _Field[tuple[str, ...], Texts | None](_urls, ())
-    #: Of encoded words; empty: nothing is encoded, which takes SMTPUTF8.
+    #: Charset of encoded words; empty: header fields are not encoded, which requires SMTPUTF8.
     header_charset = _Field["str | int", "str | int"](_header_charset, "utf-8")
-    #: Of the texts: a name that Python knows, or the number of a code page.
+    #: Charset of the texts: a name that Python knows, or the number of a code page.
     charset = _Field["str | int", "str | int"](_charset, "utf-8")
     #: Columns at which header lines are folded, 998 at most.
     max_header_length = _Field[int, int](_length, WIDTH)
-    #: `text` is format=flowed (RFC 3676): a line that ends with a blank goes on in the next one.
+    #: `text` is format=flowed (RFC 3676): a line that ends with a blank continues in the next line.
     flowed = _Field[bool, bool](bool, False)
-    #: With `flowed`: the blank at the end of such a line is no part of the text.
+    #: With `flowed`: the blank at the end of such a line is not a part of the text.
     delsp = _Field[bool, bool](bool, False)
     #: An iCalendar text (RFC 5545), sent beside `text` and `html` as text/calendar with the method that it names.
     calendar = _Field["str | None", "str | None"](_calendar, None)
-    #: The whole message, header and all, sent instead of what the other attributes say: Bcc is cut out, and bare CR and
-    #: LF become CRLF unless `SendOptions(exact=True)` is given.
+    #: The whole message with its header, sent in place of the other attributes: Bcc is removed, and bare CR and LF
+    #: become CRLF unless `SendOptions(exact=True)` is given.
     raw = _Field["bytes | Origin | None", "bytes | Origin | None"](lambda value: taken(value, "raw"), None)
 
     def _clear_rare(self) -> None:
-        """Forget what becomes a header field; the settings stay."""
+        """Clear all header fields, but not the settings."""
         if self._rare is not None:
             self._rare = {name: kept for name, kept in self._rare.items() if name not in NAMES} or None
 
@@ -365,12 +365,12 @@ def rare_fields(
     """Write the fields that are set, in the order of the table.
 
     Args:
-        rare: attributes and what they keep.
-        sender: the address for which True stands.
+        rare: attributes and their values.
+        sender: the address that is used for True.
         style, utf8: as for `text_field`.
 
     Raises:
-        InvalidHeader: one click without an https URL.
+        InvalidHeader: `list_unsubscribe_post` without an https URL.
         ExtensionMissing, TextNotEncodable: as `address_field` and `text_field`.
     """
     fields = []
@@ -388,7 +388,7 @@ def rare_fields(
 
 
 def _items(kind: str, value: Any, rare: Mapping[str, Any], style: Style, *, utf8: bool) -> list[str]:
-    """Return what a value is made of: pieces that are not folded, with blanks between them."""
+    """Return the pieces of a value, which are not folded and are separated by blanks."""
     if kind == "items":
         return list(value)
     if kind == "value":
@@ -397,7 +397,7 @@ def _items(kind: str, value: Any, rare: Mapping[str, Any], style: Style, *, utf8
         return [f"{value.value} ({value.name.title()})"]
     if kind == "one click":
         if not any([url.lower().startswith("https:") for url in rare.get("list_unsubscribe", ())]):
-            raise InvalidHeader("list_unsubscribe_post takes an https URL in list_unsubscribe (RFC 8058)")
+            raise InvalidHeader("list_unsubscribe_post requires an https URL in list_unsubscribe (RFC 8058)")
         return ["List-Unsubscribe=One-Click"]
     if kind == "list id":
         name, identifier = value

@@ -1,7 +1,7 @@
 """Reading a message back: its bytes, its size, its header as it was sent.
 
-The one module of `message/` that reads files, and only because the caller asked for bytes or their number in a call
-that is not awaited. What is sent is read by `sources/`, in threads.
+This is the only module of `message/` that reads files, because its callers need bytes, or their number, without an
+await. Files that are sent are read by `sources/`, in threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .header_parser import HEADER_END
 __all__ = ["as_sent", "header_and_body", "message_bytes", "message_size", "unfolded_fields"]
 
 
-#: Receives each origin that can be read only once, and the octets read from it.
+#: Called with each origin that can be read only once, and the octets read from it.
 Keep = Callable[[Any, bytes], None]
 
 
@@ -28,8 +28,8 @@ def message_bytes(content: Content, keep: Keep) -> bytes:
     """Return all octets of a message.
 
     Args:
-        content: as it was rendered.
-        keep: called with each origin that can be read only once and its octets.
+        content: the rendered message.
+        keep: called with each origin that can be read only once, and its octets.
 
     Raises:
         UsageError: a source is asynchronous.
@@ -39,7 +39,7 @@ def message_bytes(content: Content, keep: Keep) -> bytes:
 
 
 def as_sent(content: Content, data: bytes) -> bytes:
-    """Return `data`, which was read from `content`, as it is sent: without Bcc, and with CRLF at each line end."""
+    """Return `data`, which was read from `content`, as it is sent: without Bcc, with CRLF as line ending."""
     if content.canonical or not content.sources:
         return data
     # A whole message from a source.
@@ -47,13 +47,13 @@ def as_sent(content: Content, data: bytes) -> bytes:
 
 
 def message_size(content: Content) -> int | None:
-    """Return the size of content, asking files for theirs; None if a source would have to be read to know.
+    """Return the size of content, with the sizes of files; None if a source would have to be read to know.
 
     Raises:
-        FileError: a file is not there.
+        FileError: a file does not exist.
     """
     if content.sources and not content.canonical:
-        return None  # a Bcc in it would be cut out
+        return None  # a Bcc in it would be removed
     for source in content.sources:
         source.length = _length(source)
     content.measure()
@@ -61,7 +61,7 @@ def message_size(content: Content) -> int | None:
 
 
 def header_and_body(content: Content, keep: Keep, *, body: bool = False) -> tuple[str, str]:
-    """Return the header with its empty line, and what follows, empty unless it is asked for.
+    """Return the header with its empty line, and the body, empty unless `body` is true.
 
     Raises:
         UsageError, FileError: as `message_bytes`, if a source has to be read.
@@ -97,7 +97,7 @@ def _unfolded(header: str) -> Iterator[tuple[str, str]]:
 
 
 def _read(segment: bytes | Source, keep: Keep) -> bytes:
-    """Return a segment as it travels."""
+    """Return the octets of a segment as they are sent."""
     if isinstance(segment, bytes):
         return segment
     from ..sources import read_now

@@ -1,10 +1,10 @@
-"""Message → Content: the header fields, a boundary, and everything joined to segments.
+"""Message → Content: renders header fields and parts, and joins them to segments.
 
-Strategy. The leaves are encoded first (`mime.py`). Then a boundary is drawn that occurs in none of them, and the
-tree is written around them. Only CRLF ends a line, and no line is longer than 998 octets, because text that would
-break either rule is encoded; parts that travel as binary are the exception, and the content says so.
+Strategy. The leaves are encoded first (`mime.py`). Then a random boundary is chosen that occurs in none of them, and
+the tree is written around them. Only CRLF ends a line, and no line is longer than 998 octets, because text that would
+break either rule is encoded; binary parts are the exception, and the content is marked so.
 
-What a second rendering has to repeat (Date, Message-ID, boundary) is drawn once per message and kept in its
+Values that a second rendering has to repeat (Date, Message-ID, boundary) are made once per message and kept in its
 `Identity`. Time and randomness are arguments.
 """
 
@@ -42,12 +42,12 @@ from .view import Identity, MessageID, View
 
 __all__ = ["render"]
 
-#: A subject up to this length is looked up, since those of a bulk mailing are often the same.
+#: The longest subject that is cached, because the subjects of a bulk mailing are often the same.
 USUAL_SUBJECT: Final = 200
 
 _TO, _CC = Kind.TO, Kind.CC
 
-#: Fields that `headers=` must not hold, and the attribute that sets each.
+#: Fields that `headers=` must not contain, and the attribute that sets each.
 _OWNED: Final = {
     "bcc": "bcc=",
     "cc": "cc=",
@@ -74,22 +74,22 @@ def render(
     now: Callable[[], float],
     token: Callable[[int], str],
 ) -> tuple[Content, Identity | None]:
-    """Write a message for what a server takes.
+    """Render a message for what a server accepts.
 
     Args:
         view: of the message.
-        can: parts may travel as 8bit, addresses in the header may hold UTF-8 local parts, attachments may travel as
-            binary.
-        now: seconds of the epoch, for the Date.
-        token: hexadecimal digits from that many random octets, for Message-ID and boundaries.
+        can: parts may be sent as 8bit, addresses in the header may have UTF-8 local parts, attachments may be sent
+            as binary.
+        now: returns seconds of the epoch, for the Date.
+        token: returns hexadecimal digits for that many random octets, for Message-ID and boundaries.
 
     Returns:
-        What to send, and the identity of the message, drawn if it had none.
+        The content, and the identity of the message, which is made if there was none.
 
     Raises:
         MissingSender: neither sender nor authors.
         InvalidHeader: a field name or value that would change the structure of the message.
-        ExtensionMissing: a local part in the header needs SMTPUTF8, which is not taken.
+        ExtensionMissing: a local part in the header needs SMTPUTF8, which the server does not offer.
         TextNotEncodable: text that its charset cannot express.
     """
     style, charset = USUAL, UTF_8
@@ -129,10 +129,10 @@ def render(
 
 
 def _raw_content(raw: object, can: Abilities) -> Content:
-    """Return a whole message as it is, less Bcc, with CRLF at the end of each line."""
+    """Return a whole message without Bcc, with CRLF at the end of each line, and else unchanged."""
     if isinstance(raw, bytes):
         return content_of_raw(raw).content()
-    # Its octets are unknown until they are read, so it asks for 8BITMIME if the server offers that.
+    # Its octets are unknown until they are read, so 8BITMIME is used if the server offers it.
     return Content((Source(raw, encoding="identity"),), eightbit=can.eightbit)  # type: ignore[arg-type]  # checked when it was set
 
 
@@ -156,7 +156,7 @@ def _header(view: View, identity: Identity, style: Style, *, utf8: bool) -> tupl
     fields = []
     if date is None or date == "now":
         fields.append("Date: " + clock_date(identity.seconds))
-    elif date != "":  # empty: a server adds it
+    elif date != "":  # empty: a server adds the field
         fields.append("Date: " + date_text(date))
     if not authors:
         if sender is None:
@@ -165,7 +165,7 @@ def _header(view: View, identity: Identity, style: Style, *, utf8: bool) -> tupl
     else:
         sender = sender or authors[0]
         fields.append(address_field("From", authors, utf8=utf8, style=style))
-        # RFC 5322 section 3.6.2: several authors need a Sender, a lone author who sends must not have one.
+        # RFC 5322 section 3.6.2: several authors need a Sender, a single author who is the sender must not have one.
         if len(authors) > 1 or sender != authors[0]:
             fields.append(address_field("Sender", (sender,), utf8=utf8, style=style))
     if view.reply_to:
@@ -193,7 +193,7 @@ def _subject(subject: str, style: Style, *, utf8: bool) -> str:
     return text_field("Subject", subject, style, utf8=utf8)
 
 
-# Saves 0.7 µs per message, 2.9 µs where the subject is encoded: the messages of a bulk mailing have the same one.
+# Saves 0.7 µs per message, 2.9 µs where the subject is encoded, if the messages of a bulk mailing have the same one.
 @lru_cache(maxsize=256)
 def _usual_subject(subject: str) -> str:
     return text_field("Subject", subject)
@@ -209,7 +209,7 @@ def _message_id(given: MessageID, identity: Identity, sender: Address) -> str:
 
 
 def _with_made_id(identity: Identity, make: Callable[[], str]) -> Identity:
-    """Let `make` make a Message-ID, unless it made the one that is there."""
+    """Call `make` for a Message-ID, unless the identity has one that it made."""
     if identity.made is not None and identity.made[0] is make:
         return identity
     return identity._replace(made=(make, message_id_text(make())))
@@ -225,16 +225,16 @@ def _extra_field(name: str, value: str, style: Style, rare: Mapping[str, Any] | 
         field = structured_field(name, value, style)
     owner = _OWNED.get(lowered)
     if owner:
-        raise InvalidHeader(f"{name} is not for headers=: set it by {owner}")
+        raise InvalidHeader(f"{name} is not allowed in headers=: set it by {owner}")
     if rare is not None:
         for attribute in rare:
             if NAMES.get(attribute) == lowered:
-                raise InvalidHeader(f"{name} is in headers= and set by {attribute}=, and can be there once")
+                raise InvalidHeader(f"{name} is in headers= and set by {attribute}=, but may occur only once")
     return field
 
 
 def _encoded_structure(name: str, value: str) -> str:
-    from .header_repair import encoded_structure  # met by few messages
+    from .header_repair import encoded_structure  # imported here because few messages need the module
 
     check_name(name)
     check_value(name, value)
@@ -245,19 +245,21 @@ def _encoded_structure(name: str, value: str) -> str:
 
 
 def _with_free_boundary(identity: Identity, leaves: list[Part], token: Callable[[int], str]) -> Identity:
-    """Draw boundaries until one occurs in no leaf."""
-    # What is read while it is sent cannot be looked at; it would have to guess what is drawn now.
+    """Draw random boundaries until one occurs in no leaf."""
+    # A source that is read later cannot be checked; it would have to guess the random boundary.
     bare = [piece for leaf in leaves if leaf.bare for piece in leaf.body if isinstance(piece, bytes)]
     for _ in range(16):
         sought = b"=_" + identity.boundary.encode()
         if not any([sought in piece if len(piece) <= SLICE else find(piece, sought) >= 0 for piece in bare]):
             return identity
         identity = identity._replace(boundary=token(12))
-    raise InvalidArgument("every boundary that was drawn occurs in the message: is the source random?")
+    raise InvalidArgument(
+        "every boundary that was tried occurs in the message: is the source of randomness broken?"
+    )
 
 
 def _attached(leaves: Iterable[Part], pieces: Iterable[bytes | Source]) -> tuple[Attached, ...]:
-    """Return where the attachments in memory are: each stands behind its head, an object of its own."""
+    """Return where the attachments in memory are: each is a piece of its own behind its head."""
     names = {id(leaf.head): leaf.name for leaf in leaves if leaf.name is not None}
     found: list[Attached] = []
     position, name = 0, None

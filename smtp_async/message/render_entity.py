@@ -1,9 +1,9 @@
-"""Entity → Content: a message that other software made, changed as far as the server requires.
+"""Entity → Content: a message of other software, changed as far as the server requires.
 
-Strategy. A field or a part that may travel as it stands is not touched. A text with a line that is too long, or with
-octets that the server does not take, goes in quoted-printable or base64, whichever is shorter, any other part in
-base64. No encoding is allowed for a message within the message (RFC 2046 section 5.2.1), so its own parts are treated
-so; one that is signed goes as a file. Bcc and Resent-Bcc of the outermost header are left out.
+Strategy. A field or a part that may be sent unchanged is not touched. A text with a line that is too long, or with
+octets that the server does not accept, is encoded in quoted-printable or base64, whichever is shorter; any other such
+part in base64. An attached message must not be encoded (RFC 2046 section 5.2.1), so its own parts are; a signed one is
+attached as a file. Bcc and Resent-Bcc of the outermost header are left out.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits_
 __all__ = ["content_of_entity", "message_within"]
 
 _MESSAGE_ID: Final = re.compile("<[^<>]*>")
-_NOT_ENCODABLE: Final = "encode it anew, or send the source bytes with send_raw"
+_NOT_ENCODABLE: Final = "encode it again, or send the source bytes with send_raw"
 
 
-#: The boundaries of the multiparts around an entity; an empty one stands for a message within the message.
+#: The boundaries of the multiparts that contain an entity; an empty one stands for an attached message.
 Marks = tuple[str, ...]
 
 
 class _Written(NamedTuple):
-    """An entity as it leaves: its header and body in pieces, and what they need."""
+    """An entity as it is sent: its header and body in pieces, and what they need."""
 
     header: list[bytes]
     body: list[bytes]
@@ -45,19 +45,19 @@ class _Written(NamedTuple):
 
 
 def content_of_entity(entity: Entity, can: Abilities) -> Content:
-    """Write a message for what a server takes.
+    """Render a message for what a server accepts.
 
     Raises:
-        InvalidHeader: a field cannot be written in lines of 998 octets, or the text would be taken for the header.
+        InvalidHeader: a field does not fit into lines of 998 octets, or the text would be read as the header.
         InvalidArgument: a body cannot be encoded for the server.
-        ExtensionMissing: an address in the header needs SMTPUTF8, which is not taken.
+        ExtensionMissing: an address in the header needs SMTPUTF8, which the server does not offer.
     """
     found = _written(entity, can, "the message", (), top=True)
     pieces = [piece for piece in found.pieces if piece]
     if not pieces[-1].endswith(b"\r\n"):
         pieces.append(b"\r\n")
     if pieces[0] == b"\r\n" and leading_lines(b"".join(pieces)):
-        raise InvalidHeader("the message has no header field, and its text would be taken for its header")
+        raise InvalidHeader("the message has no header field, so its text would be read as its header")
     utf8 = not all([piece.isascii() for piece in found.header])
     message_id = _MESSAGE_ID.search(entity.text("message-id") or "")
     return Content(
@@ -70,18 +70,18 @@ def content_of_entity(entity: Entity, can: Abilities) -> Content:
 
 
 def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: bool = False) -> _Written:
-    """Write an entity.
+    """Render an entity.
 
     Args:
-        entity: to be written.
-        can: what the server takes.
-        where: what errors call it.
+        entity: the message or part.
+        can: what the server accepts.
+        where: the name of the entity in errors.
         marks: see `Marks`.
-        top: it is the message itself.
+        top: the entity is the message itself.
     """
     kind = entity.content_type
     if kind.value in UNTOUCHABLE or len(marks) > MOST_LEVELS:
-        raise InvalidArgument(f"{where} is {kind.value}, which cannot be written anew")
+        raise InvalidArgument(f"{where} is {kind.value}, which cannot be rewritten")
     changed: list[Field] = []
     if entity.parts:
         inner = (*marks, entity.boundary)
@@ -91,7 +91,7 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
         ]
         need = max([part.need for part in written])
         body = entity.framed([part.pieces for part in written])
-        # RFC 2045 section 6.4: it says so if one of its parts is not 7bit.
+        # RFC 2045 section 6.4: the multipart declares the encoding if one of its parts is not 7bit.
         if (entity.encoding == "7bit") if need else (entity.encoding != "7bit" and not can.eightbit):
             changed = [_encoding(ENCODINGS[need])]
     else:
@@ -103,14 +103,14 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
 
 
 def message_within(data: bytes, can: Abilities) -> tuple[bytes, int] | None:
-    """Write a message that is attached to another one so that it may travel, RFC 2046 section 5.2.1.
+    """Render an attached message so that it may be sent, RFC 2046 section 5.2.1.
 
     Args:
         data: the message, CRLF-delimited.
-        can: what the server takes.
+        can: what the server accepts.
 
     Returns:
-        The octets and what they need; None if the message must not be written anew.
+        The octets and what they need; None if the message must not be rewritten.
     """
     found = _within(data, can, "the attached message", ())
     return None if found is None else (b"".join(found.pieces), found.need)
@@ -128,7 +128,7 @@ def _name(part: Entity, where: str, number: int) -> str:
 
 
 def _replaced(fields: list[Field], changed: list[Field], *, top: bool) -> list[Field]:
-    """Return the fields that leave, the changed ones in their place."""
+    """Return the fields that are sent, with the changed ones in their places."""
     anew = {field.name: field for field in changed}
     kept = []
     for field in fields:
@@ -167,12 +167,12 @@ def _leaf(
         octets = entity.decoded()
     if octets is None or kind.value.startswith("multipart/"):
         raise InvalidArgument(
-            f"{where} has lines over 998 octets, NUL, or octets that the server does not take, in the transfer "
+            f"{where} has lines over 998 octets, NUL, or octets that the server does not accept, in the transfer "
             f"encoding {encoding or 'without a name'}: {_NOT_ENCODABLE}"
         )
     if kind.value.startswith("text/") and (encoding in ENCODINGS or encoding == "quoted-printable"):
         name, text = quoted_or_base64(octets)
-        # A soft line break must not make a delimiter out of the middle of a line.
+        # A soft line break must not turn the middle of a line into a delimiter.
         if name == "base64" or not any([mark and is_cut_by(mark, text) for mark in marks]):
             return text, SEVEN, [_encoding(name)]
     changed = [_encoding("base64")]

@@ -1,7 +1,7 @@
 """The choice of a transfer encoding (RFC 2045 section 6): 7bit, 8bit, binary, quoted-printable or base64.
 
 `choose_encoding` decides for a text, `choose_file_encoding` for an attachment, `quoted_or_base64` between the two
-encodings that every server takes.
+encodings that every server accepts.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = [
     "quoted_or_base64",
 ]
 
-# What a part needs of the server: nothing, 8BITMIME, BINARYMIME.
+# What a part requires of the server: nothing, 8BITMIME, BINARYMIME.
 SEVEN, EIGHT, BINARY = 0, 1, 2
-#: Octets from which an attachment goes as binary where that is offered; fewer are not worth asking for BINARYMIME.
+#: The smallest attachment, in octets, that is sent as binary where the server offers that.
 WORTH_BINARY: Final = 4096
-#: The one kind of message that may be encoded, RFC 6532 section 3.7.
+#: The only message type that may be encoded, RFC 6532 section 3.7.
 GLOBAL: Final = "message/global"
 ENCODINGS: Final = ("7bit", "8bit", "binary")
 _ASCII: Final = bytes(range(128))
@@ -38,7 +38,7 @@ _CR: Final = 13
 
 
 class Abilities(NamedTuple):
-    """What the server takes."""
+    """What the server accepts."""
 
     eightbit: bool
     utf8: bool
@@ -46,11 +46,11 @@ class Abilities(NamedTuple):
 
 
 def choose_encoding(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
-    """Choose the encoding of CRLF-delimited text: none if the server takes it so, else the shorter one of both.
+    """Choose the encoding of CRLF-delimited text: none if the server accepts that, else the shorter one.
 
     Args:
         data: the text.
-        can: what the server takes.
+        can: what the server accepts.
 
     Returns:
         The name of the encoding, the encoded octets, and what they need: SEVEN or EIGHT.
@@ -68,7 +68,7 @@ def choose_file_encoding(size: int | None, can: Abilities) -> tuple[str, int]:
 
     Args:
         size: octets of the attachment; None if it is read while it is sent.
-        can: what the server takes.
+        can: what the server accepts.
 
     Returns:
         The name of the encoding and what it needs: SEVEN or BINARY.
@@ -79,8 +79,8 @@ def choose_file_encoding(size: int | None, can: Abilities) -> tuple[str, int]:
 
 
 def quoted_or_base64(data: bytes) -> tuple[str, bytes]:
-    """Encode CRLF-delimited text in the shorter of both ways; return its name and the octets."""
-    # Quoted-printable makes three octets of one above 127, base64 four of three of any.
+    """Encode CRLF-delimited text in quoted-printable or base64; return the name of the shorter one and its octets."""
+    # Quoted-printable turns one octet above 127 into three, base64 any three octets into four.
     short = len(data) <= SLICE
     pieces = (data,) if short else slices(data)
     if 6 * sum([len(piece.translate(None, _ASCII)) for piece in pieces]) > len(data):
@@ -97,7 +97,7 @@ def _quoted(data: bytes) -> bytes:
 
 
 def _quoted_slices(data: bytes) -> Iterator[bytes]:
-    """Encode long text in quoted-printable: cut at line ends, or with a soft line break in a very long line."""
+    """Encode long text in quoted-printable, cut at line endings, or at a soft line break in a very long line."""
     start, length = 0, len(data)
     while length - start > SLICE:
         end = data.rfind(b"\r\n", start, start + SLICE) + 2
@@ -111,7 +111,7 @@ def _quoted_slices(data: bytes) -> Iterator[bytes]:
 
 
 def fits_unencoded(data: bytes) -> bool:
-    """Tell whether CRLF-delimited octets may travel as they are, RFC 2045 sections 2.7 and 2.8."""
+    """Tell whether CRLF-delimited octets may be sent unencoded, RFC 2045 sections 2.7 and 2.8."""
     if b"\0" in data if len(data) <= SLICE else find(data, b"\0") >= 0:
         return False
     return not longest_line_exceeds(data, MAX_LINE)

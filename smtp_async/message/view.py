@@ -1,4 +1,4 @@
-"""The frozen view of a message from which it is rendered, so that no other task can change it meanwhile."""
+"""A frozen copy of a message's attributes for rendering, so that no other task can change them meanwhile."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .attachment import Attachment
 
 __all__ = ["Identity", "MessageID", "View"]
 
-#: None: drawn at random; a text; or what makes one. Empty: none.
+#: A text, or a callable that returns one; None: random; empty: no Message-ID.
 MessageID = str | Callable[[], str] | None
 
 
 class Identity(NamedTuple):
-    """Values that are drawn once per message, so that every rendering of it has the same."""
+    """Values that are made once per message, so that they are the same in every rendering."""
 
     seconds: float
     random: str
     boundary: str
-    #: A callable that made a Message-ID, and what it made.
+    #: A callable that made a Message-ID, and the Message-ID.
     made: tuple[Callable[[], str], str] | None = None
 
 
@@ -31,8 +31,8 @@ class View:
     """The attributes of a message at one moment; see `Message` for their meaning.
 
     Attributes:
-        rare: the fields that few messages set, None if none is.
-        identity: None if it was never rendered.
+        rare: the fields that few messages set; None if there are none.
+        identity: None if the message was never rendered.
     """
 
     # A plain slotted class: its attributes are read about thirty times per message, and CPython reads a slot three

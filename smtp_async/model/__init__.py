@@ -1,1 +1,1 @@
-"""Values that every layer speaks: addresses, replies, receipts, content. No I/O."""
+"""Values that every layer uses: addresses, replies, receipts, content. No I/O."""

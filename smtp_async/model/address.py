@@ -1,20 +1,20 @@
 """Mail addresses: one mailbox, and lists of them.
 
-Strategy. One address is parsed once, by one strict grammar (RFC 5321 section 4.1.2 with the UTF-8 of RFC
-6531 and the display names of RFC 5322 section 3.4), and the object that comes out serves both the envelope
-and the header: two parsers that disagree about one text deliver mail to the wrong recipient. Comments are read
-(RFC 5322 section 3.2.2). What is unusual beyond that is refused, never repaired: source routes, blanks and angle
-brackets outside quotes, controls, characters that cannot be seen. `lenient=True` takes what no RFC allows and some
-hosts use all the same: dots anywhere in a local part, underscores in host names.
+Strategy. An address is parsed once, by one strict grammar (RFC 5321 section 4.1.2 with the UTF-8 of RFC
+6531 and the display names of RFC 5322 section 3.4), and the result serves both the envelope and the header,
+because two parsers that disagree about a text deliver mail to the wrong recipient. Comments are accepted
+(RFC 5322 section 3.2.2). Other unusual syntax is refused, never repaired: source routes, blanks and angle
+brackets outside quotes, control characters, invisible characters. `lenient=True` accepts two things that no RFC allows
+and some hosts use: dots anywhere in a local part, underscores in host names.
 
-Mailboxes are told apart first, and encoded words in their display names decoded afterwards, so that nothing that a
-name hides can become another mailbox.
+A list is split into mailboxes before encoded words in display names are decoded, so that text hidden in a name cannot
+become another mailbox.
 
-The plain case, `ann@example.com`, is one regular expression. The bytes for the wire are made at parse time,
-because they are asked for once per recipient of every message.
+The plain case, `ann@example.com`, is one regular expression. The bytes for MAIL and RCPT are made at parse time,
+because they are needed once per recipient of every message.
 
-Every expression here is linear: alternatives exclude each other and repetitions are possessive (`++`, `*+`);
-and every text is cut to a bounded length before anything of more than linear cost (IDNA) sees it.
+Every expression here is linear: alternatives exclude each other and repetitions are possessive (`++`, `*+`).
+The length of a text is limited before IDNA, which costs more than linear time, processes it.
 """
 
 from __future__ import annotations
@@ -50,33 +50,33 @@ from .mailbox import (
 
 __all__ = ["Address", "parse_list"]
 
-# The usual: `a@b` in ASCII, alone or as `Name <a@b>`. Neither limits lengths, so their callers check that all of
-# `a@b` is within the shortest limit. "--" is left to the full grammar: it may be the prefix of an A-label.
+# The usual forms: `a@b` in ASCII, alone or as `Name <a@b>`. The expressions limit no lengths, so their callers check
+# that all of `a@b` is within the shortest limit. "--" is left to the full grammar: it may belong to an A-label.
 _HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
 _MAILBOX = rf"[{ATEXT}]++(?:\.[{ATEXT}]++)*+@{_HOST}"
 _plain_match: Final = re.compile(_MAILBOX).fullmatch
 _usual_match: Final = re.compile(rf"([{WIDE}.]++(?: [{WIDE}.]++)*+) <({_MAILBOX})>").fullmatch
 _new: Final = object.__new__
-# What a comma left of an encoded word.
+# An encoded word that was cut at a comma.
 _OPEN_WORD: Final = re.compile(r"=\?[^?]*+\?[QqBb]\?[^?]*+")
-# One element of a list and what ends it. Quoted strings and literals may hold separators.
+# One element of a list and its separator. Quoted strings and literals may contain separators.
 _ELEMENT: Final = re.compile(rf'[ ,]*+((?:{QUOTED}|\[[^\[\]]*+\]|[^",;:\[]++)*+)(:|;[ \t]*+(?:,|\Z)|,|\Z)')
 
 
 class Address:
-    """A mailbox, RFC 5321 section 4.1.2, perhaps with a display name.
+    """A mailbox, RFC 5321 section 4.1.2, optionally with a display name.
 
-    Immutable. Two addresses are equal when their local parts are the same code points and their domains the
-    same name (as A-labels, in either case); the display name does not count. The local part is never lowered
+    Immutable. Two addresses are equal if their local parts are the same code points and their domains the
+    same name (as A-labels, in either case); the display name is ignored. The local part is never lowered
     or normalised: only the receiving host knows what it means (RFC 5321 section 2.4).
 
     Args:
-        local: the part before the sign, without quotes: `ann`, `ann b`.
+        local: the part before the @, without quotes: `ann`, `ann b`.
         domain: a host name in U- or A-labels, or a literal: `[192.0.2.1]`, `[IPv6:2001:db8::1]`.
         name: the display name, without quotes.
 
     Raises:
-        InvalidAddress: too long, empty, or with characters that an address cannot hold.
+        InvalidAddress: the address is too long or empty, or has characters that an address cannot contain.
     """
 
     __slots__ = ("_ascii_domain", "_domain", "_local", "_name", "_needs_utf8", "_wire")
@@ -94,11 +94,11 @@ class Address:
         self._set(local, written_local(local), domain, name)
 
     def _set(self, local: str, written: str, domain: str, name: str, *, lenient: bool = False) -> None:
-        """Set what was checked for controls, and check the rest.
+        """Set the parts, which were checked for control characters, and make all other checks.
 
         Args:
-            written: the local part as it travels.
-            lenient: take a host name with underscores.
+            written: the local part as it is sent.
+            lenient: accept a host name with underscores.
         """
         if len(name) > MAX_NAME:
             refuse(name, f"its display name is longer than {MAX_NAME} characters")
@@ -114,8 +114,8 @@ class Address:
         self._name = name.strip(" ")
         self._needs_utf8 = not local.isascii()
         self._ascii_domain, unicode_domain = domain_forms(domain, lenient=lenient)
-        # RFC 6531 section 3.2: U-labels may travel only where SMTPUTF8 is in use, that is when the local part
-        # needs it; beside an ASCII local part A-labels reach every server.
+        # RFC 6531 section 3.2: U-labels require SMTPUTF8, which is used if the local part needs it; with an ASCII
+        # local part, A-labels reach every server.
         wired = unicode_domain if self._needs_utf8 else self._ascii_domain
         self._wire = f"{written}@{wired}".encode()
         if len(self._wire) > MAX_ADDRESS:
@@ -123,18 +123,18 @@ class Address:
 
     @classmethod
     def parse(cls, text: str | Address, *, lenient: bool = False) -> Address:
-        """Read one mailbox: `a@b`, `<a@b>`, `Name <a@b>`, `"N, M" <a@b>`, `a@b (Name)`.
+        """Parse one mailbox: `a@b`, `<a@b>`, `Name <a@b>`, `"N, M" <a@b>`, `a@b (Name)`.
 
-        An `Address` is returned as it is. Encoded words (RFC 2047) in a display name are decoded; in quotes they stay
-        as they are. Without a display name, a comment behind the mailbox is taken for one.
+        An `Address` is returned unchanged. Encoded words (RFC 2047) in a display name are decoded, except in quotes.
+        Without a display name, a comment behind the mailbox becomes the display name.
 
         Args:
             text: the mailbox.
-            lenient: take dots anywhere in the local part (`a..b@example.com`), which then travels as it was given,
-                without quotes, and underscores in an ASCII host name (`ops@mail_host`). RFC 5321 allows neither.
+            lenient: accept dots anywhere in the local part (`a..b@example.com`), which is then sent unchanged, without
+                quotes, and underscores in an ASCII host name (`ops@mail_host`). RFC 5321 allows neither.
 
         Raises:
-            InvalidAddress: not exactly one mailbox, or not one that is safe to send.
+            InvalidAddress: the text is not exactly one mailbox, or the mailbox is not safe to send.
         """
         if not isinstance(text, str):
             if isinstance(text, Address):
@@ -160,7 +160,7 @@ class Address:
 
     @classmethod
     def _read(cls, text: str, *, lenient: bool) -> Address:
-        """Read one mailbox by the full grammar."""
+        """Parse one mailbox by the full grammar."""
         if len(text) > MAX_TEXT:
             refuse(text, "it is too long")
         bare, comments = without_controls_and_comments(text)
@@ -174,7 +174,7 @@ class Address:
 
     @property
     def local(self) -> str:
-        """The part before the sign, without quotes and escapes."""
+        """The part before the @, without quotes and escapes."""
         return self._local
 
     @property
@@ -184,7 +184,7 @@ class Address:
 
     @property
     def ascii_domain(self) -> str:
-        """The domain in A-labels: what the DNS is asked for."""
+        """The domain in A-labels, for DNS queries."""
         return self._ascii_domain
 
     @property
@@ -195,19 +195,19 @@ class Address:
     @property
     def addr_spec(self) -> str:
         """`local@domain`, quoted where needed, the domain as it was given."""
-        # No domain holds the sign.
+        # A domain contains no @.
         return f"{self._wire.decode().rpartition('@')[0]}@{self._domain}"
 
     @property
     def needs_utf8(self) -> bool:
-        """The local part is not ASCII, so only SMTPUTF8 can carry it (RFC 6531)."""
+        """The local part is not ASCII, so the transaction needs SMTPUTF8 (RFC 6531)."""
         return self._needs_utf8
 
     def with_name(self, name: str) -> Address:
         """Return the same mailbox with another display name, empty for none.
 
         Raises:
-            InvalidAddress: the name is too long or holds a control character.
+            InvalidAddress: the name is too long or contains a control character.
         """
         if CONTROL.search(name):
             refuse(f"{name} <{self.addr_spec}>", "it holds a control character")
@@ -218,7 +218,7 @@ class Address:
         return twin
 
     def wire(self, *, utf8: bool) -> bytes:
-        """Return what stands between the angle brackets of MAIL and RCPT.
+        """Return the address for the angle brackets of MAIL and RCPT.
 
         Args:
             utf8: the transaction uses SMTPUTF8.
@@ -252,13 +252,13 @@ class Address:
         return f"Address({self._local!r}, {self._domain!r}{name})"
 
     def _is_unusual(self) -> bool:
-        """Was this address taken only because it was read leniently?"""
+        """Tell whether only `lenient=True` accepts this address."""
         unquoted = not self._wire.startswith(b'"')
         return "_" in self._ascii_domain or (unquoted and DOT_ATOM.fullmatch(self._local) is None)
 
 
 def parse_list(text: str, *, lenient: bool = False) -> list[Address]:
-    """Read a comma list of mailboxes, RFC 5322 section 3.4; the members of groups stand in its place.
+    """Parse a list of mailboxes separated by commas, RFC 5322 section 3.4; a group is replaced by its members.
 
     Empty elements are skipped (section 4.4). Time is linear in the length of the text.
 
@@ -267,7 +267,7 @@ def parse_list(text: str, *, lenient: bool = False) -> list[Address]:
         lenient: as for `Address.parse`.
 
     Raises:
-        InvalidAddress: an element is not a mailbox or a group, or the text holds a control character.
+        InvalidAddress: an element is neither a mailbox nor a group, or the text contains a control character.
     """
     bare, comments = without_controls_and_comments(text)
     found: list[Address] = []
@@ -281,7 +281,7 @@ def parse_list(text: str, *, lenient: bool = False) -> list[Address]:
         if _OPEN_WORD.fullmatch(element):
             refuse(element, "an encoded word has no end, so that readers disagree about the mailboxes")
         if end == ":":
-            # A group within a group does not exist; neither does a group named by an address.
+            # A group cannot contain a group, nor have an address as its name.
             if in_group or "@" in element or phrase(element) is None:
                 refuse(element, "it is not the name of a group")
             in_group = True

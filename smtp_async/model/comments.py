@@ -1,8 +1,8 @@
 """Comments in lists of mailboxes, RFC 5322 section 3.2.2: `root@host (Cron Daemon)`.
 
-Strategy. Before anything is read of a list its comments are taken out, because they nest and may hold every sign that
-means something outside of them. Each run of comments, with the blanks around it, leaves one tab as its mark. No tab
-can be there otherwise: text with control characters is refused before.
+Strategy. Comments are removed before a list is parsed, because they nest and may contain every character that is a
+separator elsewhere. Each run of comments, with the blanks around it, is replaced by one tab as its mark. The text
+contains no other tab, because text with control characters is refused before.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Final
 
 __all__ = ["MARK", "without_comments"]
 
-#: What stands where comments stood.
+#: Replaces a run of comments.
 MARK: Final = "\t"
 
-#: Comments side by side, and within each other; beyond this the text is no list but an attack.
+#: Limits of adjacent and of nested comments; a text beyond them is an attack.
 MAX_RUN: Final = 100
 MAX_DEPTH: Final = 100
 
-# Up to a comment; a parenthesis in a quoted string begins none. An open quote is for others to refuse.
+# Text up to a comment; a parenthesis in a quoted string begins none. Callers refuse a quote that is not closed.
 _OUTSIDE: Final = re.compile(r'(?:[^"()]++|"(?:[^"\\]|\\.?)*+(?:"|\Z))*+')
 _INSIDE: Final = re.compile(r"(?:[^()\\]|\\.)*+([()])")
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 def without_comments(text: str) -> tuple[str, list[str]]:
-    """Return a text with a `MARK` for each run of comments, and what each run says.
+    """Return a text with a `MARK` for each run of comments, and the text of each run.
 
     Args:
         text: without control characters.
@@ -61,7 +61,7 @@ def without_comments(text: str) -> tuple[str, list[str]]:
 
 
 def _comment_end(text: str, start: int) -> int:
-    """Return where the comment that opens at `start` has ended."""
+    """Return the end of the comment that opens at `start`."""
     depth, position = 0, start
     while True:
         match = _INSIDE.match(text, position)

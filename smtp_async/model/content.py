@@ -1,11 +1,11 @@
-"""What is sent after DATA or BDAT: a plan of segments, and what it asks of the server.
+"""The octets to send after DATA or BDAT, as segments, and the extensions that they need.
 
 Content is made in the caller's task, before a job is queued, so that a session gets bytes that cannot fail.
-It says what it needs (8BITMIME, SMTPUTF8, BINARYMIME) and how long it is, because MAIL tells both before its
-first byte leaves.
+It states the extensions that it needs (8BITMIME, SMTPUTF8, BINARYMIME) and its size, because MAIL declares both before
+the first octet of the content is sent.
 
-The invariant: content is CRLF-delimited and holds no bare CR or LF, unless it was taken exactly as given, and
-then `binary` says so. Dot-stuffing is not its business.
+The invariant: content is CRLF-delimited and has no bare CR or LF, unless it is sent exactly as given; then `binary` is
+set. Dot-stuffing is done later.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from .octets import MAX_LINE, SLICE, base64_size, find, is_ascii, longest_line_e
 
 __all__ = ["Attached", "Content", "Mail", "Origin", "Source", "segments_of"]
 
-#: Where the octets of a `Source` may be.
+#: The objects from which a `Source` can read its octets.
 Origin = os.PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 
-#: Octets of a piece that stays a segment of its own; smaller ones are joined, because one write costs less than many.
+#: Pieces with fewer octets are joined to one segment, because one write costs less than many.
 JOINED: Final = 64 * 1024
 
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
 class Source:
-    """A part of a message that is read while it is sent: where its octets are, and how they travel.
+    """A part of a message that is read while it is sent: the origin of its octets, and their encoding.
 
-    A plan only: nothing is opened here (`sources/body.py` does that, before MAIL).
+    Nothing is opened here (`sources/body.py` does that, before MAIL).
 
     Args:
         origin: a path, a binary file object, an iterable of bytes or an async iterable of bytes.
-        encoding: `"base64"` (in lines of 76 characters, each with its CRLF) or `"identity"` (octets as they are).
-        name: what events call it: the file name of an attachment, empty for the body.
-        start: octets to pass over at the beginning, counted from where a file object stands.
-        close: close a file object after the transfer, also when it failed; what was opened here is always closed.
+        encoding: `"base64"` (in lines of 76 characters, each with its CRLF) or `"identity"` (octets unchanged).
+        name: the name in events: the file name of an attachment, empty for the body.
+        start: octets to skip, counted from the position of a file object.
+        close: close a file object after the transfer, also when it failed; files that the library opened are always
+            closed.
 
     Attributes:
-        length: octets before encoding; None until it was measured, and where that is not possible.
+        length: octets before encoding; None before they were counted, and where they cannot be counted.
     """
 
     __slots__ = ("close", "encoding", "length", "name", "origin", "start")
@@ -66,7 +67,7 @@ class Source:
 
     @property
     def size(self) -> int | None:
-        """Octets as they travel, None if `length` is not known."""
+        """Octets after encoding, None if `length` is not known."""
         if self.length is None or self.encoding == "identity":
             return self.length
         return base64_size(self.length)
@@ -76,11 +77,11 @@ class Source:
 
 
 class Attached(NamedTuple):
-    """An attachment that is in memory; transfer events name it.
+    """An attachment in memory, for the events of its transfer.
 
     Attributes:
-        name: what events call it.
-        start, end: where it is within the octets that are in memory; those of sources do not count.
+        name: the name in events.
+        start, end: its position within the octets in memory; octets of sources are not counted.
     """
 
     name: str
@@ -89,19 +90,19 @@ class Attached(NamedTuple):
 
 
 class Content:
-    """A message as it has to reach the server.
+    """A message as it is sent to the server.
 
     Args:
         segments: the bytes in order; large or slow parts are sources.
-        size: octets before dot-stuffing; by default the sum, `None` if a source does not know.
-        eightbit: it holds octets above 127, so 8BITMIME is needed (RFC 6152).
-        utf8: its header fields are not ASCII, so SMTPUTF8 is needed (RFC 6531).
-        binary: it holds bare CR or LF, NUL, or lines over 998 octets, so BINARYMIME is needed (RFC 3030).
-        message_id: the value of its Message-ID field, if known.
-        canonical: every line end, the last one included, is known to be CRLF. Other content is normalised again before
-            it is sent.
-        exact: bare CR and LF, and an end without CRLF, leave as they are; with BDAT only.
-        attached: the attachments among the segments, in order, but for those that are sources.
+        size: octets before dot-stuffing; by default the sum, `None` if the length of a source is not known.
+        eightbit: some octets are above 127, so 8BITMIME is needed (RFC 6152).
+        utf8: header fields are not ASCII, so SMTPUTF8 is needed (RFC 6531).
+        binary: there are bare CR or LF, NUL, or lines over 998 octets, so BINARYMIME is needed (RFC 3030).
+        message_id: the value of the Message-ID field, if known.
+        canonical: every line ending, the last one included, is known to be CRLF. Other content is normalised again
+            before it is sent.
+        exact: bare CR and LF, and an end without CRLF, are sent unchanged; with BDAT only.
+        attached: the attachments among the segments, in order, without those that are sources.
     """
 
     __slots__ = (
@@ -147,7 +148,7 @@ class Content:
 
         Args:
             data: the message.
-            exact: leave every octet as it is; else bare CR and LF become CRLF and the last line gets its end.
+            exact: change no octet; otherwise bare CR and LF become CRLF and the last line gets its CRLF.
         """
         data = bytes(data)
         if not exact:
@@ -157,7 +158,7 @@ class Content:
 
     @classmethod
     def of_message(cls, data: bytes, lowered_header: bytes, *, exact: bool) -> Content:
-        """Make content of a whole message whose header was read before.
+        """Make content of a whole message, given its header in lower case.
 
         Args:
             data: the message; unless it is `exact`, every line, the last one included, ends with CRLF.
@@ -165,7 +166,7 @@ class Content:
             exact: as for `of_bytes`.
         """
         ascii_only = is_ascii(data)
-        # A case-insensitive search is slow, so it begins where the name of the field is.
+        # A case-insensitive search is slow, so it begins at the position of the field name.
         place = lowered_header.find(b"message-id")
         found = _MESSAGE_ID.search(data, place, len(lowered_header)) if place >= 0 else None
         return cls(
@@ -201,7 +202,7 @@ class Content:
         """Return the whole message.
 
         Raises:
-            UsageError: a part of it is a source, which only sending reads.
+            UsageError: a part of the message is a source, which is read only while it is sent.
         """
         if len(self.segments) == 1 and isinstance(self.segments[0], bytes):
             return self.segments[0]
@@ -233,7 +234,7 @@ def segments_of(pieces: Iterable[bytes | Source]) -> list[bytes | Source]:
 
 
 class Mail(Protocol):
-    """What can be sent: it has an envelope, and content made for what the server offers."""
+    """A message that can be sent: it has an envelope, and content for the extensions of the server."""
 
     def envelope(self) -> Envelope:
         """Return the address for bounces and the recipients.
@@ -247,5 +248,5 @@ class Mail(Protocol):
 
         Raises:
             InvalidHeader: a header field would change the structure of the message.
-            ExtensionMissing: it cannot be written without SMTPUTF8.
+            ExtensionMissing: the header cannot be written without SMTPUTF8.
         """

@@ -1,7 +1,7 @@
 """The domain of a mail address: host names in A-labels and U-labels, and address literals.
 
-IDNA 2008 through the package `idna`, mapped by UTS 46 without its transitional step: `faß.de` is `xn--fa-hia.de`, and
-not `fass.de`, which belongs to another registrant. A name that is ASCII costs one regular expression.
+The package `idna` implements IDNA 2008, with the mapping of UTS 46 without its transitional step: `faß.de` becomes
+`xn--fa-hia.de`, not `fass.de`, which belongs to another registrant. A name in ASCII costs one regular expression.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_DOMAIN: Final = 255
 #: RFC 5321 section 4.1.2 with the 63 octets of RFC 1035.
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
 
-#: Where no name was given.
+#: Names of systems that were given no name.
 _PLACEHOLDERS: Final = frozenset({"localdomain", "localdomain4", "localdomain6", "localhost"})
 
 _HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-# With underscores, which no host name has and some hosts do.
+# With underscores, which a host name cannot have, but some hosts use.
 _LENIENT_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_\-]{0,61}[A-Za-z0-9_])?"
 _LENIENT_NAME: Final = re.compile(rf"{_LENIENT_LABEL}(?:\.{_LENIENT_LABEL})*")
 _BLANK: Final = re.compile(f"[{BLANKS}]")
@@ -36,10 +36,10 @@ def domain_forms(domain: str, *, lenient: bool = False) -> tuple[str, str]:
 
     Args:
         domain: a host name or an address literal.
-        lenient: take underscores in a host name without labels of other scripts.
+        lenient: accept underscores in a host name in ASCII.
 
     Raises:
-        InvalidAddress: it is neither, or it holds a character that cannot be seen.
+        InvalidAddress: the domain is neither, or contains an invisible character.
     """
     if len(domain) > MAX_DOMAIN:
         raise InvalidAddress(_not_a_domain(domain, f"it is longer than {MAX_DOMAIN} octets"))
@@ -51,11 +51,11 @@ def domain_forms(domain: str, *, lenient: bool = False) -> tuple[str, str]:
         if "xn--" in domain.lower():
             _to_unicode(domain)
     else:
-        # Before the mapping, which drops most of these characters, and so makes another name of it. The joiners are
-        # left to IDNA, which knows where they may stand (RFC 5892 appendix A).
+        # Check before the mapping, which drops most of these characters and so returns another name. The joiners are
+        # left to IDNA, which defines where they are allowed (RFC 5892 appendix A).
         _check_visible(domain)
         ascii_form, unicode_form = _mapped(domain)
-    # After the mapping as well as before it: what the expression passes holds nothing but letters.
+    # Check the result of the mapping, too.
     if len(ascii_form) > MAX_DOMAIN:
         raise InvalidAddress(_not_a_domain(domain, f"it is longer than {MAX_DOMAIN} octets"))
     if _HOST_NAME.fullmatch(ascii_form) is None and not (lenient and _LENIENT_NAME.fullmatch(ascii_form)):
@@ -78,13 +78,13 @@ def _reason(domain: str) -> str:
     if _LENIENT_NAME.fullmatch(domain):
         return (
             "no host name has an underscore (RFC 5321 section 2.3.5); Recipient(…, lenient=True) and "
-            "Address.parse(…, lenient=True) take it"
+            "Address.parse(…, lenient=True) accept it"
         )
-    return "letters, digits, hyphens and single dots make one"
+    return "a domain consists of letters, digits, hyphens and single dots"
 
 
 def hello_name(name: str) -> str:
-    """Return how this side may call itself in EHLO: a host name in A-labels, or an address literal.
+    """Return the name of this client for EHLO: a host name in A-labels, or an address literal.
 
     Args:
         name: a host name, an IP address, or a literal (RFC 5321 section 4.1.3).
@@ -103,7 +103,7 @@ def hello_name(name: str) -> str:
     try:
         return domain_forms(name)[0]
     except InvalidAddress:
-        what = f"“{printable(name, 80)}” cannot be said in EHLO"
+        what = f"“{printable(name, 80)}” cannot be sent in EHLO"
         if "_" in name:
             reason = (
                 "servers refuse names with an underscore, which no host name has (RFC 5321 section 4.1.2)"
@@ -114,10 +114,10 @@ def hello_name(name: str) -> str:
 
 
 def full_host_name(name: str) -> str | None:
-    """Return the name of a host as strict servers take it in EHLO, None if it is none: RFC 5321 section 2.3.5.
+    """Return a host name in the form that strict servers accept in EHLO, else None: RFC 5321 section 2.3.5.
 
-    It has a dot, and no letters but those of host names: an underscore is refused by many. `localhost.localdomain` is
-    what systems call themselves that were given no name.
+    The name must have a dot and only the characters of host names: many servers refuse an underscore. Systems that were
+    given no name call themselves `localhost.localdomain`, which is not accepted.
     """
     name = name.removesuffix(".")
     last = name.rpartition(".")[2].lower()
@@ -126,7 +126,8 @@ def full_host_name(name: str) -> str | None:
     return name if _HOST_NAME.fullmatch(name) else None
 
 
-# Three rounds of mapping and checking for each address would be most of what a mailing to one host costs.
+# Cached, because three rounds of mapping and checking for each address would be most of the cost of a mailing to one
+# host.
 @lru_cache(maxsize=1024)
 def _mapped(domain: str) -> tuple[str, str]:
     ascii_form = _to_ascii(domain)
@@ -135,16 +136,16 @@ def _mapped(domain: str) -> tuple[str, str]:
 
 def _to_ascii(domain: str) -> str:
     """Return the A-labels of a domain: IDNA 2008, mapped by UTS 46 (not transitional), STD 3 rules."""
-    import idna  # met by few addresses, and slow to import
+    import idna  # imported here because few addresses need the module, and it loads slowly
 
     try:
         return idna.encode(domain, uts46=True, std3_rules=True).decode("ascii")
-    except UnicodeError as error:  # IDNAError is one
+    except UnicodeError as error:  # the base class of IDNAError
         raise InvalidAddress(_not_a_domain(domain, str(error))) from error
 
 
 def _to_unicode(domain: str) -> str:
-    """Return the U-labels of a domain; an A-label must be what its U-label becomes (RFC 5891 section 5.4)."""
+    """Return the U-labels of a domain; an A-label must be the encoding of its U-label (RFC 5891 section 5.4)."""
     import idna
 
     try:
@@ -153,12 +154,12 @@ def _to_unicode(domain: str) -> str:
         raise InvalidAddress(_not_a_domain(domain, str(error))) from error
     unicode_form = ".".join(labels)
     if _to_ascii(unicode_form).lower() != domain.lower():
-        raise InvalidAddress(_not_a_domain(domain, "one of its A-labels belongs to no name"))
+        raise InvalidAddress(_not_a_domain(domain, "one of its A-labels is not the encoding of a name"))
     return unicode_form
 
 
 def _check_literal(domain: str) -> None:
-    """Accept `[1.2.3.4]` and `[IPv6:…]`, RFC 5321 section 4.1.3; no other tag was ever registered."""
+    """Accept `[1.2.3.4]` and `[IPv6:…]`, RFC 5321 section 4.1.3; no other tag is registered."""
     import ipaddress
 
     text = domain[1:-1]

@@ -1,6 +1,6 @@
-"""What a sender wants to hear about the fate of a message: delivery status notifications, RFC 3461.
+"""Requests for delivery status notifications, RFC 3461.
 
-Values only. They become parameters of MAIL and RCPT in `protocol/parameters`, and only where the server offers DSN.
+Values only. `protocol/parameters` writes them as parameters of MAIL and RCPT, only if the server offers DSN.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .address import Address
 
 __all__ = ["DSN", "Notify", "Return"]
 
-# RFC 3461 section 4.2: addr-type ";" xtext; here before encoding. No mailbox begins like this.
+# RFC 3461 section 4.2: addr-type ";" xtext, here not yet encoded. A mailbox cannot begin like this.
 _TYPED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,39};[ -~]+")
-# The parameters as people write them; the blank in place of "=" is how older components had it.
+# The parameters as users write them; older components had a blank in place of "=".
 _WRITTEN: Final = re.compile(r"(NOTIFY|ORCPT)[ =] ?([!-~]+)(?: +|\Z)", re.IGNORECASE)
 
 
 class Notify(Flag):
-    """When to report to the sender, RFC 3461 section 4.1; `NEVER` stands alone."""
+    """When to report to the sender, RFC 3461 section 4.1; `NEVER` cannot be combined."""
 
     NEVER = auto()
     SUCCESS = auto()
@@ -31,7 +31,7 @@ class Notify(Flag):
 
 
 class Return(Enum):
-    """How much of the message a report of failure brings back, RFC 3461 section 4.3."""
+    """How much of the message a report of failure contains, RFC 3461 section 4.3."""
 
     FULL = "FULL"
     HDRS = "HDRS"
@@ -39,15 +39,15 @@ class Return(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DSN:
-    """What is to be reported about one recipient. Immutable; one may serve any number of recipients.
+    """The reports to request for a recipient. Immutable, so that many recipients may share an object.
 
     Attributes:
-        notify: when; None leaves it to the servers, which report failures and perhaps delays.
-        orcpt: whom the message was first addressed to, for the report. A text is parsed as an address; a text
-            `type;address` is a recipient of another kind, for example `x400;…`.
+        notify: when to report; None: the servers decide, which report failures and perhaps delays.
+        orcpt: the original recipient, for the report. A text is parsed as an address; a text `type;address` is a
+            recipient of another kind, for example `x400;…`.
 
     Raises:
-        InvalidArgument: `NEVER` together with others, or something else than these types.
+        InvalidArgument: `NEVER` combined with others, or a value of another type.
         InvalidAddress: `orcpt` is not one mailbox.
     """
 
@@ -60,24 +60,24 @@ class DSN:
         if isinstance(self.orcpt, str) and _TYPED.fullmatch(self.orcpt):
             return
         if self.orcpt is not None:
-            # Nothing is sent there, so this may be whatever some host has used.
+            # Nothing is sent to this address, so the lenient syntax is accepted.
             object.__setattr__(self, "orcpt", Address.parse(self.orcpt, lenient=True))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `NOTIFY=SUCCESS,FAILURE ORCPT=ann@example.com`, in any order; a blank may stand for the sign.
+        """Parse `NOTIFY=SUCCESS,FAILURE ORCPT=ann@example.com`, in any order; a blank may replace the `=`.
 
-        `ORCPT` is taken as it is before encoding.
+        The value of `ORCPT` is not encoded.
 
         Raises:
-            InvalidArgument: anything else.
+            InvalidArgument: the text has another form.
         """
         found: dict[str, str] = {}
         position = 0
         while position < len(text):
             match = _WRITTEN.match(text, position)
             if match is None or match[1].lower() in found:
-                raise InvalidArgument("NOTIFY=… and ORCPT=…, each once, are what a recipient can have")
+                raise InvalidArgument("a recipient can have NOTIFY=… and ORCPT=…, each once")
             found[match[1].lower()] = match[2]
             position = match.end()
         notify = _read_notify(found["notify"]) if "notify" in found else None

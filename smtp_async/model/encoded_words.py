@@ -1,8 +1,8 @@
 """Encoded words, RFC 2047: text of any charset in a header that is ASCII.
 
-Strategy. One pass over the text finds what has the shape of an encoded word; the octets of neighbours in one charset
-are joined before they are decoded, because a character may be cut in two between them. What has no known charset, or
-is not in its encoding, stays as it was written, with the blanks around it: another reader may know more.
+Strategy. One pass over the text finds encoded words by their form; the octets of adjacent words in one charset are
+joined before they are decoded, because a character may be split between them. A word in an unknown charset, or with
+octets that are not valid in its encoding, stays undecoded, with the blanks around it: another reader may know more.
 
 Only decoding is done here; `message/headers` writes encoded words. Time is linear in the length of the text.
 """
@@ -29,63 +29,63 @@ _WORD: Final = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([QqBb])\?([^?\s]*)\?="
 _HEXADECIMAL: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
 _BLANKS: Final = " \t\r\n"
 
-# Of the shape that registered labels have; the length keeps what is remembered of unknown ones small.
+# The form of registered labels; the length limits the size of cached unknown labels.
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+\-]{0,39}")
 
-#: Labels of real mail that Python does not know, in lower case with hyphens, and its name for them.
+#: Labels in real mail that Python does not know, in lower case with hyphens, and the name of its codec.
 _ALIASES: Final = {
-    # RFC 1556: the direction of writing, implicit or explicit; the octets mean the same.
+    # RFC 1556: the direction of writing, implicit or explicit; the octets have the same meaning.
     **{f"iso-8859-{part}-{way}": f"iso8859-{part}" for part in (6, 8) for way in "ie"},
     "logical": "iso8859-8",
-    # Spelled without a hyphen or with one too many by mail programs.
+    # Labels that mail programs write without a hyphen or with one too many.
     "koi8r": "koi8-r",
     "koi8u": "koi8-u",
     "latin-1": "iso8859-1",
     "latin-9": "iso8859-15",
-    # IANA's names of what Python has under another.
+    # IANA's names of charsets for which Python has another name.
     "gb-2312-80": "gb2312",
     "csgb2312": "gb2312",
     "windows-31j": "cp932",
     "windows-949": "cp949",
-    # What Microsoft calls ISO-2022-JP with half-width katakana.
+    # Microsoft's name of ISO-2022-JP with half-width katakana.
     "iso-2022-jp-ms": "iso2022_jp_ext",
     "cp50220": "iso2022_jp_ext",
     "cp50221": "iso2022_jp_ext",
-    # Apple's, without the name of the firm.
+    # Apple's charsets, without the name of the firm.
     "mac-ce": "mac_latin2",
     "mac-icelandic": "mac_iceland",
-    # The names of UTF-8 and UTF-7 before they had these (RFC 1642, RFC 2044).
+    # Former names of UTF-8 and UTF-7 (RFC 1642, RFC 2044).
     "unicode-1-1-utf-7": "utf-7",
     "unicode-1-1-utf-8": "utf-8",
     "unicode-2-0-utf-7": "utf-7",
     "unicode-2-0-utf-8": "utf-8",
 }
-#: Halves of surrogate pairs, which are no characters.
+#: Halves of surrogate pairs, which are not characters.
 _LONE: Final = re.compile("[\ud800-\udfff]")
 # A code page under the names that vendors give it: cp-850, win-1251, ibm-00858.
 _PAGE: Final = re.compile(r"(?:cp|win|windows|ibm|dos|ms)-?0*([1-9][0-9]{2,4})")
 
-#: The larger charset that is meant by the label of a smaller one: octets that the smaller one lacks are common.
+#: The larger charset that replaces a smaller one, because octets that the smaller one lacks are common.
 _MEANT: Final = {
-    # Windows writes quotes and dashes where ISO 8859 has controls, which are never meant in a text.
+    # Windows has quotes and dashes in place of the control characters of ISO 8859, which do not occur in text.
     "iso8859-1": "cp1252",
     "iso8859-9": "cp1254",
     "tis-620": "cp874",
     "iso8859-11": "cp874",
-    # GBK and GB 18030 each extend the one before.
+    # GBK extends GB 2312, and GB 18030 extends GBK.
     "gb2312": "gb18030",
     "gbk": "gb18030",
     # Outlook's names for its own code pages 949, 932 and 950.
     "euc_kr": "cp949",
     "shift_jis": "cp932",
     "big5": "cp950",
-    # Half-width katakana are common, and not in the narrow one.
+    # Half-width katakana are common, and missing in the smaller charset.
     "iso2022_jp": "iso2022_jp_ext",
-    # Octets beyond ASCII under its label are UTF-8, if anything.
+    # Octets beyond ASCII under this label are most likely UTF-8.
     "ascii": "utf-8",
 }
 
-# Python has them as codecs of text, but they are slow to decode, warn, or mean another thing on each machine.
+# Python has these codecs of text, but they are slow to decode, warn, or depend on the machine.
 _NO_CHARSETS: Final = frozenset(
     ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "unicode_escape")
     + ("raw_unicode_escape", "mbcs", "oem")
@@ -93,11 +93,11 @@ _NO_CHARSETS: Final = frozenset(
 
 
 def decoded_words(text: str) -> str:
-    """Decode the encoded words in a text, RFC 2047 section 6; what is not one, or in no known charset, stays.
+    """Decode the encoded words in a text, RFC 2047 section 6; words in an unknown charset stay undecoded.
 
     Args:
-        text: unfolded. The result may hold control characters, line ends among them, and U+FFFD for octets that the
-            charset does not have.
+        text: unfolded. The result may contain control characters, line endings included, and U+FFFD for octets that
+            the charset does not have.
     """
     return _decoded(text, "replace") if "=?" in text else text
 
@@ -124,10 +124,10 @@ def _decoded(text: str, errors: str) -> str:
 
 
 def decoded_by(codec: str, octets: bytes | bytearray, errors: str = "strict") -> str:
-    """Decode octets with one of Python's codecs; halves of surrogate pairs, which UTF-7 can say, are errors, too.
+    """Decode octets with one of Python's codecs; halves of surrogate pairs, which UTF-7 can encode, are errors, too.
 
     Raises:
-        ValueError: they are not of that codec, and `errors` is strict.
+        ValueError: the octets are not valid in this codec, and `errors` is strict.
     """
     text = octets.decode(codec, errors)
     if codec == "utf-7" and _LONE.search(text):
@@ -143,7 +143,7 @@ def is_encoded_word(text: str) -> bool:
 
 
 def holds_unknown_words(text: str) -> bool:
-    """Tell whether a text holds an encoded word that `decoded_words` leaves as it is, or cannot decode wholly."""
+    """Tell whether a text contains an encoded word that `decoded_words` does not decode, or only in part."""
     if "=?" not in text:
         return False
     if any(
@@ -158,11 +158,11 @@ def holds_unknown_words(text: str) -> bool:
 
 
 def charset_name(label: str) -> str:
-    """Return a name of a charset as Python knows it; one without an alias here is returned as it is."""
+    """Return Python's name of a charset; a label without an alias here is returned unchanged."""
     plain = label.lower().replace("_", "-")
     plain = plain.removeprefix(
         "x-"
-    )  # a private label of what was registered later: x-gbk, x-sjis, x-mac-roman
+    )  # a private label of a charset that was registered later: x-gbk, x-sjis, x-mac-roman
     known = _ALIASES.get(plain)
     if known is not None:
         return known
@@ -174,7 +174,7 @@ def charset_name(label: str) -> str:
 
 @lru_cache(maxsize=256)
 def codec_of(label: str) -> str | None:
-    """Return Python's name of the codec for a charset that mail names, None if there is none."""
+    """Return Python's name of the codec for a charset label, None if there is no codec."""
     if _LABEL.fullmatch(label) is None:
         return None
     name = charset_name(label)
@@ -182,7 +182,7 @@ def codec_of(label: str) -> str | None:
         return None
     try:
         codec = codecs.lookup(name).name
-        "a".encode(codec)  # refuses what is no charset but a transformation of octets
+        "a".encode(codec)  # fails for a codec that transforms octets, which is not a charset
     except (LookupError, ValueError, TypeError):
         return None
     return None if codec in _NO_CHARSETS else codec
@@ -190,7 +190,7 @@ def codec_of(label: str) -> str | None:
 
 @cache
 def _known_codecs() -> frozenset[str]:
-    """Return all names of the codecs that Python brings: it keeps whatever else it was asked for, for ever."""
+    """Return all names of Python's codecs; other names must not be looked up, because Python caches them for good."""
     import encodings
     import pkgutil
     from encodings.aliases import aliases

@@ -14,7 +14,7 @@ __all__ = ["EVERYONE", "NOBODY", "Envelope", "Kind", "Recipient"]
 
 
 class Kind(Enum):
-    """How a recipient takes part; the value is the name of the header field."""
+    """The kind of a recipient; the value is the name of the header field."""
 
     TO = "To"
     CC = "Cc"
@@ -33,11 +33,11 @@ class Recipient:
         address: of the recipient; a text is parsed.
         kind: To, Cc or Bcc.
         name: a display name in place of the one that `address` has.
-        dsn: what is to be reported to the sender about this recipient (RFC 3461); needs the server's DSN.
+        dsn: reports to request about this recipient (RFC 3461); the server must offer DSN.
         lenient: as for `Address.parse`: send to `a..b@example.com` or `ops@mail_host`, which RFC 5321 does not allow.
 
     Raises:
-        InvalidAddress: the text is not one mailbox, or the name cannot stand before one.
+        InvalidAddress: the text is not one mailbox, or the name is not a valid display name.
     """
 
     __slots__ = ("_address", "_dsn", "_kind")
@@ -51,7 +51,7 @@ class Recipient:
         dsn: DSN | None = None,
         lenient: bool = False,
     ) -> None:
-        # Also here, because most are addresses already: a call saved for each recipient of each message.
+        # Checked here, too, because most are addresses already: this saves a call for each recipient.
         self._address = address if isinstance(address, Address) else Address.parse(address, lenient=lenient)
         self._kind = kind
         self._dsn = dsn
@@ -60,7 +60,7 @@ class Recipient:
 
     @classmethod
     def of(cls, value: str | Address | Recipient, kind: Kind = Kind.TO) -> Recipient:
-        """Return `value` if it is a recipient already, else one of this kind.
+        """Return `value` if it is a recipient, else a recipient of this kind.
 
         Raises:
             InvalidAddress: the text is not one mailbox.
@@ -84,7 +84,7 @@ class Recipient:
 
     @property
     def dsn(self) -> DSN | None:
-        """What is to be reported about it, None if nothing was said."""
+        """The requested reports about this recipient, None if there is no request."""
         return self._dsn
 
     def __eq__(self, other: object) -> bool:
@@ -104,7 +104,7 @@ class Envelope:
     """The address for bounces and the recipients, as in MAIL and RCPT. Immutable.
 
     Args:
-        sender: the return path; `None` or `"<>"` is the null one, to which nothing bounces.
+        sender: the return path; `None` or `"<>"` is the null return path, to which no bounce is sent.
         recipients: at least one; texts and addresses count as To.
 
     Raises:
@@ -116,7 +116,9 @@ class Envelope:
 
     def __init__(self, sender: str | Address | None, recipients: Iterable[str | Address | Recipient]) -> None:
         if isinstance(recipients, str):
-            raise InvalidAddress("recipients are a list, not one text; parse_list() makes one of it")
+            raise InvalidAddress(
+                "recipients are a list, not one text; parse_list() parses a text into a list"
+            )
         if isinstance(sender, Address):
             self._sender: Address | None = sender
         else:
@@ -137,7 +139,7 @@ class Envelope:
 
     @property
     def needs_utf8(self) -> bool:
-        """A local part in it is not ASCII, so the transaction needs SMTPUTF8."""
+        """A local part is not ASCII, so the transaction needs SMTPUTF8."""
         if self._sender is not None and self._sender.needs_utf8:
             return True
         for recipient in self._recipients:

@@ -1,7 +1,7 @@
-"""Characters of an address that no reader sees: they come along when text is copied, and name another mailbox.
+"""Invisible characters, which can be copied with an address and then name another mailbox.
 
-Two kinds: those that Unicode gives no picture (its format characters, category Cf, and the others that are ignored
-by default, as the variation selectors), and blanks other than the space.
+There are two kinds: characters without a glyph (Unicode's format characters, category Cf, and others that are ignored
+by default, such as variation selectors), and blanks other than the space.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["BLANKS", "hidden_character", "named"]
 
-#: Blanks but the space, as a range for regular expressions.
+#: Blanks other than the space, as a range for regular expressions.
 BLANKS: Final = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 
 # Unicode's Default_Ignorable_Code_Point, and category Cf.
@@ -24,12 +24,12 @@ _JOINERS: Final = "\u200c\u200d"
 
 
 def hidden_character(text: str, *, joiners: bool = False) -> str | None:
-    """Return the first character that cannot be seen, None if there is none.
+    """Return the first invisible character, None if there is none.
 
     Args:
         text: any text.
-        joiners: let ZERO WIDTH JOINER and NON-JOINER pass wherever they stand; otherwise they pass between letters
-            beyond ASCII, where several scripts need them.
+        joiners: allow ZERO WIDTH JOINER and NON-JOINER everywhere; otherwise they are allowed between letters beyond
+            ASCII, where several scripts need them.
     """
     if text.isascii():
         return None
@@ -45,13 +45,13 @@ def hidden_character(text: str, *, joiners: bool = False) -> str | None:
 
 def named(char: str) -> str:
     """Return a character by its Unicode name and code point: `ZERO WIDTH SPACE (U+200B)`."""
-    import unicodedata  # met by few addresses
+    import unicodedata  # imported here because few addresses need the module
 
     return f"{unicodedata.name(char, 'a character without a name')} (U+{ord(char):04X})"
 
 
 def _joins(char: str) -> bool:
-    """Is this a letter beyond ASCII, or a mark that belongs to one?"""
+    """Tell whether this is a letter beyond ASCII, or a mark of such a letter."""
     import unicodedata
 
     return bool(char) and not char.isascii() and unicodedata.category(char)[0] in "LM"

@@ -1,7 +1,7 @@
 """The grammar of one mailbox: RFC 5321 section 4.1.2 with the UTF-8 of RFC 6531 and the display names of RFC 5322.
 
-What is read here is text alone; `address` makes values of it. Every expression is linear: alternatives exclude each
-other and repetitions are possessive.
+The functions here return text, from which `address` makes values. Every expression is linear: alternatives exclude
+each other and repetitions are possessive.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ __all__ = [
     "written_local",
 ]
 
-# RFC 5321 section 4.5.3.1: octets of a local part, and of both parts with the sign between.
+# RFC 5321 section 4.5.3.1: octets of a local part, and of an address.
 MAX_LOCAL: Final = 64
 MAX_ADDRESS: Final = 320
-#: Characters of a display name. No RFC limits it; no real name is longer, but attacks are.
+#: Characters of a display name. No RFC limits the length; real names are not longer, but attacks are.
 MAX_NAME: Final = 1000
-#: Characters of a mailbox as it is written, comments included.
+#: Characters of a mailbox in the text, comments included.
 MAX_TEXT: Final = MAX_NAME + MAX_ADDRESS + 80
 
-# Controls (C0, DEL, C1), line separators, and halves of surrogate pairs, which no encoding can express.
+# Control characters (C0, DEL, C1), line separators, and halves of surrogate pairs, which cannot be encoded.
 CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-# RFC 6531 section 3.3 adds all of UTF-8 to atext. Its blanks are left out: outside quotes they are a slip. What
-# cannot be seen is looked for separately, because a display name may hold it.
+# RFC 6531 section 3.3 adds all of UTF-8 to atext. Its blanks are left out: outside quotes they are a mistake.
+# Invisible characters are searched for separately, because a display name may contain them.
 WIDE = (
     ATEXT + "\u00a1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e"
     "\u2060-\u2fff\u3001-\ud7ff\ue000-\U0010ffff"
 )
 QUOTED = r'"(?:[^"\\]|\\.)*+"'
 
-# Between signs that mean something, CFWS may stand.
+# CFWS, which is allowed between tokens.
 CFWS: Final = " " + MARK
 DOT_ATOM: Final = re.compile(rf"[{WIDE}]++(?:\.[{WIDE}]++)*+")
 # The same with dots anywhere, but not of dots alone.
@@ -74,11 +74,11 @@ _NAMED: Final = re.compile(rf'((?:{QUOTED}|[^()<>,;:\\"\[\]]++)*+)<((?:{QUOTED}|
 
 
 class Mailbox(NamedTuple):
-    """What was read.
+    """A parsed mailbox.
 
     Attributes:
         local: without quotes and escapes.
-        written: the local part as it travels.
+        written: the local part as it is sent.
         domain: not checked yet.
         name: the display name, decoded.
     """
@@ -95,10 +95,10 @@ def refuse(text: str, reason: str) -> NoReturn:
 
 
 def without_controls_and_comments(text: str) -> tuple[str, list[str]]:
-    """Refuse control characters, and return a text without its comments, and these; see `without_comments`.
+    """Refuse control characters; return a text without its comments, and the comments; see `without_comments`.
 
     Raises:
-        InvalidAddress: a control character, or a parenthesis without its other half.
+        InvalidAddress: a control character, or an unbalanced parenthesis.
     """
     if CONTROL.search(text):
         refuse(text, "it holds a control character")
@@ -109,15 +109,15 @@ def without_controls_and_comments(text: str) -> tuple[str, list[str]]:
 
 
 def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
-    """Read the unusual: comments, names, quotes, literals, other scripts; and say what is wrong.
+    """Parse a mailbox with unusual syntax: comments, names, quotes, literals, other scripts.
 
     Args:
         bare: one mailbox, with marks in place of its comments.
-        comments: what these say.
-        lenient: take dots anywhere in the local part.
+        comments: the text of the comments.
+        lenient: accept dots anywhere in the local part.
 
     Raises:
-        InvalidAddress: it is not one mailbox.
+        InvalidAddress: `bare` is not one mailbox; the error says why.
     """
     text = bare.replace(MARK, " ").strip(" ")
     if len(text) > MAX_TEXT:
@@ -129,7 +129,7 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
         if split is None or name_read is None:
             refuse(text, "a display name with brackets, commas, colons or semicolons needs quotes")
         name, spec = name_read, split[2].strip(CFWS)
-    # Where RFC 5322 section 3.4.1 has them. A quoted string holds no mark.
+    # Comments are allowed only where RFC 5322 section 3.4.1 has them. A quoted string contains no mark.
     spec = _AROUND_AT.sub("@", spec)
     match = _SPEC.fullmatch(spec)
     if match is None or MARK in spec:
@@ -150,7 +150,7 @@ def phrase(text: str, *, empty: bool = False) -> str | None:
 
     Args:
         text: with marks in place of its comments.
-        empty: no words at all make one, too.
+        empty: accept a phrase without words, too.
     """
     words: list[str] = []
     plain: list[str] = []
@@ -170,12 +170,12 @@ def phrase(text: str, *, empty: bool = False) -> str | None:
 
 
 def _decoded(words: list[str]) -> list[str]:
-    """Decode words that stood side by side without quotes; RFC 2047 section 5 knows no encoded words in quotes."""
+    """Decode adjacent words that were not in quotes; in quotes there are no encoded words (RFC 2047 section 5)."""
     return [shown(" ".join(words))] if words else []
 
 
 def shown(text: str) -> str:
-    """Return what a reader sees of a name; what encoded words hide of controls and line ends becomes a blank."""
+    """Return a name as readers show it, with blanks for control characters and line endings from encoded words."""
     return CONTROL.sub(" ", decoded_words(text)).strip(" ") if "=?" in text else text
 
 
@@ -184,7 +184,7 @@ def _reason(spec: str) -> str:
     if not spec:
         return "it is empty"
     if MARK in spec:
-        return "a comment stands inside of a word (RFC 5322 section 3.4.1)"
+        return "a comment is inside a word (RFC 5322 section 3.4.1)"
     hidden = hidden_character(spec)
     if hidden is not None:
         return f"it holds a character that cannot be seen: {named(hidden)}"
@@ -201,13 +201,13 @@ def _reason(spec: str) -> str:
     if _DOTTED.fullmatch(local) and DOT_ATOM.fullmatch(local) is None:
         return (
             "its local part begins or ends with a dot, or has two dots in a row; Recipient(…, lenient=True) and "
-            "Address.parse(…, lenient=True) take it, and it is sent as it is"
+            "Address.parse(…, lenient=True) accept it, and it is sent unchanged"
         )
     return "the part before the @ needs quotes, or there is more than one @"
 
 
 def written_local(local: str) -> str:
-    """Return the local part as it is written, in quotes if it must be (RFC 5321 section 4.1.2)."""
+    """Return the local part as it is written, in quotes if necessary (RFC 5321 section 4.1.2)."""
     if not local:
         refuse("@", "the part before the @ is empty")
     return local if DOT_ATOM.fullmatch(local) else quoted(local)

@@ -1,12 +1,12 @@
-r"""Work on the octets of a message: line ends, the length of lines, searching, base64; long octets in slices.
+r"""Functions for the octets of a message: line endings, line lengths, search, base64; long messages in slices.
 
-Strategy. A single C call on tens of MiB keeps the global interpreter lock (GIL) for tens of milliseconds. The event
-loop stands still meanwhile, even if a worker thread made the call. So whatever is longer than `SLICE` is worked
-through in slices, and the interpreter may switch threads between two of them. Where a slice ends must not matter: no
-cut separates CR from LF, a search looks over the edge, base64 is cut at whole groups.
+Strategy. A single C call on tens of MiB keeps the global interpreter lock (GIL) for tens of milliseconds, and the event
+loop is blocked, even if a worker thread made the call. Therefore octets beyond `SLICE` are processed in slices, and the
+interpreter may switch threads between two of them. The result does not depend on the cuts: none separates CR from LF,
+a search overlaps the next slice, base64 is cut at whole groups.
 
-`bytes.join` is called on everything at once, because CPython releases the GIL for joins of a MiB and more. A slice
-`data[start:end]` and a `+` do not release it, so `copied` and `bytes.join` stand in for them.
+`bytes.join` is called once for all slices, because CPython releases the GIL for joins of a MiB and more. A slice
+`data[start:end]` and a `+` do not release it, so `copied` and `bytes.join` are used in their place.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _CUT: Final = struct.Struct("76s" * _LINES).unpack
 _WHITE: Final = b" \t\r\n\v\f"
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _CR: Final = 13
-#: What the decoder of line ends has seen: none, or CRLF and nothing else.
+#: The line endings that the decoder has seen: none, or only CRLF.
 _ONLY_CRLF: Final = (None, "\r\n")
 
 
 def slices(data: bytes) -> Iterator[bytes]:
-    """Yield `data` in slices of about `SLICE` octets; CR and LF of one line end stay together."""
+    """Yield `data` in slices of about `SLICE` octets, without separating the CR and LF of a line ending."""
     start, length = 0, len(data)
     while length - start > SLICE:
         end = start + SLICE
@@ -74,7 +74,7 @@ def copied(data: bytes, start: int, end: int) -> bytes:
 
 
 def find(data: bytes, sought: bytes, start: int = 0) -> int:
-    """Return where `sought` begins in `data`, at `start` or later; -1 if it is not there."""
+    """Return the first position of `sought` in `data` at or after `start`; -1 if there is none."""
     length = len(data)
     while length - start > SLICE:
         found = data.find(sought, start, start + SLICE + len(sought) - 1)
@@ -96,10 +96,10 @@ def is_ascii(data: bytes) -> bool:
 
 def only_crlf(data: bytes) -> bool:
     """Tell whether every CR is followed by LF, and every LF follows a CR."""
-    # The decoder notes each kind of line end in one pass; counting CR, LF and CRLF takes two to five times as long.
+    # The decoder notes each kind of line ending in one pass; counting CR, LF and CRLF takes two to five times as long.
     decoder = IncrementalNewlineDecoder(None, translate=False)
     if len(data) > SLICE:
-        # The decoder joins a CR at the end of a slice to what follows. No slice is copied: page faults take longer.
+        # The decoder joins a CR at the end of a slice to the next slice. No slice is copied: page faults take longer.
         view = memoryview(data)
         for start in range(0, len(data), SLICE):
             decoder.decode(str(view[start : start + SLICE], "latin-1"))
@@ -112,9 +112,9 @@ def only_crlf(data: bytes) -> bool:
 
 
 def crlf(data: bytes) -> bytes:
-    """Return `data` with every line end, bare CR and bare LF included, as CRLF; nothing is added at the end.
+    """Return `data` with CRLF for every line ending, bare CR and bare LF included; nothing is added at the end.
 
-    Nothing is copied when nothing has to be changed.
+    Without a change, `data` is returned, not a copy.
     """
     if only_crlf(data):
         return data
@@ -124,28 +124,28 @@ def crlf(data: bytes) -> bytes:
 
 
 def normalised(data: bytes) -> bytes:
-    r"""Return `data` with every line end, bare CR and bare LF included, as CRLF, the last one added.
+    r"""Return `data` with CRLF for every line ending, bare CR and bare LF included, and at the end.
 
-    A server that takes a bare LF for a line end would see another message in `\n.\n` (SMTP smuggling).
-    Nothing is copied when nothing has to be changed.
+    A server that treats a bare LF as a line ending would see another message in `\n.\n` (SMTP smuggling).
+    Without a change, `data` is returned, not a copy.
     """
     data = crlf(data)
     return data if data.endswith(b"\r\n") or not data else b"".join((data, b"\r\n"))
 
 
 def dots_doubled(data: bytes) -> bytes:
-    """Return `data` with the dot at the start of each line doubled but for the first line, RFC 5321 section 4.5.2.
+    """Return `data` with the dot at the start of each line but the first doubled, RFC 5321 section 4.5.2.
 
-    Nothing is copied when nothing has to be changed.
+    Without a change, `data` is returned, not a copy.
     """
-    # From the end: CPython's search from there leaps over more octets, and takes a third of the time.
+    # CPython's search from the end skips more octets, and takes a third of the time.
     return data if data.rfind(b"\r\n.") < 0 else data.replace(b"\r\n.", b"\r\n..")
 
 
 def longest_line_exceeds(data: bytes, limit: int) -> bool:
     """Tell whether a line of CRLF-delimited `data` is longer than `limit` octets without its CRLF."""
-    # From the start of a line its end must be found within limit + 2. The last line end in that window is as good as
-    # the next one and lets the search leap: one step for every `limit` octets, not for every line.
+    # A line must end within limit + 2 octets of its start. The last line ending in that window serves as well as the
+    # first, and needs one step for every `limit` octets, not for every line.
     position, width, end, rfind = 0, limit + 2, len(data) - limit, data.rfind
     while position < end:
         found = rfind(b"\n", position, position + width)
@@ -159,13 +159,13 @@ def longest_line_exceeds(data: bytes, limit: int) -> bool:
 
 
 def base64_size(length: int) -> int:
-    """Return how many octets `base64_lines` makes of `length`."""
+    """Return how many octets `base64_lines` returns for `length` octets."""
     characters = (length + 2) // 3 * 4
     return characters + (characters + 75) // 76 * 2
 
 
 def base64_lines(data: bytes | memoryview) -> bytes:
-    """Encode in lines of 76 characters, each with its line end.
+    """Encode in lines of 76 characters, each with its CRLF.
 
     Slices whose length is a multiple of 57 may be encoded one by one and joined.
     """
@@ -182,10 +182,10 @@ def base64_lines(data: bytes | memoryview) -> bytes:
 
 
 def base64_decoded(data: bytes) -> bytes | None:
-    """Return the octets that `data` stands for; None if it is not base64.
+    """Decode base64; return None if `data` is not base64.
 
-    White space may stand anywhere, and the padding may be missing (RFC 2045 section 6.8). Six bits that are left over
-    are dropped.
+    White space is ignored anywhere, and the padding may be missing (RFC 2045 section 6.8). Six remaining bits are
+    dropped.
     """
     pieces: list[bytes] = []
     signs = b""

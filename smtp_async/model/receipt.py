@@ -1,7 +1,7 @@
-"""What became of a message: an outcome for the whole, a verdict for each recipient.
+"""The outcome of a message, and a verdict for each recipient.
 
-These are made once per message on the fastest path of the library, therefore tuples, and everything that can be
-derived is a property.
+These values are made for every message, so they are tuples, which cost less than other classes, and everything that
+can be derived is a property.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ __all__ = ["Outcome", "Receipt", "Verdict"]
 # Exim "OK id=ID", qmail "ok DATE qp ID", Exchange and others "<ID> Queued mail", Google "OK DATE ID - gsmtp".
 _QUEUE_ID = re.compile(
     r"queued as ([\w.+/=-]*\w)|\bid=([\w.+/=-]*\w)|\bqp (\d+)|<([^<> ]+)>.{0,200}\bqueued\b"
-    # From the beginning of a word, and never less than all of it: else it is quadratic.
+    # Match whole words only, because other matches would make the search quadratic.
     r"|(?<![\w.-])([\w.-]++) - gsmtp",
     re.IGNORECASE,
 )
 
 
 class Outcome(Enum):
-    """What became of a message, or of one recipient of it."""
+    """The outcome of a message, or of one of its recipients."""
 
     #: The server took responsibility.
     ACCEPTED = "accepted"
-    #: Of a message only: accepted for some recipients.
+    #: For a message only: accepted for some recipients.
     PARTIAL = "partial"
-    #: The server said no.
+    #: The server refused the recipient or the message.
     REFUSED = "refused"
-    #: It did not leave: sending again cannot make a second copy.
+    #: Not sent, so sending again cannot make a second copy.
     NOT_SENT = "not sent"
-    #: The end of data left, its reply did not come (RFC 1047).
+    #: The end of data was sent, but its reply was not received (RFC 1047).
     UNKNOWN = "unknown"
 
-    # Enum hashes its name in Python code; identity is what is meant, and every message is counted by its outcome.
+    # Enum hashes its name in Python code, which is slow for a counter of every message; members are unique objects.
     __hash__ = object.__hash__
 
 
 class Verdict(NamedTuple):
-    """What became of one recipient.
+    """The outcome of one recipient.
 
     Attributes:
         recipient: the recipient that the verdict is about.
         outcome: never PARTIAL.
-        reply: the reply that decided, if one did.
+        reply: the reply that decided the outcome, if any.
     """
 
     recipient: Recipient
@@ -71,7 +71,7 @@ class Verdict(NamedTuple):
 
     @property
     def queue_id(self) -> str | None:
-        """The name under which the server queued the message, if its reply names it."""
+        """The id of the message in the server's queue, if the reply names it."""
         if self.outcome is not Outcome.ACCEPTED or self.reply is None:
             return None
         match = _QUEUE_ID.search(self.reply.text)
@@ -79,11 +79,11 @@ class Verdict(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What became of a message.
+    """The outcome of a message.
 
     Attributes:
         verdicts: one per recipient, in the order of the envelope.
-        reply: the reply to blame or to thank: the first refusal in causal order, else that to the end of data.
+        reply: the decisive reply: the first refusal in causal order, else the reply to the end of data.
         error: why the outcome is not ACCEPTED or PARTIAL.
         message_id: the Message-ID header field, if known.
         bytes_sent: bytes of this message that were handed to the transport, envelope and framing included.
@@ -97,7 +97,7 @@ class Receipt(NamedTuple):
 
     @classmethod
     def of(cls, error: SMTPError) -> Receipt | None:
-        """Return `error.receipt` with its type, which an error cannot name: receipts are made of errors."""
+        """Return `error.receipt` with its type, which `errors` cannot name, because receipts contain errors."""
         return error.receipt if isinstance(error.receipt, cls) else None
 
     @property
@@ -134,22 +134,22 @@ class Receipt(NamedTuple):
 
     @property
     def temporary(self) -> bool:
-        """Nothing was accepted or lost from sight, and sending later may help."""
+        """No recipient was accepted or is unknown, and sending later may succeed."""
         return not (self.accepted or self.unknown) and any(verdict.temporary for verdict in self.verdicts)
 
     def raise_for_outcome(self) -> None:
-        """Return if the message was accepted for anybody, else raise what became of it.
+        """Return if the message was accepted for at least one recipient, else raise an error.
 
         Raises:
-            SenderRefused, RecipientsRefused, MessageRefused: the server said no.
-            NotSent: it did not leave; sending again is safe.
-            OutcomeUnknown: it may or may not be delivered.
-            SMTPError: any other error that kept it from leaving, for example a failed connection.
+            SenderRefused, RecipientsRefused, MessageRefused: the server refused it.
+            NotSent: the message was not sent; sending again is safe.
+            OutcomeUnknown: the message may or may not be delivered.
+            SMTPError: any other error that kept the message from being sent, for example a failed connection.
         """
         outcome = self.outcome
         if outcome is Outcome.ACCEPTED or outcome is Outcome.PARTIAL:
             return
-        # A copy: one failure of a connection ends many messages, each raises it with its own receipt.
+        # A copy, because the failure of a connection ends many messages, and each raises it with its own receipt.
         error = self.error.copy() if self.error is not None else NotSent("the message was not sent")
         error.receipt = self
         raise error

@@ -1,7 +1,7 @@
-"""What a server answers: values only.
+"""Replies of a server, as values.
 
-A reply is judged by its first digit (RFC 5321 section 4.2.1); an unknown code is never fatal. The bytes are
-kept as they came and decoded only when somebody reads them, because most replies are never read by a person.
+The first digit decides the meaning of a reply (RFC 5321 section 4.2.1); an unknown code is never fatal. The octets are
+kept as they were received and decoded only on access, because few replies are ever shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["EnhancedCode", "Reply", "printable"]
 # RFC 3463 section 2: class "." subject "." detail, the last two of one to three digits.
 _ENHANCED = re.compile(rb"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]|$)")
 
-#: A reply shown in a log line or an exception is cut at this many characters.
+#: The longest text of a reply, in characters, in a log line or an exception.
 SHOWN = 1000
 
 
@@ -34,7 +34,7 @@ class Reply(NamedTuple):
 
     Attributes:
         code: the three digits, 200 to 599.
-        raw: the text of each line behind code and separator, as it came, without the line end.
+        raw: the text of each line behind code and separator, as received, without the line ending.
     """
 
     code: int
@@ -65,25 +65,25 @@ class Reply(NamedTuple):
 
     @property
     def intermediate(self) -> bool:
-        """3xx: the server waits for more."""
+        """3xx: the server waits for more input."""
         return 300 <= self.code < 400
 
     @property
     def temporary(self) -> bool:
-        """4xx: refused now, may succeed later."""
+        """4xx: refused, but may succeed later."""
         return 400 <= self.code < 500
 
     @property
     def permanent(self) -> bool:
-        """5xx: refused, the same command will be refused again."""
+        """5xx: refused; the same command will be refused again."""
         return self.code >= 500
 
     @property
     def too_many_recipients(self) -> bool:
-        """In reply to RCPT: the transaction has as many recipients as the server takes.
+        """In reply to RCPT: the transaction has as many recipients as the server accepts.
 
-        An enhanced code X.5.3 (RFC 3463 section 3.6) says so whatever the basic code is: Dovecot answers 451 4.5.3.
-        Without an enhanced code it is 452, and 552 is to be taken for 452 (RFC 5321 section 4.5.3.1.10).
+        An enhanced code X.5.3 (RFC 3463 section 3.6) means this with any basic code: Dovecot replies 451 4.5.3.
+        Without an enhanced code, 452 does, and 552 is treated as 452 (RFC 5321 section 4.5.3.1.10).
         """
         enhanced = self.enhanced
         if enhanced is None:
@@ -95,12 +95,12 @@ class Reply(NamedTuple):
 
 
 def printable(text: str, limit: int = SHOWN) -> str:
-    """Return `text` on one line, control and direction characters escaped, cut at `limit` characters.
+    """Return `text` on one line, with control and direction characters escaped, cut at `limit` characters.
 
-    A server chooses the text of its replies: shown raw it could clear a terminal, forge a log line or turn
+    A server chooses the text of its replies: unescaped, it could clear a terminal, forge a log line or change
     the direction of writing.
     """
-    # Not printable: controls, direction and other format characters, separators but the space, what is unassigned.
+    # Not printable: control, direction and format characters, separators but the space, unassigned code points.
     if not text.isprintable():
         text = "".join(c if c.isprintable() else _escaped(c) for c in text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,11 +1,11 @@
-"""A text that never shows itself, and a mask for what a server repeats of it.
+"""A text that is never shown, and a mask for replies in which a server repeats it.
 
-Credentials travel through the library as `Secret`, so that a log line, a traceback that prints local
-variables or a pickled object in a cache cannot hold a password by accident. Only `reveal()` gives the text
-away, and only `auth/` calls it, at the moment the bytes are made.
+Credentials are passed through the library as `Secret`, so that a log line, a traceback that prints local
+variables or a pickled object in a cache cannot contain a password by accident. Only `reveal()` returns the text,
+and only `auth/` calls it, when it encodes the bytes to send.
 
-A server may repeat in a reply what it was sent: `500 Command unrecognized: "AUTH PLAIN AHVz…"`. `Mask` takes it out
-of the reply again, before anything else sees the text.
+A server may repeat a command in its reply: `500 Command unrecognized: "AUTH PLAIN AHVz…"`. `Mask` removes the secret
+from the reply before any other code reads the text.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Final, NoReturn
 
 __all__ = ["MASKED", "Mask", "Secret"]
 
-#: Stands where a secret was.
+#: Replaces a secret.
 MASKED: Final = b"***"
-#: So many characters of base64 in a row that were sent are no accident: one in 36^6.
+#: A run of this many characters of base64 that was sent is no coincidence: the probability is one in 36^6.
 _RUN: Final = 6
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/=]{%d,}" % _RUN)
 
 
 class Secret:
-    """Hold a text that hides in `repr`, `str`, `format`, `pickle` and tracebacks.
+    """A text that `repr`, `str`, `format` and tracebacks do not show, and that cannot be pickled.
 
     Two secrets compare equal when their texts are equal.
     """
@@ -66,13 +66,14 @@ class Secret:
 
 
 class Mask:
-    """Take out of a text what was sent as a secret.
+    """Replace secrets that were sent, in a text.
 
-    * Base64: every run of at least six characters that was sent, in either case. A server may cut off what it
-      repeats, or break it into lines.
-    * The secrets themselves: whole. A part of one may be an ordinary word, and to hide it would tell that.
+    * Base64: every run of at least six characters that was sent, in either case, because a server may cut the text
+      that it repeats, or break it into lines.
+    * The secrets themselves: as a whole. A part of a secret may be an ordinary word, and hiding it would reveal that.
 
-    What has fewer than six octets counts only where it stands alone. What a mask knows is hidden as in `Secret`.
+    A secret of fewer than six octets is replaced only where it is a whole word. The secrets that a mask knows are
+    hidden as in `Secret`.
     """
 
     __slots__ = ("_runs", "_whole")
@@ -92,10 +93,10 @@ class Mask:
         self._runs = lambda: runs
 
     def add_secrets(self, secrets: Iterable[bytes]) -> None:
-        """Hide `secrets`, which were part of something sent, as they are and in base64."""
+        """Hide `secrets`, which were sent as part of a text, both plain and in base64."""
         for secret in secrets:
             self.add_sent(base64.b64encode(secret))
-            # Each line of a secret: no reply can hold its line ends.
+            # Each line of a secret, because a reply cannot contain its line endings.
             self._add_whole(secret.splitlines())
 
     def _add_whole(self, texts: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""How long each stage may take."""
+"""The time limits of all stages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Timeouts"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds for each stage; `None` waits for ever. Anything else is an `InvalidArgument`.
+    """Seconds for each stage; `None` sets no limit. Any other value raises `InvalidArgument`.
 
-    The defaults are those of RFC 5321 section 4.5.3.2 where it names one. A reply must be complete within its
+    The defaults are those of RFC 5321 section 4.5.3.2, where it has one. A reply must be complete within its
     stage's time, counted from the last byte of its command: single bytes do not restart the clock.
     """
 
@@ -21,7 +21,7 @@ class Timeouts:
     connect: float | None = 30.0
     #: The TLS handshake.
     tls: float | None = 60.0
-    #: The server's first words, RFC 5321 section 4.5.3.2.1.
+    #: The greeting of the server, RFC 5321 section 4.5.3.2.1.
     greeting: float | None = 300.0
     #: The reply to EHLO, LHLO or HELO.
     hello: float | None = 300.0
@@ -29,23 +29,23 @@ class Timeouts:
     auth: float | None = 120.0
     #: The reply to MAIL (or to the RSET before it), RFC 5321 section 4.5.3.2.2.
     mail: float | None = 300.0
-    #: The reply to the RSET that asks whether a server reads on behind an end of data, counted from the reply to that;
-    #: asked once, before the first envelope is written there. When it runs out, the messages go on over another
-    #: connection, and for ten minutes nothing is written behind an end of data.
+    #: The reply to the RSET that tests whether a server reads on behind an end of data, counted from the reply to the
+    #: end of data; sent once, before the first envelope is written there. After this time, the messages are sent over
+    #: another connection, and for ten minutes nothing is written behind an end of data.
     probe: float | None = 5.0
     #: The reply to each RCPT, RFC 5321 section 4.5.3.2.3.
     rcpt: float | None = 300.0
     #: The 354 to DATA, RFC 5321 section 4.5.3.2.4.
     data: float | None = 120.0
-    #: Each block of a body; restarts when the transport has taken what was written.
+    #: Each block of a body; restarts when the transport has accepted the block.
     block: float | None = 180.0
     #: The reply to the end of data, RFC 5321 section 4.5.3.2.6.
     end_of_data: float | None = 600.0
     #: The reply to any other command.
     command: float | None = 300.0
-    #: The reply to QUIT, and the end of TLS behind it (2 s at most); without effect on any outcome.
+    #: The reply to QUIT, and the end of TLS behind it (2 s at most); it does not change an outcome.
     quit: float | None = 5.0
-    #: How long `close()` lets running messages end.
+    #: How long `close()` waits for running messages.
     close: float | None = 10.0
     #: A whole `client.send`, waiting in the queue included.
     send: float | None = 120.0

@@ -1,4 +1,4 @@
-"""The queue processor: sends the mail of a spool, tries it again, gives it up, and reports failures to senders."""
+"""The queue processor: sends the mail of a spool, retries it until it expires, and reports failures to senders."""
 
 from .bounce import Notice, Report, ReportedRecipient, ReportOptions, bounce, delay_notice, parse_report
 from .options import Marking, ProcessorOptions

@@ -1,7 +1,8 @@
 """One attempt, from the lease of a job to its end: send, judge, write the end to the spool, report.
 
-The order at the end matters. If a recipient was accepted, that is written first, because otherwise a crash would send a
-second copy. If none was, the sender is told first, because otherwise a crash would keep the report from the sender.
+The order at the end matters. If a recipient was accepted, the result is written before the report, because otherwise a
+crash would cause a second copy. If no recipient was accepted, the report comes first, because otherwise a crash would
+suppress it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .results import UNKNOWN, Fate, JobResult
 from .schedule import RetryPolicy, expiry
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
+from .telemetry import DeliveryTelemetry
 
 if TYPE_CHECKING:
     from ..client.client import SMTPClient
@@ -41,7 +43,7 @@ _HELD_UNKNOWN: Final = JobResult(Fate.FAILED, reason=UNKNOWN)
 
 
 class _MarkGate:
-    """What `client.send` awaits before the end of data may leave: the mark in the spool."""
+    """Writes the mark in the spool; `client.send` awaits it before it sends the end of data."""
 
     __slots__ = ("_lease", "failure")
 
@@ -66,11 +68,12 @@ class Attempts:
         retry: how often and for how long a message is tried.
         keep_sent: keep delivered jobs as SENT.
         options: of the processor.
-        control: is told of errors that no pause can cure.
-        breakers: are told whether the server and the spool can be used.
-        writer: makes the changes to the spool that must be made.
+        control: receives errors that end the run, because no pause can cure them.
+        breakers: receive whether the server and the spool can be used.
+        writer: makes changes to the spool, and repeats them until they succeed.
         reports: reports failures and delays to senders.
         events: receives the results.
+        telemetry: is told of each attempt.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class Attempts:
         writer: SpoolWriter,
         reports: SenderReports,
         events: EventSink,
+        telemetry: DeliveryTelemetry | None = None,
     ) -> None:
         self._client: Final = client
+        self._telemetry: Final = telemetry
         self._retry: Final = retry
         self._keep_sent: Final = keep_sent
         self._options: Final = options
@@ -108,14 +113,16 @@ class Attempts:
             return
         if self._events.wants(JobStarted):
             await self._publish_start(lease)
-        receipt = await self._send(lease)
+        outcome = self._send(lease)
+        telemetry = self._telemetry
+        receipt = await (outcome if telemetry is None else telemetry.deliver(entry, outcome))
         if receipt is not None:
             await self._conclude(lease, receipt)
 
     async def give_back(self, lease: Lease) -> bool:
-        """End the lease of a job that has not had its turn; return False if the spool cannot be written now.
+        """End the lease of a job that was not tried; return False if the spool cannot be written now.
 
-        A job that expired while the server is down has failed.
+        A job that expires while the server is down has failed.
         """
         entry, error = lease.entry, self._breakers.error
         expires = expiry(entry, self._retry)
@@ -145,7 +152,7 @@ class Attempts:
             # No deadline: the stages have limits of their own, and a limit for all would make known outcomes unknown.
             return await self._client.send(lease.mail(), options=options, deadline=math.inf)
         except MissingRecipient:
-            # Every recipient has the message or was given up; a crash kept the end of the job from being written.
+            # No recipient is pending: a crash kept the end of the job from being written.
             return Receipt(())
         except SMTPError as error:
             failure = error if isinstance(error, LeaseLost) else gate.failure
@@ -162,7 +169,7 @@ class Attempts:
             return receipt_of(SMTPError(f"sending it raised {error!r}"), lease.entry.pending)
 
     async def _mark_failed(self, lease: Lease, error: Exception) -> None:
-        """End an attempt whose mark could not be written to the spool, so that the message did not leave."""
+        """End an attempt whose mark could not be written to the spool, so that the message was not sent."""
         if isinstance(error, LeaseLost):
             _log.warning("the job %s was taken away before it was sent", lease.entry.id)
             self._breakers.inconclusive()
@@ -175,10 +182,10 @@ class Attempts:
 
         Args:
             lease: of the message that was being sent.
-            receipt: what the client knows of the message; None for a client that does not say.
+            receipt: the receipt of the client; None if the client has none.
         """
         if receipt is None:
-            error = OutcomeUnknown("the processor stopped before the end of the message was answered")
+            error = OutcomeUnknown("the processor stopped before the server replied to the end of data")
             receipt = receipt_of(error, lease.entry.pending)
         if receipt.outcome is Outcome.NOT_SENT:
             await self._release(lease)
@@ -200,7 +207,7 @@ class Attempts:
             if not result.delivered:
                 await self._reports.report(entry, result, now)
         except asyncio.CancelledError:
-            # The result is known, so it is written in any case.
+            # The result is known, so it is written even after cancellation.
             await self._write_end(lease, receipt, result)
             raise
         if not await self._write_end(lease, receipt, result):
@@ -211,7 +218,7 @@ class Attempts:
         await self._publish_end(entry, receipt, result)
 
     def _is_plain_success(self, entry: Entry, receipt: Receipt) -> bool:
-        """Return whether the first attempt delivered the job, as most do, so that there is nothing to judge."""
+        """Return whether the first attempt delivered the job to all recipients, as most attempts do."""
         accepted = receipt.error is None and receipt.outcome is Outcome.ACCEPTED
         return accepted and self._breakers.mail_flows and not entry.attempts
 
@@ -222,7 +229,7 @@ class Attempts:
                 await self._publish_end(lease.entry, receipt, _DELIVERED)
 
     async def _update_breakers(self, receipt: Receipt, result: JobResult) -> None:
-        """Tell the breakers what the attempt says about the server."""
+        """Report the state of the server after the attempt to the breakers."""
         if result.host_error is not None:
             if isinstance(result.host_error, UsageError):
                 self._control.fail(result.host_error)

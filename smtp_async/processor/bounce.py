@@ -4,8 +4,8 @@ A report is a message in three parts: text for a person, fields for programs, an
 report is about, or the whole message. The return path of a report is empty, and no report is written about a message
 whose own return path is empty, because reports about reports would never end (RFC 5321 section 6.1).
 
-The fields are ASCII. Servers choose the text of their replies, so everything else in it is escaped; an address that is
-not ASCII is written as RFC 6533 section 3 defines.
+The fields are ASCII. Servers choose the text of their replies, so other characters in it are escaped; an address that
+is not ASCII is written as RFC 6533 section 3 defines.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ __all__ = [
     "status_of",
 ]
 
-#: The most characters of a reply that are quoted.
+#: Maximum of characters that are quoted from a reply.
 _MAX_QUOTED: Final = 512
-#: The most octets of a header that are returned.
+#: Maximum of octets of a header that are returned.
 _MAX_HEADER: Final = 65536
 _LINE_WIDTH: Final = 76
 _MTA_NAME: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
-# RFC 6533 section 3: the characters that have to be escaped; the rest of printable ASCII stands for itself.
+# RFC 6533 section 3: the characters that have to be escaped; the rest of printable ASCII is literal.
 _XTEXT: Final = re.compile(r"[^!-~]|[\\+=]")
 
 
 class Notice:
-    """A report that is ready to be sent: `client.send` and `spool.put` take it.
+    """A report that is ready to be sent, as an argument of `client.send` and `spool.put`.
 
     Attributes:
         recipient: the sender of the message that the report is about.
         source: the whole report.
-        key: the idempotency key: the same for the same failure, so that a spool takes the report once.
+        key: the idempotency key: the same for the same failure, so that a spool stores the report once.
     """
 
     __slots__ = ("key", "recipient", "source")
@@ -71,7 +71,7 @@ class Notice:
         return Envelope(None, (Recipient(self.recipient),))
 
     def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
-        """Return the content, which is the same whatever the server offers."""
+        """Return the content, which is the same for every server."""
         return Content.of_bytes(self.source)
 
     def __repr__(self) -> str:
@@ -83,12 +83,12 @@ class ReportOptions:
     """Which failures are reported to senders, and how.
 
     Attributes:
-        reporting: the name of this system, kept in A-labels; None takes the client's.
-        sender: the author of the reports; None is MAILER-DAEMON at this system.
+        reporting: the name of this system, kept in A-labels; by default the name of the client.
+        sender: the author of the reports; by default MAILER-DAEMON at this system.
         whole: return the whole message, not only its header.
         largest: octets of a message above which only its header is returned.
-        delay_after: seconds after which the sender is told, once, that a message still waits; None never.
-        deliver: called with each report; None puts reports into the spool.
+        delay_after: seconds after which a delay is reported to the sender, once; None: never.
+        deliver: called with each report; None: reports are put into the spool.
 
     Raises:
         InvalidAddress: `reporting` is not a domain, or `sender` is not an address.
@@ -120,22 +120,21 @@ def bounce(
     arrived: float | None = None,
     remote: str | None = None,
 ) -> Notice | None:
-    """Write the report that recipients never get a message.
+    """Write the report that a message could not be delivered to recipients.
 
     Args:
-        original: the message as it was sent.
-        envelope: its envelope.
+        original: the message that was sent.
+        envelope: the envelope of the message.
         results: the recipients that failed.
-        key: identifies the failure. Message-ID and boundaries are made of it, so the same failure makes the same
-            report.
+        key: identifies the failure. Message-ID and boundaries are derived from the key, so the same failure has the
+            same report.
         now: the wall clock, in seconds of the epoch.
-        options: how to report.
+        options: the options of reports.
         arrived: when the message was put into the spool, in seconds of the epoch.
         remote: the server that refused the message.
 
     Returns:
-        The report; None if there must be none, because the return path is empty or NOTIFY (RFC 3461 section 4.1)
-        forbids it.
+        The report; None if the return path is empty or NOTIFY (RFC 3461 section 4.1) forbids a report.
     """
     kind = _ReportKind("failed", Notify.FAILURE, _FAILED, None)
     return _notice(original, envelope, results, kind, key, now, options, arrived, remote)
@@ -153,7 +152,7 @@ def delay_notice(
     arrived: float | None = None,
     remote: str | None = None,
 ) -> Notice | None:
-    """Write the report that a message still waits for recipients; arguments as for `bounce`.
+    """Write the report that a message is delayed for recipients; arguments as for `bounce`.
 
     Args:
         until: when the message will be given up, in seconds of the epoch; None for never.
@@ -163,7 +162,7 @@ def delay_notice(
 
 
 def status_of(result: RecipientResult, action: str = "failed") -> EnhancedCode:
-    """Return the status code of a recipient, RFC 3463: that of the reply, where the reply has one."""
+    """Return the status code of a recipient, RFC 3463, from the reply if it has one."""
     reply = result.reply
     if reply is not None:
         return reply.enhanced or EnhancedCode(reply.code // 100, 0, 0)
@@ -256,7 +255,7 @@ def _head(
         text_field("Subject", kind.subject),
         f"Message-ID: {message_id_text(f'{_token(key)}.{kind.action}@{host}')}",
         *([f"In-Reply-To: {about}", f"References: {about}"] if about else []),
-        # RFC 3834 section 5: keeps automatic responders from answering.
+        # RFC 3834 section 5: keeps automatic responders from replying.
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
     ]
@@ -297,7 +296,7 @@ def _part(kind: str, data: bytes, *, encode: bool | None = None) -> bytes:
 
 
 def _returned(original: bytes, options: ReportOptions) -> bytes:
-    """Return the part with the original message; of one that needs more than seven bits, only the header."""
+    """Return the part with the original message, or only its header if the message needs more than seven bits."""
     plain = original.isascii() and b"\0" not in original
     if options.whole and plain and len(original) <= options.largest:
         if not longest_line_exceeds(original, MAX_LINE):
@@ -391,7 +390,7 @@ def _diagnostic(reply: Reply) -> str:
 
 
 def _field(name: str, value: str) -> str:
-    """Return a folded field of RFC 3464; what would begin another field is escaped."""
+    """Return a folded field of RFC 3464; characters that would begin another field are escaped."""
     value = printable(value, 4 * _MAX_QUOTED).encode("ascii", "backslashreplace").decode()
     lines = textwrap.wrap(
         f"{name}: {value}", _LINE_WIDTH, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False

@@ -1,8 +1,8 @@
 """Parses delivery reports, RFC 3464, of this library and of other mail systems.
 
-The parser is linear and bounded: it looks at each octet a fixed number of times, and refuses what is too large at once.
-A report may come from anyone, so nothing in it is trusted: addresses are plain text, invalid fields are left out, and
-the only error says that the message is not a report.
+The parser is linear and bounded: it reads each octet a fixed number of times, and refuses a message that is too large.
+Anyone can send a report, so its content is not trusted: addresses are plain text, invalid fields are left out, and
+the only error is that the message is not a report.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _ORIGINAL_TYPES: Final = frozenset(
 
 
 class ReportedRecipient(NamedTuple):
-    """What a report says of one recipient.
+    """The part of a report about one recipient.
 
     Attributes:
-        address: the recipient (Final-Recipient).
+        address: the address of the recipient (Final-Recipient).
         action: `failed`, `delayed`, `delivered`, `relayed` or `expanded`, as in the report, in lower case.
         status: the enhanced status code.
         diagnostic: the reply of the other server, without its type; empty if there is none.
-        remote: the server that gave the reply.
-        original: the address as the sender gave it (Original-Recipient).
+        remote: the server that sent the reply.
+        original: the address that the sender specified (Original-Recipient).
         last_attempt, retry_until: dates, as in the report.
     """
 
@@ -57,7 +57,7 @@ class ReportedRecipient(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """The recipient never gets the message."""
+        """The message was not delivered to the recipient and will not be."""
         return self.action == "failed"
 
     @property
@@ -72,8 +72,8 @@ class Report(NamedTuple):
 
     Attributes:
         reporting: the system that wrote the report.
-        recipients: what the report says of each recipient.
-        text: the part for a person.
+        recipients: the parts about recipients.
+        text: the explanation for a person.
         original: the header of the original message, or the whole message; lines end with LF.
         envelope_id: ENVID of the original message (RFC 3461 section 4.4).
         arrival: when the original message arrived, as in the report.
@@ -99,13 +99,13 @@ def parse_report(data: bytes, *, limit: int = 10 * 1024 * 1024) -> Report:
 
     Args:
         data: the whole message; lines may end with CRLF or LF.
-        limit: the most octets that are parsed.
+        limit: maximum of octets that are parsed.
 
     Raises:
         InvalidArgument: the message is not a delivery report, or too large.
     """
     if len(data) > limit:
-        raise InvalidArgument(f"a report of {len(data)} octets is not parsed, the limit is {limit}")
+        raise InvalidArgument(f"a report of {len(data)} octets is not parsed, because the limit is {limit}")
     head, body = _split(bytes(data).replace(b"\r\n", b"\n"))
     kind, parameters = _content_type(_fields(head))
     boundary = parameters.get("boundary", "")
@@ -170,7 +170,7 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _fields(block: bytes) -> _Fields:
-    """Return the unfolded fields of a header by name, in lower case; the first field of a name counts."""
+    """Return the unfolded fields of a header by name, in lower case; only the first field of a name is kept."""
     unfolded = re.sub(r"\n[ \t]++", " ", block.decode("utf-8", "backslashreplace"))
     fields: _Fields = {}
     for line in unfolded.split("\n"):
@@ -197,7 +197,7 @@ def _parts(body: bytes, boundary: str) -> Iterator[bytes]:
     start: int | None = None
     for found in mark.finditer(body):
         if start is not None:
-            # The line end before a boundary belongs to it (RFC 2046 section 5.1.1).
+            # The line ending before a boundary belongs to it (RFC 2046 section 5.1.1).
             yield body[start : max(start, found.start() - 1)]
         if found[1]:
             return
@@ -214,7 +214,7 @@ def _decoded(content: bytes, fields: _Fields) -> bytes:
         elif encoding == "quoted-printable":
             content = binascii.a2b_qp(content)
     except binascii.Error:
-        # The undecoded text is better than nothing.
+        # The undecoded text is better than no text.
         return content
     return content.replace(b"\r\n", b"\n")
 

@@ -1,11 +1,11 @@
-"""Says whether mail may flow. Two faults stop all mail: a server that fails as a whole, an unwritable spool.
+"""Decides whether mail may flow. Two faults stop all mail: a server that fails as a whole, an unwritable spool.
 
-A spool that cannot note what became of a message must not be sent from, because the message would go out again and
-again. So server and spool each have a circuit breaker, with pauses of the same lengths: `Breakers` says when mail stops
-(`server_failed`, `spool_failed`) and when it may flow again (`server_recovered`, `spool_recovered`).
+Without a spool that can record results, no mail must be sent, because each message would be sent again and again. So
+server and spool each have a circuit breaker, with pauses of the same lengths: `Breakers` stops mail (`server_failed`,
+`spool_failed`) and lets it flow again (`server_recovered`, `spool_recovered`).
 
-A pause is a span of time, so it is measured on a monotonic clock; the wall clock only tells hooks and statistics when
-the pause ends.
+A pause is a span of time, so it is measured on a monotonic clock; the wall clock only gives the end of the pause for
+hooks and statistics.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Breaker:
 
     Attributes:
         failures: failures in a row; 0 means closed.
-        until: when the pause ends, on the clock that is given to the methods.
+        until: when the pause ends, on the clock of the `now` arguments.
     """
 
     __slots__ = ("_chance", "_policy", "_probing", "failures", "until")
@@ -54,13 +54,13 @@ class Breaker:
         return 0 if self._probing or now < self.until else 1
 
     def started(self) -> None:
-        """Note that a message is being tried; while the breaker is open, that message is the probe."""
+        """Record that a message is being tried; while the breaker is open, that message is the probe."""
         self._probing = bool(self.failures)
 
     def failed(self, now: float) -> bool:
-        """Note a failure; return whether a new pause begins with it."""
+        """Record a failure; return whether a new pause begins with it."""
         if self.failures and not self._probing:
-            # Of a message that was being sent when the first one failed: no news.
+            # This message was being sent when the first one failed, so its failure is not another one.
             return False
         self._probing = False
         self.failures += 1
@@ -68,7 +68,7 @@ class Breaker:
         return True
 
     def inconclusive(self) -> None:
-        """Note that the probe ended without a verdict, so that the next message is a probe."""
+        """Record that the probe ended without a verdict, so that the next message is a probe."""
         self._probing = False
 
     def recovered(self) -> None:
@@ -124,7 +124,7 @@ class Breakers:
 
     @property
     def paused_until(self) -> float:
-        """When the pause ends, in seconds of the epoch, as the wall clock stands now."""
+        """When the pause ends, in seconds of the epoch, by the present wall clock."""
         return self._options.clock() + self.seconds_left
 
     def admits(self) -> float:
@@ -134,15 +134,15 @@ class Breakers:
         now = self._options.monotonic()
         return min(self.server.admits(now), self.spool.admits(now))
 
-    # --- news from attempts ----------------------------------------------------------------------------------
+    # --- results of attempts ---------------------------------------------------------------------------------
 
     def started(self) -> None:
-        """Note that a message is being tried."""
+        """Record that a message is being tried."""
         self.server.started()
         self.spool.started()
 
     def inconclusive(self) -> None:
-        """Note that an attempt ended and said nothing about server or spool."""
+        """Record that an attempt ended without a verdict about server or spool."""
         self.server.inconclusive()
         self.spool.inconclusive()
         self._on_change()
@@ -156,11 +156,11 @@ class Breakers:
         await self._failed(self.spool, error)
 
     async def server_recovered(self) -> None:
-        """Let mail flow again as far as the server goes, because the server took part in a transaction."""
+        """Close the breaker of the server, because the server took part in a transaction."""
         await self._recovered(self.server)
 
     async def spool_recovered(self) -> None:
-        """Let mail flow again as far as the spool goes, because the spool was written."""
+        """Close the breaker of the spool, because the spool was written."""
         await self._recovered(self.spool)
 
     async def _failed(self, breaker: Breaker, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Whether a processor goes on: requests to stop, errors that end a run, and the wake-up call of the manager."""
+"""Whether a processor continues: requests to stop, errors that end a run, and the wake-up call of the manager."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["RunControl"]
 
 
 class RunControl:
-    """The state of a run that every part of a processor may read, or end.
+    """The state of a run, which every part of a processor may read, and may end.
 
     Args:
-        grace: seconds that jobs being sent have when the processor stops.
+        grace: seconds for which jobs being sent may continue when the processor stops.
 
     Attributes:
         stopping: no further job is started.
-        fatal: an error that no pause can cure, if one ended the run.
-        error: what ended the run early, if anything did.
+        fatal: the error that ended the run, because no pause can cure it; None if there was none.
+        error: the error that ended the run early, None if there was none.
     """
 
     def __init__(self, grace: float) -> None:
@@ -37,7 +37,7 @@ class RunControl:
     # --- a run -----------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forget how the last run ended. A `stop` since then counts for the next run."""
+        """Forget how the last run ended. A `stop` since then applies to the next run."""
         self.fatal = self.error = None
 
     def begin(self, withdraw: Callable[[], None]) -> None:
@@ -47,12 +47,12 @@ class RunControl:
         self._grace_over = asyncio.get_running_loop().create_future()
 
     def finish(self) -> None:
-        """End the grace, if it has not ended; start no further job."""
+        """End the grace period; start no further job."""
         self.stopping = True
         self._end_grace()
 
     def ended(self) -> None:
-        """Note that the tasks of the run have ended: the request to stop does not count for the next run."""
+        """Record that the tasks of the run have ended, so that its request to stop does not apply to the next run."""
         self.stopping = False
         self._withdraw = None
         while self._timers:
@@ -61,7 +61,7 @@ class RunControl:
     # --- stopping --------------------------------------------------------------------------------------------
 
     def stop(self, grace: float | None = None) -> None:
-        """Start no further job; jobs being sent have `grace` seconds left (None: those of the options)."""
+        """Start no further job; jobs being sent may continue for `grace` seconds (None: those of the options)."""
         self.stopping = True
         if self._grace_over is not None and self._withdraw is not None:
             delay = self._grace if grace is None else grace
@@ -69,7 +69,7 @@ class RunControl:
         self.wake()
 
     def fail(self, error: Exception) -> None:
-        """Stop because of an error that no pause can cure; jobs being sent may end."""
+        """Stop because of an error that no pause can cure; jobs being sent may continue to their end."""
         self.fatal = self.fatal or error
         self.end_early(error)
 
@@ -79,16 +79,16 @@ class RunControl:
         self.stop()
 
     def note_error(self, error: Exception) -> None:
-        """Keep what ends the run early; the first error counts."""
+        """Keep the error that ends the run early, unless there was an earlier one."""
         self.error = self.error or error
 
     def cut_short(self) -> None:
-        """Note that a job that was due did not have its turn, because of `stop`."""
-        self.note_error(SMTPError("it was stopped before every job that was due had its turn"))
+        """Record that a due job was not tried, because of `stop`."""
+        self.note_error(SMTPError("the run was stopped before every due job was tried"))
 
     @property
     def grace_over(self) -> bool:
-        """Nothing is waited for any more."""
+        """Whether the grace period has ended."""
         return self._grace_over is None or self._grace_over.done()
 
     async def wait_grace_over(self, seconds: float) -> None:
@@ -106,7 +106,7 @@ class RunControl:
     # --- the manager's sleep ---------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Have the manager look at the state again."""
+        """Let the manager check the state again."""
         self._woken = True
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
@@ -115,7 +115,7 @@ class RunControl:
         """Sleep until `wake` is called; return at once if it was called since the last sleep.
 
         Args:
-            seconds: the longest sleep; None without limit.
+            seconds: maximum of the sleep; None: no limit.
         """
         if not self._woken:
             loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The one receiver of what happens in a processor: counts, the report of a run, and the hooks."""
+"""The receiver of all events of a processor: counts, the report of a run, and the hooks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class EventSink:
 
     Args:
         hooks: of the processor.
-        control: is told when a result ends the run.
+        control: stops the run when a result ends it.
         stop_on_error: start no further job after the first one that failed.
 
     Attributes:
-        counts: how many attempts ended with each fate, since construction.
-        unknown: how many attempts left it unknown whether a recipient has the message.
+        counts: number of attempts that ended with each fate, since construction.
+        unknown: number of attempts after which the outcome of a recipient was unknown.
     """
 
     def __init__(self, hooks: Hooks, control: RunControl, *, stop_on_error: bool) -> None:
@@ -44,11 +44,11 @@ class EventSink:
 
     @property
     def active(self) -> bool:
-        """Is any hook registered?"""
+        """Whether any hook is registered."""
         return self._hooks.active
 
     def wants(self, event: type[Event]) -> bool:
-        """Is a hook registered for `event`?"""
+        """Tell whether a hook is registered for `event`."""
         return self._hooks.wants(event)
 
     async def publish(self, event: Event) -> None:
@@ -57,7 +57,7 @@ class EventSink:
             await self._hooks.tell((event,))
 
     async def publish_unreadable(self, found: Iterable[Unreadable]) -> None:
-        """Report what cannot be read as a job, each once per run."""
+        """Report items that cannot be read as jobs, each once per run."""
         for one in found:
             if one.id not in self._unreadable:
                 self._unreadable[one.id] = one
@@ -66,13 +66,13 @@ class EventSink:
     # --- results ---------------------------------------------------------------------------------------------
 
     def begin_run(self, *, reporting: bool) -> None:
-        """Forget what the last run reported; `reporting` keeps a report of the one that begins."""
+        """Forget the report of the last run; `reporting` keeps one of the run that begins."""
         self._reporting = reporting
         for kept in (self._sent, self._deferred, self._failed, self._unreadable):
             kept.clear()
 
     def job_ended(self, entry: Entry, result: JobResult) -> None:
-        """Count a job whose lease has ended, and stop the processor if that follows from the result."""
+        """Count a job whose lease has ended, and stop the processor if the result requires that."""
         self.counts[result.fate] += 1
         self.unknown += result.unknown
         if self._reporting:

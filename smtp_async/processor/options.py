@@ -14,32 +14,32 @@ from .policy import OnUnknown
 
 __all__ = ["Marking", "ProcessorOptions"]
 
-#: When a job is marked as "may have left": each at its end of data, or all when they are claimed.
+#: When a job is marked as "may have been sent": each before its end of data, or all when they are claimed.
 Marking = Literal["each", "claim"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessorOptions:
-    """How a queue processor works, beyond what nearly every program sets.
+    """Less common options of a queue processor.
 
     Attributes:
-        on_unknown: `"retry"` sends again what may have arrived (at least once, as mail servers do), `"hold"` fails it,
-            so that an operator decides (at most once).
-        bounce: report failures to senders; None reports nothing.
+        on_unknown: `"retry"` sends a message again that may have been delivered (at least once, as mail servers do),
+            `"hold"` fails its job, so that an operator decides (at most once).
+        bounce: how to report failures to senders; None: no reports.
         stop_on_error: start no further job after the first one that failed.
-        marking: `"each"` notes of every message, when its end of data is about to leave, that it may have been
-            delivered. `"claim"` notes it of whole batches when they are claimed: faster where the spool is, but after a
-            crash every job that was claimed counts as unknown.
+        marking: `"each"` marks every message before its end of data is sent, as one that may have been delivered.
+            `"claim"` marks whole batches when they are claimed, which costs fewer changes to the spool, but after a
+            crash every claimed job counts as unknown.
         poll: seconds after which an idle spool is checked again.
-        grace: seconds that messages being sent have when the processor stops. A message that is not answered by then is
-            unknown.
+        grace: seconds for which messages being sent may continue when the processor stops. The outcome of a message
+            without a reply by then is unknown.
         heartbeat: seconds between two extensions of the leases, and between two searches for jobs of dead workers.
         clock: returns the time, in seconds of the epoch.
         monotonic: returns seconds of a clock that is never set, by which pauses are measured.
         chance: draws a random number from 0 to 1.
 
     Raises:
-        InvalidArgument: a choice that does not exist, or a number that is not one of seconds.
+        InvalidArgument: a choice that does not exist, or an invalid number of seconds.
     """
 
     on_unknown: OnUnknown = "retry"

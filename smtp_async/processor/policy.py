@@ -1,14 +1,14 @@
-"""Failure policy: what becomes of each recipient, and of the job, after an attempt. Pure.
+"""Failure policy: the fate of each recipient, and of the job, after an attempt. Pure functions.
 
-All failure policy of the queue is in this file, and most of it is the table `RULES`. The table asks two questions of an
-error. What does the error concern: the host (every message would meet the same error: a dead server, a broken
-certificate, a wrong password), the message, or one recipient? And may a later attempt end otherwise?
+All failure policy of the queue is in this file, and most of it is the table `RULES`. The table classifies an error by
+its scope (the host, if every message would have the same error, as with a dead server, a broken certificate or a wrong
+password; the message; or one recipient) and by its fate: whether a later attempt may succeed.
 
-A problem of the host never counts against a message, because no mail may bounce when a password has expired. A refusal
-is judged by its first digit (RFC 5321 section 4.2.1); single codes only refine that.
+A problem of the host never counts against a message, because mail must not bounce when a password has expired. The
+first digit of a refusal decides (RFC 5321 section 4.2.1); some codes refine that.
 
-A job waits as long as one recipient is left to be tried; when none is left, and one did not get the message, the job
-has failed.
+A job is deferred while a recipient is still to be tried; after that, it has failed if a recipient did not get the
+message.
 """
 
 from __future__ import annotations
@@ -63,21 +63,21 @@ __all__ = [
     "rule_for",
 ]
 
-#: What to do with a message whose end of data left and was never answered: send it again, or keep it for an operator.
+#: What to do with a message whose end of data had no reply: send it again, or keep it for an operator.
 OnUnknown = Literal["retry", "hold"]
 
-#: Seconds before which no message is tried again, so that one run never finds a job twice.
+#: Minimum of seconds before a message is tried again, so that a run does not try a job twice.
 _SHORTEST_DELAY: Final = 0.001
 
 
 class Scope(Enum):
-    """What an error concerns."""
+    """The scope of an error."""
 
-    #: The server, or the way to it: every message would meet the same error.
+    #: The server, or the network path to it: every message would have the same error.
     HOST = "host"
-    #: This message, for all recipients that were not refused by a reply of their own.
+    #: This message, for all recipients that were not refused by a reply to their RCPT.
     MESSAGE = "message"
-    #: Each recipient, as the reply to its own RCPT says.
+    #: Each recipient, by the reply to its RCPT.
     RECIPIENT = "recipient"
 
 
@@ -85,10 +85,10 @@ class Rule(NamedTuple):
     """One line of the table.
 
     Attributes:
-        error: the class of errors that the rule is about.
-        when: which errors of that class; the first rule that matches decides.
-        scope: what such an error concerns.
-        fate: what becomes of the recipients concerned.
+        error: the class of errors.
+        when: tells whether an error of that class matches; the first matching rule decides.
+        scope: the scope of such an error.
+        fate: the fate of the recipients within the scope.
     """
 
     error: type[SMTPError]
@@ -109,12 +109,12 @@ def _permanent(error: SMTPError) -> bool:
 
 
 def _wants_login(error: SMTPError) -> bool:
-    # RFC 4954 section 6: as replies to MAIL, these codes ask for a login, or for another one.
+    # RFC 4954 section 6: as replies to MAIL, these codes require a login, or another one.
     return error.reply is not None and error.reply.code in (530, 534, 535, 538)
 
 
 def _refuses_client(error: SMTPError) -> bool:
-    # RFC 3463 section 3.8: X.7.0, a security status without detail, is how servers refuse a client for the time being.
+    # RFC 3463 section 3.8: with X.7.0, a security status without detail, servers refuse a client temporarily.
     reply = error.reply or getattr(error.__cause__, "reply", None)
     return reply is not None and reply.enhanced == (4, 7, 0)
 
@@ -125,7 +125,7 @@ def _before_mail(error: SMTPError) -> bool:
 
 
 def _waited_in_vain(error: SMTPError) -> bool:
-    # The message waited for a connection until its time was over.
+    # The message waited for a connection until its time limit.
     return isinstance(error.__cause__, Timeout) and error.__cause__.stage == "queue"
 
 
@@ -141,7 +141,7 @@ _SHORTAGES: Final = frozenset(
 _HOST, _MESSAGE, _RECIPIENT = Scope.HOST, Scope.MESSAGE, Scope.RECIPIENT
 _DEFER, _FAIL = Fate.DEFERRED, Fate.FAILED
 
-#: From the particular to the general: the first rule that matches decides.
+#: From the special to the general: the first matching rule decides.
 RULES: Final[tuple[Rule, ...]] = (
     # The connection failed before the first message.
     Rule(GreetingRefused, _always, _HOST, _DEFER),
@@ -202,14 +202,14 @@ def judge_job(
     on_unknown: OnUnknown = "retry",
     chance: float = 1.0,
 ) -> JobResult:
-    """Return what becomes of a job, and how its lease ends.
+    """Return the result of a job after an attempt.
 
     Args:
         entry: the job as it was claimed.
-        receipt: what the attempt has led to.
-        retry: how often and for how long to try.
+        receipt: the receipt of the attempt.
+        retry: how often and for how long a message is tried.
         now: the wall clock, in seconds of the epoch.
-        on_unknown: `"retry"` sends again what may have arrived, `"hold"` fails it, so that an operator decides.
+        on_unknown: as in `ProcessorOptions`.
         chance: a random number from 0 to 1.
     """
     results = judge_recipients(receipt, on_unknown=on_unknown)
@@ -260,7 +260,7 @@ def _given_up(one: RecipientResult, *, expired: bool) -> RecipientResult:
 
 
 def _reason(results: tuple[RecipientResult, ...]) -> str:
-    """Return the reason of the first result in words."""
+    """Return the reason of the first result as a text."""
     for one in results:
         return " ".join(part for part in (one.reason, str(one.reply or "")) if part)
     return ""
@@ -270,18 +270,18 @@ def _reason(results: tuple[RecipientResult, ...]) -> str:
 
 
 def judge_recipients(receipt: Receipt, *, on_unknown: OnUnknown = "retry") -> tuple[RecipientResult, ...]:
-    """Return what becomes of each recipient by its verdict alone, whatever the retry policy allows.
+    """Return the result of each recipient by its verdict alone, without the retry policy.
 
     Args:
-        receipt: what the attempt has led to.
-        on_unknown: `"retry"` sends again what may have arrived, `"hold"` fails it, so that an operator decides.
+        receipt: the receipt of the attempt.
+        on_unknown: as in `ProcessorOptions`.
     """
     rule = None if receipt.error is None else rule_for(receipt.error)
     return tuple([_recipient_result(verdict, receipt, rule, on_unknown) for verdict in receipt.verdicts])
 
 
 def receipt_of(error: SMTPError, recipients: Iterable[Recipient]) -> Receipt:
-    """Return the receipt of an exception; for one without a receipt, that none of `recipients` got the message."""
+    """Return the receipt of an exception, or, without one, a receipt that none of `recipients` got the message."""
     receipt = Receipt.of(error)
     if receipt is None or not receipt.verdicts:
         outcome = Outcome.UNKNOWN if isinstance(error, OutcomeUnknown) else Outcome.NOT_SENT
@@ -302,14 +302,14 @@ def _recipient_result(
         if on_unknown == "hold":
             return RecipientResult(recipient, Fate.FAILED, None, UNKNOWN)
         return RecipientResult(recipient, Fate.DEFERRED, None, reason)
-    # Where other recipients were accepted, no error says why this one was not sent; it can be sent again in any case.
+    # If other recipients were accepted, there is no error for this one, which can always be sent again.
     return RecipientResult(recipient, Fate.DEFERRED if rule is None else rule.fate, None, reason)
 
 
 def _description(error: SMTPError | None) -> str:
     """Return the reason for a queue file or a report.
 
-    The text of a reply to AUTH is left out, because a server may repeat in it the credentials that it was shown.
+    The text of a reply to AUTH is left out, because a server may repeat the credentials in it.
     """
     if error is None:
         return "the message was not sent"

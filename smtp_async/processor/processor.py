@@ -1,7 +1,7 @@
-"""`QueueProcessor`: delivers the mail of a spool through a client. It connects the parts, and begins and ends runs.
+"""`QueueProcessor`: delivers the mail of a spool through a client. Connects the parts, and begins and ends runs.
 
-A `run` that is cancelled waits once for the jobs being sent. Cancelled again, as some frameworks do at every await, it
-returns and leaves the rest to the manager, whose task goes on.
+A cancelled `run` waits once for the jobs being sent. If it is cancelled again, as some frameworks do at every await, it
+returns, while the task of the manager continues.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .results import Fate, ProcessorStatistics, QueueReport
 from .schedule import RetryPolicy
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
+from .telemetry import DeliveryTelemetry
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ class QueueProcessor(Observed):
     """Deliver the mail of a spool through a client.
 
     Args:
-        spool: holds the mail.
+        spool: stores the mail.
         client: sends the mail; the caller closes it.
-        concurrency: jobs in work at once; None takes twice what the client's connections can carry, so that writing
-            results never keeps a connection waiting.
-        retry: how often and for how long a message is tried, and how long a dead server is left alone.
+        concurrency: maximum of jobs that are tried at once; by default twice the number that the connections of the
+            client can carry, so that writing results never delays a connection.
+        retry: how often and for how long a message is tried, and how long mail pauses when the server is down.
         keep_sent: keep delivered jobs in the spool, as SENT.
-        options: everything else.
+        options: less common options.
 
     Raises:
         InvalidArgument: `concurrency` is not an integer above 0.
@@ -77,6 +78,8 @@ class QueueProcessor(Observed):
         reports = SenderReports(
             options.bounce, retry, spool, writer, remote=client.host, own_name=client.options.hello
         )
+        telemetry = client.options.telemetry
+        deliveries = None if telemetry is None else DeliveryTelemetry(telemetry)
         attempts = Attempts(
             client,
             retry,
@@ -87,6 +90,7 @@ class QueueProcessor(Observed):
             writer=writer,
             reports=reports,
             events=self._events,
+            telemetry=deliveries,
         )
         self._workers: Final = Workers(
             spool,
@@ -96,6 +100,7 @@ class QueueProcessor(Observed):
             control=self._control,
             breakers=self._breakers,
             events=self._events,
+            telemetry=deliveries,
         )
         self._manager: asyncio.Task[None] | None = None
 
@@ -122,10 +127,10 @@ class QueueProcessor(Observed):
             await self._run(once=False)
 
     async def run_once(self) -> QueueReport:
-        """Try every job that is due once, and return what became of the jobs.
+        """Try every due job once, and return a report.
 
         The run ends early if the server as a whole cannot be used, if the spool cannot be written, after `stop`, and
-        after the first failed job with `stop_on_error`: `QueueReport.error` says so, and the other jobs stay queued.
+        after the first failed job with `stop_on_error`; `QueueReport.error` is then set, and other jobs stay queued.
 
         Raises:
             Busy, UsageError: as `run`.
@@ -134,16 +139,15 @@ class QueueProcessor(Observed):
         return self._events.report()
 
     def stop(self, *, grace: float | None = None) -> None:
-        """Start no further job; jobs being sent have `grace` seconds left (None: those of the options).
+        """Start no further job; jobs being sent may continue for `grace` seconds (None: those of the options).
 
-        Synchronous, to be called in the thread of the loop. A second call may shorten the grace. While nothing runs,
-        the call counts for the next run, which then starts no job, because a program may be told to end while it
-        starts.
+        Call it in the thread of the event loop. A second call may shorten the grace. Without a run, the call applies to
+        the next one, which then starts no job, because a program may have to end while it starts.
         """
         self._control.stop(grace)
 
     async def wait_stopped(self) -> None:
-        """Return when no job is being sent any more: after a `run` that was cancelled more than once."""
+        """Wait until no job is being sent any more, after a `run` that was cancelled more than once."""
         if self._manager is not None:
             await asyncio.wait({self._manager})
 
@@ -165,7 +169,7 @@ class QueueProcessor(Observed):
         return id
 
     def statistics(self) -> ProcessorStatistics:
-        """Return what the processor holds now, and has done since it was constructed."""
+        """Return the current state, and counts since the processor was constructed."""
         breakers, counts = self._breakers, self._events.counts
         return ProcessorStatistics(
             sending=len(self._workers.in_work),

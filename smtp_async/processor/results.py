@@ -1,4 +1,4 @@
-"""Values that say how jobs end: fates, results of recipients and of jobs, the report of a run, statistics."""
+"""Values for the ends of jobs: fates, results of recipients and of jobs, the report of a run, statistics."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ __all__ = [
     "Unfinished",
 ]
 
-#: The reason of a recipient that may have the message already and is not tried again.
+#: The reason of a recipient that may have the message and is not tried again.
 UNKNOWN: Final = "unknown"
 #: The reason of a recipient whose message has expired.
 EXPIRED: Final = "it could not be delivered in time"
 
 
 class Fate(Enum):
-    """What becomes of a recipient, or of a job, after an attempt."""
+    """The fate of a recipient, or of a job, after an attempt."""
 
-    #: The recipient has the message; every recipient of the job has it.
+    #: The recipient, or every recipient of the job, has the message.
     DELIVERED = "delivered"
     #: A later attempt follows.
     DEFERRED = "deferred"
-    #: No attempt follows; at least one recipient of the job never gets the message.
+    #: No attempt follows, although the recipient, or at least one of the job, does not have the message.
     FAILED = "failed"
-    #: Of jobs only: nothing was tried, so the job is queued as it was.
+    #: For jobs only: nothing was tried, so the job is queued unchanged.
     RELEASED = "released"
 
 
 class RecipientResult(NamedTuple):
-    """What becomes of one recipient after an attempt.
+    """The result of one recipient after an attempt.
 
     Attributes:
         recipient: the recipient.
         fate: delivered, deferred or failed.
-        reply: the reply that decided, if one did.
-        reason: the reason in words, where no reply gives it.
+        reply: the decisive reply, if any.
+        reason: the reason, if no reply contains it.
     """
 
     recipient: Recipient
@@ -56,15 +56,15 @@ class RecipientResult(NamedTuple):
 
 
 class JobResult(NamedTuple):
-    """What becomes of a job after an attempt.
+    """The result of a job after an attempt.
 
     Attributes:
         fate: how the lease ends.
         recipients: one result per recipient that was pending, in the order of the envelope.
         not_before: when a deferred job is due again, in seconds of the epoch.
-        reason: why the job was not delivered, in words.
-        host_error: the problem of the server as a whole, if that is what stopped the job.
-        unknown: may a recipient have the message although no reply says so?
+        reason: why the job was not delivered.
+        host_error: the problem of the server as a whole, if it stopped the job.
+        unknown: a recipient may have the message, although no reply confirms that.
     """
 
     fate: Fate
@@ -81,7 +81,7 @@ class JobResult(NamedTuple):
 
     @property
     def deferred(self) -> tuple[RecipientResult, ...]:
-        """The recipients that a later attempt is for."""
+        """The recipients that a later attempt will try."""
         return self._with_fate(Fate.DEFERRED)
 
     @property
@@ -97,9 +97,9 @@ class Unfinished(NamedTuple):
     """A job that was not delivered to every recipient.
 
     Attributes:
-        id: its name in the spool.
-        reason: why, in words.
-        not_before: when it is tried again, in seconds of the epoch; None if it has failed.
+        id: the id of the job in the spool.
+        reason: why the job was not delivered.
+        not_before: when the job is tried again, in seconds of the epoch; None if it has failed.
     """
 
     id: str
@@ -108,16 +108,16 @@ class Unfinished(NamedTuple):
 
 
 class QueueReport(NamedTuple):
-    """What became of the jobs that were due.
+    """The results of all jobs that were due.
 
     Attributes:
         sent: ids of the jobs that were delivered to every recipient.
         deferred: the jobs that are tried again.
-        failed: the jobs that are not.
-        error: what ended the run before every job had its turn, None if nothing did; the other jobs are queued as they
-            were.
-        unreadable: what is in the spool and cannot be read as a job: put aside, or written by a later version of this
-            library.
+        failed: the jobs that are not tried again.
+        error: the error that ended the run before every job was tried, None if there was none; the other jobs are
+            queued unchanged.
+        unreadable: items in the spool that cannot be read as jobs: moved to quarantine, or written by a later version
+            of this library.
     """
 
     sent: tuple[str, ...] = ()
@@ -128,23 +128,23 @@ class QueueReport(NamedTuple):
 
     @property
     def tried(self) -> int:
-        """How many jobs had their turn."""
+        """Number of jobs that were tried."""
         return len(self.sent) + len(self.deferred) + len(self.failed)
 
     def __bool__(self) -> bool:
-        """Was everything sent that was due?"""
+        """Tell whether every due job was sent."""
         return not (self.deferred or self.failed or self.error or self.unreadable)
 
 
 class ProcessorStatistics(NamedTuple):
-    """What a processor holds now, and has done since it was constructed.
+    """The current state of a processor, and counts since it was constructed.
 
     Attributes:
-        sending: jobs in work now.
-        ahead: jobs that are claimed and wait for a worker.
-        sent, deferred, failed: how often an attempt ended so.
-        released: how often a job went back to the spool untried.
-        unknown: how often it is not known whether a message arrived.
+        sending: number of jobs that are being tried.
+        ahead: number of claimed jobs that wait for a worker.
+        sent, deferred, failed: number of attempts that ended so.
+        released: number of jobs that were returned to the spool untried.
+        unknown: number of attempts after which the outcome of a recipient was unknown.
         paused_until: when the pause ends, in seconds of the epoch; None if mail flows.
         problem: why the processor pauses; empty if mail flows.
     """

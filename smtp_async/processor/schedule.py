@@ -1,10 +1,10 @@
-"""When to try again. Pure: clock and randomness are arguments.
+"""When to try again. Pure functions: clock and randomness are arguments.
 
-After its n-th failed attempt a message waits a random time between nothing and `first` × `factor`^(n-1), at most `most`
-("full jitter", because a thousand messages that failed together must not come back together), until it expires. The
-last attempt is at the moment of expiry, so a message is never given up between two attempts.
+After its n-th failed attempt a message waits a random time between 0 and `first` × `factor`^(n-1), at most `most`
+("full jitter", so that a thousand messages that failed together are not retried together), until it expires. The last
+attempt is at the time of expiry, so a message never fails between two attempts.
 
-A server that fails as a whole, and a spool that cannot be written, have pauses of their own (`breakers`).
+For a server that fails as a whole, and a spool that cannot be written, there are other pauses (`breakers`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..spool.entry import Entry
 __all__ = ["RetryPolicy", "expiry", "next_attempt", "pause_length", "retry_delay"]
 
 _DAY: Final = 86400.0
-#: Seconds below which a duration must be written as 0.
+#: Shortest duration in seconds, except 0.
 _SHORTEST: Final = 1e-6
-#: Seconds above which a duration is a mistake: three hundred years.
+#: Longest duration in seconds, three hundred years; a longer one is a mistake.
 _LONGEST: Final = 1e10
 
 
@@ -32,11 +32,11 @@ class RetryPolicy:
     Attributes:
         attempts: attempts before a message fails, None without limit. With 1, every error is final.
         first: the longest wait after the first failed attempt, in seconds.
-        factor: by what each further attempt multiplies the wait.
+        factor: multiplies the wait after each further attempt.
         most: the longest wait in seconds.
         jitter: draw each wait at random between 0 and its length; without it, waits are of full length.
-        expires: seconds after which a message without an expiry of its own fails, None never. RFC 5321 section 4.5.4.1
-            asks for four to five days.
+        expires: seconds after which a message without its own expiry fails; None: never. RFC 5321 section 4.5.4.1
+            recommends four to five days.
         pause: seconds without any attempt after the server could not be reached or refused the login, doubled with each
             failed probe.
         longest_pause: the longest of these pauses in seconds.
@@ -100,7 +100,7 @@ def next_attempt(
 
 
 def retry_delay(policy: RetryPolicy, attempts: int, chance: float = 1.0) -> float:
-    """Return how many seconds to wait after so many failed attempts, from 1.
+    """Return how many seconds to wait after `attempts` failed attempts, from 1.
 
     Args:
         policy: the numbers.
@@ -112,16 +112,16 @@ def retry_delay(policy: RetryPolicy, attempts: int, chance: float = 1.0) -> floa
 
 
 def pause_length(policy: RetryPolicy, failures: int, chance: float = 1.0) -> float:
-    """Return how many seconds to leave the server or the spool alone after so many failures in a row, from 1.
+    """Return the length of a pause in seconds after `failures` failures in a row, from 1.
 
-    At least half of the full length, because a probe at once would only repeat the failure.
+    At least half of the full length, because an immediate probe would only repeat the failure.
     """
     length = _grown(policy.pause, 2.0, failures, policy.longest_pause)
     return length * (0.5 + chance / 2) if policy.jitter else length
 
 
 def _grown(first: float, factor: float, times: int, most: float) -> float:
-    """Return `first` × `factor`^(`times` - 1), at most `most`, however large `times` is."""
+    """Return `first` × `factor`^(`times` - 1), at most `most`, without an overflow."""
     if first >= most or factor == 1.0 or first == 0.0:
         return min(first, most)
     steps = min(times - 1, math.ceil(math.log(most / first, factor)))

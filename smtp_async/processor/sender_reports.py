@@ -26,12 +26,12 @@ class SenderReports:
     """Reports failures and delays to the senders of messages.
 
     Args:
-        options: which reports, and how; None reports nothing.
-        retry: says until when a delayed message is tried.
-        spool: holds the messages, and takes the reports.
+        options: which reports, and how; None: no reports.
+        retry: gives the time until which a delayed message is tried.
+        spool: contains the messages, and receives the reports.
         writer: puts the reports into the spool.
         remote: the name of the server that refused the messages.
-        own_name: the name of this system, where the options have none.
+        own_name: the name of this system, if the options have none.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class SenderReports:
         self._own_name: Final = own_name
 
     async def report(self, entry: Entry, result: JobResult, now: float) -> None:
-        """Report a result to the sender, if the sender is to know of it.
+        """Report a result to the sender, if the options and NOTIFY require it.
 
-        A report that cannot be written or delivered is logged and changes nothing else.
+        An error that prevents a report is only logged.
 
         Args:
             entry: the job as it was claimed.
-            result: what has become of the job.
+            result: the result of the job.
             now: the wall clock, in seconds of the epoch.
         """
         options = self._options
@@ -81,7 +81,7 @@ class SenderReports:
     async def _notice(
         self, options: ReportOptions, entry: Entry, result: JobResult, now: float
     ) -> Notice | None:
-        """Write the report of a result; return None if the sender is not to know of it."""
+        """Write the report of a result; return None if there is nothing to report."""
         # A recipient that may have the message is not reported as failed.
         failed = tuple([one for one in result.failed if one.reason != UNKNOWN])
         if entry.envelope.sender is None or not (failed or self._is_first_delay(options, entry, result, now)):
@@ -103,14 +103,14 @@ class SenderReports:
         )
 
     def _is_first_delay(self, options: ReportOptions, entry: Entry, result: JobResult, now: float) -> bool:
-        """Return whether this is the first attempt that ended later than the sender is to know of."""
+        """Return whether this is the first attempt that ended after `delay_after`."""
         limit = options.delay_after
         if limit is None or result.fate is not Fate.DEFERRED or now - entry.created < limit:
             return False
         return _last_result(entry) - entry.created < limit
 
     async def _original(self, id: str) -> bytes:
-        """Return the message that a report gives back; nothing if the message cannot be read any more."""
+        """Return the message that a report contains; empty if the message can no longer be read."""
         try:
             return await self._spool.read(id)
         except SMTPError:
@@ -126,20 +126,20 @@ class SenderReports:
 def _report_key(entry: Entry, addresses: list[str]) -> str:
     """Return the idempotency key of a report.
 
-    The same failure found again after a crash gets the same key. A later failure of the same job, after a requeue, gets
-    another one, because results were noted in between.
+    The same failure after a crash has the same key. A later failure of the same job, after a requeue, has another key,
+    because results were recorded in between.
     """
     fact = "\n".join([f"{_last_result(entry)!r}", *addresses])
     return f"{entry.id}.{binascii.crc32(fact.encode()):08x}"
 
 
 def _last_result(entry: Entry) -> float:
-    """Return when the last result was noted; when the job was put, if none was."""
+    """Return when the last result was recorded, or when the job was put."""
     return max((result.at for result in entry.results if result is not None), default=entry.created)
 
 
 def _usable_name(name: str | None) -> str:
-    """Return a name of this system that may stand in a report."""
+    """Return a name of this system that is valid in a report."""
     for candidate in (name, platform.node()):
         if candidate:
             try:

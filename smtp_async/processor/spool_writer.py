@@ -1,7 +1,7 @@
-"""Changes to the spool that must be made: repeated until the spool takes them.
+"""Changes to the spool that must be made: repeated until they succeed.
 
-After a message may have left, its lease is ended by this process or by none. However often the spool fails meanwhile,
-the message is not sent again; every other message waits.
+After a message may have been sent, only this process ends its lease. While the spool fails, the message is not sent
+again, and every other message waits.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _log = logging.getLogger("smtp_async")
 
 
 class SpoolWriter:
-    """Makes changes to the spool, however often they fail.
+    """Makes changes to the spool, and repeats them if they fail.
 
     Args:
-        breakers: are told whether the spool can be written.
+        breakers: receive whether the spool can be written.
         control: ends the repetition with its grace.
         retry: the pauses between two attempts.
         chance: draws a random number from 0 to 1.
@@ -43,11 +43,11 @@ class SpoolWriter:
 
         Args:
             change: makes the change.
-            proves: does success show that the spool can be written?
+            proves: whether success shows that the spool can be written.
 
         Returns:
-            Whether the change was made: not if the job is in other hands by now, nor after the grace, when the job is
-            left to the next recovery.
+            Whether the change was made: False if another worker has the job, and after the grace, when the job is left
+            to the next recovery.
         """
         failures = 0
         while True:

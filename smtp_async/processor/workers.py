@@ -2,15 +2,16 @@
 
 The manager claims jobs ahead in batches; a fixed number of workers take them one after the other. The processor makes
 no task, timer or lock per message. While mail does not flow, the manager claims nothing, releases the jobs that wait,
-and after the pause lets one message through as a probe.
+and after the pause tries one message as a probe.
 
-A run always ends in the same way: no job is claimed, jobs that wait for a worker are released, and jobs being sent may
-end within the grace; then they are withdrawn, and a message that may have left by then counts as unknown.
+A run always ends in the same way: no job is claimed, waiting jobs are released, and jobs being sent may continue within
+the grace; then they are withdrawn, and the outcome of a message that may have been sent is unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any, Final
@@ -23,10 +24,11 @@ from .breakers import Breakers
 from .control import RunControl
 from .event_sink import EventSink
 from .options import ProcessorOptions
+from .telemetry import DeliveryTelemetry
 
 __all__ = ["Workers"]
 
-#: Seconds after which a task that was cancelled, and goes on, is cancelled again.
+#: Seconds after which a task that was cancelled, but still runs, is cancelled again.
 _CANCEL_AGAIN: Final = 0.1
 
 _log = logging.getLogger("smtp_async")
@@ -38,11 +40,12 @@ class Workers:
     Args:
         spool: holds the jobs.
         attempts: tries a job and ends its lease.
-        concurrency: how many workers there are.
+        concurrency: number of workers.
         options: of the processor.
-        control: says whether the run goes on.
-        breakers: say how many jobs may be started.
-        events: receives what recovery finds.
+        control: decides whether the run continues.
+        breakers: limit how many jobs may be started.
+        events: receives the results of recovery.
+        telemetry: is told what the spool holds, when a run begins and ends and once per heartbeat.
 
     Attributes:
         ready: claimed jobs that wait for a worker.
@@ -59,8 +62,10 @@ class Workers:
         control: RunControl,
         breakers: Breakers,
         events: EventSink,
+        telemetry: DeliveryTelemetry | None = None,
     ) -> None:
         self._spool: Final = spool
+        self._telemetry: Final = telemetry
         self._attempts: Final = attempts
         self._concurrency: Final = concurrency
         self._options: Final = options
@@ -69,21 +74,21 @@ class Workers:
         self._events: Final = events
         self.ready: Final[deque[Lease]] = deque()
         self.in_work: Final[dict[Lease, None]] = {}
-        # Jobs that the spool did not take back: another attempt may end them, so that no worker may start them.
+        # Jobs whose release failed: releasing them may be retried, so no worker may start them.
         self._unreleased: Final[deque[Lease]] = deque()
         self._tasks: Final[list[asyncio.Task[None]]] = []
         self._idle: Final[deque[asyncio.Future[None]]] = deque()
         # One wait for new jobs, which outlives the manager's sleep.
         self._new_jobs: asyncio.Task[bool] | None = None
-        # One message alone is tried, to see whether mail flows again.
+        # A single message is tried as a probe.
         self._probing = False
-        # Jobs are claimed one by one, because one of them may be what kills workers and must not take others with it. A
-        # run begins so, too, because the end of the last process may be what there is to recover.
+        # Jobs are claimed one by one, because one of them may kill workers and must not affect others. A run begins so,
+        # too, because the last process may have died of such a job.
         self._one_by_one = True
         self._suspect: Lease | None = None
 
     async def run(self, *, once: bool) -> None:
-        """Deliver until the control stops the run, or, `once`, until every job that is due had its turn."""
+        """Deliver until the control stops the run, or, with `once`, until every due job was tried."""
         loop = asyncio.get_running_loop()
         self._probing = False
         self._one_by_one = True
@@ -95,10 +100,12 @@ class Workers:
         keeper = loop.create_task(self._keep_leases(), name="smtp_async leases")
         try:
             if await self._recover():
+                await self._tell_state()
                 await self._claim_jobs(once)
             await self._release_waiting()
             while self.in_work:
                 await self._control.sleep(None)
+            await self._tell_state()
         finally:
             # Idle workers have to be cancelled, too.
             self._control.finish()
@@ -112,18 +119,18 @@ class Workers:
 
     def _withdraw(self) -> None:
         for task in self._tasks:
-            # When a loop ends, the tasks are cancelled already, and are about to release their jobs.
+            # When an event loop ends, the tasks were cancelled before, and are about to release their jobs.
             if not task.cancelling():
                 task.cancel()
 
     # --- claiming --------------------------------------------------------------------------------------------
 
     async def _claim_jobs(self, once: bool) -> None:
-        """Claim until the run is stopped, or, `once`, until nothing is due or nothing can be sent."""
-        # One moment for all of `once`: a job that is deferred meanwhile is not due again, even if its wait is nothing.
+        """Claim until the run is stopped, or, with `once`, until no job is due or no job can be sent."""
+        # The same time for all claims of `once`, so that a job deferred meanwhile is not due again, whatever its wait.
         now = self._options.clock() if once else None
         exhausted = False
-        # A pause that an earlier run began, and that is over.
+        # A pause of an earlier run is over.
         probe_due = not self._breakers.mail_flows and self._breakers.admits() > 0
         while not self._control.stopping:
             if not self._breakers.mail_flows and not self._probing:
@@ -136,7 +143,7 @@ class Workers:
             elif self._unreleased:
                 await self._release_all(self._unreleased)
             if self.ready:
-                # The workers may have gone idle while mail did not flow.
+                # The workers may have become idle while mail did not flow.
                 self._wake_workers()
             count = 0 if exhausted else self._claim_size()
             leases = await self._claim(count, now) if count else []
@@ -156,12 +163,12 @@ class Workers:
             self._control.cut_short()
 
     def _claim_size(self) -> int:
-        """Return how many jobs to claim: a batch while mail flows, one alone as a probe."""
+        """Return how many jobs to claim: a batch while mail flows, one as a probe."""
         if not self._breakers.mail_flows:
             busy = self.in_work or self.ready
             return 0 if busy else int(min(1, self._breakers.admits()))
         if self._one_by_one:
-            # Jobs that were started before may take their time, and must not hold up the others.
+            # Jobs that were started before may take long, and must not delay the others.
             return 0 if self.ready or self._suspect in self.in_work else 1
         ahead = len(self.ready)
         return 0 if 2 * ahead > self._concurrency else self._concurrency - ahead
@@ -178,7 +185,7 @@ class Workers:
         return []
 
     async def _isolate_suspects(self, leases: list[Lease]) -> None:
-        """Hand out claimed jobs; jobs whose worker has died go back, to be claimed one by one."""
+        """Hand out claimed jobs; release jobs whose worker has died, to claim them one by one."""
         suspects = [place for place, lease in enumerate(leases) if lease.entry.recoveries]
         if self._one_by_one:
             # Claimed alone, a suspect may be tried. After the last suspect, jobs are claimed in batches again.
@@ -194,7 +201,7 @@ class Workers:
     def _hand_out(self, leases: list[Lease]) -> None:
         if not self._breakers.mail_flows:
             if self.in_work or not self._breakers.admits():
-                # Mail stopped while these jobs were being claimed: they go back, and a probe follows later.
+                # Mail stopped while these jobs were being claimed: release them; a probe follows later.
                 self._unreleased.extend(leases)
                 return
             self._probing = True
@@ -203,7 +210,7 @@ class Workers:
         self._wake_workers()
 
     def _wake_workers(self) -> None:
-        """Wake as many idle workers as there are jobs for."""
+        """Wake an idle worker for each waiting job."""
         wanted = len(self.ready)
         while wanted and self._idle:
             place = self._idle.popleft()
@@ -214,7 +221,7 @@ class Workers:
     async def _wait_for_change(self, *, claimed: bool) -> None:
         """Sleep until a job is due, or until a worker or `stop` wakes the manager."""
         if not claimed or not self._breakers.mail_flows:
-            # A millisecond more, because a timer may be early by a little.
+            # A millisecond more, because a timer may fire slightly early.
             left = self._breakers.seconds_left + 0.001
             pause = left if left > 0.001 else self._options.poll
             await self._control.sleep(None if self._breakers.mail_flows else pause)
@@ -296,6 +303,7 @@ class Workers:
             while True:
                 await asyncio.sleep(self._options.heartbeat)
                 await self._extend_leases()
+                await self._tell_state()
                 if not self._control.stopping:
                     await self._recover()
         except Exception as error:
@@ -307,11 +315,18 @@ class Workers:
             try:
                 await lease.extend()
             except LeaseLost:
-                # The lease has ended meanwhile; or it is lost, and then its mark and its end will be refused.
+                # The lease has ended meanwhile, or it is lost, so that its mark and its end will be refused.
                 continue
             except SpoolError as error:
                 await self._breakers.spool_failed(error)
                 return
+
+    async def _tell_state(self) -> None:
+        if self._telemetry is None:
+            return
+        # What is wrong with the spool is found, and told, by those who need it.
+        with contextlib.suppress(SMTPError):
+            self._telemetry.note_spool(await self._spool.statistics(), self._options.clock())
 
     async def _recover(self) -> bool:
         """Take back the jobs of dead workers; return False if the spool cannot be used at all."""

@@ -1,4 +1,4 @@
-"""Reader of async iterables, which are awaited in the caller's own task."""
+"""Reader of async iterables, which are awaited in the caller's task."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["AsyncReader", "aclose_origin", "reader_of"]
 
 
 class AsyncReader:
-    """Reads an async iterable, once only: many async iterables return a new iterator over the same stream.
+    """Reads an async iterable, once only, because many async iterables return new iterators over the same stream.
 
     Attributes:
-        source: the source that is read.
+        source: the source to read.
         begun: reading has begun.
     """
 
@@ -35,29 +35,29 @@ class AsyncReader:
         self._slicer = Slicer(source, passing=source.start)
 
     def open(self) -> None:
-        """Require a source that was not read yet.
+        """Refuse a source that was read before.
 
         Raises:
-            FileError: the source was read already.
+            FileError: the source was read before.
         """
         if self.begun:
             raise already_read(self.source)
         require_unread(self.source)
 
     def park(self) -> None:
-        """Do nothing: no file is held open here."""
+        """Do nothing, because this reader holds no file open."""
 
     async def batch(self, *, patience: float = PATIENCE) -> list[bytes]:
-        """Return the next slice as it travels, nothing at the end.
+        """Return the next slice, encoded; an empty list at the end.
 
-        One at a time and encoded on the event loop, because a call in a thread takes longer than encoding one slice.
+        Each slice is encoded on the event loop, because a call in a thread takes longer than encoding one slice.
 
         Args:
             patience: seconds after which a slow source returns less than a slice.
 
         Raises:
             FileError: the source cannot be read.
-            ExtensionMissing: the guard of a raw source stops it.
+            ExtensionMissing: the guard of a raw source stops the stream.
         """
         slicer, clock = self._slicer, asyncio.get_running_loop().time
         until = clock() + patience
@@ -71,13 +71,13 @@ class AsyncReader:
                 return [piece] if piece else []
 
     async def pull(self) -> bytes:
-        """Return the next octets before encoding, in any number; nothing at the end. Not to be mixed with `batch`."""
+        """Return any number of octets, not encoded; empty at the end. Do not mix calls with those of `batch`."""
         while not self._slicer.ended and not self._slicer.held:
             self._slicer.add(await self._next())
         return self._slicer.take_plain()
 
     async def _next(self) -> bytes:
-        """Return the next chunk that is not empty; nothing at the end."""
+        """Return the next chunk that is not empty; an empty one at the end."""
         with as_file_error(self.source):
             if self._iterator is None:
                 self.begun = True
@@ -90,7 +90,7 @@ class AsyncReader:
             return b""
 
     def close(self, *, streams: bool = True) -> None:
-        """Do nothing: an async iterable can only be closed by awaiting `aclose`."""
+        """Do nothing, because an async iterable can only be closed by awaiting `aclose`."""
 
     async def aclose(self, *, streams: bool = True) -> None:
         """Close a generator that was begun, and the stream if its source has `close`."""
@@ -103,7 +103,7 @@ class AsyncReader:
 
 
 async def aclose_origin(origin: Any) -> None:
-    """Close an async iterable, if it can be closed; a failure after the transfer is ignored."""
+    """Close an async iterable, if possible; a failure after the transfer is ignored."""
     close = getattr(origin, "aclose", None) or getattr(origin, "close", None)
     if close is not None:
         with suppress(Exception):
@@ -116,7 +116,7 @@ def reader_of(source: Source) -> Reader | AsyncReader:
     """Return the reader for the kind of `source`.
 
     Raises:
-        InvalidArgument: the origin is nothing that can be read.
+        InvalidArgument: the origin cannot be read.
     """
     # Files of async libraries also have a `read`, but it must be awaited.
     if not isinstance(source.origin, os.PathLike) and hasattr(source.origin, "__aiter__"):

@@ -1,7 +1,7 @@
 """Content → chunks, without blocking the event loop.
 
-Strategy. Everything that may block runs in worker threads, by way of anyio: opening, measuring, reading, iterating, and
-base64 together with the reading. One call in a thread fetches half a MiB, in slices that the caller gets one by one.
+Strategy. Everything that may block runs in worker threads, through anyio: opening, measuring, reading, iterating, and
+base64 together with the reading. One call in a thread reads half a MiB in slices, which the caller gets one by one.
 Async iterables are awaited in the caller's task, a slice at a time.
 """
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Piece", "TempDir", "read_all", "read_now"]
 
-#: A directory for temporary files; None is the system's.
+#: A directory for temporary files; None for the system's.
 TempDir = str | os.PathLike[str] | None
-#: Octets of content in memory that are given out before other tasks run: framing and writing them takes 1.5 ms.
+#: Octets of content in memory that are returned before other tasks may run: framing and writing them takes 1.5 ms.
 _TURN: Final = 1 << 18
 
 
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
 
     Attributes:
         data: the octets, encoded but not framed.
-        source: their source; None if they were in memory.
+        source: the source of the octets; None if they were in memory.
     """
 
     data: bytes
@@ -47,8 +47,8 @@ class Piece(NamedTuple):
 class Body(ThreadWork):
     """The sources of one content, opened.
 
-    It belongs to one task at a time: `open`, read `chunks`, and `open` again for another pass; `close` at the end in
-    any case.
+    For one task at a time. Call `open`, read `chunks`, and call `open` again for another pass; always call `close` at
+    the end.
 
     Args:
         content: the content to read.
@@ -73,12 +73,12 @@ class Body(ThreadWork):
     async def open(self) -> None:
         """Open and measure every source; rewind those that were read.
 
-        Afterwards each source has its length, and the content its size, where that can be known.
+        This sets the length of each source and the size of the content, where they can be known.
 
         Raises:
             FileError: a source is closed, not readable, not of bytes, cannot be opened, or was read and cannot be
-                rewound. All sources are closed then.
-            InvalidArgument: a source is nothing that can be read.
+                rewound. All sources are then closed.
+            InvalidArgument: a source cannot be read.
             UsageError: the body was closed.
         """
         if not self.content.sources or (self._readers and not self._spent and not self.closed):
@@ -99,7 +99,7 @@ class Body(ThreadWork):
 
     @property
     def rereadable(self) -> bool:
-        """Can the whole body be read again? Known once it is open."""
+        """Whether the whole body can be read again; known once the body is open."""
         return all([reader.rereadable for reader in self._readers])
 
     def park(self) -> None:
@@ -114,31 +114,31 @@ class Body(ThreadWork):
     # --- reading ---------------------------------------------------------------------------------------------
 
     def chunks(self) -> AsyncIterator[Piece]:
-        """Return an iterator over the whole content, in slices of about 64 KiB; base64 makes them 78 KiB.
+        """Return an iterator over the whole content, in slices of about 64 KiB, or 78 KiB in base64.
 
-        What stops it may be raised in mid-body: FileError if something cannot be read, or is not as long as it was;
-        ExtensionMissing if a raw source needs what it did not ask for. Leaving the iterator needs no closing.
+        The iterator may raise an error in mid-body: FileError if a source cannot be read, or its length has changed;
+        ExtensionMissing if a raw source needs an extension that MAIL did not declare. The iterator need not be closed.
 
         Raises:
-            UsageError: it is not open, or was read before.
+            UsageError: the body is not open, or was read before.
         """
         sources = self.content.sources
         if sources and (self._spent or not self._readers or self.closed):
-            raise UsageError("a body is opened before it is read, and again before it is read again")
+            raise UsageError("open a body before each time it is read")
         self._spent = True
         return _Chunks(self, self._readers)
 
     async def _batch(self, reader: Reader | AsyncReader) -> list[bytes]:
-        """Return the next slices of one source; nothing at its end."""
+        """Return the next slices of one source; an empty list at its end."""
         if isinstance(reader, Reader):
             return await self.in_thread(reader.batch)
         return await reader.batch()
 
     async def keep(self) -> None:
-        """Copy what can be read once only to temporary files, which have no name and which other users cannot read.
+        """Copy sources that can be read only once to temporary files without a name, which other users cannot read.
 
         Raises:
-            FileError: one cannot be read, or was begun already, or the copy cannot be written.
+            FileError: a source cannot be read, or reading has begun, or the copy cannot be written.
         """
         if not self._readers:
             await self.open()
@@ -169,8 +169,8 @@ class Body(ThreadWork):
     # --- closing ---------------------------------------------------------------------------------------------
 
     async def aclose(self, *, streams: bool = True) -> None:
-        """Close, and let async iterators end here, in the caller's task: generators that were begun, and streams
-        whose source says so.
+        """Close all sources, and await the end of async ones in the caller's task: generators that were begun, and
+        streams whose source has `close`.
         """
         self.close(streams=streams)
         for reader in (*self._readers, *self._left):
@@ -192,7 +192,7 @@ class Body(ThreadWork):
 
 
 class _Chunks:
-    """One pass over a content. Not a generator, because leaving it early must need no closing."""
+    """One pass over a content. Not a generator, because a generator would have to be closed after an early end."""
 
     __slots__ = ("_body", "_given", "_pieces", "_reader", "_readers", "_segments")
 
@@ -202,7 +202,7 @@ class _Chunks:
         self._segments = iter(body.content.segments)
         self._reader: Reader | AsyncReader | None = None
         self._pieces: Iterator[Piece] = iter(())
-        # Octets given out since other tasks last ran.
+        # Octets returned since other tasks last ran.
         self._given = 0
 
     def __aiter__(self) -> Self:
@@ -219,7 +219,7 @@ class _Chunks:
             await self._fetch()
 
     async def _fetch(self) -> None:
-        """Fetch the next pieces, perhaps none."""
+        """Read the next pieces, possibly none."""
         if self._reader is not None:
             batch = await self._body._batch(self._reader)
             source = self._reader.source
@@ -239,12 +239,12 @@ class _Chunks:
 async def read_all(
     content: Content, finish: Callable[[bytes], bytes] | None = None, *, close_streams: bool = False
 ) -> bytes:
-    """Return the whole content, or what `finish` makes of it.
+    """Return the whole content, or the result of `finish`.
 
     Args:
-        content: what to read.
+        content: the content to read.
         finish: called with the octets.
-        close_streams: close the streams that were given to be closed; else all are left open.
+        close_streams: close the streams whose source has `close`; otherwise all are left open.
 
     Raises:
         FileError: a source cannot be read.
@@ -259,11 +259,11 @@ async def read_all(
 
 
 def read_now(content: Content) -> bytes:
-    """Return the whole content, read on the spot; streams are left open.
+    """Return the whole content, read in this call, which blocks; streams are left open.
 
     Raises:
         FileError: a source cannot be read.
-        UsageError: one can only be awaited.
+        UsageError: a source can only be awaited.
     """
     pieces: list[bytes] = []
     for segment in content.segments:

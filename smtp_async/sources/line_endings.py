@@ -1,7 +1,7 @@
-"""Octets that travel without an encoding: their line ends and the extensions they need, found while they are read.
+"""Octets that are sent unencoded: finds their line endings, and the extensions they need, while they are read.
 
-Strategy. Everything is counted by calls that look at a whole slice at once; what one slice leaves open (a CR at its
-end, a line without an end) is carried to the next. So the result does not depend on how the octets are sliced.
+Strategy. Each call counts in a whole slice; an open end of a slice (a CR, an incomplete line) is carried over to the
+next slice. So the result does not depend on how the octets are sliced.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ __all__ = ["LineGuard", "LineMender", "LineScan", "RawSource"]
 
 
 class LineScan:
-    """Looks at a stream of octets that begins at the start of a line.
+    """Scans a stream of octets that begins at the start of a line.
 
     Args:
-        ends: count the line ends, too, which takes most of the time.
+        ends: count the line endings, too, which takes most of the time.
 
     Attributes:
-        octets: how many there were.
-        eightbit: one was above 127.
-        nul: one was NUL.
-        overlong: a line was longer than 998 octets without its end (CRLF, CR or LF).
+        octets: number of octets.
+        eightbit: there were octets above 127.
+        nul: there were NUL octets.
+        overlong: a line was longer than 998 octets without its line ending (CRLF, CR or LF).
     """
 
     __slots__ = ("_crs", "_ends", "_last", "_lfs", "_pairs", "_run", "eightbit", "nul", "octets", "overlong")
@@ -32,14 +32,14 @@ class LineScan:
         self._ends = ends
         self.octets = 0
         self.eightbit = self.nul = self.overlong = False
-        # Counted only in pieces that hold something else than CRLF.
+        # Counted only in pieces with other line endings than CRLF.
         self._crs = self._lfs = self._pairs = 0
         self._last = b""
-        # Octets since the last line end.
+        # Octets since the last line ending.
         self._run = 0
 
     def feed(self, data: bytes) -> None:
-        """Look at the next octets."""
+        """Scan the next octets."""
         if not data:
             return
         self.octets += len(data)
@@ -48,7 +48,7 @@ class LineScan:
         if b"\0" in data:
             self.nul = True
         if self._last != b"\r" and not data.endswith(b"\r") and only_crlf(data):
-            # Nothing is to be counted: there are as many CRs as LFs and as pairs.
+            # No count is needed: there are as many CRs as LFs and as pairs.
             self._measure(data, MAX_LINE + 1)
         else:
             if self._ends:
@@ -59,16 +59,16 @@ class LineScan:
         self._last = data[-1:]
 
     def _measure(self, data: bytes, limit: int) -> None:
-        """Follow the lines of `data`.
+        """Measure the lines of `data`.
 
         Args:
             data: octets whose lines all end in LF, or all in CRLF.
-            limit: the most octets of a line before its LF.
+            limit: maximum of octets of a line before its LF.
         """
         if self.overlong:
             return
-        # From the start of a line its end must come within the limit. The last one in that window is as good as the
-        # next one and lets the search leap: one step for every 998 octets, not for every line.
+        # A line must end within the limit. The last line ending in that window serves as well as the first, and needs
+        # one step for every 998 octets, not for every line.
         position = -self._run
         while len(data) - position > limit:
             found = data.rfind(b"\n", max(position, 0), position + limit + 1)
@@ -82,32 +82,32 @@ class LineScan:
 
     @property
     def bare(self) -> bool:
-        """Was there a CR without LF, or the reverse? A CR that came last may still get its LF."""
+        """Whether there was a CR without LF, or an LF without CR; a CR at the end may still get its LF."""
         open_cr = self._last == b"\r"
         return self._crs - open_cr > self._pairs or self._lfs > self._pairs
 
     @property
     def ended(self) -> bool:
-        """Did the last line have an end, of any kind?"""
+        """Whether the last line had a line ending of any kind."""
         return self._last in (b"", b"\r", b"\n")
 
     @property
     def only_crlf(self) -> bool:
-        """Was every CR followed by LF, and every LF after one? A CR that came last was not."""
+        """Whether all line endings were CRLF; a CR at the end is not."""
         return self._crs == self._lfs == self._pairs
 
     @property
     def normalised_size(self) -> int:
-        """Octets when every line end has become CRLF, and the last line has one."""
+        """Octets after all line endings have become CRLF, one at the end included."""
         return self.octets + self._crs + self._lfs - 2 * self._pairs + (0 if self.ended else 2)
 
 
 class LineGuard:
-    """Stops a stream that needs what its message did not ask the server for.
+    """Stops a stream that needs an extension which MAIL did not declare.
 
     Args:
-        eightbit: octets above 127 may pass.
-        exact: bare CR and LF may not pass; else they become CRLF on their way.
+        eightbit: octets above 127 are allowed.
+        exact: bare CR and LF are not allowed; otherwise they become CRLF.
     """
 
     __slots__ = ("_eightbit", "_exact", "_scan")
@@ -118,10 +118,10 @@ class LineGuard:
         self._scan = LineScan(ends=exact)
 
     def check(self, data: bytes) -> None:
-        """Look at the next octets, before they are sent.
+        """Check the next octets before they are sent.
 
         Raises:
-            ExtensionMissing: they need 8BITMIME or BINARYMIME.
+            ExtensionMissing: the octets need 8BITMIME or BINARYMIME.
         """
         scan = self._scan
         scan.feed(data)
@@ -133,27 +133,27 @@ class LineGuard:
             )
 
     def end(self) -> None:
-        """The stream has ended.
+        """Check the end of the stream.
 
         Raises:
-            ExtensionMissing: with a bare CR.
+            ExtensionMissing: the stream ended in a bare CR.
         """
         if self._exact and not self._scan.only_crlf:
             raise ExtensionMissing("the stream ends in a bare CR and would have needed BINARYMIME")
 
 
 class LineMender:
-    """Makes every line end of a stream CRLF, as `content.normalised` does of the whole."""
+    """Changes every line ending of a stream to CRLF, as `octets.normalised` does for octets in memory."""
 
     __slots__ = ("_cr", "_ended")
 
     def __init__(self) -> None:
-        # A CR waits for what follows it.
+        # A CR waits for the next octet.
         self._cr = False
         self._ended = True
 
     def mend(self, data: bytes) -> bytes:
-        """Return what becomes of the next octets."""
+        """Return the next octets with CRLF as line ending."""
         if self._cr:
             data = b"\r" + data
         self._cr = data.endswith(b"\r")
@@ -165,24 +165,24 @@ class LineMender:
         return crlf(data)
 
     def end(self) -> bytes:
-        """Return the line end that is missing at the end of the stream, if it is; call it once or more."""
+        """Return the line ending that the stream lacks at its end, or nothing; may be called again."""
         tail = b"\r\n" if self._cr or not self._ended else b""
         self._cr, self._ended = False, True
         return tail
 
 
 class RawSource(Source):
-    """A source of octets that travel as they are, but for line ends, which become CRLF.
+    """A source of octets that are sent unencoded, with CRLF for every line ending.
 
-    Either it was read before, and then it is known what becomes of it; or it is looked at on its way.
+    Either the source was read before, so that its size is known, or it is checked while it is sent.
 
     Args:
         origin, start, close: see `Source`.
-        found: octets behind `start`, if it was read before.
-        travels: how many become of them, if it was read before.
-        eightbit: octets above 127 may pass.
-        binary: everything may pass.
-        exact: line ends stay as they are.
+        found: octets behind `start`, if the source was read before.
+        travels: octets to send, with changed line endings, if the source was read before.
+        eightbit: octets above 127 are allowed.
+        binary: all octets are allowed.
+        exact: line endings are not changed.
     """
 
     __slots__ = ("_found", "_guarded", "_mended", "_travels")
@@ -203,30 +203,30 @@ class RawSource(Source):
         self.length = self._found = found
         self._travels = travels
         self._guarded = None if binary or found is not None else (eightbit, exact)
-        # If there is anything to mend, it becomes longer.
+        # If a line ending has to be changed, the size grows.
         self._mended = not exact and (found is None or found != travels)
 
     @property
     def size(self) -> int | None:
-        """Octets as they travel, None if they were not read yet."""
+        """Octets as they are sent, None if the source was not read before."""
         return self._travels
 
     def guard(self) -> LineGuard | None:
-        """Return what looks at one reading of it, None if there is nothing to look for."""
+        """Return a guard for one reading of the source, None if nothing has to be checked."""
         if self._guarded is None:
             return None
         eightbit, exact = self._guarded
         return LineGuard(eightbit=eightbit, exact=exact)
 
     def mender(self) -> LineMender | None:
-        """Return what mends one reading of it, None if there is nothing to mend."""
+        """Return a mender for one reading of the source, None if nothing has to be changed."""
         return LineMender() if self._mended else None
 
     def demand_unchanged(self, length: int | None) -> None:
         """Refuse another length than the first reading found.
 
         Raises:
-            ValueError: it is another.
+            ValueError: the length has changed.
         """
         if self._found is not None and length not in (None, self._found):
-            raise ValueError(f"it has {length} octets now, and had {self._found} when it was looked at")
+            raise ValueError(f"it has {length} octets now, and had {self._found} when it was scanned")

@@ -1,7 +1,7 @@
 """Readers of files, streams and iterators, for use in a worker thread: everything here may block.
 
-Strategy. A reader opens one source, measures it, and gives it in batches of slices, encoded. What is read twice must
-have the same length both times, the length that MAIL announced: an octet more or less is an error.
+Strategy. A reader opens one source, measures it, and returns it in batches of encoded slices. A source that is read
+twice must have the same length both times, the length that MAIL declared: an octet more or less is an error.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Reader(ABC):
     """A source that can be read in a thread.
 
     Attributes:
-        source: what is read.
-        rereadable: can it be read from the start again? Known once it is open.
-        begun: has anything been read?
+        source: the source to read.
+        rereadable: the source can be read again from its start; known once it is open.
+        begun: reading has begun.
     """
 
     rereadable = False
@@ -49,12 +49,12 @@ class Reader(ABC):
         self.source = source
         self.begun = False
         self._opened = False
-        #: Octets it must have, where that is known.
+        #: The required number of octets, if known.
         self._length: int | None = None
         self._slicer = Slicer(source)
 
     def open(self) -> None:
-        """Open and measure the source; rewind it if it is open already.
+        """Open and measure the source; rewind one that is already open.
 
         Raises:
             FileError: the source cannot be opened, or it was read and cannot be rewound.
@@ -74,14 +74,14 @@ class Reader(ABC):
         self._slicer = Slicer(self.source, passing=passing, length=self._length)
 
     def batch(self, *, patience: float = PATIENCE) -> list[bytes]:
-        """Return the next slices as they travel, nothing at the end.
+        """Return the next slices, encoded; an empty list at the end.
 
         Args:
             patience: seconds after which a slow source returns fewer slices than a batch.
 
         Raises:
-            FileError: it cannot be read, or is longer or shorter than it was.
-            ExtensionMissing: the guard of a raw source stops it.
+            FileError: the source cannot be read, or its length has changed.
+            ExtensionMissing: the guard of a raw source stops the stream.
         """
         self._begin()
         slicer, pieces = self._slicer, list[bytes]()
@@ -97,10 +97,10 @@ class Reader(ABC):
         return pieces
 
     def pull(self) -> bytes:
-        """Return the next octets before encoding, in any number; nothing at the end. Not to be mixed with `batch`.
+        """Return any number of octets, not encoded; empty at the end. Do not mix calls with those of `batch`.
 
         Raises:
-            FileError: it cannot be read.
+            FileError: the source cannot be read.
         """
         self._begin()
         with as_file_error(self.source):
@@ -109,13 +109,13 @@ class Reader(ABC):
         return self._slicer.take_plain()
 
     def park(self) -> None:  # noqa: B027 - most kinds hold nothing open that they could open again
-        """Hold nothing open that can be opened again when it is read."""
+        """Close what this reader can open again when it is read."""
 
     def close(self, *, streams: bool = True) -> None:
-        """Close what was opened here, and what its source says is to be closed.
+        """Close the file that was opened here, or the stream if its source has `close`.
 
         Args:
-            streams: False leaves what the caller opened as it is.
+            streams: False leaves a stream of the caller open.
         """
         if streams and self.source.close:
             close_origin(self.source.origin)
@@ -124,25 +124,25 @@ class Reader(ABC):
 
     @abstractmethod
     def _open(self) -> None:
-        """Open the source and find out whether it can be read again, and its length if that can be known."""
+        """Open the source; find out whether it can be read again, and, if possible, its length."""
 
     @abstractmethod
     def _rewind(self) -> None:
-        """Go to the start again; only called if the source can be read again."""
+        """Return to the start; only called if the source can be read again."""
 
     @abstractmethod
     def _next(self, size: int) -> Any:
-        """Return about `size` octets, fewer or more; nothing at the end."""
+        """Return about `size` octets, fewer or more; empty at the end."""
 
     def _goes_to_start(self) -> bool:
-        """Are the octets before `start` passed over by going, not by reading?"""
+        """Tell whether the octets before `start` are skipped by seeking, not by reading."""
         return self.rereadable
 
     # --- reading ---------------------------------------------------------------------------------------------
 
     def _settle_length(self) -> None:
         if self._length is not None and self._length < 0:
-            raise FileError(f"{described(self.source)} is shorter than where reading is to start")
+            raise FileError(f"{described(self.source)} ends before the position where reading is to start")
         if isinstance(self.source, RawSource):
             self.source.demand_unchanged(self._length)
         self.source.length = self._length
@@ -163,12 +163,12 @@ class Reader(ABC):
         slicer = self._slicer
         slicer.add(octets(self._next(slicer.wanted)))
         if slicer.ended:
-            # The next time it must be the same.
+            # The length must be the same at the next reading.
             self._length = slicer.count
 
 
 class PathReader(Reader):
-    """A file that is opened here."""
+    """A file that this reader opens."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
@@ -183,7 +183,7 @@ class PathReader(Reader):
         if not self.rereadable:
             return
         self._status = _identity(status)
-        # Some systems have files that look empty and are not.
+        # Some systems have files whose size is given as 0, but which are not empty.
         if status.st_size or not file.read(1):
             self._length = status.st_size - self.source.start
         file.seek(self.source.start)
@@ -364,10 +364,10 @@ class KeptReader(Reader):
 
 
 def blocking_reader(source: Source) -> Reader:
-    """Return what reads `source`, which is not an async iterable.
+    """Return the reader for `source`, which is not an async iterable.
 
     Raises:
-        InvalidArgument: its origin is none of those that a source may have.
+        InvalidArgument: the origin is not of a kind that can be read.
     """
     origin: Any = source.origin
     if isinstance(origin, os.PathLike):
@@ -383,16 +383,16 @@ def blocking_reader(source: Source) -> Reader:
 
 
 def close_origin(origin: Any) -> None:
-    """Close what the caller gave, if it can be closed at once; failing is no news after the transfer."""
+    """Close an object of the caller, if it has a `close` without await; a failure after the transfer is ignored."""
     close = getattr(origin, "close", None)
-    # A file of an async library has a `close`, too, but one to be awaited.
+    # A file of an async library has a `close`, too, but it must be awaited.
     if close is not None and not isinstance(origin, os.PathLike) and not hasattr(origin, "__aiter__"):
         with suppress(Exception):
             close()
 
 
 def _read_of(file: Any) -> Callable[[int], Any]:
-    # A buffered `read` waits for all that it was asked for.
+    # A buffered `read` waits until it has all the octets, so `read1` is preferred.
     read: Callable[[int], Any] = file.read1 if isinstance(file, BufferedIOBase) else file.read
     return read
 

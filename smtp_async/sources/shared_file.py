@@ -28,7 +28,7 @@ class Claim:
         lock: held while the file is measured or restored, and from each seek until the end of its read.
     """
 
-    # Weak, because a reader that was garbage-collected has left, too. By id, which is unique while the claim is alive.
+    # Weak, because a reader that was garbage-collected has left, too. Keyed by id, unique while the claim lives.
     _all: Final[WeakValueDictionary[int, Claim]] = WeakValueDictionary()
     _lock: Final = threading.Lock()
 
@@ -43,7 +43,7 @@ class Claim:
 
     def _measure(self) -> None:
         self._measured = True
-        # A file that has no such methods, or cannot use them, can be read once.
+        # A file without these methods, or on which they fail, can be read once.
         with suppress(AttributeError, OSError, ValueError):
             self._find_ends()
 

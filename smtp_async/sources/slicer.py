@@ -1,4 +1,4 @@
-"""Octets in chunks of any size → slices of one size, as they travel; and what was promised of them is held to."""
+"""Octets in chunks of any size → encoded slices of one size; checks the number of octets that MAIL declared."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .source_errors import described
 
 __all__ = ["IDENTITY_SLICE", "Slicer"]
 
-#: Octets of a slice that travels as it is; base64 makes one of 78 KiB of `BASE64_SLICE`.
+#: Octets of an unencoded slice; base64 makes a slice of 78 KiB from `BASE64_SLICE` octets.
 IDENTITY_SLICE: Final = 65536
 
 
 class Slicer:
-    """Takes the octets of one reading of a source, counts, cuts and encodes them.
+    """Counts, cuts and encodes the octets of one reading of a source.
 
     Args:
-        source: what they come from.
-        passing: octets to forget at the beginning.
-        length: octets there must be behind those, None if that is unknown.
+        source: the source of the octets.
+        passing: octets to skip at the beginning.
+        length: the required number of octets behind those, None if it is unknown.
 
     Attributes:
-        count: octets that came so far, without those that were forgotten.
-        ended: no more will come.
-        held: octets that wait.
+        count: octets so far, without those that were skipped.
+        ended: the source has ended.
+        held: octets that wait for the next slice.
         size: octets, before encoding, of a full slice.
     """
 
@@ -50,7 +50,7 @@ class Slicer:
     def __init__(self, source: Source, *, passing: int = 0, length: int | None = None) -> None:
         base64 = source.encoding == "base64"
         self.size = BASE64_SLICE if base64 else IDENTITY_SLICE
-        # What is encoded must end with a line, or with everything.
+        # An encoded slice must end at the end of a line, or of the source.
         self._grain = 57 if base64 else 1
         self._encode = base64_lines if base64 else bytes
         self._source = source
@@ -66,14 +66,14 @@ class Slicer:
 
     @property
     def wanted(self) -> int:
-        """Octets that a full slice still lacks."""
+        """Octets that are missing for a full slice."""
         return self.size - self.held
 
     def add(self, data: bytes) -> None:
-        """Take the next octets, none at the end.
+        """Add the next octets; empty at the end.
 
         Raises:
-            FileError: there are more or fewer than there must be.
+            FileError: there are more or fewer octets than required.
         """
         if not data:
             self._end()
@@ -94,7 +94,7 @@ class Slicer:
     def _end(self) -> None:
         self.ended = True
         if self._passing:
-            raise FileError(f"{described(self._source)} is shorter than where reading is to start")
+            raise FileError(f"{described(self._source)} ends before the position where reading is to start")
         if self._length is not None and self.count < self._length:
             raise FileError(
                 f"{described(self._source)} shrank since it was measured:"
@@ -102,10 +102,10 @@ class Slicer:
             )
 
     def take(self) -> bytes:
-        """Return the next slice as it travels; less than a full one if there is no more, or nothing.
+        """Return the next slice, encoded; at the end of the octets a shorter one, or an empty one.
 
         Raises:
-            ExtensionMissing: the guard of a raw source stops it.
+            ExtensionMissing: the guard of a raw source stops the stream.
         """
         count = min(self.held, self.size)
         if not self.ended or count < self.held:
@@ -123,7 +123,7 @@ class Slicer:
         return piece if self._mender is None else self._mender.mend(piece) + self._mender.end()
 
     def take_plain(self) -> bytes:
-        """Return all octets that wait, not encoded and not guarded."""
+        """Return all waiting octets, neither encoded nor checked."""
         return bytes(self._cut(self.held)) if self.held else b""
 
     def _cut(self, count: int) -> bytes | memoryview:

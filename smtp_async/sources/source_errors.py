@@ -1,4 +1,4 @@
-"""Errors of sources, and the register of streams that were read already."""
+"""Errors of sources, and the register of streams that were read before."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..model.reply import printable
 
 __all__ = ["require_unread", "described", "mark_read", "octets", "as_file_error"]
 
-# Streams that cannot be rewound and of which something was read. Another message, or the same message sent again, may
-# hold such a stream and would send nothing in its place. By id, because streams may define their own equality.
+# Streams that were read and cannot be rewound. Another message, or the same message sent again, may contain such a
+# stream and would send nothing in its place. Keyed by id, because streams may define their own equality.
 _used: Final[WeakValueDictionary[int, Any]] = WeakValueDictionary()
 
 
@@ -54,7 +54,7 @@ def octets(data: Any) -> bytes:
     if data is None:
         raise BlockingIOError("it is in non-blocking mode and had no data yet")
     hint = ", it has to be opened in binary mode" if isinstance(data, str) else ""
-    raise TypeError(f"it gave {type(data).__name__}, not bytes{hint}")
+    raise TypeError(f"it returned {type(data).__name__}, not bytes{hint}")
 
 
 def require_unread(source: Source) -> None:
@@ -76,7 +76,7 @@ def already_read(source: Source) -> FileError:
 
 def mark_read(source: Source) -> None:
     """Register a stream that cannot be rewound, because reading it has begun."""
-    # A path is opened anew each time. Objects without weak references cannot be registered.
+    # A path is opened again each time. Objects without weak references cannot be registered.
     if not isinstance(source.origin, os.PathLike):
         with suppress(TypeError):
             _used[id(source.origin)] = source.origin

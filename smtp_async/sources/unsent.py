@@ -1,4 +1,4 @@
-"""Closing the sources of a mail that is not sent after all."""
+"""Closing the sources of a mail that is not sent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["UnsentSources"]
 
 
 class UnsentSources:
-    """The sources of a mail that is not sent and that has not been opened: those that were given to be closed.
+    """The sources to close of a mail that is not sent and whose sources were not opened.
 
     Args:
-        mail: its attachments say which streams are to be closed; a mail that keeps a stream in another way has `close`
+        mail: attachments with `close` name the streams to close; a mail that keeps a stream in another way has `close`
             and `aclose`. None if there is only content.
-        content: what was rendered of the mail, if it came so far.
+        content: the rendered content, if there is any.
     """
 
     def __init__(self, mail: Mail | None, content: Content | None = None) -> None:
@@ -22,14 +22,14 @@ class UnsentSources:
         self._body = Body(Content(_closable(mail), size=0) if content is None else content)
 
     def close(self) -> None:
-        """Close what can be closed without waiting."""
+        """Close all sources that can be closed without waiting."""
         close = getattr(self._mail, "close", None)
         if close is not None:
             close()
         self._body.close()
 
     async def aclose(self) -> None:
-        """Close everything, also what has to be awaited."""
+        """Close all sources, also those that have to be awaited."""
         aclose = getattr(self._mail, "aclose", None)
         if aclose is not None:
             await aclose()

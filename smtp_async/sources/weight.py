@@ -1,4 +1,4 @@
-"""How much there is to render: what is small is rendered at once, what is large in a thread, beside the event loop."""
+"""Estimates the work to render a message: a small one is rendered in the event loop, a large one in a thread."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any, Final
 
 __all__ = ["HEAVY", "LONG", "is_heavy"]
 
-#: Octets whose rendering is a thread's work: at once it would hold up the event loop for milliseconds.
+#: Octets from which a message is rendered in a thread, because it would block the event loop for milliseconds.
 HEAVY: Final = 1 << 18
-#: Octets of a complete message that are read like a file: in slices, in a thread.
+#: Octets from which a complete message is read like a file: in slices, in a thread.
 LONG: Final = 1 << 20
-#: Parts of an object that are looked at; one that has more is heavy.
+#: Parts of an object that are counted; an object with more is heavy.
 _PARTS: Final = 1000
 
-# Once: a union made for each question would cost more than all the rest.
+# Made once, because making a union for each call would cost more than the rest of the call.
 _IN_MEMORY: Final = (str, bytes, bytearray, memoryview)
 
 
 def is_heavy(message: Any) -> bool:
-    """Is there more in memory, of a `Message` or an `email.message.Message`, than is rendered at once?"""
+    """Tell whether a `Message` or `email.message.Message` is too large in memory to be rendered in the event loop."""
     attachments = getattr(message, "attachments", None)
     if attachments is None:
         return hasattr(message, "get_payload") and _is_heavy_object(message)
@@ -32,12 +32,12 @@ def is_heavy(message: Any) -> bool:
 
 
 def _is_heavy_object(message: Any) -> bool:
-    """Add up the bodies of an `email.message.Message`, as far as needed: its parts may go round in a circle."""
+    """Add up the bodies of an `email.message.Message` up to a limit, because its parts may form a cycle."""
     octets, parts = 0, [message]
     for _ in range(_PARTS):
         if not parts or octets > HEAVY:
             return octets > HEAVY
-        # `get_payload` would decode each body, in whatever charset it declares.
+        # Not `get_payload`, which would decode each body in the charset that it declares.
         payload = getattr(parts.pop(), "_payload", None)
         if isinstance(payload, list):
             parts += payload

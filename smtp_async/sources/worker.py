@@ -22,21 +22,21 @@ __all__ = ["THREADS", "ThreadWork", "in_thread", "loop_limiters"]
 
 _T = TypeVar("_T")
 
-#: Threads at work for all messages of one event loop. Few can encode at once, but many may wait for a slow stream.
+#: Running threads for all messages of one event loop. Few can encode at once, but many may wait for a slow stream.
 THREADS: Final = 16
 
-# Set once anyio is imported, with the modules that it imports itself when it starts its first thread.
+# Set once anyio is imported, with the modules that it imports when it starts its first thread.
 _imported: Final = threading.Event()
 
 
 class ThreadWork(ABC):
     """An object on which one thread at a time works, for a caller that may be cancelled meanwhile.
 
-    A thread cannot be stopped, so it finishes its work. The last to leave, the thread or `close()`, releases the
-    files. `close()` never waits.
+    A thread cannot be stopped, so it finishes its work. The files are released by `close()`, or by a thread that ends
+    after it. `close()` never waits.
 
     Args:
-        limiter: bounds the threads at work; by default one of our own for each event loop.
+        limiter: limits the running threads; by default the library's limiter of the event loop.
     """
 
     def __init__(self, limiter: CapacityLimiter | None = None) -> None:
@@ -49,20 +49,20 @@ class ThreadWork(ABC):
 
     @property
     def busy(self) -> bool:
-        """Is a thread at work?"""
+        """Whether a thread is running."""
         return self._busy
 
     @property
     def closed(self) -> bool:
-        """Was `close` called?"""
+        """Whether `close` was called."""
         return self._closed
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
-        """Return what `work` returns.
+        """Call `work` in a thread and return its result.
 
         Raises:
-            UsageError: it was closed.
-            Busy: a thread is still at work, for a caller that was cancelled.
+            UsageError: the object was closed.
+            Busy: a thread is still running, for a caller that was cancelled.
         """
         self._demand_free()
         return await in_thread(partial(self._run, work), self._limiter)
@@ -86,7 +86,7 @@ class ThreadWork(ABC):
 
     @abstractmethod
     def _release(self, *, streams: bool) -> None:
-        """Close; called once, when no thread is at work."""
+        """Close the files; called once, when no thread is running."""
 
     def _run(self, work: Callable[[], _T]) -> _T:
         with self._lock:
@@ -112,7 +112,7 @@ class _Token(Generic[_T]):
     """The slot of one call among the worker threads; a thread whose caller was cancelled keeps it until it ends.
 
     Args:
-        work: what the thread does.
+        work: called in the thread.
         limiter: the limiter that has the slot.
     """
 
@@ -123,11 +123,11 @@ class _Token(Generic[_T]):
         self._limiter = limiter
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        # True once the thread releases the slot, or it is released already.
+        # True once the thread will release the slot, or the slot is released.
         self._over = False
 
     def run(self) -> _T:
-        """Do the work, in the thread."""
+        """Call `work`, in the thread."""
         with self._lock:
             if self._over:
                 # No caller is left to see this error.
@@ -148,15 +148,15 @@ class _Token(Generic[_T]):
 
 
 async def in_thread(work: Callable[[], _T], limiter: CapacityLimiter | None = None) -> _T:
-    """Return what `work` returns, called in a thread; if the caller is cancelled, the thread runs on.
+    """Call `work` in a thread and return its result; if the caller is cancelled, the thread continues.
 
     Args:
-        work: what to call.
-        limiter: bounds the threads at work, those that were left included; by default one of our own for each event
-            loop.
+        work: called in the thread.
+        limiter: limits the running threads, those of cancelled callers included; by default the library's limiter of
+            the event loop.
     """
     if not _imported.is_set():
-        # It would stop the event loop for 20 ms, and for much longer while the files are not in the system's cache.
+        # The import would block the event loop for 20 ms, and much longer if the files are not in the system's cache.
         await asyncio.to_thread(_import_anyio)
     from anyio import to_thread
 
@@ -178,7 +178,7 @@ def _import_anyio() -> None:
 
 
 class Limiters(NamedTuple):
-    """The limiters of one event loop: ours, and an unlimited one, since anyio frees the slots of cancelled callers."""
+    """The limiters of one event loop: ours, and an unlimited one, because anyio frees slots of cancelled callers."""
 
     few: CapacityLimiter
     any: CapacityLimiter

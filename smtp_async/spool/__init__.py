@@ -1,4 +1,4 @@
-"""Stored mail: `contract` says what every spool does, `directory` keeps jobs in files, `record` is the file format."""
+"""Stored mail: `contract` defines a spool, `directory` keeps jobs in files, `record` is the file format."""
 
 from __future__ import annotations
 

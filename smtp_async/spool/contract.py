@@ -1,4 +1,4 @@
-"""The contract of a spool, which stores mail until it has been delivered, and of the leases that a spool hands out.
+"""The contract of a spool, which stores mail until it has been delivered, and of its leases.
 
 `put` returns once the message is stored durably. `claim` leases jobs to workers, each job to one worker at a time. A
 worker ends its lease in exactly one way:
@@ -8,8 +8,8 @@ worker ends its lease in exactly one way:
     fail      the message will not be delivered     → FAILED, kept for an operator
     release   nothing was tried                     → QUEUED, unchanged
 
-The worker calls `mark_end_of_data` before end of data leaves. If it dies between this call and the end of the lease,
-the outcome is unknown (RFC 1047), and the next lease of the job says so (`entry.flagged`).
+The worker calls `mark_end_of_data` before it sends end of data. If the worker dies between this call and the end of the
+lease, the outcome is unknown (RFC 1047), and the next lease of the job is flagged (`entry.flagged`).
 
 Every change through a lease carries its token, the number of the attempt. The change is refused with `LeaseLost` if
 another worker has the job by then.
@@ -22,8 +22,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from ..errors import InvalidArgument
 from ..model.address import Address
@@ -33,7 +34,7 @@ from ..model.receipt import Receipt, Verdict
 from .entry import Entry, Recovery, Result, SpoolStatistics, State, Unreadable, check_receipt, results_after
 from .submission import Adapt, JobOptions, Submission, epoch_seconds, submission
 
-__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool"]
+__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool", "SpoolTelemetry"]
 
 #: Default number of seconds for which a spool remembers the key of a job that is gone: a week.
 KEY_RETENTION: Final = 7 * 86400.0
@@ -42,10 +43,10 @@ MAX_KEYS: Final = 100_000
 
 
 class LeaseResult(NamedTuple):
-    """What the worker reports when it ends a lease by settle, defer or fail.
+    """The report of a worker that ends a lease by settle, defer or fail.
 
     Attributes:
-        state: the state that the job goes to; None removes the job.
+        state: the new state of the job; None removes the job.
         receipt: the outcome for the pending recipients; None if the attempt yielded none.
         retry: decides which recipients are tried again; None takes the default.
         reason: why the job was deferred or failed.
@@ -93,11 +94,11 @@ class Lease(ABC):
 
     @abstractmethod
     async def extend(self) -> None:
-        """Report that the worker is alive. To be called regularly during a long transfer."""
+        """Report that the worker is alive. Call it regularly during a long transfer."""
 
     @abstractmethod
     async def mark_end_of_data(self) -> None:
-        """Record durably that end of data is about to leave. For `SendOptions.before_end_of_data`."""
+        """Record durably that end of data is about to be sent. For `SendOptions.before_end_of_data`."""
 
     async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
         """End the lease of a job that is completed.
@@ -122,7 +123,7 @@ class Lease(ABC):
         Args:
             receipt: the outcome for the pending recipients; None if the attempt yielded none.
             not_before: when the job is due again.
-            reason: the reason in words, for an operator.
+            reason: the reason, for an operator.
             retry: returns whether the recipient of a verdict is tried again; `entry.should_retry` by default.
         """
         await self._end(LeaseResult(State.QUEUED, receipt, retry, reason, epoch_seconds(not_before)))
@@ -138,7 +139,7 @@ class Lease(ABC):
 
         Args:
             receipt: the outcome for the pending recipients; None if the attempt yielded none.
-            reason: the reason in words, for an operator.
+            reason: the reason, for an operator.
             retry: as for `defer`; such a recipient stays pending.
         """
         await self._end(LeaseResult(State.FAILED, receipt, retry, reason))
@@ -155,13 +156,32 @@ class Lease(ABC):
 Leases: TypeAlias = list[Lease]
 
 
+class Putting(Protocol):
+    """The span of a message that is being put, as a spool sees it."""
+
+    @property
+    def trace(self) -> str | None:
+        """The name of the span, which the job keeps: a `traceparent` of W3C Trace Context."""
+
+    def stored(self, id: str, size: int, recipients: int) -> None:
+        """Note what was stored: the job's id, its octets, and how many recipients it has."""
+
+
+class SpoolTelemetry(Protocol):
+    """What is told of messages that are put; `smtp_async.Telemetry` is one."""
+
+    def putting(self) -> AbstractContextManager[Putting]:
+        """Begin to put a message, until the end of the block."""
+
+
 class Spool(ABC):
     """A store for mail. Safe for any number of tasks, and of processes if the implementation says so.
 
     Args:
-        adapt: converts what `put` is given into a `Mail`; by default `put` takes what `SMTPClient.send` takes, and
-            bytes.
+        adapt: converts the argument of `put` into a `Mail`; by default `put` accepts the messages that
+            `SMTPClient.send` accepts, and bytes.
         key_retention: number of seconds for which the key of a job that is gone is remembered.
+        telemetry: tells of messages that are put, and has each job remember where it came from.
 
     Attributes:
         key_retention: the same number.
@@ -170,7 +190,13 @@ class Spool(ABC):
         InvalidArgument: `key_retention` is not a number of seconds.
     """
 
-    def __init__(self, *, adapt: Adapt | None = None, key_retention: float = KEY_RETENTION) -> None:
+    def __init__(
+        self,
+        *,
+        adapt: Adapt | None = None,
+        key_retention: float = KEY_RETENTION,
+        telemetry: SpoolTelemetry | None = None,
+    ) -> None:
         if (
             not isinstance(key_retention, int | float)
             or isinstance(key_retention, bool)
@@ -178,6 +204,7 @@ class Spool(ABC):
         ):
             raise InvalidArgument(f"key_retention is a number of seconds, not {key_retention!r}")
         self._adapt = adapt
+        self._telemetry = telemetry
         self.key_retention = key_retention
 
     async def put(
@@ -195,10 +222,10 @@ class Spool(ABC):
         Args:
             message: a Message, an `email.message.Message` or any `Mail`; or a complete message as bytes, the path of a
                 file, a binary file, or an async iterable of bytes.
-            sender, recipients: another envelope than the message's own.
+            sender, recipients: replace the envelope of the message.
             key: idempotency key. A second `put` with the same key stores nothing and returns the id of the first job,
                 whatever its state, and for `key_retention` seconds after the job is gone: delivered, or removed by an
-                operator. A spool may bound the number of such keys; it then forgets the oldest first.
+                operator. A spool may limit the number of such keys, and then forgets the oldest first.
             not_before: the earliest time to send the message: seconds since the epoch, or a datetime with a time zone.
             expires: the time after which sending is not tried again.
 
@@ -212,8 +239,14 @@ class Spool(ABC):
             SpoolError: the store failed; nothing was stored.
         """
         options = JobOptions.checked(key, not_before, expires)
-        job = await submission(message, sender, recipients, options=options, adapt=self._adapt)
-        return await self._store(job)
+        made = submission(message, sender, recipients, options=options, adapt=self._adapt)
+        if self._telemetry is None:
+            return await self._store(await made)
+        with self._telemetry.putting() as putting:
+            job = (await made)._replace(trace=putting.trace)
+            id = await self._store(job)
+            putting.stored(id, len(job.body), len(job.envelope.recipients))
+            return id
 
     @abstractmethod
     async def _store(self, job: Submission) -> str:
@@ -225,7 +258,7 @@ class Spool(ABC):
 
         Args:
             n: maximum number of jobs.
-            now: the current time; None takes the clock.
+            now: the current time; None reads the clock.
             marked: mark the jobs at once, so that `mark_end_of_data` has nothing left to do. This is cheaper than
                 marking one by one, but after a crash every leased job is flagged.
         """
@@ -262,7 +295,7 @@ class Spool(ABC):
 
     @abstractmethod
     async def release(self, id: str) -> None:
-        """Undo `hold`; the job is due when it was due before. Raises the same errors."""
+        """Undo `hold`; the due time of the job does not change. Raises the same errors."""
 
     @abstractmethod
     async def requeue(
@@ -278,7 +311,7 @@ class Spool(ABC):
 
     @abstractmethod
     async def remove(self, id: str) -> None:
-        """Delete a job in any state. Its key stays known, so putting the message again has no effect.
+        """Delete a job in any state. Its key is remembered, so putting the message again has no effect.
 
         Raises:
             NoSuchJob: no job has this id.
@@ -291,19 +324,19 @@ class Spool(ABC):
 
     @abstractmethod
     async def recover(self) -> Recovery:
-        """Queue the jobs of dead workers again, quarantine what is not a valid job, and remove unfinished puts.
+        """Queue the jobs of dead workers again, quarantine items that are not valid jobs, and remove unfinished puts.
 
-        A job written by a later version of this library is left alone, like everything else that version may know of.
+        A job of a later version of this library is not touched, nor is any other item that this version does not know.
 
-        To be called at the start and then every minute. A job with which three workers have died becomes FAILED, with
+        Call it at the start and then every minute. A job with which three workers have died becomes FAILED, with
         the reason `poison`.
         """
 
     def unreadable(self) -> Sequence[Unreadable]:
-        """Return what `claim`, `recover` and `list` found that cannot be read as a job. Does not block.
+        """Return the items that `claim`, `recover` and `list` could not read as jobs. Does not block.
 
-        The result contains what was moved to quarantine since the last call, each item once, and the pending jobs of
-        later versions of this library.
+        These are the items that were moved to quarantine since the last call, and the pending jobs of later versions of
+        this library.
         """
         return ()
 

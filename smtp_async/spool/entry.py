@@ -50,7 +50,7 @@ class Result(NamedTuple):
         outcome: any outcome but PARTIAL.
         final: the recipient is not tried again.
         at: when the result was recorded.
-        code: the code of the reply that decided, None without a reply.
+        code: the code of the decisive reply, None without a reply.
         enhanced: the enhanced status code of that reply, such as `"5.1.1"`.
         text: the text of that reply, 512 characters at most.
         queue_id: the server's id for the message, if it was accepted and the reply names the id.
@@ -66,7 +66,7 @@ class Result(NamedTuple):
 
     @classmethod
     def of(cls, verdict: Verdict, *, final: bool, at: float) -> Self:
-        """Return the result that a verdict leads to."""
+        """Return the result for a verdict."""
         reply = verdict.reply
         if reply is None:
             return cls(verdict.outcome, final, at)
@@ -84,7 +84,7 @@ class Result(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Entry:
-    """What a spool knows about a job.
+    """The description of a job in a spool.
 
     Attributes:
         id: the id that the spool assigned: letters, digits, `.`, `_` and `-`.
@@ -98,14 +98,15 @@ class Entry:
         recoveries: number of workers that died with the job.
         held: an operator keeps the job from being claimed.
         size: size of the message in octets.
-        needs_utf8: only a server with SMTPUTF8 can take the message (RFC 6531).
+        needs_utf8: only a server with SMTPUTF8 can accept the message (RFC 6531).
         results: the latest result for each recipient of the envelope, None before the first.
         flagged: an earlier attempt may have delivered the message to pending recipients, because its worker died
             after end of data or the server did not reply to end of data. Later attempts do not clear the flag.
-        confirmed: an operator has requeued the job since it was flagged, so it is to be tried all the same.
+        confirmed: an operator has requeued the job since it was flagged, so it is tried in spite of the flag.
         reason: why the job was last deferred or failed; empty if it never was.
         message_id: the value of the Message-ID field, if known.
         scheduled_at: when `not_before` was computed; 0 if the caller or an operator specified `not_before`.
+        trace: the span that put the message (`traceparent`, W3C Trace Context), if telemetry was on.
     """
 
     id: str
@@ -126,6 +127,7 @@ class Entry:
     reason: str = ""
     message_id: str | None = None
     scheduled_at: float = 0.0
+    trace: str | None = None
 
     def __post_init__(self) -> None:
         if not self.results:
@@ -139,7 +141,7 @@ class Entry:
 
     @property
     def failed(self) -> tuple[tuple[Recipient, Result], ...]:
-        """The recipients that are not tried again without having been accepted, with their results."""
+        """The recipients that were not accepted and are not tried again, with their results."""
         pairs = zip(self.envelope.recipients, self.results, strict=True)
         return tuple(
             [
@@ -199,8 +201,8 @@ class Unreadable(NamedTuple):
 
     Attributes:
         id: the id.
-        reason: what is wrong, in words.
-        kept: the item was left in place, because a later version of this library wrote it; otherwise it was moved to
+        reason: why the item cannot be read.
+        kept: the item was not moved, because a later version of this library wrote it; otherwise it was moved to
             quarantine.
     """
 
@@ -250,10 +252,10 @@ def check_receipt(entry: Entry, receipt: Receipt | None) -> None:
 def flagged_after(entry: Entry, results: Iterable[Result | None]) -> bool:
     """Return whether a job is flagged after an attempt that ended with `results`.
 
-    A flag is never cleared, because no later reply of a server can tell whether an earlier copy was delivered.
+    A flag is never cleared, because no later reply of a server shows whether an earlier copy was delivered.
 
     Args:
-        entry: the job as the attempt found it.
+        entry: the job before the attempt.
         results: the results after the attempt.
     """
     return entry.flagged or any(
@@ -264,7 +266,7 @@ def flagged_after(entry: Entry, results: Iterable[Result | None]) -> bool:
 def requeued(entry: Entry, not_before: float, expires: float | None, at: float) -> Entry:
     """Return `entry` after `requeue`: recipients that were not accepted are pending again, attempts start at 0.
 
-    The job stays flagged, because requeueing does not tell whether an earlier copy was delivered.
+    The job stays flagged, because requeueing does not show whether an earlier copy was delivered.
 
     Args:
         entry: the job before.

@@ -1,16 +1,17 @@
 r"""The file format of a job: versioned, bounded in size, and validated on every read. Nothing here does I/O.
 
     SPOOL1 <length of the header in octets>\n
-    {"id": …, "envelope": …, "body_len": …, "sha256": …}\n
+    {"id": …, "envelope": …, "body_len": …, "sha256": …, "trace": …}\n
     the message, octet for octet
     \n<crc32> {"r": "eod", …}\n
     \n<crc32> {"r": "result", …}\n
 
-The header never changes. Later changes are records in the journal behind the message, which is only ever appended to.
-Each record begins with a line end of its own, so that a record torn by a crash damages no other record; it is ignored.
-The current state of a job is its header with all records applied in order.
+The header never changes; `trace` is there only if telemetry was on, and fields of later versions are ignored. Later
+changes are records in the journal behind the message, which is only ever appended to. Each record begins with a line
+ending, so that a record torn by a crash damages no other record; it is ignored. The current state of a job is its
+header with all records applied in order.
 
-Records carry the number of the attempt. An attempt appends `eod` before end of data leaves, and then `result`, or
+Records contain the number of the attempt. An attempt appends `eod` before end of data is sent, and then `result`, or
 `untouched` if the job was released. Recovery appends `recovered` for a worker that died. An operator's commands append
 `hold` and `requeue`.
 
@@ -66,7 +67,10 @@ _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _STATES: Final = {state.value: state for state in State}
 
-# ASCII only, so that no octet of the JSON text is a line end and every editor shows the file.
+# Whatever is wrong with what telemetry needs must not keep a message from being sent: it is ignored.
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+# ASCII only, so that no octet of the JSON text is a line ending and every editor shows the file.
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 _NONE: Final = type(None)
@@ -85,7 +89,7 @@ _FIELDS: Final = {
     "sha256": (str,),
 }
 _values: Final = itemgetter(*_FIELDS)
-# All that the types of the values may be: one look at a header, because a queue is read as fast as it is sent.
+# The allowed types of all values: one quick check of a header, because reading must not slow down sending.
 _SHAPES: Final = frozenset(itertools.product(*_FIELDS.values()))
 _NEEDS: Final = BodyNeeds._fields
 
@@ -114,13 +118,13 @@ class Header(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A job as its header and journal describe it.
+    """A job, read from its header and journal.
 
     Attributes:
         header: the part that never changes.
         entry: the current entry.
         token: the number of the next attempt.
-        ended: the state that the last record asks for; None while an attempt may be in progress.
+        ended: the state after the last record; None while an attempt may be in progress.
     """
 
     header: Header
@@ -140,14 +144,15 @@ def encode_header(job: Submission, id: str) -> bytes:
     sender = "null" if envelope.sender is None else _encode(_text(envelope.sender))
     recipients = ",".join([_recipient_json(recipient) for recipient in envelope.recipients])
     needs = [name for name, needed in zip(_NEEDS, job.needs, strict=True) if needed]
-    # Put together by hand, because an encoder for a dict is made anew for each: that took 9 of 100 instructions of a
-    # put without a sync.
+    trace = "" if job.trace is None else f',"trace":{_encode(job.trace)}'
+    # Put together by hand, because the json module makes a new encoder for each dict, which took 9 of 100 instructions
+    # of a put without a sync.
     header = (
         f'{{"id":{text},"key":{"null" if job.key is None else text},"created":{created},"not_before":{not_before},'
         f'"expires":{"null" if job.expires is None else repr(job.expires)},"sender":{sender},'
         f'"recipients":[{recipients}],"needs":{_encode(needs) if needs else "[]"},'
         f'"message_id":{"null" if job.message_id is None else _encode(job.message_id)},'
-        f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"}}'
+        f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"{trace}}}'
     )
     return f"SPOOL1 {len(header)}\n{header}\n".encode("ascii")
 
@@ -173,10 +178,10 @@ def result_record(
     Args:
         n: the number of the attempt.
         at: the current time.
-        state: the state that the job goes to.
-        entry: the job as the attempt found it.
+        state: the new state of the job.
+        entry: the job before the attempt.
         results: the results after the attempt; those that changed are written.
-        reason: the reason in words, for an operator.
+        reason: the reason, for an operator.
         not_before: when the job is due again, None if it is not.
     """
     changed = {
@@ -190,8 +195,8 @@ def result_record(
 
 
 def _text(address: Address) -> str:
-    # The wire form parses to the same mailbox. It is parsed leniently, which does not change an address that was
-    # accepted without: an address that needs quotes has them.
+    # The address as sent parses to the same mailbox. It is parsed leniently, which changes no address that strict
+    # parsing accepts, because an address that needs quotes has them.
     return address.wire(utf8=True).decode()
 
 
@@ -215,7 +220,7 @@ def parse(data: bytes, state: State = State.QUEUED) -> Job:
     """
     header = read_header(data)
     if len(data) < header.journal_at:
-        _refuse("the message is shorter than its header says")
+        _refuse("the message is shorter than its header states")
     if hashlib.sha256(data[header.body_at : header.journal_at]).hexdigest() != header.digest:
         _refuse("the message does not match its SHA-256 digest")
     return replay(header, data[header.journal_at :], state)
@@ -254,7 +259,7 @@ def _first_line(data: bytes) -> re.Match[bytes]:
     if match is None:
         version = _VERSION.match(data)
         if version is not None and int(version[1]) > 1:
-            raise RecordNewer(f"its version is {int(version[1])}, and this library knows version 1 only")
+            raise RecordNewer(f"its version is {int(version[1])}, and this library supports version 1 only")
         _refuse("it does not begin with SPOOL1")
     if int(match[1]) > MAX_HEADER:
         _refuse("its header is too long")
@@ -262,7 +267,7 @@ def _first_line(data: bytes) -> re.Match[bytes]:
 
 
 def replay(header: Header, journal: bytes, state: State) -> Job:
-    """Return the job that a header and a journal describe. The entry of the header is updated in place.
+    """Apply a journal to a header and return the job. The entry of the header is updated in place.
 
     Raises:
         RecordInvalid: a complete record has invalid fields.
@@ -286,7 +291,7 @@ class _Replay:
     Attributes:
         entry: the entry after the records so far.
         last_attempt: the highest number of an attempt so far.
-        ended: the state that the last record asks for; None while an attempt may be in progress.
+        ended: the state after the last record; None while an attempt may be in progress.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -300,7 +305,7 @@ class _Replay:
         self._before_mark = (False, False)
 
     def apply(self, fields: dict[str, Any]) -> None:
-        """Apply one record. Record types of later versions are ignored: they do not affect where mail is sent."""
+        """Apply one record. Record types of later versions are ignored, because they do not affect where mail goes."""
         apply = _APPLY.get(_of(fields["r"], str))
         if apply is None:
             return
@@ -399,8 +404,13 @@ def _header(fields: dict[str, Any], end: int) -> Header:
         needs_utf8="utf8" in needs or envelope.needs_utf8,
         message_id=message_id,
         scheduled_at=put_at if not_before == created else 0.0,
+        trace=_trace(fields.get("trace")),
     )
     return Header(entry, digest, end, BodyNeeds("eightbit" in needs, "utf8" in needs, "binary" in needs))
+
+
+def _trace(value: Any) -> str | None:
+    return value if isinstance(value, str) and _TRACE.fullmatch(value) else None
 
 
 def _read_recipient(address: Any, kind: Any, dsn: Any = None) -> Recipient:

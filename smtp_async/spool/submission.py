@@ -21,10 +21,10 @@ __all__ = ["Adapt", "BodyNeeds", "JobOptions", "StoredMail", "Submission", "epoc
 #: Maximum length of an idempotency key; only its digest is stored.
 MAX_KEY = 1000
 
-#: Complete messages, as bytes or in a file; streams are known by their methods.
+#: Complete messages, as bytes or in a file; streams are recognised by their methods.
 _SOURCES: Final = (bytes, bytearray, memoryview, os.PathLike)
 
-#: Converts an application's message object into a `Mail`, with another envelope if one is given.
+#: Converts a message object of an application into a `Mail`, with another envelope if it is given.
 Adapt = Callable[[Any, "str | Address | None", "Sequence[str | Address | Recipient] | None"], Mail]
 
 
@@ -90,17 +90,18 @@ NO_OPTIONS: Final = JobOptions()
 
 
 class Submission(NamedTuple):
-    """A message as a spool stores it.
+    """A message to be stored in a spool.
 
     Attributes:
         envelope: the envelope.
         body: the rendered message.
         needs: what the body requires of a server.
-        message_id: the value of its Message-ID field, if known.
-        created: when it was put, in seconds since the epoch.
-        not_before: the earliest time to send it.
+        message_id: the value of the Message-ID field, if known.
+        created: when the message was put, in seconds since the epoch.
+        not_before: the earliest time to send the message.
         expires: the time after which sending is not tried again, None if the processor decides.
         key: the idempotency key, if one was given.
+        trace: the span that put it (`traceparent`, W3C Trace Context), if telemetry is on.
     """
 
     envelope: Envelope
@@ -111,6 +112,7 @@ class Submission(NamedTuple):
     not_before: float
     expires: float | None = None
     key: str | None = None
+    trace: str | None = None
 
     def entry(self, id: str) -> Entry:
         """Return the entry of the new job `id`."""
@@ -125,6 +127,7 @@ class Submission(NamedTuple):
             needs_utf8=self.needs.utf8 or self.envelope.needs_utf8,
             message_id=self.message_id,
             scheduled_at=self.created if self.not_before == self.created else 0.0,
+            trace=self.trace,
         )
 
 
@@ -159,8 +162,8 @@ async def submission(
     Args:
         message, sender, recipients: see `Spool.put`.
         options: the checked options of the job.
-        adapt: converts the message into a `Mail`; by default `put` takes what `SMTPClient.send` takes, or a complete
-            message.
+        adapt: converts the message into a `Mail`; by default `put` accepts the messages that `SMTPClient.send` accepts,
+            or a complete message.
 
     Raises:
         FileError: a part of the message cannot be read.
@@ -174,7 +177,7 @@ async def submission(
     content = _rendered(mail)
     data = await read_all(content, close_streams=True) if content.sources else content.join()
     if not content.canonical:
-        # Check the line ends once here rather than before each attempt.
+        # Check the line endings once here rather than before each attempt.
         content = Content.of_bytes(data, exact=content.binary)
         data = content.join()
     now = time.time()
@@ -213,7 +216,7 @@ def _rendered(mail: Mail) -> Content:
     try:
         return mail.content()
     except ExtensionMissing:
-        # A header field contains an internationalised address: no server without SMTPUTF8 can take the message.
+        # A header field contains an internationalised address, so a server without SMTPUTF8 cannot accept the message.
         return mail.content(utf8=True)
 
 
@@ -231,7 +234,7 @@ async def _to_mail(
 
 
 def _is_source(message: Any) -> bool:
-    """Tell whether `message` is a complete message in bytes, or a path or stream to read one from."""
+    """Tell whether `message` is a complete message as bytes, or a path or stream that contains one."""
     if isinstance(message, _SOURCES):
         return True
     return hasattr(message, "read") or hasattr(message, "__aiter__")

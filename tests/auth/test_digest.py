@@ -80,9 +80,9 @@ class TestChallenge:
         ("challenge", "words"),
         [
             (b"", "one nonce"),
-            (b"garbage", "no list"),
-            (b'nonce="x', "no list"),
-            (b'nonce="x" qop="auth"', "no list"),
+            (b"garbage", "not a list"),
+            (b'nonce="x', "not a list"),
+            (b'nonce="x" qop="auth"', "not a list"),
             (b'nonce="",algorithm=md5-sess', "one nonce"),
             (b'nonce="x",nonce="y",algorithm=md5-sess', "one nonce"),
             (b'nonce="x"', "md5-sess"),

@@ -119,8 +119,8 @@ class TestSelect:
         ("offered", "secure", "credentials", "words"),
         [
             ((), True, ANN, "offers no authentication"),
-            (("XOAUTH2",), True, ANN, "offers XOAUTH2; this side knows .*PLAIN, LOGIN.*; XOAUTH2 .* needs a token"),
-            (("GS2-KRB5",), True, ANN, "the server offers GS2-KRB5; this side knows [^;]*$"),
+            (("XOAUTH2",), True, ANN, "this client supports .*PLAIN, LOGIN.*; XOAUTH2 .* needs a token"),
+            (("GS2-KRB5",), True, ANN, "the server offers GS2-KRB5; this client supports [^;]*$"),
             (("PLAIN",), False, ANN, "PLAIN is offered, but .* not protected .* show the password"),
             (("XOAUTH2",), False, TOKEN, "XOAUTH2 is offered, but .* not protected .* show the password or token"),
             (("CRAM-MD5",), False, ANN, "CRAM-MD5 is offered, but .* let others guess the password"),
@@ -221,7 +221,7 @@ class TestNames:
     )
     def test_a_name_that_is_none(self, name):
         for call in (demand_sensible, lambda one: candidates(one, peer_of(*ALL))):
-            with pytest.raises(InvalidArgument, match="neither a mechanism's name nor"):
+            with pytest.raises(InvalidArgument, match="neither the name of a mechanism nor"):
                 call(named(name))
 
     def test_known_ones(self):

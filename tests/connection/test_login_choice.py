@@ -114,7 +114,7 @@ class TestLoginOption:
         assert SMTPClient("mx.test", 25, options=options).security is Security.STARTTLS
 
     def test_a_name_that_is_no_mechanism_is_refused_before_connecting(self) -> None:
-        for name, words in (("APOP", "POP3"), ("SCRAM-SHA-266", "neither a mechanism's name")):
+        for name, words in (("APOP", "POP3"), ("SCRAM-SHA-266", "neither the name of a mechanism")):
             with pytest.raises(InvalidArgument, match=words):
                 SMTPClient("mx.test", credentials=replace(ANN, mechanisms=(name,)))
 

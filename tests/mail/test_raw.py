@@ -366,7 +366,7 @@ async def test_a_source_that_cannot_be_read_is_an_error(tmp_path):
         await raw_mail(tmp_path / "nothing")
     with pytest.raises(InvalidArgument, match="pathlib"):
         await raw_mail("a/path")  # type: ignore[arg-type]
-    with pytest.raises(FileError, match="gave str"):
+    with pytest.raises(FileError, match="returned str"):
         await raw_mail(io.StringIO("text"))  # type: ignore[arg-type]
 
 

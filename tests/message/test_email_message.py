@@ -342,5 +342,5 @@ def test_a_signed_message_that_is_attached_names_the_way_out():
 
 def test_a_text_that_would_be_taken_for_the_header_is_refused():
     message = email.message_from_bytes(b"\r\nTo: eve@x.example\r\n\r\nhi\r\n")
-    with pytest.raises(InvalidHeader, match="taken for its header"):
+    with pytest.raises(InvalidHeader, match="read as its header"):
         content_of(message).content()

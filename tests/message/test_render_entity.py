@@ -137,7 +137,7 @@ def test_what_cannot_be_encoded_is_named(data):
 
 @pytest.mark.parametrize("kind", [b"multipart/signed; boundary=b", b"multipart/encrypted"])
 def test_what_is_signed_is_not_written_anew(kind):
-    with pytest.raises(InvalidArgument, match="cannot be written anew"):
+    with pytest.raises(InvalidArgument, match="cannot be rewritten"):
         written(b"Content-Type: " + kind + b"\r\n\r\nx\r\n")
 
 

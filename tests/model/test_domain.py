@@ -159,7 +159,7 @@ class TestHelloName:
 
     @pytest.mark.parametrize("name", ["", "a b", "x\r\nDATA", "[::1]", "-x.test", "x" * 300])
     def test_what_they_refuse(self, name: str) -> None:
-        with pytest.raises(InvalidArgument, match="cannot be said in EHLO"):
+        with pytest.raises(InvalidArgument, match="cannot be sent in EHLO"):
             hello_name(name)
 
     def test_an_underscore_has_its_own_sentence(self) -> None:

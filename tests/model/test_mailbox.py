@@ -63,7 +63,7 @@ def test_what_a_mailbox_says(text: str, found: Mailbox) -> None:
         ("a..b@x.test", "two dots in a row"),
         (".a@x.test", "begins or ends with a dot"),
         ("a@b@x.test", "more than one @"),
-        ("a(b)c@x.test", "a comment stands inside of a word"),
+        ("a(b)c@x.test", "a comment is inside a word"),
         ("(ann@x.test", "parenthes"),
         ("B, Ann <ann@x.test>", "needs quotes"),
         ("x" * MAX_TEXT + "@x.test", "too long"),

@@ -201,11 +201,11 @@ async def test_others_once(tmp_path, kind):
 
 async def test_a_pass_needs_an_opening(tmp_path):
     body = Body(content_of(path_of(DATA, tmp_path)))
-    with pytest.raises(UsageError, match="opened before it is read"):
+    with pytest.raises(UsageError, match="before each time it is read"):
         body.chunks()
     await body.open()
     await read(body)
-    with pytest.raises(UsageError, match="again before it is read again"):
+    with pytest.raises(UsageError, match="before each time it is read"):
         body.chunks()
     body.close()
     body.close()

@@ -169,7 +169,7 @@ def test_a_file_for_writing(tmp_path):
 
 @pytest.mark.parametrize("make", [lambda p: p.open("r"), lambda p: io.StringIO("text")])
 def test_a_file_of_text(tmp_path, make):
-    refused(make(path_of(b"text", tmp_path)), "gave str, not bytes, .*binary mode", TypeError)
+    refused(make(path_of(b"text", tmp_path)), "returned str, not bytes, .*binary mode", TypeError)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes always block there")
@@ -194,7 +194,9 @@ def test_what_is_no_source_at_all(origin):
 
 @pytest.mark.parametrize("kind", AGAIN | ONCE)
 def test_a_start_behind_the_end(tmp_path, kind):
-    refused((AGAIN | ONCE)[kind](b"abc", tmp_path), "shorter than where reading is to start", start=4)
+    refused(
+        (AGAIN | ONCE)[kind](b"abc", tmp_path), "ends before the position where reading is to start", start=4
+    )
 
 
 class Failing(io.RawIOBase):

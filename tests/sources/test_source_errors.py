@@ -63,8 +63,8 @@ def test_octets_that_may_change_are_copied():
 @pytest.mark.parametrize(
     ("data", "error", "match"),
     [
-        ("abc", TypeError, "gave str, not bytes, it has to be opened in binary mode"),
-        (1, TypeError, "gave int, not bytes"),
+        ("abc", TypeError, "returned str, not bytes, it has to be opened in binary mode"),
+        (1, TypeError, "returned int, not bytes"),
         (None, BlockingIOError, "non-blocking mode"),
     ],
 )

@@ -262,7 +262,7 @@ class Threads:
 
     def _may_end(self) -> bool:
         with self._lock:
-            # A thread that was just counted on by `submit` must stay.
+            # A thread that `submit` has just relied on must not end.
             if self._free <= 0:
                 return False
             self._free -= 1
@@ -344,7 +344,7 @@ class Batcher(Generic[A, T]):
         loop = asyncio.get_running_loop()
         queue = self._queue
         if queue is None or queue.loop is not loop:
-            # Calls of the other event loop go on and wake their callers there.
+            # Calls of the other event loop continue and wake their callers there.
             queue = self._queue = _BatchQueue(loop)
         waiter: _BatchItem[A, T] = _BatchItem(item, loop)
         queue.waiting.append(waiter)

@@ -35,13 +35,13 @@ _log = logging.getLogger("smtp_async")
 
 
 class LeaseEnd:
-    """How a lease is to end, and which steps of that are completed.
+    """How a lease is to end, and which of these steps are completed.
 
     Attributes:
         locked: the job.
-        state: the state that the job goes to; None removes the job.
+        state: the new state of the job; None removes the job.
         record: the record to append first, None if there is none or it is on disk.
-        record_optional: the record may be lost, because the name of the file tells the same.
+        record_optional: the record may be lost, because the name of the file has the same information.
         when: when the job is due again, if it is queued again.
         renamed: the name of the file was changed or removed.
         done: all steps are completed, or the lease was lost.
@@ -94,7 +94,7 @@ class LeaseEnd:
         self.renamed = True
 
     def completed(self) -> None:
-        """Record that nothing is left to do."""
+        """Record that all steps are completed."""
         self.done = True
 
     def not_completed(self) -> None:
@@ -116,7 +116,7 @@ class Claims:
         self._lock = Lock()
         # Held while ends that failed are tried again.
         self._retrying = Lock()
-        # The claimed jobs, and how each lease ends once that is known.
+        # The claimed jobs, and the end of each lease once it is known.
         self._claimed: dict[LockedJob, LeaseEnd | None] = {}
         # Ends that failed. Their jobs stay locked, so that no worker sends them again.
         self._unfinished: list[LeaseEnd] = []
@@ -164,7 +164,7 @@ class Claims:
                 raise
             # Return the jobs already claimed; a general fault shows at the next claim.
         finally:
-            # Jobs that were not tried keep their place.
+            # Put the jobs back that were not tried.
             for when, path in due:
                 self._due_queue.push(when, path)
         return claimed
@@ -239,7 +239,7 @@ class Claims:
 
     def update(self, updates: list[LockedJob | LeaseEnd]) -> list[SMTPError | None]:
         """Mark each job and do each end, sharing the syncs; return the error of each, or None."""
-        # Files of removed jobs may be freed more slowly than new ones arrive; then they are waited for here.
+        # Wait here if the files of removed jobs are freed more slowly than new ones are added.
         self._close_removed(MAX_REMOVED_OPEN)
         marks = {
             one: self._mark_error(one, self._write_mark) for one in updates if isinstance(one, LockedJob)
@@ -260,7 +260,7 @@ class Claims:
         return self.update([*jobs])
 
     def _write_mark(self, locked: LockedJob) -> None:
-        """D1: append the record that end of data is about to leave."""
+        """D1: append the record that end of data is about to be sent."""
         if locked.marked:
             return
         locked.mark_started()
@@ -333,7 +333,7 @@ class Claims:
         """S2 and S5: sync each directory once and close the files; return the errors."""
         renamed = [end for end in ends if end.renamed and not end.done]
         names = itertools.chain(*[end.directories for end in renamed])
-        # The directory of keys first: a job must not lose its name before its key has one.
+        # The directory of keys first, because a job must not lose its name before its key has one.
         directories = dict.fromkeys(sorted(names, key=lambda name: name != KEYS))
         unsynced = {name: error for name in directories if (error := self._sync_error(name)) is not None}
         errors: dict[LeaseEnd, SMTPError] = {}
@@ -413,7 +413,7 @@ class Claims:
             self._removed.append((fd, end.locked.has_key))
             return
         with suppress(OSError):
-            # An error does not matter, because everything that was written is synced.
+            # An error does not matter, because all data are synced.
             self._syscalls.close("S5", fd)
         if end.state is State.QUEUED:
             when = end.locked.entry.not_before if end.when is None else end.when
@@ -485,7 +485,7 @@ class Claims:
             try:
                 fd, keyed = self._removed.pop()
             except IndexError:
-                return  # another thread has closed the last ones
+                return  # another thread has closed the last files
             if keyed:
                 with suppress(OSError):
                     # Recovery empties the file if this fails.

@@ -7,7 +7,7 @@ for its files. Once a minute every directory is read again.
 
 A wall clock that was ahead and has been set back leaves mtimes that are too late. Therefore a job whose file was
 changed (ctime) in the future is opened at once, and so is every job when this process sees the clock go back. The
-journal then tells when the job is due.
+journal then has the due time of the job.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ __all__ = ["Enqueuer", "Stored", "job_id"]
 
 #: Octets that are reserved in the journal for each recipient.
 RESERVE_PER_RECIPIENT: Final = 256
-#: The files in the root are counted again after a tenth as many puts as may be there.
+#: The files in the root are counted again after `root_files` / `COUNTS_PER_ROOT` puts.
 COUNTS_PER_ROOT: Final = 10
 #: Seconds after which the free space is checked again, however little was written.
 ROOM_CHECK_INTERVAL: Final = 1.0
@@ -161,7 +161,7 @@ class Enqueuer:
 
     Args:
         job_files: the files of the directory.
-        low_water: octets that are left free; None takes 64 MiB or twice the largest message, whichever is more.
+        low_water: octets that are left free; by default 64 MiB or twice the largest message, whichever is more.
         root_files: number of files in the root above which new jobs go to subdirectories.
     """
 
@@ -174,7 +174,7 @@ class Enqueuer:
         # Octets that may be written, and until when, before the free space is checked again.
         self._allowance = 0
         self._allowed_until = 0.0
-        # How many files the root may have and has, and the puts since they were counted; counted at the first put.
+        # The allowed and the actual number of files in the root, counted at the first put, and the puts since then.
         self._max_root_files = root_files
         self._root_files = 0
         self._count_interval = self._uncounted = root_files // COUNTS_PER_ROOT
@@ -187,11 +187,11 @@ class Enqueuer:
         """Store jobs, each step for all of them before the next step, so that they share the syncs.
 
         Returns:
-            For each job what was stored, or the error.
+            For each job the stored job, or the error.
         """
         drafts = self._put(jobs)
         if len(jobs) > 1:
-            # All files of a batch are open at once. Try those that found no descriptor one by one.
+            # All files of a batch are open at once. Retry those without a descriptor one by one.
             for place, draft in enumerate(drafts):
                 if draft.lacked_descriptor:
                     (drafts[place],) = self._put([draft.job])
@@ -290,7 +290,7 @@ class Enqueuer:
         try:
             self._syscalls.link("E6", tmp, name)
         except OSError:
-            # The link may have been made all the same: over a network.
+            # On a network file system, the link may have been made in spite of the error.
             if not self._job_files.is_same_file("E6", tmp, name):
                 raise
 
@@ -374,7 +374,7 @@ class Enqueuer:
             try:
                 syscalls.unlink("E9", name)
             except OSError:
-                # The name may have been removed all the same: over a network.
+                # On a network file system, the name may have been removed in spite of the error.
                 if job_files.is_named(fd, name):
                     raise
         with suppress(OSError):

@@ -102,7 +102,7 @@ class LockedJob:
         path: the name of the file without suffix, relative to the spool directory.
         state: the state that the suffix of the name shows.
         job: header and journal as they were read.
-        has_key: does the job have an idempotency key?
+        has_key: the job has an idempotency key.
         body: the message, None if it was left in the file.
         damage: why the message cannot be sent, empty if it can.
         status: inode and device.
@@ -138,7 +138,7 @@ class LockedJob:
         self.maybe_marked = False
         # A crash between E6 and E7 leaves two names.
         if not self.damage and status.st_nlink > 2:
-            self.damage = f"its file has {status.st_nlink} names, by which other users may change it"
+            self.damage = f"its file has {status.st_nlink} names, through which other users may change it"
 
     @property
     def name(self) -> str:
@@ -235,7 +235,7 @@ class JobFiles:
 
         Raises:
             NeedsThread: the message is large, and `inline` was given.
-            RecordNewer: a later version of this library wrote the file; it was left alone.
+            RecordNewer: a later version of this library wrote the file, which was not touched.
             Busy: another process has locked the file.
             FileNotFoundError: the file does not exist (any more).
             OSError: a system call failed.
@@ -316,7 +316,7 @@ class JobFiles:
             raise RecordInvalid("not a job: it has the name of another job")
         body_end = header.journal_at
         if body_end > size:
-            raise RecordInvalid("not a job: the message is shorter than its header says")
+            raise RecordInvalid("not a job: the message is shorter than its header states")
         body = None
         if body_end <= len(data) and header.entry.size <= SMALL:
             body = data[header.body_at : body_end]
@@ -357,7 +357,7 @@ class JobFiles:
         try:
             self.syscalls.rename(step, locked.name, new)
         except OSError:
-            # The rename may have succeeded all the same: over a network, or in an earlier try.
+            # The rename may have succeeded in spite of the error: on a network file system, or in an earlier try.
             if not self.syscalls.is_at(step, new, locked.status):
                 raise
 
@@ -385,7 +385,7 @@ class JobFiles:
     # --- unreadable files ------------------------------------------------------------------------------------
 
     def quarantine(self, name: str, reason: str) -> None:
-        """Move a file that is not a valid job to quarantine, and log that."""
+        """Move a file that is not a valid job to quarantine, and log a message."""
         self.syscalls.make_directory("Q1", QUARANTINE)
         file_name = name.rpartition("/")[2]
         new = f"{QUARANTINE}/{file_name}.{secrets.token_hex(4)}"
@@ -395,7 +395,7 @@ class JobFiles:
             _log.error("the file %r of the spool was moved to %r: %s", name, new, reason)
 
     def skip_newer(self, path: str, state: State, error: RecordNewer) -> None:
-        """Skip a job of a later version from now on, and log that."""
+        """Skip a job of a later version from now on, and log a message."""
         found = Unreadable(path.rpartition("/")[2], str(error), kept=True)
         if state is State.QUEUED or state is State.SENDING:
             # Jobs in the other states are not pending, so there is nothing to report.
@@ -412,7 +412,7 @@ class JobFiles:
                 self.due_queue.unskip(path)
 
     def unreadable(self) -> list[Unreadable]:
-        """Return what was moved to quarantine since the last call, and the skipped jobs."""
+        """Return the files that were moved to quarantine since the last call, and the skipped jobs."""
         found = [self._quarantined.popleft() for _ in range(len(self._quarantined))]
         return found + [*self.due_queue.skipped().values()]
 

@@ -1,4 +1,4 @@
-"""The memory of idempotency keys: which names are taken, also after their job is gone.
+"""The memory of idempotency keys: which names are in use, also after their job is gone.
 
 A job with a key has a name that another `put` may want at the same time. Therefore code that looks for such a name, or
 changes it, holds the lock of the root directory (`KeyMemory.lock`).
@@ -93,8 +93,8 @@ class KeyMemory:
     def remember(self, step: str, name: str, id: str, status: os.stat_result) -> None:
         """Rename the file of a job that is gone, so that its key is remembered. May be repeated.
 
-        Where there is no room for one more name, the file is unlinked and the key forgotten, because a delivered job
-        that cannot end would be delivered again.
+        Without room for one more name, the file is unlinked and the key forgotten, because a delivered job that cannot
+        end would be delivered again.
 
         Args:
             step: the step of the protocol.
@@ -121,7 +121,7 @@ class KeyMemory:
         try:
             self._syscalls.rename(step, name, memory)
         except OSError as error:
-            # The rename may have succeeded all the same: over a network, or in an earlier try.
+            # The rename may have succeeded in spite of the error: on a network file system, or in an earlier try.
             if not self._syscalls.is_at(step, memory, status):
                 if not isinstance(error, FileNotFoundError):
                     raise

@@ -31,8 +31,8 @@ UpdateBatcher: TypeAlias = "Batcher[LockedJob | LeaseEnd, None]"
 class DirectoryLease(Lease):
     """A leased job, whose file is open and locked.
 
-    If ending the lease fails, the spool tries again by itself, whether the caller repeats the call or not. The lease
-    then cannot end in any other way.
+    If ending the lease fails, the spool tries again, even if the caller does not repeat the call. The lease then cannot
+    end in another way.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DirectoryLease(Lease):
             reason=result.reason[:MAX_TEXT],
             not_before=result.not_before,
         )
-        # The suffix `.sent` tells that the job was delivered, so its record may be lost.
+        # The suffix `.sent` shows that the job was delivered, so its record may be lost.
         optional = state is State.SENT
         await self._end_with(
             lambda locked: LeaseEnd(locked, state, record, when=result.not_before, record_optional=optional)

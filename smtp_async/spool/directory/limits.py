@@ -1,4 +1,4 @@
-"""The sizes at which a spool directory changes how it works."""
+"""The sizes at which a spool directory changes its operation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["DEFAULT_LIMITS", "DirectoryLimits"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryLimits:
-    """The sizes at which a spool directory changes how it works. The defaults suit spools of any size.
+    """The sizes at which a spool directory changes its operation. The defaults suit spools of any size.
 
     Attributes:
         keys: maximum number of keys that are remembered after their job is gone; the oldest are forgotten first.
@@ -33,7 +33,7 @@ class DirectoryLimits:
         for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name == "root_files" else 1
             if not isinstance(value, int) or value < least:
-                raise InvalidArgument(f"{field.name} is a whole number from {least} on, not {value!r}")
+                raise InvalidArgument(f"{field.name} must be an integer of at least {least}, not {value!r}")
 
 
 DEFAULT_LIMITS: Final = DirectoryLimits()

@@ -29,7 +29,7 @@ def recover(job_files: JobFiles) -> Recovery:
     """Queue the jobs of dead workers again, and remove unfinished files and old keys.
 
     Raises:
-        SpoolError: a system call failed. What was done is done, and the rest can be done by the next call.
+        SpoolError: a system call failed. The next call does the remaining work.
     """
     try:
         entries = [
@@ -109,7 +109,7 @@ def _rename(job_files: JobFiles, locked: LockedJob, state: State) -> None:
 
 
 def _remove_unfinished(job_files: JobFiles) -> None:
-    """Remove what `put` left in `tmp/`: second names of queued jobs, and files that were never finished."""
+    """Remove files in `tmp/` that dead puts left: second names of queued jobs, and unfinished files."""
     now = job_files.syscalls.time()
     for entry in job_files.syscalls.entries("T1", TMP):
         name = f"{TMP}/{entry.name}"

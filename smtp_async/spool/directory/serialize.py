@@ -27,7 +27,7 @@ async def serialize(
 ) -> str:
     r"""Return the text of the file that `DirectorySpool.put` would write; the arguments are the same.
 
-    Encoded as UTF-8 with `surrogateescape`, and without translation of line ends, the text is a queue file. The file
+    Encoded as UTF-8 with `surrogateescape`, and without translation of line endings, the text is a queue file. The file
     may be stored in a spool directory as `<id>.queued`, with the id that its header contains.
 
     Raises:

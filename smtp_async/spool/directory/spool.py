@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from ...errors import InvalidArgument, SMTPError, UsageError
-from ..contract import KEY_RETENTION, Leases, Spool
+from ..contract import KEY_RETENTION, Leases, Spool, SpoolTelemetry
 from ..entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from ..submission import Adapt, JobOptions, Submission
 from .admin import Admin
@@ -62,12 +62,13 @@ class DirectorySpool(Spool):
         durable: wait until each `put` and each end of a lease is on disk. If False, a power failure or a crash of the
             operating system may lose the last seconds, while a crash of the process loses nothing. Short operations
             then run in the event loop, so the directory should be on a local disk.
-        low_water: octets of the file system that are left free; None takes 64 MiB, or twice the largest message.
+        low_water: octets of the file system that are left free; by default 64 MiB, or twice the largest message.
         poll: maximum number of seconds until jobs that other processes put are found.
-        adapt: converts what `put` is given into a `Mail`.
+        adapt: converts the argument of `put` into a `Mail`.
         key_retention: number of seconds for which the key of a job that is gone is remembered, as an empty file. All
             processes that share a directory should use the same value.
-        limits: the sizes at which the directory changes how it works.
+        telemetry: tells of messages that are put, and has each job remember where it came from; a `Telemetry`.
+        limits: the sizes at which the directory changes its operation.
         syscalls: makes the object for the system calls; for tests.
 
     Raises:
@@ -90,10 +91,11 @@ class DirectorySpool(Spool):
         poll: float = 1.0,
         adapt: Adapt | None = None,
         key_retention: float = KEY_RETENTION,
+        telemetry: SpoolTelemetry | None = None,
         limits: DirectoryLimits = DEFAULT_LIMITS,
         syscalls: Callable[..., SystemCalls] = SystemCalls,
     ) -> None:
-        super().__init__(adapt=adapt, key_retention=key_retention)
+        super().__init__(adapt=adapt, key_retention=key_retention, telemetry=telemetry)
         if not poll > 0:
             raise InvalidArgument("poll is a number of seconds above 0")
         self._path = os.fspath(path)
@@ -215,8 +217,8 @@ class DirectorySpool(Spool):
         if self._closed:
             return
         self._closed = "closed"
-        # Called in reverse order, whatever is cancelled meanwhile. Calls in progress are completed, before the leases
-        # are released and again afterwards, because a lease may start a call until it is released.
+        # Called in reverse order, even after cancellation. Calls in progress are completed, before the leases are
+        # released and again afterwards, because a lease may start a call until it is released.
         async with AsyncExitStack() as steps:
             steps.callback(self._free_resources)
             steps.push_async_callback(self._threads.wait_idle)
@@ -268,7 +270,7 @@ class DirectorySpool(Spool):
     def _forked(cls) -> None:
         """Close the spools in a forked child, because its file descriptors hold the locks of its parent."""
         for spool in list(cls._open):
-            spool._closed = "that of another process: create one after the fork"
+            spool._closed = "that of another process: create a spool after the fork"
             with suppress(OSError):
                 spool._claims.close_files()
                 os.close(spool._root)

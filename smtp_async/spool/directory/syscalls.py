@@ -56,7 +56,7 @@ def translated(error: OSError, message: str) -> SpoolError:
 
 @contextmanager
 def logged_errors(name: str) -> Iterator[None]:
-    """Log an `OSError` instead of raising it, because the next recovery tries again. A missing file is no error."""
+    """Log an `OSError` instead of raising it, because the next recovery tries again. A missing file is ignored."""
     try:
         yield
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _make_directory(where: str) -> None:
         finally:
             os.close(fd)
     except OSError:
-        # This user may lack access to the parent of an existing directory: then an administrator created it.
+        # This user may lack access to the parent of an existing directory if an administrator created it.
         if created:
             raise
 
@@ -143,7 +143,7 @@ class SystemCalls:
 
     Args:
         root: file descriptor of the directory.
-        durable: sync files and directories. Without, a power failure may lose recent changes; a crash of the process
+        durable: sync files and directories. Otherwise a power failure may lose recent changes, a crash of the process
             does not.
     """
 

@@ -12,7 +12,7 @@ from smtp_async.spool.directory.limits import DirectoryLimits
     [("keys", 0), ("keys", -1), ("root_files", -1), ("jobs_in_memory", 0), ("jobs_in_memory", 1.5)],
 )
 def test_a_size_that_makes_no_sense_is_refused(name: str, value: float) -> None:
-    with pytest.raises(InvalidArgument, match=f"{name} is a whole number"):
+    with pytest.raises(InvalidArgument, match=f"{name} must be an integer"):
         DirectoryLimits(**{name: value})  # type: ignore[arg-type]
 
 
