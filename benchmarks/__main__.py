@@ -15,7 +15,19 @@ from benchmarks import rivals
 from benchmarks.race import markdown
 from benchmarks.rivals import Unavailable
 
-NAMES = ("throughput", "latency", "idle", "memory", "core", "messages", "bulk", "attachment", "tls", "spool")
+NAMES = (
+    "throughput",
+    "latency",
+    "idle",
+    "memory",
+    "core",
+    "messages",
+    "bulk",
+    "attachment",
+    "tls",
+    "proxy",
+    "spool",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 _HEAD = """\

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-bench"
 NODE = ROOT / ".bench-node"
 
-_PACKAGES = ("aiosmtplib", "uvloop")
+_PACKAGES = ("aiosmtplib", "python-socks[asyncio]", "uvloop")
 
 
 class Unavailable(Exception):
@@ -21,17 +21,18 @@ class Unavailable(Exception):
 
 @cache
 def python() -> Path:
-    """Return the interpreter of an environment with aiosmtplib, of the same Python as ours.
+    """Return the interpreter of an environment with aiosmtplib and python-socks, of the same Python as ours.
 
     Raises:
         Unavailable: it cannot be installed.
     """
     path = VENV / "bin" / "python"
-    if not (VENV / ".ready").exists():
+    ready = VENV / ".ready"
+    if not ready.exists() or ready.read_text() != " ".join(_PACKAGES):
         _run([sys.executable, "-m", "venv", "--clear", str(VENV)], "a virtual environment")
         install = [str(path), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PACKAGES]
         _run(install, "aiosmtplib")
-        (VENV / ".ready").touch()
+        ready.write_text(" ".join(_PACKAGES))
     return path
 
 

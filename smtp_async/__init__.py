@@ -39,6 +39,7 @@ from .message import Attachment, Importance, Message, Priority, Sensitivity, XPr
 from .model.address import Address
 from .model.dsn import DSN, Notify, Return
 from .model.envelope import EVERYONE, NOBODY, Envelope, Kind, Recipient
+from .model.proxy_response import ProxyResponse
 from .model.receipt import Outcome, Receipt, Verdict
 from .model.reply import EnhancedCode, Reply
 from .model.secret import Secret
@@ -55,6 +56,7 @@ from .tls.problems import ChainProblem, ChainResult, ChainValidation
 from .tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
 from .tls.trust import ServerAuthentication, TrustOptions
 from .transport.dial import AddressFamily, SocketOptions
+from .transport.proxy import ProxyAuth, ProxyOptions, ProxyType
 
 if TYPE_CHECKING:
     from .processor import (
@@ -112,6 +114,10 @@ __all__ = [
     "Priority",
     "ProcessorOptions",
     "ProcessorStatistics",
+    "ProxyAuth",
+    "ProxyOptions",
+    "ProxyResponse",
+    "ProxyType",
     "QueueProcessor",
     "QueueReport",
     "Raw",

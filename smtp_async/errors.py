@@ -89,6 +89,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 
+from .model.proxy_response import ProxyResponse
 from .model.reply import Reply
 
 __all__ = [
@@ -474,9 +475,39 @@ class Interrupted(CommunicationError):
 
 
 class ProxyError(CommunicationError):
-    """A proxy refused or failed."""
+    """A proxy refused or failed.
+
+    Attributes:
+        proxy: which one, for example `"SOCKS5 proxy proxy.example:1080"`.
+        status: the status code of an HTTP proxy, or the reply code of a SOCKS proxy; None if neither was read.
+        proxy_response: the whole reply of an HTTP proxy.
+        login_refused: whether the proxy wants a login, or refused the one that it got.
+    """
 
     code = 118
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        proxy: str = "",
+        status: int | None = None,
+        proxy_response: ProxyResponse | None = None,
+        login_refused: bool = False,
+        reply: Reply | None = None,
+        stage: str | None = None,
+        receipt: ReceiptLike | None = None,
+    ) -> None:
+        super().__init__(message, reply=reply, stage=stage, receipt=receipt)
+        self.proxy = proxy
+        self.status = proxy_response.status if proxy_response is not None else status
+        self.proxy_response = proxy_response
+        self.login_refused = login_refused
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the same call may succeed later; a refused login is refused again."""
+        return not self.login_refused
 
 
 class ProtocolViolation(CommunicationError):

@@ -21,6 +21,7 @@ from tests.servers.exim import Exim
 from tests.servers.kdc import Kdc, find_gssapi
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
+from tests.servers.proxies import Dante, Squid, SshForwarding, Tinyproxy
 from tests.servers.sink import Sink
 
 # How long one example takes says more about the machine than about the code; tests of speed measure it themselves.
@@ -92,6 +93,38 @@ def cyrus(pki: Pki) -> Iterator[Cyrus]:
 def aiosmtpd(pki: Pki) -> Iterator[AiosmtpdServer]:
     """aiosmtpd: SMTP with and without TLS and AUTH, and LMTP; needs nothing installed."""
     server = AiosmtpdServer(pki)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def dante() -> Iterator[Dante]:
+    """Dante: SOCKS4 and SOCKS5, with and without a login."""
+    server = Dante.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def tinyproxy() -> Iterator[Tinyproxy]:
+    """tinyproxy: CONNECT in HTTP/1.0, with and without a login."""
+    server = Tinyproxy.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def squid(pki: Pki) -> Iterator[Squid]:
+    """Squid: CONNECT with Digest, Basic or NTLM, also over TLS."""
+    server = Squid.start(pki)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ssh_forwarding() -> Iterator[SshForwarding]:
+    """The dynamic forwarding of OpenSSH: SOCKS4, SOCKS4a and SOCKS5."""
+    server = SshForwarding.start()
     yield server
     server.stop()
 

@@ -51,7 +51,7 @@ MODULE_MAY_IMPORT = {
     "message.readback": frozenset({"sources"}),
 }
 # What everything stands on: nothing else of the package may be imported there.
-GROUND = frozenset({"model.reply", "model.secret"})
+GROUND = frozenset({"model.proxy_response", "model.reply", "model.secret"})
 
 PURE = frozenset({*VALUES, *SANS_IO})
 IMPURE_IMPORTS = frozenset(
@@ -244,7 +244,7 @@ def imports_upwards(module: Module) -> Iterator[str]:
 
 
 def what_everything_stands_on(module: Module) -> Iterator[str]:
-    """`model.reply` and `model.secret` import nothing, `errors` only those two."""
+    """`model.proxy_response`, `model.reply` and `model.secret` import nothing, `errors` only those three."""
     if module.name in GROUND or module.name == "errors":
         for imported in module.all_imports():
             name = imported.name.removeprefix(f"{PACKAGE}.")

@@ -15,6 +15,7 @@ __all__ = [
     "CLIENT_SECRET_VARIABLE",
     "KEY_PASSWORD_VARIABLE",
     "PASSWORD_VARIABLE",
+    "PROXY_PASSWORD_VARIABLE",
     "SETTINGS",
     "Access",
     "Expires",
@@ -31,6 +32,8 @@ __all__ = [
 
 #: The environment variable that may hold the password.
 PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PASSWORD"
+#: The environment variable that may hold the password for the proxy.
+PROXY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PROXY_PASSWORD"
 #: The environment variable that may hold the password of the client certificate's key.
 KEY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_KEY_PASSWORD"
 #: The environment variable that may hold the secret of the application that asks for a token.
@@ -86,7 +89,7 @@ class Revocation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How to get access to the server: TLS and login."""
+    """How to get access to the server: TLS, login and proxy."""
 
     security: Annotated[
         Security,
@@ -112,6 +115,14 @@ class Access:
         typer.Option(
             metavar="FILE",
             help="A file of smtp-async token, to log in by OAuth 2.0; it names the user, unless --user does.",
+        ),
+    ] = None
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The proxy on the way to the server: socks5://[USER@]HOST:PORT, socks4://, socks4a://, http:// or "
+            f"https://. The password of USER is read from {PROXY_PASSWORD_VARIABLE}, or asked for.",
         ),
     ] = None
     ca_file: Annotated[

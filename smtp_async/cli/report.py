@@ -63,8 +63,10 @@ class Node(NamedTuple):
 
 def rows_before_chain(report: ServerReport) -> _Rows:
     """Return greeting and TLS parameters."""
-    yield "Greeting", str(report.greeting) if report.greeting else "none"
     info = report.info
+    if info is not None and info.via:
+        yield "Through", info.via
+    yield "Greeting", str(report.greeting) if report.greeting else "none"
     if info is None or not info.encrypted:
         yield "TLS", _WITHOUT_TLS[report.security]
         return
@@ -184,6 +186,7 @@ def as_object(report: ServerReport) -> dict[str, Any]:
         "server": report.server,
         "ok": report.ok,
         "security": report.security.value,
+        "via": info.via or None if info is not None else None,
         "greeting": str(report.greeting) if report.greeting else None,
         "tls": {name: getattr(info, name) for name in _TLS_FACTS} if encrypted else None,
         "validation": _judged(_validation(report)),

@@ -22,6 +22,7 @@ from .exits import Exit, exit_for_error
 
 __all__ = ["Screen", "in_shell_words", "sentence"]
 
+_SCHEMES = {"HTTP_CONNECT": "http", "HTTPS_CONNECT": "https", "SOCKS5": "socks5"}
 #: Python names in messages of the library, and the options that stand for them in a shell.
 _SHELL_WORDS = (
     (
@@ -30,6 +31,14 @@ _SHELL_WORDS = (
     ),
     (re.compile(r"\bTrustOptions\(ca_file=…\)"), lambda found: "--ca-file FILE"),
     (re.compile(r"\bTrustOptions\(pins=…\)"), lambda found: "--pin SHA256"),
+    (re.compile(r"\btype=ProxyType\.(\w+)"), lambda found: f"--proxy {_SCHEMES[found[1]]}://…"),
+    (
+        re.compile(r"\bset username and password in ProxyOptions"),
+        lambda found: "--proxy takes a URL with a user",
+    ),
+    (re.compile(r"(: check (?:both|username and password)) in ProxyOptions"), lambda found: found[1]),
+    (re.compile(r", or with ProxyOptions\(context=…\)"), lambda found: ""),
+    (re.compile(r"; [^;:]*\bremote_dns=[^;:]*"), lambda found: ""),
     (re.compile(r", or set TLSOptions\.server_hostname"), lambda found: ""),
     (re.compile(r"\bminimum_version\b"), lambda found: "--tls-min"),
     (re.compile(r"\bmaximum_version\b"), lambda found: "--tls-max"),

@@ -31,13 +31,28 @@ from ..tls.problems import ChainProblem
 from ..tls.revocation_options import RevocationOptions, RevocationPolicy
 from ..tls.stores import CertificateStore
 from ..tls.trust import TrustOptions
-from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access, Ignorable, Revocation, TLSVersion
+from ..transport.proxy import ProxyOptions, ProxyType
+from .options import (
+    KEY_PASSWORD_VARIABLE,
+    PASSWORD_VARIABLE,
+    PROXY_PASSWORD_VARIABLE,
+    Access,
+    Ignorable,
+    Revocation,
+    TLSVersion,
+)
 
 __all__ = ["client_for", "first_line", "read_file"]
 
 _PASSWORD_IN_ARGUMENT: Final = (
     "a password on the command line can be read by every user of this machine and stays in the shell's history: "
     f"leave it out, and give it at the prompt, with --password-file or in {PASSWORD_VARIABLE}"
+)
+
+
+_PROXY_PASSWORD_IN_ARGUMENT: Final = (
+    "a password on the command line can be read by every user of this machine and stays in the shell's history: "
+    f"leave it out of --proxy, and give it at the prompt or in {PROXY_PASSWORD_VARIABLE}"
 )
 
 
@@ -55,7 +70,7 @@ def client_for(server: str, access: Access, options: ClientOptions) -> SMTPClien
         FeatureUnavailable: a token needs an extra that is not installed.
         TLSError: the client certificate or its key cannot be read, or OpenSSL finds no such cipher suite.
     """
-    options = replace(options, tls=_tls_options(access))
+    options = replace(options, tls=_tls_options(access), proxy=_proxy(access.proxy))
     host, port, security, options, named = _parsed(server, access.security, options)
     if named and access.user and named != access.user:
         raise InvalidArgument("the user in the URL and --user are not the same")
@@ -77,6 +92,32 @@ def _credentials(oauth: Path, user: str | None, password_file: Path | None) -> C
     if not account:
         raise InvalidArgument(f"{oauth} names no account: give it with --user")
     return Credentials(username=account, token=provider)
+
+
+def _proxy(url: str | None) -> ProxyOptions | None:
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        user, password = parts.username, parts.password
+    except ValueError:
+        raise InvalidArgument("--proxy is not a valid URL") from None
+    if password is not None:
+        raise InvalidArgument(_PROXY_PASSWORD_IN_ARGUMENT)
+    bare = ProxyOptions(url=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    if not user:
+        return bare
+    name = unquote(user)
+    if bare.type in (ProxyType.SOCKS4, ProxyType.SOCKS4A):
+        # A user ID, which has no password.
+        return replace(bare, username=name)
+    variable = os.environ.get(PROXY_PASSWORD_VARIABLE)
+    given = (
+        Secret(variable)
+        if variable
+        else _prompt_for_password(f"{name} at the proxy", PROXY_PASSWORD_VARIABLE)
+    )
+    return replace(bare, username=name, password=given)
 
 
 def _tls_options(access: Access) -> TLSOptions:
@@ -195,10 +236,10 @@ def _password(user: str, file: Path | None) -> Secret:
         return first_line(file, "the password")
     if variable := os.environ.get(PASSWORD_VARIABLE):
         return Secret(variable)
-    return _prompt_for_password(user)
+    return _prompt_for_password(user, f"--password-file or {PASSWORD_VARIABLE}")
 
 
-def _prompt_for_password(user: str) -> Secret:
+def _prompt_for_password(user: str, otherwise: str) -> Secret:
     try:
         with warnings.catch_warnings():
             # Without a terminal, getpass would read from a pipe and echo the password.
@@ -206,7 +247,7 @@ def _prompt_for_password(user: str) -> Secret:
             answer = getpass.getpass(f"Password for {user}: ")
     except (getpass.GetPassWarning, EOFError, OSError):
         raise InvalidArgument(
-            f"there is no terminal to ask for the password of {user}: use --password-file or {PASSWORD_VARIABLE}"
+            f"there is no terminal to ask for the password of {user}: use {otherwise}"
         ) from None
     if not answer:
         raise InvalidArgument("a login needs a password")

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.route import Login, Route
+from ..connection.reach import reach
+from ..connection.route import Login, Route, SharedResources
 from ..errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
@@ -34,7 +35,6 @@ from ..tls.certificate import Certificate
 from ..tls.context import Security, reference_name
 from ..tls.handshake_witness import evidence_of
 from ..tls.info import ConnectionInfo
-from ..transport.dial import dial
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection
@@ -196,7 +196,7 @@ async def _speaks_tls(route: Route, limit: float | None) -> bool:
     context.verify_mode = ssl.CERT_NONE
     deadline = asyncio.get_running_loop().time() + min(_PROBE, limit or _PROBE)
     try:
-        stream = await dial(route.host, route.port, options=route.socket, deadline=deadline)
+        stream = await reach(route, SharedResources(), deadline=deadline)
         try:
             await stream.start_tls(context, reference_name(route.host, route.tls), deadline=deadline)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from ..protocol.options import SendOptions
 from ..tls.context import Security, default_port, resolve_security
 from ..tls.options import TLSOptions
 from ..transport.dial import SocketOptions
+from ..transport.proxy import ProxyOptions
 from .telemetry import Telemetry
 from .wire_log import WireLogTarget
 
@@ -34,6 +36,8 @@ class ClientOptions:
         pool: how many connections there may be, and for how long.
         timeouts: how long each stage may take.
         socket: local address, keepalive and similar settings.
+        proxy: the proxy on the way to the server, or several, the nearest first; None connects directly. The
+            environment is not looked at: `ProxyOptions.from_environment()` does that. A Unix socket is never proxied.
         send: how messages are sent by calls that have no options of their own.
         hello: the name for EHLO, a host name or an IP address; None takes the full local host name, or the local
             address. An address is sent as a literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
@@ -59,6 +63,7 @@ class ClientOptions:
     pool: PoolLimits = field(default_factory=PoolLimits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     socket: SocketOptions = field(default_factory=SocketOptions)
+    proxy: ProxyOptions | Sequence[ProxyOptions] | None = None
     send: SendOptions = field(default_factory=SendOptions)
     hello: str | None = None
     extensions: bool = True
@@ -123,7 +128,15 @@ def route_of(
         window=options.pool.window,
         tls=options.tls,
         socket=options.socket,
+        proxies=() if path is not None else _proxies(options.proxy),
     )
+
+
+def _proxies(proxy: ProxyOptions | Sequence[ProxyOptions] | None) -> tuple[ProxyOptions, ...]:
+    if proxy is None:
+        return ()
+    chain = (proxy,) if isinstance(proxy, ProxyOptions) else tuple(proxy)
+    return tuple(one for one in chain if one.used)
 
 
 def _demand_login_possible(credentials: Credentials | None, options: ClientOptions) -> None:

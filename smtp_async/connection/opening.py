@@ -33,10 +33,10 @@ from ..tls import verify
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo
 from ..tls.verify import hint_for_silence, looks_like_tls
-from ..transport.dial import dial, dial_unix
 from ..transport.stream import Stream
 from .channel import Channel
 from .login import authenticate
+from .reach import reach
 from .route import Login, Route, SharedResources
 
 __all__ = ["greet_again", "log_in", "open_channel"]
@@ -51,7 +51,7 @@ async def open_channel(channel: Channel, route: Route, shared: SharedResources) 
     Raises:
         SMTPError: of the class that names the step; the connection is of no use then.
     """
-    await _dial(channel, route)
+    await _dial(channel, route, shared)
     if route.security is Security.IMPLICIT:
         await _encrypt(channel, route, shared)
     await _greet(channel, route)
@@ -115,19 +115,19 @@ def _deadline(limit: float | None) -> float | None:
     return None if limit is None else asyncio.get_running_loop().time() + limit
 
 
-async def _dial(channel: Channel, route: Route) -> None:
+async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None:
     transcript = channel.transcript
     transcript.remark("connecting to %s", route.name)
     if transcript.events:
         await transcript.tell()
     deadline = _deadline(channel.timeouts.connect)
-    if route.path is not None:
-        channel.stream = await dial_unix(route.path, deadline=deadline)
-    else:
-        channel.stream = await dial(route.host, route.port, options=route.socket, deadline=deadline)
+    channel.stream = stream = await reach(route, shared, deadline=deadline)
     if channel.failure is not None:
-        channel.stream.abort()
+        stream.abort()
         raise channel.failure
+    if stream.via:
+        transcript.proxied(stream.via)
+        transcript.remark("through %s", stream.via)
     transcript.remark("connected to %s", route.name)
     await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 

@@ -30,7 +30,9 @@ from ..tls.options import TLSOptions
 from ..tls.revocation import RevocationChecker
 from ..tls.sessions import SessionCache
 from ..transport.dial import SocketOptions
+from ..transport.proxy import ProxyOptions
 from ..transport.stream import Endpoint
+from .proxy_tls import ProxyTLS
 from .tokens import TokenCache
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Route:
         pipelining: use PIPELINING where offered.
         send_rset: write RSET after an aborted transaction.
         window: the most messages under way unanswered.
+        proxies: the proxies on the way to the server, the nearest first.
     """
 
     host: str
@@ -98,6 +101,7 @@ class Route:
     window: int = 1
     tls: TLSOptions = field(default_factory=TLSOptions)
     socket: SocketOptions = field(default_factory=SocketOptions)
+    proxies: tuple[ProxyOptions, ...] = ()
 
     @property
     def name(self) -> str:
@@ -121,6 +125,7 @@ class SharedResources:
     Attributes:
         tls_sessions: sessions that later connections resume.
         tokens: the access tokens.
+        proxy_tls: the TLS context for HTTPS proxies.
         offered: every mechanism that the server has offered over a secure connection.
     """
 
@@ -133,6 +138,7 @@ class SharedResources:
         "_revocation",
         "_threads",
         "offered",
+        "proxy_tls",
         "tls_sessions",
         "tokens",
     )
@@ -140,6 +146,7 @@ class SharedResources:
     def __init__(self, make: Callable[..., ssl.SSLContext] = make_context) -> None:
         self.tls_sessions = SessionCache()
         self.tokens = TokenCache()
+        self.proxy_tls = ProxyTLS()
         self.offered: frozenset[str] = frozenset()
         self._threads: CapacityLimiter | None = None
         self._make = make

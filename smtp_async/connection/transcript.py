@@ -58,7 +58,7 @@ class Transcript:
         events: noted and not told yet, in order.
     """
 
-    __slots__ = ("_heard", "_hooks", "_number", "_wake", "_waits", "events")
+    __slots__ = ("_heard", "_hooks", "_number", "_via", "_wake", "_waits", "events")
 
     def __init__(self, number: int, hooks: Hooks, wake: Callable[[], None]) -> None:
         self.events: list[Event] = []
@@ -68,6 +68,7 @@ class Transcript:
         # Set when the events that an upload waits for were told; and whether uploads wait at all.
         self._heard: asyncio.Future[None] | None = None
         self._waits = True
+        self._via = ""
 
     # --- telling ---------------------------------------------------------------------------------------------
 
@@ -133,6 +134,11 @@ class Transcript:
                 )
             )
 
+    def proxied(self, via: str) -> None:
+        """Note that the proxies `via` have connected to the server."""
+        self._via = via
+        self.status(ConnectionKind.PROXY_UP, description=via)
+
     def notify(self, name: str, parameter: str, remark: str) -> None:
         """Note a step that has no event class of its own; `remark` is its line, with `%s` for the parameter."""
         self.remark(remark, parameter)
@@ -163,12 +169,14 @@ class Transcript:
 
     def closed(self, server: str, error: SMTPError | None) -> None:
         """Note that the connection to `server` has ended, or could not be opened; `error` is None if it was closed."""
+        code, description = (0, "closed") if error is None else (status_code(error), str(error))
         if error is None:
             self.remark("the connection to %s is closed", server)
-            self.status(ConnectionKind.DISCONNECTED, description="closed")
         else:
             self.remark("the connection to %s has ended: %s", server, error)
-            self.status(ConnectionKind.DISCONNECTED, code=status_code(error), description=str(error))
+        self.status(ConnectionKind.DISCONNECTED, code=code, description=description)
+        if self._via:
+            self.status(ConnectionKind.PROXY_DOWN, code=code, description=self._via)
 
     def receipt(self, job: int, receipt: Receipt, *, abandoned: bool) -> None:
         """Note each refused recipient of a message, and the receipt itself where no caller waits for it any more."""

@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ..model.proxy_response import ProxyResponse
 from ..transport.stream import Traffic
 from .certificate import Certificate
 from .handshake_witness import Handshake, handshake_of
@@ -58,6 +59,8 @@ class ConnectionInfo:
         verified: is the server's identity proved, name included, with nothing excused? None without TLS.
         validation: what came of judging its certificates; None without TLS.
         chain: the certificates that the server sent, its own first, in DER.
+        via: the proxies that the connection goes through, empty without one; `peer` is the nearest of them.
+        proxy_response: what the last HTTP proxy of them answered to CONNECT.
         traffic: how much went over the connection; it is counted on.
     """
 
@@ -81,6 +84,8 @@ class ConnectionInfo:
     verified: bool | None = None
     validation: ChainValidation | None = field(default=None, repr=False)
     chain: tuple[bytes, ...] = field(default=(), repr=False)
+    via: str = ""
+    proxy_response: ProxyResponse | None = None
     traffic: Traffic = field(default_factory=Traffic, repr=False, compare=False)
 
     @classmethod
@@ -101,7 +106,15 @@ class ConnectionInfo:
         """
         tls = stream.ssl_object
         if tls is None:
-            return cls(host=host, port=port, peer=stream.peer, local=stream.local, traffic=stream.traffic)
+            return cls(
+                host=host,
+                port=port,
+                peer=stream.peer,
+                local=stream.local,
+                via=stream.via,
+                proxy_response=stream.proxy_response,
+                traffic=stream.traffic,
+            )
         if resumed is not None and resumed.validation is not None:
             validation, verified = resumed.validation, resumed.verified
         else:
@@ -122,6 +135,8 @@ class ConnectionInfo:
             session_resumed=resumed is not None,
             verified=verified,
             validation=validation,
+            via=stream.via,
+            proxy_response=stream.proxy_response,
             traffic=stream.traffic,
             **seen._asdict(),
         )

@@ -109,7 +109,7 @@ async def dial(
     name = host_name(host)
     try:
         async with asyncio.timeout_at(deadline):
-            addresses = _usable(await _resolve(name, port, options.family), host)
+            addresses = _usable(await resolve(name, port, options.family), host)
             attempts = _Attempts(options, await _local_addresses(options))
             sock = await attempts.race(addresses)
             stream = await stream_over(sock)
@@ -164,10 +164,10 @@ def _a_labels(host: str) -> str:
         raise InvalidHost(f"{host!r} is not a host name: {error}") from error
 
 
-async def _resolve(name: str, port: int, family: AddressFamily, *, flags: int = 0) -> list[_AddressInfo]:
+async def resolve(name: str, port: int, family: AddressFamily, *, flags: int = 0) -> list[_AddressInfo]:
     how = {"family": family.value, "type": socket.SOCK_STREAM}
     try:
-        if _is_address(name):
+        if is_address(name):
             # Nobody is asked, so it does not block; the loop would start a thread for it.
             found = socket.getaddrinfo(name, port, flags=flags | socket.AI_NUMERICHOST, **how)
         else:
@@ -183,7 +183,7 @@ async def _resolve(name: str, port: int, family: AddressFamily, *, flags: int = 
 
 
 @functools.lru_cache(maxsize=128)
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
@@ -205,14 +205,14 @@ _RESOLVER_CODES: Final = _resolver_codes()
 
 def _usable(found: Iterable[_AddressInfo], host: str) -> list[_AddressInfo]:
     """Drop the all-zero address, because systems connect it to the local machine."""
-    addresses = [info for info in found if not _all_zero(str(info[4][0]))]
+    addresses = [info for info in found if not is_unspecified(str(info[4][0]))]
     if not addresses:
         raise InvalidHost(f"{host} is the all-zero address, which names no server")
     return addresses
 
 
 @functools.lru_cache(maxsize=128)
-def _all_zero(address: str) -> bool:
+def is_unspecified(address: str) -> bool:
     ip = ipaddress.ip_address(address)
     mapped = getattr(ip, "ipv4_mapped", None)
     return (mapped or ip).is_unspecified
@@ -226,7 +226,7 @@ async def _local_addresses(options: SocketOptions) -> list[_AddressInfo]:
             (socket.AF_INET, 0, 0, "", ("0.0.0.0", options.local_port)),
             (socket.AF_INET6, 0, 0, "", ("::", options.local_port)),
         ]
-    return await _resolve(options.local_address, options.local_port, options.family, flags=socket.AI_PASSIVE)
+    return await resolve(options.local_address, options.local_port, options.family, flags=socket.AI_PASSIVE)
 
 
 # --- sockets ----------------------------------------------------------------------------------------------

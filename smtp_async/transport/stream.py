@@ -35,6 +35,7 @@ from ..errors import (
     PlaintextInjected,
     Timeout,
 )
+from ..model.proxy_response import ProxyResponse
 
 __all__ = ["Endpoint", "Stream", "Traffic", "stream_over", "stream_to"]
 
@@ -125,6 +126,8 @@ class Stream:
         peer: the server's address.
         local: the client's address.
         early: plaintext that had arrived when `start_tls` was called; empty if there was none.
+        via: the proxies that the connection goes through, for messages; empty without one.
+        proxy_response: what the last HTTP proxy of them answered.
     """
 
     __slots__ = (
@@ -140,7 +143,9 @@ class Stream:
         "early",
         "local",
         "peer",
+        "proxy_response",
         "traffic",
+        "via",
     )
 
     def __init__(
@@ -151,6 +156,8 @@ class Stream:
     ) -> None:
         self.traffic = reader.traffic
         self.early = b""
+        self.via = ""
+        self.proxy_response: ProxyResponse | None = None
         # Read now, because a closed socket has no addresses.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
         self.local: Endpoint = _endpoint(transport.get_extra_info("sockname"))
@@ -184,7 +191,7 @@ class Stream:
 
     @property
     def encrypted(self) -> bool:
-        """Whether a TLS handshake has succeeded on this connection."""
+        """Whether a TLS handshake with the server has succeeded on this connection."""
         return self._tls is not None
 
     @property
@@ -222,6 +229,23 @@ class Stream:
         elif self._reader.failure is not None and self._closing is None:
             raise _reading_failed(self._reader.failure) from self._reader.failure
         return data
+
+    async def read_until(self, separator: bytes, *, limit: int) -> bytes:
+        """Return the bytes up to and including `separator`; what follows it stays for the next read.
+
+        They lack the separator where the stream ended before it, and are cut where `limit` was exceeded.
+
+        Raises:
+            ConnectionLost, DecryptionFailed: as `read`.
+        """
+        try:
+            data = await self._reader.readuntil(separator)
+        except asyncio.IncompleteReadError as error:
+            data = error.partial or await self.read()
+        except asyncio.LimitOverrunError:
+            data = await self._reader.read(limit)
+        self.traffic.received += len(data)
+        return data[:limit]
 
     def hand_over(self, taker: Callable[[bytes], bool] | None) -> None:
         """Pass arriving bytes to `taker` in the same turn of the loop, instead of to `read`.
@@ -279,6 +303,7 @@ class Stream:
         server_hostname: str | None,
         *,
         deadline: float | None = None,
+        to_proxy: bool = False,
     ) -> None:
         """Encrypt the connection: right after dialling, or after the 220 to STARTTLS.
 
@@ -288,6 +313,7 @@ class Stream:
             context: trusted certificates, TLS versions and cipher suites.
             server_hostname: the name to verify and to send as SNI.
             deadline: loop time by which the handshake must be complete.
+            to_proxy: with a proxy. TLS with the server goes through this layer, which does not count as `encrypted`.
 
         Raises:
             PlaintextInjected: bytes followed the reply to STARTTLS (RFC 3207 section 5).
@@ -305,7 +331,8 @@ class Stream:
             self.abort()
             raise
         protocol.connection_made(tls)
-        self._tls = tls.get_extra_info("ssl_object")
+        if not to_proxy:
+            self._tls = tls.get_extra_info("ssl_object")
         self._writers_below += (self._writer,)
         self._attach(tls, reader, protocol)
 

@@ -11,6 +11,7 @@ import trustme
 from smtp_async import Certificate, ConnectionInfo, ServerReport
 from smtp_async.cli import report
 from smtp_async.testing import reply
+from tests.transport.proxy.lab import Asked, in_a_thread, socks5
 
 from .conftest import USERS
 
@@ -30,6 +31,22 @@ def test_a_sound_server_has_no_findings(shell, submission, pki, password_file):
     assert "PIPELINING" in lines["Offers"] and "AUTH" not in lines["Offers"]
     assert lines["Login"] == "PLAIN, LOGIN, CRAM-MD5; ours succeeded"
     assert done.stdout.endswith("OK Nothing wrong was found.\n")
+
+
+def test_a_proxy_is_named(shell, submission, pki, password_file):
+    with in_a_thread(socks5(Asked())) as port:
+        done = shell(
+            f"check localhost:{submission.port} --user ann --ca-file {pki.ca_file} "
+            f"--proxy socks5://127.0.0.1:{port} --password-file",
+            password_file,
+        )
+        assert done.exit_code == 0 and done.stderr == ""
+        assert f"Through: SOCKS5 proxy 127.0.0.1:{port}\n" in done.stdout
+        done = shell(
+            f"check localhost:{submission.port} --json --ca-file {pki.ca_file} --proxy http://127.0.0.1:{port}"
+        )
+    found = json.loads(done.stdout)
+    assert found["via"] is None and "the HTTP proxy 127.0.0.1" in found["error"]["text"]
 
 
 def test_verbose_shows_the_dialogue(shell, submission, pki, password_file):

@@ -38,6 +38,20 @@ def test_other_texts_keep_python_names():
     assert in_shell_words("insecurity=1") == "insecurity=1"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it speaks HTTP: type=ProxyType.HTTP_CONNECT", "it speaks HTTP: --proxy http://…"),
+        ("a login: set username and password in ProxyOptions", "a login: --proxy takes a URL with a user"),
+        ("it refused the password: check both in ProxyOptions", "it refused the password: check both"),
+        ("no way; if it cannot resolve the name, remote_dns=False resolves it here", "no way"),
+        ("the system's authorities, or with ProxyOptions(context=…)", "the system's authorities"),
+    ],
+)
+def test_settings_of_a_proxy_in_shell_words(text, shown):
+    assert in_shell_words(text) == shown
+
+
 def test_an_interrupt_exits_with_130(capsys):
     with pytest.raises(typer.Exit) as ended, Screen().errors_as_sentences():
         raise KeyboardInterrupt

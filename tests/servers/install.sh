@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs the Debian packages of the mail servers, and of the token, that the tests start for themselves.
+# Installs the Debian packages of the mail servers, proxies and the token that the tests start for themselves.
 # Installing starts no daemon; where it may not install, it says why in one line and succeeds: those tests skip.
 set -eu
 
@@ -8,6 +8,8 @@ packages=(
     dovecot-core dovecot-lmtpd dovecot-submissiond
     krb5-kdc krb5-admin-server krb5-user libsasl2-modules-gssapi-mit python3-gssapi # AUTH GSSAPI
     cyrus-imapd # LMTP with channel binding
+    dante-server tinyproxy squid # SOCKS and CONNECT
+    openssh-server openssh-client # ssh -D, for SOCKS4a
     softhsm2 # a token without hardware
 )
 export DEBIAN_FRONTEND=noninteractive

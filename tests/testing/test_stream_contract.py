@@ -86,9 +86,9 @@ class RaisesSystemErrors(Stream):
 class TakesPlaintext(Stream):
     __slots__ = ()
 
-    async def start_tls(self, context, server_hostname, *, deadline=None):
+    async def start_tls(self, context, server_hostname, *, deadline=None, to_proxy=False):
         with contextlib.suppress(PlaintextInjected):
-            await super().start_tls(context, server_hostname, deadline=deadline)
+            await super().start_tls(context, server_hostname, deadline=deadline, to_proxy=to_proxy)
 
 
 @pytest.mark.parametrize(

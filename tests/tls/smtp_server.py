@@ -7,7 +7,7 @@ import ssl
 from dataclasses import replace
 from typing import Any
 
-from smtp_async import Certificate, Timeouts, TrustOptions
+from smtp_async import Certificate, ProxyOptions, Timeouts, TrustOptions
 from smtp_async.connection.channel import Channel
 from smtp_async.connection.opening import open_channel
 from smtp_async.connection.route import Route, SharedResources
@@ -42,10 +42,19 @@ class SMTPServer:
             writer.write(b"250 me\r\n")
 
 
-async def connect(port: int, shared: SharedResources, options: TLSOptions, security: Security) -> Channel:
+async def connect(
+    port: int,
+    shared: SharedResources,
+    options: TLSOptions,
+    security: Security,
+    *,
+    proxies: tuple[ProxyOptions, ...] = (),
+) -> Channel:
     """Open a connection as far as EHLO; whatever comes of it, the channel ends."""
     channel = Channel(1, ClientProtocol(), Timeouts(), Hooks())
-    route = Route(host="127.0.0.1", port=port, security=security, tls=options, hello="me.test")
+    route = Route(
+        host="127.0.0.1", port=port, security=security, tls=options, hello="me.test", proxies=proxies
+    )
     try:
         await open_channel(channel, route, shared)
     finally:

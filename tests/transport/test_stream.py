@@ -20,7 +20,9 @@ from smtp_async.transport import Stream, dial, stream_over
 from tests.transport.lab import (
     client_context,
     echo,
+    encrypt,
     implicit,
+    reset,
     server_context,
     serving,
     sink,
@@ -284,6 +286,82 @@ class TestTLS:
                 await stream.close()
 
         run(scenario())
+
+
+class TestReadUntil:
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_what_follows_stays_for_the_next_read(self, run, whole):
+        async def lines(reader, writer):
+            for part in [b"one\ntwo\nrest"] if whole else [bytes([one]) for one in b"one\ntwo\nrest"]:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0)
+            await sink(reader, writer)
+
+        async def scenario():
+            async with serving(lines) as server:
+                stream = await dial("127.0.0.1", server.port)
+                assert await stream.read_until(b"\n", limit=10) == b"one\n"
+                assert await stream.read_until(b"\n", limit=10) == b"two\n"
+                assert await read_exactly(stream, 4) == b"rest"
+                assert stream.traffic.received == 12
+                await stream.close()
+
+        run(scenario())
+
+    def test_the_end_of_the_stream_and_the_limit(self, run):
+        async def says(reader, writer):
+            writer.write(b"x" * 70_000 if (await reader.read(1)) == b"x" else b"no line")
+
+        async def scenario():
+            async with serving(says) as server:
+                for said, found in ((b"x", b"x" * 100), (b"y", b"no line")):
+                    stream = await dial("127.0.0.1", server.port)
+                    stream.write(said)
+                    assert await stream.read_until(b"\n", limit=100) == found
+                    stream.abort()
+
+        run(scenario())
+
+    def test_a_broken_connection(self, run):
+        async def breaks(reader, writer):
+            await reader.read(1)
+            reset(writer)
+
+        async def scenario():
+            async with serving(breaks) as server:
+                stream = await dial("127.0.0.1", server.port)
+                stream.write(b"x")
+                with pytest.raises(ConnectionLost):
+                    await stream.read_until(b"\n", limit=100)
+                await stream.close()
+
+        run(scenario())
+
+
+def test_tls_with_a_proxy_carries_tls_with_the_server(run):
+    async def proxy(reader, writer):
+        await encrypt(writer, SERVER)
+        assert await reader.readexactly(4) == b"next"
+        writer.write(b"ok")
+        # The server's own TLS, behind the proxy's.
+        await encrypt(writer, SERVER)
+        await echo(reader, writer)
+
+    async def scenario():
+        async with serving(proxy) as server:
+            stream = await dial("127.0.0.1", server.port)
+            await stream.start_tls(CLIENT, "localhost", to_proxy=True)
+            assert not stream.encrypted and stream.ssl_object is None
+            stream.write(b"next")
+            assert await read_exactly(stream, 2) == b"ok"
+            await stream.start_tls(CLIENT, "localhost")
+            assert stream.encrypted
+            stream.write(b"x" * 100_000)
+            assert await read_exactly(stream, 100_000) == b"x" * 100_000
+            await stream.close()
+
+    run(scenario())
 
 
 def test_idle_costs_little(run):
