@@ -1,5 +1,7 @@
 """Draw what the manual shows of the code: layers, stages of a connection, events, numbers of errors, mechanisms.
 
+Also drawn are the tables of `docs/migrating/`, from `docs/parity.csv`.
+
     python docs/draw.py
 
 rewrites the blocks between `<!-- drawn: name -->` and `<!-- end -->` in place. `tests/test_docs.py` draws them again
@@ -9,10 +11,12 @@ and compares, so that they are never older than the code.
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import inspect
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from smtp_async import errors, events
@@ -135,12 +139,66 @@ def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0].replace("|", "\\|")
 
 
+def members(system: str, *kinds: str) -> str:
+    """Return a table of the members of a component: what does their work here."""
+    rows = ["| member | here | remark |", "|---|---|---|"]
+    with (DOCS / "parity.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            its_system, kind, member = row["id"].split(".", 2)
+            if its_system == system and kind in kinds:
+                rows.append(f"| `{member}` | {_place(row)} | {_remark(row)} |")
+    return "\n".join(rows) + "\n"
+
+
+def values(system: str) -> str:
+    """Return a table of the enumerations of a component; values of which the same is said share a line."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    with (DOCS / "parity.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            its_system, kind, member = row["id"].split(".", 2)
+            if its_system == system and kind == "enum":
+                # The identifiers of macOS have a number before their name.
+                member = re.sub(r"\.Mac\.(\w+)\.(\w+)$", r" of macOS.\2 (\1)", member)
+                name, _, value = member.rpartition(".")
+                if name == "SSLEnabledProtocols.TLS1":
+                    name, value = "SSLEnabledProtocols", f"TLS1.{value}"
+                found.setdefault((name, _place(row), _remark(row)), []).append(f"`{value}`")
+    rows = ["| property or setting | values | here | remark |", "|---|---|---|---|"]
+    rows += [
+        f"| `{name}` | {', '.join(them)} | {place} | {remark} |"
+        for (name, place, remark), them in sorted(found.items(), key=lambda one: one[0][0])
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _place(row: dict[str, str]) -> str:
+    python = row["python"].removeprefix("builtins.").removeprefix("smtp_async.")
+    return f"`{python}`" if python else "—"
+
+
+def _remark(row: dict[str, str]) -> str:
+    remark = row["reason"].replace("|", "\\|").replace("<", "&lt;")
+    return f"not yet: {remark}" if row["status"] == "not yet" else remark
+
+
 DRAWINGS: dict[str, Callable[[], str]] = {
     "layers": layers,
     "states": states,
     "events": event_list,
     "numbers": numbers,
     "mechanisms": mechanisms,
+    "ipworks_properties": partial(members, "ipworks", "property"),
+    "ipworks_settings": partial(members, "ipworks", "config"),
+    "ipworks_methods": partial(members, "ipworks", "method"),
+    "ipworks_events": partial(members, "ipworks", "event", "field"),
+    "ipworks_errors": partial(members, "ipworks", "error"),
+    "ipworks_values": partial(values, "ipworks"),
+    "secureblackbox_properties": partial(members, "secureblackbox", "property"),
+    "secureblackbox_settings": partial(members, "secureblackbox", "config"),
+    "secureblackbox_methods": partial(members, "secureblackbox", "method", "event"),
+    "secureblackbox_values": partial(values, "secureblackbox"),
+    "sockettools_flags": partial(members, "sockettools", "option"),
+    "sockettools_members": partial(members, "sockettools", "property", "method", "event", "field"),
 }
 
 

@@ -68,6 +68,7 @@ def numbered(number):
     cls = BY_NUMBER[number]
     if cls is SettingInUse:
         settings = [name for name, its in SettingInUse.NUMBERS.items() if its == number]
+        assert settings or number == 1119, "only the number of any other setting has none of its own"
         return SettingInUse.of(settings[0]) if settings else make(cls, code=number)
     if cls is SocketError:
         systems = [system for system, code in SOCKET_CODES.items() if code == number]

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import logging
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Credentials, NotSent, Outcome, Security, SMTPError, Timeouts
+from smtp_async import Credentials, NotSent, Outcome, Recipient, Security, SMTPError, Timeouts
 from smtp_async.errors import SocketError
 from smtp_async.events import (
     Abandoned,
@@ -283,6 +284,77 @@ async def test_a_large_body_is_told_in_slices() -> None:
     assert [one.sent for one in slices] == sorted(one.sent for one in slices)
     assert (slices[-1].sent, slices[-1].percent) == (total, 100)
     assert b"".join(one.data for one in slices) == server.messages[0].data
+
+
+@pytest.mark.parametrize("what", ["sent", "total", "percent", "data"])
+async def test_a_slice_tells(what: str) -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        client.on(Transfer, ear)
+        await client.send(mail(1, text="0123456789\n" * 30_000))
+    size = len(server.messages[0].data)
+    ends = list(itertools.accumulate(len(one.data) for one in ear.heard))
+    expected: dict[str, list[Any]] = {
+        "sent": ends,
+        "total": [size] * len(ends),
+        "percent": [100 * end // size for end in ends],
+        "data": [server.messages[0].data[start:end] for start, end in itertools.pairwise([0, *ends])],
+    }
+    assert len(ends) > 3
+    assert [getattr(one, what) for one in ear.heard] == expected[what]
+
+
+@pytest.mark.parametrize(
+    ("direction", "said"),
+    [
+        (Direction.CLIENT, ["EHLO client.test", "MAIL FROM:<ann@example.com>", "QUIT"]),
+        (Direction.SERVER, ["250 SIZE", "354 End data with <CR><LF>.<CR><LF>"]),
+        (Direction.INFO, ["connected to {place}", "the connection to {place} is closed"]),
+    ],
+)
+async def test_each_line_has_its_direction(direction: Direction, said: list[str]) -> None:
+    ear = Ear()
+    async with speaking(extensions=["SIZE"]) as server, client_of(server, hello="client.test") as client:
+        client.on(PITrail, ear)
+        await client.send(mail(1, sender="ann@example.com"))
+    lines = [event.message.partition(" SIZE=")[0] for event in ear.heard if event.direction is direction]
+    wanted = [line.format(place=f"{server.host}:{server.port}") for line in said]
+    assert [line for line in lines if line in wanted] == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [(ConnectionKind.CONNECTED, 0), (ConnectionKind.TLS_UP, 1), (ConnectionKind.DISCONNECTED, 2)],
+)
+async def test_a_change_of_the_connection_is_told_once(pki: Pki, kind: ConnectionKind, place: int) -> None:
+    ear = Ear()
+    async with (
+        tls_server(pki) as server,
+        client_of(server, host="localhost", security=Security.STARTTLS, tls=trusting(pki)) as client,
+    ):
+        client.on(ConnectionStatus, ear)
+        await client.send(mail())
+    assert [number for number, event in enumerate(ear.heard) if event.kind is kind] == [place]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [
+        ("code", 161),
+        ("description", "5.1.1 <bob@example.org> nobody"),
+        ("recipient", Recipient("bob@example.org")),
+    ],
+)
+async def test_a_problem_tells(attribute: str, said: object) -> None:
+    ear = Ear()
+    async with speaking() as server, client_of(server) as client:
+        client.on(Error, ear)
+        server.on("RCPT", reply(550, "5.1.1 <bob@example.org> nobody"))
+        with pytest.raises(SMTPError):
+            await client.send(mail(to="bob@example.org"))
+    (told,) = ear.heard
+    found = getattr(told, attribute)
+    assert str(said) in found if attribute == "description" else found == said
 
 
 @pytest.mark.parametrize("text", ["Hello", "0123456789\n" * 30_000], ids=["small", "large"])

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetched", "Fetcher", "Request"]
 
-_USER_AGENT: Final = "smtp-async"
 _REDIRECTS: Final = 3
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 #: How many failures are remembered.
@@ -73,10 +72,12 @@ class Fetcher:
     Args:
         limit: most octets of an answer.
         pause: seconds for which a URL that failed is not tried again.
+        user_agent: the name under which the servers are asked.
     """
 
-    def __init__(self, *, limit: int, pause: float) -> None:
+    def __init__(self, *, limit: int, pause: float, user_agent: str = "smtp-async") -> None:
         self._limit = limit
+        self._user_agent = user_agent
         self._pause = timedelta(seconds=pause)
         self._flights: SingleFlight[tuple[Request, AddressKinds], Fetched] = SingleFlight()
         self._failures: ExpiringCache[str] = ExpiringCache(_FAILURES)
@@ -112,7 +113,7 @@ class Fetcher:
         sockets = _SocketFactory(allowed)
         try:
             async with asyncio.timeout_at(until):
-                return Fetched(await _get(request, sockets, self._limit))
+                return Fetched(await _get(request, sockets, self._limit, self._user_agent))
         except TimeoutError:
             failure = f"did not answer within {loop.time() - began:.1f} s"
         except _Failed as error:
@@ -142,7 +143,7 @@ class _SocketFactory:
         return socket.socket(family, kind, protocol)
 
 
-async def _get(request: Request, sockets: _SocketFactory, limit: int) -> bytes:
+async def _get(request: Request, sockets: _SocketFactory, limit: int, user_agent: str) -> bytes:
     """Return the answer to a request. A session for each: requests are hours apart."""
     # The import takes a tenth of a second.
     aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
@@ -161,13 +162,13 @@ async def _get(request: Request, sockets: _SocketFactory, limit: int) -> bytes:
         # The deadline is the caller's.
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
     ) as session:
-        return await _follow(session, request, limit)
+        return await _follow(session, request, limit, user_agent)
 
 
-async def _follow(session: ClientSession, request: Request, limit: int) -> bytes:
+async def _follow(session: ClientSession, request: Request, limit: int, user_agent: str) -> bytes:
     from yarl import URL
 
-    headers = {"Accept": request.accept, "Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
+    headers = {"Accept": request.accept, "Accept-Encoding": "identity", "User-Agent": user_agent}
     if request.body:
         headers["Content-Type"] = request.content_type
     target = _checked(URL(request.url))

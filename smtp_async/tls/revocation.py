@@ -98,7 +98,9 @@ class RevocationChecker:
     def __init__(self, options: RevocationOptions) -> None:
         self.options = options
         self._pause = timedelta(0) if options.hard_fail else _PAUSE
-        self._fetcher = Fetcher(limit=options.max_size, pause=self._pause.total_seconds())
+        self._fetcher = Fetcher(
+            limit=options.max_size, pause=self._pause.total_seconds(), user_agent=options.user_agent
+        )
         self._flights: SingleFlight[object, RevocationStatus] = SingleFlight()
         self._known: ExpiringCache[RevocationStatus] = ExpiringCache(_ANSWERS)
 

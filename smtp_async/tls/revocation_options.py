@@ -58,6 +58,8 @@ class RevocationOptions:
         responses: OCSP responses that the application has, in DER; likewise.
         ocsp_hash: the hash that identifies issuers in OCSP requests: `"sha1"`, which every responder knows, and
             which needs no strength here, or `"sha256"`.
+        user_agent: the User-Agent of HTTP requests for CRLs and OCSP responses (RFC 9110 section 10.1.5): printable
+            ASCII.
 
     Raises:
         InvalidArgument: a value is out of range, or an entry of `crls` or `responses` cannot be read.
@@ -71,10 +73,13 @@ class RevocationOptions:
     crls: Sequence[bytes] = field(default=(), repr=False)
     responses: Sequence[bytes] = field(default=(), repr=False)
     ocsp_hash: str = "sha1"
+    user_agent: str = "smtp-async"
 
     def __post_init__(self) -> None:
         if not self.deadline > 0 or self.max_size < 1:
             raise InvalidArgument("deadline and max_size are more than 0")
+        if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", self.user_agent):
+            raise InvalidArgument(f"user_agent is printable ASCII, not {self.user_agent!r}")
         name = re.sub(r"[-_ ]", "", self.ocsp_hash).lower()
         if name not in HASHES:
             raise InvalidArgument(f"{self.ocsp_hash!r} is neither {' nor '.join(HASHES)}")

@@ -230,6 +230,15 @@ class TestSending:
         assert receipt.bytes_sent > len(received.data)
         assert server.verbs() == ["EHLO", "MAIL", "RCPT", "RCPT", "DATA", ".", "QUIT"]
 
+    async def test_a_connection_is_opened_for_a_message_and_closed(self) -> None:
+        async with speaking() as server:
+            async with client_of(server) as client:
+                assert server.connections.opened == 0
+                receipt = await client.send(mail(1))
+            assert receipt.outcome is Outcome.ACCEPTED and len(server.messages) == 1
+            assert server.connections.opened == 1
+            assert server.verbs() == ["EHLO", "MAIL", "RCPT", "DATA", ".", "QUIT"]
+
     async def test_an_email_message_arrives_and_is_not_changed(self) -> None:
         message = EmailMessage()
         message["From"], message["To"], message["Bcc"] = SENDER, "bob@example.org", "secret@example.org"

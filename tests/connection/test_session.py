@@ -91,6 +91,20 @@ async def test_expand_tells_of_each_member_before_it_returns() -> None:
             assert (await session.noop()).code == 250
 
 
+async def test_a_member_of_a_list_has_address_and_name() -> None:
+    told: list[Expand] = []
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, "Ann Smith <ann@example.com>"))
+        client.on(Expand, told.append)
+        await client.expand("staff")
+    (member,) = told
+    assert (str(member.address.domain), member.address.local, member.address.name) == (
+        "example.com",
+        "ann",
+        "Ann Smith",
+    )
+
+
 async def test_a_caller_that_is_cancelled_while_a_hook_hears_of_members_harms_nothing() -> None:
     waiting, go_on = asyncio.Event(), asyncio.Event()
     async with speaking() as server, client_of(server) as client:
@@ -188,6 +202,34 @@ async def test_a_whole_conversation() -> None:
         "EHLO", "AUTH", server.commands[2].verb, "EHLO", "VRFY", "EXPN", "HELP", "NOOP", "MAIL", "RCPT", "DATA", ".",
         "RSET", "QUIT",
     ]  # fmt: skip
+
+
+async def test_connected_from_connect_to_quit() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        told = [session.connected]
+        await session.connect()
+        told.append(session.connected)
+        await session.quit()
+        assert [*told, session.connected] == [False, True, False]
+
+
+async def test_quit_says_so_once() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        await session.connect()
+        await session.quit()
+        await session.quit()
+        async with client.session() as another:
+            await another.quit()
+    assert server.verbs() == ["EHLO", "QUIT"]
+
+
+async def test_a_command_is_sent_as_it_is_given() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        server.on("XADR", reply(250, "2.0.0 seen"))
+        await session.connect()
+        assert (await session.command("xAdr  one two")).text == "2.0.0 seen"
+        assert session.last_reply is not None and session.last_reply.code == 250
+        assert server.commands[1].line == b"xAdr  one two"
 
 
 class TestConnecting:

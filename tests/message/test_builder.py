@@ -1,7 +1,10 @@
 """builder.py: what a message takes, how it behaves as an object, its envelope."""
 
 import copy
+import hashlib
 import pickle
+import re
+import secrets
 import sys
 from datetime import UTC, datetime
 from email.utils import formataddr
@@ -98,6 +101,32 @@ def test_recipients_is_the_one_list():
     assert [str(r.address) for r in message.recipients] == ["f@x", "g@x"]
 
 
+@pytest.mark.parametrize(("kind", "names"), [(Kind.TO, ["to"]), (Kind.CC, ["cc"]), (Kind.BCC, ["bcc"])])
+def test_each_kind_of_recipient_is_one_of_to_cc_and_bcc(kind, names):
+    message = Message(recipients=[Recipient("r@x", kind)])
+    assert [name for name in ("to", "cc", "bcc") if getattr(message, name)] == names
+    message = Message()
+    setattr(message, names[0], "r@x")
+    assert [(str(one.address), one.kind) for one in message.recipients] == [("r@x", kind)]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [("address", Address.parse("r@x")), ("name", "Rob"), ("kind", Kind.CC)],
+)
+def test_a_recipient_has(attribute, said):
+    (recipient,) = Message(cc="Rob <r@x>").recipients
+    assert getattr(recipient, attribute) == said
+
+
+def test_attachments_are_a_list():
+    message = Message(attachments=[Attachment(b"one")])
+    message.attach(b"two")
+    assert len(message.attachments) == 2
+    del message.attachments[0]
+    assert [one.source for one in message.attachments] == [b"two"]
+
+
 def test_attributes_can_be_changed():
     message = Message()
     message.sender = "a@x"
@@ -189,6 +218,22 @@ def test_now_is_the_first_rendering(date):
 def test_a_text_that_is_no_date(date):
     with pytest.raises(InvalidHeader):
         Message(sender="a@x", to="b@x", date=date).content()
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
+def test_a_message_id_by_a_digest_of_random_octets(algorithm):
+    def digest():
+        octets = secrets.token_bytes(32)
+        return f"{hashlib.new(algorithm, octets, usedforsecurity=False).hexdigest()}@example.com"
+
+    message = Message(sender="a@x", to="b@x", message_id=digest)
+    length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+    found = re.findall(rb"(?m)^Message-ID: <([0-9a-f]+)@example\.com>\r\n", message.as_bytes())
+    assert [len(one) for one in found] == [length]
+    assert (
+        Message(sender="a@x", to="b@x", message_id=digest).content().message_id
+        != message.content().message_id
+    )
 
 
 def test_a_callable_makes_the_message_id_once():

@@ -14,6 +14,34 @@ from smtp_async.model.octets import SLICE
 
 from .reading import check_wire_form, parsed, text_of
 
+#: The code pages of the components, each with its codec.
+COMPONENTS_PAGES = """
+    037 cp037 437 cp437 500 cp500 708 iso8859_6 720 cp720 737 cp737 775 cp775 850 cp850 852 cp852 855
+    cp855 857 cp857 858 cp858 860 cp860 861 cp861 862 cp862 863 cp863 864 cp864 865 cp865 866 cp866 869
+    cp869 874 cp874 875 cp875 932 cp932 936 gbk 949 cp949 950 cp950 1026 cp1026 1140 cp1140 1200
+    utf_16_le 1201 utf_16_be 1250 cp1250 1251 cp1251 1252 cp1252 1253 cp1253 1254 cp1254 1255 cp1255
+    1256 cp1256 1257 cp1257 1258 cp1258 1361 johab 10000 mac_roman 10004 mac_arabic 10006 mac_greek
+    10007 mac_cyrillic 10010 mac_romanian 10017 mac_cyrillic 10029 mac_latin2 10079 mac_iceland 10081
+    mac_turkish 10082 mac_croatian 12000 utf_32_le 12001 utf_32_be 20105 ascii 20127 ascii 20273 cp273
+    20424 cp424 20866 koi8_r 20932 euc_jp 20936 gb2312 21866 koi8_u 28591 iso8859_1 28592 iso8859_2
+    28593 iso8859_3 28594 iso8859_4 28595 iso8859_5 28596 iso8859_6 28597 iso8859_7 28598 iso8859_8
+    28599 iso8859_9 28605 iso8859_15 38598 iso8859_8 50220 iso2022_jp 50221 iso2022_jp_ext 50222
+    iso2022_jp_ext 50225 iso2022_kr 51932 euc_jp 51936 gb2312 51949 euc_kr 52936 hz 54936 gb18030 65000
+    utf_7 65001 utf_8
+""".split()
+#: The string encodings of macOS by name, each with its codec.
+MACOS = """
+    UTF32String utf_32 UTF16BigEndian utf_16_be UTF16LittleEndian utf_16_le UTF32BigEndian utf_32_be
+    UTF32LittleEndian utf_32_le ASCII ascii UTF16String utf_16 Unicode utf_16 WindowsCP1251 cp1251
+    WindowsCP1252 cp1252 WindowsCP1253 cp1253 WindowsCP1254 cp1254 WindowsCP1250 cp1250 ISO2022JP
+    iso2022_jp JapaneseEUC euc_jp MacOSRoman mac_roman UTF8 utf_8 ISOLatin1 iso8859_1 ShiftJIS shift_jis
+    ISOLatin2 iso8859_2
+""".split()
+
+
+def pairs(words):
+    return list(zip(words[::2], words[1::2], strict=True))
+
 
 def sent(text, charset, **abilities):
     data = Message(sender="a@x", to="b@x", text=text, charset=charset).content(**abilities).join()
@@ -39,10 +67,12 @@ def sample(codec):
     return "first line\nsecond " + "".join(known) + "\n"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(("number", "codec"), pairs(COMPONENTS_PAGES))
 @pytest.mark.parametrize("eightbit", [False, True])
-def test_every_code_page_reads_back(page, eightbit):
-    text = sample(PAGES[page])
+def test_every_code_page_reads_back(number, codec, eightbit):
+    page = int(number)
+    assert PAGES[page] == codec
+    text = sample(codec)
     found = sent(text, page, eightbit=eightbit)
     data = found.get_payload(decode=True)
     assert data.decode(PAGES[page]).replace("\r\n", "\n") == text
@@ -51,9 +81,16 @@ def test_every_code_page_reads_back(page, eightbit):
 
 
 def test_there_are_82_code_pages():
+    assert [str(page).zfill(3) for page in sorted(PAGES)] == COMPONENTS_PAGES[::2]
     assert len(PAGES) == 82
-    for codec in PAGES.values():
-        assert codecs.lookup(codec)
+
+
+@pytest.mark.parametrize(("name", "codec"), pairs(MACOS))
+def test_every_encoding_of_macos_reads_back_by_the_name_of_its_codec(name, codec):
+    text = sample(codec)
+    found = sent(text, codec)
+    assert found.get_payload(decode=True).decode(codec).replace("\r\n", "\n") == text
+    assert codecs.lookup(str(found.get_content_charset())).name == codecs.lookup(codec).name
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,20 @@ def test_a_subject_in_any_charset_reads_back(subject, width, charset):
     assert Message.from_bytes(data).subject == subject.strip(" ")
 
 
+@pytest.mark.parametrize(
+    ("charset", "written"),
+    [
+        ("utf-8", b"Subject: =?utf-8?"),
+        ("iso-8859-1", b"Subject: =?iso-8859-1?"),
+        (1252, b"Subject: =?windows-1252?"),
+        ("", "Subject: Grüße\r\n".encode()),
+    ],
+)
+def test_the_charset_of_the_header_is_the_one_that_was_chosen(charset, written):
+    message = Message(sender="a@x", to="b@x", subject="Grüße", header_charset=charset)
+    assert written in message.content(utf8=True, eightbit=True).join()
+
+
 def test_a_header_that_is_not_encoded_takes_smtputf8():
     message = made(header_charset="", subject="Grüße", to="Jörg <j@x>", headers={"X-A": "Ö"})
     with pytest.raises(TextNotEncodable) as caught:

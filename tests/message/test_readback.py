@@ -152,6 +152,29 @@ def test_what_cannot_be_read_is_302(kind, tmp_path):
 # --- as it was sent -----------------------------------------------------------------------------------------
 
 
+def test_the_header_is_what_stands_before_the_empty_line():
+    message = made(subject="Grüße", text="ü", headers={"X-Long": "word " * 40})
+    header, end, _ = message.as_bytes().partition(b"\r\n\r\n")
+    assert message.headers_text.encode() == header + end
+
+
+def test_the_body_is_what_stands_behind_it():
+    message = made(subject="Grüße", text="one\n.\n")
+    assert message.body_text.encode() == message.as_bytes().partition(b"\r\n\r\n")[2]
+    assert "\r\n.\r\n" in message.body_text
+
+
+def test_the_fields_are_in_order_and_not_folded():
+    message = made(subject="a" * 50 + " " + "b" * 50, date="", message_id="", headers=[("x-A", "word " * 40)])
+    assert message.all_headers[:4] == (
+        ("From", "ann@example.com"),
+        ("To", "bob@example.org"),
+        ("Subject", "a" * 50 + " " + "b" * 50),
+        ("x-A", ("word " * 40).strip()),
+    )
+    assert "\r\n " in message.headers_text
+
+
 def test_header_and_body_are_the_message():
     message = made(subject="Grüße", text="ü", headers={"X-Long": "word " * 40})
     data = message.as_bytes()

@@ -74,6 +74,20 @@ def test_a_plain_message_byte_for_byte():
     assert not (content.eightbit or content.utf8 or content.binary)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value", "written"),
+    [
+        ("cc", "carl@example.org, dora@example.org", b"Cc: carl@example.org, dora@example.org\r\n"),
+        ("reply_to", "office@example.com", b"Reply-To: office@example.com\r\n"),
+        ("subject", "Hello", b"Subject: Hello\r\n"),
+        ("text", "one\n.two\n", b"\r\n\r\none\r\n.two\r\n"),
+    ],
+)
+def test_each_is_written_if_it_is_set(attribute, value, written):
+    assert written in made(**{attribute: value}).as_bytes()
+    assert written not in made().as_bytes()
+
+
 # --- structure ----------------------------------------------------------------------------------------------
 
 

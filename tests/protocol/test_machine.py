@@ -94,6 +94,23 @@ def test_helo_follows_a_refused_ehlo_and_offers_nothing(deliver):
     assert talk.machine.extensions is NO_EXTENSIONS
 
 
+@pytest.mark.parametrize(("refuses_ehlo", "domain"), [(False, "mx.example"), (True, "")])
+def test_a_server_that_answered_ehlo_has_said_its_name(refuses_ehlo, domain):
+    talk = Talk()
+    talk.says("220 mx")
+    talk.machine.hello("me.example")
+    talk.writes("EHLO me.example")
+    if refuses_ehlo:
+        talk.says("502 what?")
+        talk.machine.helo("me.example")
+        talk.writes("HELO me.example")
+        talk.says("250 mx.example")
+    else:
+        talk.says("250 mx.example at your service")
+    talk.stands(Stage.READY)
+    assert talk.machine.extensions.domain == domain
+
+
 def test_a_refused_helo_teaches_nothing():
     talk = Talk()
     talk.says("220 mx")

@@ -52,6 +52,10 @@ def signed(key, *extensions, name=NAME, issuer=None, by=None, algorithm=None, **
     return Certificate(made.public_bytes(serialization.Encoding.DER))
 
 
+def public_der(key):
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def usage(**said):
     names = [
         *(
@@ -77,6 +81,34 @@ class TestWhatItSays:
         assert "trustme" in leaf.issuer_common_name
         assert ("2.5.4.3", "mail") in leaf.subject_rdn
         assert leaf.issuer_rdn == ROOT.subject_rdn
+
+    @pytest.mark.parametrize(
+        ("attribute", "said"),
+        [
+            ("subject", lambda one: one.subject.rfc4514_string()),
+            ("common_name", lambda one: one.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value),
+            ("issuer", lambda one: one.issuer.rfc4514_string()),
+            ("issuer_common_name", lambda one: "An Authority"),
+            ("issuer_rdn", lambda one: tuple((field.oid.dotted_string, field.value) for field in one.issuer)),
+            ("serial_number", lambda one: 7),
+            ("not_before", lambda one: (NOW - DAY).replace(microsecond=0)),
+            ("not_after", lambda one: (NOW + DAY).replace(microsecond=0)),
+            ("sha256", lambda one: one.fingerprint(hashes.SHA256()).hex()),
+            ("public_key_der", lambda one: public_der(one.public_key())),
+            ("public_key_sha256", lambda one: hashlib.sha256(public_der(one.public_key())).hexdigest()),
+            ("subject_key_id", lambda one: b"subject"),
+            ("authority_key_id", lambda one: b"issuer"),
+        ],
+    )
+    def test_each_attribute(self, attribute, said):
+        names = [(NameOID.COUNTRY_NAME, "DE"), (NameOID.COMMON_NAME, "An Authority")]
+        one = signed(
+            RSA_KEY,
+            x509.SubjectKeyIdentifier(b"subject"),
+            x509.AuthorityKeyIdentifier(b"issuer", None, None),
+            issuer=x509.Name([x509.NameAttribute(*name) for name in names]),
+        )
+        assert getattr(one, attribute) == said(one.x509)
 
     def test_the_order_of_a_name_is_that_of_the_certificate(self):
         certificate = signed(RSA_KEY)

@@ -61,6 +61,14 @@ async def test_post() -> None:
         assert here.requests[0].headers["content-type"] == "text/html"
 
 
+async def test_a_name_of_the_application() -> None:
+    async with site() as here:
+        here.pages["/"] = b"octets"
+        await fetch(here.url("/"))
+        await fetch(here.url("/"), fetcher=Fetcher(limit=LIMIT, pause=0, user_agent="mailer/2.1 (ops)"))
+    assert [request.headers["user-agent"] for request in here.requests] == ["smtp-async", "mailer/2.1 (ops)"]
+
+
 async def test_https_trusts_what_the_system_trusts(monkeypatch, tmp_path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -230,6 +230,13 @@ async def test_the_hash_of_requests(hash_name: str) -> None:
         assert all(oid in request.body for request in one.site.requests)
 
 
+async def test_the_name_of_the_application_is_sent() -> None:
+    async with lab() as one:
+        assert (await one.of_leaf(policy=ALL, user_agent="mailer/2.1")).state is GOOD
+        asked = [(request.method, request.headers["user-agent"]) for request in one.site.requests]
+    assert set(asked) == {("GET", "mailer/2.1"), ("POST", "mailer/2.1")}
+
+
 @pytest.mark.parametrize("good_at", [0, 1])
 async def test_one_of_several_responders_is_enough(good_at: int) -> None:
     async with site() as here:

@@ -52,6 +52,9 @@ def test_known_evidence_is_read_at_once_and_not_shown() -> None:
         ({"crls": [b"-----BEGIN X509 CRL-----"]}, r"crls\[0\] cannot be read"),
         ({"responses": [b""]}, r"responses\[0\] cannot be read"),
         ({"ocsp_hash": "md5"}, "neither sha1 nor sha256"),
+        ({"user_agent": ""}, "printable ASCII"),
+        ({"user_agent": "mine\r\nHost: other"}, "printable ASCII"),
+        ({"user_agent": "größer"}, "printable ASCII"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(options, said: str) -> None:

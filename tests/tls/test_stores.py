@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,6 +157,13 @@ class TestOtherPrograms:
         blob = (FILES / "two.p12").read_bytes()
         assert key_bags(blob[:900]) == []
         assert [encrypted for encrypted, _ in key_bags(blob)] == [True, True]
+
+    @pytest.mark.parametrize("rounds", [4_097, 30_001])
+    def test_the_iterations_of_a_password_are_those_that_its_writer_chose(self, rounds):
+        writer = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(rounds).build(PASSWORD.encode())
+        content = serialize_key_and_certificates(b"it", ANN_KEY, ANN.x509, None, writer)
+        assert rounds.to_bytes(2, "big") in content
+        assert loaded(content, PASSWORD).identity_for(ANN).certificate == ANN
 
     def test_the_encryption_of_old(self):
         assert loaded(FILES / "legacy.p12", PASSWORD).identity().certificate.common_name == "legacy"

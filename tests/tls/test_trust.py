@@ -97,6 +97,14 @@ def test_options_do_not_change_with_the_lists_that_they_were_made_from() -> None
     assert hash(options) == hash(TrustOptions(blocked=[LEAF]))
 
 
+def test_a_certificate_by_its_subject() -> None:
+    made = [make(name) for name in ("mail.example", "other.example")]
+    store = CertificateStore.load(b"".join(one.pem for one in made))
+    for one in made:
+        found = store.find(one.certificate.subject)
+        assert TrustOptions(accepted=[found]).accepted == (one.certificate,)
+
+
 def test_a_certificate_from_a_store() -> None:
     """Stores take the place of properties that name one certificate."""
     store = CertificateStore.load(make("mail.example").pem + make("other.example").pem)

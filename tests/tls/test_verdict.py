@@ -116,6 +116,39 @@ def test_the_table(run: Any, name: str, way: str) -> None:
 # --- the policy ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [
+        ("subject", "CN=Server"),
+        ("issuer", "CN=Intermediate"),
+        ("chain", ["CN=Server", "CN=Intermediate", "CN=Root"]),
+        ("status", "set TLSOptions.server_hostname"),
+    ],
+)
+def test_a_question_tells(run: Any, attribute: str, said: Any) -> None:
+    asked: list[ServerAuthentication] = []
+
+    def ask(question: ServerAuthentication) -> bool:
+        asked.append(question)
+        return True
+
+    async def scenario() -> None:
+        _, serve = served(below(intermediate(), names=["other.example"]))
+        async with serve as listening:
+            options = TLSOptions(
+                trust=TrustOptions(ca=[root().certificate]),
+                server_hostname="localhost",
+                authenticate_server=ask,
+            )
+            await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
+
+    run(scenario())
+    found = getattr(asked[0], attribute)
+    if attribute == "chain":
+        found = [one.subject for one in found]
+    assert found.endswith(said) if attribute == "status" else found == said
+
+
 def test_what_a_policy_is_asked(run: Any) -> None:
     asked: list[ServerAuthentication] = []
 
@@ -356,6 +389,31 @@ def test_a_resumed_session_of_an_applications_context_stays_verified(run: Any) -
             ]
         assert [info.session_resumed for info in infos if info] == [False, True, True]
         assert all(info and info.verified for info in infos)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ignore", [P.NESTED_TIMES, P(0)])
+def test_times_that_are_not_nested_may_be_ignored(run: Any, ignore: P) -> None:
+    async def scenario() -> None:
+        shown = below(authority(usage=["key_cert_sign"], end=NOW + 5 * DAY))
+        _, serve = served(shown)
+        async with serve as listening:
+            # OpenSSL does not look for it; a blocked certificate has the chain judged afterwards.
+            trust = TrustOptions(
+                ca=[root().certificate],
+                tolerate_minor=False,
+                ignore=ignore,
+                blocked=[UNTRUSTED.certificate],
+            )
+            options = TLSOptions(trust=trust, server_hostname="localhost")
+            if ignore:
+                await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
+            else:
+                with pytest.raises(ChainInvalid) as caught:
+                    await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
+                assert caught.value.validation is not None
+                assert P.NESTED_TIMES in caught.value.validation.problems
 
     run(scenario())
 

@@ -366,6 +366,25 @@ class TestOptions:
 
         run(scenario())
 
+    @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the system has no such options")
+    @pytest.mark.parametrize(
+        ("setting", "value", "name", "seconds"),
+        [
+            ("keepalive_time", 30.5, "TCP_KEEPIDLE", 31),
+            ("keepalive_interval", 0.1, "TCP_KEEPINTVL", 1),
+            ("keepalive_count", 4, "TCP_KEEPCNT", 4),
+        ],
+    )
+    def test_each_time_of_keepalive(self, run, setting, value, name, seconds):
+        async def scenario():
+            async with serving(sink) as server:
+                stream = await dial("127.0.0.1", server.port, options=SocketOptions(**{setting: value}))
+                assert option(stream, socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert option(stream, socket.IPPROTO_TCP, getattr(socket, name)) == seconds
+                stream.abort()
+
+        run(scenario())
+
     def test_keepalive(self, run):
         async def scenario():
             async with serving(sink) as server:
