@@ -272,7 +272,7 @@ class Certificate:
             return self.x509.public_key()
         except (
             Exception
-        ):  # an algorithm that is not known, or numbers that are no key: the certificate says more
+        ):  # an unknown algorithm, or numbers that are not a key: the other attributes can still be read
             return None
 
     # --- usage, signature and issuer ---

@@ -1,8 +1,8 @@
 """The outer structure of DER (X.690): enough to recognise the kind of a file and to find a part in it.
 
-Contents are for cryptography to read. Only what is asked for is looked at, in the order of the bytes, so that
-hostile ones cost no more than their length. Of BER, which some programs write, only the beginning is understood: what
-has no definite length reaches to the end.
+cryptography parses the contents. Values are read on demand, in the order of the bytes, so that hostile bytes cost no
+more than their length. Of BER, which some programs write, only the beginning is supported: a value of indefinite length
+extends to the end.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Java up to version 8 wrote them; later versions write PKCS#12. All numbers are b
     an entry: its kind (4 octets), its alias (a text), its date (8 octets), then
         1, a private key: the encrypted key (octets), the number of certificates (4 octets), certificates
         2, a certificate
-        3, a symmetric key (JCEKS): a serialised Java object, whose end only Java knows
+        3, a symmetric key (JCEKS): a serialised Java object, whose end only Java can find
     SHA-1 of the password, "Mighty Aphrodite" and everything before
 
 A text is preceded by its length in 2 octets, octets by their length in 4. A certificate is the name of its kind (a

@@ -182,7 +182,7 @@ def _openssl_name(suite: Suite) -> str:
 
 def _of_tls13(suite: Suite, word: str) -> str:
     if word[0] in "!-+":
-        raise InvalidArgument(f"{word}: name the suites of TLS 1.3 that are wanted, without a sign")
+        raise InvalidArgument(f"{word}: name the suites of TLS 1.3 without a prefix")
     if suite.name not in _OFFERED_BY_DEFAULT and not can_choose_tls13_suites():
         raise FeatureUnavailable(
             f"this Python cannot offer the cipher suite {suite.name} of TLS 1.3", needs="Python 3.15"

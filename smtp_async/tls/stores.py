@@ -168,7 +168,7 @@ class CertificateStore:
             )
         if not self._keys:
             raise ClientCertificateMissing(
-                f"{self._where} holds no private key, so nobody can log in with it"
+                f"{self._where} holds no private key, so it cannot be used to log in"
             )
         if not self.certificates:
             raise ClientCertificateMissing(f"{self._where} holds a private key, but no certificate for it")
@@ -182,7 +182,7 @@ class CertificateStore:
         Args:
             certificate: from this or another source; also as PEM, DER or base64.
             check_key: check that the key is valid and belongs to the certificate. Without it the only key of the
-                store is taken for the certificate's.
+                store is assumed to be the certificate's.
 
         Raises:
             ClientCertificateMissing: there is no key in the store.
