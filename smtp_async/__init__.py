@@ -21,7 +21,9 @@ from .client.blocking import send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
+from .client.one_shot import send
 from .client.options import ClientOptions
+from .client.telemetry import Telemetry
 from .connection.route import Login
 from .connection.session import Session
 from .errors import (
@@ -143,6 +145,7 @@ __all__ = [
     "Strength",
     "TLSOptions",
     "TLSProfile",
+    "Telemetry",
     "Timeouts",
     "Token",
     "TokenProvider",
@@ -155,6 +158,7 @@ __all__ = [
     "events",
     "legacy_context",
     "parse_report",
+    "send",
     "send_blocking",
     "serialize",
 ]

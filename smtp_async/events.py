@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from .errors import ValidationLike
+from .model.address import Address
 from .model.envelope import Recipient
 from .model.receipt import Receipt
 from .model.reply import Reply
@@ -24,6 +25,7 @@ __all__ = [
     "EndTransfer",
     "Error",
     "Event",
+    "Expand",
     "JobDeferred",
     "JobFailed",
     "JobQueued",
@@ -137,12 +139,15 @@ class PITrail(Event):
         message: the line without its line end.
         command: the verb of the line, or of the command that the server answers.
         reply: the whole reply, in the event of its last line only.
+        size: octets of the body, before framing, in the event of the lone dot that ends it; None for every other line.
+            BDAT names the size of its chunk itself.
     """
 
     direction: Direction
     message: str
     command: str | None = None
     reply: Reply | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +234,13 @@ class Notification(Event):
 
     name: str
     parameter: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expand(Event):
+    """A member of the mailing list that `expand` asked for; told of each, before `expand` returns all of them."""
+
+    address: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

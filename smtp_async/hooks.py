@@ -156,7 +156,23 @@ def trail_events(line: TrailLine, session: int) -> Iterator[Event]:
     if line.verb in (Verb.END_OF_DATA, Verb.BDAT_LAST) and transaction is not None:
         yield from _body_events(transaction, session, job)
     text = line.line.decode("utf-8", "backslashreplace")
-    yield PITrail(session=session, job=job, direction=Direction.CLIENT, message=text, command=line.verb.value)
+    yield PITrail(
+        session=session,
+        job=job,
+        direction=Direction.CLIENT,
+        message=text,
+        command=line.verb.value,
+        size=_body_size(line.verb, transaction),
+    )
+
+
+def _body_size(verb: Verb, transaction: Transaction | None) -> int | None:
+    if verb is not Verb.END_OF_DATA or transaction is None:
+        return None
+    if not transaction.accepted:
+        # A lone dot behind a 354 that came although every recipient was refused.
+        return 0
+    return transaction.streamed if transaction.payload is None else transaction.content.size
 
 
 def _reply_events(line: TrailLine, reply: Reply, session: int, job: int | None) -> Iterator[Event]:

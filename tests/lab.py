@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,28 @@ class Timer:
     def cancel(self) -> None:
         if self in self.clock.timers:
             self.clock.timers.remove(self)
+
+
+def close_handlers(name: str) -> None:
+    """Take the handlers from a logger, and close them and what they buffer for."""
+    logger = logging.getLogger(name)
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+        # Forgotten when it is closed.
+        target = getattr(handler, "target", None)
+        handler.close()
+        if target is not None:
+            target.close()
+
+
+@contextlib.contextmanager
+def logging_restored(name: str) -> Iterator[None]:
+    """Undo in the end what happens to a logger meanwhile."""
+    logger = logging.getLogger(name)
+    propagates, level = logger.propagate, logger.level
+    try:
+        yield
+    finally:
+        close_handlers(name)
+        logger.propagate = propagates
+        logger.setLevel(level)

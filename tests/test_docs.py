@@ -44,6 +44,7 @@ from smtp_async.oauth.token_file import TokenFile, write_token_file
 from smtp_async.testing import RecordingSink, ServerThread, mechanisms
 from smtp_async.transport.dial import dial
 from tests.auth.servers import xoauth2
+from tests.lab import logging_restored
 from tests.oauth.server import AuthorizationServer
 
 ROOT = Path(__file__).parents[1]
@@ -155,9 +156,10 @@ def test_it_runs(source, internet, login_servers, tmp_path, monkeypatch):
     # Some of them make directories where they stand.
     monkeypatch.chdir(tmp_path)
     # Without a loop of its own: some of them call asyncio.run themselves.
-    unfinished = eval(compiled(source), {"__name__": "__main__"})
-    if inspect.iscoroutine(unfinished):
-        asyncio.run(unfinished)
+    with logging_restored("smtp_async.wire"):
+        unfinished = eval(compiled(source), {"__name__": "__main__"})
+        if inspect.iscoroutine(unfinished):
+            asyncio.run(unfinished)
 
 
 def test_programs_with_tokens_ask_for_them(internet, login_servers, tmp_path, monkeypatch):

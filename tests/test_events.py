@@ -16,6 +16,7 @@ from smtp_async.events import (
     EndTransfer,
     Error,
     Event,
+    Expand,
     JobDeferred,
     JobFailed,
     JobQueued,
@@ -30,6 +31,7 @@ from smtp_async.events import (
     StartTransfer,
     Transfer,
 )
+from smtp_async.model.address import Address
 from smtp_async.model.envelope import Recipient
 from smtp_async.model.receipt import Outcome, Receipt, Verdict
 from smtp_async.model.reply import Reply
@@ -45,6 +47,7 @@ EVENTS = [
     BeforeAuth(session=1, host="mx.test", mechanism="PLAIN", username="ann", offered=("PLAIN", "LOGIN")),
     Error(session=1, job=2, code=161, description="550 no", recipient=Recipient("b@example.org")),
     Notification(session=1, name="step"),
+    Expand(session=1, address=Address("ann", "example.com")),
     Abandoned(session=1, job=2, receipt=RECEIPT),
     JobQueued(id="a"),
     JobStarted(id="a", attempt=1, recipients=(Recipient("b@example.org"),)),

@@ -101,6 +101,7 @@ PUBLIC = [
     "Strength",
     "TLSOptions",
     "TLSProfile",
+    "Telemetry",
     "Timeouts",
     "Token",
     "TokenProvider",
@@ -113,6 +114,7 @@ PUBLIC = [
     "events",
     "legacy_context",
     "parse_report",
+    "send",
     "send_blocking",
     "serialize",
 ]

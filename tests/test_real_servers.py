@@ -32,11 +32,13 @@ from smtp_async.errors import (
     AuthenticationFailed,
     AuthenticationUnavailable,
     CertificateRejected,
+    CommandRefused,
+    ExtensionMissing,
     MessageTooLarge,
     StartTLSUnavailable,
     WrongTLSMode,
 )
-from smtp_async.events import Direction, Error, PITrail
+from smtp_async.events import Direction, Error, Expand, PITrail
 from smtp_async.testing import Cut, CutManner, CutProxy
 from smtp_async.testing import Direction as Way
 from tests.lab import SENDER, client_of, every_loop, gathered, mail, trusting, until_cut
@@ -574,3 +576,50 @@ async def test_questions(name: str, server: Callable[[str], Any]) -> None:
         report = await client.check()
         assert report.error is None
         assert report.extensions.pipelining and report.extensions.size
+
+
+@pytest.mark.parametrize("name", ["postfix", "exim"])
+async def test_a_mailbox_that_is_not_there_is_not_verified(name: str, server: Callable[[str], Any]) -> None:
+    async with plain(server(name)) as client:
+        with pytest.raises(CommandRefused) as caught:
+            await client.verify("nobody@reject.test" if name == "postfix" else "no such\\address")
+        assert caught.value.reply is not None and caught.value.reply.code // 100 == 5
+
+
+async def test_exim_expands_a_list(exim: Exim) -> None:
+    told: list[Expand] = []
+    async with plain(exim) as client:
+        client.on(Expand, told.append)
+        members = await client.expand("staff@lab.test")
+    assert sorted(map(str, members)) == ["ann@lab.test", "bob@lab.test"]
+    assert [event.address for event in told] == members
+
+
+async def test_postfix_expands_nothing(postfix: Postfix) -> None:
+    async with plain(postfix) as client:
+        with pytest.raises(CommandRefused):
+            await client.expand("staff")
+
+
+@pytest.mark.parametrize("name", ["postfix", "exim"])
+async def test_commands_without_a_call_of_their_own(name: str, server: Callable[[str], Any]) -> None:
+    async with plain(server(name)) as client, client.session() as session:
+        await session.connect()
+        # Postfix knows no HELP.
+        assert (await session.command("HELP")).code == (500 if name == "postfix" else 214)
+        # RFC 1985: from 250 (it has begun) to 459 (not allowed here); what matters is that it is paired.
+        assert (await session.command("ETRN lab.test")).code in (250, 251, 252, 253, 458, 459)
+        assert (await session.noop()).code == 250
+
+
+@pytest.mark.parametrize("name", ["postfix", "exim"])
+@pytest.mark.parametrize("verb", ["SEND", "SOML", "SAML"])
+async def test_no_server_of_today_offers_terminals(
+    name: str, verb: Any, server: Callable[[str], Any]
+) -> None:
+    trail: list[PITrail] = []
+    async with plain(server(name)) as client:
+        client.on(PITrail, trail.append)
+        with pytest.raises(ExtensionMissing, match=verb):
+            await client.send(mail(1, to="bob@lab.test"), options=SendOptions(verb=verb))
+    assert not [event for event in trail if " FROM:" in event.message]

@@ -26,14 +26,14 @@ def send_blocking(
     """Send one message from a script that has no event loop; `url` as for `SMTPClient.from_url`.
 
     Raises:
-        UsageError: an event loop is running: await `SMTPClient.send` there.
+        UsageError: an event loop is running: await `smtp_async.send` there.
         SMTPError: as `SMTPClient.send`.
     """
     client = SMTPClient.from_url(url, options=options)
     # As in `from_url`: the URL may hold a password.
     del url
     if _in_event_loop():
-        raise UsageError("send_blocking would stop the running event loop: await SMTPClient.send instead")
+        raise UsageError("send_blocking would stop the running event loop: await smtp_async.send instead")
     return asyncio.run(_send_once(message, client))
 
 

@@ -34,6 +34,7 @@ from ..sources import TempDir
 from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from .drive import Drive
+from .telemetry import ClientTelemetry, Sending
 
 __all__ = ["SendAll"]
 
@@ -43,7 +44,7 @@ M = TypeVar("M")
 class _BulkJob(Job, Generic[M]):
     """A job that reports its steps to the iterator instead of a waiting caller."""
 
-    __slots__ = ("_iterator", "message")
+    __slots__ = ("_iterator", "message", "sending")
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class _BulkJob(Job, Generic[M]):
         super().__init__(number, mail, options, chunking=chunking, heavy=is_heavy(message), temp_dir=temp_dir)
         self.message = message
         self.outlasts_outage = True
+        self.sending: Sending | None = None
         # Weakly, so that an iterator that is no longer used can be collected.
         self._iterator = weakref.ref(iterator)
 
@@ -167,8 +169,10 @@ class SendAll(Generic[M]):
         temp_dir: TempDir,
         options: SendOptions,
         limit: float | None,
+        telemetry: ClientTelemetry | None = None,
     ) -> None:
         self._pool = pool
+        self._telemetry = telemetry
         self._drive = drive
         self._number_job = number_job
         self._options = options
@@ -242,6 +246,8 @@ class SendAll(Generic[M]):
             unsent_sources(message, self._options).close()
         while self._jobs:
             item = self._jobs.pop()
+            if item.sending is not None:
+                item.sending.abandon()
             self._pool.cancel(item)
             item.close()
 
@@ -332,6 +338,8 @@ class SendAll(Generic[M]):
             self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
             self._work.append((UnsentSources(mail), Step.DONE))
             return
+        if self._telemetry is not None:
+            item.sending = self._telemetry.begin(item)
         self._jobs.add(item)
         if isinstance(self._failure, SMTPError):
             # It was pulled before the connection failed.
@@ -351,6 +359,8 @@ class SendAll(Generic[M]):
             return
         except BaseException:
             # A fault in a user's own kind of mail is raised here and now, and has no receipt.
+            if item.sending is not None:
+                item.sending.abandon()
             self._jobs.discard(item)
             item.close()
             raise
@@ -422,6 +432,8 @@ class SendAll(Generic[M]):
             if item.body is not None or receipt.error is not None:
                 item.close()
                 self._work.append((item, Step.DONE))
+            if item.sending is not None:
+                item.sending.end(receipt)
             self._receipts.append((item.message, receipt))
             self._wake()
 

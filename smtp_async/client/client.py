@@ -42,6 +42,8 @@ from .bulk import SendAll
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
 from .options import ClientOptions, credentials_of, parse_url, route_of
+from .telemetry import ClientTelemetry
+from .wire_log import WireLog
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -89,6 +91,7 @@ class SMTPClient(Observed):
 
     Raises:
         MissingHost, InvalidPort, InvalidArgument: an argument makes no sense.
+        FileError: the wire log cannot be opened.
     """
 
     def __init__(
@@ -119,6 +122,13 @@ class SMTPClient(Observed):
         self._chunking = options.chunking and options.pool.window > 1
         self._session_count = 0
         self._job_count = 0
+        self._telemetry: ClientTelemetry | None = None
+        if options.telemetry is not None:
+            self._telemetry = options.telemetry.client(self.host, self.port, lmtp=options.lmtp)
+        self._wire_log: WireLog | None = None
+        if options.wire_log is not None:
+            self._wire_log = WireLog(options.wire_log)
+            self._wire_log.attach(self._hooks)
 
     @classmethod
     def from_url(cls, url: str, *, options: ClientOptions = _DEFAULTS) -> Self:
@@ -225,21 +235,16 @@ class SMTPClient(Observed):
         assert pool is not None and drive is not None
         if isinstance(mail, PendingMail):
             mail = await drive.read(mail.read(), due)
-        self._job_count += 1
+        number = self._job_count = self._job_count + 1
+        heavy, temp_dir = is_heavy(message), self._options.temp_dir
         try:
-            job = Job(
-                self._job_count,
-                mail,
-                wanted,
-                due,
-                chunking=self._chunking,
-                heavy=is_heavy(message),
-                temp_dir=self._options.temp_dir,
-            )
+            job = Job(number, mail, wanted, due, chunking=self._chunking, heavy=heavy, temp_dir=temp_dir)
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
         job.offer = pool.extensions
+        if self._telemetry is not None:
+            return await self._telemetry.send(job, drive.deliver(job))
         return await drive.deliver(job)
 
     async def send_raw(
@@ -312,6 +317,7 @@ class SMTPClient(Observed):
             temp_dir=self._options.temp_dir,
             options=self._send_options if options is None else self._permitted(options),
             limit=self._options.timeouts.send,
+            telemetry=self._telemetry,
         )
 
     # --- other calls -----------------------------------------------------------------------------------------
@@ -375,6 +381,9 @@ class SMTPClient(Observed):
         self._closed = True
         if pool is not None:
             await pool.close()
+        wire_log, self._wire_log = self._wire_log, None
+        if wire_log is not None:
+            wire_log.close(self._hooks)
 
     async def __aenter__(self) -> Self:
         self._use()
@@ -392,7 +401,10 @@ class SMTPClient(Observed):
         pool = self._pool
         if pool is None:
             self._thread, self._made_at_fork = get_ident(), _fork_count.count
-            pool = self._pool = Pool(self._options.pool, self._options.timeouts, self._make)
+            telemetry, options = self._telemetry, self._options
+            pool = self._pool = Pool(options.pool, options.timeouts, self._make, observer=telemetry)
+            if telemetry is not None:
+                telemetry.watch(pool)
             self._drive = Drive(pool, pool.deadlines)
         # The common case does not ask asyncio for the running loop, because that costs a system call.
         elif (
@@ -442,7 +454,8 @@ class SMTPClient(Observed):
             raise
         job.pinned = True
         job.offer = connection.extensions
-        return await Drive(OneConnection(connection)).deliver(job)
+        outcome = Drive(OneConnection(connection)).deliver(job)
+        return await (outcome if self._telemetry is None else self._telemetry.send(job, outcome))
 
     def _next_job(self) -> int:
         self._job_count += 1

@@ -19,6 +19,8 @@ from ..protocol.options import SendOptions
 from ..tls.context import Security, default_port, resolve_security
 from ..tls.options import TLSOptions
 from ..transport.dial import SocketOptions
+from .telemetry import Telemetry
+from .wire_log import WireLogTarget
 
 __all__ = ["ClientOptions", "credentials_of", "parse_url", "route_of"]
 
@@ -46,6 +48,9 @@ class ClientOptions:
             credentials to use in their place, None or True to go on, False to refuse.
         refuse_downgrade: log in with nothing weaker than what this server once offered this client; False only tells
             hooks (`Notification` "downgrade").
+        wire_log: where the dialogue with the server is written, secrets masked and bodies as their size: the path of a
+            file, which is appended to, a text stream, or a logger.
+        telemetry: tells of messages and connections by OpenTelemetry.
         temp_dir: where a source that can be read only once is stored if it has to be read twice, in a file without a
             name that no other user can read; None takes the system's directory for such files.
     """
@@ -64,6 +69,8 @@ class ClientOptions:
     login: Login = Login.AUTO
     before_auth: BeforeAuthPolicy | None = None
     refuse_downgrade: bool = False
+    wire_log: WireLogTarget | None = None
+    telemetry: Telemetry | None = None
     temp_dir: str | os.PathLike[str] | None = None
 
 

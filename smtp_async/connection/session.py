@@ -48,6 +48,7 @@ class Session:
 
     Attributes:
         connected: can mail be sent?
+        idle: is no call of this session running?
         stage: where the conversation stands.
         extensions: what the server offers.
         last_reply: the reply that was read last.
@@ -76,6 +77,11 @@ class Session:
     def connected(self) -> bool:
         """Can mail be sent?"""
         return self._connection.connected
+
+    @property
+    def idle(self) -> bool:
+        """Is no call of this session running?"""
+        return not self._in_use
 
     @property
     def stage(self) -> Stage:
@@ -185,15 +191,23 @@ class Session:
         Raises:
             CommandRefused: the server refused to answer.
         """
-        reply = await self._query(lambda machine: machine.expand(name))
-        members: list[Address] = []
-        for line in reply.lines:
-            with contextlib.suppress(InvalidAddress):  # a line of text
-                members += parse_list(_ROUTE.sub("<", _STATUS.sub("", line)))
-        return members
+        connection = self._connection
+
+        async def work() -> list[Address]:
+            members = _members(self._demand_positive(await connection.converse(lambda one: one.expand(name))))
+            transcript = connection.channel.transcript
+            transcript.members(members)
+            if transcript.events:
+                await transcript.tell()
+            return members
+
+        with self._use():
+            return await connection.ask(work)
 
     async def command(self, line: str) -> Reply:
         """Send any other command of one line and return its one reply, whatever it is.
+
+        For example `HELP` (RFC 5321 section 4.1.1.8) and `ETRN example.com` (RFC 1985).
 
         Raises:
             UsageError: the verb is the library's own (DATA, BDAT, EHLO, HELO, LHLO, STARTTLS, AUTH, XCLIENT).
@@ -232,3 +246,12 @@ class Session:
             yield
         finally:
             self._in_use = False
+
+
+def _members(reply: Reply) -> list[Address]:
+    """Return the addresses in the reply to EXPN."""
+    members: list[Address] = []
+    for line in reply.lines:
+        with contextlib.suppress(InvalidAddress):  # a line of text
+            members += parse_list(_ROUTE.sub("<", _STATUS.sub("", line)))
+    return members

@@ -18,12 +18,14 @@ from ..events import (
     Direction,
     Error,
     Event,
+    Expand,
     Negotiated,
     Notification,
     PITrail,
     SSLStatus,
 )
 from ..hooks import Hooks, trail_events
+from ..model.address import Address
 from ..model.receipt import Receipt
 from ..model.reply import printable
 from ..protocol.pipelining_history import Breakdown
@@ -142,6 +144,11 @@ class Transcript:
         self.remark(message, *words)
         if self.wants(SSLStatus):
             self.note(SSLStatus(session=self._number, message=message % words))
+
+    def members(self, addresses: Iterable[Address]) -> None:
+        """Note each member of a mailing list."""
+        if self.wants(Expand):
+            self.events += [Expand(session=self._number, address=address) for address in addresses]
 
     def breakdown(self, breakdown: Breakdown | None) -> None:
         """Note what the end of the connection means for the next ones, where that is certain."""

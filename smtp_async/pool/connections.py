@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from ..connection.connection import Connection
+from typing import Protocol
 
-__all__ = ["Connections"]
+from ..connection.connection import Connection
+from ..errors import SMTPError
+
+__all__ = ["Connections", "Observer"]
+
+
+class Observer(Protocol):
+    """What is told of the connections that a pool has opened."""
+
+    def connected(self, connection: Connection, error: SMTPError | None) -> None:
+        """Note that a connection was opened, or could not be: `error` says why."""
 
 
 class Connections:

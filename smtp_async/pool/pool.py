@@ -35,7 +35,7 @@ from ..protocol.extensions import Extensions
 from ..protocol.pipelining_history import PipeliningHistory
 from .checkout import SessionWaiters
 from .closing import IdleReaper, close_all
-from .connections import Connections
+from .connections import Connections, Observer
 from .deadlines import Deadlines
 from .dialling import ConnectionBound, Dialling
 from .job_queue import JobQueue
@@ -55,6 +55,7 @@ class Pool:
         limits: the bounds.
         timeouts: the pool itself uses `queue` and `close`.
         make: makes a connection that is not started.
+        observer: is told of each connection that was opened, or could not be.
 
     Attributes:
         extensions: what the server offered last, None before the first connection.
@@ -63,8 +64,16 @@ class Pool:
         deadlines: watches the deadlines of jobs and of callers' work.
     """
 
-    def __init__(self, limits: PoolLimits, timeouts: Timeouts, make: Callable[[Pool], Connection]) -> None:
+    def __init__(
+        self,
+        limits: PoolLimits,
+        timeouts: Timeouts,
+        make: Callable[[Pool], Connection],
+        *,
+        observer: Observer | None = None,
+    ) -> None:
         self.limits = limits
+        self._observer = observer
         self.extensions: Extensions | None = None
         self.pipelining_history = PipeliningHistory()
         self._timeouts = timeouts
@@ -242,6 +251,8 @@ class Pool:
         """Take note that a connection can carry messages."""
         self._dialling.note_login()
         self._outage = None
+        if self._observer is not None:
+            self._observer.connected(connection, None)
         connections = self.connections
         private = connection in connections.private
         if not self.pipelining_history.allows_groups(connection.extensions, self.now()):
@@ -355,6 +366,8 @@ class Pool:
 
     def failed(self, connection: Connection, error: SMTPError) -> None:
         """Take note that a connection could not be opened. It says QUIT, and fills its place until it has `ended`."""
+        if self._observer is not None:
+            self._observer.connected(connection, error)
         connections = self.connections
         if connection in connections.opening:
             del connections.opening[connection]
@@ -376,6 +389,8 @@ class Pool:
             # callers' turn comes before that of a new connection, which would not be cancelled any more.
             self.loop.call_soon(self._make_room)
             return
+        if error is not None and not connection.opened_at and self._observer is not None:
+            self._observer.connected(connection, error)
         if error is not None and not self._closed:
             if was_opening:
                 self._dial_failed(connection, error)

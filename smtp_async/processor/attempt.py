@@ -28,6 +28,7 @@ from .results import UNKNOWN, Fate, JobResult
 from .schedule import RetryPolicy, expiry
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
+from .telemetry import DeliveryTelemetry
 
 if TYPE_CHECKING:
     from ..client.client import SMTPClient
@@ -72,6 +73,7 @@ class Attempts:
         writer: makes changes to the spool, and repeats them until they succeed.
         reports: reports failures and delays to senders.
         events: receives the results.
+        telemetry: is told of each attempt.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class Attempts:
         writer: SpoolWriter,
         reports: SenderReports,
         events: EventSink,
+        telemetry: DeliveryTelemetry | None = None,
     ) -> None:
         self._client: Final = client
+        self._telemetry: Final = telemetry
         self._retry: Final = retry
         self._keep_sent: Final = keep_sent
         self._options: Final = options
@@ -109,7 +113,9 @@ class Attempts:
             return
         if self._events.wants(JobStarted):
             await self._publish_start(lease)
-        receipt = await self._send(lease)
+        outcome = self._send(lease)
+        telemetry = self._telemetry
+        receipt = await (outcome if telemetry is None else telemetry.deliver(entry, outcome))
         if receipt is not None:
             await self._conclude(lease, receipt)
 

@@ -28,6 +28,7 @@ from .results import Fate, ProcessorStatistics, QueueReport
 from .schedule import RetryPolicy
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
+from .telemetry import DeliveryTelemetry
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class QueueProcessor(Observed):
         reports = SenderReports(
             options.bounce, retry, spool, writer, remote=client.host, own_name=client.options.hello
         )
+        telemetry = client.options.telemetry
+        deliveries = None if telemetry is None else DeliveryTelemetry(telemetry)
         attempts = Attempts(
             client,
             retry,
@@ -87,6 +90,7 @@ class QueueProcessor(Observed):
             writer=writer,
             reports=reports,
             events=self._events,
+            telemetry=deliveries,
         )
         self._workers: Final = Workers(
             spool,
@@ -96,6 +100,7 @@ class QueueProcessor(Observed):
             control=self._control,
             breakers=self._breakers,
             events=self._events,
+            telemetry=deliveries,
         )
         self._manager: asyncio.Task[None] | None = None
 

@@ -11,6 +11,7 @@ the grace; then they are withdrawn, and the outcome of a message that may have b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any, Final
@@ -23,6 +24,7 @@ from .breakers import Breakers
 from .control import RunControl
 from .event_sink import EventSink
 from .options import ProcessorOptions
+from .telemetry import DeliveryTelemetry
 
 __all__ = ["Workers"]
 
@@ -43,6 +45,7 @@ class Workers:
         control: decides whether the run continues.
         breakers: limit how many jobs may be started.
         events: receives the results of recovery.
+        telemetry: is told what the spool holds, when a run begins and ends and once per heartbeat.
 
     Attributes:
         ready: claimed jobs that wait for a worker.
@@ -59,8 +62,10 @@ class Workers:
         control: RunControl,
         breakers: Breakers,
         events: EventSink,
+        telemetry: DeliveryTelemetry | None = None,
     ) -> None:
         self._spool: Final = spool
+        self._telemetry: Final = telemetry
         self._attempts: Final = attempts
         self._concurrency: Final = concurrency
         self._options: Final = options
@@ -95,10 +100,12 @@ class Workers:
         keeper = loop.create_task(self._keep_leases(), name="smtp_async leases")
         try:
             if await self._recover():
+                await self._tell_state()
                 await self._claim_jobs(once)
             await self._release_waiting()
             while self.in_work:
                 await self._control.sleep(None)
+            await self._tell_state()
         finally:
             # Idle workers have to be cancelled, too.
             self._control.finish()
@@ -296,6 +303,7 @@ class Workers:
             while True:
                 await asyncio.sleep(self._options.heartbeat)
                 await self._extend_leases()
+                await self._tell_state()
                 if not self._control.stopping:
                     await self._recover()
         except Exception as error:
@@ -312,6 +320,13 @@ class Workers:
             except SpoolError as error:
                 await self._breakers.spool_failed(error)
                 return
+
+    async def _tell_state(self) -> None:
+        if self._telemetry is None:
+            return
+        # What is wrong with the spool is found, and told, by those who need it.
+        with contextlib.suppress(SMTPError):
+            self._telemetry.note_spool(await self._spool.statistics(), self._options.clock())
 
     async def _recover(self) -> bool:
         """Take back the jobs of dead workers; return False if the spool cannot be used at all."""

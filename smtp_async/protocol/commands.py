@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
+from typing import Final, Literal, get_args
 
 from ..errors import InvalidAddress, InvalidArgument
 
@@ -20,6 +21,7 @@ __all__ = [
     "QUIT",
     "RSET",
     "STARTTLS",
+    "SendVerb",
     "auth",
     "auth_response",
     "bdat",
@@ -32,6 +34,10 @@ __all__ = [
     "rcpt",
     "vrfy",
 ]
+
+#: The verbs that begin a transaction. RFC 5321 appendix F.6 has withdrawn all of them but MAIL; a server that still
+#: knows another one offers it as an extension.
+SendVerb = Literal["MAIL", "SEND", "SOML", "SAML"]
 
 DATA = b"DATA\r\n"
 RSET = b"RSET\r\n"
@@ -49,6 +55,8 @@ MAX_LINE = 2048
 _SHORT_PATH = 256
 #: RFC 4954 section 4.
 MAX_AUTH_LINE = 12288
+
+_BEGINNINGS: Final = {verb: verb.encode("ascii") + b" FROM:<%b>" for verb in get_args(SendVerb)}
 
 # Outside quotes: no control, space, quote or angle bracket. Inside: no control; a backslash quotes one character.
 # Atomic groups keep it linear.
@@ -79,16 +87,20 @@ def lhlo(name: str) -> bytes:
     return b"LHLO %b\r\n" % _host(name)
 
 
-def mail(reverse_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:
+def mail(reverse_path: bytes, parameters: Iterable[bytes] = (), *, verb: SendVerb = "MAIL") -> bytes:
     """Begin a transaction, RFC 5321 section 4.1.1.2.
 
     Args:
         reverse_path: the mailbox without angle brackets, empty for the null return path.
         parameters: `KEYWORD` or `KEYWORD=value`.
+        verb: SEND, SOML and SAML have the syntax of MAIL, RFC 821 section 4.1.2.
     """
     if reverse_path:
         _check_path(reverse_path)
-    return _with_parameters(b"MAIL FROM:<%b>" % reverse_path, parameters)
+    beginning = _BEGINNINGS.get(verb)
+    if beginning is None:
+        raise InvalidArgument("a transaction begins with MAIL, SEND, SOML or SAML")
+    return _with_parameters(beginning % reverse_path, parameters)
 
 
 def rcpt(forward_path: bytes, parameters: Iterable[bytes] = ()) -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from ..errors import InvalidArgument
 from ..model.address import Address
 from ..model.dsn import Return
 from ..model.envelope import EVERYONE, Kind
 from . import parameters
+from .commands import SendVerb
 
 __all__ = ["DeliverBy", "SendOptions", "Wish"]
 
@@ -87,6 +88,9 @@ class SendOptions:
         require_tls: the message may travel over verified TLS only, all the way (RFC 8689). Servers offer it within
             TLS only.
         auth: the original submitter of the message (RFC 4954 section 5), in ASCII; `"<>"` if it is not known.
+        verb: the command that begins the transaction (RFC 821 section 3.4): `"MAIL"` delivers to mailboxes, `"SEND"` to
+            the terminals of users who are logged in, `"SOML"` to a terminal or else the mailbox, `"SAML"` to both. All
+            but MAIL need the extension of the same name, which few servers of today offer.
         wishes: derived from the others: the parameters of MAIL, each with the extension that it needs.
 
     Raises:
@@ -113,6 +117,7 @@ class SendOptions:
     mt_priority: int | None = None
     require_tls: bool = False
     auth: str | Address | None = None
+    verb: SendVerb = "MAIL"
     wishes: tuple[Wish, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +138,8 @@ class SendOptions:
     def _check_transfer(self) -> None:
         if self.chunking not in ("auto", "never", "always"):
             raise InvalidArgument(f'chunking is "auto", "never" or "always", not {self.chunking!r}')
+        if self.verb not in get_args(SendVerb):
+            raise InvalidArgument(f'verb is "MAIL", "SEND", "SOML" or "SAML", not {self.verb!r}')
         size = self.chunk_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InvalidArgument(f"chunk_size is a positive number of octets, not {size!r}")

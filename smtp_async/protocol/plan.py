@@ -63,7 +63,10 @@ def plan(
     sender, recipients = envelope.sender, envelope.recipients
     path = b"" if sender is None else sender.wire(utf8=utf8)
     wishes = _of_wishes(extensions, options) if options.wishes else ()
-    mail = _mail(path, None if limit is None else size, body, utf8, wishes)
+    verb = options.verb
+    if verb != "MAIL" and verb not in extensions:
+        raise ExtensionMissing(f"verb={verb!r} needs {verb}, which the server does not offer")
+    mail = _mail(path, None if limit is None else size, body, utf8, wishes, verb)
     if len(recipients) == 1 and recipients[0].dsn is None:
         rcpts: tuple[bytes, ...] = (commands.rcpt(recipients[0].address.wire(utf8=utf8)),)
     else:
@@ -134,13 +137,15 @@ def _body(content: Content, extensions: Extensions, options: SendOptions, utf8: 
 # Much mail comes from few addresses and has few sizes: a remembered line saves 1.5 of 15 µs (`benchmarks/core.py`). No
 # other cache of this package holds addresses.
 @lru_cache(maxsize=4096)
-def _mail(path: bytes, size: int | None, body: bytes, utf8: bool, wishes: tuple[bytes, ...]) -> bytes:
+def _mail(
+    path: bytes, size: int | None, body: bytes, utf8: bool, wishes: tuple[bytes, ...], verb: commands.SendVerb
+) -> bytes:
     given = [] if size is None else [parameters.size(size)]
     if body:
         given.append(body)
     if utf8:
         given.append(b"SMTPUTF8")
-    return commands.mail(path, (*given, *wishes))
+    return commands.mail(path, (*given, *wishes), verb=verb)
 
 
 def _of_wishes(extensions: Extensions, options: SendOptions) -> tuple[bytes, ...]:

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from ..errors import InvalidArgument
 from ..model.address import Address
@@ -33,7 +34,7 @@ from ..model.receipt import Receipt, Verdict
 from .entry import Entry, Recovery, Result, SpoolStatistics, State, Unreadable, check_receipt, results_after
 from .submission import Adapt, JobOptions, Submission, epoch_seconds, submission
 
-__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool"]
+__all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool", "SpoolTelemetry"]
 
 #: Default number of seconds for which a spool remembers the key of a job that is gone: a week.
 KEY_RETENTION: Final = 7 * 86400.0
@@ -155,6 +156,24 @@ class Lease(ABC):
 Leases: TypeAlias = list[Lease]
 
 
+class Putting(Protocol):
+    """The span of a message that is being put, as a spool sees it."""
+
+    @property
+    def trace(self) -> str | None:
+        """The name of the span, which the job keeps: a `traceparent` of W3C Trace Context."""
+
+    def stored(self, id: str, size: int, recipients: int) -> None:
+        """Note what was stored: the job's id, its octets, and how many recipients it has."""
+
+
+class SpoolTelemetry(Protocol):
+    """What is told of messages that are put; `smtp_async.Telemetry` is one."""
+
+    def putting(self) -> AbstractContextManager[Putting]:
+        """Begin to put a message, until the end of the block."""
+
+
 class Spool(ABC):
     """A store for mail. Safe for any number of tasks, and of processes if the implementation says so.
 
@@ -162,6 +181,7 @@ class Spool(ABC):
         adapt: converts the argument of `put` into a `Mail`; by default `put` accepts the messages that
             `SMTPClient.send` accepts, and bytes.
         key_retention: number of seconds for which the key of a job that is gone is remembered.
+        telemetry: tells of messages that are put, and has each job remember where it came from.
 
     Attributes:
         key_retention: the same number.
@@ -170,7 +190,13 @@ class Spool(ABC):
         InvalidArgument: `key_retention` is not a number of seconds.
     """
 
-    def __init__(self, *, adapt: Adapt | None = None, key_retention: float = KEY_RETENTION) -> None:
+    def __init__(
+        self,
+        *,
+        adapt: Adapt | None = None,
+        key_retention: float = KEY_RETENTION,
+        telemetry: SpoolTelemetry | None = None,
+    ) -> None:
         if (
             not isinstance(key_retention, int | float)
             or isinstance(key_retention, bool)
@@ -178,6 +204,7 @@ class Spool(ABC):
         ):
             raise InvalidArgument(f"key_retention is a number of seconds, not {key_retention!r}")
         self._adapt = adapt
+        self._telemetry = telemetry
         self.key_retention = key_retention
 
     async def put(
@@ -212,8 +239,14 @@ class Spool(ABC):
             SpoolError: the store failed; nothing was stored.
         """
         options = JobOptions.checked(key, not_before, expires)
-        job = await submission(message, sender, recipients, options=options, adapt=self._adapt)
-        return await self._store(job)
+        made = submission(message, sender, recipients, options=options, adapt=self._adapt)
+        if self._telemetry is None:
+            return await self._store(await made)
+        with self._telemetry.putting() as putting:
+            job = (await made)._replace(trace=putting.trace)
+            id = await self._store(job)
+            putting.stored(id, len(job.body), len(job.envelope.recipients))
+            return id
 
     @abstractmethod
     async def _store(self, job: Submission) -> str:

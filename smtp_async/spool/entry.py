@@ -106,6 +106,7 @@ class Entry:
         reason: why the job was last deferred or failed; empty if it never was.
         message_id: the value of the Message-ID field, if known.
         scheduled_at: when `not_before` was computed; 0 if the caller or an operator specified `not_before`.
+        trace: the span that put the message (`traceparent`, W3C Trace Context), if telemetry was on.
     """
 
     id: str
@@ -126,6 +127,7 @@ class Entry:
     reason: str = ""
     message_id: str | None = None
     scheduled_at: float = 0.0
+    trace: str | None = None
 
     def __post_init__(self) -> None:
         if not self.results:

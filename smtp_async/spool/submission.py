@@ -101,6 +101,7 @@ class Submission(NamedTuple):
         not_before: the earliest time to send the message.
         expires: the time after which sending is not tried again, None if the processor decides.
         key: the idempotency key, if one was given.
+        trace: the span that put it (`traceparent`, W3C Trace Context), if telemetry is on.
     """
 
     envelope: Envelope
@@ -111,6 +112,7 @@ class Submission(NamedTuple):
     not_before: float
     expires: float | None = None
     key: str | None = None
+    trace: str | None = None
 
     def entry(self, id: str) -> Entry:
         """Return the entry of the new job `id`."""
@@ -125,6 +127,7 @@ class Submission(NamedTuple):
             needs_utf8=self.needs.utf8 or self.envelope.needs_utf8,
             message_id=self.message_id,
             scheduled_at=self.created if self.not_before == self.created else 0.0,
+            trace=self.trace,
         )
 
 

@@ -186,6 +186,10 @@ class Dialogue:
             return 501, "5.5.4 Syntax: MAIL FROM:<address>"
         return self._judge_mail_parameters(*parsed) or (250, "2.1.0 Sender ok")
 
+    def _judge_terminal(self, command: Command) -> _Answer:
+        """Answer SEND, SOML or SAML (RFC 821 §3.4), which are MAIL where they are offered."""
+        return self._judge_mail(command) if self.offers(command.verb) else (502, "5.5.1 Not implemented")
+
     def _judge_mail_parameters(self, sender: str, parameters: dict[str, str]) -> _Answer | None:
         if refusal := self._unknown_parameter(parameters, _MAIL_PARAMETERS):
             return refusal
@@ -391,6 +395,7 @@ _JUDGES: Final[Mapping[str, Callable[[Dialogue, Command], _Answer]]] = {
     "MAIL": Dialogue._judge_mail, "RCPT": Dialogue._judge_rcpt, "DATA": Dialogue._judge_data,
     "BDAT": Dialogue._judge_bdat, ".": Dialogue._judge_end, "RSET": Dialogue._judge_bare,
     "QUIT": Dialogue._judge_bare, "NOOP": lambda *_: (250, "2.0.0 Ok"), "VRFY": Dialogue._judge_expn,
+    "SEND": Dialogue._judge_terminal, "SOML": Dialogue._judge_terminal, "SAML": Dialogue._judge_terminal,
     "EXPN": Dialogue._judge_expn, "HELP": lambda *_: (214, "2.0.0 See RFC 5321"),
     "STARTTLS": Dialogue._judge_starttls, "AUTH": Dialogue._judge_auth, "RESPONSE": Dialogue._judge_response,
 }  # fmt: skip
@@ -398,6 +403,7 @@ _EFFECTS: Final[Mapping[str, Callable[[Dialogue, Command, int], None]]] = {
     "EHLO": Dialogue._apply_hello, "HELO": Dialogue._apply_hello, "LHLO": Dialogue._apply_hello,
     "MAIL": Dialogue._apply_mail, "RCPT": Dialogue._apply_rcpt, "DATA": Dialogue._apply_data,
     "BDAT": Dialogue._apply_bdat, ".": Dialogue._apply_end, "BODY": Dialogue._apply_body,
+    "SEND": Dialogue._apply_mail, "SOML": Dialogue._apply_mail, "SAML": Dialogue._apply_mail,
     "RSET": Dialogue._apply_reset, "QUIT": Dialogue._apply_quit, "STARTTLS": Dialogue._apply_starttls,
     "AUTH": Dialogue._apply_auth, "RESPONSE": Dialogue._apply_auth,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from datetime import datetime
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..model.content import Content
 from ..model.envelope import Envelope
-from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, LeaseResult, Leases, Spool
+from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, LeaseResult, Leases, Spool, SpoolTelemetry
 from ..spool.entry import (
     CLOCK_STEP,
     POISON,
@@ -46,7 +46,7 @@ class MemorySpool(Spool):
     Args:
         adapt: converts what `put` is given into a `Mail`.
         clock: returns the current time, in seconds since the epoch.
-        key_retention: as for `Spool`.
+        key_retention, telemetry: as for `Spool`.
     """
 
     def __init__(
@@ -55,8 +55,9 @@ class MemorySpool(Spool):
         adapt: Adapt | None = None,
         clock: Callable[[], float] = time.time,
         key_retention: float = KEY_RETENTION,
+        telemetry: SpoolTelemetry | None = None,
     ) -> None:
-        super().__init__(adapt=adapt, key_retention=key_retention)
+        super().__init__(adapt=adapt, key_retention=key_retention, telemetry=telemetry)
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
         # Keys of jobs that are gone, the oldest first, and the time when the job ended.

@@ -1,12 +1,13 @@
 """The canary: no password and no token shows, whatever a server does, with any mechanism and every way to fail.
 
-Looked through are events, log records with asyncio's debug mode on, `repr` of all public objects, pickles, and
-tracebacks with captured local variables. `tests/connection/test_login.py` has more ways to fail for mechanisms that
-send the password itself.
+Looked through are events, the wire log, spans and metrics, log records with asyncio's debug mode on, `repr` of all
+public objects, pickles, and tracebacks with captured local variables. `tests/connection/test_login.py` has more ways
+to fail for mechanisms that send the password itself.
 """
 
 import asyncio
 import base64
+import io
 import json
 import logging
 import pickle
@@ -28,6 +29,7 @@ from tests.auth import servers
 from tests.auth.test_gssapi import Library
 from tests.connection.test_login import CANARY, demand_no_canary, echo, echo_garbage, told
 from tests.lab import client_of, gathered, impatient, mail, mute, trusting
+from tests.otel import Telling
 from tests.servers.pki import Pki
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -130,7 +132,15 @@ async def everything(server: ScriptedServer, caplog: Any, **options: Any) -> lis
     loop.slow_callback_duration = 0
     events: list[Event] = []
     seen: list[Any] = []
-    client = client_of(server, **options, timeouts=impatient(0.15), pool=PoolLimits(max_connections=2))
+    wire_log, telling = io.StringIO(), Telling()
+    client = client_of(
+        server,
+        **options,
+        wire_log=wire_log,
+        telemetry=telling.telemetry,
+        timeouts=impatient(0.15),
+        pool=PoolLimits(max_connections=2),
+    )
     client.on(Event, events.append)
     with caplog.at_level(logging.DEBUG):
         seen += await gathered(client.send(mail(1)), client.send(mail(2)))
@@ -145,7 +155,11 @@ async def everything(server: ScriptedServer, caplog: Any, **options: Any) -> lis
         seen += [client, client.statistics(), client.options, *vars(client).values(), options]
         await client.close()
     loop.set_debug(False)
-    demand_no_canary(*seen, *events, caplog.text, *(repr(vars(record)) for record in caplog.records))
+    assert "< " in wire_log.getvalue() and "smtp connect" in telling.everything()
+    demand_no_canary(telling.everything())
+    demand_no_canary(
+        wire_log.getvalue(), *seen, *events, caplog.text, *(repr(vars(record)) for record in caplog.records)
+    )
     for event in events:
         demand_no_canary(pickle.dumps(event).decode("latin-1"))
     errors = [one for one in seen if isinstance(one, BaseException)]

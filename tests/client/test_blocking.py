@@ -17,7 +17,7 @@ def test_a_script_sends_one_message() -> None:
 
 
 async def test_send_blocking_refuses_inside_a_running_loop() -> None:
-    with pytest.raises(UsageError, match="await SMTPClient.send"):
+    with pytest.raises(UsageError, match="await smtp_async.send"):
         send_blocking(mail(), url="smtp+plain://localhost")
 
 

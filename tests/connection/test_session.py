@@ -19,6 +19,7 @@ from smtp_async import (
     PoolLimits,
     Receipt,
     RecipientsRefused,
+    SenderRefused,
     SendOptions,
     SMTPError,
     Stage,
@@ -33,6 +34,7 @@ from smtp_async.errors import (
     CommandRefused,
     ConnectFirst,
     ConnectionLost,
+    ExtensionMissing,
     GreetingRefused,
     Interrupted,
     InvalidArgument,
@@ -40,7 +42,7 @@ from smtp_async.errors import (
     NotConnected,
     UsageError,
 )
-from smtp_async.events import PITrail
+from smtp_async.events import Expand, PITrail
 from smtp_async.model.reply import Reply
 from smtp_async.testing import ScriptedServer, close, default, delay, reply
 from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, turns, until
@@ -66,6 +68,89 @@ async def test_expand_drops_source_routes() -> None:
     async with speaking() as server, client_of(server) as client:
         server.on("EXPN", reply(250, "Quincy Smith <@usc.example:q-smith@isi.example>"))
         assert await client.expand("staff") == [Address("q-smith", "isi.example")]
+
+
+async def test_expand_tells_of_each_member_before_it_returns() -> None:
+    told: list[Address] = []
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, "Ann <ann@example.com>", "<bob@example.org>"), nth=1)
+        server.on("EXPN", reply(550, "no such list"), nth=2)
+
+        @client.on(Expand)
+        async def note(event: Expand) -> None:
+            assert event.session == 1
+            await asyncio.sleep(0)
+            told.append(event.address)
+
+        async with client.session() as session:
+            await session.connect()
+            assert await session.expand("staff") == told
+            with pytest.raises(CommandRefused):
+                await session.expand("nobody")
+            assert [str(one) for one in told] == ["ann@example.com", "bob@example.org"]
+            assert (await session.noop()).code == 250
+
+
+async def test_a_caller_that_is_cancelled_while_a_hook_hears_of_members_harms_nothing() -> None:
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+    async with speaking() as server, client_of(server) as client:
+        server.on("EXPN", reply(250, "<ann@example.com>"))
+
+        @client.on(Expand)
+        async def wait(event: Expand) -> None:
+            waiting.set()
+            await go_on.wait()
+
+        async with client.session() as session:
+            await session.connect()
+            asking = asyncio.create_task(session.expand("staff"))
+            await waiting.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            go_on.set()
+            assert (await session.noop()).code == 250
+
+
+async def test_a_session_is_idle_while_no_call_of_it_runs() -> None:
+    released = asyncio.Event()
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        assert session.idle
+        await session.connect()
+        server.on("NOOP", delay(released), default())
+        asking = asyncio.create_task(session.noop())
+        await until(lambda: "NOOP" in server.verbs())
+        assert not session.idle
+        released.set()
+        await asking
+        assert session.idle
+
+
+@pytest.mark.parametrize("verb", ["SEND", "SOML", "SAML"])
+async def test_terminals_where_a_server_offers_them(verb: Any) -> None:
+    """No server that can be installed does (RFC 5321 appendix F.6): this one is written from RFC 821 section 3.4."""
+    options = SendOptions(verb=verb)
+    async with speaking(extensions=["PIPELINING", verb]) as server, client_of(server) as client:
+        receipt = await client.send(mail(), options=options)
+        assert receipt.outcome is Outcome.ACCEPTED
+        await client.send(mail(2))
+        server.on(verb, reply(450, "4.2.1 not logged in"))
+        with pytest.raises(SenderRefused, match="not logged in"):
+            await client.send(mail(3), options=options)
+        await client.send(mail(4))
+    assert [one for one in server.verbs() if one in (verb, "MAIL", "RSET")] == [verb, "MAIL", verb, "MAIL"]
+    async with speaking() as server, client_of(server) as client:
+        with pytest.raises(ExtensionMissing, match=verb):
+            await client.send(mail(), options=options)
+        assert not {"MAIL", verb} & set(server.verbs())
+
+
+async def test_help_and_etrn_are_commands() -> None:
+    async with speaking() as server, client_of(server) as client, client.session() as session:
+        await session.connect()
+        server.on("ETRN", reply(253, "7 pending messages for node example.com started"))
+        assert (await session.command("HELP")).code == 214
+        assert (await session.command("ETRN example.com")).code == 253
 
 
 @every_loop

@@ -15,11 +15,13 @@ from smtp_async.events import (
     Direction,
     Error,
     Event,
+    Expand,
     Notification,
     PITrail,
     SSLStatus,
 )
 from smtp_async.hooks import Hooks
+from smtp_async.model.address import Address
 from smtp_async.model.envelope import Recipient
 from smtp_async.model.reply import Reply
 from smtp_async.protocol.pipelining_history import Breakdown
@@ -134,6 +136,16 @@ async def test_refused_recipients_are_told_and_receipts_that_no_caller_waits_for
         refused.recipient == Recipient("b@x.test") and refused.job == 3 and "5.1.1 no" in refused.description
     )
     assert [event.receipt for event in rest] == [receipt] * abandoned
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_members_of_a_list_are_told_one_by_one(wanted: bool) -> None:
+    one = Listening(Expand if wanted else Error)
+    members = [Address("ann", "x.test"), Address("bob", "x.test")]
+    one.transcript.members(members)
+    assert bool(one.transcript.events) == wanted
+    await one.transcript.tell()
+    assert one.heard == [Expand(session=one.heard[0].session, address=each) for each in members if wanted]
 
 
 class TestWaiting:

@@ -1,5 +1,6 @@
 """commands.py: what leaves is one line, whatever came in."""
 
+import inspect
 import time
 
 import pytest
@@ -15,6 +16,7 @@ DOORS = {
     "helo": lambda text: commands.helo(text),
     "lhlo": lambda text: commands.lhlo(text),
     "mail": lambda text: commands.mail(octets(text)),
+    "mail to a terminal": lambda text: commands.mail(octets(text), verb="SAML"),
     "mail parameter": lambda text: commands.mail(b"a@example.com", [octets(text)]),
     "mail parameter value": lambda text: commands.mail(b"a@example.com", [b"ENVID=" + octets(text)]),
     "rcpt": lambda text: commands.rcpt(octets(text)),
@@ -57,8 +59,14 @@ def written(door, text):
     return line
 
 
+@pytest.mark.parametrize("verb", ["", "mail", "RCPT", "MAIL FROM:<a@b>\r\nQUIT", "SAML\r\n"])
+def test_a_transaction_begins_with_one_of_four_verbs(verb):
+    with pytest.raises(InvalidArgument):
+        commands.mail(b"a@example.com", verb=verb)
+
+
 def test_every_function_is_among_the_doors():
-    functions = {name for name in commands.__all__ if callable(getattr(commands, name))}
+    functions = {name for name in commands.__all__ if inspect.isfunction(getattr(commands, name))}
     assert functions - {door.split()[0] for door in DOORS} == {"bdat"}
 
 

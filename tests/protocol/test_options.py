@@ -65,6 +65,7 @@ def test_a_submitter_is_an_address_or_nobody(auth):
         *({"dsn_required": None}, {"require_tls": "yes"}),
         *({"must_accept": one} for one in (None, [Kind.TO], Kind.TO, frozenset({"To"}))),
         *({"chunking": one} for one in (True, False, None, "sometimes")),
+        *({"verb": one} for one in ("", "mail", "RCPT", "SEND\r\nQUIT", None)),
         *({"chunk_size": one} for one in (0, -1, 1.5, True, "64", None)),
         *({"before_end_of_data": "x"}, {"progress": 7}),
         *({"ret": one} for one in ("FULL", True)),

@@ -57,6 +57,21 @@ def planned(*recipients, sender="ann@example.com", content=None, extensions=None
     )
 
 
+# --- the verb ---
+
+
+@pytest.mark.parametrize("verb", ["SEND", "SOML", "SAML"])
+def test_a_verb_takes_the_place_of_mail_where_it_is_offered(verb: Any) -> None:
+    extensions = offer("DSN", verb, SIZE="")
+    made = planned(extensions=extensions, verb=verb, ret=Return.FULL)
+    size = made.content.size
+    assert made.mail == f"{verb} FROM:<ann@example.com> SIZE={size} RET=FULL\r\n".encode()
+    with pytest.raises(ExtensionMissing, match=verb):
+        planned(extensions=offer("DSN", "SIZE"), verb=verb)
+    # What was remembered of one verb is not taken for another.
+    assert planned(extensions=extensions, ret=Return.FULL).mail.startswith(b"MAIL FROM:")
+
+
 # --- wishes about the message ---
 
 

@@ -1,11 +1,14 @@
 """contract.py: every spool passes the contract tests."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from smtp_async.errors import InvalidArgument
+from smtp_async.errors import InvalidArgument, MissingRecipient
+from smtp_async.spool.contract import Spool
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing.contracts import SpoolContract
 from smtp_async.testing.memory import MemorySpool
@@ -33,3 +36,41 @@ def test_an_invalid_key_retention_is_refused(tmp_path: Path, seconds: Any) -> No
     for make in (MemorySpool, lambda **options: DirectorySpool(tmp_path / "spool", create=True, **options)):
         with pytest.raises(InvalidArgument, match="key_retention"):
             make(key_retention=seconds)
+
+
+class Spans:
+    """Plays the telemetry of a spool."""
+
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    @contextmanager
+    def putting(self) -> Iterator[Self]:
+        self.told.append("begun")
+        try:
+            yield self
+        finally:
+            self.told.append("ended")
+
+    def stored(self, id: str, size: int, recipients: int) -> None:
+        self.told.append((id, size, recipients))
+
+
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+async def test_telemetry_is_told_of_each_put(kind: str, tmp_path: Path) -> None:
+    spans = Spans()
+    made: Spool = (
+        MemorySpool(telemetry=spans)
+        if kind == "memory"
+        else DirectorySpool(tmp_path / "spool", create=True, telemetry=spans)
+    )
+    async with made as spool:
+        id = await spool.put(b"From: a@x.test\r\nTo: b@x.test, c@x.test\r\n\r\nHi\r\n")
+        entry = await spool.get(id)
+        assert entry.trace == spans.trace
+        assert spans.told == ["begun", (id, entry.size, 2), "ended"]
+        with pytest.raises(MissingRecipient):
+            await spool.put(b"From: a@x.test\r\n\r\nHi\r\n")
+    assert spans.told[3:] == ["begun", "ended"]

@@ -3,6 +3,7 @@
 import json
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -72,6 +73,7 @@ submissions = st.builds(
     times,
     st.none() | times,
     st.none() | texts.filter(bool),
+    st.none() | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True),
 )
 
 
@@ -424,3 +426,20 @@ def test_any_header_is_read_or_refused(changes: dict) -> None:
         parse(with_header(lambda fields: fields.update(changes)))
     except RecordInvalid:
         pass
+
+
+# --- traces --------------------------------------------------------------------------------------------------
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_the_span_that_put_a_job_is_kept() -> None:
+    assert parse(stored(trace=TRACE)).entry.trace == TRACE
+    # Without telemetry a file is what it was before there was any.
+    assert b"trace" not in stored() and parse(stored()).entry.trace is None
+
+
+@pytest.mark.parametrize("trace", [None, 7, "", "00-x", TRACE.upper(), TRACE + "\n", "x" * 5000, [TRACE]])
+def test_a_trace_that_is_none_does_not_keep_a_job_from_being_sent(trace: Any) -> None:
+    job = parse(with_header(lambda fields: fields.update(trace=trace)))
+    assert job.entry.trace is None and job.entry.id == "id-1"

@@ -158,6 +158,7 @@ def test_the_entry_of_a_new_job_has_the_digest_of_its_key_and_not_the_key() -> N
     entry = job.entry("0123")
     assert (entry.id, entry.key, entry.size, entry.message_id) == ("0123", "0123", len(TEXT), "<1>")
     assert job._replace(key=None).entry("0123").key is None
+    assert entry.trace is None and job._replace(trace="00-1-2-01").entry("0123").trace == "00-1-2-01"
 
 
 # --- what is sent --------------------------------------------------------------------------------------------

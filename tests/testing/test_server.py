@@ -71,6 +71,7 @@ async def send(client, body=BODY):
             ("NOOP whatever", "VRFY b", "VRFY", "EXPN staff", "EXPN nobody", "HELP"),
             [250, 252, 501, 250, 550, 214],
         ),
+        (("SEND FROM:<a@x.org>", "SOML FROM:<a@x.org>", "SAML FROM:<a@x.org>"), [502, 502, 502]),
         (("LHLO me", "EHLO", "FOO", "", "STARTTLS", "AUTH PLAIN"), [500, 501, 500, 500, 502, 502]),
         (("BDAT x", "BDAT 0 LAST"), [501, 503]),
         (("MAIL FROM:<a@x.org>", "BDAT 0 LAST", "MAIL FROM:<a@x.org>"), [250, 554, 503]),

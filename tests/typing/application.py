@@ -25,6 +25,7 @@ from smtp_async import (
     PoolLimits,
     QueueProcessor,
     Raw,
+    Receipt,
     Recipient,
     RetryPolicy,
     Secret,
@@ -32,10 +33,12 @@ from smtp_async import (
     SendOptions,
     SMTPClient,
     Strength,
+    Telemetry,
     Timeouts,
     TLSOptions,
     Token,
     TrustOptions,
+    send,
     send_blocking,
 )
 from smtp_async.auth import Exposure, Mechanism, Needs
@@ -174,6 +177,19 @@ async def tried() -> None:
             client.on(PITrail, lambda event: trail.append(event.message))
             await client.send(Message(sender="a@example.com", to="b@example.org", text="x"))
             print(client.statistics().sent, server.messages[0].rcpt_tos)
+
+
+async def observed() -> Receipt:
+    """Log the dialogue, trace what is sent, and send one message without a client to keep."""
+    message = Message(sender="ann@example.com", to="bob@example.org", text="Hi")
+    await send(message, url="smtp://smtp.example.com", options=ClientOptions(wire_log="wire.log"))
+    telemetry = Telemetry()
+    options = ClientOptions(
+        telemetry=telemetry, wire_log=logging.getLogger("smtp_async.wire"), send=SendOptions(verb="SAML")
+    )
+    async with DirectorySpool("spool", telemetry=telemetry) as spool:
+        await spool.put(message)
+    return await send(message, url="smtp://smtp.example.com", options=options, deadline=10)
 
 
 def script() -> None:
