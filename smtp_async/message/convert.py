@@ -2,7 +2,7 @@
 
 Strategy. The octets or the object become an `Entity`. Its fields and parts become attributes if `Message` would render
 the same fields and parts from them. If rendering would lose or change something (signed and encrypted parts, reports,
-several texts, a field that cannot be read or stands twice, parameters without an attribute), `raw` keeps the whole
+several texts, a field that cannot be parsed or occurs twice, parameters without an attribute), `raw` keeps the whole
 message unchanged, beside the attributes that could be read.
 
 Addresses are parsed before the encoded words in their names are decoded, because a comma in a decoded name would

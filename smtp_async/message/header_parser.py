@@ -128,7 +128,7 @@ def without_leading(data: bytes) -> bytes:
 
 
 def check_line_ends(data: bytes) -> None:
-    """Refuse a header that ends with CR CR LF, because most readers do not see its end there, nor the end of a Bcc.
+    """Refuse a header that ends with CR CR LF, because for most readers it continues there, and may contain a Bcc.
 
     Args:
         data: a message before its line endings are normalised.

@@ -68,7 +68,7 @@ def checked_tokens(label: str, text: str) -> str:
     """
     found = _CONTROL.search(text)
     if found:
-        raise InvalidHeader(f"{label} holds {found[0]!r} where only tokens or addresses may stand")
+        raise InvalidHeader(f"{label} holds {found[0]!r} where only tokens or addresses are allowed")
     return text
 
 

@@ -189,7 +189,7 @@ def _text_head(kind: str, charset: Charset, encoding: str) -> bytes:
 
 
 _UNFOLDED: Final = re.compile(r"(?:\r\n|\r|\n)[ \t]")
-# Parameters may stand before the colon, RFC 5545 section 3.7.2.
+# Parameters may precede the colon, RFC 5545 section 3.7.2.
 _METHOD: Final = re.compile(r"^METHOD(?:;[^:\n]{0,200})?:[ \t]*([A-Za-z0-9\-]{1,40})[ \t]*$", re.I | re.M)
 
 
@@ -246,7 +246,7 @@ def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[by
 
 
 def _name(attachment: Attachment) -> str:
-    """Return the name of an attachment for events and errors; never empty, because that stands for the body."""
+    """Return the name of an attachment for events and errors; never empty, because an empty name means the body."""
     return attachment.filename or attachment.cid or "attachment"
 
 

@@ -27,7 +27,7 @@ _MESSAGE_ID: Final = re.compile("<[^<>]*>")
 _NOT_ENCODABLE: Final = "encode it again, or send the source bytes with send_raw"
 
 
-#: The boundaries of the multiparts that contain an entity; an empty one stands for an attached message.
+#: The boundaries of the multiparts that contain an entity; an empty one means an attached message.
 Marks = tuple[str, ...]
 
 

@@ -48,7 +48,7 @@ def without_comments(text: str) -> tuple[str, list[str]]:
         run: list[str] = []
         while text.startswith("(", position):
             if len(run) == MAX_RUN:
-                raise ValueError(f"more than {MAX_RUN} comments stand side by side")
+                raise ValueError(f"there are more than {MAX_RUN} adjacent comments")
             end = _comment_end(text, position)
             run.append(_ESCAPED.sub(r"\1", text[position + 1 : end - 1]).strip(" "))
             position = end
@@ -70,6 +70,6 @@ def _comment_end(text: str, start: int) -> int:
         position = match.end()
         depth += 1 if match[1] == "(" else -1
         if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} comments stand within each other")
+            raise ValueError(f"comments are nested more than {MAX_DEPTH} levels deep")
         if not depth:
             return position

@@ -1,8 +1,8 @@
-"""Channel bindings: what ties a login to this TLS connection, so that it is of no use on another one (RFC 5056).
+"""Channel bindings: values that tie a login to this TLS connection, so that it fails on another one (RFC 5056).
 
-* tls-exporter (RFC 9266): the standard for TLS 1.3; where Python offers it.
+* tls-exporter (RFC 9266): the standard for TLS 1.3; if Python offers it.
 * tls-unique (RFC 5929 section 3): up to TLS 1.2. Not with TLS 1.3, for which it is not defined although Python returns
-  something for it, and not on a resumed session, which need not be tied to the handshake that began it (RFC 7627).
+  a value, and not on a resumed session, which need not be tied to the handshake that began it (RFC 7627).
 * tls-server-end-point (RFC 5929 section 4): a hash of the server's certificate, on every connection.
 """
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["channel_bindings", "server_end_point"]
 
-#: Hashes that are not to be used, whatever the certificate was signed with: SHA-256 takes their place.
+#: Hashes that SHA-256 replaces, even if the certificate was signed with one of them.
 _BROKEN: Final = frozenset({"md5", "sha1"})
 
 
 def channel_bindings(tls: ssl.SSLObject | None, info: ConnectionInfo) -> dict[str, bytes]:
-    """Return the bindings of a connection by their type, the preferred one first; none without TLS.
+    """Return the bindings of a connection by their type, the preferred one first; empty without TLS.
 
     Args:
         tls: the TLS layer of the connection.
-        info: what was negotiated on it.
+        info: the negotiated properties of the connection.
     """
     found: dict[str, bytes] = {}
     if tls is None:
@@ -45,7 +45,7 @@ def channel_bindings(tls: ssl.SSLObject | None, info: ConnectionInfo) -> dict[st
 def server_end_point(der: bytes) -> bytes | None:
     """Return the hash of a certificate, with the hash of its signature (RFC 5929 section 4.1).
 
-    None where that is not defined: the signature has no hash of its own (Ed25519), or one that is not known here.
+    None if that is not defined, because the signature has no separate hash (Ed25519), or an unknown one.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
 

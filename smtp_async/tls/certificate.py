@@ -1,4 +1,4 @@
-"""What a certificate says. It is read whole when it is made, so that nothing can go wrong with it later."""
+"""An X.509 certificate, parsed completely when the object is made, so that later access cannot fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Certificate", "KeyUsage"]
 
 #: A name in a certificate is shown up to this many characters.
 _SHOWN: Final = 200
-#: A certificate has a few KiB; OpenSSL takes 100 KiB in a handshake.
+#: Maximum of octets. A certificate has a few KiB; OpenSSL accepts 100 KiB in a handshake.
 _LARGEST: Final = 256 * 1024
 _PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _PEM_END: Final = "-----END CERTIFICATE-----"
@@ -42,7 +42,7 @@ _KEY_ALGORITHMS: Final = {
     "2.16.840.1.101.3.4.3.18": "ML-DSA-65",
     "2.16.840.1.101.3.4.3.19": "ML-DSA-87",
 }
-#: Algorithms that are a curve at once, and the bits of their keys.
+#: Algorithms that include a curve, and the bits of their keys.
 _BITS: Final = {"X25519": 255, "X448": 448, "Ed25519": 255, "Ed448": 448}
 
 
@@ -75,19 +75,19 @@ _USAGES: Final = (
 
 @dataclass(frozen=True)
 class Certificate:
-    """An X.509 certificate (RFC 5280). In text for people, control characters are escaped.
+    """An X.509 certificate (RFC 5280). Text attributes have control characters escaped.
 
-    Two are equal if their bytes are. It can be pickled and copied.
+    Two certificates are equal if their bytes are. A certificate can be pickled and copied.
 
     Args:
         der: the certificate in DER.
 
     Attributes:
-        der: its bytes.
-        x509: the same as an object of the package cryptography.
+        der: the bytes of the certificate.
+        x509: the certificate as an object of the package cryptography.
 
     Raises:
-        CertificateStoreError: `der` is no certificate, or has more than 256 KiB.
+        CertificateStoreError: `der` is not a certificate, or has more than 256 KiB.
     """
 
     der: bytes = field(repr=False)
@@ -100,7 +100,7 @@ class Certificate:
             )
         try:
             object.__setattr__(self, "x509", _parsed(self.der))
-        except Exception as error:  # a stranger chose these bytes, and the parser has many ways to complain
+        except Exception as error:  # the bytes may be hostile, and the parser raises many kinds of errors
             raise CertificateStoreError(f"this is no certificate that can be read: {_why(error)}") from error
 
     def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
@@ -111,7 +111,7 @@ class Certificate:
 
     @classmethod
     def of(cls, der: bytes) -> Self | None:
-        """Return the certificate in `der`, None if it cannot be read: for what a stranger sent."""
+        """Return the certificate in `der`, None if it cannot be parsed: for untrusted bytes."""
         try:
             return cls(der)
         except CertificateStoreError:
@@ -122,7 +122,7 @@ class Certificate:
         """Return the one certificate in `data`: PEM, DER, or DER in base64.
 
         Raises:
-            CertificateStoreError: there is none, or more than one, or it cannot be read.
+            CertificateStoreError: there is no certificate or more than one, or it cannot be parsed.
         """
         text = data if isinstance(data, str) else _as_text(data)
         if text is None:
@@ -137,16 +137,16 @@ class Certificate:
         except (binascii.Error, ValueError) as error:
             raise CertificateStoreError("this is no certificate: neither PEM, nor DER, nor base64") from error
 
-    # --- who, by whom, when ---
+    # --- names and validity ---
 
     @cached_property
     def subject(self) -> str:
-        """Whom it was issued to, in the notation of RFC 4514."""
+        """The name of the holder, in the notation of RFC 4514."""
         return printable(self.x509.subject.rfc4514_string(), _SHOWN)
 
     @cached_property
     def issuer(self) -> str:
-        """Who issued it, in the notation of RFC 4514."""
+        """The name of the issuer, in the notation of RFC 4514."""
         return printable(self.x509.issuer.rfc4514_string(), _SHOWN)
 
     @cached_property
@@ -161,12 +161,12 @@ class Certificate:
 
     @cached_property
     def common_name(self) -> str:
-        """The holder's common name, else its organisation; empty if it has neither."""
+        """The holder's common name, else the organisation; empty if both are missing."""
         return _called(self.x509.subject)
 
     @cached_property
     def issuer_common_name(self) -> str:
-        """The issuer's common name, else its organisation; empty if it has neither."""
+        """The issuer's common name, else the organisation; empty if both are missing."""
         return _called(self.x509.issuer)
 
     @cached_property
@@ -181,7 +181,7 @@ class Certificate:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The host names and addresses it is for (RFC 9525 section 2); the subject does not count."""
+        """The host names and addresses of the certificate (RFC 9525 section 2), without the subject."""
         from cryptography import x509
 
         found = self.extension(x509.SubjectAlternativeName)
@@ -193,7 +193,7 @@ class Certificate:
 
     @cached_property
     def email_addresses(self) -> tuple[str, ...]:
-        """The mail addresses it is for: those of the alternative names."""
+        """The mail addresses among the alternative names."""
         from cryptography import x509
 
         found = self.extension(x509.SubjectAlternativeName)
@@ -202,20 +202,20 @@ class Certificate:
 
     @property
     def serial_number(self) -> int:
-        """The issuer's number for it."""
+        """The serial number, assigned by the issuer."""
         return self.x509.serial_number
 
     @property
     def not_before(self) -> datetime:
-        """Valid from, UTC."""
+        """The begin of the validity, UTC."""
         return self.x509.not_valid_before_utc
 
     @property
     def not_after(self) -> datetime:
-        """Valid until, UTC."""
+        """The end of the validity, UTC."""
         return self.x509.not_valid_after_utc
 
-    # --- the whole of it ---
+    # --- encodings and fingerprints ---
 
     @property
     def pem(self) -> str:
@@ -224,7 +224,7 @@ class Certificate:
 
     @cached_property
     def sha1(self) -> str:
-        """The SHA-1 fingerprint of the whole certificate in hexadecimal: for lists of old; it can be forged."""
+        """The SHA-1 fingerprint of the whole certificate in hexadecimal, for old lists; it can be forged."""
         return hashlib.sha1(self.der, usedforsecurity=False).hexdigest()
 
     @cached_property
@@ -232,35 +232,35 @@ class Certificate:
         """The SHA-256 fingerprint of the whole certificate, in hexadecimal."""
         return hashlib.sha256(self.der).hexdigest()
 
-    # --- its key ---
+    # --- the key ---
 
     @cached_property
     def public_key_der(self) -> bytes:
-        """The public key in DER, as it stands in the certificate (SubjectPublicKeyInfo)."""
+        """The public key in DER, as in the certificate (SubjectPublicKeyInfo)."""
         fields = list(children(next(children(self.der)).whole))
-        # The version, a [0], is missing in certificates of version 1; the key is the sixth after it.
+        # The version, a [0], is missing in certificates of version 1; the key is the sixth element after it.
         return fields[6 if fields[0].tag == 0xA0 else 5].whole
 
     @cached_property
     def public_key_sha256(self) -> str:
-        """The SHA-256 fingerprint of the public key, in hexadecimal. It stays when a certificate is renewed."""
+        """The SHA-256 fingerprint of the public key, in hexadecimal; the same after a renewal with the same key."""
         return hashlib.sha256(self.public_key_der).hexdigest()
 
     @cached_property
     def key_algorithm(self) -> str:
-        """`"RSA"`, `"EC"`, `"Ed25519"` and the like; the OID of what is not known here."""
+        """`"RSA"`, `"EC"`, `"Ed25519"` and so on; the OID of an unknown algorithm."""
         oid = self.x509.public_key_algorithm_oid.dotted_string
         return _KEY_ALGORITHMS.get(oid, oid)
 
     @cached_property
     def key_bits(self) -> int | None:
-        """How long the key is; None if that cannot be told."""
+        """The length of the key in bits, None if it is not known."""
         key = self._public_key
         return getattr(key, "key_size", _BITS.get(self.key_algorithm)) if key is not None else None
 
     @cached_property
     def curve(self) -> str | None:
-        """The curve of an elliptic key, for example `"secp256r1"`; None for other keys."""
+        """The curve of an elliptic-curve key, for example `"secp256r1"`; None for other keys."""
         curve = getattr(self._public_key, "curve", None)
         if curve is not None:
             return str(curve.name)
@@ -272,28 +272,28 @@ class Certificate:
             return self.x509.public_key()
         except (
             Exception
-        ):  # an algorithm that is not known, or numbers that are no key: the certificate says more
+        ):  # an unknown algorithm, or numbers that are not a key: the other attributes can still be read
             return None
 
-    # --- what it is for, and who vouches ---
+    # --- usage, signature and issuer ---
 
     @cached_property
     def key_usage(self) -> KeyUsage:
-        """What the key may be used for; nothing at all if the certificate does not say."""
+        """The allowed uses of the key; empty if the certificate has no such extension."""
         from cryptography import x509
 
         usage = self.extension(x509.KeyUsage)
         flags = KeyUsage(0)
         if usage is not None:
             for flag, name in _USAGES:
-                # The last two make no sense without the agreement of keys, and must not be asked for then.
+                # The last two have no meaning without key agreement, and reading them would then raise.
                 if (flag < KeyUsage.ENCIPHER_ONLY or usage.key_agreement) and getattr(usage, name):
                     flags |= flag
         return flags
 
     @cached_property
     def extended_key_usage(self) -> tuple[str, ...]:
-        """What the certificate is for: `"SERVER_AUTH"`, `"CLIENT_AUTH"` and so on, or OIDs; empty for anything."""
+        """The purposes of the certificate: `"SERVER_AUTH"`, `"CLIENT_AUTH"` and so on, or OIDs; empty: any purpose."""
         from cryptography import x509
         from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -302,14 +302,14 @@ class Certificate:
 
     @cached_property
     def signature_algorithm(self) -> str:
-        """How the issuer signed it: `"ECDSA_WITH_SHA256"`, `"RSA_WITH_SHA256"` and so on, or the OID."""
+        """The algorithm of the issuer's signature: `"ECDSA_WITH_SHA256"` and so on, or the OID."""
         from cryptography.x509.oid import SignatureAlgorithmOID
 
         return _name_of(self.x509.signature_algorithm_oid, SignatureAlgorithmOID)
 
     @cached_property
     def subject_key_id(self) -> bytes:
-        """The identifier of its key; empty if it has none."""
+        """The identifier of the key; empty if there is none."""
         from cryptography import x509
 
         found = self.extension(x509.SubjectKeyIdentifier)
@@ -317,7 +317,7 @@ class Certificate:
 
     @cached_property
     def authority_key_id(self) -> bytes:
-        """The identifier of its issuer's key; empty if it has none."""
+        """The identifier of the issuer's key; empty if there is none."""
         from cryptography import x509
 
         found = self.extension(x509.AuthorityKeyIdentifier)
@@ -325,7 +325,7 @@ class Certificate:
 
     @cached_property
     def is_authority(self) -> bool:
-        """May it issue others (RFC 5280 section 4.2.1.9)?"""
+        """Whether the certificate may issue others (RFC 5280 section 4.2.1.9)."""
         from cryptography import x509
 
         found = self.extension(x509.BasicConstraints)
@@ -333,16 +333,16 @@ class Certificate:
 
     @property
     def self_issued(self) -> bool:
-        """Are subject and issuer the same?"""
+        """Whether subject and issuer are the same."""
         return self.subject_der == self.issuer_der
 
     @cached_property
     def self_signed(self) -> bool:
-        """Is it signed with its own key? The signature is tried; False also if it cannot be."""
+        """Whether the certificate is signed with its own key; False also if the signature cannot be verified."""
         return self.issued_by(self)
 
     def issued_by(self, issuer: Certificate) -> bool:
-        """Tell whether `issuer` has this certificate's issuer for its subject, and signed it with its key."""
+        """Tell whether `issuer` has the name of this certificate's issuer, and its key made the signature."""
         try:
             if (hashed := _old_hash(self.x509)) is None:
                 self.x509.verify_directly_issued_by(issuer.x509)
@@ -350,12 +350,12 @@ class Certificate:
                 return False
             else:
                 _verify_old(self.x509, issuer.x509, hashed)
-        except Exception:  # another name, another signature, an algorithm that is not known
+        except Exception:  # another name, another signature, or an unknown algorithm
             return False
         return True
 
     def extension(self, kind: type[Any]) -> Any:
-        """Return the value of the extension of class `kind` (of `cryptography.x509`); None if it has none."""
+        """Return the value of the extension of class `kind` (of `cryptography.x509`); None if there is none."""
         return self._extensions.get(kind)
 
     @cached_property
@@ -364,7 +364,7 @@ class Certificate:
 
 
 def _parsed(der: bytes) -> X509Certificate:
-    """Return the certificate with everything read that may be malformed; cryptography reads when asked."""
+    """Return the certificate after parsing every part that may be malformed, because cryptography parses on access."""
     from cryptography import x509
 
     found = x509.load_der_x509_certificate(der)
@@ -378,7 +378,7 @@ def _parsed(der: bytes) -> X509Certificate:
 
 
 def _old_hash(certificate: X509Certificate) -> hashes.HashAlgorithm | None:
-    """Return the hash of a signature that can be forged, and which cryptography verifies in no certificate."""
+    """Return the hash of a signature that can be forged, which cryptography does not verify in certificates."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.x509.oid import SignatureAlgorithmOID as Oid
 
@@ -389,7 +389,7 @@ def _old_hash(certificate: X509Certificate) -> hashes.HashAlgorithm | None:
 
 
 def _verify_old(certificate: X509Certificate, issuer: X509Certificate, hashed: hashes.HashAlgorithm) -> None:
-    """Raise an exception if `issuer` has not signed `certificate`: how weak that is, others judge."""
+    """Raise an exception if `issuer` has not signed `certificate`, however weak the signature is."""
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
     key = issuer.public_key()
@@ -430,12 +430,12 @@ def _pairs(name: x509.Name) -> tuple[tuple[str, str], ...]:
 
 
 def _text(value: str | bytes) -> str:
-    # Only a unique identifier is a string of bits.
+    # Only a unique identifier is a bit string.
     return value if isinstance(value, str) else value.hex()
 
 
 def _name_of(oid: x509.ObjectIdentifier, names: type[object]) -> str:
-    """Return what cryptography calls `oid`, among the attributes of the class `names`."""
+    """Return cryptography's name of `oid`, from the attributes of the class `names`."""
     for name, value in vars(names).items():
         if value == oid and not name.startswith("_"):
             return name

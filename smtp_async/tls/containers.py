@@ -1,4 +1,4 @@
-"""What is in a PEM, DER, PKCS#7 or PKCS#12 file."""
+"""Parsers of PEM, DER, PKCS#7 and PKCS#12 files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PFX_VERSION: Final = b"\x03"
 
 @dataclass(slots=True)
 class Contents:
-    """What was found in a file.
+    """The content of a file.
 
     Attributes:
         certificates: in the order of the file.
@@ -43,19 +43,19 @@ class Contents:
     public_keys: list[bytes] = field(default_factory=list)
 
     def add_public_key(self, key: Any) -> None:
-        """Keep an object of the package cryptography."""
+        """Add a public key, an object of the package cryptography."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
         self.public_keys.append(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def octets(password: Secret | None) -> bytes | None:
-    """Return a password as most formats want it: UTF-8, None for none at all."""
+    """Return a password in UTF-8, which most formats use; None for no password."""
     return password.reveal().encode() if password else None
 
 
 def locked(what: str) -> CertificateStoreError:
-    """Return the error of an encrypted key for which there is no password."""
+    """Return the error for an encrypted key without a password."""
     return CertificateStoreError(f"{what} is encrypted: it needs a password")
 
 
@@ -63,10 +63,10 @@ def locked(what: str) -> CertificateStoreError:
 
 
 def read_pem(data: bytes, password: Secret | None) -> Contents:
-    """Read every certificate and key, encrypted or not; the rest is passed over.
+    """Read every certificate and key, encrypted or not, and ignore other blocks.
 
     Raises:
-        CertificateStoreError: there is neither, or the password is missing or wrong, or a part is damaged.
+        CertificateStoreError: the file has neither, the password is missing or wrong, or a part is damaged.
     """
     found = Contents()
     labels = set()
@@ -81,7 +81,7 @@ def read_pem(data: bytes, password: Secret | None) -> Contents:
 
 
 def _blocks(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield each label with its block, from its BEGIN to its END."""
+    """Yield each label with its block, from BEGIN to END."""
     at = data.find(_BEGIN)
     while at >= 0:
         label, closed, _ = data[at + len(_BEGIN) : at + len(_BEGIN) + 80].partition(_DASHES)
@@ -100,7 +100,7 @@ def _body(block: bytes) -> bytes:
 
 
 def _certificate(found: Contents, block: bytes, _password: Secret | None) -> None:
-    # Behind a "trusted" certificate OpenSSL writes what it is trusted for.
+    # Behind a "trusted" certificate OpenSSL writes its trusted purposes.
     found.certificates.append(Certificate(next(der.elements(_body(block))).whole))
 
 
@@ -148,11 +148,11 @@ _PEM_READERS: Final[dict[str, Callable[[Contents, bytes, Secret | None], None]]]
 
 
 def _unlocked(load: Callable[[bytes, bytes | None], Any], data: bytes, password: Secret | None) -> Any:
-    """Return a private key that may be encrypted; a password that is not needed does no harm."""
+    """Return a private key that may be encrypted; a superfluous password is ignored."""
     try:
         return load(data, octets(password))
     except TypeError:
-        # So says cryptography whether a password is missing or superfluous.
+        # cryptography raises TypeError if a password is missing or superfluous.
         if not password:
             raise locked("the private key") from None
     except ValueError as error:
@@ -166,10 +166,10 @@ def _unlocked(load: Callable[[bytes, bytes | None], Any], data: bytes, password:
 
 
 def read_der(data: bytes, password: Secret | None) -> Contents:
-    """Read a certificate, a private or public key, PKCS#7 or PKCS#12, whichever it is.
+    """Read a certificate, a private or public key, PKCS#7 or PKCS#12.
 
     Raises:
-        CertificateStoreError: it is none of them, or the password is missing or wrong, or it is damaged.
+        CertificateStoreError: the file is of another kind or damaged, or the password is missing or wrong.
     """
     first, *others = itertools.islice(der.children(data), 3)
     match [first.tag, *(one.tag for one in others)]:
@@ -210,7 +210,7 @@ def _der_public_key(data: bytes) -> Contents:
 
 
 def read_pkcs7(data: bytes) -> Contents:
-    """Read the certificates of a PKCS#7 bundle in DER (RFC 2315 section 9.1); it holds no keys."""
+    """Read the certificates of a PKCS#7 bundle in DER (RFC 2315 section 9.1), which has no keys."""
     from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
     found = pkcs7.load_der_pkcs7_certificates(data)
@@ -224,7 +224,7 @@ def read_pfx(data: bytes, password: Secret | None) -> Contents:
     """Read every certificate and key of a PFX.
 
     Raises:
-        CertificateStoreError: the password is missing or wrong, or it is damaged.
+        CertificateStoreError: the password is missing or wrong, or the file is damaged.
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -243,7 +243,7 @@ def _opened(data: bytes, password: Secret | None) -> tuple[Any, bytes | None]:
     from cryptography.hazmat.primitives.serialization import pkcs12
 
     failure: ValueError | None = None
-    # No password and an empty one are encoded differently (RFC 7292 appendix B.1), and programs write both.
+    # No password and an empty one are encoded differently (RFC 7292 appendix B.1), and programs use both.
     for candidate in (octets(password),) if password else (None, b""):
         try:
             return pkcs12.load_pkcs12(data, candidate), candidate
@@ -257,7 +257,7 @@ def _opened(data: bytes, password: Secret | None) -> tuple[Any, bytes | None]:
 
 
 def _further_keys(data: bytes, password: bytes | None, known: list[PrivateKey]) -> Iterator[PrivateKey]:
-    """Yield the keys behind the first, which is the only one that cryptography gives."""
+    """Yield the keys behind the first, which is the only one that cryptography returns."""
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
     seen = {public_der(key) for key in known}
@@ -269,9 +269,9 @@ def _further_keys(data: bytes, password: bytes | None, known: list[PrivateKey]) 
 
 
 def key_bags(data: bytes) -> list[tuple[bool, bytes]]:
-    """Return each key that does not lie within something encrypted, and whether it is encrypted itself.
+    """Return each key that is not inside encrypted content, and whether the key itself is encrypted.
 
-    Nothing is found in a file in BER: the few programs that write that write one key.
+    A file in BER yields no keys: the few programs that write BER write a single key.
     """
     bags = []
     try:
@@ -289,6 +289,6 @@ def key_bags(data: bytes) -> list[tuple[bool, bytes]]:
 
 
 def _octets_in(info: der.Element) -> bytes:
-    """Return what is in a ContentInfo of the type `data`: again a SEQUENCE."""
+    """Return the content of a ContentInfo of the type `data`, which is a SEQUENCE."""
     _, explicit = der.children(info.whole)
     return next(der.children(explicit.whole)).content

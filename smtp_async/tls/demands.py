@@ -1,7 +1,7 @@
-"""What is demanded of a connection beyond its certificate, checked when the handshake is over and before mail is sent.
+"""Requirements of a connection beyond its certificate, checked after the handshake and before mail is sent.
 
-Python cannot choose every suite, group and signature scheme before a handshake, see `smtp_async.tls.offers`. What came
-of it is known afterwards, from the handshake's own messages; a connection that does not fit is closed then.
+Python cannot choose every suite, group and signature scheme before a handshake, see `smtp_async.tls.offers`. The result
+is known afterwards, from the messages of the handshake; a connection that does not meet the options is then closed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["check_demands"]
 
 
 def check_demands(info: ConnectionInfo, options: TLSOptions) -> str | None:
-    """Return what is wrong with a connection, as the end of a sentence that begins with the server; None if nothing.
+    """Return the violations of a connection, as the end of a sentence that begins with the server; None without any.
 
-    What does not exist is not judged: with RSA key exchange there is no group, and nothing is signed.
+    Absent properties are not checked: with RSA key exchange there is no group and no signature.
     """
     if options.context is not None:
         return None
@@ -58,7 +58,7 @@ def _wrong_signatures(info: ConnectionInfo, allowed: Sequence[str]) -> Iterator[
 
 
 def _is_allowed(signature: str, allowed: Sequence[str]) -> bool:
-    """Is a certificate signed with a hash and a kind of key that a scheme has? Curves and padding do not count."""
+    """Tell whether a scheme has the hash and kind of key of a signature; curves and padding are ignored."""
     kind, _, digest = signature.lower().partition("_with_")
     if digest:
         return any(one.startswith(kind) and one.endswith(digest) for one in allowed)

@@ -1,8 +1,8 @@
-"""The outer shape of DER (X.690): enough to tell one kind of file from another and to find a part in it.
+"""The outer structure of DER (X.690): enough to recognise the kind of a file and to find a part in it.
 
-Contents are for cryptography to read. Only what is asked for is looked at, in the order of the bytes, so that
-hostile ones cost no more than their length. Of BER, which some programs write, only the beginning is understood: what
-has no definite length reaches to the end.
+cryptography parses the contents. Values are read on demand, in the order of the bytes, so that hostile bytes cost no
+more than their length. Of BER, which some programs write, only the beginning is supported: a value of indefinite length
+extends to the end.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _LENGTH_BYTES: Final = 4
 
 
 class DERError(ValueError):
-    """These bytes are not DER."""
+    """The bytes are not DER."""
 
 
 class Element(NamedTuple):
-    """One value: its tag, what is in it, and all of it with the tag and the length."""
+    """One value: its tag, its content, and all of it with tag and length."""
 
     tag: int
     content: bytes
@@ -46,10 +46,10 @@ class Element(NamedTuple):
 
 
 def elements(data: bytes) -> Iterator[Element]:
-    """Yield the values that stand one after the other in `data`.
+    """Yield the consecutive values in `data`.
 
     Raises:
-        DERError: they do not fill it, or have tags or lengths that are not read here.
+        DERError: the values do not fill `data`, or have tags or lengths that are not supported here.
     """
     at = 0
     while at < len(data):
@@ -59,7 +59,7 @@ def elements(data: bytes) -> Iterator[Element]:
 
 
 def children(data: bytes) -> Iterator[Element]:
-    """Yield what is in the first value of `data`; whatever follows it is not looked at.
+    """Yield the values in the first value of `data`; the bytes behind it are ignored.
 
     Raises:
         DERError: as `elements`.
@@ -111,7 +111,7 @@ def _holds_values(data: bytes, at: int, begin: int, end: int) -> bool:
 
 
 def _content(data: bytes, at: int) -> tuple[int, int]:
-    """Return where the content of the value at `at` begins and ends."""
+    """Return the begin and the end of the content of the value at `at`."""
     if len(data) < at + 2 or data[at] & 0x1F == 0x1F:
         raise DERError("no tag and length, or a tag of several bytes")
     begin, length = at + 2, data[at + 1]

@@ -1,8 +1,8 @@
-"""The distinguished names of certificates as people write them, compared with the subject of a certificate.
+"""Distinguished names as people write them, compared with the subject of a certificate.
 
     CN=Ann, OU=Mail, O="Example, Inc.", L=Town, S=Land, C=DE, E=ann@example.com
 
-Fields come in any order, their names and values in any case. A value with a comma stands in quotes, or has its comma
+Fields may be in any order, their names and values in any case. A value with a comma is in quotes, or the comma is
 escaped as in RFC 4514.
 """
 
@@ -16,7 +16,7 @@ from .certificate import Certificate
 
 __all__ = ["is_part_of_subject", "is_subject"]
 
-#: Field and value, ready for comparison; sorted.
+#: Sorted pairs of field and value, folded for comparison.
 _Fields: TypeAlias = list[tuple[str, str]]
 
 _NAMES: Final = {
@@ -44,20 +44,20 @@ _ALIASES: Final = {
     "TITLE": "T",
     "USERID": "UID",
 }
-#: The name of a field with its sign of equality, as it stands at the beginning of one.
+#: The name of a field and the equals sign behind it.
 _FIELD: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*=")
-#: One piece of a value: a quoted text, an escaped octet or character, or a plain character.
+#: A piece of a value: a quoted text, an escaped octet or character, or a plain character.
 _PIECE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|((?:\\[0-9A-Fa-f]{2})+)|\\(.)|(.)', re.DOTALL)
 
 
 def is_subject(wanted: str, certificate: Certificate) -> bool:
-    """Tell whether `wanted` has exactly the fields of the certificate's subject, in whatever order and case."""
+    """Tell whether `wanted` has exactly the fields of the certificate's subject, in any order and case."""
     fields = _parsed(wanted)
     return fields is not None and fields == sorted(_fields_of(certificate))
 
 
 def is_part_of_subject(wanted: str, certificate: Certificate) -> bool:
-    """Tell whether `wanted` is part of a usual written form of the certificate's subject, in whatever case."""
+    """Tell whether `wanted` is part of a usual written form of the certificate's subject, in any case."""
     looked_for = _folded(wanted)
     return any(looked_for in _folded(text) for text in _written_forms(certificate))
 
@@ -70,7 +70,7 @@ def _fields_of(certificate: Certificate) -> Iterator[tuple[str, str]]:
 def _written_forms(certificate: Certificate) -> Iterator[str]:
     yield certificate.x509.subject.rfc4514_string()
     fields = [f"{_NAMES.get(oid, oid)}={_quoted(value)}" for oid, value in certificate.subject_rdn]
-    # Most programs write the common name first, and most certificates hold it last.
+    # Most programs write the common name first, but in most certificates it is last.
     yield ", ".join(fields)
     yield ", ".join(reversed(fields))
 
@@ -84,7 +84,7 @@ def _folded(text: str) -> str:
 
 
 def _parsed(text: str) -> _Fields | None:
-    """Return the fields of a written name, sorted; None if the text is no distinguished name."""
+    """Return the fields of a written name, sorted; None if the text is not a distinguished name."""
     fields, at = [], 0
     while at < len(text):
         named = _FIELD.match(text, at)
@@ -97,7 +97,7 @@ def _parsed(text: str) -> _Fields | None:
 
 
 def _value(text: str, at: int) -> tuple[str, int]:
-    """Return the value that begins at `at`, and where the next field begins."""
+    """Return the value that begins at `at`, and the position of the next field."""
     pieces: list[str] = []
     while at < len(text) and not _ends_field(text, at):
         piece = _PIECE.match(text, at)
@@ -108,7 +108,7 @@ def _value(text: str, at: int) -> tuple[str, int]:
 
 
 def _ends_field(text: str, at: int) -> bool:
-    # A plus joins fields of one level (RFC 4514 section 2.2), but stands in many a value, too.
+    # A plus joins fields of one level (RFC 4514 section 2.2), but also occurs in values.
     return text[at] == "," or (text[at] == "+" and _FIELD.match(text, at + 1) is not None)
 
 

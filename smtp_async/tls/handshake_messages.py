@@ -1,9 +1,9 @@
-"""What the messages of a TLS handshake say (RFC 5246 section 7.4, RFC 8446 section 4).
+"""Parser of the messages of a TLS handshake (RFC 5246 section 7.4, RFC 8446 section 4).
 
-Only what Python's `ssl` does not tell is read: the certificates of a chain that does not verify, the group in which
-keys were agreed on, the scheme that the server signed with, the hint of a shared key. OpenSSL has read each message
-before or reads it right after, and ends the handshake if it is malformed. So nothing here complains: a message that is
-cut, too long, or something else, is None or empty.
+Only facts that Python's `ssl` does not provide are read: the certificates of a chain that does not verify, the group of
+the key exchange, the scheme of the server's signature, the hint of a pre-shared key. OpenSSL parses each message, too,
+and ends the handshake if it is malformed. Therefore nothing here raises an error: the result for a message that is cut,
+too long, or of another kind, is None or empty.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ _NAMES: Final = {
 
 #: Extensions of a ServerHello, RFC 8446 section 4.2.
 _PRE_SHARED_KEY, _SUPPORTED_VERSIONS, _KEY_SHARE = 41, 43, 51
-#: ECCurveType named_curve, RFC 8422 section 5.4; nothing else is spoken any more.
+#: ECCurveType named_curve, RFC 8422 section 5.4; other types are no longer used.
 _NAMED_CURVE: Final = 3
-#: From here on a signature names its scheme.
+#: From this version on, a signature names its scheme.
 _TLS12: Final = 0x0303
 
 
@@ -65,8 +65,8 @@ class ServerHello(NamedTuple):
     Attributes:
         version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3.
         suite: number of the cipher suite.
-        group: number of the group, TLS 1.3 only; None where keys come from an earlier secret alone.
-        resumes: does TLS 1.3 go on from an earlier secret?
+        group: number of the group, TLS 1.3 only; None if keys come from an earlier secret alone.
+        resumes: TLS 1.3 continues from an earlier secret.
     """
 
     version: int
@@ -76,14 +76,14 @@ class ServerHello(NamedTuple):
 
 
 class ServerKeyExchange(NamedTuple):
-    """The server's half of the keys, up to TLS 1.2.
+    """The server's part of the key exchange, up to TLS 1.2.
 
     Attributes:
-        group: number of the group, None for a prime of the server's own.
+        group: number of the group, None for a prime that the server chose.
         prime_bits: size of that prime, None with a group.
-        signed: is it signed?
-        scheme: number of the signature scheme, None before TLS 1.2, which has none.
-        hint: which shared key the server means.
+        signed: the message is signed.
+        scheme: number of the signature scheme, None before TLS 1.2.
+        hint: the server's hint for the pre-shared key.
     """
 
     group: int | None = None
@@ -94,14 +94,14 @@ class ServerKeyExchange(NamedTuple):
 
 
 class _MalformedError(Exception):
-    """The message ends too early, or too late."""
+    """The message is too short or too long."""
 
 
 class _Cursor:
-    """Reads numbers and vectors (RFC 8446 section 3) from the beginning on.
+    """Reads numbers and vectors (RFC 8446 section 3) in order.
 
     Raises:
-        _MalformedError: by every method, if the octets are not there.
+        _MalformedError: raised by every method if octets are missing.
     """
 
     __slots__ = ("_at", "_data")
@@ -125,8 +125,8 @@ class _Cursor:
         return int.from_bytes(self._data[start:end], "big")
 
     def vector(self, octets: int) -> bytes:
-        """Read what has its length, of so many octets, in front."""
-        # Each handshake reads a dozen: no calls of the methods above.
+        """Read a vector whose length precedes it in `octets` octets."""
+        # Inlined, because each handshake reads a dozen vectors.
         data, begin = self._data, self._at + octets
         end = self._at = begin + int.from_bytes(data[begin - octets : begin], "big")
         if end > len(data) or begin > len(data):
@@ -143,7 +143,7 @@ class _Cursor:
 
 
 def message_name(kind: int) -> str:
-    """Return the name of a message of that type, in the words of the RFCs."""
+    """Return the name of a type of message in the RFCs."""
     return _NAMES.get(int(kind), f"message {int(kind)}")
 
 
@@ -151,14 +151,14 @@ def message_name(kind: int) -> str:
 def certificates_in(message: bytes) -> tuple[bytes, ...]:
     """Return the certificates of a Certificate message, RFC 5246 section 7.4.2 or RFC 8446 section 4.4.2.
 
-    A server shows the same in each handshake, so its connections share what was read first.
+    Cached, because a server sends the same certificates in each handshake.
 
     Returns:
-        Them in DER, in order; empty if the message is anything else, cut or malformed.
+        The certificates in DER, in order; empty if the message is of another kind, cut or malformed.
     """
     try:
         body = _body(message, CERTIFICATE)
-        # TLS 1.3 puts a request context, empty here, before the list, and extensions behind each certificate.
+        # TLS 1.3 has a request context, empty here, before the list, and extensions behind each certificate.
         tls13 = int.from_bytes(message[4:7], "big") != len(message) - 7
         if tls13 and body.vector(1):
             return ()
@@ -175,7 +175,7 @@ def certificates_in(message: bytes) -> tuple[bytes, ...]:
 
 
 def read_server_hello(message: bytes) -> ServerHello | None:
-    """Return what a ServerHello says, RFC 8446 section 4.1.3; also a HelloRetryRequest, which has its form."""
+    """Parse a ServerHello, RFC 8446 section 4.1.3, or a HelloRetryRequest, which has the same form."""
     try:
         body = _body(message, SERVER_HELLO)
         version = body.number(2)
@@ -206,9 +206,9 @@ def _extensions(body: _Cursor) -> dict[int, bytes]:
 def read_server_key_exchange(
     message: bytes, *, key_exchange: str, authentication: str, version: int
 ) -> ServerKeyExchange | None:
-    """Return what a ServerKeyExchange says, RFC 5246 section 7.4.3, RFC 8422 section 5.4, RFC 4279 sections 2 to 4.
+    """Parse a ServerKeyExchange, RFC 5246 section 7.4.3, RFC 8422 section 5.4, RFC 4279 sections 2 to 4.
 
-    The message does not tell its own form; the suite does.
+    The suite decides the form of the message.
 
     Args:
         message: with its header.
@@ -257,7 +257,7 @@ def scheme_in(message: bytes) -> int | None:
 
 
 def _body(message: bytes, kind: int) -> _Cursor:
-    """Return what follows the header of a message, which must be of that kind and whole."""
+    """Return the body of a message, which must be complete and of the type `kind`."""
     whole = _Cursor(message)
     if whole.number(1) != kind:
         raise _MalformedError

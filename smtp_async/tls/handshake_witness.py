@@ -1,24 +1,24 @@
-"""What was seen of a handshake: what the server showed, how keys were agreed on, how it signed.
+"""Observes handshakes: the certificates of the server, the key exchange, the signature.
 
-An error that teaches says what the refused certificate did contain, or what the server said in place of TLS.
-But OpenSSL forgets a chain that does not verify, and Python shows neither it nor the bytes that are no TLS. A
-second connection could ask again without verifying; it would cost a dialogue and might meet another server.
-Nor does Python tell the group of the key exchange, the scheme of the signature, whether a client certificate was
-asked for, or whether TLS ended with a farewell.
+A helpful error shows the content of the refused certificate, or what the server sent in place of TLS. But OpenSSL
+forgets a chain that does not verify, and Python provides neither the chain nor the bytes that are not TLS. A second
+connection without verification would cost a dialogue and might reach another server. Python does not provide, either,
+the group of the key exchange, the scheme of the signature, whether the server requested a client certificate, or
+whether TLS ended with close_notify.
 
-So the handshake is watched: `SSLContext.sslobject_class` lets us put a class of ours in the place of
-`ssl.SSLObject`, and for the time of each `do_handshake` call it sets OpenSSL's message callback, which shows
-the messages in clear, also under TLS 1.3. Of these a few are kept until `handshake_of` reads them. On the path of
-the data nothing is left but a look whether a read says that TLS has ended.
+So the handshake is observed: `SSLContext.sslobject_class` replaces `ssl.SSLObject` by a class of ours, which sets
+OpenSSL's message callback during each `do_handshake` call. The callback gets the messages in clear, also under TLS 1.3.
+A few of them are kept until `handshake_of` reads them. After the handshake, each read is only checked for the end of
+TLS.
 
-The same class is the way to resume a session. The loop makes the TLS object, a turn after it was asked to, and has no
-argument for a session; nor does a context variable reach there under uvloop. So `offering` holds the session out for
-the next handshake of this thread with this context and this name, and the object takes it when it is made. Offers are
-taken in the order in which they are made, as the loop makes the objects.
+The same class resumes sessions. The event loop makes the TLS object one iteration after the request, and has no
+argument for a session; under uvloop a context variable does not reach it, either. So `offering` stores the session for
+the next handshake of this thread with this context and name, and the object takes it when it is made. Offers are taken
+in the order in which they are made, because the loop makes the objects in that order.
 
-The callback is `SSLContext._msg_callback`, which Python does not document. Where it is missing, or the
-application's own context makes other objects or has a callback already, nothing is seen: errors say less, and what
-was negotiated is known in part.
+The callback is `SSLContext._msg_callback`, which Python does not document. If it is missing, or the context of the
+application makes other objects or has a callback, nothing is observed: errors have less detail, and the negotiated
+properties are known only in part.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ __all__ = [
 
 #: Record types of the callback: a handshake message, and OpenSSL's own number for a record header.
 _HANDSHAKE, _HEADER = 22, 0x100
-#: What a server says instead of TLS is kept up to this many bytes.
+#: Maximum of bytes that are kept if a server does not send TLS.
 _SHOWN: Final = 512
-#: So much of the hint for a shared key is told.
+#: Maximum of characters that are kept of the hint for a pre-shared key.
 _HINT_SHOWN: Final = 256
-#: The messages that are kept, by who sent them.
+#: The messages that are kept, by direction.
 _KEPT: Final = frozenset(
     {
         ("read", SERVER_HELLO),
@@ -73,16 +73,16 @@ _KEPT: Final = frozenset(
     }
 )
 _TLS13: Final = 0x0304
-#: TLS before 1.2 has one way to sign for each kind of key and no number for it.
+#: TLS before 1.2 has one signature scheme for each kind of key, without a number.
 _OLD_SCHEMES: Final = {"RSA": "rsa_pkcs1_md5_sha1", "DSS": "dsa_sha1", "ECDSA": "ecdsa_sha1"}
 
 
 class Evidence(NamedTuple):
-    """What was seen of the server.
+    """Observations of a handshake that failed.
 
     Attributes:
-        chain: its certificates in DER, its own first; empty if none was seen.
-        first_bytes: what it sent first, if that was no TLS.
+        chain: the server's certificates in DER, its own first; empty if none was observed.
+        first_bytes: the first bytes of the server, if they are not TLS.
     """
 
     chain: tuple[bytes, ...] = ()
@@ -90,17 +90,17 @@ class Evidence(NamedTuple):
 
 
 class Handshake(NamedTuple):
-    """What was seen of a handshake that succeeded; None stands for what was not seen, or is not there.
+    """Observations of a handshake that succeeded; None if something was not observed or does not exist.
 
     Attributes:
         chain: the server's certificates in DER, its own first; in a resumed session at most that one.
-        key_exchange: how keys were agreed on; in TLS 1.3 `"PSK"` where they come from an earlier secret alone.
+        key_exchange: the key exchange; in TLS 1.3 `"PSK"` if keys come from an earlier secret alone.
         group: IANA's name of the group.
         prime_bits: size of the prime of a Diffie-Hellman exchange without a named group.
-        signature_algorithm: IANA's name of the scheme that the server signed with.
-        psk_hint: which shared key the server means.
-        client_auth_requested: did the server ask for a certificate?
-        client_authenticated: was one proved to it?
+        signature_algorithm: IANA's name of the scheme of the server's signature.
+        psk_hint: the server's hint for the pre-shared key.
+        client_auth_requested: the server requested a certificate.
+        client_authenticated: the client proved a certificate.
     """
 
     chain: tuple[bytes, ...] = ()
@@ -114,19 +114,19 @@ class Handshake(NamedTuple):
 
 
 def observe(context: ssl.SSLContext) -> None:
-    """Let handshakes with `context` leave evidence, unless it makes TLS objects of another class."""
+    """Observe the handshakes with `context`, unless it makes TLS objects of another class."""
     if context.sslobject_class is ssl.SSLObject:
         context.sslobject_class = _Witness
 
 
 def evidence_of(error: BaseException | None) -> Evidence:
-    """Return what was seen in the handshake that ended with `error`."""
+    """Return the observations of the handshake that ended with `error`."""
     found = getattr(error, "smtp_async_evidence", None)
     return found if isinstance(found, Evidence) else Evidence()
 
 
 def handshake_of(tls: ssl.SSLObject) -> Handshake:
-    """Return what was seen of the handshake of `tls`, which must be over."""
+    """Return the observations of the handshake of `tls`, which must be over."""
     if isinstance(tls, _Witness):
         return tls.handshake
     suite = find_suite((tls.cipher() or ("",))[0])
@@ -134,7 +134,7 @@ def handshake_of(tls: ssl.SSLObject) -> Handshake:
 
 
 class _Offer:
-    """A session to go on with, or none: who has none to offer must not take another one's."""
+    """A session to resume, or None, so that a handshake without a session does not take the offer of another."""
 
     __slots__ = ("session", "taken", "tell")
 
@@ -156,12 +156,12 @@ def offering(
     session: ssl.SSLSession | None,
     tell: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Let the handshake that is begun now resume `session`, which must be of the same context.
+    """Let the handshake that begins now resume `session`, which must belong to the same context.
 
     Args:
-        context: the handshake's.
-        name: the name that it verifies.
-        session: None begins anew.
+        context: the context of the handshake.
+        name: the name to verify.
+        session: None for a full handshake.
         tell: called with a line for each message of the handshake; it must not raise.
     """
     place: _Place = (threading.get_ident(), id(context), name)
@@ -185,9 +185,9 @@ def _take_offer(context: ssl.SSLContext, name: str | None) -> _Offer:
 
 
 def cut_short(tls: ssl.SSLObject) -> bool:
-    """Has the server, of whom no more can be read, ended TLS without its farewell (RFC 8446 section 6.1)?
+    """Tell whether the server, after its last byte was read, ended TLS without close_notify (RFC 8446 section 6.1).
 
-    False where nobody has watched.
+    False if the connection was not observed.
     """
     return isinstance(tls, _Witness) and not tls.farewell
 
@@ -198,15 +198,15 @@ def _leaf(tls: ssl.SSLObject) -> tuple[bytes, ...]:
 
 
 def looks_like_tls(data: bytes) -> bool:
-    """Is `data` the beginning of a TLS record (RFC 8446 section 5.1)? No SMTP reply begins like one."""
+    """Tell whether `data` is the beginning of a TLS record (RFC 8446 section 5.1), as no SMTP reply is."""
     return bool(data) and 20 <= data[0] <= 24 and data[1:2] in (b"", b"\x03") and data[2:3] <= b"\x04"
 
 
 class _Witness(ssl.SSLObject):
-    """An SSLObject that remembers what was shown, and hangs it on the error of a failed handshake.
+    """An SSLObject that keeps its observations, and attaches them to the error of a failed handshake.
 
     Attributes:
-        farewell: did the other side end TLS as it should?
+        farewell: the server has sent close_notify.
     """
 
     farewell = False
@@ -214,7 +214,7 @@ class _Witness(ssl.SSLObject):
     _incoming: ssl.MemoryBIO | None = None
     _handshake: Handshake | None = None
     _tell: Callable[[str], None] | None = None
-    #: The last of each kind; None as long as nothing can be seen, and again once it was read.
+    #: The last message of each kind; None while nothing can be observed, and after it was read.
     _messages: dict[tuple[str, int], bytes] | None = None
 
     @classmethod
@@ -231,7 +231,7 @@ class _Witness(ssl.SSLObject):
         options |= {"context": context, "server_hostname": server_hostname}
         offer = _take_offer(context, server_hostname)
         options["session"] = session or offer.session
-        # OpenSSL copies the context's callback into a connection when it is made: one must be set just then.
+        # OpenSSL copies the callback of the context into a connection when it is made, so it must be set at that time.
         with watching(context) as seen:
             made: Self = super()._create(incoming, outgoing, **options)  # type: ignore[misc]  # no stub
         made._incoming = incoming
@@ -255,7 +255,7 @@ class _Witness(ssl.SSLObject):
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         data = super().read(len, buffer)
         if not data:
-            # Without a farewell OpenSSL waits for more, and asyncio is told of the end by the socket.
+            # Without close_notify OpenSSL waits for more bytes, and asyncio gets the end from the socket.
             self.farewell = True
         return data
 
@@ -270,14 +270,14 @@ class _Witness(ssl.SSLObject):
 
     @property
     def handshake(self) -> Handshake:
-        """What was seen of it."""
+        """The observations."""
         return self._handshake or Handshake(chain=_leaf(self))
 
     def _evidence(self) -> Evidence:
         chain = certificates_in((self._messages or {}).get(("read", CERTIFICATE), b""))
         if self._incoming is None or not self._first_header or looks_like_tls(self._first_header):
             return Evidence(chain)
-        # OpenSSL took five bytes to find that they are no record header: the rest still waits.
+        # OpenSSL read five bytes to find that they are not a record header; the other bytes are still in the buffer.
         return Evidence(chain, self._first_header + self._incoming.read(_SHOWN))
 
     def _read_messages(self) -> Handshake:
@@ -297,7 +297,7 @@ class _Witness(ssl.SSLObject):
 
 
 def keys_in(suite: Suite | None, hello: bytes, exchanged: bytes) -> Handshake:
-    """Return how keys were agreed on, and up to TLS 1.2 also how the server signed its half."""
+    """Return the key exchange, and up to TLS 1.2 also the signature of the server."""
     said = read_server_hello(hello)
     if said is None:
         return Handshake(key_exchange=suite.key_exchange if suite is not None else None)
@@ -336,8 +336,8 @@ def _line(direction: str, message: int, size: int) -> str:
 
 @contextlib.contextmanager
 def watching(context: Any) -> Iterator[bool]:
-    """Let messages be seen, and say whether they can be."""
-    # Synchronous from end to end, so no other connection of this thread is seen meanwhile.
+    """Observe messages within the block; yield whether that is possible."""
+    # The block is synchronous, so no other connection of this thread is observed meanwhile.
     watched = _watch(context)
     try:
         yield watched
@@ -346,13 +346,13 @@ def watching(context: Any) -> Iterator[bool]:
             _unwatch(context)
 
 
-#: How often each context is watched just now, by its id: clients of several threads may share one.
+#: How many blocks observe each context now, by its id, because clients of several threads may share a context.
 _watches: Final[dict[int, int]] = {}
 _counting: Final = threading.Lock()
 
 
 def _watch(context: Any) -> bool:
-    """Set the callback; False where that is impossible, or the application has set its own."""
+    """Set the callback; return False if that is impossible, or if the application has set its own."""
     with _counting:
         if getattr(context, "_msg_callback", _watch) not in (None, report):
             return False
@@ -362,7 +362,7 @@ def _watch(context: Any) -> bool:
 
 
 def _unwatch(context: Any) -> None:
-    """The last one takes the callback away."""
+    """Remove the callback if this was the last block."""
     with _counting:
         left = _watches.pop(id(context)) - 1
         if left:
@@ -372,15 +372,15 @@ def _unwatch(context: Any) -> None:
 
 
 def report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
-    # By connection, because another thread may be in a handshake with the same context.
+    # Dispatched by connection, because another thread may be in a handshake with the same context.
     if isinstance(connection, _Witness):
         connection.see(direction, kind, message, data)
 
 
-#: Where Python's `SSLContext` asks which function was set.
+#: The attribute from which Python's `SSLContext` reads the function.
 report.user_function = report  # type: ignore[attr-defined]
-#: The attribute of OpenSSL's own class. That of `ssl.SSLContext` makes three enumerations of numbers for each message,
-#: of which a handshake has two dozen, and takes as long as all the rest of this file.
+#: The attribute of the base class `_ssl._SSLContext`. That of `ssl.SSLContext` converts three numbers to enumerations
+#: for each message, of which a handshake has two dozen, and takes as long as all other code of this file.
 _PLAIN: Final[Any] = getattr(ssl.SSLContext.__base__, "_msg_callback", None)
 
 

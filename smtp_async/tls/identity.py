@@ -1,4 +1,4 @@
-"""A certificate with its key: who this side is, and how OpenSSL gets to know it."""
+"""The identity of a client: a certificate with its key, and how OpenSSL gets them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ __all__ = ["Identity"]
 
 @dataclass(frozen=True)
 class Identity:
-    """A certificate, its key, and the certificates that lead from it to an authority. The key never shows.
+    """A certificate, its key, and the certificates between it and an authority. The key is never shown.
 
     Args:
-        certificate: whom this side is.
-        key: its private key, an object of the package cryptography, or a key on a token.
-        chain: who issued the certificate, who issued that one's, and so on; the last, which signed itself, may be
-            left out.
-        check_key: try whether the key is sound and belongs to the certificate.
+        certificate: the certificate of the client.
+        key: the private key, an object of the package cryptography, or a key on a token.
+        chain: the certificate of the issuer, that of its issuer, and so on; the last, self-signed one may be left out.
+        check_key: check that the key is valid and belongs to the certificate.
 
     Raises:
         ClientCertificateMissing: there is no key.
@@ -50,14 +49,14 @@ class Identity:
             _check(self.certificate, self.key)
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Give certificate, key and chain to `context`, for servers that ask for a certificate.
+        """Load certificate, key and chain into `context`, for servers that request a certificate.
 
-        OpenSSL takes keys from files only. It gets one that nobody else may read, with the key encrypted for a
-        password of its own, which is removed before this returns. Reads and writes a file: call it in a thread.
+        OpenSSL reads keys from files only. The key is written to a file that no other user may read, encrypted with a
+        random password, and the file is removed before this returns. The call blocks: make it in a thread.
 
         Raises:
             FeatureUnavailable: the key is on a token, which only a provider of OpenSSL can use.
-            ClientIdentityError: OpenSSL does not take the key or the certificate, or the file cannot be written.
+            ClientIdentityError: OpenSSL does not accept the key or the certificate, or the file cannot be written.
         """
         self.require_local_key()
         password = secrets.token_hex(32)
@@ -65,10 +64,10 @@ class Identity:
             with _file(self._pem(password)) as path:
                 context.load_cert_chain(path, password=password)
         except ssl.SSLError as error:
-            # Only errors that OpenSSL made have a reason.
+            # Only errors of OpenSSL have a reason.
             reason = getattr(error, "reason", None) or error
             raise ClientIdentityError(
-                f"OpenSSL does not take the key or the certificate of {self.certificate.subject}: {reason}"
+                f"OpenSSL does not accept the key or the certificate of {self.certificate.subject}: {reason}"
             ) from error
         except OSError as error:
             raise ClientIdentityError(
@@ -105,7 +104,7 @@ class Identity:
 
 @contextlib.contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """Give the path of a file that only this user may read (0600), and remove it."""
+    """Yield the path of a file that only this user may read (0600); remove the file afterwards."""
     descriptor, path = tempfile.mkstemp(prefix="smtp_async-", suffix=".pem")
     try:
         with open(descriptor, "wb") as file:
@@ -120,7 +119,7 @@ def _check(certificate: Certificate, key: PrivateKey) -> None:
         raise ClientIdentityError(
             f"the private key does not belong to the certificate of {certificate.subject}"
         )
-    # What a token signs may cost a touch of a finger: its key is believed.
+    # A signature by a token may need a touch of the user, so the key of a token is not checked.
     if not isinstance(key, RemoteKey) and not signs(key):
         raise ClientIdentityError(
             f"the private key of {certificate.subject} is damaged: its signature does not verify"

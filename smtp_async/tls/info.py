@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionInfo"]
 
 
-#: The argument of a private method of Python's before 3.13 (OpenSSL's X509_FILETYPE_ASN1).
+#: The argument of a private method of Python before 3.13 (OpenSSL's X509_FILETYPE_ASN1).
 _IN_DER: Final = 2
 
 
@@ -31,37 +31,37 @@ def _new_id() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionInfo:
-    """One connection, as it was when it stood. It stays true after the connection is closed.
+    """The properties of a connection when it was established; they do not change after it is closed.
 
-    What a resumed session does not negotiate anew is told of the handshake that it goes on from. Without TLS, and
-    where a fact does not exist, an attribute is None; `group`, `signature_algorithm`, `client_auth_requested` and
-    `client_authenticated` are None also where an `SSLContext` of the application's lets nobody watch its handshakes.
+    Properties that a resumed session does not negotiate again are those of the original handshake. Without TLS, and
+    if a property does not exist, an attribute is None; `group`, `signature_algorithm`, `client_auth_requested` and
+    `client_authenticated` are also None if the handshakes of an application's `SSLContext` cannot be observed.
 
     Attributes:
-        host: the server as it was named.
-        port: its port; None on a Unix socket.
-        peer: the address it was reached at: host and port, or the path of a Unix socket.
-        local: our own address.
-        id: 32 hexadecimal digits that no other connection has.
-        encrypted: is TLS on?
+        host: the server as the application named it.
+        port: the port; None on a Unix socket.
+        peer: the address of the server: host and port, or the path of a Unix socket.
+        local: the local address.
+        id: 32 hexadecimal digits, unique to this connection.
+        encrypted: the connection uses TLS.
         tls_version: for example `"TLSv1.3"`.
         suite: IANA's name of the cipher suite, for example `"TLS_AES_256_GCM_SHA384"`.
         bits: strength of the cipher in bits.
-        key_exchange: how keys were agreed on: `"ECDHE"`, `"DHE"`, `"RSA"`, `"PSK"`, or `"ECDHE-MLKEM"` for a hybrid.
-        group: IANA's name of the group that they were agreed on in, for example `"x25519"`.
+        key_exchange: the key exchange: `"ECDHE"`, `"DHE"`, `"RSA"`, `"PSK"`, or `"ECDHE-MLKEM"` for a hybrid.
+        group: IANA's name of the group of the key exchange, for example `"x25519"`.
         prime_bits: size of the prime of a Diffie-Hellman exchange without a named group (up to TLS 1.2).
-        signature_algorithm: IANA's name of the scheme that the server signed the handshake with, for example
-            `"ecdsa_secp256r1_sha256"`; None also where it signed nothing.
-        psk_hint: the server's hint which shared key it means (up to TLS 1.2).
-        session_resumed: did the handshake resume an earlier session?
-        client_auth_requested: did the server ask for a client certificate?
-        client_authenticated: was one proved to it?
-        verified: is the server's identity proved, name included, with nothing excused? None without TLS.
-        validation: what came of judging its certificates; None without TLS.
+        signature_algorithm: IANA's name of the scheme with which the server signed the handshake, for example
+            `"ecdsa_secp256r1_sha256"`; None also if there is no signature.
+        psk_hint: the server's hint for the pre-shared key (up to TLS 1.2).
+        session_resumed: the handshake resumed an earlier session.
+        client_auth_requested: the server requested a client certificate.
+        client_authenticated: the client proved a certificate.
+        verified: the server's identity is proved, name included, with no error excused; None without TLS.
+        validation: the result of validating the server's certificates; None without TLS.
         chain: the certificates that the server sent, its own first, in DER.
         via: the proxies that the connection goes through, empty without one; `peer` is the nearest of them.
         proxy_response: what the last HTTP proxy of them answered to CONNECT.
-        traffic: how much went over the connection; it is counted on.
+        traffic: the bytes on the connection, counted until it is closed.
     """
 
     host: str
@@ -97,12 +97,12 @@ class ConnectionInfo:
         port: int | None = None,
         resumed: ConnectionInfo | None = None,
     ) -> Self:
-        """Return what is known of `stream` now; ask right after the handshake.
+        """Return the properties of `stream`; call this right after the handshake.
 
         Args:
             stream: the connection.
-            host, port: the server as it was named.
-            resumed: the connection whose session this one goes on with.
+            host, port: the server as the application named it.
+            resumed: the connection whose session this one resumes.
         """
         tls = stream.ssl_object
         if tls is None:
@@ -148,16 +148,16 @@ class ConnectionInfo:
 
     @property
     def facts(self) -> Certificate | None:
-        """What the server's certificate says; read anew at each call."""
+        """The parsed certificate of the server; parsed again at each access."""
         return Certificate.of(self.chain[0]) if self.chain else None
 
     @property
     def public_key_bits(self) -> int | None:
-        """Size of the key in the server's certificate; read anew at each call."""
+        """Size of the key in the server's certificate; parsed again at each access."""
         facts = self.facts
         return facts.key_bits if facts is not None else None
 
-    # --- what the name of the suite says -----------------------------------------------------------------------
+    # --- properties of the suite -------------------------------------------------------------------------------
 
     @property
     def _suite(self) -> Suite | None:
@@ -170,29 +170,29 @@ class ConnectionInfo:
 
     @property
     def block_size(self) -> int | None:
-        """Octets of its block; 0 for a stream cipher."""
+        """Octets of a block of the cipher; 0 for a stream cipher."""
         return suite.block_size if (suite := self._suite) else None
 
     @property
     def aead(self) -> bool | None:
-        """Does the cipher authenticate what it encrypts (RFC 5116)?"""
+        """Whether the cipher authenticates the encrypted data (RFC 5116)."""
         return suite.aead if (suite := self._suite) else None
 
     @property
     def digest(self) -> str | None:
-        """The hash of the MAC, or of the key derivation where the cipher authenticates: for example `"SHA-384"`."""
+        """The hash of the MAC, or of the key derivation if the cipher authenticates: for example `"SHA-384"`."""
         return suite.digest if (suite := self._suite) else None
 
     @property
     def exportable(self) -> bool | None:
-        """Was the suite weakened for export? OpenSSL has spoken none of them since 1.1."""
+        """Whether the suite was weakened for export; OpenSSL has not supported these since 1.1."""
         return suite.exportable if (suite := self._suite) else None
 
-    # --- what follows from the rest ----------------------------------------------------------------------------
+    # --- derived properties ------------------------------------------------------------------------------------
 
     @property
     def key_exchange_bits(self) -> int | None:
-        """Size of the keys of the key exchange; with RSA it is that of the certificate's key."""
+        """Size of the keys of the key exchange; with RSA the size of the certificate's key."""
         group = find_group(self.group) if self.group is not None else None
         if group is not None:
             return group.bits
@@ -200,31 +200,31 @@ class ConnectionInfo:
 
     @property
     def forward_secrecy(self) -> bool | None:
-        """Does what was recorded stay secret when the server's key becomes known later?"""
+        """Whether recorded data stay secret if the server's key becomes known later."""
         return None if self.key_exchange is None else "DHE" in self.key_exchange
 
     @property
     def server_authenticated(self) -> bool:
-        """Did the server prove that it has a key, be it trusted or not? See `verified` for whether it is."""
+        """Whether the server proved that it has a key; see `verified` for whether the key is trusted."""
         suite = self._suite
         return bool(self.chain) if suite is None else suite.authentication != "anon"
 
     @property
     def bytes_sent(self) -> int:
-        """How many bytes were handed to the connection so far, before encryption."""
+        """Bytes that were passed to the connection so far, before encryption."""
         return self.traffic.sent
 
     @property
     def bytes_received(self) -> int:
-        """How many bytes were received so far, after decryption."""
+        """Bytes that were received so far, after decryption."""
         return self.traffic.received
 
 
 def _resumed(seen: Handshake, earlier: ConnectionInfo) -> Handshake:
-    """Add what a resumed session takes over: nobody shows, asks for or signs anything in its handshake."""
+    """Add the properties of the original handshake, because a resumed one has no certificates and signatures."""
     return Handshake(
         chain=earlier.chain,
-        # TLS 1.3 agrees on keys anew, TLS 1.2 goes on with those that it has.
+        # TLS 1.3 has a new key exchange, TLS 1.2 continues with the old keys.
         key_exchange=seen.key_exchange or earlier.key_exchange,
         group=seen.group or (None if seen.key_exchange == "PSK" else earlier.group),
         prime_bits=seen.prime_bits or earlier.prime_bits,
@@ -251,7 +251,7 @@ def _judged_by_openssl(tls: ssl.SSLObject) -> ChainValidation:
 
 
 def _verified_path(tls: Any) -> tuple[bytes, ...]:
-    """Return the path that OpenSSL found, empty where Python does not tell: before 3.13 the method is private."""
+    """Return the path that OpenSSL found, empty if Python lacks the method, which is private before 3.13."""
     ask = getattr(tls, "get_verified_chain", None) or getattr(
         getattr(tls, "_sslobj", None), "get_verified_chain", None
     )
@@ -261,5 +261,5 @@ def _verified_path(tls: Any) -> tuple[bytes, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _kept(der: bytes) -> bytes:
-    """Return `der`, as the same object for many connections: idle ones weigh less."""
+    """Return `der` as an object that many connections share, so that idle ones need less memory."""
     return der

@@ -1,15 +1,16 @@
-"""Java key stores: JKS, and JCEKS, which encrypts its keys with something a little better.
+"""Java key stores: JKS, and JCEKS, which encrypts its keys slightly better.
 
-Java wrote them until version 8; since then it writes PKCS#12. All numbers are big-endian.
+Java up to version 8 wrote them; later versions write PKCS#12. All numbers are big-endian.
 
     magic, version, number of entries: 4 octets each
     an entry: its kind (4 octets), its alias (a text), its date (8 octets), then
         1, a private key: the encrypted key (octets), the number of certificates (4 octets), certificates
         2, a certificate
-        3, a symmetric key (JCEKS): a serialised Java object, whose end only Java knows
+        3, a symmetric key (JCEKS): a serialised Java object, whose end only Java can find
     SHA-1 of the password, "Mighty Aphrodite" and everything before
 
-A text has its length in 2 octets, octets have it in 4. A certificate is the name of its kind, a text, and octets.
+A text is preceded by its length in 2 octets, octets by their length in 4. A certificate is the name of its kind (a
+text), and octets.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _WHITENER: Final = b"Mighty Aphrodite"
 #: How the keys of JKS are encrypted, and those of JCEKS: with PBEWithMD5AndTripleDES.
 _SUN: Final = bytes.fromhex("2b060104012a02110101")
 _TRIPLE_DES: Final = bytes.fromhex("2b060104012a021301")
-#: Java itself refuses more.
+#: Java refuses more iterations.
 _MOST_ITERATIONS: Final = 5_000_000
 
 
@@ -67,11 +68,10 @@ class _Cursor:
 def read_jks(data: bytes, password: Secret | None) -> Contents:
     """Read every certificate and private key.
 
-    The password of the store must be the one of its keys. Without a password its certificates can be read, unless
-    there are keys.
+    The password of the store must also be that of its keys. Without a password, a store without keys can be read.
 
     Raises:
-        CertificateStoreError: the password is missing or wrong, it is damaged, or it holds symmetric keys.
+        CertificateStoreError: the password is missing or wrong, or the store is damaged or contains symmetric keys.
     """
     body = data[:-_SHA1]
     if password:
@@ -101,7 +101,7 @@ def _narrow(password: Secret) -> bytes:
     try:
         return password.reveal().encode("ascii")
     except UnicodeEncodeError:
-        # Its error would show the password.
+        # The error of `encode` would show the password.
         raise CertificateStoreError("the password of a JCEKS store has ASCII characters only") from None
 
 
@@ -148,7 +148,7 @@ def _decrypted(info: bytes, password: Secret) -> PrivateKey:
 
 
 def _without_keystream(encrypted: bytes, password: bytes) -> bytes:
-    """Undo Java's own cipher: the key, XORed with SHA-1 of the password and what that gave before."""
+    """Undo Java's cipher: the key, XORed with a chain of SHA-1 hashes of the password and the previous hash."""
     salt, text, check = encrypted[:_SHA1], encrypted[_SHA1:-_SHA1], encrypted[-_SHA1:]
     stream, block = bytearray(), salt
     while len(stream) < len(text):

@@ -1,6 +1,6 @@
-"""Key files of other programs: JSON Web Keys, XML, SSH public keys; and which file is of which kind.
+"""Key files of other programs: JSON Web Keys, XML, SSH public keys; and the detection of their kind.
 
-They are of the extra `[keys]`, though only JSON Web Keys and some keys of PuTTY need more than cryptography has.
+They belong to the extra `[keys]`, but only JSON Web Keys and some keys of PuTTY need more than cryptography.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _OID_URN: Final = "urn:oid:"
 
 
 def reader(start: bytes) -> _Reader | None:
-    """Return what reads a file that starts like this, None if it is none of these.
+    """Return the parser for a file with this beginning, None if its kind is not known here.
 
     Args:
-        start: the content, without blanks and a byte order mark before it.
+        start: the content, without leading blanks and byte order mark.
     """
     for sign, read in _SIGNS:
         if start.startswith(sign):
@@ -49,7 +49,7 @@ def read_jwk(data: bytes, _password: Secret | None = None) -> Contents:
     """Read one key, a set of keys or a list of them, with the certificates in `x5c`.
 
     Raises:
-        CertificateStoreError: it is no JSON, or a key in it is damaged or none that TLS uses.
+        CertificateStoreError: the file is not JSON, or a key in it is damaged or of a kind that TLS does not use.
         FeatureUnavailable: joserfc is not installed.
     """
     try:
@@ -89,7 +89,7 @@ def _add_jwk(found: Contents, member: dict[str, Any]) -> None:
 
 
 def read_ssh(data: bytes, _password: Secret | None = None) -> Contents:
-    """Read public keys: a line for each, or the framed form of RFC 4716. They can be pinned, nothing else.
+    """Read public keys: a line for each, or the framed form of RFC 4716. Their only use is pinning.
 
     Raises:
         CertificateStoreError: one of them is damaged.
@@ -110,7 +110,7 @@ def _framed(text: str) -> Iterator[str]:
         body, end, _ = block.partition(_SSH2_END)
         if not end:
             raise CertificateStoreError("an SSH public key does not end")
-        # A header line may go on in the next one (RFC 4716 section 3.3).
+        # A header line may continue in the next one (RFC 4716 section 3.3).
         lines = body.replace("\r\n", "\n").replace("\\\n", "").splitlines()
         blob = "".join(line.strip() for line in lines if ":" not in line)
         octets = base64.b64decode(blob, validate=True)
@@ -122,17 +122,17 @@ def _framed(text: str) -> Iterator[str]:
 
 
 class _WithoutDTD(ElementTree.TreeBuilder):
-    """A document type could define entities that grow without a bound or read other files."""
+    """Refuses a document type, which could define entities that grow without limit or read other files."""
 
     def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
         raise CertificateStoreError("is XML with a document type, which no key needs: it is not read")
 
 
 def read_xml(data: bytes, _password: Secret | None = None) -> Contents:
-    """Read every X509Certificate, RSAKeyValue and ECKeyValue, wherever they stand.
+    """Read every X509Certificate, RSAKeyValue and ECKeyValue at any level.
 
     Raises:
-        CertificateStoreError: it is no XML, has a document type, or a key in it is damaged.
+        CertificateStoreError: the file is not XML, has a document type, or a key in it is damaged.
     """
     parser = ElementTree.XMLParser(target=_WithoutDTD())
     try:

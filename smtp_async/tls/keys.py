@@ -1,4 +1,4 @@
-"""Private keys: what is asked of them, wherever they are."""
+"""Operations on private keys, in memory and on tokens."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["RemoteKey", "fits", "public_der", "signs"]
 
 @runtime_checkable
 class RemoteKey(Protocol):
-    """A private key that stays where it is, on a token say, and signs there."""
+    """A private key that stays in its place, for example on a token, and signs there."""
 
     @property
     def public_key_der(self) -> bytes:
-        """Its public half, as SubjectPublicKeyInfo."""
+        """The public key, as SubjectPublicKeyInfo."""
 
     def sign(self, data: bytes, *, hash_name: str = "SHA256", pss: bool = False) -> bytes:
         """Return a signature of `data`; see `smtp_async.tls.tokens.TokenKey.sign`."""
 
 
 def public_der(key: PrivateKey) -> bytes:
-    """Return the public half of a private key, as SubjectPublicKeyInfo."""
+    """Return the public key of a private key, as SubjectPublicKeyInfo."""
     if isinstance(key, RemoteKey):
         return key.public_key_der
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -47,12 +47,12 @@ def fits(public: bytes, certificate: Certificate) -> bool:
         # The same key can be written in several ways: with a curve's name or its numbers, for PSS alone or not.
         key = certificate.x509.public_key()
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
-    except Exception:  # an algorithm that is not known, or numbers that are no key
+    except Exception:  # an unknown algorithm, or numbers that are not a key
         return False
 
 
 def signs(key: PrivateKeyTypes) -> bool:
-    """Tell whether a signature by the private half verifies with the public half."""
+    """Tell whether a signature by the private key verifies with the public key."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa

@@ -1,7 +1,7 @@
-"""What a client may offer, by the names that users write: cipher suites, groups, signature schemes, profiles.
+"""The offers of a client, by the names that users write: cipher suites, groups, signature schemes, profiles.
 
-Each name is resolved when the options are made, so that a wrong one is an error there and not in a handshake. What this
-Python cannot choose before a handshake is named in `FeatureUnavailable`, unless it can be checked behind it: see
+Each name is resolved when the options are made, so that a wrong name is an error there and not in a handshake. A choice
+that this Python cannot make before a handshake raises `FeatureUnavailable`, unless it can be checked afterwards, see
 `smtp_async.tls.demands`.
 """
 
@@ -32,20 +32,20 @@ __all__ = [
     "read_schemes",
 ]
 
-#: Suites of TLS 1.3 that OpenSSL offers unless it is told otherwise.
+#: Suites of TLS 1.3 that OpenSSL offers by default.
 _OFFERED_BY_DEFAULT: Final = frozenset(
     {"TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256"}
 )
-#: OpenSSL's names of groups where they are not IANA's.
+#: OpenSSL's names of groups that differ from IANA's.
 _GROUPS: Final = {"secp256r1": "prime256v1", "x25519": "X25519", "x448": "X448"}
-#: Other names of groups that are understood, in small letters without what stands before "_".
+#: Other accepted names of groups, in lower case, without the prefix before "_".
 _GROUP_ALIASES: Final = {
     "prime256v1": "secp256r1",
     "p-256": "secp256r1",
     "p-384": "secp384r1",
     "p-521": "secp521r1",
 }
-#: The schemes that a pair of hash and kind of key stands for, by the kind.
+#: The schemes for a pair of hash and kind of key, by the kind.
 _KEY_SCHEMES: Final = {
     "rsa": "rsa_pkcs1_{}",
     "dsa": "dsa_{}",
@@ -55,19 +55,19 @@ _CURVES: Final = {"sha256": "secp256r1_", "sha384": "secp384r1_", "sha512": "sec
 
 
 class TLSProfile(Enum):
-    """What is offered where no single option says otherwise."""
+    """What is offered unless another option overrides it."""
 
     #: TLS 1.2 and 1.3, with the suites that Python chooses: forward secrecy, no SHA-1.
     DEFAULT = "default"
-    #: TLS 1.2 and 1.3, with every suite that OpenSSL counts among its own, those without forward secrecy and with SHA-1
-    #: included, and keys of 80 bits of strength (RSA of 1024). For servers that know nothing better.
+    #: TLS 1.2 and 1.3, with every suite in OpenSSL's default list, also without forward secrecy and with SHA-1, and
+    #: keys of 80 bits of strength (RSA of 1024). For servers that support nothing better.
     COMPATIBLE = "compatible"
     #: TLS 1.2 and 1.3, with elliptic curves and authenticated encryption only.
     HIGHLY_SECURE = "highly secure"
 
     @property
     def ciphers(self) -> str | None:
-        """OpenSSL's list up to TLS 1.2; None leaves what Python has chosen."""
+        """OpenSSL's list up to TLS 1.2; None keeps Python's choice."""
         return _PROFILES[self]
 
 
@@ -79,32 +79,32 @@ _PROFILES: Final = {
 
 
 def can_choose_tls13_suites() -> bool:
-    """Can this Python choose the suites of TLS 1.3? From 3.15 on."""
+    """Tell whether this Python can choose the suites of TLS 1.3 (3.15 or later)."""
     return hasattr(ssl.SSLContext, "set_ciphersuites")
 
 
 def can_choose_groups() -> bool:
-    """Can this Python offer a list of groups? From 3.15 on; earlier it offers one, or OpenSSL's list."""
+    """Tell whether this Python can offer a list of groups (3.15 or later; earlier, one group or OpenSSL's list)."""
     return hasattr(ssl.SSLContext, "set_groups")
 
 
 def can_choose_key_shares() -> bool:
-    """Can this Python choose for which groups it sends a key at once? From 3.15 on, with OpenSSL 3.5."""
+    """Tell whether this Python can choose the groups for which a key is sent at once (3.15, with OpenSSL 3.5)."""
     return can_choose_groups() and ssl.OPENSSL_VERSION_INFO >= (3, 5)
 
 
 def can_see_schemes() -> bool:
-    """Can this Python see which signature scheme a handshake has used?"""
+    """Tell whether this Python can observe the signature scheme of a handshake."""
     return hasattr(ssl.SSLContext, "_msg_callback")
 
 
 def can_choose_schemes() -> bool:
-    """Can this Python choose signature schemes? From 3.15 on."""
+    """Tell whether this Python can choose signature schemes (3.15 or later)."""
     return hasattr(ssl.SSLContext, "set_server_sigalgs")
 
 
 def can_use_shared_keys() -> bool:
-    """Can this Python, and its OpenSSL, use pre-shared keys? From 3.13 on."""
+    """Tell whether this Python and its OpenSSL can use pre-shared keys (3.13 or later)."""
     return getattr(ssl, "HAS_PSK", False)
 
 
@@ -115,8 +115,8 @@ class CipherChoice(NamedTuple):
     """Suites to offer.
 
     Attributes:
-        up_to_tls12: OpenSSL's list for TLS up to 1.2; None leaves the profile's.
-        tls13: names of the suites of TLS 1.3; None leaves OpenSSL's.
+        up_to_tls12: OpenSSL's list for TLS up to 1.2; None keeps that of the profile.
+        tls13: names of the suites of TLS 1.3; None keeps those of OpenSSL.
     """
 
     up_to_tls12: str | None = None
@@ -124,20 +124,20 @@ class CipherChoice(NamedTuple):
 
     @property
     def only_tls13(self) -> bool:
-        """Is nothing named but suites of TLS 1.3?"""
+        """Whether only suites of TLS 1.3 are named."""
         return self.tls13 is not None and self.up_to_tls12 is None
 
 
 def read_ciphers(given: str | Sequence[str] | None) -> CipherChoice:
-    """Read a cipher list of OpenSSL's, or names of suites as IANA writes them, or a mixture.
+    """Parse a cipher list of OpenSSL, or IANA's names of suites, or a mixture.
 
     Args:
-        given: names in one text, with colons, commas, semicolons or blanks between them, or one by one.
+        given: names in one text, separated by colons, commas, semicolons or blanks, or a sequence of names.
 
     Raises:
-        InvalidArgument: nothing is named, or a suite of TLS 1.3 has a sign before it.
-        TLSLibraryError: OpenSSL can read it but finds no suite (270), or a name is no suite's.
-        FeatureUnavailable: OpenSSL does not speak a suite any more, or this Python cannot choose it.
+        InvalidArgument: no suite is named, or a suite of TLS 1.3 has a prefix such as `!`.
+        TLSLibraryError: OpenSSL finds no suite in the list (270), or a name is not that of a suite.
+        FeatureUnavailable: OpenSSL no longer supports a suite, or this Python cannot choose it.
     """
     if given is None:
         return CipherChoice()
@@ -162,7 +162,7 @@ def read_ciphers(given: str | Sequence[str] | None) -> CipherChoice:
 
 
 def _suite_in(word: str) -> Suite | None:
-    """Return the suite that IANA's name stands for; None leaves the word to OpenSSL."""
+    """Return the suite with this IANA name; None leaves the word to OpenSSL."""
     name = word.lstrip("!-+")
     if not name.upper().startswith("TLS_"):
         return None
@@ -182,7 +182,7 @@ def _openssl_name(suite: Suite) -> str:
 
 def _of_tls13(suite: Suite, word: str) -> str:
     if word[0] in "!-+":
-        raise InvalidArgument(f"{word}: name the suites of TLS 1.3 that are wanted, without a sign")
+        raise InvalidArgument(f"{word}: name the suites of TLS 1.3 without a prefix")
     if suite.name not in _OFFERED_BY_DEFAULT and not can_choose_tls13_suites():
         raise FeatureUnavailable(
             f"this Python cannot offer the cipher suite {suite.name} of TLS 1.3", needs="Python 3.15"
@@ -201,11 +201,11 @@ def _try(ciphers: str) -> None:
 
 
 def read_groups(given: Sequence[str]) -> tuple[str, ...]:
-    """Return IANA's names of groups, which may also be called as OpenSSL and NIST call them, or `ecdhe_secp256r1`.
+    """Return IANA's names of groups; names of OpenSSL and NIST, and `ecdhe_secp256r1`, are accepted, too.
 
     Raises:
-        InvalidArgument: a name is no group's.
-        FeatureUnavailable: this Python cannot offer more than one.
+        InvalidArgument: a name is not that of a group.
+        FeatureUnavailable: this Python cannot offer more than one group.
     """
     names = tuple(_group_named(one) for one in given)
     if len(names) > 1 and not can_choose_groups():
@@ -221,10 +221,10 @@ def read_key_shares(given: Sequence[str], groups: tuple[str, ...]) -> tuple[str,
 
     Args:
         given: the names.
-        groups: all that are offered.
+        groups: all offered groups.
 
     Raises:
-        InvalidArgument: a name is no group's, or is not among `groups`.
+        InvalidArgument: a name is not that of a group, or is not among `groups`.
         FeatureUnavailable: this Python or its OpenSSL sends a key for the first group only.
     """
     names = tuple(_group_named(one) for one in given)
@@ -247,7 +247,7 @@ def _group_named(given: str) -> str:
 
 
 def openssl_group(name: str) -> str:
-    """Return OpenSSL's name of a group, from IANA's."""
+    """Return OpenSSL's name of a group, given IANA's."""
     return _GROUPS.get(name, name)
 
 
@@ -255,11 +255,11 @@ def openssl_group(name: str) -> str:
 
 
 def read_schemes(given: Sequence[str]) -> tuple[str, ...]:
-    """Return IANA's names of signature schemes, which may also be called as `rsa_pss_sha256` or `sha256-rsa`.
+    """Return IANA's names of signature schemes; forms like `rsa_pss_sha256` and `sha256-rsa` are accepted, too.
 
     Raises:
-        InvalidArgument: a name is no scheme's.
-        FeatureUnavailable: this Python can neither choose schemes nor see which one was used.
+        InvalidArgument: a name is not that of a scheme.
+        FeatureUnavailable: this Python can neither choose schemes nor observe which one was used.
     """
     if given and not can_choose_schemes() and not can_see_schemes():
         raise FeatureUnavailable("this Python cannot choose signature algorithms", needs="Python 3.15")

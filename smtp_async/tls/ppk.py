@@ -10,7 +10,7 @@
     (that many lines of base64)
     Private-MAC: (hexadecimal)
 
-Both blobs are written as in SSH (RFC 4251 section 5): strings with their length in four octets before them.
+Both blobs are encoded as in SSH (RFC 4251 section 5): strings, each preceded by its length in four octets.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = ["read_ppk"]
 _MARK: Final = "PuTTY-User-Key-File-"
 _CURVES: Final = {"nistp256": "SECP256R1", "nistp384": "SECP384R1", "nistp521": "SECP521R1"}
 _MAC_KEY: Final = b"putty-private-key-file-mac-key"
-#: Octets for AES-256, for its first block and for the check, as version 3 derives them from the password.
+#: Octets of the AES-256 key, of the initial vector and of the MAC key, which version 3 derives from the password.
 _KEY, _IV, _CHECK = 32, 16, 32
-#: PuTTY takes 8 MiB and about a hundred milliseconds; a file that asks for more than this wants to do harm.
+#: Limits of Argon2. PuTTY uses 8 MiB and about a hundred milliseconds; a file that needs far more is hostile.
 _MOST_MEMORY: Final = 1 << 20
 _MOST_WORK: Final = 1 << 24
 
@@ -54,7 +54,7 @@ class _File(NamedTuple):
 
 
 class _Keys(NamedTuple):
-    """What is derived from the password."""
+    """The keys that are derived from the password."""
 
     cipher: bytes
     iv: bytes
@@ -62,10 +62,11 @@ class _Keys(NamedTuple):
 
 
 def read_ppk(data: bytes, password: Secret | None) -> Contents:
-    """Read the key. It has no certificate: `CertificateStore.identity_for` takes one from elsewhere.
+    """Read the key. The file has no certificate: pass one to `CertificateStore.identity_for`.
 
     Raises:
-        CertificateStoreError: the password is missing or wrong, it is damaged, or of a kind that TLS does not use.
+        CertificateStoreError: the password is missing or wrong, or the key is damaged or of a kind that TLS does not
+            use.
         FeatureUnavailable: cryptography or OpenSSL cannot derive the key of version 3.
     """
     try:
@@ -167,7 +168,7 @@ def _verify(file: _File, private: bytes, keys: _Keys) -> None:
 
 
 def _strings(blob: bytes) -> list[bytes]:
-    """Return the strings in a blob; what encryption filled it up with is left out."""
+    """Return the strings in a blob, without the padding of the encryption."""
     found, at = [], 0
     while at + 4 <= len(blob):
         length = int.from_bytes(blob[at : at + 4])
@@ -213,7 +214,7 @@ def _elliptic(curve: str, point: bytes, scalar: int) -> PrivateKey:
 def _edwards(kind: str, octets: bytes) -> PrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 
-    # A number, its lowest octet first: zeros at its end are left out.
+    # A little-endian number without zeros at its end.
     if kind == "ssh-ed25519":
         return ed25519.Ed25519PrivateKey.from_private_bytes(octets.ljust(32, b"\0"))
     return ed448.Ed448PrivateKey.from_private_bytes(octets.ljust(57, b"\0"))

@@ -1,16 +1,16 @@
-"""TLS sessions to go on with: a second connection spares the server's certificate and its signature.
+"""TLS sessions to resume: a resumed handshake needs neither the server's certificate nor its signature.
 
-A resumed session shows no certificate, and OpenSSL verifies none: whoever can go on with it is the one who was verified
-when it began. So it is kept together with that verdict and with what was negotiated then, and only for connections to
-the same server, under the same name, with the same `SSLContext`. A session that began without a certificate that is
-believed is not kept at all, and none is used when that certificate has expired meanwhile, or ten hours after its
-verification: what has become untrusted since is noticed then at the latest.
+A resumed handshake has no certificate to verify: a server that can resume the session is the one that was verified when
+it began. So a session is kept together with that verdict and the negotiated properties, and only for connections to the
+same server, under the same name, with the same `SSLContext`. A session without a trusted certificate is not kept. A
+session is not used once its certificate has expired, nor ten hours after the verification, so that a certificate that
+is no longer trusted is noticed by then.
 
-The ticket of TLS 1.3 comes after the handshake (RFC 8446 section 4.6.1), with the first bytes that the server sends;
-a session is therefore taken when its first reply was read. It serves many connections, until half of the time that the
-server grants it is over. Python 3.11, and 3.12 and 3.13 in their first releases, leak about 6 KiB of memory whenever a
-session is taken from OpenSSL (python/cpython issue 116810), so one that is refused is not replaced at once but after
-minutes, then hours. There a session is also lost with its connection if that is cut: the next one begins anew.
+The ticket of TLS 1.3 is received after the handshake (RFC 8446 section 4.6.1), with the first bytes of the server;
+therefore a session is taken from OpenSSL when its first reply was read. It serves many connections, for half of the
+lifetime that the server grants. Python 3.11, and 3.12 and 3.13 in their first releases, leak about 6 KiB of memory
+whenever a session is taken (python/cpython issue 116810), so a refused session is not replaced at once but after
+minutes, then hours. There a session is also lost if its connection is cut: the next one has a full handshake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .info import ConnectionInfo
 
 __all__ = ["KeptSession", "SessionCache", "SessionKey", "shared_sessions"]
 
-#: Seconds after the verification of a certificate, for which its verdict stands.
+#: Seconds for which the verdict on a certificate is valid.
 _LIFE: Final = 10 * 3600.0
 #: Seconds from taking a session that is refused until another one is taken; doubled with each refusal.
 _PATIENCE: Final = 300.0
@@ -35,11 +35,11 @@ _MOST_PATIENCE: Final = 6 * 3600.0
 
 
 class SessionKey(NamedTuple):
-    """Who was spoken with.
+    """The server and the name that a session is valid for.
 
     Attributes:
-        host, port: the server as the user named it, empty where sessions serve several; no port on a Unix socket.
-        name: the name that was verified.
+        host, port: the server as the user named it, empty if sessions serve several; no port on a Unix socket.
+        name: the verified name.
     """
 
     host: str
@@ -48,22 +48,22 @@ class SessionKey(NamedTuple):
 
     @classmethod
     def of(cls, host: str, port: int | None, name: str, *, across_hosts: bool) -> Self:
-        """Return the key for a server; the name stands for all that show the same certificate.
+        """Return the key for a server; with `across_hosts`, the key of all servers with this name.
 
-        RFC 8446 section 4.6.1: a session is gone on with only under a name that its certificate is for, and that should
-        be the one which was asked for.
+        RFC 8446 section 4.6.1: a session is resumed only under a name of its certificate, which should be the name of
+        the original handshake.
         """
         return cls("", None, name) if across_hosts else cls(host, port, name)
 
 
 class KeptSession(NamedTuple):
-    """A session, and what stood when it began.
+    """A session, and the properties of its original handshake.
 
     Attributes:
-        session: OpenSSL's.
-        context: the one it belongs to; no other can go on with it.
-        info: what was negotiated, chain and verdict included.
-        expires: seconds since the epoch at which it is of no use any more.
+        session: OpenSSL's object.
+        context: the context of the session; no other context can resume it.
+        info: the negotiated properties, with chain and verdict.
+        expires: when the session expires, in seconds since the epoch.
     """
 
     session: ssl.SSLSession
@@ -74,12 +74,12 @@ class KeptSession(NamedTuple):
 
 @dataclass(slots=True)
 class _Server:
-    """What is kept of one server.
+    """The state of one server.
 
     Attributes:
-        kept: its session, None if the last one is of no use.
+        kept: the session, None if the last one cannot be used.
         renew_at: monotonic time at which another one may be taken.
-        refusals: how many it has refused, or not given, one after the other.
+        refusals: number of sessions that the server refused, or did not grant, in a row.
     """
 
     kept: KeptSession | None = None
@@ -87,17 +87,17 @@ class _Server:
     refusals: int = 0
 
     def give_up(self, now: float) -> None:
-        """Do without for a while, counted from the monotonic time `now`."""
+        """Use no session for a while, from the monotonic time `now` on."""
         self.kept = None
         self.renew_at = now + min(_PATIENCE * 2**self.refusals, _MOST_PATIENCE)
         self.refusals += 1
 
 
 class SessionCache:
-    """The sessions of one client, for as long as it lives, or of several in one thread; used in their loop only.
+    """The sessions of one client, or of several clients in one thread; used in their event loop only.
 
     Args:
-        most: the most servers that something is kept of; the one that was met first goes first.
+        most: maximum of servers; the first one added is removed first.
         clock: returns the seconds since the epoch.
         monotonic: returns the time of a clock that is never set, in seconds.
     """
@@ -117,7 +117,7 @@ class SessionCache:
         self._servers: dict[SessionKey, _Server] = {}
 
     def find(self, key: SessionKey, context: ssl.SSLContext) -> KeptSession | None:
-        """Return the session to go on with, None if there is none that may be used."""
+        """Return a session to resume, None if there is none that may be used."""
         server = self._servers.get(key)
         kept = server.kept if server is not None else None
         if server is None or kept is None:
@@ -128,15 +128,15 @@ class SessionCache:
         return kept
 
     def refused(self, key: SessionKey, kept: KeptSession) -> None:
-        """Begin anew with this server: it did not go on with `kept`, or the handshake failed."""
+        """Forget `kept`, because the server did not resume it, or the handshake failed."""
         server = self._servers.get(key)
         if server is None or server.kept is not kept:
-            # Another connection has said so before.
+            # Another connection has reported that before.
             return
         server.give_up(self._monotonic())
 
     def keep(self, key: SessionKey, tls: ssl.SSLObject, info: ConnectionInfo) -> None:
-        """Keep the session of `tls`, whose first reply was read, if it may be gone on with and is wanted."""
+        """Keep the session of `tls`, whose first reply was read, if it may be resumed and is needed."""
         server = self._servers.get(key) or self._begin(key)
         if info.session_resumed:
             server.refusals = 0
@@ -160,24 +160,24 @@ class SessionCache:
 
 
 def shared_sessions(context: ssl.SSLContext) -> SessionCache:
-    """Return the sessions that all clients of this thread have in common which use `context`.
+    """Return the sessions that all clients of this thread with the same `context` share.
 
-    They are kept at the context and go with it, because no other context can go on with them.
+    They are stored with the context, because no other context can resume them.
     """
     caches: dict[int, SessionCache] = vars(context).setdefault("_smtp_async_sessions", {})
     return caches.setdefault(threading.get_ident(), SessionCache())
 
 
 def _expiry(kept: KeptSession | None, tls: ssl.SSLObject, info: ConnectionInfo, now: float) -> float | None:
-    """Return until when the verdict on the certificate stands; None if nobody knows."""
+    """Return until when the verdict on the certificate is valid; None if that is unknown."""
     if info.session_resumed:
-        # A new ticket does not make the verdict younger. Another connection may have begun anew meanwhile.
+        # A new ticket does not extend the verdict. Another connection may have had a full handshake meanwhile.
         return kept.expires if kept is not None and kept.info.chain == info.chain else None
     return min(now + _LIFE, _not_after(tls, info.chain[0]))
 
 
 def _not_after(tls: ssl.SSLObject, certificate: bytes) -> float:
-    # OpenSSL has read it if it has verified it. Otherwise a thread of ours has, with what reads it here.
+    # The certificate is known to parse: OpenSSL, or a thread of ours, has verified it.
     known = (tls.getpeercert() or {}).get("notAfter")
     if isinstance(known, str):
         return ssl.cert_time_to_seconds(known)

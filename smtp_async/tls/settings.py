@@ -23,18 +23,18 @@ from .suites import find_group, find_suite
 __all__ = ["configure"]
 
 _TLS12: Final = ssl.TLSVersion.TLSv1_2
-#: Flags of OpenSSL 3 that Python has no name for, or has one from 3.12 on.
+#: Flags of OpenSSL 3 that have no name in Python, or only from 3.12 on.
 _NO_EXTENDED_MASTER_SECRET: Final = 0x1
 _LEGACY_SERVER_CONNECT: Final = 0x4
-#: Suites for shared keys that Python's own choice does not contain, the best first.
+#: Suites for pre-shared keys that Python's choice does not contain, the best first.
 _PSK_CIPHERS: Final = "kECDHEPSK+CHACHA20:kDHEPSK+AESGCM:kDHEPSK+CHACHA20:PSK+AESGCM"
 
 
 def configure(context: ssl.SSLContext, options: TLSOptions) -> None:
-    """Let `context`, which nobody uses yet, do what `options` say; trust is no matter of this.
+    """Apply `options`, but not those of trust, to `context`, which must not be in use.
 
     Raises:
-        ClientIdentityError: OpenSSL does not take the key or the certificate of the identity.
+        ClientIdentityError: OpenSSL does not accept the key or the certificate of the identity.
         TLSLibraryError: OpenSSL refuses an option, or the file for keys cannot be written.
     """
     _set_versions(context, options)
@@ -70,7 +70,7 @@ def _oldest(options: TLSOptions) -> ssl.TLSVersion:
 def _set_versions(context: ssl.SSLContext, options: TLSOptions) -> None:
     oldest, newest = _oldest(options), options.maximum_version
     if min(oldest, newest or oldest) < _TLS12:
-        # Python warns of each use of these versions; who asks for one by name has read what it means.
+        # Python warns of each use of these versions; an application that names one has chosen it.
         warnings.filterwarnings("ignore", r"ssl\.TLSVersion\.TLSv1(_1)? is deprecated", DeprecationWarning)
     context.minimum_version = oldest
     if newest is not None:
@@ -94,14 +94,14 @@ def _set_suites(context: ssl.SSLContext, options: TLSOptions) -> None:
 
 
 def _up_to_tls12(options: TLSOptions) -> str | None:
-    """Return OpenSSL's list of suites; None leaves Python's choice."""
+    """Return OpenSSL's list of suites; None keeps Python's choice."""
     ciphers = read_ciphers(options.ciphers).up_to_tls12 or options.profile.ciphers
     old = _oldest(options) < _TLS12
     if ciphers is None:
-        # Python's own choice holds no suite that is older than TLS 1.2, and without ffdhe it stands for itself.
+        # Python's choice contains no suite older than TLS 1.2; without ffdhe it has to be written out.
         ciphers = "DEFAULT" if old else None
     if old and "@SECLEVEL" not in (ciphers or ""):
-        # What TLS 1.0 and 1.1 sign with is too weak for OpenSSL's other levels.
+        # The signatures of TLS 1.0 and 1.1 are too weak for OpenSSL's other levels.
         ciphers = f"{ciphers}:@SECLEVEL=0"
     if not options.ffdhe:
         ciphers = ciphers or _names_in(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
@@ -125,12 +125,12 @@ def _drop_weak(context: ssl.SSLContext, bits: int, newest: ssl.TLSVersion | None
         context.set_ciphers(names)
         return
     if newest is not None and newest < ssl.TLSVersion.TLSv1_3:
-        raise TLSLibraryError(f"no cipher suite up to TLS 1.2 that is offered has keys of {bits} bits")
+        raise TLSLibraryError(f"no offered cipher suite up to TLS 1.2 has keys of {bits} bits")
     context.minimum_version = ssl.TLSVersion.TLSv1_3
 
 
 def _of_tls13(options: TLSOptions) -> tuple[str, ...]:
-    """Return the suites of TLS 1.3 that are wanted; none leaves OpenSSL's choice."""
+    """Return the chosen suites of TLS 1.3; an empty tuple keeps OpenSSL's choice."""
     wanted = read_ciphers(options.ciphers).tls13
     if wanted is None and not options.minimum_bits:
         return ()
@@ -153,7 +153,7 @@ def _set_groups(context: ssl.SSLContext, options: TLSOptions) -> None:
 
 
 def _with_marks(groups: tuple[str, ...], options: TLSOptions) -> Iterator[str]:
-    """Mark the groups for which a key is sent at once; without marks OpenSSL sends one for the first."""
+    """Mark the groups for which a key is sent at once; without marks OpenSSL sends one for the first group."""
     wanted = options.key_share_groups
     marked = {openssl_group(name) for name in wanted} if wanted != options.groups[:1] else set()
     return (f"*{name}" if name in marked else name for name in groups)

@@ -1,11 +1,11 @@
 """Certificates and keys from files of any kind, from memory, and from tokens.
 
     store = CertificateStore.load("ann.pfx", password="…")
-    identity = store.identity()                                     # the only one that is in it
+    identity = store.identity()                                     # the only identity in the store
     identity = store.identity_for(store.find("CN=Ann, O=Example"))  # one of several
 
-The kind of a file is told by its content. All of this reads files and derives keys from passwords, which takes up to
-seconds: call it in a thread.
+The kind of a file is detected from its content. Reading files and deriving keys from passwords takes up to seconds:
+call it in a thread.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ __all__ = ["CertificateStore"]
 
 _Reader: TypeAlias = Callable[[bytes, Secret | None], Contents]
 
-#: The system's store of authorities has about 250 KiB.
+#: Maximum of octets of a store; the system's store of authorities has about 250 KiB.
 _LARGEST: Final = 4 << 20
-#: Longer texts are no path, unless there is such a file.
+#: A longer text is not a path, unless there is such a file.
 _PATH: Final = 255
 _BEGINNINGS: Final = ("{", "<", "ssh-", "ecdsa-", "-----BEGIN ", "---- BEGIN ", "PuTTY-User-Key-File-")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]{40,}+={0,2}\s*+\Z")
 _WINDOWS: Final = frozenset({"MY", "CA", "ROOT"})
-#: Where an assertion of cryptography's that fails comes from, as no Exception: a short IV in a PEM key is enough.
+#: The module of a failed assertion in cryptography, which is not an Exception: a short IV in a PEM key causes one.
 _PANIC: Final = "pyo3_runtime"
-#: So many holders are named in an error.
+#: Maximum of holders that an error names.
 _NAMED: Final = 5
 
 
 class CertificateStore:
-    """Certificates and private keys that came from one place.
+    """Certificates and private keys from one source.
 
     Attributes:
-        certificates: every certificate, in the order of the source, none twice.
-        public_keys: the public half of every key, in DER (SubjectPublicKeyInfo); some sources hold nothing else.
+        certificates: every certificate, in the order of the source, without duplicates.
+        public_keys: every public key, in DER (SubjectPublicKeyInfo); some sources contain nothing else.
     """
 
     __slots__ = ("_keys", "_where", "certificates", "public_keys")
@@ -85,10 +85,10 @@ class CertificateStore:
         Args:
             source: a path, or the content of such a file as bytes or text, base64 included; or a `pkcs11:` URI
                 (RFC 7512) with a module-path, for a token, with the extra `[pkcs11]`.
-            password: opens what is encrypted; the PIN of a token.
+            password: decrypts the store; the PIN of a token.
 
         Raises:
-            CertificateStoreError: it cannot be read, is none of these, holds nothing, or the password is missing or
+            CertificateStoreError: the store cannot be read, is of another kind or empty, or the password is missing or
                 wrong.
             FeatureUnavailable: an extra is needed.
             InvalidArgument: source or password are of another type, or the password is not UTF-8.
@@ -109,7 +109,7 @@ class CertificateStore:
             raise CertificateStoreError(f"{where}: {error}") from error
         except SMTPError:
             raise
-        except BaseException as error:  # parsers have many ways to complain
+        except BaseException as error:  # parsers raise many kinds of errors
             if not isinstance(error, Exception) and type(error).__module__ != _PANIC:
                 raise
             raise CertificateStoreError(_in_words(error, where)) from error
@@ -118,7 +118,7 @@ class CertificateStore:
         return cls(found.certificates, found.keys, public_keys=found.public_keys, where=where)
 
     def union(self, other: CertificateStore) -> CertificateStore:
-        """Return a store with what is in either: a PKCS#7 bundle, say, and the key that belongs to it."""
+        """Return a store with the content of both, for example a PKCS#7 bundle and its key."""
         return CertificateStore(
             (*self.certificates, *other.certificates),
             (*self._keys.values(), *other._keys.values()),
@@ -127,14 +127,14 @@ class CertificateStore:
         )
 
     def find(self, subject: str) -> Certificate:
-        """Return the certificate of `subject`. Those that have their key in this store come first.
+        """Return the certificate of `subject`. Certificates with a key in this store are preferred.
 
         Args:
-            subject: the whole name of the holder, `CN=Ann, O="Example, Inc.", C=DE`, its fields in any order and case;
-                where no certificate has just that, a part of the name; `*` for any certificate.
+            subject: the whole name of the holder, `CN=Ann, O="Example, Inc.", C=DE`, with its fields in any order and
+                case; if no certificate has exactly this name, a part of the name; `*` for any certificate.
 
         Raises:
-            CertificateNotFound: there is none.
+            CertificateNotFound: there is no such certificate.
             InvalidArgument: `subject` is empty.
         """
         if not subject.strip():
@@ -149,10 +149,10 @@ class CertificateStore:
         )
 
     def identity(self, *, check_key: bool = True) -> Identity:
-        """Return the only certificate that has its key here, with that key and its chain.
+        """Return the only certificate with a key in this store, with the key and the chain.
 
         Args:
-            check_key: try whether the key is sound and belongs to the certificate.
+            check_key: check that the key is valid and belongs to the certificate.
 
         Raises:
             ClientCertificateMissing: there is no key, or no certificate for it.
@@ -168,7 +168,7 @@ class CertificateStore:
             )
         if not self._keys:
             raise ClientCertificateMissing(
-                f"{self._where} holds no private key, so nobody can log in with it"
+                f"{self._where} holds no private key, so it cannot be used to log in"
             )
         if not self.certificates:
             raise ClientCertificateMissing(f"{self._where} holds a private key, but no certificate for it")
@@ -177,17 +177,17 @@ class CertificateStore:
         )
 
     def identity_for(self, certificate: Certificate | bytes | str, *, check_key: bool = True) -> Identity:
-        """Return `certificate` with its key, which is looked for in this store, and its chain.
+        """Return `certificate` with its key from this store, and its chain.
 
         Args:
-            certificate: from this store or from elsewhere; also as PEM, DER or base64.
-            check_key: try whether the key is sound and belongs to the certificate. Without it the only key of the
-                store is taken for the certificate's.
+            certificate: from this or another source; also as PEM, DER or base64.
+            check_key: check that the key is valid and belongs to the certificate. Without it the only key of the
+                store is assumed to be the certificate's.
 
         Raises:
             ClientCertificateMissing: there is no key in the store.
-            ClientIdentityError: none of the keys belongs to the certificate, or it is damaged.
-            CertificateStoreError: `certificate` is none.
+            ClientIdentityError: no key belongs to the certificate, or the key is damaged.
+            CertificateStoreError: `certificate` is not a certificate.
         """
         if not isinstance(certificate, Certificate):
             certificate = Certificate.load(certificate)
@@ -209,7 +209,7 @@ class CertificateStore:
         return found
 
     def _chain(self, certificate: Certificate) -> tuple[Certificate, ...]:
-        """Return who issued it and so on; not the last, which signed itself: who trusts it has it."""
+        """Return the issuers, without the self-signed one at the end, which every party that trusts it has."""
         chain: list[Certificate] = []
         while True:
             last = chain[-1] if chain else certificate
@@ -226,7 +226,7 @@ class CertificateStore:
 
 
 def _in_words(error: BaseException, where: str) -> str:
-    """Return what a parser complains of."""
+    """Return the error of a parser as a text."""
     from cryptography.exceptions import UnsupportedAlgorithm
 
     why = printable(str(error) or type(error).__name__)
@@ -241,7 +241,7 @@ def _named(certificates: Iterable[Certificate]) -> str:
     return f"there is {'; '.join(subjects[:_NAMED])}{more}" if subjects else "there is none at all"
 
 
-# --- where it comes from -------------------------------------------------------------------------------------
+# --- the source of a store -----------------------------------------------------------------------------------
 
 
 def _secret(password: str | bytes | Secret | None) -> Secret | None:
@@ -253,7 +253,7 @@ def _secret(password: str | bytes | Secret | None) -> Secret | None:
         secret = Secret(password.decode() if isinstance(password, bytes) else password)
         secret.reveal().encode()
     except UnicodeError:
-        # Its error would show the password.
+        # The error of `encode` would show the password.
         raise InvalidArgument(
             "the password of a store is text: this one cannot be written in UTF-8"
         ) from None
@@ -261,7 +261,7 @@ def _secret(password: str | bytes | Secret | None) -> Secret | None:
 
 
 def _content(source: str | bytes | os.PathLike[str]) -> tuple[bytes, str]:
-    """Return the bytes of a store, and what to call it."""
+    """Return the bytes of a store, and its name for errors."""
     if isinstance(source, bytes | bytearray | memoryview):
         content, where = bytes(source), "the store"
     elif isinstance(source, str) and _is_content(source):
@@ -278,7 +278,7 @@ def _content(source: str | bytes | os.PathLike[str]) -> tuple[bytes, str]:
 
 
 def _is_content(text: str) -> bool:
-    """Tell whether a text is a store itself, and not the path of one: a path is shown in errors, a key must not be."""
+    """Tell whether a text is a store, not the path of one: errors show a path, but must not show a key."""
     if "\n" in text or text.startswith(_BEGINNINGS):
         return True
     maybe = len(text) > _PATH or text.startswith("[") or _BASE64.match(text.encode("utf-8", "replace"))
@@ -299,11 +299,11 @@ def _file(path: str | os.PathLike[str]) -> bytes:
         raise CertificateStoreError(f"the certificate store {shown} cannot be read: {why}") from error
 
 
-# --- what it is ----------------------------------------------------------------------------------------------
+# --- the kind of a store -------------------------------------------------------------------------------------
 
 
 def _reader(content: bytes) -> _Reader:
-    """Return what reads a store, by its first bytes."""
+    """Return the parser of a store, by its first bytes."""
     from . import keyfiles
 
     start = content.lstrip(b"\xef\xbb\xbf \t\r\n")

@@ -1,11 +1,10 @@
-"""Cipher suites, key-exchange groups and signature schemes: their names, and what each name means.
+"""Cipher suites, key-exchange groups and signature schemes: their names and properties.
 
-A suite has two names: IANA's (TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384), which `ConnectionInfo` tells, and OpenSSL's
-(ECDHE-RSA-AES256-GCM-SHA384), which its cipher lists want. The second does not follow from the first, so both stand
-here in a table. Everything else about a suite is said by IANA's name, and is read from there.
+A suite has two names: IANA's (TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384), which `ConnectionInfo` has, and OpenSSL's
+(ECDHE-RSA-AES256-GCM-SHA384), which its cipher lists need. The second cannot be derived from the first, so a table here
+has both. All other properties of a suite are parsed from IANA's name.
 
-Suites that OpenSSL does not speak any more (static Diffie-Hellman, RC4, DES, those once weakened for export) have no
-second name.
+Suites that OpenSSL no longer supports (static Diffie-Hellman, RC4, DES, those weakened for export) have no second name.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ __all__ = ["Group", "Suite", "find_group", "find_suite", "group_numbered", "sche
 
 
 class Suite(NamedTuple):
-    """What a cipher suite consists of.
+    """The parts of a cipher suite.
 
     Attributes:
         name: IANA's name.
-        openssl_name: OpenSSL's name, None for one that it does not speak.
-        key_exchange: `"ECDHE"`, `"DHE"`, `"RSA"`, `"PSK"` …; None in TLS 1.3, where it is not a matter of the suite.
-        authentication: what the server proves itself with: `"RSA"`, `"ECDSA"`, `"DSS"`, `"PSK"`, `"anon"` for
-            nothing; None in TLS 1.3.
+        openssl_name: OpenSSL's name, None if OpenSSL does not support the suite.
+        key_exchange: `"ECDHE"`, `"DHE"`, `"RSA"`, `"PSK"` …; None in TLS 1.3, where the suite does not determine it.
+        authentication: how the server is authenticated: `"RSA"`, `"ECDSA"`, `"DSS"`, `"PSK"`, `"anon"` for not at
+            all; None in TLS 1.3.
         cipher: the symmetric algorithm, such as `"AES-256-GCM"`.
-        bits: the length of its key.
-        block_size: octets of its block, 0 for a stream cipher.
-        aead: does it authenticate what it encrypts (RFC 5116)?
-        digest: the hash of the MAC, or of the key derivation where the cipher authenticates.
-        exportable: was it weakened for export?
+        bits: the length of the key.
+        block_size: octets of a block, 0 for a stream cipher.
+        aead: the cipher authenticates the encrypted data (RFC 5116).
+        digest: the hash of the MAC, or of the key derivation if the cipher authenticates.
+        exportable: the suite was weakened for export.
     """
 
     name: str
@@ -47,12 +46,12 @@ class Suite(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A group that keys are agreed on in (IANA's "TLS Supported Groups").
+    """A group for the key exchange (IANA's "TLS Supported Groups").
 
     Attributes:
         name: IANA's name.
         key_exchange: `"ECDHE"`, `"DHE"`, or `"ECDHE-MLKEM"` for a hybrid with a lattice (ML-KEM).
-        bits: size of its classical key.
+        bits: size of the classical key.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Group(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def find_suite(name: str) -> Suite | None:
-    """Return the suite with IANA's or OpenSSL's name, in any case; None for what is no name of a suite."""
+    """Return the suite with IANA's or OpenSSL's name, in any case; None if there is no such suite."""
     wanted = name.upper()
     to_openssl, to_iana = _names()
     iana = to_iana.get(wanted, wanted)
@@ -89,25 +88,25 @@ def find_suite(name: str) -> Suite | None:
 
 @functools.lru_cache(maxsize=64)
 def find_group(name: str) -> Group | None:
-    """Return the group with IANA's name, in any case; None for what is no name of a group."""
+    """Return the group with IANA's name, in any case; None if there is no such group."""
     wanted = name.lower()
     return next((group for group in _GROUPS.values() if group.name.lower() == wanted), None)
 
 
 def group_numbered(number: int) -> str:
-    """Return IANA's name of a group, RFC 8446 section 4.2.7; an unknown one is called by its number."""
+    """Return IANA's name of a group, RFC 8446 section 4.2.7, or the number of an unknown one."""
     group = _GROUPS.get(number)
     return group.name if group is not None else f"0x{number:04x}"
 
 
 def scheme_named(name: str) -> str | None:
-    """Return IANA's name of a signature scheme, in any case; None for what is no name of one."""
+    """Return IANA's name of a signature scheme, given in any case; None if there is no such scheme."""
     wanted = name.lower()
     return next((one for one in _SCHEMES.values() if one.lower() == wanted), None)
 
 
 def scheme_numbered(number: int) -> str:
-    """Return IANA's name of a signature scheme, RFC 8446 section 4.2.3; an unknown one is called by its number."""
+    """Return IANA's name of a signature scheme, RFC 8446 section 4.2.3, or the number of an unknown one."""
     return _SCHEMES.get(number) or f"0x{number:04x}"
 
 
@@ -118,12 +117,12 @@ def _names() -> tuple[dict[str, str], dict[str, str]]:
     return {iana.upper(): ours for iana, ours in pairs}, {ours.upper(): iana.upper() for iana, ours in pairs}
 
 
-#: A name of IANA's in capitals. TLS 1.3 has no "_WITH_"; a cipher with a MAC of its own need not name a digest.
+#: A name of IANA's in capitals. TLS 1.3 has no "_WITH_"; a cipher with a built-in MAC need not name a digest.
 _NAME: Final = re.compile(
     r"TLS_(?:(?P<exchange>\w+?)(?:_EXPORT(?:1024)?)?_WITH_)?(?P<cipher>\w+?)(?:_(?P<digest>SHA\d*|MD5))?"
 )
 
-#: What stands before "_WITH_": how keys are agreed on, and what the server proves itself with.
+#: The part before "_WITH_": key exchange and authentication.
 _EXCHANGES: Final[dict[str, tuple[str | None, str | None]]] = {
     "": (None, None),
     "RSA": ("RSA", "RSA"),
@@ -152,7 +151,7 @@ _DIGESTS: Final = {
     "SHA384": "SHA-384",
 }
 
-#: Name of the algorithm, bits of the key, octets of the block, does it authenticate?
+#: Name of the algorithm, bits of the key, octets of the block, whether it authenticates.
 _CIPHERS: Final[dict[str, tuple[str, int, int, bool]]] = {
     **{
         f"{block}_{bits}_{mode}": (f"{block}-{bits}-{mode.replace('_', '-')}", bits, 16, mode != "CBC")
@@ -183,7 +182,7 @@ _GROUPS: Final = {
     0x001A: Group("brainpoolP256r1", "ECDHE", 256),
     0x001B: Group("brainpoolP384r1", "ECDHE", 384),
     0x001C: Group("brainpoolP512r1", "ECDHE", 512),
-    # What OpenSSL tells of these two: the order of the curve, not the octets of a key.
+    # OpenSSL's number for these two: the order of the curve, not the octets of a key.
     0x001D: Group("x25519", "ECDHE", 253),
     0x001E: Group("x448", "ECDHE", 448),
     0x001F: Group("brainpoolP256r1tls13", "ECDHE", 256),
@@ -231,7 +230,7 @@ _SCHEMES: Final = {
     0x0906: "mldsa87",
 }
 
-#: IANA's name and OpenSSL's, for every suite that OpenSSL 3 can speak.
+#: IANA's name and OpenSSL's, for every suite that OpenSSL 3 supports.
 _SUITES: Final = """\
 TLS_AES_256_GCM_SHA384 TLS_AES_256_GCM_SHA384
 TLS_CHACHA20_POLY1305_SHA256 TLS_CHACHA20_POLY1305_SHA256

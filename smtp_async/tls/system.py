@@ -1,9 +1,9 @@
 """The system's trusted certificates, read once per process.
 
-Reading them takes tens of milliseconds, most of it in OpenSSL, and a context made from them holds a copy of each.
-Clients that trust what the system trusts therefore share one context: it is not changed once it is made. So do clients
-whose options differ from the default in the same way, for as long as one of them lives. Python cannot give the
-certificates of one context to another, so each other set of options reads them once.
+Reading them takes tens of milliseconds, most of it in OpenSSL, and a context contains a copy of each certificate.
+Therefore clients with the system's trust share one context, which is not changed once it is made. So do clients with
+the same other options, while one of them exists. Python cannot copy the certificates of a context to another, so each
+set of options reads them once.
 
 A new context is made for the next client when the certificates have changed: another SSL_CERT_FILE or SSL_CERT_DIR, a
 changed file (inode, size or modification time; a `ca_file` is such a file), a changed folder (a `ca_path` is one). A
@@ -31,7 +31,7 @@ class SharedContexts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._contexts: dict[bool, tuple[_State, ssl.SSLContext]] = {}
-        #: Those of other options, while they are used.
+        #: The contexts of other options, while they are used.
         self._others: WeakValueDictionary[_State, ssl.SSLContext] = WeakValueDictionary()
 
     def get(
@@ -45,9 +45,9 @@ class SharedContexts:
         """Return the context for these certificates and options; call `make` if there is none or files have changed.
 
         Args:
-            make: makes it; called in this thread, one at a time.
-            verify: which of the two, see `smtp_async.tls.make_context`.
-            options: what else it is made from; None is the default.
+            make: makes the context; called in this thread, one call at a time.
+            verify: which of the two contexts, see `smtp_async.tls.make_context`.
+            options: the other options of the context; None for the default.
             files: the files and folders that are read besides the system's, or in place of them.
         """
         # The lock is held while the certificates are read: other threads wait for them.
@@ -65,7 +65,7 @@ class SharedContexts:
             return known[1]
 
     def clear(self) -> None:
-        """Forget all: the next client reads the certificates again."""
+        """Forget all contexts, so that the next client reads the certificates again."""
         with self._lock:
             self._contexts.clear()
             self._others.clear()
@@ -75,7 +75,7 @@ class SharedContexts:
         self._lock = threading.Lock()
 
 
-#: What `make_context` takes from here.
+#: The contexts that `make_context` shares.
 shared_contexts: Final = SharedContexts()
 
 if hasattr(os, "register_at_fork"):
@@ -83,7 +83,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _state() -> _State:
-    """Return what changes when the system's certificates do, or the file that keys are logged to."""
+    """Return a value that changes if the system's certificates change, or the file for logged keys."""
     paths = ssl.get_default_verify_paths()
     return (
         paths.cafile,
@@ -99,6 +99,6 @@ def _stamp(path: str | os.PathLike[str] | None) -> tuple[int, ...] | None:
         return None
     try:
         found = os.stat(path)
-    except (OSError, ValueError):  # ValueError: there is a NUL in it
+    except (OSError, ValueError):  # ValueError: the path contains NUL
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,7 +1,7 @@
-"""Certificates and keys on a token (PKCS#11), reached through the library of its maker.
+"""Certificates and keys on a token (PKCS#11), accessed through the library of its vendor.
 
-A token counts logins for the whole process, and what one session closes is closed for all. Therefore each call here has
-a session of its own, and only one at a time.
+A token has one login state for the whole process, and closing a session logs out all others. Therefore each call here
+opens a new session, and only one call runs at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["TokenKey", "read_token"]
 
 _HASHES: Final = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
 _WRONG_PIN: Final = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})
-#: Attributes of a URI (RFC 7512 section 2.3) that choose a token or an object, and those that say how it is reached.
+#: Attributes of a URI (RFC 7512 section 2.3) that choose a token or an object, and those that tell how to access it.
 _CHOOSING: Final = frozenset({"token", "serial", "manufacturer", "model", "object", "id", "type"})
 _REACHING: Final = frozenset({"module-path", "pin-value"})
 
@@ -32,7 +32,7 @@ _one_at_a_time: Final = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Which token, and how to get at it."""
+    """A token, and how to access it."""
 
     module: str
     wanted: dict[str, str] = field(hash=False)
@@ -40,7 +40,7 @@ class _Place:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Any]:
-        """Open the token; what its library says is raised as an error of ours.
+        """Open the token; errors of its library are raised as errors of ours.
 
         Raises:
             CertificateStoreError: there is no such token, or the PIN is missing, wrong or locked.
@@ -58,7 +58,7 @@ class _Place:
         try:
             return token.open(user_pin=self.pin.reveal() if self.pin else None)
         except pkcs11.UserAlreadyLoggedIn:
-            # Another part of the application is, which holds for every session.
+            # Another part of the application is logged in, which applies to every session.
             return token.open()
 
     def _token(self, pkcs11: Any) -> Any:
@@ -93,8 +93,8 @@ class TokenKey:
     """A private key that stays on its token and signs there.
 
     Attributes:
-        public_key_der: its public half, as SubjectPublicKeyInfo.
-        label: what the token calls it.
+        public_key_der: the public key, as SubjectPublicKeyInfo.
+        label: the label of the key on the token.
     """
 
     public_key_der: bytes = field(repr=False)
@@ -103,16 +103,16 @@ class TokenKey:
     _place: _Place = field(repr=False)
 
     def sign(self, data: bytes, *, hash_name: str = "SHA256", pss: bool = False) -> bytes:
-        """Return a signature by the token; of an elliptic key in DER. Waits for the token: call it in a thread.
+        """Return a signature by the token; by an elliptic-curve key in DER. The call blocks: make it in a thread.
 
         Args:
-            data: what is signed, not its hash.
+            data: the data to sign, not their hash.
             hash_name: SHA1, SHA224, SHA256, SHA384 or SHA512.
             pss: sign with RSASSA-PSS, the salt as long as the hash; for RSA keys only.
 
         Raises:
-            ClientIdentityError: the key is gone, or of a kind that does not sign like this.
-            CertificateStoreError: the token is gone, or the PIN does not open it any more.
+            ClientIdentityError: the key is gone, or of a kind that does not support these arguments.
+            CertificateStoreError: the token is gone, or the PIN is no longer accepted.
         """
         if hash_name not in _HASHES:
             raise ClientIdentityError(
@@ -150,18 +150,18 @@ def signature_by(pkcs11: Any, key: Any, data: bytes, hash_name: str, *, pss: boo
     raise ClientIdentityError("the key on the token is neither RSA nor elliptic")
 
 
-# --- what is on a token --------------------------------------------------------------------------------------
+# --- objects on a token --------------------------------------------------------------------------------------
 
 
 def read_token(uri: str, password: Secret | None) -> Contents:
-    """Return the certificates on a token, and the keys that belong to them or have their public half there.
+    """Return the certificates on a token, and the private keys with a certificate or a public key there.
 
     Args:
         uri: `pkcs11:token=…;object=…?module-path=/usr/lib/….so` (RFC 7512).
-        password: the PIN; the URI's `pin-value` where it is None. Without one there are only public objects.
+        password: the PIN; if None, the `pin-value` of the URI. Without a PIN, only public objects are read.
 
     Raises:
-        CertificateStoreError: the URI makes no sense, there is no such token, or the PIN is wrong.
+        CertificateStoreError: the URI is invalid, there is no such token, or the PIN is wrong.
         FeatureUnavailable: python-pkcs11 is not installed.
     """
     place = _place(uri, password)
@@ -201,11 +201,11 @@ def _attributes(text: str, separator: str, known: frozenset[str]) -> dict[str, s
         if not equals or name in found:
             raise CertificateStoreError(f"the URI of a token is malformed at {printable(name)!r}")
         if name not in known:
-            # RFC 7512 section 2.3: what is not known must not be passed over.
+            # RFC 7512 section 2.3: unknown attributes must not be ignored.
             raise CertificateStoreError(
                 f"the URI of a token has {printable(name)!r}, which is not known here"
             )
-        # An identifier is octets, which Latin-1 keeps.
+        # An identifier consists of octets, which Latin-1 preserves.
         found[name] = unquote_to_bytes(value).decode("latin-1") if name == "id" else unquote(value)
     return found
 

@@ -154,7 +154,7 @@ class TestBadIdentities:
     def test_unchecked_it_is_found_out_by_openssl(self):
         other = Identity(leaf("bob", "ec", 3), ANN_KEY, check_key=False)
         with pytest.raises(
-            ClientIdentityError, match="OpenSSL does not take .*KEY_VALUES_MISMATCH"
+            ClientIdentityError, match="OpenSSL does not accept .*KEY_VALUES_MISMATCH"
         ) as caught:
             other.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         assert caught.value.code == 273
