@@ -245,13 +245,20 @@ class TestOptions:
         assert run(resolver.addresses("v4.lab.test", IPV4)) == ["127.0.0.1"]
         resolver.close()
 
-    def test_which_resolver(self):
-        own = DNSOptions(servers=("127.0.0.1",))
-        assert type(resolver_of(DNSOptions())) is SystemResolver
-        assert type(resolver_of(DNSOptions(resolver=DNSMode.SYSTEM))) is SystemResolver
-        assert type(resolver_of(DNSOptions(resolver=DNSMode.OWN))) is DNSResolver
-        assert type(resolver_of(own)) is DNSResolver
-        assert type(resolver_of(DNSOptions(secure=True))) is DNSResolver
+    @pytest.mark.parametrize(
+        ("settings", "kind"),
+        [
+            ({}, SystemResolver),
+            ({"resolver": DNSMode.SYSTEM}, SystemResolver),
+            ({"resolver": DNSMode.OWN}, DNSResolver),
+            ({"servers": ("127.0.0.1",)}, DNSResolver),
+            ({"secure": True}, DNSResolver),
+        ],
+    )
+    def test_which_resolver(self, settings, kind):
+        assert type(resolver_of(DNSOptions(**settings))) is kind
+
+    def test_a_resolver_of_the_application(self):
         assert resolver_of(DNSOptions(resolver=Table({}))).__class__ is Table
         with pytest.raises(InvalidArgument, match="resolver=DNSMode.OWN"):
             DNSOptions(resolver=DNSMode.SYSTEM, servers=("127.0.0.1",))
