@@ -44,6 +44,7 @@ from .model.proxy_response import ProxyResponse
 from .model.receipt import Outcome, Receipt, Verdict
 from .model.reply import EnhancedCode, Reply
 from .model.secret import Secret
+from .model.signing import SignAnswer, SignRequest
 from .model.timeouts import Timeouts
 from .pool.limits import PoolLimits, PoolStatistics
 from .protocol.extensions import Extensions
@@ -67,6 +68,9 @@ from .transport.throttle import RateLimits
 
 if TYPE_CHECKING:
     from .client.presets import Provider, find_provider, providers
+    from .message.dkim import DKIM
+    from .message.dkim_record import dkim_record
+    from .message.sign import ExternalSigner, KeySigner
     from .processor import (
         ProcessorOptions,
         ProcessorStatistics,
@@ -94,6 +98,7 @@ __all__ = [
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
+    "DKIM",
     "DNSMode",
     "DNSOptions",
     "DNSResolver",
@@ -107,9 +112,11 @@ __all__ = [
     "Entry",
     "Envelope",
     "Extensions",
+    "ExternalSigner",
     "FoundServer",
     "Identity",
     "Importance",
+    "KeySigner",
     "KeyUsage",
     "Kind",
     "Lease",
@@ -163,6 +170,8 @@ __all__ = [
     "ServerAuthentication",
     "ServerReport",
     "Session",
+    "SignAnswer",
+    "SignRequest",
     "SocketOptions",
     "Spool",
     "SpoolStatistics",
@@ -181,6 +190,7 @@ __all__ = [
     "__version__",
     "build_info",
     "discover",
+    "dkim_record",
     "errors",
     "events",
     "find_provider",
@@ -194,8 +204,12 @@ __all__ = [
     "serialize",
 ]
 
-#: Who only sends does not load what keeps and processes a queue, or reads key files.
+#: Who only sends does not load what keeps and processes a queue, signs, or reads key files.
 _LATER = {
+    "DKIM": "message.dkim",
+    "ExternalSigner": "message.sign",
+    "KeySigner": "message.sign",
+    "dkim_record": "message.dkim_record",
     "Certificate": "tls.certificate",
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",

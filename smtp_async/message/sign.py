@@ -6,10 +6,14 @@ async callable, or an `ExternalSigner`, which is such a callable with everything
 
 from __future__ import annotations
 
+import base64
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, get_args, runtime_checkable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, get_args, runtime_checkable
 
-from ..errors import InvalidArgument, SigningError
+from ..errors import InvalidArgument, SigningError, SMTPError
 from ..model.secret import Secret
 from ..model.signing import (
     AskSigner,
@@ -31,6 +35,8 @@ __all__ = ["ExternalSigner", "KeySigner", "TokenSigner", "public_key_of", "signe
 
 #: Octets of a signature by an Ed25519 key.
 _ED25519_SIZE: Final = 64
+#: An Ed25519 key as RFC 8032 writes it, in base64.
+_SEED: Final = re.compile(rb"[A-Za-z0-9+/]{43}=\s*\Z")
 #: No signature is longer; a CMS SignedData has certificates in it.
 _MOST: Final = 1 << 20
 
@@ -72,6 +78,20 @@ class KeySigner:
         self.key_algorithm = algorithm
         self.quick = algorithm == "ed25519"
         self.public_key = key.public_key()
+
+    @classmethod
+    def load(cls, source: str | PathLike[str] | bytes, password: str | Secret | None = None) -> Self:
+        """Read a private key: PEM or DER, PKCS #8 or the older forms, or 32 octets in base64 for Ed25519.
+
+        Args:
+            source: the path of the file, or its content as bytes.
+            password: opens an encrypted key.
+
+        Raises:
+            SigningError: it cannot be read, holds no such key, or the password is missing or wrong.
+        """
+        secret = None if password is None else Secret(password)
+        return cls(_loaded(source, secret))
 
     def __repr__(self) -> str:
         return f"<KeySigner {self.key_algorithm}>"
@@ -120,8 +140,15 @@ class TokenSigner:
         self.key_algorithm: KeyAlgorithm = algorithm
 
     def sign(self, wanted: ToSign) -> bytes:
-        """Return the signature by the token; raises what the token's key raises."""
-        return self._key.sign(wanted.data, hash_name=wanted.hash_algorithm.upper())
+        """Return the signature by the token.
+
+        Raises:
+            SigningError: the token or its key is gone, or does not sign.
+        """
+        try:
+            return self._key.sign(wanted.data, hash_name=wanted.hash_algorithm.upper())
+        except SMTPError as error:
+            raise SigningError(f"the token does not sign: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +166,7 @@ class ExternalSigner:
         key_id, params, echo: passed on with each request. Where `echo` is given, the answer has to be a `SignAnswer`
             that repeats it.
         key_secret: a secret that both sides know, from which `SignRequest.mac` is computed.
+        timeout: seconds for one signature.
         public_key: the public half, an object of the package cryptography. With it each signature is verified before
             it is used.
 
@@ -155,6 +183,7 @@ class ExternalSigner:
     key_secret: str | Secret | None = field(default=None, repr=False)
     params: str = ""
     echo: str = ""
+    timeout: float = 30.0
     public_key: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -164,6 +193,8 @@ class ExternalSigner:
         _one_of("method", self.method, get_args(Method))
         if self.hash_algorithm is not None:
             _one_of("hash_algorithm", self.hash_algorithm, get_args(HashAlgorithm))
+        if isinstance(self.timeout, bool) or not self.timeout > 0:
+            raise InvalidArgument(f"timeout is a number of seconds above 0, not {self.timeout!r}")
         if self.key_secret is not None:
             object.__setattr__(self, "key_secret", Secret(self.key_secret))
         if self.public_key is not None and _algorithm_of(self.public_key) != self.key_algorithm:
@@ -283,3 +314,41 @@ def _hash(name: HashAlgorithm) -> Hash:
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InvalidArgument(f"{name} is one of {', '.join(allowed)}, not {value!r}")
+
+
+# --- key files -----------------------------------------------------------------------------------------------
+
+
+def _loaded(source: str | PathLike[str] | bytes, password: Secret | None) -> Any:
+    where = "the key"
+    if isinstance(source, bytes):
+        data = source
+    else:
+        where = f"the key file {source}"
+        try:
+            data = Path(source).read_bytes()
+        except (OSError, ValueError) as error:
+            raise SigningError(
+                f"{where} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
+    try:
+        return _parsed(data, password)
+    except TypeError as error:
+        # What cryptography raises for a password too few, and for one too many.
+        fault = "is encrypted, and no password is given" if password is None else "is not encrypted"
+        raise SigningError(f"{where} {fault}") from error
+    except Exception as error:
+        hint = "the password is wrong, or it" if password is not None else "it"
+        raise SigningError(f"{where} is not read: {hint} is damaged or no private key") from error
+
+
+def _parsed(data: bytes, password: Secret | None) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+
+    secret = None if password is None else password.reveal().encode()
+    if b"-----BEGIN " in data:
+        return load_pem_private_key(data, secret)
+    if _SEED.match(data):
+        return Ed25519PrivateKey.from_private_bytes(base64.b64decode(data))
+    return load_der_private_key(data, secret)

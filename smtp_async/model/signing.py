@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from ..errors import InvalidArgument
 from .secret import Secret
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Signer",
     "Signing",
     "ToSign",
+    "signers_of",
 ]
 
 #: Kinds of keys.
@@ -175,6 +177,10 @@ class RemoteSigner(Protocol):
         """What it returns."""
 
     @property
+    def timeout(self) -> float:
+        """Seconds that it has for one signature."""
+
+    @property
     def ask(self) -> AskSigner:
         """What is awaited."""
 
@@ -249,3 +255,16 @@ class MessageSigner(Protocol):
         Raises:
             SigningError: the header cannot be signed.
         """
+
+
+def signers_of(given: MessageSigner | Sequence[MessageSigner]) -> tuple[MessageSigner, ...]:
+    """Return what a caller gave as `sign`, one way of signing or several, as a tuple.
+
+    Raises:
+        InvalidArgument: one of them is no way of signing.
+    """
+    found: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given,)
+    for one in found:
+        if not hasattr(one, "begin"):
+            raise InvalidArgument(f"sign takes a DKIM or another way of signing messages, not {one!r}")
+    return found

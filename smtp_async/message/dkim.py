@@ -1,0 +1,342 @@
+"""DKIM signatures: RFC 6376, with the keys and hashes of RFC 8301 and RFC 8463.
+
+Strategy. A signature covers a hash of the body, which is computed while the octets pass by, and the chosen header
+fields. Every field is signed once more often than it is there (section 8.15), so that nothing can be added to those
+that readers are shown. `l=` is never written, because it lets text be added behind a signed body (section 8.2).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final, Literal
+
+from ..errors import InvalidArgument, SigningError, SMTPError
+from ..model.domain import domain_forms
+from ..model.signing import RemoteSigner, Rewritten, Signer, ToSign
+from .body_hash import BodyHash
+from .header_parser import Field, fields_of, mailboxes_in
+from .sign import public_key_of, signer_of, verifies
+
+__all__ = ["ALWAYS", "DKIM", "Lookup", "SIGNED", "field_octets", "relaxed_field"]
+
+#: Returns the texts of all TXT records at a name, none if there are none.
+Lookup = Callable[[str], Awaitable[Sequence[str]]]
+Canonicalization = Literal["relaxed", "simple"]
+
+#: Fields that are signed wherever they are (RFC 6376 section 5.4.1, and those of RFC 2045 and RFC 2369).
+SIGNED: Final = tuple(
+    "from sender reply-to to cc subject date message-id in-reply-to references mime-version content-type "
+    "content-transfer-encoding content-id content-description resent-date resent-from resent-sender resent-to "
+    "resent-cc resent-message-id list-id list-help list-unsubscribe list-unsubscribe-post list-subscribe list-post "
+    "list-owner list-archive autocrypt importance priority x-priority".split()
+)
+#: Fields that are signed even where they are not, so that none can be added. Servers on the way add others that are
+#: missing, Date and Message-ID among them.
+ALWAYS: Final = tuple(
+    "from reply-to to cc subject mime-version content-type content-transfer-encoding".split()
+)
+#: Fields that are changed on the way (section 5.4).
+_NEVER: Final = frozenset(
+    {"return-path", "received", "comments", "keywords", "bcc", "resent-bcc", "dkim-signature"}
+)
+
+_SELECTOR: Final = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*\Z"
+)
+_NAME: Final = re.compile(r"[!-9;-~]+\Z")
+_BLANKS: Final = re.compile(rb"[ \t]+")
+_QUOTED: Final = re.compile(r"[^!-:<>-~]")
+#: The fewest bits of an RSA key (RFC 8301 section 3.2).
+_RSA_BITS: Final = 1024
+#: Characters of a line of the field.
+_WIDTH: Final = 76
+
+
+@dataclass(frozen=True, slots=True)
+class DKIM:
+    """A DKIM signature for the messages of a domain; the same object signs any number of messages.
+
+    Attributes:
+        domain: the domain that takes responsibility (`d=`).
+        selector: which of the domain's keys it is (`s=`): its record is at `selector._domainkey.domain`.
+        key: an RSA or Ed25519 key: what `KeySigner.load` returns, a private key of the package cryptography or on a
+            token, an `ExternalSigner`, or an async callable. It never shows.
+        only_for: sign only messages whose author (From) is of one of these domains, or below one. None signs all.
+        header, body: the canonicalization: `"relaxed"` lets white space change on the way, `"simple"` nothing.
+        sign: names of the fields that are signed, as often as they are there.
+        oversign: names of the fields that are signed even if they are not there, so that none can be added.
+        identity: the user or agent on whose behalf the message is signed (`i=`), `"ann@example.com"` or
+            `"@news.example.com"`.
+        timestamp: write when the message was signed (`t=`).
+        expires: seconds after which the signature is not valid any more (`x=`).
+        check_record: ask the DNS for the key's record before the first message is signed and once an hour, and refuse
+            to sign where the record is missing or has another key. True asks the system's DNS servers; an async
+            callable is given the name, and returns the texts of its TXT records.
+
+    Raises:
+        InvalidArgument: a value that is not allowed, or a key that is too short or of another kind.
+    """
+
+    domain: str
+    selector: str
+    key: Any = field(repr=False)
+    _: KW_ONLY
+    only_for: Sequence[str] | None = None
+    header: Canonicalization = "relaxed"
+    body: Canonicalization = "relaxed"
+    sign: Sequence[str] = SIGNED
+    oversign: Sequence[str] = ALWAYS
+    identity: str | None = None
+    timestamp: bool = True
+    expires: float | None = None
+    check_record: bool | Lookup = False
+    signer: Signer = field(init=False, repr=False, compare=False)
+    # What is the same in every signature.
+    _fixed: str = field(init=False, repr=False, compare=False)
+    _names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    # The public key of the DNS record and until when it is believed; a list, because the object is frozen.
+    _record: list[tuple[float, Any]] = field(init=False, repr=False, compare=False, default_factory=list)
+
+    #: The same octets can be given to several signatures.
+    prepends = True
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "domain", _domain(self.domain))
+        if not isinstance(self.selector, str) or not _SELECTOR.match(self.selector):
+            raise InvalidArgument(f"not a selector: {self.selector!r}")
+        for name in ("header", "body"):
+            if getattr(self, name) not in ("relaxed", "simple"):
+                raise InvalidArgument(f'{name} is "relaxed" or "simple", not {getattr(self, name)!r}')
+        if self.only_for is not None:
+            put(self, "only_for", tuple([_domain(one) for one in _texts("only_for", self.only_for)]))
+        put(self, "sign", _field_names("sign", self.sign))
+        put(self, "oversign", _field_names("oversign", self.oversign))
+        put(self, "_names", tuple(dict.fromkeys([*self.oversign, *self.sign])))
+        if "from" not in self._names:
+            raise InvalidArgument("From is always signed (RFC 6376 section 5.4)")
+        if not isinstance(self.check_record, bool) and not callable(self.check_record):
+            raise InvalidArgument(
+                f"check_record is True, False or an async callable, not {self.check_record!r}"
+            )
+        if self.expires is not None and not self.expires >= 1:
+            raise InvalidArgument(f"expires is a number of seconds, 1 or more, not {self.expires!r}")
+        put(self, "signer", signer_of(self.key))
+        _check_signer(self.signer)
+        put(self, "_fixed", self._fixed_tags())
+
+    @property
+    def record_name(self) -> str:
+        """The name at which the DNS has the key's record."""
+        return f"{self.selector}._domainkey.{self.domain}"
+
+    @property
+    def identity_is_below(self) -> bool:
+        """Whether `identity` is of a domain below `domain`."""
+        return self.identity is not None and _domain(self.identity.rpartition("@")[2]) != self.domain
+
+    @property
+    def record(self) -> tuple[float, Any] | None:
+        """Until when the key's record in the DNS is believed, and its public key; None if it was not looked up."""
+        return self._record[0] if self._record else None
+
+    def remember_record(self, until: float, public_key: Any) -> None:
+        """Remember what the DNS has."""
+        self._record[:] = [(until, public_key)]
+
+    def begin(self, header: bytes, now: float) -> DKIMSigning | None:
+        """Begin to sign a message; None if its author is of a domain that this signature is not for.
+
+        Args:
+            header: the message's header.
+            now: seconds since the epoch.
+
+        Raises:
+            SigningError: there is no From.
+        """
+        fields = fields_of(header)[0]
+        authors = [one for one in fields if one.name == "from"]
+        if not authors:
+            raise SigningError("a message without From cannot be signed (RFC 6376 section 5.4)")
+        if self.only_for is not None and not _is_by(authors, self.only_for):
+            return None
+        return DKIMSigning(self, fields, now)
+
+    def _fixed_tags(self) -> str:
+        algorithm = {"rsa": "rsa-sha256", "ed25519": "ed25519-sha256"}[self.signer.key_algorithm]
+        tags = f"v=1; a={algorithm}; c={self.header}/{self.body}; d={self.domain}; s={self.selector}"
+        if self.identity is not None:
+            tags += f"; i={_identity(self.identity, self.domain)}"
+        return tags
+
+    def tags(self, now: float) -> str:
+        """Return the first tags of a signature made at `now`."""
+        tags = self._fixed
+        if self.timestamp:
+            tags += f"; t={int(now)}"
+        if self.expires is not None:
+            tags += f"; x={int(now + self.expires)}"
+        return tags
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields that may be signed, those of `oversign` first."""
+        return self._names
+
+
+class DKIMSigning:
+    """The signing of one message by one key."""
+
+    __slots__ = ("_body", "_dkim", "_fields", "_now", "_unsigned", "_wanted")
+
+    def __init__(self, dkim: DKIM, fields: list[Field], now: float) -> None:
+        self._dkim = dkim
+        self._fields = fields
+        self._now = now
+        self._body = BodyHash(hashlib.sha256(), relaxed=dkim.body == "relaxed")
+        self._unsigned = b""
+        self._wanted: ToSign | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next octets of the body."""
+        self._body.feed(data)
+
+    def end(self) -> list[ToSign]:
+        """Take the end of the body, and return the one thing that has to be signed."""
+        dkim = self._dkim
+        names, signed = self._chosen()
+        tags = [
+            *dkim.tags(self._now).split("; "),
+            "h=" + ":".join(names),
+            "bh=" + base64.b64encode(self._body.digest()).decode(),
+        ]
+        self._unsigned = field_octets(tags)
+        relaxed = dkim.header == "relaxed"
+        # The signature's own field comes last, without a line end (section 3.7).
+        own = relaxed_field(self._unsigned)[:-2] if relaxed else self._unsigned
+        data = b"".join([*([relaxed_field(one) for one in signed] if relaxed else signed), own])
+        self._wanted = ToSign(dkim.signer, data, of_hash=dkim.signer.key_algorithm == "ed25519")
+        return [self._wanted]
+
+    def _chosen(self) -> tuple[list[str], list[bytes]]:
+        """Return the names for `h=`, and the fields that are signed, the last one of each name first."""
+        present: dict[str, list[bytes]] = {}
+        for one in self._fields:
+            present.setdefault(one.name, []).append(one.octets)
+        dkim = self._dkim
+        names: list[str] = []
+        signed: list[bytes] = []
+        for name in dkim.names:
+            found = present.get(name, ())
+            signed += reversed(found)
+            names += [name] * (len(found) + (bool(found) or name in dkim.oversign))
+        return names, signed
+
+    def finish(self, signatures: Sequence[bytes]) -> Rewritten:
+        """Return the field, which stands in front of the message.
+
+        Raises:
+            SigningError: the signature is not by the key of the DNS record, if that was looked up.
+        """
+        (signature,) = signatures
+        record = self._dkim.record
+        if record is not None and self._wanted is not None and public_key_of(self._dkim.signer) is None:
+            if not verifies(record[1], signature, self._wanted):
+                raise SigningError("the signature does not verify with the key of the DNS record")
+        text = base64.b64encode(signature).decode()
+        # Behind a fold and "b=".
+        lines = [text[start : start + _WIDTH - 4] for start in range(0, len(text), _WIDTH - 4)]
+        return Rewritten(self._unsigned + "\r\n\t".join(lines).encode() + b"\r\n")
+
+
+# --- the field -----------------------------------------------------------------------------------------------
+
+
+def field_octets(tags: Iterable[str]) -> bytes:
+    """Return a DKIM-Signature field that ends with `b=`, folded."""
+    lines = ["DKIM-Signature:"]
+    for tag in tags:
+        for piece in _pieces(tag + ";"):
+            if len(lines[-1]) + len(piece) < _WIDTH:
+                lines[-1] += piece
+            else:
+                lines.append("\t" + piece.lstrip(" "))
+    return "\r\n".join([*lines, "\tb="]).encode()
+
+
+def _pieces(tag: str) -> list[str]:
+    """Return a tag in pieces between which the field may be folded: before each name of `h=` (section 3.5)."""
+    first, *rest = tag.split(":") if tag.startswith("h=") else [tag]
+    return [" " + first, *[":" + one for one in rest]]
+
+
+def relaxed_field(octets: bytes) -> bytes:
+    """Return a field as it is hashed by "relaxed" (RFC 6376 section 3.4.2)."""
+    name, _, value = octets.partition(b":")
+    value = _BLANKS.sub(b" ", value.replace(b"\r\n", b"")).strip(b" ")
+    return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value)
+
+
+# --- the arguments -------------------------------------------------------------------------------------------
+
+
+def _check_signer(signer: Signer) -> None:
+    if signer.key_algorithm not in ("rsa", "ed25519"):
+        raise InvalidArgument(f"DKIM signs with RSA or Ed25519 keys, not with {signer.key_algorithm}")
+    if isinstance(signer, RemoteSigner):
+        if signer.method != "pkcs1":
+            raise InvalidArgument('DKIM needs a bare signature: method="pkcs1"')
+        if signer.hash_algorithm not in (None, "sha256"):
+            raise InvalidArgument(f"DKIM signs with SHA-256, not with {signer.hash_algorithm}")
+    bits = getattr(public_key_of(signer), "key_size", _RSA_BITS)
+    if bits < _RSA_BITS:
+        raise InvalidArgument(
+            f"an RSA key of {bits} bits is too short: RFC 8301 demands {_RSA_BITS}, better 2048"
+        )
+
+
+def _domain(text: str) -> str:
+    """Return a domain as it stands in the DNS."""
+    try:
+        return domain_forms(text)[0].lower()
+    except (SMTPError, TypeError, AttributeError) as error:
+        raise InvalidArgument(f"not a domain: {text!r}") from error
+
+
+def _texts(name: str, value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str | bytes):
+        raise InvalidArgument(f"{name} is a sequence of texts, not one text")
+    return tuple(value)
+
+
+def _field_names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys([name.lower() for name in _texts(argument, names)]))
+    for name in found:
+        if not _NAME.match(name) or ";" in name:
+            raise InvalidArgument(f"not the name of a header field: {name!r}")
+        if name in _NEVER:
+            raise InvalidArgument(f"{name} is changed on the way, and cannot be signed")
+    return found
+
+
+def _identity(text: str, domain: str) -> str:
+    """Return the value of `i=`, in the quoted-printable of section 2.11."""
+    local, at, of = text.rpartition("@")
+    if not at or f".{_domain(of)}".removesuffix(f".{domain}") == f".{_domain(of)}":
+        raise InvalidArgument(f"identity is of the domain {domain} or one below it, not {text!r}")
+    quoted = _QUOTED.sub(lambda found: "".join([f"={octet:02X}" for octet in found[0].encode()]), local)
+    return f"{quoted}@{_domain(of)}"
+
+
+def _is_by(authors: Iterable[Field], domains: Iterable[str]) -> bool:
+    """Tell whether the first author is of one of `domains`, or below one."""
+    try:
+        found = [address for author in authors for address in mailboxes_in(author)]
+    except SMTPError as error:
+        raise SigningError("From names no author whose domain could be told") from error
+    of = "." + found[0].ascii_domain.lower() if found else ""
+    return any([of.endswith("." + domain) for domain in domains])
