@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from ..errors import InvalidArgument, SMTPError
 from ..message.builder import Message
@@ -19,7 +19,7 @@ from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
 from ..model.octets import only_crlf
-from ..model.signing import MessageSigner, signers_of
+from ..model.signing import MessageSigner
 from ..protocol.options import SendOptions
 from ..sources import TempDir, aclose_origin, close_origin, in_thread, read_all
 from ..sources.unsent import UnsentSources
@@ -75,7 +75,9 @@ def to_mail(
     """
     if options.sign and sign:
         unsigned = to_mail(message, options, sender, recipients, sign=False)
-        return _Unsigned(unsigned, signers_of(options.sign), heavy=is_heavy(message))
+        # A tuple, since the options were made.
+        ways = cast("Sequence[MessageSigner]", options.sign)
+        return _Unsigned(unsigned, ways, heavy=is_heavy(message))
     if hasattr(message, "envelope") and hasattr(message, "content"):
         # The only check for most messages: a `Message` is a mail, unless it has `raw` or streams to close.
         if not isinstance(message, Message) or (message.raw is None and not options.close_source):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Final
+from typing import Final, cast
 
 from ..errors import (
     ExtensionMissing,
@@ -31,7 +31,7 @@ from ..message.dkim import DKIM
 from ..model.content import JOINED, Attached, Content, Mail, Source, segments_of
 from ..model.envelope import Envelope
 from ..model.octets import normalised
-from ..model.signing import LocalSigner, MessageSigner, RemoteSigner, Rewritten, Signing, ToSign
+from ..model.signing import LocalSigner, MessageSigner, RemoteSigner, Rewritten, Signing, ToSign, is_remote
 from ..sources import (
     Body,
     KeptCopy,
@@ -104,17 +104,28 @@ async def signed(
     work: _Work | None = None
     try:
         envelope = mail.envelope()
-        render = partial(_rendered, mail)
-        work = _Work(await in_thread(render) if heavy else render(), temp_dir)
-        for prepends, group in groupby(sign, lambda one: one.prepends):
-            for members in [tuple(group)] if prepends else [(one,) for one in group]:
-                await work.sign(members, clock())
+        if _is_work_for_a_thread(sign):
+            work = await in_thread(partial(_begun_at_once, mail, sign, temp_dir, clock()))
+        else:
+            content = await in_thread(partial(_rendered, mail)) if heavy else _rendered(mail)
+            work = _Work(content, temp_dir)
+        for members in () if work.signatures else [sign] if len(sign) == 1 else _sharing(sign):
+            await work.sign(members, clock())
         if not work.signatures:
             raise SigningError("no signature is for the domain of the author: it would leave unsigned")
     except BaseException:
         await UnsentSources(mail, None if work is None else work.content).aclose()
         raise
     return SignedMail(envelope, work.content)
+
+
+def _sharing(sign: Sequence[MessageSigner]) -> Iterator[Sequence[MessageSigner]]:
+    """Yield the ways of signing in groups that share one reading."""
+    for prepends, group in groupby(sign, lambda one: one.prepends):
+        if prepends:
+            yield tuple(group)
+        else:
+            yield from [(one,) for one in group]
 
 
 def _rendered(mail: Mail) -> Content:
@@ -136,6 +147,30 @@ def _rendered(mail: Mail) -> Content:
     return content
 
 
+def _is_work_for_a_thread(sign: Sequence[MessageSigner]) -> bool:
+    """Tell whether nothing has to be awaited for the signatures, and one of them takes its time."""
+    keys = [one.local_key for one in sign if isinstance(one, DKIM)]
+    return len(keys) == len(sign) and None not in keys and not all([key and key.quick for key in keys])
+
+
+def _begun_at_once(mail: Mail, sign: Sequence[MessageSigner], temp_dir: TempDir, now: float) -> _Work:
+    """Render a message, and sign it if it is small; in a thread.
+
+    A hundred messages that are begun at once would otherwise hold up the event loop for milliseconds.
+    """
+    work = _Work(_rendered(mail), temp_dir)
+    content = work.content
+    if not content.sources and (content.size or 0) <= JOINED:
+        reading = work.read_now(sign, now)
+        work.add(
+            [
+                signing.finish([_local_signature(wanted) for wanted in signing.end()])
+                for _, signing in reading.signings
+            ]
+        )
+    return work
+
+
 class _Work:
     """A message while it is being signed.
 
@@ -155,16 +190,26 @@ class _Work:
 
     async def sign(self, members: Sequence[MessageSigner], now: float) -> None:
         """Sign in the ways of `members`, which share one reading."""
-        reading = _Reading(members, now)
         content = self.content
         if content.sources or (content.size or 0) > JOINED:
+            reading = _Reading(members, now)
             await self._read(reading)
+            reading.end()
         else:
-            data = content.join()
-            reading.take(data if content.canonical or content.exact else normalised(data))
+            reading = self.read_now(members, now)
+        self.add([await _rewriting(member, signing) for member, signing in reading.signings])
+
+    def read_now(self, members: Sequence[MessageSigner], now: float) -> _Reading:
+        """Read what is small and in memory."""
+        reading = _Reading(members, now)
+        content = self.content
+        data = content.join()
+        reading.take(data if content.canonical or content.exact else normalised(data))
         reading.end()
-        made = [await _rewriting(member, signing) for member, signing in reading.signings]
-        # The first signature stands on top.
+        return reading
+
+    def add(self, made: Sequence[Rewritten]) -> None:
+        """Add what the signatures have made of the message; the first one stands on top."""
         for rewritten in reversed(made):
             self.content = _rewritten(self.content, rewritten)
         self.signatures += len(made)
@@ -268,10 +313,17 @@ async def _signature(wanted: ToSign) -> bytes:
         SignerUnavailable: the signer raised, or did not answer in time.
     """
     signer = wanted.signer
-    if not isinstance(signer, LocalSigner):
+    if is_remote(signer):
         return await _answer(signer, wanted)
+    if cast(LocalSigner, signer).quick:
+        return _local_signature(wanted)
+    return await in_thread(partial(_local_signature, wanted))
+
+
+def _local_signature(wanted: ToSign) -> bytes:
+    """Return the signature of a key in this process; raises as `_signature`."""
     try:
-        return signer.sign(wanted) if signer.quick else await in_thread(partial(signer.sign, wanted))
+        return cast(LocalSigner, wanted.signer).sign(wanted)
     except SMTPError:
         raise
     except Exception as error:

@@ -12,16 +12,17 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from ..errors import InvalidArgument, SigningError, SMTPError
 from ..model.domain import domain_forms
-from ..model.signing import RemoteSigner, Rewritten, Signer, ToSign
+from ..model.signing import LocalSigner, RemoteSigner, Rewritten, Signer, ToSign, is_remote
 from .body_hash import BodyHash
 from .header_parser import Field, fields_of, mailboxes_in
 from .sign import public_key_of, signer_of, verifies
 
-__all__ = ["ALWAYS", "DKIM", "Lookup", "SIGNED", "field_octets", "relaxed_field"]
+__all__ = ["ALWAYS", "DKIM", "Lookup", "SIGNED", "folded", "relaxed_field"]
 
 #: Returns the texts of all TXT records at a name, none if there are none.
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
@@ -52,6 +53,8 @@ _BLANKS: Final = re.compile(rb"[ \t]+")
 _QUOTED: Final = re.compile(r"[^!-:<>-~]")
 #: The fewest bits of an RSA key (RFC 8301 section 3.2).
 _RSA_BITS: Final = 1024
+#: Octets of the name of the field, its colon and the blank behind it.
+_OWN: Final = len("DKIM-Signature: ")
 #: Characters of a line of the field.
 _WIDTH: Final = 76
 
@@ -98,6 +101,8 @@ class DKIM:
     # What is the same in every signature.
     _fixed: str = field(init=False, repr=False, compare=False)
     _names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _local: LocalSigner | None = field(init=False, repr=False, compare=False)
+    _always: frozenset[str] = field(init=False, repr=False, compare=False)
     # The public key of the DNS record and until when it is believed; a list, because the object is frozen.
     _record: list[tuple[float, Any]] = field(init=False, repr=False, compare=False, default_factory=list)
 
@@ -116,6 +121,7 @@ class DKIM:
             put(self, "only_for", tuple([_domain(one) for one in _texts("only_for", self.only_for)]))
         put(self, "sign", _field_names("sign", self.sign))
         put(self, "oversign", _field_names("oversign", self.oversign))
+        put(self, "_always", frozenset(self.oversign))
         put(self, "_names", tuple(dict.fromkeys([*self.oversign, *self.sign])))
         if "from" not in self._names:
             raise InvalidArgument("From is always signed (RFC 6376 section 5.4)")
@@ -127,12 +133,19 @@ class DKIM:
             raise InvalidArgument(f"expires is a number of seconds, 1 or more, not {self.expires!r}")
         put(self, "signer", signer_of(self.key))
         _check_signer(self.signer)
-        put(self, "_fixed", self._fixed_tags())
+        awaited = self.check_record or is_remote(self.signer)
+        put(self, "_local", None if awaited else self.signer)
+        put(self, "_fixed", self._first_lines())
 
     @property
     def record_name(self) -> str:
         """The name at which the DNS has the key's record."""
         return f"{self.selector}._domainkey.{self.domain}"
+
+    @property
+    def local_key(self) -> LocalSigner | None:
+        """The key, if nothing has to be awaited to sign with it."""
+        return self._local
 
     @property
     def identity_is_below(self) -> bool:
@@ -166,26 +179,40 @@ class DKIM:
             return None
         return DKIMSigning(self, fields, now)
 
-    def _fixed_tags(self) -> str:
+    def _first_lines(self) -> str:
         algorithm = {"rsa": "rsa-sha256", "ed25519": "ed25519-sha256"}[self.signer.key_algorithm]
-        tags = f"v=1; a={algorithm}; c={self.header}/{self.body}; d={self.domain}; s={self.selector}"
+        tags = [
+            "v=1",
+            f"a={algorithm}",
+            f"c={self.header}/{self.body}",
+            f"d={self.domain}",
+            f"s={self.selector}",
+        ]
         if self.identity is not None:
-            tags += f"; i={_identity(self.identity, self.domain)}"
-        return tags
+            tags.append(f"i={_identity(self.identity, self.domain)}")
+        return folded("DKIM-Signature:", [f" {tag};" for tag in tags])
 
-    def tags(self, now: float) -> str:
-        """Return the first tags of a signature made at `now`."""
-        tags = self._fixed
-        if self.timestamp:
-            tags += f"; t={int(now)}"
+    def times(self, now: float) -> str:
+        """Return the line with the tags `t=` and `x=` of a signature made at `now`, empty without either."""
+        text = f" t={int(now)};" if self.timestamp else ""
         if self.expires is not None:
-            tags += f"; x={int(now + self.expires)}"
-        return tags
+            text += f" x={int(now + self.expires)};"
+        return f"\r\n\t{text[1:]}" if text else ""
+
+    @property
+    def first_lines(self) -> str:
+        """The beginning of the field, which is the same in every signature."""
+        return self._fixed
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the fields that may be signed, those of `oversign` first."""
         return self._names
+
+    @property
+    def always(self) -> frozenset[str]:
+        """The names in `oversign`."""
+        return self._always
 
 
 class DKIMSigning:
@@ -207,34 +234,21 @@ class DKIMSigning:
 
     def end(self) -> list[ToSign]:
         """Take the end of the body, and return the one thing that has to be signed."""
-        dkim = self._dkim
-        names, signed = self._chosen()
-        tags = [
-            *dkim.tags(self._now).split("; "),
-            "h=" + ":".join(names),
-            "bh=" + base64.b64encode(self._body.digest()).decode(),
-        ]
-        self._unsigned = field_octets(tags)
-        relaxed = dkim.header == "relaxed"
+        dkim, fields = self._dkim, self._fields
+        names, places = _plan(tuple([one.name for one in fields]), dkim.names, dkim.always)
+        body = base64.b64encode(self._body.digest()).decode()
+        text = f"{dkim.first_lines}{dkim.times(self._now)}{names}\r\n\tbh={body};\r\n\tb="
+        self._unsigned = unsigned = text.encode()
         # The signature's own field comes last, without a line end (section 3.7).
-        own = relaxed_field(self._unsigned)[:-2] if relaxed else self._unsigned
-        data = b"".join([*([relaxed_field(one) for one in signed] if relaxed else signed), own])
-        self._wanted = ToSign(dkim.signer, data, of_hash=dkim.signer.key_algorithm == "ed25519")
+        if dkim.header == "relaxed":
+            signed = [relaxed_field(fields[place].octets) for place in places]
+            # There is one blank between two tags, or a fold in its place.
+            signed.append(b"dkim-signature:" + unsigned[_OWN:].replace(b"\r\n\t", b" "))
+        else:
+            signed = [*[fields[place].octets for place in places], unsigned]
+        of_hash = dkim.signer.key_algorithm == "ed25519"
+        self._wanted = ToSign(dkim.signer, b"".join(signed), of_hash=of_hash)
         return [self._wanted]
-
-    def _chosen(self) -> tuple[list[str], list[bytes]]:
-        """Return the names for `h=`, and the fields that are signed, the last one of each name first."""
-        present: dict[str, list[bytes]] = {}
-        for one in self._fields:
-            present.setdefault(one.name, []).append(one.octets)
-        dkim = self._dkim
-        names: list[str] = []
-        signed: list[bytes] = []
-        for name in dkim.names:
-            found = present.get(name, ())
-            signed += reversed(found)
-            names += [name] * (len(found) + (bool(found) or name in dkim.oversign))
-        return names, signed
 
     def finish(self, signatures: Sequence[bytes]) -> Rewritten:
         """Return the field, which stands in front of the message.
@@ -256,29 +270,55 @@ class DKIMSigning:
 # --- the field -----------------------------------------------------------------------------------------------
 
 
-def field_octets(tags: Iterable[str]) -> bytes:
-    """Return a DKIM-Signature field that ends with `b=`, folded."""
-    lines = ["DKIM-Signature:"]
-    for tag in tags:
-        for piece in _pieces(tag + ";"):
-            if len(lines[-1]) + len(piece) < _WIDTH:
-                lines[-1] += piece
-            else:
-                lines.append("\t" + piece.lstrip(" "))
-    return "\r\n".join([*lines, "\tb="]).encode()
+def folded(start: str, pieces: Iterable[str]) -> str:
+    """Return a field that begins with `start`, with as many pieces on each line as fit, and without a line end.
+
+    Args:
+        start: what the first line begins with.
+        pieces: each with the blank that stands before it on a line; a fold takes its place.
+    """
+    lines = [start]
+    for piece in pieces:
+        if len(lines[-1]) + len(piece) < _WIDTH:
+            lines[-1] += piece
+        else:
+            lines.append("\t" + piece.lstrip(" "))
+    return "\r\n".join(lines)
 
 
-def _pieces(tag: str) -> list[str]:
-    """Return a tag in pieces between which the field may be folded: before each name of `h=` (section 3.5)."""
-    first, *rest = tag.split(":") if tag.startswith("h=") else [tag]
-    return [" " + first, *[":" + one for one in rest]]
+# The messages of an application have the same few fields.
+@lru_cache(maxsize=256)
+def _plan(
+    present: tuple[str, ...], names: tuple[str, ...], always: frozenset[str]
+) -> tuple[str, tuple[int, ...]]:
+    """Return the lines of `h=`, and the places of the fields that are signed, the last one of each name first.
+
+    Args:
+        present: the names of the fields of a message.
+        names: the names of the fields that may be signed.
+        always: those of them that are signed even if they are not there.
+    """
+    where: dict[str, list[int]] = {}
+    for place, name in enumerate(present):
+        where.setdefault(name, []).append(place)
+    chosen: list[str] = []
+    places: list[int] = []
+    for name in names:
+        found = where.get(name, [])
+        places += reversed(found)
+        chosen += [name] * (len(found) + (bool(found) or name in always))
+    # It may be folded before each name (section 3.5).
+    pieces = [("" if not number else ":") + name for number, name in enumerate(chosen)]
+    return folded("\r\n\th=", [*pieces[:-1], pieces[-1] + ";"]), tuple(places)
 
 
 def relaxed_field(octets: bytes) -> bytes:
     """Return a field as it is hashed by "relaxed" (RFC 6376 section 3.4.2)."""
     name, _, value = octets.partition(b":")
-    value = _BLANKS.sub(b" ", value.replace(b"\r\n", b"")).strip(b" ")
-    return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value)
+    value = value.removesuffix(b"\r\n")
+    if b"\r" in value or b"\t" in value or b"  " in value:
+        value = _BLANKS.sub(b" ", value.replace(b"\r\n", b""))
+    return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value.strip(b" "))
 
 
 # --- the arguments -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from ..errors import InvalidArgument
 from .secret import Secret
@@ -32,6 +32,7 @@ __all__ = [
     "Signer",
     "Signing",
     "ToSign",
+    "is_remote",
     "signers_of",
 ]
 
@@ -196,6 +197,11 @@ class RemoteSigner(Protocol):
 
 
 Signer = LocalSigner | RemoteSigner
+
+
+def is_remote(signer: Signer) -> TypeGuard[RemoteSigner]:
+    """Tell whether a signer must be awaited. The check of a protocol with all its members would take microseconds."""
+    return hasattr(signer, "ask")
 
 
 class Rewritten(NamedTuple):
