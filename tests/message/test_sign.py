@@ -89,14 +89,51 @@ class TestKeysElsewhere:
         assert signer.request(wanted()).data == b"what is signed"
         assert signer.request(wanted(of_hash=True)).hash == wanted().hash()
 
-    def test_texts_are_passed_on(self) -> None:
-        signer = ExternalSigner(
-            ask=nothing, method="pkcs7", key_id="k", params="p", echo="e", key_secret="shared"
-        )
-        request = signer.request(wanted())
-        assert request[4:8] == ("pkcs7", "k", "p", "e")
+    def test_params_are_passed_on_as_they_are(self) -> None:
+        signer = ExternalSigner(ask=nothing, params="tenant=3; größe")
+        assert signer.request(wanted()).params == "tenant=3; größe"
+        assert ExternalSigner(ask=nothing).request(wanted()).params == ""
+
+    def test_the_key_id_is_passed_on(self) -> None:
+        assert ExternalSigner(ask=nothing, key_id="alias/dkim").request(wanted()).key_id == "alias/dkim"
+
+    def test_the_secret_makes_the_mac_and_is_not_sent(self) -> None:
+        request = ExternalSigner(ask=nothing, key_secret="shared", key_id="k").request(wanted())
         assert request.is_authentic("shared") and not request.is_authentic("another")
+        assert not any(b"shared" in one for one in request if isinstance(one, bytes))
         assert ExternalSigner(ask=nothing).request(wanted()).mac == b""
+
+    def test_the_echo_has_to_come_back(self) -> None:
+        signer = ExternalSigner(ask=nothing, echo="request 12")
+        request = signer.request(wanted())
+        assert request.echo == "request 12"
+        assert signer.accepted(wanted(), request, SignAnswer(b"signature", request.echo)) == b"signature"
+        for answer in (b"signature", SignAnswer(b"signature", "request 13")):
+            with pytest.raises(SigningError, match="does not repeat the echo"):
+                signer.accepted(wanted(), request, answer)
+
+    @pytest.mark.parametrize("method", ["pkcs1", "pkcs7"])
+    def test_the_method_says_what_comes_back(self, method: Any) -> None:
+        """What is in a container is not for this class to judge, a bare signature is verified."""
+        signer = ExternalSigner(ask=nothing, method=method, public_key=RSA.public_key())
+        request = signer.request(wanted())
+        assert request.method == method
+        if method == "pkcs7":
+            assert signer.accepted(wanted(), request, b"a container") == b"a container"
+        else:
+            with pytest.raises(SigningError, match="does not verify"):
+                signer.accepted(wanted(), request, b"a container")
+
+    @pytest.mark.parametrize("kind", ["rsa", "ec", "ed25519"])
+    def test_the_kind_of_the_key_is_told(self, kind: Any) -> None:
+        signer = ExternalSigner(ask=nothing, key_algorithm=kind)
+        assert signer.request(wanted()).key_algorithm == signer.key_algorithm == kind
+
+    @pytest.mark.parametrize("name", ["sha256", "sha384", "sha512"])
+    def test_the_hash_is_that_which_is_asked_for(self, name: Any) -> None:
+        signer = ExternalSigner(ask=nothing, hash_algorithm=name)
+        request = signer.request(wanted(hash_algorithm=name))
+        assert (request.hash_algorithm, request.hash) == (name, wanted(hash_algorithm=name).hash())
 
     def test_the_secret_never_shows(self) -> None:
         signer = ExternalSigner(ask=nothing, key_secret=Secret("hunter2"))
