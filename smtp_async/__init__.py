@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .message.dkim import DKIM
     from .message.dkim_record import dkim_record
     from .message.sign import ExternalSigner, KeySigner
+    from .message.smime import SMIMEEncryption, SMIMESignature
     from .processor import (
         ProcessorOptions,
         ProcessorStatistics,
@@ -158,6 +159,8 @@ __all__ = [
     "RevocationPolicy",
     "RevocationState",
     "RevocationStatus",
+    "SMIMEEncryption",
+    "SMIMESignature",
     "SMTPClient",
     "SMTPError",
     "SRV",
@@ -209,6 +212,8 @@ _LATER = {
     "DKIM": "message.dkim",
     "ExternalSigner": "message.sign",
     "KeySigner": "message.sign",
+    "SMIMEEncryption": "message.smime",
+    "SMIMESignature": "message.smime",
     "dkim_record": "message.dkim_record",
     "Certificate": "tls.certificate",
     "CertificateStore": "tls.stores",

@@ -100,6 +100,8 @@ PUBLIC = [
     "RevocationPolicy",
     "RevocationState",
     "RevocationStatus",
+    "SMIMEEncryption",
+    "SMIMESignature",
     "SMTPClient",
     "SMTPError",
     "SRV",

@@ -31,7 +31,16 @@ from ..message.dkim import DKIM
 from ..model.content import JOINED, Attached, Content, Mail, Source, segments_of
 from ..model.envelope import Envelope
 from ..model.octets import normalised
-from ..model.signing import LocalSigner, MessageSigner, RemoteSigner, Rewritten, Signing, ToSign, is_remote
+from ..model.signing import (
+    LocalSigner,
+    MessageSigner,
+    RemoteSigner,
+    Rewritten,
+    Signing,
+    SignRequest,
+    ToSign,
+    is_remote,
+)
 from ..sources import (
     Body,
     KeptCopy,
@@ -197,7 +206,17 @@ class _Work:
             reading.end()
         else:
             reading = self.read_now(members, now)
-        self.add([await _rewriting(member, signing) for member, signing in reading.signings])
+        given = [(signing, await _signatures(member, signing)) for member, signing in reading.signings]
+        if members[0].prepends:
+            self.add([signing.finish(signatures) for signing, signatures in given])
+            return
+        # All of the message is written into a container, or encrypted: that takes its time.
+        content = self.content
+        self.content = await in_thread(partial(_rebuilt, content, given))
+        self.signatures += len(given)
+        if content.sources and not self.content.sources:
+            # What was read while it was signed is in memory now.
+            await Body(content).aclose()
 
     def read_now(self, members: Sequence[MessageSigner], now: float) -> _Reading:
         """Read what is small and in memory."""
@@ -298,11 +317,11 @@ class _Reading:
 # --- signatures ----------------------------------------------------------------------------------------------
 
 
-async def _rewriting(member: MessageSigner, signing: Signing) -> Rewritten:
-    """Have a message signed by one member, and return what becomes of it."""
+async def _signatures(member: MessageSigner, signing: Signing) -> list[bytes]:
+    """Return the signatures that a message needs to be signed by one member."""
     if isinstance(member, DKIM) and member.check_record:
         await require_record(member)
-    return signing.finish([await _signature(one) for one in signing.end()])
+    return [await _signature(one) for one in signing.end()]
 
 
 async def _signature(wanted: ToSign) -> bytes:
@@ -332,7 +351,7 @@ def _local_signature(wanted: ToSign) -> bytes:
 
 async def _answer(signer: RemoteSigner, wanted: ToSign) -> bytes:
     """Return the signature of a signer outside of this library; raises as `_signature`."""
-    request = signer.request(wanted)
+    request = await _request(signer, wanted)
     try:
         async with asyncio.timeout(signer.timeout):
             answering: object = signer.ask(request)
@@ -346,7 +365,21 @@ async def _answer(signer: RemoteSigner, wanted: ToSign) -> bytes:
     return signer.accepted(wanted, request, answer)
 
 
+async def _request(signer: RemoteSigner, wanted: ToSign) -> SignRequest:
+    if len(wanted.data) <= JOINED:
+        return signer.request(wanted)
+    # A whole message, which takes its time to be hashed.
+    return await in_thread(partial(signer.request, wanted))
+
+
 # --- the signed message --------------------------------------------------------------------------------------
+
+
+def _rebuilt(content: Content, given: Sequence[tuple[Signing, Sequence[bytes]]]) -> Content:
+    """Return what becomes of a message by its signatures."""
+    for signing, signatures in given:
+        content = _rewritten(content, signing.finish(signatures))
+    return content
 
 
 def _with_copies(content: Content, kept: dict[int, Source], scan: LineScan) -> Content:
@@ -371,12 +404,27 @@ def _rewritten(content: Content, rewritten: Rewritten) -> Content:
     before, start, after = rewritten
     if start is None:
         return Content.of_bytes(before + after)
+    if start and not content.canonical and not content.exact:
+        # What was signed had its line ends corrected, and may have another length.
+        content = _corrected(content)
     kept = list(_from(content.segments, start))
     moved = len(before) - start
     pieces = [before, *kept, after] if after else [before, *kept]
     size = None if content.size is None else content.size + moved + len(after)
     attached = tuple([Attached(one.name, one.start + moved, one.end + moved) for one in content.attached])
     return _like(content, segments_of(pieces), size=size, eightbit=content.eightbit, attached=attached)
+
+
+def _corrected(content: Content) -> Content:
+    """Return `content` with CRLF at the end of each line.
+
+    Raises:
+        SigningError: a part of it is not in memory.
+    """
+    if content.sources:
+        raise SigningError("the line ends of the message are not known before it is read")
+    data = normalised(content.join())
+    return _like(content, (data,), size=len(data), eightbit=content.eightbit, attached=())
 
 
 def _from(segments: Sequence[bytes | Source], start: int) -> Iterator[bytes | Source]:
