@@ -33,7 +33,7 @@ from smtp_async.errors import InvalidArgument, SignerUnavailable, SigningError
 from smtp_async.mail.coerce import PendingMail, to_mail
 from smtp_async.mail.signing import SignedMail, signed
 from smtp_async.model.content import Content, Mail, Source
-from smtp_async.model.signing import SignRequest
+from smtp_async.model.signing import MessageSigner, SignRequest
 from smtp_async.sources import read_all
 from smtp_async.testing import CancelManner, CancelMoment, MemorySpool, cancellations
 from tests.lab import Lateness, client_of, longest_work, speaking
@@ -51,7 +51,12 @@ ANN = person("p256")
 SIGNED = SMIMESignature(ANN.certificate, ANN.key)
 OPAQUE = SMIMESignature(ANN.certificate, ANN.key, detached=False)
 ENCRYPTED = SMIMEEncryption([ANN.certificate, person("rsa").certificate])
-WAYS = {"detached": [SIGNED], "opaque": [OPAQUE], "encrypted": [ENCRYPTED], "both": [SIGNED, ENCRYPTED]}
+WAYS: dict[str, list[MessageSigner]] = {
+    "detached": [SIGNED],
+    "opaque": [OPAQUE],
+    "encrypted": [ENCRYPTED],
+    "both": [SIGNED, ENCRYPTED],
+}
 EACH = pytest.mark.parametrize("way", WAYS)
 KEY = ed25519.Ed25519PrivateKey.generate()
 BY_DOMAIN = DKIM("example.com", "e", KEY)

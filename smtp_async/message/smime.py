@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, get_args
 from ..errors import InvalidAddress, InvalidArgument, SigningError
 from ..model.address import Address
 from ..model.octets import base64_lines
-from ..model.signing import HashAlgorithm, LocalSigner, Rewritten, Signer, ToSign
+from ..model.signing import HashAlgorithm, Rewritten, Signer, ToSign, is_remote
 from .cms_envelope import Cipher, RSAPadding, enveloped
 from .cms_signature import (
     certificate_attribute,
@@ -95,7 +95,7 @@ class SMIMESignature:
         hash_algorithm = hash_for(
             signer.key_algorithm,
             public_key_of(signer) if certificate is None else certificate.public_key,
-            self.hash_algorithm or (None if isinstance(signer, LocalSigner) else signer.hash_algorithm),
+            self.hash_algorithm or (signer.hash_algorithm if is_remote(signer) else None),
         )
         put = object.__setattr__
         put(self, "certificate", certificate)
@@ -400,7 +400,7 @@ def _instead(parts: _Parts, container: bytes, kind: str) -> Rewritten:
 
 
 def _makes_container(signer: Signer) -> bool:
-    return not isinstance(signer, LocalSigner) and signer.method == "pkcs7"
+    return is_remote(signer) and signer.method == "pkcs7"
 
 
 def _check_size(size: object) -> None:
