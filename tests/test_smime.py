@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from smtp_async import (
     DKIM,
+    NOBODY,
     CertificateStore,
     DirectorySpool,
     ExternalSigner,
@@ -130,7 +131,7 @@ async def test_attachments_from_anywhere(way: str, name: str, tmp_path: Path) ->
 
 
 @closes_files
-@EACH
+@pytest.mark.parametrize("way", ["detached", "encrypted"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("last", [True, False], ids=["ended", "not-ended"])
 @pytest.mark.parametrize("size", [30, 200_000])
@@ -247,6 +248,31 @@ async def test_dkim_signs_what_is_sent(way: str, tmp_path: Path) -> None:
     record = dkim_record(KEY).encode()
     assert dkim.DKIM(data).verify(dnsfunc=lambda name, timeout=5: record)
     assert opened(way, data, tmp_path) == plain
+
+
+# --- ways of sending -----------------------------------------------------------------------------------------------
+
+
+async def test_every_way_of_sending_encrypts(tmp_path: Path) -> None:
+    """Nothing leaves in clear where the client is told to encrypt."""
+    one, whole = message(), HEAD + b"Hello  there\r\n"
+    async with speaking() as server, client_of(server, sign=ENCRYPTED) as client:
+        await client.send(one)
+        await client.send(one, options=SendOptions(must_accept=NOBODY))
+        await client.send_raw(whole)
+        await client.send_raw(io.BytesIO(whole))
+        await client.send_raw(iter([whole + b"x\r\n" * 50_000]))
+        async for _ in client.send_all([one, Raw(whole)]):
+            pass
+        async with client.session() as session:
+            await session.connect()
+            await session.send(one)
+            await session.send(Raw(whole))
+    assert len(server.messages) == 9
+    for sent in server.messages:
+        assert b"\r\nContent-Type: application/pkcs7-mime; smime-type=authEnveloped-data;" in sent.data
+        assert b"Hello  there" not in sent.data
+        assert b"Hello  there" in decrypted(tmp_path, sent.data, person("rsa"))
 
 
 # --- signers -------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class MailCertificate:
         self.der = self.x509.public_bytes(Encoding.DER)
         try:
             self.emails = frozenset(_emails(self.x509))
-            self.key_algorithm = _key_algorithm(self.x509.public_key())
+            self.key_algorithm = _key_algorithm(self.x509)
         except Exception as error:  # whatever made the certificate chose these octets
             raise InvalidArgument(f"the certificate cannot be read: {error}") from error
 
@@ -152,9 +152,13 @@ def _parsed(given: Any) -> X509Certificate:
         raise InvalidArgument(f"this is no certificate, neither in PEM nor in DER: {error}") from error
 
 
-def _key_algorithm(key: object) -> KeyAlgorithm | None:
+def _key_algorithm(certificate: X509Certificate) -> KeyAlgorithm | None:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.x509.oid import PublicKeyAlgorithmOID
 
+    key = certificate.public_key()
+    if certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+        return None  # it must not be used with PKCS #1 v1.5 (RFC 4055 section 1.2)
     if isinstance(key, rsa.RSAPublicKey):
         return "rsa"
     if isinstance(key, ec.EllipticCurvePublicKey):

@@ -1,6 +1,6 @@
 """The contract between ways of signing messages, the driver that reads the messages, and the signers that have keys.
 
-A message is signed in two steps, because a key may be on another machine. A `MessageSigner` (DKIM, say) begins a
+A message is signed in two steps, because a key may be on another machine. A `MessageSigner` (DKIM, S/MIME) begins a
 `Signing` for each message. That is given the octets of the message, says what has to be signed, and is given the
 signatures, from which it makes the octets that are added to the message. It neither waits nor reads. Its driver
 (`mail/signing`) reads the message and awaits the signatures.
@@ -244,7 +244,8 @@ class MessageSigner(Protocol):
     """A way of signing messages, with everything it takes; the same object signs any number of them.
 
     Attributes:
-        prepends: it only adds fields in front of the header, so that the next one can be given the same octets.
+        prepends: it only adds fields in front of the header, so that the next one can be given the same octets. Others
+            rebuild the message, which may take so long that their `finish` is called in a thread.
     """
 
     @property

@@ -177,6 +177,16 @@ def test_a_container_of_openssl(options: str, within: bool, tmp_path: Path) -> N
     verified(tmp_path, found.container)
 
 
+def test_a_container_of_another_type(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(CONTENT)
+    (tmp_path / "ann.pem").write_bytes(person("rsa").pem)
+    (tmp_path / "ann.key").write_bytes(person("rsa").key_pem)
+    words = "-sign -binary -noattr -outform DER -in data -signer ann.pem -inkey ann.key -out answer"
+    openssl(tmp_path, f"{words} -econtent_type 1.2.840.113549.1.9.16.1.4")
+    with pytest.raises(SigningError, match="not about the data of a message"):
+        check((tmp_path / "answer").read_bytes())
+
+
 def changed(data: bytes, change: Any) -> bytes:
     """Return a container that was changed."""
     outer = cms.ContentInfo.load(data)

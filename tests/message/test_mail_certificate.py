@@ -1,7 +1,9 @@
 """mail_certificate.py: what a certificate permits, and whose it is."""
 
 import re
+import subprocess
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from smtp_async import Certificate
 from smtp_async.errors import InvalidArgument, SigningError
 from smtp_async.message.mail_certificate import MailCertificate, certificates_of
 from smtp_async.model.address import Address
+from tests.servers.machine import program
 
 from .smime_lab import NOW, authority, issued, person
 
@@ -86,6 +89,15 @@ class TestUse:
     def test_a_curve_that_mail_does_not_use(self) -> None:
         with pytest.raises(InvalidArgument, match="curve secp256k1"):
             certificate("k1").permitting("sign")
+
+    def test_a_key_that_is_for_pss_alone(self, tmp_path: Path) -> None:
+        words = "req -x509 -newkey rsa-pss -noenc -keyout key.pem -subj /CN=Ann -outform DER -out ann.der"
+        subprocess.run(
+            [program("openssl"), *words.split()], cwd=tmp_path, check=True, capture_output=True, timeout=15
+        )
+        one = MailCertificate((tmp_path / "ann.der").read_bytes())
+        with pytest.raises(InvalidArgument, match="key of this kind: CN=Ann"):
+            one.permitting("sign")
 
     @pytest.mark.parametrize(
         ("kind", "usage", "use", "permitted"),
