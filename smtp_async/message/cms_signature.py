@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Any, Final, NamedTuple, get_args
 
 from ..errors import FeatureUnavailable, InvalidArgument, SigningError
+from ..model.reply import printable
 from ..model.signing import HashAlgorithm, KeyAlgorithm, Signer, ToSign
 from .mail_certificate import MailCertificate
 from .sign import verifies
@@ -229,10 +230,12 @@ def received(
         # What else is there keeps its octets, because a signature may cover them.
         container["encap_content_info"] = type(container["encap_content_info"])(inner)
         return ReceivedSignature(outer.dump(), *found)
-    except (SigningError, FeatureUnavailable):
+    except SigningError:
         raise
     except Exception as error:  # octets from elsewhere, which can break a parser in many ways
-        raise SigningError(f"the signer returned no SignedData that can be read: {error}") from error
+        raise SigningError(
+            f"the signer returned no SignedData that can be read: {printable(str(error))}"
+        ) from error
 
 
 def _check(

@@ -54,7 +54,7 @@ class MailCertificate:
             self.emails = frozenset(_emails(self.x509))
             self.key_algorithm = _key_algorithm(self.x509)
         except Exception as error:  # whatever made the certificate chose these octets
-            raise InvalidArgument(f"the certificate cannot be read: {error}") from error
+            raise InvalidArgument(f"the certificate cannot be read: {printable(str(error))}") from error
 
     def __repr__(self) -> str:
         return f"<MailCertificate {self.name}>"
@@ -149,7 +149,9 @@ def _parsed(given: Any) -> X509Certificate:
     try:
         return x509.load_pem_x509_certificate(data) if _PEM in data else x509.load_der_x509_certificate(data)
     except Exception as error:
-        raise InvalidArgument(f"this is no certificate, neither in PEM nor in DER: {error}") from error
+        raise InvalidArgument(
+            f"this is no certificate, neither in PEM nor in DER: {printable(str(error))}"
+        ) from error
 
 
 def _key_algorithm(certificate: X509Certificate) -> KeyAlgorithm | None:
