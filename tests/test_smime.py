@@ -33,12 +33,15 @@ from smtp_async import (
 from smtp_async.errors import InvalidArgument, SignerUnavailable, SigningError
 from smtp_async.mail.coerce import PendingMail, to_mail
 from smtp_async.mail.signing import SignedMail, signed
+from smtp_async.message.cms_signature import certificate_attribute, signed_attributes, signed_data
+from smtp_async.message.mail_certificate import MailCertificate
+from smtp_async.message.sign import KeySigner
 from smtp_async.model.content import Content, Mail, Source
-from smtp_async.model.signing import MessageSigner, SignRequest
+from smtp_async.model.signing import MessageSigner, SignRequest, ToSign
 from smtp_async.sources import read_all
 from smtp_async.testing import CancelManner, CancelMoment, MemorySpool, cancellations
 from tests.lab import Lateness, client_of, longest_work, speaking
-from tests.message.smime_lab import decrypted, inner_of, openssl, person, verified
+from tests.message.smime_lab import NOW, decrypted, inner_of, openssl, person, verified
 from tests.servers.softhsm import PIN, SoftHSM
 from tests.sources.conftest import loops_have_run, no_open_files
 from tests.sources.origins import EVERY, async_generated, cut, path_of, random_octets
@@ -390,6 +393,35 @@ async def test_it_may_be_cancelled_at_every_await(manner: Any, moment: Any, tmp_
         if not run.injected:
             assert run.error is None
     assert runs > 5
+
+
+@pytest.mark.parametrize("manner", CancelManner)
+@pytest.mark.parametrize("moment", CancelMoment)
+async def test_a_large_request_may_be_cancelled_at_every_await(
+    manner: Any, moment: Any, tmp_path: Path
+) -> None:
+    """Its hash is made in a thread."""
+    by, key = MailCertificate(ANN.certificate), KeySigner(ANN.key)
+
+    async def ask(request: SignRequest) -> bytes:
+        assert request.data is None and request.hash is not None
+        await asyncio.sleep(0)
+        attributes = signed_attributes(request.hash, NOW, certificate_attribute(by, "sha256"))
+        return signed_data(attributes, key.sign(ToSign(key, attributes)), "ec", "sha256", [by], None)
+
+    way = SMIMESignature(None, ExternalSigner(ask=ask, method="pkcs7"))
+    one = message(text="a line of text\n" * 10_000)
+
+    async def scenario() -> bytes:
+        return (await taken(one, way)).content().join()
+
+    runs = 0
+    async for run in cancellations(scenario, manner=manner, moment=moment):
+        runs += 1
+        if not run.injected:
+            assert run.error is None
+    assert runs > 3
+    assert verified(tmp_path, await scenario()) == inner_of(one.content().join())
 
 
 # --- the way ---------------------------------------------------------------------------------------------------
