@@ -1,8 +1,8 @@
 """A message → the same message, signed.
 
 Strategy. A signature must be true wherever the message goes, so the message is rendered once, for a server without
-extensions (RFC 6376 section 5.3). Its octets pass by those who sign it, then the signatures are asked for, and what is
-sent are the same octets with something around them. What is in memory stays there. What is read while it is sent is
+extensions (RFC 6376 section 5.3). Its octets are fed to each `Signing`, then the signatures are requested, and the same
+octets are sent with the signatures around them. What is in memory stays there. What is read while it is sent is
 read twice, the first time here; what can be read only once is kept on disk meanwhile.
 
 Ways of signing that only add fields in front of the header share one reading. After any other the message is read
@@ -247,7 +247,7 @@ class _Work:
 
 
 class _Reading:
-    """One reading of a message, for all who sign what is read.
+    """One reading of a message, for all signatures that share it.
 
     Attributes:
         signings: those that sign it, each with what it was begun by.

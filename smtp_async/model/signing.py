@@ -1,9 +1,9 @@
-"""What those who sign messages and those who ask for signatures say to each other.
+"""The contract between ways of signing messages, the driver that reads the messages, and the signers that have keys.
 
 A message is signed in two steps, because a key may be on another machine. A `MessageSigner` (DKIM, say) begins a
 `Signing` for each message. That is given the octets of the message, says what has to be signed, and is given the
-signatures, from which it makes the octets that are added to the message. It neither waits nor reads. Whoever drives it
-does both: it reads the message, and awaits the signatures.
+signatures, from which it makes the octets that are added to the message. It neither waits nor reads. Its driver
+(`mail/signing`) reads the message and awaits the signatures.
 
 `SignRequest` and `SignAnswer` are what a signer outside of this library is asked, and answers.
 """
@@ -125,7 +125,7 @@ class ToSign(NamedTuple):
     """Something that has to be signed.
 
     Attributes:
-        signer: who signs it.
+        signer: the signer that signs it.
         data: what is signed.
         hash_algorithm: the hash to sign with.
         of_hash: an Ed25519 key signs the hash of `data` as if that were the message (RFC 8463), not `data` itself.

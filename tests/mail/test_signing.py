@@ -1,4 +1,4 @@
-"""signing.py: a message of any kind is signed, whoever has the key; what cannot be signed is not sent."""
+"""signing.py: a message of any kind is signed, wherever the key is; what cannot be signed is not sent."""
 
 import asyncio
 import base64
@@ -271,7 +271,7 @@ async def test_it_may_be_cancelled_at_every_await(manner: Any, moment: Any, tmp_
 
 
 class Service:
-    """A signing service: it has the keys, and checks who asks."""
+    """A signing service: it has the keys, and records the requests."""
 
     def __init__(self, key: Any = RSA) -> None:
         self.key = key
