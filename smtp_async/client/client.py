@@ -313,8 +313,7 @@ class SMTPClient(Observed):
 
     def _permitted(self, options: SendOptions) -> SendOptions:
         """Return `options` as far as the client's own options permit, with the client's way of signing."""
-        if options.sign is None and self._options.sign:
-            options = replace(options, sign=self._options.sign)
+        options = options if options.sign is not None else options.signed_by(self._options.sign)
         return options if self._options.chunking else replace(options, chunking="never")
 
     def _deadline(self, seconds: float | None) -> float | None:

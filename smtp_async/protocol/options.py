@@ -137,6 +137,10 @@ class SendOptions:
             object.__setattr__(self, "sign", signers_of(self.sign))
         object.__setattr__(self, "wishes", tuple(self._wishes()))
 
+    def signed_by(self, sign: MessageSigner | Sequence[MessageSigner]) -> SendOptions:
+        """Return the same options with another `sign`, or these if there is nothing to sign with."""
+        return replace(self, sign=sign) if sign else self
+
     def behind(self, gate: Callable[[], Awaitable[None]] | None) -> SendOptions:
         """Return the same options with another `before_end_of_data`."""
         return replace(self, before_end_of_data=gate)
