@@ -488,8 +488,7 @@ class SMTPClient(Observed):
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
-        job.pinned = True
-        job.offer = connection.extensions
+        job.pinned, job.offer = True, connection.extensions
         pool = self._pool
         async with pool.turn(job) if isinstance(pool, PacedPool) else contextlib.nullcontext():
             outcome = Drive(OneConnection(connection)).deliver(job)
