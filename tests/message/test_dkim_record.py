@@ -14,7 +14,8 @@ from smtp_async.message.dkim_record import DKIMRecord, dkim_record
 from smtp_async.message.sign import KeySigner
 
 RSA = rsa.generate_private_key(65537, 2048)
-ED25519 = ed25519.Ed25519PrivateKey.generate()
+# Fixed, because it is part of the names of tests, which must be the same in every process.
+ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 P_RSA = base64.b64encode(
     RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 ).decode()
