@@ -31,8 +31,9 @@ class TrustOptions:
 
     Certificates to trust come from `use_system`, `ca_file`, `ca_path`, `ca_search_paths`, `ca` and `trusted`; all that
     are named count together. What OpenSSL can judge is judged within the handshake. `known`, `accepted`, `pins`,
-    `blocked`, `ignore`, `validate`, `revocation` and other bounds than the default ones it cannot: then the chain is
-    judged when the handshake is over, before the first byte of SMTP; a client certificate was shown by then.
+    `blocked`, `ignore`, `validate`, `revocation`, `tolerate_minor=False` and other bounds than the default ones it
+    cannot: then the chain is judged when the handshake is over, before the first byte of SMTP; a client certificate
+    was shown by then.
 
     Attributes:
         use_system: trust what the system trusts; None does where none of the others is named.
