@@ -1,0 +1,102 @@
+"""Servers that the application forbids: nothing is sent to them, not even where the rules would go on in clear."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smtp_async import ClientOptions, Message, SMTPClient, TrustOptions
+from smtp_async.errors import SMTPError
+from smtp_async.tls import Security, TLSOptions
+from tests.tls.authority import SERVER, Entity, make, root
+from tests.tls.cases import UNTRUSTED, leaf, no_opinion, refuse
+from tests.tls.test_hostile import nested, with_extension
+from tests.transport.lab import encrypt, serving
+
+MESSAGE = Message(sender="ann@example.com", to="bob@example.com", text="secret")
+
+
+class MX:
+    """Takes mail with and without TLS, and counts who comes."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.connections = 0
+        self.seen = bytearray()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.write(b"220 hi\r\n")
+        body = False
+        while line := await reader.readline():
+            self.seen += line
+            if body:
+                body = line != b".\r\n"
+                writer.write(b"" if body else b"250 ok\r\n")
+                continue
+            match line[:4].upper():
+                case b"EHLO":
+                    writer.write(b"250-me\r\n250 STARTTLS\r\n")
+                case b"STAR":
+                    writer.write(b"220 go\r\n")
+                    await encrypt(writer, self.context)
+                case b"DATA":
+                    body = True
+                    writer.write(b"354 go\r\n")
+                case _:
+                    writer.write(b"250 ok\r\n")
+
+
+def unreadable() -> Entity:
+    """Return the certificate of a server whose values are nested more deeply than allowed."""
+    return with_extension(nested(40))
+
+
+SHOWN: dict[str, Callable[[], Entity]] = {
+    "good": leaf,
+    "self-signed": lambda: make("Self", purposes=SERVER),
+    "unknown authority": lambda: leaf(UNTRUSTED),
+    "unreadable": unreadable,
+}
+
+
+async def deliver(
+    shown: Entity, *, security: Security = Security.OPPORTUNISTIC, **settings: Any
+) -> tuple[MX, BaseException | None]:
+    """Send a message to a server that shows this certificate; return the server, and the error if there was one."""
+    server = MX(shown.server_context())
+    tls = TLSOptions(
+        **{"server_hostname": "localhost", "trust": TrustOptions(ca=[root().certificate])} | settings
+    )
+    async with serving(server) as listening:
+        options = ClientOptions(tls=tls, hello="me.test")
+        async with SMTPClient("127.0.0.1", listening.port, security=security, options=options) as client:
+            try:
+                await client.send(MESSAGE, deadline=10.0)
+            except SMTPError as error:
+                return server, error
+    return server, None
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_refused_server_gets_nothing_in_clear(run: Any, name: str) -> None:
+    async def scenario() -> None:
+        server, error = await deliver(SHOWN[name](), authenticate_server=refuse)
+        assert error is not None
+        assert server.connections == 1
+        assert b"MAIL" not in server.seen
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_one_that_is_not_refused_gets_its_mail(run: Any, name: str) -> None:
+    async def scenario() -> None:
+        server, error = await deliver(SHOWN[name](), authenticate_server=no_opinion)
+        assert error is None and b"secret" in server.seen
+
+    run(scenario())
