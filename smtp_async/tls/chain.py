@@ -42,10 +42,11 @@ def validate(
     case = Case(where or name, name, now or datetime.now(UTC), level, not trust.tolerate_minor)
     sent, notes, fault = _read(chain, trust, case)
     if fault is not None:
-        return ChainValidation(faults=(fault,), log=(*notes, fault.text), complete=False, trusted=False)
+        faults = by_gravity([*_undecidable(chain, trust, case), fault])
+        texts = (one.text for one in faults)
+        return ChainValidation(faults=tuple(faults), log=(*notes, *texts), complete=False, trusted=False)
     if not trust.validate:
-        path, judged = Path((sent[0],)), False
-        faults: list[Fault] = []
+        path, judged, faults = Path((sent[0],)), False, []
         notes.append("the chain was not judged, because of TrustOptions(validate=False)")
     else:
         path, faults = _best(sent, trust, anchors, case)
@@ -122,6 +123,16 @@ def _account(path: Path) -> Iterable[str]:
         )
     if path.trusted:
         yield f"{path.certificates[-1].subject or 'the last one'} is trusted"
+
+
+def _undecidable(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> Iterable[Fault]:
+    """Yield what nothing excuses where the server's certificate is not known: it counts as forbidden."""
+    if trust.blocked and chain:
+        shown = {one.der for one in trust.blocked}.intersection(chain)
+        text = "shows a certificate" if shown else "may show a certificate, or its key,"
+        yield Fault(ChainProblem.BLOCKED, f"{case.where} {text} which TrustOptions.blocked forbids")
+    if trust.pins:
+        yield pin_fault((), case)
 
 
 def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Case) -> Iterable[Fault]:

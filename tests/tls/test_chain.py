@@ -93,6 +93,37 @@ def trusted_der(authority: trustme.CA) -> bytes:
     return Certificate.load(authority.cert_pem.bytes()).der
 
 
+BLOCKED = make("Blocked", root())
+UNREADABLE: dict[str, tuple[tuple[bytes, ...], str]] = {
+    "no certificate": (
+        (b"garbage",),
+        "may show a certificate, or its key, which TrustOptions.blocked forbids",
+    ),
+    "too many": ((LEAF[0],) * 34, "may show a certificate, or its key, which TrustOptions.blocked forbids"),
+    "too many, and a blocked one": (
+        (*BLOCKED.ders, *LEAF * 33),
+        "shows a certificate which TrustOptions.blocked",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_counts_as_forbidden(name: str) -> None:
+    chain, says = UNREADABLE[name]
+    found = judge(chain, trust=TrustOptions(blocked=[BLOCKED.certificate]))
+    assert found.problems == P.BAD_DATA | P.BLOCKED
+    assert found.excusing(P.BAD_DATA).counted == P.BLOCKED
+    assert says in found.faults[0].text
+    pinned = judge(chain, trust=TrustOptions(pins=["0f" * 32], validate=False))
+    assert pinned.problems == P.BAD_DATA | P.PIN
+    assert judge(chain).problems == P.BAD_DATA
+
+
+def test_a_server_without_a_certificate_shows_no_blocked_one() -> None:
+    trust = TrustOptions(blocked=[BLOCKED.certificate], pins=["0f" * 32])
+    assert judge((), trust=trust).problems == P.BAD_DATA | P.PIN
+
+
 @given(st.binary(max_size=300), st.text(max_size=20))
 def test_anything(data: bytes, name: str) -> None:
     assert not judge((data,), name).accepted

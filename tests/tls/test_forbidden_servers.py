@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from smtp_async import ClientOptions, Message, SMTPClient, TrustOptions
-from smtp_async.errors import SMTPError
+from smtp_async.errors import CertificateRejected, SMTPError
 from smtp_async.tls import Security, TLSOptions
 from tests.tls.authority import SERVER, Entity, make, root
-from tests.tls.cases import UNTRUSTED, leaf, no_opinion, refuse
+from tests.tls.cases import UNTRUSTED, accept, leaf, no_opinion, refuse
 from tests.tls.test_hostile import nested, with_extension
 from tests.transport.lab import encrypt, serving
 
@@ -69,9 +69,8 @@ async def deliver(
 ) -> tuple[MX, BaseException | None]:
     """Send a message to a server that shows this certificate; return the server, and the error if there was one."""
     server = MX(shown.server_context())
-    tls = TLSOptions(
-        **{"server_hostname": "localhost", "trust": TrustOptions(ca=[root().certificate])} | settings
-    )
+    settings.setdefault("trust", TrustOptions(ca=[root().certificate]))
+    tls = TLSOptions(server_hostname="localhost", **settings)
     async with serving(server) as listening:
         options = ClientOptions(tls=tls, hello="me.test")
         async with SMTPClient("127.0.0.1", listening.port, security=security, options=options) as client:
@@ -98,5 +97,30 @@ def test_one_that_is_not_refused_gets_its_mail(run: Any, name: str) -> None:
     async def scenario() -> None:
         server, error = await deliver(SHOWN[name](), authenticate_server=no_opinion)
         assert error is None and b"secret" in server.seen
+
+    run(scenario())
+
+
+PIN = "0f" * 32
+FORBIDDING = {
+    "pins": TrustOptions(ca=[root().certificate], pins=[PIN]),
+    "blocked": TrustOptions(ca=[root().certificate], blocked=[UNTRUSTED.certificate]),
+}
+
+
+@pytest.mark.parametrize("security", [Security.OPPORTUNISTIC, Security.STARTTLS])
+@pytest.mark.parametrize("option", FORBIDDING)
+def test_a_certificate_that_cannot_be_read_does_not_get_around(
+    run: Any, option: str, security: Security
+) -> None:
+    """It cannot be told which key the server has, so neither OPPORTUNISTIC nor a policy goes on."""
+
+    async def scenario() -> None:
+        server, error = await deliver(
+            unreadable(), security=security, trust=FORBIDDING[option], authenticate_server=accept
+        )
+        assert isinstance(error, CertificateRejected)
+        assert server.connections == 1
+        assert b"MAIL" not in server.seen
 
     run(scenario())
