@@ -100,7 +100,8 @@ async def judge_server(
         revocation: finds out whether certificates were revoked; None does not ask.
 
     Raises:
-        CertificateRejected: `authenticate_server` raised; the exception is chained.
+        CertificateRejected: `authenticate_server` raised, and the exception is chained; or it answered with something
+            else than True, False and None.
     """
     unverified = isinstance(context, UnverifiedContext)
     policy = options.authenticate_server
@@ -193,21 +194,32 @@ async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidat
         validation=verdict,
         session_resumed=server.resumed,
     )
-    try:
-        answer = policy(question)
-        if inspect.isawaitable(answer):
-            answer = await answer
-    except Exception as error:
-        raise CertificateRejected(
-            f"authenticate_server failed for {server.where}, and so the connection ends: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    answer = await _answer(policy, question, server.where)
     if answer is None:
         return verdict.noting("authenticate_server has no opinion")
     if not answer:
         refusal = f"authenticate_server refused the certificate of {server.where}"
         return verdict.plus(Fault(ChainProblem.REFUSED, refusal)).noting(refusal)
     return verdict.excusing(verdict.problems).noting("authenticate_server accepted the certificate")
+
+
+async def _answer(policy: AuthenticateServer, question: ServerAuthentication, where: str) -> bool | None:
+    failed = f"authenticate_server failed for {where}, and so the connection ends"
+    try:
+        answer: object = policy(question)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # What the policy waited for was cancelled, not this connection.
+        raise CertificateRejected(f"{failed}: it raised CancelledError, and nobody cancelled it") from error
+    except Exception as error:
+        raise CertificateRejected(f"{failed}: {type(error).__name__}: {error}") from error
+    if answer is None or isinstance(answer, bool):
+        return answer
+    raise CertificateRejected(f"{failed}: it returned {type(answer).__name__}, not True, False or None")
 
 
 def error_for(verdict: ChainValidation, *, missing: bool = False) -> TLSError:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import ClientOptions, Message, SMTPClient, TrustOptions
+from smtp_async import ClientOptions, Message, ServerAuthentication, SMTPClient, TrustOptions
 from smtp_async.errors import CertificateRejected, SMTPError
 from smtp_async.tls import Security, TLSOptions
 from tests.tls.authority import SERVER, Entity, make, root
@@ -121,6 +121,42 @@ def test_a_certificate_that_cannot_be_read_does_not_get_around(
         )
         assert isinstance(error, CertificateRejected)
         assert server.connections == 1
+        assert b"MAIL" not in server.seen
+
+    run(scenario())
+
+
+async def await_cancelled(question: ServerAuthentication) -> bool:
+    """Await something that was cancelled, although nobody has cancelled the connection."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return await future
+
+
+@pytest.mark.parametrize("security", [Security.OPPORTUNISTIC, Security.STARTTLS])
+def test_a_policy_that_cancels_itself_ends_the_connection_once(run: Any, security: Security) -> None:
+    async def scenario() -> None:
+        server, error = await deliver(leaf(), security=security, authenticate_server=await_cancelled)
+        assert isinstance(error, CertificateRejected)
+        assert "it raised CancelledError" in str(error)
+        assert isinstance(error.__cause__, asyncio.CancelledError)
+        assert server.connections == 1
+        assert b"MAIL" not in server.seen
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answer", ["no", 1, 0, "", object()])
+def test_a_policy_says_yes_or_no_by_bool_only(run: Any, answer: object) -> None:
+    def ask(question: ServerAuthentication) -> Any:
+        return answer
+
+    async def scenario() -> None:
+        server, error = await deliver(
+            SHOWN["self-signed"](), security=Security.STARTTLS, authenticate_server=ask
+        )
+        assert isinstance(error, CertificateRejected)
+        assert f"it returned {type(answer).__name__}, not True, False or None" in str(error)
         assert b"MAIL" not in server.seen
 
     run(scenario())
