@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from ..errors import (
     CertificateRejected,
@@ -31,8 +33,6 @@ from .revocation_options import RevocationOptions, RevocationState, RevocationSt
 from .trust import ServerAuthentication
 
 if TYPE_CHECKING:
-    import ssl
-
     from ..transport.stream import Endpoint
     from .certificate import Certificate
     from .options import TLSOptions
@@ -48,8 +48,9 @@ _REJECTED: Final = (
 _UNKNOWN_AUTHORITY: Final = ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
 #: A chain that took fewer seconds than this is judged without a thread the next time.
 _LITTLE: Final = 0.001
-#: Such chains, oldest first, and how many are remembered. A set that keeps its order.
-_cheap: Final[dict[tuple[bytes, ...], None]] = {}
+#: Such chains of each context, oldest first, and how many are remembered. Another context may trust more, and what it
+#: trusts may not have been read yet. A dict as a set that keeps its order.
+_cheap: Final[WeakKeyDictionary[ssl.SSLContext, dict[tuple[bytes, ...], None]]] = WeakKeyDictionary()
 _MOST_CHEAP: Final = 64
 
 
@@ -60,7 +61,7 @@ class Server(NamedTuple):
         where: host and port, for sentences.
         name: the name that its certificate must be for.
         chain: its certificates in DER, its own first.
-        peer: the address that it was reached at.
+        peer: the address that it was reached at; None behind a proxy.
         resumed: is the chain that of an earlier connection, whose session was resumed?
     """
 
@@ -119,23 +120,26 @@ async def judge_server(
         verdict = await _judged(server, context, options)
     if revocation is not None and verdict.judged and verdict.trusted and not verdict.problems & ABSOLUTE:
         verdict = await _with_revocation(verdict, server, revocation)
-    if not unverified:
-        # OpenSSL has verified what the application's own context says, or it says nothing.
-        verdict = verdict.excusing(verdict.problems) if found.accepted else verdict
+    overlooked = not unverified and found.accepted
+    if overlooked and found.judged:
+        # OpenSSL has verified what the application's own context says.
+        verdict = verdict.excusing(verdict.problems)
     if policy is not None and not verdict.problems & ABSOLUTE:
         verdict = await _ask(policy, server, verdict)
-    return verdict
+    # A context without verification takes every server, except one that the policy has refused.
+    return verdict.excusing(verdict.problems) if overlooked else verdict
 
 
 async def _judged(server: Server, context: ssl.SSLContext, options: TLSOptions) -> ChainValidation:
     """Judge a chain: in a thread, unless it is one that has turned out to cost little."""
-    if server.chain in _cheap:
+    cheap = _cheap.setdefault(context, {})
+    if server.chain in cheap:
         return judge(server, context, options)
     verdict, spent = await asyncio.to_thread(_timed, server, context, options)
     if spent < _LITTLE:
-        while len(_cheap) >= _MOST_CHEAP:
-            _cheap.pop(next(iter(_cheap)), None)
-        _cheap[server.chain] = None
+        while len(cheap) >= _MOST_CHEAP:
+            cheap.pop(next(iter(cheap)), None)
+        cheap[server.chain] = None
     return verdict
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import ClientOptions, Message, ServerAuthentication, SMTPClient, TrustOptions
+from smtp_async import ChainProblem, ClientOptions, Message, ServerAuthentication, SMTPClient, TrustOptions
 from smtp_async.errors import CertificateRejected, SMTPError
 from smtp_async.tls import Security, TLSOptions
 from tests.tls.authority import SERVER, Entity, make, root
@@ -158,5 +158,37 @@ def test_a_policy_says_yes_or_no_by_bool_only(run: Any, answer: object) -> None:
         assert isinstance(error, CertificateRejected)
         assert f"it returned {type(answer).__name__}, not True, False or None" in str(error)
         assert b"MAIL" not in server.seen
+
+    run(scenario())
+
+
+def unverifying_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def test_a_policy_beside_a_context_without_verification_is_told_what_is_wrong(run: Any) -> None:
+    asked: list[ServerAuthentication] = []
+
+    def strict(question: ServerAuthentication) -> bool:
+        asked.append(question)
+        return not question.problems
+
+    async def scenario() -> None:
+        trust = TrustOptions()
+        for policy, passes in ((strict, False), (accept, True), (no_opinion, True)):
+            server, error = await deliver(
+                SHOWN["self-signed"](),
+                security=Security.STARTTLS,
+                context=unverifying_context(),
+                trust=trust,
+                authenticate_server=policy,
+            )
+            assert (error is None) is passes
+            assert (b"MAIL" in server.seen) is passes
+        assert ChainProblem.UNKNOWN_AUTHORITY in asked[0].problems
+        assert "is self-signed" in asked[0].status
 
     run(scenario())
