@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import ChainProblem, ChainResult, ChainValidation, TrustOptions
 from smtp_async.tls.chain import validate
 from smtp_async.tls.paths import Anchors
-from tests.tls.authority import DAY, NOW, intermediate, make, root
+from tests.tls.authority import DAY, NOW, intermediate, key_usage, make, root
 from tests.tls.certificates import der
 
 P = ChainProblem
@@ -60,6 +61,33 @@ def test_the_path_with_the_fewest_problems_counts() -> None:
     chain = make("S", intermediate()).sending(crossed, intermediate()).ders
     assert judge(chain, anchors=Anchors([other.der, root().der])).verified
     assert judge(chain, anchors=Anchors([other.der])).problems == P.EXPIRED
+
+
+def test_a_pin_on_another_path_counts() -> None:
+    other = make("Other", ca=True)
+    crossed = make("Intermediate", other, ca=True, key=intermediate().key)
+    chain = make("S", intermediate()).sending(intermediate(), crossed).ders
+    anchors = Anchors([root().der, other.der])
+    for pinned in (root(), other):
+        found = judge(chain, anchors=anchors, trust=TrustOptions(pins=[pinned.certificate.sha256]))
+        assert found.verified, found.status
+        assert found.path[-1] == pinned.certificate
+
+
+def test_the_name_that_a_wildcard_stands_for_may_be_excluded() -> None:
+    limits = x509.NameConstraints(None, [x509.DNSName("secret.example.com")])
+    issuer = make("Authority", root(), ca=True, constraints=limits)
+    chain = make("S", issuer, names=["*.example.com"]).sending(issuer).ders
+    assert judge(chain, "secret.example.com").problems == P.NAME_CONSTRAINTS
+    assert judge(chain, "open.example.com").verified
+
+
+def test_a_key_that_may_be_used_for_nothing() -> None:
+    nothing = (key_usage(), True)
+    found = judge(make("S", root(), others=[nothing]).ders)
+    assert found.problems == P.USAGE and "only for nothing" in found.status
+    issuer = make("Authority", root(), ca=True, usage=(), others=[nothing])
+    assert judge(make("S", issuer).sending(issuer).ders).problems == P.NOT_AUTHORIZED
 
 
 def test_what_is_ignored_helps_to_choose_a_path() -> None:
