@@ -202,13 +202,20 @@ class Connection:
                 error = caught
                 await self._quit_after(caught)
         except asyncio.CancelledError:
-            error = error or self.channel.failure or Interrupted("the connection was cancelled")
+            error = error or self.channel.failure or self._why_cancelled()
         except Exception as caught:
             _log.exception("session %d failed", self.number)
             error = CommunicationError(f"unexpected: {caught!r}")
             error.__cause__ = caught
         finally:
             await self._end(error)
+
+    def _why_cancelled(self) -> SMTPError:
+        """Return the error of a cancellation: what nobody asked for is a failure, after which dials wait."""
+        assert self.task is not None
+        if self.task.cancelling():
+            return Interrupted("the connection was cancelled")
+        return CommunicationError("unexpected: a function of the application raised CancelledError")
 
     async def _open(self) -> None:
         ready = self._ready

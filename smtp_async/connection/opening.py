@@ -24,6 +24,7 @@ from ..errors import (
     StartTLSRefused,
     StartTLSUnavailable,
     Timeout,
+    TLSError,
     WrongTLSMode,
     status_code,
 )
@@ -32,6 +33,7 @@ from ..model.reply import Reply
 from ..tls import verify
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo
+from ..tls.problems import ABSOLUTE, ChainValidation
 from ..tls.verify import hint_for_silence, looks_like_tls
 from ..transport.stream import Stream
 from .channel import Channel
@@ -176,7 +178,7 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         failed = channel.failure or error
         # A server that the application forbade, or has not decided about, is not spoken with in clear either.
         undecided = isinstance(error, Timeout) and _stream(channel).encrypted
-        forbidden = isinstance(error, PlaintextInjected | CertificateRejected)
+        forbidden = isinstance(error, PlaintextInjected | CertificateRejected) or _is_forbidden(error)
         channel.handshake_failed = failed is error and not (forbidden or undecided)
         channel.transcript.tls_step("TLS handshake failed: %s", failed)
         await _tell_status(
@@ -189,6 +191,12 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
     said = f"{info.tls_version}, {info.suite}, {info.bits} bits"
     channel.transcript.tls_step("TLS handshake with %s is complete: %s", name, said)
     await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
+
+
+def _is_forbidden(error: SMTPError) -> bool:
+    """Did the application say no, whatever else is wrong? The class of the error may be that of something else."""
+    found = error.validation if isinstance(error, TLSError) else None
+    return isinstance(found, ChainValidation) and bool(found.counted & ABSOLUTE)
 
 
 async def _starttls(channel: Channel, route: Route, shared: SharedResources) -> bool:

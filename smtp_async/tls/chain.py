@@ -42,10 +42,11 @@ def validate(
     case = Case(where or name, name, now or datetime.now(UTC), level, not trust.tolerate_minor)
     sent, notes, fault = _read(chain, trust, case)
     if fault is not None:
-        return ChainValidation(faults=(fault,), log=(*notes, fault.text), complete=False, trusted=False)
+        faults = by_gravity([*_undecidable(chain, trust, case), fault])
+        texts = (one.text for one in faults)
+        return ChainValidation(faults=tuple(faults), log=(*notes, *texts), complete=False, trusted=False)
     if not trust.validate:
-        path, judged = Path((sent[0],)), False
-        faults: list[Fault] = []
+        path, judged, faults = Path((sent[0],)), False, []
         notes.append("the chain was not judged, because of TrustOptions(validate=False)")
     else:
         path, faults = _best(sent, trust, anchors, case)
@@ -100,15 +101,16 @@ def _read(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> _Read:
 def _best(
     sent: list[Certificate], trust: TrustOptions, anchors: Anchors, case: Case
 ) -> tuple[Path, list[Fault]]:
-    """Return the path with the fewest problems that count, and all its faults."""
-    best: tuple[tuple[bool, int], Path, list[Fault]] | None = None
+    """Return the path with the fewest problems that count, of those with a pin if there is one, and all its faults."""
+    best: tuple[tuple[bool, bool, int], Path, list[Fault]] | None = None
     for path in find_paths(sent[0], sent[1:], trust.known, anchors):
         faults = list(judge_path(path, case))
         counted = sum(not fault.problem & trust.ignore for fault in faults)
-        rank = (not path.trusted, counted)
+        pinned = _has_pin(path, trust)
+        rank = (not pinned, not path.trusted, counted)
         if best is None or rank < best[0]:
             best = rank, path, faults
-        if path.trusted and not faults:
+        if pinned and path.trusted and not faults:
             break
     assert best is not None
     return best[1], best[2]
@@ -124,6 +126,16 @@ def _account(path: Path) -> Iterable[str]:
         yield f"{path.certificates[-1].subject or 'the last one'} is trusted"
 
 
+def _undecidable(chain: Sequence[bytes], trust: TrustOptions, case: Case) -> Iterable[Fault]:
+    """Yield what nothing excuses where the server's certificate is not known: it counts as forbidden."""
+    if trust.blocked and chain:
+        shown = {one.der for one in trust.blocked}.intersection(chain)
+        text = "shows a certificate" if shown else "may show a certificate, or its key,"
+        yield Fault(ChainProblem.BLOCKED, f"{case.where} {text} which TrustOptions.blocked forbids")
+    if trust.pins:
+        yield pin_fault((), case)
+
+
 def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Case) -> Iterable[Fault]:
     """Yield what nothing excuses."""
     blocked = frozenset(one.public_key_sha256 for one in trust.blocked)
@@ -136,9 +148,13 @@ def _absolute(sent: list[Certificate], path: Path, trust: TrustOptions, case: Ca
                     "TrustOptions.blocked forbids, or its key",
                     path.certificates.index(one) if one in path.certificates else 0,
                 )
+    if not _has_pin(path, trust):
+        yield pin_fault(path.certificates, case)
+
+
+def _has_pin(path: Path, trust: TrustOptions) -> bool:
+    """Has a certificate of `path` one of the pins? True if there are none."""
     # Every server can send a pinned certificate along: it counts if the path to it is signed.
     signed = path.certificates[: min(path.unsigned, default=len(path.certificates)) + 1]
-    if trust.pins and not any(
-        one.sha256 in trust.pins or one.public_key_sha256 in trust.pins for one in signed
-    ):
-        yield pin_fault(path.certificates, case)
+    pins = trust.pins
+    return not pins or any(one.sha256 in pins or one.public_key_sha256 in pins for one in signed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .certificate import Certificate
+from .names import matches
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -22,8 +23,15 @@ __all__ = ["violation"]
 _MOST_COMPARISONS: Final = 1 << 16
 
 
-def violation(certificate: Certificate, issuer: Certificate) -> str | None:
-    """Return the name in `certificate` for which `issuer`, somewhere above it, may not issue; None if there is none."""
+def violation(certificate: Certificate, issuer: Certificate, wanted: str | None = None) -> str | None:
+    """Return the name in `certificate` for which `issuer`, somewhere above it, may not issue; None if there is none.
+
+    Args:
+        certificate: the certificate.
+        issuer: an authority above it.
+        wanted: the name that the server must have. A wildcard may stand for it, and is not itself below a name that is
+            excluded.
+    """
     from cryptography import x509
 
     limits = issuer.extension(x509.NameConstraints)
@@ -39,7 +47,17 @@ def violation(certificate: Certificate, issuer: Certificate) -> str | None:
             _within(name, one, unknown=True) for one in excluded if type(one) is type(name)
         ):
             return _shown(name)
+    if wanted is not None and _stands_for(certificate, wanted):
+        for one in excluded:
+            if isinstance(one, x509.DNSName) and _dns_within(wanted, one.value):
+                return wanted
     return None
+
+
+def _stands_for(certificate: Certificate, name: str) -> bool:
+    from cryptography import x509
+
+    return any(isinstance(one, x509.DNSName) and matches(one.value, name) for one in _names(certificate))
 
 
 def _names(certificate: Certificate) -> Iterator[x509.GeneralName]:

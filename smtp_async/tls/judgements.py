@@ -191,13 +191,20 @@ def _judge_usage(certificates: tuple[Certificate, ...], case: Case) -> Iterator[
                 "the server shows the wrong certificate, or its authority made the wrong one",
                 place,
             )
-    usage = certificates[0].key_usage
-    if usage and not usage & _TLS_USAGES:
+    usage = _usage_of(certificates[0])
+    if usage is not None and not usage & _TLS_USAGES:
         yield Fault(
             ChainProblem.USAGE,
-            f"the key of {case.of(certificates, 0)} may not be used for TLS, only for {_named(usage)}: "
+            f"the key of {case.of(certificates, 0)} may not be used for TLS, only for {_named(usage) or 'nothing'}: "
             "its authority has to make another one",
         )
+
+
+def _usage_of(certificate: Certificate) -> KeyUsage | None:
+    """Return what the key may be used for, which may be nothing; None if the certificate does not limit it."""
+    from cryptography import x509
+
+    return certificate.key_usage if certificate.extension(x509.KeyUsage) is not None else None
 
 
 def _named(usage: KeyUsage) -> str:
@@ -228,13 +235,13 @@ def _judge_authorities(certificates: tuple[Certificate, ...], case: Case) -> Ite
 def _may_issue(certificate: Certificate, *, last: bool) -> bool:
     from cryptography import x509
 
-    usage = certificate.key_usage
-    if usage and not usage & KeyUsage.KEY_CERT_SIGN:
+    usage = _usage_of(certificate)
+    if usage is not None and not usage & KeyUsage.KEY_CERT_SIGN:
         return False
     if not last or certificate.extension(x509.BasicConstraints) is not None:
         return certificate.is_authority
     # A root that is older than the extension: of version 1, or with the right key usage only.
-    return bool(usage) or (certificate.self_issued and certificate.x509.version is x509.Version.v1)
+    return usage is not None or (certificate.self_issued and certificate.x509.version is x509.Version.v1)
 
 
 def _most_below(certificate: Certificate) -> int | None:
@@ -249,7 +256,7 @@ def _judge_constraints(certificates: tuple[Certificate, ...], case: Case) -> Ite
         if place and one.self_issued:
             continue
         for issuer in certificates[place + 1 :]:
-            name = violation(one, issuer)
+            name = violation(one, issuer, None if place else case.name)
             if name is not None:
                 yield Fault(
                     ChainProblem.NAME_CONSTRAINTS,

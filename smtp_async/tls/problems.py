@@ -81,6 +81,7 @@ _UNKNOWN_REVOCATIONS: Final = (
 #: The class of the error is that of the first of these that counts, and its sentence comes first.
 _GRAVITY: Final = (
     ChainProblem.BLOCKED,
+    ChainProblem.REFUSED,
     ChainProblem.REVOKED,
     ChainProblem.PIN,
     ChainProblem.BAD_DATA,

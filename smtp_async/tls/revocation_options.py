@@ -48,6 +48,10 @@ class RevocationPolicy(Enum):
 class RevocationOptions:
     """How to find out whether certificates were revoked. Needs the extra `smtp-async[revocation]`.
 
+    CRLs and OCSP responses are fetched directly: `ClientOptions.proxy` is for SMTP only. Where HTTP may not leave this
+    machine, give them as `crls` and `responses`. Behind a proxy the server's address is not known, and nothing is
+    fetched from private addresses.
+
     Attributes:
         policy: which sources are asked.
         hard_fail: refuse a server whose state cannot be found out. By default it is accepted.

@@ -6,8 +6,9 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Final, TypeAlias
 
 from ..errors import InvalidArgument
@@ -25,14 +26,34 @@ _HEX_PIN: Final = re.compile(r"[0-9a-f]{64}")
 _PIN_PREFIX: Final = re.compile(r"(?:sha256//|sha256/|sha-?256:)", re.IGNORECASE)
 
 
+_PATHS: Final = (str, os.PathLike)
+_BOOL: Final = ((bool,), "True or False")
+_PATH: Final = ((*_PATHS, NoneType), "a path")
+_BOUND: Final = ((int,), "an integer")
+#: Option → the types that it may have, and what they are called.
+_KINDS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "use_system": ((bool, NoneType), "True, False or None"),
+    "ca_file": _PATH,
+    "ca_path": _PATH,
+    "ignore": ((ChainProblem,), "a ChainProblem"),
+    "tolerate_minor": _BOOL,
+    "max_asn1_length": _BOUND,
+    "max_asn1_depth": _BOUND,
+    "validate": _BOOL,
+    "revocation": ((RevocationOptions, NoneType), "a RevocationOptions or None"),
+    "shared_system_store": _BOOL,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustOptions:
     """Which certificates are trusted, and what else decides about a server.
 
     Certificates to trust come from `use_system`, `ca_file`, `ca_path`, `ca_search_paths`, `ca` and `trusted`; all that
     are named count together. What OpenSSL can judge is judged within the handshake. `known`, `accepted`, `pins`,
-    `blocked`, `ignore`, `validate`, `revocation` and other bounds than the default ones it cannot: then the chain is
-    judged when the handshake is over, before the first byte of SMTP; a client certificate was shown by then.
+    `blocked`, `ignore`, `validate`, `revocation`, `tolerate_minor=False` and other bounds than the default ones it
+    cannot: then the chain is judged when the handshake is over, before the first byte of SMTP; a client certificate
+    was shown by then.
 
     Attributes:
         use_system: trust what the system trusts; None does where none of the others is named.
@@ -62,7 +83,8 @@ class TrustOptions:
             when their file or folder has changed. False reads them for this client alone.
 
     Raises:
-        InvalidArgument: a pin is none, a problem cannot be ignored, or a certificate in `ca` is no authority.
+        InvalidArgument: a value is of another kind, a pin is none, a problem cannot be ignored, or a certificate in
+            `ca` is no authority.
     """
 
     use_system: bool | None = None
@@ -87,7 +109,8 @@ class TrustOptions:
         for name in (*_SETS, "pins", "ca_search_paths"):
             if isinstance(getattr(self, name), str | bytes | Certificate):
                 raise InvalidArgument(f"{name} is a sequence: put the one that you have into a list")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+        self._check_kinds()
         for name in _SETS:
             if not all(isinstance(one, Certificate) for one in getattr(self, name)):
                 raise InvalidArgument(f"{name} takes objects of Certificate: see Certificate.load")
@@ -101,6 +124,16 @@ class TrustOptions:
                 )
         if self.max_asn1_length < 1 or self.max_asn1_depth < 1:
             raise InvalidArgument("max_asn1_length and max_asn1_depth are at least 1")
+
+    def _check_kinds(self) -> None:
+        for name, (kinds, what) in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise InvalidArgument(f"{name} is {what}, not {type(value).__name__}")
+        for name, kind in (("pins", str), ("ca_search_paths", _PATHS)):
+            for one in getattr(self, name):
+                if not isinstance(one, kind):
+                    raise InvalidArgument(f"{name} holds {type(one).__name__}, which is of the wrong type")
 
     @property
     def after_handshake(self) -> bool:
@@ -156,6 +189,12 @@ class ServerAuthentication:
 
 #: A function of the application that may overturn a verdict; None is no opinion.
 AuthenticateServer: TypeAlias = Callable[[ServerAuthentication], bool | None | Awaitable[bool | None]]
+
+
+def _as_tuple(name: str, value: object) -> tuple[object, ...]:
+    if not isinstance(value, Iterable):
+        raise InvalidArgument(f"{name} is a sequence, not {type(value).__name__}")
+    return tuple(value)
 
 
 def read_pin(text: str) -> str:

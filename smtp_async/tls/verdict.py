@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from ..errors import (
     CertificateRejected,
@@ -31,8 +33,6 @@ from .revocation_options import RevocationOptions, RevocationState, RevocationSt
 from .trust import ServerAuthentication
 
 if TYPE_CHECKING:
-    import ssl
-
     from ..transport.stream import Endpoint
     from .certificate import Certificate
     from .options import TLSOptions
@@ -48,8 +48,9 @@ _REJECTED: Final = (
 _UNKNOWN_AUTHORITY: Final = ChainProblem.UNKNOWN_AUTHORITY_REVOCATION
 #: A chain that took fewer seconds than this is judged without a thread the next time.
 _LITTLE: Final = 0.001
-#: Such chains, oldest first, and how many are remembered. A set that keeps its order.
-_cheap: Final[dict[tuple[bytes, ...], None]] = {}
+#: Such chains of each context, oldest first, and how many are remembered. Another context may trust more, and what it
+#: trusts may not have been read yet. A dict as a set that keeps its order.
+_cheap: Final[WeakKeyDictionary[ssl.SSLContext, dict[tuple[bytes, ...], None]]] = WeakKeyDictionary()
 _MOST_CHEAP: Final = 64
 
 
@@ -60,7 +61,7 @@ class Server(NamedTuple):
         where: host and port, for sentences.
         name: the name that its certificate must be for.
         chain: its certificates in DER, its own first.
-        peer: the address that it was reached at.
+        peer: the address that it was reached at; None behind a proxy.
         resumed: is the chain that of an earlier connection, whose session was resumed?
     """
 
@@ -100,7 +101,8 @@ async def judge_server(
         revocation: finds out whether certificates were revoked; None does not ask.
 
     Raises:
-        CertificateRejected: `authenticate_server` raised; the exception is chained.
+        CertificateRejected: `authenticate_server` raised, and the exception is chained; or it answered with something
+            else than True, False and None.
     """
     unverified = isinstance(context, UnverifiedContext)
     policy = options.authenticate_server
@@ -118,23 +120,26 @@ async def judge_server(
         verdict = await _judged(server, context, options)
     if revocation is not None and verdict.judged and verdict.trusted and not verdict.problems & ABSOLUTE:
         verdict = await _with_revocation(verdict, server, revocation)
-    if not unverified:
-        # OpenSSL has verified what the application's own context says, or it says nothing.
-        verdict = verdict.excusing(verdict.problems) if found.accepted else verdict
+    overlooked = not unverified and found.accepted
+    if overlooked and found.judged:
+        # OpenSSL has verified what the application's own context says.
+        verdict = verdict.excusing(verdict.problems)
     if policy is not None and not verdict.problems & ABSOLUTE:
         verdict = await _ask(policy, server, verdict)
-    return verdict
+    # A context without verification takes every server, except one that the policy has refused.
+    return verdict.excusing(verdict.problems) if overlooked else verdict
 
 
 async def _judged(server: Server, context: ssl.SSLContext, options: TLSOptions) -> ChainValidation:
     """Judge a chain: in a thread, unless it is one that has turned out to cost little."""
-    if server.chain in _cheap:
+    cheap = _cheap.setdefault(context, {})
+    if server.chain in cheap:
         return judge(server, context, options)
     verdict, spent = await asyncio.to_thread(_timed, server, context, options)
     if spent < _LITTLE:
-        while len(_cheap) >= _MOST_CHEAP:
-            _cheap.pop(next(iter(_cheap)), None)
-        _cheap[server.chain] = None
+        while len(cheap) >= _MOST_CHEAP:
+            cheap.pop(next(iter(cheap)), None)
+        cheap[server.chain] = None
     return verdict
 
 
@@ -193,21 +198,32 @@ async def _ask(policy: AuthenticateServer, server: Server, verdict: ChainValidat
         validation=verdict,
         session_resumed=server.resumed,
     )
-    try:
-        answer = policy(question)
-        if inspect.isawaitable(answer):
-            answer = await answer
-    except Exception as error:
-        raise CertificateRejected(
-            f"authenticate_server failed for {server.where}, and so the connection ends: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    answer = await _answer(policy, question, server.where)
     if answer is None:
         return verdict.noting("authenticate_server has no opinion")
     if not answer:
         refusal = f"authenticate_server refused the certificate of {server.where}"
         return verdict.plus(Fault(ChainProblem.REFUSED, refusal)).noting(refusal)
     return verdict.excusing(verdict.problems).noting("authenticate_server accepted the certificate")
+
+
+async def _answer(policy: AuthenticateServer, question: ServerAuthentication, where: str) -> bool | None:
+    failed = f"authenticate_server failed for {where}, and so the connection ends"
+    try:
+        answer: object = policy(question)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # What the policy waited for was cancelled, not this connection.
+        raise CertificateRejected(f"{failed}: it raised CancelledError, and nobody cancelled it") from error
+    except Exception as error:
+        raise CertificateRejected(f"{failed}: {type(error).__name__}: {error}") from error
+    if answer is None or isinstance(answer, bool):
+        return answer
+    raise CertificateRejected(f"{failed}: it returned {type(answer).__name__}, not True, False or None")
 
 
 def error_for(verdict: ChainValidation, *, missing: bool = False) -> TLSError:

@@ -190,7 +190,9 @@ async def _authenticate(stream: Stream, info: ConnectionInfo, attempt: _Attempt)
 async def _judged(info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
     where = _where(info.host, info.port)
     assert info.validation is not None
-    server = Server(where, attempt.name, info.chain, info.peer, info.session_resumed)
+    # Behind a proxy the peer is the proxy, whose private address says nothing about the server.
+    peer = None if info.via else info.peer
+    server = Server(where, attempt.name, info.chain, peer, info.session_resumed)
     verdict = await judge_server(
         server, attempt.context, attempt.options, info.validation, attempt.revocation
     )

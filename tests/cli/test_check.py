@@ -11,6 +11,7 @@ import trustme
 from smtp_async import Certificate, ConnectionInfo, ServerReport
 from smtp_async.cli import report
 from smtp_async.testing import reply
+from tests.servers.openssl_ca import openssl_authority
 from tests.transport.proxy.lab import Asked, in_a_thread, socks5
 
 from .conftest import USERS
@@ -304,6 +305,47 @@ def test_the_state_of_revocation_is_shown(shell, submission, pki, how):
     assert done.exit_code == 0
     (state,) = (line for line in done.stdout.splitlines() if line.startswith("Revocation: "))
     assert "is not known: the certificate names no" in state
+
+
+@pytest.fixture(scope="module")
+def authority():
+    with openssl_authority() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("shown", "code", "words"),
+    [
+        ("server", 0, "CN=server is not revoked, says http://127.0.0.1:"),
+        ("revoked", 5, "CN=revoked was revoked on "),
+    ],
+)
+def test_the_chain_tells_what_its_authority_says(shell, serve, authority, shown, code, words):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.directory / f"{shown}.crt", authority.directory / f"{shown}.key")
+    server = serve(ssl_context=context, users=USERS, implicit_tls=True)
+    done = shell(
+        f"check smtps://localhost:{server.port} --ca-file {authority.directory / 'ca.crt'} --revocation ocsp"
+    )
+    assert done.exit_code == code, done.output
+    (state,) = (line for line in done.stdout.splitlines() if line.startswith("Revocation: "))
+    assert words in state
+
+
+@pytest.mark.parametrize("shown", ["server", "revoked"])
+def test_send_asks_and_reads_a_folder(shell, serve, authority, tmp_path, shown):
+    (tmp_path / "ca.pem").write_bytes((authority.directory / "ca.crt").read_bytes())
+    subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.directory / f"{shown}.crt", authority.directory / f"{shown}.key")
+    server = serve(ssl_context=context, implicit_tls=True)
+    to = f"--server smtps://localhost:{server.port} --ca-path {tmp_path} --revocation ocsp"
+    done = shell(f"send {to} --from a@b.test --to c@d.test --text hi")
+    if shown == "server":
+        assert done.exit_code == 0, done.output
+    else:
+        assert done.exit_code == 5 and "CN=revoked was revoked on " in done.stderr
+        assert not server.messages
 
 
 def test_json_of_problems(shell, serve, pki):

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from smtp_async import Certificate
 from smtp_async.cli.exits import Exit
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.testing import close, default, delay, reply, swallow
@@ -449,3 +450,26 @@ def test_a_queue_is_sent_to_smtp_sink(run, sink, spool):
     done = run(f"smtp+plain://{sink.host}:{sink.port}")
     assert done.exit_code == 0 and fields(done)[-1][3].startswith("200 sent, 0 deferred, 0 failed")
     assert states(spool) == {} and time.monotonic() - began < 15
+
+
+# --- trust ---------------------------------------------------------------------------------------------------
+
+
+def test_the_options_of_trust(run, serve, spool, pki, tmp_path):
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    (folder / "ca.pem").write_bytes(pki.ca_file.read_bytes())
+    subprocess.run(["openssl", "rehash", str(folder)], check=True, capture_output=True)
+    server = serve(ssl_context=pki.server_context(pki.expired), implicit_tls=True)
+    url = f"smtps://localhost:{server.port}"
+    trust = f"--ca-path {folder} --revocation crl"
+    put(spool, "bob@example.com")
+    pin = Certificate.load(pki.expired.certificate.read_bytes()).sha256
+    expired = run(url, f"{trust} --pin {pin}")
+    assert expired.exit_code != 0 and "expired on" in expired.output
+    wrong = run(url, f"{trust} --pin {'00' * 32} --ignore time")
+    assert wrong.exit_code != 0 and "has one of the pins" in wrong.output
+    assert not server.messages
+    done = run(url, f"{trust} --pin {pin} --ignore time")
+    assert done.exit_code == 0, done.output
+    assert len(server.messages) == 1

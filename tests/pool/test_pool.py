@@ -11,6 +11,7 @@ from smtp_async import Credentials, Message, NotSent, Outcome, PoolLimits, SMTPC
 from smtp_async.errors import (
     AuthenticationFailed,
     CommandRefused,
+    CommunicationError,
     ConnectionLost,
     GreetingRefused,
     Interrupted,
@@ -829,3 +830,22 @@ async def test_a_login_that_was_refused_to_a_session_is_not_tried_again_for_anot
         with pytest.raises(AuthenticationFailed):
             await client.send(mail())
         assert server.verbs().count("AUTH") == 1
+
+
+async def test_a_dial_that_cancels_itself_counts_as_a_failed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of the application may raise CancelledError; dialling again at once would never end."""
+    dials = 0
+
+    async def cancelled(connection: object) -> None:
+        nonlocal dials
+        dials += 1
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    monkeypatch.setattr("smtp_async.connection.connection.establish", cancelled)
+    async with speaking() as server, client_of(server, pool=PoolLimits(min_backoff=9.0)) as client:
+        with pytest.raises(CommunicationError, match="raised CancelledError") as caught:
+            await client.send(mail(1), deadline=5.0)
+        assert not isinstance(caught.value, Interrupted)
+        assert dials == 1

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async import ChainProblem, ChainResult, ChainValidation, TrustOptions
 from smtp_async.tls.chain import validate
 from smtp_async.tls.paths import Anchors
-from tests.tls.authority import DAY, NOW, intermediate, make, root
+from tests.tls.authority import DAY, NOW, intermediate, key_usage, make, root
 from tests.tls.certificates import der
 
 P = ChainProblem
@@ -62,6 +63,33 @@ def test_the_path_with_the_fewest_problems_counts() -> None:
     assert judge(chain, anchors=Anchors([other.der])).problems == P.EXPIRED
 
 
+def test_a_pin_on_another_path_counts() -> None:
+    other = make("Other", ca=True)
+    crossed = make("Intermediate", other, ca=True, key=intermediate().key)
+    chain = make("S", intermediate()).sending(intermediate(), crossed).ders
+    anchors = Anchors([root().der, other.der])
+    for pinned in (root(), other):
+        found = judge(chain, anchors=anchors, trust=TrustOptions(pins=[pinned.certificate.sha256]))
+        assert found.verified, found.status
+        assert found.path[-1] == pinned.certificate
+
+
+def test_the_name_that_a_wildcard_stands_for_may_be_excluded() -> None:
+    limits = x509.NameConstraints(None, [x509.DNSName("secret.example.com")])
+    issuer = make("Authority", root(), ca=True, constraints=limits)
+    chain = make("S", issuer, names=["*.example.com"]).sending(issuer).ders
+    assert judge(chain, "secret.example.com").problems == P.NAME_CONSTRAINTS
+    assert judge(chain, "open.example.com").verified
+
+
+def test_a_key_that_may_be_used_for_nothing() -> None:
+    nothing = (key_usage(), True)
+    found = judge(make("S", root(), others=[nothing]).ders)
+    assert found.problems == P.USAGE and "only for nothing" in found.status
+    issuer = make("Authority", root(), ca=True, usage=(), others=[nothing])
+    assert judge(make("S", issuer).sending(issuer).ders).problems == P.NOT_AUTHORIZED
+
+
 def test_what_is_ignored_helps_to_choose_a_path() -> None:
     other = make("Other", ca=True)
     crossed = make("Intermediate", other, ca=True, key=intermediate().key, begin=NOW - 9 * DAY, end=NOW - DAY)
@@ -91,6 +119,37 @@ def trusted_der(authority: trustme.CA) -> bytes:
     from smtp_async.tls import Certificate
 
     return Certificate.load(authority.cert_pem.bytes()).der
+
+
+BLOCKED = make("Blocked", root())
+UNREADABLE: dict[str, tuple[tuple[bytes, ...], str]] = {
+    "no certificate": (
+        (b"garbage",),
+        "may show a certificate, or its key, which TrustOptions.blocked forbids",
+    ),
+    "too many": ((LEAF[0],) * 34, "may show a certificate, or its key, which TrustOptions.blocked forbids"),
+    "too many, and a blocked one": (
+        (*BLOCKED.ders, *LEAF * 33),
+        "shows a certificate which TrustOptions.blocked",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_counts_as_forbidden(name: str) -> None:
+    chain, says = UNREADABLE[name]
+    found = judge(chain, trust=TrustOptions(blocked=[BLOCKED.certificate]))
+    assert found.problems == P.BAD_DATA | P.BLOCKED
+    assert found.excusing(P.BAD_DATA).counted == P.BLOCKED
+    assert says in found.faults[0].text
+    pinned = judge(chain, trust=TrustOptions(pins=["0f" * 32], validate=False))
+    assert pinned.problems == P.BAD_DATA | P.PIN
+    assert judge(chain).problems == P.BAD_DATA
+
+
+def test_a_server_without_a_certificate_shows_no_blocked_one() -> None:
+    trust = TrustOptions(blocked=[BLOCKED.certificate], pins=["0f" * 32])
+    assert judge((), trust=trust).problems == P.BAD_DATA | P.PIN
 
 
 @given(st.binary(max_size=300), st.text(max_size=20))

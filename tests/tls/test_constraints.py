@@ -99,3 +99,26 @@ def test_the_mail_address_of_a_subject_counts() -> None:
 def test_too_many_names_to_compare() -> None:
     excluded = [DNS(f"x{number}.example") for number in range(300)]
     assert judged([f"n{number}.example" for number in range(300)], [], excluded) == "301 names"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refused"),
+    [
+        ("secret.example.com", True),
+        ("SECRET.example.com", True),
+        ("open.example.com", False),
+        ("192.0.2.1", False),
+    ],
+)
+def test_a_wildcard_does_not_stand_for_an_excluded_name(wanted: str, refused: bool) -> None:
+    limits = x509.NameConstraints(None, [DNS("secret.example.com")])
+    issuer = make("Authority", ca=True, constraints=limits)
+    leaf = make("Server", issuer, names=["*.example.com", "192.0.2.1"])
+    found = violation(leaf.certificate, issuer.certificate, wanted)
+    assert found == (wanted if refused else None)
+
+
+def test_an_address_is_no_name_that_may_be_excluded() -> None:
+    issuer = make("Authority", ca=True, constraints=x509.NameConstraints(None, [DNS("")]))
+    leaf = make("Server", issuer, names=["192.0.2.1"])
+    assert violation(leaf.certificate, issuer.certificate, "192.0.2.1") is None

@@ -74,4 +74,4 @@ def test_the_gravest_problem_stands_first() -> None:
     found = judged(P.WEAK).plus(
         Fault(P.REFUSED, "no"), Fault(P.REVOKED, "it was revoked"), Fault(P.BLOCKED, "never")
     )
-    assert [fault.problem for fault in found.faults] == [P.BLOCKED, P.REVOKED, P.WEAK, P.REFUSED]
+    assert [fault.problem for fault in found.faults] == [P.BLOCKED, P.REFUSED, P.REVOKED, P.WEAK]

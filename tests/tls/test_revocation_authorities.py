@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from smtp_async.tls.certificate import Certificate
 from smtp_async.tls.revocation import RevocationChecker
 from smtp_async.tls.revocation_options import RevocationOptions, RevocationPolicy, RevocationState
-from tests.servers.machine import HOST, reserved_ports
+from tests.servers.machine import HOST, reserved_ports, unavailable
 from tests.servers.openssl_ca import OpenSSLAuthority, openssl_authority
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -138,7 +138,10 @@ pki-architectures:
 @pytest_asyncio.fixture
 async def certomancer(tmp_path: Path) -> AsyncIterator[dict[str, list[Certificate]]]:
     """Run certomancer's services; the paths of a good certificate and of a revoked one."""
-    registry = pytest.importorskip("certomancer.registry")
+    try:
+        registry = importlib.import_module("certomancer.registry")
+    except ImportError:
+        unavailable("certomancer is not installed")
     web = importlib.import_module("aiohttp.web")
     animator = importlib.import_module("certomancer.integrations.aiohttp_animator")
     for name in ("root", "ca", "ocsp", "leaf"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import ssl
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,8 @@ from smtp_async import (
     ChainProblem,
     ChainResult,
     ChainValidation,
+    ProxyOptions,
+    ProxyType,
     RevocationOptions,
     ServerAuthentication,
     Timeouts,
@@ -27,7 +30,7 @@ from smtp_async.connection.route import Route, SharedResources
 from smtp_async.errors import CertificateRejected, ChainInvalid, ChainNotFound, Timeout, TLSError
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
-from smtp_async.tls import Security, TLSOptions, make_context
+from smtp_async.tls import Security, TLSOptions, make_context, verdict
 from smtp_async.tls.revocation_options import RevocationState, RevocationStatus
 from smtp_async.tls.verdict import Server, judge_server
 from tests.tls.authority import (
@@ -522,5 +525,85 @@ def test_the_revocation_of_untrusted_chains_is_not_asked(run: Any, shows: Any) -
         checker = Checker([])
         await judged(shows(), checker)
         assert checker.asked == []
+
+    run(scenario())
+
+
+def test_the_address_of_a_proxy_does_not_count_as_that_of_the_server(run: Any) -> None:
+    """A server behind it could otherwise name private addresses, because the proxy has one."""
+
+    async def scenario() -> None:
+        checker = Checker([])
+        shared = Checked(checker)
+        server, serve = served(leaf())
+        async with serve as listening, serving(tunnel) as near:
+            revocation = RevocationOptions()
+            trust = TrustOptions(ca=[root().certificate], revocation=revocation)
+            options = TLSOptions(trust=trust, server_hostname="localhost", session_reuse=False)
+            proxy = ProxyOptions(type=ProxyType.HTTP_CONNECT, host="127.0.0.1", port=near.port)
+            await connect(listening.port, shared, options, Security.IMPLICIT, proxies=(proxy,))
+            await connect(listening.port, shared, options, Security.IMPLICIT)
+            (_, behind), (_, direct) = checker.asked
+            assert behind is None
+            assert direct == ("127.0.0.1", listening.port)
+
+    run(scenario())
+
+
+class Checked(SharedResources):
+    """What connections share, with another way to find out about revocation."""
+
+    def __init__(self, checker: Checker) -> None:
+        super().__init__()
+        self.checker = checker
+
+    def revocation(self, options: TLSOptions) -> Any:
+        return self.checker
+
+
+async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer CONNECT, and pass on the bytes of both sides."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    host, _, port = head.split()[1].decode().rpartition(":")
+    far_reader, far_writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                target.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            target.close()
+
+    await asyncio.gather(pass_on(reader, far_writer), pass_on(far_reader, writer))
+
+
+def test_what_another_context_trusts_is_read_in_a_thread(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain that has cost little under one context has what the next one trusts read all the same."""
+    main = threading.get_ident()
+    where: list[bool] = []
+    judge = verdict.judge
+
+    def watched(*args: Any, **kwargs: Any) -> ChainValidation:
+        where.append(threading.get_ident() == main)
+        return judge(*args, **kwargs)
+
+    monkeypatch.setattr(verdict, "judge", watched)
+
+    async def scenario() -> None:
+        shown = below(intermediate())
+        trust = TrustOptions(
+            ca=[root().certificate], blocked=[UNTRUSTED.certificate], shared_system_store=False
+        )
+        options = TLSOptions(trust=trust)
+        server = Server("mail.example:25", "localhost", shown.ders)
+        context = make_context(options)
+        while not (where and where[-1]):
+            await judge_server(server, context, options, ChainValidation())
+            assert len(where) < 50
+        await judge_server(server, make_context(options), options, ChainValidation())
+        assert where[-1] is False
 
     run(scenario())
