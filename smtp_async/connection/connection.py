@@ -202,13 +202,20 @@ class Connection:
                 error = caught
                 await self._quit_after(caught)
         except asyncio.CancelledError:
-            error = error or self.channel.failure or Interrupted("the connection was cancelled")
+            error = error or self.channel.failure or self._cancellation()
         except Exception as caught:
             _log.exception("session %d failed", self.number)
             error = CommunicationError(f"unexpected: {caught!r}")
             error.__cause__ = caught
         finally:
             await self._end(error)
+
+    def _cancellation(self) -> SMTPError:
+        """Return the error for a CancelledError; a failed dial, unless this task was cancelled."""
+        assert self.task is not None
+        if self.task.cancelling():
+            return Interrupted("the connection was cancelled")
+        return CommunicationError("what the connection awaited was cancelled")
 
     async def _open(self) -> None:
         ready = self._ready
