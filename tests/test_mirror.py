@@ -55,6 +55,7 @@ ACROSS = {
     "tls": {
         "test_agreement",
         "test_client_certificates",
+        "test_forbidden_servers",
         "test_hostile",
         "test_negotiated",
         "test_negotiated_options",

@@ -41,7 +41,7 @@ class TestToken:
 
     def test_a_value_that_is_no_text(self):
         with pytest.raises(InvalidArgument, match="is text, not bytes") as caught:
-            Token(CANARY.encode())
+            Token(CANARY.encode())  # type: ignore[arg-type]
         assert CANARY not in str(caught.value)
 
     def test_not_pickled(self):
@@ -90,7 +90,7 @@ class TestCredentials:
             ({"username": b"ann"}, "username is a str, not bytes"),
             ({"username": None}, "username is a str, not NoneType"),
             ({"password": CANARY.encode()}, "password is text, not bytes"),
-            ({"password": Secret(CANARY.encode())}, "password is text, not bytes"),
+            ({"password": Secret(CANARY.encode())}, "password is text, not bytes"),  # type: ignore[arg-type]
             ({"password": None}, "password is text, not NoneType"),
             ({"token": CANARY.encode()}, "the token, if it is no TokenProvider, is text, not bytes"),
             ({"token": Token(CANARY)}, "the token, if it is no TokenProvider, is text, not Token"),
