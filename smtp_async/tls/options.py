@@ -108,7 +108,7 @@ class TLSOptions:
         authenticate_server: a function, async or not, that is asked about each server after the handshake and before
             the first byte of SMTP: True takes it, False refuses it, None has no opinion. It can overturn every verdict
             except that of `blocked` and `pins`; with a context of the application it can only refuse. What it raises
-            ends the connection. Its time counts as the handshake's.
+            ends the connection, and so does any other answer. Its time counts as the handshake's.
         identity: who this side is, for servers that ask for a certificate.
         extra_chain: certificates that are sent after those of the identity.
         include_chain: send the certificates that lead from the identity's to an authority. False leaves them out, for

@@ -61,6 +61,7 @@ SHOWN: dict[str, Callable[[], Entity]] = {
     "self-signed": lambda: make("Self", purposes=SERVER),
     "unknown authority": lambda: leaf(UNTRUSTED),
     "unreadable": unreadable,
+    "more certificates than allowed": lambda: leaf().sending(*[root()] * 33),
 }
 
 
@@ -110,14 +111,15 @@ FORBIDDING = {
 
 @pytest.mark.parametrize("security", [Security.OPPORTUNISTIC, Security.STARTTLS])
 @pytest.mark.parametrize("option", FORBIDDING)
+@pytest.mark.parametrize("name", ["unreadable", "more certificates than allowed"])
 def test_a_certificate_that_cannot_be_read_does_not_get_around(
-    run: Any, option: str, security: Security
+    run: Any, name: str, option: str, security: Security
 ) -> None:
     """It cannot be told which key the server has, so neither OPPORTUNISTIC nor a policy goes on."""
 
     async def scenario() -> None:
         server, error = await deliver(
-            unreadable(), security=security, trust=FORBIDDING[option], authenticate_server=accept
+            SHOWN[name](), security=security, trust=FORBIDDING[option], authenticate_server=accept
         )
         assert isinstance(error, CertificateRejected)
         assert server.connections == 1

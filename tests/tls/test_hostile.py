@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cryptography import x509
 
-from smtp_async.tls import ChainProblem, ChainValidation, TrustOptions
+from smtp_async.connection.route import SharedResources
+from smtp_async.errors import TLSError
+from smtp_async.tls import ChainProblem, ChainValidation, Security, TLSOptions, TrustOptions
 from smtp_async.tls.chain import validate
 from smtp_async.tls.paths import Anchors, forget
 from tests.tls.authority import Entity, ec_key, make, root
+from tests.tls.smtp_server import connect, served
 
 P = ChainProblem
 ANCHORS = Anchors([root().der])
@@ -45,7 +49,7 @@ def many_constraints() -> tuple[bytes, ...]:
     return make("Server", issuer, names=["localhost", *names]).sending(issuer).ders
 
 
-def cyclic(count: int) -> tuple[bytes, ...]:
+def cyclic(count: int) -> Entity:
     """Return a server's certificate below authorities that have all issued each other."""
     keys = [ec_key() for _ in range(count)]
     heads = [make(f"A{number}", ca=True, key=key) for number, key in enumerate(keys)]
@@ -55,22 +59,22 @@ def cyclic(count: int) -> tuple[bytes, ...]:
         for two in heads
         if one is not two
     ]
-    return make("Server", crossed[0]).sending(*crossed[:31]).ders
+    return make("Server", crossed[0]).sending(*crossed[:31])
 
 
-def twins(count: int) -> tuple[bytes, ...]:
+def twins(count: int) -> Entity:
     """Return a chain of authorities with one name and one key, so that each may have issued each other."""
     key = ec_key()
     first = make("Twin", ca=True, key=key)
     every = [make("Twin", first, ca=True, key=key) for _ in range(count)]
-    return make("Server", first).sending(*every).ders
+    return make("Server", first).sending(*every)
 
 
-def long_chain(count: int) -> tuple[bytes, ...]:
+def long_chain(count: int) -> Entity:
     above = [make("A0", ca=True)]
     for number in range(1, count):
         above.append(make(f"A{number}", above[-1], ca=True))
-    return make("Server", above[-1]).sending(*reversed(above)).ders
+    return make("Server", above[-1]).sending(*reversed(above))
 
 
 HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, ...]], ChainProblem]] = {
@@ -82,10 +86,10 @@ HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, ...]], ChainProblem]] = {
     ),
     "nested 10,000 deep": (lambda: with_extension(nested(10_000)).ders, P.BAD_DATA),
     "1,500 names and constraints": (many_constraints, P.NAME_CONSTRAINTS),
-    "issuers in circles": (lambda: cyclic(8), P.UNKNOWN_AUTHORITY),
-    "issuers that are all alike": (lambda: twins(31), P.UNKNOWN_AUTHORITY),
-    "31 intermediates": (lambda: long_chain(31), P.UNKNOWN_AUTHORITY),
-    "200 intermediates": (lambda: long_chain(200), P.BAD_DATA),
+    "issuers in circles": (lambda: cyclic(8).ders, P.UNKNOWN_AUTHORITY),
+    "issuers that are all alike": (lambda: twins(31).ders, P.UNKNOWN_AUTHORITY),
+    "31 intermediates": (lambda: long_chain(31).ders, P.UNKNOWN_AUTHORITY),
+    "200 intermediates": (lambda: long_chain(200).ders, P.BAD_DATA),
 }
 
 
@@ -125,3 +129,31 @@ def test_what_is_said_of_it_is_short(chains: dict[str, tuple[bytes, ...]]) -> No
         found = judged(chain)
         assert len(found.status) < 5000, name
         assert len("".join(found.log)) < 20_000, name
+
+
+IN_A_HANDSHAKE = {
+    "issuers in circles": lambda: cyclic(8),
+    "issuers that are all alike": lambda: twins(31),
+    "31 intermediates": lambda: long_chain(31),
+    "100 intermediates": lambda: long_chain(100),
+}
+
+
+@pytest.mark.parametrize("name", IN_A_HANDSHAKE)
+def test_a_hostile_chain_in_a_real_handshake(run: Any, name: str) -> None:
+    """It is sent and refused, and the server hears nothing of SMTP."""
+
+    async def scenario() -> None:
+        server, serve = served(IN_A_HANDSHAKE[name]())
+        trust = TrustOptions(ca=[root().certificate], blocked=[make("Blocked").certificate])
+        async with serve as listening:
+            options = TLSOptions(trust=trust, server_hostname="localhost")
+            with pytest.raises(TLSError) as caught:
+                await connect(listening.port, SharedResources(), options, Security.IMPLICIT)
+            await listening.quiet()
+        found = caught.value.validation
+        assert found is not None
+        assert found.problems & (P.UNKNOWN_AUTHORITY | P.BAD_DATA)
+        assert server.seen == b""
+
+    run(scenario())
