@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smtp_async import ClientOptions, Credentials, Security, SMTPClient, Token
-from smtp_async.client.options import parse_url
+from smtp_async.client.options import credentials_of, parse_url
 from smtp_async.errors import InvalidArgument, InvalidHost
 from smtp_async.model.secret import Secret
 from smtp_async.tls.context import default_port
@@ -112,10 +112,10 @@ ACCOUNT = Credentials(username="ann", password="x")
 @pytest.mark.parametrize("token", ["c4n4ry", "Bearer c4n4ry", Secret("c4n4ry"), fetch])
 def test_a_token_is_given_as_a_password_is(token: Any) -> None:
     client = SMTPClient("mx.test", username="ann", token=token)
-    assert client._route.credentials == Credentials(username="ann", token=token)
+    # As with every account, TLS is required.
     assert client.security is Security.STARTTLS
-    known = SMTPClient.for_provider("gmail", username="ann@gmail.com", token=token)
-    assert known._route.credentials == Credentials(username="ann@gmail.com", token=token)
+    assert credentials_of("ann", None, token, None) == Credentials(username="ann", token=token)
+    assert SMTPClient.for_provider("gmail", username="ann@gmail.com", token=token).host == "smtp.gmail.com"
 
 
 @pytest.mark.parametrize(
