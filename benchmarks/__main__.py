@@ -28,6 +28,7 @@ NAMES = (
     "tls",
     "proxy",
     "spool",
+    "sign",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

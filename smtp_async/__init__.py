@@ -44,6 +44,7 @@ from .model.proxy_response import ProxyResponse
 from .model.receipt import Outcome, Receipt, Verdict
 from .model.reply import EnhancedCode, Reply
 from .model.secret import Secret
+from .model.signing import SignAnswer, SignRequest
 from .model.timeouts import Timeouts
 from .pool.limits import PoolLimits, PoolStatistics
 from .protocol.extensions import Extensions
@@ -67,6 +68,10 @@ from .transport.throttle import RateLimits
 
 if TYPE_CHECKING:
     from .client.presets import Provider, find_provider, providers
+    from .message.dkim import DKIM
+    from .message.dkim_record import dkim_record
+    from .message.sign import ExternalSigner, KeySigner
+    from .message.smime import SMIMEEncryption, SMIMESignature
     from .processor import (
         ProcessorOptions,
         ProcessorStatistics,
@@ -94,6 +99,7 @@ __all__ = [
     "ClientOptions",
     "ConnectionInfo",
     "Credentials",
+    "DKIM",
     "DNSMode",
     "DNSOptions",
     "DNSResolver",
@@ -107,9 +113,11 @@ __all__ = [
     "Entry",
     "Envelope",
     "Extensions",
+    "ExternalSigner",
     "FoundServer",
     "Identity",
     "Importance",
+    "KeySigner",
     "KeyUsage",
     "Kind",
     "Lease",
@@ -151,6 +159,8 @@ __all__ = [
     "RevocationPolicy",
     "RevocationState",
     "RevocationStatus",
+    "SMIMEEncryption",
+    "SMIMESignature",
     "SMTPClient",
     "SMTPError",
     "SRV",
@@ -163,6 +173,8 @@ __all__ = [
     "ServerAuthentication",
     "ServerReport",
     "Session",
+    "SignAnswer",
+    "SignRequest",
     "SocketOptions",
     "Spool",
     "SpoolStatistics",
@@ -181,6 +193,7 @@ __all__ = [
     "__version__",
     "build_info",
     "discover",
+    "dkim_record",
     "errors",
     "events",
     "find_provider",
@@ -194,8 +207,14 @@ __all__ = [
     "serialize",
 ]
 
-#: Who only sends does not load what keeps and processes a queue, or reads key files.
+#: Who only sends does not load what keeps and processes a queue, signs, or reads key files.
 _LATER = {
+    "DKIM": "message.dkim",
+    "ExternalSigner": "message.sign",
+    "KeySigner": "message.sign",
+    "SMIMEEncryption": "message.smime",
+    "SMIMESignature": "message.smime",
+    "dkim_record": "message.dkim_record",
     "Certificate": "tls.certificate",
     "CertificateStore": "tls.stores",
     "Identity": "tls.identity",

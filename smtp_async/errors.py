@@ -60,6 +60,8 @@
     ├── ExtensionMissing             20040   the message needs an extension that the server does not offer
     │   └── MessageTooLarge          20041
     ├── TooManyRecipients            20042
+    ├── SigningError                 20043   the message could not be signed; it was not sent
+    │   └── SignerUnavailable        20044   the signer could not be reached; a later try may succeed
     ├── NotSent                      20050   safe to send again
     │   └── QueueFull                20051
     ├── OutcomeUnknown               20060   the end of data was sent, no reply received (RFC 1047)
@@ -145,6 +147,8 @@ __all__ = [
     "SenderRefused",
     "ServerCertificateMissing",
     "SettingInUse",
+    "SignerUnavailable",
+    "SigningError",
     "SocketError",
     "SpoolError",
     "SpoolFull",
@@ -768,6 +772,20 @@ class TooManyRecipients(SMTPError):
     code = 20042
     remote = True
     _usable = True
+
+
+class SigningError(SMTPError):
+    """A message could not be signed, or with a key that does not fit; it was not sent."""
+
+    code = 20043
+    _usable = True
+
+
+class SignerUnavailable(SigningError):
+    """A signer outside of this library, or the DNS record of a key, could not be reached; a later try may succeed."""
+
+    code = 20044
+    _temporary = True
 
 
 class NotSent(SMTPError):

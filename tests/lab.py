@@ -267,6 +267,31 @@ def set_clock_forward(seconds: float) -> None:
     loop.time = lambda: real() + seconds  # type: ignore[method-assign]
 
 
+class LoopTimers:
+    """The timers that are set in the running loop from now on."""
+
+    def __init__(self) -> None:
+        self._loop: Any = asyncio.get_running_loop()
+        self._handles: list[asyncio.TimerHandle] = []
+        # asyncio's `call_later` calls `call_at`, uvloop's does not.
+        for name in ("call_at", "call_later"):
+            setattr(self._loop, name, self._recording(getattr(self._loop, name)))
+
+    def _recording(self, call: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
+        def recorded(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+            handle = call(*args, **kwargs)
+            if handle not in self._handles:
+                self._handles.append(handle)
+            return handle
+
+        return recorded
+
+    def pending(self) -> list[asyncio.TimerHandle]:
+        """Return those that have neither been called nor cancelled."""
+        now = self._loop.time()
+        return [handle for handle in self._handles if not handle.cancelled() and handle.when() > now]
+
+
 class Clock:
     """The timers of an event loop; time passes when a test calls `advance`."""
 

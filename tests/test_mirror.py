@@ -19,6 +19,7 @@ _EXAM = "the exam is tested by those who pass it, and by those who do not"
 #: Module → the file that tests it, and why it has none of its own.
 ELSEWHERE = {
     "__main__": ("cli/test_app.py", "one call"),
+    "client/fork_count": ("client/test_client.py", "only a client that is used in a forked child shows it"),
     "testing/connection": _SERVER,
     "testing/dialogue": _SERVER,
     "testing/script": _SERVER,
@@ -54,6 +55,7 @@ ACROSS = {
     "tls": {
         "test_agreement",
         "test_client_certificates",
+        "test_forbidden_servers",
         "test_hostile",
         "test_negotiated",
         "test_negotiated_options",

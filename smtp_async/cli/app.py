@@ -14,6 +14,7 @@ from ..errors import InvalidArgument
 from ..model.timeouts import Timeouts
 from .check import check
 from .demo import demo
+from .dkim import SigningOptions, dkim_key
 from .exits import EXPLAINED
 from .find import find
 from .message_options import MessageOptions
@@ -43,6 +44,7 @@ app.add_typer(queue, name="queue")
 app.command("process", epilog=EXPLAINED)(process)
 app.command("token", epilog=EXPLAINED)(token)
 app.command("providers", epilog=EXPLAINED)(providers)
+app.command("dkim-key", epilog=EXPLAINED)(dkim_key)
 
 
 @app.callback(invoke_without_command=True)
@@ -64,6 +66,7 @@ def _send(
     server: Server,
     message: MessageOptions,
     access: Access,
+    signing: SigningOptions,
     eml: Annotated[
         Path | None,
         typer.Option(
@@ -96,7 +99,8 @@ def _send(
     # A TLS port that is spoken to in clear stays silent; the error that says so has to come before the end of all.
     greeting = min(30.0, timeout * 0.5)
     with screen.errors_as_sentences():
-        client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting)))
+        sign = signing.signatures(message.sender)
+        client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting), sign=sign))
         code = asyncio.run(
             send(screen, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
         )

@@ -18,6 +18,7 @@ from ..errors import (
     NotConnected,
     OutcomeUnknown,
     ResolveError,
+    SigningError,
     SMTPError,
     SpoolError,
     TLSError,
@@ -82,7 +83,7 @@ def exit_for_error(error: SMTPError) -> Exit:
         return Exit.USAGE
     if isinstance(error, TLSError | FeatureUnavailable | AuthenticationUnavailable):
         return Exit.SETUP
-    if isinstance(error, AuthenticationFailed | ResolveError):
+    if isinstance(error, AuthenticationFailed | ResolveError | SigningError):
         return Exit.NOT_SENT if error.temporary else Exit.SETUP
     if isinstance(error, CommandRefused | ExtensionMissing | TooManyRecipients):
         return Exit.NOT_SENT if error.temporary else Exit.REFUSED

@@ -12,6 +12,7 @@ import typer
 from ..tls.context import Security
 
 __all__ = [
+    "DKIM_PASSWORD_VARIABLE",
     "CLIENT_SECRET_VARIABLE",
     "KEY_PASSWORD_VARIABLE",
     "PASSWORD_VARIABLE",
@@ -39,6 +40,8 @@ PROXY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_PROXY_PASSWORD"
 KEY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_KEY_PASSWORD"
 #: The environment variable that may hold the secret of the application that asks for a token.
 CLIENT_SECRET_VARIABLE: Final = "SMTP_ASYNC_CLIENT_SECRET"
+#: The environment variable that may hold the password of a key for DKIM.
+DKIM_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_DKIM_PASSWORD"
 #: Settings of every command.
 SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 

@@ -315,7 +315,7 @@ class SendAll(Generic[M]):
     async def _read(self, message: M, pending: PendingMail) -> None:
         """Read what has to be known of a message before it is sent, and begin it."""
         try:
-            mail = await self._drive.read(pending.read(), self._new_deadline())
+            mail = await self._drive.read(pending.read(self._temp_dir), self._new_deadline())
         except SMTPError as error:
             self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
             return

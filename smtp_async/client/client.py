@@ -270,7 +270,7 @@ class SMTPClient(Observed):
         pool, drive = self._pool, self._drive
         assert pool is not None and drive is not None
         if isinstance(mail, PendingMail):
-            mail = await drive.read(mail.read(), due)
+            mail = await drive.read(mail.read(self._options.temp_dir), due)
         number = self._job_count = self._job_count + 1
         heavy, temp_dir = is_heavy(message), self._options.temp_dir
         try:
@@ -312,7 +312,8 @@ class SMTPClient(Observed):
         return await self.send(Raw(source, sender, recipients), options=options, deadline=deadline)
 
     def _permitted(self, options: SendOptions) -> SendOptions:
-        """Return `options` as far as the client's own options permit."""
+        """Return `options` as far as the client's own options permit, with the client's way of signing."""
+        options = options if options.sign is not None else options.signed_by(self._options.sign)
         return options if self._options.chunking else replace(options, chunking="never")
 
     def _deadline(self, seconds: float | None) -> float | None:
@@ -480,15 +481,14 @@ class SMTPClient(Observed):
     async def _send_over(self, connection: Connection, message: Any, options: SendOptions | None) -> Receipt:
         """Send a message over a session's connection; it waits for no other one, and has no deadline."""
         wanted = self._send_options if options is None else self._permitted(options)
-        mail = await read_mail(message, wanted)
+        mail = await read_mail(message, wanted, self._options.temp_dir)
         try:
             heavy = is_heavy(message)
             job = Job(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
-        job.pinned = True
-        job.offer = connection.extensions
+        job.pinned, job.offer = True, connection.extensions
         pool = self._pool
         async with pool.turn(job) if isinstance(pool, PacedPool) else contextlib.nullcontext():
             outcome = Drive(OneConnection(connection)).deliver(job)

@@ -133,7 +133,7 @@ class Drive:
         """Return the mail that `work` reads.
 
         Args:
-            work: reads a header, or converts a large message.
+            work: reads a header, converts a large message, or signs one.
             due: loop time after which the caller no longer waits.
 
         Raises:
@@ -144,7 +144,7 @@ class Drive:
         try:
             return await self._watched(caller_work)
         except WorkStopped:
-            error = NotSent("the deadline passed before the message was read")
+            error = NotSent("the deadline passed before the message was read and signed")
             error.__cause__ = Timeout("the deadline passed", stage="reading")
             error.receipt = Receipt((), error=error.copy())
             raise error from error.__cause__

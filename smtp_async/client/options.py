@@ -14,6 +14,7 @@ from ..connection.route import BeforeAuthPolicy, Login, Route
 from ..errors import InvalidArgument, InvalidPort, MissingHost
 from ..model.domain import hello_name
 from ..model.secret import Secret
+from ..model.signing import MessageSigner, signers_of
 from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
 from ..protocol.options import SendOptions
@@ -64,6 +65,8 @@ class ClientOptions:
         wire_log: where the dialogue with the server is written, secrets masked and bodies as their size: the path of a
             file, which is appended to, a text stream, or a logger.
         telemetry: tells of messages and connections by OpenTelemetry.
+        sign: how messages are signed by calls whose options do not say it: a `DKIM`, or several. What a spool delivers
+            was signed when it was put.
         temp_dir: where a source that can be read only once is stored if it has to be read twice, in a file without a
             name that no other user can read; None takes the system's directory for such files.
     """
@@ -89,7 +92,11 @@ class ClientOptions:
     refuse_downgrade: bool = False
     wire_log: WireLogTarget | None = None
     telemetry: Telemetry | None = None
+    sign: MessageSigner | Sequence[MessageSigner] = ()
     temp_dir: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sign", signers_of(self.sign))
 
 
 def credentials_of(

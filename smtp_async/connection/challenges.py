@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..auth.mechanism import Mechanism, Pending
-from ..errors import SMTPError, Timeout
+from ..errors import AuthenticationUnavailable, SMTPError, Timeout
 from ..model.reply import Reply
 from ..protocol.machine import ClientProtocol, Exchange
 from ..sources.worker import in_thread
@@ -16,7 +16,7 @@ from .channel import Channel
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
 
-__all__ = ["MAX_ROUNDS", "exchange_challenges"]
+__all__ = ["MAX_ROUNDS", "exchange_challenges", "is_cancelled", "refusal_of"]
 
 _T = TypeVar("_T")
 
@@ -35,7 +35,7 @@ async def exchange_challenges(channel: Channel, mechanism: Mechanism, threads: C
         threads: bounds those in which mechanisms compute.
 
     Raises:
-        AuthenticationUnavailable: the mechanism cannot be used after all; nothing was sent.
+        AuthenticationUnavailable: the mechanism cannot be used after all, or failed.
         InvalidArgument: the credentials do not fit the mechanism.
         ProtocolViolation: the server broke the mechanism's rules.
         Timeout: the mechanism itself took too long.
@@ -75,9 +75,15 @@ async def _prepare(
         async with asyncio.timeout(limit):
             await channel.wait_outside(_work(pending, threads))
     except SMTPError as error:
-        problem = _bare(error)
+        problem = refusal_of(mechanism.name, error)
     except TimeoutError:
         problem = Timeout(f"{mechanism.name} took more than {limit:g} s in this process", stage="AUTH")
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        problem = refusal_of(mechanism.name, error)
+    except Exception as error:
+        problem = refusal_of(mechanism.name, error)
     else:
         return
     raise problem
@@ -95,7 +101,8 @@ async def _work(pending: Pending, threads: CapacityLimiter) -> None:
 # --- where secrets are ---------------------------------------------------------------------------------------
 #
 # A response holds the password, and a challenge may repeat it. The functions below return an error in place of raising
-# it, so that their frames are in no traceback.
+# it, so that their frames are in no traceback. They catch every exception, because that of an application's own
+# mechanism may have the password in its text. Nothing in them waits, so a CancelledError is such an exception, too.
 
 
 def _auth_command(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchange, bool]:
@@ -115,8 +122,8 @@ def _command_of(machine: ClientProtocol, mechanism: Mechanism) -> tuple[Exchange
         if initial is None or len(initial) * 4 // 3 + len(mechanism.name) + 12 <= _INITIAL_LINE:
             return machine.auth(mechanism.name, initial, mechanism.secrets()), False
         return machine.auth(mechanism.name, None), True
-    except SMTPError as error:
-        return _bare(error)
+    except (Exception, asyncio.CancelledError) as error:
+        return refusal_of(mechanism.name, error)
 
 
 def _pending_of(
@@ -124,8 +131,8 @@ def _pending_of(
 ) -> Pending | SMTPError | None:
     try:
         return mechanism.pending(None if reply is None else mechanism.challenge(machine.challenge(reply)))
-    except SMTPError as error:
-        return _bare(error)
+    except (Exception, asyncio.CancelledError) as error:
+        return refusal_of(mechanism.name, error)
 
 
 def _response_to(
@@ -137,15 +144,26 @@ def _response_to(
         else:
             response = mechanism.respond(mechanism.challenge(machine.challenge(challenge)))
         return machine.auth_response(response, mechanism.secrets())
-    except SMTPError as error:
-        return _bare(error)
+    except (Exception, asyncio.CancelledError) as error:
+        return refusal_of(mechanism.name, error)
 
 
-def _bare(error: SMTPError) -> SMTPError:
-    """Return an error without the frames and causes that led to it."""
+def refusal_of(name: str, error: BaseException) -> SMTPError:
+    """Return the error for what the mechanism `name` raised, without the frames and causes that led to it.
+
+    Of an exception that is not the library's only the type is told.
+    """
+    if not isinstance(error, SMTPError):
+        return AuthenticationUnavailable(f"{name} failed: {type(error).__name__}", stage="AUTH")
     error.__cause__ = error.__context__ = None
     error.stage = error.stage or "AUTH"
     return error.with_traceback(None)
+
+
+def is_cancelled() -> bool:
+    """Tell whether the current task is being cancelled, in contrast to a CancelledError of something it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _demand(found: _T | SMTPError) -> _T:

@@ -31,7 +31,7 @@ from ..model.secret import Secret
 from ..protocol.states import Verb
 from ..tls.bindings import channel_bindings
 from ..tls.info import ConnectionInfo
-from .challenges import MAX_ROUNDS, exchange_challenges
+from .challenges import MAX_ROUNDS, exchange_challenges, is_cancelled, refusal_of
 from .channel import Channel
 from .route import BeforeAuthPolicy, Route, SharedResources
 
@@ -152,7 +152,8 @@ class _Attempt:
         """Return a new mechanism for one exchange, with its token.
 
         Raises:
-            AuthenticationUnavailable: the server offered a stronger one before, and `refuse_downgrade` is set.
+            AuthenticationUnavailable: the server offered a stronger one before, and `refuse_downgrade` is set; or the
+                application's own mechanism failed.
             TokenRefused, TokenUnavailable: there is no token.
         """
         self._look_back(mechanism)
@@ -163,7 +164,10 @@ class _Attempt:
                 self._token = await self._fetch()
             credentials = replace(credentials, token=self._token)
         self._channel.transcript.notify("mechanism", mechanism.name, "logging in with %s")
-        return mechanism(credentials, self._peer)
+        made = _made(mechanism, credentials, self._peer)
+        if isinstance(made, SMTPError):
+            raise made
+        return made
 
     async def renew_token(self, mechanism: Mechanism, reply: Reply) -> bool:
         """After a refusal, fetch another token once; return whether there is another one to try."""
@@ -207,6 +211,14 @@ class _Attempt:
                 stage="AUTH",
             )
         self._channel.transcript.notify("downgrade", weaker, "the server takes %s, which it offered before")
+
+
+def _made(mechanism: type[Mechanism], credentials: Credentials, peer: Peer) -> Mechanism | SMTPError:
+    """Return a new mechanism, or an error in place of raising it: the frames of a constructor hold the password."""
+    try:
+        return mechanism(credentials, peer)
+    except (Exception, asyncio.CancelledError) as error:
+        return refusal_of(mechanism.name, error)
 
 
 def _demand_complete(mechanism: Mechanism, reply: Reply) -> Reply:
@@ -274,6 +286,11 @@ async def _ask(
         raise
     except TimeoutError as error:
         raise Timeout(f"before_auth took more than {limit:g} s", stage="AUTH") from error
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        # The policy awaited what another part of the application had cancelled: nobody cancelled this task.
+        raise AuthenticationUnavailable("before_auth raised CancelledError", stage="AUTH") from error
     except Exception as error:
         raise AuthenticationUnavailable(f"before_auth raised {type(error).__name__}", stage="AUTH") from error
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from ..errors import InvalidArgument, SMTPError
 from ..message.builder import Message
@@ -19,8 +19,9 @@ from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
 from ..model.octets import only_crlf
+from ..model.signing import MessageSigner
 from ..protocol.options import SendOptions
-from ..sources import aclose_origin, close_origin, in_thread, read_all
+from ..sources import TempDir, aclose_origin, close_origin, in_thread, read_all
 from ..sources.unsent import UnsentSources
 from ..sources.weight import LONG, is_heavy
 from .raw import MOST_HEADER, RawMail, raw_mail
@@ -52,20 +53,31 @@ def to_mail(
     options: SendOptions = _DEFAULTS,
     sender: str | Address | None = None,
     recipients: Sequence[str | Address | Recipient] | None = None,
+    *,
+    sign: bool = True,
 ) -> Mail | PendingMail:
     """Return `message` as a `Mail`, or as a `PendingMail` where that needs waiting.
+
+    What is to be signed is such a `PendingMail`.
 
     Args:
         message: a `Message`, an `email.message.Message`, a `Raw`, or a `Mail` of any other kind, which is returned
             unchanged.
         options: `exact` holds for a `Raw` and for the `raw` of a `Message`, `remove_bcc` for a `Raw`; `close_source`
-            closes streams after the transfer and when it fails, except those of attachments.
+            closes streams after the transfer and when it fails, except those of attachments; `sign` says how it is
+            signed.
         sender, recipients: replace the sender or the recipients of the message unless None.
+        sign: False leaves it unsigned, whatever `options` say.
 
     Raises:
         InvalidArgument: the message cannot be sent.
         InvalidAddress, MissingRecipient: there is no valid envelope.
     """
+    if options.sign and sign:
+        unsigned = to_mail(message, options, sender, recipients, sign=False)
+        # A tuple, since the options were made.
+        ways = cast("Sequence[MessageSigner]", options.sign)
+        return _Unsigned(unsigned, ways, heavy=is_heavy(message))
     if hasattr(message, "envelope") and hasattr(message, "content"):
         # The only check for most messages: a `Message` is a mail, unless it has `raw` or streams to close.
         if not isinstance(message, Message) or (message.raw is None and not options.close_source):
@@ -83,8 +95,12 @@ def to_mail(
     )
 
 
-async def read_mail(message: Any, options: SendOptions) -> Mail:
+async def read_mail(message: Any, options: SendOptions, temp_dir: TempDir = None) -> Mail:
     """Return `message` as a `Mail`, after waiting if that is needed; its streams are closed if that fails.
+
+    Args:
+        message, options: as for `to_mail`.
+        temp_dir: as for `PendingMail.read`.
 
     Raises:
         SMTPError: as `to_mail` and `PendingMail.read`.
@@ -94,7 +110,7 @@ async def read_mail(message: Any, options: SendOptions) -> Mail:
     except SMTPError:
         await unsent_sources(message, options).aclose()
         raise
-    return await mail.read() if isinstance(mail, PendingMail) else mail
+    return await mail.read(temp_dir) if isinstance(mail, PendingMail) else mail
 
 
 def unsent_sources(message: Any, options: SendOptions) -> UnsentSources:
@@ -177,8 +193,12 @@ class PendingMail(ABC):
     """A message that becomes a `Mail` only after waiting."""
 
     @abstractmethod
-    async def read(self) -> Mail:
+    async def read(self, temp_dir: TempDir = None) -> Mail:
         """Read what must be known before the message is sent; the body of a stream may be read while it is sent.
+
+
+        Args:
+            temp_dir: where a source that can be read only once is stored if it has to be read twice.
 
         Raises:
             FileError: the stream cannot be opened or read. After any error it is closed if `close` is set.
@@ -216,7 +236,7 @@ class _Unread(PendingMail):
         self._remove_bcc = remove_bcc
         self._close = close
 
-    async def read(self) -> Mail:
+    async def read(self, temp_dir: TempDir = None) -> Mail:
         source = origin = self._source
         if isinstance(source, _BYTES):
             whole = await in_thread(partial(_unchanged, source, self._exact, self._remove_bcc))
@@ -269,12 +289,47 @@ class _LargeObject(PendingMail):
         self._sender = sender
         self._recipients = recipients
 
-    async def read(self) -> Mail:
+    async def read(self, temp_dir: TempDir = None) -> Mail:
         mail = await in_thread(partial(content_of, self._message))
         return _readdressed(mail, self._sender, self._recipients)
 
     async def read_whole(self) -> Mail:
         return await self.read()
+
+
+class _Unsigned(PendingMail):
+    """A message that is to be signed.
+
+    Args:
+        mail: the message.
+        sign: how it is signed.
+        heavy: there is so much in memory that it is rendered in a thread.
+    """
+
+    __slots__ = ("_heavy", "_mail", "_sign")
+
+    def __init__(self, mail: Mail | PendingMail, sign: Sequence[MessageSigner], *, heavy: bool) -> None:
+        self._mail = mail
+        self._sign = sign
+        self._heavy = heavy
+
+    # The import stands in the methods, because few callers sign.
+
+    async def read(self, temp_dir: TempDir = None) -> Mail:
+        from .signing import signed
+
+        mail = self._mail
+        if isinstance(mail, PendingMail):
+            mail = await mail.read(temp_dir)
+        return await signed(mail, self._sign, temp_dir=temp_dir, heavy=self._heavy)
+
+    async def read_whole(self) -> Mail:
+        from .signing import signed
+
+        mail = self._mail
+        if isinstance(mail, PendingMail):
+            mail = await mail.read_whole()
+        return await signed(mail, self._sign, heavy=self._heavy)
 
 
 # --- mail around other mail ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ is decoded separately, because a field can contain names from two sources.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import InvalidAddress, InvalidHeader
@@ -49,6 +50,8 @@ HIDDEN: Final = frozenset(("bcc", "resent-bcc"))
 LINE_END: Final = re.compile(rb"\r\n|\r(?!\n)|\n")
 EMPTY_LINE: Final = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 _HIDDEN_OCTETS: Final = frozenset([name.encode() for name in HIDDEN])
+#: Octets of a name that is remembered.
+_USUAL_NAME: Final = 64
 _INVISIBLE: Final = re.compile(rb"^[^!-~]+|[^!-~]+$")
 _LEADING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]++(?=[!-9;-~]++[ \t]*+:)")
 _LINE: Final = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")
@@ -149,15 +152,22 @@ def check_line_ends(data: bytes) -> None:
 
 def _field(octets: bytes) -> Field:
     name, colon, _ = octets.partition(b":")
+    if not colon:
+        return Field("", octets)
+    return Field(_name(name) if len(name) <= _USUAL_NAME else _name.__wrapped__(name), octets)
+
+
+# Saves a microsecond for each field, of which most have one of a few names.
+@lru_cache(maxsize=512)
+def _name(name: bytes) -> str:
+    """Return the name of a field in lower case, from the octets before the colon; empty if it is none."""
     folded = b"\r" in name or b"\n" in name
     name = name.removeprefix(BOM).strip(b" \t\r\n")
     # Invisible characters around the name are ignored, because some readers take such a field for Bcc.
     visible = _INVISIBLE.sub(b"", name).lower()
-    if colon and visible in _HIDDEN_OCTETS:
-        return Field(visible.decode(), octets)
-    if not colon or folded:
-        return Field("", octets)
-    return Field(name.decode("latin-1").lower(), octets)
+    if visible in _HIDDEN_OCTETS:
+        return visible.decode()
+    return "" if folded else name.decode("latin-1").lower()
 
 
 def unfolded(text: str) -> str:

@@ -45,9 +45,11 @@ class Source:
 
     Attributes:
         length: octets before encoding; None before they were counted, and where they cannot be counted.
+        pinned: what a reader has found and every later one must find, because the message was signed with it: the
+            length, and of a file at a path its identity; None if nothing is demanded.
     """
 
-    __slots__ = ("close", "encoding", "length", "name", "origin", "start")
+    __slots__ = ("close", "encoding", "length", "name", "origin", "pinned", "start")
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Source:
         self.start = start
         self.close = close
         self.length: int | None = None
+        self.pinned: tuple[int | None, tuple[int, ...]] | None = None
 
     @property
     def size(self) -> int | None:

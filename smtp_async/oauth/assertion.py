@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import os
+import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from ..errors import FileError, InvalidArgument
 from ..model.secret import Secret
+from .token_file import demand_owner, regular_opener
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 __all__ = ["KeyFile", "SigningKey"]
+
+_log = logging.getLogger("smtp_async")
 
 #: Seconds for which a statement is valid; Google takes an hour at most.
 _LIFE: Final = 3600
@@ -55,13 +62,16 @@ class SigningKey:
         """Read the JSON key file of a service account.
 
         Raises:
-            FileError: it cannot be read.
+            FileError: it cannot be read, other users may write to it, or it belongs to another user.
             InvalidArgument: it is no such file.
         """
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=regular_opener) as file:
+                _demand_unchanged_by_others(os.fstat(file.fileno()), path)
                 content = file.read(_LARGEST + 1)
         except OSError as error:
+            if isinstance(error, FileError):
+                raise
             raise FileError(f"cannot read the key file {path}: {error.strerror}") from error
         found = parse_key_file(content)
         del content
@@ -106,6 +116,21 @@ class SigningKey:
             problem = "the private key of the service account is not an RSA key"
         # Not chained: the frames above hold the key.
         raise InvalidArgument(problem)
+
+
+def _demand_unchanged_by_others(status: os.stat_result, path: Path) -> None:
+    """Demand that only this process's user or root may write to the file, which says where secrets are sent."""
+    demand_owner(status, path)
+    if sys.platform == "win32":
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022:
+        raise FileError(
+            f"other users may change the key file {path}: its mode is {mode:o} (chmod 600 {path})"
+        )
+    if mode & 0o004:
+        # No error: that is how browsers store it.
+        _log.warning("every user may read the key in %s: its mode is %o (chmod 600 %s)", path, mode, path)
 
 
 def parse_key_file(content: bytes) -> KeyFile | None:

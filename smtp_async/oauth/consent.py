@@ -1,7 +1,8 @@
 """The consent of an account in a browser: authorization code with PKCE (RFC 6749 section 4.1, RFC 7636, RFC 8252).
 
 The browser is sent to the authorization server, and that sends it back to a port on this machine. The port is open for
-one answer, and only the state that was sent along makes an answer this one's.
+one answer, and only the state that was sent along makes an answer this one's: any page and any process on this machine
+can send another, which is refused and ends nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ __all__ = ["Redirect", "authorization_url", "consent_in_browser", "read_redirect
 _LARGEST: Final = 16 * 1024
 #: Seconds that a browser has for its request.
 _PATIENCE: Final = 10.0
+#: Connections at a time; a browser opens two or three.
+_MOST_CONNECTIONS: Final = 8
 _PAGE: Final = (
     "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n"
     "Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'\r\n"
@@ -42,10 +45,12 @@ class Redirect(NamedTuple):
     Attributes:
         code: the authorization code; None: there is a failure.
         failure: why there is no code; None: there is one.
+        of_another: it has not the state that was sent along, and says nothing about this consent.
     """
 
     code: Secret | None = None
     failure: Failure | None = None
+    of_another: bool = False
 
 
 class _Attempt:
@@ -186,7 +191,8 @@ def read_redirect(target: str, state: str, server: str) -> Redirect | None:
     # RFC 6749 section 3.1: no parameter may come twice.
     if len(fields) != len(pairs) or not _same(fields.get("state", ""), state):
         return Redirect(
-            failure=Failure("the browser came back with an answer to another question (wrong state)")
+            failure=Failure("the browser came back with an answer to another question (wrong state)"),
+            of_another=True,
         )
     if "error" in fields:
         return Redirect(failure=failure_of(400, fields, (), server))
@@ -211,7 +217,9 @@ class _Listener:
         self._wanted = port
         self._server: asyncio.Server | None = None
         self._answer: asyncio.Future[Redirect] | None = None
-        self._browsers: set[asyncio.StreamWriter] = set()
+        # In the order in which they connected.
+        self._browsers: dict[asyncio.StreamWriter, None] = {}
+        self._seen_of_another = False
         self.port = 0
 
     async def __aenter__(self) -> _Listener:
@@ -244,6 +252,14 @@ class _Listener:
         for writer in self._browsers:
             writer.transport.abort()
 
+    def _add(self, writer: asyncio.StreamWriter) -> None:
+        """Take a connection; the oldest goes if there are too many, because a browser sends its request at once."""
+        self._browsers[writer] = None
+        if len(self._browsers) > _MOST_CONNECTIONS:
+            oldest = next(iter(self._browsers))
+            del self._browsers[oldest]
+            oldest.transport.abort()
+
     async def wait(self, patience: float) -> Redirect:
         """Return what the browser came back with.
 
@@ -256,11 +272,13 @@ class _Listener:
                 return await self._answer
         except TimeoutError:
             problem = f"the browser did not come back within {patience:g} s"
+        if self._seen_of_another:
+            problem += ", only with an answer to another question (wrong state)"
         raise TokenUnavailable(problem)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request: the redirect ends the waiting, everything else is not found."""
-        self._browsers.add(writer)
+        self._add(writer)
         try:
             async with asyncio.timeout(_PATIENCE):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -270,10 +288,16 @@ class _Listener:
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             writer.transport.abort()
         else:
-            if redirect is not None and self._answer is not None and not self._answer.done():
-                self._answer.set_result(redirect)
+            if redirect is not None:
+                self._take(redirect)
         finally:
-            self._browsers.discard(writer)
+            self._browsers.pop(writer, None)
+
+    def _take(self, redirect: Redirect) -> None:
+        if redirect.of_another:
+            self._seen_of_another = True
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_result(redirect)
 
     def _read(self, head: bytes) -> Redirect | None:
         method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
@@ -287,6 +311,8 @@ def _page(redirect: Redirect | None) -> bytes:
     """Return the page for the browser; it repeats nothing of the request."""
     if redirect is None:
         status, text = "404 Not Found", "There is nothing here."
+    elif redirect.of_another:
+        status, text = "400 Bad Request", "This is not the answer that the terminal waits for."
     elif redirect.code is None:
         status, text = "400 Bad Request", "There was no consent. The terminal says why."
     else:

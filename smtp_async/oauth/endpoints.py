@@ -12,7 +12,8 @@ from enum import Enum
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..errors import InvalidArgument
+from ..errors import InvalidAddress, InvalidArgument
+from ..model.domain import domain_forms
 
 __all__ = ["GOOGLE", "YAHOO", "YANDEX", "Endpoints", "MicrosoftCloud", "checked_url", "microsoft"]
 
@@ -176,8 +177,27 @@ def checked_url(url: str, what: str, *, allow_http_loopback: bool = False) -> st
     # urlsplit drops tabs and line ends silently.
     if not host or any(ord(one) <= 0x20 or ord(one) >= 0x7F for one in url) or parts.username is not None:
         raise InvalidArgument(f"the {what} is not a URL with a host")
+    if not _is_host(host):
+        raise InvalidArgument(f"the {what} has a host that is neither a host name nor an address")
     if parts.fragment:
         raise InvalidArgument(f"the {what} has a fragment, which RFC 6749 section 3 forbids")
     if parts.scheme == "https" or (parts.scheme == "http" and allow_http_loopback and host in _LOOPBACK):
         return url
     raise InvalidArgument(f"the {what} has to begin with https://, because secrets are sent there")
+
+
+def _is_host(host: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return True
+    try:
+        # Reads the A-labels, too.
+        domain_forms(host.removesuffix("."), lenient=True)
+    except InvalidAddress:
+        return False
+    return True

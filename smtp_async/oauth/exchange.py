@@ -125,7 +125,8 @@ class TokenEndpoint:
         except asyncio.CancelledError:
             await connections.close()
             raise
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            # A ValueError: of a name that IDNA does not allow, for example in the address of a proxy.
             # What the server sent may be part of the reason.
             return Failure(f"{self.what} cannot be reached: {masked(_reason(error), _secrets(form))}")
 

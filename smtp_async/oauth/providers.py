@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Self, TypeAlias
 
 from ..auth.credentials import Token
-from ..errors import FileError, InvalidArgument, SMTPError
+from ..errors import InvalidArgument, SMTPError
 from ..model.secret import Secret
 from .answers import Answer, Failure, error_of
 from .assertion import SigningKey
@@ -83,6 +83,7 @@ class RefreshToken(_Provider):
         "_refresh_token",
         "_scope",
         "_storing",
+        "_written",
         "username",
     )
 
@@ -116,6 +117,8 @@ class RefreshToken(_Provider):
         self._on_rotation = on_rotation
         self._path: Path | None = None
         self._storing: set[asyncio.Task[None]] = set()
+        # The last token that was written to the file.
+        self._written: Secret | None = None
         #: The account that a token file names; empty otherwise.
         self.username = ""
 
@@ -134,7 +137,7 @@ class RefreshToken(_Provider):
         share it.
 
         Raises:
-            FileError: the file cannot be read, or other users can read it.
+            FileError: the file cannot be read, other users can read it, or it belongs to another user.
             InvalidArgument: it is no such file.
             FeatureUnavailable: httpx is not installed.
         """
@@ -208,10 +211,9 @@ class RefreshToken(_Provider):
 
     async def _store(self, refresh_token: Secret, stored: TokenFile | None) -> None:
         if stored is not None and self._path is not None:
-            content = replace(stored, refresh_token=refresh_token)
             try:
-                await in_oauth_thread(partial(write_token_file, self._path, content))
-            except FileError as error:
+                await in_oauth_thread(partial(self._store_in, self._path, refresh_token, stored))
+            except SMTPError as error:
                 _log.error("a new refresh token is kept in memory only: %s", error)
         if self._on_rotation is not None:
             try:
@@ -221,6 +223,19 @@ class RefreshToken(_Provider):
             except Exception as error:
                 # Without its traceback, whose frames may hold the token.
                 _log.error("on_rotation raised %s: the new refresh token may be lost", type(error).__name__)
+
+    def _store_in(self, path: Path, refresh_token: Secret, used: TokenFile) -> None:
+        """Write the file, unless it was replaced since it was read: by another consent, or for another account."""
+        found = read_token_file(path)
+        # What an earlier call wrote, whose caller was cancelled, is no other consent.
+        if replace(found, refresh_token=used.refresh_token) != used or found.refresh_token not in (
+            used.refresh_token,
+            self._written,
+        ):
+            _log.warning("%s holds another token than the one that was used, and is left as it is", path)
+            return
+        write_token_file(path, replace(used, refresh_token=refresh_token))
+        self._written = refresh_token
 
 
 class ClientCredentials(_Provider):
@@ -348,8 +363,10 @@ class ServiceAccount(_Provider):
     ) -> Self:
         """Return a provider for the JSON key file that Google's console hands out.
 
+        A file that other users may read is taken with a warning in the log.
+
         Raises:
-            FileError: the file cannot be read.
+            FileError: the file cannot be read, other users may write to it, or it belongs to another user.
             InvalidArgument: it is no such file.
             FeatureUnavailable: httpx is not installed.
         """

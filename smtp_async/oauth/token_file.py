@@ -20,7 +20,14 @@ from ..errors import FileError, InvalidArgument
 from ..model.secret import Secret
 from .endpoints import Endpoints, checked_url
 
-__all__ = ["TokenFile", "parse_token_file", "read_token_file", "write_token_file"]
+__all__ = [
+    "TokenFile",
+    "demand_owner",
+    "parse_token_file",
+    "read_token_file",
+    "regular_opener",
+    "write_token_file",
+]
 
 #: The form of the file; a later one is refused.
 _VERSION: Final = 1
@@ -64,11 +71,11 @@ def read_token_file(path: Path) -> TokenFile:
     """Read a file.
 
     Raises:
-        FileError: it cannot be read, or other users can.
+        FileError: it cannot be read, other users can read it, or it belongs to another user.
         InvalidArgument: it is no such file.
     """
     try:
-        with open(path, "rb", opener=_opener) as file:
+        with open(path, "rb", opener=regular_opener) as file:
             _demand_private(os.fstat(file.fileno()), path)
             content = file.read(_LARGEST + 1)
     except OSError as error:
@@ -144,14 +151,26 @@ def _encoded(content: TokenFile) -> bytes:
     return json.dumps(values, indent=2).encode("ascii") + b"\n"
 
 
-def _opener(path: str, flags: int) -> int:
+def regular_opener(path: str, flags: int) -> int:
+    """Open a file for `open`, without waiting if it is no regular one."""
     # A named pipe would wait for a writer.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _demand_private(status: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise FileError(f"{path} is no regular file")
+    demand_owner(status, path)
     if sys.platform != "win32" and status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
         raise FileError(f"other users may use the token in {path}: its mode is {mode:o} (chmod 600 {path})")
+
+
+def demand_owner(status: os.stat_result, path: Path) -> None:
+    """Demand a regular file of this process's user or of root; another owner could put other secrets into it.
+
+    Raises:
+        FileError: it is another file.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise FileError(f"{path} is no regular file")
+    if sys.platform != "win32" and status.st_uid not in (os.geteuid(), 0):
+        raise FileError(f"{path} belongs to another user (uid {status.st_uid}), who could change it")

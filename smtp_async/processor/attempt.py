@@ -100,9 +100,15 @@ class Attempts:
         self._writer: Final = writer
         self._reports: Final = reports
         self._events: Final = events
-        # A refused recipient never stops the message for the others, because each recipient is judged alone.
+        # A refused recipient never stops the message for the others, because each recipient is judged alone. What is in
+        # a spool was signed when it was put, and its octets are the same in each attempt.
         self._send_options: Final = replace(
-            client.options.send, must_accept=NOBODY, split=True, before_end_of_data=None, require_to=False
+            client.options.send,
+            must_accept=NOBODY,
+            split=True,
+            before_end_of_data=None,
+            require_to=False,
+            sign=(),
         )
 
     async def run(self, lease: Lease) -> None:

@@ -56,7 +56,8 @@ class QueueProcessor(Observed):
         options: less common options.
 
     Raises:
-        InvalidArgument: `concurrency` is not an integer above 0.
+        InvalidArgument: `concurrency` is not an integer above 0, or the client signs what it sends and the spool does
+            not: messages are signed when they are put, so these would leave unsigned.
     """
 
     def __init__(
@@ -70,6 +71,10 @@ class QueueProcessor(Observed):
         options: ProcessorOptions = _DEFAULT_OPTIONS,
     ) -> None:
         super().__init__()
+        if (client.options.sign or client.options.send.sign) and not getattr(spool, "sign", ()):
+            raise InvalidArgument(
+                "the client signs and the spool does not: a spool signs when a message is put, so give it sign="
+            )
         self._spool: Final = spool
         self._control: Final = RunControl(options.grace)
         self._events: Final = EventSink(self._hooks, self._control, stop_on_error=options.stop_on_error)

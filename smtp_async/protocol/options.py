@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, get_args
@@ -11,6 +11,7 @@ from ..errors import InvalidArgument
 from ..model.address import Address
 from ..model.dsn import Return
 from ..model.envelope import EVERYONE, Kind
+from ..model.signing import MessageSigner, signers_of
 from . import parameters
 from .commands import SendVerb
 
@@ -91,6 +92,8 @@ class SendOptions:
         verb: the command that begins the transaction (RFC 821 section 3.4): `"MAIL"` delivers to mailboxes, `"SEND"` to
             the terminals of users who are logged in, `"SOML"` to a terminal or else the mailbox, `"SAML"` to both. All
             but MAIL need the extension of the same name, which few servers of today offer.
+        sign: how the message is signed, one way or several, in this order; None takes the client's, an empty sequence
+            none. A signed message is rendered for a server without extensions, and the same for every server.
         wishes: derived from the others: the parameters of MAIL, each with the extension that it needs.
 
     Raises:
@@ -118,6 +121,7 @@ class SendOptions:
     require_tls: bool = False
     auth: str | Address | None = None
     verb: SendVerb = "MAIL"
+    sign: MessageSigner | Sequence[MessageSigner] | None = None
     wishes: tuple[Wish, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -129,7 +133,13 @@ class SendOptions:
         self._check_transfer()
         if isinstance(self.auth, str) and self.auth != "<>":
             object.__setattr__(self, "auth", Address.parse(self.auth))
+        if self.sign is not None:
+            object.__setattr__(self, "sign", signers_of(self.sign))
         object.__setattr__(self, "wishes", tuple(self._wishes()))
+
+    def signed_by(self, sign: MessageSigner | Sequence[MessageSigner]) -> SendOptions:
+        """Return the same options with another `sign`, or these if there is nothing to sign with."""
+        return replace(self, sign=sign) if sign else self
 
     def behind(self, gate: Callable[[], Awaitable[None]] | None) -> SendOptions:
         """Return the same options with another `before_end_of_data`."""

@@ -2,6 +2,7 @@
 
 from .async_reader import AsyncReader, aclose_origin, reader_of
 from .body import Body, Piece, TempDir, read_all, read_now
+from .kept import KeptCopy
 from .line_endings import LineGuard, LineMender, LineScan, RawSource
 from .readers import Reader, close_origin
 from .worker import ThreadWork, in_thread
@@ -9,6 +10,7 @@ from .worker import ThreadWork, in_thread
 __all__ = [
     "AsyncReader",
     "Body",
+    "KeptCopy",
     "LineGuard",
     "LineMender",
     "LineScan",

@@ -102,6 +102,10 @@ class Body(ThreadWork):
         """Whether the whole body can be read again; known once the body is open."""
         return all([reader.rereadable for reader in self._readers])
 
+    def read_once_only(self) -> list[Source]:
+        """Return the sources that cannot be read again. Known once it is open."""
+        return [reader.source for reader in self._readers if not reader.rereadable]
+
     def park(self) -> None:
         """Close the files that can be opened again later, so that a queued message holds no file open.
 
@@ -110,6 +114,12 @@ class Body(ThreadWork):
         if not self.busy and not self.closed:
             for reader in self._readers:
                 reader.park()
+
+    def pin(self) -> None:
+        """Demand of later bodies of the same content that they find what this one, which was read, has found."""
+        for reader in self._readers:
+            if isinstance(reader, Reader):
+                reader.pin()
 
     # --- reading ---------------------------------------------------------------------------------------------
 

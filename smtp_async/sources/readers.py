@@ -108,6 +108,11 @@ class Reader(ABC):
                 self._pull()
         return self._slicer.take_plain()
 
+    def pin(self) -> None:
+        """Demand of every later reader of the source that it finds what this one, which has read all, has found."""
+        if self.rereadable:
+            self.source.pinned = (self._length, self._identity())
+
     def park(self) -> None:  # noqa: B027 - most kinds hold nothing open that they could open again
         """Close what this reader can open again when it is read."""
 
@@ -134,6 +139,10 @@ class Reader(ABC):
     def _next(self, size: int) -> Any:
         """Return about `size` octets, fewer or more; empty at the end."""
 
+    def _identity(self) -> tuple[int, ...]:
+        """Return by what a file is known again; nothing if it has only its length."""
+        return ()
+
     def _goes_to_start(self) -> bool:
         """Tell whether the octets before `start` are skipped by seeking, not by reading."""
         return self.rereadable
@@ -145,6 +154,11 @@ class Reader(ABC):
             raise FileError(f"{described(self.source)} ends before the position where reading is to start")
         if isinstance(self.source, RawSource):
             self.source.demand_unchanged(self._length)
+        if self.source.pinned is not None:
+            length, identity = self.source.pinned
+            if self._length not in (None, length) or self._identity() != identity:
+                raise FileError(f"{described(self.source)} was changed since the message was signed")
+            self._length = length
         self.source.length = self._length
 
     def _begin(self) -> None:
@@ -182,7 +196,7 @@ class PathReader(Reader):
         self.rereadable = stat.S_ISREG(status.st_mode)
         if not self.rereadable:
             return
-        self._status = _identity(status)
+        self._status = _file_identity(status)
         # Some systems have files whose size is given as 0, but which are not empty.
         if status.st_size or not file.read(1):
             self._length = status.st_size - self.source.start
@@ -200,13 +214,16 @@ class PathReader(Reader):
     def _reopened(self) -> FileIO:
         file = FileIO(os.fspath(self._path), "rb")
         try:
-            if _identity(os.fstat(file.fileno())) != self._status:
+            if _file_identity(os.fstat(file.fileno())) != self._status:
                 raise FileError(f"{described(self.source)} was changed since it was measured")
             file.seek(self.source.start)
         except BaseException:
             file.close()
             raise
         return file
+
+    def _identity(self) -> tuple[int, ...]:
+        return self._status
 
     def park(self) -> None:
         if self.rereadable and not self.begun:
@@ -397,5 +414,5 @@ def _read_of(file: Any) -> Callable[[int], Any]:
     return read
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def _file_identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

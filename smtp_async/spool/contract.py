@@ -31,6 +31,7 @@ from ..model.address import Address
 from ..model.content import Mail
 from ..model.envelope import Recipient
 from ..model.receipt import Receipt, Verdict
+from ..model.signing import MessageSigner, signers_of
 from .entry import Entry, Recovery, Result, SpoolStatistics, State, Unreadable, check_receipt, results_after
 from .submission import Adapt, JobOptions, Submission, epoch_seconds, submission
 
@@ -182,12 +183,14 @@ class Spool(ABC):
             `SMTPClient.send` accepts, and bytes.
         key_retention: number of seconds for which the key of a job that is gone is remembered.
         telemetry: tells of messages that are put, and has each job remember where it came from.
+        sign: how messages are signed when they are put: a `DKIM`, or several.
 
     Attributes:
         key_retention: the same number.
+        sign: the same, as a tuple.
 
     Raises:
-        InvalidArgument: `key_retention` is not a number of seconds.
+        InvalidArgument: `key_retention` is not a number of seconds, or `sign` no way of signing.
     """
 
     def __init__(
@@ -196,6 +199,7 @@ class Spool(ABC):
         adapt: Adapt | None = None,
         key_retention: float = KEY_RETENTION,
         telemetry: SpoolTelemetry | None = None,
+        sign: MessageSigner | Sequence[MessageSigner] = (),
     ) -> None:
         if (
             not isinstance(key_retention, int | float)
@@ -205,6 +209,7 @@ class Spool(ABC):
             raise InvalidArgument(f"key_retention is a number of seconds, not {key_retention!r}")
         self._adapt = adapt
         self._telemetry = telemetry
+        self.sign = signers_of(sign)
         self.key_retention = key_retention
 
     async def put(
@@ -234,12 +239,13 @@ class Spool(ABC):
 
         Raises:
             MissingSender, MissingRecipient, InvalidArgument: the message cannot be sent.
+            SigningError: it cannot be signed; nothing was stored.
             FileError: a part of the message cannot be read.
             SpoolFull: there is no room; nothing was stored.
             SpoolError: the store failed; nothing was stored.
         """
         options = JobOptions.checked(key, not_before, expires)
-        made = submission(message, sender, recipients, options=options, adapt=self._adapt)
+        made = submission(message, sender, recipients, options=options, adapt=self._adapt, sign=self.sign)
         if self._telemetry is None:
             return await self._store(await made)
         with self._telemetry.putting() as putting:

@@ -13,7 +13,9 @@ from ..mail.coerce import PendingMail, Raw, to_mail
 from ..model.address import Address
 from ..model.content import Content, Mail, Source
 from ..model.envelope import Envelope, Recipient
+from ..model.signing import MessageSigner
 from ..sources import read_all
+from ..sources.weight import is_heavy
 from .entry import Entry
 
 __all__ = ["Adapt", "BodyNeeds", "JobOptions", "StoredMail", "Submission", "epoch_seconds", "submission"]
@@ -156,6 +158,7 @@ async def submission(
     *,
     options: JobOptions = NO_OPTIONS,
     adapt: Adapt | None = None,
+    sign: Sequence[MessageSigner] = (),
 ) -> Submission:
     """Render a message for storage, for a server without extensions.
 
@@ -164,8 +167,10 @@ async def submission(
         options: the checked options of the job.
         adapt: converts the message into a `Mail`; by default `put` accepts the messages that `SMTPClient.send` accepts,
             or a complete message.
+        sign: how the message is signed.
 
     Raises:
+        SigningError: the message cannot be signed.
         FileError: a part of the message cannot be read.
         InvalidArgument: the message cannot be sent.
     """
@@ -173,6 +178,10 @@ async def submission(
         mail = await _to_mail(message, sender, recipients)
     else:
         mail = adapt(message, sender, recipients)
+    if sign:
+        from ..mail.signing import signed  # because few callers sign
+
+        mail = await signed(mail, sign, heavy=is_heavy(message))
     envelope = mail.envelope()
     content = _rendered(mail)
     data = await read_all(content, close_streams=True) if content.sources else content.join()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +14,7 @@ from datetime import datetime
 from ..errors import Busy, LeaseLost, NoSuchJob, UsageError
 from ..model.content import Content
 from ..model.envelope import Envelope
+from ..model.signing import MessageSigner
 from ..spool.contract import KEY_RETENTION, MAX_KEYS, Lease, LeaseResult, Leases, Spool, SpoolTelemetry
 from ..spool.entry import (
     CLOCK_STEP,
@@ -46,7 +47,7 @@ class MemorySpool(Spool):
     Args:
         adapt: converts what `put` is given into a `Mail`.
         clock: returns the current time, in seconds since the epoch.
-        key_retention, telemetry: as for `Spool`.
+        key_retention, telemetry, sign: as for `Spool`.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class MemorySpool(Spool):
         clock: Callable[[], float] = time.time,
         key_retention: float = KEY_RETENTION,
         telemetry: SpoolTelemetry | None = None,
+        sign: MessageSigner | Sequence[MessageSigner] = (),
     ) -> None:
-        super().__init__(adapt=adapt, key_retention=key_retention, telemetry=telemetry)
+        super().__init__(adapt=adapt, key_retention=key_retention, telemetry=telemetry, sign=sign)
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
         # Keys of jobs that are gone, the oldest first, and the time when the job ended.

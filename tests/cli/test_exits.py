@@ -38,6 +38,8 @@ def refused(cls, code, **more):
         (refused(errors.AuthenticationFailed, 454), Exit.NOT_SENT),
         (errors.ResolveError("?", code=11001), Exit.SETUP),
         (errors.ResolveError("?", code=11002), Exit.NOT_SENT),
+        (errors.SigningError("?"), Exit.SETUP),
+        (errors.SignerUnavailable("?"), Exit.NOT_SENT),
         (refused(errors.RecipientsRefused, 550), Exit.REFUSED),
         (refused(errors.RecipientsRefused, 450), Exit.NOT_SENT),
         (errors.MessageTooLarge("?"), Exit.REFUSED),

@@ -1,5 +1,7 @@
 """presets.py: the data makes sense and has sources, names are found, limits are applied."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +19,9 @@ from smtp_async import (
 )
 from smtp_async.client.presets import OAuthServer, Provider, provider_of_domain, with_limits
 from smtp_async.errors import InvalidArgument
+from tests.connection.test_reach import dialler
+from tests.lab import mail, tls_server, trusting
+from tests.servers.pki import Pki
 
 LIMITS = [
     "max_connections",
@@ -129,17 +134,41 @@ def test_the_limits_of_the_provider_are_those_of_the_client() -> None:
     assert client.options.rates == RateLimits(messages_per_minute=30)
 
 
-def test_a_user_name_that_all_accounts_share_may_be_left_out() -> None:
-    client = SMTPClient.for_provider("sendgrid", password="key")
-    assert client._route.credentials is not None
-    assert client._route.credentials.username == "apikey"
-    # More connections than the client's own limit are no reason to open more.
-    assert client.options.pool == PoolLimits()
+async def user_seen(
+    pki: Pki, make: Callable[[ClientOptions], SMTPClient], users: dict[str, str]
+) -> str | None:
+    """Send a message to a local server, to which the dialer leads, and return the user that was logged in there."""
+    async with tls_server(pki, users=users, require_auth=True) as server:
+        # The certificate is not for the host of the provider.
+        tls = replace(trusting(pki), server_hostname="localhost")
+        async with make(ClientOptions(tls=tls, dialer=dialler(server.port))) as client:
+            await client.send(mail())
+        return server.connections[0].user
 
 
-def test_credentials_may_be_given_as_such() -> None:
-    client = SMTPClient.for_provider("gmail", credentials=Credentials(username="ann", password="secret"))
-    assert client._route.credentials is not None and client._route.credentials.username == "ann"
+@pytest.mark.usefixtures("no_leaks")
+async def test_a_user_name_that_all_accounts_share_may_be_left_out(pki: Pki) -> None:
+    def make(options: ClientOptions) -> SMTPClient:
+        return SMTPClient.for_provider("sendgrid", password="key", options=options)
+
+    assert await user_seen(pki, make, {"apikey": "key"}) == "apikey"
+
+
+def test_more_connections_than_the_limit_of_the_client_are_not_opened() -> None:
+    assert find_provider("sendgrid").max_connections == 10_000
+    assert SMTPClient.for_provider("sendgrid", password="key").options.pool == PoolLimits()
+
+
+@pytest.mark.usefixtures("no_leaks")
+async def test_credentials_may_be_given_as_such(pki: Pki) -> None:
+    def make(options: ClientOptions) -> SMTPClient:
+        ann = Credentials(username="ann", password="secret")
+        return SMTPClient.for_provider("gmail", credentials=ann, options=options)
+
+    assert await user_seen(pki, make, {"ann": "secret"}) == "ann"
+
+
+def test_a_password_needs_a_user_name_where_accounts_have_their_own() -> None:
     with pytest.raises(InvalidArgument):
         SMTPClient.for_provider("gmail", password="secret")
 

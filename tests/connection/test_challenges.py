@@ -1,6 +1,7 @@
 """challenges.py: what a mechanism has to wait for, long responses, the number of rounds, and errors without frames."""
 
 import asyncio
+import logging
 import threading
 import traceback
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from smtp_async import Credentials, Outcome
-from smtp_async.auth import Exposure, Mechanism, Needs, Pending
+from smtp_async.auth import Exposure, Mechanism, Needs, Peer, Pending
+from smtp_async.auth.mechanism import UNKNOWN_PEER
 from smtp_async.errors import (
     AuthenticationUnavailable,
     InvalidArgument,
@@ -181,6 +183,67 @@ class TestErrors:
             result = await login(played(work=work), server)
             assert isinstance(result, AuthenticationUnavailable)
             assert [line.verb for line in server.commands if line.verb == "AUTH"] == []
+
+
+class Revealing(Played):
+    """Raises an error whose text is the password, in the step `where`."""
+
+    where = ""
+    error: type[BaseException] = ValueError
+
+    def __init__(self, credentials: Credentials, peer: Peer = UNKNOWN_PEER) -> None:
+        super().__init__(credentials, peer)
+        self.fail("init")
+
+    def fail(self, where: str) -> None:
+        if where == self.where:
+            raise self.error(f"cannot encode {self._credentials.password.reveal()}")
+
+    def pending(self, challenge: bytes | None) -> Pending | None:
+        self.fail("pending")
+        return Pending(lambda: self.fail("work"), True)
+
+    def initial_response(self) -> bytes | None:
+        self.fail("initial")
+        return super().initial_response()
+
+    def challenge(self, text: bytes) -> bytes:
+        self.fail("challenge")
+        return super().challenge(text)
+
+    def respond(self, challenge: bytes) -> bytes:
+        self.fail("respond")
+        return super().respond(challenge)
+
+    def secrets(self) -> tuple[bytes, ...]:
+        self.fail("secrets")
+        return super().secrets()
+
+
+class TestOwnMechanismThatRaises:
+    @pytest.mark.parametrize("raised", [ValueError, asyncio.CancelledError])
+    @pytest.mark.parametrize(
+        "where", ["init", "pending", "work", "initial", "challenge", "respond", "secrets"]
+    )
+    @every_loop
+    async def test_its_text_shows_nowhere(
+        self, where: str, raised: type[BaseException], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        own = type("Own", (Revealing,), {"log": [], "where": where, "error": raised})
+        account = Credentials(username="ann", password="c4n4ry", mechanisms=[own])
+        async with server_of(b"one") as server:
+            async with client_of(server, credentials=account) as client:
+                with pytest.raises(AuthenticationUnavailable) as caught:
+                    await client.send(mail(), deadline=5)
+            asked_to_stop = [line.line for line in server.commands].count(b"*")
+            assert server.connections.opened == 1
+        assert asked_to_stop == (1 if where in ("challenge", "respond") else 0)
+        assert f"X-PLAYED failed: {raised.__name__}" in str(caught.value)
+        told = "".join(
+            traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+        )
+        assert "c4n4ry" not in told + caplog.text
 
 
 class TestThreads:

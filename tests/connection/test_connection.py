@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from smtp_async import Outcome, PoolLimits, Security, SendOptions, Stage, Timeouts, errors, events
+from smtp_async import (
+    ClientOptions,
+    Outcome,
+    PoolLimits,
+    Security,
+    SendOptions,
+    SMTPClient,
+    Stage,
+    Timeouts,
+    errors,
+    events,
+)
 from smtp_async.connection.connection import Connection
 from smtp_async.connection.job import Job
 from smtp_async.connection.route import Route, SharedResources
@@ -18,6 +29,7 @@ from smtp_async.errors import (
     AlreadyConnected,
     AlreadyConnecting,
     CommandRefused,
+    CommunicationError,
     ConnectFirst,
     ConnectionLost,
     GreetingRefused,
@@ -349,6 +361,24 @@ async def test_required_tls_never_goes_on_in_clear(pki, security):
             with pytest.raises(errors.SMTPError):
                 await client.send(mail())
         assert server.messages == [] and "MAIL" not in server.verbs()
+
+
+@every_loop
+async def test_a_cancelled_error_that_is_not_of_the_task_is_a_failure():
+    """Taken for the end of this task, it would have the pool dial again at once, without end."""
+    dialled: list[str] = []
+
+    async def dial(host: str, port: int) -> Any:
+        dialled.append(host)
+        gone = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        await gone
+
+    client = SMTPClient("mx.test", 25, options=ClientOptions(dialer=dial))
+    with pytest.raises(CommunicationError, match="raised CancelledError"):
+        await client.send(mail(), deadline=5)
+    await client.close()
+    assert dialled == ["mx.test"]
 
 
 def test_a_loop_that_ends_is_not_left_with_a_new_connection(caplog):

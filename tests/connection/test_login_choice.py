@@ -197,6 +197,26 @@ class TestBeforeAuth:
                     await client.send(mail())
             assert auths(server) == []
 
+    @pytest.mark.parametrize("manner", ["plain", "async"])
+    @every_loop
+    async def test_a_cancelled_error_of_its_own_is_a_failure(self, manner: str) -> None:
+        """Nobody cancelled the connection, so that another one, dialled at once, would end in the same way."""
+
+        def policy(event: BeforeAuth, credentials: Credentials) -> None:
+            raise asyncio.CancelledError
+
+        async def policy_later(event: BeforeAuth, credentials: Credentials) -> None:
+            gone = asyncio.get_running_loop().create_future()
+            gone.cancel()
+            await gone
+
+        asked = policy if manner == "plain" else policy_later
+        async with speaking(users=USERS) as server:
+            async with client_of(server, credentials=ANN, before_auth=asked) as client:
+                with pytest.raises(AuthenticationUnavailable, match="before_auth raised CancelledError"):
+                    await client.send(mail(), deadline=5)
+            assert auths(server) == [] and server.connections.opened == 1
+
     @every_loop
     async def test_cancelled_while_it_is_asked(self) -> None:
         asked, ended = asyncio.Event(), asyncio.Event()

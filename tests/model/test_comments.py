@@ -39,9 +39,13 @@ def test_a_parenthesis_without_its_other_half_is_refused(text):
         without_comments(text)
 
 
-@pytest.mark.parametrize("text", ["(" * 101 + ")" * 101, "()" * 101])
-def test_too_many_are_refused(text):
-    with pytest.raises(ValueError, match="more than 100 comments"):
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("(" * 101 + ")" * 101, "more than 100 levels deep"), ("()" * 101, "more than 100 adjacent comments")],
+    ids=["nested", "adjacent"],
+)
+def test_too_many_are_refused(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
         without_comments(text)
 
 

@@ -1,7 +1,9 @@
 """assertion.py: keys and key files, and no key in what is said of them."""
 
 import json
+import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from smtp_async import Secret
 from smtp_async.errors import FileError, InvalidArgument
 from smtp_async.oauth.assertion import KeyFile, SigningKey, parse_key_file
+from tests.oauth.owners import owned_by
 
 
 def pem(key: Any, encryption: Any = None, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
@@ -96,3 +99,43 @@ def test_any_content(found: Any) -> None:
     parse_key_file(
         found if isinstance(found, bytes) else json.dumps({"type": "service_account", **found}).encode()
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are those of POSIX")
+class TestOwners:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "key.json"
+        path.write_text(json.dumps(GOOD))
+        path.chmod(0o600)
+        return path
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+    def test_a_file_that_others_may_change(self, path: Path, mode: int) -> None:
+        """It says where the signed statements are sent."""
+        path.chmod(mode)
+        with pytest.raises(FileError, match=f"its mode is {mode:o}"):
+            SigningKey.read_file(path)
+
+    @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o440, False), (0o644, True)])
+    def test_a_file_that_others_may_read(self, path: Path, mode: int, warned: bool, caplog: Any) -> None:
+        path.chmod(mode)
+        assert SigningKey.read_file(path).private_key == Secret("k")
+        assert ("every user may read" in caplog.text) is warned
+
+    def test_a_file_of_another_user(self, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        monkeypatch.setattr(os, "fstat", owned_by(os.getuid() + 2))
+        with pytest.raises(FileError, match="belongs to another user"):
+            SigningKey.read_file(path)
+
+    def test_a_file_of_root(self, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(os, "fstat", owned_by(0))
+        assert SigningKey.read_file(path).private_key == Secret("k")
+
+    @pytest.mark.timeout(5)
+    def test_a_named_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(FileError, match="no regular file"):
+            SigningKey.read_file(tmp_path / "pipe")

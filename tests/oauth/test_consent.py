@@ -68,6 +68,33 @@ async def consent(server: AuthorizationServer, browser: Browser, **more: Any) ->
         await browser.done()
 
 
+class Idle(Browser):
+    """Comes back when `count` connections are open that send nothing."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.most = 0
+        self.silent: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def _come_back(self) -> None:
+        there = urlsplit(self.asked["redirect_uri"])
+        for _ in range(self.count):
+            self.silent.append(await asyncio.open_connection("127.0.0.1", there.port))
+        await until(lambda: self.alive() <= 8)
+        self.most = self.alive()
+        await super()._come_back()
+
+    def alive(self) -> int:
+        return sum(not reader.at_eof() and reader.exception() is None for reader, _ in self.silent)
+
+    async def ends(self) -> list[bytes]:
+        found = await gathered(*(reader.read() for reader, _ in self.silent))
+        for _, writer in self.silent:
+            writer.close()
+        return [b"" if isinstance(one, ConnectionError) else one for one in found]
+
+
 @every_loop
 async def test_a_consent(authority: AuthorizationServer) -> None:
     authority.script = [token(refresh_token="r1")]
@@ -132,11 +159,29 @@ async def test_what_is_not_the_answer_is_passed_over(
 
 class TestFailures:
     @pytest.mark.parametrize("state", ["", "wrong", "é"])
-    async def test_another_state(self, authority: AuthorizationServer, state: str) -> None:
+    async def test_another_state_alone(self, authority: AuthorizationServer, state: str) -> None:
         browser = Browser(code="c", state=state)
-        with pytest.raises(TokenUnavailable, match="wrong state"):
-            await consent(authority, browser)
+        with pytest.raises(TokenUnavailable, match=r"within 0\.2 s, only with .*wrong state"):
+            await consent(authority, browser, patience=0.2)
         assert authority.forms == [] and browser.pages[0].startswith(b"HTTP/1.1 400")
+
+    @pytest.mark.parametrize(
+        "forged", ["code=c&state=wrong", "error=access_denied", "state=x&error=access_denied&state=x"]
+    )
+    async def test_another_state_ends_nothing(self, authority: AuthorizationServer, forged: str) -> None:
+        """Any page can have the browser ask for it."""
+        browser = Browser()
+        browser.before = [f"GET /?{forged} HTTP/1.1\r\nHost: x\r\n\r\n".encode()] * 3
+        assert (await consent(authority, browser)).token == Secret("access-1")
+        assert [page[:12] for page in browser.pages] == [b"HTTP/1.1 400"] * 3 + [b"HTTP/1.1 200"]
+        assert [form["code"] for form in authority.forms] == ["canary-code"]
+
+    async def test_silent_connections_do_not_keep_the_browser_out(
+        self, authority: AuthorizationServer
+    ) -> None:
+        browser = Idle(20)
+        assert (await consent(authority, browser)).token == Secret("access-1")
+        assert browser.most <= 9 and all(page == b"" for page in await browser.ends())
 
     async def test_a_refusal_of_the_account(self, authority: AuthorizationServer) -> None:
         browser = Browser(error="access_denied", error_description="The user said <b>no</b>")

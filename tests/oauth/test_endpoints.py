@@ -69,6 +69,11 @@ def test_a_tenant_stays_in_its_place(tenant: str) -> None:
         "https://auth.test/ä",
         "https:///token",
         "http://auth.test/",
+        "https://xn--a.example/",
+        "https://a..b/",
+        "https://-a.test/",
+        "https://a%62.test/",
+        f"https://{'a' * 64}.test/",
         "",
     ],
 )
@@ -78,7 +83,14 @@ def test_what_is_no_endpoint(url: str) -> None:
     assert "pass" not in str(caught.value)
 
 
-@given(st.text())
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "[::1]", "auth_1.test", "xn--mller-kva.example", "auth.test.", "localhost"]
+)
+def test_what_is_a_host(host: str) -> None:
+    assert checked_url(f"https://{host}:8443/token", "token endpoint")
+
+
+@given(st.text() | st.text("a-.xn0123456789[]:%").map(lambda text: f"https://{text}/"))
 def test_any_text(text: str) -> None:
     with suppress(InvalidArgument):
         assert checked_url(text, "endpoint").lower().startswith("https:")

@@ -74,6 +74,13 @@ class TestFailures:
     async def test_nothing_listens(self, authority: AuthorizationServer) -> None:
         assert "cannot be reached" in await failure(authority, url="https://127.0.0.1:1/token")
 
+    async def test_a_host_that_idna_does_not_allow(self, authority: AuthorizationServer) -> None:
+        asked = endpoint(authority)
+        # As an address may be that only httpx takes apart in this way.
+        asked.url = "https://xn--a.example/"
+        found = await asked.ask({"client_secret": Secret("canary-1")})
+        assert isinstance(found, Failure) and "cannot be reached" in found.problem
+
     async def test_an_authority_that_is_not_trusted(self, authority: AuthorizationServer) -> None:
         problem = await failure(authority, ssl_context=ssl.create_default_context())
         assert "certificate" in problem

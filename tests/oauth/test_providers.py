@@ -33,6 +33,7 @@ from smtp_async.oauth import providers as module
 from smtp_async.oauth.token_file import TokenFile, read_token_file, write_token_file
 from smtp_async.testing import CancelManner, cancellations
 from tests.lab import other_tasks, until
+from tests.oauth.owners import owned_by
 from tests.oauth.server import AuthorizationServer, Form, Reply, error, token
 
 SECRETS = ("canary-refresh-token", "canary-client-secret", "canary-access-token", "canary-rotated-token")
@@ -180,6 +181,32 @@ class TestFiles:
         authority.handler = answer
         assert (await self.provider(authority, path)()).value == Secret("access-2")
 
+    @pytest.mark.parametrize("change", [{}, {"username": "bob@example.com"}, {"client_id": "app-2"}])
+    async def test_a_consent_that_comes_meanwhile_is_not_overwritten(
+        self, authority: AuthorizationServer, path: Path, change: Any, caplog: Any
+    ) -> None:
+        consented = replace(read_token_file(path), refresh_token=Secret("fresh"), **change)
+
+        def answer(form: Form) -> Reply:
+            write_token_file(path, consented)
+            return token(refresh_token="r2")
+
+        authority.handler = answer
+        await self.provider(authority, path)()
+        assert read_token_file(path) == consented
+        assert "holds another token" in caplog.text and "fresh" not in caplog.text
+
+    async def test_a_file_that_goes_meanwhile_is_not_made_again(
+        self, authority: AuthorizationServer, path: Path, caplog: Any
+    ) -> None:
+        def answer(form: Form) -> Reply:
+            path.unlink()
+            return token(refresh_token="r2")
+
+        authority.handler = answer
+        await self.provider(authority, path)()
+        assert "kept in memory only" in caplog.text and os.listdir(path.parent) == []
+
     async def test_a_refusal_is_asked_once(self, authority: AuthorizationServer, path: Path) -> None:
         authority.handler = lambda form: error("invalid_grant")
         with pytest.raises(TokenRefused):
@@ -259,6 +286,13 @@ class TestFiles:
         provider = self.provider(authority, path)
         await provider()
         assert "kept in memory only" in caplog.text
+
+    def test_a_file_of_another_user(
+        self, authority: AuthorizationServer, path: Path, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr(os, "fstat", owned_by(os.geteuid() + 1))
+        with pytest.raises(FileError, match="belongs to another user"):
+            self.provider(authority, path)
 
     def test_a_file_that_others_may_read(self, authority: AuthorizationServer, path: Path) -> None:
         path.chmod(0o640)

@@ -1,6 +1,5 @@
 """bound.py: the timers and measurements around the decisions of `adaptive`, and clients whose server has its limits."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -10,15 +9,14 @@ from smtp_async.errors import MessageRefused
 from smtp_async.model.receipt import Receipt
 from smtp_async.model.reply import Reply
 from smtp_async.pool.bound import Load, ServerBound
-from smtp_async.pool.dialling import ConnectionBound
 from smtp_async.testing import ScriptedServer, Step, close, default, reply
 from tests.lab import (
     Clock,
+    LoopTimers,
     client_of,
     every_settable_loop,
     gathered,
     mail,
-    pool_of,
     set_clock_forward,
     speaking,
     until,
@@ -40,6 +38,19 @@ class Bounded:
 
     def rise(self) -> None:
         self.raised.append(self.bound.current)
+
+    def measure(self, *ended: int, late: float = 0.0) -> None:
+        """Take a reading for each of `ended`, the messages that have ended since the one before.
+
+        Args:
+            ended: numbers of messages.
+            late: seconds from one reading to the next, as after a sleep of the machine; by default the reading's timer
+                is in time.
+        """
+        for more in ended:
+            self.load = self.load._replace(ended=self.load.ended + more)
+            self.time.now += late
+            self.time.advance(0 if late else 1)
 
 
 def overloaded() -> Receipt:
@@ -77,15 +88,12 @@ def test_it_measures_while_messages_wait_and_then_no_more() -> None:
     one.bound.watch()
     one.bound.watch()
     assert len(one.time.timers) == 1
-    # Ten under way and a hundred ended in a second: a tenth of a second for each.
-    for ended in (100, 200):
-        one.load = one.load._replace(ended=ended)
-        one.time.advance(1)
-    assert one.bound._decisions._best == pytest.approx(0.1, rel=0.01)
-    # Then two in a second: five seconds for each.
-    for ended in (202, 204, 206):
-        one.load = one.load._replace(ended=ended)
-        one.time.advance(1)
+    # Ten under way and forty ended in a second: a quarter of a second for each.
+    one.measure(40, 40)
+    # Less than four times as long changes nothing, more does.
+    one.measure(11, 11, 11)
+    assert (one.bound.current, one.lowered) == (10, [])
+    one.measure(9, 9, 9)
     assert (one.bound.current, one.lowered) == (7, [7])
     one.load = one.load._replace(waiting=0)
     one.time.advance(100)
@@ -97,12 +105,13 @@ def test_a_reading_that_is_late_by_far_tells_nothing_of_the_server() -> None:
     one = Bounded()
     one.load = Load(0, 10, 5, 10, 0)
     one.bound.watch()
-    for ended in range(1, 6):
-        one.load = one.load._replace(ended=ended * 100)
-        one.time.now += 61
-        one.bound._read()
+    # A late reading is not taken for quick replies, beside which those that follow would be slow.
+    one.measure(1_000_000, late=61)
+    one.measure(40, 40, 40, 40)
     assert one.bound.current == 10
-    assert one.bound._decisions._best > 1e9
+    # Nor are late readings taken for slow replies.
+    one.measure(*[100] * 5, late=61)
+    assert (one.bound.current, one.lowered) == (10, [])
 
 
 def test_a_stopped_bound_has_no_timer() -> None:
@@ -119,9 +128,11 @@ def test_a_stopped_bound_has_no_timer() -> None:
 
 async def test_adaptive_is_the_default_and_can_be_turned_off() -> None:
     async with speaking() as server:
-        for limits, kind in ((PoolLimits(), ServerBound), (PoolLimits(adaptive=False), ConnectionBound)):
+        server.on("MAIL", reply(452, "4.3.2 too many messages"))
+        for limits, bound in ((PoolLimits(), 1), (PoolLimits(adaptive=False), 10)):
             async with client_of(server, pool=limits) as client:
-                assert type(pool_of(client)._bound) is kind
+                await gathered(client.send(mail()))
+                assert client.statistics().bound == bound
 
 
 class Crowded:
@@ -185,8 +196,8 @@ async def test_too_many_messages_close_connections_when_their_messages_have_ende
 async def test_closing_the_client_leaves_no_timer() -> None:
     async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=2)) as client:
         server.on("MAIL", reply(452, "4.3.2 too many messages"), nth=1)
+        timers = LoopTimers()
         await gathered(*(client.send(mail(n)) for n in range(20)))
-        bound = pool_of(client)._bound
+        assert client.statistics().bound == 1
         await client.close()
-        assert bound._timer is None or bound._timer.cancelled()
-        await asyncio.sleep(0)
+        assert timers.pending() == []

@@ -157,12 +157,15 @@ async def test_a_refused_message_and_a_lost_one_have_taken_their_places() -> Non
         assert server.verbs().count("MAIL") == 2
 
 
+@every_settable_loop
 async def test_a_message_that_is_prepared_twice_takes_one_place() -> None:
     """The first connection tells what the server offers; only then is the message prepared and begun."""
     async with speaking() as server, limited(server, RateLimits(messages_per_hour=2)) as client:
-        await gathered(*(client.send(mail(n)) for n in range(2)))
-        assert len(server.messages) == 2
-        assert not pool_of(client)._begun  # type: ignore[attr-defined]
+        for sent in (2, 4):
+            await gathered(*(client.send(mail(n), deadline=1.0) for n in range(2)))
+            assert len(server.messages) == sent
+            # Both places are free again.
+            set_clock_forward(3601)
 
 
 @every_settable_loop
@@ -178,7 +181,6 @@ async def test_no_connection_is_opened_for_messages_that_may_not_leave_yet() -> 
 
 
 class TestSessions:
-    @every_settable_loop
     async def test_a_message_in_several_transactions_counts_for_each(self) -> None:
         async with speaking(extensions=["PIPELINING", "LIMITS RCPTMAX=1"]) as server:
             async with (
@@ -188,8 +190,10 @@ class TestSessions:
                 await session.connect()
                 await session.send(mail(1, to=["a@example.org", "b@example.org"]))
                 assert server.verbs().count("MAIL") == 2
-                pool: Any = pool_of(client)
-                assert pool._rate.free(pool.now()) == 1
+                # One place is left.
+                await client.send(mail(2))
+                with pytest.raises(NotSent, match="RateLimits"):
+                    await client.send(mail(3), deadline=0.05)
 
     @every_settable_loop
     async def test_messages_of_a_session_count_with_the_others(self) -> None:
@@ -220,10 +224,23 @@ class TestSessions:
             async for _ in cancellations(scenario, manner=manner):
                 runs += 1
             assert runs > 3
-            pool: Any = pool_of(client)
             await until(lambda: not client.statistics().open)
-            assert not pool._turns and not pool._begun
-            assert pool._rate._under_way == 0
+            # Once the window has passed, nothing waits, and both places are free.
+            set_clock_forward(2)
+            await turns()
+            pauses = client.statistics().message_pauses
+            set_clock_forward(1000)
+            await gathered(*(client.send(mail(n), deadline=1.0) for n in (8, 9)))
+            assert subjects(server)[-2:] == ["message 8", "message 9"]
+            assert client.statistics().message_pauses == pauses
+            # No turn is left: as soon as the only waiting caller gives up, no pause is counted.
+            waiting = asyncio.create_task(client.send(mail(10)))
+            await turns()
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            pauses = client.statistics().message_pauses
+            set_clock_forward(0.5)
+            assert client.statistics().message_pauses == pauses
 
     async def test_closing_the_client_ends_the_wait(self) -> None:
         async with speaking() as server, limited(server, RateLimits(messages_per_hour=1)) as client:

@@ -33,6 +33,7 @@ from smtp_async.testing import (
 )
 from tests.lab import (
     PATIENCE,
+    LoopTimers,
     client_of,
     every_loop,
     gathered,
@@ -263,22 +264,12 @@ class TestRetirement:
 
     async def test_timers_do_not_pile_up(self) -> None:
         """Each message makes its connection busy and idle once more: that must not cost a timer each time."""
-        loop = asyncio.get_running_loop()
-        handles: list[asyncio.TimerHandle] = []
-        at = loop.call_at
-
-        def recorded(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-            handles.append(at(*args, **kwargs))
-            return handles[-1]
-
-        loop.call_at = recorded  # type: ignore[method-assign, assignment]
+        timers = LoopTimers()
         async with speaking() as server, client_of(server) as client:
             for n in range(200):
                 await client.send(mail(n))
-            pending = [h for h in handles if not h.cancelled() and h.when() > loop.time()]
-            assert len(pending) < 20
-        left = [h for h in handles if not h.cancelled() and h.when() > loop.time()]
-        assert left == []
+            assert len(timers.pending()) < 20
+        assert timers.pending() == []
 
 
 class TestStaleConnections:

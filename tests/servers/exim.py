@@ -20,6 +20,7 @@ CACHE = Path(__file__).parents[2] / ".cache"
 SCRIPT = Path(__file__).with_name("exim.sh")
 OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 
+# Not $message_headers, because decoding the encoded words of large headers, Exim 4.96 dies now and then.
 CONF = """\
 primary_hostname = {hostname}
 exim_user = Debian-exim
@@ -79,7 +80,7 @@ check_rcpt:
        message = no such user
   accept
 check_data:
-  deny condition = ${{if match{{$message_headers $message_body}}{{{refused_content}}}}}
+  deny condition = ${{if match{{$message_headers_raw $message_body}}{{{refused_content}}}}}
        message = content refused
   accept
 

@@ -12,6 +12,7 @@ packages=(
     openssh-server openssh-client # ssh -D, for SOCKS4a
     nsd unbound ldnsutils # DNS, signed and not
     softhsm2 # a token without hardware
+    opendkim # verifies signatures; its daemon is not started
 )
 export DEBIAN_FRONTEND=noninteractive
 

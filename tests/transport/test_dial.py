@@ -791,7 +791,8 @@ class TestSocketSettings:
                 stream = await dial("127.0.0.1", server.port)
                 usual = option(stream, socket.SOL_SOCKET, number)
                 stream.abort()
-                stream = await dial("127.0.0.1", server.port, options=SocketOptions(**{name: 20480}))
+                sizes: Any = {name: 20480}
+                stream = await dial("127.0.0.1", server.port, options=SocketOptions(**sizes))
                 # Linux doubles what it is asked for.
                 size = option(stream, socket.SOL_SOCKET, number)
                 assert size in (20480, 40960) and size != usual

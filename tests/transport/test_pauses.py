@@ -9,8 +9,9 @@ import pytest
 
 from smtp_async import RateLimits
 from smtp_async.transport import Stream, dial
-from smtp_async.transport.throttle import ClientThrottle, Throttle
-from tests.transport.lab import client_context, implicit, server_context, serving, sink, turns
+from smtp_async.transport.throttle import ByteRate, ClientThrottle, Throttle
+from tests.lab import LoopTimers
+from tests.transport.lab import client_context, implicit, server_context, serving, turns
 
 SERVER = server_context()
 CLIENT = client_context()
@@ -92,22 +93,37 @@ def test_an_abort_during_a_pause_ends_it(run: Any) -> None:
     async def scenario() -> None:
         async with serving(Flood()) as server:
             stream = await flooded(server, reading(1000))
+            timers = LoopTimers()
             await stream.read()
-            pauses = stream._protocol.pauses
-            assert pauses is not None and pauses._timer is not None
+            assert len(timers.pending()) == 1
             stream.abort()
             await turns()
-            assert pauses._timer is None
+            assert timers.pending() == []
 
     run(scenario())
 
 
-def test_an_unlimited_direction_costs_nothing(run: Any) -> None:
+class Asked(Throttle):
+    """Notes what it is asked about reading."""
+
+    def __init__(self, limits: RateLimits, *receiving: ByteRate) -> None:
+        super().__init__(ClientThrottle(limits), (), receiving)
+        self.counts: list[int] = []
+
+    def received(self, count: int, now: float) -> float:
+        self.counts.append(count)
+        return super().received(count, now)
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_unlimited_direction_costs_nothing(run: Any, limited: bool) -> None:
     async def scenario() -> None:
-        async with serving(sink) as server:
-            stream = await dial("127.0.0.1", server.port)
-            stream.limit_reading(ClientThrottle(RateLimits(send_rate=1)).for_connection())
-            assert stream._protocol.pauses is None
+        async with serving(Flood()) as server:
+            throttle = Asked(RateLimits(send_rate=1), *[ByteRate(1e9)] * limited)
+            stream = await flooded(server, throttle)
+            while stream.traffic.received < 1_000_000:
+                await stream.read()
+            assert (throttle.counts != []) is limited
             stream.abort()
 
     run(scenario())

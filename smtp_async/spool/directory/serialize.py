@@ -8,6 +8,7 @@ from typing import Any
 
 from ...model.address import Address
 from ...model.envelope import Recipient
+from ...model.signing import MessageSigner, signers_of
 from ..record import encode_header
 from ..submission import Adapt, JobOptions, submission
 from .enqueue import job_id
@@ -24,6 +25,7 @@ async def serialize(
     not_before: float | datetime | None = None,
     expires: float | datetime | None = None,
     adapt: Adapt | None = None,
+    sign: MessageSigner | Sequence[MessageSigner] = (),
 ) -> str:
     r"""Return the text of the file that `DirectorySpool.put` would write; the arguments are the same.
 
@@ -32,8 +34,10 @@ async def serialize(
 
     Raises:
         MissingSender, MissingRecipient, InvalidArgument: the message cannot be sent.
+        SigningError: it cannot be signed.
         FileError: a part of the message cannot be read.
     """
     options = JobOptions.checked(key, not_before, expires)
-    job = await submission(message, sender, recipients, options=options, adapt=adapt)
+    signers = signers_of(sign)
+    job = await submission(message, sender, recipients, options=options, adapt=adapt, sign=signers)
     return (encode_header(job, job_id(job)) + job.body).decode("utf-8", "surrogateescape")

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from ...errors import InvalidArgument, SMTPError, UsageError
+from ...model.signing import MessageSigner
 from ..contract import KEY_RETENTION, Leases, Spool, SpoolTelemetry
 from ..entry import Entry, Recovery, SpoolStatistics, State, Unreadable
 from ..submission import Adapt, JobOptions, Submission
@@ -68,6 +69,7 @@ class DirectorySpool(Spool):
         key_retention: number of seconds for which the key of a job that is gone is remembered, as an empty file. All
             processes that share a directory should use the same value.
         telemetry: tells of messages that are put, and has each job remember where it came from; a `Telemetry`.
+        sign: how messages are signed when they are put: a `DKIM`, or several.
         limits: the sizes at which the directory changes its operation.
         syscalls: makes the object for the system calls; for tests.
 
@@ -92,10 +94,11 @@ class DirectorySpool(Spool):
         adapt: Adapt | None = None,
         key_retention: float = KEY_RETENTION,
         telemetry: SpoolTelemetry | None = None,
+        sign: MessageSigner | Sequence[MessageSigner] = (),
         limits: DirectoryLimits = DEFAULT_LIMITS,
         syscalls: Callable[..., SystemCalls] = SystemCalls,
     ) -> None:
-        super().__init__(adapt=adapt, key_retention=key_retention, telemetry=telemetry)
+        super().__init__(adapt=adapt, key_retention=key_retention, telemetry=telemetry, sign=sign)
         if not poll > 0:
             raise InvalidArgument("poll is a number of seconds above 0")
         self._path = os.fspath(path)
