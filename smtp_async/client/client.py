@@ -10,7 +10,7 @@ from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ..auth.credentials import Credentials
+from ..auth.credentials import Credentials, TokenProvider
 from ..connection.connection import Connection
 from ..connection.job import Job
 from ..connection.route import SharedResources
@@ -36,7 +36,7 @@ from .bulk import SendAll
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
 from .fork_count import fork_count
-from .options import ClientOptions, credentials_of, demand_domain, parse_url, route_of
+from .options import ClientOptions, as_secret, credentials_of, demand_domain, parse_url, route_of
 from .telemetry import ClientTelemetry
 from .wire_log import WireLog
 
@@ -60,8 +60,8 @@ class SMTPClient(Observed):
     Args:
         host: name or address of the server; a path (beginning with "/") is a Unix socket.
         port: None takes 587, with IMPLICIT 465, with PLAINTEXT or OPPORTUNISTIC 25, with LMTP 24.
-        username, password: to log in with; both or neither.
-        credentials: the same with more choices, in place of `username` and `password`.
+        username, password, token: to log in with: the account, and its password or OAuth 2.0 token (`Credentials`).
+        credentials: the same with more choices, in place of these.
         security: when TLS starts; see `Security`.
         options: everything else.
 
@@ -77,15 +77,16 @@ class SMTPClient(Observed):
         *,
         username: str | None = None,
         password: str | Secret | None = None,
+        token: str | Secret | TokenProvider | None = None,
         credentials: Credentials | None = None,
         security: Security = Security.AUTO,
         options: ClientOptions = _DEFAULTS,
     ) -> None:
-        if password is not None:
-            # Wrapped first of all, because tracebacks may show local variables.
-            password = Secret(password)
+        # Wrapped first of all, because tracebacks may show local variables.
+        password, token = as_secret(password), as_secret(token)
         self._options = options
-        self._route = route_of(host, port, credentials_of(username, password, credentials), security, options)
+        account = credentials_of(username, password, token, credentials)
+        self._route = route_of(host, port, account, security, options)
         super().__init__()
         self._shared = SharedResources(rates=options.rates)
         self._pool: Pool | None = None
@@ -129,6 +130,7 @@ class SMTPClient(Observed):
         *,
         username: str | None = None,
         password: str | Secret | None = None,
+        token: str | Secret | TokenProvider | None = None,
         credentials: Credentials | None = None,
         options: ClientOptions = _DEFAULTS,
     ) -> Self:
@@ -136,22 +138,21 @@ class SMTPClient(Observed):
 
         Args:
             name: "gmail", "office365", "sendgrid", …; `providers` lists them.
-            username, password, credentials: as for the client; a user name that is the same for all accounts of the
-                provider may be left out.
+            username, password, token, credentials: as for the client; a user name that is the same for all accounts
+                of the provider may be left out.
             options: everything else; its numbers of connections are lowered to the provider's, and the limits of
                 messages that it leaves at None are the provider's.
 
         Raises:
             InvalidArgument: no provider has that name; the message suggests similar ones. Or the login makes no sense.
         """
-        if password is not None:
-            password = Secret(password)
+        password, token = as_secret(password), as_secret(token)
         from .presets import client_arguments  # most clients need no preset
 
         chosen = client_arguments(name, options)
         if username is not None or password is None:
             chosen["username"] = username
-        return cls(**chosen, password=password, credentials=credentials)
+        return cls(**chosen, password=password, token=token, credentials=credentials)
 
     @classmethod
     def for_domain(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 from urllib.parse import unquote, urlsplit
 
-from ..auth.credentials import Credentials
+from ..auth.credentials import Credentials, TokenProvider
 from ..auth.select import demand_sensible
 from ..connection.route import BeforeAuthPolicy, Login, Route
 from ..errors import InvalidArgument, InvalidPort, MissingHost
@@ -28,7 +28,7 @@ from ..transport.throttle import RateLimits
 from .telemetry import Telemetry
 from .wire_log import WireLogTarget
 
-__all__ = ["ClientOptions", "credentials_of", "demand_domain", "parse_url", "route_of"]
+__all__ = ["ClientOptions", "as_secret", "credentials_of", "demand_domain", "parse_url", "route_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +99,37 @@ class ClientOptions:
         object.__setattr__(self, "sign", signers_of(self.sign))
 
 
+@overload
+def as_secret(value: Secret | str | None) -> Secret | None: ...
+@overload
+def as_secret(value: Secret | str | TokenProvider | None) -> Secret | TokenProvider | None: ...
+def as_secret(value: Secret | str | TokenProvider | None) -> Secret | TokenProvider | None:
+    """Return a password or token as a `Secret`; a provider, or None, stays what it is."""
+    if value is None or (callable(value) and not isinstance(value, Secret)):
+        return value
+    return Secret(value)
+
+
 def credentials_of(
-    username: str | None, password: str | Secret | None, credentials: Credentials | None
+    username: str | None,
+    password: Secret | None,
+    token: Secret | TokenProvider | None,
+    credentials: Credentials | None,
 ) -> Credentials | None:
-    """Return the credentials, which a caller may give in either form, but not in both."""
-    if username is None and password is None:
+    """Return the credentials, which a caller may give in either form, but not in both.
+
+    Raises:
+        InvalidArgument: they are given in both, or a part of them is missing.
+    """
+    if username is None and password is None and token is None:
         return credentials
     if credentials is not None:
-        raise InvalidArgument("either credentials, or username and password")
-    if not username or password is None:
-        raise InvalidArgument("username and password belong together")
-    return Credentials(username=username, password=password)
+        raise InvalidArgument("either credentials, or username with password or token")
+    if password is not None and token is not None:
+        raise InvalidArgument("either password or token; Credentials takes both")
+    if not username or (password is None and token is None):
+        raise InvalidArgument("username belongs together with password or token")
+    return Credentials(username=username, password=password or "", token=token)
 
 
 def route_of(

@@ -6,6 +6,7 @@ import pickle
 import time
 import traceback
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from smtp_async.errors import InvalidArgument
 from smtp_async.model.secret import Secret
 
 CANARY = "c4n4ry-t0ken"
+OCTETS: Any = CANARY.encode()
 
 
 class TestToken:
@@ -41,7 +43,7 @@ class TestToken:
 
     def test_a_value_that_is_no_text(self):
         with pytest.raises(InvalidArgument, match="is text, not bytes") as caught:
-            Token(CANARY.encode())  # type: ignore[arg-type]
+            Token(OCTETS)
         assert CANARY not in str(caught.value)
 
     def test_not_pickled(self):
@@ -90,7 +92,7 @@ class TestCredentials:
             ({"username": b"ann"}, "username is a str, not bytes"),
             ({"username": None}, "username is a str, not NoneType"),
             ({"password": CANARY.encode()}, "password is text, not bytes"),
-            ({"password": Secret(CANARY.encode())}, "password is text, not bytes"),  # type: ignore[arg-type]
+            ({"password": Secret(OCTETS)}, "password is text, not bytes"),
             ({"password": None}, "password is text, not NoneType"),
             ({"token": CANARY.encode()}, "the token, if it is no TokenProvider, is text, not bytes"),
             ({"token": Token(CANARY)}, "the token, if it is no TokenProvider, is text, not Token"),

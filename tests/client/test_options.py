@@ -1,18 +1,22 @@
 """URLs of mail servers: any text is a server or a clear refusal, and no refusal tells the password."""
 
 import traceback
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtp_async import ClientOptions, Security, SMTPClient
+from smtp_async import ClientOptions, Credentials, Security, SMTPClient, Token
 from smtp_async.client.options import parse_url
 from smtp_async.errors import InvalidArgument, InvalidHost
 from smtp_async.model.secret import Secret
 from smtp_async.tls.context import default_port
 from smtp_async.transport.names import host_name
+from tests.auth import servers
+from tests.lab import mail, tls_server, trusting
+from tests.servers.pki import Pki
 
 SCHEMES = {
     "smtps": Security.IMPLICIT,
@@ -93,3 +97,53 @@ def test_a_unix_socket_is_read_back(path: str) -> None:
 def test_the_scheme_decides_about_lmtp(url: str) -> None:
     assert SMTPClient.from_url(url).options.lmtp
     assert not SMTPClient.from_url("smtp://mx.test", options=ClientOptions(lmtp=True)).options.lmtp
+
+
+# --- accounts ------------------------------------------------------------------------------------------------
+
+
+async def fetch() -> Token:
+    return Token("c4n4ry")
+
+
+ACCOUNT = Credentials(username="ann", password="x")
+
+
+@pytest.mark.parametrize("token", ["c4n4ry", "Bearer c4n4ry", Secret("c4n4ry"), fetch])
+def test_a_token_is_given_as_a_password_is(token: Any) -> None:
+    client = SMTPClient("mx.test", username="ann", token=token)
+    assert client._route.credentials == Credentials(username="ann", token=token)
+    assert client.security is Security.STARTTLS
+    known = SMTPClient.for_provider("gmail", username="ann@gmail.com", token=token)
+    assert known._route.credentials == Credentials(username="ann@gmail.com", token=token)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"username": "ann"}, "belongs together"),
+        ({"password": "c4n4ry"}, "belongs together"),
+        ({"token": "c4n4ry"}, "belongs together"),
+        ({"username": "ann", "password": "c4n4ry", "token": "c4n4ry"}, "either password or token"),
+        ({"username": "ann", "token": "c4n4ry", "credentials": ACCOUNT}, "either credentials"),
+        ({"username": "ann", "password": "c4n4ry", "credentials": ACCOUNT}, "either credentials"),
+        ({"username": "ann", "token": Token("c4n4ry")}, "not Token"),
+        ({"username": "ann", "password": b"c4n4ry"}, "not bytes"),
+    ],
+)
+def test_an_account_in_part_or_twice(wrong: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said) as caught:
+        SMTPClient("mx.test", **wrong)
+    assert "c4n4ry" not in str(caught.value)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)][1:]
+    # `repr` of a client that is not made works, too.
+    assert frames and "c4n4ry" not in "".join(repr(frame.f_locals) for frame in frames)
+
+
+async def test_a_login_with_a_token(pki: Pki) -> None:
+    async with tls_server(pki, mechanisms={"XOAUTH2": servers.xoauth2()}, users={"ann": "c4n4ry"}) as server:
+        options = ClientOptions(tls=trusting(pki))
+        client = SMTPClient("localhost", server.port, username="ann", token=fetch, options=options)
+        async with client:
+            await client.send(mail())
+        assert server.messages[0].user == "ann"

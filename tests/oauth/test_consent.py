@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from smtp_async import Secret
 from smtp_async.errors import CommunicationError, InvalidArgument, TokenRefused, TokenUnavailable
 from smtp_async.oauth import GOOGLE, YAHOO
+from smtp_async.oauth import consent as module
 from smtp_async.oauth.answers import Answer
 from smtp_async.oauth.consent import Redirect, authorization_url, consent_in_browser, read_redirect
 from smtp_async.testing import CancelManner, cancellations
@@ -177,10 +178,11 @@ class TestFailures:
         assert [form["code"] for form in authority.forms] == ["canary-code"]
 
     async def test_silent_connections_do_not_keep_the_browser_out(
-        self, authority: AuthorizationServer
+        self, authority: AuthorizationServer, monkeypatch: Any
     ) -> None:
+        monkeypatch.setattr(module, "_PATIENCE", 60.0)
         browser = Idle(20)
-        assert (await consent(authority, browser)).token == Secret("access-1")
+        assert (await consent(authority, browser, patience=5)).token == Secret("access-1")
         assert browser.most <= 9 and all(page == b"" for page in await browser.ends())
 
     async def test_a_refusal_of_the_account(self, authority: AuthorizationServer) -> None:
