@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any, Final, overload
 from urllib.parse import unquote, urlsplit
 
 from ..auth.credentials import Credentials, TokenProvider
@@ -96,7 +96,36 @@ class ClientOptions:
     temp_dir: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in _GROUPS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise InvalidArgument(
+                    f"{name} is a {kind.__name__}, not {type(value).__name__}{_HINTS.get(name, '')}"
+                )
+        for one in _proxies(self.proxy):
+            if not isinstance(one, ProxyOptions):
+                raise InvalidArgument(f"proxy is a ProxyOptions, not {type(one).__name__}{_HINTS['proxy']}")
         object.__setattr__(self, "sign", signers_of(self.sign))
+
+
+#: The options that are groups of options.
+_GROUPS: Final = {
+    "tls": TLSOptions,
+    "pool": PoolLimits,
+    "timeouts": Timeouts,
+    "rates": RateLimits,
+    "socket": SocketOptions,
+    "dns": DNSOptions,
+    "send": SendOptions,
+}
+
+
+#: How a usual value of another type is given.
+_HINTS: Final = {
+    "tls": ": an ssl.SSLContext is given as TLSOptions(context=…)",
+    "timeouts": ": one limit for all stages is Timeouts.all(…)",
+    "proxy": ": a URL is given as ProxyOptions(url=…)",
+}
 
 
 @overload
@@ -144,6 +173,8 @@ def route_of(
     Raises:
         MissingHost, InvalidPort, InvalidArgument: an argument makes no sense.
     """
+    if not isinstance(options, ClientOptions):
+        raise InvalidArgument(f"options is a ClientOptions, not {type(options).__name__}")
     if not host:
         raise MissingHost("no server is named")
     path = host if host.startswith("/") else None
@@ -174,7 +205,9 @@ def route_of(
         window=options.pool.window,
         tls=options.tls,
         socket=options.socket,
-        proxies=() if path is not None or options.tunnel else _proxies(options.proxy),
+        proxies=()
+        if path is not None or options.tunnel
+        else tuple(one for one in _proxies(options.proxy) if one.used),
         dns=options.dns,
         tunnel=options.tunnel,
         dialer=options.dialer,
@@ -182,10 +215,10 @@ def route_of(
 
 
 def _proxies(proxy: ProxyOptions | Sequence[ProxyOptions] | None) -> tuple[ProxyOptions, ...]:
+    """Return the proxies one after the other, those that are not used included."""
     if proxy is None:
         return ()
-    chain = (proxy,) if isinstance(proxy, ProxyOptions) else tuple(proxy)
-    return tuple(one for one in chain if one.used)
+    return (proxy,) if isinstance(proxy, ProxyOptions | str) else tuple(proxy)
 
 
 def demand_domain(domain: str, options: ClientOptions) -> None:

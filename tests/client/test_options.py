@@ -1,5 +1,6 @@
 """URLs of mail servers: any text is a server or a clear refusal, and no refusal tells the password."""
 
+import ssl
 import traceback
 from typing import Any
 from urllib.parse import quote
@@ -147,3 +148,33 @@ async def test_a_login_with_a_token(pki: Pki) -> None:
         async with client:
             await client.send(mail())
         assert server.messages[0].user == "ann"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
+            r"tls is a TLSOptions, not SSLContext: .*context=",
+        ),
+        ({"pool": 5}, "pool is a PoolLimits, not int"),
+        ({"timeouts": 30}, r"timeouts is a Timeouts, not int: .*Timeouts\.all"),
+        ({"rates": 100}, "rates is a RateLimits, not int"),
+        ({"socket": 1}, "socket is a SocketOptions, not int"),
+        ({"dns": "192.0.2.1"}, "dns is a DNSOptions, not str"),
+        ({"send": None}, "send is a SendOptions, not NoneType"),
+        ({"proxy": f"socks5://ann:{PASSWORD}@x"}, r"proxy is a ProxyOptions, not str: .*url="),
+        ({"proxy": [1]}, "proxy is a ProxyOptions, not int"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_group_of_another_type_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said) as caught:
+        ClientOptions(**wrong)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_options_of_another_type_are_refused() -> None:
+    wrong: Any = {"pool": 1}
+    with pytest.raises(InvalidArgument, match="options is a ClientOptions, not dict"):
+        SMTPClient("mx.test", options=wrong)
