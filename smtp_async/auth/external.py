@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 from ..errors import ProtocolViolation
@@ -33,8 +34,9 @@ class _OneMessage(Mechanism):
         self.complete = True
         return message
 
+    @abstractmethod
     def _text(self) -> bytes:
-        raise NotImplementedError
+        """Return the message."""
 
 
 class External(_OneMessage):

@@ -6,6 +6,7 @@ sends 535 (RFC 7628 section 3.2.2). Without that response, both sides wait.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Final
 
 from ..errors import InvalidArgument, ProtocolViolation
@@ -75,8 +76,9 @@ class _TokenMessage(Mechanism):
             raise InvalidArgument(f"{self.name} needs a token")
         return encoded(token, "token", forbidden=_FORBIDDEN + b" ")
 
+    @abstractmethod
     def _message(self) -> bytes:
-        raise NotImplementedError
+        """Return the message that holds the token."""
 
 
 class XOAuth2(_TokenMessage):
