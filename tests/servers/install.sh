@@ -13,6 +13,7 @@ packages=(
     nsd unbound ldnsutils # DNS, signed and not
     softhsm2 # a token without hardware
     opendkim # verifies signatures; its daemon is not started
+    postgresql pgbouncer # the spool of many machines
 )
 export DEBIAN_FRONTEND=noninteractive
 

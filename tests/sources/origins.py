@@ -1,6 +1,7 @@
 """Where octets may come from: every kind of origin, with the same octets in it."""
 
 import asyncio
+import contextlib
 import io
 import os
 import random
@@ -193,8 +194,12 @@ def content_of(origin: Any, **how: Any) -> Content:
 
 def opened_below(folder: Path) -> list[os.stat_result]:
     """Return the status of each file in `folder` that this process has open, also of those without a name."""
-    links = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
-    return [link.stat() for link in links if os.path.lexists(link) and str(folder) in os.readlink(link)]
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            if str(folder) in os.readlink(link):
+                found.append(link.stat())
+    return found
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open files cannot be listed")

@@ -2,8 +2,6 @@
 
 import asyncio
 import ipaddress
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,6 +19,7 @@ from smtp_async.transport.resolve import (
     look_up,
     resolver_of,
 )
+from tests.lab import sockets
 from tests.servers.dns import CHAIN, LONG_CHAIN, MANY
 from tests.transport.lab import MANNERS, MuteNameServer, cancelled_everywhere
 
@@ -164,20 +163,15 @@ class TestTime:
         run(scenario())
 
     def test_closed_it_holds_nothing(self, dns, run):
-        def held():
-            return sum(
-                "socket:" in os.readlink(fd) for fd in Path("/proc/self/fd").glob("*") if fd.is_symlink()
-            )
-
         async def scenario():
-            before = held()
+            before = sockets()
             for _ in range(50):
                 resolver = DNSResolver(DNSOptions(servers=(dns.server,)))
                 await resolver.addresses("v4.lab.test", IPV4)
                 resolver.close()
             # c-ares closes its sockets in a thread of its own.
             async with asyncio.timeout(10):
-                while held() > before:  # noqa: ASYNC110
+                while sockets() > before:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
         run(scenario())
