@@ -159,8 +159,8 @@ def _make(credentials: Credentials, peer: Peer) -> tuple[_Context, bytes] | _Pro
         return _Problem(printable(str(error), _LONGEST), refused)
 
 
-class _Gssapi:
-    """A context of the library gssapi."""
+class _LibraryContext:
+    """A context of a library; both name its state and its steps alike, but not what they wrap and unwrap."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -172,6 +172,10 @@ class _Gssapi:
     def step(self, token: bytes | None) -> bytes | None:
         token_out: bytes | None = self._context.step(token)
         return token_out
+
+
+class _Gssapi(_LibraryContext):
+    """A context of the library gssapi."""
 
     def unwrap(self, message: bytes) -> bytes:
         return bytes(self._context.unwrap(message).message)
@@ -207,19 +211,8 @@ def _of_gssapi(credentials: Credentials, peer: Peer) -> _Context:
     )
 
 
-class _Windows:
+class _Windows(_LibraryContext):
     """A context of pyspnego, which uses the system's Kerberos."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    @property
-    def complete(self) -> bool:
-        return bool(self._context.complete)
-
-    def step(self, token: bytes | None) -> bytes | None:
-        token_out: bytes | None = self._context.step(token)
-        return token_out
 
     def unwrap(self, message: bytes) -> bytes:
         return bytes(self._context.unwrap(message).data)

@@ -43,10 +43,22 @@ class _Provider:
 
     __slots__ = ("_endpoint", "client_id")
 
-    def __init__(self, endpoint: TokenEndpoint, client_id: str) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        client_id: str,
+        timeout: float,
+        ssl_context: ssl.SSLContext | None,
+        allow_http_loopback: bool,
+    ) -> None:
+        self._endpoint = TokenEndpoint(
+            endpoints.token,
+            timeout=timeout,
+            ssl_context=ssl_context,
+            allow_http_loopback=allow_http_loopback,
+        )
         if not client_id:
             raise InvalidArgument("the application's id (client_id) is missing")
-        self._endpoint = endpoint
         self.client_id = client_id
 
     def __repr__(self) -> str:
@@ -102,13 +114,7 @@ class RefreshToken(_Provider):
     ) -> None:
         # The first statements, so that no stack frame of the library holds the texts.
         refresh_token, client_secret = Secret(refresh_token), Secret(client_secret)
-        endpoint = TokenEndpoint(
-            endpoints.token,
-            timeout=timeout,
-            ssl_context=ssl_context,
-            allow_http_loopback=allow_http_loopback,
-        )
-        super().__init__(endpoint, client_id)
+        super().__init__(endpoints, client_id, timeout, ssl_context, allow_http_loopback)
         if not refresh_token:
             raise InvalidArgument("the refresh token is empty")
         self._refresh_token = refresh_token
@@ -269,13 +275,7 @@ class ClientCredentials(_Provider):
         allow_http_loopback: bool = False,
     ) -> None:
         client_secret = Secret(client_secret)
-        endpoint = TokenEndpoint(
-            endpoints.token,
-            timeout=timeout,
-            ssl_context=ssl_context,
-            allow_http_loopback=allow_http_loopback,
-        )
-        super().__init__(endpoint, client_id)
+        super().__init__(endpoints, client_id, timeout, ssl_context, allow_http_loopback)
         if not client_secret:
             raise InvalidArgument("the application's secret (client_secret) is empty")
         self._client_secret = client_secret
@@ -338,13 +338,7 @@ class ServiceAccount(_Provider):
         allow_http_loopback: bool = False,
     ) -> None:
         private_key = Secret(private_key)
-        endpoint = TokenEndpoint(
-            endpoints.token,
-            timeout=timeout,
-            ssl_context=ssl_context,
-            allow_http_loopback=allow_http_loopback,
-        )
-        super().__init__(endpoint, client_id)
+        super().__init__(endpoints, client_id, timeout, ssl_context, allow_http_loopback)
         if not subject:
             raise InvalidArgument("the subject is missing: the mailbox for which the service account acts")
         self._key = SigningKey(private_key, key_id)
