@@ -24,6 +24,7 @@ from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
 from tests.servers.proxies import Dante, Squid, SshForwarding, Tinyproxy
 from tests.servers.sink import Sink
+from tests.servers.softhsm import SoftHSM
 
 # How long one example takes says more about the machine than about the code; tests of speed measure it themselves.
 settings.register_profile("smtp_async", deadline=None)
@@ -144,6 +145,12 @@ def sink() -> Iterator[Sink]:
     server = Sink.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHSM:
+    """Tokens without hardware; each file of tests adds tokens of its own."""
+    return SoftHSM(tmp_path_factory.mktemp("softhsm"))
 
 
 @pytest.fixture

@@ -4,8 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dkim
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from smtp_async import dkim_record
 from smtp_async.testing import RecordingSink, ServerThread, close, reply
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +34,7 @@ def run(name: str, *arguments: str, text: str = "Hi\n") -> tuple[int, str, str]:
 def test_each_is_in_the_list() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert [name for name in NAMES if f"({name}.py)" not in text] == []
-    assert len(NAMES) >= 2
+    assert len(NAMES) >= 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,6 +87,71 @@ class TestSubmit:
         code, out, err = run("submit", url, *who)
         assert (code, err) == (0, "") and "accepted 250" in out
         assert postfix.wait_for_message("example submit")
+
+
+class TestExternalSigning:
+    """The key is in a file that only the signer, a process of OpenSSL, reads."""
+
+    KEY = rsa.generate_private_key(65537, 2048)
+    WHO = (*ANN_TO_BOB, "--subject", "Signed", "--domain", "example.com", "--selector", "2026a")
+
+    def words(self, folder: Path, signer: str) -> list[str]:
+        public = folder / "public.pem"
+        public.write_bytes(
+            self.KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        )
+        return [*self.WHO, "--signer", signer, "--public-key", str(public)]
+
+    def by_openssl(self, folder: Path, key: rsa.RSAPrivateKey) -> str:
+        path = folder / "key.pem"
+        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return f"openssl dgst -sha256 -sign {path}"
+
+    def demand_verified(self, message: bytes) -> None:
+        text = dkim_record(self.KEY).encode()
+        assert dkim.DKIM(message).verify(dnsfunc=lambda name, timeout=5: text)
+
+    def test_a_signature_by_another_process(self, tmp_path: Path) -> None:
+        signer = self.by_openssl(tmp_path, self.KEY)
+        with ServerThread(RecordingSink()) as sink:
+            code, out, err = run("external_signing", sink.url, *self.words(tmp_path, signer))
+        assert (code, err) == (0, "") and out.startswith("bob@example.org: accepted 250")
+        self.demand_verified(sink.messages[0].data)
+
+    @pytest.mark.parametrize(
+        ("signer", "code", "complaint"),
+        [
+            ("another key", 1, "does not verify"),
+            ("echo rubbish", 1, "does not verify"),
+            ("true", 1, "no signature"),
+            ("false", 75, "CalledProcessError"),
+            ("cat --no-such-option", 75, "unrecognized option"),
+            ("/no/such/program", 75, "FileNotFoundError"),
+            ("sleep 60", 75, "0.3 s"),
+        ],
+    )
+    def test_without_a_signature_nothing_is_sent(
+        self, signer: str, code: int, complaint: str, tmp_path: Path
+    ) -> None:
+        if signer == "another key":
+            signer = self.by_openssl(tmp_path, rsa.generate_private_key(65537, 2048))
+        words = self.words(tmp_path, signer)
+        if signer.startswith("sleep"):
+            words += ["--timeout", "0.3"]
+        with ServerThread(RecordingSink()) as sink:
+            found, out, err = run("external_signing", sink.url, *words)
+        assert sink.messages == [] and not any(one.verb == "MAIL" for one in sink.commands)
+        assert (found, out) == (code, "")
+        assert complaint in err and "Traceback" not in err
+
+    @pytest.mark.server
+    def test_postfix_delivers_it(self, postfix, tmp_path: Path) -> None:
+        url = f"smtp+plain://localhost:{postfix.plain_port}"
+        words = self.words(tmp_path, self.by_openssl(tmp_path, self.KEY))
+        code, _, err = run("external_signing", url, *words, "--to", "user@lab.test")
+        assert (code, err) == (0, "")
+        (message,) = postfix.wait_for_message("Subject: Signed")
+        self.demand_verified(message)
 
 
 class TestQueueMail:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 LEDGER = ROOT.parent / "shared" / "parity" / "ledger.csv"
 
 #: How many rows are `not yet`. It only falls: a change that turns a row writes the new number here.
-NOT_YET = 3
+NOT_YET = 0
 
 #: How many members each component has, by kind, in the order of the alphabet.
 MEMBERS = {

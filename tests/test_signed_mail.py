@@ -2,16 +2,19 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dkim
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from smtp_async import (
     DKIM,
     NOBODY,
+    CertificateStore,
     DirectorySpool,
     ExternalSigner,
     NotSent,
@@ -31,6 +34,7 @@ from smtp_async.testing import MemorySpool, ScriptedServer
 from tests.lab import SENDER, client_of, every_loop, gathered, mail, speaking
 from tests.message.corpus import HARD, Letter, generated
 from tests.servers.opendkim import OpenDKIM
+from tests.servers.softhsm import PIN, SoftHSM
 
 RSA = rsa.generate_private_key(65537, 2048)
 ED25519 = ed25519.Ed25519PrivateKey.generate()
@@ -51,10 +55,10 @@ def opendkim(tmp_path_factory: pytest.TempPathFactory) -> OpenDKIM:
     return OpenDKIM(tmp_path_factory.mktemp("opendkim"), RECORDS)
 
 
-def by_dkimpy(message: bytes) -> list[bool]:
+def by_dkimpy(message: bytes, records: Mapping[str, str] = RECORDS) -> list[bool]:
     """Ask dkimpy of every signature."""
     count = len(re.findall(rb"(?mi)^DKIM-Signature:", re.split(rb"\r?\n\r?\n", message, maxsplit=1)[0]))
-    lookup = {f"{name}.".encode(): text.encode() for name, text in RECORDS.items()}
+    lookup = {f"{name}.".encode(): text.encode() for name, text in records.items()}
 
     def verified(index: int) -> bool:
         try:
@@ -268,6 +272,33 @@ class TestClient:
             assert ended.is_set()
             await client.send(mail(), options=SendOptions(sign=RELAXED))
             assert len(server.messages) == 1
+
+
+@pytest.mark.server
+async def test_a_key_on_a_token(softhsm: SoftHSM, tmp_path: Path) -> None:
+    """The key has no certificate, and does not leave the token; both verify its signature."""
+    key = rsa.generate_private_key(65537, 2048)
+    softhsm.add_token("dkim")
+    softhsm.add_key(
+        "dkim",
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        label="2026a",
+        key_id=b"\1",
+    )
+    store = await asyncio.to_thread(CertificateStore.load, softhsm.uri("token=dkim;object=2026a"), PIN)
+    way = DKIM("example.com", "token", store.key())
+    records = {way.record_name: dkim_record(key)}
+    async with speaking() as server, client_of(server, sign=way) as client:
+        receipts = await gathered(*[client.send(mail(n)) for n in range(5)])
+        assert [receipt.outcome for receipt in receipts] == [Outcome.ACCEPTED] * 5
+        delivered = [one.data for one in server.messages]
+    assert [by_dkimpy(one, records) for one in delivered] == [[True]] * 5
+    assert OpenDKIM(tmp_path, records).verdicts(delivered) == [["pass"]] * 5
+    softhsm.remove("dkim", key_id=b"\1")
+    async with speaking() as server, client_of(server, sign=way) as client:
+        with pytest.raises(SigningError, match="the token does not sign: .* not on its token any more"):
+            await client.send(mail())
+        assert "MAIL" not in verbs(server)
 
 
 # --- through a spool -----------------------------------------------------------------------------------------------

@@ -321,14 +321,14 @@ async def test_a_service_that_makes_the_container(detached: bool, tmp_path: Path
 
 
 @pytest.mark.server
-async def test_a_key_on_a_token(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
-    tokens, ann = SoftHSM(tmp_path_factory.mktemp("softhsm-smime")), person("rsa")
-    tokens.add_token("mail")
+async def test_a_key_on_a_token(softhsm: SoftHSM, tmp_path: Path) -> None:
+    ann = person("rsa")
+    softhsm.add_token("smime")
     pem = ann.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    tokens.add_key("mail", pem, label="ann", key_id=b"\1")
+    softhsm.add_key("smime", pem, label="ann", key_id=b"\1")
     der = ann.certificate.public_bytes(Encoding.DER)
-    tokens.add_certificate("mail", der, label="ann", key_id=b"\1")
-    store = await asyncio.to_thread(CertificateStore.load, tokens.uri("token=mail"), PIN)
+    softhsm.add_certificate("smime", der, label="ann", key_id=b"\1")
+    store = await asyncio.to_thread(CertificateStore.load, softhsm.uri("token=smime"), PIN)
     identity = store.identity()
     way = SMIMESignature(identity.certificate, identity.key, chain=identity.chain)
     one = message()

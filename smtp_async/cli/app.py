@@ -26,6 +26,7 @@ from .queue import queue
 from .screen import Screen
 from .send import send
 from .server import client_for, client_for_domain, with_access, with_network
+from .smime import SMIMEOptions
 from .token import token
 
 __all__ = ["app"]
@@ -67,6 +68,7 @@ def _send(
     message: MessageOptions,
     access: Access,
     signing: SigningOptions,
+    smime: SMIMEOptions,
     eml: Annotated[
         Path | None,
         typer.Option(
@@ -99,7 +101,8 @@ def _send(
     # A TLS port that is spoken to in clear stays silent; the error that says so has to come before the end of all.
     greeting = min(30.0, timeout * 0.5)
     with screen.errors_as_sentences():
-        sign = signing.signatures(message.sender)
+        # A signature by DKIM covers what is sent, so it comes last.
+        sign = (*smime.ways(), *signing.signatures(message.sender))
         client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting), sign=sign))
         code = asyncio.run(
             send(screen, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)

@@ -17,6 +17,7 @@ __all__ = [
     "KEY_PASSWORD_VARIABLE",
     "PASSWORD_VARIABLE",
     "PROXY_PASSWORD_VARIABLE",
+    "SMIME_PASSWORD_VARIABLE",
     "SETTINGS",
     "Access",
     "Expires",
@@ -42,6 +43,8 @@ KEY_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_KEY_PASSWORD"
 CLIENT_SECRET_VARIABLE: Final = "SMTP_ASYNC_CLIENT_SECRET"
 #: The environment variable that may hold the password of a key for DKIM.
 DKIM_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_DKIM_PASSWORD"
+#: The environment variable that may hold the password of a key for S/MIME.
+SMIME_PASSWORD_VARIABLE: Final = "SMTP_ASYNC_SMIME_PASSWORD"
 #: Settings of every command.
 SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 

@@ -158,10 +158,23 @@ def _identity(access: Access) -> Identity | None:
         if access.key is not None:
             raise InvalidArgument("--key needs --cert")
         return None
-    password = os.environ.get(KEY_PASSWORD_VARIABLE)
-    store = CertificateStore.load(access.cert, password)
-    if access.key is not None:
-        store = store.union(CertificateStore.load(access.key, password))
+    return identity_from(access.cert, access.key, KEY_PASSWORD_VARIABLE)
+
+
+def identity_from(certificate: Path, key: Path | None, variable: str) -> Identity:
+    """Return the certificate in a file with its key, which may be in another file.
+
+    Args:
+        certificate, key: the files; None if the first has both.
+        variable: the environment variable with the password.
+
+    Raises:
+        SMTPError: a file cannot be read, or does not hold exactly one certificate with its key.
+    """
+    password = os.environ.get(variable)
+    store = CertificateStore.load(certificate, password)
+    if key is not None:
+        store = store.union(CertificateStore.load(key, password))
     return store.identity()
 
 

@@ -1,8 +1,9 @@
 """Which server takes the mail of an address's owner: the settings of an account, found without its password.
 
-Two sources, in this order: the domain's SRV records (RFC 6186, RFC 8314), and names that are in use for submission. All
-candidates are tried at once by the code that `check` uses, as far as EHLO under verified TLS; no credential is sent. A
-candidate stands only if its certificate is valid for its name, because neither source is protected.
+Three sources, in this order: the domain's SRV records (RFC 6186, RFC 8314), the preset of the provider that has the
+domain or its mail exchangers, and names that are in use for submission. All candidates are tried at once by the code
+that `check` uses, as far as EHLO under verified TLS; no credential is sent. A candidate stands only if its certificate
+is valid for its name, because records of the DNS are not protected.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from ..errors import InvalidAddress, ResolveError, SMTPError
 from ..model.address import Address
 from ..model.timeouts import Timeouts
 from ..tls.context import Security
-from ..transport.mail_servers import resolve_submission
+from ..transport.mail_servers import resolve_mx, resolve_submission
 from ..transport.names import host_name, is_address
 from .client import SMTPClient
 from .diagnose import ServerReport
 from .options import ClientOptions
+from .presets import Provider, provider_of_domain, provider_of_exchanger
 
 __all__ = ["Discovery", "FoundServer", "discover"]
 
@@ -39,8 +41,9 @@ class FoundServer:
     Attributes:
         host, port, security: how to reach it.
         reason: where the settings come from, as a sentence.
-        inside: whether the host is in the address's own domain. If not, ask the user before a password is sent there:
-            without DNSSEC, the record that names it could be forged (RFC 6186 section 6).
+        inside: whether the host is in the address's own domain, or the preset of this very domain names it. If not,
+            ask the user before a password is sent there: without DNSSEC, the record that led to it could be forged
+            (RFC 6186 section 6).
         report: what was seen there; None if it was not tried.
     """
 
@@ -108,6 +111,7 @@ async def discover(address: str | Address, *, options: ClientOptions = _DEFAULTS
         if error.code == 11002:
             raise
         problems.append(str(error))
+    named += await _of_provider(domain, options, problems)
     candidates: dict[tuple[str, int], FoundServer] = {}
     for one in (*named, *_usual(domain)):
         candidates.setdefault((one.host, one.port), one)
@@ -124,10 +128,38 @@ async def _named_by_dns(domain: str, options: ClientOptions) -> list[FoundServer
             port=one.port,
             security=Security.IMPLICIT if one.implicit_tls else Security.STARTTLS,
             reason=f"the domain names it for submission (SRV, {'RFC 8314' if one.implicit_tls else 'RFC 6186'})",
-            inside=one.host == domain or one.host.endswith(f".{domain}"),
+            inside=_is_inside(one.host, domain),
         )
         for one in found
     ]
+
+
+async def _of_provider(domain: str, options: ClientOptions, problems: list[str]) -> list[FoundServer]:
+    """Return the server of the domain's provider, if there is a preset of it."""
+    if (provider := provider_of_domain(domain)) is not None:
+        return [_preset(provider, f"{provider.title} has the domain (a preset)", inside=True)]
+    try:
+        exchangers = await resolve_mx(domain, resolver=options.dns)
+    except ResolveError as error:
+        # Without the domain, or without mail there, the usual names may still be right.
+        if error.code not in (11001, 11004):
+            problems.append(str(error))
+        return []
+    for exchanger in exchangers:
+        if (provider := provider_of_exchanger(exchanger)) is not None:
+            reason = f"{exchanger}, which takes the domain's mail (MX), is one of {provider.title} (a preset)"
+            return [_preset(provider, reason, inside=_is_inside(provider.host, domain))]
+    return []
+
+
+def _preset(provider: Provider, reason: str, *, inside: bool) -> FoundServer:
+    return FoundServer(
+        host=provider.host, port=provider.port, security=provider.security, reason=reason, inside=inside
+    )
+
+
+def _is_inside(host: str, domain: str) -> bool:
+    return host == domain or host.endswith(f".{domain}")
 
 
 def _usual(domain: str) -> Iterator[FoundServer]:

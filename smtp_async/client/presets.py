@@ -16,7 +16,15 @@ from ..errors import InvalidArgument
 from ..tls.context import Security
 from .options import ClientOptions
 
-__all__ = ["OAuthServer", "Provider", "find_provider", "provider_of_domain", "providers", "with_limits"]
+__all__ = [
+    "OAuthServer",
+    "Provider",
+    "find_provider",
+    "provider_of_domain",
+    "provider_of_exchanger",
+    "providers",
+    "with_limits",
+]
 
 #: How alike a suggested name is at least, from 0 to 1.
 _ALIKE = 0.6
@@ -47,6 +55,7 @@ class Provider:
         host, port, security: its server.
         aliases: other names.
         domains: domains of its mail addresses.
+        exchangers: domains of its mail exchangers, which the MX records of customers' domains name.
         logins: what it takes: "password", "app password", "API key", "oauth"; empty where the sources do not say.
         username: the user name where it is the same for all accounts.
         max_connections: connections at once.
@@ -68,6 +77,7 @@ class Provider:
     sources: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    exchangers: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
     username: str | None = None
     max_connections: int | None = None
@@ -133,6 +143,12 @@ def provider_of_domain(domain: str) -> Provider | None:
     """Return the provider whose addresses end in `@domain`, None if none is known."""
     wanted = domain.strip().rstrip(".").casefold()
     return next((provider for provider in providers() if wanted in provider.domains), None)
+
+
+def provider_of_exchanger(host: str) -> Provider | None:
+    """Return the provider that has the mail exchanger `host`, None if none is known."""
+    name = f".{host.strip().rstrip('.').casefold()}"
+    return next((one for one in providers() if any(name.endswith(f".{end}") for end in one.exchangers)), None)
 
 
 def client_arguments(name: str, options: ClientOptions) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class SendOptions:
             the server's BINARYMIME.
         chunking: `"auto"` writes bodies with BDAT (RFC 3030) where that saves waiting or the content needs it,
             `"always"` wherever the server offers CHUNKING, `"never"` nowhere.
-        chunk_size: octets of one chunk of a body that is read while it is sent.
+        chunk_size: octets, before dots are doubled, of the pieces in which a body is written: of one chunk with BDAT.
+            A body of up to 64 KiB that fits is written in one piece.
         close_source: close streams after the transfer, even if it failed: the source given to `send_raw`, and `text`,
             `html` and `raw` of a `Message`. An attachment has an option of its own.
         progress: called with the octets sent so far and their total (None if unknown), plain or async. If it returns

@@ -77,8 +77,8 @@ def plan(
     chunked = chunking if wanted == "auto" else wanted == "always" and extensions.chunking
     transaction.chunked = chunked
     transaction.exact = chunked and content.exact
-    # A small body is written in one piece, unless the caller wants to be told of smaller slices.
-    small = SMALL_BODY if options.progress is None else min(SMALL_BODY, options.chunk_size)
+    # A small body is written in one piece, unless the caller wants smaller ones.
+    small = min(SMALL_BODY, options.chunk_size)
     if size is not None and size <= small and _in_memory(content):
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
         # The gate and the progress callback run in the caller's task, which therefore releases the body.

@@ -202,6 +202,20 @@ class CertificateStore:
             raise ClientIdentityError(f"no private key in {self._where} belongs to {certificate.subject}")
         return Identity(certificate, key, self._chain(certificate), check_key=check_key)
 
+    def key(self) -> PrivateKey:
+        """Return the only private key in this store, which may have no certificate, as keys for DKIM have none.
+
+        Raises:
+            ClientIdentityError: there is none, or there are several.
+        """
+        if len(self._keys) != 1:
+            count = len(self._keys) or "no"
+            raise ClientIdentityError(
+                f"{self._where} holds {count} private key{'s' if self._keys else ''}, not one"
+            )
+        (key,) = self._keys.values()
+        return key
+
     def _key_of(self, certificate: Certificate) -> PrivateKey | None:
         found = self._keys.get(certificate.public_key_der)
         if found is None:

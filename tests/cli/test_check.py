@@ -332,6 +332,32 @@ def test_the_chain_tells_what_its_authority_says(shell, serve, authority, shown,
     assert words in state
 
 
+@pytest.mark.parametrize(
+    ("shown", "code", "words"),
+    [
+        ("server", 0, "CN=server is not revoked, says http://127.0.0.1:"),
+        ("revoked", 5, "CN=revoked was revoked on "),
+        ("without", 0, "is not known: the certificate names no OCSP responder"),
+    ],
+)
+def test_a_terminal_gets_the_state_of_revocation_in_the_tree(
+    shell, serve, authority, pki, terminal, shown, code, words
+):
+    if shown == "without":
+        context, trusted = pki.server_context(), pki.ca_file
+    else:
+        context, trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), authority.directory / "ca.crt"
+        context.load_cert_chain(authority.directory / f"{shown}.crt", authority.directory / f"{shown}.key")
+    server = serve(ssl_context=context, users=USERS, implicit_tls=True)
+    done = shell(f"check smtps://localhost:{server.port} --ca-file {trusted} --revocation ocsp")
+    assert done.exit_code == code, done.output
+    _, _, tree = done.stdout.partition("Certificate ")
+    (state,) = (line for line in tree.splitlines() if " Revocation " in line)
+    # It hangs below the certificate, as its other properties do.
+    assert "── Revocation " in state and words in state
+    assert ("\n✗ " in done.stdout) is (shown == "revoked")
+
+
 @pytest.mark.parametrize("shown", ["server", "revoked"])
 def test_send_asks_and_reads_a_folder(shell, serve, authority, tmp_path, shown):
     (tmp_path / "ca.pem").write_bytes((authority.directory / "ca.crt").read_bytes())

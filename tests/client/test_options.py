@@ -2,6 +2,7 @@
 
 import ssl
 import traceback
+import warnings
 from typing import Any
 from urllib.parse import quote
 
@@ -9,10 +10,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtp_async import ClientOptions, Credentials, Security, SMTPClient, Token
+from smtp_async import (
+    AddressFamily,
+    ClientOptions,
+    Credentials,
+    Security,
+    SMTPClient,
+    SocketOptions,
+    TLSOptions,
+    Token,
+    TrustOptions,
+    legacy_context,
+)
 from smtp_async.client.options import credentials_of, parse_url
 from smtp_async.errors import InvalidArgument, InvalidHost
 from smtp_async.model.secret import Secret
+from smtp_async.testing import ScriptedServer
 from smtp_async.tls.context import default_port
 from smtp_async.transport.names import host_name
 from tests.auth import servers
@@ -178,3 +191,65 @@ def test_options_of_another_type_are_refused() -> None:
     wrong: Any = {"pool": 1}
     with pytest.raises(InvalidArgument, match="options is a ClientOptions, not dict"):
         SMTPClient("mx.test", options=wrong)
+
+
+# --- flags of other components -------------------------------------------------------------------------------
+
+#: What stands in the place of a flag, and the first command, the version of TLS and whether the server is verified.
+FLAGS: dict[str, tuple[Security, dict[str, Any], tuple[str, str | None, bool | None]]] = {
+    "no options": (Security.AUTO, {}, ("EHLO", None, None)),
+    "smtpOptionNone": (Security.PLAINTEXT, {"extensions": False}, ("HELO", None, None)),
+    "smtpOptionExtended": (Security.PLAINTEXT, {"extensions": True}, ("EHLO", None, None)),
+    "smtpOptionTunnel": (Security.PLAINTEXT, {"tunnel": True}, ("EHLO", None, None)),
+    "smtpOptionSecureExplicit": (Security.STARTTLS, {}, ("EHLO", "TLSv1.3", True)),
+    "smtpOptionSecureImplicit": (Security.IMPLICIT, {}, ("EHLO", "TLSv1.3", True)),
+    "smtpOptionTrustedSite": (
+        Security.IMPLICIT,
+        {"tls": TLSOptions(trust=TrustOptions(validate=False))},
+        ("EHLO", "TLSv1.3", False),
+    ),
+    "smtpOptionSecureFallback": (
+        Security.IMPLICIT,
+        {},
+        ("EHLO", "TLSv1", True),
+    ),
+    "smtpOptionPreferIPv6": (
+        Security.PLAINTEXT,
+        {"socket": SocketOptions(family=AddressFamily.PREFER_IPV6)},
+        ("EHLO", None, None),
+    ),
+}
+
+
+def server_for(flag: str, security: Security, pki: Pki) -> ScriptedServer:
+    if security in (Security.AUTO, Security.PLAINTEXT):
+        return ScriptedServer()
+    context = pki.server_context()
+    if flag == "smtpOptionSecureFallback":
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    return ScriptedServer(ssl_context=context, implicit_tls=security is Security.IMPLICIT)
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_each_flag_has_its_effect_on_every_connection(flag: str, pki: Pki) -> None:
+    """The options of a client hold for each of its sessions, which are opened without any."""
+    security, given, expected = FLAGS[flag]
+    tls = trusting(pki)
+    if flag == "smtpOptionSecureFallback":
+        tls = TLSOptions(context=legacy_context(tls.trust))
+    options = ClientOptions(**{"tls": tls, **given})
+    async with server_for(flag, security, pki) as server:
+        client = SMTPClient("localhost", server.port, security=security, options=options)
+        async with client:
+            for _ in range(2):
+                async with client.session() as session:
+                    await session.connect()
+                    info = session.info
+                assert (info.tls_version, info.verified) == expected[1:]
+        hellos = [verb for verb in server.verbs() if verb in ("EHLO", "HELO")]
+        assert set(hellos) == {expected[0]}
+        assert len(server.connections) == 2

@@ -17,7 +17,13 @@ from smtp_async import (
     oauth,
     providers,
 )
-from smtp_async.client.presets import OAuthServer, Provider, provider_of_domain, with_limits
+from smtp_async.client.presets import (
+    OAuthServer,
+    Provider,
+    provider_of_domain,
+    provider_of_exchanger,
+    with_limits,
+)
 from smtp_async.errors import InvalidArgument
 from tests.connection.test_reach import dialler
 from tests.lab import mail, tls_server, trusting
@@ -52,7 +58,7 @@ def test_each_makes_sense_and_has_its_sources(provider: Provider) -> None:
     for name in LIMITS:
         value = getattr(provider, name)
         assert value is None or value > 0
-    for domain in provider.domains:
+    for domain in (*provider.domains, *provider.exchangers):
         assert domain == domain.lower() and "." in domain and not domain.endswith(".")
     if provider.oauth is not None:
         assert provider.oauth.token.startswith("https://") and provider.oauth.scopes
@@ -75,8 +81,9 @@ def test_a_limit_has_a_source_of_its_own() -> None:
 def test_no_name_and_no_domain_is_given_twice() -> None:
     names = [name.casefold() for one in providers() for name in (one.name, *one.aliases)]
     domains = [domain for one in providers() for domain in one.domains]
-    assert len(set(names)) == len(names)
-    assert len(set(domains)) == len(domains)
+    exchangers = [domain for one in providers() for domain in one.exchangers]
+    for given in (names, domains, exchangers):
+        assert len(set(given)) == len(given)
 
 
 def test_tokens_come_from_where_this_library_fetches_them() -> None:
@@ -121,6 +128,23 @@ def test_a_name_like_no_other_suggests_nothing() -> None:
 )
 def test_a_provider_is_found_by_the_domain_of_an_address(domain: str, name: str | None) -> None:
     provider = provider_of_domain(domain)
+    assert (provider and provider.name) == name
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("aspmx.l.google.com", "google-workspace"),
+        ("ALT2.ASPMX.L.GOOGLE.COM.", "google-workspace"),
+        ("example-org.mail.protection.outlook.com", "office365"),
+        ("mx.yandex.net", "yandex"),
+        ("notmx.yandex.net", None),
+        ("mail.protection.outlook.com.example.org", None),
+        ("", None),
+    ],
+)
+def test_a_provider_is_found_by_its_mail_exchangers(host: str, name: str | None) -> None:
+    provider = provider_of_exchanger(host)
     assert (provider and provider.name) == name
 
 

@@ -161,6 +161,25 @@ async def test_the_size_of_a_slice_changes_nothing_else(chunking: Chunking, chun
     assert max(steps) <= chunk_size
 
 
+@pytest.mark.parametrize("chunking", ["never", "always"])
+@pytest.mark.parametrize("given", ["in memory", "a path", "a stream"])
+async def test_a_body_is_written_in_pieces_of_the_chosen_size(
+    given: str, chunking: Chunking, tmp_path: Path
+) -> None:
+    data = b"From: a@x.test\r\nTo: b@x.test\r\n\r\n" + b"0123456789abcdef\r\n" * 200
+    source: Any = {"in memory": data, "a path": path_of(data, tmp_path), "a stream": io.BytesIO(data)}[given]
+    pieces: list[int] = []
+    async with speaking() as server, client_of(server) as client:
+        client.on(Transfer, lambda event: pieces.append(len(event.data)) if event.data else None)
+        await client.send_raw(source, options=SendOptions(chunking=chunking, chunk_size=500))
+    whole, rest = divmod(len(data), 500)
+    assert pieces == [*[500] * whole, rest]
+    assert server.messages[0].data == data
+    if chunking == "always":
+        chunks = [int(line.split()[1]) for line in bdats(server)]
+        assert [size for size in chunks if size] == pieces
+
+
 @pytest.mark.parametrize("at", [1, 2, 4])
 @every_loop
 async def test_a_refused_chunk_refuses_the_message_and_leaves_the_connection(at: int, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 
 # Not $message_headers, because decoding the encoded words of large headers, Exim 4.96 dies now and then.
 CONF = """\
+IDENTITY = {directory}/tls/${{if or{{{{eq{{$received_port}}{{{shown}}}}}{{eq{{$received_port}}{{{shown_tls}}}}}}}\
+  {{shown.pem}}{{server.pem}}}}
 primary_hostname = {hostname}
 exim_user = Debian-exim
 exim_group = Debian-exim
@@ -32,17 +35,18 @@ pid_file_path = {directory}/spool/exim.pid
 keep_environment =
 
 local_interfaces = <; 127.0.0.1.{plain} ; 127.0.0.1.{auth} ; 127.0.0.1.{tls} ; \
-  127.0.0.1.{asks} ; 127.0.0.1.{demands}
+  127.0.0.1.{asks} ; 127.0.0.1.{demands} ; 127.0.0.1.{shown} ; 127.0.0.1.{shown_tls}
 daemon_smtp_ports = {plain}
-tls_on_connect_ports = {tls} : {demands}
+tls_on_connect_ports = {tls} : {demands} : {shown_tls}
 tls_advertise_hosts = ${{if ={{$received_port}}{{{plain}}} {{}} {{*}}}}
-tls_certificate = {directory}/tls/server.crt
-tls_privatekey = {directory}/tls/server.key
+# With an expansion in it, each connection reads the file.
+tls_certificate = IDENTITY
+tls_privatekey = IDENTITY
 tls_resumption_hosts = *
 tls_verify_certificates = {directory}/tls/authority.crt
 tls_try_verify_hosts = ${{if ={{$received_port}}{{{asks}}} {{*}} {{}}}}
 tls_verify_hosts = ${{if ={{$received_port}}{{{demands}}} {{*}} {{}}}}
-log_selector = +tls_peerdn +tls_certificate_verified
+log_selector = +tls_peerdn +tls_certificate_verified +incoming_port +smtp_no_mail
 auth_advertise_hosts = ${{if def:tls_in_cipher {{*}} {{}}}}
 
 pipelining_advertise_hosts = *
@@ -148,6 +152,8 @@ class Ports(NamedTuple):
     tls: int
     asks: int
     demands: int
+    shown: int
+    shown_tls: int
 
 
 class Exim:
@@ -161,6 +167,7 @@ class Exim:
         asks_port: STARTTLS, and a client certificate is asked for; the log tells whose it was. Who shows one may log in
             by EXTERNAL, as the certificate's common name, if that is `pki.CLIENT_NAME`.
         demands_port: TLS from the first byte, and without a client certificate no handshake.
+        shown_port, shown_tls_port: STARTTLS, and TLS from the first byte, with the certificates that `show` was given.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-path and Envelope-to, and a
             message with two recipients is delivered twice.
@@ -174,7 +181,8 @@ class Exim:
     def __init__(self, daemon: Daemon, ports: Ports) -> None:
         self._daemon = daemon
         self.ports = ports
-        self.plain_port, self.auth_port, self.tls_port, self.asks_port, self.demands_port = ports
+        self.plain_port, self.auth_port, self.tls_port, self.asks_port, self.demands_port, *others = ports
+        self.shown_port, self.shown_tls_port = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "logs" / "main"
         self.mailbox = Mailbox(daemon.directory / "mail" / "all", in_flight=self._in_flight)
@@ -211,6 +219,29 @@ class Exim:
         """What Exim logged so far; what it refused included."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    def show(self, pem: bytes) -> None:
+        """Shows this key and these certificates, the server's own first, from the next connection on."""
+        path = self.directory / "tls" / "shown.pem"
+        path.with_suffix(".new").write_bytes(pem)
+        path.with_suffix(".new").replace(path)
+
+    def commands_of(self, port: int, start: int, timeout: float = 10) -> list[str]:
+        """What the client at `port` of this machine has said, without MAIL, when it has gone.
+
+        The names of the commands, as often as they were sent, in the order of the alphabet. Ports are used again, so
+        only what was logged from `start` on counts. Of a client that has not finished its handshake nothing is told.
+        """
+        line = re.compile(rf"no MAIL in SMTP connection from .*\[127\.0\.0\.1\]:{port} (.*)")
+        machine.wait_until(
+            lambda: line.search(self.log(), start) is not None,
+            timeout=timeout,
+            what=lambda: f"{port} is still there",
+        )
+        found = line.search(self.log(), start)
+        assert found is not None
+        _, _, commands = found[1].partition(" C=")
+        return sorted(commands.lower().split(",")) if commands else []
+
     def stop(self) -> None:
         """Ends it and removes what it had."""
         self._daemon.stop()
@@ -222,8 +253,8 @@ class Exim:
 def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
     for name in ("spool", "mail", "tls", "logs"):
         (directory / name).mkdir()
-    shutil.copy(pki.server.certificate, directory / "tls" / "server.crt")
-    shutil.copy(pki.server.key, directory / "tls" / "server.key")
+    for name in ("server.pem", "shown.pem"):
+        shutil.copy(pki.server.combined, directory / "tls" / name)
     shutil.copy(pki.ca_file, directory / "tls" / "authority.crt")
     text = CONF.format(
         directory=directory,

@@ -1,5 +1,6 @@
-"""Postfix: one instance with nine services, from bare SMTP to implicit TLS with AUTH and client certificates."""
+"""Postfix: one instance with twelve services, from bare SMTP to implicit TLS with AUTH and client certificates."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -97,6 +98,13 @@ MASTER_CF = """\
 127.0.0.1:{proxied} inet n - n - - smtpd
   -o syslog_name=proxied -o smtpd_tls_security_level=may -o smtpd_upstream_proxy_protocol=haproxy
   -o smtpd_relay_restrictions=permit_auth_destination,reject -o smtpd_peername_lookup=no
+# Each process reads the certificate that `show` has put there, and serves one connection.
+127.0.0.1:{shown} inet n - n - - smtpd
+  -o syslog_name=shown -o smtpd_tls_security_level=may -o smtpd_tls_chain_files={directory}/tls/shown.pem
+  -o max_use=1 -o smtpd_client_port_logging=yes
+127.0.0.1:{shown_tls} inet n - n - - smtpd
+  -o syslog_name=shown -o smtpd_tls_wrappermode=yes -o smtpd_tls_chain_files={directory}/tls/shown.pem
+  -o max_use=1 -o smtpd_client_port_logging=yes
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -140,6 +148,8 @@ class Ports(NamedTuple):
     bare: int
     limited: int
     proxied: int
+    shown: int
+    shown_tls: int
 
 
 class Postfix:
@@ -159,6 +169,7 @@ class Postfix:
         limited_port: As plain_port, for five connections at once (421) and 100 messages in two seconds (450 to MAIL).
             What is configured is one second, but anvil counts in whole seconds.
         proxied_port: As `starttls_port`, behind the header of the PROXY protocol, which is demanded.
+        shown_port, shown_tls_port: STARTTLS, and TLS from the first byte, with the certificates that `show` was given.
         user: May log in, with `password`.
         mailbox: What was delivered for lab.test; each message begins with Return-Path, X-Original-To and
             Delivered-To, and a message with two recipients is delivered twice.
@@ -180,6 +191,8 @@ class Postfix:
             self.bare_port,
             self.limited_port,
             self.proxied_port,
+            self.shown_port,
+            self.shown_tls_port,
         ) = others
         self.directory = daemon.directory
         self.log_file = daemon.directory / "log"
@@ -220,6 +233,29 @@ class Postfix:
         shutil.copy(kdc.configuration, self.directory / "etc" / "krb5.conf")
         shutil.copy(kdc.keytab, self.directory / "etc" / "krb5.keytab")
 
+    def show(self, pem: bytes) -> None:
+        """Shows this key and these certificates, the server's own first, from the next connection on."""
+        path = self.directory / "tls" / "shown.pem"
+        path.with_suffix(".new").write_bytes(pem)
+        path.with_suffix(".new").replace(path)
+
+    def commands_of(self, port: int, start: int, timeout: float = 10) -> list[str]:
+        """What the client at `port` of this machine has said to a service that shows certificates, when it has gone.
+
+        The names of the commands, as often as they were sent, in the order of the alphabet. Ports are used again, so
+        only what was logged from `start` on counts.
+        """
+        line = re.compile(rf"shown/smtpd\[\d+\]: disconnect from \S*\[127\.0\.0\.1\]:{port} (.*)")
+        machine.wait_until(
+            lambda: line.search(self.log(), start) is not None,
+            timeout=timeout,
+            what=lambda: f"{port} is still there",
+        )
+        found = line.search(self.log(), start)
+        assert found is not None
+        counts = re.findall(r"(\w+)=(?:\d+/)?(\d+)", found[1])
+        return sorted(name for name, count in counts if name != "commands" for _ in range(int(count)))
+
     def stop(self) -> None:
         """Ends it and removes what it had."""
         self._daemon.stop()
@@ -236,6 +272,7 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
     shutil.chown(directory / "data", "postfix", "postfix")
     shutil.chown(directory / "mail", 65534, 65534)
     tls = shutil.copy(pki.server.combined, directory / "tls")
+    shutil.copy(pki.server.combined, directory / "tls" / "shown.pem")
     files = {
         "main.cf": MAIN_CF.format(
             directory=directory,
@@ -246,7 +283,9 @@ def _configure(directory: Path, ports: Ports, pki: Pki) -> None:
             rsa=shutil.copy(pki.rsa.combined, directory / "tls"),
             authority=shutil.copy(pki.ca_file, directory / "tls"),
         ),
-        "master.cf": MASTER_CF.format(**ports._asdict(), bare_lacks=BARE_LACKS, hostname=HOSTNAME),
+        "master.cf": MASTER_CF.format(
+            **ports._asdict(), bare_lacks=BARE_LACKS, hostname=HOSTNAME, directory=directory
+        ),
         "content": f"/{REFUSED_CONTENT}/ REJECT content refused\n",
         # Debian 12's Postfix reads it here whatever main.cf says, Debian 13's in cyrus_sasl_config_path.
         "sasl/smtpd.conf": SMTPD_CONF.format(directory=directory, mechanisms="PLAIN LOGIN CRAM-MD5"),

@@ -23,6 +23,10 @@ class SoftHSM:
     """Tokens in `directory`. Its library reads where they are once per process, so there can be one of these."""
 
     def __init__(self, directory: Path) -> None:
+        try:
+            import pkcs11  # noqa: F401
+        except ImportError:
+            unavailable("python-pkcs11 is not installed (the extra [pkcs11])")
         self._tool = program("softhsm2-util")
         self.library = next((one for one in LIBRARIES if Path(one).exists()), "")
         if not self.library:
@@ -37,7 +41,11 @@ class SoftHSM:
 
     def add_token(self, label: str) -> None:
         """Make an empty token with the usual PIN."""
+        import pkcs11
+
         self._run("--init-token", "--free", "--label", label, "--so-pin", OWNER_PIN, "--pin", PIN)
+        # Once it is loaded, the library does not look for new tokens.
+        pkcs11.lib(self.library).reinitialize()
 
     def add_key(self, token: str, pem: bytes, *, label: str, key_id: bytes) -> None:
         """Put a key in PKCS#8 onto a token, both halves."""

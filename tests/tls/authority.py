@@ -61,12 +61,19 @@ class Entity(NamedTuple):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         # Weak keys and signatures are shown, too.
         context.set_ciphers("DEFAULT@SECLEVEL=0")
-        key = self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "server.pem"
-            path.write_bytes(key + self.pem + b"".join(one.public_bytes(_PEM) for one in self.chain))
+            path.write_bytes(self.combined)
             context.load_cert_chain(path)
         return context
+
+    @property
+    def combined(self) -> bytes:
+        """The key and what a server sends, in PEM."""
+        key = bytes(
+            self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return key + self.pem + b"".join(one.public_bytes(_PEM) for one in self.chain)
 
 
 def ec_key() -> ec.EllipticCurvePrivateKey:

@@ -49,8 +49,9 @@ async def connect(
     security: Security,
     *,
     proxies: tuple[ProxyOptions, ...] = (),
+    local_ports: list[int] | None = None,
 ) -> Channel:
-    """Open a connection as far as EHLO; whatever comes of it, the channel ends."""
+    """Open a connection as far as EHLO; whatever comes of it, the channel ends, and `local_ports` has its port."""
     channel = Channel(1, ClientProtocol(), Timeouts(), Hooks())
     route = Route(
         host="127.0.0.1", port=port, security=security, tls=options, hello="me.test", proxies=proxies
@@ -59,6 +60,8 @@ async def connect(
         await open_channel(channel, route, shared)
     finally:
         assert channel.stream is not None
+        if local_ports is not None and isinstance(channel.stream.local, tuple):
+            local_ports.append(channel.stream.local[1])
         channel.stream.abort()
     return channel
 

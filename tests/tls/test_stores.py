@@ -416,6 +416,18 @@ class TestIdentities:
             loaded(key_pem(ANN_KEY)).identity()
         assert caught.value.code == 281
 
+    def test_a_key_alone(self):
+        for source in (key_pem(ANN_KEY), BOTH):
+            assert public_der(loaded(source).key()) == public_der(ANN_KEY)
+
+    @pytest.mark.parametrize(
+        ("source", "complaint"),
+        [(pems(ANN), "no private keys?, not one"), (key_pem(ANN_KEY) + key_pem(BOB_KEY), "2 private keys")],
+    )
+    def test_no_key_and_two(self, source, complaint):
+        with pytest.raises(ClientIdentityError, match=complaint):
+            loaded(source).key()
+
     def test_certificates_without_a_key_are_281(self):
         store = loaded(pems(ANN, ROOT))
         with pytest.raises(ClientCertificateMissing, match="no private key") as caught:

@@ -20,8 +20,7 @@ from smtp_async.errors import (
 )
 from smtp_async.tls import tokens as tokens_module
 from smtp_async.tls.stores import CertificateStore
-from tests.servers.machine import unavailable
-from tests.servers.softhsm import PIN, SoftHSM
+from tests.servers.softhsm import PIN
 from tests.tls.identities import ANN, BOB, MIDDLE, key, key_pem, leaf, public_der
 
 EVE = leaf("eve", "ec", 9)
@@ -34,24 +33,19 @@ HASHES = {
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
+def tokens(softhsm):
     """A token with two identities and a key without a certificate, one that is empty, and two of one name."""
-    try:
-        import pkcs11  # noqa: F401
-    except ImportError:
-        unavailable("python-pkcs11 is not installed (the extra [pkcs11])")
-    tokens = SoftHSM(tmp_path_factory.mktemp("softhsm"))
     for label in ("mail", "empty", "twin", "twin"):
-        tokens.add_token(label)
+        softhsm.add_token(label)
     for number, label, holder in (
         (1, "ann", key("ec", 0)),
         (2, "bob", key("rsa", 1)),
         (9, "eve", key("ec", 9)),
     ):
-        tokens.add_key("mail", key_pem(holder), label=label, key_id=bytes([number]))
+        softhsm.add_key("mail", key_pem(holder), label=label, key_id=bytes([number]))
     for number, label, certificate in ((1, "ann", ANN), (2, "bob", BOB), (7, "middle", MIDDLE)):
-        tokens.add_certificate("mail", certificate.der, label=label, key_id=bytes([number]))
-    return tokens
+        softhsm.add_certificate("mail", certificate.der, label=label, key_id=bytes([number]))
+    return softhsm
 
 
 def opened(tokens, path="token=mail") -> Any:
