@@ -280,7 +280,7 @@ class BlockingClient:
         """Return the running loop and the client in it."""
         _refuse_event_loop("BlockingClient", "SMTPClient(…).send")
         serving = self._thread.serving()
-        return serving, serving.client(None, self._next_client)
+        return serving, serving.keep(None, self._next_client)
 
     def _next_client(self) -> SMTPClient:
         """Return a client that was never used: the first one, unless this process was forked from one that used it."""

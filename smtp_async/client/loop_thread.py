@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, and the clients in it, for callers in other threads.
+"""An event loop in a thread of its own, and the clients and spools in it, for callers in other threads.
 
 Strategy: callers hand a coroutine over and wait for its end, in their own thread. The loop runs until it is stopped:
 by `close`, because nothing refers to it any more, or because the interpreter exits. Its clients are then closed in it,
@@ -17,15 +17,15 @@ import os
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from threading import RLock, Thread, get_ident
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 from ..errors import NotConnected, SMTPError, UsageError
-from .client import SMTPClient
 
 __all__ = ["LoopThread", "Serving"]
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Closable")
 
 #: Seconds for callers to receive what became of their messages, after the clients were closed.
 _LAST_WORDS: Final = 1.0
@@ -37,13 +37,20 @@ _CLOSED: Final = "the client is closed: make a new one, or leave its `with` bloc
 _log = logging.getLogger("smtp_async")
 
 
+class Closable(Protocol):
+    """What lives in an event loop and ends with it: a client, or a spool."""
+
+    async def close(self) -> None:
+        """End in an orderly way."""
+
+
 class Serving:
     """An event loop that runs in its thread."""
 
     def __init__(self, name: str) -> None:
         self._lock = RLock()
         self._stopped = False
-        self._clients: dict[Hashable, SMTPClient] = {}
+        self._kept: dict[Hashable, Closable] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self.thread = Thread(target=self._run, args=(started,), name=name, daemon=True)
@@ -52,13 +59,13 @@ class Serving:
 
     # --- in other threads ------------------------------------------------------------------------------------
 
-    def client(self, key: Hashable, make: Callable[[], SMTPClient]) -> SMTPClient:
-        """Return the client of `key`, which the first call makes; it is closed when the loop ends."""
+    def keep(self, key: Hashable, make: Callable[[], C]) -> C:
+        """Return the object of `key`, which the first call makes; it is closed when the loop ends."""
         with self._lock:
-            client = self._clients.get(key)
-            if client is None:
-                client = self._clients[key] = make()
-            return client
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = self._kept[key] = make()
+            return cast(C, kept)
 
     def submit(self, call: Coroutine[Any, Any, T], *, awaited: bool = True) -> Future[T]:
         """Run `call` in the loop, in a copy of the caller's context.
@@ -116,11 +123,11 @@ class Serving:
         stop = asyncio.Event()
         started.set_result((asyncio.get_running_loop(), stop))
         await stop.wait()
-        for client in self._clients.values():
+        for kept in self._kept.values():
             try:
-                await client.close()
+                await kept.close()
             except SMTPError as error:
-                _log.warning("a client could not be closed: %s", error)
+                _log.warning("%r could not be closed: %s", kept, error)
         if self._calls:
             # Whose outcomes are known, and would be lost if their tasks were cancelled now.
             await asyncio.wait(self._calls, timeout=_LAST_WORDS)

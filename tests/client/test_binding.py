@@ -56,7 +56,7 @@ print(asyncio.run(client.send(message("later"))).outcome.value)
 
 
 @pytest.fixture
-def sink() -> Iterator[RecordingSink]:
+def sink() -> Iterator[Any]:
     with ServerThread(RecordingSink()) as server:
         yield server
         assert server.violations == []
@@ -70,7 +70,7 @@ def run(client: SMTPClient, n: int = 1, loop: Callable[[], asyncio.AbstractEvent
 
 class TestClosedLoops:
     @pytest.mark.parametrize("name", LOOPS)
-    def test_a_client_goes_on_in_the_next_loop(self, name: str, sink: RecordingSink) -> None:
+    def test_a_client_goes_on_in_the_next_loop(self, name: str, sink: Any) -> None:
         client = client_of(sink)
         for n in range(3):
             run(client, n, LOOPS[name])
@@ -79,7 +79,7 @@ class TestClosedLoops:
         with pytest.raises(NotConnected, match="the client is closed"):
             run(client)
 
-    def test_the_block_of_a_later_loop_closes_it(self, sink: RecordingSink) -> None:
+    def test_the_block_of_a_later_loop_closes_it(self, sink: Any) -> None:
         client = client_of(sink)
         run(client)
 
@@ -90,7 +90,7 @@ class TestClosedLoops:
         asyncio.run(enter())
         assert len(sink.messages) == 2 and "closed" in repr(client)
 
-    def test_every_call_works_in_the_next_loop(self, sink: RecordingSink) -> None:
+    def test_every_call_works_in_the_next_loop(self, sink: Any) -> None:
         client = client_of(sink)
         run(client)
 
@@ -136,7 +136,7 @@ class TestClosedLoops:
         assert done.stdout == "accepted\n", done.stderr
         assert [message.subject for message in server.messages] == ["later"]
 
-    def test_limits_of_messages_outlive_a_loop(self, sink: RecordingSink) -> None:
+    def test_limits_of_messages_outlive_a_loop(self, sink: Any) -> None:
         client = client_of(sink, rates=RateLimits(messages_per_hour=2))
         run(client, 1)
         run(client, 2)
@@ -147,7 +147,7 @@ class TestClosedLoops:
 
         asyncio.run(third())
 
-    def test_a_loop_that_only_stands_still_is_no_closed_one(self, sink: RecordingSink) -> None:
+    def test_a_loop_that_only_stands_still_is_no_closed_one(self, sink: Any) -> None:
         client = client_of(sink)
         with asyncio.Runner() as first, asyncio.Runner() as second:
             first.run(client.send(mail(1)))
@@ -159,7 +159,7 @@ class TestClosedLoops:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_a_child_may_use_it_if_the_loop_was_closed_before_the_fork(self, sink: RecordingSink) -> None:
+    def test_a_child_may_use_it_if_the_loop_was_closed_before_the_fork(self, sink: Any) -> None:
         client = client_of(sink)
         run(client)
         child = os.fork()
@@ -184,7 +184,7 @@ class TestUnclosedClients:
                 gc.collect()
             await until(lambda: server.commands[-1].verb == "QUIT")
 
-    async def test_a_loop_that_ends_at_once_leaves_nothing_open(self, sink: RecordingSink) -> None:
+    async def test_a_loop_that_ends_at_once_leaves_nothing_open(self, sink: Any) -> None:
         async def forget() -> None:
             client = client_of(sink)
             await client.send(mail())
@@ -204,7 +204,7 @@ class TestUnclosedClients:
             del client
             gc.collect()
 
-    def test_one_whose_loop_is_closed_gives_none(self, sink: RecordingSink) -> None:
+    def test_one_whose_loop_is_closed_gives_none(self, sink: Any) -> None:
         client = client_of(sink)
         run(client)
         del client

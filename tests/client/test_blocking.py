@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from tests.lab import PATIENCE, SENDER, mail
 
 
 @pytest.fixture
-def sink() -> Iterator[RecordingSink]:
+def sink() -> Iterator[Any]:
     with ServerThread(RecordingSink()) as server:
         yield server
         assert server.violations == []
@@ -87,7 +87,7 @@ class TestMaking:
 
 
 class TestSending:
-    def test_messages_share_a_connection(self, sink: RecordingSink) -> None:
+    def test_messages_share_a_connection(self, sink: Any) -> None:
         with blocking(sink) as client:
             for n in range(3):
                 assert client.send(mail(n)).outcome is Outcome.ACCEPTED
@@ -96,7 +96,7 @@ class TestSending:
         assert [command.verb for command in sink.commands].count("EHLO") == 1
         assert sink.commands[-1].verb == "QUIT"
 
-    def test_any_number_of_threads(self, sink: RecordingSink) -> None:
+    def test_any_number_of_threads(self, sink: Any) -> None:
         pool = PoolLimits(max_connections=3)
         with blocking(sink, pool=pool) as client, ThreadPoolExecutor(20) as threads:
             receipts = list(threads.map(lambda n: client.send(mail(n)), range(100)))
@@ -104,7 +104,7 @@ class TestSending:
         assert {message.subject for message in sink.messages} == {f"message {n}" for n in range(100)}
         assert [command.verb for command in sink.commands].count("EHLO") <= 3
 
-    def test_the_envelope_and_the_options(self, sink: RecordingSink) -> None:
+    def test_the_envelope_and_the_options(self, sink: Any) -> None:
         sink.on("RCPT", reply(550, "5.1.1 no such user"), match="eve")
         with blocking(sink) as client:
             receipt = client.send(
@@ -119,14 +119,14 @@ class TestSending:
             ["bob@example.org"],
         )
 
-    def test_a_complete_message(self, sink: RecordingSink, tmp_path: Path) -> None:
+    def test_a_complete_message(self, sink: Any, tmp_path: Path) -> None:
         file = tmp_path / "message.eml"
         file.write_bytes(b"Subject: complete\r\n\r\nHello\r\n")
         with blocking(sink) as client:
             client.send_raw(file, sender=SENDER, recipients=["bob@example.org"])
         assert sink.messages[0].subject == "complete"
 
-    def test_errors_and_receipts_are_those_of_the_client(self, sink: RecordingSink) -> None:
+    def test_errors_and_receipts_are_those_of_the_client(self, sink: Any) -> None:
         sink.on("RCPT", reply(550, "5.1.1 no such user"))
         with blocking(sink) as client:
             with pytest.raises(RecipientsRefused) as caught:
@@ -136,17 +136,17 @@ class TestSending:
             with pytest.raises(MissingSender):
                 client.send(Message(to="bob@example.org", text="x"))
 
-    def test_a_deadline(self, sink: RecordingSink) -> None:
+    def test_a_deadline(self, sink: Any) -> None:
         sink.on("MAIL", stall())
         with blocking(sink, timeouts=Timeouts(close=0.1)) as client, pytest.raises(NotSent, match="deadline"):
             client.send(mail(), deadline=0.1)
 
-    def test_a_check(self, sink: RecordingSink) -> None:
+    def test_a_check(self, sink: Any) -> None:
         with blocking(sink) as client:
             assert client.check().ok
 
     @pytest.mark.skipif(os.name != "posix", reason="the signal of a terminal")
-    def test_an_interrupted_call_is_withdrawn(self, sink: RecordingSink) -> None:
+    def test_an_interrupted_call_is_withdrawn(self, sink: Any) -> None:
         sink.on("MAIL", stall(), nth=1)
         program = """
 import sys
@@ -172,7 +172,7 @@ with BlockingClient.from_url(sys.argv[1], options=options) as client:
 
 
 class TestSendAll:
-    def test_receipts_come_as_messages_end(self, sink: RecordingSink) -> None:
+    def test_receipts_come_as_messages_end(self, sink: Any) -> None:
         with blocking(sink) as client:
             found = {
                 message.subject: receipt.outcome for message, receipt in client.send_all(map(mail, range(50)))
@@ -180,7 +180,7 @@ class TestSendAll:
         assert found == {f"message {n}": Outcome.ACCEPTED for n in range(50)}
         assert len(sink.messages) == 50
 
-    def test_the_input_is_pulled_in_the_callers_thread_and_not_far_ahead(self, sink: RecordingSink) -> None:
+    def test_the_input_is_pulled_in_the_callers_thread_and_not_far_ahead(self, sink: Any) -> None:
         pulled: list[int] = []
 
         def endless() -> Iterator[Message]:
@@ -199,18 +199,18 @@ class TestSendAll:
             assert client.send(mail("last")).outcome is Outcome.ACCEPTED
         assert set(pulled) == {threading.get_ident()}
 
-    def test_a_message_that_cannot_be_sent_is_a_receipt(self, sink: RecordingSink) -> None:
+    def test_a_message_that_cannot_be_sent_is_a_receipt(self, sink: Any) -> None:
         messages = [mail(1), Message(to="bob@example.org", text="x"), Raw(b"", SENDER, ["bob@example.org"])]
         with blocking(sink) as client:
             outcomes = {id(message): receipt for message, receipt in client.send_all(messages)}
         assert isinstance(outcomes[id(messages[1])].error, MissingSender)
         assert outcomes[id(messages[0])].outcome is Outcome.ACCEPTED
 
-    def test_no_message_at_all(self, sink: RecordingSink) -> None:
+    def test_no_message_at_all(self, sink: Any) -> None:
         with blocking(sink) as client:
             assert list(client.send_all([])) == []
 
-    def test_what_the_input_raises_comes_after_the_receipts(self, sink: RecordingSink) -> None:
+    def test_what_the_input_raises_comes_after_the_receipts(self, sink: Any) -> None:
         def broken() -> Iterator[Message]:
             yield mail(1)
             raise KeyError("no more")
@@ -229,7 +229,7 @@ class TestSendAll:
                     found.append(receipt.outcome)
             assert set(found) == {Outcome.NOT_SENT}
 
-    def test_closing_in_the_middle_ends_it(self, sink: RecordingSink) -> None:
+    def test_closing_in_the_middle_ends_it(self, sink: Any) -> None:
         client = blocking(sink)
         receipts = client.send_all(mail(n) for n in range(1_000))
         next(receipts)
@@ -243,18 +243,19 @@ class TestBelonging:
     async def test_a_running_event_loop_is_refused(self) -> None:
         """The first mistake of those who come to asyncio: a blocking call in a coroutine."""
         client = BlockingClient("127.0.0.1", 1, security=Security.PLAINTEXT)
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: client.send(mail()),
             lambda: client.send_raw(b""),
             lambda: client.send_all([]),
             client.check,
             client.statistics,
             client.__enter__,
-        ):
+        ]
+        for call in calls:
             with pytest.raises(UsageError, match="would stop the running event loop: await SMTPClient"):
                 call()
 
-    async def test_a_thread_beside_an_event_loop_may_use_it(self, sink: RecordingSink) -> None:
+    async def test_a_thread_beside_an_event_loop_may_use_it(self, sink: Any) -> None:
         client = blocking(sink)
         assert (await asyncio.to_thread(client.send, mail())).outcome is Outcome.ACCEPTED
         client.close()
@@ -262,7 +263,7 @@ class TestBelonging:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     @pytest.mark.parametrize("used", [False, True])
-    def test_a_forked_child_has_connections_of_its_own(self, used: bool, sink: RecordingSink) -> None:
+    def test_a_forked_child_has_connections_of_its_own(self, used: bool, sink: Any) -> None:
         client = blocking(sink)
         if used:
             client.send(mail(1))
@@ -287,7 +288,7 @@ class TestBelonging:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_a_child_that_is_forked_while_another_thread_sends(self, sink: RecordingSink) -> None:
+    def test_a_child_that_is_forked_while_another_thread_sends(self, sink: Any) -> None:
         client, done = blocking(sink), threading.Event()
 
         def work() -> None:
@@ -317,18 +318,23 @@ class TestBelonging:
 
 class TestClosing:
     @pytest.mark.parametrize("used", [False, True])
-    def test_a_closed_client_sends_no_more(self, used: bool, sink: RecordingSink) -> None:
+    def test_a_closed_client_sends_no_more(self, used: bool, sink: Any) -> None:
         client = blocking(sink)
         if used:
             client.send(mail())
         client.close()
         client.close()
         assert "closed" in repr(client)
-        for call in (lambda: client.send(mail()), lambda: client.send_all([]), client.__enter__):
+        calls: list[Callable[[], object]] = [
+            lambda: client.send(mail()),
+            lambda: client.send_all([]),
+            client.__enter__,
+        ]
+        for call in calls:
             with pytest.raises(NotConnected, match="the client is closed: make a new one"):
                 call()
 
-    def test_running_messages_end_and_waiting_ones_fail(self, sink: RecordingSink) -> None:
+    def test_running_messages_end_and_waiting_ones_fail(self, sink: Any) -> None:
         reached, gate = threading.Event(), threading.Event()
 
         async def hold(step: Step) -> None:
@@ -351,7 +357,7 @@ class TestClosing:
         for error in errors:
             assert error is None or isinstance(error, Interrupted | NotConnected)
 
-    def test_one_that_is_not_closed_gives_a_warning_and_is_closed(self, sink: RecordingSink) -> None:
+    def test_one_that_is_not_closed_gives_a_warning_and_is_closed(self, sink: Any) -> None:
         client = blocking(sink)
         client.send(mail())
         threads = {thread for thread in threading.enumerate() if thread.name == "smtp_async client"}
@@ -362,7 +368,7 @@ class TestClosing:
             thread.join(PATIENCE)
         assert sink.commands[-1].verb == "QUIT"
 
-    def test_a_connection_that_the_server_closed_is_replaced(self, sink: RecordingSink) -> None:
+    def test_a_connection_that_the_server_closed_is_replaced(self, sink: Any) -> None:
         sink.on("DATA", close(), nth=1)
         with blocking(sink) as client:
             assert client.send(mail()).outcome is Outcome.ACCEPTED

@@ -120,8 +120,8 @@ def test_clients_are_kept_by_key_and_closed_at_the_end(thread: LoopThread) -> No
             made.append(client_of(sink))
             return made[-1]
 
-        client = serving.client("a", make)
-        assert serving.client("a", make) is client and serving.client("b", make) is not client
+        client = serving.keep("a", make)
+        assert serving.keep("a", make) is client and serving.keep("b", make) is not client
         serving.run(client.send(mail()))
         thread.close()
         assert len(made) == 2 and all("closed" in repr(one) for one in made)
