@@ -304,10 +304,10 @@ class SpoolEmailBackend(BaseEmailBackend):
 
     def _spool(self) -> Spool:
         """Return the spool, which all backends of the process share; a directory is created unless it exists."""
-        wanted = self.spool
-        make: Callable[[], Spool] = partial(DirectorySpool, wanted, create=True)
-        if callable(wanted):
-            make = wanted
+        wanted: Any = self.spool
+        make: Callable[[], Spool] = (
+            wanted if callable(wanted) else partial(DirectorySpool, wanted, create=True)
+        )
         spool: Spool = _thread.serving().keep(("spool", wanted), make)
         return spool
 
