@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import errors, events
 from .about import __version__, build_info
 from .auth.credentials import Credentials, Strength, Token, TokenProvider
-from .client.blocking import send_blocking
+from .client.blocking import BlockingClient, send_blocking
 from .client.bulk import SendAll
 from .client.client import SMTPClient
 from .client.diagnose import ServerReport
@@ -91,6 +91,7 @@ __all__ = [
     "Address",
     "AddressFamily",
     "Attachment",
+    "BlockingClient",
     "Certificate",
     "CertificateStore",
     "ChainProblem",

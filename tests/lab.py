@@ -108,9 +108,9 @@ def tls_server(pki: Pki, leaf: Leaf | None = None, **options: Any) -> ScriptedSe
 
 def pool_of(client: SMTPClient) -> Pool:
     """Return the pool of a client that has been used: the one look of the tests behind the client's face."""
-    pool = client._pool
-    assert pool is not None
-    return pool
+    binding = client._binding
+    assert binding is not None
+    return binding.pool
 
 
 # --- the event loop ------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ PUBLIC = [
     "Address",
     "AddressFamily",
     "Attachment",
+    "BlockingClient",
     "Certificate",
     "CertificateStore",
     "ChainProblem",

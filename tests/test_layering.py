@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "spool": frozenset({*VALUES, "sources", "mail"}),
     "client": frozenset(BELOW_CLIENT),
     "processor": frozenset({*VALUES, "message", "spool", "client", "hooks"}),
+    "integrations": frozenset({*VALUES, "protocol", "mail", "tls", "client", "spool"}),
     "about": frozenset(),
     **dict.fromkeys(("__init__", "__main__", "cli", "testing"), ANYTHING),
 }

@@ -147,7 +147,7 @@ READ_ALL_THE_SAME = {
     "_log_destroy_pending": "asyncio: a task that is left on purpose",
     "_transport": "asyncio: the transport of a writer, and the socket of a stream",
     "_private_key": "trustme: the key of an authority, to issue what trustme does not",
-    "_pool": "the pool of a client, in one function of the lab",
+    "_binding": "the pool of a client, in one function of the lab",
     "_connection": "the TLS object of a session's connection",
     "_keys": "a store gives a key to an identity only",
     "_storing": "a refresh token is being stored for a caller that was cancelled",

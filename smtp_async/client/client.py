@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import itertools
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from ..connection.connection import Connection
 from ..connection.job import Job
 from ..connection.route import SharedResources
 from ..connection.session import Session
-from ..errors import InvalidArgument, NotConnected, SettingInUse, SMTPError, UsageError
+from ..errors import InvalidArgument, NotConnected, SettingInUse, SMTPError
 from ..hooks import Observed
 from ..mail.coerce import PendingMail, Raw, read_mail, to_mail, unsent_sources
 from ..message.builder import Message
@@ -26,12 +26,12 @@ from ..model.receipt import Receipt
 from ..model.reply import Reply
 from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
-from ..pool.paced import PacedPool, make_pool
-from ..pool.pool import Pool
+from ..pool.paced import PacedPool
 from ..protocol.options import SendOptions
 from ..sources.unsent import UnsentSources
 from ..sources.weight import is_heavy
 from ..tls.context import Security
+from .binding import Binding
 from .bulk import SendAll
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
@@ -89,15 +89,12 @@ class SMTPClient(Observed):
         self._route = route_of(host, port, account, security, options)
         super().__init__()
         self._shared = SharedResources(rates=options.rates)
-        self._pool: Pool | None = None
-        self._drive: Drive | None = None
-        self._thread = 0
-        self._made_at_fork = 0
+        self._binding: Binding | None = None
         self._closed = False
         self._send_options = self._permitted(options.send)
         # BDAT pays where a window lets messages follow each other unanswered.
         self._chunking = options.chunking and options.pool.window > 1
-        self._session_count = 0
+        self._session_numbers = itertools.count(1)
         self._job_count = 0
         self._telemetry: ClientTelemetry | None = None
         if options.telemetry is not None:
@@ -149,10 +146,7 @@ class SMTPClient(Observed):
         password, token = as_secret(password), as_secret(token)
         from .presets import client_arguments  # most clients need no preset
 
-        chosen = client_arguments(name, options)
-        if username is not None or password is None:
-            chosen["username"] = username
-        return cls(**chosen, password=password, token=token, credentials=credentials)
+        return cls(**client_arguments(name, options, username, password, token, credentials))
 
     @classmethod
     def for_domain(
@@ -185,8 +179,8 @@ class SMTPClient(Observed):
     def __repr__(self) -> str:
         if not hasattr(self, "_job_count"):
             return "<SMTPClient, not made>"
-        pool = self._pool
-        state = "closed" if self._closed else "not used yet" if pool is None else repr(pool)
+        binding = self._binding
+        state = "closed" if self._closed else "not used yet" if binding is None else repr(binding.pool)
         return f"<SMTPClient {self._route.name} {self._route.security.value}: {state}>"
 
     # --- state -----------------------------------------------------------------------------------------------
@@ -220,10 +214,10 @@ class SMTPClient(Observed):
         return self._options
 
     def statistics(self) -> PoolStatistics:
-        """Return the pool's present state and what it has done."""
-        if self._pool is None:
+        """Return the pool's present state and what it has done in this event loop."""
+        if self._binding is None:
             return PoolStatistics(self._options.pool.max_connections, *[0] * 11)
-        statistics, throttle = self._pool.statistics(), self._shared.throttle
+        statistics, throttle = self._binding.pool.statistics(), self._shared.throttle
         return statistics if throttle is None else statistics._replace(byte_pauses=throttle.waited)
 
     # --- sending ---------------------------------------------------------------------------------------------
@@ -268,8 +262,9 @@ class SMTPClient(Observed):
         except SMTPError:
             await unsent_sources(message, wanted).aclose()
             raise
-        pool, drive = self._pool, self._drive
-        assert pool is not None and drive is not None
+        binding = self._binding
+        assert binding is not None
+        pool, drive = binding.pool, binding.drive
         if isinstance(mail, PendingMail):
             mail = await drive.read(mail.read(self._options.temp_dir), due)
         number = self._job_count = self._job_count + 1
@@ -319,7 +314,7 @@ class SMTPClient(Observed):
 
     def _deadline(self, seconds: float | None) -> float | None:
         """Begin a call: return the loop time after which its caller no longer waits."""
-        pool = self._use()
+        pool = self._use().pool
         if seconds is None:
             seconds = self._options.timeouts.send
         elif math.isnan(seconds):
@@ -344,11 +339,10 @@ class SMTPClient(Observed):
             sent has a receipt with its `error`. When no connection can be had, that error is raised after the receipts
             of the messages under way.
         """
-        pool = self._use()
-        assert self._drive is not None
+        binding = self._use()
         return SendAll(
-            pool,
-            self._drive,
+            binding.pool,
+            binding.drive,
             messages,
             number_job=self._next_job,
             chunking=self._chunking,
@@ -365,7 +359,7 @@ class SMTPClient(Observed):
 
         Does not raise for what the server does: a failure is a finding of the report.
         """
-        pool = self._use()
+        pool = self._use().pool
         return await examine(pool, self._session_on, self._route)
 
     @contextlib.asynccontextmanager
@@ -374,7 +368,7 @@ class SMTPClient(Observed):
 
         The session counts against the pool's bound. It is closed at the end of the block, never pooled.
         """
-        pool = self._use()
+        pool = self._use().pool
         connection = await pool.lend()
         session = self._session_on(connection)
         try:
@@ -408,20 +402,17 @@ class SMTPClient(Observed):
             await session.connect()
             return await session.expand(name)
 
-    # --- closing ---------------------------------------------------------------------------------------------
+    # --- where it belongs ------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Fail waiting messages as not sent, let running ones end within `timeouts.close`, then send QUIT."""
         self._hooks.refuse_reentry()
-        pool = self._pool
-        if pool is not None:
-            self._demand_own_loop()
+        binding = self._binding
+        if binding is not None and not binding.over:
+            binding.demand_own_loop()
         self._closed = True
-        if pool is not None:
-            try:
-                await pool.close()
-            finally:
-                self._shared.close()
+        if binding is not None and not binding.over:
+            await binding.close()
         wire_log, self._wire_log = self._wire_log, None
         if wire_log is not None:
             wire_log.close(self._hooks)
@@ -433,48 +424,47 @@ class SMTPClient(Observed):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _use(self) -> Pool:
-        """Return the pool, which the first call makes; it belongs to that call's event loop and process."""
+    def __del__(self) -> None:
+        # One whose arguments made no sense has no binding.
+        binding = getattr(self, "_binding", None)
+        if binding is not None and not self._closed:
+            binding.abandon(repr(self))
+
+    def _use(self) -> Binding:
+        """Return the binding to the running event loop and process, which the first call makes."""
         if self._hooks.active:
             self._hooks.refuse_reentry()
         if self._closed:
-            raise NotConnected("the client is closed")
-        pool = self._pool
-        if pool is None:
-            self._thread, self._made_at_fork = get_ident(), fork_count.count
-            telemetry, options = self._telemetry, self._options
-            pool = self._pool = make_pool(
-                options.pool, options.timeouts, self._make, options.rates, observer=telemetry
-            )
-            if telemetry is not None:
-                telemetry.watch(pool)
-            self._drive = Drive(pool, pool.deadlines)
+            raise NotConnected("the client is closed: make a new one, or leave its `async with` block later")
+        binding = self._binding
         # The common case does not ask asyncio for the running loop, because that costs a system call.
-        elif (
-            self._thread != get_ident()
-            or self._made_at_fork != fork_count.count
-            or not pool.loop.is_running()
+        if (
+            binding is None
+            or binding.thread != get_ident()
+            or binding.made_at_fork != fork_count.count
+            or not binding.pool.loop.is_running()
         ):
-            self._demand_own_loop()
-        return pool
+            return self._bind()
+        return binding
 
-    def _demand_own_loop(self) -> None:
-        if self._made_at_fork != fork_count.count:
-            raise UsageError("this client was used before the process forked: make one in the child")
-        if self._pool is not None and self._pool.loop is not asyncio.get_running_loop():
-            raise UsageError("this client belongs to another event loop: make one for each")
-
-    def _make(self, pool: Pool) -> Connection:
-        self._session_count += 1
-        return Connection(
+    def _bind(self) -> Binding:
+        """Bind the client to the running event loop, at its first call or when the loop of before is closed."""
+        former = self._binding
+        if former is not None and not former.over:
+            former.demand_own_loop()
+            return former
+        binding = self._binding = Binding(
             self._route,
-            number=self._session_count,
-            timeouts=self._options.timeouts,
-            hooks=self._hooks,
-            shared=self._shared,
-            pipelining_history=pool.pipelining_history,
-            owner=pool,
+            self._options,
+            self._hooks,
+            self._shared,
+            self._telemetry,
+            self._session_numbers,
+            former=former,
         )
+        return binding
+
+    # --- sessions --------------------------------------------------------------------------------------------
 
     def _session_on(self, connection: Connection) -> Session:
         return Session(connection, hooks=self._hooks, deliver=self._send_over)
@@ -490,7 +480,9 @@ class SMTPClient(Observed):
             await UnsentSources(mail).aclose()
             raise
         job.pinned, job.offer = True, connection.extensions
-        pool = self._pool
+        binding = self._binding
+        assert binding is not None
+        pool = binding.pool
         async with pool.turn(job) if isinstance(pool, PacedPool) else contextlib.nullcontext():
             outcome = Drive(OneConnection(connection)).deliver(job)
             return await (outcome if self._telemetry is None else self._telemetry.send(job, outcome))

@@ -12,7 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ..auth.credentials import Credentials, TokenProvider
 from ..errors import InvalidArgument
+from ..model.secret import Secret
 from ..tls.context import Security
 from .options import ClientOptions
 
@@ -151,8 +153,17 @@ def provider_of_exchanger(host: str) -> Provider | None:
     return next((one for one in providers() if any(name.endswith(f".{end}") for end in one.exchangers)), None)
 
 
-def client_arguments(name: str, options: ClientOptions) -> dict[str, Any]:
-    """Return the arguments of a client for the provider called `name`; `username` is None unless all accounts share it.
+def client_arguments(
+    name: str,
+    options: ClientOptions,
+    username: str | None = None,
+    password: Secret | None = None,
+    token: Secret | TokenProvider | None = None,
+    credentials: Credentials | None = None,
+) -> dict[str, Any]:
+    """Return the arguments of a client for the provider called `name`.
+
+    A user name that all accounts of the provider share stands in for one that is not given.
 
     Raises:
         InvalidArgument: no provider has that name.
@@ -161,7 +172,10 @@ def client_arguments(name: str, options: ClientOptions) -> dict[str, Any]:
     return {
         "host": provider.host,
         "port": provider.port,
-        "username": provider.username,
+        "username": provider.username if username is None and password is not None else username,
+        "password": password,
+        "token": token,
+        "credentials": credentials,
         "security": provider.security,
         "options": with_limits(options, provider),
     }

@@ -183,6 +183,15 @@ class SharedResources:
         if isinstance(resolver, DNSResolver):
             resolver.close()
 
+    def leave_loop(self) -> None:
+        """Forget what belongs to an event loop that is closed, so that connections of another loop can use the rest."""
+        self.tokens.leave_loop()
+        self._threads = self._making = None
+        if self._name is not None and not self._name.known:
+            self._name = None
+        if self._revocation is not None:
+            self._revocation.leave_loop()
+
     def resolver(self, options: DNSOptions) -> Resolver:
         """Return the resolver of the options, the same for all connections."""
         if not isinstance(options.resolver, DNSMode):
@@ -265,6 +274,11 @@ class _NameLookup:
         except RuntimeError as error:  # the system starts no more threads
             _log.warning("the name of this host cannot be looked up: %s", error)
             self._finish()
+
+    @property
+    def known(self) -> bool:
+        """Whether a result can be had without waiting."""
+        return self._done.done()
 
     async def result(self) -> str:
         """Return the name, an empty one if there is none yet."""

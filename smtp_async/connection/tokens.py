@@ -90,6 +90,11 @@ class TokenCache:
         if entry.token is not None and entry.token.value == token:
             entry.token = None
 
+    def leave_loop(self) -> None:
+        """Keep the tokens, and forget the calls of an event loop that is closed: they never end."""
+        for entry in self._entries.values():
+            entry.call, entry.waiting = None, 0
+
     def _entry(self, provider: TokenProvider) -> _Entry:
         key = _key(provider)
         entry = self._entries.get(key)

@@ -66,6 +66,13 @@ class PacedPool(Pool):
         waiting = 0.0 if since is None else self.now() - since
         return super().statistics()._replace(message_pauses=self._waited + waiting)
 
+    def succeed(self, former: PacedPool) -> None:
+        """Count on from `former`, whose event loop is closed: the limits are those of the client, not of a loop."""
+        self._rate = former._rate
+        for _ in range(len(former._begun)):
+            self._rate.conclude(self.now())
+        former._begun.clear()
+
     # --- places ----------------------------------------------------------------------------------------------
 
     def _has_place(self) -> bool:
@@ -257,8 +264,12 @@ def make_pool(
     rates: RateLimits,
     *,
     observer: Observer | None = None,
+    former: Pool | None = None,
 ) -> Pool:
-    """Return the pool that the limits of a client ask for."""
+    """Return the pool that the limits of a client ask for; `former` is its pool in an event loop that is closed."""
     if rates.windows:
-        return PacedPool(limits, timeouts, make, rates, observer=observer)
+        pool = PacedPool(limits, timeouts, make, rates, observer=observer)
+        if isinstance(former, PacedPool):
+            pool.succeed(former)
+        return pool
     return Pool(limits, timeouts, make, observer=observer)

@@ -104,6 +104,10 @@ class RevocationChecker:
         self._flights: SingleFlight[object, RevocationStatus] = SingleFlight()
         self._known: ExpiringCache[RevocationStatus] = ExpiringCache(_ANSWERS)
 
+    def leave_loop(self) -> None:
+        """Keep the answers, and forget the questions of an event loop that is closed: they never end."""
+        self._flights = SingleFlight()
+
     async def check(
         self, path: Sequence[Certificate], *, peer_address: Endpoint, now: datetime
     ) -> tuple[RevocationStatus, ...]:

@@ -1,0 +1,155 @@
+"""loop_thread.py: an event loop for callers in other threads, and its ends."""
+
+import asyncio
+import contextvars
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from smtp_async import SMTPClient
+from smtp_async.client.loop_thread import LoopThread
+from smtp_async.errors import NotConnected, UsageError
+from smtp_async.testing import RecordingSink, ServerThread
+from tests.lab import PATIENCE, client_of, mail
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    one = LoopThread("test loop")
+    yield one
+    one.close()
+
+
+async def name_of_thread() -> str:
+    return threading.current_thread().name
+
+
+def test_the_first_call_starts_it(thread: LoopThread) -> None:
+    assert not thread.running
+    assert thread.serving().run(name_of_thread()) == "test loop"
+    assert thread.running and thread.serving() is thread.serving()
+
+
+def test_an_error_reaches_the_caller(thread: LoopThread) -> None:
+    async def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        thread.serving().run(fail())
+
+
+def test_a_call_has_the_context_of_its_caller(thread: LoopThread) -> None:
+    variable = contextvars.ContextVar("variable", default="")
+    variable.set("caller's")
+
+    async def value() -> str:
+        return variable.get()
+
+    assert thread.serving().run(value()) == "caller's"
+
+
+def test_a_call_from_the_loop_itself_is_refused(thread: LoopThread) -> None:
+    """It would wait for itself."""
+
+    async def again() -> None:
+        thread.serving().run(name_of_thread())
+
+    with pytest.raises(UsageError, match="cannot wait for that client"):
+        thread.serving().run(again())
+
+
+def test_after_its_end_calls_are_refused(thread: LoopThread) -> None:
+    serving = thread.serving()
+    thread.close()
+    assert thread.closed and not serving.thread.is_alive()
+    for call in (thread.serving, lambda: serving.run(name_of_thread())):
+        with pytest.raises(NotConnected, match="make a new one"):
+            call()
+
+
+def test_an_end_waits_for_calls_that_are_about_to_return() -> None:
+    """Their outcomes are known, and must not be lost."""
+    thread = LoopThread("test loop")
+    entered, answers = threading.Event(), []
+
+    async def call() -> str:
+        entered.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return "answer"
+
+    caller = threading.Thread(target=lambda: answers.append(thread.serving().run(call())))
+    caller.start()
+    entered.wait(PATIENCE)
+    thread.close()
+    caller.join(PATIENCE)
+    assert answers == ["answer"]
+
+
+def test_a_call_that_never_ends_is_cancelled_by_the_end() -> None:
+    thread = LoopThread("test loop")
+    entered, errors = threading.Event(), []
+
+    async def call() -> None:
+        entered.set()
+        await asyncio.get_running_loop().create_future()
+
+    def wait() -> None:
+        try:
+            thread.serving().run(call())
+        except NotConnected as error:
+            errors.append(error)
+
+    caller = threading.Thread(target=wait)
+    caller.start()
+    entered.wait(PATIENCE)
+    thread.close()
+    caller.join(PATIENCE)
+    assert [str(error) for error in errors] == ["the client was closed"]
+
+
+def test_clients_are_kept_by_key_and_closed_at_the_end(thread: LoopThread) -> None:
+    with ServerThread(RecordingSink()) as sink:
+        serving = thread.serving()
+        made: list[SMTPClient] = []
+
+        def make() -> SMTPClient:
+            made.append(client_of(sink))
+            return made[-1]
+
+        client = serving.keep("a", make)
+        assert serving.keep("a", make) is client and serving.keep("b", make) is not client
+        serving.run(client.send(mail()))
+        thread.close()
+        assert len(made) == 2 and all("closed" in repr(one) for one in made)
+        assert sink.commands[-1].verb == "QUIT"
+
+
+def test_the_exit_of_the_interpreter_says_quit() -> None:
+    program = """
+import sys
+from smtp_async import BlockingClient, Message
+client = BlockingClient.from_url(sys.argv[1])
+client.send(Message(sender="ann@example.com", to="bob@example.org", subject="Last", text="Hi"))
+"""
+    with ServerThread(RecordingSink()) as sink:
+        subprocess.run([sys.executable, "-c", program, sink.url], check=True, timeout=PATIENCE)
+        assert sink.commands[-1].verb == "QUIT"
+        assert sink.messages[0].subject == "Last"
+
+
+def test_the_exit_of_the_interpreter_does_not_wait_for_a_silent_server() -> None:
+    program = """
+import sys
+from smtp_async import BlockingClient, Message
+client = BlockingClient.from_url(sys.argv[1])
+client.send(Message(sender="ann@example.com", to="bob@example.org", subject="Last", text="Hi"))
+"""
+    from smtp_async.testing import stall
+
+    with ServerThread(RecordingSink()) as sink:
+        sink.on("QUIT", stall())
+        subprocess.run([sys.executable, "-c", program, sink.url], check=True, timeout=PATIENCE)
