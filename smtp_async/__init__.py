@@ -82,7 +82,17 @@ if TYPE_CHECKING:
         RetryPolicy,
         parse_report,
     )
-    from .spool import DirectoryLimits, DirectorySpool, Entry, Lease, Spool, SpoolStatistics, serialize
+    from .spool import (
+        DirectoryLimits,
+        DirectorySpool,
+        Entry,
+        Lease,
+        LeaseHolder,
+        PostgresSpool,
+        Spool,
+        SpoolStatistics,
+        serialize,
+    )
     from .tls.certificate import Certificate, KeyUsage
     from .tls.identity import Identity
     from .tls.stores import CertificateStore
@@ -122,6 +132,7 @@ __all__ = [
     "KeyUsage",
     "Kind",
     "Lease",
+    "LeaseHolder",
     "Login",
     "MX",
     "Message",
@@ -133,6 +144,7 @@ __all__ = [
     "OutcomeUnknown",
     "PoolLimits",
     "PoolStatistics",
+    "PostgresSpool",
     "PreSharedKey",
     "Priority",
     "ProcessorOptions",
@@ -222,7 +234,17 @@ _LATER = {
     "KeyUsage": "tls.certificate",
     **dict.fromkeys(("Provider", "find_provider", "providers"), "client.presets"),
     **dict.fromkeys(
-        ("DirectoryLimits", "DirectorySpool", "Entry", "Lease", "Spool", "SpoolStatistics", "serialize"),
+        (
+            "DirectoryLimits",
+            "DirectorySpool",
+            "Entry",
+            "Lease",
+            "LeaseHolder",
+            "PostgresSpool",
+            "Spool",
+            "SpoolStatistics",
+            "serialize",
+        ),
         "spool",
     ),
     **dict.fromkeys(

@@ -22,6 +22,7 @@ from tests.servers.exim import Exim
 from tests.servers.kdc import Kdc, find_gssapi
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
+from tests.servers.postgres import PgBouncer, Postgres
 from tests.servers.proxies import Dante, Squid, SshForwarding, Tinyproxy
 from tests.servers.sink import Sink
 from tests.servers.softhsm import SoftHSM
@@ -151,6 +152,22 @@ def sink() -> Iterator[Sink]:
 def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHSM:
     """Tokens without hardware; each file of tests adds tokens of its own."""
     return SoftHSM(tmp_path_factory.mktemp("softhsm"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL; each test makes its own schema."""
+    server = Postgres.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    """PgBouncer in front of PostgreSQL, which pools transactions."""
+    server = PgBouncer.start(postgres)
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ TABLES = frozenset({"errors"})
 # Heavy or optional: `import smtp_async` must not load them.
 LAZY = (
     *("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http", "httpx"),
-    *("aiohttp", "asn1crypto", "pyhanko_certvalidator"),
+    *("aiohttp", "asn1crypto", "asyncpg", "pyhanko_certvalidator"),
 )
 
 

@@ -42,6 +42,7 @@ class Source:
         start: octets to skip, counted from the position of a file object.
         close: close a file object after the transfer, also when it failed; files that the library opened are always
             closed.
+        again: every iterator of an async iterable begins at its start, so that it can be read again.
 
     Attributes:
         length: octets before encoding; None before they were counted, and where they cannot be counted.
@@ -49,7 +50,7 @@ class Source:
             length, and of a file at a path its identity; None if nothing is demanded.
     """
 
-    __slots__ = ("close", "encoding", "length", "name", "origin", "pinned", "start")
+    __slots__ = ("again", "close", "encoding", "length", "name", "origin", "pinned", "start")
 
     def __init__(
         self,
@@ -59,12 +60,14 @@ class Source:
         name: str = "",
         start: int = 0,
         close: bool = False,
+        again: bool = False,
     ) -> None:
         self.origin = origin
         self.encoding = encoding
         self.name = name
         self.start = start
         self.close = close
+        self.again = again
         self.length: int | None = None
         self.pinned: tuple[int | None, tuple[int, ...]] | None = None
 

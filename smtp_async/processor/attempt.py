@@ -161,7 +161,9 @@ class Attempts:
             # No recipient is pending: a crash kept the end of the job from being written.
             return Receipt(())
         except SMTPError as error:
-            failure = error if isinstance(error, LeaseLost) else gate.failure
+            # A store that cannot be read for now says nothing about the message.
+            unread = isinstance(error, LeaseLost) or (isinstance(error, SpoolError) and error.temporary)
+            failure = error if unread else gate.failure
             if failure is None:
                 return receipt_of(error, lease.entry.pending)
             await self._mark_failed(lease, failure)

@@ -20,15 +20,17 @@ __all__ = ["AsyncReader", "aclose_origin", "reader_of"]
 class AsyncReader:
     """Reads an async iterable, once only, because many async iterables return new iterators over the same stream.
 
+    A source that says so (`again`) is read from its start each time it is opened.
+
     Attributes:
         source: the source to read.
+        rereadable: it can be read again from its start.
         begun: reading has begun.
     """
 
-    rereadable = False
-
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.rereadable = source.again
         self.begun = False
         self._origin: Any = source.origin
         self._iterator: Any = None
@@ -40,6 +42,10 @@ class AsyncReader:
         Raises:
             FileError: the source was read before.
         """
+        if self.rereadable:
+            # The last iterator may have stopped in the middle, when its connection died.
+            self._iterator, self._slicer = None, Slicer(self.source, passing=self.source.start)
+            return
         if self.begun:
             raise already_read(self.source)
         require_unread(self.source)
@@ -81,7 +87,8 @@ class AsyncReader:
         with as_file_error(self.source):
             if self._iterator is None:
                 self.begun = True
-                mark_read(self.source)
+                if not self.rereadable:
+                    mark_read(self.source)
                 self._iterator = aiter(self._origin)
             async for chunk in self._iterator:
                 data = octets(chunk)

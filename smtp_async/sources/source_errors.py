@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from ..errors import FileError
+from ..errors import FileError, LeaseLost, SpoolError
 from ..model.content import Source
 from ..model.reply import printable
 
@@ -28,10 +28,13 @@ def described(source: Source) -> str:
 
 @contextmanager
 def as_file_error(source: Source) -> Iterator[None]:
-    """Turn any exception into a FileError that names `source`, with the cause chained."""
+    """Turn any exception into a FileError that names `source`, with the cause chained.
+
+    Errors of a spool stay as they are, because they say nothing about the message.
+    """
     try:
         yield
-    except FileError:
+    except (FileError, SpoolError, LeaseLost):
         raise
     except Exception as error:
         failure = FileError(f"{described(source)} cannot be read: {str(error) or type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Stored mail: `contract` defines a spool, `directory` keeps jobs in files, `record` is the file format."""
+"""Stored mail: `contract` defines a spool, `directory` keeps jobs in files, `postgres` in a database."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from .directory.limits import DirectoryLimits
 from .directory.serialize import serialize
 from .directory.spool import DirectorySpool
 from .entry import Entry, SpoolStatistics, State
+from .postgres.admin import LeaseHolder
+from .postgres.spool import PostgresSpool
 
 __all__ = [
     "DirectoryLimits",
     "DirectorySpool",
     "Entry",
     "Lease",
+    "LeaseHolder",
+    "PostgresSpool",
     "Spool",
     "SpoolStatistics",
     "State",

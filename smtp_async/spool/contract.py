@@ -21,7 +21,7 @@ are the same in every attempt.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias
@@ -245,12 +245,23 @@ class Spool(ABC):
             SpoolError: the store failed; nothing was stored.
         """
         options = JobOptions.checked(key, not_before, expires)
+        return await self._put(message, sender, recipients, options, self._store)
+
+    async def _put(
+        self,
+        message: Any,
+        sender: str | Address | None,
+        recipients: Sequence[str | Address | Recipient] | None,
+        options: JobOptions,
+        store: Callable[[Submission], Awaitable[str]],
+    ) -> str:
+        """Make a job of what `put` was given, have `store` store it, and return its id."""
         made = submission(message, sender, recipients, options=options, adapt=self._adapt, sign=self.sign)
         if self._telemetry is None:
-            return await self._store(await made)
+            return await store(await made)
         with self._telemetry.putting() as putting:
             job = (await made)._replace(trace=putting.trace)
-            id = await self._store(job)
+            id = await store(job)
             putting.stored(id, len(job.body), len(job.envelope.recipients))
             return id
 

@@ -28,14 +28,14 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn
 
 from ..errors import RecordInvalid, RecordNewer, SMTPError
 from ..model.address import Address
 from ..model.dsn import DSN, Notify
 from ..model.envelope import Envelope, Kind, Recipient
-from ..model.receipt import Outcome
 from .entry import POISON, Entry, Result, State, flagged_after, requeued
+from .fields import changed_results, count, encode, of, result_values, time_of
 from .submission import BodyNeeds, Submission
 
 __all__ = [
@@ -46,9 +46,11 @@ __all__ = [
     "Job",
     "encode_header",
     "header_end",
+    "header_text",
     "journal_record",
     "parse",
     "read_header",
+    "read_header_text",
     "replay",
     "result_record",
 ]
@@ -63,15 +65,11 @@ JOB_ID: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}")
 _FIRST_LINE: Final = re.compile(rb"SPOOL1 ([0-9]{1,8})\n")
 _VERSION: Final = re.compile(rb"SPOOL([0-9]{1,8}) ")
 _RECORD: Final = re.compile(rb"([0-9a-f]{8}) (\{[^\n]*\})")
-_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _STATES: Final = {state.value: state for state in State}
 
 # Whatever is wrong with what telemetry needs must not keep a message from being sent: it is ignored.
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-# ASCII only, so that no octet of the JSON text is a line ending and every editor shows the file.
-_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 _NONE: Final = type(None)
 #: The fields of a header, with the types that each may have after JSON decoding.
@@ -92,8 +90,6 @@ _values: Final = itemgetter(*_FIELDS)
 # The allowed types of all values: one quick check of a header, because reading must not slow down sending.
 _SHAPES: Final = frozenset(itertools.product(*_FIELDS.values()))
 _NEEDS: Final = BodyNeeds._fields
-
-_T = TypeVar("_T")
 
 
 class Header(NamedTuple):
@@ -138,28 +134,33 @@ class Job(NamedTuple):
 
 def encode_header(job: Submission, id: str) -> bytes:
     """Return the octets that precede the message in the file of the job `id`."""
-    envelope, text = job.envelope, _encode(id)
+    header = header_text(job, id)
+    return f"SPOOL1 {len(header)}\n{header}\n".encode("ascii")
+
+
+def header_text(job: Submission, id: str) -> str:
+    """Return the JSON text of the header of the job `id`."""
+    envelope, text = job.envelope, encode(id)
     created = repr(job.created)
     not_before = created if job.not_before == job.created else repr(job.not_before)
-    sender = "null" if envelope.sender is None else _encode(_text(envelope.sender))
+    sender = "null" if envelope.sender is None else encode(_text(envelope.sender))
     recipients = ",".join([_recipient_json(recipient) for recipient in envelope.recipients])
     needs = [name for name, needed in zip(_NEEDS, job.needs, strict=True) if needed]
-    trace = "" if job.trace is None else f',"trace":{_encode(job.trace)}'
+    trace = "" if job.trace is None else f',"trace":{encode(job.trace)}'
     # Put together by hand, because the json module makes a new encoder for each dict, which took 9 of 100 instructions
     # of a put without a sync.
-    header = (
+    return (
         f'{{"id":{text},"key":{"null" if job.key is None else text},"created":{created},"not_before":{not_before},'
         f'"expires":{"null" if job.expires is None else repr(job.expires)},"sender":{sender},'
-        f'"recipients":[{recipients}],"needs":{_encode(needs) if needs else "[]"},'
-        f'"message_id":{"null" if job.message_id is None else _encode(job.message_id)},'
+        f'"recipients":[{recipients}],"needs":{encode(needs) if needs else "[]"},'
+        f'"message_id":{"null" if job.message_id is None else encode(job.message_id)},'
         f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"{trace}}}'
     )
-    return f"SPOOL1 {len(header)}\n{header}\n".encode("ascii")
 
 
 def journal_record(**fields: Any) -> bytes:
     """Return one record of the journal."""
-    text = _encode(fields).encode("ascii")
+    text = encode(fields).encode("ascii")
     return b"\n%08x %b\n" % (zlib.crc32(text), text)
 
 
@@ -185,7 +186,7 @@ def result_record(
         not_before: when the job is due again, None if it is not.
     """
     changed = {
-        str(place): [new.outcome.value, new.final, new.at, new.code, new.enhanced, new.text, new.queue_id]
+        str(place): result_values(new)
         for place, (old, new) in enumerate(zip(entry.results, results, strict=True))
         if new is not None and new is not old
     }
@@ -203,10 +204,10 @@ def _text(address: Address) -> str:
 def _recipient_json(recipient: Recipient) -> str:
     text, kind, dsn = _text(recipient.address), recipient.kind.value, recipient.dsn
     if dsn is None:
-        return f'[{_encode(text)},"{kind}"]'
+        return f'[{encode(text)},"{kind}"]'
     notify = [flag.name for flag in Notify if dsn.notify is not None and flag in dsn.notify]
     orcpt = _text(dsn.orcpt) if isinstance(dsn.orcpt, Address) else dsn.orcpt
-    return _encode([text, kind, {"notify": notify, "orcpt": orcpt}])
+    return encode([text, kind, {"notify": notify, "orcpt": orcpt}])
 
 
 # --- reading -------------------------------------------------------------------------------------------------
@@ -247,7 +248,20 @@ def read_header(data: bytes) -> Header:
     end = start + int(match[1]) + 1
     if data[end - 1 : end] != b"\n":
         _refuse("its header is incomplete")
-    fields = _json(data[start : end - 1])
+    return read_header_text(data[start : end - 1], end)
+
+
+def read_header_text(text: bytes, end: int = 0) -> Header:
+    """Parse the JSON text of a header.
+
+    Args:
+        text: the text.
+        end: offset of the message in the file, if there is one.
+
+    Raises:
+        RecordInvalid: the text is not that of a valid job.
+    """
+    fields = _json(text)
     try:
         return _header(fields, end)
     except (LookupError, TypeError, ValueError, SMTPError) as error:
@@ -306,36 +320,36 @@ class _Replay:
 
     def apply(self, fields: dict[str, Any]) -> None:
         """Apply one record. Record types of later versions are ignored, because they do not affect where mail goes."""
-        apply = _APPLY.get(_of(fields["r"], str))
+        apply = _APPLY.get(of(fields["r"], str))
         if apply is None:
             return
         n = fields.get("n")
         if n is not None:
-            self.last_attempt = max(self.last_attempt, _count(n))
+            self.last_attempt = max(self.last_attempt, count(n))
         apply(self, fields)
 
     def eod(self, fields: dict[str, Any]) -> None:
-        n = _count(fields["n"])
+        n = count(fields["n"])
         if n != self._marked:
             self._marked, self._before_mark = n, (self.entry.flagged, self.entry.confirmed)
         self.entry.flagged, self.entry.confirmed = True, False
         self.ended = None
 
     def result(self, fields: dict[str, Any]) -> None:
-        entry, n = self.entry, _count(fields["n"])
+        entry, n = self.entry, count(fields["n"])
         self._count_attempt(n)
         if n == self._marked:
             # The attempt has a result, so its own mark no longer flags the job.
             entry.flagged, _ = self._before_mark
-        entry.results = _results(entry.results, _of(fields["results"], dict))
-        entry.reason = _of(fields["reason"], str)
+        entry.results = changed_results(entry.results, of(fields["results"], dict))
+        entry.reason = of(fields["reason"], str)
         entry.flagged, entry.confirmed = flagged_after(entry, entry.results), False
         if fields["not_before"] is not None:
-            entry.not_before, entry.scheduled_at = _time(fields["not_before"]), _time(fields["at"])
-        self.ended = _STATES[_of(fields["state"], str)]
+            entry.not_before, entry.scheduled_at = time_of(fields["not_before"]), time_of(fields["at"])
+        self.ended = _STATES[of(fields["state"], str)]
 
     def recovered(self, fields: dict[str, Any]) -> None:
-        self._count_attempt(_count(fields["n"]))
+        self._count_attempt(count(fields["n"]))
         self.entry.recoveries += 1
         poisoned = self.entry.recoveries >= POISON
         self.ended = State.FAILED if poisoned else State.QUEUED
@@ -343,17 +357,17 @@ class _Replay:
             self.entry.reason = "poison"
 
     def untouched(self, fields: dict[str, Any]) -> None:
-        if _count(fields["n"]) == self._marked:
+        if count(fields["n"]) == self._marked:
             self.entry.flagged, self.entry.confirmed = self._before_mark
         self.ended = State.QUEUED
 
     def hold(self, fields: dict[str, Any]) -> None:
-        self.entry.held = _of(fields["held"], bool)
+        self.entry.held = of(fields["held"], bool)
 
     def requeue(self, fields: dict[str, Any]) -> None:
         expires = fields["expires"]
-        expires = None if expires is None else _time(expires)
-        self.entry = requeued(self.entry, _time(fields["not_before"]), expires, _time(fields["at"]))
+        expires = None if expires is None else time_of(expires)
+        self.entry = requeued(self.entry, time_of(fields["not_before"]), expires, time_of(fields["at"]))
         self.ended = State.QUEUED
 
     def _count_attempt(self, n: int) -> None:
@@ -392,15 +406,15 @@ def _header(fields: dict[str, Any], end: int) -> Header:
         None if sender is None else Address.parse(sender, lenient=True),
         [_read_recipient(*one) for one in recipients],
     )
-    put_at = _time(created)
+    put_at = time_of(created)
     entry = Entry(
         id=id,
         envelope=envelope,
         created=put_at,
-        size=_count(size),
+        size=count(size),
         key=key,
-        not_before=_time(not_before),
-        expires=None if expires is None else _time(expires),
+        not_before=time_of(not_before),
+        expires=None if expires is None else time_of(expires),
         needs_utf8="utf8" in needs or envelope.needs_utf8,
         message_id=message_id,
         scheduled_at=put_at if not_before == created else 0.0,
@@ -414,57 +428,23 @@ def _trace(value: Any) -> str | None:
 
 
 def _read_recipient(address: Any, kind: Any, dsn: Any = None) -> Recipient:
-    options = None if dsn is None else _dsn(_of(dsn, dict))
-    return Recipient(_of(address, str), _KINDS[_of(kind, str)], dsn=options, lenient=True)
+    options = None if dsn is None else _dsn(of(dsn, dict))
+    return Recipient(of(address, str), _KINDS[of(kind, str)], dsn=options, lenient=True)
 
 
 def _dsn(fields: dict[str, Any]) -> DSN:
     notify = Notify(0)
-    for name in _of(fields["notify"], list):
-        notify |= Notify[_of(name, str)]
+    for name in of(fields["notify"], list):
+        notify |= Notify[of(name, str)]
     orcpt = fields["orcpt"]
-    return DSN(notify=notify or None, orcpt=None if orcpt is None else _of(orcpt, str))
-
-
-def _results(old: tuple[Result | None, ...], changed: dict[str, Any]) -> tuple[Result | None, ...]:
-    results = [*old]
-    for place, values in changed.items():
-        outcome, final, at, code, enhanced, text, queue_id = _of(values, list)
-        results[_count(int(place))] = Result(
-            _OUTCOMES[_of(outcome, str)],
-            _of(final, bool),
-            _time(at),
-            None if code is None else _count(code),
-            None if enhanced is None else _of(enhanced, str),
-            _of(text, str),
-            None if queue_id is None else _of(queue_id, str),
-        )
-    return tuple(results)
+    return DSN(notify=notify or None, orcpt=None if orcpt is None else of(orcpt, str))
 
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        return _of(json.loads(text.decode("ascii")), dict)
+        return of(json.loads(text.decode("ascii")), dict)
     except (ValueError, TypeError, RecursionError) as error:
         raise RecordInvalid(f"not a job: {type(error).__name__} in its JSON text") from error
-
-
-def _of(value: Any, kind: type[_T]) -> _T:
-    if type(value) is not kind:
-        raise TypeError(f"expected {kind.__name__}, not {type(value).__name__}")
-    return value
-
-
-def _count(value: Any) -> int:
-    if not 0 <= _of(value, int) < 2**53:
-        raise ValueError("a count is out of range")
-    return int(value)
-
-
-def _time(value: Any) -> float:
-    if type(value) is not float and type(value) is not int or not 0 <= value < 2**40:
-        raise ValueError("a time is out of range")
-    return float(value)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -18,7 +20,16 @@ from ..sources import read_all
 from ..sources.weight import is_heavy
 from .entry import Entry
 
-__all__ = ["Adapt", "BodyNeeds", "JobOptions", "StoredMail", "Submission", "epoch_seconds", "submission"]
+__all__ = [
+    "Adapt",
+    "BodyNeeds",
+    "JobOptions",
+    "StoredMail",
+    "Submission",
+    "epoch_seconds",
+    "job_id",
+    "submission",
+]
 
 #: Maximum length of an idempotency key; only its digest is stored.
 MAX_KEY = 1000
@@ -131,6 +142,13 @@ class Submission(NamedTuple):
             scheduled_at=self.created if self.not_before == self.created else 0.0,
             trace=self.trace,
         )
+
+
+def job_id(job: Submission) -> str:
+    """Return the id of a new job: the beginning of its key's SHA-256, or the time and a random number."""
+    if job.key is not None:
+        return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{time.time_ns():019d}-{secrets.token_hex(16)}"
 
 
 class StoredMail:

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import asyncpg
 import pytest
 
 from smtp_async.errors import InvalidArgument, MissingRecipient
 from smtp_async.spool.contract import Spool
 from smtp_async.spool.directory.spool import DirectorySpool
+from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import SpoolContract
 from smtp_async.testing.memory import MemorySpool
+from tests.spool.postgres.databases import expire, new_spool, schema_of
 
 
 class TestDirectorySpool(SpoolContract):
@@ -28,6 +31,46 @@ class TestDirectorySpoolWithoutSync(TestDirectorySpool):
     @pytest.fixture
     async def spool(self, tmp_path):
         async with DirectorySpool(tmp_path / "spool", create=True, durable=False) as spool:
+            yield spool
+
+
+@pytest.mark.server
+class TestPostgresSpool(SpoolContract):
+    @pytest.fixture
+    async def spool(self, postgres):
+        self.postgres = postgres
+        async with await new_spool(postgres) as spool:
+            yield spool
+
+    def abandon(self, spool, lease):
+        expire(self.postgres, spool, lease)
+
+
+class TestPostgresSpoolWithAPool(TestPostgresSpool):
+    """Connections that the application gives."""
+
+    @pytest.fixture
+    async def spool(self, postgres):
+        self.postgres = postgres
+        async with await new_spool(postgres) as made:
+            schema = schema_of(made)
+        async with (
+            asyncpg.create_pool(postgres.url(), min_size=0, max_size=3) as pool,
+            PostgresSpool(pool, schema=schema, poll=0.2) as spool,
+        ):
+            yield spool
+
+
+class TestPostgresSpoolBehindAPooler(TestPostgresSpool):
+    """Each transaction may have another connection."""
+
+    @pytest.fixture
+    async def spool(self, postgres, pgbouncer):
+        self.postgres = postgres
+        async with await new_spool(postgres) as made:
+            schema = schema_of(made)
+        url = postgres.url(port=pgbouncer.port)
+        async with PostgresSpool(url, schema=schema, poll=0.2, pooler=True) as spool:
             yield spool
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Final, NamedTuple
@@ -14,12 +12,12 @@ from typing import Final, NamedTuple
 from ...errors import SpoolFull
 from ..entry import State
 from ..record import encode_header
-from ..submission import Submission
+from ..submission import Submission, job_id
 from .due_queue import QUEUED, directory_of
 from .job_files import RESERVE, SMALL, TMP, JobFiles, hashed_directory
 from .syscalls import SystemCalls, translated
 
-__all__ = ["Enqueuer", "Stored", "job_id"]
+__all__ = ["Enqueuer", "Stored"]
 
 #: Octets that are reserved in the journal for each recipient.
 RESERVE_PER_RECIPIENT: Final = 256
@@ -418,10 +416,3 @@ class Enqueuer:
             self._syscalls.make_directory("E6", directory)
             self._subdirectories.add(directory)
         return f"{directory}/{id}"
-
-
-def job_id(job: Submission) -> str:
-    """Return the id of a new job: the beginning of its key's SHA-256, or the time and a random number."""
-    if job.key is not None:
-        return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{time.time_ns():019d}-{secrets.token_hex(16)}"

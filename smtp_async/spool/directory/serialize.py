@@ -10,8 +10,7 @@ from ...model.address import Address
 from ...model.envelope import Recipient
 from ...model.signing import MessageSigner, signers_of
 from ..record import encode_header
-from ..submission import Adapt, JobOptions, submission
-from .enqueue import job_id
+from ..submission import Adapt, JobOptions, job_id, submission
 
 __all__ = ["serialize"]
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from smtp_async.errors import SpoolError, SpoolFull
-from smtp_async.spool.directory.enqueue import job_id
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.directory.syscalls import FULL, SystemCalls
-from smtp_async.spool.submission import JobOptions, submission
+from smtp_async.spool.submission import JobOptions, job_id, submission
 from smtp_async.testing.contracts import LATER, NEVER, QUEUED, TEXT, receipt_for
 from tests.spool.directory.parts import die, until_closed
 

@@ -1,0 +1,1 @@
+"""The spool in PostgreSQL: `spool` is the face, `schema` and `statements` have the SQL."""

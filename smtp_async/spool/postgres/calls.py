@@ -1,0 +1,253 @@
+"""Calls to the database whose callers may be cancelled, and statements that many callers share.
+
+A statement that was sent is never cancelled, because it would not be known whether it was committed. A caller that is
+cancelled waits until its statement has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from anyio import CancelScope
+
+__all__ = ["Batcher", "Calls"]
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class _Caller(Generic[T]):
+    """A caller that waits for a result."""
+
+    __slots__ = ("_error", "_value", "_wakeup", "done")
+
+    def __init__(self) -> None:
+        self._wakeup = asyncio.get_running_loop().create_future()
+        self._error: BaseException | None = None
+        self._value: T
+        self.done = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an exception instead of a result."""
+        return self._error is not None
+
+    def end(self, value: T | BaseException) -> None:
+        """Set the result or the exception, and wake the caller."""
+        if isinstance(value, BaseException):
+            self._error = value
+        else:
+            self._value = value
+        self.done = True
+        if not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def result(self) -> T:
+        """Return the result, or raise the exception."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    async def wait(
+        self,
+        undo: Callable[[T], Awaitable[bool]] | None = None,
+        withdraw: Callable[[], bool] = lambda: False,
+    ) -> T:
+        """Wait for the result.
+
+        Args:
+            undo: undoes the call if the caller was cancelled. If it returns False, that was not possible: the result is
+                returned, and the task gets its cancellation at its next await.
+            withdraw: called if the caller was cancelled; returns True if nothing was sent, and nothing will be.
+        """
+        try:
+            await self._wakeup
+        except asyncio.CancelledError as error:
+            if withdraw():
+                raise
+            # A cancelled scope of anyio would repeat the cancellation in every iteration of the event loop.
+            with CancelScope(shield=True):
+                await self._finished()
+                undone = undo is None or self.failed or await _completed(undo(self.result()))
+            if undone:
+                raise
+            _cancel_again(error)
+        return self.result()
+
+    async def _finished(self) -> None:
+        """Wait for the result, ignoring further cancellation."""
+        while not self.done:
+            self._wakeup = asyncio.get_running_loop().create_future()
+            try:
+                await self._wakeup
+            except asyncio.CancelledError:
+                continue
+
+
+async def _completed(work: Awaitable[bool]) -> bool:
+    """Await `work`, ignoring further cancellation."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            continue
+    return task.result()
+
+
+def _cancel_again(error: asyncio.CancelledError) -> None:
+    """Cancel the current task at its next await, unless the request is withdrawn before."""
+    # A scope of anyio repeats its cancellation itself.
+    if error.args and str(error.args[0]).startswith("Cancelled via cancel scope "):
+        return
+    task = asyncio.current_task()
+    if task is not None:
+        task.get_loop().call_soon(_cancel_if_requested, task)
+
+
+def _cancel_if_requested(task: asyncio.Task[object]) -> None:
+    if task.cancelling():
+        task.uncancel()
+        task.cancel()
+
+
+class Calls:
+    """The calls in progress, each in a task of its own."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self, work: Callable[[], Awaitable[T]], *, undo: Callable[[T], Awaitable[bool]] | None = None
+    ) -> T:
+        """Await `work()` to its end, even if the caller is cancelled."""
+        caller: _Caller[T] = _Caller()
+        self.start(self._run(work, caller))
+        return await caller.wait(undo)
+
+    def start(self, work: Awaitable[None]) -> None:
+        """Await `work` in a task."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait_idle(self) -> None:
+        """Wait until no call is in progress, even if the caller is cancelled."""
+        cancelled: asyncio.CancelledError | None = None
+        loop = asyncio.get_running_loop()
+        with CancelScope(shield=True):
+            while tasks := {task for task in self._tasks if task.get_loop() is loop and not task.done()}:
+                try:
+                    await asyncio.wait(tasks)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    async def _run(self, work: Callable[[], Awaitable[T]], caller: _Caller[T]) -> None:
+        try:
+            caller.end(await work())
+        except BaseException as error:
+            caller.end(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+
+class _Item(_Caller[T], Generic[A, T]):
+    """A caller of a batch, and its item."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: A) -> None:
+        super().__init__()
+        self.value = value
+
+
+class Batcher(Generic[A, T]):
+    """Calls a function that processes many items at once, for callers with one item each.
+
+    One call at a time: items that arrive meanwhile share the next one.
+
+    Args:
+        calls: the tasks.
+        function: returns the results of the items; an exception among them is raised to the caller of that item.
+        most: the maximum number of items in a call.
+        octets: returns how large an item is.
+        most_octets: the maximum size of a call with several items.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        function: Callable[[list[A]], Awaitable[Sequence[T | Exception]]],
+        *,
+        most: int,
+        octets: Callable[[A], int] = lambda item: 0,
+        most_octets: int = 1,
+    ) -> None:
+        self._calls = calls
+        self._function = function
+        self._most = most
+        self._octets = octets
+        self._most_octets = most_octets
+        self._waiting: deque[_Item[A, T]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, value: A, *, undo: Callable[[T], Awaitable[bool]] | None = None) -> T:
+        """Process an item and wait for its result, even if the caller is cancelled.
+
+        With `undo`, an item that still waits when its caller is cancelled is never processed.
+        """
+        loop = asyncio.get_running_loop()
+        item: _Item[A, T] = _Item(value)
+        if self._loop is not loop:
+            # A new event loop, because that of an earlier call has ended or works alone.
+            self._loop, self._waiting = loop, deque([item])
+            self._calls.start(self._work(self._waiting))
+        else:
+            self._waiting.append(item)
+        waiting = self._waiting
+        return await item.wait(undo, lambda: undo is not None and _removed(waiting, item))
+
+    async def _work(self, waiting: deque[_Item[A, T]]) -> None:
+        """Make calls until no item waits."""
+        batch: list[_Item[A, T]] = []
+        try:
+            while waiting:
+                batch = self._take(waiting)
+                try:
+                    results = await self._function([item.value for item in batch])
+                except Exception as error:
+                    results = [error] * len(batch)
+                for item, result in zip(batch, results, strict=True):
+                    item.end(result)
+        except BaseException as error:
+            # The event loop ends.
+            for item in [*batch, *waiting]:
+                if not item.done:
+                    item.end(error)
+            raise
+        finally:
+            if self._waiting is waiting:
+                self._loop = None
+
+    def _take(self, waiting: deque[_Item[A, T]]) -> list[_Item[A, T]]:
+        batch = [waiting.popleft()]
+        octets = self._octets(batch[0].value)
+        while waiting and len(batch) < self._most:
+            octets += self._octets(waiting[0].value)
+            if octets > self._most_octets:
+                break
+            batch.append(waiting.popleft())
+        return batch
+
+
+def _removed(waiting: deque[_Item[A, T]], item: _Item[A, T]) -> bool:
+    try:
+        waiting.remove(item)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,252 @@
+"""Connections to PostgreSQL: opened when needed, checked, and opened again when they were lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+from ...errors import FeatureUnavailable, InvalidArgument, SpoolError, SpoolUnsafe
+from .problems import is_conflict, is_lost, is_moved, translated
+from .schema import demand_version
+
+if TYPE_CHECKING:
+    import asyncpg
+
+__all__ = ["Connections", "Lane"]
+
+#: How often a statement is repeated that was undone because of others.
+_CONFLICTS: Final = 20
+
+_CHECK: Final = (
+    "select current_setting('synchronous_commit') as commits, current_setting('fsync') as fsync, "
+    "current_setting('transaction_read_only') as read_only"
+)
+
+Connection: TypeAlias = "asyncpg.Connection | Any"
+T = TypeVar("T")
+
+
+class Connections:
+    """Opens the connections of a spool.
+
+    Args:
+        source: the URL of the database, or a pool of asyncpg.
+        schema: the schema of the spool.
+        pooler: a pooler stands in between, which gives each transaction another connection.
+        timeout: seconds for opening a connection, and for a statement.
+
+    Raises:
+        FeatureUnavailable: asyncpg is not installed.
+        InvalidArgument: the source is no such thing.
+    """
+
+    def __init__(self, source: Any, schema: str, *, pooler: bool, timeout: float) -> None:
+        try:
+            import asyncpg
+        except ImportError as error:
+            raise FeatureUnavailable(
+                "a spool in PostgreSQL needs asyncpg", needs="smtp-async[postgres]"
+            ) from error
+        if isinstance(source, str):
+            if urlsplit(source).scheme not in ("postgresql", "postgres"):
+                raise InvalidArgument("the URL of a database begins with postgresql://")
+        elif not (hasattr(source, "acquire") and hasattr(source, "release")):
+            raise InvalidArgument(f"a URL or a pool of asyncpg is needed, not {type(source).__name__}")
+        self._asyncpg: Final = asyncpg
+        self._source: Final = source
+        self._schema: Final = schema
+        self._timeout: Final = timeout
+        self.pooler: Final = pooler
+
+    @property
+    def owned(self) -> bool:
+        """Whether the spool opens its connections itself."""
+        return isinstance(self._source, str)
+
+    @property
+    def name(self) -> str:
+        """The name of the database, without user and password."""
+        if not self.owned:
+            return "a pool"
+        parts = urlsplit(self._source)
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    async def open(self, *, check: bool = True) -> Connection:
+        """Open a connection, or take one of the pool.
+
+        Args:
+            check: refuse a database that is not as the spool needs it.
+
+        Raises:
+            SpoolUnsafe: the database refuses the user, or is not as the spool needs it.
+            SpoolError: the database cannot be reached.
+        """
+        try:
+            connection = await self._connect()
+        except Exception as error:
+            raise translated(error, f"the spool in {self.name} cannot be opened") from error
+        if check:
+            try:
+                await self._check(connection)
+            except BaseException as error:
+                await self.close(connection, lost=True)
+                if isinstance(error, Exception):
+                    raise translated(error, f"the spool in {self.name} cannot be used") from error
+                raise
+        return connection
+
+    async def _connect(self) -> Connection:
+        if not self.owned:
+            return await self._source.acquire()
+        return await self._asyncpg.connect(
+            self._source,
+            timeout=self._timeout,
+            command_timeout=self._timeout,
+            statement_cache_size=0 if self.pooler else 100,
+            server_settings={} if "application_name=" in self._source else {"application_name": "smtp_async"},
+        )
+
+    async def _check(self, connection: Connection) -> None:
+        async with self.transaction(connection):
+            found: Any = await connection.fetchrow(_CHECK)
+            if found["read_only"] == "on":
+                raise SpoolError(
+                    "the server is read-only, because it is a standby: name all servers in the URL, with "
+                    "target_session_attrs=read-write"
+                )
+            if found["commits"] == "off" or found["fsync"] == "off":
+                name = "fsync" if found["fsync"] == "off" else "synchronous_commit"
+                raise SpoolUnsafe(f"{name} is off, so that a crash loses mail: turn it on for this user")
+            demand_version(
+                await connection.fetchval(f"select version from {self._schema}.version"), self._schema
+            )
+
+    @asynccontextmanager
+    async def transaction(self, connection: Connection) -> AsyncIterator[None]:
+        """Keep one connection of a pooler for the statements of the block, because asyncpg prepares each of them."""
+        if self.pooler:
+            async with connection.transaction():
+                yield
+        else:
+            yield
+
+    async def guarded(self, work: Awaitable[T], doing: str) -> T:
+        """Await work on a connection of its own, and translate its errors."""
+        try:
+            return await work
+        except Exception as error:
+            raise translated(error, doing) from error
+
+    async def close(self, connection: Connection, *, lost: bool = False) -> None:
+        """Close a connection, or give it back to the pool; one that was lost is closed at once."""
+        if not self.owned:
+            if lost:
+                connection.terminate()
+            with suppress(Exception):
+                await self._source.release(connection)
+        elif lost:
+            connection.terminate()
+        else:
+            try:
+                await connection.close(timeout=self._timeout)
+            except Exception:
+                connection.terminate()
+
+
+class Lane:
+    """One connection, which is used by one call at a time.
+
+    Args:
+        connections: opens the connection.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+
+    async def run(
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        doing: str,
+        again: bool = False,
+        after_loss: Callable[[Connection], Awaitable[T]] | None = None,
+    ) -> T:
+        """Call `work` with the connection.
+
+        Work that was undone because of others is repeated.
+
+        Args:
+            work: makes statements. It must not be cancelled.
+            doing: what cannot be done, if it fails.
+            again: repeat the work once if the connection was lost. Otherwise it may or may not have been done.
+            after_loss: is called once instead of `work` if the connection was lost.
+
+        Raises:
+            SpoolError: the database failed.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+            self._forget()
+        if again and after_loss is None:
+            after_loss = work
+        async with self._lock:
+            conflicts = 0
+            while True:
+                connection = await self._open()
+                try:
+                    async with self._connections.transaction(connection):
+                        return await work(connection)
+                except Exception as error:
+                    if is_conflict(error) and conflicts < _CONFLICTS:
+                        conflicts += 1
+                        continue
+                    lost = is_lost(error)
+                    if lost or is_moved(error):
+                        self._forget()
+                    if lost and after_loss is not None:
+                        work, after_loss = after_loss, None
+                        continue
+                    raise translated(error, doing) from error
+                finally:
+                    if not self._connections.owned:
+                        await self._give_back()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if self._loop is asyncio.get_running_loop():
+                await self._connections.close(connection)
+            else:
+                _terminate(connection)
+
+    async def _open(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            self._forget()
+            connection = self._connection = await self._connections.open()
+        return connection
+
+    async def _give_back(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._connections.close(connection)
+
+    def _forget(self) -> None:
+        """Drop a connection that was lost, or that belongs to another event loop."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _terminate(connection)
+
+
+def _terminate(connection: Connection) -> None:
+    # The event loop of the connection may be closed.
+    with suppress(Exception):
+        connection.terminate()

@@ -1,0 +1,103 @@
+"""Storing new jobs: many callers share a statement, and a caller that was cancelled takes its job back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from ...errors import SMTPError, SpoolError
+from .calls import Batcher, Calls
+from .connections import Connection, Lane
+from .hints import Hints
+from .rows import NewJob
+from .statements import Statements
+
+__all__ = ["Producer"]
+
+#: Maximum number of jobs, and of their octets, that share a statement.
+_BATCH: Final = 200
+_OCTETS: Final = 2**20
+
+
+class _Stored(NamedTuple):
+    id: str
+    new: bool
+
+
+class Producer:
+    """Stores new jobs.
+
+    Args:
+        calls: the tasks.
+        lane: the connection.
+        statements: the SQL.
+        hints: is told of new jobs.
+        retention: returns for how many seconds a key is remembered.
+    """
+
+    def __init__(
+        self, calls: Calls, lane: Lane, statements: Statements, hints: Hints, retention: Callable[[], float]
+    ) -> None:
+        self._lane = lane
+        self._sql = statements
+        self._hints = hints
+        self._retention = retention
+        self._batcher: Batcher[NewJob, _Stored] = Batcher(
+            calls,
+            self._store,
+            most=_BATCH,
+            octets=lambda job: job.size + len(job.header),
+            most_octets=_OCTETS,
+        )
+
+    async def put(self, job: NewJob) -> str:
+        """Store a job; return its id, also if there is a job with its key already."""
+        return (await self._batcher.run(job, undo=self._withdraw)).id
+
+    async def _store(self, jobs: list[NewJob]) -> list[_Stored | Exception]:
+        # Two jobs with the same key would meet in one statement.
+        distinct = list({job.id: job for job in reversed(jobs)}.values())
+        keyed = [job for job in distinct if job.keyed]
+
+        async def insert(connection: Connection, jobs: list[NewJob]) -> set[str]:
+            columns = zip(*jobs, strict=True)
+            values = await connection.fetch(self._sql.put, *map(list, columns), self._retention())
+            return {row["id"] for row in values}
+
+        async def work(connection: Connection) -> tuple[set[str], set[str]]:
+            new = await insert(connection, distinct)
+            if self._hints.may_notify():
+                await connection.execute(self._sql.notify, self._sql.channel)
+            return new, set()
+
+        async def after_loss(connection: Connection) -> tuple[set[str], set[str]]:
+            """Store those with a key again, because their key prevents a second job; look for the others."""
+            rows = await connection.fetch(self._sql.ended, [job.id for job in distinct if not job.keyed])
+            there = {row["id"] for row in rows}
+            new = await insert(connection, keyed) if keyed else set()
+            return there | new, {job.id for job in distinct if not job.keyed} - there
+
+        new, unknown = await self._lane.run(work, doing="the message cannot be stored", after_loss=after_loss)
+        self._hints.wake()
+        return [_unknown(job) if job.id in unknown else _Stored(job.id, job.id in new) for job in jobs]
+
+    async def _withdraw(self, stored: _Stored) -> bool:
+        """Take back a job; return False if that is not possible, because it is being sent for example."""
+        if not stored.new:
+            return True
+        with suppress(SMTPError):
+            return bool(
+                await self._lane.run(
+                    lambda connection: connection.fetch(self._sql.withdraw, stored.id),
+                    doing="a message cannot be taken back",
+                )
+            )
+        return False
+
+
+def _unknown(job: NewJob) -> SpoolError:
+    return SpoolError(
+        "the connection was lost while the message was stored, so that it may or may not be in the spool; a message "
+        "with a key can be put again"
+    )

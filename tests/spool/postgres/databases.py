@@ -1,0 +1,46 @@
+"""What the tests of the spool in PostgreSQL share: a schema of their own, and SQL without a spool."""
+
+import itertools
+import os
+from typing import Any
+
+import psycopg
+
+from smtp_async.spool.postgres.spool import PostgresSpool
+from tests.servers.postgres import Postgres
+
+_numbers = itertools.count(1)
+
+
+def new_schema() -> str:
+    """Return the name of a schema that no other test uses."""
+    return f"spool_{os.getpid()}_{next(_numbers)}"
+
+
+def execute(server: Postgres, sql: str, *values: Any) -> list[Any]:
+    """Execute a statement of a test, and return its rows."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        cursor = connection.execute(sql, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+async def new_spool(server: Postgres, *, schema: str = "", **options: Any) -> PostgresSpool:
+    """Return a spool with tables of its own."""
+    spool = PostgresSpool(server.url(), schema=schema or new_schema(), poll=0.2, **options)
+    await spool.create_schema()
+    return spool
+
+
+def schema_of(spool: PostgresSpool) -> str:
+    """Return the schema of a spool."""
+    return repr(spool).partition(" schema ")[2].partition(">")[0].partition(":")[0]
+
+
+def expire(server: Postgres, spool: PostgresSpool, lease: Any) -> None:
+    """Act as if the worker that holds a lease had died long ago."""
+    execute(
+        server,
+        f"update {schema_of(spool)}.jobs set lease_until = 0 where id = %s and token = %s",
+        lease.entry.id,
+        lease.token,
+    )
