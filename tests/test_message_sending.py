@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smtp_async import DSN, Message, Notify, Outcome, PoolLimits, Recipient, SendOptions, SMTPError
+from smtp_async import DSN, Kind, Message, Notify, Outcome, PoolLimits, Recipient, SendOptions, SMTPError
 from smtp_async.errors import MissingRecipient
 from smtp_async.events import Transfer
 from smtp_async.testing import RecordingSink, reset
@@ -47,6 +47,20 @@ async def test_what_is_read_afterwards_is_what_was_sent(offer: str, way: str) ->
     assert data.isascii() is (offer == "nothing")
     assert b"secret" not in data
     assert ("secret@example.net" in sink.last.rcpt_tos) is True
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_the_name_of_a_recipient_is_in_the_header_and_not_in_the_envelope(kind: Kind) -> None:
+    message = mail(1, to="bob@example.org")
+    message.recipients.append(Recipient("rob@example.net", kind, name="Rob Roy"))
+    async with RecordingSink() as sink, client_of(sink) as client:
+        await client.send(message)
+        received = sink.last
+    assert received.rcpt_tos == ["bob@example.org", "rob@example.net"]
+    assert not any(b"Roy" in one.line for one in sink.commands)
+    fields = {name: received.parsed[name] for name in ("To", "Cc", "Bcc")}
+    assert ("Rob Roy <rob@example.net>" in (fields[kind.value] or "")) is (kind is not Kind.BCC)
+    assert sum("rob@example.net" in (text or "") for text in fields.values()) == (kind is not Kind.BCC)
 
 
 @pytest.mark.parametrize("chunking", ["never", "always"])

@@ -1,12 +1,24 @@
 """Mail through real proxies: each carries STARTTLS, a login and a message to Postfix, and implicit TLS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from smtp_async import ClientOptions, Outcome, ProxyAuth, ProxyOptions, ProxyType, Security, SMTPClient
+from smtp_async import (
+    AddressFamily,
+    ClientOptions,
+    DNSMode,
+    DNSOptions,
+    Outcome,
+    ProxyAuth,
+    ProxyOptions,
+    ProxyType,
+    Security,
+    SMTPClient,
+)
+from smtp_async.transport.records import MX, SRV
 from tests.lab import every_loop, mail, trusting
 from tests.servers.pki import Pki
 from tests.servers.postfix import Postfix
@@ -92,10 +104,28 @@ def proxy(request: pytest.FixtureRequest) -> ProxyOptions:
     return options
 
 
+class Nothing:
+    """A resolver for clients whose proxy has to resolve the server's name."""
+
+    async def addresses(self, name: str, family: AddressFamily) -> Sequence[str]:
+        raise AssertionError(f"{name} was looked up here")
+
+    async def mx(self, domain: str) -> Sequence[MX]:
+        raise AssertionError(f"{domain} was looked up here")
+
+    async def srv(self, service: str) -> Sequence[SRV]:
+        raise AssertionError(f"{service} was looked up here")
+
+
+#: The proxies of these kinds are given by their addresses here, so nothing at all has to be looked up.
+RESOLVING = {ProxyType.SOCKS4A, ProxyType.SOCKS5}
+
+
 def client_through(
     proxy: Any, postfix: Postfix, pki: Pki, port: int, *, host: str = "localhost", **arguments: Any
 ) -> SMTPClient:
-    options = ClientOptions(proxy=proxy, tls=trusting(pki), hello="client.test")
+    dns = DNSOptions(resolver=Nothing() if proxy.type in RESOLVING else DNSMode.AUTO)
+    options = ClientOptions(proxy=proxy, tls=trusting(pki), hello="client.test", dns=dns)
     return SMTPClient(
         host, port, username=postfix.user, password=postfix.password, options=options, **arguments
     )

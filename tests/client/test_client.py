@@ -150,6 +150,26 @@ class TestMaking:
         assert SMTPClient("mx.test", port, credentials=credentials).security is security
 
     @pytest.mark.parametrize(
+        ("security", "verbs"),
+        [
+            (Security.AUTO, ["EHLO", "STARTTLS", "EHLO"]),
+            (Security.IMPLICIT, ["EHLO"]),
+            (Security.STARTTLS, ["EHLO", "STARTTLS", "EHLO"]),
+            (Security.OPPORTUNISTIC, ["EHLO", "STARTTLS", "EHLO"]),
+            (Security.PLAINTEXT, ["EHLO"]),
+        ],
+    )
+    async def test_when_tls_starts(self, security: Security, verbs: list[str], pki: Pki) -> None:
+        options = ClientOptions(tls=trusting(pki))
+        async with tls_server(pki, implicit_tls=security is Security.IMPLICIT) as server:
+            async with SMTPClient("localhost", server.port, security=security, options=options) as client:
+                async with client.session() as session:
+                    await session.connect()
+                    encrypted = session.info is not None and session.info.encrypted
+                    assert encrypted is (security is not Security.PLAINTEXT)
+                    assert server.verbs() == verbs
+
+    @pytest.mark.parametrize(
         ("security", "lmtp", "port"),
         [
             (Security.AUTO, False, 587),

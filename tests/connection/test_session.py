@@ -13,6 +13,7 @@ from smtp_async import (
     Address,
     Attachment,
     Credentials,
+    Login,
     Message,
     NotSent,
     Outcome,
@@ -399,6 +400,24 @@ class TestCommands:
                 assert not caught.value.connection_usable
                 with pytest.raises(NotConnected):
                     await session.noop()
+
+    @pytest.mark.parametrize(
+        "given", [None, Credentials(username="eve", password="other", allow_cleartext=True)]
+    )
+    async def test_login_with_given_credentials_or_those_of_the_client(
+        self, given: Credentials | None
+    ) -> None:
+        """Connecting does not log in then."""
+        async with speaking(users={"ann": "secret", "eve": "other"}) as server:
+            async with (
+                client_of(server, credentials=KEY, login=Login.MANUAL) as client,
+                client.session() as session,
+            ):
+                await session.connect()
+                assert "AUTH" not in server.verbs()
+                await session.login(given)
+                await session.send(mail())
+            assert server.messages[0].user == ("ann" if given is None else "eve")
 
     async def test_login_takes_the_clients_credentials(self) -> None:
         async with speaking(users={"ann": "secret"}) as server:

@@ -1,7 +1,10 @@
 """Names of suites, groups and signature schemes as users write them."""
 
 import csv
+import shutil
 import ssl
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,16 @@ def named_suites(status_class: str) -> list[str]:
         if row["id"].startswith(NAMES) and row["status_class"] == status_class
     )
     return sorted({name for name in names if name.startswith("TLS_")})
+
+
+@cache
+def openssl_names() -> dict[str, str]:
+    """Return OpenSSL's names of the suites that it knows itself, by IANA's; nothing without its command."""
+    if (command := shutil.which("openssl")) is None:
+        return {}
+    known = [command, "ciphers", "-stdname", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"]
+    lines = subprocess.run(known, capture_output=True, text=True, check=True).stdout
+    return {words[0]: words[2] for line in lines.splitlines() if len(words := line.split()) > 2}
 
 
 @pytest.fixture
@@ -83,6 +96,7 @@ class TestCiphers:
             assert suite.key_exchange is None and error.needs == "Python 3.15"
         else:
             assert suite.openssl_name in (choice.up_to_tls12, *(choice.tls13 or ()))
+            assert openssl_names().get(name, suite.openssl_name) == suite.openssl_name
 
     @pytest.mark.parametrize("name", named_suites("obsolete"))
     def test_what_openssl_does_not_speak_any_more_is_named(self, name: str) -> None:

@@ -108,7 +108,9 @@ class TestTime:
     def test_a_silent_server_and_one_that_answers(self, dns, ask):
         with MuteNameServer() as mute:
             servers = (mute.name, dns.server)
-            assert ask(lambda r: r.addresses("v4.lab.test", IPV4), servers=servers, query_timeout=0.1)
+            # With the usual time for a query, that for the whole look-up would pass.
+            limits = {"query_timeout": 0.1, "total_timeout": 2.9}
+            assert ask(lambda r: r.addresses("v4.lab.test", IPV4), servers=servers, **limits)
 
     def test_silent_servers_only(self, ask):
         with MuteNameServer() as mute, pytest.raises(ResolveError) as caught:
@@ -232,6 +234,12 @@ class TestOptions:
     def test_servers_are_no_text(self):
         with pytest.raises(InvalidArgument, match="not one text"):
             DNSOptions(servers="192.0.2.1")  # type: ignore[arg-type]
+
+    def test_those_that_are_named_are_asked(self, dns, ask):
+        """The second, where nothing listens at the first; no other one knows the name."""
+        with MuteNameServer() as mute:
+            closed = mute.name
+        assert ask(lambda r: r.addresses("v4.lab.test", IPV4), servers=(closed, dns.server)) == ["127.0.0.1"]
 
     def test_the_port_of_all_servers(self, dns, run):
         host, _, port = dns.server.partition(":")
