@@ -177,8 +177,7 @@ def _place(row: dict[str, str]) -> str:
 
 
 def _remark(row: dict[str, str]) -> str:
-    remark = row["reason"].replace("|", "\\|").replace("<", "&lt;")
-    return f"not yet: {remark}" if row["status"] == "not yet" else remark
+    return row["reason"].replace("|", "\\|").replace("<", "&lt;")
 
 
 DRAWINGS: dict[str, Callable[[], str]] = {

@@ -1,8 +1,10 @@
 """telemetry.py: spans and metrics of messages and connections, with the outcome, and without a secret or an address."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,6 +261,17 @@ async def test_no_address_and_no_subject_shows(telling: Telling) -> None:
     assert "smtp send" in everything
     for hidden in ("user1", "ann@", "example.org", "s3cret", "no such user"):
         assert hidden not in everything
+
+
+def test_every_name_is_documented() -> None:
+    """Names of spans, metrics and attributes are what dashboards are made of."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "how-to" / "telemetry.md").read_text(encoding="utf-8")
+    sources = [root / "smtp_async" / room / "telemetry.py" for room in ("client", "processor")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    names = set(re.findall(r'"(smtp(?: [a-z]+|\.[a-z_.]+))"', text))
+    assert {"smtp send", "smtp.client.messages", "smtp.queue.jobs"} <= names
+    assert sorted(name for name in names if f"`{name}`" not in page) == []
 
 
 async def test_without_an_sdk_mail_is_sent_all_the_same() -> None:
