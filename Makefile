@@ -3,6 +3,7 @@
 #   make demo     a look around, no server and no account needed
 #   make test     the whole test suite, a process per processor, real mail servers on loopback included
 #   make pythons  the same on each CPython from 3.11 on that is found (on the PATH, in pyenv), and a line for each
+#   make django   the mail backends with Django 4.2, 5.2 and the newest, and Django's own tests of mail on them
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make torture  kill the spool and its processor for some minutes, and keep the books
@@ -30,7 +31,7 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test pythons check typecheck-user docs fuzz torture soak bench venv servers help
+.PHONY: demo test pythons django check typecheck-user docs fuzz torture soak bench venv servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -43,6 +44,9 @@ test: venv servers
 
 pythons: venv servers
 	@$(PY) -m tests.pythons $(ARGS)
+
+django: venv
+	@$(PY) -m tests.django_suite $(ARGS)
 
 check: venv
 	@$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """Draw what the manual shows of the code: layers, stages of a connection, events, numbers of errors, mechanisms.
 
-Also drawn are the tables of `docs/migrating/`, from `docs/parity.csv`.
+Also drawn are the tables of `docs/migrating/`, from `docs/parity.csv`, and the examples for frameworks.
 
     python docs/draw.py
 
@@ -180,6 +180,17 @@ def _remark(row: dict[str, str]) -> str:
     return row["reason"].replace("|", "\\|").replace("<", "&lt;")
 
 
+def framework(name: str) -> str:
+    """Return an example for a framework without its first text, which the page around it says."""
+    source = (DOCS.parent / "examples" / "frameworks" / f"{name}.py").read_text(encoding="utf-8")
+    return "```python\n" + source.split('"""', 2)[2].lstrip() + "```\n"
+
+
+FRAMEWORKS = (
+    *("fastapi_app", "litestar_app", "aiohttp_app", "quart_app"),
+    *("celery_tasks", "taskiq_tasks", "arq_tasks", "django_site"),
+)
+
 DRAWINGS: dict[str, Callable[[], str]] = {
     "layers": layers,
     "states": states,
@@ -196,6 +207,7 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "secureblackbox_settings": partial(members, "secureblackbox", "config"),
     "secureblackbox_methods": partial(members, "secureblackbox", "method", "event"),
     "secureblackbox_values": partial(values, "secureblackbox"),
+    **{name: partial(framework, name) for name in FRAMEWORKS},
     "sockettools_flags": partial(members, "sockettools", "option"),
     "sockettools_members": partial(members, "sockettools", "property", "method", "event", "field"),
 }

@@ -396,9 +396,10 @@ def _mails(email_messages: Sequence[EmailMessage], *, silent: bool) -> list[Mail
     """Return the messages that have recipients, as they are now; none is waited for, as none is a stream."""
     mails = []
     for one in email_messages:
-        if recipients := one.recipients():
+        # Addresses may be texts that are translated late.
+        if recipients := [str(recipient) for recipient in one.recipients()]:
             try:
-                made = to_mail(one.message(), sender=one.from_email, recipients=recipients)
+                made = to_mail(one.message(), sender=str(one.from_email), recipients=recipients)
             except SMTPError:
                 if not silent:
                     raise

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import django
 import pytest
@@ -24,6 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection, send_mail, send_mass_mail
 from django.db import transaction
 from django.test.utils import override_settings
+from django.utils.translation import gettext_lazy
 
 from smtp_async import (
     ClientOptions,
@@ -108,6 +109,11 @@ class TestSending:
     def test_names_of_other_scripts(self, sink: Any) -> None:
         assert letter(to=["bob@bücher.example"]).send() == 1
         assert sink.messages[0].rcpt_tos == ["bob@xn--bcher-kva.example"]
+
+    def test_addresses_that_are_translated_late(self, sink: Any) -> None:
+        message = EmailMessage("Hello", "Hi\n", cast(str, gettext_lazy(ANN)), [cast(str, gettext_lazy(BOB))])
+        assert message.send() == 1
+        assert (sink.messages[0].mail_from, sink.messages[0].rcpt_tos) == (ANN, [BOB])
 
     def test_without_recipients_nothing_is_sent(self, sink: Any) -> None:
         connection = get_connection()
