@@ -73,6 +73,13 @@ class SpoolContract(LeaseContract):
         sent = [one.address.wire(utf8=False) for one in envelope.recipients]
         assert sent == [b"a..b@example.org", b"ops@mail_host.example", b'"a..b"@example.com']
 
+    async def test_a_tag_stays_with_its_job(self, spool: Spool) -> None:
+        tagged, plain = await spool.put(TEXT, tag="newsletter"), await spool.put(TEXT)
+        assert [(await spool.get(id)).tag for id in (tagged, plain)] == ["newsletter", None]
+        assert {lease.entry.tag for lease in await spool.claim(2)} == {"newsletter", None}
+        for wrong in ("", "two words", "é", "x" * 65, 7):
+            await refused(InvalidArgument, lambda tag=wrong: spool.put(TEXT, tag=tag))  # type: ignore[misc]
+
     async def test_the_envelope_may_come_from_the_header(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         assert (await spool.get(id)).envelope == Envelope("ann@example.com", ["bob@example.org"])

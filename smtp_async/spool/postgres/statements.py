@@ -91,7 +91,7 @@ _UPDATE: Final = f"""
             state = c.state, flagged = c.flagged or j.flagged, {_FREE},
             attempts = j.attempts + c.counted::integer,
             confirmed = j.confirmed and not c.counted,
-            reason = case when c.counted then c.reason else j.reason end,
+            reason = coalesce(c.reason, j.reason),
             results = coalesce(cast(c.results as json), j.results),
             not_before = coalesce(c.not_before, j.not_before),
             scheduled_at = case when c.not_before is null then j.scheduled_at else {_NOW} end
