@@ -101,8 +101,9 @@ class PartialLease(Lease):
         reason: str = "",
         retry: Callable[[Verdict], bool] | None = None,
         places: Sequence[int] | None = None,
+        counts: bool = True,
     ) -> None:
-        await self._lease.fail(receipt, reason=reason, retry=retry, places=self._places)
+        await self._lease.fail(receipt, reason=reason, retry=retry, places=self._places, counts=counts)
 
     async def release(self) -> None:
         await self._lease.release()

@@ -32,8 +32,18 @@ from ..model.content import Mail
 from ..model.envelope import Recipient
 from ..model.receipt import Receipt, Verdict
 from ..model.signing import MessageSigner, signers_of
-from .entry import Entry, Recovery, Result, SpoolStatistics, State, Unreadable, check_receipt, results_after
-from .submission import Adapt, JobOptions, Submission, epoch_seconds, submission
+from .entry import (
+    Entry,
+    LeaseHolder,
+    Recovery,
+    Result,
+    SpoolStatistics,
+    State,
+    Unreadable,
+    check_receipt,
+    results_after,
+)
+from .submission import Adapt, JobOptions, Submission, adopted, epoch_seconds, submission
 
 __all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool", "SpoolTelemetry"]
 
@@ -149,6 +159,7 @@ class Lease(ABC):
         reason: str = "",
         retry: Callable[[Verdict], bool] | None = None,
         places: Sequence[int] | None = None,
+        counts: bool = True,
     ) -> None:
         """End the lease and keep the job as FAILED. Recipients that were not accepted can be requeued.
 
@@ -157,8 +168,9 @@ class Lease(ABC):
             reason: the reason, for an operator.
             retry: as for `defer`; such a recipient stays pending.
             places: as for `settle`; the other recipients stay as they are.
+            counts: as for `defer`.
         """
-        await self._end(LeaseResult(State.FAILED, receipt, retry, reason, places=places))
+        await self._end(LeaseResult(State.FAILED, receipt, retry, reason, places=places, counts=counts))
 
     @abstractmethod
     async def release(self) -> None:
@@ -263,6 +275,32 @@ class Spool(ABC):
         """
         options = JobOptions.checked(key, not_before, expires, tag)
         return await self._put(message, sender, recipients, options, self._store)
+
+    async def adopt(self, entry: Entry, message: bytes) -> str:
+        """Store a queued job of another spool, with its id, results and attempts; held jobs stay held.
+
+        Nothing is stored if this spool has the job, or had it and remembers it, as it remembers keys.
+
+        Args:
+            entry: the job in the other spool.
+            message: its message.
+
+        Returns:
+            The id.
+
+        Raises:
+            SpoolFull: there is no room; nothing was stored.
+            SpoolError: the store failed; nothing was stored.
+        """
+        return await self._store(adopted(entry, message))
+
+    async def holders(self) -> Sequence[LeaseHolder]:
+        """Return which processes hold leases, if the spool knows them.
+
+        Raises:
+            SpoolError: the store failed.
+        """
+        return ()
 
     async def _put(
         self,

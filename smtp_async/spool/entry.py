@@ -14,6 +14,7 @@ from ..model.reply import printable
 
 __all__ = [
     "Entry",
+    "LeaseHolder",
     "Recovery",
     "Result",
     "SpoolStatistics",
@@ -182,6 +183,21 @@ class SpoolStatistics(NamedTuple):
     quarantined: int = 0
     oldest: float | None = None
     next_due: float | None = None
+
+
+class LeaseHolder(NamedTuple):
+    """A process that holds leases, or one spool object of it.
+
+    Attributes:
+        name: the host and the process, and what else the spool distinguishes: `"host:pid:…"`.
+        leases: the number of its leases.
+        left: seconds until the first of them ends unless it is extended, negative if it is to be recovered; None if
+            they last as long as the process lives.
+    """
+
+    name: str
+    leases: int
+    left: float | None = None
 
 
 class Recovery(NamedTuple):

@@ -13,7 +13,7 @@ state of a job is its header with all records applied in order.
 
 Records contain the number of the attempt. An attempt appends `eod` before end of data is sent, and then `result`, or
 `untouched` if the job was released. Recovery appends `recovered` for a worker that died. An operator's commands append
-`hold` and `requeue`.
+`hold` and `requeue`. The journal of a job of another spool begins with `moved`.
 
 A file contains nothing that is executed, and no credentials. Invalid files raise `RecordInvalid`, and files of a later
 version `RecordNewer`.
@@ -46,6 +46,7 @@ __all__ = [
     "Job",
     "encode_header",
     "header_end",
+    "history_record",
     "header_text",
     "journal_record",
     "parse",
@@ -163,6 +164,25 @@ def journal_record(**fields: Any) -> bytes:
     """Return one record of the journal."""
     text = encode(fields).encode("ascii")
     return b"\n%08x %b\n" % (zlib.crc32(text), text)
+
+
+def history_record(entry: Entry) -> bytes:
+    """Return the record of what became of a job in the spool that it comes from."""
+    return journal_record(
+        r="moved",
+        attempts=entry.attempts,
+        recoveries=entry.recoveries,
+        held=entry.held,
+        flagged=entry.flagged,
+        confirmed=entry.confirmed,
+        reason=entry.reason,
+        scheduled_at=entry.scheduled_at,
+        results={
+            str(place): result_values(result)
+            for place, result in enumerate(entry.results)
+            if result is not None
+        },
+    )
 
 
 def result_record(
@@ -376,6 +396,14 @@ class _Replay:
             self.entry.flagged, self.entry.confirmed = self._before_mark
         self.ended = State.QUEUED
 
+    def moved(self, fields: dict[str, Any]) -> None:
+        entry = self.entry
+        entry.attempts, entry.recoveries = count(fields["attempts"]), count(fields["recoveries"])
+        entry.held, entry.reason = of(fields["held"], bool), of(fields["reason"], str)
+        entry.flagged, entry.confirmed = of(fields["flagged"], bool), of(fields["confirmed"], bool)
+        entry.scheduled_at = time_of(fields["scheduled_at"])
+        entry.results = changed_results(entry.results, of(fields["results"], dict))
+
     def hold(self, fields: dict[str, Any]) -> None:
         self.entry.held = of(fields["held"], bool)
 
@@ -396,6 +424,7 @@ _APPLY: Final = {
     "result": _Replay.result,
     "recovered": _Replay.recovered,
     "untouched": _Replay.untouched,
+    "moved": _Replay.moved,
     "hold": _Replay.hold,
     "requeue": _Replay.requeue,
 }

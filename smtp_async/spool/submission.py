@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
@@ -19,7 +20,7 @@ from ..model.envelope import Envelope, Recipient
 from ..model.signing import MessageSigner
 from ..sources import read_all
 from ..sources.weight import is_heavy
-from .entry import Entry
+from .entry import Entry, State
 
 __all__ = [
     "Adapt",
@@ -27,6 +28,7 @@ __all__ = [
     "JobOptions",
     "StoredMail",
     "Submission",
+    "adopted",
     "checked_tag",
     "epoch_seconds",
     "job_id",
@@ -129,6 +131,7 @@ class Submission(NamedTuple):
         key: the idempotency key, if one was given.
         trace: the span that put it (`traceparent`, W3C Trace Context), if telemetry is on.
         tag: a word by which the processor may choose a route.
+        history: the job in the spool that it comes from, whose id, results and attempts it keeps; None if it is new.
     """
 
     envelope: Envelope
@@ -141,9 +144,12 @@ class Submission(NamedTuple):
     key: str | None = None
     trace: str | None = None
     tag: str | None = None
+    history: Entry | None = None
 
     def entry(self, id: str) -> Entry:
         """Return the entry of the new job `id`."""
+        if self.history is not None:
+            return replace(self.history, key=id, state=State.QUEUED)
         return Entry(
             id=id,
             envelope=self.envelope,
@@ -161,7 +167,9 @@ class Submission(NamedTuple):
 
 
 def job_id(job: Submission) -> str:
-    """Return the id of a new job: the beginning of its key's SHA-256, or the time and a random number."""
+    """Return the id of a job: the one it had, or the beginning of its key's SHA-256, or time and a random number."""
+    if job.history is not None:
+        return job.history.id
     if job.key is not None:
         return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{time.time_ns():019d}-{secrets.token_hex(16)}"
@@ -234,6 +242,27 @@ async def submission(
         options.expires,
         options.key,
         tag=options.tag,
+    )
+
+
+def adopted(entry: Entry, message: bytes) -> Submission:
+    """Return a job of another spool as a submission that keeps its history.
+
+    The id is its key, so that a spool stores the job once, and remembers it when it is gone.
+    """
+    content = Content.of_bytes(message, exact=True)
+    return Submission(
+        entry.envelope,
+        message,
+        BodyNeeds(content.eightbit, entry.needs_utf8, content.binary),
+        entry.message_id,
+        entry.created,
+        entry.not_before,
+        entry.expires,
+        key=entry.id,
+        trace=entry.trace,
+        tag=entry.tag,
+        history=entry,
     )
 
 

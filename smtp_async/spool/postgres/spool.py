@@ -21,10 +21,10 @@ from ...model.address import Address
 from ...model.envelope import Recipient
 from ...model.signing import MessageSigner
 from ..contract import KEY_RETENTION, Leases, Spool, SpoolTelemetry
-from ..entry import Entry, Recovery, SpoolStatistics, State, Unreadable
+from ..entry import Entry, LeaseHolder, Recovery, SpoolStatistics, State, Unreadable
 from ..submission import Adapt, JobOptions, Submission
 from . import outbox
-from .admin import Admin, LeaseHolder
+from .admin import Admin
 from .calls import Batcher, Calls
 from .claims import Claimed, Claims
 from .connections import Connections, Lane
@@ -246,6 +246,8 @@ class PostgresSpool(Spool):
 
     async def _store(self, job: Submission) -> str:
         self._check_open()
+        if job.history is not None:
+            return await self._producer.adopt(NewJob.of(job), job.history)
         return await self._producer.put(NewJob.of(job))
 
     # --- claim -----------------------------------------------------------------------------------------------
@@ -315,11 +317,6 @@ class PostgresSpool(Spool):
         return await self._run(self._admin.statistics)
 
     async def holders(self) -> builtins.list[LeaseHolder]:
-        """Return which processes of all machines hold leases.
-
-        Raises:
-            SpoolError: the database failed.
-        """
         return await self._run(self._admin.holders)
 
     # --- waiting and closing ---------------------------------------------------------------------------------

@@ -45,10 +45,16 @@ select id, keyed, {now}, coalesce(not_before, {now}), case when not_before is nu
     expires, size, header, body
 from new where not keyed or id in (select id from known)
 on conflict (id) do nothing
+returning id
 """
 _FREE: Final = "marked = false, lease_until = null, holder = null"
 
 
+#: What a job of another spool brings along.
+_ADOPT: Final = """
+    update @jobs set created = $2, not_before = $3, scheduled_at = $4, attempts = $5, recoveries = $6, flagged = $7,
+        confirmed = $8, held = $9, reason = $10, results = cast($11::text as json)
+    where id = $1"""
 #: Delete a job that was put by a caller that was cancelled.
 _WITHDRAW: Final = """
     with gone as (
@@ -183,6 +189,7 @@ class Statements:
         columns = ", ".join(f"cast({name} as {kind}) as {name}" for name, kind in _NEW.items())
         new = f"select {columns} from unnest({arrays}) as n ({', '.join(_NEW)})"
         self.put: Final = _PUT.format(new=new, schema=schema, now=_NOW, retention=f"${len(_NEW) + 1}::float8")
+        self.adopt: Final = self._filled(_ADOPT)
         self.withdraw: Final = self._filled(_WITHDRAW)
         self.notify: Final = self._filled(_NOTIFY)
         self.claim: Final = self._filled(_CLAIM)
