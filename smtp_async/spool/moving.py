@@ -18,10 +18,11 @@ Jobs that failed or were sent stay in the source, and so do those that workers a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from ..errors import NoSuchJob, RecordInvalid, UsageError
+from ..errors import NoSuchJob, RecordInvalid, SMTPError, UsageError
 from .contract import Lease, Spool
 from .entry import Entry, State
 
@@ -83,10 +84,15 @@ async def _park(source: Spool, lease: Lease, mark: str) -> bytes | None:
     entry = lease.entry
     try:
         message = await source.read(entry.id)
+        await lease.fail(None, reason=f"{mark}{entry.reason}", counts=False)
     except RecordInvalid as error:
         await lease.fail(None, reason=str(error), counts=False)
         return None
-    await lease.fail(None, reason=f"{mark}{entry.reason}", counts=False)
+    except BaseException:
+        # Unless it was parked in spite of a cancellation.
+        with suppress(SMTPError):
+            await lease.release()
+        raise
     return message
 
 
