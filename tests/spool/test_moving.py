@@ -297,6 +297,8 @@ def kill_a_move(source: Path, target: str, lines: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+# A process is started, which takes longer than a test may if the machine is busy.
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("lines", [1, 5])
 @pytest.mark.parametrize("kind", ["directory", "postgres"])
 async def test_a_kill_of_the_process_loses_and_doubles_nothing(
