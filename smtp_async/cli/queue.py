@@ -159,13 +159,13 @@ def _show(
 @queue.command("hold", epilog=EXPLAINED)
 def _hold(ids: Ids, spool: SpoolPlace) -> None:
     """Keep queued jobs from being sent."""
-    _change(spool, ids, "held", Spool.hold)
+    _change(spool, ids, "held", lambda queue, id: queue.hold(id))
 
 
 @queue.command("release", epilog=EXPLAINED)
 def _release(ids: Ids, spool: SpoolPlace) -> None:
     """Undo hold."""
-    _change(spool, ids, "released", Spool.release)
+    _change(spool, ids, "released", lambda queue, id: queue.release(id))
 
 
 @queue.command("requeue", epilog=EXPLAINED)
@@ -181,7 +181,7 @@ def _requeue(ids: Ids, spool: SpoolPlace, not_before: NotBefore = None, expires:
 @queue.command("rm", epilog=EXPLAINED)
 def _remove(ids: Ids, spool: SpoolPlace) -> None:
     """Delete jobs in any state except sending."""
-    _change(spool, ids, "removed", Spool.remove)
+    _change(spool, ids, "removed", lambda queue, id: queue.remove(id))
 
 
 @queue.command("stats", epilog=EXPLAINED)
@@ -213,7 +213,12 @@ def _statistics(
 
 @queue.command("init", epilog=EXPLAINED)
 def _init(
-    spool: Annotated[str, typer.Argument(metavar="PATH|URL", help="As for --spool of the other commands.")],
+    spool: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|URL", envvar="SMTP_ASYNC_SPOOL", help="As for --spool of the other commands."
+        ),
+    ],
 ) -> None:
     """Create a spool: the directory, or the tables in the database.
 
