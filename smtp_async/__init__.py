@@ -80,6 +80,8 @@ if TYPE_CHECKING:
         Report,
         ReportOptions,
         RetryPolicy,
+        Routes,
+        RouteStatistics,
         parse_report,
     )
     from .spool import (
@@ -172,6 +174,8 @@ __all__ = [
     "RevocationPolicy",
     "RevocationState",
     "RevocationStatus",
+    "RouteStatistics",
+    "Routes",
     "SMIMEEncryption",
     "SMIMESignature",
     "SMTPClient",
@@ -256,6 +260,8 @@ _LATER = {
             "Report",
             "ReportOptions",
             "RetryPolicy",
+            "RouteStatistics",
+            "Routes",
             "parse_report",
         ),
         "processor",

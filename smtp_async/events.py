@@ -325,12 +325,16 @@ class QueuePaused(Event):
     Attributes:
         error: the reason.
         until: time of the next attempt, in seconds of the epoch.
+        host: the server that cannot be used; mail over other routes goes on. Empty if the spool is the reason.
     """
 
     error: Exception = field(compare=False)
     until: float
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueResumed(Event):
-    """Mail is sent again after a `QueuePaused`."""
+    """Mail is sent again after a `QueuePaused`, to the same `host`."""
+
+    host: str = ""

@@ -103,6 +103,8 @@ PUBLIC = [
     "RevocationPolicy",
     "RevocationState",
     "RevocationStatus",
+    "RouteStatistics",
+    "Routes",
     "SMIMEEncryption",
     "SMIMESignature",
     "SMTPClient",

@@ -7,18 +7,18 @@ import json
 import time
 from collections.abc import AsyncIterator
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from ..model.envelope import Recipient
 from ..model.reply import printable
-from ..spool.entry import Entry, Result, SpoolStatistics, State
+from ..spool.entry import Entry, LeaseHolder, Result, SpoolStatistics, State
 from .screen import Screen
 from .times import format_time
 
-__all__ = ["in_order", "line_of", "show_all", "show_one", "show_statistics", "span", "state_of"]
+__all__ = ["Statistics", "in_order", "line_of", "show_all", "show_one", "show_statistics", "span", "state_of"]
 
 #: The most jobs that are sorted at once, so that memory stays small.
 MAX_SORTED: Final = 10_000
@@ -28,6 +28,7 @@ MAX_ROWS: Final = 1000
 _MAX_ADDRESSES: Final = 3
 _STYLES: Final = {"queued": "cyan", "sending": "bold", "sent": "green", "failed": "red", "held": "yellow"}
 _NOTHING: Final = "-"
+_COUNTED: Final = ("queued", "held", "sending", "sent", "failed", "quarantined")
 
 
 def state_of(entry: Entry) -> str:
@@ -197,6 +198,7 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
         ("Size", f"{entry.size} octets"),
         ("Needs", "a server with SMTPUTF8" if entry.needs_utf8 else ""),
         ("Message-ID", printable(entry.message_id or "")),
+        ("Tag", entry.tag or ""),
         ("From", _sender(entry)),
     ]
 
@@ -230,6 +232,7 @@ def _object(entry: Entry) -> dict[str, Any]:
         "needs_utf8": entry.needs_utf8,
         "message_id": entry.message_id,
         "key": entry.key,
+        "tag": entry.tag,
         "sender": None if entry.envelope.sender is None else str(entry.envelope.sender),
         "recipients": [_recipient(recipient, result) for recipient, result in pairs],
     }
@@ -250,27 +253,81 @@ def _sender(entry: Entry) -> str:
 # --- statistics ----------------------------------------------------------------------------------------------
 
 
-def show_statistics(screen: Screen, counts: SpoolStatistics, *, as_json: bool) -> None:
-    """Show the numbers of jobs by state."""
+class Statistics(NamedTuple):
+    """What is known of a spool.
+
+    Attributes:
+        counts: the numbers of jobs.
+        holders: who holds leases.
+        before: the numbers some time before, None if they are not known.
+        seconds: how long before.
+    """
+
+    counts: SpoolStatistics
+    holders: tuple[LeaseHolder, ...] = ()
+    before: SpoolStatistics | None = None
+    seconds: float = 0.0
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """By how many jobs per second each number changes; empty if that is not known."""
+        if self.before is None or self.seconds <= 0:
+            return {}
+        pairs = [(name, getattr(self.counts, name), getattr(self.before, name)) for name in _COUNTED]
+        return {name: round((now - before) / self.seconds, 3) for name, now, before in pairs}
+
+    @property
+    def empty_in(self) -> float | None:
+        """Seconds until the queue is empty at this pace; None if it does not shrink."""
+        rate = self.rates.get("queued", 0.0)
+        return self.counts.queued / -rate if rate < 0 else None
+
+
+def show_statistics(screen: Screen, found: Statistics, *, as_json: bool) -> None:
+    """Show the numbers of jobs by state, their changes, and who holds leases."""
+    counts, rates = found.counts, found.rates
     numbers = counts._asdict()
     for name in ("oldest", "next_due"):
         numbers[name] = None if numbers[name] is None else format_time(numbers[name])
     if as_json:
-        screen.line(json.dumps(numbers))
+        more: dict[str, Any] = {"holders": [holder._asdict() for holder in found.holders]}
+        if rates:
+            more |= {"rates": rates, "empty_in": found.empty_in}
+        screen.line(json.dumps(numbers | more))
         return
     if not screen.is_terminal:
         for name, number in numbers.items():
             screen.line(f"{name}\t{_NOTHING if number is None else number}")
+        for name, rate in rates.items():
+            screen.line(f"{name}/s\t{rate}")
+        for holder in found.holders:
+            left = _NOTHING if holder.left is None else f"{holder.left:.0f}"
+            screen.line(f"holder\t{printable(holder.name)}\t{holder.leases}\t{left}")
         return
     now = time.time()
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(justify="right")
-    for name in ("queued", "held", "sending", "sent", "failed", "quarantined"):
+    grid.add_column(justify="right", style="dim")
+    for name in _COUNTED:
         number = numbers[name]
-        grid.add_row(name.capitalize(), Text(f"{number:,}", _STYLES.get(name, "") if number else "dim"))
+        change = f"{rates[name]:+,.1f}/s" if rates.get(name) else ""
+        grid.add_row(
+            name.capitalize(), Text(f"{number:,}", _STYLES.get(name, "") if number else "dim"), change
+        )
     if counts.oldest is not None:
         grid.add_row("Oldest", span(now - counts.oldest))
     if counts.next_due is not None:
         grid.add_row("Next due", span(counts.next_due - now))
+    if found.empty_in is not None:
+        grid.add_row("Empty in", span(found.empty_in))
     screen.out.print(grid)
+    for holder in found.holders:
+        screen.line(_holder(holder))
+
+
+def _holder(holder: LeaseHolder) -> str:
+    text = f"{printable(holder.name)} holds {holder.leases:,} {'lease' if holder.leases == 1 else 'leases'}"
+    if holder.left is None:
+        return text
+    return f"{text}, the first for {span(holder.left)}" if holder.left > 0 else f"{text}, one is over"

@@ -28,7 +28,7 @@ __all__ = [
     "NotBefore",
     "Revocation",
     "Server",
-    "SpoolPath",
+    "SpoolPlace",
     "TLSVersion",
     "Verbose",
 ]
@@ -210,10 +210,14 @@ class Network:
 
 # --- the queue -----------------------------------------------------------------------------------------------
 
-SpoolPath = Annotated[
-    Path,
+SpoolPlace = Annotated[
+    str,
     typer.Option(
-        "--spool", metavar="PATH", envvar="SMTP_ASYNC_SPOOL", help="The directory where the mail is kept."
+        "--spool",
+        metavar="PATH|URL",
+        envvar="SMTP_ASYNC_SPOOL",
+        help="The directory where the mail is kept, or a database: postgresql://[USER@]HOST/DATABASE[?schema=NAME]. "
+        "Its password is better given by PGPASSWORD or ~/.pgpass than on a command line, which every user can see.",
     ),
 ]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of jobs, as add and ls print them.")]

@@ -1,4 +1,4 @@
-"""`smtp-async process`: send the mail of a spool directory, once or until the processor is stopped."""
+"""`smtp-async process`: send the mail of a spool, once or until the processor is stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -22,14 +21,14 @@ from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
 from ..processor import OnUnknown, ProcessorOptions, QueueProcessor, QueueReport, RetryPolicy
 from ..spool.contract import Spool
-from ..spool.directory.spool import DirectorySpool
 from .exits import Exit, exit_for_report
 from .log import log_on
 from .option_groups import grouped
-from .options import Access, Server, SpoolPath, Verbose
+from .options import Access, Server, SpoolPlace, Verbose
 from .progress import Display, LineDisplay, LiveDisplay, NoteCollector, Rate, Snapshot, clock_of
 from .screen import Screen, sentence
 from .server import client_for
+from .spools import open_spool
 
 __all__ = ["process"]
 
@@ -120,7 +119,7 @@ class ProcessingOptions:
 
 @grouped
 def process(
-    spool: SpoolPath,
+    spool: SpoolPlace,
     server: Server,
     processing: ProcessingOptions,
     access: Access,
@@ -151,7 +150,7 @@ def process(
 
 async def _process(
     screen: Screen,
-    path: Path,
+    place: str,
     client: SMTPClient,
     processing: ProcessingOptions,
     *,
@@ -159,7 +158,7 @@ async def _process(
     quiet: bool,
     live: bool,
 ) -> int:
-    spool = DirectorySpool(path)
+    spool = open_spool(place)
     processor = processing.processor(spool, client)
     async with spool, client:
         return await _run(screen, spool, processor, once=once, quiet=quiet, live=live)

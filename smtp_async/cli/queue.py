@@ -1,33 +1,37 @@
-"""`smtp-async queue`: put mail into a spool directory, and list and change its jobs."""
+"""`smtp-async queue`: put mail into a spool, and list, change and move its jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
 from ..errors import InvalidArgument, SMTPError
 from ..model.reply import printable
-from ..spool.directory.spool import DirectorySpool
+from ..spool.contract import Spool
 from ..spool.entry import Entry, State
-from .entries import show_all, show_one, show_statistics
+from .copying import copy_jobs
+from .entries import Statistics, show_all, show_one, show_statistics
 from .exits import EXPLAINED, Exit, exit_for_error, most_severe
 from .log import log_on
 from .message_options import MessageOptions
 from .option_groups import grouped
-from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPath
+from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPlace
 from .screen import Screen, sentence
+from .spools import is_url, open_database, open_spool
 from .times import parse_time
 
 __all__ = ["queue"]
 
 queue = typer.Typer(
-    help="Put mail into a directory, from which `smtp-async process` sends it, and list and change the jobs there.",
+    help="Put mail into a directory or a database, from which `smtp-async process` sends it, and list and change the "
+    "jobs there.",
     epilog=EXPLAINED,
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -45,7 +49,7 @@ class Shown(Enum):
     HELD = "held"
 
 
-_Change = Callable[[DirectorySpool, str], Awaitable[None]]
+_Change = Callable[[Spool, str], Awaitable[None]]
 
 
 # --- commands ------------------------------------------------------------------------------------------------
@@ -54,7 +58,7 @@ _Change = Callable[[DirectorySpool, str], Awaitable[None]]
 @queue.command("add", epilog=EXPLAINED)
 @grouped
 def _add(
-    spool: SpoolPath,
+    spool: SpoolPlace,
     message: MessageOptions,
     files: Annotated[
         list[Path] | None,
@@ -76,6 +80,9 @@ def _add(
     ] = None,
     not_before: NotBefore = None,
     expires: Expires = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="WORD", help="A word by which a processor may choose the server.")
+    ] = None,
 ) -> None:
     """Put a message into the queue, and print the id of its job.
 
@@ -85,8 +92,10 @@ def _add(
     screen = Screen()
 
     async def add() -> None:
-        async with _opened(spool, create=create) as queue:
-            await _put(screen, queue, message, files or (), key, not_before, expires)
+        async with open_spool(spool, create=create) as queue:
+            await _put(
+                screen, queue, message, files or (), _Job(key, _time(not_before), _future(expires), tag)
+            )
 
     with screen.errors_as_sentences():
         asyncio.run(add())
@@ -94,7 +103,7 @@ def _add(
 
 @queue.command("ls", epilog=EXPLAINED)
 def _list(
-    spool: SpoolPath,
+    spool: SpoolPlace,
     state: Annotated[
         Shown | None,
         typer.Option(help="Only jobs in this state; held jobs are queued ones that wait for release."),
@@ -112,7 +121,7 @@ def _list(
     screen = Screen()
 
     async def look() -> None:
-        async with _opened(spool) as queue:
+        async with open_spool(spool) as queue:
             await show_all(screen, _in_state(queue, state), limit=limit, as_json=as_json)
 
     # A job of a later version is not shown, but logged.
@@ -123,7 +132,7 @@ def _list(
 @queue.command("show", epilog=EXPLAINED)
 def _show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job, as add and ls print it.")],
-    spool: SpoolPath,
+    spool: SpoolPlace,
     message: Annotated[bool, typer.Option("--message", help="Show the message, too.")] = False,
     raw: Annotated[
         bool,
@@ -137,7 +146,7 @@ def _show(
     async def look() -> None:
         if message + raw + as_json > 1:
             raise InvalidArgument("only one of --message, --raw and --json")
-        async with _opened(spool) as queue:
+        async with open_spool(spool) as queue:
             if not raw:
                 show_one(screen, await queue.get(id), as_json=as_json)
             if raw or message:
@@ -148,51 +157,110 @@ def _show(
 
 
 @queue.command("hold", epilog=EXPLAINED)
-def _hold(ids: Ids, spool: SpoolPath) -> None:
+def _hold(ids: Ids, spool: SpoolPlace) -> None:
     """Keep queued jobs from being sent."""
-    _change(spool, ids, "held", DirectorySpool.hold)
+    _change(spool, ids, "held", lambda queue, id: queue.hold(id))
 
 
 @queue.command("release", epilog=EXPLAINED)
-def _release(ids: Ids, spool: SpoolPath) -> None:
+def _release(ids: Ids, spool: SpoolPlace) -> None:
     """Undo hold."""
-    _change(spool, ids, "released", DirectorySpool.release)
+    _change(spool, ids, "released", lambda queue, id: queue.release(id))
 
 
 @queue.command("requeue", epilog=EXPLAINED)
-def _requeue(ids: Ids, spool: SpoolPath, not_before: NotBefore = None, expires: Expires = None) -> None:
+def _requeue(ids: Ids, spool: SpoolPlace, not_before: NotBefore = None, expires: Expires = None) -> None:
     """Try jobs again, failed ones too, for the recipients that do not have the message."""
 
-    async def requeue(queue: DirectorySpool, id: str) -> None:
+    async def requeue(queue: Spool, id: str) -> None:
         await queue.requeue(id, not_before=_time(not_before), expires=_future(expires))
 
     _change(spool, ids, "requeued", requeue)
 
 
 @queue.command("rm", epilog=EXPLAINED)
-def _remove(ids: Ids, spool: SpoolPath) -> None:
+def _remove(ids: Ids, spool: SpoolPlace) -> None:
     """Delete jobs in any state except sending."""
-    _change(spool, ids, "removed", DirectorySpool.remove)
+    _change(spool, ids, "removed", lambda queue, id: queue.remove(id))
 
 
 @queue.command("stats", epilog=EXPLAINED)
-def _statistics(spool: SpoolPath, as_json: Json = False) -> None:
-    """Count the jobs by state."""
+def _statistics(
+    spool: SpoolPlace,
+    rates: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Count twice, this long apart, and show the changes."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the jobs by state, and show which processes hold leases.
+
+    With --rates: by how many jobs per second each number changes, and when the queue will be empty at this pace.
+    """
     screen = Screen()
 
     async def look() -> None:
-        async with _opened(spool) as queue:
-            show_statistics(screen, await queue.statistics(), as_json=as_json)
+        async with open_spool(spool) as queue:
+            before, started = None if rates is None else await queue.statistics(), time.monotonic()
+            await asyncio.sleep(rates or 0.0)
+            counts, seconds = await queue.statistics(), time.monotonic() - started
+            found = Statistics(counts, tuple(await queue.holders()), before, seconds)
+            show_statistics(screen, found, as_json=as_json)
 
     with screen.errors_as_sentences():
         asyncio.run(look())
 
 
+@queue.command("init", epilog=EXPLAINED)
+def _init(
+    spool: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|URL", envvar="SMTP_ASYNC_SPOOL", help="As for --spool of the other commands."
+        ),
+    ],
+) -> None:
+    """Create a spool: the directory, or the tables in the database.
+
+    Tables of an earlier version are brought to this one. Nothing is changed if the spool is there.
+    """
+    screen = Screen()
+
+    async def create() -> None:
+        if not is_url(spool):
+            async with open_spool(spool, create=True):
+                screen.success("The spool is ready")
+            return
+        async with open_database(spool) as database:
+            before, now = await database.create_schema()
+        if before == now:
+            screen.success(f"The spool is ready: its tables have version {now} already")
+        else:
+            screen.success(f"The spool is ready: its tables went from version {before} to {now}")
+
+    with screen.errors_as_sentences():
+        asyncio.run(create())
+
+
+@queue.command("copy", epilog=EXPLAINED)
+def _copy(
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="The spool that loses the jobs: PATH or URL.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The spool that gains the jobs: PATH or URL.")],
+) -> None:
+    """Move the queued jobs of one spool to another, with their ids, results and attempts.
+
+    It may be stopped at any time, even by a kill, and started again: no job is lost, and none is in both spools so that
+    it would be sent twice. Jobs that failed or were sent stay, and so do those that a processor is sending. In a pipe:
+    a line for each job, moved and its id, separated by a tab.
+    """
+    screen = Screen()
+    with screen.errors_as_sentences():
+        asyncio.run(copy_jobs(screen, source, target))
+
+
 # --- carrying out --------------------------------------------------------------------------------------------
-
-
-def _opened(path: Path, *, create: bool = False) -> DirectorySpool:
-    return DirectorySpool(path, create=create)
 
 
 def _time(text: str | None) -> float | None:
@@ -206,29 +274,30 @@ def _future(text: str | None) -> float | None:
     return when
 
 
+class _Job(NamedTuple):
+    """The options of a job."""
+
+    key: str | None
+    not_before: float | None
+    expires: float | None
+    tag: str | None
+
+
 async def _put(
-    screen: Screen,
-    queue: DirectorySpool,
-    message: MessageOptions,
-    files: list[Path] | tuple[()],
-    key: str | None,
-    not_before: str | None,
-    expires: str | None,
+    screen: Screen, queue: Spool, message: MessageOptions, files: list[Path] | tuple[()], job: _Job
 ) -> None:
-    if key is not None and len(files) > 1:
+    if job.key is not None and len(files) > 1:
         raise InvalidArgument("a key is for one job, and there are several messages")
-    due, end = _time(not_before), _future(expires)
+    options = job._asdict()
     if not files and message:
-        _show_id(screen, await queue.put(message.message(), key=key, not_before=due, expires=end))
+        _show_id(screen, await queue.put(message.message(), **options))
         return
     for path in files or [_stdin()]:
         id = await queue.put(
             message.raw(path),
             sender=message.sender,
             recipients=message.recipients or None,
-            key=key,
-            not_before=due,
-            expires=end,
+            **options,
         )
         _show_id(screen, id)
 
@@ -246,7 +315,7 @@ def _show_id(screen: Screen, id: str) -> None:
         screen.line(id)
 
 
-async def _in_state(queue: DirectorySpool, wanted: Shown | None) -> AsyncIterator[Entry]:
+async def _in_state(queue: Spool, wanted: Shown | None) -> AsyncIterator[Entry]:
     if wanted is Shown.HELD:
         async for entry in queue.list(State.QUEUED):
             if entry.held:
@@ -256,13 +325,13 @@ async def _in_state(queue: DirectorySpool, wanted: Shown | None) -> AsyncIterato
         yield entry
 
 
-def _change(spool: Path, ids: list[str], word: str, change: _Change) -> None:
+def _change(spool: str, ids: list[str], word: str, change: _Change) -> None:
     """Change each job; an error of one job does not keep the others from being changed."""
     screen = Screen()
     codes: Final[list[Exit]] = []
 
     async def go() -> None:
-        async with _opened(spool) as queue:
+        async with open_spool(spool) as queue:
             for id in ids:
                 try:
                     await change(queue, id)

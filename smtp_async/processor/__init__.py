@@ -4,7 +4,8 @@ from .bounce import Notice, Report, ReportedRecipient, ReportOptions, bounce, de
 from .options import Marking, ProcessorOptions
 from .policy import OnUnknown
 from .processor import QueueProcessor
-from .results import ProcessorStatistics, QueueReport, Unfinished
+from .results import ProcessorStatistics, QueueReport, RouteStatistics, Unfinished
+from .routes import RouteChoice, Routes
 from .schedule import RetryPolicy
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "ReportOptions",
     "ReportedRecipient",
     "RetryPolicy",
+    "RouteChoice",
+    "RouteStatistics",
+    "Routes",
     "Unfinished",
     "bounce",
     "delay_notice",

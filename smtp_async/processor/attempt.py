@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -23,9 +24,10 @@ from .breakers import Breakers
 from .control import RunControl
 from .event_sink import EventSink
 from .options import ProcessorOptions
+from .part import PartialLease, had_turn, pending_places
 from .policy import judge_job, receipt_of, recipients_to_retry
-from .results import UNKNOWN, Fate, JobResult
-from .schedule import RetryPolicy, expiry
+from .results import UNKNOWN, Fate, JobResult, Others
+from .schedule import RetryPolicy, expiry, retry_delay
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
 from .telemetry import DeliveryTelemetry
@@ -33,7 +35,7 @@ from .telemetry import DeliveryTelemetry
 if TYPE_CHECKING:
     from ..client.client import SMTPClient
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "give_back"]
 
 _log = logging.getLogger("smtp_async")
 
@@ -130,21 +132,42 @@ class Attempts:
 
         A job that expires while the server is down has failed.
         """
+        if await self._has_expired(lease):
+            return True
+        return await give_back(lease, self._breakers, self._events)
+
+    async def turn_away(self, lease: Lease, seconds: float) -> bool:
+        """Queue a job that its route cannot take now, due in `seconds`; return False as `give_back`.
+
+        If another route has tried its recipients meanwhile, the attempt counts and these wait as after any attempt,
+        because they are tried again together.
+        """
+        if await self._has_expired(lease):
+            return True
+        entry, now = lease.entry, self._options.clock()
+        whole = lease.whole if isinstance(lease, PartialLease) else entry
+        due, tried = now + seconds, any([had_turn(whole, place) for place in pending_places(whole)])
+        if tried:
+            wait = retry_delay(self._retry, whole.attempts + 1, self._options.chance())
+            due = max(due, now + wait)
+        expires = expiry(entry, self._retry)
+        if expires is not None and now < expires < due:
+            due = expires
+        error = self._breakers.error
+        reason = entry.reason if error is None else str(error)
+        end = lease.defer(None, due, reason=reason, counts=tried)
+        return await give_back(lease, self._breakers, self._events, end)
+
+    async def _has_expired(self, lease: Lease) -> bool:
+        """Fail a job that has expired while the server is down; return whether it did."""
         entry, error = lease.entry, self._breakers.error
         expires = expiry(entry, self._retry)
-        if error is not None and not self._breakers.server.closed and expires is not None and entry.pending:
-            if self._options.clock() >= expires:
-                problem = error if isinstance(error, SMTPError) else SMTPError(str(error))
-                await self._conclude(lease, receipt_of(problem, entry.pending))
-                return True
-        try:
-            await lease.release()
-        except LeaseLost:
-            return True
-        except SpoolError as failure:
-            await self._breakers.spool_failed(failure)
+        if error is None or self._breakers.server.closed or expires is None or not entry.pending:
             return False
-        self._events.job_ended(entry, _RELEASED)
+        if self._options.clock() < expires:
+            return False
+        problem = error if isinstance(error, SMTPError) else SMTPError(str(error))
+        await self._conclude(lease, receipt_of(problem, entry.pending))
         return True
 
     # --- sending ---------------------------------------------------------------------------------------------
@@ -204,12 +227,23 @@ class Attempts:
 
     async def _conclude(self, lease: Lease, receipt: Receipt) -> None:
         entry = lease.entry
-        if self._is_plain_success(entry, receipt):
+        if self._is_plain_success(lease, receipt):
             await self._settle(lease, receipt)
             return
         options, now = self._options, self._options.clock()
         chance = options.chance()
-        result = judge_job(entry, receipt, self._retry, now=now, on_unknown=options.on_unknown, chance=chance)
+        whole, others = entry, Others.NONE
+        if isinstance(lease, PartialLease):
+            whole, others = lease.whole, lease.others
+        result = judge_job(
+            whole,
+            receipt,
+            self._retry,
+            now=now,
+            on_unknown=options.on_unknown,
+            chance=chance,
+            others=others,
+        )
         try:
             await self._update_breakers(receipt, result)
             if not result.delivered:
@@ -221,14 +255,20 @@ class Attempts:
         if not await self._write_end(lease, receipt, result):
             return
         self._events.job_ended(entry, result)
+        if result.fate is Fate.HANDED_ON:
+            self._control.wake()
         if result.delivered:
             await self._reports.report(entry, result, now)
         await self._publish_end(entry, receipt, result)
 
-    def _is_plain_success(self, entry: Entry, receipt: Receipt) -> bool:
+    def _is_plain_success(self, lease: Lease, receipt: Receipt) -> bool:
         """Return whether the first attempt delivered the job to all recipients, as most attempts do."""
+        if isinstance(lease, PartialLease):
+            return False
         accepted = receipt.error is None and receipt.outcome is Outcome.ACCEPTED
-        return accepted and self._breakers.mail_flows and not entry.attempts
+        # Another route may have tried some recipients without an attempt that counts.
+        first = not lease.entry.attempts and not any(lease.entry.results)
+        return accepted and first and self._breakers.mail_flows
 
     async def _settle(self, lease: Lease, receipt: Receipt) -> None:
         if await self._writer.persist(lambda: lease.settle(receipt, keep=self._keep_sent)):
@@ -259,8 +299,11 @@ class Attempts:
             await lease.release()
         else:
             retry = recipients_to_retry(receipt, result)
-            if result.fate is Fate.DEFERRED:
-                await lease.defer(receipt, result.not_before, reason=result.reason, retry=retry)
+            if result.fate is Fate.DEFERRED or result.fate is Fate.HANDED_ON:
+                counts = result.fate is Fate.DEFERRED
+                await lease.defer(
+                    receipt, result.not_before, reason=result.reason, retry=retry, counts=counts
+                )
             else:
                 await lease.fail(receipt, reason=result.reason, retry=retry)
 
@@ -296,6 +339,28 @@ class Attempts:
             await self._events.publish(JobSent(id=id, receipt=receipt))
         elif result.fate is Fate.FAILED:
             await self._events.publish(JobFailed(id=id, receipt=receipt, reason=reason))
-        elif result.fate is Fate.DEFERRED:
+        elif result.fate is Fate.DEFERRED or result.fate is Fate.HANDED_ON:
             due = result.not_before
             await self._events.publish(JobDeferred(id=id, receipt=receipt, not_before=due, reason=reason))
+
+
+async def give_back(
+    lease: Lease, breakers: Breakers, events: EventSink, end: Awaitable[None] | None = None
+) -> bool:
+    """End the lease of a job that was not tried; return False if the spool cannot be written now.
+
+    Args:
+        lease: the lease.
+        breakers: receive that the spool cannot be written.
+        events: receives the end.
+        end: ends the lease; by default it is released.
+    """
+    try:
+        await (lease.release() if end is None else end)
+    except LeaseLost:
+        return True
+    except SpoolError as failure:
+        await breakers.spool_failed(failure)
+        return False
+    events.job_ended(lease.entry, _RELEASED)
+    return True

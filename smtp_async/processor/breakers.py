@@ -1,4 +1,4 @@
-"""Decides whether mail may flow. Two faults stop all mail: a server that fails as a whole, an unwritable spool.
+"""Decides whether mail may flow. Two faults stop it: a server that fails as a whole, and an unwritable spool.
 
 Without a spool that can record results, no mail must be sent, because each message would be sent again and again. So
 server and spool each have a circuit breaker, with pauses of the same lengths: `Breakers` stops mail (`server_failed`,
@@ -31,9 +31,10 @@ class Breaker:
     Attributes:
         failures: failures in a row; 0 means closed.
         until: when the pause ends, on the clock of the `now` arguments.
+        error: why the breaker is open, None if it is closed.
     """
 
-    __slots__ = ("_chance", "_policy", "_probing", "failures", "until")
+    __slots__ = ("_chance", "_policy", "_probing", "error", "failures", "until")
 
     def __init__(self, policy: RetryPolicy, chance: Callable[[], float]) -> None:
         self._policy = policy
@@ -41,6 +42,7 @@ class Breaker:
         self._probing = False
         self.failures = 0
         self.until = -math.inf
+        self.error: Exception | None = None
 
     @property
     def closed(self) -> bool:
@@ -57,13 +59,14 @@ class Breaker:
         """Record that a message is being tried; while the breaker is open, that message is the probe."""
         self._probing = bool(self.failures)
 
-    def failed(self, now: float) -> bool:
+    def failed(self, now: float, error: Exception | None = None) -> bool:
         """Record a failure; return whether a new pause begins with it."""
         if self.failures and not self._probing:
             # This message was being sent when the first one failed, so its failure is not another one.
             return False
         self._probing = False
         self.failures += 1
+        self.error = error
         self.until = now + pause_length(self._policy, self.failures, self._chance())
         return True
 
@@ -75,24 +78,26 @@ class Breaker:
         """Close the breaker: mail flows again."""
         self._probing = False
         self.failures = 0
+        self.error = None
 
 
 class Breakers:
-    """The breakers of a processor: one for the server, one for the spool.
+    """The breakers of a route: one for its server, and one for the spool, which all routes share.
 
     Args:
         retry: the lengths of the pauses.
         options: the clocks and the source of randomness.
         publish: publishes an event.
         on_change: called when mail stops or flows again.
+        spool: the breaker of the spool, if there is one.
+        host: the name of the server, for hooks.
 
     Attributes:
         server: the breaker of the server.
         spool: the breaker of the spool.
-        error: why mail does not flow, None if it does.
     """
 
-    __slots__ = ("_on_change", "_options", "_publish", "error", "server", "spool")
+    __slots__ = ("_host", "_on_change", "_options", "_publish", "server", "spool")
 
     def __init__(
         self,
@@ -100,15 +105,23 @@ class Breakers:
         options: ProcessorOptions,
         publish: Callable[[Event], Awaitable[None]],
         on_change: Callable[[], None],
+        *,
+        spool: Breaker | None = None,
+        host: str = "",
     ) -> None:
+        self._host: Final = host
         self._options: Final = options
         self._publish: Final = publish
         self._on_change: Final = on_change
         self.server: Final = Breaker(retry, options.chance)
-        self.spool: Final = Breaker(retry, options.chance)
-        self.error: Exception | None = None
+        self.spool: Final = Breaker(retry, options.chance) if spool is None else spool
 
     # --- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def error(self) -> Exception | None:
+        """Why mail does not flow; None if it does."""
+        return self.server.error or self.spool.error
 
     @property
     def mail_flows(self) -> bool:
@@ -165,10 +178,10 @@ class Breakers:
 
     async def _failed(self, breaker: Breaker, error: Exception) -> None:
         now = self._options.monotonic()
-        if breaker.failed(now):
-            self.error = error
+        if breaker.failed(now, error):
             self._on_change()
-            await self._publish(QueuePaused(error=error, until=self._options.clock() + breaker.until - now))
+            until = self._options.clock() + breaker.until - now
+            await self._publish(QueuePaused(error=error, until=until, host=self._host_of(breaker)))
 
     async def _recovered(self, breaker: Breaker) -> None:
         if breaker.closed:
@@ -176,5 +189,7 @@ class Breakers:
         breaker.recovered()
         self._on_change()
         if self.mail_flows:
-            self.error = None
-            await self._publish(QueueResumed())
+            await self._publish(QueueResumed(host=self._host_of(breaker)))
+
+    def _host_of(self, breaker: Breaker) -> str:
+        return self._host if breaker is self.server else ""

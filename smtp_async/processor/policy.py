@@ -48,7 +48,7 @@ from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 from ..spool.entry import Entry
-from .results import EXPIRED, UNKNOWN, Fate, JobResult, RecipientResult
+from .results import EXPIRED, UNKNOWN, Fate, JobResult, Others, RecipientResult
 from .schedule import RetryPolicy, expiry, next_attempt
 
 __all__ = [
@@ -201,16 +201,18 @@ def judge_job(
     now: float,
     on_unknown: OnUnknown = "retry",
     chance: float = 1.0,
+    others: Others = Others.NONE,
 ) -> JobResult:
     """Return the result of a job after an attempt.
 
     Args:
         entry: the job as it was claimed.
-        receipt: the receipt of the attempt.
+        receipt: the receipt of the attempt, about all pending recipients or about those of one route.
         retry: how often and for how long a message is tried.
         now: the wall clock, in seconds of the epoch.
         on_unknown: as in `ProcessorOptions`.
         chance: a random number from 0 to 1.
+        others: what is left for other routes.
     """
     results = judge_recipients(receipt, on_unknown=on_unknown)
     unknown = any(verdict.outcome is Outcome.UNKNOWN for verdict in receipt.verdicts)
@@ -220,13 +222,18 @@ def judge_job(
     expired = expires is not None and now >= expires
     if host_error is not None and _untried(results) and not expired and retry.attempts != 1:
         return result._replace(fate=Fate.RELEASED, reason=str(host_error))
-    if result.deferred:
-        due = next_attempt(retry, entry.attempts + 1, now=now, expires=expires, chance=chance)
-        if due is not None:
-            due = max(due, now + _SHORTEST_DELAY)
-            reason = _reason(result.failed or result.deferred)
-            return result._replace(fate=Fate.DEFERRED, not_before=due, reason=reason)
+    due = next_attempt(retry, entry.attempts + 1, now=now, expires=expires, chance=chance)
+    if result.deferred and due is None:
         result = result._replace(recipients=tuple([_given_up(one, expired=expired) for one in results]))
+    if others is Others.UNTRIED:
+        # The same due time: by it the next route knows which recipients had their turn.
+        reason = _reason(result.failed or result.deferred) or entry.reason
+        return result._replace(fate=Fate.HANDED_ON, not_before=entry.not_before, reason=reason)
+    if result.deferred or others is Others.DEFERRED:
+        # Without a due time those of the other route expired meanwhile; the next attempt gives them up.
+        due = max(due or 0.0, now + _SHORTEST_DELAY)
+        reason = _reason(result.failed or result.deferred) or entry.reason
+        return result._replace(fate=Fate.DEFERRED, not_before=due, reason=reason)
     if result.failed or entry.failed:
         return result._replace(fate=Fate.FAILED, reason=_reason(result.failed) or entry.reason)
     return result

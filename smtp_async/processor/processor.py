@@ -1,4 +1,4 @@
-"""`QueueProcessor`: delivers the mail of a spool through a client. Connects the parts, and begins and ends runs.
+"""`QueueProcessor`: delivers the mail of a spool through clients. Connects the parts, and begins and ends runs.
 
 A cancelled `run` waits once for the jobs being sent. If it is cancelled again, as some frameworks do at every await, it
 returns, while the task of the manager continues.
@@ -23,8 +23,11 @@ from .attempt import Attempts
 from .breakers import Breakers
 from .control import RunControl
 from .event_sink import EventSink
+from .lane import Lane
 from .options import ProcessorOptions
 from .results import Fate, ProcessorStatistics, QueueReport
+from .routes import RouteChoice
+from .routing import Routing
 from .schedule import RetryPolicy
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
@@ -44,70 +47,115 @@ _managers: Final[set[asyncio.Task[None]]] = set()
 
 
 class QueueProcessor(Observed):
-    """Deliver the mail of a spool through a client.
+    """Deliver the mail of a spool through a client, or through several.
 
     Args:
         spool: stores the mail.
-        client: sends the mail; the caller closes it.
-        concurrency: maximum of jobs that are tried at once; by default twice the number that the connections of the
-            client can carry, so that writing results never delays a connection.
+        client: sends the mail that has no route of its own; the caller closes it. None: every recipient needs a route.
+        routes: the clients of other mail, `Routes` or a function; each client has its own workers and pauses. A job
+            with a recipient without a route fails, and an operator may requeue it.
+        concurrency: maximum of jobs that are tried at once over each client; by default twice the number that the
+            connections of the client can carry, so that writing results never delays a connection.
         retry: how often and for how long a message is tried, and how long mail pauses when the server is down.
         keep_sent: keep delivered jobs in the spool, as SENT.
         options: less common options.
 
     Raises:
-        InvalidArgument: `concurrency` is not an integer above 0, or the client signs what it sends and the spool does
-            not: messages are signed when they are put, so these would leave unsigned.
+        InvalidArgument: `concurrency` is not an integer above 0, there is neither a client nor routes, or a client
+            signs what it sends and the spool does not: messages are signed when they are put, so these would leave
+            unsigned.
     """
 
     def __init__(
         self,
         spool: Spool,
-        client: SMTPClient,
+        client: SMTPClient | None = None,
         *,
+        routes: RouteChoice | None = None,
         concurrency: int | None = None,
         retry: RetryPolicy = _DEFAULT_RETRY,
         keep_sent: bool = False,
         options: ProcessorOptions = _DEFAULT_OPTIONS,
     ) -> None:
         super().__init__()
-        if (client.options.sign or client.options.send.sign) and not getattr(spool, "sign", ()):
+        if client is None and routes is None:
+            raise InvalidArgument("a processor needs a client, or routes")
+        if routes is not None and not callable(routes):
+            raise InvalidArgument(f"routes are Routes or a function, not {routes!r}")
+        self._spool: Final = spool
+        self._retry: Final = retry
+        self._keep_sent: Final = keep_sent
+        self._options: Final = options
+        self._concurrency: Final = None if concurrency is None else _checked(concurrency)
+        self._control: Final = RunControl(options.grace)
+        self._events: Final = EventSink(self._hooks, self._control, stop_on_error=options.stop_on_error)
+        # Its breaker of the spool is that of every lane.
+        self._breakers: Final = Breakers(retry, options, self._events.publish, self._control.wake)
+        self._telemetry: DeliveryTelemetry | None = None
+        self._routing: Final = Routing(self._lane, client, routes, pause=retry.pause)
+        self._workers: Final = Workers(
+            spool,
+            self._routing,
+            options=options,
+            control=self._control,
+            breakers=self._breakers,
+            writer=SpoolWriter(self._breakers, self._control, retry, options.chance),
+            events=self._events,
+            telemetry=self._telemetry,
+        )
+        self._manager: asyncio.Task[None] | None = None
+
+    def _lane(self, client: SMTPClient) -> Lane:
+        """Return a new lane for a client.
+
+        Raises:
+            InvalidArgument: the client signs what it sends and the spool does not.
+        """
+        if (client.options.sign or client.options.send.sign) and not getattr(self._spool, "sign", ()):
             raise InvalidArgument(
                 "the client signs and the spool does not: a spool signs when a message is put, so give it sign="
             )
-        self._spool: Final = spool
-        self._control: Final = RunControl(options.grace)
-        self._events: Final = EventSink(self._hooks, self._control, stop_on_error=options.stop_on_error)
-        self._breakers: Final = Breakers(retry, options, self._events.publish, self._control.wake)
-        writer = SpoolWriter(self._breakers, self._control, retry, options.chance)
-        reports = SenderReports(
-            options.bounce, retry, spool, writer, remote=client.host, own_name=client.options.hello
+        retry, options, control = self._retry, self._options, self._control
+        breakers = Breakers(
+            retry,
+            options,
+            self._events.publish,
+            control.wake,
+            spool=self._breakers.spool,
+            host=client.host,
         )
+        writer = SpoolWriter(breakers, control, retry, options.chance)
         telemetry = client.options.telemetry
         deliveries = None if telemetry is None else DeliveryTelemetry(telemetry)
+        # One of them tells what the spool holds.
+        self._telemetry = self._telemetry or deliveries
         attempts = Attempts(
             client,
             retry,
-            keep_sent=keep_sent,
+            keep_sent=self._keep_sent,
             options=options,
-            control=self._control,
-            breakers=self._breakers,
+            control=control,
+            breakers=breakers,
             writer=writer,
-            reports=reports,
+            reports=SenderReports(
+                options.bounce,
+                retry,
+                self._spool,
+                writer,
+                remote=client.host,
+                own_name=client.options.hello,
+            ),
             events=self._events,
             telemetry=deliveries,
         )
-        self._workers: Final = Workers(
-            spool,
+        return Lane(
+            client.host,
             attempts,
-            concurrency=_concurrency_for(client) if concurrency is None else _checked(concurrency),
-            options=options,
-            control=self._control,
-            breakers=self._breakers,
-            events=self._events,
-            telemetry=deliveries,
+            breakers,
+            concurrency=self._concurrency or _concurrency_for(client),
+            control=control,
+            monotonic=options.monotonic,
         )
-        self._manager: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         s = self.statistics()
@@ -165,27 +213,37 @@ class QueueProcessor(Observed):
         key: str | None = None,
         not_before: float | datetime | None = None,
         expires: float | datetime | None = None,
+        tag: str | None = None,
     ) -> str:
         """Put a message into the spool and publish `JobQueued`; arguments and errors as for `Spool.put`."""
         id = await self._spool.put(
-            message, sender=sender, recipients=recipients, key=key, not_before=not_before, expires=expires
+            message,
+            sender=sender,
+            recipients=recipients,
+            key=key,
+            not_before=not_before,
+            expires=expires,
+            tag=tag,
         )
         await self._events.publish(JobQueued(id=id))
         return id
 
     def statistics(self) -> ProcessorStatistics:
         """Return the current state, and counts since the processor was constructed."""
-        breakers, counts = self._breakers, self._events.counts
+        counts = self._events.counts
+        routes = tuple([lane.statistics() for lane in self._routing.lanes])
+        pauses = [route.paused_until for route in routes if route.paused_until is not None]
         return ProcessorStatistics(
-            sending=len(self._workers.in_work),
-            ahead=len(self._workers.ready),
+            sending=sum([route.sending for route in routes]),
+            ahead=sum([route.ahead for route in routes]),
             sent=counts[Fate.DELIVERED],
             deferred=counts[Fate.DEFERRED],
             failed=counts[Fate.FAILED],
             released=counts[Fate.RELEASED],
             unknown=self._events.unknown,
-            paused_until=None if breakers.mail_flows else breakers.paused_until,
-            problem="" if breakers.error is None else str(breakers.error),
+            paused_until=min(pauses, default=None),
+            problem=next((route.problem for route in routes if route.problem), ""),
+            routes=routes,
         )
 
     # --- runs ------------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ __all__ = [
     "UNKNOWN",
     "Fate",
     "JobResult",
+    "Others",
     "ProcessorStatistics",
     "QueueReport",
     "RecipientResult",
+    "RouteStatistics",
     "Unfinished",
 ]
 
@@ -37,6 +39,19 @@ class Fate(Enum):
     FAILED = "failed"
     #: For jobs only: nothing was tried, so the job is queued unchanged.
     RELEASED = "released"
+    #: For jobs only: one route had its turn, and the recipients of another one follow at once.
+    HANDED_ON = "handed on"
+
+
+class Others(Enum):
+    """What is left of a job for the other routes, when one route has tried its recipients."""
+
+    #: No recipient: every other one has a final result.
+    NONE = "none"
+    #: Recipients that have not been tried since the job was due.
+    UNTRIED = "untried"
+    #: Recipients that were tried since the job was due, and are to be tried again.
+    DEFERRED = "deferred"
 
 
 class RecipientResult(NamedTuple):
@@ -136,6 +151,24 @@ class QueueReport(NamedTuple):
         return not (self.deferred or self.failed or self.error or self.unreadable)
 
 
+class RouteStatistics(NamedTuple):
+    """The current state of one route of a processor.
+
+    Attributes:
+        host: the server of the route.
+        sending: number of jobs that are being tried.
+        ahead: number of claimed jobs that wait for a worker.
+        paused_until: when the pause ends, in seconds of the epoch; None if mail flows.
+        problem: why the route pauses; empty if mail flows.
+    """
+
+    host: str
+    sending: int = 0
+    ahead: int = 0
+    paused_until: float | None = None
+    problem: str = ""
+
+
 class ProcessorStatistics(NamedTuple):
     """The current state of a processor, and counts since it was constructed.
 
@@ -145,8 +178,9 @@ class ProcessorStatistics(NamedTuple):
         sent, deferred, failed: number of attempts that ended so.
         released: number of jobs that were returned to the spool untried.
         unknown: number of attempts after which the outcome of a recipient was unknown.
-        paused_until: when the pause ends, in seconds of the epoch; None if mail flows.
-        problem: why the processor pauses; empty if mail flows.
+        paused_until: when the first pause ends, in seconds of the epoch; None if mail flows over every route.
+        problem: why the first of the routes that pause does; empty if mail flows over every route.
+        routes: the state of each route so far.
     """
 
     sending: int = 0
@@ -158,3 +192,4 @@ class ProcessorStatistics(NamedTuple):
     unknown: int = 0
     paused_until: float | None = None
     problem: str = ""
+    routes: tuple[RouteStatistics, ...] = ()

@@ -19,6 +19,9 @@ from .spool_writer import SpoolWriter
 
 __all__ = ["SenderReports"]
 
+#: The fates of jobs that are tried again because of a refusal.
+_DELAYS: Final = (Fate.DEFERRED, Fate.HANDED_ON)
+
 _log = logging.getLogger("smtp_async")
 
 
@@ -105,7 +108,7 @@ class SenderReports:
     def _is_first_delay(self, options: ReportOptions, entry: Entry, result: JobResult, now: float) -> bool:
         """Return whether this is the first attempt that ended after `delay_after`."""
         limit = options.delay_after
-        if limit is None or result.fate is not Fate.DEFERRED or now - entry.created < limit:
+        if limit is None or not result.deferred or result.fate not in _DELAYS or now - entry.created < limit:
             return False
         return _last_result(entry) - entry.created < limit
 

@@ -1,8 +1,9 @@
 """The tasks of a processor: a manager that claims jobs, workers that try them, a keeper that extends leases.
 
-The manager claims jobs ahead in batches; a fixed number of workers take them one after the other. The processor makes
-no task, timer or lock per message. While mail does not flow, the manager claims nothing, releases the jobs that wait,
-and after the pause tries one message as a probe.
+The manager claims jobs ahead in batches and gives them to the lanes, whose workers take them one after the other. The
+processor makes no task, timer or lock per message. While no mail flows at all, the manager claims nothing, releases the
+jobs that wait, and after the pause tries one message as a probe. While mail flows over some routes only, jobs of the
+others are claimed, too, because the spool does not know the routes, and turned away until their pause is over.
 
 A run always ends in the same way: no job is claimed, waiting jobs are released, and jobs being sent may continue within
 the grace; then they are withdrawn, and the outcome of a message that may have been sent is unknown.
@@ -14,22 +15,29 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ..errors import LeaseLost, SMTPError, SpoolError, SpoolUnsafe
 from ..events import JobFailed, JobQueued
 from ..spool.contract import Lease, Spool
-from .attempt import Attempts
+from .attempt import give_back
 from .breakers import Breakers
 from .control import RunControl
 from .event_sink import EventSink
+from .lane import Lane
 from .options import ProcessorOptions
+from .results import Fate, JobResult
+from .routing import NoRoute, Routing
+from .spool_writer import SpoolWriter
 from .telemetry import DeliveryTelemetry
 
 __all__ = ["Workers"]
 
 #: Seconds after which a task that was cancelled, but still runs, is cancelled again.
 _CANCEL_AGAIN: Final = 0.1
+#: Number of jobs that are claimed at once for routes that are not known yet.
+_UNKNOWN_ROOM: Final = 8
 
 _log = logging.getLogger("smtp_async")
 
@@ -39,83 +47,86 @@ class Workers:
 
     Args:
         spool: holds the jobs.
-        attempts: tries a job and ends its lease.
-        concurrency: number of workers.
+        routing: the lanes, and which of them takes which job.
         options: of the processor.
         control: decides whether the run continues.
-        breakers: limit how many jobs may be started.
+        breakers: tell whether the spool can be used; with a single route, those of its lane.
+        writer: makes changes to the spool, and repeats them until they succeed.
         events: receives the results of recovery.
         telemetry: is told what the spool holds, when a run begins and ends and once per heartbeat.
-
-    Attributes:
-        ready: claimed jobs that wait for a worker.
-        in_work: jobs that workers are trying.
     """
 
     def __init__(
         self,
         spool: Spool,
-        attempts: Attempts,
+        routing: Routing,
         *,
-        concurrency: int,
         options: ProcessorOptions,
         control: RunControl,
         breakers: Breakers,
+        writer: SpoolWriter,
         events: EventSink,
         telemetry: DeliveryTelemetry | None = None,
     ) -> None:
         self._spool: Final = spool
         self._telemetry: Final = telemetry
-        self._attempts: Final = attempts
-        self._concurrency: Final = concurrency
+        self._routing: Final = routing
         self._options: Final = options
         self._control: Final = control
         self._breakers: Final = breakers
+        self._writer: Final = writer
         self._events: Final = events
-        self.ready: Final[deque[Lease]] = deque()
-        self.in_work: Final[dict[Lease, None]] = {}
         # Jobs whose release failed: releasing them may be retried, so no worker may start them.
-        self._unreleased: Final[deque[Lease]] = deque()
+        self._unreleased: Final[deque[tuple[Lane | None, Lease]]] = deque()
         self._tasks: Final[list[asyncio.Task[None]]] = []
-        self._idle: Final[deque[asyncio.Future[None]]] = deque()
+        # The lanes whose workers run.
+        self._started: Final[set[Lane]] = set()
         # One wait for new jobs, which outlives the manager's sleep.
         self._new_jobs: asyncio.Task[bool] | None = None
-        # A single message is tried as a probe.
-        self._probing = False
         # Jobs are claimed one by one, because one of them may kill workers and must not affect others. A run begins so,
         # too, because the last process may have died of such a job.
         self._one_by_one = True
         self._suspect: Lease | None = None
 
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The lanes so far."""
+        return self._routing.lanes
+
     async def run(self, *, once: bool) -> None:
         """Deliver until the control stops the run, or, with `once`, until every due job was tried."""
-        loop = asyncio.get_running_loop()
-        self._probing = False
         self._one_by_one = True
-        # The last probe may have been withdrawn.
         self._breakers.inconclusive()
         self._control.begin(self._withdraw)
-        for _ in range(self._concurrency):
-            self._tasks.append(loop.create_task(self._work(), name="smtp_async job"))
-        keeper = loop.create_task(self._keep_leases(), name="smtp_async leases")
+        self._start_lanes()
+        keeper = asyncio.get_running_loop().create_task(self._keep_leases(), name="smtp_async leases")
         try:
             if await self._recover():
                 await self._tell_state()
                 await self._claim_jobs(once)
             await self._release_waiting()
-            while self.in_work:
+            while any([lane.in_work for lane in self.lanes]):
                 await self._control.sleep(None)
             await self._tell_state()
         finally:
             # Idle workers have to be cancelled, too.
             self._control.finish()
-            await asyncio.wait(self._tasks)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             await self._release_waiting()
             await _cancel_and_wait(keeper)
             if self._new_jobs is not None:
                 await _cancel_and_wait(self._new_jobs)
                 self._new_jobs = None
             self._tasks.clear()
+            self._started.clear()
+
+    def _start_lanes(self) -> None:
+        """Start the workers of lanes that are new in this run."""
+        for lane in self.lanes:
+            if lane not in self._started:
+                self._started.add(lane)
+                self._tasks.extend(lane.start(self._after_attempt))
 
     def _withdraw(self) -> None:
         for task in self._tasks:
@@ -129,25 +140,27 @@ class Workers:
         """Claim until the run is stopped, or, with `once`, until no job is due or no job can be sent."""
         # The same time for all claims of `once`, so that a job deferred meanwhile is not due again, whatever its wait.
         now = self._options.clock() if once else None
-        exhausted = False
+        exhausted, returned = False, 0
         # A pause of an earlier run is over.
-        probe_due = not self._breakers.mail_flows and self._breakers.admits() > 0
+        probe_due = not self._flows and self._claim_size(once=once) > 0
         while not self._control.stopping:
-            if not self._breakers.mail_flows and not self._probing:
+            if not self._flows and not any([lane.probing for lane in self.lanes]):
                 await self._release_waiting()
                 if once and not probe_due:
-                    if self._breakers.error is not None:
-                        self._control.note_error(self._breakers.error)
+                    self._note_pause()
                     return
                 probe_due = False
-            elif self._unreleased:
-                await self._release_all(self._unreleased)
-            if self.ready:
+            else:
+                await self._release_paused()
+            for lane in self.lanes:
                 # The workers may have become idle while mail did not flow.
-                self._wake_workers()
-            count = 0 if exhausted else self._claim_size()
+                lane.wake_workers()
+            # A job that one route did not end may be for another one.
+            exhausted = exhausted and returned == self._returned
+            count = 0 if exhausted else self._claim_size(once=once)
+            returned = self._returned if count else returned
             leases = await self._claim(count, now) if count else []
-            exhausted = exhausted or bool(once and count and not leases and self._breakers.mail_flows)
+            exhausted = exhausted or bool(once and count and not leases and self._flows)
             if leases:
                 await self._isolate_suspects(leases)
             await self._events.publish_unreadable(self._spool.unreadable())
@@ -155,23 +168,53 @@ class Workers:
                 continue
             if not exhausted:
                 await self._wait_for_change(claimed=count > 0)
-            elif self.ready or self.in_work:
+            elif any([lane.ready or lane.in_work for lane in self.lanes]):
                 await self._control.sleep(None)
-            else:
+            elif returned == self._returned:
+                self._note_pause()
                 return
-        if once and (not exhausted or self.ready or self._unreleased):
+        if once and (not exhausted or self._unreleased or any([lane.ready for lane in self.lanes])):
             self._control.cut_short()
 
-    def _claim_size(self) -> int:
-        """Return how many jobs to claim: a batch while mail flows, one as a probe."""
-        if not self._breakers.mail_flows:
-            busy = self.in_work or self.ready
-            return 0 if busy else int(min(1, self._breakers.admits()))
-        if self._one_by_one:
+    @property
+    def _flows(self) -> bool:
+        """Whether mail flows over any route."""
+        if self._routing.open_ended and self._breakers.mail_flows:
+            return True
+        return any([lane.flows for lane in self.lanes])
+
+    @property
+    def _returned(self) -> int:
+        """Number of jobs that may be due for another route, after their lease has ended."""
+        if self._routing.single:
+            return 0
+        return self._events.counts[Fate.HANDED_ON] + self._events.counts[Fate.RELEASED]
+
+    def _note_pause(self) -> None:
+        """Record that jobs were left, because their server cannot be used."""
+        for lane in self.lanes:
+            if lane.breakers.error is not None:
+                self._control.note_error(lane.breakers.error)
+
+    def _claim_size(self, *, once: bool) -> int:
+        """Return how many jobs to claim: a batch while mail flows, one as a probe.
+
+        As many as every lane with room can take. A lane without room does not keep jobs of the others from being
+        claimed, except in a run of every due job once: what it turns away would not be due again in that run.
+        """
+        lanes = self.lanes
+        open_lanes = [lane for lane in lanes if lane.flows]
+        if self._one_by_one and self._flows:
             # Jobs that were started before may take long, and must not delay the others.
-            return 0 if self.ready or self._suspect in self.in_work else 1
-        ahead = len(self.ready)
-        return 0 if 2 * ahead > self._concurrency else self._concurrency - ahead
+            busy = any([lane.ready or self._suspect in lane.in_work for lane in lanes])
+            return 0 if busy else 1
+        rooms = [lane.room for lane in open_lanes]
+        if self._routing.open_ended and self._breakers.mail_flows:
+            rooms.append(_UNKNOWN_ROOM)
+        if not all(rooms) and once:
+            return 0
+        rooms = [room for room in rooms if room]
+        return min(rooms) if rooms else max([lane.room for lane in lanes], default=0)
 
     async def _claim(self, count: int, now: float | None) -> list[Lease]:
         try:
@@ -194,37 +237,48 @@ class Workers:
         elif suspects:
             self._one_by_one = True
             leases, back = leases[: suspects[0]], leases[suspects[0] :]
-            self._unreleased.extend(back)
+            self._unreleased.extend([(None, lease) for lease in back])
             await self._release_all(self._unreleased)
-        self._hand_out(leases)
+        if self._routing.single:
+            self._hand_out(self.lanes[0], leases)
+        else:
+            await self._distribute(leases)
 
-    def _hand_out(self, leases: list[Lease]) -> None:
-        if not self._breakers.mail_flows:
-            if self.in_work or not self._breakers.admits():
-                # Mail stopped while these jobs were being claimed: release them; a probe follows later.
-                self._unreleased.extend(leases)
-                return
-            self._probing = True
-            self._breakers.started()
-        self.ready.extend(leases)
-        self._wake_workers()
+    def _hand_out(self, lane: Lane, leases: list[Lease]) -> None:
+        if not lane.take(leases):
+            # Mail stopped while these jobs were being claimed: release them; a probe follows later.
+            self._unreleased.extend([(lane, lease) for lease in leases])
 
-    def _wake_workers(self) -> None:
-        """Wake an idle worker for each waiting job."""
-        wanted = len(self.ready)
-        while wanted and self._idle:
-            place = self._idle.popleft()
-            if not place.done():
-                place.set_result(None)
-                wanted -= 1
+    async def _distribute(self, leases: list[Lease]) -> None:
+        """Give each job to its route, or turn it away."""
+        for lease in leases:
+            try:
+                lane, part, taken, seconds = self._routing.assign(lease)
+            except NoRoute as error:
+                await self._refuse(lease, str(error))
+                continue
+            self._start_lanes()
+            if taken:
+                if self._suspect is lease:
+                    self._suspect = part
+                self._hand_out(lane, [part])
+            elif not await lane.attempts.turn_away(part, seconds):
+                self._unreleased.append((lane, part))
+
+    async def _refuse(self, lease: Lease, reason: str) -> None:
+        """Fail a job that has no route; an operator requeues it once the routes are corrected."""
+        if await self._writer.persist(lambda: lease.fail(None, reason=reason)):
+            self._events.job_ended(lease.entry, JobResult(Fate.FAILED, reason=reason))
+            await self._events.publish(JobFailed(id=lease.entry.id, receipt=None, reason=reason))
 
     async def _wait_for_change(self, *, claimed: bool) -> None:
         """Sleep until a job is due, or until a worker or `stop` wakes the manager."""
-        if not claimed or not self._breakers.mail_flows:
+        if not claimed or not self._flows:
             # A millisecond more, because a timer may fire slightly early.
-            left = self._breakers.seconds_left + 0.001
-            pause = left if left > 0.001 else self._options.poll
-            await self._control.sleep(None if self._breakers.mail_flows else pause)
+            left = [lane.breakers.seconds_left + 0.001 for lane in self.lanes if not lane.flows]
+            pauses = [one for one in left if one > 0.001]
+            unknown = None if self._flows else self._options.poll
+            await self._control.sleep(min(pauses, default=unknown))
             return
         waiting = self._new_jobs
         if waiting is None:
@@ -245,55 +299,39 @@ class Workers:
     async def _release_waiting(self) -> None:
         """End the leases of all jobs that wait for a worker."""
         if await self._release_all(self._unreleased):
-            await self._release_all(self.ready)
+            for lane in self.lanes:
+                await self._release_ready(lane)
 
-    async def _release_all(self, leases: deque[Lease]) -> bool:
+    async def _release_paused(self) -> None:
+        """End the leases of the jobs that wait for a route without mail."""
+        await self._release_all(self._unreleased)
+        for lane in self.lanes:
+            if lane.paused and lane.ready:
+                await self._release_ready(lane)
+
+    async def _release_ready(self, lane: Lane) -> None:
+        waiting: deque[tuple[Lane | None, Lease]] = deque([(lane, lease) for lease in lane.ready])
+        lane.ready.clear()
+        await self._release_all(waiting)
+        self._unreleased.extend(waiting)
+
+    async def _release_all(self, leases: deque[tuple[Lane | None, Lease]]) -> bool:
         """End these leases; return False if the spool cannot be written now."""
         while leases:
-            lease = leases.popleft()
-            if not await self._attempts.give_back(lease):
-                self._unreleased.append(lease)
+            lane, lease = leases.popleft()
+            if lane is None:
+                given_back = await give_back(lease, self._breakers, self._events)
+            else:
+                given_back = await lane.attempts.give_back(lease)
+            if not given_back:
+                self._unreleased.append((lane, lease))
                 return False
         return True
 
-    # --- working ---------------------------------------------------------------------------------------------
-
-    async def _work(self) -> None:
-        while True:
-            if not self.ready or not self._may_start():
-                await self._wait_for_work()
-                continue
-            lease = self.ready.popleft()
-            self.in_work[lease] = None
-            if 2 * len(self.ready) <= self._concurrency:
-                self._control.wake()
-            try:
-                await self._attempts.run(lease)
-            except Exception as error:
-                _log.exception("the job %s could not be brought to an end", lease.entry.id)
-                self._control.fail(error)
-            finally:
-                del self.in_work[lease]
-                self._after_attempt()
-
-    def _may_start(self) -> bool:
-        if self._control.stopping:
-            return False
-        return self._breakers.mail_flows or (self._probing and not self.in_work)
-
-    def _after_attempt(self) -> None:
-        if self._probing:
-            # The probe has ended, with or without a verdict.
-            self._probing = False
-            self._breakers.inconclusive()
-        drained = not (self.in_work or self.ready)
-        if drained or self._control.stopping or self._one_by_one or not self._breakers.mail_flows:
+    def _after_attempt(self, lane: Lane) -> None:
+        drained = not (lane.in_work or lane.ready)
+        if drained or self._control.stopping or self._one_by_one or not lane.flows:
             self._control.wake()
-
-    async def _wait_for_work(self) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle.append(place)
-        await place
 
     # --- leases ----------------------------------------------------------------------------------------------
 
@@ -311,7 +349,8 @@ class Workers:
             self._control.fail(error)
 
     async def _extend_leases(self) -> None:
-        for lease in [*self.in_work, *self.ready, *self._unreleased]:
+        leases = [lease for lane in self.lanes for lease in (*lane.in_work, *lane.ready)]
+        for lease in leases + [lease for _, lease in self._unreleased]:
             try:
                 await lease.extend()
             except LeaseLost:

@@ -6,8 +6,7 @@ from .contract import Lease, Spool
 from .directory.limits import DirectoryLimits
 from .directory.serialize import serialize
 from .directory.spool import DirectorySpool
-from .entry import Entry, SpoolStatistics, State
-from .postgres.admin import LeaseHolder
+from .entry import Entry, LeaseHolder, SpoolStatistics, State
 from .postgres.spool import PostgresSpool
 
 __all__ = [

@@ -32,8 +32,18 @@ from ..model.content import Mail
 from ..model.envelope import Recipient
 from ..model.receipt import Receipt, Verdict
 from ..model.signing import MessageSigner, signers_of
-from .entry import Entry, Recovery, Result, SpoolStatistics, State, Unreadable, check_receipt, results_after
-from .submission import Adapt, JobOptions, Submission, epoch_seconds, submission
+from .entry import (
+    Entry,
+    LeaseHolder,
+    Recovery,
+    Result,
+    SpoolStatistics,
+    State,
+    Unreadable,
+    check_receipt,
+    results_after,
+)
+from .submission import Adapt, JobOptions, Submission, adopted, epoch_seconds, submission
 
 __all__ = ["KEY_RETENTION", "MAX_KEYS", "Lease", "LeaseResult", "Leases", "Spool", "SpoolTelemetry"]
 
@@ -52,6 +62,8 @@ class LeaseResult(NamedTuple):
         retry: decides which recipients are tried again; None takes the default.
         reason: why the job was deferred or failed.
         not_before: when a deferred job is due again.
+        places: the places in the envelope of the recipients that the receipt is about; None for all pending ones.
+        counts: the attempt counts. If not, `attempts` and `confirmed` are afterwards as they were before the claim.
     """
 
     state: State | None
@@ -59,14 +71,16 @@ class LeaseResult(NamedTuple):
     retry: Callable[[Verdict], bool] | None = None
     reason: str = ""
     not_before: float | None = None
+    places: Sequence[int] | None = None
+    counts: bool = True
 
     def results(self, entry: Entry, at: float) -> tuple[Result | None, ...]:
         """Return the results of `entry`, with those of this attempt recorded at `at`.
 
         Raises:
-            InvalidArgument: the receipt does not match the pending recipients.
+            InvalidArgument: the receipt does not match the recipients that were tried.
         """
-        return results_after(entry, self.receipt, self.retry, at)
+        return results_after(entry, self.receipt, self.retry, at, self.places)
 
 
 class Lease(ABC):
@@ -101,15 +115,19 @@ class Lease(ABC):
     async def mark_end_of_data(self) -> None:
         """Record durably that end of data is about to be sent. For `SendOptions.before_end_of_data`."""
 
-    async def settle(self, receipt: Receipt | None, *, keep: bool = False) -> None:
+    async def settle(
+        self, receipt: Receipt | None, *, keep: bool = False, places: Sequence[int] | None = None
+    ) -> None:
         """End the lease of a job that is completed.
 
         Args:
             receipt: the outcome for the pending recipients.
             keep: keep the job as SENT instead of removing it.
+            places: the places in the envelope of the recipients that the receipt is about, if it is not about all
+                pending ones.
         """
-        check_receipt(self.entry, receipt)
-        await self._end(LeaseResult(State.SENT if keep else None, receipt, _never))
+        check_receipt(self.entry, receipt, places)
+        await self._end(LeaseResult(State.SENT if keep else None, receipt, _never, places=places))
 
     async def defer(
         self,
@@ -118,6 +136,8 @@ class Lease(ABC):
         *,
         reason: str = "",
         retry: Callable[[Verdict], bool] | None = None,
+        places: Sequence[int] | None = None,
+        counts: bool = True,
     ) -> None:
         """End the lease and queue the job again for the recipients that are to be retried.
 
@@ -126,8 +146,11 @@ class Lease(ABC):
             not_before: when the job is due again.
             reason: the reason, for an operator.
             retry: returns whether the recipient of a verdict is tried again; `entry.should_retry` by default.
+            places: as for `settle`; the other recipients stay as they are.
+            counts: False if the attempt does not count, because it was one for a part of the recipients, or none.
         """
-        await self._end(LeaseResult(State.QUEUED, receipt, retry, reason, epoch_seconds(not_before)))
+        due = epoch_seconds(not_before)
+        await self._end(LeaseResult(State.QUEUED, receipt, retry, reason, due, places, counts))
 
     async def fail(
         self,
@@ -135,6 +158,8 @@ class Lease(ABC):
         *,
         reason: str = "",
         retry: Callable[[Verdict], bool] | None = None,
+        places: Sequence[int] | None = None,
+        counts: bool = True,
     ) -> None:
         """End the lease and keep the job as FAILED. Recipients that were not accepted can be requeued.
 
@@ -142,8 +167,10 @@ class Lease(ABC):
             receipt: the outcome for the pending recipients; None if the attempt yielded none.
             reason: the reason, for an operator.
             retry: as for `defer`; such a recipient stays pending.
+            places: as for `settle`; the other recipients stay as they are.
+            counts: as for `defer`.
         """
-        await self._end(LeaseResult(State.FAILED, receipt, retry, reason))
+        await self._end(LeaseResult(State.FAILED, receipt, retry, reason, places=places, counts=counts))
 
     @abstractmethod
     async def release(self) -> None:
@@ -221,6 +248,7 @@ class Spool(ABC):
         key: str | None = None,
         not_before: float | datetime | None = None,
         expires: float | datetime | None = None,
+        tag: str | None = None,
     ) -> str:
         """Store a message. Once this returns, the message survives a crash.
 
@@ -233,6 +261,7 @@ class Spool(ABC):
                 operator. A spool may limit the number of such keys, and then forgets the oldest first.
             not_before: the earliest time to send the message: seconds since the epoch, or a datetime with a time zone.
             expires: the time after which sending is not tried again.
+            tag: a word by which the processor may choose a route, such as `"newsletter"`.
 
         Returns:
             The id of the job.
@@ -244,8 +273,34 @@ class Spool(ABC):
             SpoolFull: there is no room; nothing was stored.
             SpoolError: the store failed; nothing was stored.
         """
-        options = JobOptions.checked(key, not_before, expires)
+        options = JobOptions.checked(key, not_before, expires, tag)
         return await self._put(message, sender, recipients, options, self._store)
+
+    async def adopt(self, entry: Entry, message: bytes) -> str:
+        """Store a queued job of another spool, with its id, results and attempts; held jobs stay held.
+
+        Nothing is stored if this spool has the job, or had it and remembers it, as it remembers keys.
+
+        Args:
+            entry: the job in the other spool.
+            message: its message.
+
+        Returns:
+            The id.
+
+        Raises:
+            SpoolFull: there is no room; nothing was stored.
+            SpoolError: the store failed; nothing was stored.
+        """
+        return await self._store(adopted(entry, message))
+
+    async def holders(self) -> Sequence[LeaseHolder]:
+        """Return which processes hold leases, if the spool knows them.
+
+        Raises:
+            SpoolError: the store failed.
+        """
+        return ()
 
     async def _put(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Self
@@ -14,6 +14,7 @@ from ..model.reply import printable
 
 __all__ = [
     "Entry",
+    "LeaseHolder",
     "Recovery",
     "Result",
     "SpoolStatistics",
@@ -107,6 +108,7 @@ class Entry:
         message_id: the value of the Message-ID field, if known.
         scheduled_at: when `not_before` was computed; 0 if the caller or an operator specified `not_before`.
         trace: the span that put the message (`traceparent`, W3C Trace Context), if telemetry was on.
+        tag: the word that was given to `put`, by which a processor may choose the route.
     """
 
     id: str
@@ -128,6 +130,7 @@ class Entry:
     message_id: str | None = None
     scheduled_at: float = 0.0
     trace: str | None = None
+    tag: str | None = None
 
     def __post_init__(self) -> None:
         if not self.results:
@@ -182,6 +185,21 @@ class SpoolStatistics(NamedTuple):
     next_due: float | None = None
 
 
+class LeaseHolder(NamedTuple):
+    """A process that holds leases, or one spool object of it.
+
+    Attributes:
+        name: the host and the process, and what else the spool distinguishes: `"host:pid:…"`.
+        leases: the number of its leases.
+        left: seconds until the first of them ends unless it is extended, negative if it is to be recovered; None if
+            they last as long as the process lives.
+    """
+
+    name: str
+    leases: int
+    left: float | None = None
+
+
 class Recovery(NamedTuple):
     """The result of `recover`.
 
@@ -217,36 +235,58 @@ def should_retry(verdict: Verdict) -> bool:
 
 
 def results_after(
-    entry: Entry, receipt: Receipt | None, retry: Callable[[Verdict], bool] | None, at: float
+    entry: Entry,
+    receipt: Receipt | None,
+    retry: Callable[[Verdict], bool] | None,
+    at: float,
+    places: Sequence[int] | None = None,
 ) -> tuple[Result | None, ...]:
     """Return the results of `entry` after an attempt for its pending recipients.
 
+    Args:
+        entry: the job before the attempt.
+        receipt: the outcome, None if the attempt yielded none.
+        retry: returns whether the recipient of a verdict is tried again; `should_retry` by default.
+        at: the current time.
+        places: the places in the envelope of the recipients that were tried; all pending ones by default.
+
     Raises:
-        InvalidArgument: the receipt does not match the pending recipients.
+        InvalidArgument: the receipt does not match these recipients.
     """
-    check_receipt(entry, receipt)
+    tried = check_receipt(entry, receipt, places)
     if receipt is None:
         return entry.results
     retry = should_retry if retry is None else retry
     results = [*entry.results]
-    pending = [place for place, result in enumerate(results) if result is None or not result.final]
-    for place, verdict in zip(pending, receipt.verdicts, strict=True):
+    for place, verdict in zip(tried, receipt.verdicts, strict=True):
         final = verdict.accepted or not retry(verdict)
         results[place] = Result.of(verdict, final=final, at=at)
     return tuple(results)
 
 
-def check_receipt(entry: Entry, receipt: Receipt | None) -> None:
-    """Check that a receipt matches the pending recipients of `entry`.
+def check_receipt(
+    entry: Entry, receipt: Receipt | None, places: Sequence[int] | None = None
+) -> Sequence[int]:
+    """Check that a receipt matches the recipients of `entry` that were tried, and return their places.
+
+    Args:
+        entry: the job before the attempt.
+        receipt: the receipt; None matches.
+        places: the places in the envelope of the recipients that were tried; all pending ones by default.
 
     Raises:
-        InvalidArgument: the receipt has more or fewer verdicts than recipients are pending.
+        InvalidArgument: the receipt has more or fewer verdicts than recipients were tried, or one of `places` is not
+            that of a pending recipient.
     """
-    pending = [result for result in entry.results if result is None or not result.final]
-    if receipt is not None and len(receipt.verdicts) != len(pending):
+    pending = [place for place, result in enumerate(entry.results) if result is None or not result.final]
+    if places is not None and not set(places) <= set(pending):
+        raise InvalidArgument("the receipt is about recipients that are not pending")
+    tried = pending if places is None else places
+    if receipt is not None and len(receipt.verdicts) != len(tried):
         raise InvalidArgument(
-            f"the receipt has {len(receipt.verdicts)} verdicts, but {len(pending)} recipients are pending"
+            f"the receipt has {len(receipt.verdicts)} verdicts, but {len(tried)} recipients are pending"
         )
+    return tried
 
 
 def flagged_after(entry: Entry, results: Iterable[Result | None]) -> bool:

@@ -1,19 +1,19 @@
 r"""The file format of a job: versioned, bounded in size, and validated on every read. Nothing here does I/O.
 
     SPOOL1 <length of the header in octets>\n
-    {"id": …, "envelope": …, "body_len": …, "sha256": …, "trace": …}\n
+    {"id": …, "envelope": …, "body_len": …, "sha256": …, "trace": …, "tag": …}\n
     the message, octet for octet
     \n<crc32> {"r": "eod", …}\n
     \n<crc32> {"r": "result", …}\n
 
-The header never changes; `trace` is there only if telemetry was on, and fields of later versions are ignored. Later
-changes are records in the journal behind the message, which is only ever appended to. Each record begins with a line
-ending, so that a record torn by a crash damages no other record; it is ignored. The current state of a job is its
-header with all records applied in order.
+The header never changes; `trace` is there only if telemetry was on, `tag` only if one was given, and fields of later
+versions are ignored. Later changes are records in the journal behind the message, which is only ever appended to. Each
+record begins with a line ending, so that a record torn by a crash damages no other record; it is ignored. The current
+state of a job is its header with all records applied in order.
 
 Records contain the number of the attempt. An attempt appends `eod` before end of data is sent, and then `result`, or
 `untouched` if the job was released. Recovery appends `recovered` for a worker that died. An operator's commands append
-`hold` and `requeue`.
+`hold` and `requeue`. The journal of a job of another spool begins with `moved`.
 
 A file contains nothing that is executed, and no credentials. Invalid files raise `RecordInvalid`, and files of a later
 version `RecordNewer`.
@@ -36,7 +36,7 @@ from ..model.dsn import DSN, Notify
 from ..model.envelope import Envelope, Kind, Recipient
 from .entry import POISON, Entry, Result, State, flagged_after, requeued
 from .fields import changed_results, count, encode, of, result_values, time_of
-from .submission import BodyNeeds, Submission
+from .submission import BodyNeeds, Submission, checked_tag
 
 __all__ = [
     "JOB_ID",
@@ -46,6 +46,7 @@ __all__ = [
     "Job",
     "encode_header",
     "header_end",
+    "history_record",
     "header_text",
     "journal_record",
     "parse",
@@ -147,6 +148,7 @@ def header_text(job: Submission, id: str) -> str:
     recipients = ",".join([_recipient_json(recipient) for recipient in envelope.recipients])
     needs = [name for name, needed in zip(_NEEDS, job.needs, strict=True) if needed]
     trace = "" if job.trace is None else f',"trace":{encode(job.trace)}'
+    tag = "" if job.tag is None else f',"tag":{encode(job.tag)}'
     # Put together by hand, because the json module makes a new encoder for each dict, which took 9 of 100 instructions
     # of a put without a sync.
     return (
@@ -154,7 +156,7 @@ def header_text(job: Submission, id: str) -> str:
         f'"expires":{"null" if job.expires is None else repr(job.expires)},"sender":{sender},'
         f'"recipients":[{recipients}],"needs":{encode(needs) if needs else "[]"},'
         f'"message_id":{"null" if job.message_id is None else encode(job.message_id)},'
-        f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"{trace}}}'
+        f'"body_len":{len(job.body)},"sha256":"{hashlib.sha256(job.body).hexdigest()}"{trace}{tag}}}'
     )
 
 
@@ -162,6 +164,25 @@ def journal_record(**fields: Any) -> bytes:
     """Return one record of the journal."""
     text = encode(fields).encode("ascii")
     return b"\n%08x %b\n" % (zlib.crc32(text), text)
+
+
+def history_record(entry: Entry) -> bytes:
+    """Return the record of what became of a job in the spool that it comes from."""
+    return journal_record(
+        r="moved",
+        attempts=entry.attempts,
+        recoveries=entry.recoveries,
+        held=entry.held,
+        flagged=entry.flagged,
+        confirmed=entry.confirmed,
+        reason=entry.reason,
+        scheduled_at=entry.scheduled_at,
+        results={
+            str(place): result_values(result)
+            for place, result in enumerate(entry.results)
+            if result is not None
+        },
+    )
 
 
 def result_record(
@@ -173,6 +194,7 @@ def result_record(
     *,
     reason: str,
     not_before: float | None,
+    counts: bool = True,
 ) -> bytes:
     """Return the record that ends an attempt.
 
@@ -184,14 +206,24 @@ def result_record(
         results: the results after the attempt; those that changed are written.
         reason: the reason, for an operator.
         not_before: when the job is due again, None if it is not.
+        counts: the attempt counts.
     """
     changed = {
         str(place): result_values(new)
         for place, (old, new) in enumerate(zip(entry.results, results, strict=True))
         if new is not None and new is not old
     }
+    # Left out of most records, so that earlier versions of this library, which do not know it, count the attempt.
+    uncounted = {} if counts else {"counts": False}
     return journal_record(
-        r="result", n=n, at=at, state=state.value, not_before=not_before, reason=reason, results=changed
+        r="result",
+        n=n,
+        at=at,
+        state=state.value,
+        not_before=not_before,
+        reason=reason,
+        results=changed,
+        **uncounted,
     )
 
 
@@ -337,13 +369,16 @@ class _Replay:
 
     def result(self, fields: dict[str, Any]) -> None:
         entry, n = self.entry, count(fields["n"])
-        self._count_attempt(n)
+        counts = of(fields.get("counts", True), bool)
+        if counts:
+            self._count_attempt(n)
         if n == self._marked:
             # The attempt has a result, so its own mark no longer flags the job.
-            entry.flagged, _ = self._before_mark
+            entry.flagged, entry.confirmed = self._before_mark
         entry.results = changed_results(entry.results, of(fields["results"], dict))
         entry.reason = of(fields["reason"], str)
-        entry.flagged, entry.confirmed = flagged_after(entry, entry.results), False
+        entry.flagged = flagged_after(entry, entry.results)
+        entry.confirmed = entry.confirmed and not counts
         if fields["not_before"] is not None:
             entry.not_before, entry.scheduled_at = time_of(fields["not_before"]), time_of(fields["at"])
         self.ended = _STATES[of(fields["state"], str)]
@@ -360,6 +395,14 @@ class _Replay:
         if count(fields["n"]) == self._marked:
             self.entry.flagged, self.entry.confirmed = self._before_mark
         self.ended = State.QUEUED
+
+    def moved(self, fields: dict[str, Any]) -> None:
+        entry = self.entry
+        entry.attempts, entry.recoveries = count(fields["attempts"]), count(fields["recoveries"])
+        entry.held, entry.reason = of(fields["held"], bool), of(fields["reason"], str)
+        entry.flagged, entry.confirmed = of(fields["flagged"], bool), of(fields["confirmed"], bool)
+        entry.scheduled_at = time_of(fields["scheduled_at"])
+        entry.results = changed_results(entry.results, of(fields["results"], dict))
 
     def hold(self, fields: dict[str, Any]) -> None:
         self.entry.held = of(fields["held"], bool)
@@ -381,6 +424,7 @@ _APPLY: Final = {
     "result": _Replay.result,
     "recovered": _Replay.recovered,
     "untouched": _Replay.untouched,
+    "moved": _Replay.moved,
     "hold": _Replay.hold,
     "requeue": _Replay.requeue,
 }
@@ -419,6 +463,7 @@ def _header(fields: dict[str, Any], end: int) -> Header:
         message_id=message_id,
         scheduled_at=put_at if not_before == created else 0.0,
         trace=_trace(fields.get("trace")),
+        tag=None if (tag := fields.get("tag")) is None else checked_tag(tag),
     )
     return Header(entry, digest, end, BodyNeeds("eightbit" in needs, "utf8" in needs, "binary" in needs))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
@@ -18,7 +20,7 @@ from ..model.envelope import Envelope, Recipient
 from ..model.signing import MessageSigner
 from ..sources import read_all
 from ..sources.weight import is_heavy
-from .entry import Entry
+from .entry import Entry, State
 
 __all__ = [
     "Adapt",
@@ -26,6 +28,8 @@ __all__ = [
     "JobOptions",
     "StoredMail",
     "Submission",
+    "adopted",
+    "checked_tag",
     "epoch_seconds",
     "job_id",
     "submission",
@@ -33,9 +37,13 @@ __all__ = [
 
 #: Maximum length of an idempotency key; only its digest is stored.
 MAX_KEY = 1000
+#: Maximum length of a tag.
+MAX_TAG: Final = 64
 
 #: Complete messages, as bytes or in a file; streams are recognised by their methods.
 _SOURCES: Final = (bytes, bytearray, memoryview, os.PathLike)
+
+_TAG: Final = re.compile(rf"[!-~]{{1,{MAX_TAG}}}")
 
 #: Converts a message object of an application into a `Mail`, with another envelope if it is given.
 Adapt = Callable[[Any, "str | Address | None", "Sequence[str | Address | Recipient] | None"], Mail]
@@ -75,20 +83,26 @@ class JobOptions(NamedTuple):
         key: the idempotency key, if one was given.
         not_before: the earliest time to send the message, None for now.
         expires: the time after which sending is not tried again, None if the processor decides.
+        tag: a word by which the processor may choose a route.
     """
 
     key: str | None = None
     not_before: float | None = None
     expires: float | None = None
+    tag: str | None = None
 
     @classmethod
     def checked(
-        cls, key: str | None, not_before: float | datetime | None, expires: float | datetime | None
+        cls,
+        key: str | None,
+        not_before: float | datetime | None,
+        expires: float | datetime | None,
+        tag: str | None = None,
     ) -> Self:
         """Check the arguments of `Spool.put` and return them as options.
 
         Raises:
-            InvalidArgument: the key or a time is invalid.
+            InvalidArgument: the key, a time or the tag is invalid.
         """
         if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY):
             raise InvalidArgument(f"a key is a string of 1 to {MAX_KEY} characters")
@@ -96,6 +110,7 @@ class JobOptions(NamedTuple):
             key,
             None if not_before is None else epoch_seconds(not_before),
             None if expires is None else epoch_seconds(expires),
+            None if tag is None else checked_tag(tag),
         )
 
 
@@ -115,6 +130,8 @@ class Submission(NamedTuple):
         expires: the time after which sending is not tried again, None if the processor decides.
         key: the idempotency key, if one was given.
         trace: the span that put it (`traceparent`, W3C Trace Context), if telemetry is on.
+        tag: a word by which the processor may choose a route.
+        history: the job in the spool that it comes from, whose id, results and attempts it keeps; None if it is new.
     """
 
     envelope: Envelope
@@ -126,9 +143,13 @@ class Submission(NamedTuple):
     expires: float | None = None
     key: str | None = None
     trace: str | None = None
+    tag: str | None = None
+    history: Entry | None = None
 
     def entry(self, id: str) -> Entry:
         """Return the entry of the new job `id`."""
+        if self.history is not None:
+            return replace(self.history, key=id, state=State.QUEUED)
         return Entry(
             id=id,
             envelope=self.envelope,
@@ -141,11 +162,14 @@ class Submission(NamedTuple):
             message_id=self.message_id,
             scheduled_at=self.created if self.not_before == self.created else 0.0,
             trace=self.trace,
+            tag=self.tag,
         )
 
 
 def job_id(job: Submission) -> str:
-    """Return the id of a new job: the beginning of its key's SHA-256, or the time and a random number."""
+    """Return the id of a job: the one it had, or the beginning of its key's SHA-256, or time and a random number."""
+    if job.history is not None:
+        return job.history.id
     if job.key is not None:
         return hashlib.sha256(job.key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{time.time_ns():019d}-{secrets.token_hex(16)}"
@@ -217,6 +241,28 @@ async def submission(
         now if options.not_before is None else options.not_before,
         options.expires,
         options.key,
+        tag=options.tag,
+    )
+
+
+def adopted(entry: Entry, message: bytes) -> Submission:
+    """Return a job of another spool as a submission that keeps its history.
+
+    The id is its key, so that a spool stores the job once, and remembers it when it is gone.
+    """
+    content = Content.of_bytes(message, exact=True)
+    return Submission(
+        entry.envelope,
+        message,
+        BodyNeeds(content.eightbit, entry.needs_utf8, content.binary),
+        entry.message_id,
+        entry.created,
+        entry.not_before,
+        entry.expires,
+        key=entry.id,
+        trace=entry.trace,
+        tag=entry.tag,
+        history=entry,
     )
 
 
@@ -234,6 +280,17 @@ def epoch_seconds(moment: float | datetime) -> float:
     if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < 2**40:
         raise InvalidArgument(f"{moment!r} is not a time in seconds since the epoch")
     return float(moment)
+
+
+def checked_tag(tag: str) -> str:
+    """Return a tag, if it is one.
+
+    Raises:
+        InvalidArgument: the tag is not a word of 1 to `MAX_TAG` visible ASCII characters.
+    """
+    if not isinstance(tag, str) or not _TAG.fullmatch(tag):
+        raise InvalidArgument(f"a tag is a word of 1 to {MAX_TAG} visible ASCII characters")
+    return tag
 
 
 # --- rendering -----------------------------------------------------------------------------------------------

@@ -73,6 +73,13 @@ class SpoolContract(LeaseContract):
         sent = [one.address.wire(utf8=False) for one in envelope.recipients]
         assert sent == [b"a..b@example.org", b"ops@mail_host.example", b'"a..b"@example.com']
 
+    async def test_a_tag_stays_with_its_job(self, spool: Spool) -> None:
+        tagged, plain = await spool.put(TEXT, tag="newsletter"), await spool.put(TEXT)
+        assert [(await spool.get(id)).tag for id in (tagged, plain)] == ["newsletter", None]
+        assert {lease.entry.tag for lease in await spool.claim(2)} == {"newsletter", None}
+        for wrong in ("", "two words", "é", "x" * 65, 7):
+            await refused(InvalidArgument, lambda tag=wrong: spool.put(TEXT, tag=tag))  # type: ignore[misc]
+
     async def test_the_envelope_may_come_from_the_header(self, spool: Spool) -> None:
         id = await spool.put(TEXT)
         assert (await spool.get(id)).envelope == Envelope("ann@example.com", ["bob@example.org"])
@@ -265,6 +272,48 @@ class SpoolContract(LeaseContract):
         assert [entry.id for entry in await self._all(spool, State.FAILED)] == [lease.entry.id]
         assert [entry.id for entry in await self._all(spool, State.SENDING)] == [busy.entry.id]
         assert {entry.id for entry in await self._all(spool)} == set(ids)
+
+    async def test_a_job_of_another_spool_keeps_its_history(self, spool: Spool) -> None:
+        from .memory import MemorySpool
+
+        async with MemorySpool() as other:
+            id = await other.put(TEXT, recipients=["a@example.org", "b@example.org"], tag="news", key="k")
+            [lease] = await other.claim()
+            due = float(int(time.time())) - 100.0
+            await lease.defer(receipt_for(lease, QUEUED, None), due, reason="451 later")
+            entry = await other.get(id)
+            for _ in range(2):
+                assert await spool.adopt(entry, await other.read(id)) == id
+        found = await spool.get(id)
+        assert (found.attempts, found.flagged, found.reason, found.tag) == (1, True, "451 later", "news")
+        assert (found.results, found.created, found.not_before) == (entry.results, entry.created, due)
+        [lease] = await spool.claim(5)
+        assert [str(one.address) for one in lease.mail().envelope().recipients] == ["b@example.org"]
+        assert lease.mail().content().size == len(TEXT)
+        await lease.settle(receipt_for(lease, QUEUED))
+        # It is remembered like a key.
+        await spool.adopt(entry, TEXT)
+        await refused(NoSuchJob, lambda: spool.get(id))
+
+    async def test_a_held_job_of_another_spool_stays_held(self, spool: Spool) -> None:
+        from .memory import MemorySpool
+
+        async with MemorySpool() as other:
+            id = await other.put(TEXT)
+            await other.hold(id)
+            await spool.adopt(await other.get(id), TEXT)
+        assert (await spool.get(id)).held and await spool.claim(5) == []
+        assert (await spool.statistics()).held == 1
+        await spool.release(id)
+        assert [lease.entry.id for lease in await spool.claim(5)] == [id]
+
+    async def test_holders_are_told_if_they_are_known(self, spool: Spool) -> None:
+        assert list(await spool.holders()) == []
+        await spool.put(TEXT)
+        [lease] = await spool.claim()
+        assert sum(holder.leases for holder in await spool.holders()) in (0, 1)
+        await lease.release()
+        assert list(await spool.holders()) == []
 
     async def test_statistics_count(self, spool: Spool) -> None:
         before = time.time() - 1

@@ -134,6 +134,43 @@ class LeaseContract(ABC):
         assert (len(entry.pending), entry.attempts, entry.reason) == (1, 1, "connection refused")
         assert len(await spool.claim(5)) == 1
 
+    async def test_a_receipt_about_a_part_of_the_recipients_leaves_the_others(self, spool: Spool) -> None:
+        id = await spool.put(TEXT, recipients=["a@example.org", "b@example.org", "c@example.org"])
+        due = (await spool.get(id)).not_before
+        [lease] = await spool.claim()
+        await lease.mark_end_of_data()
+        receipt = Receipt(receipt_for(lease, QUEUED, LATER, LATER).verdicts[:2])
+        await refused(InvalidArgument, lambda: lease.settle(receipt, places=[0]))
+        await lease.defer(receipt, due, places=[0, 1], counts=False)
+        entry = await spool.get(id)
+        assert (entry.state, entry.not_before, entry.attempts, entry.flagged) == (State.QUEUED, due, 0, False)
+        assert [None if one is None else one.final for one in entry.results] == [True, False, None]
+        [lease] = await spool.claim()
+        assert [str(one.address) for one in lease.entry.pending] == ["b@example.org", "c@example.org"]
+        one = Receipt(receipt_for(lease, NEVER, NEVER).verdicts[:1])
+        await refused(InvalidArgument, lambda: lease.fail(one, places=[0]))
+        await lease.fail(one, places=[2])
+        entry = await spool.get(id)
+        assert (entry.state, entry.attempts) == (State.FAILED, 1)
+        assert [None if one is None else one.final for one in entry.results] == [True, False, True]
+
+    async def test_an_attempt_that_does_not_count_leaves_the_decision_of_an_operator(
+        self, spool: Spool
+    ) -> None:
+        id = await spool.put(TEXT)
+        [lease] = await spool.claim()
+        await lease.defer(receipt_for(lease, None), 0.0)
+        await spool.requeue(id)
+        [lease] = await spool.claim(marked=True)
+        later = time.time() + 100
+        await lease.defer(None, later, reason="paused", counts=False)
+        entry = await spool.get(id)
+        assert (entry.attempts, entry.flagged, entry.confirmed) == (0, True, True)
+        assert (entry.not_before, entry.reason) == (later, "paused")
+        [lease] = await spool.claim(now=later + 1)
+        assert lease.entry.attempts == 0
+        await lease.settle(receipt_for(lease, QUEUED))
+
     async def test_a_failed_job_is_kept(self, spool: Spool) -> None:
         id = await spool.put(TEXT, key="k")
         [lease] = await spool.claim()

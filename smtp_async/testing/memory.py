@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,7 +25,7 @@ from ..spool.entry import (
     flagged_after,
     requeued,
 )
-from ..spool.submission import Adapt, JobOptions, StoredMail, Submission
+from ..spool.submission import Adapt, JobOptions, StoredMail, Submission, job_id
 
 __all__ = ["MemoryLease", "MemorySpool"]
 
@@ -70,8 +69,7 @@ class MemorySpool(Spool):
 
     async def _store(self, job: Submission) -> str:
         self._check_open()
-        key = None if job.key is None else hashlib.sha256(job.key.encode()).hexdigest()[:32]
-        id = key or f"{next(self._numbers):08d}"
+        id = f"{next(self._numbers):08d}" if job.key is None else job_id(job)
         if id not in self._jobs and not self._remembers(id):
             content = job.needs.content(job.body, size=len(job.body), message_id=job.message_id)
             self._jobs[id] = _Job(job.entry(id), content)
@@ -240,9 +238,9 @@ class MemorySpool(Spool):
             entry,
             state=result.state,
             results=results,
-            attempts=entry.attempts + 1,
+            attempts=entry.attempts + result.counts,
             flagged=flagged_after(claimed, results),
-            confirmed=False,
+            confirmed=claimed.confirmed and not result.counts,
             reason=result.reason,
             not_before=entry.not_before if result.not_before is None else result.not_before,
             scheduled_at=entry.scheduled_at if result.not_before is None else now,

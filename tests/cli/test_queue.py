@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,24 @@ def test_ls_lists_jobs_by_state(run, spool):
         ["held", "1"],
     ]
     assert json.loads(run("stats --json").stdout)["failed"] == 1
+
+
+def test_stats_tells_the_changes_and_who_holds_leases(run, spool):
+    for _ in range(3):
+        run(f"add {PEOPLE} --text Hi")
+
+    async def while_one_is_sent(queue):
+        await queue.claim()
+        plain = await asyncio.to_thread(run, "stats --rates 0.1")
+        return plain, await asyncio.to_thread(run, "stats --rates 0.1 --json")
+
+    plain, as_json = inside(spool, while_one_is_sent)
+    found = json.loads(as_json.stdout)
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    assert found["holders"] == [{"name": name, "leases": 1, "left": None}]
+    assert (found["rates"]["queued"], found["rates"]["sending"], found["empty_in"]) == (0.0, 0.0, None)
+    assert ["holder", name, "1", "-"] in fields(plain) and ["queued/s", "0.0"] in fields(plain)
+    assert json.loads(run("stats --json").stdout)["holders"] == []
 
 
 def test_an_empty_spool_is_shown_as_such(run):

@@ -263,7 +263,9 @@ class RecordingProcessor(QueueProcessor):
 
 def processor(spool: Spool, client: Any, **options: Any) -> RecordingProcessor:
     """Return a processor; arguments of the constructor and fields of `ProcessorOptions` alike are `options`."""
-    arguments = {name: options.pop(name) for name in ("concurrency", "retry", "keep_sent") if name in options}
+    arguments = {
+        name: options.pop(name) for name in ("routes", "concurrency", "retry", "keep_sent") if name in options
+    }
     arguments.setdefault("retry", STEADY)
     options.setdefault("poll", 0.02)
     options.setdefault("clock", getattr(spool, "clock", time.time))

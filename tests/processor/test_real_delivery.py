@@ -152,3 +152,28 @@ async def test_a_report_of_a_real_server_is_parsed(name: str, request: pytest.Fi
     assert (one.address, one.action, str(one.status)) == ("bob@lab.test", "delivered", "2.0.0")
     assert one.original == "robert@lab.test" and report.reporting == server.hostname
     assert report.message_id == receipt.message_id and report.text
+
+
+async def test_a_message_goes_over_two_servers(postfix: Postfix, exim: Exim, tmp_path: Path) -> None:
+    subject = f"routed {time.time_ns()}"
+    async with (
+        DirectorySpool(tmp_path / "spool", create=True) as spool,
+        client_for(postfix) as by_postfix,
+        client_for(exim) as by_exim,
+    ):
+        both = await spool.put(message("bob@lab.test, carol@lab.test, nobody@reject.test", f"{subject} both"))
+        tagged = await spool.put(message("bob@lab.test", f"{subject} tagged"), tag="exim")
+
+        def route(entry: Any, recipient: Any) -> SMTPClient:
+            return by_exim if entry.tag == "exim" or recipient.address.local == "carol" else by_postfix
+
+        report = await QueueProcessor(spool, routes=route).run_once()
+        assert report.sent == (tagged,) and [one.id for one in report.failed] == [both]
+        results = (await spool.get(both)).results
+    assert [None if one is None else one.outcome for one in results] == [
+        Outcome.ACCEPTED,
+        Outcome.ACCEPTED,
+        Outcome.REFUSED,
+    ]
+    assert len(postfix.wait_for_message(f"{subject} both")) == 1
+    assert len(exim.wait_for_message(subject, count=2)) == 2

@@ -74,6 +74,7 @@ submissions = st.builds(
     st.none() | times,
     st.none() | texts.filter(bool),
     st.none() | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True),
+    st.none() | st.from_regex(r"[!-~]{1,64}", fullmatch=True),
 )
 
 
@@ -122,6 +123,12 @@ def test_a_header_is_one_line_of_ascii(what: Submission) -> None:
 def test_a_key_is_not_in_the_file() -> None:
     data = stored(key="order of Mr. Smith")
     assert b"Smith" not in data
+
+
+@pytest.mark.parametrize("tag", ["", "two words", "é", 7, ["a"]])
+def test_a_tag_that_was_not_put_is_refused(tag: object) -> None:
+    with pytest.raises(RecordInvalid):
+        read_header(with_header(lambda fields: fields.update(tag=tag)))
 
 
 @given(texts, texts, st.integers(400, 599))
@@ -403,7 +410,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 names = st.sampled_from(
-    ["r", "n", "at", "state", "not_before", "reason", "results", "held", "expires", "rcpts"]
+    ["r", "n", "at", "state", "not_before", "reason", "results", "held", "expires", "rcpts", "counts"]
 )
 kinds = st.sampled_from(["eod", "result", "recovered", "untouched", "hold", "requeue"])
 

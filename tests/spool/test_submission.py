@@ -44,7 +44,7 @@ def test_a_time_is_seconds_or_a_moment_with_a_zone() -> None:
     assert epoch_seconds(5) == 5.0 and isinstance(epoch_seconds(5), float)
     assert epoch_seconds(datetime(1970, 1, 1, 1, tzinfo=UTC)) == 3600.0
     assert epoch_seconds(datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == 0.0
-    assert JobOptions.checked(None, 5, datetime(1970, 1, 1, 1, tzinfo=UTC)) == (None, 5.0, 3600.0)
+    assert JobOptions.checked(None, 5, datetime(1970, 1, 1, 1, tzinfo=UTC)) == JobOptions(None, 5.0, 3600.0)
 
 
 @pytest.mark.parametrize("moment", [-1, 2**40, float("nan"), float("inf"), True, "tomorrow", None])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from ...errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
-from ..entry import Entry, SpoolStatistics, State, requeued
+from ..entry import Entry, LeaseHolder, SpoolStatistics, State, requeued
 from ..record import JOB_ID, Job, journal_record
 from .due_queue import HELD_UNTIL, directory_of
 from .job_files import QUARANTINE, REFUSED_TO_OPEN, JobFiles, LockedJob, directories_changed_by_delete
@@ -105,6 +107,18 @@ class Admin:
             oldest=None if oldest == math.inf else oldest,
             next_due=None if due == math.inf else due,
         )
+
+    def holders(self) -> list[LeaseHolder]:
+        """Return which processes hold locks on files of jobs that are being sent, as far as the system tells."""
+        processes = _lock_owners()
+        found: Counter[str] = Counter()
+        for directory in self._job_files.due_queue.directories():
+            for name in self.names(directory, State.SENDING):
+                status = self._syscalls.look("L6", name)
+                if status is not None:
+                    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+                    found[processes.get((device, status.st_ino), "unknown")] += 1
+        return [LeaseHolder(f"{socket.gethostname()}:{pid}", leases) for pid, leases in sorted(found.items())]
 
     def _quarantined(self) -> int:
         try:
@@ -206,6 +220,19 @@ class Admin:
             except FileNotFoundError:
                 continue
         raise NoSuchJob(f"there is no job {id}")
+
+
+def _lock_owners() -> dict[tuple[str, int], str]:
+    """Return the process of each flock of this machine, by device and inode; empty where the system does not tell."""
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file if " FLOCK " in line]
+    except OSError:
+        return {}
+    # A line that begins with an arrow is a lock that is waited for.
+    held = [words for words in lines if len(words) > 5 and words[1] == "FLOCK"]
+    places = [(words[5].rpartition(":"), words[4]) for words in held]
+    return {(device, int(inode)): pid for (device, _, inode), pid in places if inode.isdigit()}
 
 
 def _must_be_queued(locked: LockedJob) -> None:

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from ...errors import SpoolFull
 from ..entry import State
-from ..record import encode_header
+from ..record import encode_header, history_record
 from ..submission import Submission, job_id
-from .due_queue import QUEUED, directory_of
+from .due_queue import HELD_UNTIL, QUEUED, directory_of
 from .job_files import RESERVE, SMALL, TMP, JobFiles, hashed_directory
 from .syscalls import SystemCalls, translated
 
@@ -60,7 +60,19 @@ class _Draft:
         error: why the job cannot be stored, None so far.
     """
 
-    __slots__ = ("_inode", "_size", "_stored", "created", "error", "fd", "id", "job", "path", "tmp")
+    __slots__ = (
+        "_inode",
+        "_journal",
+        "_size",
+        "_stored",
+        "created",
+        "error",
+        "fd",
+        "id",
+        "job",
+        "path",
+        "tmp",
+    )
 
     def __init__(self, job: Submission) -> None:
         self.job = job
@@ -74,6 +86,7 @@ class _Draft:
         self.created = False
         self.error: Exception | None = None
         self._size = 0
+        self._journal = b""
         self._inode: int | None = None
         self._stored: Stored | None = None
 
@@ -81,6 +94,13 @@ class _Draft:
     def unfinished(self) -> bool:
         """Whether the job is neither stored nor refused yet."""
         return self._stored is None and self.error is None
+
+    @property
+    def due(self) -> float:
+        """When the job is due; a held one never is."""
+        if self.job.history is not None and self.job.history.held:
+            return HELD_UNTIL
+        return max(self.job.not_before, self.job.created)
 
     @property
     def lacked_descriptor(self) -> bool:
@@ -112,8 +132,9 @@ class _Draft:
 
     def encode(self) -> bytes:
         """Return the header of the file."""
-        header = encode_header(self.job, self.id)
-        self._size = len(header) + len(self.job.body)
+        header, history = encode_header(self.job, self.id), self.job.history
+        self._journal = b"" if history is None else history_record(history)
+        self._size = len(header) + len(self.job.body) + len(self._journal)
         return header
 
     def write(self, syscalls: SystemCalls, header: bytes) -> None:
@@ -131,15 +152,17 @@ class _Draft:
     def _write_contents(self, syscalls: SystemCalls, fd: int, header: bytes) -> None:
         job, size = self.job, self._size
         if size <= SMALL:
-            syscalls.write("E2", fd, header + job.body)
+            syscalls.write("E2", fd, header + job.body + self._journal)
         else:
             syscalls.write("E2", fd, header)
             syscalls.write("E2", fd, job.body)
+            if self._journal:
+                syscalls.write("E2", fd, self._journal)
         if syscalls.durable:
             recipients = len(job.envelope.recipients)
             syscalls.reserve("E3", fd, size, RESERVE + RESERVE_PER_RECIPIENT * recipients)
-        if job.not_before > job.created:
-            syscalls.due_at("E3", self.tmp, job.not_before)
+        if job.history is not None or job.not_before > job.created:
+            syscalls.due_at("E3", self.tmp, self.due)
 
     def sync(self, syscalls: SystemCalls) -> None:
         """E4 and E5."""
@@ -280,7 +303,7 @@ class Enqueuer:
                 draft.fail(translated(failed, "the message cannot be stored"))
             else:
                 draft.succeed(stored)
-                self._job_files.due_queue.push(max(draft.job.not_before, draft.job.created), draft.path)
+                self._job_files.due_queue.push(draft.due, draft.path)
 
     def _link(self, tmp: str, path: str) -> None:
         """E6."""

@@ -97,6 +97,7 @@ class DirectoryLease(Lease):
             result.results(self.entry, now),
             reason=result.reason[:MAX_TEXT],
             not_before=result.not_before,
+            counts=result.counts,
         )
         # The suffix `.sent` shows that the job was delivered, so its record may be lost.
         optional = state is State.SENT

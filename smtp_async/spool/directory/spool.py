@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final, NoReturn, TypeVar
 from ...errors import InvalidArgument, SMTPError, UsageError
 from ...model.signing import MessageSigner
 from ..contract import KEY_RETENTION, Leases, Spool, SpoolTelemetry
-from ..entry import Entry, Recovery, SpoolStatistics, State, Unreadable
+from ..entry import Entry, LeaseHolder, Recovery, SpoolStatistics, State, Unreadable
 from ..submission import Adapt, JobOptions, Submission
 from .admin import Admin
 from .batching import Batcher, Threads
@@ -188,6 +188,9 @@ class DirectorySpool(Spool):
 
     async def statistics(self) -> SpoolStatistics:
         return await self._run(self._admin.statistics)
+
+    async def holders(self) -> builtins.list[LeaseHolder]:
+        return await self._run(self._admin.holders)
 
     async def recover(self) -> Recovery:
         recovery: Recovery = await self._run(recover, self._job_files)

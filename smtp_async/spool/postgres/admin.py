@@ -6,31 +6,17 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from ...errors import Busy, NoSuchJob, RecordInvalid, UsageError
-from ..entry import Entry, SpoolStatistics, State, requeued
+from ..entry import Entry, LeaseHolder, SpoolStatistics, State, requeued
 from ..fields import results_text
 from ..record import JOB_ID
 from .connections import Connection, Lane
 from .rows import entry_of, header_of, require_intact
 from .statements import Statements
 
-__all__ = ["Admin", "LeaseHolder", "Page"]
+__all__ = ["Admin", "Page"]
 
 #: Number of jobs that `list` reads in one statement.
 _LIST: Final = 500
-
-
-class LeaseHolder(NamedTuple):
-    """A spool object of some process that holds leases.
-
-    Attributes:
-        name: the host, the process and a random number: `"host:pid:number"`.
-        leases: the number of its leases.
-        left: seconds until the first of them ends unless it is extended; negative if it is to be recovered.
-    """
-
-    name: str
-    leases: int
-    left: float
 
 
 class Page(NamedTuple):

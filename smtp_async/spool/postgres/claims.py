@@ -61,7 +61,7 @@ class Update:
         claimed: the job.
         state: the new state of the job, None to delete it; a mark has none.
         mark: it is a mark.
-        counted: the attempt counts, and has the results below.
+        counted: the attempt counts.
         flagged: the job is flagged from now on.
         reason, results, not_before: as for the row; None for what does not change.
         uncertain: it was sent before, and may have been committed.
@@ -79,7 +79,7 @@ class Update:
         mark: bool = False,
         counted: bool = False,
         flagged: bool = False,
-        reason: str = "",
+        reason: str | None = None,
         results: str | None = None,
         not_before: float | None = None,
     ) -> None:

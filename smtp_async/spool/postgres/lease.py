@@ -96,7 +96,7 @@ class PostgresLease(Lease):
         return Update(
             claimed,
             result.state,
-            counted=True,
+            counted=result.counts,
             # The flag as it was claimed: the mark of this attempt ends with its result.
             flagged=flagged_after(entry, results),
             reason=printable(result.reason, MAX_TEXT),

@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ...errors import SMTPError, SpoolError
+from ..entry import Entry
+from ..fields import results_text
 from .calls import Batcher, Calls
 from .connections import Connection, Lane
 from .hints import Hints
@@ -54,6 +56,32 @@ class Producer:
     async def put(self, job: NewJob) -> str:
         """Store a job; return its id, also if there is a job with its key already."""
         return (await self._batcher.run(job, undo=self._withdraw)).id
+
+    async def adopt(self, job: NewJob, history: Entry) -> str:
+        """Store a job of another spool, unless there is one with its id already; return the id."""
+
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                columns = [[value] for value in job]
+                if await connection.fetch(self._sql.put, *columns, self._retention()):
+                    await connection.execute(
+                        self._sql.adopt,
+                        job.id,
+                        history.created,
+                        history.not_before,
+                        history.scheduled_at,
+                        history.attempts,
+                        history.recoveries,
+                        history.flagged,
+                        history.confirmed,
+                        history.held,
+                        history.reason,
+                        results_text(history.results),
+                    )
+
+        await self._lane.run(work, doing="the job cannot be stored", again=True)
+        self._hints.wake()
+        return job.id
 
     async def _store(self, jobs: list[NewJob]) -> list[_Stored | Exception]:
         # Two jobs with the same key would meet in one statement.

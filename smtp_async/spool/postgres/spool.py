@@ -21,10 +21,10 @@ from ...model.address import Address
 from ...model.envelope import Recipient
 from ...model.signing import MessageSigner
 from ..contract import KEY_RETENTION, Leases, Spool, SpoolTelemetry
-from ..entry import Entry, Recovery, SpoolStatistics, State, Unreadable
+from ..entry import Entry, LeaseHolder, Recovery, SpoolStatistics, State, Unreadable
 from ..submission import Adapt, JobOptions, Submission
 from . import outbox
-from .admin import Admin, LeaseHolder
+from .admin import Admin
 from .calls import Batcher, Calls
 from .claims import Claimed, Claims
 from .connections import Connections, Lane
@@ -159,12 +159,13 @@ class PostgresSpool(Spool):
         key: str | None = None,
         not_before: float | datetime | None = None,
         expires: float | datetime | None = None,
+        tag: str | None = None,
         connection: Any = None,
     ) -> str:
         """Store a message, in a transaction of its own or in one of the caller.
 
         Args:
-            message, sender, recipients, key, not_before, expires: as for `Spool.put`.
+            message, sender, recipients, key, not_before, expires, tag: as for `Spool.put`.
             connection: an asynchronous connection of asyncpg or psycopg 3, or a connection or session of SQLAlchemy 2.
                 The message is queued when the caller commits, and never if the caller rolls back.
 
@@ -183,9 +184,15 @@ class PostgresSpool(Spool):
         """
         if connection is None:
             return await super().put(
-                message, sender=sender, recipients=recipients, key=key, not_before=not_before, expires=expires
+                message,
+                sender=sender,
+                recipients=recipients,
+                key=key,
+                not_before=not_before,
+                expires=expires,
+                tag=tag,
             )
-        options = JobOptions.checked(key, not_before, expires)
+        options = JobOptions.checked(key, not_before, expires, tag)
 
         async def store(job: Submission) -> str:
             self._check_open()
@@ -205,11 +212,12 @@ class PostgresSpool(Spool):
         key: str | None = None,
         not_before: float | datetime | None = None,
         expires: float | datetime | None = None,
+        tag: str | None = None,
     ) -> str:
         """Store a message in a transaction of a caller that has no event loop.
 
         Args:
-            message, sender, recipients, key, not_before, expires: as for `put`.
+            message, sender, recipients, key, not_before, expires, tag: as for `put`.
             connection: a connection of psycopg or Django, or a connection or session of SQLAlchemy.
 
         Returns:
@@ -225,7 +233,7 @@ class PostgresSpool(Spool):
         else:
             raise UsageError("an event loop is running in this thread: await put() instead")
         self._check_open()
-        options = JobOptions.checked(key, not_before, expires)
+        options = JobOptions.checked(key, not_before, expires, tag)
         made: builtins.list[NewJob] = []
 
         async def store(job: Submission) -> str:
@@ -238,6 +246,8 @@ class PostgresSpool(Spool):
 
     async def _store(self, job: Submission) -> str:
         self._check_open()
+        if job.history is not None:
+            return await self._producer.adopt(NewJob.of(job), job.history)
         return await self._producer.put(NewJob.of(job))
 
     # --- claim -----------------------------------------------------------------------------------------------
@@ -307,11 +317,6 @@ class PostgresSpool(Spool):
         return await self._run(self._admin.statistics)
 
     async def holders(self) -> builtins.list[LeaseHolder]:
-        """Return which processes of all machines hold leases.
-
-        Raises:
-            SpoolError: the database failed.
-        """
         return await self._run(self._admin.holders)
 
     # --- waiting and closing ---------------------------------------------------------------------------------

@@ -45,10 +45,16 @@ select id, keyed, {now}, coalesce(not_before, {now}), case when not_before is nu
     expires, size, header, body
 from new where not keyed or id in (select id from known)
 on conflict (id) do nothing
+returning id
 """
 _FREE: Final = "marked = false, lease_until = null, holder = null"
 
 
+#: What a job of another spool brings along.
+_ADOPT: Final = """
+    update @jobs set created = $2, not_before = $3, scheduled_at = $4, attempts = $5, recoveries = $6, flagged = $7,
+        confirmed = $8, held = $9, reason = $10, results = cast($11::text as json)
+    where id = $1"""
 #: Delete a job that was put by a caller that was cancelled.
 _WITHDRAW: Final = """
     with gone as (
@@ -91,7 +97,7 @@ _UPDATE: Final = f"""
             state = c.state, flagged = c.flagged or j.flagged, {_FREE},
             attempts = j.attempts + c.counted::integer,
             confirmed = j.confirmed and not c.counted,
-            reason = case when c.counted then c.reason else j.reason end,
+            reason = coalesce(c.reason, j.reason),
             results = coalesce(cast(c.results as json), j.results),
             not_before = coalesce(c.not_before, j.not_before),
             scheduled_at = case when c.not_before is null then j.scheduled_at else {_NOW} end
@@ -183,6 +189,7 @@ class Statements:
         columns = ", ".join(f"cast({name} as {kind}) as {name}" for name, kind in _NEW.items())
         new = f"select {columns} from unnest({arrays}) as n ({', '.join(_NEW)})"
         self.put: Final = _PUT.format(new=new, schema=schema, now=_NOW, retention=f"${len(_NEW) + 1}::float8")
+        self.adopt: Final = self._filled(_ADOPT)
         self.withdraw: Final = self._filled(_WITHDRAW)
         self.notify: Final = self._filled(_NOTIFY)
         self.claim: Final = self._filled(_CLAIM)

@@ -1,0 +1,75 @@
+"""Opens the spool that a command line names: a directory, or a database by its URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from ..errors import InvalidArgument
+from ..model.reply import printable
+from ..spool.contract import Spool
+from ..spool.directory.spool import DirectorySpool
+from ..spool.postgres.spool import PostgresSpool
+
+__all__ = ["is_url", "name_of", "open_database", "open_spool"]
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEMES: Final = ("postgresql", "postgres")
+_SCHEMA: Final = "smtp_async"
+_YES: Final = ("1", "true", "yes", "on")
+
+
+def is_url(place: str) -> bool:
+    """Tell whether a place is a URL, and not a path."""
+    return _URL.match(place) is not None
+
+
+def open_spool(place: str, *, create: bool = False) -> Spool:
+    """Open a spool.
+
+    Args:
+        place: the path of a directory, or the URL of a database, which may name a schema and a pooler:
+            `postgresql://user@host/database?schema=mail&pooler=1`.
+        create: create the directory if it does not exist; of a database, `queue init` makes the tables.
+
+    Raises:
+        InvalidArgument: the URL is not that of a database.
+        FeatureUnavailable: asyncpg is not installed.
+        FileError, SpoolUnsafe, SpoolError: the directory cannot be used.
+    """
+    return open_database(place) if is_url(place) else DirectorySpool(place, create=create)
+
+
+def open_database(place: str) -> PostgresSpool:
+    """Open a spool in a database; see `open_spool`."""
+    url, options = _parts(place)
+    pooler = options.get("pooler", "").lower() in _YES
+    return PostgresSpool(url, schema=options.get("schema", _SCHEMA), pooler=pooler)
+
+
+def name_of(place: str) -> str:
+    """Return a name of a spool that is the same however its place is written, without user and password."""
+    if not is_url(place):
+        return printable(os.path.realpath(place), 300)
+    url, options = _parts(place)
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return printable(f"{host}{parts.path}/{options.get('schema', _SCHEMA)}", 300)
+
+
+def _parts(place: str) -> tuple[str, dict[str, str]]:
+    """Return the URL for the driver, and the options for the spool; nothing of the URL goes into an error."""
+    try:
+        parts = urlsplit(place)
+        # Raises for a port that is no number, which the driver would repeat in its error, with what precedes it.
+        parts.port  # noqa: B018
+    except ValueError:
+        raise InvalidArgument("the URL of the spool cannot be read") from None
+    if parts.scheme not in _SCHEMES:
+        raise InvalidArgument("a spool is the path of a directory, or a URL that begins with postgresql://")
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    options = {name: value for name, value in query if name in ("schema", "pooler")}
+    rest = urlencode([(name, value) for name, value in query if name not in options])
+    return urlunsplit(parts._replace(query=rest)), options
