@@ -45,6 +45,7 @@ select id, keyed, {now}, coalesce(not_before, {now}), case when not_before is nu
     expires, size, header, body
 from new where not keyed or id in (select id from known)
 on conflict (id) do nothing
+returning id
 """
 _FREE: Final = "marked = false, lease_until = null, holder = null"
 
