@@ -52,6 +52,7 @@ ACROSS = {
         "test_kills",
         "test_processes",
     },
+    "spool/postgres": {"test_faults", "test_kills"},
     "tls": {
         "test_agreement",
         "test_client_certificates",

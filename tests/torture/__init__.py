@@ -1,8 +1,8 @@
 """Torture of the spool and its processor: processes that die, disks that fail, many workers on one directory.
 
 `letters` makes the messages; everything about a message follows from its number. `recorder` is the server, which
-records what was delivered. `faults` makes system calls fail or kill. `template` is a process that has imported
-everything and forks the processes that are to die, which is fifty times cheaper than starting them; `children` is what
-those do. `ledger` checks what was acknowledged, started and delivered against the promises. `points` kills at every
-step, `storm` at random; ``python -m tests.torture`` runs both for a long time.
+records what was delivered. `faults` makes system calls fail or kill, and `deadly_database` statements. `template` is a
+process that has imported everything and forks the processes that are to die, which is fifty times cheaper than starting
+them; `children` is what those do. `ledger` checks what was acknowledged, started and delivered against the promises.
+`points` kills at every step, `storm` at random; ``python -m tests.torture`` runs both for a long time.
 """

@@ -23,10 +23,14 @@ from smtp_async import ClientOptions, PoolLimits, Security, SMTPClient, Timeouts
 from smtp_async.errors import SpoolFull
 from smtp_async.events import JobDeferred, JobFailed, JobSent, JobStarted
 from smtp_async.processor import ProcessorOptions, QueueProcessor, RetryPolicy
+from smtp_async.spool.contract import Spool
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import Entry, State
+from smtp_async.spool.postgres.spool import PostgresSpool
+from smtp_async.spool.postgres.statements import Statements
 from tests.spool.directory.made import Made
 from tests.torture import letters
+from tests.torture.deadly_database import DeadlyDatabase
 from tests.torture.faults import Call, DeadlyFiles, WornFiles
 
 #: Immediate retries and very short pauses.
@@ -39,6 +43,7 @@ class Spec(NamedTuple):
     Attributes:
         role: the name of a function below.
         path: the spool directory.
+        url, schema: the database and the tables of the spool, if it is in a database.
         log: the file for what it did.
         numbers: the numbers of the messages to put, or to remove.
         port: the port of the recorder.
@@ -64,6 +69,8 @@ class Spec(NamedTuple):
     concurrency: int = 4
     fsize: int = 0
     odds: float = 0.0
+    url: str = ""
+    schema: str = ""
 
 
 class Child:
@@ -73,6 +80,7 @@ class Child:
         self.spec = spec
         self.log = os.open(spec.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.pid = os.getpid()
+        self.made: Made | DeadlyDatabase
         if spec.fsize:
             resource.setrlimit(resource.RLIMIT_FSIZE, (spec.fsize, spec.fsize))
 
@@ -80,9 +88,13 @@ class Child:
         """Write a line to the log."""
         os.write(self.log, (" ".join(map(str, words)) + "\n").encode())
 
-    def spool(self) -> DirectorySpool:
-        """Open the spool with the system call that kills."""
+    def spool(self) -> Spool:
+        """Open the spool with the call that kills."""
         spec = self.spec
+        if spec.url:
+            self.made = DeadlyDatabase(spec.url, Statements(spec.schema), spec.kill)
+            source: Any = self.made
+            return PostgresSpool(source, schema=spec.schema, poll=0.05, lease=600.0)
         if spec.odds:
             files: Any = partial(WornFiles, odds=spec.odds)
         elif spec.kill is not None and spec.kill[0] == "call":
@@ -90,8 +102,8 @@ class Child:
             files = partial(DeadlyFiles, last=Call(step, number), after=when == "after")
         else:
             files = DeadlyFiles
-        self.made = Made(files)
-        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, syscalls=self.made)
+        self.made = made = Made(files)
+        return DirectorySpool(spec.path, low_water=0, poll=0.05, durable=spec.durable, syscalls=made)
 
     def client(self) -> SMTPClient:
         """Return a client that tells the recorder when to kill it."""
@@ -101,7 +113,7 @@ class Child:
         options = ClientOptions(hello=hello, pool=PoolLimits(max_connections=2), timeouts=Timeouts(send=60.0))
         return SMTPClient("127.0.0.1", self.spec.port, security=Security.PLAINTEXT, options=options)
 
-    def processor(self, spool: DirectorySpool, client: SMTPClient) -> QueueProcessor:
+    def processor(self, spool: Spool, client: SMTPClient) -> QueueProcessor:
         """Return a processor that logs what it starts and ends."""
         spec = self.spec
         processor = QueueProcessor(
@@ -130,7 +142,7 @@ class Child:
         self.write("end", event.id, self.pid)
 
     def write_calls(self) -> None:
-        """Log which system calls were made."""
+        """Log which calls were made."""
         counts = self.made.calls.counts
         self.write("calls", *(f"{step}={count}" for step, count in counts.items()))
 

@@ -138,10 +138,24 @@ def settled(
     deaths: int,
     all_keyed: bool = False,
 ) -> Account:
+    """Check the account of a spool directory that was drained. The other arguments are those of `balanced`."""
+    account = balanced(entries(directory), log, recorder, deaths=deaths, all_keyed=all_keyed)
+    account.wrong += [f"{path} was left" for path in _leftovers(directory)]
+    return account
+
+
+def balanced(
+    jobs: dict[str, Entry],
+    log: Log,
+    recorder: Recorder,
+    *,
+    deaths: int,
+    all_keyed: bool = False,
+) -> Account:
     """Check the account of a spool that was drained.
 
     Args:
-        directory: the spool.
+        jobs: what is left in the spool.
         log: the log of its processes.
         recorder: its server.
         deaths: the number of its processes that were killed.
@@ -149,7 +163,6 @@ def settled(
     """
     account = Account(deaths=deaths, acknowledged=len(log.acknowledged), flagged=sum(log.flags.values()))
     wrong = account.wrong
-    jobs = entries(directory)
     by_number: defaultdict[int, list[Entry]] = defaultdict(list)
     for entry in jobs.values():
         number = letters.read_address(entry.envelope.recipients[0].address.addr_spec)[0]
@@ -169,7 +182,6 @@ def settled(
         account.outside += max(0, count - allowed - log.flags[number])
     wrong += [f"{number} arrived changed" for number in recorder.spoilt]
     wrong += [f"{id} was flagged, and nobody had died with it" for id in log.astray]
-    wrong += [f"{path} was left" for path in _leftovers(directory)]
     return account
 
 

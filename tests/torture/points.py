@@ -12,10 +12,11 @@ import os
 import shutil
 import signal
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from smtp_async.spool.contract import Spool
 from smtp_async.spool.directory.spool import DirectorySpool
 from tests.torture import ledger, letters
 from tests.torture.children import Spec
@@ -51,7 +52,21 @@ class Scene:
         template: makes the processes.
         path: an empty directory.
         options: fields of every `Spec`.
+
+    Attributes:
+        whens: the moments of a call at which a process may die.
+        mark_step: the step that writes a mark.
+        half_put: a death that leaves half a put.
+        putting, working: the steps at which processes die in a storm.
     """
+
+    putting: tuple[str, ...] = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "K1", "K2", "L4")
+    working: tuple[str, ...] = (
+        *("C1", "C2", "C3", "C4", "C5", "D1", "S1", "S2", "S3", "S4", "S5", "R1", "R5", "R7", "T2", "K2"),
+    )
+    whens: tuple[str, ...] = ("before", "after")
+    mark_step = "D1"
+    half_put: tuple[Any, ...] = ("call", "E7", 1, "before")
 
     def __init__(self, template: Template, path: Path, **options: Any) -> None:
         self._template = template
@@ -88,17 +103,25 @@ class Scene:
         forked = await self._template.start(self.spec(role, **fields))
         status = await forked.ended()
         if status == -signal.SIGKILL:
-            self.killed.add(forked.pid)
+            await self.died(forked.pid)
             return False
         assert status == 0, f"{role} {fields} ended with {status}"
         return True
+
+    async def died(self, pid: int) -> None:
+        """Note that a process was killed."""
+        self.killed.add(pid)
+
+    def open_spool(self) -> Spool:
+        """Open the spool, in this process."""
+        return DirectorySpool(self.spool, low_water=0, durable=False)
 
     async def put_again(self) -> None:
         """Put every acknowledged message with a key again and deliver; no message may arrive."""
         all_keyed = bool(self._options.get("all_keyed"))
         known = self.log().acknowledged
         keyed = [number for number in known if letters.key(number, all_keyed=all_keyed) is not None]
-        async with DirectorySpool(self.spool, low_water=0, durable=False) as spool:
+        async with self.open_spool() as spool:
             for number in keyed:
                 key = letters.key(number, all_keyed=all_keyed)
                 await spool.put(
@@ -107,7 +130,8 @@ class Scene:
                     recipients=letters.recipients(number),
                     key=key,
                 )
-        if any(self.spool.rglob("*.queued")):
+            queued = (await spool.statistics()).queued
+        if queued:
             assert await self.run("work")
 
     def log(self) -> ledger.Log:
@@ -117,8 +141,12 @@ class Scene:
 
     def account(self, **rules: Any) -> Account:
         """Check the account."""
-        deaths = len(self.killed) - self._before
-        return ledger.settled(self.spool, self.log(), self.recorder, deaths=deaths, **rules)
+        return ledger.settled(self.spool, self.log(), self.recorder, deaths=self.deaths, **rules)
+
+    @property
+    def deaths(self) -> int:
+        """The number of processes that were killed in this scene."""
+        return len(self.killed) - self._before
 
 
 def copy_links(source: Path, target: Path) -> None:
@@ -147,9 +175,9 @@ async def _prepare(scene: Scene, role: str) -> None:
     elif role == "recover":
         await scene.run("produce", numbers=NUMBERS)
         for number in (1, 2):
-            assert not await scene.run("work", kill=("call", "D1", number, "after"))
+            assert not await scene.run("work", kill=("call", scene.mark_step, number, "after"))
         # And a producer died between E6 and E7.
-        assert not await scene.run("produce", numbers=(20,), kill=("call", "E7", 1, "before"))
+        assert not await scene.run("produce", numbers=(20,), kill=scene.half_put)
 
 
 async def _go_on(scene: Scene, role: str) -> None:
@@ -171,6 +199,7 @@ class KillPoints:
         template: makes the processes.
         path: a directory for their spools.
         role: the role of the processes: produce, work, hand_back, operate or recover.
+        scene: makes the spool of each death.
         options: fields of every `Spec`.
 
     Attributes:
@@ -178,7 +207,16 @@ class KillPoints:
         reached: the points at which one died.
     """
 
-    def __init__(self, template: Template, path: Path, role: str, **options: Any) -> None:
+    def __init__(
+        self,
+        template: Template,
+        path: Path,
+        role: str,
+        *,
+        scene: Callable[..., Scene] = Scene,
+        **options: Any,
+    ) -> None:
+        self._make_scene = scene
         self._template = template
         self._path = path
         self._role = role
@@ -189,7 +227,7 @@ class KillPoints:
         self.reached: set[Point] = set()
 
     def _scene(self, name: str) -> Scene:
-        return Scene(self._template, self._path / name, **self._options)
+        return self._make_scene(self._template, self._path / name, **self._options)
 
     async def __aenter__(self) -> KillPoints:
         await self._prepared.__aenter__()
@@ -202,7 +240,7 @@ class KillPoints:
             Point(self._role, ("call", step, number, when))
             for step, count in calls.items()
             for number in range(1, count + 1)
-            for when in ("before", "after")
+            for when in self._prepared.whens
         ]
         if self._role == "work":
             self.points += [
@@ -242,7 +280,7 @@ class KillPoints:
                 self.reached.add(point)
             await _go_on(scene, self._role)
             await scene.put_again()
-            account = scene.account()
+            account = await asyncio.to_thread(scene.account)
         account.wrong[:] = [f"{point}: {one}" for one in account.wrong]
         if account.lost or account.outside:
             account.wrong.append(f"{point}: {account.lost} lost, {account.outside} not flagged")

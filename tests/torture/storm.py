@@ -10,6 +10,7 @@ import asyncio
 import random
 import signal
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,7 @@ from tests.torture.template import Template
 #: Messages per producer, and the number of queued messages above which no more producers start.
 BATCH = 12
 BACKLOG = 150
-#: The steps at which processes die, and the maximum of the number drawn.
-PUTTING = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "K1", "K2", "L4")
-WORKING = ("C1", "C2", "C3", "C4", "C5", "D1", "S1", "S2", "S3", "S4", "S5", "R1", "R5", "R7", "T2", "K2")
+#: The maximum of the number of a call at which a process dies.
 FURTHEST = 12
 #: Mean number of seconds until a signal.
 SOON = 0.08
@@ -36,14 +35,22 @@ class Storm:
         template: makes the processes.
         path: a directory for the spool.
         deaths: the number of processes to kill.
+        scene: makes the spool.
         options: fields of every `Spec`; with `all_keyed`, unacknowledged messages are put again.
     """
 
     def __init__(
-        self, template: Template, path: Path, *, deaths: int, chance: random.Random, **options: Any
+        self,
+        template: Template,
+        path: Path,
+        *,
+        deaths: int,
+        chance: random.Random,
+        scene: Callable[..., Scene] = Scene,
+        **options: Any,
     ) -> None:
         self._template = template
-        self._scene = Scene(template, path, **options)
+        self._scene = scene(template, path, **options)
         self._wanted = deaths
         self._chance = chance
         self._all_keyed = bool(options.get("all_keyed"))
@@ -59,7 +66,7 @@ class Storm:
             await asyncio.gather(self._produce(), self._produce(), *(self._toil() for _ in range(3)))
             assert await scene.run("work")
             await scene.put_again()
-            account = scene.account(all_keyed=self._all_keyed)
+            account = await asyncio.to_thread(scene.account, all_keyed=self._all_keyed)
             account.wrong += self._wrong
             return account
 
@@ -70,7 +77,7 @@ class Storm:
             return None
         if wire and fate < 0.5:
             return ("wire", self._chance.choice(MOMENTS), self._chance.randint(1, FURTHEST))
-        when = self._chance.choice(("before", "after"))
+        when = self._chance.choice(self._scene.whens)
         return ("call", self._chance.choice(steps), self._chance.randint(1, FURTHEST), when)
 
     async def _live(self, role: str, **fields: Any) -> bool:
@@ -82,7 +89,7 @@ class Storm:
         status = await forked.ended()
         timer.cancel()
         if status == -signal.SIGKILL:
-            self._scene.killed.add(forked.pid)
+            await self._scene.died(forked.pid)
             self._over = len(self._scene.killed) >= self._wanted
         elif status:
             self._wrong.append(f"{role} {fields} ended with {status}")
@@ -95,7 +102,7 @@ class Storm:
                 await asyncio.sleep(0.02)
                 continue
             numbers = tuple(self._numbers())
-            if await self._live("produce", numbers=numbers, kill=self._draw(PUTTING, wire=False)):
+            if await self._live("produce", numbers=numbers, kill=self._draw(self._scene.putting, wire=False)):
                 self._put += BATCH
             elif self._all_keyed:
                 known = self._scene.log().acknowledged
@@ -113,4 +120,4 @@ class Storm:
 
     async def _toil(self) -> None:
         while not self._over:
-            await self._live("toil", kill=self._draw(WORKING, wire=True))
+            await self._live("toil", kill=self._draw(self._scene.working, wire=True))

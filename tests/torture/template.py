@@ -31,6 +31,7 @@ LATE = (
     "aiohappyeyeballs",
     "anyio._backends._asyncio",
     "anyio.to_thread",
+    "asyncpg",
     "concurrent.futures.thread",
     "ctypes",
     "encodings.idna",

@@ -137,9 +137,8 @@ class Calls:
     async def wait_idle(self) -> None:
         """Wait until no call is in progress, even if the caller is cancelled."""
         cancelled: asyncio.CancelledError | None = None
-        loop = asyncio.get_running_loop()
         with CancelScope(shield=True):
-            while tasks := {task for task in self._tasks if task.get_loop() is loop and not task.done()}:
+            while tasks := {task for task in self._tasks if not task.done()}:
                 try:
                     await asyncio.wait(tasks)
                 except asyncio.CancelledError as error:
@@ -194,30 +193,26 @@ class Batcher(Generic[A, T]):
         self._octets = octets
         self._most_octets = most_octets
         self._waiting: deque[_Item[A, T]] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._working = False
 
     async def run(self, value: A, *, undo: Callable[[T], Awaitable[bool]] | None = None) -> T:
         """Process an item and wait for its result, even if the caller is cancelled.
 
         With `undo`, an item that still waits when its caller is cancelled is never processed.
         """
-        loop = asyncio.get_running_loop()
         item: _Item[A, T] = _Item(value)
-        if self._loop is not loop:
-            # A new event loop, because that of an earlier call has ended or works alone.
-            self._loop, self._waiting = loop, deque([item])
-            self._calls.start(self._work(self._waiting))
-        else:
-            self._waiting.append(item)
-        waiting = self._waiting
-        return await item.wait(undo, lambda: undo is not None and _removed(waiting, item))
+        self._waiting.append(item)
+        if not self._working:
+            self._working = True
+            self._calls.start(self._work())
+        return await item.wait(undo, lambda: undo is not None and self._removed(item))
 
-    async def _work(self, waiting: deque[_Item[A, T]]) -> None:
+    async def _work(self) -> None:
         """Make calls until no item waits."""
         batch: list[_Item[A, T]] = []
         try:
-            while waiting:
-                batch = self._take(waiting)
+            while self._waiting:
+                batch = self._take(self._waiting)
                 try:
                     results = await self._function([item.value for item in batch])
                 except Exception as error:
@@ -226,13 +221,12 @@ class Batcher(Generic[A, T]):
                     item.end(result)
         except BaseException as error:
             # The event loop ends.
-            for item in [*batch, *waiting]:
+            for item in [*batch, *self._waiting]:
                 if not item.done:
                     item.end(error)
             raise
         finally:
-            if self._waiting is waiting:
-                self._loop = None
+            self._working = False
 
     def _take(self, waiting: deque[_Item[A, T]]) -> list[_Item[A, T]]:
         batch = [waiting.popleft()]
@@ -244,10 +238,9 @@ class Batcher(Generic[A, T]):
             batch.append(waiting.popleft())
         return batch
 
-
-def _removed(waiting: deque[_Item[A, T]], item: _Item[A, T]) -> bool:
-    try:
-        waiting.remove(item)
-    except ValueError:
-        return False
-    return True
+    def _removed(self, item: _Item[A, T]) -> bool:
+        try:
+            self._waiting.remove(item)
+        except ValueError:
+            return False
+        return True

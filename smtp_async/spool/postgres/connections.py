@@ -166,7 +166,6 @@ class Lane:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._connection: Connection | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
 
     async def run(
@@ -190,10 +189,6 @@ class Lane:
         Raises:
             SpoolError: the database failed.
         """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop, self._lock = loop, asyncio.Lock()
-            self._forget()
         if again and after_loss is None:
             after_loss = work
         async with self._lock:
@@ -222,10 +217,7 @@ class Lane:
         """Close the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if self._loop is asyncio.get_running_loop():
-                await self._connections.close(connection)
-            else:
-                _terminate(connection)
+            await self._connections.close(connection)
 
     async def _open(self) -> Connection:
         connection = self._connection
@@ -240,13 +232,7 @@ class Lane:
             await self._connections.close(connection)
 
     def _forget(self) -> None:
-        """Drop a connection that was lost, or that belongs to another event loop."""
+        """Drop a connection that was lost."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            _terminate(connection)
-
-
-def _terminate(connection: Connection) -> None:
-    # The event loop of the connection may be closed.
-    with suppress(Exception):
-        connection.terminate()
+            connection.terminate()

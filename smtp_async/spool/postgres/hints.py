@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import Any, Final
 
@@ -29,33 +30,27 @@ class Hints:
         self._channel = channel
         self._listens = connections.owned and not connections.pooler
         self._connection: Connection | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wakeup: asyncio.Event | None = None
-        self._opened_at = 0.0
-        self._notified_at = 0.0
+        self._wakeup = asyncio.Event()
+        self._reopen_at = -math.inf
+        self._notified_at = -math.inf
 
     def wake(self) -> None:
         """Wake those who wait in this process."""
-        if self._wakeup is not None:
-            self._wakeup.set()
+        self._wakeup.set()
 
     def may_notify(self) -> bool:
         """Return whether other processes may be notified now; if so, that is to be done."""
         now = asyncio.get_running_loop().time()
-        # The clock of another event loop may have begun elsewhere.
-        if abs(now - self._notified_at) < INTERVAL:
+        if now - self._notified_at < INTERVAL:
             return False
         self._notified_at = now
         return True
 
     async def event(self) -> asyncio.Event:
         """Return the event that is set by the next hint, and listen from now on."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop or self._wakeup is None:
-            self._forget()
-            self._loop, self._wakeup = loop, asyncio.Event()
-        if self._listens and self._connection is None and loop.time() >= self._opened_at:
-            self._opened_at = loop.time() + REOPEN
+        now = asyncio.get_running_loop().time()
+        if self._listens and self._connection is None and now >= self._reopen_at:
+            self._reopen_at = now + REOPEN
             with suppress(Exception):
                 await self._listen()
         return self._wakeup
@@ -77,18 +72,9 @@ class Hints:
         if self._connection is connection:
             self._connection = None
 
-    def _forget(self) -> None:
-        connection, self._connection = self._connection, None
-        self._opened_at = 0.0
-        if connection is not None:
-            with suppress(Exception):
-                connection.terminate()
-
     async def close(self) -> None:
         """Close the connection."""
         self.wake()
         connection, self._connection = self._connection, None
-        if connection is not None and self._loop is asyncio.get_running_loop():
+        if connection is not None:
             await self._connections.close(connection)
-        elif connection is not None:
-            connection.terminate()

@@ -48,6 +48,7 @@ class PostgresLease(Lease):
         self._slices = slices
         self._clock = clock
         self._lease_end: Update | None = None
+        self._ending = False
         self.entry = claimed.header.entry
         self.token = claimed.token
 
@@ -75,7 +76,10 @@ class PostgresLease(Lease):
         return claimed.header.needs.content(segment, size=size, message_id=self.entry.message_id)
 
     async def extend(self) -> None:
-        await self._extensions.run(self._held())
+        # Also while the end cannot be stored, so that no other worker sends the message again.
+        if not self._claimed.live:
+            raise lost(self._claimed)
+        await self._extensions.run(self._claimed)
 
     async def mark_end_of_data(self) -> None:
         claimed = self._held()
@@ -105,11 +109,15 @@ class PostgresLease(Lease):
         )
 
     async def _end_with(self, make: Callable[[Claimed], Update]) -> None:
-        if self._lease_end is None:
-            self._lease_end = make(self._held())
-        elif not self._claimed.live or not self._lease_end.uncertain:
+        if self._ending or not self._claimed.live:
             raise lost(self._claimed)
-        await self._updates.run(self._lease_end)
+        if self._lease_end is None:
+            self._lease_end = make(self._claimed)
+        self._ending = True
+        try:
+            await self._updates.run(self._lease_end)
+        finally:
+            self._ending = False
 
     def _held(self) -> Claimed:
         if not self._claimed.live or self._lease_end is not None:

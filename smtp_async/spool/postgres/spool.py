@@ -49,9 +49,10 @@ T = TypeVar("T")
 class PostgresSpool(Spool):
     """Keep jobs in a database, one row for each.
 
-    Any number of tasks and processes of any number of machines may use the same schema. A process has up to five
-    connections: one for puts, one for claims, one for marks and ends of leases, one for everything else, and one that
-    listens for new jobs. Each is opened when it is first needed, and again when it was lost.
+    Any number of tasks and processes of any number of machines may use the same schema. Each event loop needs a spool
+    of its own, because connections belong to an event loop. A spool has up to five connections: one for puts, one for
+    claims, one for marks and ends of leases, one for everything else, and one that listens for new jobs. Each is opened
+    when it is first needed, and again when it was lost.
 
     Args:
         source: the URL of the database, or a pool of asyncpg. A pool is reset by each statement, and nothing listens.
@@ -97,6 +98,7 @@ class PostgresSpool(Spool):
         self._poll = poll
         self._clock = clock
         self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = ""
         self._calls = Calls()
         self._hints = Hints(self._connections, self._sql.channel)
@@ -123,7 +125,6 @@ class PostgresSpool(Spool):
             SpoolUnsafe: the tables are of a later version, or the user may not create them.
             SpoolError: the database failed.
         """
-        self._check_open()
 
         async def work() -> tuple[int, int]:
             connection = await self._connections.open(check=False)
@@ -134,7 +135,7 @@ class PostgresSpool(Spool):
             finally:
                 await self._connections.close(connection)
 
-        return await self._calls.run(work)
+        return await self._run(work)
 
     def privileges(self, role: str, *, put_only: bool = False) -> str:
         """Return the SQL that grants a role what it needs in this schema.
@@ -246,6 +247,7 @@ class PostgresSpool(Spool):
 
     async def _store(self, job: Submission) -> str:
         self._check_open()
+        self._check_loop()
         if job.history is not None:
             return await self._producer.adopt(NewJob.of(job), job.history)
         return await self._producer.put(NewJob.of(job))
@@ -254,6 +256,7 @@ class PostgresSpool(Spool):
 
     async def claim(self, n: int = 1, *, now: float | None = None, marked: bool = False) -> Leases:
         self._check_open()
+        self._check_loop()
         if n < 1:
             return []
         claimed = await self._calls.run(
@@ -326,6 +329,7 @@ class PostgresSpool(Spool):
         end = loop.time() + seconds
         while True:
             self._check_open()
+            self._check_loop()
             wakeup = await self._hints.event()
             wakeup.clear()
             due = await self._run(self._admin.seconds_until_due)
@@ -366,7 +370,16 @@ class PostgresSpool(Spool):
 
     async def _run(self, work: Callable[[], Awaitable[T]]) -> T:
         self._check_open()
+        self._check_loop()
         return await self._calls.run(work)
+
+    def _check_loop(self) -> None:
+        """Refuse another event loop than that of the connections."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            self._refuse("that of another event loop: create a spool for each")
 
     def _check_open(self) -> None:
         if self._closed:

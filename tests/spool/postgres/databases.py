@@ -1,7 +1,9 @@
 """What the tests of the spool in PostgreSQL share: a schema of their own, and SQL without a spool."""
 
+import asyncio
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -29,6 +31,14 @@ async def new_spool(server: Postgres, *, schema: str = "", **options: Any) -> Po
     spool = PostgresSpool(server.url(), schema=schema or new_schema(), poll=0.2, **options)
     await spool.create_schema()
     return spool
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    """Return when a condition holds; the time limit of the test is the limit."""
+    for pause in itertools.repeat(0.01):
+        if condition():
+            return
+        await asyncio.sleep(pause)
 
 
 def schema_of(spool: PostgresSpool) -> str:

@@ -141,16 +141,3 @@ async def test_calls_are_waited_for_at_the_end() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert done == [1]
-
-
-def test_another_event_loop_may_follow() -> None:
-    calls, ran = Calls(), list[int]()
-
-    async def function(items: list[int]) -> list[int]:
-        ran.extend(items)
-        return items
-
-    batcher: Batcher[int, int] = Batcher(calls, function, most=10)
-    for number in range(2):
-        assert asyncio.run(batcher.run(number)) == number
-    assert ran == [0, 1]

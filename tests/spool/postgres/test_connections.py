@@ -1,0 +1,120 @@
+"""connections.py: what a database must be like, and one clear line if it is not."""
+
+import asyncpg
+import pytest
+
+from smtp_async.errors import SpoolError, SpoolUnsafe
+from smtp_async.spool.postgres.connections import Connections, Lane
+from smtp_async.spool.postgres.schema import VERSION
+from smtp_async.spool.postgres.spool import PostgresSpool
+from smtp_async.testing.contracts import TEXT
+from tests.servers.postgres import Postgres
+from tests.spool.postgres.databases import execute, new_schema, new_spool, schema_of
+
+pytestmark = pytest.mark.server
+
+
+async def refusal(spool: PostgresSpool, kind: type[SpoolError] = SpoolUnsafe) -> str:
+    """Return the text of the error of a put."""
+    async with spool:
+        with pytest.raises(SpoolError) as caught:
+            await spool.put(TEXT)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value) and "canary" not in str(caught.value)
+    return str(caught.value)
+
+
+async def test_tables_that_are_missing(postgres: Postgres) -> None:
+    assert "queue init" in await refusal(PostgresSpool(postgres.url(), schema=new_schema()))
+
+
+async def test_a_table_that_is_missing(postgres: Postgres) -> None:
+    spool = await new_spool(postgres)
+    execute(postgres, f"drop table {schema_of(spool)}.jobs")
+    assert "queue init" in await refusal(spool)
+
+
+@pytest.mark.parametrize(("version", "says"), [(VERSION + 1, "upgrade"), (0, "queue init")])
+async def test_tables_of_another_version(postgres: Postgres, version: int, says: str) -> None:
+    spool = await new_spool(postgres)
+    execute(postgres, f"update {schema_of(spool)}.version set version = %s", version)
+    assert says in await refusal(spool)
+
+
+async def test_a_wrong_password(postgres: Postgres) -> None:
+    role = new_schema()
+    execute(postgres, f"create role {role} login password 'other'")
+    assert "password" in await refusal(PostgresSpool(postgres.url(user=role)))
+
+
+async def test_a_missing_database(postgres: Postgres) -> None:
+    assert "no such database" in await refusal(PostgresSpool(postgres.url("nothing")))
+
+
+async def test_a_missing_privilege(postgres: Postgres) -> None:
+    spool, role = await new_spool(postgres), new_schema()
+    execute(postgres, f"create role {role} login password '{postgres.password}'")
+    limited = PostgresSpool(postgres.url(user=role), schema=schema_of(spool))
+    assert "privilege" in await refusal(limited)
+    await spool.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "says", "kind"),
+    [
+        ("synchronous_commit = off", "synchronous_commit is off", SpoolUnsafe),
+        ("default_transaction_read_only = on", "read-only", SpoolError),
+    ],
+)
+async def test_a_setting_that_loses_mail(
+    postgres: Postgres, setting: str, says: str, kind: type[SpoolError]
+) -> None:
+    spool, role = await new_spool(postgres), new_schema()
+    execute(postgres, f"create role {role} login superuser password '{postgres.password}'")
+    execute(postgres, f"alter role {role} set {setting}")
+    assert says in await refusal(PostgresSpool(postgres.url(user=role), schema=schema_of(spool)), kind)
+    await spool.close()
+
+
+async def test_a_server_that_does_not_answer() -> None:
+    assert "cannot be reached" in await refusal(PostgresSpool("postgresql://127.0.0.1:1/x"), SpoolError)
+
+
+async def test_a_connection_that_was_closed_is_opened_again(postgres: Postgres) -> None:
+    async with await new_spool(postgres) as spool:
+        await spool.put(TEXT)
+        execute(
+            postgres,
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smtp_async'",
+        )
+        # An answer that was lost is told, and nothing else.
+        for _ in range(2):
+            try:
+                await spool.put(TEXT, key="k")
+            except SpoolError:
+                continue
+        assert (await spool.statistics()).queued == 2
+
+
+async def test_work_that_others_undid_is_repeated(postgres: Postgres) -> None:
+    async with await new_spool(postgres) as spool:
+        lane, calls = (
+            Lane(Connections(postgres.url(), schema_of(spool), pooler=False, timeout=10.0)),
+            list[int](),
+        )
+
+        async def work(connection: object) -> int:
+            calls.append(1)
+            if len(calls) < 3:
+                raise asyncpg.SerializationError("could not serialize")
+            return 7
+
+        assert await lane.run(work, doing="it failed") == 7
+        await lane.close()
+
+
+async def test_a_name_of_this_process_is_shown_to_operators(postgres: Postgres) -> None:
+    async with await new_spool(postgres) as spool:
+        await spool.put(TEXT)
+        names = execute(postgres, "select application_name from pg_stat_activity where usename = 'postgres'")
+        assert ("smtp_async",) in names

@@ -1,0 +1,73 @@
+"""lease.py: marks and ends that fail and are repeated, and what a lease shows."""
+
+import pytest
+
+from smtp_async.errors import LeaseLost, SpoolError
+from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
+from tests.servers.postgres import Postgres
+from tests.spool.postgres.databases import execute, expire, new_spool, schema_of
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+async def spool(postgres: Postgres):
+    async with await new_spool(postgres) as spool:
+        yield spool
+
+
+async def test_a_lease_tells_its_state(spool) -> None:
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    assert repr(lease) == f"<PostgresLease {id} attempt 1: held>"
+    await lease.release()
+    assert repr(lease) == f"<PostgresLease {id} attempt 1: ended>"
+
+
+async def test_an_end_that_failed_is_repeated_as_it_was(postgres: Postgres, spool) -> None:
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    await lease.mark_end_of_data()
+    jobs, hidden = f"{schema_of(spool)}.jobs", f"{schema_of(spool)}.hidden"
+    execute(postgres, f"alter table {jobs} rename to hidden")
+    with pytest.raises(SpoolError, match="queue init"):
+        await lease.defer(receipt_for(lease, LATER), 7.0)
+    execute(postgres, f"alter table {hidden} rename to jobs")
+    # The outcome that was to be stored first is the one that is stored.
+    await lease.settle(receipt_for(lease, QUEUED))
+    entry = await spool.get(id)
+    assert (entry.not_before, entry.attempts) == (7.0, 1)
+    with pytest.raises(LeaseLost):
+        await lease.settle(receipt_for(lease, QUEUED))
+
+
+async def test_a_lease_that_is_over_still_holds_until_another_worker_has_the_job(
+    postgres: Postgres, spool
+) -> None:
+    await spool.put(TEXT)
+    [lease] = await spool.claim()
+    expire(postgres, spool, lease)
+    await lease.mark_end_of_data()
+    # The mark was a sign of life.
+    assert (await spool.recover()).requeued == ()
+    expire(postgres, spool, lease)
+    assert len((await spool.recover()).flagged) == 1
+    for call in (lease.extend, lambda: lease.settle(None), lease.release):
+        with pytest.raises(LeaseLost):
+            await call()
+
+
+async def test_a_mark_is_written_once(postgres: Postgres, spool) -> None:
+    await spool.put(TEXT)
+    [lease] = await spool.claim(marked=True)
+    execute(postgres, f"update {schema_of(spool)}.jobs set marked = false")
+    await lease.mark_end_of_data()
+    assert execute(postgres, f"select marked from {schema_of(spool)}.jobs") == [(False,)]
+
+
+async def test_a_reason_of_any_characters_is_stored(spool) -> None:
+    id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    await lease.defer(None, 0.0, reason="a\0b\ud800\nc" + "x" * 600)
+    reason = (await spool.get(id)).reason
+    assert reason.startswith("a\\x00b\\ud800\\nc") and len(reason) <= 512

@@ -1,0 +1,55 @@
+"""producer.py: puts that share a statement, and keys that meet in it."""
+
+import asyncio
+
+import pytest
+
+from smtp_async.errors import SpoolError
+from smtp_async.spool.postgres.spool import PostgresSpool
+from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
+from tests.servers.postgres import Postgres
+from tests.spool.postgres.databases import execute, new_spool, schema_of
+
+pytestmark = pytest.mark.server
+
+
+async def test_many_puts_take_few_statements(postgres: Postgres) -> None:
+    async with await new_spool(postgres) as spool:
+        await spool.put(TEXT)
+        count = f"select count(distinct xmin::text) from {schema_of(spool)}.jobs"
+        found = await asyncio.gather(*(spool.put(TEXT) for _ in range(300)))
+        assert len(set(found)) == 300
+        assert execute(postgres, count)[0][0] <= 8
+
+
+async def test_the_same_key_at_the_same_time_is_one_job(postgres: Postgres) -> None:
+    async with await new_spool(postgres) as spool:
+        others = [PostgresSpool(postgres.url(), schema=schema_of(spool)) for _ in range(4)]
+        for round in range(5):
+            calls = [one.put(TEXT, key=f"{round} {n % 3}") for one in others for n in range(9)]
+            assert len(set(await asyncio.gather(*calls))) == 3
+        assert (await spool.statistics()).queued == 15
+        for one in others:
+            await one.close()
+
+
+async def test_a_key_that_is_put_while_its_job_is_settled_is_not_stored_again(postgres: Postgres) -> None:
+    async with (
+        await new_spool(postgres) as spool,
+        PostgresSpool(postgres.url(), schema=schema_of(spool)) as other,
+    ):
+        for n in range(40):
+            await spool.put(TEXT, key=str(n))
+            [lease] = await spool.claim()
+            await asyncio.gather(lease.settle(receipt_for(lease, QUEUED)), other.put(TEXT, key=str(n)))
+        assert (await spool.statistics())[:4] == (0, 0, 0, 0)
+
+
+async def test_a_message_that_postgres_refuses_does_not_spoil_the_spool(postgres: Postgres) -> None:
+    async with await new_spool(postgres) as spool:
+        jobs = f"{schema_of(spool)}.jobs"
+        execute(postgres, f"alter table {jobs} add constraint small check (size < 1000)")
+        with pytest.raises(SpoolError, match="small"):
+            await spool.put(TEXT + b"x" * 950 + b"\r\n")
+        await spool.put(TEXT)
+        assert (await spool.statistics()).queued == 1
