@@ -46,6 +46,7 @@ class Channel:
         timeouts: the limits.
         hooks: the registered observers.
         throttle: how many bytes per second.
+        task: the task that reads, None if it is told later.
 
     Attributes:
         stream: None until it was dialled.
@@ -97,13 +98,14 @@ class Channel:
         timeouts: Timeouts,
         hooks: Hooks,
         throttle: ClientThrottle | None = None,
+        task: asyncio.Task[None] | None = None,
     ) -> None:
         self.number = number
         self.machine = machine
         self.timeouts = timeouts
         self.hooks = hooks
         self.stream: Stream | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task = task
         self.last_reply: Reply | None = None
         self.round_trips = 0
         self.failure: SMTPError | None = None

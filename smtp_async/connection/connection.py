@@ -209,6 +209,7 @@ class Connection:
             error.__cause__ = caught
         finally:
             await self._end(error)
+            error = None
 
     def _why_cancelled(self) -> SMTPError:
         """Return the error of a cancellation: what nobody asked for is a failure, after which dials wait."""
@@ -253,10 +254,9 @@ class Connection:
             window=route.window,
             pipelining_history=self._pipelining_history,
             max_line=route.socket.max_line_length,
+            known_replies=self.shared.known_replies,
         )
-        channel = Channel(self.number, machine, self._timeouts, self._hooks, self.shared.throttle)
-        channel.task = self.task
-        return channel
+        return Channel(self.number, machine, self._timeouts, self._hooks, self.shared.throttle, self.task)
 
     # --- carrying mail ---------------------------------------------------------------------------------------
 
@@ -397,8 +397,8 @@ class Connection:
         self.leaving = True
         if not self.connected:
             self.let_go(Interrupted("the client was closed"))
-            return
-        self._reserve(self._quit, asyncio.get_running_loop().create_future())
+        elif self.channel.failure is None:
+            self._reserve(self._quit, asyncio.get_running_loop().create_future())
 
     async def _quit(self) -> None:
         with contextlib.suppress(CommunicationError):
@@ -407,7 +407,7 @@ class Connection:
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
-        if self.task is not None:
+        if self.task is not None and not self.task.done():
             await asyncio.wait((self.task,))
 
     def abort(self, reason: SMTPError | None = None, *, force: bool = False) -> None:
@@ -482,6 +482,10 @@ class Connection:
             self._exclusive.refuse(reason)
             self._refuse_ready(reason)
             self.owner.ended(self, None if quiet or self._failure_told else error)
+            self.deliveries.end()
+            if self.opened_at:
+                # Its frames, which say nothing to a caller, would keep the connection in memory.
+                reason.__traceback__ = None
 
     def _note_end(self, error: SMTPError | None) -> None:
         channel, transcript = self.channel, self.channel.transcript
