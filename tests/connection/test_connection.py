@@ -414,7 +414,7 @@ async def test_nothing_of_a_closed_connection_waits_for_the_garbage_collector(wa
         owner = Recorder()
         async with speaking() as server, connection_to(server, owner) as connection:
             await connection.connect()
-            gone = [weakref.ref(part) for part in (connection.channel.stream, connection.task)]
+            gone = [weakref.ref[object](part) for part in (connection.channel.stream, connection.task)]
             if way == "abort":
                 connection.abort()
             else:
@@ -422,7 +422,7 @@ async def test_nothing_of_a_closed_connection_waits_for_the_garbage_collector(wa
             await connection.wait_ended()
             await turns(3)
             owner.errors.clear()
-        gone.append(weakref.ref(connection))
+        gone.append(weakref.ref[object](connection))
         del connection
         await turns(3)
         assert [one() for one in gone] == [None] * 3
