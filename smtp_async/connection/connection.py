@@ -408,7 +408,9 @@ class Connection:
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
         if self.task is not None and not self.task.done():
-            await asyncio.wait((self.task,))
+            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+            await ended
 
     def abort(self, reason: SMTPError | None = None, *, force: bool = False) -> None:
         """Close at once; messages under way end as not sent or unknown. Synchronous.

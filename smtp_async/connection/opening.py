@@ -106,9 +106,10 @@ async def greet_again(channel: Channel) -> None:
 
 
 def _ignore_offers_in_clear(channel: Channel) -> None:
-    if not _stream(channel).encrypted:
+    machine = channel.machine
+    if machine.extensions.requiretls and not _stream(channel).encrypted:
         # RFC 8689 section 3: REQUIRETLS counts only over TLS, because an attacker could have added it.
-        channel.machine.extensions = channel.machine.extensions.without("REQUIRETLS")
+        machine.extensions = machine.extensions.without("REQUIRETLS")
 
 
 def _stream(channel: Channel) -> Stream:
