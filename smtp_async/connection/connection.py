@@ -11,7 +11,7 @@ Other tasks do three things: they offer a job to an idle connection (`Deliveries
 (`Deliveries.write_body`), and cancel (`Deliveries.cancel`). A command outside transactions (VRFY, a late AUTH, QUIT) is
 run by the connection's task, too: `ask` hands it over and wakes the task.
 
-A wake-up is `task.cancel()` taken back by `uncancel()`: cancelling a StreamReader's `read` loses nothing, and it needs
+A wake-up is `task.cancel()` taken back by `uncancel()`: cancelling a stream's `read` loses nothing, and it needs
 no second task, event or lock.
 """
 
