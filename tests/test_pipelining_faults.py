@@ -239,7 +239,7 @@ def deaf(gate: asyncio.Event) -> Callable[[Step], Awaitable[None]]:
 def unwritten(client: SMTPClient) -> int:
     """How many bytes wait in this process for the kernel to take them."""
     streams = [connection.channel.stream for connection in pool_of(client).connections.open]
-    return sum(stream._writer.transport.get_write_buffer_size() for stream in streams if stream is not None)
+    return sum(stream._transport.get_write_buffer_size() for stream in streams if stream is not None)
 
 
 @WINDOWS

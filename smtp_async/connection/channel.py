@@ -46,6 +46,7 @@ class Channel:
         timeouts: the limits.
         hooks: the registered observers.
         throttle: how many bytes per second.
+        task: the task that reads, None if it is told later.
 
     Attributes:
         stream: None until it was dialled.
@@ -60,11 +61,12 @@ class Channel:
         active_at: loop time at which a byte last arrived.
         offered_in_clear: what the server offered before any TLS, None if TLS came first. For reports only.
         handshake_failed: did the connection end in a TLS handshake?
-        info: what was negotiated; known before the login.
         stage_times: measures the opening, for reports only; None without one.
     """
 
     __slots__ = (
+        "_endpoint",
+        "_info",
         "_loop",
         "_reading",
         "_waiting",
@@ -77,7 +79,6 @@ class Channel:
         "gate",
         "handshake_failed",
         "hooks",
-        "info",
         "last_reply",
         "machine",
         "number",
@@ -97,13 +98,14 @@ class Channel:
         timeouts: Timeouts,
         hooks: Hooks,
         throttle: ClientThrottle | None = None,
+        task: asyncio.Task[None] | None = None,
     ) -> None:
         self.number = number
         self.machine = machine
         self.timeouts = timeouts
         self.hooks = hooks
         self.stream: Stream | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task = task
         self.last_reply: Reply | None = None
         self.round_trips = 0
         self.failure: SMTPError | None = None
@@ -111,7 +113,6 @@ class Channel:
         self.active_at = 0.0
         self.offered_in_clear: Extensions | None = None
         self.handshake_failed = False
-        self.info: ConnectionInfo | None = None
         self.stage_times: StageTimes | None = None
         self._loop = asyncio.get_running_loop()
         self.clock = ReplyClock(machine, timeouts, self._server_overdue, self._loop)
@@ -119,6 +120,8 @@ class Channel:
         if throttle is not None:
             self.gate = SendGate(throttle.for_connection(), self.clock, self._gate_opened, self._loop)
         self.transcript = Transcript(number, hooks, self.wake)
+        self._info: ConnectionInfo | None = None
+        self._endpoint: tuple[str, int | None] | None = None
         self._wrote = False
         self._reading = False
         # Does the task wait for something other than the server, and did `abort` end that?
@@ -137,6 +140,22 @@ class Channel:
         if (writing is not None and writing.turn) or (self.gate is not None and self.gate.shut):
             return None
         return max(self.clock.since, self.active_at)
+
+    @property
+    def info(self) -> ConnectionInfo | None:
+        """What was negotiated; known before the login. Without TLS it is put together when it is first asked for."""
+        if self._info is None and self._endpoint is not None and self.stream is not None:
+            host, port = self._endpoint
+            self._info = ConnectionInfo.of(self.stream, host=host, port=port)
+        return self._info
+
+    def opened_in_clear(self, host: str, port: int | None) -> None:
+        """Note that the server, as the user named it, is spoken with, without TLS."""
+        self._endpoint = host, port
+
+    def secured(self, info: ConnectionInfo) -> None:
+        """Note what was negotiated with TLS."""
+        self._info = info
 
     def passed(self, stage: str) -> None:
         """Note that a stage of the opening has been passed, for `stage_times`."""

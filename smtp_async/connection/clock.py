@@ -19,6 +19,7 @@ limit after a restart, and only then finds out whose turn it is and for how long
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Callable
 from typing import Final
@@ -32,6 +33,15 @@ __all__ = ["ReplyClock"]
 
 #: Seconds that a server has to close the connection after its 421.
 _CLOSE_AFTER_421: Final = 5.0
+
+
+@functools.lru_cache(maxsize=8)
+def _shortest(timeouts: Timeouts) -> float | None:
+    return min((limit for name in LIMITS if (limit := getattr(timeouts, name)) is not None), default=None)
+
+
+def _ignore(_: Timeout) -> None:
+    """Do nothing, in place of what was to be called."""
 
 
 class ReplyClock:
@@ -74,9 +84,8 @@ class ReplyClock:
         self._overdue = overdue
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        limits = [limit for name in LIMITS if (limit := getattr(timeouts, name)) is not None]
         # Seconds after a restart before which nothing can be due; None: there is no limit at all.
-        self._shortest: float | None = min(limits, default=None)
+        self._shortest = _shortest(timeouts)
         self.since = 0.0
         # Does the transport still hold a block of a body?
         self._block_pending = False
@@ -138,6 +147,8 @@ class ReplyClock:
         """Stop for good, because the connection has ended: no later restart may keep it in memory with a timer."""
         self._paused = self._stopped = True
         self._shortest = None
+        # A method of the channel, which has this clock: the circle would keep both in memory for a while.
+        self._overdue = _ignore
         self._cancel()
 
     @property

@@ -11,7 +11,7 @@ Other tasks do three things: they offer a job to an idle connection (`Deliveries
 (`Deliveries.write_body`), and cancel (`Deliveries.cancel`). A command outside transactions (VRFY, a late AUTH, QUIT) is
 run by the connection's task, too: `ask` hands it over and wakes the task.
 
-A wake-up is `task.cancel()` taken back by `uncancel()`: cancelling a StreamReader's `read` loses nothing, and it needs
+A wake-up is `task.cancel()` taken back by `uncancel()`: cancelling a stream's `read` loses nothing, and it needs
 no second task, event or lock.
 """
 
@@ -209,6 +209,7 @@ class Connection:
             error.__cause__ = caught
         finally:
             await self._end(error)
+            error = None
 
     def _why_cancelled(self) -> SMTPError:
         """Return the error of a cancellation: what nobody asked for is a failure, after which dials wait."""
@@ -253,10 +254,9 @@ class Connection:
             window=route.window,
             pipelining_history=self._pipelining_history,
             max_line=route.socket.max_line_length,
+            known_replies=self.shared.known_replies,
         )
-        channel = Channel(self.number, machine, self._timeouts, self._hooks, self.shared.throttle)
-        channel.task = self.task
-        return channel
+        return Channel(self.number, machine, self._timeouts, self._hooks, self.shared.throttle, self.task)
 
     # --- carrying mail ---------------------------------------------------------------------------------------
 
@@ -397,8 +397,8 @@ class Connection:
         self.leaving = True
         if not self.connected:
             self.let_go(Interrupted("the client was closed"))
-            return
-        self._reserve(self._quit, asyncio.get_running_loop().create_future())
+        elif self.channel.failure is None:
+            self._reserve(self._quit, asyncio.get_running_loop().create_future())
 
     async def _quit(self) -> None:
         with contextlib.suppress(CommunicationError):
@@ -407,8 +407,10 @@ class Connection:
 
     async def wait_ended(self) -> None:
         """Wait until the task has ended; cancelling this does not cancel it."""
-        if self.task is not None:
-            await asyncio.wait((self.task,))
+        if self.task is not None and not self.task.done():
+            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+            await ended
 
     def abort(self, reason: SMTPError | None = None, *, force: bool = False) -> None:
         """Close at once; messages under way end as not sent or unknown. Synchronous.
@@ -482,6 +484,10 @@ class Connection:
             self._exclusive.refuse(reason)
             self._refuse_ready(reason)
             self.owner.ended(self, None if quiet or self._failure_told else error)
+            self.deliveries.end()
+            if self.opened_at:
+                # Its frames, which say nothing to a caller, would keep the connection in memory.
+                reason.__traceback__ = None
 
     def _note_end(self, error: SMTPError | None) -> None:
         channel, transcript = self.channel, self.channel.transcript

@@ -104,6 +104,10 @@ class Deliveries(Generic[C]):
         self._most_messages = math.inf
         self.retires_at = math.inf
 
+    def end(self) -> None:
+        """Let go of the connection when it has ended, because the circle would keep both in memory for a while."""
+        del self._connection, self._ask_anew
+
     # --- limits ----------------------------------------------------------------------------------------------
 
     def retire(self, *, messages: int | None, age: float | None) -> None:
@@ -188,7 +192,7 @@ class Deliveries(Generic[C]):
             complete = await Upload(self.channel, job).run()
         except Exception as error:
             raise NotSent(f"the message was stopped before its end: {error}") from error
-        if complete:
+        if complete and self.channel.failure is None:
             self.refill()
 
     def cancel(self, job: Job) -> bool:

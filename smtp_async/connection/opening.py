@@ -72,11 +72,10 @@ async def open_channel(channel: Channel, route: Route, shared: SharedResources) 
         machine.extensions = shared.share_offer(machine.extensions)
     _ignore_offers_in_clear(channel)
     info = channel.info
-    if info is not None and route.tls.session_reuse:
-        verify.keep_session(shared.tls_sessions, _stream(channel), info, route.tls)
     if info is None:
-        port = route.port if route.path is None else None
-        channel.info = info = ConnectionInfo.of(_stream(channel), host=route.host, port=port)
+        channel.opened_in_clear(route.host, route.port if route.path is None else None)
+    elif route.tls.session_reuse:
+        verify.keep_session(shared.tls_sessions, _stream(channel), info, route.tls)
     if route.logs_in and route.login is not Login.MANUAL:
         await log_in(channel, route, shared, route.credentials or Credentials())
 
@@ -107,9 +106,10 @@ async def greet_again(channel: Channel) -> None:
 
 
 def _ignore_offers_in_clear(channel: Channel) -> None:
-    if not _stream(channel).encrypted:
+    machine = channel.machine
+    if machine.extensions.requiretls and not _stream(channel).encrypted:
         # RFC 8689 section 3: REQUIRETLS counts only over TLS, because an attacker could have added it.
-        channel.machine.extensions = channel.machine.extensions.without("REQUIRETLS")
+        machine.extensions = machine.extensions.without("REQUIRETLS")
 
 
 def _stream(channel: Channel) -> Stream:
@@ -162,7 +162,7 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
     name = route.tls.server_hostname or route.host
     channel.transcript.tls_step("TLS handshake with %s begins", name)
     try:
-        channel.info = info = await verify.secure(
+        info = await verify.secure(
             _stream(channel),
             context,
             host=route.host,
@@ -187,9 +187,11 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         if failed is error:
             raise
         raise failed from error
+    channel.secured(info)
     channel.passed("TLS")
-    said = f"{info.tls_version}, {info.suite}, {info.bits} bits"
-    channel.transcript.tls_step("TLS handshake with %s is complete: %s", name, said)
+    channel.transcript.tls_step(
+        "TLS handshake with %s is complete: %s, %s, %s bits", name, info.tls_version, info.suite, info.bits
+    )
     await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 

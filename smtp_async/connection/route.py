@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ..auth.credentials import Credentials
 from ..events import BeforeAuth
 from ..model.domain import full_host_name
+from ..model.reply import Reply
 from ..protocol.extensions import Extensions
 from ..tls.context import Security, make_context
 from ..tls.options import TLSOptions
@@ -89,6 +90,7 @@ class Route:
         tls, socket, dns: options of those layers.
         tunnel: the host is one end of a tunnel, so neither its address nor its port says anything about the server.
         dialer: makes the connections in place of this library.
+        name: the server, for messages: host and port, or the path.
     """
 
     host: str
@@ -112,10 +114,12 @@ class Route:
     dns: DNSOptions = field(default_factory=DNSOptions)
     tunnel: bool = False
     dialer: Dialer | None = None
+    name: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        """The server, for messages: host and port, or the path."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self._named())
+
+    def _named(self) -> str:
         if self.mx:
             return f"the mail exchangers of {self.host}"
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
@@ -141,6 +145,7 @@ class SharedResources:
         proxy_tls: the TLS context for HTTPS proxies.
         throttle: the limits of bytes per second, None if there are none.
         offered: every mechanism that the server has offered over a secure connection.
+        known_replies: replies of the server without secrets, which are parsed once (`ReplyParser`).
     """
 
     __slots__ = (
@@ -152,6 +157,7 @@ class SharedResources:
         "_resolver",
         "_revocation",
         "_threads",
+        "known_replies",
         "offered",
         "proxy_tls",
         "throttle",
@@ -167,6 +173,7 @@ class SharedResources:
         self.tokens = TokenCache()
         self.proxy_tls = ProxyTLS()
         self.offered: frozenset[str] = frozenset()
+        self.known_replies: dict[bytes, Reply] = {}
         self._threads: CapacityLimiter | None = None
         self._make = make
         self._context: ssl.SSLContext | None = None
@@ -203,7 +210,7 @@ class SharedResources:
     def share_offer(self, offer: Extensions) -> Extensions:
         """Return the same offer by the same host from before, else `offer`: one object serves all idle connections."""
         for earlier in self._offers:
-            if earlier == offer and earlier.domain == offer.domain:
+            if earlier is offer or (earlier == offer and earlier.domain == offer.domain):
                 return earlier
         self._offers.append(offer)
         return offer

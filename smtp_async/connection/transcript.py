@@ -46,6 +46,10 @@ _NOTICES: Final[Mapping[Breakdown | None, tuple[str, str]]] = {
 }
 
 
+def _ignore() -> None:
+    """Do nothing, in place of what was to be called."""
+
+
 class Transcript:
     """The events of one connection that hooks have not heard yet.
 
@@ -91,6 +95,8 @@ class Transcript:
     def end_waiting(self) -> None:
         """Let uploads wait no more: the connection has ended."""
         self._waits = False
+        # A method of the channel, which has this transcript: the circle would keep both in memory for a while.
+        self._wake = _ignore
         self._release()
 
     def _release(self) -> None:

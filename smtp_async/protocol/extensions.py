@@ -6,11 +6,12 @@ do not offer STARTTLS or AUTH.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from ..model.reply import Reply
 
@@ -96,31 +97,14 @@ class Extensions:
         self.mt_priority = None if priority is None else priority.upper()
         self.limits: Mapping[str, int] = MappingProxyType(_limits(offered.get("LIMITS", "")))
 
-    @classmethod
-    def parse(cls, reply: Reply) -> Self:
+    @staticmethod
+    def parse(reply: Reply) -> Extensions:
         """Read the positive reply to EHLO or LHLO; ignore lines without a keyword.
 
         Blanks before a keyword are ignored. `AUTH=PLAIN LOGIN`, from a draft before RFC 2554, counts if no line says
         `AUTH`.
         """
-        first, *rest = reply.lines
-        keywords: dict[str, str] = {}
-        old_auth = ""
-        for line in rest:
-            line = line.lstrip(" \t")
-            match = _KEYWORD.match(line)
-            if match is None:
-                continue
-            keyword, behind = match[0].upper(), line[match.end() :]
-            if keyword == "AUTH" and behind.startswith("="):
-                old_auth += " " + behind[1:]
-            elif not behind or behind[0] in " \t":
-                value = behind.strip()
-                # A repeated keyword adds to the first, because some servers send two AUTH lines.
-                keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
-        if old_auth.strip():
-            keywords.setdefault("AUTH", old_auth.strip())
-        return cls(keywords, domain=first.split(" ", 1)[0])
+        return _offered(reply)
 
     def without(self, *keywords: str) -> Extensions:
         """Return the same offer less `keywords`, for options that switch an extension off."""
@@ -159,6 +143,29 @@ class Extensions:
 
 def _rebuild(keywords: dict[str, str], domain: str) -> Extensions:
     return Extensions(keywords, domain=domain)
+
+
+@functools.lru_cache(maxsize=16)
+def _offered(reply: Reply) -> Extensions:
+    """Return what a reply offers. Remembered, because a server says the same to each connection."""
+    first, *rest = reply.lines
+    keywords: dict[str, str] = {}
+    old_auth = ""
+    for line in rest:
+        line = line.lstrip(" \t")
+        match = _KEYWORD.match(line)
+        if match is None:
+            continue
+        keyword, behind = match[0].upper(), line[match.end() :]
+        if keyword == "AUTH" and behind.startswith("="):
+            old_auth += " " + behind[1:]
+        elif not behind or behind[0] in " \t":
+            value = behind.strip()
+            # A repeated keyword adds to the first, because some servers send two AUTH lines.
+            keywords[keyword] = f"{keywords[keyword]} {value}" if keyword in keywords else value
+    if old_auth.strip():
+        keywords.setdefault("AUTH", old_auth.strip())
+    return Extensions(keywords, domain=first.split(" ", 1)[0])
 
 
 def _number(value: str | None, digits: int) -> int | None:

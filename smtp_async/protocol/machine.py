@@ -63,6 +63,7 @@ class ClientProtocol:
         window: the most messages on their way unanswered.
         pipelining_history: what earlier connections have shown about the server's pipelining.
         max_line: the longest reply line accepted, in bytes.
+        known_replies: replies that connections to the same server have read (`ReplyParser`).
 
     Attributes:
         lmtp: as given.
@@ -96,6 +97,7 @@ class ClientProtocol:
         window: int = 1,
         pipelining_history: PipeliningHistory | None = None,
         max_line: int = MAX_LINE,
+        known_replies: dict[bytes, Reply] | None = None,
     ) -> None:
         self.lmtp = lmtp
         self.greeting = Exchange(Verb.GREETING)
@@ -108,7 +110,7 @@ class ClientProtocol:
         # The client's name, as the last EHLO told it.
         self._name = ""
         self._state = ConnectionState()
-        self._parser = ReplyParser(max_line=max_line)
+        self._parser = ReplyParser(max_line=max_line, known=known_replies)
         self._writer = Writer(self._state, self.owed, self.trail)
         self.pipeline = Pipeline(
             self._state,

@@ -36,9 +36,13 @@ _CHALLENGE = b"334 "
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\0]*))?")
 
-# The same few replies come again and again ("250 2.1.0 Ok"). This many are remembered by their line, which saves
-# 4.5 of 18 µs per message (`benchmarks/core.py`).
+# The same few replies come again and again ("250 2.1.0 Ok"). This many are remembered by their octets, which saves
+# 4.5 of 18 µs per message (`benchmarks/core.py`); more if connections share them, because each adds some of its own.
 _REMEMBERED = 32
+_REMEMBERED_SHARED = 256
+#: The longest line, and the longest reply of several lines, that is remembered.
+_LONGEST_LINE = 80
+_LONGEST_REPLY = 1024
 
 
 class ReplyParser:
@@ -48,6 +52,8 @@ class ReplyParser:
         max_line: the longest line accepted, in bytes, its end included.
         max_lines: the most lines accepted in one reply.
         max_reply: the most bytes accepted in one reply.
+        known: replies that were read before, which the connections to a server share; None begins with none. A
+            connection that has sent a secret shares them no longer.
     """
 
     __slots__ = (
@@ -61,13 +67,19 @@ class ReplyParser:
         "_max_line",
         "_max_lines",
         "_max_reply",
+        "_most_known",
         "_plain",
         "_rest",
         "_size",
     )
 
     def __init__(
-        self, *, max_line: int = MAX_LINE, max_lines: int = MAX_LINES, max_reply: int = MAX_REPLY
+        self,
+        *,
+        max_line: int = MAX_LINE,
+        max_lines: int = MAX_LINES,
+        max_reply: int = MAX_REPLY,
+        known: dict[bytes, Reply] | None = None,
     ) -> None:
         self._max_line = max_line
         self._max_lines = max_lines
@@ -78,7 +90,9 @@ class ReplyParser:
         self._lines: list[bytes] = []
         self._code = b""
         self._size = 0
-        self._known: dict[bytes, Reply] = {}
+        # By line without its LF, and by reply of several lines with the last LF.
+        self._known: dict[bytes, Reply] = {} if known is None else known
+        self._most_known = _REMEMBERED if known is None else _REMEMBERED_SHARED
         self._mask: Mask | None = None
         # The lines of the next reply as they arrived, without its first; None if they are not wanted.
         self._plain: list[bytes] | None = None
@@ -97,7 +111,7 @@ class ReplyParser:
         self._mask.add_sent(sent)
         self._mask.add_secrets(secrets)
         # A line that was read before may hold, by accident, what is a secret from here on.
-        self._known.clear()
+        self._forget()
 
     def keep_plain(self) -> None:
         """Keep the lines of the next reply unmasked, too, because the server's offer is read from them."""
@@ -113,7 +127,7 @@ class ReplyParser:
         """Take the next reply for a challenge if it is a 334: it may be long, and only `challenge` is its text."""
         self._expects_challenge = True
         # What is remembered is not looked at again.
-        self._known.clear()
+        self._forget()
 
     @property
     def challenge(self) -> bytes | None:
@@ -149,7 +163,31 @@ class ReplyParser:
             replies = list(map(known.get, lines))
             if None not in replies and not self._rest:
                 return replies  # type: ignore[return-value]  # no None among them
+            if data[3:4] == b"-" and not self._rest:
+                return self._take_long(data, lines)
         return self._take_lines(lines)
+
+    def _take_long(self, data: bytes, lines: list[bytes]) -> list[Reply]:
+        """Take whole lines that begin with a reply of several; such a reply to EHLO is the same for each connection."""
+        if self._mask is not None or len(data) > _LONGEST_REPLY:
+            return self._take_lines(lines)
+        known = self._known.get(data)
+        if known is not None:
+            return [known]
+        replies = self._take_lines(lines)
+        if len(replies) == 1 and len(replies[0].raw) == len(lines):
+            self._remember(data, replies[0])
+        return replies
+
+    def _remember(self, octets: bytes, reply: Reply) -> None:
+        if len(self._known) >= self._most_known:
+            # Most are of messages, each with a name of its own, and do not come again; the others soon do.
+            self._known.clear()
+        self._known[octets] = reply
+
+    def _forget(self) -> None:
+        self._known = {}
+        self._most_known = _REMEMBERED
 
     def _take_lines(self, lines: list[bytes]) -> list[Reply]:
         replies: list[Reply] = []
@@ -195,8 +233,8 @@ class ReplyParser:
         if separator == b"-" or self._lines:
             return self._continue(code, separator, text)
         reply = Reply(int(code), (text,))
-        if len(self._known) < _REMEMBERED and len(line) <= 80 and not self._expects_challenge:
-            self._known[line] = reply
+        if len(line) <= _LONGEST_LINE and not self._expects_challenge:
+            self._remember(line, reply)
         return reply
 
     def _is_challenge(self, code: bytes, separator: bytes) -> bool:

@@ -53,6 +53,8 @@ _NAMES: Final = {
 
 #: Extensions of a ServerHello, RFC 8446 section 4.2.
 _PRE_SHARED_KEY, _SUPPORTED_VERSIONS, _KEY_SHARE = 41, 43, 51
+#: Where the length of the session stands in a ServerHello: behind its header, the version and 32 octets.
+_SESSION: Final = 38
 #: ECCurveType named_curve, RFC 8422 section 5.4; other types are no longer used.
 _NAMED_CURVE: Final = 3
 #: From this version on, a signature names its scheme.
@@ -109,13 +111,6 @@ class _Cursor:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
-
-    def take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise _MalformedError
-        taken, self._at = self._data[self._at : end], end
-        return taken
 
     def number(self, octets: int) -> int:
         start = self._at
@@ -176,31 +171,37 @@ def certificates_in(message: bytes) -> tuple[bytes, ...]:
 
 def read_server_hello(message: bytes) -> ServerHello | None:
     """Parse a ServerHello, RFC 8446 section 4.1.3, or a HelloRetryRequest, which has the same form."""
-    try:
-        body = _body(message, SERVER_HELLO)
-        version = body.number(2)
-        body.take(32)  # random
-        body.vector(1)  # session
-        suite = body.number(2)
-        body.take(1)  # compression
-        extensions = _extensions(body)
-        if _SUPPORTED_VERSIONS in extensions:
-            version = _Cursor(extensions[_SUPPORTED_VERSIONS]).number(2)
-        group = _Cursor(extensions[_KEY_SHARE]).number(2) if _KEY_SHARE in extensions else None
-    except _MalformedError:
+    if not _is_whole(message, SERVER_HELLO) or len(message) <= _SESSION:
         return None
-    return ServerHello(version, suite, group, _PRE_SHARED_KEY in extensions)
+    # Version, 32 octets that are random, the session; then suite, compression, extensions.
+    at = _SESSION + 1 + message[_SESSION]
+    extensions = _extensions(message, at + 3)
+    if extensions is None:
+        return None
+    version = extensions.get(_SUPPORTED_VERSIONS, message[4:6])
+    share = extensions.get(_KEY_SHARE)
+    if len(version) < 2 or (share is not None and len(share) < 2):
+        return None
+    group = None if share is None else _number(share, 0)
+    return ServerHello(_number(version, 0), _number(message, at), group, _PRE_SHARED_KEY in extensions)
 
 
-def _extensions(body: _Cursor) -> dict[int, bytes]:
+def _extensions(message: bytes, at: int) -> dict[int, bytes] | None:
+    """Return the extensions that begin at `at` and end the message; None if they are malformed."""
     found: dict[int, bytes] = {}
-    if body.more:
-        listed = _Cursor(body.vector(2))
-        while listed.more:
-            kind = listed.number(2)
-            found[kind] = listed.vector(2)
-    body.end()
-    return found
+    end = len(message)
+    if at == end:
+        return found
+    if at + 2 > end or at + 2 + _number(message, at) != end:
+        return None
+    at += 2
+    while at < end:
+        begin = at + 4
+        if begin > end:
+            return None
+        kind, at = _number(message, at), begin + _number(message, at + 2)
+        found[kind] = message[begin:at]
+    return found if at == end else None
 
 
 def read_server_key_exchange(
@@ -246,14 +247,20 @@ def _parameters(body: _Cursor, key_exchange: str) -> tuple[int | None, int | Non
 
 def scheme_in(message: bytes) -> int | None:
     """Return the number of the signature scheme of a CertificateVerify from TLS 1.2 on, RFC 8446 section 4.4.3."""
-    try:
-        body = _body(message, CERTIFICATE_VERIFY)
-        scheme = body.number(2)
-        body.vector(2)
-        body.end()
-    except _MalformedError:
+    if not _is_whole(message, CERTIFICATE_VERIFY) or len(message) < 8:
         return None
-    return scheme
+    return _number(message, 4) if len(message) == 8 + _number(message, 6) else None
+
+
+def _is_whole(message: bytes, kind: int) -> bool:
+    """Tell whether a message is of this kind and as long as its header says."""
+    return (
+        len(message) >= 4 and message[0] == kind and int.from_bytes(message[1:4], "big") == len(message) - 4
+    )
+
+
+def _number(octets: bytes, at: int) -> int:
+    return octets[at] << 8 | octets[at + 1]
 
 
 def _body(message: bytes, kind: int) -> _Cursor:

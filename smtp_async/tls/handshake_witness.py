@@ -23,10 +23,9 @@ properties are known only in part.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from ..model.reply import printable
@@ -62,16 +61,12 @@ _SHOWN: Final = 512
 #: Maximum of characters that are kept of the hint for a pre-shared key.
 _HINT_SHOWN: Final = 256
 #: The messages that are kept, by direction.
-_KEPT: Final = frozenset(
-    {
-        ("read", SERVER_HELLO),
-        ("read", CERTIFICATE),
-        ("read", SERVER_KEY_EXCHANGE),
-        ("read", CERTIFICATE_REQUEST),
-        ("read", CERTIFICATE_VERIFY),
-        ("write", CERTIFICATE_VERIFY),
-    }
-)
+_KEPT: Final = {
+    "read": frozenset(
+        {SERVER_HELLO, CERTIFICATE, SERVER_KEY_EXCHANGE, CERTIFICATE_REQUEST, CERTIFICATE_VERIFY}
+    ),
+    "write": frozenset({CERTIFICATE_VERIFY}),
+}
 _TLS13: Final = 0x0304
 #: TLS before 1.2 has one signature scheme for each kind of key, without a number.
 _OLD_SCHEMES: Final = {"RSA": "rsa_pkcs1_md5_sha1", "DSS": "dsa_sha1", "ECDSA": "ecdsa_sha1"}
@@ -149,14 +144,8 @@ _Place: TypeAlias = tuple[int, int, str]
 _offers: Final[dict[_Place, list[_Offer]]] = {}
 
 
-@contextlib.contextmanager
-def offering(
-    context: ssl.SSLContext,
-    name: str,
-    session: ssl.SSLSession | None,
-    tell: Callable[[str], None] | None = None,
-) -> Iterator[None]:
-    """Let the handshake that begins now resume `session`, which must belong to the same context.
+class offering:
+    """Let the handshake that begins within the block resume a session, which must belong to the same context.
 
     Args:
         context: the context of the handshake.
@@ -164,16 +153,27 @@ def offering(
         session: None for a full handshake.
         tell: called with a line for each message of the handshake; it must not raise.
     """
-    place: _Place = (threading.get_ident(), id(context), name)
-    offer = _Offer(session, tell)
-    _offers.setdefault(place, []).append(offer)
-    try:
-        yield
-    finally:
-        left = _offers[place]
-        left.remove(offer)
+
+    __slots__ = ("_offer", "_place")
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        name: str,
+        session: ssl.SSLSession | None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self._place: _Place = (threading.get_ident(), id(context), name)
+        self._offer = _Offer(session, tell)
+
+    def __enter__(self) -> None:
+        _offers.setdefault(self._place, []).append(self._offer)
+
+    def __exit__(self, *exc_info: object) -> None:
+        left = _offers[self._place]
+        left.remove(self._offer)
         if not left:
-            del _offers[place]
+            del _offers[self._place]
 
 
 def _take_offer(context: ssl.SSLContext, name: str | None) -> _Offer:
@@ -259,14 +259,14 @@ class _Witness(ssl.SSLObject):
             self.farewell = True
         return data
 
-    def see(self, direction: str, kind: int, message: int, data: bytes) -> None:
-        if kind == _HEADER and direction == "read":
-            self._first_header = self._first_header or data
-        elif kind == _HANDSHAKE:
-            if self._tell is not None:
-                self._tell(_line(direction, message, len(data)))
-            if self._messages is not None and (direction, message) in _KEPT:
-                self._messages[direction, message] = data
+    def see(self, direction: str, message: int, data: bytes) -> None:
+        if self._tell is not None:
+            self._tell(_line(direction, message, len(data)))
+        if self._messages is not None and message in _KEPT[direction]:
+            self._messages[direction, message] = data
+
+    def see_header(self, data: bytes) -> None:
+        self._first_header = self._first_header or data
 
     @property
     def handshake(self) -> Handshake:
@@ -334,16 +334,25 @@ def _line(direction: str, message: int, size: int) -> str:
     return f"TLS {'received' if direction == 'read' else 'sent'} {message_name(message)}, {size} bytes"
 
 
-@contextlib.contextmanager
-def watching(context: Any) -> Iterator[bool]:
-    """Observe messages within the block; yield whether that is possible."""
-    # The block is synchronous, so no other connection of this thread is observed meanwhile.
-    watched = _watch(context)
-    try:
-        yield watched
-    finally:
-        if watched:
-            _unwatch(context)
+class watching:
+    """Observe messages within the block; it gets whether that is possible.
+
+    The block is synchronous, so no other connection of this thread is observed meanwhile.
+    """
+
+    __slots__ = ("_context", "_watched")
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._watched = False
+
+    def __enter__(self) -> bool:
+        self._watched = _watch(self._context)
+        return self._watched
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._watched:
+            _unwatch(self._context)
 
 
 #: How many blocks observe each context now, by its id, because clients of several threads may share a context.
@@ -372,9 +381,13 @@ def _unwatch(context: Any) -> None:
 
 
 def report(connection: Any, direction: str, _version: int, kind: int, message: int, data: bytes) -> None:
-    # Dispatched by connection, because another thread may be in a handshake with the same context.
-    if isinstance(connection, _Witness):
-        connection.see(direction, kind, message, data)
+    # Called two dozen times in a handshake, and for half of them to no purpose.
+    if kind == _HANDSHAKE:
+        # Dispatched by connection, because another thread may be in a handshake with the same context.
+        if isinstance(connection, _Witness):
+            connection.see(direction, message, data)
+    elif kind == _HEADER and direction == "read" and isinstance(connection, _Witness):
+        connection.see_header(data)
 
 
 #: The attribute from which Python's `SSLContext` reads the function.

@@ -18,7 +18,7 @@ from .suites import Suite, find_group, find_suite
 if TYPE_CHECKING:
     from ..transport.stream import Endpoint, Stream
 
-__all__ = ["ConnectionInfo"]
+__all__ = ["ConnectionInfo", "judged_by_openssl"]
 
 
 #: The argument of a private method of Python before 3.13 (OpenSSL's X509_FILETYPE_ASN1).
@@ -96,6 +96,8 @@ class ConnectionInfo:
         host: str,
         port: int | None = None,
         resumed: ConnectionInfo | None = None,
+        validation: ChainValidation | None = None,
+        verified: bool | None = None,
     ) -> Self:
         """Return the properties of `stream`; call this right after the handshake.
 
@@ -103,6 +105,7 @@ class ConnectionInfo:
             stream: the connection.
             host, port: the server as the application named it.
             resumed: the connection whose session this one resumes.
+            validation, verified: the verdict on the server.
         """
         tls = stream.ssl_object
         if tls is None:
@@ -115,11 +118,6 @@ class ConnectionInfo:
                 proxy_response=stream.proxy_response,
                 traffic=stream.traffic,
             )
-        if resumed is not None and resumed.validation is not None:
-            validation, verified = resumed.validation, resumed.verified
-        else:
-            validation = _judged_by_openssl(tls)
-            verified = validation.verified
         seen = handshake_of(tls) if resumed is None else _resumed(handshake_of(tls), resumed)
         name, _, bits = tls.cipher() or (None, None, None)
         suite = find_suite(name) if name else None
@@ -235,7 +233,8 @@ def _resumed(seen: Handshake, earlier: ConnectionInfo) -> Handshake:
     )
 
 
-def _judged_by_openssl(tls: ssl.SSLObject) -> ChainValidation:
+def judged_by_openssl(tls: ssl.SSLObject) -> ChainValidation:
+    """Return what OpenSSL found out about the server within the handshake."""
     context = tls.context
     if context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname:
         return ChainValidation(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .options import TLSOptions
     from .trust import AuthenticateServer
 
-__all__ = ["RevocationCheck", "Server", "error_for", "judge", "judge_server"]
+__all__ = ["RevocationCheck", "Server", "error_for", "judge", "judge_server", "judged_here"]
 
 _log = logging.getLogger("smtp_async")
 
@@ -83,6 +83,11 @@ class RevocationCheck(Protocol):
     ) -> Sequence[RevocationStatus]: ...
 
 
+def judged_here(context: ssl.SSLContext, options: TLSOptions) -> bool:
+    """Tell whether `judge_server` has something to do: otherwise what is known from the handshake is the verdict."""
+    return isinstance(context, UnverifiedContext) or options.authenticate_server is not None
+
+
 async def judge_server(
     server: Server,
     context: ssl.SSLContext,
@@ -104,10 +109,10 @@ async def judge_server(
         CertificateRejected: `authenticate_server` raised, and the exception is chained; or it answered with something
             else than True, False and None.
     """
+    if not judged_here(context, options):
+        return found
     unverified = isinstance(context, UnverifiedContext)
     policy = options.authenticate_server
-    if not unverified and policy is None:
-        return found
     if not options.trust.validate:
         _log.warning(
             "the certificate of %s is not verified, because of TrustOptions(validate=False): an attacker on the "

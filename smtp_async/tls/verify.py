@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -30,13 +29,13 @@ from ..model.reply import printable
 from .certificate import Certificate
 from .context import Security, UnverifiedContext, reference_name
 from .demands import check_demands
-from .handshake_witness import evidence_of, looks_like_tls, offering
-from .info import ConnectionInfo
+from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
+from .info import ConnectionInfo, judged_by_openssl
 from .judgements import Case, unknown_authority, wrong_name, wrong_time
 from .options import TLSOptions
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .sessions import KeptSession, SessionCache, SessionKey, shared_sessions
-from .verdict import RevocationCheck, Server, error_for, judge, judge_server
+from .verdict import RevocationCheck, Server, error_for, judge, judge_server, judged_here
 
 if TYPE_CHECKING:
     from ..transport.stream import Stream
@@ -143,8 +142,11 @@ async def secure(
         raise explain(
             cause, host=host, port=port, security=security, name=attempt.name, validation=found
         ) from cause
-    info = ConnectionInfo.of(stream, host=host, port=port, resumed=earlier)
-    return await _authenticate(stream, info, attempt)
+    try:
+        return await _authenticated(stream, host, port, earlier, attempt)
+    except BaseException:
+        stream.abort()
+        raise
 
 
 class _Attempt(NamedTuple):
@@ -168,42 +170,56 @@ async def _judge_refused(error: BaseException, where: str, attempt: _Attempt) ->
     )
 
 
-async def _authenticate(stream: Stream, info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
-    """Return `info` with the verdict on the server; abort `stream` if the server is refused.
+async def _authenticated(
+    stream: Stream, host: str, port: int | None, earlier: ConnectionInfo | None, attempt: _Attempt
+) -> ConnectionInfo:
+    """Return what was negotiated, with the verdict on the server.
+
+    Args:
+        stream: behind the handshake.
+        host, port: the server as the user named it.
+        earlier: the connection whose session the handshake went on with, None if it began anew.
+        attempt: what was asked for.
 
     Raises:
-        TLSError: it is.
+        TLSError: the server is refused.
         Timeout: the deadline passed.
     """
-    try:
-        async with asyncio.timeout_at(attempt.deadline):
-            return await _judged(info, attempt)
-    except TimeoutError as late:
-        stream.abort()
-        where = _where(info.host, info.port)
-        raise Timeout(f"{where} was not verified within the time of the handshake", stage="tls") from late
-    except BaseException:
-        stream.abort()
-        raise
-
-
-async def _judged(info: ConnectionInfo, attempt: _Attempt) -> ConnectionInfo:
-    where = _where(info.host, info.port)
-    assert info.validation is not None
-    # Behind a proxy the peer is the proxy, whose private address says nothing about the server.
-    peer = None if info.via else info.peer
-    server = Server(where, attempt.name, info.chain, peer, info.session_resumed)
-    verdict = await judge_server(
-        server, attempt.context, attempt.options, info.validation, attempt.revocation
+    where = _where(host, port)
+    tls = stream.ssl_object
+    assert tls is not None
+    if earlier is not None and earlier.validation is not None:
+        found, verified = earlier.validation, earlier.verified
+    else:
+        found = judged_by_openssl(tls)
+        verified = found.verified
+    verdict = found
+    if judged_here(attempt.context, attempt.options):
+        chain = handshake_of(tls).chain if earlier is None else earlier.chain
+        # Behind a proxy the peer is the proxy, whose private address says nothing about the server.
+        peer = None if stream.via else stream.peer
+        server = Server(where, attempt.name, chain, peer, earlier is not None)
+        verdict = await _judged(server, found, attempt)
+        if verdict is not found and isinstance(attempt.context, UnverifiedContext):
+            verified = verdict.verified
+    info = ConnectionInfo.of(
+        stream, host=host, port=port, resumed=earlier, validation=verdict, verified=verified
     )
-    if verdict is not info.validation:
-        judged_here = isinstance(attempt.context, UnverifiedContext)
-        info = replace(info, validation=verdict, verified=verdict.verified if judged_here else info.verified)
-    if verdict.counted & (ABSOLUTE if attempt.security is Security.OPPORTUNISTIC else ~ChainProblem(0)):
+    counted = verdict.counted
+    if counted and (attempt.security is not Security.OPPORTUNISTIC or counted & ABSOLUTE):
         raise error_for(verdict, missing=not info.chain)
     _demand_certificate(info, where)
     _demand_what_was_asked_for(info, attempt.options, where)
     return info
+
+
+async def _judged(server: Server, found: ChainValidation, attempt: _Attempt) -> ChainValidation:
+    try:
+        async with asyncio.timeout_at(attempt.deadline):
+            return await judge_server(server, attempt.context, attempt.options, found, attempt.revocation)
+    except TimeoutError as late:
+        text = f"{server.where} was not verified within the time of the handshake"
+        raise Timeout(text, stage="tls") from late
 
 
 async def _shake_hands(

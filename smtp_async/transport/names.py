@@ -62,6 +62,7 @@ _PREFERRED: Final = {
 }
 
 
+@functools.lru_cache(maxsize=128)
 def host_name(host: str) -> str:
     """Return `host` as a resolver wants it: without brackets, international names as A-labels.
 

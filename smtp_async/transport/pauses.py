@@ -1,15 +1,14 @@
 """Pauses in reading, by which a limit of bytes per second slows the server down.
 
 What arrives is always taken. Then reading stops until it is paid for; meanwhile the system's buffers fill, and TCP
-tells the server to wait. The reader pauses the transport, too, when its own buffer is full, and must not end a pause
-that is not its own: it has this object in place of the transport, and the transport is resumed when neither asks for a
+tells the server to wait. The receiver pauses the transport, too, when its own buffer is full, and must not end a pause
+that is not its own: it asks this object in place of the transport, and the transport is resumed when neither asks for a
 pause.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from .throttle import Throttle
 
@@ -17,31 +16,26 @@ __all__ = ["ReadPauses"]
 
 
 class ReadPauses:
-    """Stands between a transport and the reader that takes its bytes.
+    """Stands between a transport and the receiver of its bytes.
 
     Args:
         throttle: counts the bytes, and says how long to wait.
-        feed: takes the bytes.
         transport: is paused and resumed.
     """
 
-    __slots__ = ("_feed", "_full", "_loop", "_throttle", "_timer", "_transport")
+    __slots__ = ("_full", "_loop", "_throttle", "_timer", "_transport")
 
-    def __init__(
-        self, throttle: Throttle, feed: Callable[[bytes], None], transport: asyncio.Transport
-    ) -> None:
+    def __init__(self, throttle: Throttle, transport: asyncio.Transport) -> None:
         self._throttle = throttle
-        self._feed = feed
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        # Has the reader asked for a pause?
+        # Has the receiver asked for a pause?
         self._full = False
 
-    def feed(self, data: bytes) -> None:
-        """Hand `data` on, and pause the transport if that was too fast."""
-        self._feed(data)
-        delay = self._throttle.received(len(data), self._loop.time())
+    def received(self, size: int) -> None:
+        """Count so many bytes, and pause the transport if they came too fast."""
+        delay = self._throttle.received(size, self._loop.time())
         if delay > 0 and self._timer is None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._timer = self._loop.call_later(delay, self._resume)
@@ -53,7 +47,7 @@ class ReadPauses:
             self._timer = None
 
     def pause_reading(self) -> None:
-        """Pause, because the buffer of the reader is full."""
+        """Pause, because the buffer of the receiver is full."""
         self._full = True
         self._transport.pause_reading()
 

@@ -1,19 +1,18 @@
-"""One connection as a stream of bytes: over asyncio's StreamReader and StreamWriter, without their traps.
+"""One connection as a stream of bytes, over a transport of asyncio.
 
-What this file adds to asyncio's streams, and why:
+What this file does otherwise than asyncio's own streams, and why:
 
 * **Bytes that arrived before an error are delivered before the error.** `StreamReader` raises at once and
-  forgets its buffer, so a reply followed by a reset would be lost. `Reader` treats the error as the end of
+  forgets its buffer, so a reply followed by a reset would be lost. `Receiver` treats the error as the end of
   the stream, and `Stream.read` raises it when the buffer is empty.
 * **One set of exceptions.** asyncio is silent, uvloop raises `RuntimeError`, TLS raises `SSLError`: the
   caller sees `ConnectionLost`, `DecryptionFailed` or `EncryptionFailed`, the original chained.
 * **A TLS upgrade starts from an empty buffer.** `StreamWriter.start_tls` keeps plaintext that was read ahead,
   and bytes that an attacker put behind the 220 to STARTTLS would then count as encrypted. `Stream.start_tls`
-  refuses unread plaintext, then gives the encrypted side a reader of its own.
-* **`abort` is synchronous and final, `close` is polite and limited.** Only one shielded task waits for the
-  close, because a cancelled `wait_closed()` would raise CancelledError in every later call.
-* **Writers are kept until the end.** A StreamWriter that is garbage-collected closes its transport, also the
-  plain transport under a TLS layer.
+  refuses unread plaintext, then gives the encrypted side a receiver of its own.
+* **`abort` is synchronous and final, `close` is polite and limited.** A cancelled `StreamWriter.wait_closed` would
+  raise CancelledError in every later call.
+* **Little per connection.** One object receives, where asyncio's streams have three (`receiving.py`).
 
 Cancelling `read` or `drain` loses nothing. One task reads; any number may write and drain.
 """
@@ -37,7 +36,7 @@ from ..errors import (
 )
 from ..model.proxy_response import ProxyResponse
 from .pauses import ReadPauses
-from .receiving import READ_LIMIT, Reader, ReceivingProtocol, Traffic
+from .receiving import READ_LIMIT, Receiver, Traffic
 from .throttle import Throttle
 
 __all__ = ["Endpoint", "Stream", "stream_over", "stream_to"]
@@ -74,14 +73,11 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_closing",
-        "_protocol",
-        "_reader",
+        "_receiver",
         "_throttle",
         "_tls",
         "_transport",
         "_upgrade_failed",
-        "_writer",
-        "_writers_below",
         "early",
         "linger_time",
         "local",
@@ -94,10 +90,9 @@ class Stream:
     def __init__(
         self,
         transport: asyncio.Transport,
-        reader: Reader,
-        protocol: ReceivingProtocol,
+        receiver: Receiver,
     ) -> None:
-        self.traffic = reader.traffic
+        self.traffic = receiver.traffic
         self.early = b""
         self.via = ""
         self.proxy_response: ProxyResponse | None = None
@@ -105,28 +100,19 @@ class Stream:
         # Read now, because a closed socket has no addresses.
         self.peer: Endpoint = _endpoint(transport.get_extra_info("peername"))
         self.local: Endpoint = _endpoint(transport.get_extra_info("sockname"))
-        # Those of the transports under a TLS layer.
-        self._writers_below: tuple[asyncio.StreamWriter, ...] = ()
-        self._closing: asyncio.Future[None] | None = None
+        self._closing = False
         self._upgrade_failed = False
         self._tls: ssl.SSLObject | None = None
         self._throttle: Throttle | None = None
-        self._attach(transport, reader, protocol)
+        self._attach(transport, receiver)
 
-    def _attach(
-        self,
-        transport: asyncio.Transport,
-        reader: Reader,
-        protocol: ReceivingProtocol,
-    ) -> None:
+    def _attach(self, transport: asyncio.Transport, receiver: Receiver) -> None:
         transport.set_write_buffer_limits(high=_TLS_WRITE_LIMIT if self.encrypted else _WRITE_LIMIT)
         if hasattr(transport, "max_size"):
             # asyncio reads 256 KiB at a time, a buffer that the allocator maps and unmaps for each read.
             transport.max_size = READ_LIMIT
         self._transport = transport
-        self._reader = reader
-        self._protocol = protocol
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+        self._receiver = receiver
         if self._throttle is not None:
             self.limit_reading(self._throttle)
 
@@ -153,7 +139,7 @@ class Stream:
     @property
     def ended(self) -> bool:
         """Whether the server has ended the connection and everything that it had sent was read."""
-        return self._reader.at_eof()
+        return self._receiver.at_end and not self._receiver.buffered
 
     # --- bytes ---------------------------------------------------------------------------------------------
 
@@ -170,11 +156,14 @@ class Stream:
             ConnectionLost: the connection broke.
             DecryptionFailed: the TLS layer failed.
         """
-        data = await self._reader.read(n)
+        receiver = self._receiver
+        if not (receiver.buffered or receiver.at_end):
+            await receiver.wait()
+        data = receiver.take(n)
         if data:
             self.traffic.received += len(data)
-        elif self._reader.failure is not None and self._closing is None:
-            raise _reading_failed(self._reader.failure) from self._reader.failure
+        elif receiver.failure is not None and not self._closing:
+            raise _reading_failed(receiver.failure) from receiver.failure
         return data
 
     async def read_until(self, separator: bytes, *, limit: int) -> bytes:
@@ -185,14 +174,14 @@ class Stream:
         Raises:
             ConnectionLost, DecryptionFailed: as `read`.
         """
-        try:
-            data = await self._reader.readuntil(separator)
-        except asyncio.IncompleteReadError as error:
-            data = error.partial or await self.read()
-        except asyncio.LimitOverrunError:
-            data = await self._reader.read(limit)
-        self.traffic.received += len(data)
-        return data[:limit]
+        receiver = self._receiver
+        seen = 0
+        while (found := receiver.find(separator, max(0, seen - len(separator) + 1))) < 0:
+            seen = receiver.buffered
+            if seen >= limit or receiver.at_end:
+                return await self.read(limit)
+            await receiver.wait()
+        return await self.read(min(found + len(separator), limit))
 
     def hand_over(self, taker: Callable[[bytes], bool] | None) -> None:
         """Pass arriving bytes to `taker` in the same turn of the loop, instead of to `read`.
@@ -203,7 +192,7 @@ class Stream:
         Args:
             taker: called with the bytes; when it returns False, `read` gets these bytes and all later ones.
         """
-        self._reader.taker = taker
+        self._receiver.taker = taker
 
     def limit_reading(self, throttle: Throttle) -> None:
         """Read no faster than `throttle` allows; bytes are counted after decryption, a handshake is not counted."""
@@ -211,8 +200,7 @@ class Stream:
         if (part := throttle.read_part) is not None:
             if hasattr(self._transport, "max_size"):
                 self._transport.max_size = part
-            pauses = ReadPauses(throttle, self._reader.feed_data, self._transport)
-            self._protocol.pause_by(pauses, self._reader)
+            self._receiver.pauses = ReadPauses(throttle, self._transport)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Hand `data` to the connection and return; do not change the buffer afterwards.
@@ -223,7 +211,7 @@ class Stream:
         """
         transport = self._transport
         if transport.is_closing():
-            raise self._gone() from self._reader.failure
+            raise self._gone() from self._receiver.failure
         try:
             transport.write(data)
         except (OSError, RuntimeError) as error:
@@ -240,13 +228,13 @@ class Stream:
             EncryptionFailed: the TLS layer failed.
         """
         try:
-            await self._writer.drain()
+            await self._receiver.drain()
         except (OSError, RuntimeError) as error:
-            cause = self._reader.failure or error
+            cause = self._receiver.failure or error
             raise _writing_failed(cause) from cause
         if self._transport.is_closing():
             # Under TLS asyncio reports the end of a transport a few turns of the loop later.
-            raise self._gone() from self._reader.failure
+            raise self._gone() from self._receiver.failure
 
     def _gone(self) -> ConnectionLost:
         return ConnectionLost(f"the connection to {_named(self.peer)} is closed")
@@ -280,29 +268,27 @@ class Stream:
         await self.drain()
         raw = self._transport
         try:
-            await self._refuse_plaintext()
-            tls, reader, protocol = await _handshake(raw, context, server_hostname, deadline, self.traffic)
+            self._refuse_plaintext()
+            tls, receiver = await _handshake(raw, context, server_hostname, deadline, self.traffic)
         except BaseException:
             self._upgrade_failed = True
             self.abort()
             raise
-        protocol.connection_made(tls)
+        receiver.connection_made(tls)
         if not to_proxy:
             self._tls = tls.get_extra_info("ssl_object")
-        self._writers_below += (self._writer,)
-        self._attach(tls, reader, protocol)
+        self._attach(tls, receiver)
 
-    async def _refuse_plaintext(self) -> None:
-        """Stop reading and refuse bytes that arrived after the reply to STARTTLS. Does not wait."""
-        if self.is_closing() or self._reader.at_eof():
-            raise self._gone() from self._reader.failure
+    def _refuse_plaintext(self) -> None:
+        """Stop reading and refuse bytes that arrived after the reply to STARTTLS."""
+        receiver = self._receiver
+        if self.is_closing() or self.ended:
+            raise self._gone() from receiver.failure
         self._transport.pause_reading()
-        if self._protocol.pauses is not None:
-            self._protocol.pauses.stop()
-        # No other public method of StreamReader tells whether its buffer is empty.
-        self._reader.feed_eof()
-        if not self._reader.at_eof():
-            self.early = await self._reader.read(_EARLY_SHOWN)
+        if receiver.pauses is not None:
+            receiver.pauses.stop()
+        if receiver.buffered:
+            self.early = receiver.take(_EARLY_SHOWN)
             raise PlaintextInjected(
                 f"{_named(self.peer)} sent plaintext behind its reply to STARTTLS: an attacker may be "
                 "injecting commands into this connection",
@@ -318,7 +304,7 @@ class Stream:
         Behind dropped data no close_notify is sent, because it would claim that the data was complete.
         """
         transport = self._transport
-        if self._protocol.ended:
+        if self._receiver.ended:
             # asyncio's transport raises in `abort` if it ended while `close` still had bytes to send.
             return
         self._limit_linger()
@@ -342,20 +328,21 @@ class Stream:
             limit: seconds after which the connection is aborted. A cancelled `close` aborts it, too.
         """
         if self._upgrade_failed:
-            # The TLS layer has replaced the writer's protocol, which therefore never sees the end.
+            # The TLS layer has replaced the receiver, which therefore never sees the end.
             self.abort()
             return await asyncio.sleep(0)
+        closed = self._receiver.closed()
         try:
-            if self._closing is None:
+            if not self._closing:
+                self._closing = True
                 self._limit_linger()
-                self._writer.close()
-                self._closing = asyncio.ensure_future(_closed(self._writer))
+                self._transport.close()
             # `wait` does not cancel what it waits for.
-            await asyncio.wait((self._closing,), timeout=limit)
+            await asyncio.wait((closed,), timeout=limit)
         finally:
             self.abort()
         # The socket itself is closed in the loop's next turn.
-        await asyncio.wait((self._closing,), timeout=limit)
+        await asyncio.wait((closed,), timeout=limit)
 
 
 async def stream_over(sock: socket.socket) -> Stream:
@@ -365,9 +352,8 @@ async def stream_over(sock: socket.socket) -> Stream:
         OSError: the loop cannot use the socket.
     """
     loop = asyncio.get_running_loop()
-    reader, protocol = _reader_and_protocol(loop, Traffic())
-    transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
-    return Stream(transport, reader, protocol)
+    transport, receiver = await loop.create_connection(lambda: Receiver(loop, Traffic()), sock=sock)
+    return Stream(transport, receiver)
 
 
 async def stream_to(path: str) -> Stream:
@@ -377,22 +363,8 @@ async def stream_to(path: str) -> Stream:
         OSError: the connection could not be established.
     """
     loop = asyncio.get_running_loop()
-    reader, protocol = _reader_and_protocol(loop, Traffic())
-    transport, _ = await loop.create_unix_connection(lambda: protocol, path)
-    return Stream(transport, reader, protocol)
-
-
-def _reader_and_protocol(
-    loop: asyncio.AbstractEventLoop, traffic: Traffic
-) -> tuple[Reader, ReceivingProtocol]:
-    reader = Reader(loop, traffic)
-    return reader, ReceivingProtocol(reader, loop)
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    # A task of its own, so that cancelling a caller of `close` cannot cancel `wait_closed`.
-    with contextlib.suppress(OSError, RuntimeError):
-        await writer.wait_closed()
+    transport, receiver = await loop.create_unix_connection(lambda: Receiver(loop, Traffic()), path)
+    return Stream(transport, receiver)
 
 
 # --- TLS --------------------------------------------------------------------------------------------------
@@ -404,13 +376,13 @@ async def _handshake(
     server_hostname: str | None,
     deadline: float | None,
     traffic: Traffic,
-) -> tuple[asyncio.Transport, Reader, ReceivingProtocol]:
+) -> tuple[asyncio.Transport, Receiver]:
     loop = asyncio.get_running_loop()
-    reader, protocol = _reader_and_protocol(loop, traffic)
+    receiver = Receiver(loop, traffic)
     try:
         tls = await loop.start_tls(
             raw,
-            protocol,
+            receiver,
             context,
             server_hostname=server_hostname,
             ssl_handshake_timeout=_remaining(loop, deadline),
@@ -421,7 +393,7 @@ async def _handshake(
     if tls is None or raw.is_closing():
         # `abort` was called meanwhile: asyncio ends the wait without an error.
         raise HandshakeFailed("the connection was closed during the TLS handshake")
-    return tls, reader, protocol
+    return tls, receiver
 
 
 def _remaining(loop: asyncio.AbstractEventLoop, deadline: float | None) -> float:

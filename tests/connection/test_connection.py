@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import warnings
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -402,3 +403,28 @@ def test_a_loop_that_ends_is_not_left_with_a_new_connection(caplog):
         servers.clear()
         gc.collect()
     assert "destroyed" not in caplog.text
+
+
+@pytest.mark.parametrize("way", ["abort", "quit"])
+async def test_nothing_of_a_closed_connection_waits_for_the_garbage_collector(way: str) -> None:
+    """The collector comes seldom, and a TLS connection has 300 KiB."""
+    gc.collect()
+    gc.disable()
+    try:
+        owner = Recorder()
+        async with speaking() as server, connection_to(server, owner) as connection:
+            await connection.connect()
+            gone = [weakref.ref[object](part) for part in (connection.channel.stream, connection.task)]
+            if way == "abort":
+                connection.abort()
+            else:
+                connection.finish()
+            await connection.wait_ended()
+            await turns(3)
+            owner.errors.clear()
+        gone.append(weakref.ref[object](connection))
+        del connection
+        await turns(3)
+        assert [one() for one in gone] == [None] * 3
+    finally:
+        gc.enable()

@@ -160,12 +160,48 @@ def test_the_same_line_gives_the_same_reply_but_never_inside_another():
 
 
 def test_only_so_many_short_lines_are_remembered():
-    numbers = [b"250 %d\r\n" % number for number in range(100)] + [b"250 " + b"x" * 200 + b"\r\n"]
-    replies, end = outcome([b"".join(numbers * 2)])
+    numbers = [b"250 %d\r\n" % number for number in range(100)]
+    few = [*numbers[:20], b"250 " + b"x" * 200 + b"\r\n"]
+    replies, end = outcome([b"".join([*few * 2, *numbers, *few])])
     assert end == "empty"
-    assert replies[:101] == replies[101:]
-    assert replies[0] is replies[101]
-    assert replies[99] is not replies[200]
+    assert replies[:21] == replies[21:42] == replies[-21:]
+    assert replies[0] is replies[21] and replies[20] is not replies[41]
+    assert replies[0] is not replies[-21]
+
+
+OFFER = b"250-mx.example.org\r\n250-SIZE 1000\r\n250 DSN\r\n"
+
+
+def test_connections_share_what_they_have_read():
+    known: dict[bytes, Reply] = {}
+    first, second = ReplyParser(known=known), ReplyParser(known=known)
+    for data in (b"220 mx.example.org\r\n", OFFER):
+        assert second.take(data)[0] is first.take(data)[0]
+    # Only a whole reply: not with another in the same piece, and not in pieces.
+    assert first.take(OFFER + b"250 DSN\r\n") == [*second.take(OFFER), Reply(250, (b"DSN",))]
+    assert [*first.take(OFFER[:30]), *first.take(OFFER[30:])] == second.take(OFFER)
+    long = b"".join(b"250-%d\r\n" % number for number in range(200)) + b"250 end\r\n"
+    assert first.take(long) == second.take(long)
+    assert first.take(long)[0] is not second.take(long)[0]
+
+
+def test_what_is_read_behind_a_secret_is_not_shared():
+    known: dict[bytes, Reply] = {}
+    first, second = ReplyParser(known=known), ReplyParser(known=known)
+    secret = b"250-mx hunter2\r\n250 hunter2\r\n"
+    first.take(b"220 hunter2\r\n" + secret)
+    first.conceal(b"aHVudGVyMg==", [b"hunter2"])
+    for data in (b"220 hunter2\r\n", b"221 hunter2\r\n", secret):
+        assert b"hunter2" not in b"".join(first.take(data)[0].raw)
+        assert b"hunter2" in b"".join(second.take(data)[0].raw)
+    assert b"221 hunter2\r" in known
+
+
+def test_so_many_shared_replies_are_remembered():
+    known: dict[bytes, Reply] = {}
+    parser = ReplyParser(known=known)
+    parser.take(b"".join(b"250 %d\r\n" % number for number in range(5000)))
+    assert 0 < len(known) <= 256
 
 
 # --- limits ---
@@ -311,6 +347,21 @@ def test_any_bytes_give_replies_or_a_violation(data):
     except ProtocolViolation:
         pass
     assert taken <= data.count(b"\n")
+
+
+@settings(deadline=None)
+@given(st.lists(HOSTILE | st.just(OFFER), max_size=4), st.booleans())
+def test_what_others_have_read_changes_nothing(pieces, masked):
+    known: dict[bytes, Reply] = {}
+    for one in pieces:
+        outcome([one], ReplyParser(known=known))
+    expected = None
+    for parser in (ReplyParser(), ReplyParser(known=known)):
+        if masked:
+            parser.conceal(b"eA==", [b"x"])
+        found = outcome(pieces, parser)
+        assert expected in (None, found)
+        expected = found
 
 
 @settings(deadline=None)

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from smtp_async.tls import Certificate, ConnectionInfo, TLSOptions, make_context
-from smtp_async.transport import dial
+from smtp_async.tls.info import judged_by_openssl
+from smtp_async.transport import Stream, dial
 from tests.tls.certificates import der
 from tests.transport.lab import CA, client_context, implicit, server_context, serving, sink
+
+
+def described(stream: Stream, port: int) -> ConnectionInfo:
+    """What was negotiated, with OpenSSL's verdict."""
+    assert stream.ssl_object is not None
+    found = judged_by_openssl(stream.ssl_object)
+    return ConnectionInfo.of(stream, host="localhost", port=port, validation=found, verified=found.verified)
 
 
 class TestInfo:
@@ -54,7 +62,7 @@ class TestInfo:
             async with serving(implicit(server_context(leaf), sink)) as server:
                 stream = await dial("127.0.0.1", server.port)
                 await stream.start_tls(context, "localhost")
-                info: Any = ConnectionInfo.of(stream, host="localhost", port=server.port)
+                info: Any = described(stream, server.port)
                 assert info.encrypted
                 assert info.tls_version == "TLSv1.3"
                 assert info.suite == "TLS_AES_256_GCM_SHA384"
@@ -84,7 +92,7 @@ class TestInfo:
             async with serving(implicit(server_context(leaf), sink)) as server:
                 stream = await dial("127.0.0.1", server.port)
                 await stream.start_tls(context, "localhost")
-                info: Any = ConnectionInfo.of(stream, host="localhost", port=server.port)
+                info: Any = described(stream, server.port)
                 assert info.cipher == "AES-256-GCM" and info.chain == der(leaf) and info.verified
                 assert info.server_authenticated
                 for name in ("group", "key_exchange", "key_exchange_bits", "forward_secrecy", "prime_bits"):

@@ -71,7 +71,7 @@ def options(ca_file):
 
 def buffered(stream: Any) -> bool:
     """Has anything arrived that was not read?"""
-    return bool(stream._reader._buffer)
+    return bool(stream._receiver.buffered)
 
 
 def last_moment(der: bytes) -> datetime.datetime:

@@ -33,6 +33,9 @@ def bypasses(patterns: Iterable[str], host: str, addresses: Iterable[str] = ()) 
         host: the server's name or address, in any case.
         addresses: its addresses, where they are known.
     """
+    patterns = tuple(patterns)
+    if not patterns:
+        return False
     name = host.lower().rstrip(".").removeprefix("[").removesuffix("]")
     known = [found for text in (name, *addresses) if (found := _address(text)) is not None]
     return any(_fits(pattern, name, known) for pattern in patterns)
