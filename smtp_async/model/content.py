@@ -27,6 +27,7 @@ Origin = os.PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 #: Pieces with fewer octets are joined to one segment, because one write costs less than many.
 JOINED: Final = 64 * 1024
 
+_new: Final = object.__new__
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
@@ -109,6 +110,9 @@ class Content:
             before it is sent.
         exact: bare CR and LF, and an end without CRLF, are sent unchanged; with BDAT only.
         attached: the attachments among the segments, in order, without those that are sources.
+
+    Attributes:
+        sources: the segments that are read while they are sent.
     """
 
     __slots__ = (
@@ -120,6 +124,7 @@ class Content:
         "message_id",
         "segments",
         "size",
+        "sources",
         "utf8",
     )
 
@@ -137,6 +142,7 @@ class Content:
         attached: tuple[Attached, ...] = (),
     ) -> None:
         self.segments = tuple(segments)
+        self.sources: tuple[Source, ...] = tuple([one for one in self.segments if not isinstance(one, bytes)])
         self.attached = attached
         self.canonical = canonical
         self.exact = exact
@@ -171,27 +177,28 @@ class Content:
             lowered_header: its header in lower case.
             exact: as for `of_bytes`.
         """
-        ascii_only = is_ascii(data)
+        # Most messages are small and unremarkable: each question about the octets is one call of a method of bytes.
+        size = len(data)
+        ascii_only = data.isascii() if size <= SLICE else is_ascii(data)
+        nul = b"\0" in data if size <= SLICE else find(data, b"\0") >= 0
         # A case-insensitive search is slow, so it begins at the position of the field name.
         place = lowered_header.find(b"message-id")
         found = _MESSAGE_ID.search(data, place, len(lowered_header)) if place >= 0 else None
-        return cls(
-            (data,),
-            size=len(data),
-            eightbit=not ascii_only,
-            utf8=not ascii_only and not lowered_header.isascii(),
-            binary=(exact and not only_crlf(data))
-            or (b"\0" in data if len(data) <= SLICE else find(data, b"\0") >= 0)
-            or longest_line_exceeds(data, MAX_LINE),
-            message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
-            canonical=not exact,
-            exact=exact,
+        self = _new(cls)
+        self.segments = (data,)
+        self.sources = self.attached = ()
+        self.size = size
+        self.eightbit = not ascii_only
+        self.utf8 = not ascii_only and not lowered_header.isascii()
+        self.binary = (
+            nul
+            or (exact and not only_crlf(data))
+            or (size > MAX_LINE and longest_line_exceeds(data, MAX_LINE))
         )
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """The parts that are read while they are sent."""
-        return tuple([segment for segment in self.segments if not isinstance(segment, bytes)])
+        self.message_id = found[1].decode("utf-8", "backslashreplace") if found else None
+        self.canonical = not exact
+        self.exact = exact
+        return self
 
     def measure(self) -> None:
         """Add up `size`, which is None while the length of a source is not known."""
@@ -210,8 +217,9 @@ class Content:
         Raises:
             UsageError: a part of the message is a source, which is read only while it is sent.
         """
-        if len(self.segments) == 1 and isinstance(self.segments[0], bytes):
-            return self.segments[0]
+        first = self.segments[0] if len(self.segments) == 1 else None
+        if isinstance(first, bytes):
+            return first
         whole = [segment for segment in self.segments if isinstance(segment, bytes)]
         if len(whole) != len(self.segments):
             raise UsageError(

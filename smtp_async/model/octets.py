@@ -97,8 +97,10 @@ def is_ascii(data: bytes) -> bool:
 def only_crlf(data: bytes) -> bool:
     """Tell whether every CR is followed by LF, and every LF follows a CR."""
     # The decoder notes each kind of line ending in one pass; counting CR, LF and CRLF takes two to five times as long.
-    decoder = IncrementalNewlineDecoder(None, translate=False)
-    if len(data) > SLICE:
+    decoder = IncrementalNewlineDecoder(None, False)
+    if len(data) <= SLICE:
+        decoder.decode(data.decode("latin-1"), True)
+    else:
         # The decoder joins a CR at the end of a slice to the next slice. No slice is copied: page faults take longer.
         view = memoryview(data)
         for start in range(0, len(data), SLICE):
@@ -106,8 +108,6 @@ def only_crlf(data: bytes) -> bool:
             if decoder.newlines not in _ONLY_CRLF:
                 return False
         decoder.decode("", final=True)
-    else:
-        decoder.decode(data.decode("latin-1"), final=True)
     return decoder.newlines in _ONLY_CRLF
 
 
