@@ -25,7 +25,7 @@ from ..message.external import (
 from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
-from ..model.octets import only_crlf
+from ..model.octets import survey
 from ..model.signing import MessageSigner
 from ..protocol.options import SendOptions
 from ..sources import TempDir, aclose_origin, close_origin, in_thread, read_all
@@ -286,9 +286,10 @@ def _unchanged(source: bytes | bytearray | memoryview, exact: bool, remove_bcc: 
     if exact or not data.endswith(b"\r\n") or data[:1] in BEFORE_HEADER:
         return None
     end = data.find(b"\r\n\r\n", 0, MOST_HEADER)
-    if end < 0 or (remove_bcc and b"bcc" in data[:end].lower()) or not only_crlf(data):
+    if end < 0 or (remove_bcc and b"bcc" in data[:end].lower()):
         return None
-    return content_of_crlf(data, remove_bcc=remove_bcc)
+    surveyed = survey(data, crlf_only=True)
+    return None if surveyed is None else content_of_crlf(data, remove_bcc=remove_bcc, surveyed=surveyed)
 
 
 class _LargeObject(PendingMail):

@@ -20,7 +20,7 @@ from ..errors import InvalidArgument, MissingSender
 from ..model.address import Address
 from ..model.content import Content
 from ..model.envelope import Envelope, Kind, Recipient
-from ..model.octets import SLICE, find, normalised, only_crlf
+from ..model.octets import SLICE, Survey, find, normalised, only_crlf
 from .header_parser import (
     BOM,
     HEADER_END,
@@ -129,15 +129,18 @@ def raw_content(data: bytes, *, exact: bool = False, remove_bcc: bool = True) ->
     return _content(_canonical(data, exact=exact), exact=exact, remove_bcc=remove_bcc)
 
 
-def content_of_crlf(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
+def content_of_crlf(
+    data: bytes, *, exact: bool = False, remove_bcc: bool = True, surveyed: Survey | None = None
+) -> ForeignMail:
     """Return a whole message in which every line, the last one included, ends with CRLF, as mail.
 
     Args:
         data: header, empty line, body; nothing precedes the header.
         exact: the data may be anything; remove Bcc and change nothing else.
         remove_bcc: remove Bcc and Resent-Bcc with their folded lines.
+        surveyed: what is known of the data already.
     """
-    content = _content(data, exact=exact, remove_bcc=remove_bcc)
+    content = _content(data, exact=exact, remove_bcc=remove_bcc, surveyed=surveyed)
     return ForeignMail(
         lambda: _read_fields(fields_of(without_leading(data))[0]), lambda eightbit, utf8: content
     )
@@ -178,13 +181,13 @@ def _canonical(data: bytes, *, exact: bool) -> bytes:
     return without_leading(data) if data[:1] in BEFORE_HEADER else data
 
 
-def _content(data: bytes, *, exact: bool, remove_bcc: bool) -> Content:
+def _content(data: bytes, *, exact: bool, remove_bcc: bool, surveyed: Survey | None = None) -> Content:
     head = _head(data, exact=exact).lower()
     # Parse the fields only if the header contains one of these names.
     if remove_bcc and b"bcc" in head:
-        data = _without_hidden(data)
+        data, surveyed = _without_hidden(data), None
         head = _head(data, exact=exact).lower()
-    return Content.of_message(data, head, exact=exact)
+    return Content.of_message(data, head, exact=exact, surveyed=surveyed)
 
 
 def _check_line_ends(data: bytes) -> None:

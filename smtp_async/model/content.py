@@ -17,7 +17,17 @@ from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
 from ..errors import UsageError
 from .envelope import Envelope
-from .octets import MAX_LINE, SLICE, base64_size, find, is_ascii, longest_line_exceeds, normalised, only_crlf
+from .octets import (
+    MAX_LINE,
+    SLICE,
+    Survey,
+    base64_size,
+    find,
+    longest_line_exceeds,
+    normalised,
+    only_crlf,
+    survey,
+)
 
 __all__ = ["Attached", "Content", "Mail", "Origin", "Source", "segments_of"]
 
@@ -169,18 +179,31 @@ class Content:
         return cls.of_message(data, (data if end < 0 else data[: end + 2]).lower(), exact=exact)
 
     @classmethod
-    def of_message(cls, data: bytes, lowered_header: bytes, *, exact: bool) -> Content:
+    def of_message(
+        cls, data: bytes, lowered_header: bytes, *, exact: bool, surveyed: Survey | None = None
+    ) -> Content:
         """Make content of a whole message, given its header in lower case.
 
         Args:
             data: the message; unless it is `exact`, every line, the last one included, ends with CRLF.
             lowered_header: its header in lower case.
             exact: as for `of_bytes`.
+            surveyed: what is known of the message already.
         """
-        # Most messages are small and unremarkable: each question about the octets is one call of a method of bytes.
         size = len(data)
-        ascii_only = data.isascii() if size <= SLICE else is_ascii(data)
-        nul = b"\0" in data if size <= SLICE else find(data, b"\0") >= 0
+        if size <= SLICE:
+            # Most messages: each question about the octets is one call of a method of bytes.
+            ascii_only = data.isascii()
+            binary = (
+                b"\0" in data
+                or (size > MAX_LINE and longest_line_exceeds(data, MAX_LINE))
+                or (exact and not only_crlf(data))
+            )
+        else:
+            surveyed = surveyed or survey(data)
+            assert surveyed is not None
+            ascii_only = surveyed.ascii
+            binary = surveyed.nul or surveyed.overlong or (exact and not surveyed.only_crlf)
         # A case-insensitive search is slow, so it begins at the position of the field name.
         place = lowered_header.find(b"message-id")
         found = _MESSAGE_ID.search(data, place, len(lowered_header)) if place >= 0 else None
@@ -190,11 +213,7 @@ class Content:
         self.size = size
         self.eightbit = not ascii_only
         self.utf8 = not ascii_only and not lowered_header.isascii()
-        self.binary = (
-            nul
-            or (exact and not only_crlf(data))
-            or (size > MAX_LINE and longest_line_exceeds(data, MAX_LINE))
-        )
+        self.binary = binary
         self.message_id = found[1].decode("utf-8", "backslashreplace") if found else None
         self.canonical = not exact
         self.exact = exact
