@@ -17,6 +17,8 @@ from benchmarks.rivals import Unavailable
 
 NAMES = (
     "throughput",
+    "scale",
+    "imports",
     "latency",
     "idle",
     "memory",

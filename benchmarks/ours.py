@@ -1,7 +1,7 @@
 """The contestant: `smtp_async`.
 
 Modes: `send` gives prepared bytes to `client.send`, `raw` the same bytes to `send_raw`, `message` builds and renders
-a `Message` for every call, `send_all` feeds one iterator.
+a `Message` for every call, `send_all` feeds one iterator of prepared bytes, `send_all_raw` one of `Raw`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from smtp_async import (
     Envelope,
     Message,
     PoolLimits,
+    Raw,
     Security,
     SendOptions,
     SMTPClient,
@@ -71,7 +72,7 @@ class Ours:
     async def send(self, count: int) -> dict[str, Any]:
         """Send with as many callers as the task says."""
         before = self._client.statistics()
-        if self._task.mode == "send_all":
+        if self._task.mode in ("send_all", "send_all_raw"):
             await self._send_all(count)
         else:
             call = {"raw": self._raw, "message": self._message}.get(self._task.mode, self._prepared)
@@ -108,8 +109,10 @@ class Ours:
         assert accepted == count, accepted
 
     def _mails(self, count: int) -> Iterator[Any]:
+        task = self._task
+        data, recipients = task.data, list(task.recipients)
         for _ in range(count):
-            yield self._mail
+            yield Raw(data, task.sender, recipients) if task.mode == "send_all_raw" else self._mail
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The contestant of `tls.py`: `smtp_async`.
 
 Modes: `full`, `pinned` and `resumed` connect and hear the reply to EHLO, `pinned` with a chain that is judged after the
-handshake; `send` sends prepared messages on open connections,
-`large` sends one of 100 MiB at a time.
+handshake; `raw` sends complete messages on open connections, `large` sends one of 100 MiB at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ours import Prepared, limits
+from benchmarks.ours import limits
 from benchmarks.sender import Task, serve, shares
 from benchmarks.tls_large import large
 from smtp_async import Certificate, ClientOptions, Security, SMTPClient, Timeouts, TLSOptions, TrustOptions
@@ -35,18 +34,17 @@ class Ours:
             tls=tls, pool=limits(task), hello="client.example", timeouts=Timeouts(send=600.0)
         )
         self._client = SMTPClient(task.host, task.port, security=Security.IMPLICIT, options=options)
-        self._mail = Prepared(task) if task.message else None
 
     async def open(self) -> None:
         """Load everything, and open the connections that are used again."""
-        if self._mail is not None:
-            await asyncio.gather(*[self._client.send(self._mail) for _ in range(self._task.connections)])
+        if self._task.mode == "raw":
+            await asyncio.gather(*[self._some(1) for _ in range(self._task.connections)])
         else:
             await self._connect()
 
     async def send(self, count: int) -> dict[str, Any]:
         """Connect, or send, `count` times."""
-        if self._task.mode == "send":
+        if self._task.mode == "raw":
             await asyncio.gather(*[self._some(part) for part in shares(count, self._task.callers)])
         for _ in range(count if self._task.mode == "large" else 0):
             receipt = await self._client.send_raw(self._large, sender="a@lab.test", recipients=["b@lab.test"])
@@ -62,8 +60,10 @@ class Ours:
         await self._client.close()
 
     async def _some(self, count: int) -> None:
+        task = self._task
+        data, recipients = task.data, list(task.recipients)
         for _ in range(count):
-            await self._client.send(self._mail)
+            await self._client.send_raw(data, sender=task.sender, recipients=recipients)
 
     async def _connect(self) -> bool:
         async with self._client.session() as session:

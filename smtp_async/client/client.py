@@ -268,7 +268,8 @@ class SMTPClient(Observed):
         if isinstance(mail, PendingMail):
             mail = await drive.read(mail.read(self._options.temp_dir), due)
         number = self._job_count = self._job_count + 1
-        heavy, temp_dir = is_heavy(message), self._options.temp_dir
+        # What is left of a `Raw` here needs no rendering.
+        heavy, temp_dir = not isinstance(message, Raw) and is_heavy(message), self._options.temp_dir
         try:
             job = Job(number, mail, wanted, due, chunking=self._chunking, heavy=heavy, temp_dir=temp_dir)
         except SMTPError:

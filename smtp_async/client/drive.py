@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ..connection.caller_work import CallerWork, WorkAbandoned, WorkStopped
 from ..connection.connection import Connection
@@ -23,6 +23,10 @@ from ..pool.deadlines import Deadlines
 from ..sources.unsent import UnsentSources
 
 __all__ = ["Drive", "JobTaker", "OneConnection"]
+
+# A member is found in its class several times as slowly as a global name.
+_PREPARE: Final = Step.PREPARE
+_WRITE: Final = Step.WRITE
 
 T = TypeVar("T")
 
@@ -88,11 +92,11 @@ class Drive:
             SMTPError: no recipient has got the message; with its receipt.
         """
         taker = self._taker
-        step = Step.PREPARE
+        step = _PREPARE
         try:
             while job.receipt is None:
                 job.waiter = self._loop.create_future()
-                if step is Step.WRITE:
+                if step is _WRITE:
                     await self.write(job)
                 elif job.prepare():
                     taker.submit(job)

@@ -224,8 +224,8 @@ class Deliveries(Generic[C]):
             if isinstance(item, Exchange):
                 channel.last_reply = item.reply
                 continue
-            job, receipt = item.owner, item.receipt
-            assert isinstance(job, Job)
+            job: Job = item.owner
+            receipt = item.receipt
             if receipt is None:
                 job.advance(Step.WRITE)
                 continue
@@ -259,6 +259,5 @@ class Deliveries(Generic[C]):
         """Note for hooks what became of the messages among `settled`."""
         for item in settled:
             if isinstance(item, Transaction) and item.receipt is not None:
-                job = item.owner
-                assert isinstance(job, Job)
+                job: Job = item.owner
                 self.channel.transcript.receipt(job.number, item.receipt, abandoned=job.abandoned)

@@ -15,7 +15,6 @@ from ..errors import SMTPError
 from ..model.secret import Secret
 from ..transport.dial import dial, dial_by, dial_unix
 from ..transport.names import AddressFamily, permitted
-from ..transport.proxy import dial_through
 from ..transport.resolve import look_up
 from ..transport.stream import Stream
 from .route import Route, SharedResources
@@ -81,6 +80,8 @@ async def _connected(
     )
     if not route.proxies:
         return await connect(route.host, route.port, options=route.socket)
+    from ..transport.proxy.chain import dial_through  # few clients have a proxy
+
     stream = await dial_through(
         route.proxies,
         route.host,

@@ -14,11 +14,18 @@ from typing import Any, Final, NamedTuple, cast
 
 from ..errors import InvalidArgument, SMTPError
 from ..message.builder import Message
-from ..message.external import BEFORE_HEADER, ForeignMail, content_of, content_of_crlf, content_of_raw
+from ..message.external import (
+    BEFORE_HEADER,
+    ForeignMail,
+    content_of,
+    content_of_crlf,
+    content_of_raw,
+    raw_content,
+)
 from ..model.address import Address
 from ..model.content import Content, Mail, Origin, Source
 from ..model.envelope import Envelope, Recipient
-from ..model.octets import only_crlf
+from ..model.octets import survey
 from ..model.signing import MessageSigner
 from ..protocol.options import SendOptions
 from ..sources import TempDir, aclose_origin, close_origin, in_thread, read_all
@@ -31,6 +38,7 @@ __all__ = ["PendingMail", "Raw", "read_mail", "to_mail", "unsent_sources"]
 _DEFAULTS: Final = SendOptions()
 # Made once, because making a union for each message would cost more than the check.
 _BYTES: Final = (bytes, bytearray, memoryview)
+_TEXTS: Final = (str, bytes)
 
 
 class Raw(NamedTuple):
@@ -78,14 +86,14 @@ def to_mail(
         # A tuple, since the options were made.
         ways = cast("Sequence[MessageSigner]", options.sign)
         return _Unsigned(unsigned, ways, heavy=is_heavy(message))
+    if isinstance(message, Raw):
+        return _raw_to_mail(message, options, sender, recipients)
     if hasattr(message, "envelope") and hasattr(message, "content"):
         # The only check for most messages: a `Message` is a mail, unless it has `raw` or streams to close.
         if not isinstance(message, Message) or (message.raw is None and not options.close_source):
             mail: Mail = message
             return mail if sender is None and recipients is None else _readdressed(mail, sender, recipients)
         return _message_to_mail(message, options, sender, recipients)
-    if isinstance(message, Raw):
-        return _raw_to_mail(message, options, sender, recipients)
     if hasattr(message, "raw_items") and hasattr(message, "get_payload"):
         if is_heavy(message):
             return _LargeObject(message, sender, recipients)
@@ -158,8 +166,13 @@ def _raw_to_mail(
     recipients = raw.recipients if recipients is None else recipients
     source, exact, remove_bcc = raw.source, options.exact, options.remove_bcc
     if isinstance(source, _BYTES) and len(source) <= LONG:
-        mail = content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
-        return _readdressed(mail, sender, recipients)
+        if sender is None or recipients is None:
+            mail = content_of_raw(bytes(source), exact=exact, remove_bcc=remove_bcc)
+            return _readdressed(mail, sender, recipients)
+        # The usual case of a bulk mailing: nothing of the header is needed for the envelope.
+        content = raw_content(bytes(source), exact=exact, remove_bcc=remove_bcc)
+        _demand_several(recipients)
+        return _Addressed(Envelope(sender, recipients), content)
     return _Unread(
         source,
         partial(_readdressed, sender=sender, recipients=recipients),
@@ -175,8 +188,7 @@ def _readdressed(
     """Return `mail` with another envelope; None keeps the sender or the recipients."""
     if sender is None and recipients is None:
         return mail
-    if isinstance(recipients, str | bytes):
-        raise InvalidArgument("recipients is a sequence of addresses, not one text")
+    _demand_several(recipients)
     if isinstance(mail, ForeignMail | RawMail):
         return _Readdressed(mail, mail.envelope(sender, recipients))
     if sender is None:
@@ -184,6 +196,11 @@ def _readdressed(
     if recipients is None:
         recipients = mail.envelope().recipients
     return _Readdressed(mail, Envelope(sender, recipients))
+
+
+def _demand_several(recipients: object) -> None:
+    if isinstance(recipients, _TEXTS):
+        raise InvalidArgument("recipients is a sequence of addresses, not one text")
 
 
 # --- mail that needs waiting ---------------------------------------------------------------------------------
@@ -269,9 +286,10 @@ def _unchanged(source: bytes | bytearray | memoryview, exact: bool, remove_bcc: 
     if exact or not data.endswith(b"\r\n") or data[:1] in BEFORE_HEADER:
         return None
     end = data.find(b"\r\n\r\n", 0, MOST_HEADER)
-    if end < 0 or (remove_bcc and b"bcc" in data[:end].lower()) or not only_crlf(data):
+    if end < 0 or (remove_bcc and b"bcc" in data[:end].lower()):
         return None
-    return content_of_crlf(data, remove_bcc=remove_bcc)
+    surveyed = survey(data, crlf_only=True)
+    return None if surveyed is None else content_of_crlf(data, remove_bcc=remove_bcc, surveyed=surveyed)
 
 
 class _LargeObject(PendingMail):
@@ -333,6 +351,22 @@ class _Unsigned(PendingMail):
 
 
 # --- mail around other mail ----------------------------------------------------------------------------------
+
+
+class _Addressed:
+    """A complete message with the envelope that was given for it."""
+
+    __slots__ = ("_content", "_envelope")
+
+    def __init__(self, envelope: Envelope, content: Content) -> None:
+        self._envelope = envelope
+        self._content = content
+
+    def envelope(self) -> Envelope:
+        return self._envelope
+
+    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
+        return self._content
 
 
 class _Readdressed:

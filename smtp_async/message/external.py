@@ -20,7 +20,7 @@ from ..errors import InvalidArgument, MissingSender
 from ..model.address import Address
 from ..model.content import Content
 from ..model.envelope import Envelope, Kind, Recipient
-from ..model.octets import find, normalised
+from ..model.octets import SLICE, Survey, find, normalised, only_crlf
 from .header_parser import (
     BOM,
     HEADER_END,
@@ -37,7 +37,7 @@ from .header_parser import (
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
 
-__all__ = ["BEFORE_HEADER", "ForeignMail", "content_of", "content_of_crlf", "content_of_raw"]
+__all__ = ["BEFORE_HEADER", "ForeignMail", "content_of", "content_of_crlf", "content_of_raw", "raw_content"]
 
 # The first octets of empty lines and of a byte order mark: one quick test for each message of a bulk mailing.
 BEFORE_HEADER: Final = (b"\r", b"\n", BOM[:1])
@@ -50,22 +50,14 @@ class ForeignMail:
     Args:
         fields: returns the fields that an envelope depends on; called once, when the header has to be read.
         write: makes the content for a server with or without 8BITMIME and SMTPUTF8.
-        resent: False if the header is known to have no Resent- field.
     """
 
-    __slots__ = ("_fields", "_read", "_resent", "_write")
+    __slots__ = ("_fields", "_read", "_write")
 
-    def __init__(
-        self,
-        fields: Callable[[], list[Field]],
-        write: Callable[[bool, bool], Content],
-        *,
-        resent: bool = True,
-    ) -> None:
+    def __init__(self, fields: Callable[[], list[Field]], write: Callable[[bool, bool], Content]) -> None:
         self._fields: list[Field] | None = None
         self._read = fields
         self._write = write
-        self._resent = resent
 
     def envelope(
         self,
@@ -84,7 +76,7 @@ class ForeignMail:
             MissingSender, MissingRecipient: the message lacks the fields.
         """
         given = sender is not None and recipients is not None
-        if not given and self._resent and any([one.name.startswith("resent-") for one in self._header()]):
+        if not given and any([one.name.startswith("resent-") for one in self._header()]):
             raise InvalidArgument("the message has Resent- fields: sender and recipients must be given")
         if sender is None:
             authors = self._addresses("sender") or self._addresses("from")
@@ -129,38 +121,28 @@ def content_of_raw(data: bytes, *, exact: bool = False, remove_bcc: bool = True)
     Raises:
         InvalidHeader: the line endings of the message were converted twice.
     """
-    data = bytes(data)
-    if exact:
-        _check_line_ends(data)
-    else:
-        given, data = data, normalised(data)
-        # Where no line ending was changed, there was no bare CR, so no CR CR LF either.
-        if data is not given:
-            _check_line_ends(given)
-        if data[:1] in BEFORE_HEADER:
-            data = without_leading(data)
-    return content_of_crlf(data, exact=exact, remove_bcc=remove_bcc)
+    return content_of_crlf(_canonical(data, exact=exact), exact=exact, remove_bcc=remove_bcc)
 
 
-def content_of_crlf(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> ForeignMail:
+def raw_content(data: bytes, *, exact: bool = False, remove_bcc: bool = True) -> Content:
+    """Return the content alone of a whole message, for an envelope that is given; arguments and errors as above."""
+    return _content(_canonical(data, exact=exact), exact=exact, remove_bcc=remove_bcc)
+
+
+def content_of_crlf(
+    data: bytes, *, exact: bool = False, remove_bcc: bool = True, surveyed: Survey | None = None
+) -> ForeignMail:
     """Return a whole message in which every line, the last one included, ends with CRLF, as mail.
 
     Args:
         data: header, empty line, body; nothing precedes the header.
         exact: the data may be anything; remove Bcc and change nothing else.
         remove_bcc: remove Bcc and Resent-Bcc with their folded lines.
+        surveyed: what is known of the data already.
     """
-    # Parse the fields only if the header contains one of these names.
-    head = _head(data, exact=exact).lower()
-    hidden, resent = remove_bcc and b"bcc" in head, b"resent-" in head
-    kept = _without_hidden(data) if hidden else data
-    if hidden:
-        head = _head(kept, exact=exact).lower()
-    content = Content.of_message(kept, head, exact=exact)
+    content = _content(data, exact=exact, remove_bcc=remove_bcc, surveyed=surveyed)
     return ForeignMail(
-        lambda: _read_fields(fields_of(without_leading(data))[0]),
-        lambda eightbit, utf8: content,
-        resent=resent,
+        lambda: _read_fields(fields_of(without_leading(data))[0]), lambda eightbit, utf8: content
     )
 
 
@@ -187,6 +169,27 @@ def _read_fields(fields: list[Field]) -> list[Field]:
     return [one for one in fields if one.name in MAILBOXES or one.name.startswith("resent-")]
 
 
+def _canonical(data: bytes, *, exact: bool) -> bytes:
+    """Return a whole message in the form in which it is sent; `exact` leaves it as it is."""
+    if exact:
+        _check_line_ends(data)
+        return data
+    if not (only_crlf(data) and data.endswith(b"\r\n")):
+        # Only here, because there is no bare CR above, so no CR CR LF either.
+        _check_line_ends(data)
+        data = normalised(data)
+    return without_leading(data) if data[:1] in BEFORE_HEADER else data
+
+
+def _content(data: bytes, *, exact: bool, remove_bcc: bool, surveyed: Survey | None = None) -> Content:
+    head = _head(data, exact=exact).lower()
+    # Parse the fields only if the header contains one of these names.
+    if remove_bcc and b"bcc" in head:
+        data, surveyed = _without_hidden(data), None
+        head = _head(data, exact=exact).lower()
+    return Content.of_message(data, head, exact=exact, surveyed=surveyed)
+
+
 def _check_line_ends(data: bytes) -> None:
     if find(data, b"\r\r\n") >= 0:
         check_line_ends(data)
@@ -202,7 +205,7 @@ def _without_hidden(data: bytes) -> bytes:
 def _head(data: bytes, *, exact: bool) -> bytes:
     """Return the header; without an empty line, all of `data` is the header."""
     if not exact:
-        end = find(data, b"\r\n\r\n")
+        end = data.find(b"\r\n\r\n") if len(data) <= SLICE else find(data, b"\r\n\r\n")
     else:
         found = HEADER_END.search(data)
         end = found.start() if found else -1

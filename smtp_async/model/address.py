@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from copy import copy
+from functools import cache
 from typing import Final
 
 from ..errors import InvalidAddress
@@ -31,7 +32,6 @@ from .mailbox import (
     ATEXT,
     CFWS,
     CONTROL,
-    DOT_ATOM,
     MAX_ADDRESS,
     MAX_LOCAL,
     MAX_NAME,
@@ -39,6 +39,7 @@ from .mailbox import (
     QUOTED,
     WIDE,
     Mailbox,
+    dot_atom,
     phrase,
     quoted,
     read_mailbox,
@@ -55,12 +56,21 @@ __all__ = ["Address", "parse_list"]
 _HOST = r"[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+)*+"
 _MAILBOX = rf"[{ATEXT}]++(?:\.[{ATEXT}]++)*+@{_HOST}"
 _plain_match: Final = re.compile(_MAILBOX).fullmatch
-_usual_match: Final = re.compile(rf"([{WIDE}.]++(?: [{WIDE}.]++)*+) <({_MAILBOX})>").fullmatch
 _new: Final = object.__new__
+# The plain addresses that were parsed last, by their text: much mail comes from few senders. Emptied when it is full,
+# which costs less per address than keeping the order of their use.
+_plain: Final[dict[str, Address]] = {}
+_MAX_PLAIN: Final = 1024
 # An encoded word that was cut at a comma.
 _OPEN_WORD: Final = re.compile(r"=\?[^?]*+\?[QqBb]\?[^?]*+")
 # One element of a list and its separator. Quoted strings and literals may contain separators.
 _ELEMENT: Final = re.compile(rf'[ ,]*+((?:{QUOTED}|\[[^\[\]]*+\]|[^",;:\[]++)*+)(:|;[ \t]*+(?:,|\Z)|,|\Z)')
+
+
+@cache
+def _usual() -> re.Pattern[str]:
+    """Return the expression of `Name <a@b>`; compiled when it is needed first, because it takes long (`mailbox`)."""
+    return re.compile(rf"([{WIDE}.]++(?: [{WIDE}.]++)*+) <({_MAILBOX})>")
 
 
 class Address:
@@ -140,9 +150,13 @@ class Address:
             if isinstance(text, Address):
                 return text
             raise InvalidAddress(f"an address is a text, not {type(text).__name__}")
+        known = _plain.get(text)
+        if known is not None:
+            return known
         name, spec = "", text
-        if _plain_match(text) is None:
-            named = _usual_match(text)
+        plain = _plain_match(text) is not None
+        if not plain:
+            named = _usual().fullmatch(text)
             if named is None:
                 return cls._read(text, lenient=lenient)
             name, spec = named.groups()
@@ -156,6 +170,10 @@ class Address:
         self._name = name
         self._needs_utf8 = False
         self._wire = spec.encode()
+        if plain:
+            if len(_plain) >= _MAX_PLAIN:
+                _plain.clear()
+            _plain[text] = self
         return self
 
     @classmethod
@@ -254,7 +272,7 @@ class Address:
     def _is_unusual(self) -> bool:
         """Tell whether only `lenient=True` accepts this address."""
         unquoted = not self._wire.startswith(b'"')
-        return "_" in self._ascii_domain or (unquoted and DOT_ATOM.fullmatch(self._local) is None)
+        return "_" in self._ascii_domain or (unquoted and dot_atom().fullmatch(self._local) is None)
 
 
 def parse_list(text: str, *, lenient: bool = False) -> list[Address]:

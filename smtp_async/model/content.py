@@ -17,7 +17,17 @@ from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
 from ..errors import UsageError
 from .envelope import Envelope
-from .octets import MAX_LINE, SLICE, base64_size, find, is_ascii, longest_line_exceeds, normalised, only_crlf
+from .octets import (
+    MAX_LINE,
+    SLICE,
+    Survey,
+    base64_size,
+    find,
+    longest_line_exceeds,
+    normalised,
+    only_crlf,
+    survey,
+)
 
 __all__ = ["Attached", "Content", "Mail", "Origin", "Source", "segments_of"]
 
@@ -27,6 +37,7 @@ Origin = os.PathLike[str] | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 #: Pieces with fewer octets are joined to one segment, because one write costs less than many.
 JOINED: Final = 64 * 1024
 
+_new: Final = object.__new__
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?(<[^<>\r\n]*>)", re.I | re.M)
 
 
@@ -109,6 +120,9 @@ class Content:
             before it is sent.
         exact: bare CR and LF, and an end without CRLF, are sent unchanged; with BDAT only.
         attached: the attachments among the segments, in order, without those that are sources.
+
+    Attributes:
+        sources: the segments that are read while they are sent.
     """
 
     __slots__ = (
@@ -120,6 +134,7 @@ class Content:
         "message_id",
         "segments",
         "size",
+        "sources",
         "utf8",
     )
 
@@ -137,6 +152,7 @@ class Content:
         attached: tuple[Attached, ...] = (),
     ) -> None:
         self.segments = tuple(segments)
+        self.sources: tuple[Source, ...] = tuple([one for one in self.segments if not isinstance(one, bytes)])
         self.attached = attached
         self.canonical = canonical
         self.exact = exact
@@ -163,35 +179,45 @@ class Content:
         return cls.of_message(data, (data if end < 0 else data[: end + 2]).lower(), exact=exact)
 
     @classmethod
-    def of_message(cls, data: bytes, lowered_header: bytes, *, exact: bool) -> Content:
+    def of_message(
+        cls, data: bytes, lowered_header: bytes, *, exact: bool, surveyed: Survey | None = None
+    ) -> Content:
         """Make content of a whole message, given its header in lower case.
 
         Args:
             data: the message; unless it is `exact`, every line, the last one included, ends with CRLF.
             lowered_header: its header in lower case.
             exact: as for `of_bytes`.
+            surveyed: what is known of the message already.
         """
-        ascii_only = is_ascii(data)
+        size = len(data)
+        if size <= SLICE:
+            # Most messages: each question about the octets is one call of a method of bytes.
+            ascii_only = data.isascii()
+            binary = (
+                b"\0" in data
+                or (size > MAX_LINE and longest_line_exceeds(data, MAX_LINE))
+                or (exact and not only_crlf(data))
+            )
+        else:
+            surveyed = surveyed or survey(data)
+            assert surveyed is not None
+            ascii_only = surveyed.ascii
+            binary = surveyed.nul or surveyed.overlong or (exact and not surveyed.only_crlf)
         # A case-insensitive search is slow, so it begins at the position of the field name.
         place = lowered_header.find(b"message-id")
         found = _MESSAGE_ID.search(data, place, len(lowered_header)) if place >= 0 else None
-        return cls(
-            (data,),
-            size=len(data),
-            eightbit=not ascii_only,
-            utf8=not ascii_only and not lowered_header.isascii(),
-            binary=(exact and not only_crlf(data))
-            or (b"\0" in data if len(data) <= SLICE else find(data, b"\0") >= 0)
-            or longest_line_exceeds(data, MAX_LINE),
-            message_id=found[1].decode("utf-8", "backslashreplace") if found else None,
-            canonical=not exact,
-            exact=exact,
-        )
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """The parts that are read while they are sent."""
-        return tuple([segment for segment in self.segments if not isinstance(segment, bytes)])
+        self = _new(cls)
+        self.segments = (data,)
+        self.sources = self.attached = ()
+        self.size = size
+        self.eightbit = not ascii_only
+        self.utf8 = not ascii_only and not lowered_header.isascii()
+        self.binary = binary
+        self.message_id = found[1].decode("utf-8", "backslashreplace") if found else None
+        self.canonical = not exact
+        self.exact = exact
+        return self
 
     def measure(self) -> None:
         """Add up `size`, which is None while the length of a source is not known."""
@@ -210,8 +236,9 @@ class Content:
         Raises:
             UsageError: a part of the message is a source, which is read only while it is sent.
         """
-        if len(self.segments) == 1 and isinstance(self.segments[0], bytes):
-            return self.segments[0]
+        first = self.segments[0] if len(self.segments) == 1 else None
+        if isinstance(first, bytes):
+            return first
         whole = [segment for segment in self.segments if isinstance(segment, bytes)]
         if len(whole) != len(self.segments):
             raise UsageError(

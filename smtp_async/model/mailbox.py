@@ -7,6 +7,7 @@ each other and repetitions are possessive.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final, NamedTuple, NoReturn
 
 from ..errors import InvalidAddress
@@ -19,7 +20,6 @@ __all__ = [
     "ATEXT",
     "CFWS",
     "CONTROL",
-    "DOT_ATOM",
     "MAX_ADDRESS",
     "MAX_LOCAL",
     "MAX_NAME",
@@ -27,6 +27,7 @@ __all__ = [
     "QUOTED",
     "WIDE",
     "Mailbox",
+    "dot_atom",
     "phrase",
     "quoted",
     "read_mailbox",
@@ -58,9 +59,6 @@ QUOTED = r'"(?:[^"\\]|\\.)*+"'
 
 # CFWS, which is allowed between tokens.
 CFWS: Final = " " + MARK
-DOT_ATOM: Final = re.compile(rf"[{WIDE}]++(?:\.[{WIDE}]++)*+")
-# The same with dots anywhere, but not of dots alone.
-_DOTTED: Final = re.compile(rf"\.*+[{WIDE}][{WIDE}.]*+")
 _BLANK: Final = re.compile(f"[{BLANKS}]")
 # Comments around the @, with the blanks around them.
 _AROUND_AT: Final = re.compile(rf"[{CFWS}]*{MARK}[{CFWS}]*@[{CFWS}]*|@[{CFWS}]*{MARK}[{CFWS}]*")
@@ -71,6 +69,22 @@ _SPECIAL: Final = re.compile(r'(["\\])')
 # And an @: "ann@example.com <ann@example.com>" is what many mail programs write.
 _WORD: Final = re.compile(rf'({QUOTED})|([^ \t()<>,;:\\"\[\]]++)')
 _NAMED: Final = re.compile(rf'((?:{QUOTED}|[^()<>,;:\\"\[\]]++)*+)<((?:{QUOTED}|[^"<>]++)*+)>')
+
+
+# Compiled when they are needed first: the sets of all letters of Unicode take longer to compile than all other
+# expressions of the package together, and most programs send to plain addresses.
+
+
+@cache
+def dot_atom() -> re.Pattern[str]:
+    """Return the expression of a local part that needs no quotes, in any script."""
+    return re.compile(rf"[{WIDE}]++(?:\.[{WIDE}]++)*+")
+
+
+@cache
+def _dotted() -> re.Pattern[str]:
+    """Return the same with dots anywhere, but not of dots alone."""
+    return re.compile(rf"\.*+[{WIDE}][{WIDE}.]*+")
 
 
 class Mailbox(NamedTuple):
@@ -138,7 +152,7 @@ def read_mailbox(bare: str, comments: list[str], *, lenient: bool) -> Mailbox:
     if local.startswith('"'):
         local = _ESCAPED.sub(r"\1", local[1:-1])
         written = written_local(local)
-    elif (_DOTTED if lenient else DOT_ATOM).fullmatch(local) is None:
+    elif (_dotted() if lenient else dot_atom()).fullmatch(local) is None:
         refuse(text, _reason(spec))
     if not name and bare.endswith(MARK):
         name = shown(comments[-1])
@@ -198,7 +212,7 @@ def _reason(spec: str) -> str:
     if any(sign in spec for sign in "<> "):
         return "blanks and angle brackets need quotes"
     local = spec.rpartition("@")[0]
-    if _DOTTED.fullmatch(local) and DOT_ATOM.fullmatch(local) is None:
+    if _dotted().fullmatch(local) and dot_atom().fullmatch(local) is None:
         return (
             "its local part begins or ends with a dot, or has two dots in a row; Recipient(…, lenient=True) and "
             "Address.parse(…, lenient=True) accept it, and it is sent unchanged"
@@ -210,7 +224,7 @@ def written_local(local: str) -> str:
     """Return the local part as it is written, in quotes if necessary (RFC 5321 section 4.1.2)."""
     if not local:
         refuse("@", "the part before the @ is empty")
-    return local if DOT_ATOM.fullmatch(local) else quoted(local)
+    return local if dot_atom().fullmatch(local) else quoted(local)
 
 
 def quoted(text: str) -> str:

@@ -15,12 +15,13 @@ import binascii
 import struct
 from collections.abc import Iterator
 from io import IncrementalNewlineDecoder
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "BASE64_SLICE",
     "MAX_LINE",
     "SLICE",
+    "Survey",
     "base64_decoded",
     "base64_lines",
     "base64_size",
@@ -33,6 +34,7 @@ __all__ = [
     "normalised",
     "only_crlf",
     "slices",
+    "survey",
 ]
 
 #: RFC 5321 section 4.5.3.1.6: octets of a line without its CRLF.
@@ -97,8 +99,10 @@ def is_ascii(data: bytes) -> bool:
 def only_crlf(data: bytes) -> bool:
     """Tell whether every CR is followed by LF, and every LF follows a CR."""
     # The decoder notes each kind of line ending in one pass; counting CR, LF and CRLF takes two to five times as long.
-    decoder = IncrementalNewlineDecoder(None, translate=False)
-    if len(data) > SLICE:
+    decoder = IncrementalNewlineDecoder(None, False)
+    if len(data) <= SLICE:
+        decoder.decode(data.decode("latin-1"), True)
+    else:
         # The decoder joins a CR at the end of a slice to the next slice. No slice is copied: page faults take longer.
         view = memoryview(data)
         for start in range(0, len(data), SLICE):
@@ -106,8 +110,6 @@ def only_crlf(data: bytes) -> bool:
             if decoder.newlines not in _ONLY_CRLF:
                 return False
         decoder.decode("", final=True)
-    else:
-        decoder.decode(data.decode("latin-1"), final=True)
     return decoder.newlines in _ONLY_CRLF
 
 
@@ -153,6 +155,56 @@ def longest_line_exceeds(data: bytes, limit: int) -> bool:
             return True
         position = found + 1
     return False
+
+
+class Survey(NamedTuple):
+    """What `survey` has found in a message.
+
+    Attributes:
+        only_crlf: every CR is followed by LF, and every LF follows a CR.
+        ascii: no octet is above 127.
+        nul: there is a NUL.
+        overlong: a line is longer than `MAX_LINE`.
+    """
+
+    only_crlf: bool
+    ascii: bool
+    nul: bool
+    overlong: bool
+
+
+def survey(data: bytes, *, crlf_only: bool = False) -> Survey | None:
+    """Ask a large message everything at once: a slice is in the processor's cache when it is asked the next question.
+
+    This takes half of the time of a pass for each question.
+
+    Args:
+        data: the message.
+        crlf_only: return None, without looking further, if there is a bare CR or LF.
+    """
+    decoder = IncrementalNewlineDecoder(None, False)
+    view, ascii_only, nul, overlong = memoryview(data), True, False, False
+    # Where the present line begins; negative if it does in the slice before.
+    begin = 0
+    for start in range(0, len(data), SLICE):
+        text = str(view[start : start + SLICE], "latin-1")
+        decoder.decode(text)
+        if crlf_only and decoder.newlines not in _ONLY_CRLF:
+            return None
+        ascii_only = ascii_only and text.isascii()
+        nul = nul or "\0" in text
+        length = len(text)
+        # As in `longest_line_exceeds`; a line that may end in the next slice is left to it.
+        last = length - MAX_LINE if start + length == len(data) else length - MAX_LINE - 1
+        while begin < last and not overlong:
+            found = text.rfind("\n", max(begin, 0), max(begin + MAX_LINE + 2, 0))
+            overlong = found < 0
+            begin = found + 1
+        # To the line that is open at the end of the slice.
+        begin = max(begin, text.rfind("\n", max(begin, 0)) + 1) - length
+    decoder.decode("", final=True)
+    only = decoder.newlines in _ONLY_CRLF
+    return None if crlf_only and not only else Survey(only, ascii_only, nul, overlong)
 
 
 # --- base64 -------------------------------------------------------------------------------------------------

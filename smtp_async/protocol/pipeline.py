@@ -29,6 +29,11 @@ from .writer import Writer
 __all__ = ["Pipeline"]
 
 #: Where a body may be written: behind a 354, or in chunks behind RCPT.
+# Every message needs these: a member is found in its class several times as slowly as a global name.
+_RSET: Final = Verb.RSET
+_MAIL: Final = Verb.MAIL
+_DATA: Final = Verb.DATA
+_END_OF_DATA: Final = Verb.END_OF_DATA
 _BODY_STAGES: Final = frozenset({Stage.BODY, Stage.RCPT, Stage.CHUNKS})
 
 
@@ -235,7 +240,7 @@ class Pipeline:
         reply = replies[at]
         if reply.code // 100 != 2 or not isinstance(transaction, Transaction):
             return 0
-        if verb is Verb.END_OF_DATA:
+        if verb is _END_OF_DATA:
             if not transaction.ended or transaction.mail_refused:
                 return 0
             entries.popleft()
@@ -244,15 +249,15 @@ class Pipeline:
             transaction.owed = 0
             self._conclude(transaction)
             return 1
-        if verb is Verb.RSET:
+        if verb is _RSET:
             count = 4
-        elif verb is Verb.MAIL:
+        elif verb is _MAIL:
             count = 3
         else:
             return 0
         end = at + count
         # There are no fewer entries than are answerable.
-        if answerable < count or end > len(replies) or entries[count - 1][0] is not Verb.DATA:
+        if answerable < count or end > len(replies) or entries[count - 1][0] is not _DATA:
             return 0
         mailed, accepted, go_ahead = replies[end - 3 : end]
         if go_ahead.code != 354 or accepted.code // 100 != 2 or mailed.code // 100 != 2:

@@ -79,7 +79,7 @@ def plan(
     transaction.exact = chunked and content.exact
     # A small body is written in one piece, unless the caller wants smaller ones.
     small = min(SMALL_BODY, options.chunk_size)
-    if size is not None and size <= small and _in_memory(content):
+    if size is not None and size <= small and not content.sources:
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
         # The gate and the progress callback run in the caller's task, which therefore releases the body.
         gated = options.before_end_of_data is not None or options.progress is not None
@@ -106,13 +106,6 @@ def demand_to(envelope: Envelope) -> None:
     raise MissingRecipient("the message has no To recipient, and SendOptions(require_to=True) asks for one")
 
 
-def _in_memory(content: Content) -> bool:
-    for segment in content.segments:
-        if type(segment) is not bytes:
-            return False
-    return True
-
-
 def _body(content: Content, extensions: Extensions, options: SendOptions, utf8: bool) -> bytes:
     """Return the BODY parameter; empty for content that any server takes."""
     if utf8 and not extensions.smtputf8:
@@ -134,8 +127,8 @@ def _body(content: Content, extensions: Extensions, options: SendOptions, utf8: 
     return _SEVEN_BIT
 
 
-# Much mail comes from few addresses and has few sizes: a remembered line saves 1.5 of 15 µs (`benchmarks/core.py`). No
-# other cache of this package holds addresses.
+# Much mail comes from few addresses and has few sizes: a remembered line saves 1.5 of 15 µs (`benchmarks/core.py`).
+# Besides this cache only that of plain addresses in `model/address` holds addresses.
 @lru_cache(maxsize=4096)
 def _mail(
     path: bytes, size: int | None, body: bytes, utf8: bool, wishes: tuple[bytes, ...], verb: commands.SendVerb

@@ -15,6 +15,7 @@ transport. What the kernel did with it cannot be known.
 from __future__ import annotations
 
 from itertools import zip_longest
+from typing import Any, Final
 
 from ..errors import (
     MessageRefused,
@@ -33,6 +34,9 @@ from .extensions import Extensions
 from .options import SendOptions
 
 __all__ = ["Transaction"]
+
+# A member is found in its class several times as slowly as a global name.
+_ACCEPTED: Final = Outcome.ACCEPTED
 
 
 class Transaction:
@@ -108,7 +112,7 @@ class Transaction:
         self.exact = False
         #: The caller writes the body, or releases it: either may take long.
         self.aside = True
-        self.owner: object = None
+        self.owner: Any = None
         self.renew()
 
     def renew(self) -> None:
@@ -212,8 +216,9 @@ class Transaction:
             self._conclude_delivered(per_recipient)
         else:
             # The path of nearly every message.
-            verdict = Verdict(self.recipients[0], Outcome.ACCEPTED, final[0])
-            self.receipt = Receipt((verdict,), final[0], None, self.message_id, self.bytes_sent)
+            reply = final[0]
+            verdict = Verdict(self.recipients[0], _ACCEPTED, reply)
+            self.receipt = Receipt((verdict,), reply, None, self.message_id, self.bytes_sent)
 
     def give_up(self, error: SMTPError, *, after_421: bool) -> None:
         """Write the receipt of a transaction whose connection is dead.

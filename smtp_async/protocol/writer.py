@@ -7,6 +7,8 @@ to the FIFO of owed replies. The writer decides nothing: `pipeline.py` says what
 
 from __future__ import annotations
 
+from typing import Final
+
 from . import commands
 from .exchange import Exchange, OwedReplies
 from .framing import ChunkFramer, DotStuffer
@@ -15,6 +17,13 @@ from .trail import Trail
 from .transaction import Transaction
 
 __all__ = ["Writer"]
+
+# Every message needs these: a member is found in its class several times as slowly as a global name.
+_RSET: Final = Verb.RSET
+_MAIL: Final = Verb.MAIL
+_RCPT: Final = Verb.RCPT
+_DATA: Final = Verb.DATA
+_END_OF_DATA: Final = Verb.END_OF_DATA
 
 
 class Writer:
@@ -78,16 +87,16 @@ class Writer:
         if reset:
             transaction.reset = True
             lines += 1
-            owed.append((Verb.RSET, transaction))
+            owed.append((_RSET, transaction))
             group = commands.RSET + group
+        owed.append((_MAIL, transaction))
         if count == 1:
-            owed += ((Verb.MAIL, transaction), (Verb.RCPT, transaction))
+            owed.append((_RCPT, transaction))
         else:
-            owed.append((Verb.MAIL, transaction))
-            owed += [(Verb.RCPT, transaction)] * count
+            owed += [(_RCPT, transaction)] * count
         if data:
             lines += 1
-            owed.append((Verb.DATA, transaction))
+            owed.append((_DATA, transaction))
             group += commands.DATA
         transaction.owed += lines
         transaction.bytes_sent += len(group)
@@ -129,7 +138,7 @@ class Writer:
         """Write the whole body with its end, behind a 354."""
         self._state.body_written()
         # The entry is answerable once all was handed over: a reply that comes before that does not answer the body.
-        self._owed.entries.append((Verb.END_OF_DATA, transaction))
+        self._owed.entries.append((_END_OF_DATA, transaction))
         transaction.owed = 1
         transaction.bytes_sent += len(payload)
         self.out.append(payload)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from smtp_async.model.octets import (
     BASE64_SLICE,
+    MAX_LINE,
     SLICE,
     base64_decoded,
     base64_lines,
@@ -25,6 +26,7 @@ from smtp_async.model.octets import (
     normalised,
     only_crlf,
     slices,
+    survey,
 )
 
 
@@ -201,3 +203,32 @@ def test_base64_is_decoded_at_the_seams_of_slices(recipe, end):
 def test_long_base64_comes_back(data, times):
     whole = data * (times * 1000)
     assert base64_decoded(base64_lines(whole)) == whole
+
+
+# --- everything at once -------------------------------------------------------------------------------------
+
+
+def separately(data: bytes) -> tuple[bool, bool, bool, bool]:
+    return only_crlf(data), is_ascii(data), find(data, b"\0") >= 0, longest_line_exceeds(data, MAX_LINE)
+
+
+@given(seams(alphabet=b"\r\n\0\x80a"))
+def test_a_survey_answers_as_each_question_does(recipe):
+    data = recipe.data()
+    assert survey(data) == separately(data)
+    assert survey(data, crlf_only=True) == (survey(data) if only_crlf(data) else None)
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 88, 89, 997, 998, 999, 1000, 1001]), min_size=1, max_size=5),
+    st.integers(SLICE - 1100, SLICE + 3),
+    st.sampled_from([b"\r\n", b"\n", b""]),
+)
+def test_a_survey_finds_long_lines_at_the_seam(lengths, before, end):
+    data = (b"y" * 78 + b"\r\n") * (before // 80) + b"".join(b"x" * length + b"\r\n" for length in lengths)
+    data += b"z" * (before % 80) + end
+    assert survey(data) == separately(data)
+
+
+def test_a_survey_of_nothing():
+    assert survey(b"") == (True, True, False, False)

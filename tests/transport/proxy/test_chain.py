@@ -16,7 +16,7 @@ from smtp_async.errors import (
     ResolveError,
     Timeout,
 )
-from smtp_async.transport.proxy import dial_through
+from smtp_async.transport.proxy.chain import dial_through
 from tests.transport.lab import (
     MANNERS,
     cancelled_everywhere,

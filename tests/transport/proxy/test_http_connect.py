@@ -10,7 +10,7 @@ import pytest
 
 from smtp_async import ProxyAuth, ProxyOptions, ProxyType
 from smtp_async.errors import CommunicationError, ProxyError, Timeout
-from smtp_async.transport.proxy import dial_through
+from smtp_async.transport.proxy.chain import dial_through
 from smtp_async.transport.proxy.http_connect import authority
 from tests.transport.lab import echo, serving
 from tests.transport.proxy import lab

@@ -8,7 +8,7 @@ import pytest
 
 from smtp_async import ProxyOptions, ProxyType
 from smtp_async.errors import CommunicationError, ProxyError, Timeout
-from smtp_async.transport.proxy import dial_through
+from smtp_async.transport.proxy.chain import dial_through
 from tests.transport.lab import echo, serving, sink
 from tests.transport.proxy import lab
 from tests.transport.proxy.lab import Asked
