@@ -30,6 +30,7 @@ NAMES = (
     "tls",
     "proxy",
     "spool",
+    "share",
     "sign",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

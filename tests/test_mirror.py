@@ -50,6 +50,7 @@ ACROSS = {
         "test_faults",
         "test_full_disk",
         "test_kills",
+        "test_power_loss",
         "test_processes",
     },
     "spool/postgres": {"test_faults", "test_kills"},

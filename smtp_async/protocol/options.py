@@ -142,10 +142,6 @@ class SendOptions:
         """Return the same options with another `sign`, or these if there is nothing to sign with."""
         return replace(self, sign=sign) if sign else self
 
-    def behind(self, gate: Callable[[], Awaitable[None]] | None) -> SendOptions:
-        """Return the same options with another `before_end_of_data`."""
-        return replace(self, before_end_of_data=gate)
-
     def _check_transfer(self) -> None:
         if self.chunking not in ("auto", "never", "always"):
             raise InvalidArgument(f'chunking is "auto", "never" or "always", not {self.chunking!r}')

@@ -12,8 +12,9 @@ record begins with a line ending, so that a record torn by a crash damages no ot
 state of a job is its header with all records applied in order.
 
 Records contain the number of the attempt. An attempt appends `eod` before end of data is sent, and then `result`, or
-`untouched` if the job was released. Recovery appends `recovered` for a worker that died. An operator's commands append
-`hold` and `requeue`. The journal of a job of another spool begins with `moved`.
+`untouched` if the job was released. A store may keep the mark of the first attempt elsewhere: then `eod` is added when
+the job is read, and appended by recovery. Recovery appends `recovered` for a worker that died. An operator's commands
+append `hold` and `requeue`. The journal of a job of another spool begins with `moved`.
 
 A file contains nothing that is executed, and no credentials. Invalid files raise `RecordInvalid`, and files of a later
 version `RecordNewer`.
@@ -122,12 +123,14 @@ class Job(NamedTuple):
         entry: the current entry.
         token: the number of the next attempt.
         ended: the state after the last record; None while an attempt may be in progress.
+        mark_unrecorded: the store has a mark of the first attempt, and the journal neither the mark nor its result.
     """
 
     header: Header
     entry: Entry
     token: int
     ended: State | None
+    mark_unrecorded: bool = False
 
 
 # --- writing -------------------------------------------------------------------------------------------------
@@ -312,13 +315,19 @@ def _first_line(data: bytes) -> re.Match[bytes]:
     return match
 
 
-def replay(header: Header, journal: bytes, state: State) -> Job:
+def replay(header: Header, journal: bytes, state: State, *, marked: bool = False) -> Job:
     """Apply a journal to a header and return the job. The entry of the header is updated in place.
+
+    Args:
+        header: the header, just read.
+        journal: the octets behind the message.
+        state: the state that the store says the job has.
+        marked: the store has a mark of the first attempt besides the journal.
 
     Raises:
         RecordInvalid: a complete record has invalid fields.
     """
-    if not journal:
+    if not journal and not marked:
         header.entry.state = state
         return Job(header, header.entry, 1, None)
     replayed = _Replay(header.entry)
@@ -327,8 +336,11 @@ def replay(header: Header, journal: bytes, state: State) -> Job:
             replayed.apply(fields)
         except (LookupError, TypeError, ValueError, SMTPError) as error:
             raise RecordInvalid(f"not a job: {type(error).__name__} in its journal: {error}") from error
+    unrecorded = marked and not replayed.first_mark_known
+    if unrecorded:
+        replayed.apply({"r": "eod", "n": 1})
     replayed.entry.state = state
-    return Job(header, replayed.entry, replayed.last_attempt + 1, replayed.ended)
+    return Job(header, replayed.entry, replayed.last_attempt + 1, replayed.ended, unrecorded)
 
 
 class _Replay:
@@ -337,12 +349,14 @@ class _Replay:
     Attributes:
         entry: the entry after the records so far.
         last_attempt: the highest number of an attempt so far.
+        first_mark_known: there is an `eod` or a `result` of the first attempt.
         ended: the state after the last record; None while an attempt may be in progress.
     """
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.last_attempt = 0
+        self.first_mark_known = False
         self.ended: State | None = None
         # The last attempt that was counted. A worker whose disk failed may have written its record twice.
         self._counted = 0
@@ -362,6 +376,7 @@ class _Replay:
 
     def eod(self, fields: dict[str, Any]) -> None:
         n = count(fields["n"])
+        self.first_mark_known |= n == 1
         if n != self._marked:
             self._marked, self._before_mark = n, (self.entry.flagged, self.entry.confirmed)
         self.entry.flagged, self.entry.confirmed = True, False
@@ -369,6 +384,7 @@ class _Replay:
 
     def result(self, fields: dict[str, Any]) -> None:
         entry, n = self.entry, count(fields["n"])
+        self.first_mark_known |= n == 1
         counts = of(fields.get("counts", True), bool)
         if counts:
             self._count_attempt(n)

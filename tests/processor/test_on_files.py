@@ -242,7 +242,7 @@ def claim_and_kill(path: Path, how: str) -> None:
 async def test_hold_keeps_a_job_that_a_killed_worker_may_have_sent(path: Path, how: str, sent: int) -> None:
     id = await put(path, mail(1))
     await asyncio.to_thread(claim_and_kill, path, how)
-    assert jobs(path) == [f"{id}.sending"]
+    assert jobs(path) == [f"{id}.{'marked' if how == 'marked' else 'sending'}"]
     client = FakeClient()
     report = await run_once(path, client, on_unknown="hold")
     assert (len(client.tried), len(report.sent)) == (sent, sent)

@@ -168,6 +168,34 @@ def test_a_mark_without_a_result_flags_the_job() -> None:
     assert told(eod(1), result(1), eod(2)).entry.flagged
 
 
+def marked(*records: bytes) -> Job:
+    """Return the job of these records, whose first attempt was marked by the store."""
+    return replay(read_header(stored()), b"".join(records), State.SENDING, marked=True)
+
+
+def test_a_mark_of_the_store_flags_the_job_until_the_first_attempt_has_a_result() -> None:
+    for record in (b"", journal_record(r="hold", held=True, at=1.0), b"\ntorn"):
+        job = marked(record)
+        assert job.entry.flagged and job.mark_unrecorded and (job.token, job.ended) == (2, None)
+    for record in (b"", journal_record(r="recovered", n=2, at=1.0)):
+        job = marked(eod(1), record)
+        assert job.entry.flagged and not job.mark_unrecorded
+    job = marked(result(1))
+    assert not job.entry.flagged and not job.mark_unrecorded and job.ended is State.QUEUED
+
+
+def test_a_mark_of_the_store_is_later_than_a_requeue_before_it() -> None:
+    again = journal_record(r="requeue", not_before=1.0, expires=None, at=1.0)
+    entry = marked(again).entry
+    assert (entry.flagged, entry.confirmed) == (True, False)
+
+
+def test_a_record_of_recovery_alone_does_not_stand_for_the_mark() -> None:
+    """A power failure may keep the second of two records that were written at once, and lose the first."""
+    job = marked(journal_record(r="recovered", n=2, at=1.0))
+    assert job.entry.flagged and job.mark_unrecorded
+
+
 def test_a_released_job_is_as_it_was() -> None:
     untouched = journal_record(r="untouched", n=1, at=1.0)
     assert not told(eod(1), eod(1), untouched).entry.flagged
@@ -415,12 +443,12 @@ names = st.sampled_from(
 kinds = st.sampled_from(["eod", "result", "recovered", "untouched", "hold", "requeue"])
 
 
-@given(kinds, st.dictionaries(names, json_values, max_size=8))
-def test_any_journal_is_read_or_refused(kind: str, fields: dict) -> None:
+@given(kinds, st.dictionaries(names, json_values, max_size=8), st.booleans())
+def test_any_journal_is_read_or_refused(kind: str, fields: dict, marked: bool) -> None:
     text = json.dumps({**fields, "r": kind}).encode()
     journal = b"\n%08x %b\n" % (zlib.crc32(text), text)
     try:
-        replay(read_header(stored()), journal, State.QUEUED)
+        replay(read_header(stored()), journal, State.QUEUED, marked=marked)
     except RecordInvalid:
         pass
 

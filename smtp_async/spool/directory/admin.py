@@ -15,11 +15,21 @@ from ...errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
 from ..entry import Entry, LeaseHolder, SpoolStatistics, State, requeued
 from ..record import JOB_ID, Job, journal_record
 from .due_queue import HELD_UNTIL, directory_of
-from .job_files import QUARANTINE, REFUSED_TO_OPEN, JobFiles, LockedJob, directories_changed_by_delete
+from .job_files import (
+    MARKED,
+    QUARANTINE,
+    REFUSED_TO_OPEN,
+    FoundJob,
+    JobFiles,
+    LockedJob,
+    directories_changed_by_delete,
+    file_name,
+)
 
 __all__ = ["Admin"]
 
-_STATES: Final = {f".{state.value}": state for state in State}
+#: The states by the suffixes of names.
+_STATES: Final = {**{f".{state.value}": state for state in State}, f".{MARKED}": State.SENDING}
 #: The time of the put, in the id of a job without a key.
 _TIME: Final = re.compile(r"([0-9]{19})-")
 #: Number of lookups, because the name of a job may change between lookup and opening.
@@ -43,15 +53,15 @@ class Admin:
 
     def entry(self, id: str) -> Entry:
         """Return the entry of a job."""
-        return self._with_path(id, lambda path, state: self._read(path, state)[0].entry)
+        return self._with_found(id, lambda found: self._read(found)[0].entry)
 
     def message(self, id: str) -> bytes:
         """Return the message of a job."""
-        return self._with_path(id, lambda path, state: self._read(path, state, message=True)[1])
+        return self._with_found(id, lambda found: self._read(found, message=True)[1])
 
     def names(self, directory: str, state: State | None) -> list[str]:
         """Return the names of the files of jobs in a directory, of one state or of all."""
-        suffixes = tuple(_STATES) if state is None else (f".{state.value}",)
+        suffixes = tuple([suffix for suffix, one in _STATES.items() if state is None or one is state])
         prefix = f"{directory}/" if directory else ""
         entries = self._syscalls.entries("L5", directory)
         return [prefix + entry.name for entry in entries if entry.name.endswith(suffixes)]
@@ -61,10 +71,11 @@ class Admin:
         found = []
         for name in names:
             path, _, suffix = name.rpartition(".")
+            job = FoundJob(path, _STATES[f".{suffix}"], suffix == MARKED)
             try:
-                found.append(self._read(path, State(suffix))[0].entry)
+                found.append(self._read(job)[0].entry)
             except RecordNewer as error:
-                self._job_files.skip_newer(path, State(suffix), error)
+                self._job_files.skip_newer(path, job.state, error)
             except (FileNotFoundError, RecordInvalid):
                 continue
             except OSError as error:
@@ -126,12 +137,15 @@ class Admin:
         except FileNotFoundError:
             return 0
 
-    def _read(self, path: str, state: State, *, message: bool = False) -> tuple[Job, bytes]:
-        fd = self._syscalls.open("L7", f"{path}.{state.value}")
+    def _read(self, found: FoundJob, *, message: bool = False) -> tuple[Job, bytes]:
+        path, state, marked = found
+        fd = self._syscalls.open("L7", file_name(path, state, marked=marked))
         try:
             status = self._syscalls.status("L7", fd)
             self._job_files.check_file(status)
-            job, body, damage = self._job_files.read("L7", fd, path, state, status.st_size, check=message)
+            job, body, damage = self._job_files.read(
+                "L7", fd, path, state, status.st_size, marked=marked, check=message
+            )
             if damage:
                 raise RecordInvalid(f"the job {job.entry.id} cannot be read: {damage}")
             if message and body is None:
@@ -188,15 +202,15 @@ class Admin:
     def _opened(self, id: str) -> Iterator[LockedJob]:
         """Open and lock a job that is not being sent, and close its file afterwards."""
 
-        def open_job(path: str, state: State) -> LockedJob:
-            if state is State.SENDING:
+        def open_job(found: FoundJob) -> LockedJob:
+            if found.state is State.SENDING:
                 raise Busy(f"the job {id} is being sent")
-            locked = self._job_files.open_locked("O", path, state)
+            locked = self._job_files.open_locked("O", found.path, found.state)
             if locked is None:
-                raise FileNotFoundError(path)
+                raise FileNotFoundError(found.path)
             return locked
 
-        locked = self._with_path(id, open_job)
+        locked = self._with_found(id, open_job)
         try:
             yield locked
         finally:
@@ -208,7 +222,7 @@ class Admin:
         self._syscalls.touch_directory("O7", directory_of(locked.path))
         self._job_files.due_queue.push(when, locked.path)
 
-    def _with_path(self, id: str, use: Callable[[str, State], _T]) -> _T:
+    def _with_found(self, id: str, use: Callable[[FoundJob], _T]) -> _T:
         if not isinstance(id, str) or JOB_ID.fullmatch(id) is None:
             raise NoSuchJob("the id is not a valid job id")
         for _ in range(_TRIES):
@@ -216,7 +230,7 @@ class Admin:
             if found is None:
                 break
             try:
-                return use(*found)
+                return use(found)
             except FileNotFoundError:
                 continue
         raise NoSuchJob(f"there is no job {id}")

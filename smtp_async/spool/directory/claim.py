@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -13,12 +12,14 @@ from typing import Final
 from ...errors import Busy, LeaseLost, RecordNewer, SMTPError, SpoolError
 from ..entry import State
 from ..record import journal_record
-from .due_queue import HELD_UNTIL, directory_of
-from .job_files import JobFiles, LockedJob, NeedsThread, directories_changed_by_delete
-from .keys import KEYS
+from .due_queue import HELD_UNTIL
+from .job_files import JobFiles, LockedJob, NeedsThread
+from .lease_end import LeaseEnd
+from .marks import Marks, mark_record
+from .name_syncs import NameSyncs
 from .syscalls import translated
 
-__all__ = ["Claims", "LeaseEnd"]
+__all__ = ["Claims"]
 
 #: Seconds after which a job whose file could not be read is tried again.
 UNREADABLE_RETRY: Final = 30.0
@@ -32,74 +33,6 @@ MAX_REMOVED_OPEN: Final = 64
 MAX_CLOSERS: Final = 4
 
 _log = logging.getLogger("smtp_async")
-
-
-class LeaseEnd:
-    """How a lease is to end, and which of these steps are completed.
-
-    Attributes:
-        locked: the job.
-        state: the new state of the job; None removes the job.
-        record: the record to append first, None if there is none or it is on disk.
-        record_optional: the record may be lost, because the name of the file has the same information.
-        when: when the job is due again, if it is queued again.
-        renamed: the name of the file was changed or removed.
-        done: all steps are completed, or the lease was lost.
-        failed: a step failed in the latest try.
-    """
-
-    __slots__ = ("done", "failed", "locked", "record", "record_optional", "renamed", "state", "when")
-
-    def __init__(
-        self,
-        locked: LockedJob,
-        state: State | None,
-        record: bytes | None = None,
-        *,
-        when: float | None = None,
-        record_optional: bool = False,
-    ) -> None:
-        self.locked = locked
-        self.state = state
-        self.record = record
-        self.when = when
-        self.record_optional = record_optional
-        self.renamed = False
-        self.done = False
-        self.failed = False
-
-    @property
-    def directories(self) -> list[str]:
-        """The directories in which names change, in the order in which they are to be synced."""
-        if self.state is None:
-            return directories_changed_by_delete(self.locked)
-        return [directory_of(self.locked.path)]
-
-    @property
-    def step(self) -> str:
-        """The name of the steps that do not remove a name."""
-        return "S4" if self.state is State.FAILED else "S3"
-
-    @property
-    def needs_sync(self) -> bool:
-        """Whether a record has to be on disk before the name changes."""
-        return self.record is not None and not self.record_optional
-
-    def record_written(self) -> None:
-        """Record that the journal is complete."""
-        self.record = None
-
-    def name_changed(self) -> None:
-        """Record that the name of the file was changed or removed."""
-        self.renamed = True
-
-    def completed(self) -> None:
-        """Record that all steps are completed."""
-        self.done = True
-
-    def not_completed(self) -> None:
-        """Record that a step failed."""
-        self.failed = True
 
 
 class Claims:
@@ -152,7 +85,7 @@ class Claims:
         try:
             while len(claimed) < n:
                 due = self._due_queue.take(now, n - len(claimed), read=not inline)
-                if not due or not self._claim_each(due, now, claimed, inline=inline):
+                if not due or not self._claim_each(due, now, claimed, marked=marked, inline=inline):
                     break
             if marked:
                 for error in self.mark(claimed):
@@ -170,14 +103,20 @@ class Claims:
         return claimed
 
     def _claim_each(
-        self, due: list[tuple[float, str]], now: float, claimed: list[LockedJob], *, inline: bool
+        self,
+        due: list[tuple[float, str]],
+        now: float,
+        claimed: list[LockedJob],
+        *,
+        marked: bool,
+        inline: bool,
     ) -> bool:
         """Claim the jobs of `due` and remove them from it; return False if a job needs a thread."""
         due.reverse()
         while due:
             when, path = due.pop()
             try:
-                locked = self._claim_one(path, now, inline=inline)
+                locked = self._claim_one(path, now, marked=marked, inline=inline)
             except NeedsThread:
                 due.append((when, path))
                 return False
@@ -189,7 +128,7 @@ class Claims:
                 claimed.append(locked)
         return True
 
-    def _claim_one(self, path: str, now: float, *, inline: bool) -> LockedJob | None:
+    def _claim_one(self, path: str, now: float, *, marked: bool, inline: bool) -> LockedJob | None:
         try:
             locked = self._job_files.open_locked("C", path, State.QUEUED, inline=inline)
             if locked is None:
@@ -201,7 +140,7 @@ class Claims:
                 if not self._is_due(locked, now):
                     self._syscalls.close("C4", locked.fd)
                     return None
-                self._job_files.rename("C5", locked, State.SENDING)
+                self._job_files.rename("C5", locked, State.SENDING, marked=marked and locked.is_first_attempt)
                 self._claimed[locked] = None
             except BaseException:
                 os.close(locked.fd)
@@ -241,54 +180,26 @@ class Claims:
         """Mark each job and do each end, sharing the syncs; return the error of each, or None."""
         # Wait here if the files of removed jobs are freed more slowly than new ones are added.
         self._close_removed(MAX_REMOVED_OPEN)
-        marks = {
-            one: self._mark_error(one, self._write_mark) for one in updates if isinstance(one, LockedJob)
-        }
-        written = [locked for locked, error in marks.items() if error is None]
+        syncs = NameSyncs(self._job_files)
+        marks = Marks(self._job_files, syncs)
+        for one in updates:
+            if isinstance(one, LockedJob):
+                marks.write(one)
         if len(updates) > 1:
-            for locked in written:
-                marks[locked] = self._mark_error(locked, self._start_mark_sync)
+            marks.begin_syncs()
         ends = [one for one in updates if isinstance(one, LeaseEnd)]
-        ended = dict(zip(ends, self.end(ends), strict=True))
-        for locked in written:
-            if marks[locked] is None:
-                marks[locked] = self._mark_error(locked, self._sync_mark)
-        return [ended[one] if isinstance(one, LeaseEnd) else marks[one] for one in updates]
+        ended = dict(zip(ends, self._end(ends, syncs), strict=True))
+        marks.sync()
+        return [ended[one] if isinstance(one, LeaseEnd) else marks.errors.get(one) for one in updates]
 
     def mark(self, jobs: list[LockedJob]) -> list[SMTPError | None]:
         """Mark end of data for each job; return the error of each, or None."""
         return self.update([*jobs])
 
-    def _write_mark(self, locked: LockedJob) -> None:
-        """D1: append the record that end of data is about to be sent."""
-        if locked.marked:
-            return
-        locked.mark_started()
-        results = locked.entry.results
-        pending = [place for place, result in enumerate(results) if result is None or not result.final]
-        record = journal_record(r="eod", n=locked.job.token, at=self._syscalls.time(), rcpts=pending)
-        self._syscalls.write("D1", locked.fd, record)
-
-    def _start_mark_sync(self, locked: LockedJob) -> None:
-        if not locked.marked:
-            self._syscalls.begin_sync(locked.fd)
-
-    def _sync_mark(self, locked: LockedJob) -> None:
-        if not locked.marked:
-            self._syscalls.sync("D1", locked.fd)
-            locked.mark_synced()
-
-    def _mark_error(self, locked: LockedJob, step: Callable[[LockedJob], None]) -> SpoolError | None:
-        try:
-            step(locked)
-        except OSError as error:
-            return translated(error, f"the end-of-data mark of the job {locked.path} cannot be written")
-        return None
-
     def release_end(self, locked: LockedJob) -> LeaseEnd:
         """Return the end that releases a job unchanged."""
         record = None
-        if locked.maybe_marked:
+        if locked.maybe_marked and not locked.is_first_attempt:
             record = journal_record(r="untouched", n=locked.job.token, at=self._syscalls.time())
         return LeaseEnd(locked, State.QUEUED, record)
 
@@ -297,23 +208,37 @@ class Claims:
 
         A job whose end failed stays locked, and its end is tried again.
         """
+        return self._end(ends, NameSyncs(self._job_files))
+
+    def _end(self, ends: list[LeaseEnd], syncs: NameSyncs) -> list[SMTPError | None]:
         if not ends:
             return []
         # The same end may be given twice, if the caller repeats it while it is being retried.
         distinct = dict.fromkeys(ends)
         if any([end.failed for end in distinct]):
             with self._retrying:
-                errors = self._finish(distinct)
+                errors = self._finish(distinct, syncs)
         else:
-            errors = self._finish(distinct)
+            errors = self._finish(distinct, syncs)
         if self._unfinished or errors:
             self._keep_for_retry([end for end in distinct if not end.done])
         return [errors.get(end) for end in ends]
 
-    def _finish(self, ends: dict[LeaseEnd, None]) -> dict[LeaseEnd, SMTPError]:
+    def _finish(self, ends: dict[LeaseEnd, None], syncs: NameSyncs) -> dict[LeaseEnd, SMTPError]:
         """Do the remaining steps of each end; return the errors."""
         errors = self._change_names(ends)
-        errors |= self._sync_and_close(ends, errors)
+        if self._syscalls.durable:
+            for end in ends:
+                if end.renamed and not end.done:
+                    syncs.add("S2", *end.directories)
+            syncs.run()
+        for end in ends:
+            if end in errors or end.done:
+                continue
+            if syncs.failed and (error := syncs.error_of(*end.directories)) is not None:
+                errors[end] = error
+            else:
+                self._complete(end)
         return errors
 
     def _change_names(self, ends: dict[LeaseEnd, None]) -> dict[LeaseEnd, SMTPError]:
@@ -327,26 +252,6 @@ class Claims:
                     errors[end] = error
         return errors
 
-    def _sync_and_close(
-        self, ends: dict[LeaseEnd, None], failed: dict[LeaseEnd, SMTPError]
-    ) -> dict[LeaseEnd, SMTPError]:
-        """S2 and S5: sync each directory once and close the files; return the errors."""
-        renamed = [end for end in ends if end.renamed and not end.done]
-        names = itertools.chain(*[end.directories for end in renamed])
-        # The directory of keys first, because a job must not lose its name before its key has one.
-        directories = dict.fromkeys(sorted(names, key=lambda name: name != KEYS))
-        unsynced = {name: error for name in directories if (error := self._sync_error(name)) is not None}
-        errors: dict[LeaseEnd, SMTPError] = {}
-        for end in ends:
-            if end in failed or end.done:
-                continue
-            sync_errors = [unsynced[name] for name in end.directories if name in unsynced] if unsynced else []
-            if sync_errors:
-                errors[end] = sync_errors[0]
-            else:
-                self._complete(end)
-        return errors
-
     def _end_error(self, end: LeaseEnd, step: Callable[[LeaseEnd], None]) -> SMTPError | None:
         try:
             step(end)
@@ -355,13 +260,6 @@ class Claims:
             return error
         except OSError as error:
             return translated(error, f"the end of the job {end.locked.path} cannot be recorded")
-        return None
-
-    def _sync_error(self, directory: str) -> SpoolError | None:
-        try:
-            self._job_files.sync_names("S2", directory)
-        except OSError as error:
-            return translated(error, "the end of a job cannot be synced")
         return None
 
     def _write_record(self, end: LeaseEnd) -> None:
@@ -390,6 +288,8 @@ class Claims:
     def _change_name(self, end: LeaseEnd) -> None:
         """The remaining steps of S1, S3 and S4, up to the change of the name."""
         locked, step = end.locked, end.step
+        if locked.maybe_marked and not locked.marked:
+            self._job_files.correct_name(step, locked)
         if end.needs_sync:
             self._syscalls.sync(step, locked.fd)
         end.record_written()
@@ -457,10 +357,17 @@ class Claims:
         """Release the claimed jobs and close all files."""
         with suppress(SpoolError):
             self.retry_unfinished()
-        # No `untouched` record: marked jobs may have been sent and stay flagged.
         remaining = [locked for locked, end in list(self._claimed.items()) if end is None]
-        self.end([LeaseEnd(locked, State.QUEUED) for locked in remaining])
+        self.end([self._end_unfinished(locked) for locked in remaining])
         self.close_files()
+
+    def _end_unfinished(self, locked: LockedJob) -> LeaseEnd:
+        """Return the end of a lease that its worker did not end: a marked job may have been sent and stays flagged."""
+        record = None
+        if locked.maybe_marked and locked.is_first_attempt:
+            # The mark is the name, which is about to change.
+            record = mark_record(locked, self._syscalls.time())
+        return LeaseEnd(locked, State.QUEUED, record)
 
     def close_files(self) -> None:
         """Close all files, whatever their state. Does nothing else, so that a forked child can call it."""
@@ -475,7 +382,10 @@ class Claims:
             os.close(locked.detach())
 
     def close_removed(self) -> None:
-        """S5 for removed jobs: close their files, which takes time because the file system frees their blocks."""
+        """S5 for removed jobs: close their files, which takes time because the file system frees their blocks.
+
+        No more than `MAX_CLOSERS` threads do that at once; the others leave it to them.
+        """
         while self._removed and self._closers.acquire(blocking=False):
             self._close_removed(0)
             self._closers.release()

@@ -352,14 +352,13 @@ class Enqueuer:
         found = self._job_files.find(id, tries=1)
         if found is None:
             return None
-        path, state = found
-        if state is State.QUEUED:
+        if found.state is State.QUEUED:
             try:
-                self._syscalls.share("E9", path + QUEUED)
+                self._syscalls.share("E9", found.path + QUEUED)
             except FileNotFoundError:
                 # An operator has just removed the job.
                 return None
-        return path
+        return found.path
 
     # --- withdrawing -----------------------------------------------------------------------------------------
 

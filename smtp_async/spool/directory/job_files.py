@@ -1,9 +1,9 @@
 """The files of a spool directory, and the protocol that loses no job when a process dies. Synchronous, for threads.
 
 One file is one job, and the same inode for its whole life: header, message, journal. Its name ends in `.queued`,
-`.sending`, `.sent` or `.failed`. A process that works on a job holds the lock of its file (flock, which the kernel
-releases when the process dies), and takes the lock before it changes the name. Therefore a `.sending` file that can be
-locked belongs to no living process.
+`.sending`, `.marked`, `.sent` or `.failed`. A process that works on a job holds the lock of its file (flock, which the
+kernel releases when the process dies), and takes the lock before it changes the name. Therefore a `.sending` or
+`.marked` file that can be locked belongs to no living process.
 
 Enqueue. E1 create `tmp/<name>`; E2 write it; E3 reserve room for its journal; H1 if several jobs are put together,
 start writing the file to disk; E4 fsync; E5 close; E6 link it to `<id>.queued`; E7 unlink `tmp/<name>`; E8 fsync the
@@ -12,7 +12,8 @@ directory, once for all jobs that are put together. Any error before the end of 
 Claim. C1 open; C2 lock, or skip the job if it is locked; C3 check that the name still belongs to the inode; C4 read the
 job and check that it is due; C5 rename to `.sending`.
 
-End of data. D1 append `eod` and fsync. If this fails, end of data must not be sent.
+End of data. D1 in the first attempt: rename to `.marked`, and fsync the directory, once for all marks and ends that
+are made together. In later attempts: append `eod` and fsync. If this fails, end of data must not be sent.
 
 End of a lease. S1 delivered: unlink, or rename to `.sent` within its directory; neither needs disk space. S2 fsync the
 directory, once for all leases that end together. S3 to be retried: append the result, fsync, set the mtime, rename to
@@ -47,6 +48,7 @@ from .keys import KEYS, KeyMemory
 from .syscalls import SystemCalls
 
 __all__ = [
+    "MARKED",
     "QUARANTINE",
     "REFUSED_TO_OPEN",
     "RESERVE",
@@ -56,6 +58,7 @@ __all__ = [
     "LockedJob",
     "NeedsThread",
     "directories_changed_by_delete",
+    "file_name",
     "hashed_directory",
 ]
 
@@ -63,6 +66,8 @@ __all__ = [
 RESERVE: Final = 4096
 #: Maximum size of a message that is read together with its header and kept in memory.
 SMALL: Final = 65536
+#: The suffix of a job that is being sent, from D1 of its first attempt.
+MARKED: Final = "marked"
 TMP: Final = "tmp"
 QUARANTINE: Final = "quarantine"
 
@@ -76,8 +81,27 @@ REFUSED_TO_OPEN: Final = frozenset(
 )
 
 
+# State, and whether it is the name of a mark.
+_PENDING: Final = ((State.QUEUED, False), (State.SENDING, False), (State.SENDING, True))
+_SUFFIXES: Final = (*_PENDING, (State.SENT, False), (State.FAILED, False))
+
+
 class NeedsThread(Exception):
     """Raised where the work would block the event loop for too long."""
+
+
+class FoundJob(NamedTuple):
+    """Where a job is.
+
+    Attributes:
+        path: the name of its file without suffix.
+        state: its state.
+        marked: its name is that of a mark.
+    """
+
+    path: str
+    state: State
+    marked: bool
 
 
 class FileContents(NamedTuple):
@@ -106,8 +130,9 @@ class LockedJob:
         body: the message, None if it was left in the file.
         damage: why the message cannot be sent, empty if it can.
         status: inode and device.
-        marked: `eod` is on disk for this attempt.
-        maybe_marked: `eod` may have been written for this attempt.
+        suffix: the suffix of the name.
+        marked: the mark of this attempt is on disk.
+        maybe_marked: the mark of this attempt may have been written.
     """
 
     __slots__ = (
@@ -121,14 +146,23 @@ class LockedJob:
         "path",
         "state",
         "status",
+        "suffix",
     )
 
     def __init__(
-        self, fd: int, path: str, state: State, contents: FileContents, status: os.stat_result
+        self,
+        fd: int,
+        path: str,
+        state: State,
+        contents: FileContents,
+        status: os.stat_result,
+        *,
+        marked: bool = False,
     ) -> None:
         self.fd = fd
         self.path = path
         self.state = state
+        self.suffix = MARKED if marked else state.value
         self.job = contents.job
         self.has_key = contents.job.entry.key is not None
         self.body = contents.body
@@ -143,7 +177,12 @@ class LockedJob:
     @property
     def name(self) -> str:
         """The name of the file."""
-        return f"{self.path}.{self.state.value}"
+        return f"{self.path}.{self.suffix}"
+
+    @property
+    def is_first_attempt(self) -> bool:
+        """Whether no record of the journal belongs to an attempt, so that the mark may be a name."""
+        return self.job.token == 1
 
     @property
     def entry(self) -> Entry:
@@ -160,16 +199,17 @@ class LockedJob:
         self.job.entry.state = state
         return self.job.entry
 
-    def renamed(self, state: State) -> None:
-        """Record that the file has the suffix of `state`."""
+    def renamed(self, state: State, *, marked: bool = False) -> None:
+        """Record that the file has the suffix of `state`, or that of a mark."""
         self.state = state
+        self.suffix = MARKED if marked else state.value
 
     def mark_started(self) -> None:
-        """Record that writing `eod` was started."""
+        """Record that writing the mark was started."""
         self.maybe_marked = True
 
     def mark_synced(self) -> None:
-        """Record that `eod` is on disk."""
+        """Record that the mark is on disk."""
         self.marked = True
 
     def detach(self) -> int:
@@ -200,15 +240,15 @@ class JobFiles:
 
     # --- lookup ----------------------------------------------------------------------------------------------
 
-    def find(self, id: str, *, tries: int = 3) -> tuple[str, State] | None:
-        """Return path and state of a job, None if no file has its id."""
-        # The name may change between two lookups. The states are tried in the order in which a job goes through them,
-        # so a name is missed only if the job returns to an earlier state.
+    def find(self, id: str, *, tries: int = 3) -> FoundJob | None:
+        """Return where a job is, None if no file has its id."""
+        # The name may change between two lookups. The suffixes are tried in the order in which a job goes through
+        # them, so a name is missed only if the job returns to an earlier one.
         for _ in range(tries):
-            for state in State:
+            for state, marked in _SUFFIXES:
                 for path in (id, f"{hashed_directory(id)}/{id}"):
-                    if self.syscalls.look("L4", f"{path}.{state.value}") is not None:
-                        return path, state
+                    if self.syscalls.look("L4", file_name(path, state, marked=marked)) is not None:
+                        return FoundJob(path, state, marked)
         return None
 
     def is_named(self, fd: int, name: str, status: os.stat_result | None = None) -> bool:
@@ -224,13 +264,16 @@ class JobFiles:
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def open_locked(self, step: str, path: str, state: State, *, inline: bool = False) -> LockedJob | None:
+    def open_locked(
+        self, step: str, path: str, state: State, *, marked: bool = False, inline: bool = False
+    ) -> LockedJob | None:
         """Open, lock and read a job; return None if the file is not a valid job and was moved to quarantine.
 
         Args:
             step: the letter of the protocol's steps.
             path: the name without suffix.
             state: the expected state.
+            marked: the name is expected to be that of a mark.
             inline: refuse a large message, because the call is made in the event loop.
 
         Raises:
@@ -240,7 +283,7 @@ class JobFiles:
             FileNotFoundError: the file does not exist (any more).
             OSError: a system call failed.
         """
-        name = f"{path}.{state.value}"
+        name = file_name(path, state, marked=marked)
         try:
             fd = self.syscalls.open(step + "1", name, write=True)
         except OSError as error:
@@ -249,7 +292,7 @@ class JobFiles:
             self.quarantine(name, f"it cannot be opened: {os.strerror(error.errno or 0)}")
             return None
         try:
-            return self._lock_and_read(step, fd, path, state, inline=inline)
+            return self._lock_and_read(step, fd, path, state, marked=marked, inline=inline)
         except RecordNewer as error:
             os.close(fd)
             self.skip_newer(path, state, error)
@@ -262,8 +305,10 @@ class JobFiles:
             os.close(fd)
             raise
 
-    def _lock_and_read(self, step: str, fd: int, path: str, state: State, *, inline: bool) -> LockedJob:
-        name = f"{path}.{state.value}"
+    def _lock_and_read(
+        self, step: str, fd: int, path: str, state: State, *, marked: bool, inline: bool
+    ) -> LockedJob:
+        name = file_name(path, state, marked=marked)
         if not self.syscalls.lock(step + "2", fd):
             raise Busy(f"the job {path} is locked by another process")
         status = self.syscalls.status(step + "3", fd)
@@ -272,8 +317,8 @@ class JobFiles:
         self.check_file(status)
         if inline and status.st_size > SMALL:
             raise NeedsThread
-        contents = self.read(step + "4", fd, path, state, status.st_size)
-        return LockedJob(fd, path, state, contents, status)
+        contents = self.read(step + "4", fd, path, state, status.st_size, marked=marked)
+        return LockedJob(fd, path, state, contents, status, marked=marked)
 
     def _looks_valid(self, step: str, name: str) -> bool:
         """Return whether a name that could not be opened is a regular file of this user, or is gone."""
@@ -292,7 +337,15 @@ class JobFiles:
             raise RecordInvalid("not a job: it belongs to another user")
 
     def read(
-        self, step: str, fd: int, path: str, state: State, size: int, *, check: bool = True
+        self,
+        step: str,
+        fd: int,
+        path: str,
+        state: State,
+        size: int,
+        *,
+        marked: bool = False,
+        check: bool = True,
     ) -> FileContents:
         """Read a job; a small message is returned with it.
 
@@ -302,6 +355,7 @@ class JobFiles:
             path: its name without suffix.
             state: the state that its name shows.
             size: the size of the file in octets.
+            marked: the name is that of a mark.
             check: read the whole message and compare its digest.
 
         Raises:
@@ -326,7 +380,7 @@ class JobFiles:
         else:
             journal = self.syscalls.read(step, fd, size - body_end, body_end)
         damage = "the message does not match its SHA-256 digest, so its file was damaged" if damaged else ""
-        return FileContents(replay(header, journal, state), body, damage)
+        return FileContents(replay(header, journal, state, marked=marked), body, damage)
 
     def _digest(self, step: str, fd: int, header: Header, body: bytes | None) -> str:
         if body is not None:
@@ -343,23 +397,29 @@ class JobFiles:
         self.syscalls.write(step, locked.fd, record)
         self.syscalls.sync(step, locked.fd)
 
-    def rename(self, step: str, locked: LockedJob, state: State) -> None:
-        """Rename the file of a job to the suffix of another state. May be repeated."""
+    def rename(self, step: str, locked: LockedJob, state: State, *, marked: bool = False) -> None:
+        """Rename the file of a job to the suffix of another state, or to that of a mark. May be repeated."""
+        new = file_name(locked.path, state, marked=marked)
         if locked.has_key:
             with self.keys.lock():
-                self._rename(step, locked, state)
+                self._rename(step, locked, new)
         else:
-            self._rename(step, locked, state)
-        locked.renamed(state)
+            self._rename(step, locked, new)
+        locked.renamed(state, marked=marked)
 
-    def _rename(self, step: str, locked: LockedJob, state: State) -> None:
-        new = f"{locked.path}.{state.value}"
+    def _rename(self, step: str, locked: LockedJob, new: str) -> None:
         try:
             self.syscalls.rename(step, locked.name, new)
         except OSError:
             # The rename may have succeeded in spite of the error: on a network file system, or in an earlier try.
             if not self.syscalls.is_at(step, new, locked.status):
                 raise
+
+    def correct_name(self, step: str, locked: LockedJob) -> None:
+        """Look up whether a rename to the name of a mark, which reported an error, was made all the same."""
+        marked = file_name(locked.path, State.SENDING, marked=True)
+        if self.syscalls.is_at(step, marked, locked.status):
+            locked.renamed(State.SENDING, marked=True)
 
     def delete(self, step: str, locked: LockedJob) -> None:
         """Remove the name of a job; if the job has a key, rename its file so that the key is remembered.
@@ -407,7 +467,7 @@ class JobFiles:
     def forget_ended_newer(self) -> None:
         """Stop reporting jobs of a later version that are no longer pending."""
         for path in self.due_queue.skipped():
-            names = [f"{path}.{state.value}" for state in (State.QUEUED, State.SENDING)]
+            names = [file_name(path, state, marked=marked) for state, marked in _PENDING]
             if all(self.syscalls.look("R9", name) is None for name in names):
                 self.due_queue.unskip(path)
 
@@ -415,6 +475,11 @@ class JobFiles:
         """Return the files that were moved to quarantine since the last call, and the skipped jobs."""
         found = [self._quarantined.popleft() for _ in range(len(self._quarantined))]
         return found + [*self.due_queue.skipped().values()]
+
+
+def file_name(path: str, state: State, *, marked: bool = False) -> str:
+    """Return the name of a file: its path with the suffix of a state, or with that of a mark."""
+    return f"{path}.{MARKED if marked else state.value}"
 
 
 def directories_changed_by_delete(locked: LockedJob) -> list[str]:

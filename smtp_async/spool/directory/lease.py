@@ -15,8 +15,9 @@ from ..entry import MAX_TEXT, State
 from ..record import result_record
 from ..submission import StoredMail
 from .batching import Batcher
-from .claim import Claims, LeaseEnd
+from .claim import Claims
 from .job_files import LockedJob
+from .lease_end import LeaseEnd
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -54,7 +55,12 @@ class DirectoryLease(Lease):
         damage = self._live().damage
         if damage:
             raise RecordInvalid(f"the message cannot be sent any more: {damage}")
-        return StoredMail(Envelope(self.entry.envelope.sender, self.entry.pending), self._content)
+        entry = self.entry
+        # Most messages are sent to all recipients at once, with the envelope that was read.
+        untried = not any(entry.results)
+        return StoredMail(
+            entry.envelope if untried else Envelope(entry.envelope.sender, entry.pending), self._content
+        )
 
     def _content(self) -> Content:
         locked, size = self._live(), self.entry.size
@@ -113,9 +119,9 @@ class DirectoryLease(Lease):
         await self._update(self._lease_end)
 
     async def _update(self, update: LockedJob | LeaseEnd) -> None:
-        # An end that changes a name under the lock for keys may have to wait for another process, and an end that is
+        # A name that is changed under the lock for keys may have to wait for another process, and an end that is
         # repeated for the thread that retries it.
-        waits = isinstance(update, LeaseEnd) and (update.failed or self.entry.key is not None)
+        waits = self.entry.key is not None or (isinstance(update, LeaseEnd) and update.failed)
         if self._claims.durable or waits:
             await self._updates.run(update)
             return

@@ -12,7 +12,7 @@ from ...errors import Busy, RecordNewer
 from ..entry import POISON, Entry, Recovery, State
 from ..record import journal_record
 from .due_queue import directory_of
-from .job_files import TMP, JobFiles, LockedJob
+from .job_files import MARKED, TMP, JobFiles, LockedJob
 from .syscalls import logged_errors, translated
 
 __all__ = ["recover"]
@@ -20,7 +20,7 @@ __all__ = ["recover"]
 #: Seconds after which an unfinished file in `tmp/` is removed; no `put` takes a day and a half.
 ABANDONED_AFTER: Final = 36 * 3600.0
 
-_SENDING: Final = f".{State.SENDING.value}"
+_SUFFIXES: Final = (f".{State.SENDING.value}", f".{MARKED}")
 
 _log = logging.getLogger("smtp_async")
 
@@ -33,7 +33,7 @@ def recover(job_files: JobFiles) -> Recovery:
     """
     try:
         entries = [
-            entry for path in _sending(job_files) if (entry := _recovered(job_files, path)) is not None
+            entry for name in _sending(job_files) if (entry := _recovered(job_files, name)) is not None
         ]
     except OSError as error:
         raise translated(error, "the recovery of the spool failed") from error
@@ -52,19 +52,20 @@ def recover(job_files: JobFiles) -> Recovery:
 
 
 def _sending(job_files: JobFiles) -> Iterator[str]:
-    """Iterate over the paths of all jobs that are being sent."""
+    """Iterate over the names of all jobs that are being sent."""
     for directory in job_files.due_queue.directories():
         prefix = f"{directory}/" if directory else ""
         entries = job_files.syscalls.entries("R0", directory)
         # A list, because the names are about to change.
-        for name in [entry.name for entry in entries if entry.name.endswith(_SENDING)]:
-            yield prefix + name[: -len(_SENDING)]
+        for name in [entry.name for entry in entries if entry.name.endswith(_SUFFIXES)]:
+            yield prefix + name
 
 
-def _recovered(job_files: JobFiles, path: str) -> Entry | None:
+def _recovered(job_files: JobFiles, name: str) -> Entry | None:
     """Recover a job whose worker died; return None if the worker lives, or had recorded the end of the job."""
+    path, _, suffix = name.rpartition(".")
     try:
-        locked = job_files.open_locked("R", path, State.SENDING)
+        locked = job_files.open_locked("R", path, State.SENDING, marked=suffix == MARKED)
     except (Busy, FileNotFoundError, RecordNewer):
         return None
     except OSError as error:
@@ -88,7 +89,11 @@ def _take_back(job_files: JobFiles, locked: LockedJob) -> Entry | None:
         # The worker died between recording the end of the job and renaming its file.
         _rename(job_files, locked, job.ended)
         return None
-    record = journal_record(r="recovered", n=job.token, at=syscalls.time())
+    at = syscalls.time()
+    record = journal_record(r="recovered", n=job.token, at=at)
+    if job.mark_unrecorded:
+        # The name says so until R7, and nothing else.
+        record = journal_record(r="eod", n=1, at=at) + record
     job_files.append("R5", locked, record)
     poisoned = job.entry.recoveries + 1 >= POISON
     state = State.FAILED if poisoned else State.QUEUED

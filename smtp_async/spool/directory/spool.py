@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class DirectorySpool(Spool):
-    """Keep jobs in a directory, one file for each: `<id>.queued`, `.sending`, `.sent` or `.failed`.
+    """Keep jobs in a directory, one file for each: `<id>.queued`, `.sending`, `.marked`, `.sent` or `.failed`.
 
     Any number of tasks, threads and processes of one machine may use the same directory. After a fork, the child needs
     a spool of its own.

@@ -380,7 +380,7 @@ def _sync(fd: int) -> None:
 
 def _sync_directory(fd: int) -> None:
     try:
-        os.fsync(fd)
+        _sync(fd)
     except OSError as error:
         # Some network file systems do not support syncing a directory, and do not need it.
         if error.errno != errno.EINVAL:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from smtp_async.errors import Busy, NoSuchJob, RecordInvalid, RecordNewer, UsageError
-from smtp_async.spool.directory.claim import LeaseEnd
 from smtp_async.spool.directory.due_queue import HELD_UNTIL
+from smtp_async.spool.directory.lease_end import LeaseEnd
 from smtp_async.spool.directory.syscalls import SystemCalls
 from smtp_async.spool.entry import State
 from smtp_async.testing.contracts import TEXT

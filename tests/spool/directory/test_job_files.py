@@ -14,6 +14,7 @@ from smtp_async.spool.directory.job_files import (
     LockedJob,
     NeedsThread,
     directories_changed_by_delete,
+    file_name,
     hashed_directory,
 )
 from smtp_async.spool.directory.limits import DirectoryLimits
@@ -40,11 +41,11 @@ def opened(parts: Parts[Any], id: str, state: State = State.QUEUED, **options: A
 # --- finding -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", State)
-async def test_a_job_is_found_in_every_state(parts: Parts[SystemCalls], state: State) -> None:
+@pytest.mark.parametrize(("state", "marked"), [*[(state, False) for state in State], (State.SENDING, True)])
+async def test_a_job_is_found_in_every_state(parts: Parts[SystemCalls], state: State, marked: bool) -> None:
     id = await parts.put()
-    (parts.path / f"{id}.queued").rename(parts.path / f"{id}.{state.value}")
-    assert parts.files.find(id) == (id, state)
+    (parts.path / f"{id}.queued").rename(parts.path / file_name(id, state, marked=marked))
+    assert parts.files.find(id) == (id, state, marked)
     assert parts.files.find("other") is None
 
 
@@ -52,7 +53,7 @@ async def test_a_job_is_found_in_its_subdirectory(tmp_path: Path) -> None:
     with Parts(tmp_path / "spool", SystemCalls, limits=DirectoryLimits(root_files=0)) as parts:
         id = await parts.put()
         path = f"{hashed_directory(id)}/{id}"
-        assert parts.files.find(id) == (path, State.QUEUED)
+        assert parts.files.find(id) == (path, State.QUEUED, False)
         assert opened(parts, path).name == f"{path}.queued"
 
 

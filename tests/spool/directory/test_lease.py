@@ -143,13 +143,28 @@ async def test_a_released_lease_leaves_no_record(spool: DirectorySpool, path: Pa
     (again,) = await spool.claim()
     await again.mark_end_of_data()
     await again.release()
+    assert file.read_bytes() == before
+    assert not (await spool.get(lease.entry.id)).flagged
+
+
+async def test_a_released_lease_takes_its_record_back(spool: DirectorySpool, path: Path) -> None:
+    lease = await leased(spool)
+    await lease.defer(None, 0.0)
+    (again,) = await spool.claim()
+    await again.mark_end_of_data()
+    await again.release()
     # Otherwise the mark would say that the message may have been sent.
-    assert b'"r":"untouched"' in file.read_bytes()
+    assert b'"r":"untouched"' in (path / f"{lease.entry.id}.queued").read_bytes()
     assert not (await spool.get(lease.entry.id)).flagged
 
 
 async def test_a_mark_is_written_once(spool: DirectorySpool, path: Path) -> None:
     lease = await leased(spool)
+    for _ in range(3):
+        await lease.mark_end_of_data()
+    assert (path / f"{lease.entry.id}.marked").exists()
+    await lease.defer(None, 0.0)
+    (lease,) = await spool.claim()
     for _ in range(3):
         await lease.mark_end_of_data()
     assert (path / f"{lease.entry.id}.sending").read_bytes().count(b'"r":"eod"') == 1

@@ -863,8 +863,10 @@ async def test_a_crash_between_result_and_rename_keeps_the_result(spool: Directo
 async def test_a_power_failure_after_the_mark_leaves_the_job_flagged(
     spool: DirectorySpool, path: Path
 ) -> None:
-    """The rename to `.sending` was never synced, but the mark was."""
+    """The rename to `.sending` was never synced, but the mark was, which is a record in a second attempt."""
     id = await spool.put(TEXT)
+    [lease] = await spool.claim()
+    await lease.defer(None, 0.0)
     [lease] = await spool.claim()
     await lease.mark_end_of_data()
     die(lease)
