@@ -47,7 +47,6 @@ __all__ = [
     "Job",
     "encode_header",
     "header_end",
-    "history_record",
     "header_text",
     "journal_record",
     "parse",
@@ -167,25 +166,6 @@ def journal_record(**fields: Any) -> bytes:
     """Return one record of the journal."""
     text = encode(fields).encode("ascii")
     return b"\n%08x %b\n" % (zlib.crc32(text), text)
-
-
-def history_record(entry: Entry) -> bytes:
-    """Return the record of what became of a job in the spool that it comes from."""
-    return journal_record(
-        r="moved",
-        attempts=entry.attempts,
-        recoveries=entry.recoveries,
-        held=entry.held,
-        flagged=entry.flagged,
-        confirmed=entry.confirmed,
-        reason=entry.reason,
-        scheduled_at=entry.scheduled_at,
-        results={
-            str(place): result_values(result)
-            for place, result in enumerate(entry.results)
-            if result is not None
-        },
-    )
 
 
 def result_record(

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from ...errors import SpoolFull
 from ..entry import State
-from ..record import encode_header, history_record
+from ..history import history_record
+from ..record import encode_header
 from ..submission import Submission, job_id
 from .due_queue import HELD_UNTIL, QUEUED, directory_of
 from .job_files import RESERVE, SMALL, TMP, JobFiles, hashed_directory
