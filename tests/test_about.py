@@ -41,7 +41,7 @@ def test_copied_instead_of_installed(monkeypatch):
 
 def test_telling_loads_no_dependency():
     program = (
-        "import sys, smtp_async; smtp_async.build_info();"
+        "import sys, smtp_async; from smtp_async import Message, SMTPClient; smtp_async.build_info();"
         "print(*{'anyio', 'idna', 'cryptography', 'aiodns', 'python_socks', 'typer', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

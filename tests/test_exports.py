@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -156,6 +158,21 @@ PUBLIC = [
 
 def test_the_public_names_are_these() -> None:
     assert sorted(smtp_async.__all__) == sorted(PUBLIC)
+
+
+def test_an_import_loads_no_module_before_a_name_is_used() -> None:
+    program = (
+        "import sys, smtp_async; before = set(sys.modules); smtp_async.Address; smtp_async.errors; "
+        "print(*sorted(name for name in before if name.startswith('smtp_async.')))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["smtp_async.about"]
+
+
+def test_a_name_that_is_not_public_is_missing() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Postman'"):
+        getattr(smtp_async, "Postman")  # noqa: B009
+    assert set(PUBLIC) <= set(dir(smtp_async))
 
 
 @pytest.mark.parametrize("name", PUBLIC)

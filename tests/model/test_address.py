@@ -969,3 +969,19 @@ def test_hostile_lists_take_linear_time(unit):
                     pass
         times.append(time.process_time() - started)
     assert times[1] < 24 * max(times[0], 0.005)
+
+
+# --- addresses that are remembered ---------------------------------------------------------------------------
+
+
+def test_more_addresses_than_are_remembered():
+    for _ in range(2):
+        for number in range(3000):
+            address = Address.parse(f"ann{number}@example.com")
+            assert (address.local, address.domain, address.name) == (f"ann{number}", "example.com", "")
+
+
+def test_a_remembered_address_gets_no_name():
+    assert Address.parse("ann@example.com").with_name("Ann").name == "Ann"
+    assert Address.parse("Bob <ann@example.com>").name == "Bob"
+    assert Address.parse("ann@example.com").name == ""
