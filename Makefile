@@ -71,6 +71,7 @@ fuzz: venv
 
 torture: venv
 	@$(PY) -m tests.torture $(ARGS)
+	@$(PY) -m tests.torture postgres $(ARGS)
 
 soak: venv servers
 	@$(PY) -m tests.torture soak $(ARGS)

@@ -31,6 +31,7 @@ NAMES = (
     "proxy",
     "spool",
     "share",
+    "postgres",
     "sign",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.rivals import Unavailable
 from tests.servers import machine
 from tests.servers.daemon import Daemon, new_directory
+from tests.servers.postgres import Postgres
 from tests.servers.sink import Sink
 
 
@@ -25,6 +26,23 @@ def sink(*options: str) -> Iterator[Sink]:
     """
     try:
         server = Sink.start(*options)
+    except pytest.skip.Exception as error:
+        raise Unavailable(str(error)) from None
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """Run PostgreSQL with its data on the disk.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    try:
+        server = Postgres.start(in_memory=False)
     except pytest.skip.Exception as error:
         raise Unavailable(str(error)) from None
     try:

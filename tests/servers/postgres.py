@@ -68,10 +68,10 @@ class Postgres:
         self._daemon: Daemon | None = None
 
     @classmethod
-    def start(cls) -> "Postgres":
-        """Starts one; skips the calling test where that cannot be."""
+    def start(cls, *, in_memory: bool = True) -> "Postgres":
+        """Starts one; skips the calling test where that cannot be. A benchmark wants the data on a disk."""
         binaries = programs()
-        parent = MEMORY if os.access(MEMORY, os.W_OK) else None
+        parent = MEMORY if in_memory and os.access(MEMORY, os.W_OK) else None
         directory = Path(tempfile.mkdtemp(prefix="smtp-async-postgres-", dir=parent))
         directory.chmod(0o755)
         data = directory / "data"

@@ -4,6 +4,8 @@ First a process dies at every point of every role, each with a spool of its own,
 Then processes of one spool die at random, with each set of options and until N processes have died. Last, eight
 processes drain a spool of 20,000 messages. The figures are printed.
 
+``python -m tests.torture postgres [--deaths N] [--seed N]`` does the same to spools in PostgreSQL, without the last.
+
 ``python -m tests.torture soak [--seconds N]`` sends to smtp-sink for a long time while one system call in a hundred
 fails, and prints the memory and the open files of the process.
 """
@@ -17,12 +19,16 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.servers.postgres import Postgres
 from tests.torture.crowd import empty
+from tests.torture.databases import DatabaseScene
 from tests.torture.ledger import Account
-from tests.torture.points import KillPoints
+from tests.torture.points import KillPoints, Scene
 from tests.torture.soak import soak
 from tests.torture.storm import Storm
 from tests.torture.template import Template
@@ -46,8 +52,10 @@ STORMS: tuple[dict[str, Any], ...] = (
 STORM = 400
 
 
-async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Account:
-    """Run all deaths, and return the figures."""
+async def torture(
+    path: Path, *, deaths: int, seed: int, messages: int, scene: Callable[..., Scene] = Scene
+) -> Account:
+    """Run all deaths, and return the figures; without messages no crowd drains a spool."""
     total, began = Account(), time.monotonic()
 
     def tell(what: object, account: Account) -> None:
@@ -58,23 +66,36 @@ async def torture(path: Path, *, deaths: int, seed: int, messages: int) -> Accou
     async with Template() as template:
         plain: list[tuple[str, dict[str, Any]]] = [(role, {}) for role in ROLES]
         for role, options in [*plain, *(("work", options) for options in MANNERS)]:
-            async with KillPoints(template, path / "points", role, **options) as kill_points:
+            async with KillPoints(template, path / "points", role, scene=scene, **options) as kill_points:
                 account = await kill_points.die_at_each(kill_points.points)
                 tell(f"{role} {options or ''}, {len(kill_points.reached)} points", account)
         for number, options in enumerate(itertools.cycle(STORMS)):
             if number >= len(STORMS) and total.deaths >= deaths:
                 break
             chance = random.Random(f"{seed} {number}")
-            storm = Storm(template, path / f"storm{number}", deaths=STORM, chance=chance, **options)
+            storm = Storm(
+                template, path / f"storm{number}", deaths=STORM, chance=chance, scene=scene, **options
+            )
             tell(f"storm {number} {options or ''}", await storm.rage())
-        tell("8 processes", await empty(template, path / "crowd", messages=messages, processes=8))
+        if messages:
+            tell("8 processes", await empty(template, path / "crowd", messages=messages, processes=8))
     return total
+
+
+def torture_postgres(path: Path, *, deaths: int, seed: int) -> Account:
+    """Run all deaths on spools in PostgreSQL, and return the figures."""
+    server = Postgres.start()
+    try:
+        scene = partial(DatabaseScene, server=server)
+        return asyncio.run(torture(path, deaths=deaths, seed=seed, messages=0, scene=scene))
+    finally:
+        server.stop()
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("kill", "soak"), default="kill")
+    parser.add_argument("what", nargs="?", choices=("kill", "postgres", "soak"), default="kill")
     parser.add_argument("--deaths", type=int, default=5000, help="(5000)")
     parser.add_argument("--messages", type=int, default=20_000, help="for the eight processes (20000)")
     parser.add_argument("--seconds", type=float, default=600.0, help="of soaking (600)")
@@ -87,9 +108,11 @@ def main() -> int:
         if chosen.what == "soak":
             return asyncio.run(soak(Path(directory), seconds=chosen.seconds))
         print(f"seed {chosen.seed}, in {directory}", flush=True)
-        total = asyncio.run(
-            torture(Path(directory), deaths=chosen.deaths, seed=chosen.seed, messages=chosen.messages)
-        )
+        options = {"deaths": chosen.deaths, "seed": chosen.seed}
+        if chosen.what == "postgres":
+            total = torture_postgres(Path(directory), **options)
+        else:
+            total = asyncio.run(torture(Path(directory), messages=chosen.messages, **options))
     print(f"all: {total}")
     return 1 if total.lost or total.outside or total.wrong else 0
 
