@@ -56,6 +56,7 @@ ACROSS = {
     "spool/postgres": {"test_faults", "test_kills"},
     "tls": {
         "test_agreement",
+        "test_certificate_servers",
         "test_client_certificates",
         "test_forbidden_servers",
         "test_hostile",

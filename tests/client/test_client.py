@@ -212,11 +212,13 @@ class TestMaking:
         with pytest.raises(InvalidArgument):
             SMTPClient("mx.test", **arguments)
 
-    @pytest.mark.parametrize("name", ["host", "port"])
-    def test_host_and_port_cannot_be_changed(self, name: str) -> None:
+    @pytest.mark.parametrize(("name", "code"), [("host", 101), ("port", 100)])
+    def test_host_and_port_cannot_be_changed(self, name: str, code: int) -> None:
         client = SMTPClient("mx.test")
-        with pytest.raises(SettingInUse):
+        with pytest.raises(SettingInUse) as caught:
             setattr(client, name, "other")
+        assert caught.value.code == code
+        assert (client.host, client.port) == ("mx.test", 587)
 
     @pytest.mark.parametrize(
         "limits",
