@@ -374,6 +374,4 @@ class Job:
         if self.transaction is not None:
             # Job and transaction refer to each other: left so, every message would wait for the garbage collector.
             self.transaction.owner = None
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(_DONE)
+        self.advance(_DONE)
