@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future
-from threading import RLock, Thread, get_ident
+from threading import Event, RLock, Thread, get_ident
 from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakSet
 
@@ -116,6 +116,10 @@ class Serving:
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._serve(started))
+        except RuntimeError:
+            # At exit asyncio cannot start the thread in which it would wait for the executor's.
+            if not _exiting.is_set():
+                raise
         finally:
             _serving.discard(self)
 
@@ -143,6 +147,8 @@ class Serving:
             self._calls.discard(task)
 
 
+#: Set when the interpreter exits.
+_exiting: Final = Event()
 #: The loops of this process that run.
 _serving: Final[set[Serving]] = set()
 #: Those of the parent, which live until this process ends: collecting them would close what the parent uses.
@@ -219,6 +225,7 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _exit() -> None:
     """Say QUIT when the interpreter exits, as far as servers answer soon."""
+    _exiting.set()
     running = [*_serving]
     for one in running:
         # The interpreter may have ended the loop's thread in its middle.

@@ -461,7 +461,8 @@ class Connection:
         transcript.error(error)
         if transcript.events:
             await transcript.tell()
-        self._refuse_ready(error)
+        # A copy, because unittest clears the frames of what it catches, and this task, which is one of them, goes on.
+        self._refuse_ready(error.copy())
         self.owner.failed(self, error)
 
     def _refuse_ready(self, reason: SMTPError) -> None:

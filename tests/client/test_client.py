@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import traceback
 from email.message import EmailMessage
 from typing import Any
 
@@ -38,6 +39,7 @@ from smtp_async.errors import (
     MissingSender,
     NotConnected,
     SettingInUse,
+    StartTLSUnavailable,
     Timeout,
     UsageError,
 )
@@ -402,6 +404,19 @@ class TestSending:
             with pytest.raises(SMTPError, match="550"):
                 await client.expand("nobody")
         assert [log.quit for log in server.connections] == [True, True, False]
+
+    async def test_a_caught_error_may_be_cleared_while_the_connection_says_quit(self) -> None:
+        """As unittest does with the frames of what it catches: the connection's own must not be among them."""
+        gate = asyncio.Event()
+        async with speaking() as server, client_of(server, security=Security.STARTTLS) as client:
+            server.on("QUIT", delay(gate), reply(221, "bye"))
+            async with client.session() as session:
+                with pytest.raises(StartTLSUnavailable) as caught:
+                    await session.connect()
+                traceback.clear_frames(caught.tb)
+            gate.set()
+            await until(lambda: not server.connections.open)
+        assert client.statistics().open == 0
 
     async def test_check_reports_and_never_raises(self) -> None:
         async with speaking() as server, client_of(server) as client:
