@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import django
 import psycopg
 import pytest
+from django.apps import apps
 from django.conf import settings
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -124,6 +126,8 @@ def django_of(postgres: Postgres, database: str) -> Iterator[Any]:
     # Other tests of this process may have configured Django already, without a database.
     if not settings.configured:
         settings.configure(USE_TZ=True)
+    if not apps.ready:
+        django.setup()
     before = connections.settings
     connections.settings = connections.configure_settings({"default": values})
     connections["default"] = connections.create_connection("default")
