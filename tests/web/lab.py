@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 from playwright import async_api as playwright
 from playwright.async_api import Page
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from tests.servers import machine
 
@@ -31,6 +33,16 @@ async def asking(app: Any) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8025") as client:
         yield client
+
+
+def requests_of(app: Starlette) -> set[tuple[str, str]]:
+    """The requests of a program's interface: method and path, without the types of parameters."""
+    routes = [route for route in app.routes if isinstance(route, Route) and route.path.startswith("/api/")]
+    return {
+        (method, route.path.replace(":int", ""))
+        for route in routes
+        for method in (route.methods or set()) - {"HEAD"}
+    }
 
 
 class Browser:

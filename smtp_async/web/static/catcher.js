@@ -314,7 +314,7 @@ function showFaults(now) {
   $("#faults-count").hidden = !on.length;
   const notice = $("#fault-notice");
   notice.hidden = !on.length;
-  notice.replaceChildren(icon("bolt"), on.length === 1 ? inWords(on[0]) : `${on.length} faults are on`,
+  notice.replaceChildren(icon("bolt"), el("span", {}, on.length === 1 ? inWords(on[0]) : `${on.length} faults are on`),
     el("button", { type: "button", onclick: () => attempt(() => api("/api/faults", { method: "DELETE" })) }, "Turn off"));
   $("#faults-list").replaceChildren(...(faults.length ? faults.map(faultRow) : [el("li", { class: "muted" }, "Everything goes right.")]));
 }

@@ -38,7 +38,7 @@ const list = new LongList($("#list"), {
     const tries = row.attempts ? plural(row.attempts, "attempt") : "";
     const why = row.reason || row.reply || [size(row.size), due].filter(Boolean).join(", ");
     element.append(
-      news?.changes_allowed ? el("span", { class: "row-mark", "aria-hidden": "true" }, el("i")) : null,
+      ...(news?.changes_allowed ? [el("span", { class: "row-mark", "aria-hidden": "true" }, el("i"))] : []),
       el("div", { class: "row-main" },
         el("div", { class: "row-line" }, el("span", { class: "who cut" }, row.recipients), pill(row.state)),
         el("div", { class: "row-line muted" }, el("span", { class: "cut" }, `from ${row.sender}`), el("time", { title: moment(row.created) }, [tries, due && row.reason ? due : "", clock(row.created)].filter(Boolean).join(" · "))),
@@ -164,7 +164,7 @@ function eventRow(event, withId = false) {
 
 function overview() {
   if (news?.recent.length) {
-    detail.replaceChildren(el("div", { class: "job" }, el("h2", {}, "What happens"), el("ul", { class: "timeline" }, ...news.recent.map((event) => eventRow(event, true)))));
+    detail.replaceChildren(el("div", { class: "job" }, el("h2", {}, "Latest events"), el("ul", { class: "timeline" }, ...news.recent.map((event) => eventRow(event, true)))));
     return;
   }
   detail.replaceChildren(el("div", { class: "nothing" }, icon("mail"), el("h2", {}, news?.name ?? ""),
@@ -203,13 +203,14 @@ function showPause(processor) {
   pause.hidden = !(stopped || news.problem);
   if (stopped) {
     const left = Math.max(0, processor.paused_until - now());
-    pause.replaceChildren(icon("pause"), el("b", {}, left >= 1 ? `Paused for ${span(left)}` : "Trying again"), processor.problem);
-  } else if (news.problem) pause.replaceChildren(icon("pause"), el("b", {}, "The spool cannot be read"), news.problem);
+    pause.replaceChildren(icon("pause"), el("b", {}, left >= 1 ? `Paused for ${span(left)}` : "Trying again"), el("span", {}, processor.problem));
+  } else if (news.problem) pause.replaceChildren(icon("pause"), el("b", {}, "The spool cannot be read"), el("span", {}, news.problem));
 }
 
 function draw(curve, points) {
   curve.replaceChildren();
-  if (points.length < 2) return;
+  if (!points.length) return;
+  if (points.length === 1) points = [points[0], [points[0][0] + 1, points[0][1]]];
   const [first, last] = [points[0][0], points.at(-1)[0]];
   const most = Math.max(...points.map(([, value]) => value), 1);
   const place = ([at, value]) => `${(((at - first) / (last - first || 1)) * 300).toFixed(1)},${(38 - (value / most) * 35).toFixed(1)}`;

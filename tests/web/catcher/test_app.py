@@ -1,5 +1,7 @@
 """app.py: the JSON interface of the catcher, with hostile mail in it."""
 
+import re
+
 import pytest
 
 from smtp_async.web.catcher.app import catcher_app
@@ -9,7 +11,7 @@ from smtp_async.web.catcher.server import CatchingServer, DialogueLine
 from smtp_async.web.guard import Guard
 from smtp_async.web.live import Changes
 from tests.web.catcher.lab import HTML, PIXEL, letter, received
-from tests.web.lab import asking
+from tests.web.lab import ROOT, asking, requests_of
 
 ABOUT = {"smtp": "127.0.0.1:1025", "tls": "none", "login": "none", "kept": False, "most": 100}
 HOSTILE = "<script>alert(1)</script>\x1b[2J"
@@ -193,3 +195,11 @@ async def test_another_site_deletes_nothing(lab):
     ):
         assert (await lab.ask("/api/messages", "DELETE", headers=headers)).status_code in (403, 421)
     assert len(lab.mailbox) == 1
+
+
+def test_the_manual_has_every_request():
+    lab = Lab()
+    text = (ROOT / "docs" / "how-to" / "catch.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([A-Z]+) (/api/[^`?]*)", text, re.MULTILINE))
+    app = catcher_app(lab.mailbox, lab.faults, lab.changes, about=ABOUT)
+    assert documented == requests_of(app)

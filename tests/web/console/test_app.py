@@ -1,5 +1,7 @@
 """app.py: the JSON interface of the console, and what it does not allow."""
 
+import re
+
 import httpx
 import pytest
 
@@ -10,7 +12,7 @@ from smtp_async.web.console.app import console_app, serving_console
 from smtp_async.web.guard import Guard
 from smtp_async.web.live import Changes
 from smtp_async.web.serving import Address
-from tests.web.lab import asking
+from tests.web.lab import ROOT, asking, requests_of
 
 HOSTILE = '"<script>alert(1)</script>"@example.org'
 
@@ -151,3 +153,9 @@ async def test_the_console_is_served():
         assert (await browser.get(f"{url}api/jobs")).json()["found"] == 1
         async with browser.stream("GET", f"{url}api/events") as answer:
             assert '"queued": 1' in await anext(answer.aiter_lines())
+
+
+def test_the_manual_has_every_request():
+    text = (ROOT / "docs" / "how-to" / "console.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([A-Z]+) (/api/[^`?]*)", text, re.MULTILINE))
+    assert documented == requests_of(console_app(MemorySpool(), Changes(), name="mail"))
