@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -50,17 +51,17 @@ class Auth(Enum):
     REQUIRE = "require"
 
 
-@grouped
-def catch(
-    page: WebOptions,
-    smtp: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port of SMTP.")] = 1025,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The SMTP service: where it is, its certificate, and whether clients log in."""
+
+    smtp: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port of SMTP.")] = 1025
     smtp_host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="The address on which SMTP is served.")
-    ] = "127.0.0.1",
-    web: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port of the page.")] = 8025,
+    ] = "127.0.0.1"
     tls: Annotated[
         TLS, typer.Option(help="STARTTLS that is offered or required, or TLS from the first byte.")
-    ] = TLS.NONE,
+    ] = TLS.NONE
     cert: Annotated[
         Path | None,
         typer.Option(
@@ -68,10 +69,38 @@ def catch(
             help="The server's certificate and key, in PEM or PKCS#12; without it, a certificate for localhost is made "
             f"that no client trusts. The password of the key is read from {KEY_PASSWORD_VARIABLE}.",
         ),
-    ] = None,
+    ] = None
     auth: Annotated[
         Auth, typer.Option(help="Whether clients may or must log in; any name and any password will do.")
-    ] = Auth.NONE,
+    ] = Auth.NONE
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the settings of TLS, None without TLS.
+
+        Raises:
+            InvalidArgument: there is a certificate, but no TLS.
+            CertificateStoreError: the certificate cannot be read.
+            TLSError: the key does not fit.
+        """
+        if self.tls is TLS.NONE:
+            if self.cert is not None:
+                raise InvalidArgument("--cert needs --tls")
+            return None
+        if self.cert is None:
+            from ..web.catcher.certificate import own_context
+
+            return own_context()
+        identity = CertificateStore.load(self.cert, os.environ.get(KEY_PASSWORD_VARIABLE)).identity()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        identity.load_into(context)
+        return context
+
+
+@grouped
+def catch(
+    page: WebOptions,
+    service: Service,
+    web: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port of the page.")] = 8025,
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -101,33 +130,18 @@ def catch(
 
         options = CatcherOptions(
             web=address,
-            host=smtp_host,
-            port=smtp,
-            ssl_context=_context(tls, cert),
-            implicit_tls=tls is TLS.IMPLICIT,
-            require_tls=tls is TLS.REQUIRE,
-            login=auth is Auth.OFFER,
-            require_login=auth is Auth.REQUIRE,
+            host=service.smtp_host,
+            port=service.smtp,
+            ssl_context=service.context(),
+            implicit_tls=service.tls is TLS.IMPLICIT,
+            require_tls=service.tls is TLS.REQUIRE,
+            login=service.auth is Auth.OFFER,
+            require_login=service.auth is Auth.REQUIRE,
             most=most,
             keep=keep,
             relay=None if relay is None else _relay(relay),
         )
         asyncio.run(_catch(screen, options))
-
-
-def _context(tls: TLS, cert: Path | None) -> ssl.SSLContext | None:
-    if tls is TLS.NONE:
-        if cert is not None:
-            raise InvalidArgument("--cert needs --tls")
-        return None
-    if cert is None:
-        from ..web.catcher.certificate import own_context
-
-        return own_context()
-    identity = CertificateStore.load(cert, os.environ.get(KEY_PASSWORD_VARIABLE)).identity()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    identity.load_into(context)
-    return context
 
 
 def _relay(url: str) -> SMTPClient:

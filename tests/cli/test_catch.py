@@ -32,6 +32,7 @@ class Running:
 
     def words(self):
         """The words of the next line on standard output."""
+        assert self.process.stdout is not None
         return self.process.stdout.readline().split()
 
     def stop(self):

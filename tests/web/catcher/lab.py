@@ -26,7 +26,9 @@ def letter(
     message.set_content(text)
     if html is not None:
         message.add_alternative(html, subtype="html")
-        message.get_payload()[1].add_related(PIXEL, "image", "png", cid="<logo@x>", filename="logo.png")
+        [*_, page] = message.iter_parts()
+        assert isinstance(page, EmailMessage)
+        page.add_related(PIXEL, "image", "png", cid="<logo@x>", filename="logo.png")
     return message
 
 

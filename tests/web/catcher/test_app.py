@@ -1,6 +1,7 @@
 """app.py: the JSON interface of the catcher, with hostile mail in it."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,9 @@ class Lab:
 
     def deliver(self, message, *recipients):
         self.mailbox.deliver(received(message, *recipients), [DialogueLine("client", "EHLO x", 0.5)])
-        return self.mailbox.get("latest").id
+        message = self.mailbox.get("latest")
+        assert message is not None
+        return message.id
 
     async def ask(self, path, method="GET", **options):
         async with asking(self.app) as client:
@@ -182,7 +185,8 @@ async def test_messages_are_relayed():
     assert (await lab.ask(f"/api/messages/{id}/relay", "POST", json={"to": ["a@b.c"]})).json()["recipients"]
     await lab.ask(f"/api/messages/{id}/relay", "POST")
     assert calls == [(id, ["a@b.c"]), (id, [])]
-    for wrong in ({"to": "a@b.c"}, {"to": [1]}, []):
+    wrongs: list[Any] = [{"to": "a@b.c"}, {"to": [1]}, []]
+    for wrong in wrongs:
         assert (await lab.ask(f"/api/messages/{id}/relay", "POST", json=wrong)).status_code == 400
 
 

@@ -99,7 +99,9 @@ def test_any_query_is_answered(query):
 
 
 def test_the_oldest_go_first_and_changes_are_told():
-    changes, forgotten, saved = [], [], []
+    changes: list[int] = []
+    forgotten: list[str] = []
+    saved: list[Caught] = []
     mailbox = mailbox_with(
         *(received(letter(f"{number}")) for number in range(5)),
         most=3,

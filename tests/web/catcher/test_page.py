@@ -6,6 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from smtp_async import SMTPClient
+from smtp_async.errors import SMTPError
 from smtp_async.model.receipt import Outcome, Receipt
 from smtp_async.testing import RecordingSink
 from smtp_async.web.catcher.catching import CatcherOptions, catching
@@ -156,7 +157,7 @@ async def send(catcher, to="bob@example.org"):
     async with SMTPClient.from_url(catcher.server.url) as client:
         try:
             return await client.send(letter(to=to))
-        except Exception as error:
+        except SMTPError as error:
             return Receipt.of(error)
 
 
