@@ -199,7 +199,12 @@ async def _process(
         await stack.enter_async_context(client)
         if page is not None:
             shown = console_of(
-                screen, spool, name_of(place), page.address, processor=processor, allow_changes=page.allow_changes
+                screen,
+                spool,
+                name_of(place),
+                page.address,
+                processor=processor,
+                allow_changes=page.allow_changes,
             )
             await stack.enter_async_context(shown)
         return await _run(screen, spool, processor, once=once, quiet=quiet, live=live)
