@@ -5,7 +5,7 @@ import smtplib
 
 import pytest
 
-from smtp_async.testing import RecordingSink, ScriptedServer, ServerThread, default, delay
+from smtp_async.testing import RecordingSink, ScriptedServer, ServerThread, default, delay, reply
 
 from .test_sink import GROUP, body
 
