@@ -26,7 +26,7 @@ from smtp_async.protocol.states import ANSWERS, WRITES, Stage, Verb
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "smtp_async"
 #: They may import anything: arrows from them would hide the others.
-OUTSIDE = frozenset({"__init__", "__main__", "about", "cli", "testing"})
+OUTSIDE = frozenset({"__init__", "__main__", "about", "cli", "testing", "web"})
 BLOCK = re.compile(r"(<!-- drawn: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -20,6 +20,7 @@ _EXAM = "the exam is tested by those who pass it, and by those who do not"
 ELSEWHERE = {
     "__main__": ("cli/test_app.py", "one call"),
     "client/fork_count": ("client/test_client.py", "only a client that is used in a forked child shows it"),
+    "web/catcher/details": ("web/catcher/test_app.py", "what the interface tells of one message"),
     "testing/connection": _SERVER,
     "testing/dialogue": _SERVER,
     "testing/script": _SERVER,
@@ -67,6 +68,8 @@ ACROSS = {
         "test_revoked_servers",
         "test_trust_servers",
     },
+    "web/catcher": {"test_page"},
+    "web/console": {"test_page"},
 }
 
 MODULES = sorted(

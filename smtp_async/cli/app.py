@@ -12,6 +12,7 @@ from ..about import build_info
 from ..client.options import ClientOptions
 from ..errors import InvalidArgument
 from ..model.timeouts import Timeouts
+from .catch import catch
 from .check import check
 from .demo import demo
 from .dkim import SigningOptions, dkim_key
@@ -32,7 +33,7 @@ from .token import token
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Send mail, queue it, check a mail server, get a token for it, or watch a demonstration.",
+    help="Send mail, queue it, catch it, check a mail server, get a token for it, or watch a demonstration.",
     epilog=EXPLAINED,
     no_args_is_help=True,
     add_completion=False,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(queue, name="queue")
 app.command("process", epilog=EXPLAINED)(process)
+app.command("catch", epilog=EXPLAINED)(catch)
 app.command("token", epilog=EXPLAINED)(token)
 app.command("providers", epilog=EXPLAINED)(providers)
 app.command("dkim-key", epilog=EXPLAINED)(dkim_key)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -21,6 +21,7 @@ from ..model.timeouts import Timeouts
 from ..pool.limits import PoolLimits
 from ..processor import OnUnknown, ProcessorOptions, QueueProcessor, QueueReport, RetryPolicy
 from ..spool.contract import Spool
+from .console import AllowChanges, console_of
 from .exits import Exit, exit_for_report
 from .log import log_on
 from .option_groups import grouped
@@ -28,7 +29,11 @@ from .options import Access, Server, SpoolPlace, Verbose
 from .progress import Display, LineDisplay, LiveDisplay, NoteCollector, Rate, Snapshot, clock_of
 from .screen import Screen, sentence
 from .server import client_for
-from .spools import open_spool
+from .spools import name_of, open_spool
+from .web_options import WebOptions
+
+if TYPE_CHECKING:
+    from ..web.serving import Address
 
 __all__ = ["process"]
 
@@ -123,6 +128,7 @@ def process(
     server: Server,
     processing: ProcessingOptions,
     access: Access,
+    page: WebOptions,
     once: Annotated[
         bool, typer.Option("--once", help="Try every job that is due once, and end; the exit code tells.")
     ] = False,
@@ -130,6 +136,16 @@ def process(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No lines about sent messages, and no live display.")
     ] = False,
+    web: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Show the queue on a page for a browser on this port, such as 8026.",
+        ),
+    ] = None,
+    allow_changes: AllowChanges = False,
 ) -> None:
     """Send the mail of a queue until stopped or, with --once, until every job that is due had its turn.
 
@@ -142,10 +158,27 @@ def process(
         client = client_for(server, access, processing.client_options())
         if verbose:
             client.on(PITrail, screen.trail)
+        shown = None if web is None else _Page(page.address(web), allow_changes)
         code = asyncio.run(
-            _process(screen, spool, client, processing, once=once, quiet=quiet, live=not (quiet or verbose))
+            _process(
+                screen,
+                spool,
+                client,
+                processing,
+                once=once,
+                quiet=quiet,
+                live=not (quiet or verbose),
+                page=shown,
+            )
         )
     raise typer.Exit(code)
+
+
+class _Page(NamedTuple):
+    """The page of `--web`."""
+
+    address: Address
+    allow_changes: bool
 
 
 async def _process(
@@ -157,10 +190,23 @@ async def _process(
     once: bool,
     quiet: bool,
     live: bool,
+    page: _Page | None,
 ) -> int:
     spool = open_spool(place)
     processor = processing.processor(spool, client)
-    async with spool, client:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(spool)
+        await stack.enter_async_context(client)
+        if page is not None:
+            shown = console_of(
+                screen,
+                spool,
+                name_of(place),
+                page.address,
+                processor=processor,
+                allow_changes=page.allow_changes,
+            )
+            await stack.enter_async_context(shown)
         return await _run(screen, spool, processor, once=once, quiet=quiet, live=live)
 
 

@@ -16,6 +16,7 @@ from ..errors import InvalidArgument, SMTPError
 from ..model.reply import printable
 from ..spool.contract import Spool
 from ..spool.entry import Entry, State
+from .console import AllowChanges, console
 from .copying import copy_jobs
 from .entries import Statistics, show_all, show_one, show_statistics
 from .exits import EXPLAINED, Exit, exit_for_error, most_severe
@@ -24,8 +25,9 @@ from .message_options import MessageOptions
 from .option_groups import grouped
 from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPlace
 from .screen import Screen, sentence
-from .spools import is_url, open_database, open_spool
+from .spools import is_url, name_of, open_database, open_spool
 from .times import parse_time
+from .web_options import WebOptions
 
 __all__ = ["queue"]
 
@@ -258,6 +260,28 @@ def _copy(
     screen = Screen()
     with screen.errors_as_sentences():
         asyncio.run(copy_jobs(screen, source, target))
+
+
+@queue.command("web", epilog=EXPLAINED)
+@grouped
+def _web(
+    spool: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|URL", envvar="SMTP_ASYNC_SPOOL", help="As for --spool of the other commands."
+        ),
+    ],
+    page: WebOptions,
+    port: Annotated[
+        int, typer.Option("--web", min=0, max=65535, metavar="PORT", help="The port of the page.")
+    ] = 8026,
+    allow_changes: AllowChanges = False,
+) -> None:
+    """Show the queue on a page for a browser, until stopped; `process --web` shows what its processor does, too."""
+    screen = Screen()
+    with screen.errors_as_sentences(), log_on(screen):
+        address = page.address(port)
+        asyncio.run(console(screen, open_spool(spool), name_of(spool), address, allow_changes=allow_changes))
 
 
 # --- carrying out --------------------------------------------------------------------------------------------

@@ -102,10 +102,11 @@ class Connection(Wire):
             await self.more()
         line = bytes(self.buffer[: end + 1])
         del self.buffer[: end + 1]
-        self._note(line.rstrip(b"\r\n"))
+        self.note(line.rstrip(b"\r\n"))
         return line
 
-    def _note(self, line: bytes) -> None:
+    def note(self, line: bytes) -> None:
+        """Record a line of the client; the dot that ends DATA counts as a line."""
         entry = ReceivedLine(self.log.number, line, self._loop.time(), self.dialogue.tls)
         self._server.commands.append(entry)
         self._server.changed()
@@ -135,9 +136,10 @@ class Connection(Wire):
         if command.verb in ("CONNECT", "SECURED", "BODY"):
             return
         reply = self.dialogue.judge(command)
-        self._apply(command, reply.code)
-        if not silent:
-            self.write(reply.encode())
+        if silent:
+            self._apply(command, reply.code)
+        else:
+            self.answer(command, reply)
 
     async def perform(self, command: Command) -> None:
         """Answer one command: by the rule of the script that meets it, or else as a strict server."""
@@ -233,7 +235,7 @@ class Connection(Wire):
                 self._take_lines(bytes(rest[2 : taken + 2]))
                 del rest[:taken]
         self.buffer[:0] = rest[5:]
-        self._note(b".")
+        self.note(b".")
         await self._conclude(Command(".", "", b"."))
         self.dialogue.envelope = None
 

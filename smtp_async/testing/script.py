@@ -370,6 +370,14 @@ class Script:
         """Add a rule, which precedes all others."""
         self._rules.setdefault(rule.point, []).insert(0, rule)
 
+    def remove(self, rule: Rule) -> None:
+        """Remove a rule.
+
+        Raises:
+            ValueError: the script does not have this rule.
+        """
+        self._rules.get(rule.point, []).remove(rule)
+
     def find(self, command: Command, number: int) -> Rule | None:
         """Return the rule for a point, None if there is none.
 

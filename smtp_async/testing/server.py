@@ -201,6 +201,17 @@ class ScriptedServer:
         self.script.add(rule)
         return rule
 
+    def off(self, rule: Rule) -> None:
+        """Remove a rule, so that the right behaviour returns; a step that has begun is carried out.
+
+        Args:
+            rule: The rule that `on` returned.
+
+        Raises:
+            ValueError: The script does not have this rule.
+        """
+        self.script.remove(rule)
+
     async def act(self, *actions: Action, connection: int = -1) -> None:
         """Run actions on an open connection now, at any point of its conversation.
 
@@ -270,6 +281,10 @@ class ScriptedServer:
 
     # Calls of the connections
 
+    def connection(self) -> Connection:
+        """Return the object that will talk to the next client."""
+        return Connection(self)
+
     def deliver(self, message: ReceivedMessage) -> None:
         """Record a message that is being accepted."""
         self.messages.append(message)
@@ -287,10 +302,16 @@ class ScriptedServer:
         """Start listening."""
         loop = asyncio.get_running_loop()
         if self.path is not None:
-            self._server = await loop.create_unix_server(lambda: Connection(self), self.path)
+            self._server = await loop.create_unix_server(self.connection, self.path, start_serving=False)
         else:
-            self._server = await loop.create_server(lambda: Connection(self), *self._address)
+            self._server = await loop.create_server(self.connection, *self._address, start_serving=False)
             self._address = (self._address[0], self._server.sockets[0].getsockname()[1])
+        try:
+            # If asyncio starts it as it makes it, a cancellation between the two leaves the socket open.
+            await self._server.start_serving()
+        except BaseException:
+            self._server.close()
+            raise
         return self
 
     async def __aexit__(

@@ -104,6 +104,10 @@ class ServerThread(Generic[S]):
             )
         )
 
+    def off(self, rule: Rule) -> None:
+        """Remove a rule, as `ScriptedServer.off` does."""
+        self.call(lambda: self.server.off(rule))
+
     def call(self, function: Callable[[], T]) -> T:
         """Call a function in the server's loop, for example the `set` of an event that `delay` waits for.
 

@@ -14,6 +14,7 @@ packages=(
     softhsm2 # a token without hardware
     opendkim # verifies signatures; its daemon is not started
     postgresql pgbouncer # the spool of many machines
+    chromium # looks at the web pages
 )
 export DEBIAN_FRONTEND=noninteractive
 

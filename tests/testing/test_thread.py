@@ -5,7 +5,7 @@ import smtplib
 
 import pytest
 
-from smtp_async.testing import RecordingSink, ScriptedServer, ServerThread, default, delay
+from smtp_async.testing import RecordingSink, ScriptedServer, ServerThread, default, delay, reply
 
 from .test_sink import GROUP, body
 
@@ -52,3 +52,14 @@ def test_a_thread_says_what_went_wrong():
         server.on("NOOP", broken)
         with pytest.raises(smtplib.SMTPServerDisconnected):
             smtplib.SMTP(server.host, server.port, timeout=10).noop()
+
+
+def test_a_rule_is_removed():
+    with ServerThread(ScriptedServer()) as server:
+        rule = server.on("HELP", reply(550, "no"))
+        with smtplib.SMTP(server.host, server.port) as client:
+            assert client.docmd("HELP")[0] == 550
+            server.off(rule)
+            assert client.docmd("HELP")[0] == 214
+        with pytest.raises(ValueError):
+            server.off(rule)
