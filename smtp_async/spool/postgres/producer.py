@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from ...errors import SMTPError, SpoolError
 from ..entry import Entry
@@ -20,11 +20,6 @@ __all__ = ["Producer"]
 #: Maximum number of jobs, and of their octets, that share a statement.
 _BATCH: Final = 200
 _OCTETS: Final = 2**20
-
-
-class _Stored(NamedTuple):
-    id: str
-    new: bool
 
 
 class Producer:
@@ -45,7 +40,7 @@ class Producer:
         self._sql = statements
         self._hints = hints
         self._retention = retention
-        self._batcher: Batcher[NewJob, _Stored] = Batcher(
+        self._batcher: Batcher[NewJob, str] = Batcher(
             calls,
             self._store,
             most=_BATCH,
@@ -55,7 +50,7 @@ class Producer:
 
     async def put(self, job: NewJob) -> str:
         """Store a job; return its id, also if there is a job with its key already."""
-        return (await self._batcher.run(job, undo=self._withdraw)).id
+        return await self._batcher.run(job, undo=_keep if job.keyed else self._withdraw)
 
     async def adopt(self, job: NewJob, history: Entry) -> str:
         """Store a job of another spool, unless there is one with its id already; return the id."""
@@ -83,45 +78,48 @@ class Producer:
         self._hints.wake()
         return job.id
 
-    async def _store(self, jobs: list[NewJob]) -> list[_Stored | Exception]:
+    async def _store(self, jobs: list[NewJob]) -> list[str | Exception]:
         # Two jobs with the same key would meet in one statement.
         distinct = list({job.id: job for job in reversed(jobs)}.values())
         keyed = [job for job in distinct if job.keyed]
 
-        async def insert(connection: Connection, jobs: list[NewJob]) -> set[str]:
+        async def insert(connection: Connection, jobs: list[NewJob]) -> None:
             columns = zip(*jobs, strict=True)
-            values = await connection.fetch(self._sql.put, *map(list, columns), self._retention())
-            return {row["id"] for row in values}
+            await connection.fetch(self._sql.put, *map(list, columns), self._retention())
 
-        async def work(connection: Connection) -> tuple[set[str], set[str]]:
-            new = await insert(connection, distinct)
+        async def work(connection: Connection) -> set[str]:
+            await insert(connection, distinct)
             if self._hints.may_notify():
                 await connection.execute(self._sql.notify, self._sql.channel)
-            return new, set()
+            return set()
 
-        async def after_loss(connection: Connection) -> tuple[set[str], set[str]]:
+        async def after_loss(connection: Connection) -> set[str]:
             """Store those with a key again, because their key prevents a second job; look for the others."""
-            rows = await connection.fetch(self._sql.ended, [job.id for job in distinct if not job.keyed])
-            there = {row["id"] for row in rows}
-            new = await insert(connection, keyed) if keyed else set()
-            return there | new, {job.id for job in distinct if not job.keyed} - there
+            others = {job.id for job in distinct if not job.keyed}
+            there = await connection.fetch(self._sql.ended, [*others])
+            if keyed:
+                await insert(connection, keyed)
+            return others - {row["id"] for row in there}
 
-        new, unknown = await self._lane.run(work, doing="the message cannot be stored", after_loss=after_loss)
+        unknown = await self._lane.run(work, doing="the message cannot be stored", after_loss=after_loss)
         self._hints.wake()
-        return [_unknown(job) if job.id in unknown else _Stored(job.id, job.id in new) for job in jobs]
+        return [_unknown(job) if job.id in unknown else job.id for job in jobs]
 
-    async def _withdraw(self, stored: _Stored) -> bool:
-        """Take back a job; return False if that is not possible, because it is being sent for example."""
-        if not stored.new:
-            return True
+    async def _withdraw(self, id: str) -> bool:
+        """Take back a job without a key; return False if that is not possible, because it is being sent for example."""
         with suppress(SMTPError):
             return bool(
                 await self._lane.run(
-                    lambda connection: connection.fetch(self._sql.withdraw, stored.id),
+                    lambda connection: connection.fetch(self._sql.withdraw, id),
                     doing="a message cannot be taken back",
                 )
             )
         return False
+
+
+async def _keep(id: str) -> bool:
+    """Leave a job with a key: another caller may have been told that it is stored, in whatever process."""
+    return False
 
 
 def _unknown(job: NewJob) -> SpoolError:

@@ -55,12 +55,10 @@ _ADOPT: Final = """
     update @jobs set created = $2, not_before = $3, scheduled_at = $4, attempts = $5, recoveries = $6, flagged = $7,
         confirmed = $8, held = $9, reason = $10, results = cast($11::text as json)
     where id = $1"""
-#: Delete a job that was put by a caller that was cancelled.
+#: Delete a job that was put by a caller that was cancelled; one with a key may be that of others too.
 _WITHDRAW: Final = """
-    with gone as (
-        delete from @jobs where id = $1 and state = 'queued' and token = 0 and attempts = 0 returning id
-    ), key as (delete from @keys where id in (select id from gone))
-    select id from gone"""
+    delete from @jobs
+    where id = $1 and not keyed and state = 'queued' and token = 0 and attempts = 0 returning id"""
 _NOTIFY: Final = "select pg_notify($1, '')"
 _CLAIM: Final = f"""
     update @jobs set state = 'sending', token = token + 1, marked = $3, lease_until = {_NOW} + $4, holder = $5

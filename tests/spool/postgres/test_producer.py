@@ -45,6 +45,27 @@ async def test_a_key_that_is_put_while_its_job_is_settled_is_not_stored_again(po
         assert (await spool.statistics())[:4] == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same process", "another process"])
+@pytest.mark.parametrize("pause", range(1, 6))
+async def test_a_cancelled_put_keeps_the_job_that_another_caller_was_told_of(
+    postgres: Postgres, pause: int, elsewhere: bool
+) -> None:
+    async with (
+        await new_spool(postgres) as spool,
+        PostgresSpool(postgres.url(), schema=schema_of(spool)) as other,
+    ):
+        await asyncio.gather(spool.put(TEXT, key="open"), other.put(TEXT, key="open"))
+        first = asyncio.ensure_future(spool.put(TEXT, key="k"))
+        second = asyncio.ensure_future((other if elsewhere else spool).put(TEXT, key="k"))
+        # Far enough for both to have been sent, and not so far that one was answered.
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        first.cancel()
+        id = await second
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await spool.get(id)).key
+
+
 async def test_a_message_that_postgres_refuses_does_not_spoil_the_spool(postgres: Postgres) -> None:
     async with await new_spool(postgres) as spool:
         jobs = f"{schema_of(spool)}.jobs"

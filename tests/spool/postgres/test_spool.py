@@ -179,7 +179,8 @@ async def test_a_cancelled_put_returns_its_id_or_leaves_nothing(
             assert await ids(spool) == {run.result}
             await spool.remove(run.result)
             spool.key_retention = 0.0
-    assert returned and cancelled
+    # One with a key stays if its statement was sent.
+    assert returned and (cancelled or key)
     assert await spool.claim() == []
 
 
