@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from ...errors import FeatureUnavailable, InvalidArgument, SpoolError, SpoolUnsafe
+from ...errors import FeatureUnavailable, InvalidArgument, SMTPError, SpoolError, SpoolUnsafe
 from .problems import is_conflict, is_lost, is_moved, translated
 from .schema import demand_version
 
@@ -156,6 +156,14 @@ class Connections:
                 connection.terminate()
 
 
+class _Lost(Exception):
+    """The connection was lost during work, which may or may not have been done."""
+
+    def __init__(self, error: SMTPError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Lane:
     """One connection, which is used by one call at a time.
 
@@ -175,6 +183,7 @@ class Lane:
         doing: str,
         again: bool = False,
         after_loss: Callable[[Connection], Awaitable[T]] | None = None,
+        unclear: str = "",
     ) -> T:
         """Call `work` with the connection.
 
@@ -185,6 +194,7 @@ class Lane:
             doing: what cannot be done, if it fails.
             again: repeat the work once if the connection was lost. Otherwise it may or may not have been done.
             after_loss: is called once instead of `work` if the connection was lost.
+            unclear: what an error says if the work fails after such a loss, because the first try may have succeeded.
 
         Raises:
             SpoolError: the database failed.
@@ -192,26 +202,47 @@ class Lane:
         if again and after_loss is None:
             after_loss = work
         async with self._lock:
-            conflicts = 0
-            while True:
-                connection = await self._open()
-                try:
-                    async with self._connections.transaction(connection):
-                        return await work(connection)
-                except Exception as error:
-                    if is_conflict(error) and conflicts < _CONFLICTS:
-                        conflicts += 1
-                        continue
-                    lost = is_lost(error)
-                    if lost or is_moved(error):
-                        self._forget()
-                    if lost and after_loss is not None:
-                        work, after_loss = after_loss, None
-                        continue
-                    raise translated(error, doing) from error
-                finally:
-                    if not self._connections.owned:
-                        await self._give_back()
+            try:
+                return await self._try(work, doing)
+            except _Lost as lost:
+                if after_loss is None:
+                    raise lost.error from lost.error.__cause__
+            try:
+                return await self._try(after_loss, doing)
+            except _Lost as lost:
+                error: SMTPError = lost.error
+            except SMTPError as found:
+                error = found
+        if unclear:
+            raise SpoolError(f"{unclear} ({error})") from error
+        raise error
+
+    async def _try(self, work: Callable[[Connection], Awaitable[T]], doing: str) -> T:
+        """Call `work`, and again if it was undone because of others.
+
+        Raises:
+            _Lost: the connection was lost meanwhile.
+            SpoolError: the database failed, or no connection can be opened.
+        """
+        conflicts = 0
+        while True:
+            connection = await self._open()
+            try:
+                async with self._connections.transaction(connection):
+                    return await work(connection)
+            except Exception as error:
+                if is_conflict(error) and conflicts < _CONFLICTS:
+                    conflicts += 1
+                    continue
+                lost = is_lost(error)
+                if lost or is_moved(error):
+                    self._forget()
+                if lost:
+                    raise _Lost(translated(error, doing)) from error
+                raise translated(error, doing) from error
+            finally:
+                if not self._connections.owned:
+                    await self._give_back()
 
     async def close(self) -> None:
         """Close the connection."""

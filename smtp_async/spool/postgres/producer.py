@@ -21,6 +21,11 @@ __all__ = ["Producer"]
 _BATCH: Final = 200
 _OCTETS: Final = 2**20
 
+_UNKNOWN: Final = (
+    "the connection was lost while the message was stored, so that it may or may not be in the spool; a message with a "
+    "key can be put again"
+)
+
 
 class Producer:
     """Stores new jobs.
@@ -74,7 +79,7 @@ class Producer:
                         results_text(history.results),
                     )
 
-        await self._lane.run(work, doing="the job cannot be stored", again=True)
+        await self._lane.run(work, doing="the job cannot be stored", again=True, unclear=_UNKNOWN)
         self._hints.wake()
         return job.id
 
@@ -89,8 +94,6 @@ class Producer:
 
         async def work(connection: Connection) -> set[str]:
             await insert(connection, distinct)
-            if self._hints.may_notify():
-                await connection.execute(self._sql.notify, self._sql.channel)
             return set()
 
         async def after_loss(connection: Connection) -> set[str]:
@@ -101,9 +104,18 @@ class Producer:
                 await insert(connection, keyed)
             return others - {row["id"] for row in there}
 
-        unknown = await self._lane.run(work, doing="the message cannot be stored", after_loss=after_loss)
+        unknown = await self._lane.run(
+            work, doing="the message cannot be stored", after_loss=after_loss, unclear=_UNKNOWN
+        )
         self._hints.wake()
-        return [_unknown(job) if job.id in unknown else job.id for job in jobs]
+        if self._hints.may_notify():
+            # After the commit: the messages are stored, whatever becomes of it.
+            with suppress(SMTPError):
+                await self._lane.run(
+                    lambda connection: connection.execute(self._sql.notify, self._sql.channel),
+                    doing="a notification cannot be sent",
+                )
+        return [SpoolError(_UNKNOWN) if job.id in unknown else job.id for job in jobs]
 
     async def _withdraw(self, id: str) -> bool:
         """Take back a job without a key; return False if that is not possible, because it is being sent for example."""
@@ -120,10 +132,3 @@ class Producer:
 async def _keep(id: str) -> bool:
     """Leave a job with a key: another caller may have been told that it is stored, in whatever process."""
     return False
-
-
-def _unknown(job: NewJob) -> SpoolError:
-    return SpoolError(
-        "the connection was lost while the message was stored, so that it may or may not be in the spool; a message "
-        "with a key can be put again"
-    )

@@ -1,7 +1,10 @@
 """producer.py: puts that share a statement, and keys that meet in it."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
+import asyncpg
 import pytest
 
 from smtp_async.errors import SpoolError
@@ -74,3 +77,92 @@ async def test_a_message_that_postgres_refuses_does_not_spoil_the_spool(postgres
             await spool.put(TEXT + b"x" * 950 + b"\r\n")
         await spool.put(TEXT)
         assert (await spool.statistics()).queued == 1
+
+
+class Delegate:
+    """Passes on everything that a test does not replace."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+
+class Deaf(Delegate):
+    """A connection that is lost together with the answer to each message that was stored."""
+
+    async def fetch(self, sql: str, *values: Any) -> Any:
+        found = await self.wrapped.fetch(sql, *values)
+        if "insert into" in sql:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        return found
+
+
+class Losing(Delegate):
+    """A pool whose first connection loses its answer, and whose second one is `then`."""
+
+    def __init__(self, wrapped: Any, then: Callable[[Any], Any]) -> None:
+        super().__init__(wrapped)
+        self.then = then
+        self.given = 0
+
+    async def acquire(self, **options: Any) -> Any:
+        self.given += 1
+        connection = await self.wrapped.acquire(**options)
+        return Deaf(connection) if self.given == 1 else self.then(connection)
+
+    async def release(self, connection: Any) -> None:
+        await self.wrapped.release(getattr(connection, "wrapped", connection))
+
+
+def unreachable(connection: Any) -> Any:
+    connection.terminate()
+    raise ConnectionRefusedError(111, "refused")
+
+
+class Unprivileged(Delegate):
+    """A connection that may read nothing."""
+
+    async def fetch(self, sql: str, *values: Any) -> Any:
+        raise asyncpg.InsufficientPrivilegeError("permission denied")
+
+
+@pytest.mark.parametrize("then", [unreachable, Deaf, Unprivileged], ids=lambda then: then.__name__)
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_whatever_fails_after_a_loss_leaves_open_whether_the_message_is_stored(
+    postgres: Postgres, key: str | None, then: Callable[[Any], Any]
+) -> None:
+    async with await new_spool(postgres) as spool, asyncpg.create_pool(postgres.url(), min_size=0) as pool:
+        losing = PostgresSpool(Losing(pool, then), schema=schema_of(spool))
+        if key is None and then is Deaf:
+            # The second connection finds the message.
+            await losing.put(TEXT)
+        else:
+            with pytest.raises(SpoolError, match="may or may not") as caught:
+                await losing.put(TEXT, key=key)
+            assert type(caught.value) is SpoolError
+        assert (await spool.statistics()).queued == 1
+        await losing.close()
+
+
+class Mute(Delegate):
+    """A connection over which nothing can be notified."""
+
+    async def execute(self, sql: str, *values: Any) -> Any:
+        if "pg_notify" in sql:
+            raise asyncpg.QueryCanceledError("canceling statement due to statement timeout")
+        return await self.wrapped.execute(sql, *values)
+
+
+@pytest.mark.parametrize("pooler", [False, True], ids=["direct", "pooler"])
+async def test_a_message_is_stored_although_nobody_can_be_told(postgres: Postgres, pooler: bool) -> None:
+    async with await new_spool(postgres) as spool, asyncpg.create_pool(postgres.url(), min_size=0) as pool:
+
+        class Muted(Losing):
+            async def acquire(self, **options: Any) -> Any:
+                return Mute(await self.wrapped.acquire(**options))
+
+        async with PostgresSpool(Muted(pool, Mute), schema=schema_of(spool), pooler=pooler) as muted:
+            id = await muted.put(TEXT)
+            assert (await spool.get(id)).id == id
