@@ -7,16 +7,15 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from ..errors import InvalidArgument
 from ..model.reply import printable
 from ..spool.contract import Spool
 from ..spool.directory.spool import DirectorySpool
+from ..spool.postgres.connections import database_of
 from ..spool.postgres.spool import PostgresSpool
 
 __all__ = ["is_url", "name_of", "open_database", "open_spool"]
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SCHEMES: Final = ("postgresql", "postgres")
 _SCHEMA: Final = "smtp_async"
 _YES: Final = ("1", "true", "yes", "on")
 
@@ -54,21 +53,13 @@ def name_of(place: str) -> str:
     if not is_url(place):
         return printable(os.path.realpath(place), 300)
     url, options = _parts(place)
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return printable(f"{host}{parts.path}/{options.get('schema', _SCHEMA)}", 300)
+    return printable(f"{database_of(url)}/{options.get('schema', _SCHEMA)}", 300)
 
 
 def _parts(place: str) -> tuple[str, dict[str, str]]:
     """Return the URL for the driver, and the options for the spool; nothing of the URL goes into an error."""
-    try:
-        parts = urlsplit(place)
-        # Raises for a port that is no number, which the driver would repeat in its error, with what precedes it.
-        parts.port  # noqa: B018
-    except ValueError:
-        raise InvalidArgument("the URL of the spool cannot be read") from None
-    if parts.scheme not in _SCHEMES:
-        raise InvalidArgument("a spool is the path of a directory, or a URL that begins with postgresql://")
+    database_of(place)
+    parts = urlsplit(place)
     query = parse_qsl(parts.query, keep_blank_values=True)
     options = {name: value for name, value in query if name in ("schema", "pooler")}
     rest = urlencode([(name, value) for name, value in query if name not in options])

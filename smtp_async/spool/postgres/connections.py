@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -15,10 +16,12 @@ from .schema import demand_version
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["Connections", "Lane"]
+__all__ = ["Connections", "Lane", "database_of"]
 
 #: How often a statement is repeated that was undone because of others.
 _CONFLICTS: Final = 20
+
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][:/\s]*)(:[0-9]+)?")
 
 _CHECK: Final = (
     "select current_setting('synchronous_commit') as commits, current_setting('fsync') as fsync, "
@@ -29,6 +32,33 @@ Connection: TypeAlias = "asyncpg.Connection | Any"
 T = TypeVar("T")
 
 
+def database_of(url: str) -> str:
+    """Return the host and the name of the database in a URL, which may be shown.
+
+    Raises:
+        InvalidArgument: it is not the URL of a database, or a password may be where a host or a database should be.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Not as the context, because it may repeat a part of the URL.
+        parts = None
+    if parts is not None and parts.scheme not in ("postgresql", "postgres"):
+        raise InvalidArgument("the URL of a database begins with postgresql://")
+    user, _, hosts = ("", "", "[") if parts is None else parts.netloc.rpartition("@")
+    if (
+        parts is None
+        or "#" in url
+        or "@" in f"{user}{parts.path}{parts.query}"
+        or not all([_HOST.fullmatch(host) for host in hosts.split(",")])
+    ):
+        raise InvalidArgument(
+            "the URL of a database is postgresql://USER:PASSWORD@HOST:PORT/DATABASE: percent-encode the characters "
+            "/ ? # @ [ ] in the user, the password and the options, such as / as %2F"
+        )
+    return f"{hosts}{parts.path}"
+
+
 class Connections:
     """Opens the connections of a spool.
 
@@ -37,6 +67,9 @@ class Connections:
         schema: the schema of the spool.
         pooler: a pooler stands in between, which gives each transaction another connection.
         timeout: seconds for opening a connection, and for a statement.
+
+    Attributes:
+        name: the host and the name of the database, without user and password.
 
     Raises:
         FeatureUnavailable: asyncpg is not installed.
@@ -51,10 +84,11 @@ class Connections:
                 "a spool in PostgreSQL needs asyncpg", needs="smtp-async[postgres]"
             ) from error
         if isinstance(source, str):
-            if urlsplit(source).scheme not in ("postgresql", "postgres"):
-                raise InvalidArgument("the URL of a database begins with postgresql://")
+            self.name = database_of(source)
         elif not (hasattr(source, "acquire") and hasattr(source, "release")):
             raise InvalidArgument(f"a URL or a pool of asyncpg is needed, not {type(source).__name__}")
+        else:
+            self.name = "a pool"
         self._asyncpg: Final = asyncpg
         self._source: Final = source
         self._schema: Final = schema
@@ -66,14 +100,6 @@ class Connections:
         """Whether the spool opens its connections itself."""
         return isinstance(self._source, str)
 
-    @property
-    def name(self) -> str:
-        """The name of the database, without user and password."""
-        if not self.owned:
-            return "a pool"
-        parts = urlsplit(self._source)
-        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
-
     async def open(self, *, check: bool = True) -> Connection:
         """Open a connection, or take one of the pool.
 
@@ -84,10 +110,18 @@ class Connections:
             SpoolUnsafe: the database refuses the user, or is not as the spool needs it.
             SpoolError: the database cannot be reached.
         """
+        doing, unreadable = f"the spool in {self.name} cannot be opened", ""
         try:
             connection = await self._connect()
         except Exception as error:
-            raise translated(error, f"the spool in {self.name} cannot be opened") from error
+            if not (self.owned and isinstance(error, ValueError)):
+                raise translated(error, doing) from error
+            unreadable = type(error).__name__
+        if unreadable:
+            # Without its text and as no cause, because it may repeat a part of the URL.
+            raise SpoolUnsafe(
+                f"{doing}: asyncpg refuses the URL ({unreadable}): check its port, its options, and the files they name"
+            )
         if check:
             try:
                 await self._check(connection)

@@ -54,3 +54,31 @@ def expire(server: Postgres, spool: PostgresSpool, lease: Any) -> None:
         lease.entry.id,
         lease.token,
     )
+
+
+class Delegate:
+    """Passes on everything that a test does not replace."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+
+class ReplacingPool(Delegate):
+    """A pool whose connections are replaced: by what `first` makes of the first one, and `then` of each other one."""
+
+    def __init__(self, wrapped: Any, first: Callable[[Any], Any], then: Callable[[Any], Any]) -> None:
+        super().__init__(wrapped)
+        self.first = first
+        self.then = then
+        self.given = 0
+
+    async def acquire(self, **options: Any) -> Any:
+        self.given += 1
+        connection = await self.wrapped.acquire(**options)
+        return self.first(connection) if self.given == 1 else self.then(connection)
+
+    async def release(self, connection: Any) -> None:
+        await self.wrapped.release(getattr(connection, "wrapped", connection))

@@ -2,9 +2,11 @@
 
 import asyncpg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from smtp_async.errors import SpoolError, SpoolUnsafe
-from smtp_async.spool.postgres.connections import Connections, Lane
+from smtp_async.errors import InvalidArgument, SpoolError, SpoolUnsafe
+from smtp_async.spool.postgres.connections import Connections, Lane, database_of
 from smtp_async.spool.postgres.schema import VERSION
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import TEXT
@@ -118,3 +120,62 @@ async def test_a_name_of_this_process_is_shown_to_operators(postgres: Postgres) 
         await spool.put(TEXT)
         names = execute(postgres, "select application_name from pg_stat_activity where usename = 'postgres'")
         assert ("smtp_async",) in names
+
+
+# --- the URL ---
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://app:canary@db.example.com/app", "db.example.com/app"),
+        ("postgres://app:can%2Fary@db:5432/app?sslmode=require", "db:5432/app"),
+        ("postgresql://app@one:1,two:2/app", "one:1,two:2/app"),
+        ("postgresql://app:canary@[::1]:5432/app", "[::1]:5432/app"),
+        ("postgresql:///app?host=/run/postgresql", "/app"),
+        ("postgresql://app@%2Frun%2Fpostgresql/app", "%2Frun%2Fpostgresql/app"),
+        ("postgresql://db", "db"),
+    ],
+)
+def test_the_database_of_a_url(url: str, shown: str) -> None:
+    assert database_of(url) == shown
+
+
+def tree(error: BaseException | None) -> str:
+    """Return the texts of an exception, of its causes and of its contexts."""
+    if error is None:
+        return ""
+    return f"{error} {error!r} {tree(error.__cause__)} {tree(error.__context__)}"
+
+
+def refused(url: str) -> str:
+    """Return all that is shown of a URL that is refused."""
+    with pytest.raises(InvalidArgument) as caught:
+        PostgresSpool(url)
+    return tree(caught.value)
+
+
+@pytest.mark.parametrize("mark", "/?#@[")
+@pytest.mark.parametrize("rest", ["@db.example.com/app", "@db.example.com:5432", ""])
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(mark: str, rest: str) -> None:
+    shown = refused(f"postgresql://app:canary{mark}canary{rest or mark}")
+    assert "percent-encode" in shown and "canary" not in shown
+
+
+@given(
+    st.text(st.characters(codec="ascii")),
+    st.sampled_from(["@db.example.com/app", "@db:5432/a?sslmode=disable"]),
+)
+def test_no_password_is_shown(password: str, rest: str) -> None:
+    try:
+        assert database_of(f"postgresql://app:{password}{rest}") == rest[1:].partition("?")[0]
+    except InvalidArgument as error:
+        assert error.__cause__ is error.__context__ is None
+
+
+@pytest.mark.parametrize("options", ["sslmode=canary", "ssl_min_protocol_version=canary", "canary"])
+async def test_the_errors_of_the_driver_about_a_url_are_not_shown(options: str) -> None:
+    async with PostgresSpool(f"postgresql://app@127.0.0.1/app?{options}") as spool:
+        with pytest.raises(SpoolUnsafe, match="options") as caught:
+            await spool.put(TEXT)
+    assert "canary" not in tree(caught.value)

@@ -11,7 +11,7 @@ from smtp_async.errors import SpoolError
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import QUEUED, TEXT, receipt_for
 from tests.servers.postgres import Postgres
-from tests.spool.postgres.databases import execute, new_spool, schema_of
+from tests.spool.postgres.databases import Delegate, ReplacingPool, execute, new_spool, schema_of
 
 pytestmark = pytest.mark.server
 
@@ -79,16 +79,6 @@ async def test_a_message_that_postgres_refuses_does_not_spoil_the_spool(postgres
         assert (await spool.statistics()).queued == 1
 
 
-class Delegate:
-    """Passes on everything that a test does not replace."""
-
-    def __init__(self, wrapped: Any) -> None:
-        self.wrapped = wrapped
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.wrapped, name)
-
-
 class Deaf(Delegate):
     """A connection that is lost together with the answer to each message that was stored."""
 
@@ -97,23 +87,6 @@ class Deaf(Delegate):
         if "insert into" in sql:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
         return found
-
-
-class Losing(Delegate):
-    """A pool whose first connection loses its answer, and whose second one is `then`."""
-
-    def __init__(self, wrapped: Any, then: Callable[[Any], Any]) -> None:
-        super().__init__(wrapped)
-        self.then = then
-        self.given = 0
-
-    async def acquire(self, **options: Any) -> Any:
-        self.given += 1
-        connection = await self.wrapped.acquire(**options)
-        return Deaf(connection) if self.given == 1 else self.then(connection)
-
-    async def release(self, connection: Any) -> None:
-        await self.wrapped.release(getattr(connection, "wrapped", connection))
 
 
 def unreachable(connection: Any) -> Any:
@@ -134,7 +107,8 @@ async def test_whatever_fails_after_a_loss_leaves_open_whether_the_message_is_st
     postgres: Postgres, key: str | None, then: Callable[[Any], Any]
 ) -> None:
     async with await new_spool(postgres) as spool, asyncpg.create_pool(postgres.url(), min_size=0) as pool:
-        losing = PostgresSpool(Losing(pool, then), schema=schema_of(spool))
+        replacing: Any = ReplacingPool(pool, Deaf, then)
+        losing = PostgresSpool(replacing, schema=schema_of(spool))
         if key is None and then is Deaf:
             # The second connection finds the message.
             await losing.put(TEXT)
@@ -158,11 +132,7 @@ class Mute(Delegate):
 @pytest.mark.parametrize("pooler", [False, True], ids=["direct", "pooler"])
 async def test_a_message_is_stored_although_nobody_can_be_told(postgres: Postgres, pooler: bool) -> None:
     async with await new_spool(postgres) as spool, asyncpg.create_pool(postgres.url(), min_size=0) as pool:
-
-        class Muted(Losing):
-            async def acquire(self, **options: Any) -> Any:
-                return Mute(await self.wrapped.acquire(**options))
-
-        async with PostgresSpool(Muted(pool, Mute), schema=schema_of(spool), pooler=pooler) as muted:
+        replacing: Any = ReplacingPool(pool, Mute, Mute)
+        async with PostgresSpool(replacing, schema=schema_of(spool), pooler=pooler) as muted:
             id = await muted.put(TEXT)
             assert (await spool.get(id)).id == id
