@@ -18,7 +18,7 @@ from typing import Any, Final
 from ...errors import LeaseLost, SMTPError
 from ..entry import CLOCK_STEP, POISON, Recovery, State, Unreadable
 from .connections import Connection, Lane
-from .rows import header_of
+from .rows import header_of, shift
 from .statements import Statements
 
 __all__ = ["Claimed", "Claims", "Update"]
@@ -37,12 +37,14 @@ class Claimed:
         body: the message, None if it is read in slices.
         marked: end of data is marked, durably.
         live: the lease has not ended.
+        offset: how far the times of the entry are ahead of the clock of the database, in seconds.
     """
 
-    __slots__ = ("body", "header", "live", "marked", "token")
+    __slots__ = ("body", "header", "live", "marked", "offset", "token")
 
-    def __init__(self, row: Any) -> None:
+    def __init__(self, row: Any, offset: float) -> None:
         self.header = header_of(row)
+        self.offset = offset
         self.token: int = row["token"]
         self.body: bytes | None = row["body"]
         self.marked: bool = row["marked"]
@@ -106,7 +108,6 @@ class Claims:
 
     Attributes:
         holder: the name under which this object holds leases.
-        offset: how far the clock of this process is ahead of that of the database, in seconds; 0 if they agree.
     """
 
     def __init__(
@@ -128,7 +129,8 @@ class Claims:
         self._unanswered = False
         self._unreadable: list[Unreadable] = []
         self.holder: Final = f"{socket.gethostname()[:100]}:{os.getpid()}:{secrets.token_hex(4)}"
-        self.offset = 0.0
+        # How far the clock of this process is ahead of that of the database, in seconds; 0 if they agree.
+        self._offset = 0.0
         self._compared = False
 
     async def claim(self, n: int, now: float | None, *, marked: bool) -> list[Claimed]:
@@ -144,7 +146,7 @@ class Claims:
             if now is not None and not self._compared:
                 before = self._clock()
                 self._compare_clocks(before, await connection.fetchval(self._sql.now), self._clock())
-            due = None if now is None else now - self.offset
+            due = None if now is None else now - self._offset
             if self._unanswered:
                 live = [one.id for one in self._live]
                 await connection.execute(self._sql.unclaim, self.holder, live)
@@ -165,23 +167,20 @@ class Claims:
         """Note how far the clocks differ; less than the tolerance may be the time that the statement took."""
         self._compared = True
         offset = before - now if before > now else after - now if after < now else 0.0
-        self.offset = offset if abs(offset) > CLOCK_STEP else 0.0
+        self._offset = offset if abs(offset) > CLOCK_STEP else 0.0
 
     async def _accept(self, rows: list[Any]) -> list[Claimed]:
         claimed, unreadable = [], []
         for row in sorted(rows, key=lambda row: (row["not_before"], row["id"])):
             try:
-                one = Claimed({**row, "marked": False})
+                one = Claimed({**row, "marked": False}, self._offset)
             except SMTPError as error:
                 unreadable.append((row, error))
                 continue
             one.marked = row["marked"]
-            entry, offset = one.header.entry, self.offset
-            if offset:
+            if one.offset:
                 # The worker compares these with its own clock.
-                entry.created, entry.not_before = entry.created + offset, entry.not_before + offset
-                entry.scheduled_at += offset if entry.scheduled_at else 0.0
-                entry.expires = None if entry.expires is None else entry.expires + offset
+                shift(one.header.entry, one.offset)
             claimed.append(one)
         self._live.update(claimed)
         if unreadable:

@@ -14,9 +14,9 @@ from ..entry import MAX_TEXT, State, flagged_after
 from ..fields import results_text
 from ..submission import StoredMail
 from .calls import Batcher, Calls
-from .claims import Claimed, Claims, Update, lost
+from .claims import Claimed, Update, lost
 from .connections import Connection, Lane
-from .rows import require_intact
+from .rows import require_intact, shifted
 from .statements import SMALL, Statements
 
 __all__ = ["PostgresLease", "Slices"]
@@ -34,7 +34,6 @@ class PostgresLease(Lease):
     def __init__(
         self,
         claimed: Claimed,
-        claims: Claims,
         updates: Updates,
         extensions: Extensions,
         *,
@@ -42,7 +41,6 @@ class PostgresLease(Lease):
         clock: Callable[[], float],
     ) -> None:
         self._claimed = claimed
-        self._claims = claims
         self._updates = updates
         self._extensions = extensions
         self._slices = slices
@@ -95,8 +93,8 @@ class PostgresLease(Lease):
     def _update_of(self, claimed: Claimed, result: LeaseResult) -> Update:
         if result.state is None:
             return Update(claimed)
-        ahead, entry = self._claims.offset, self.entry
-        results = result.results(entry, self._clock() - ahead)
+        ahead, entry = self._claimed.offset, self.entry
+        results = shifted(result.results(entry, self._clock()), -ahead)
         return Update(
             claimed,
             result.state,

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...errors import RecordInvalid, SMTPError
-from ..entry import Entry, State
+from ..entry import Entry, Result, State
 from ..fields import read_results
 from ..record import Header, header_text, read_header_text
 from ..submission import Submission, job_id
 
-__all__ = ["NewJob", "entry_of", "header_of", "require_intact"]
+__all__ = ["NewJob", "entry_of", "header_of", "require_intact", "shift", "shifted"]
 
 
 class NewJob(NamedTuple):
@@ -79,6 +79,22 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
         return header_of(row).entry
     except SMTPError as error:
         raise RecordInvalid(f"the row {row['id']} cannot be read: {error}") from error
+
+
+def shift(entry: Entry, seconds: float) -> None:
+    """Move the times of an entry from one clock to another."""
+    entry.created += seconds
+    entry.not_before += seconds
+    entry.scheduled_at += seconds if entry.scheduled_at else 0.0
+    entry.expires = None if entry.expires is None else entry.expires + seconds
+    entry.results = shifted(entry.results, seconds)
+
+
+def shifted(results: tuple[Result | None, ...], seconds: float) -> tuple[Result | None, ...]:
+    """Return results with their times moved from one clock to another."""
+    if not seconds:
+        return results
+    return tuple([None if one is None else one._replace(at=one.at + seconds) for one in results])
 
 
 def require_intact(header: Header, body: bytes) -> None:

@@ -263,9 +263,7 @@ class PostgresSpool(Spool):
             lambda: self._claims.claim(n, now, marked=marked), undo=self._claims.unclaim
         )
         return [
-            PostgresLease(
-                one, self._claims, self._updates, self._extensions, slices=self._slices, clock=self._clock
-            )
+            PostgresLease(one, self._updates, self._extensions, slices=self._slices, clock=self._clock)
             for one in claimed
         ]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from smtp_async.errors import LeaseLost
+from smtp_async.processor.part import PartialLease, had_turn
+from smtp_async.processor.results import Others
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.servers.postgres import Postgres
@@ -54,6 +56,33 @@ async def test_a_worker_whose_clock_is_wrong_by_a_day_works_as_the_others(
     assert (await spool.get(soon)).not_before == now + 3600
 
 
+@pytest.mark.parametrize("ahead", [DAY, -DAY])
+async def test_a_worker_whose_clock_is_wrong_sees_which_recipients_had_their_turn(
+    postgres: Postgres, spool, ahead: float
+) -> None:
+    def clock() -> float:
+        return time.time() + ahead
+
+    id = await spool.put(TEXT, recipients=["a@x.test", "b@x.test"])
+    async with PostgresSpool(postgres.url(), schema=schema_of(spool), clock=clock) as other:
+        [lease] = await other.claim(now=clock())
+        due = lease.entry.not_before
+        part = PartialLease(lease, [0])
+        assert part.others is Others.UNTRIED
+        await part.defer(receipt_for(part, LATER), due, counts=False)
+        first = (await spool.get(id)).results[0]
+        [lease] = await other.claim(now=clock())
+        assert [had_turn(lease.entry, place) for place in (0, 1)] == [True, False]
+        part = PartialLease(lease, [1])
+        assert part.others is Others.DEFERRED
+        # Another route, tried again later, leaves the result of the first one as it is.
+        await part.defer(receipt_for(part, LATER), clock() - 1.0)
+        entry = await spool.get(id)
+        assert first is not None and entry.results[0] is not None and entry.results[1] is not None
+        assert entry.results[0].at == pytest.approx(first.at, abs=1e-3)
+        assert entry.results[1].at == pytest.approx(time.time(), abs=30)
+
+
 async def test_clocks_that_agree_leave_every_time_as_it_is(spool) -> None:
     await spool.put(TEXT)
     [lease] = await spool.claim()
@@ -72,6 +101,8 @@ STOPPED = """
 import asyncio, sys
 from smtp_async import PostgresSpool
 from smtp_async.errors import LeaseLost
+from smtp_async.processor.part import PartialLease, had_turn
+from smtp_async.processor.results import Others
 from smtp_async.testing.contracts import QUEUED, receipt_for
 
 async def main(url, schema):
