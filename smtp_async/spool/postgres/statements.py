@@ -19,9 +19,10 @@ __all__ = ["SMALL", "Statements"]
 SMALL: Final = 65536
 
 _NOW: Final = "cast(extract(epoch from statement_timestamp()) as float8)"
+#: JSON as text, because an application may have told its connections to decode it.
 _COLUMNS: Final = (
     "id, keyed, state, created, not_before, scheduled_at, expires, held, token, attempts, recoveries, flagged, "
-    "confirmed, marked, reason, results, header"
+    "confirmed, marked, reason, cast(results as text) as results, cast(header as text) as header"
 )
 #: What a new job is made of, and the type of each.
 _NEW: Final = {

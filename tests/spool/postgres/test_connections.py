@@ -1,5 +1,9 @@
 """connections.py: what a database must be like, and one clear line if it is not."""
 
+import dataclasses
+import json
+from typing import Any
+
 import asyncpg
 import pytest
 from hypothesis import given
@@ -9,7 +13,7 @@ from smtp_async.errors import InvalidArgument, SpoolError, SpoolUnsafe
 from smtp_async.spool.postgres.connections import Connections, Lane, database_of
 from smtp_async.spool.postgres.schema import VERSION
 from smtp_async.spool.postgres.spool import PostgresSpool
-from smtp_async.testing.contracts import TEXT
+from smtp_async.testing.contracts import LATER, TEXT, receipt_for
 from tests.servers.postgres import Postgres
 from tests.spool.postgres.databases import execute, new_schema, new_spool, schema_of
 
@@ -96,6 +100,32 @@ async def test_a_connection_that_was_closed_is_opened_again(postgres: Postgres) 
             except SpoolError:
                 continue
         assert (await spool.statistics()).queued == 2
+
+
+async def decode_json(connection: Any) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def test_a_pool_may_decode_json(postgres: Postgres) -> None:
+    async with (
+        await new_spool(postgres) as spool,
+        asyncpg.create_pool(postgres.url(), min_size=0, init=decode_json) as pool,
+        PostgresSpool(pool, schema=schema_of(spool)) as pooled,
+    ):
+        id = await pooled.put(TEXT)
+        [lease] = await pooled.claim()
+        await lease.defer(receipt_for(lease, LATER), 0.0)
+        [lease] = await pooled.claim()
+        assert lease.entry.results[0] is not None and lease.entry.results[0].code == LATER.code
+        await lease.fail(receipt_for(lease, LATER))
+        await pooled.requeue(id)
+        assert [entry.id async for entry in pooled.list()] == [id]
+        assert await pooled.read(id) == TEXT
+        entry = await pooled.get(id)
+        await pooled.remove(id)
+        assert await pooled.adopt(dataclasses.replace(entry, id="other"), TEXT) == "other"
+        assert (await pooled.get("other")).results == entry.results
 
 
 async def test_work_that_others_undid_is_repeated(postgres: Postgres) -> None:
