@@ -184,7 +184,10 @@ class Claims:
             claimed.append(one)
         self._live.update(claimed)
         if unreadable:
-            await self._set_aside(unreadable)
+            # The jobs of this claim are to be sent whether or not this succeeds. A row that stays is recovered like the
+            # jobs of dead workers, and then found again.
+            with suppress(SMTPError):
+                await self._set_aside(unreadable)
         return claimed
 
     async def unclaim(self, claimed: list[Claimed]) -> bool:

@@ -172,3 +172,20 @@ async def test_two_processes_recover_each_job_once(postgres: Postgres, spool) ->
     async with PostgresSpool(postgres.url(), schema=schema_of(spool)) as other:
         found = await asyncio.gather(spool.recover(), other.recover())
     assert sum(len(one.requeued) for one in found) == 20
+
+
+async def test_jobs_are_claimed_although_a_row_that_is_none_cannot_be_set_aside(
+    postgres: Postgres, spool
+) -> None:
+    bad, good = await spool.put(TEXT), await spool.put(TEXT)
+    jobs = f"{schema_of(spool)}.jobs"
+    execute(postgres, f"update {jobs} set header = '{{}}' where id = %s", bad)
+    execute(postgres, f"alter table {jobs} add constraint no_failures check (state <> 'failed')")
+    [lease] = await spool.claim(5)
+    assert lease.entry.id == good and not spool.unreadable()
+    await lease.settle(receipt_for(lease, QUEUED))
+    execute(postgres, f"alter table {jobs} drop constraint no_failures")
+    execute(postgres, f"update {jobs} set lease_until = 0")
+    assert (await spool.recover()).requeued == (bad,)
+    assert await spool.claim(5) == []
+    assert [one.id for one in spool.unreadable()] == [bad]
