@@ -47,13 +47,13 @@ class DeadlyDatabase:
     def calls(self) -> DeadlyDatabase:
         return self
 
-    async def acquire(self) -> _Connection:
+    async def acquire(self, *, timeout: float) -> _Connection:  # noqa: ASYNC109
         """Return a connection that is free, or a new one."""
         if self._free:
             return self._free.pop()
         # By its name the others find out whether a statement of a dead process still runs.
         name = {"application_name": f"p{os.getpid()}"}
-        return _Connection(await asyncpg.connect(self._url, server_settings=name), self)
+        return _Connection(await asyncpg.connect(self._url, timeout=timeout, server_settings=name), self)
 
     async def release(self, connection: _Connection) -> None:
         """Keep a connection for the next call."""

@@ -66,7 +66,7 @@ class Connections:
         source: the URL of the database, or a pool of asyncpg.
         schema: the schema of the spool.
         pooler: a pooler stands in between, which gives each transaction another connection.
-        timeout: seconds for opening a connection, and for a statement.
+        timeout: seconds for opening a connection or getting one of the pool, and for a statement.
 
     Attributes:
         name: the host and the name of the database, without user and password.
@@ -134,7 +134,13 @@ class Connections:
 
     async def _connect(self) -> Connection:
         if not self.owned:
-            return await self._source.acquire()
+            try:
+                return await self._source.acquire(timeout=self._timeout)
+            except TimeoutError as error:
+                raise SpoolError(
+                    f"the pool of the application had no connection within {self._timeout:g} s: all are in use, or the "
+                    "database does not answer"
+                ) from error
         return await self._asyncpg.connect(
             self._source,
             timeout=self._timeout,

@@ -61,7 +61,7 @@ class PostgresSpool(Spool):
             heartbeat of the processors.
         poll: maximum number of seconds until jobs that other processes put are found.
         pooler: a pooler such as PgBouncer stands in between, which gives each transaction another connection.
-        timeout: seconds for opening a connection, and for a statement.
+        timeout: seconds for opening a connection or getting one of the pool, and for a statement.
         adapt: converts the argument of `put` into a `Mail`.
         key_retention: number of seconds for which the key of a job that is gone is remembered. All processes that share
             a schema should use the same value.

@@ -102,6 +102,18 @@ async def test_a_connection_that_was_closed_is_opened_again(postgres: Postgres) 
         assert (await spool.statistics()).queued == 2
 
 
+async def test_a_pool_whose_connections_are_all_in_use(postgres: Postgres) -> None:
+    async with (
+        await new_spool(postgres) as spool,
+        asyncpg.create_pool(postgres.url(), min_size=0, max_size=1) as pool,
+        PostgresSpool(pool, schema=schema_of(spool), timeout=0.3) as pooled,
+    ):
+        async with pool.acquire():
+            with pytest.raises(SpoolError, match="all are in use") as caught:
+                await pooled.put(TEXT)
+            assert caught.value.temporary
+
+
 async def decode_json(connection: Any) -> None:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
