@@ -64,7 +64,8 @@ def is_lost(error: BaseException) -> bool:
 def _of_driver(error: BaseException) -> bool:
     from asyncpg import InterfaceError, InternalClientError
 
-    return isinstance(error, InterfaceError | InternalClientError)
+    # A value or an option that the driver refuses is both: it was not sent, and the connection stays.
+    return isinstance(error, InterfaceError | InternalClientError) and not isinstance(error, ValueError)
 
 
 def translated(error: BaseException, doing: str) -> SMTPError:

@@ -5,6 +5,7 @@ import pytest
 
 from smtp_async.errors import LeaseLost, SpoolError, SpoolFull, SpoolUnsafe
 from smtp_async.spool.postgres.problems import is_conflict, is_lost, is_moved, translated
+from tests.servers.postgres import Postgres
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,16 @@ def test_what_may_be_repeated() -> None:
     lost = (asyncpg.AdminShutdownError("no"), asyncpg.InterfaceError("no"), TimeoutError(), OSError())
     assert all([is_lost(error) for error in lost])
     assert not is_lost(asyncpg.DiskFullError("no")) and not is_lost(ValueError())
+    assert not is_lost(asyncpg.exceptions.ClientConfigurationError("no"))
+
+
+@pytest.mark.server
+async def test_a_value_that_the_driver_refuses_is_no_loss_of_the_connection(postgres: Postgres) -> None:
+    connection = await asyncpg.connect(postgres.url())
+    try:
+        with pytest.raises(asyncpg.DataError) as caught:
+            await connection.fetch("select $1::bigint", "no number")
+    finally:
+        await connection.close()
+    assert not is_lost(caught.value)
+    assert "reached" not in str(translated(caught.value, "it failed"))
