@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
-from ...errors import LeaseLost, RecordInvalid
+from ...errors import RecordInvalid
 from ...model.content import Content, Mail, Source
 from ...model.envelope import Envelope
 from ...model.reply import printable
@@ -16,7 +17,7 @@ from ..submission import StoredMail
 from .calls import Batcher, Calls
 from .claims import Claimed, Update, lost
 from .connections import Connection, Lane
-from .rows import require_intact, shifted
+from .rows import require_digest, require_intact, shifted
 from .statements import SMALL, Statements
 
 __all__ = ["PostgresLease", "Slices"]
@@ -126,6 +127,9 @@ class PostgresLease(Lease):
 class Slices:
     """The message of a lease as an async iterable, which may be iterated again.
 
+    Iterating raises `LeaseLost` when the lease has ended, and `RecordInvalid` in place of the last slice if the message
+    does not match its digest.
+
     Args:
         calls: the tasks.
         lane: the connection.
@@ -140,12 +144,16 @@ class Slices:
         self._claimed = claimed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        id, position, size = self._claimed.id, 0, self._claimed.header.entry.size
-        while position < size:
+        header, position, digest = self._claimed.header, 0, hashlib.sha256()
+        while position < header.entry.size:
             data = await self._read(position)
-            if not self._claimed.live or not data:
-                raise LeaseLost(f"the lease of the job {id} has ended")
+            if not self._claimed.live or data is None:
+                raise lost(self._claimed)
             position += len(data)
+            digest.update(data)
+            if not data or position >= header.entry.size:
+                # Before the last slice is sent, so that the server never has a whole message that was damaged.
+                require_digest(header, digest, position)
             yield data
 
     async def _read(self, position: int) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ...errors import RecordInvalid, SMTPError
 from ..entry import Entry, Result, State
@@ -12,7 +12,14 @@ from ..fields import read_results
 from ..record import Header, header_text, read_header_text
 from ..submission import Submission, job_id
 
-__all__ = ["NewJob", "entry_of", "header_of", "require_intact", "shift", "shifted"]
+__all__ = ["NewJob", "entry_of", "header_of", "require_digest", "require_intact", "shift", "shifted"]
+
+
+class Digest(Protocol):
+    """A digest of `hashlib`."""
+
+    def hexdigest(self) -> str:
+        """Return the digest in hexadecimal."""
 
 
 class NewJob(NamedTuple):
@@ -103,5 +110,14 @@ def require_intact(header: Header, body: bytes) -> None:
     Raises:
         RecordInvalid: the message was changed.
     """
-    if len(body) != header.entry.size or hashlib.sha256(body).hexdigest() != header.digest:
+    require_digest(header, hashlib.sha256(body), len(body))
+
+
+def require_digest(header: Header, digest: Digest, size: int) -> None:
+    """Check the digest and the size of a message.
+
+    Raises:
+        RecordInvalid: the message was changed.
+    """
+    if size != header.entry.size or digest.hexdigest() != header.digest:
         raise RecordInvalid("the message does not match its SHA-256 digest")

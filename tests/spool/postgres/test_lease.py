@@ -2,7 +2,9 @@
 
 import pytest
 
-from smtp_async.errors import LeaseLost, SpoolError
+from smtp_async import QueueProcessor, Security, SMTPClient
+from smtp_async.errors import LeaseLost, RecordInvalid, SpoolError
+from smtp_async.testing import RecordingSink
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.servers.postgres import Postgres
 from tests.spool.postgres.databases import execute, expire, new_spool, schema_of
@@ -71,3 +73,28 @@ async def test_a_reason_of_any_characters_is_stored(spool) -> None:
     await lease.defer(None, 0.0, reason="a\0b\ud800\nc" + "x" * 600)
     reason = (await spool.get(id)).reason
     assert reason.startswith("a\\x00b\\ud800\\nc") and len(reason) <= 512
+
+
+@pytest.mark.parametrize(
+    "damage", ["overlay(body placing 'y' from 70000)", "substring(body for 70000)", "''"]
+)
+async def test_a_large_message_that_was_damaged_is_not_sent_whole(
+    postgres: Postgres, spool, damage: str
+) -> None:
+    body = TEXT + b"x" * 70 + b"\r\n" + (b"x" * 70 + b"\r\n") * 2000
+    await spool.put(body)
+    execute(postgres, f"update {schema_of(spool)}.jobs set body = {damage}")
+    [lease] = await spool.claim()
+    read = b""
+    with pytest.raises(RecordInvalid, match="digest"):
+        async for data in lease.mail().content().sources[0].origin:
+            read += data
+    assert len(read) < len(body)
+    async with (
+        RecordingSink() as sink,
+        SMTPClient(sink.host, sink.port, security=Security.PLAINTEXT) as client,
+    ):
+        await lease.release()
+        report = await QueueProcessor(spool, client).run_once()
+        assert sink.messages == []
+        assert [("digest" in one.reason) for one in report.deferred] == [True]
