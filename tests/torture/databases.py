@@ -41,8 +41,8 @@ class DatabaseScene(Scene):
 
     whens = ("before", "amid", "after")
     mark_step = "update"
-    half_put = ("call", "put", 1, "amid")
-    putting = ("put", "notify")
+    half_put = ("call", "put_limited", 1, "amid")
+    putting = ("put_limited", "notify")
     working = ("claim", "update", "recover", "extend", "next_due", "statistics", "forget_keys", "release_all")
 
     def __init__(self, template: Template, path: Path, *, server: Postgres, **options: Any) -> None:

@@ -6,12 +6,14 @@ from typing import Final
 
 from ...errors import SMTPError, SpoolError, SpoolFull, SpoolUnsafe
 
-__all__ = ["is_conflict", "is_lost", "is_moved", "translated"]
+__all__ = ["is_blocked", "is_conflict", "is_lost", "is_moved", "translated"]
 
 #: SQLSTATEs of statements that were undone because of others, and succeed when they are repeated.
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 #: The server is read-only: it is a standby, or has become one.
 _READ_ONLY: Final = "25006"
+#: A lock was not to be had in time.
+_BLOCKED: Final = "55P03"
 #: The server ended the connection, or was about to start or to stop; a statement may or may not have been committed.
 _SHUTDOWN: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
 
@@ -32,7 +34,7 @@ _TEMPORARY: Final = {
     "53200": "the database is out of memory",
     "53300": "the database has too many connections: raise max_connections, or put a pooler in front of it",
     "57014": "the database cancelled a statement: raise statement_timeout for this user",
-    "55P03": "the database waited too long for a lock: raise lock_timeout for this user",
+    _BLOCKED: "the database waited too long for a lock: raise lock_timeout for this user",
 }
 #: SQLSTATEs of a disk that is full, and of a file that may not grow.
 _FULL: Final = frozenset({"53100", "53400", "54000"})
@@ -46,6 +48,11 @@ def state_of(error: BaseException) -> str:
 def is_conflict(error: BaseException) -> bool:
     """Return whether a statement was undone because of others, and succeeds when it is repeated."""
     return state_of(error) in _CONFLICTS
+
+
+def is_blocked(error: BaseException) -> bool:
+    """Return whether a statement was given up because another transaction holds a lock."""
+    return state_of(error) == _BLOCKED
 
 
 def is_moved(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from ..fields import results_text
 from .calls import Batcher, Calls
 from .connections import Connection, Lane
 from .hints import Hints
+from .problems import is_blocked
 from .rows import NewJob
 from .statements import Statements
 
@@ -20,6 +21,10 @@ __all__ = ["Producer"]
 #: Maximum number of jobs, and of their octets, that share a statement.
 _BATCH: Final = 200
 _OCTETS: Final = 2**20
+
+#: Milliseconds for which a statement waits for the transactions that hold its keys, and then one with a single key.
+_PATIENCE: Final = "2000"
+_PATIENCE_FOR_ONE: Final = "500"
 
 _UNKNOWN: Final = (
     "the connection was lost while the message was stored, so that it may or may not be in the spool; a message with a "
@@ -86,27 +91,12 @@ class Producer:
     async def _store(self, jobs: list[NewJob]) -> list[str | Exception]:
         # Two jobs with the same key would meet in one statement.
         distinct = list({job.id: job for job in reversed(jobs)}.values())
-        keyed = [job for job in distinct if job.keyed]
-
-        async def insert(connection: Connection, jobs: list[NewJob]) -> None:
-            columns = zip(*jobs, strict=True)
-            await connection.fetch(self._sql.put, *map(list, columns), self._retention())
-
-        async def work(connection: Connection) -> set[str]:
-            await insert(connection, distinct)
-            return set()
-
-        async def after_loss(connection: Connection) -> set[str]:
-            """Store those with a key again, because their key prevents a second job; look for the others."""
-            others = {job.id for job in distinct if not job.keyed}
-            there = await connection.fetch(self._sql.ended, [*others])
-            if keyed:
-                await insert(connection, keyed)
-            return others - {row["id"] for row in there}
-
-        unknown = await self._lane.run(
-            work, doing="the message cannot be stored", after_loss=after_loss, unclear=_UNKNOWN
-        )
+        try:
+            errors = await self._insert(distinct, _PATIENCE)
+        except SMTPError as error:
+            if not _is_blocked(error):
+                raise
+            errors = await self._insert_one_by_one(distinct)
         self._hints.wake()
         if self._hints.may_notify():
             # After the commit: the messages are stored, whatever becomes of it.
@@ -115,7 +105,46 @@ class Producer:
                     lambda connection: connection.execute(self._sql.notify, self._sql.channel),
                     doing="a notification cannot be sent",
                 )
-        return [SpoolError(_UNKNOWN) if job.id in unknown else job.id for job in jobs]
+        return [errors.get(job.id, job.id) for job in jobs]
+
+    async def _insert(self, jobs: list[NewJob], patience: str) -> dict[str, Exception]:
+        """Store jobs with one statement; return the errors of those that are not stored, by their ids."""
+        keyed = [job for job in jobs if job.keyed]
+
+        async def insert(connection: Connection, jobs: list[NewJob]) -> None:
+            columns = zip(*jobs, strict=True)
+            await connection.fetch(self._sql.put_limited, *map(list, columns), self._retention(), patience)
+
+        async def work(connection: Connection) -> dict[str, Exception]:
+            await insert(connection, jobs)
+            return {}
+
+        async def after_loss(connection: Connection) -> dict[str, Exception]:
+            """Store those with a key again, because their key prevents a second job; look for the others."""
+            others = {job.id for job in jobs if not job.keyed}
+            there = await connection.fetch(self._sql.ended, [*others])
+            if keyed:
+                await insert(connection, keyed)
+            return {id: SpoolError(_UNKNOWN) for id in others - {row["id"] for row in there}}
+
+        return await self._lane.run(
+            work, doing="the message cannot be stored", after_loss=after_loss, unclear=_UNKNOWN
+        )
+
+    async def _insert_one_by_one(self, jobs: list[NewJob]) -> dict[str, Exception]:
+        """Store jobs so that only those fail whose key is held by a transaction; return their errors."""
+        errors: dict[str, Exception] = {}
+        others = [job for job in jobs if not job.keyed]
+        groups = [*([others] if others else []), *[[job] for job in jobs if job.keyed]]
+        for n, group in enumerate(groups):
+            try:
+                errors |= await self._insert(group, _PATIENCE_FOR_ONE)
+            except SMTPError as error:
+                if not _is_blocked(error):
+                    # What is left would fail in the same way.
+                    return errors | {job.id: error for left in groups[n:] for job in left}
+                errors |= {job.id: _blocked(error) for job in group}
+        return errors
 
     async def _withdraw(self, id: str) -> bool:
         """Take back a job without a key; return False if that is not possible, because it is being sent for example."""
@@ -132,3 +161,16 @@ class Producer:
 async def _keep(id: str) -> bool:
     """Leave a job with a key: another caller may have been told that it is stored, in whatever process."""
     return False
+
+
+def _is_blocked(error: SMTPError) -> bool:
+    return error.__cause__ is not None and is_blocked(error.__cause__)
+
+
+def _blocked(cause: SMTPError) -> SpoolError:
+    error = SpoolError(
+        "the message cannot be stored: a transaction that is still open has put one with the same key, or removes it; "
+        "put it again later"
+    )
+    error.__cause__ = cause
+    return error

@@ -48,6 +48,8 @@ from new where not keyed or id in (select id from known)
 on conflict (id) do nothing
 returning id
 """
+#: Limits the waiting for locks, for the rest of the transaction; read before the first row is inserted.
+_LIMIT: Final = "set_config('lock_timeout', {milliseconds}, true) as set"
 _FREE: Final = "marked = false, lease_until = null, holder = null"
 
 
@@ -187,7 +189,13 @@ class Statements:
         arrays = arrays.replace("::json[]", "::text[]")
         columns = ", ".join(f"cast({name} as {kind}) as {name}" for name, kind in _NEW.items())
         new = f"select {columns} from unnest({arrays}) as n ({', '.join(_NEW)})"
-        self.put: Final = _PUT.format(new=new, schema=schema, now=_NOW, retention=f"${len(_NEW) + 1}::float8")
+        retention = f"${len(_NEW) + 1}::float8"
+        self.put: Final = _PUT.format(new=new, schema=schema, now=_NOW, retention=retention)
+        # Not for the transaction of a caller, whose later statements would be limited too.
+        limited = (
+            f"{new}, (select {_LIMIT.format(milliseconds=f'${len(_NEW) + 2}::text')}) as l where l.set <> ''"
+        )
+        self.put_limited: Final = _PUT.format(new=limited, schema=schema, now=_NOW, retention=retention)
         self.adopt: Final = self._filled(_ADOPT)
         self.withdraw: Final = self._filled(_WITHDRAW)
         self.notify: Final = self._filled(_NOTIFY)

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
 
 #: The statements that each role must die at; others are added by what it is seen to do.
 STEPS = {
-    "produce": {"put"},
+    "produce": {"put_limited"},
     "work": {"recover", "claim", "update", *MOMENTS},
     "hand_back": {"claim", "update"},
     "operate": {"remove", "hold"},

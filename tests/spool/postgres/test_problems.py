@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from smtp_async.errors import LeaseLost, SpoolError, SpoolFull, SpoolUnsafe
-from smtp_async.spool.postgres.problems import is_conflict, is_lost, is_moved, translated
+from smtp_async.spool.postgres.problems import is_blocked, is_conflict, is_lost, is_moved, translated
 from tests.servers.postgres import Postgres
 
 
@@ -52,6 +52,7 @@ def test_an_error_of_this_library_stays_as_it_is() -> None:
 def test_what_may_be_repeated() -> None:
     assert is_conflict(asyncpg.SerializationError("no")) and is_conflict(asyncpg.DeadlockDetectedError("no"))
     assert not is_conflict(asyncpg.UniqueViolationError("no"))
+    assert is_blocked(asyncpg.LockNotAvailableError("no")) and not is_blocked(TimeoutError())
     assert is_moved(asyncpg.ReadOnlySQLTransactionError("no"))
     lost = (asyncpg.AdminShutdownError("no"), asyncpg.InterfaceError("no"), TimeoutError(), OSError())
     assert all([is_lost(error) for error in lost])

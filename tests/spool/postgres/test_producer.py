@@ -136,3 +136,22 @@ async def test_a_message_is_stored_although_nobody_can_be_told(postgres: Postgre
         async with PostgresSpool(replacing, schema=schema_of(spool), pooler=pooler) as muted:
             id = await muted.put(TEXT)
             assert (await spool.get(id)).id == id
+
+
+async def test_a_key_in_an_open_transaction_stops_only_the_puts_of_that_key(postgres: Postgres) -> None:
+    connection = await asyncpg.connect(postgres.url())
+    async with await new_spool(postgres) as spool:
+        try:
+            async with connection.transaction():
+                id = await spool.put(TEXT, connection=connection, key="held")
+                assert await connection.fetchval("show lock_timeout") == "0"
+                blocked = asyncio.ensure_future(spool.put(TEXT, key="held"))
+                others = [spool.put(TEXT, key=None if n % 2 else str(n)) for n in range(10)]
+                assert len(set(await asyncio.gather(*others))) == 10
+                with pytest.raises(SpoolError, match="still open") as caught:
+                    await blocked
+                assert caught.value.temporary
+            assert await spool.put(TEXT, key="held") == id
+            assert (await spool.statistics()).queued == 11
+        finally:
+            await connection.close()

@@ -93,7 +93,11 @@ async def test_every_query_uses_an_index(postgres: Postgres) -> None:
         try:
             await connection.execute("set plan_cache_mode = force_generic_plan")
             put = [[value] for value in NewJob.of(await submission(TEXT))]
-            statements = {**queries(sql), "put": (sql.put, (*put, 60.0))}
+            statements = {
+                **queries(sql),
+                "put": (sql.put, (*put, 60.0)),
+                "put_limited": (sql.put_limited, (*put, 60.0, "1000")),
+            }
             wrong = {}
             for name, (text, values) in statements.items():
                 async with connection.transaction():
