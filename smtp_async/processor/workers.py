@@ -27,10 +27,10 @@ from .control import RunControl
 from .event_sink import EventSink
 from .lane import Lane
 from .options import ProcessorOptions
-from .results import Fate, JobResult
+from .results import Fate
 from .routing import NoRoute, Routing
-from .spool_writer import SpoolWriter
 from .telemetry import DeliveryTelemetry
+from .unrouted import Unrouted
 
 __all__ = ["Workers"]
 
@@ -51,7 +51,7 @@ class Workers:
         options: of the processor.
         control: decides whether the run continues.
         breakers: tell whether the spool can be used; with a single route, those of its lane.
-        writer: makes changes to the spool, and repeats them until they succeed.
+        unrouted: ends the leases of jobs without a route.
         events: receives the results of recovery.
         telemetry: is told what the spool holds, when a run begins and ends and once per heartbeat.
     """
@@ -64,7 +64,7 @@ class Workers:
         options: ProcessorOptions,
         control: RunControl,
         breakers: Breakers,
-        writer: SpoolWriter,
+        unrouted: Unrouted,
         events: EventSink,
         telemetry: DeliveryTelemetry | None = None,
     ) -> None:
@@ -74,7 +74,7 @@ class Workers:
         self._options: Final = options
         self._control: Final = control
         self._breakers: Final = breakers
-        self._writer: Final = writer
+        self._unrouted: Final = unrouted
         self._events: Final = events
         # Jobs whose release failed: releasing them may be retried, so no worker may start them.
         self._unreleased: Final[deque[tuple[Lane | None, Lease]]] = deque()
@@ -255,7 +255,7 @@ class Workers:
             try:
                 lane, part, taken, seconds = self._routing.assign(lease)
             except NoRoute as error:
-                await self._refuse(lease, str(error))
+                await self._unrouted.end(error)
                 continue
             self._start_lanes()
             if taken:
@@ -264,12 +264,6 @@ class Workers:
                 self._hand_out(lane, [part])
             elif not await lane.attempts.turn_away(part, seconds):
                 self._unreleased.append((lane, part))
-
-    async def _refuse(self, lease: Lease, reason: str) -> None:
-        """Fail a job that has no route; an operator requeues it once the routes are corrected."""
-        if await self._writer.persist(lambda: lease.fail(None, reason=reason)):
-            self._events.job_ended(lease.entry, JobResult(Fate.FAILED, reason=reason))
-            await self._events.publish(JobFailed(id=lease.entry.id, receipt=None, reason=reason))
 
     async def _wait_for_change(self, *, claimed: bool) -> None:
         """Sleep until a job is due, or until a worker or `stop` wakes the manager."""
