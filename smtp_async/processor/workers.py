@@ -78,6 +78,8 @@ class Workers:
         self._events: Final = events
         # Jobs whose release failed: releasing them may be retried, so no worker may start them.
         self._unreleased: Final[deque[tuple[Lane | None, Lease]]] = deque()
+        # Jobs whose route is still to be asked for; the first may be on its way back to the spool.
+        self._unassigned: Final[deque[Lease]] = deque()
         self._tasks: Final[list[asyncio.Task[None]]] = []
         # The lanes whose workers run.
         self._started: Final[set[Lane]] = set()
@@ -251,11 +253,17 @@ class Workers:
 
     async def _distribute(self, leases: list[Lease]) -> None:
         """Give each job to its route, or turn it away."""
-        for lease in leases:
+        waiting = self._unassigned
+        waiting.extend(leases)
+        while waiting:
+            # A job stays in the queue until its end is written, so that its lease is extended, and released after an
+            # error.
+            lease = waiting[0]
             try:
                 lane, part, taken, seconds = self._routing.assign(lease)
             except NoRoute as error:
                 await self._unrouted.end(error)
+                waiting.popleft()
                 continue
             self._start_lanes()
             if taken:
@@ -264,6 +272,7 @@ class Workers:
                 self._hand_out(lane, [part])
             elif not await lane.attempts.turn_away(part, seconds):
                 self._unreleased.append((lane, part))
+            waiting.popleft()
 
     async def _wait_for_change(self, *, claimed: bool) -> None:
         """Sleep until a job is due, or until a worker or `stop` wakes the manager."""
@@ -292,6 +301,8 @@ class Workers:
 
     async def _release_waiting(self) -> None:
         """End the leases of all jobs that wait for a worker."""
+        self._unreleased.extend([(None, lease) for lease in self._unassigned])
+        self._unassigned.clear()
         if await self._release_all(self._unreleased):
             for lane in self.lanes:
                 await self._release_ready(lane)
@@ -344,6 +355,7 @@ class Workers:
 
     async def _extend_leases(self) -> None:
         leases = [lease for lane in self.lanes for lease in (*lane.in_work, *lane.ready)]
+        leases += self._unassigned
         for lease in leases + [lease for _, lease in self._unreleased]:
             try:
                 await lease.extend()

@@ -142,3 +142,33 @@ async def test_a_recovered_job_is_published_as_queued(spool: FailingSpool) -> No
     queue.on(JobQueued, heard.append)
     await queue.run_once()
     assert [(event.id, event.recovered) for event in heard] == [(id, True)]
+
+
+# --- jobs that no lane has yet -------------------------------------------------------------------------------
+
+
+def nowhere(entry: Any, recipient: Any) -> Any:
+    """Routes without a client."""
+
+
+async def test_the_leases_of_jobs_without_a_lane_are_extended(spool: FailingSpool) -> None:
+    """While the end of one of them cannot be written, the others of its batch wait."""
+    await filled(spool, 4)
+    spool.broken["fail"] = SpoolError("i/o error")
+    queue = processor(spool, None, routes=nowhere, retry=BRISK, heartbeat=0.01, poll=0.001)
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: spool.calls.count("extend") >= 4)
+    del spool.broken["fail"]
+    await until(lambda: queue.statistics().failed == 4)
+    queue.stop()
+    await running
+
+
+async def test_an_error_releases_the_jobs_without_a_lane(spool: FailingSpool) -> None:
+    await filled(spool, 8)
+    spool.broken["fail"] = UsageError("the spool is closed")
+    queue = processor(spool, None, routes=nowhere)
+    with pytest.raises(UsageError):
+        await queue.run()
+    found = await spool.statistics()
+    assert (found.queued, found.sending) == (8, 0)
