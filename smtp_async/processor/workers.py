@@ -270,8 +270,10 @@ class Workers:
                 if self._suspect is lease:
                     self._suspect = part
                 self._hand_out(lane, [part])
-            elif not await lane.attempts.turn_away(part, seconds):
-                self._unreleased.append((lane, part))
+            else:
+                lane.turned_away(seconds)
+                if not await lane.attempts.turn_away(part, seconds):
+                    self._unreleased.append((lane, part))
             waiting.popleft()
 
     async def _wait_for_change(self, *, claimed: bool) -> None:
