@@ -357,16 +357,15 @@ class Workers:
 
     async def _extend_leases(self) -> None:
         leases = [lease for lane in self.lanes for lease in (*lane.in_work, *lane.ready)]
-        leases += self._unassigned
-        for lease in leases + [lease for _, lease in self._unreleased]:
-            try:
-                await lease.extend()
-            except LeaseLost:
-                # The lease has ended meanwhile, or it is lost, so that its mark and its end will be refused.
-                continue
-            except SpoolError as error:
+        leases += [*self._unassigned, *[lease for _, lease in self._unreleased]]
+        # All at once, so that a spool can extend them together.
+        for error in await asyncio.gather(*[lease.extend() for lease in leases], return_exceptions=True):
+            if isinstance(error, SpoolError):
                 await self._breakers.spool_failed(error)
                 return
+            # A lease that is lost has ended meanwhile, or its mark and its end will be refused.
+            if error is not None and not isinstance(error, LeaseLost):
+                raise error
 
     async def _tell_state(self) -> None:
         if self._telemetry is None:

@@ -8,7 +8,16 @@ import pytest
 from smtp_async.errors import LeaseLost, SpoolError, SpoolUnsafe, UsageError
 from smtp_async.events import Event, JobFailed, JobQueued
 from tests.lab import until
-from tests.processor.fakes import BRISK, FailingSpool, FakeClient, filled, kill_worker, processor
+from tests.processor import fakes
+from tests.processor.fakes import (
+    BRISK,
+    FailingLease,
+    FailingSpool,
+    FakeClient,
+    filled,
+    kill_worker,
+    processor,
+)
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -130,6 +139,29 @@ async def test_leases_are_extended_and_jobs_of_dead_workers_recovered(spool: Fai
     await until(lambda: spool.calls.count("recover") > before)
     client.replies.set()
     await until(lambda: queue.statistics().sent == 2)
+    queue.stop()
+    await running
+
+
+class TogetherLease(FailingLease):
+    """A lease whose extension ends when those of three leases have begun."""
+
+    async def extend(self) -> None:
+        calls: Any = self._spool
+        calls.calls.append("extend")
+        await until(lambda: calls.calls.count("extend") >= 3)
+
+
+async def test_leases_are_extended_together(spool: FailingSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes, "FailingLease", TogetherLease)
+    await filled(spool, 3)
+    client = FakeClient()
+    client.gate.clear()
+    queue = processor(spool, client, heartbeat=0.01)
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: client.waiting == 3)
+    await until(lambda: spool.calls.count("extend") >= 3)
+    client.gate.set()
     queue.stop()
     await running
 
