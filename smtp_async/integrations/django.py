@@ -257,12 +257,20 @@ class SpoolEmailBackend(BaseEmailBackend):
         """Put messages and return how many.
 
         Raises:
-            SMTPError: a message could not be stored. Of a message that waits for the end of a transaction, the error is
-                raised by the commit.
+            SMTPError: a message could not be stored. The error of a message that is put by the commit is not raised:
+                Django logs it, and goes on with its other hooks.
             BadHeaderError: a header has a line end.
         """
         mails = _mails(email_messages, silent=self.fail_silently)
-        return sum(self._silenced(self._put, mail) for mail in mails)
+        connection = transaction.get_connection(self.database)
+        if not connection.in_atomic_block:
+            return sum([self._silenced(self._store, mail) for mail in mails])
+        if connection.vendor == "postgresql" and isinstance(spool := self._spool(), _JoinsTransactions):
+            put = partial(spool.put_blocking, connection=connection)
+            return sum([self._silenced(put, mail) for mail in mails])
+        if mails:
+            self._put_by_commit(mails)
+        return len(mails)
 
     async def asend_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """As `send_messages`, without blocking the event loop. Asynchronous code of Django is in no transaction.
@@ -280,19 +288,27 @@ class SpoolEmailBackend(BaseEmailBackend):
                     raise
         return count
 
-    def _put(self, mail: Mail) -> None:
-        connection = transaction.get_connection(self.database)
-        if not connection.in_atomic_block:
-            self._store(mail)
-        elif connection.vendor == "postgresql" and isinstance(spool := self._spool(), _JoinsTransactions):
-            spool.put_blocking(mail, connection=connection)
-        else:
-            transaction.on_commit(partial(self._silenced, self._store, mail), using=self.database)
+    def _put_by_commit(self, mails: Sequence[Mail]) -> None:
+        """Have the commit of the transaction put messages; one that fails keeps no other from being put."""
+
+        # Not a partial: Django names the function in its log.
+        def put_mail() -> None:
+            failed: Exception | None = None
+            for mail in mails:
+                try:
+                    self._silenced(self._store, mail)
+                except Exception as error:
+                    failed = failed or error
+            if failed is not None:
+                raise failed
+
+        # Robust, because otherwise Django would drop the hooks behind one that raises, and their mail with them.
+        transaction.on_commit(put_mail, using=self.database, robust=True)
 
     def _store(self, mail: Mail) -> None:
         _thread.serving().run(self._spool().put(mail))
 
-    def _silenced(self, call: Callable[[Mail], None], mail: Mail) -> bool:
+    def _silenced(self, call: Callable[[Mail], object], mail: Mail) -> bool:
         """Call, and return whether that succeeded."""
         try:
             call(mail)

@@ -48,6 +48,7 @@ from smtp_async.errors import (
     NotSent,
     RecipientsRefused,
     SocketError,
+    SpoolFull,
     Timeout,
 )
 from smtp_async.integrations.django import EmailBackend, SpoolEmailBackend, asend_mail
@@ -391,6 +392,25 @@ class TestSpool:
             letter(1).send()
             raise KeyError
         assert subjects(spool) == []
+
+    def test_a_message_that_cannot_be_put_by_the_commit_stops_no_other(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Small(DirectorySpool):
+            async def put(self, message: Any, **fields: Any) -> str:
+                if "long" in message.envelope().recipients[0].address.local:
+                    raise SpoolFull("no space left")
+                return await super().put(message, **fields)
+
+        done: list[str] = []
+        backend = SpoolEmailBackend(spool=lambda: Small(tmp_path / "small", create=True))
+        with transaction.atomic():
+            assert backend.send_messages([letter(1, to=["long@example.org"]), letter(2)]) == 2
+            assert backend.send_messages([letter(3, to=["long@example.org"])]) == 1
+            assert backend.send_messages([letter(4)]) == 1
+            transaction.on_commit(lambda: done.append("other"))
+        assert subjects(tmp_path / "small") == ["message 2", "message 4"]
+        assert done == ["other"] and caplog.text.count("SpoolFull: no space left") == 2
 
     def test_a_message_is_put_as_it_was_when_it_was_sent(self, spool: Path) -> None:
         with transaction.atomic():
