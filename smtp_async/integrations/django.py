@@ -79,7 +79,8 @@ class EmailBackend(BaseEmailBackend):
             `timeout` limits each step of the dialogue. With neither TLS setting, TLS is used where it is offered, and
             required where there is a password.
         fail_silently: return the number of messages that were sent instead of raising `SMTPError`.
-        security: when TLS starts, in place of `use_tls` and `use_ssl`; None takes `SMTP_ASYNC["security"]`.
+        security: when TLS starts, in place of `use_tls` and `use_ssl`; None takes `SMTP_ASYNC["security"]`, unless one
+            of these arguments is true.
         options: of the client; None takes `SMTP_ASYNC["options"]`.
 
     Raises:
@@ -123,7 +124,9 @@ class EmailBackend(BaseEmailBackend):
         self.timeout: float | None = setting("TIMEOUT", None, timeout)
         self.ssl_keyfile: str | None = setting("SSL_KEYFILE", None, ssl_keyfile)
         self.ssl_certfile: str | None = setting("SSL_CERTFILE", None, ssl_certfile)
-        self.security: Security = security or _setting("security") or self._security()
+        # An argument, which may come from the OPTIONS of a mailer, is nearer than what holds for all backends.
+        shared = None if use_tls or use_ssl else _setting("security")
+        self.security: Security = security or shared or self._security()
         self.options: ClientOptions = options or _setting("options") or _DEFAULTS
         self._opened = False
 

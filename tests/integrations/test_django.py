@@ -238,6 +238,17 @@ class TestSettings:
         with override_settings(**given):
             assert EmailBackend().security is security
 
+    @override_settings(SMTP_ASYNC={"security": Security.PLAINTEXT})
+    @pytest.mark.parametrize("mailer", [{}, {"alias": "orders"}], ids=["argument", "mailer"])
+    def test_the_nearer_setting_decides_about_tls(self, mailer: dict[str, Any]) -> None:
+        def security(**given: Any) -> Security:
+            return EmailBackend(host="mx.test", **mailer, **given).security
+
+        assert security(use_tls=True) is Security.STARTTLS
+        assert security(use_ssl=True) is Security.IMPLICIT
+        assert security() is security(use_tls=False) is Security.PLAINTEXT
+        assert security(use_tls=True, security=Security.AUTO) is Security.AUTO
+
     @override_settings(EMAIL_HOST_USER="ann", EMAIL_HOST_PASSWORD="secret", EMAIL_TIMEOUT=7)
     def test_arguments_come_before_settings(self) -> None:
         backend = EmailBackend(username="bob", password="", host="mx.test", port=2525)
