@@ -225,7 +225,9 @@ class SpoolEmailBackend(BaseEmailBackend):
         SMTP_ASYNC = {"spool": BASE_DIR / "spool"}
 
     A message of a transaction is put when the transaction is committed, and never if it is rolled back. A spool that
-    can join a transaction of PostgreSQL stores the message within it, so that a crash loses either both or none.
+    can join a transaction of PostgreSQL stores the message within it, so that a crash loses either both or none. It
+    does so if its URL and the settings of the database name the same server and database, or if the alias is named
+    below, for example because one of them goes through a pooler.
 
     Args:
         fail_silently: return the number of messages that were put instead of raising `SMTPError`.
@@ -254,7 +256,9 @@ class SpoolEmailBackend(BaseEmailBackend):
             raise ImproperlyConfigured(
                 'SMTP_ASYNC["spool"] names no spool: a directory, or what makes a Spool'
             )
-        self.database: str = database or _setting("database") or "default"
+        named = database or _setting("database")
+        self._alias_named = named is not None
+        self.database: str = named or "default"
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """Put messages and return how many.
@@ -268,7 +272,8 @@ class SpoolEmailBackend(BaseEmailBackend):
         connection = transaction.get_connection(self.database)
         if not connection.in_atomic_block:
             return sum([self._silenced(self._store, mail) for mail in mails])
-        if connection.vendor == "postgresql" and isinstance(spool := self._spool(), _JoinsTransactions):
+        spool: Any = self._spool() if connection.vendor == "postgresql" else None
+        if isinstance(spool, _JoinsTransactions) and (self._alias_named or _is_in(spool, connection)):
             put = partial(spool.put_blocking, connection=connection)
             return sum([self._silenced(put, mail) for mail in mails])
         if mails:
@@ -335,8 +340,17 @@ class SpoolEmailBackend(BaseEmailBackend):
 class _JoinsTransactions(Protocol):
     """A spool that can store a message in the transaction of a connection."""
 
+    def is_in(self, host: str, port: int, database: str) -> bool:
+        """Tell whether the spool is in this database."""
+
     def put_blocking(self, message: Any, *, connection: Any) -> str:
         """Store a message in the open transaction."""
+
+
+def _is_in(spool: _JoinsTransactions, connection: Any) -> bool:
+    """Tell whether the spool is in the database of a connection, by the settings of both."""
+    place = connection.settings_dict
+    return spool.is_in(str(place["HOST"] or ""), int(place["PORT"] or 5432), str(place["NAME"] or ""))
 
 
 async def asend_mail(

@@ -441,13 +441,31 @@ class TestSpool:
                 put.append(connection.in_atomic_block)
                 return "1"
 
-        monkeypatch.setattr(transaction.get_connection(), "vendor", "postgresql")
-        backend = SpoolEmailBackend(spool=lambda: Joining(tmp_path / "joining", create=True))
+            def is_in(self, host: str, port: int, database: str) -> bool:
+                return (host, port, database) == ("db.test", 5432, "shop")
+
+        database = transaction.get_connection()
+        monkeypatch.setattr(database, "vendor", "postgresql")
+        monkeypatch.setattr(database, "settings_dict", {**database.settings_dict, "HOST": "db.test"})
+
+        def make() -> Spool:
+            return Joining(tmp_path / "joining", create=True)
+
+        backend = SpoolEmailBackend(spool=make)
         with transaction.atomic():
+            # The spool is in another database.
             assert backend.send_messages([letter(1)]) == 1
+        assert put == [] and subjects(tmp_path / "joining") == ["message 1"]
+        with transaction.atomic():
+            # Named, the database is that of the spool.
+            assert SpoolEmailBackend(spool=make, database="default").send_messages([letter(2)]) == 1
             assert put == [True]
-        assert backend.send_messages([letter(2)]) == 1
-        assert put == [True] and subjects(tmp_path / "joining") == ["message 2"]
+        database.settings_dict["NAME"] = "shop"
+        with transaction.atomic():
+            assert backend.send_messages([letter(3)]) == 1
+            assert put == [True, True]
+        assert backend.send_messages([letter(4)]) == 1
+        assert put == [True, True] and subjects(tmp_path / "joining") == ["message 1", "message 4"]
 
     @pytest.mark.server
     def test_a_message_is_a_row_of_a_transaction_of_postgresql(self, postgres: Any) -> None:
@@ -457,6 +475,7 @@ class TestSpool:
         database.settings_dict.update(place)
         asyncio.run(_make_schema(postgres.url()))
         own = {"spool": lambda: PostgresSpool(postgres.url(), schema="django_mail"), "database": "postgresql"}
+        assert PostgresSpool(postgres.url()).is_in(url.hostname or "", url.port or 0, url.path[1:])
         try:
             with override_settings(SMTP_ASYNC=own):
                 backend = SpoolEmailBackend()
