@@ -20,7 +20,7 @@ from threading import Event, RLock, Thread, get_ident
 from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakSet
 
-from ..errors import NotConnected, UsageError
+from ..errors import NotConnected, SocketError, UsageError
 
 __all__ = ["LoopThread", "Serving"]
 
@@ -45,7 +45,11 @@ class Closable(Protocol):
 
 
 class Serving:
-    """An event loop that runs in its thread."""
+    """An event loop that runs in its thread.
+
+    Raises:
+        SocketError: the system has no room for the loop, for example no free file descriptor.
+    """
 
     def __init__(self, name: str) -> None:
         self._lock = RLock()
@@ -55,7 +59,10 @@ class Serving:
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self.thread = Thread(target=self._run, args=(started,), name=name, daemon=True)
         self.thread.start()
-        self._loop, self._stop = started.result()
+        try:
+            self._loop, self._stop = started.result()
+        except OSError as error:
+            raise SocketError.of(error, f"no event loop can be made: {error.strerror}") from error
 
     # --- in other threads ------------------------------------------------------------------------------------
 
@@ -116,9 +123,12 @@ class Serving:
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._serve(started))
-        except RuntimeError:
-            # At exit asyncio cannot start the thread in which it would wait for the executor's.
-            if not _exiting.is_set():
+        except Exception as error:
+            if not started.done():
+                # The loop could not be made, for example without a free file descriptor; the caller waits for it.
+                started.set_exception(error)
+            elif not (isinstance(error, RuntimeError) and _exiting.is_set()):
+                # At exit asyncio cannot start the thread in which it would wait for the executor's.
                 raise
         finally:
             _serving.discard(self)
@@ -184,6 +194,7 @@ class LoopThread:
 
         Raises:
             NotConnected: it was closed.
+            SocketError: the system has no room for the loop; a later call tries again.
         """
         with self._lock:
             if self.closed:

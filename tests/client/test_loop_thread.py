@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import errno
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from smtp_async import SMTPClient
 from smtp_async.client.loop_thread import LoopThread
-from smtp_async.errors import NotConnected, UsageError
+from smtp_async.errors import NotConnected, SocketError, UsageError
 from smtp_async.testing import RecordingSink, ServerThread, stall
 from tests.lab import PATIENCE, client_of, mail
 
@@ -49,6 +50,18 @@ def test_a_call_has_the_context_of_its_caller(thread: LoopThread) -> None:
         return variable.get()
 
     assert thread.serving().run(value()) == "caller's"
+
+
+def test_a_loop_that_cannot_be_made_is_an_error(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.events, "new_event_loop", full)
+        with pytest.raises(SocketError, match="no event loop can be made: Too many open files") as caught:
+            thread.serving()
+        assert caught.value.errno == errno.EMFILE and not thread.running
+    assert thread.serving().run(name_of_thread()) == "test loop"
 
 
 def test_a_call_from_the_loop_itself_is_refused(thread: LoopThread) -> None:
