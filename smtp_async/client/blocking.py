@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -247,7 +248,27 @@ class BlockingClient:
             UsageError, NotConnected: as `send`.
         """
         serving, client = self._use()
-        return _receipts(serving, client, iter(messages), options)
+        return self._receipts(serving, client, iter(messages), options)
+
+    def _receipts(
+        self, serving: Serving, client: SMTPClient, source: Iterator[M], options: SendOptions | None
+    ) -> Iterator[tuple[M, Receipt]]:
+        """Iterate over receipts. As a method, so that the iterator keeps its client from being collected."""
+        exchange: _Exchange[M] = _Exchange()
+        sending = serving.submit(exchange.send(client, options), awaited=False)
+        try:
+            while (told := exchange.told.get()) is not _END:
+                if told is _WANTED:
+                    exchange.give(source)
+                else:
+                    yield told
+            try:
+                # The end is told before the future has its result.
+                sending.result()
+            except concurrent.futures.CancelledError:
+                raise NotConnected("the client was closed") from None
+        finally:
+            sending.cancel()
 
     def check(self) -> ServerReport:
         """Connect, log in, send NOOP and QUIT, and report what was seen and what is wrong, as `SMTPClient.check`.
@@ -271,9 +292,11 @@ class BlockingClient:
         self.close()
 
     def __del__(self) -> None:
-        if self._thread.running and not self._thread.closed:
+        # Without a thread, the arguments of the constructor were wrong.
+        thread = getattr(self, "_thread", None)
+        if thread is not None and thread.running and not thread.closed:
             # First, because a warning may be an error.
-            self._thread.stop()
+            thread.stop()
             warnings.warn(f"a client was not closed: {self!r}", ResourceWarning, stacklevel=2)
 
     def _use(self) -> tuple[Serving, SMTPClient]:
@@ -361,24 +384,6 @@ class _Exchange(Generic[M]):
 def _answer(given: asyncio.Future[Any], answer: object) -> None:
     if not given.done():
         given.set_result(answer)
-
-
-def _receipts(
-    serving: Serving, client: SMTPClient, source: Iterator[M], options: SendOptions | None
-) -> Iterator[tuple[M, Receipt]]:
-    exchange: _Exchange[M] = _Exchange()
-    sending = serving.submit(exchange.send(client, options), awaited=False)
-    try:
-        while (told := exchange.told.get()) is not _END:
-            if told is _WANTED:
-                exchange.give(source)
-            else:
-                yield told
-        if sending.cancelled():
-            raise NotConnected("the client was closed")
-        sending.result()
-    finally:
-        sending.cancel()
 
 
 # --- one message ---------------------------------------------------------------------------------------------

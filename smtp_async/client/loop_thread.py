@@ -20,7 +20,8 @@ from threading import Event, RLock, Thread, get_ident
 from typing import Any, Final, Protocol, TypeVar, cast
 from weakref import WeakSet
 
-from ..errors import NotConnected, UsageError
+from ..errors import NotConnected, SocketError, UsageError
+from ..model.receipt import Receipt
 
 __all__ = ["LoopThread", "Serving"]
 
@@ -45,23 +46,38 @@ class Closable(Protocol):
 
 
 class Serving:
-    """An event loop that runs in its thread."""
+    """An event loop that runs in its thread.
+
+    Raises:
+        SocketError: the system has no room for the loop, for example no free file descriptor.
+    """
 
     def __init__(self, name: str) -> None:
         self._lock = RLock()
         self._stopped = False
+        # The calls that still run are being cancelled, because the loop ends.
+        self._withdrawing = False
         self._kept: dict[Hashable, Closable] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self.thread = Thread(target=self._run, args=(started,), name=name, daemon=True)
         self.thread.start()
-        self._loop, self._stop = started.result()
+        try:
+            self._loop, self._stop = started.result()
+        except OSError as error:
+            raise SocketError.of(error, f"no event loop can be made: {error.strerror}") from error
 
     # --- in other threads ------------------------------------------------------------------------------------
 
     def keep(self, key: Hashable, make: Callable[[], C]) -> C:
-        """Return the object of `key`, which the first call makes; it is closed when the loop ends."""
+        """Return the object of `key`, which the first call makes; it is closed when the loop ends.
+
+        Raises:
+            NotConnected: the loop was stopped.
+        """
         with self._lock:
+            if self._stopped:
+                raise NotConnected(_CLOSED)
             kept = self._kept.get(key)
             if kept is None:
                 kept = self._kept[key] = make()
@@ -89,6 +105,7 @@ class Serving:
         Raises:
             UsageError: the caller is in the loop's own thread, which would wait for itself.
             NotConnected: the loop was stopped.
+            NotSent, OutcomeUnknown: the loop was stopped, and this is what became of the message of the call.
         """
         if get_ident() == self.thread.ident:
             call.close()
@@ -116,9 +133,12 @@ class Serving:
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._serve(started))
-        except RuntimeError:
-            # At exit asyncio cannot start the thread in which it would wait for the executor's.
-            if not _exiting.is_set():
+        except Exception as error:
+            if not started.done():
+                # The loop could not be made, for example without a free file descriptor; the caller waits for it.
+                started.set_exception(error)
+            elif not (isinstance(error, RuntimeError) and _exiting.is_set()):
+                # At exit asyncio cannot start the thread in which it would wait for the executor's.
                 raise
         finally:
             _serving.discard(self)
@@ -136,6 +156,11 @@ class Serving:
         if self._calls:
             # Whose outcomes are known, and would be lost if their tasks were cancelled now.
             await asyncio.wait(self._calls, timeout=_LAST_WORDS)
+        if self._calls:
+            self._withdrawing = True
+            for call in self._calls:
+                call.cancel()
+            await asyncio.wait(self._calls, timeout=_LAST_WORDS)
 
     async def _noted(self, call: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
@@ -143,8 +168,26 @@ class Serving:
         self._calls.add(task)
         try:
             return await call
+        except asyncio.CancelledError as cancelled:
+            if self._withdrawing:
+                _raise_outcome(getattr(cancelled, "receipt", None))
+            raise
         finally:
             self._calls.discard(task)
+
+
+def _raise_outcome(receipt: object) -> None:
+    """Raise what became of the message of a call that was withdrawn; return if it had none.
+
+    Raises:
+        NotSent, OutcomeUnknown: as the receipt says.
+        NotConnected: the message was accepted, as `receipt` of the error says.
+    """
+    if isinstance(receipt, Receipt):
+        receipt.raise_for_outcome()
+        error = NotConnected("the client was closed after the message had been accepted")
+        error.receipt = receipt
+        raise error
 
 
 #: Set when the interpreter exits.
@@ -184,6 +227,7 @@ class LoopThread:
 
         Raises:
             NotConnected: it was closed.
+            SocketError: the system has no room for the loop; a later call tries again.
         """
         with self._lock:
             if self.closed:

@@ -79,7 +79,8 @@ class EmailBackend(BaseEmailBackend):
             `timeout` limits each step of the dialogue. With neither TLS setting, TLS is used where it is offered, and
             required where there is a password.
         fail_silently: return the number of messages that were sent instead of raising `SMTPError`.
-        security: when TLS starts, in place of `use_tls` and `use_ssl`; None takes `SMTP_ASYNC["security"]`.
+        security: when TLS starts, in place of `use_tls` and `use_ssl`; None takes `SMTP_ASYNC["security"]`, unless one
+            of these arguments is true.
         options: of the client; None takes `SMTP_ASYNC["options"]`.
 
     Raises:
@@ -123,7 +124,9 @@ class EmailBackend(BaseEmailBackend):
         self.timeout: float | None = setting("TIMEOUT", None, timeout)
         self.ssl_keyfile: str | None = setting("SSL_KEYFILE", None, ssl_keyfile)
         self.ssl_certfile: str | None = setting("SSL_CERTFILE", None, ssl_certfile)
-        self.security: Security = security or _setting("security") or self._security()
+        # An argument, which may come from the OPTIONS of a mailer, is nearer than what holds for all backends.
+        shared = None if use_tls or use_ssl else _setting("security")
+        self.security: Security = security or shared or self._security()
         self.options: ClientOptions = options or _setting("options") or _DEFAULTS
         self._opened = False
 
@@ -222,7 +225,9 @@ class SpoolEmailBackend(BaseEmailBackend):
         SMTP_ASYNC = {"spool": BASE_DIR / "spool"}
 
     A message of a transaction is put when the transaction is committed, and never if it is rolled back. A spool that
-    can join a transaction of PostgreSQL stores the message within it, so that a crash loses either both or none.
+    can join a transaction of PostgreSQL stores the message within it, so that a crash loses either both or none. It
+    does so if its URL and the settings of the database name the same server and database, or if the alias is named
+    below, for example because one of them goes through a pooler.
 
     Args:
         fail_silently: return the number of messages that were put instead of raising `SMTPError`.
@@ -251,18 +256,29 @@ class SpoolEmailBackend(BaseEmailBackend):
             raise ImproperlyConfigured(
                 'SMTP_ASYNC["spool"] names no spool: a directory, or what makes a Spool'
             )
-        self.database: str = database or _setting("database") or "default"
+        named = database or _setting("database")
+        self._alias_named = named is not None
+        self.database: str = named or "default"
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """Put messages and return how many.
 
         Raises:
-            SMTPError: a message could not be stored. Of a message that waits for the end of a transaction, the error is
-                raised by the commit.
+            SMTPError: a message could not be stored. The error of a message that is put by the commit is not raised:
+                Django logs it, and goes on with its other hooks.
             BadHeaderError: a header has a line end.
         """
         mails = _mails(email_messages, silent=self.fail_silently)
-        return sum(self._silenced(self._put, mail) for mail in mails)
+        connection = transaction.get_connection(self.database)
+        if not connection.in_atomic_block:
+            return sum([self._silenced(self._store, mail) for mail in mails])
+        spool: Any = self._spool() if connection.vendor == "postgresql" else None
+        if isinstance(spool, _JoinsTransactions) and (self._alias_named or _is_in(spool, connection)):
+            put = partial(spool.put_blocking, connection=connection)
+            return sum([self._silenced(put, mail) for mail in mails])
+        if mails:
+            self._put_by_commit(mails)
+        return len(mails)
 
     async def asend_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """As `send_messages`, without blocking the event loop. Asynchronous code of Django is in no transaction.
@@ -280,19 +296,27 @@ class SpoolEmailBackend(BaseEmailBackend):
                     raise
         return count
 
-    def _put(self, mail: Mail) -> None:
-        connection = transaction.get_connection(self.database)
-        if not connection.in_atomic_block:
-            self._store(mail)
-        elif connection.vendor == "postgresql" and isinstance(spool := self._spool(), _JoinsTransactions):
-            spool.put_blocking(mail, connection=connection)
-        else:
-            transaction.on_commit(partial(self._silenced, self._store, mail), using=self.database)
+    def _put_by_commit(self, mails: Sequence[Mail]) -> None:
+        """Have the commit of the transaction put messages; one that fails keeps no other from being put."""
+
+        # Not a partial: Django names the function in its log.
+        def put_mail() -> None:
+            failed: Exception | None = None
+            for mail in mails:
+                try:
+                    self._silenced(self._store, mail)
+                except Exception as error:
+                    failed = failed or error
+            if failed is not None:
+                raise failed
+
+        # Robust, because otherwise Django would drop the hooks behind one that raises, and their mail with them.
+        transaction.on_commit(put_mail, using=self.database, robust=True)
 
     def _store(self, mail: Mail) -> None:
         _thread.serving().run(self._spool().put(mail))
 
-    def _silenced(self, call: Callable[[Mail], None], mail: Mail) -> bool:
+    def _silenced(self, call: Callable[[Mail], object], mail: Mail) -> bool:
         """Call, and return whether that succeeded."""
         try:
             call(mail)
@@ -316,8 +340,17 @@ class SpoolEmailBackend(BaseEmailBackend):
 class _JoinsTransactions(Protocol):
     """A spool that can store a message in the transaction of a connection."""
 
+    def is_in(self, host: str, port: int, database: str) -> bool:
+        """Tell whether the spool is in this database."""
+
     def put_blocking(self, message: Any, *, connection: Any) -> str:
         """Store a message in the open transaction."""
+
+
+def _is_in(spool: _JoinsTransactions, connection: Any) -> bool:
+    """Tell whether the spool is in the database of a connection, by the settings of both."""
+    place = connection.settings_dict
+    return spool.is_in(str(place["HOST"] or ""), int(place["PORT"] or 5432), str(place["NAME"] or ""))
 
 
 async def asend_mail(

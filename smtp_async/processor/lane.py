@@ -124,7 +124,7 @@ class Lane:
         return len(self.ready) < self.concurrency if self.flows else self.room > 0
 
     def seconds_to_turn(self, shortest: float) -> float:
-        """Estimate how long a job that is not taken now should wait.
+        """Estimate how long a job that is not taken now should wait; `turned_away` is told if it does.
 
         The jobs turned away come back over the time after which the server is expected to take them, twice as fast as
         it took the last ones, so that it has work if it became faster.
@@ -138,8 +138,12 @@ class Lane:
         # Of a server that hangs, only the time since the last end tells.
         interval = max(self._interval, now - self._since) / 2
         turn = max(self._turn_at, now + len(self.ready) * interval) + interval
-        self._turn_at = min(turn, now + _LONGEST_WAIT)
-        return max(self._turn_at - now, _SHORTEST_WAIT)
+        return min(max(turn - now, _SHORTEST_WAIT), _LONGEST_WAIT)
+
+    def turned_away(self, seconds: float) -> None:
+        """Record that a job waits this long for its turn, so that the next one has its turn later."""
+        if self.flows:
+            self._turn_at = self._monotonic() + seconds
 
     # --- jobs ------------------------------------------------------------------------------------------------
 

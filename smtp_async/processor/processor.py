@@ -32,6 +32,7 @@ from .schedule import RetryPolicy
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
 from .telemetry import DeliveryTelemetry
+from .unrouted import Unrouted
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class QueueProcessor(Observed):
     Args:
         spool: stores the mail.
         client: sends the mail that has no route of its own; the caller closes it. None: every recipient needs a route.
-        routes: the clients of other mail, `Routes` or a function; each client has its own workers and pauses. A job
-            with a recipient without a route fails, and an operator may requeue it.
+        routes: the clients of other mail, `Routes` or a function; each client has its own workers and pauses. A
+            recipient without a route is given up, the others are served, and an operator may requeue the failed job. If
+            the routes raise, the recipient waits as after a temporary failure.
         concurrency: maximum of jobs that are tried at once over each client; by default twice the number that the
             connections of the client can carry, so that writing results never delays a connection.
         retry: how often and for how long a message is tried, and how long mail pauses when the server is down.
@@ -99,7 +101,12 @@ class QueueProcessor(Observed):
             options=options,
             control=self._control,
             breakers=self._breakers,
-            writer=SpoolWriter(self._breakers, self._control, retry, options.chance),
+            unrouted=Unrouted(
+                retry,
+                options=options,
+                writer=SpoolWriter(self._breakers, self._control, retry, options.chance),
+                events=self._events,
+            ),
             events=self._events,
             telemetry=self._telemetry,
         )

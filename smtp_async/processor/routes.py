@@ -51,9 +51,9 @@ class Routes:
                     raise InvalidArgument(f"a key of {name} is a string, not {key!r}")
                 if not hasattr(client, "send"):
                     raise InvalidArgument(f"{name}[{key!r}] is a client, not {client!r}")
-            if name != "by_tag":
-                # Copied, so that a later change of the table of the caller changes no route.
-                object.__setattr__(self, name, {_plain(key): client for key, client in table.items()})
+            # Copied, so that a later change of the table of the caller changes no route.
+            plain = str if name == "by_tag" else _plain
+            object.__setattr__(self, name, {plain(key): client for key, client in table.items()})
 
     def __call__(self, entry: Entry, recipient: Recipient) -> SMTPClient | None:
         """Return the client for a recipient of a job, None if the table has none."""

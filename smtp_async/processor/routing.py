@@ -3,6 +3,9 @@
 A lane is made for each client when the first recipient is routed to it; those of a table are made at once. A job goes
 to the first lane that may take it now, with those of its recipients that had no turn since the job was due. If no lane
 may, the job is turned away until the first of them is expected to.
+
+Recipients without a route are given up before the others have their turn, so that these end the job. Recipients for
+which the routes raised have their turn last, so that a fault of the routes delays no recipient that has a route.
 """
 
 from __future__ import annotations
@@ -24,7 +27,21 @@ __all__ = ["Assignment", "NoRoute", "Routing"]
 
 
 class NoRoute(Exception):
-    """A recipient has no route; the message says why."""
+    """Recipients have no route; the message says why.
+
+    Args:
+        reason: why the first of them has none.
+
+    Attributes:
+        temporary: the routes raised, so that a later call may find a route.
+        lease: the lease of the job for these recipients; set by `Routing.assign`.
+    """
+
+    lease: Lease
+
+    def __init__(self, reason: str, *, temporary: bool = False) -> None:
+        super().__init__(reason)
+        self.temporary: Final = temporary
 
 
 class Assignment(NamedTuple):
@@ -88,11 +105,15 @@ class Routing:
         """Return where a claimed job goes.
 
         Raises:
-            NoRoute: a recipient has no route.
+            NoRoute: recipients have no route, and have to be dealt with before the others.
         """
-        entry = lease.entry
-        parts = self._parts(entry)
-        total = sum(map(len, parts.values()))
+        parts, missing = self._parts(lease.entry)
+        total = sum(map(len, parts.values())) + sum([len(places) for _, places in missing])
+        # Those that are given up come first, those that have to wait last.
+        for error, places in missing:
+            if not (parts and error.temporary):
+                error.lease = self._lease(lease, places, total)
+                raise error
         waits: list[tuple[float, Lane]] = []
         for lane, places in parts.items():
             if lane.takes_one():
@@ -105,16 +126,25 @@ class Routing:
         whole = len(places) == total and total == len(pending_places(lease.entry))
         return lease if whole else PartialLease(lease, places)
 
-    def _parts(self, entry: Entry) -> dict[Lane, list[int]]:
-        """Return the pending recipients that had no turn yet, by lane; all pending ones if every one had its turn."""
+    def _parts(self, entry: Entry) -> tuple[dict[Lane, list[int]], list[tuple[NoRoute, list[int]]]]:
+        """Return the places of the pending recipients that had no turn yet; of all pending ones if every one had.
+
+        Returns:
+            The places by lane, and those without a route: first the ones that are given up, then those that wait.
+        """
         pending = pending_places(entry)
-        routed = {place: self._lane_for(entry, place) for place in pending}
-        waiting = [place for place in pending if not had_turn(entry, place)] or pending
+        if not pending and self.lanes:
+            # The job has been delivered; any lane ends it.
+            return {self.lanes[0]: []}, []
         parts: dict[Lane, list[int]] = {}
-        for place in waiting:
-            parts.setdefault(routed[place], []).append(place)
-        # A job without a pending recipient has been delivered; any lane ends it.
-        return parts or {self._lane_for(entry, 0): []}
+        missing: dict[bool, tuple[NoRoute, list[int]]] = {}
+        for place in [place for place in pending if not had_turn(entry, place)] or pending or [0]:
+            places = [place] if pending else []
+            try:
+                parts.setdefault(self._lane_for(entry, place), []).extend(places)
+            except NoRoute as error:
+                missing.setdefault(error.temporary, (error, []))[1].extend(places)
+        return parts, [missing[temporary] for temporary in (False, True) if temporary in missing]
 
     def _lane_for(self, entry: Entry, place: int) -> Lane:
         recipient = entry.envelope.recipients[place]
@@ -123,7 +153,7 @@ class Routing:
             try:
                 client = self._routes(entry, recipient)
             except Exception as error:
-                raise NoRoute(f"the routes raised {error!r}") from error
+                raise NoRoute(f"the routes raised {error!r}", temporary=True) from error
         client = self._client if client is None else client
         if client is None:
             raise NoRoute(f"no route for {recipient.address}")

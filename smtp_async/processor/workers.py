@@ -27,10 +27,10 @@ from .control import RunControl
 from .event_sink import EventSink
 from .lane import Lane
 from .options import ProcessorOptions
-from .results import Fate, JobResult
+from .results import Fate
 from .routing import NoRoute, Routing
-from .spool_writer import SpoolWriter
 from .telemetry import DeliveryTelemetry
+from .unrouted import Unrouted
 
 __all__ = ["Workers"]
 
@@ -51,7 +51,7 @@ class Workers:
         options: of the processor.
         control: decides whether the run continues.
         breakers: tell whether the spool can be used; with a single route, those of its lane.
-        writer: makes changes to the spool, and repeats them until they succeed.
+        unrouted: ends the leases of jobs without a route.
         events: receives the results of recovery.
         telemetry: is told what the spool holds, when a run begins and ends and once per heartbeat.
     """
@@ -64,7 +64,7 @@ class Workers:
         options: ProcessorOptions,
         control: RunControl,
         breakers: Breakers,
-        writer: SpoolWriter,
+        unrouted: Unrouted,
         events: EventSink,
         telemetry: DeliveryTelemetry | None = None,
     ) -> None:
@@ -74,10 +74,12 @@ class Workers:
         self._options: Final = options
         self._control: Final = control
         self._breakers: Final = breakers
-        self._writer: Final = writer
+        self._unrouted: Final = unrouted
         self._events: Final = events
         # Jobs whose release failed: releasing them may be retried, so no worker may start them.
         self._unreleased: Final[deque[tuple[Lane | None, Lease]]] = deque()
+        # Jobs whose route is still to be asked for; the first may be on its way back to the spool.
+        self._unassigned: Final[deque[Lease]] = deque()
         self._tasks: Final[list[asyncio.Task[None]]] = []
         # The lanes whose workers run.
         self._started: Final[set[Lane]] = set()
@@ -251,25 +253,28 @@ class Workers:
 
     async def _distribute(self, leases: list[Lease]) -> None:
         """Give each job to its route, or turn it away."""
-        for lease in leases:
+        waiting = self._unassigned
+        waiting.extend(leases)
+        while waiting:
+            # A job stays in the queue until its end is written, so that its lease is extended, and released after an
+            # error.
+            lease = waiting[0]
             try:
                 lane, part, taken, seconds = self._routing.assign(lease)
             except NoRoute as error:
-                await self._refuse(lease, str(error))
+                await self._unrouted.end(error)
+                waiting.popleft()
                 continue
             self._start_lanes()
             if taken:
                 if self._suspect is lease:
                     self._suspect = part
                 self._hand_out(lane, [part])
-            elif not await lane.attempts.turn_away(part, seconds):
-                self._unreleased.append((lane, part))
-
-    async def _refuse(self, lease: Lease, reason: str) -> None:
-        """Fail a job that has no route; an operator requeues it once the routes are corrected."""
-        if await self._writer.persist(lambda: lease.fail(None, reason=reason)):
-            self._events.job_ended(lease.entry, JobResult(Fate.FAILED, reason=reason))
-            await self._events.publish(JobFailed(id=lease.entry.id, receipt=None, reason=reason))
+            else:
+                lane.turned_away(seconds)
+                if not await lane.attempts.turn_away(part, seconds):
+                    self._unreleased.append((lane, part))
+            waiting.popleft()
 
     async def _wait_for_change(self, *, claimed: bool) -> None:
         """Sleep until a job is due, or until a worker or `stop` wakes the manager."""
@@ -298,6 +303,8 @@ class Workers:
 
     async def _release_waiting(self) -> None:
         """End the leases of all jobs that wait for a worker."""
+        self._unreleased.extend([(None, lease) for lease in self._unassigned])
+        self._unassigned.clear()
         if await self._release_all(self._unreleased):
             for lane in self.lanes:
                 await self._release_ready(lane)
@@ -350,15 +357,15 @@ class Workers:
 
     async def _extend_leases(self) -> None:
         leases = [lease for lane in self.lanes for lease in (*lane.in_work, *lane.ready)]
-        for lease in leases + [lease for _, lease in self._unreleased]:
-            try:
-                await lease.extend()
-            except LeaseLost:
-                # The lease has ended meanwhile, or it is lost, so that its mark and its end will be refused.
-                continue
-            except SpoolError as error:
+        leases += [*self._unassigned, *[lease for _, lease in self._unreleased]]
+        # All at once, so that a spool can extend them together.
+        for error in await asyncio.gather(*[lease.extend() for lease in leases], return_exceptions=True):
+            if isinstance(error, SpoolError):
                 await self._breakers.spool_failed(error)
                 return
+            # A lease that is lost has ended meanwhile, or its mark and its end will be refused.
+            if error is not None and not isinstance(error, LeaseLost):
+                raise error
 
     async def _tell_state(self) -> None:
         if self._telemetry is None:

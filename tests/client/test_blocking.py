@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class TestMaking:
             BlockingClient("")
         with pytest.raises(InvalidArgument, match="belongs together"):
             BlockingClient("mx.test", username="ann")
+        with pytest.raises(TypeError):
+            BlockingClient()  # type: ignore[call-arg]
         gc.collect()
 
 
@@ -233,9 +235,31 @@ class TestSendAll:
         receipts = client.send_all(mail(n) for n in range(1_000))
         next(receipts)
         client.close()
-        with pytest.raises(SMTPError, match="the client was closed"):
+        with pytest.raises(SMTPError, match="the client (was|is) closed"):
             for _ in receipts:
                 pass
+
+    def test_the_end_is_told_before_the_result(self, sink: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        # As between the two, when the future is not done yet.
+        monkeypatch.setattr(Future, "cancelled", lambda future: False)
+        # The end of the loop cancels some of them; others end before.
+        for _ in range(20):
+            client = blocking(sink)
+            receipts = client.send_all(mail(n) for n in range(1_000))
+            next(receipts)
+            client.close()
+            with pytest.raises(SMTPError, match="the client (was|is) closed"):
+                for _ in receipts:
+                    pass
+
+    def test_the_iterator_keeps_its_client(self, sink: Any) -> None:
+        receipts = blocking(sink).send_all(map(mail, range(5)))
+        gc.collect()
+        with pytest.warns(ResourceWarning, match="not closed: <BlockingClient 127.0.0.1"):
+            # The end of the iterator is that of the client.
+            outcomes = [receipt.outcome for _, receipt in receipts]
+            gc.collect()
+        assert outcomes == [Outcome.ACCEPTED] * 5
 
 
 class TestBelonging:

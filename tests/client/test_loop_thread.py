@@ -2,16 +2,18 @@
 
 import asyncio
 import contextvars
+import errno
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from smtp_async import SMTPClient
+from smtp_async import Outcome, Receipt, Recipient, SMTPClient, SMTPError, Verdict
 from smtp_async.client.loop_thread import LoopThread
-from smtp_async.errors import NotConnected, UsageError
+from smtp_async.errors import NotConnected, NotSent, OutcomeUnknown, SocketError, UsageError
 from smtp_async.testing import RecordingSink, ServerThread, stall
 from tests.lab import PATIENCE, client_of, mail
 
@@ -49,6 +51,18 @@ def test_a_call_has_the_context_of_its_caller(thread: LoopThread) -> None:
         return variable.get()
 
     assert thread.serving().run(value()) == "caller's"
+
+
+def test_a_loop_that_cannot_be_made_is_an_error(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.events, "new_event_loop", full)
+        with pytest.raises(SocketError, match="no event loop can be made: Too many open files") as caught:
+            thread.serving()
+        assert caught.value.errno == errno.EMFILE and not thread.running
+    assert thread.serving().run(name_of_thread()) == "test loop"
 
 
 def test_a_call_from_the_loop_itself_is_refused(thread: LoopThread) -> None:
@@ -109,6 +123,55 @@ def test_a_call_that_never_ends_is_cancelled_by_the_end() -> None:
     thread.close()
     caller.join(PATIENCE)
     assert [str(error) for error in errors] == ["the client was closed"]
+
+
+def test_a_call_that_is_withdrawn_by_the_end_tells_what_became_of_its_message() -> None:
+    thread = LoopThread("test loop")
+    outcomes = [Outcome.UNKNOWN, Outcome.NOT_SENT, Outcome.ACCEPTED]
+    entered = threading.Barrier(len(outcomes) + 1)
+
+    async def call(receipt: Receipt) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError as cancelled:
+            # As `SMTPClient.send` does.
+            vars(cancelled)["receipt"] = receipt
+            raise
+
+    def wait(outcome: Outcome) -> SMTPError:
+        error = OutcomeUnknown("no reply") if outcome is Outcome.UNKNOWN else None
+        receipt = Receipt((Verdict(Recipient("bob@example.org"), outcome),), error=error)
+        serving = thread.serving()
+        future = serving.submit(call(receipt))
+        entered.wait(PATIENCE)
+        with pytest.raises(SMTPError) as caught:
+            future.result(PATIENCE)
+        assert caught.value.receipt is receipt
+        return caught.value
+
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(wait, outcome) for outcome in outcomes]
+        entered.wait(PATIENCE)
+        thread.close()
+        errors = [one.result(PATIENCE) for one in waiting]
+    assert [type(error) for error in errors] == [OutcomeUnknown, NotSent, NotConnected]
+
+
+def test_nothing_is_kept_any_more_while_clients_are_being_closed(thread: LoopThread) -> None:
+    serving = thread.serving()
+    refused: list[str] = []
+
+    class Late:
+        async def close(self) -> None:
+            for key in ("late", "first"):
+                with pytest.raises(NotConnected, match="make a new one"):
+                    serving.keep(key, Late)
+                refused.append(key)
+
+    serving.keep("first", Late)
+    serving.keep("second", Late)
+    thread.close()
+    assert refused == ["late", "first"] * 2
 
 
 def test_clients_are_kept_by_key_and_closed_at_the_end(thread: LoopThread) -> None:

@@ -48,6 +48,7 @@ from smtp_async.errors import (
     NotSent,
     RecipientsRefused,
     SocketError,
+    SpoolFull,
     Timeout,
 )
 from smtp_async.integrations.django import EmailBackend, SpoolEmailBackend, asend_mail
@@ -237,6 +238,17 @@ class TestSettings:
         with override_settings(**given):
             assert EmailBackend().security is security
 
+    @override_settings(SMTP_ASYNC={"security": Security.PLAINTEXT})
+    @pytest.mark.parametrize("mailer", [{}, {"alias": "orders"}], ids=["argument", "mailer"])
+    def test_the_nearer_setting_decides_about_tls(self, mailer: dict[str, Any]) -> None:
+        def security(**given: Any) -> Security:
+            return EmailBackend(host="mx.test", **mailer, **given).security
+
+        assert security(use_tls=True) is Security.STARTTLS
+        assert security(use_ssl=True) is Security.IMPLICIT
+        assert security() is security(use_tls=False) is Security.PLAINTEXT
+        assert security(use_tls=True, security=Security.AUTO) is Security.AUTO
+
     @override_settings(EMAIL_HOST_USER="ann", EMAIL_HOST_PASSWORD="secret", EMAIL_TIMEOUT=7)
     def test_arguments_come_before_settings(self) -> None:
         backend = EmailBackend(username="bob", password="", host="mx.test", port=2525)
@@ -392,6 +404,25 @@ class TestSpool:
             raise KeyError
         assert subjects(spool) == []
 
+    def test_a_message_that_cannot_be_put_by_the_commit_stops_no_other(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Small(DirectorySpool):
+            async def put(self, message: Any, **fields: Any) -> str:
+                if "long" in message.envelope().recipients[0].address.local:
+                    raise SpoolFull("no space left")
+                return await super().put(message, **fields)
+
+        done: list[str] = []
+        backend = SpoolEmailBackend(spool=lambda: Small(tmp_path / "small", create=True))
+        with transaction.atomic():
+            assert backend.send_messages([letter(1, to=["long@example.org"]), letter(2)]) == 2
+            assert backend.send_messages([letter(3, to=["long@example.org"])]) == 1
+            assert backend.send_messages([letter(4)]) == 1
+            transaction.on_commit(lambda: done.append("other"))
+        assert subjects(tmp_path / "small") == ["message 2", "message 4"]
+        assert done == ["other"] and caplog.text.count("SpoolFull: no space left") == 2
+
     def test_a_message_is_put_as_it_was_when_it_was_sent(self, spool: Path) -> None:
         with transaction.atomic():
             message = letter(1)
@@ -410,13 +441,31 @@ class TestSpool:
                 put.append(connection.in_atomic_block)
                 return "1"
 
-        monkeypatch.setattr(transaction.get_connection(), "vendor", "postgresql")
-        backend = SpoolEmailBackend(spool=lambda: Joining(tmp_path / "joining", create=True))
+            def is_in(self, host: str, port: int, database: str) -> bool:
+                return (host, port, database) == ("db.test", 5432, "shop")
+
+        database = transaction.get_connection()
+        monkeypatch.setattr(database, "vendor", "postgresql")
+        monkeypatch.setattr(database, "settings_dict", {**database.settings_dict, "HOST": "db.test"})
+
+        def make() -> Spool:
+            return Joining(tmp_path / "joining", create=True)
+
+        backend = SpoolEmailBackend(spool=make)
         with transaction.atomic():
+            # The spool is in another database.
             assert backend.send_messages([letter(1)]) == 1
+        assert put == [] and subjects(tmp_path / "joining") == ["message 1"]
+        with transaction.atomic():
+            # Named, the database is that of the spool.
+            assert SpoolEmailBackend(spool=make, database="default").send_messages([letter(2)]) == 1
             assert put == [True]
-        assert backend.send_messages([letter(2)]) == 1
-        assert put == [True] and subjects(tmp_path / "joining") == ["message 2"]
+        database.settings_dict["NAME"] = "shop"
+        with transaction.atomic():
+            assert backend.send_messages([letter(3)]) == 1
+            assert put == [True, True]
+        assert backend.send_messages([letter(4)]) == 1
+        assert put == [True, True] and subjects(tmp_path / "joining") == ["message 1", "message 4"]
 
     @pytest.mark.server
     def test_a_message_is_a_row_of_a_transaction_of_postgresql(self, postgres: Any) -> None:
@@ -426,6 +475,7 @@ class TestSpool:
         database.settings_dict.update(place)
         asyncio.run(_make_schema(postgres.url()))
         own = {"spool": lambda: PostgresSpool(postgres.url(), schema="django_mail"), "database": "postgresql"}
+        assert PostgresSpool(postgres.url()).is_in(url.hostname or "", url.port or 0, url.path[1:])
         try:
             with override_settings(SMTP_ASYNC=own):
                 backend = SpoolEmailBackend()

@@ -64,6 +64,12 @@ class Lab:
         leases: Any = [Job() for _ in range(jobs)]
         assert self.lane.take(leases)
 
+    def turn_away(self) -> float:
+        """Turn a job away, and return how long it waits."""
+        seconds = self.lane.seconds_to_turn(1.0)
+        self.lane.turned_away(seconds)
+        return seconds
+
 
 @pytest.fixture
 def lab(clock: ManualClock) -> Lab:
@@ -102,19 +108,28 @@ async def test_jobs_that_are_turned_away_come_back_twice_as_fast_as_the_last_one
 ) -> None:
     await lab.run(200)
     lab.fill(4)
-    waits = [lab.lane.seconds_to_turn(1.0) for _ in range(20)]
+    waits = [lab.turn_away() for _ in range(20)]
     steps = [later - sooner for sooner, later in zip(waits, waits[1:], strict=False)]
     assert steps == pytest.approx([0.25] * 19, rel=0.01)
     assert waits[0] == pytest.approx(5 * 0.25, rel=0.01)
-    waits = [lab.lane.seconds_to_turn(1.0) for _ in range(1000)]
+    waits = [lab.turn_away() for _ in range(1000)]
     assert max(waits) == 60.0
+
+
+async def test_an_estimate_changes_no_later_one(lab: Lab) -> None:
+    """A job with two routes asks both, and is turned away by one of them."""
+    await lab.run(200)
+    lab.fill(4)
+    assert len({lab.lane.seconds_to_turn(1.0) for _ in range(20)}) == 1
+    lab.turn_away()
+    assert len({lab.lane.seconds_to_turn(1.0) for _ in range(20)}) == 1
 
 
 async def test_a_server_that_hangs_makes_jobs_wait_ever_longer(lab: Lab) -> None:
     lab.fill(4)
-    assert lab.lane.seconds_to_turn(1.0) == 0.01
+    assert lab.turn_away() == 0.01
     lab.clock.move(2.0)
-    assert lab.lane.seconds_to_turn(1.0) == pytest.approx(5.0)
+    assert lab.turn_away() == pytest.approx(5.0)
     lab.clock.move(100.0)
     assert lab.lane.seconds_to_turn(1.0) == 60.0
 

@@ -67,8 +67,10 @@ def test_a_domain_that_is_none_is_refused() -> None:
 def test_a_later_change_of_the_callers_table_changes_no_route() -> None:
     callers = {"example.org": A}
     table = Routes(by_recipient=callers)
+    tagged = Routes(by_tag=callers)
     callers["example.org"] = B
     assert choose(table, "bob@example.org") is A
+    assert choose(tagged, "bob@x.test", tag="example.org") is A
 
 
 def test_the_recipient_decides_by_its_own_domain() -> None:

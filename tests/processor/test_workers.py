@@ -8,7 +8,16 @@ import pytest
 from smtp_async.errors import LeaseLost, SpoolError, SpoolUnsafe, UsageError
 from smtp_async.events import Event, JobFailed, JobQueued
 from tests.lab import until
-from tests.processor.fakes import BRISK, FailingSpool, FakeClient, filled, kill_worker, processor
+from tests.processor import fakes
+from tests.processor.fakes import (
+    BRISK,
+    FailingLease,
+    FailingSpool,
+    FakeClient,
+    filled,
+    kill_worker,
+    processor,
+)
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -134,6 +143,29 @@ async def test_leases_are_extended_and_jobs_of_dead_workers_recovered(spool: Fai
     await running
 
 
+class TogetherLease(FailingLease):
+    """A lease whose extension ends when those of three leases have begun."""
+
+    async def extend(self) -> None:
+        calls: Any = self._spool
+        calls.calls.append("extend")
+        await until(lambda: calls.calls.count("extend") >= 3)
+
+
+async def test_leases_are_extended_together(spool: FailingSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes, "FailingLease", TogetherLease)
+    await filled(spool, 3)
+    client = FakeClient()
+    client.gate.clear()
+    queue = processor(spool, client, heartbeat=0.01)
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: client.waiting == 3)
+    await until(lambda: spool.calls.count("extend") >= 3)
+    client.gate.set()
+    queue.stop()
+    await running
+
+
 async def test_a_recovered_job_is_published_as_queued(spool: FailingSpool) -> None:
     (id,) = await filled(spool)
     await kill_worker(spool, flagged=False)
@@ -142,3 +174,33 @@ async def test_a_recovered_job_is_published_as_queued(spool: FailingSpool) -> No
     queue.on(JobQueued, heard.append)
     await queue.run_once()
     assert [(event.id, event.recovered) for event in heard] == [(id, True)]
+
+
+# --- jobs that no lane has yet -------------------------------------------------------------------------------
+
+
+def nowhere(entry: Any, recipient: Any) -> Any:
+    """Routes without a client."""
+
+
+async def test_the_leases_of_jobs_without_a_lane_are_extended(spool: FailingSpool) -> None:
+    """While the end of one of them cannot be written, the others of its batch wait."""
+    await filled(spool, 4)
+    spool.broken["fail"] = SpoolError("i/o error")
+    queue = processor(spool, None, routes=nowhere, retry=BRISK, heartbeat=0.01, poll=0.001)
+    running = asyncio.ensure_future(queue.run())
+    await until(lambda: spool.calls.count("extend") >= 4)
+    del spool.broken["fail"]
+    await until(lambda: queue.statistics().failed == 4)
+    queue.stop()
+    await running
+
+
+async def test_an_error_releases_the_jobs_without_a_lane(spool: FailingSpool) -> None:
+    await filled(spool, 8)
+    spool.broken["fail"] = UsageError("the spool is closed")
+    queue = processor(spool, None, routes=nowhere)
+    with pytest.raises(UsageError):
+        await queue.run()
+    found = await spool.statistics()
+    assert (found.queued, found.sending) == (8, 0)

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...errors import FeatureUnavailable, InvalidArgument, SMTPError, SpoolError, SpoolUnsafe
 from .problems import is_conflict, is_lost, is_moved, translated
@@ -99,6 +99,26 @@ class Connections:
     def owned(self) -> bool:
         """Whether the spool opens its connections itself."""
         return isinstance(self._source, str)
+
+    def is_in(self, host: str, port: int, database: str) -> bool:
+        """Tell whether the URL names this database and no other; False for a pool, whose database is not known."""
+        if not self.owned:
+            return False
+        parts = urlsplit(self._source)
+        # What stands before the question mark counts first, as it does for the driver.
+        options = dict(parse_qsl(parts.query))
+        try:
+            own_host, own_port = (
+                parts.hostname or options.get("host", ""),
+                parts.port or options.get("port", 5432),
+            )
+            own_name = unquote(parts.path[1:]) or options.get("dbname", "") or options.get("database", "")
+            same_place = (_plain_host(unquote(own_host)), int(own_port)) == (_plain_host(host), port)
+        except ValueError:
+            # Several hosts.
+            return False
+        # Without a name the driver has a default of its own.
+        return same_place and own_name == database != ""
 
     async def open(self, *, check: bool = True) -> Connection:
         """Open a connection, or take one of the pool.
@@ -194,6 +214,10 @@ class Connections:
                 await connection.close(timeout=self._timeout)
             except Exception:
                 connection.terminate()
+
+
+def _plain_host(host: str) -> str:
+    return "localhost" if host in ("127.0.0.1", "::1") else host.lower().rstrip(".")
 
 
 class _Lost(Exception):

@@ -245,6 +245,16 @@ class PostgresSpool(Spool):
         outbox.execute_blocking(connection, self._sql, made[0], self.key_retention)
         return id
 
+    def is_in(self, host: str, port: int, database: str) -> bool:
+        """Tell whether the URL of the spool names this database; False for a pool, whose database is not known.
+
+        Args:
+            host: the name or address of the server, or the directory of its socket; `""` for the default.
+            port: its port.
+            database: the name of the database.
+        """
+        return self._connections.is_in(host, port, database)
+
     async def _store(self, job: Submission) -> str:
         self._check_open()
         self._check_loop()

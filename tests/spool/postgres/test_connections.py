@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -221,3 +222,49 @@ async def test_the_errors_of_the_driver_about_a_url_are_not_shown(options: str) 
         with pytest.raises(SpoolUnsafe, match="options") as caught:
             await spool.put(TEXT)
     assert "canary" not in tree(caught.value)
+
+
+# --- the place of the database -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://app:canary@db.test/shop", ("db.test", 5432, "shop")),
+        ("postgres://DB.test.:5433/shop?sslmode=require", ("db.test", 5433, "shop")),
+        ("postgresql://localhost/shop", ("127.0.0.1", 5432, "shop")),
+        ("postgresql://[::1]/shop", ("localhost", 5432, "shop")),
+        ("postgresql:///shop", ("", 5432, "shop")),
+        ("postgresql://?host=/run/postgresql&port=5433&dbname=shop", ("/run/postgresql", 5433, "shop")),
+        ("postgresql://%2Frun%2Fpostgresql/a%20shop", ("/run/postgresql", 5432, "a shop")),
+    ],
+)
+def test_the_place_of_a_database_is_known_from_its_url(url: str, place: tuple[str, int, str]) -> None:
+    spool, (host, port, name) = PostgresSpool(url), place
+    assert spool.is_in(host, port, name)
+    assert not spool.is_in("other.test", port, name)
+    assert not spool.is_in(host, port + 1, name)
+    assert not spool.is_in(host, port, "other")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://a.test:5432,b.test:5432/shop", "postgresql://a.test?port=x"],
+    ids=["several", "option"],
+)
+def test_a_url_with_several_places_names_none(url: str) -> None:
+    assert not PostgresSpool(url).is_in("a.test", 5432, "shop")
+
+
+@given(st.text(min_size=1), st.integers(1, 65535))
+def test_any_name_of_a_database_is_found_again(name: str, port: int) -> None:
+    try:
+        quoted = quote(name, safe="")
+    except UnicodeEncodeError:
+        return
+    assert PostgresSpool(f"postgresql://db.test:{port}/{quoted}").is_in("db.test", port, name)
+
+
+async def test_the_place_of_a_pool_is_not_known(postgres: Postgres) -> None:
+    async with asyncpg.create_pool(postgres.url(), min_size=0) as pool:
+        assert not PostgresSpool(pool).is_in("127.0.0.1", postgres.port, "postgres")
