@@ -273,6 +273,8 @@ class Stream:
         except BaseException:
             self._upgrade_failed = True
             self.abort()
+            # The TLS layer may have replaced the receiver, which then is not told of the end.
+            self._receiver.connection_lost(None)
             raise
         receiver.connection_made(tls)
         if not to_proxy:
@@ -328,8 +330,7 @@ class Stream:
             limit: seconds after which the connection is aborted. A cancelled `close` aborts it, too.
         """
         if self._upgrade_failed:
-            # The TLS layer has replaced the receiver, which therefore never sees the end.
-            self.abort()
+            # Aborted; the socket itself is closed in the loop's next turn.
             return await asyncio.sleep(0)
         closed = self._receiver.closed()
         try:

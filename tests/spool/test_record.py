@@ -75,6 +75,7 @@ submissions = st.builds(
     st.none() | texts.filter(bool),
     st.none() | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True),
     st.none() | st.from_regex(r"[!-~]{1,64}", fullmatch=True),
+    st.none(),
 )
 
 
