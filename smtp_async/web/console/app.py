@@ -129,7 +129,14 @@ class _Queue:
             oldest_first=query.get("order") == "oldest",
         )
         rows = [row._asdict() for row in found[start : start + count]]
-        return JSONResponse({"found": len(found), "complete": self._jobs.complete, "jobs": rows})
+        return JSONResponse(
+            {
+                "found": len(found),
+                "complete": self._jobs.complete,
+                "renewed_in": self._jobs.renewed_in,
+                "jobs": rows,
+            }
+        )
 
     async def show(self, request: Request) -> Response:
         """Return what is known about a job."""

@@ -89,6 +89,10 @@ class JobList:
         spool: the spool.
         monotonic: returns seconds of a clock that is never set.
         most: how many jobs are listed.
+
+    Attributes:
+        complete: there were no more jobs than are listed.
+        renewed_in: seconds until the spool is read again; 0 if it was read for the last answer.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class JobList:
         self._rows: list[Row] = []
         self._next_reading = 0.0
         self.complete = True
+        self.renewed_in = 0.0
 
     async def find(self, *, state: str, words: str, oldest_first: bool) -> list[Row]:
         """Return the jobs in a state (all if it is empty) in which all words are found.
@@ -109,7 +114,8 @@ class JobList:
             SpoolError: the spool cannot be read.
         """
         async with self._lock:
-            if self._monotonic() >= self._next_reading:
+            self.renewed_in = max(0.0, self._next_reading - self._monotonic())
+            if not self.renewed_in:
                 await self._read()
         wanted = words.lower().split()
         found = [

@@ -16,6 +16,8 @@ let shown = null;
 let state = "";
 let oldestFirst = false;
 let stamp = "";
+let renewedIn = 0;
+let renewal = 0;
 const selected = new Map(); // id => state
 
 const now = () => Date.now() / 1000 + ahead;
@@ -28,6 +30,7 @@ const list = new LongList($("#list"), {
   growsAbove: () => !oldestFirst,
   async load(offset, limit) {
     const answer = await api(`/api/jobs?${new URLSearchParams({ state, q: $("#search").value, order: oldestFirst ? "oldest" : "newest", offset, limit })}`);
+    renewedIn = answer.renewed_in;
     const kind = state || ($("#search").value ? "found" : "in all");
     $("#count").textContent = `${plural(answer.found, "job")}, ${kind}${answer.complete ? "" : ", of the first that were read"}`;
     return { found: answer.found, rows: answer.jobs };
@@ -53,6 +56,13 @@ const list = new LongList($("#list"), {
     showSelection();
   },
 });
+
+// The server reads its queue only now and then: an answer older than the change is asked for again.
+async function renew() {
+  clearTimeout(renewal);
+  await list.refresh();
+  if (renewedIn) renewal = setTimeout(() => attempt(renew), 1000 * renewedIn);
+}
 
 function showSelection() {
   const bar = $("#selection");
@@ -252,7 +262,7 @@ live("/api/events", (told) => {
   if (changed === stamp && !began) return;
   stamp = changed;
   attempt(async () => {
-    await list.refresh();
+    await renew();
     if (shown && !detail.contains(document.activeElement)) await open(shown.id);
     else if (!shown) overview();
   });

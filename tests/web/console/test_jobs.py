@@ -97,3 +97,18 @@ async def test_all_about_one_job():
 async def test_the_null_sender_is_shown():
     envelope = Envelope(None, ["bob@example.org"])
     assert describe(Entry(id="a", envelope=envelope, created=1.0, size=1))["sender"] == "<>"
+
+
+async def test_an_old_answer_says_when_the_spool_is_read_again():
+    clock = Clock()
+    jobs = JobList(MemorySpool(), monotonic=clock)
+
+    async def renewed_in():
+        await jobs.find(state="", words="", oldest_first=True)
+        return jobs.renewed_in
+
+    assert await renewed_in() == 0.0
+    clock.now += 0.25
+    assert await renewed_in() == 0.75
+    clock.now += 0.75
+    assert await renewed_in() == 0.0
