@@ -18,8 +18,8 @@ from .errors import Busy
 from .events import Direction, EndTransfer, Event, PITrail, StartTransfer, Transfer
 from .model.content import Content
 from .model.reply import Reply, printable
+from .protocol.line_recorder import TrailLine
 from .protocol.states import Verb
-from .protocol.trail import TrailLine
 from .protocol.transaction import Transaction
 
 __all__ = ["Hook", "Hooks", "Observed", "attached_events", "trail_events"]

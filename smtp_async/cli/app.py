@@ -15,16 +15,16 @@ from ..model.timeouts import Timeouts
 from .catch import catch
 from .check import check
 from .demo import demo
+from .discover import find
 from .dkim import SigningOptions, dkim_key
 from .exits import EXPLAINED
-from .find import find
 from .message_options import MessageOptions
 from .option_groups import grouped
 from .options import SETTINGS, Access, Network, Server, Verbose
+from .output import Screen
 from .process import process
 from .providers import providers
 from .queue import queue
-from .screen import Screen
 from .send import send
 from .server import client_for, client_for_domain, with_access, with_network
 from .smime import SMIMEOptions

@@ -22,7 +22,7 @@ from ..tls.stores import CertificateStore
 from .log import log_on
 from .option_groups import grouped
 from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access
-from .screen import Screen
+from .output import Screen
 from .server import client_for
 from .web_options import WebOptions
 

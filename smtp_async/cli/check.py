@@ -16,8 +16,8 @@ from ..client.diagnose import ServerReport
 from ..events import PITrail
 from ..model.reply import printable
 from .exits import Exit, exit_for_error
+from .output import Screen, sentence
 from .report import Node, as_object, chain_of, rows_after_chain, rows_before_chain, rows_of_times
-from .screen import Screen, sentence
 
 __all__ = ["check"]
 

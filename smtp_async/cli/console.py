@@ -12,7 +12,7 @@ from ..model.reply import printable
 from ..processor import QueueProcessor
 from ..spool.contract import Spool
 from .catch import until_stopped
-from .screen import Screen
+from .output import Screen
 
 if TYPE_CHECKING:
     from ..web.serving import Address

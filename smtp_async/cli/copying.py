@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import InvalidArgument
 from ..spool.moving import move
-from .screen import Screen
+from .output import Screen
 from .spools import name_of, open_spool
 
 __all__ = ["copy_jobs"]

@@ -27,7 +27,7 @@ from ..pool.limits import PoolLimits
 from ..testing import ReceivedMessage, RecordingSink, reply
 from ..tls.context import Security
 from .exits import Exit
-from .screen import Screen
+from .output import Screen
 
 __all__ = ["Counts", "demo", "result_table", "show_one_message"]
 

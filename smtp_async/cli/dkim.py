@@ -16,7 +16,7 @@ from ..message.dkim_record import dkim_record
 from ..message.sign import KeySigner
 from ..model.address import parse_list
 from .options import DKIM_PASSWORD_VARIABLE
-from .screen import Screen
+from .output import Screen
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes

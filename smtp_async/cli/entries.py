@@ -15,7 +15,7 @@ from rich.text import Text
 from ..model.envelope import Recipient
 from ..model.reply import printable
 from ..spool.entry import Entry, LeaseHolder, Result, SpoolStatistics, State
-from .screen import Screen
+from .output import Screen
 from .times import format_time
 
 __all__ = ["Statistics", "in_order", "line_of", "show_all", "show_one", "show_statistics", "span", "state_of"]

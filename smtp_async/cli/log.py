@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from .screen import Screen, sentence
+from .output import Screen, sentence
 
 __all__ = ["log_on"]
 

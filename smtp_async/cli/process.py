@@ -26,8 +26,8 @@ from .exits import Exit, exit_for_report
 from .log import log_on
 from .option_groups import grouped
 from .options import Access, Server, SpoolPlace, Verbose
+from .output import Screen, sentence
 from .progress import Display, LineDisplay, LiveDisplay, NoteCollector, Rate, Snapshot, clock_of
-from .screen import Screen, sentence
 from .server import client_for
 from .spools import name_of, open_spool
 from .web_options import WebOptions

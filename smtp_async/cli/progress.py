@@ -23,7 +23,7 @@ from ..hooks import Observed
 from ..model.receipt import Receipt
 from ..model.reply import printable
 from ..processor import ProcessorStatistics
-from .screen import Screen
+from .output import Screen
 from .times import format_time
 
 __all__ = ["Display", "LineDisplay", "LiveDisplay", "Note", "NoteCollector", "Rate", "Snapshot", "clock_of"]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..client.presets import Provider, find_provider
 from ..client.presets import providers as all_providers
-from .screen import Screen
+from .output import Screen
 
 __all__ = ["providers"]
 

@@ -24,7 +24,7 @@ from .log import log_on
 from .message_options import MessageOptions
 from .option_groups import grouped
 from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPlace
-from .screen import Screen, sentence
+from .output import Screen, sentence
 from .spools import is_url, name_of, open_database, open_spool
 from .times import parse_time
 from .web_options import WebOptions

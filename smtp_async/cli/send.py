@@ -19,7 +19,7 @@ from ..model.reply import printable
 from ..protocol.options import SendOptions
 from .exits import Exit, exit_for_receipt
 from .message_options import MessageOptions
-from .screen import Screen
+from .output import Screen
 from .transfer import TransferBar
 
 __all__ = ["send"]

@@ -22,7 +22,7 @@ from ..oauth.endpoints import GOOGLE, YANDEX, Endpoints, MicrosoftCloud, microso
 from ..oauth.token_file import TokenFile, read_token_file, write_token_file
 from .option_groups import grouped
 from .options import CLIENT_SECRET_VARIABLE
-from .screen import Screen
+from .output import Screen
 from .server import first_line
 
 __all__ = ["token"]

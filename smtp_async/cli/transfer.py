@@ -15,7 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from .screen import Screen
+from .output import Screen
 
 __all__ = ["LARGE", "TransferBar"]
 

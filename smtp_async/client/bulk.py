@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from ..connection.job import Job, Step
+from ..connection.send_job import Job, Step
 from ..errors import QueueFull, SMTPError, UsageError
 from ..mail.coerce import PendingMail, to_mail, unsent_sources
 from ..model.content import Mail
@@ -31,8 +31,8 @@ from ..model.receipt import Receipt
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources import TempDir
+from ..sources.render_cost import is_heavy
 from ..sources.unsent import UnsentSources
-from ..sources.weight import is_heavy
 from .drive import Drive
 from .telemetry import ClientTelemetry, Sending
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..auth.credentials import Credentials, TokenProvider
 from ..connection.connection import Connection
-from ..connection.job import Job
 from ..connection.route import SharedResources
+from ..connection.send_job import Job
 from ..connection.session import Session
 from ..errors import InvalidArgument, NotConnected, SettingInUse, SMTPError
 from ..hooks import Observed
@@ -28,8 +28,8 @@ from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
 from ..pool.paced import PacedPool
 from ..protocol.options import SendOptions
+from ..sources.render_cost import is_heavy
 from ..sources.unsent import UnsentSources
-from ..sources.weight import is_heavy
 from ..tls.context import Security
 from .binding import Binding
 from .bulk import SendAll

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.reach import reach
+from ..connection.dial_route import reach
 from ..connection.route import Login, Route, SharedResources
 from ..connection.stage_times import StageTimes
 from ..errors import (

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ..connection.caller_work import CallerWork, WorkAbandoned, WorkStopped
 from ..connection.connection import Connection
-from ..connection.job import Job, Step
+from ..connection.send_job import Job, Step
 from ..errors import NotConnected, NotSent, SMTPError, Timeout
 from ..model.content import Mail
 from ..model.receipt import Receipt

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..connection.connection import Connection
-from ..connection.job import Job
+from ..connection.send_job import Job
 from ..errors import FeatureUnavailable, SMTPError
 from ..model.receipt import Receipt
 from ..model.reply import printable

@@ -25,7 +25,7 @@ from ..tls.info import ConnectionInfo
 from ..transport.stream import Stream
 from ..transport.throttle import ClientThrottle
 from .clock import ReplyClock
-from .gate import SendGate
+from .send_pacer import SendGate
 from .stage_times import StageTimes
 from .transcript import Transcript
 

@@ -43,13 +43,13 @@ from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.pipelining_history import PipeliningHistory
 from ..protocol.states import Stage
-from .candidates import establish
 from .channel import Channel
 from .deliveries import Deliveries, Owner
 from .exclusive import ExclusiveWork, reject
-from .job import Job
+from .fallback import establish
 from .opening import greet_again
 from .route import Route, SharedResources
+from .send_job import Job
 
 __all__ = ["Connection"]
 

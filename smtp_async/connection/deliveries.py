@@ -15,7 +15,7 @@ from ..model.receipt import Outcome, Receipt
 from ..protocol.machine import Exchange
 from ..protocol.transaction import Transaction
 from .channel import Channel
-from .job import BodyWriter, Job, Step
+from .send_job import BodyWriter, Job, Step
 from .upload import Upload
 
 __all__ = ["Deliveries", "Owner"]

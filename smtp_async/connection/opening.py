@@ -37,8 +37,8 @@ from ..tls.problems import ABSOLUTE, ChainValidation
 from ..tls.verify import hint_for_silence, looks_like_tls
 from ..transport.stream import Stream
 from .channel import Channel
+from .dial_route import reach
 from .login import authenticate
-from .reach import reach
 from .route import Login, Route, SharedResources
 
 __all__ = ["greet_again", "log_in", "open_channel"]

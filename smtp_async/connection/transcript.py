@@ -28,8 +28,8 @@ from ..hooks import Hooks, trail_events
 from ..model.address import Address
 from ..model.receipt import Receipt
 from ..model.reply import printable
+from ..protocol.line_recorder import TrailLine
 from ..protocol.pipelining_history import Breakdown
-from ..protocol.trail import TrailLine
 
 __all__ = ["Transcript"]
 

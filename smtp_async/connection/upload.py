@@ -16,7 +16,7 @@ from ..hooks import attached_events
 from ..model.content import Source
 from ..protocol.transaction import Transaction
 from .channel import Channel
-from .job import Job
+from .send_job import Job
 
 __all__ = ["Upload"]
 

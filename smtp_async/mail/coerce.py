@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from ..errors import InvalidArgument, SMTPError
 from ..message.builder import Message
-from ..message.external import (
+from ..message.foreign_mail import (
     BEFORE_HEADER,
     ForeignMail,
     content_of,
@@ -29,8 +29,8 @@ from ..model.octets import survey
 from ..model.signing import MessageSigner
 from ..protocol.options import SendOptions
 from ..sources import TempDir, aclose_origin, close_origin, in_thread, read_all
+from ..sources.render_cost import LONG, is_heavy
 from ..sources.unsent import UnsentSources
-from ..sources.weight import LONG, is_heavy
 from .raw import MOST_HEADER, RawMail, raw_mail
 
 __all__ = ["PendingMail", "Raw", "read_mail", "to_mail", "unsent_sources"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Self
 
 from ..errors import InvalidHeader
-from ..message.external import ForeignMail, content_of_raw
+from ..message.foreign_mail import ForeignMail, content_of_raw
 from ..message.header_parser import EMPTY_LINE, LINE_END
 from ..model.address import Address
 from ..model.content import Content, Origin, Source

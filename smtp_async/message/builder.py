@@ -18,8 +18,8 @@ from .attachment import Attachment
 from .headers import check_name, check_value
 from .optional_fields import Addresses, Fields, Rare, mailboxes
 from .render import render
+from .snapshot import Identity, MessageID, View
 from .transfer_encoding import Abilities
-from .view import Identity, MessageID, View
 
 if TYPE_CHECKING:
     from email.message import EmailMessage

@@ -33,8 +33,8 @@ from .mime import calendar_method
 from .mime_parameters import Parametrised
 from .optional_fields import NAMES
 from .render_entity import content_of_entity
+from .snapshot import MessageID
 from .transfer_encoding import Abilities
-from .view import MessageID
 
 if TYPE_CHECKING:
     from email.message import EmailMessage

@@ -20,6 +20,7 @@ from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, crlf_text, encoded, octets_of
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
 from .render_entity import message_within
+from .snapshot import View
 from .transfer_encoding import (
     EIGHT,
     ENCODINGS,
@@ -30,7 +31,6 @@ from .transfer_encoding import (
     choose_file_encoding,
     fits_unencoded,
 )
-from .view import View
 
 __all__ = ["Part", "calendar_method", "leaves_of"]
 

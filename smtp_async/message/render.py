@@ -21,7 +21,7 @@ from ..model.envelope import Kind
 from ..model.octets import SLICE, find
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
-from .external import content_of_raw
+from .foreign_mail import content_of_raw
 from .headers import (
     USUAL,
     WIDTH,
@@ -37,8 +37,8 @@ from .headers import (
 )
 from .mime import Part, leaves_of
 from .optional_fields import NAMES, rare_fields
+from .snapshot import Identity, MessageID, View
 from .transfer_encoding import BINARY, EIGHT, Abilities
-from .view import Identity, MessageID, View
 
 __all__ = ["render"]
 

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Final
 
-from ..connection.job import DialledConnection
+from ..connection.send_job import DialledConnection
 from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
 from ..model.receipt import Receipt
 

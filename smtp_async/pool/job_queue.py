@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from ..connection.job import Job
+from ..connection.send_job import Job
 from ..protocol.transaction import Transaction
 
 __all__ = ["JobQueue"]

@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from ..connection.connection import Connection
-from ..connection.job import Job
+from ..connection.send_job import Job
 from ..errors import NotSent, SMTPError, Timeout
 from ..model.receipt import Receipt
 from ..model.timeouts import Timeouts

@@ -27,21 +27,21 @@ from typing import Any, Final
 
 from ..connection.caller_work import CallerWork
 from ..connection.connection import Connection
-from ..connection.job import Job, Step
+from ..connection.send_job import Job, Step
 from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.pipelining_history import PipeliningHistory
-from .bound import make_bound
-from .checkout import SessionWaiters
 from .closing import IdleReaper, close_all
+from .connection_bound import make_bound
 from .connections import Connections, Observer
 from .deadlines import Deadlines
 from .dialling import Dialling
 from .job_queue import JobQueue
 from .limits import PoolLimits, PoolStatistics
-from .silence import SilenceWatch
+from .session_waiters import SessionWaiters
+from .stall_watch import SilenceWatch
 
 __all__ = ["Pool", "PoolLimits", "PoolStatistics"]
 

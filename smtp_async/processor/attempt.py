@@ -23,15 +23,15 @@ from ..spool.contract import Lease
 from ..spool.entry import Entry
 from .breakers import Breakers
 from .control import RunControl
+from .delivery_telemetry import DeliveryTelemetry
 from .event_sink import EventSink
 from .options import ProcessorOptions
-from .part import PartialLease, had_turn, pending_places
+from .partial_lease import PartialLease, had_turn, pending_places
 from .policy import judge_job, receipt_of, recipients_to_retry
 from .results import UNKNOWN, Fate, JobResult, Others
 from .schedule import RetryPolicy, expiry, retry_delay
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
-from .telemetry import DeliveryTelemetry
 
 if TYPE_CHECKING:
     from ..client.client import SMTPClient

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..spool.contract import Lease
 from ..spool.entry import Entry
 from .lane import Lane
-from .part import PartialLease, had_turn, pending_places
+from .partial_lease import PartialLease, had_turn, pending_places
 from .routes import RouteChoice, Routes
 
 if TYPE_CHECKING:

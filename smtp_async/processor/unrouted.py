@@ -18,7 +18,7 @@ from ..model.receipt import Receipt
 from ..spool.contract import Lease
 from .event_sink import EventSink
 from .options import ProcessorOptions
-from .part import PartialLease
+from .partial_lease import PartialLease
 from .policy import judge_job, receipt_of, recipients_to_retry
 from .results import Fate, JobResult, Others
 from .routing import NoRoute

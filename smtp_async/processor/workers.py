@@ -24,12 +24,12 @@ from ..spool.contract import Lease, Spool
 from .attempt import give_back
 from .breakers import Breakers
 from .control import RunControl
+from .delivery_telemetry import DeliveryTelemetry
 from .event_sink import EventSink
 from .lane import Lane
 from .options import ProcessorOptions
 from .results import Fate
 from .routing import NoRoute, Routing
-from .telemetry import DeliveryTelemetry
 from .unrouted import Unrouted
 
 __all__ = ["Workers"]

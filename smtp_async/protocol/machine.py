@@ -24,11 +24,11 @@ from ..model.secret import MASKED
 from . import commands
 from .exchange import Exchange, OwedReplies
 from .extensions import NO_EXTENSIONS, Extensions
+from .line_recorder import Trail
 from .parser import MAX_LINE, ReplyParser
 from .pipeline import Pipeline
 from .pipelining_history import PipeliningHistory
 from .states import ConnectionState, Stage, Verb
-from .trail import Trail
 from .transaction import Transaction
 from .writer import Writer
 

@@ -12,8 +12,8 @@ from typing import Final
 from . import commands
 from .exchange import Exchange, OwedReplies
 from .framing import ChunkFramer, DotStuffer
+from .line_recorder import Trail
 from .states import ConnectionState, Verb
-from .trail import Trail
 from .transaction import Transaction
 
 __all__ = ["Writer"]

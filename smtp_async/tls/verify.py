@@ -28,12 +28,12 @@ from ..errors import (
 from ..model.reply import printable
 from .certificate import Certificate
 from .context import Security, UnverifiedContext, reference_name
-from .demands import check_demands
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo, judged_by_openssl
-from .judgements import Case, unknown_authority, wrong_name, wrong_time
 from .options import TLSOptions
+from .path_validation import Case, unknown_authority, wrong_name, wrong_time
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
+from .requirements import check_demands
 from .sessions import KeptSession, SessionCache, SessionKey, shared_sessions
 from .verdict import RevocationCheck, Server, error_for, judge, judge_server, judged_here
 

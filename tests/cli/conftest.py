@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from smtp_async.cli.app import app
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Screen
 from smtp_async.testing import ScriptedServer, ServerThread
 
 USERS = {"ann": "top-secret"}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from smtp_async.cli import demo
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Screen
 from smtp_async.model.receipt import Outcome
 
 

@@ -3,7 +3,7 @@
 import logging
 
 from smtp_async.cli.log import log_on
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Screen
 
 
 def test_log_records_are_shown_as_sentences(capsys):

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from smtp_async import Receipt, Recipient, Reply, Verdict, events
+from smtp_async.cli.output import Screen
 from smtp_async.cli.progress import LineDisplay, LiveDisplay, Note, NoteCollector, Rate, Snapshot, clock_of
-from smtp_async.cli.screen import Screen
 from smtp_async.errors import NotSent
 from smtp_async.hooks import Observed
 from smtp_async.model.receipt import Outcome

@@ -6,7 +6,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Screen
 from smtp_async.cli.transfer import LARGE, TransferBar
 from smtp_async.testing import reply
 

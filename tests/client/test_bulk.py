@@ -24,7 +24,7 @@ from smtp_async import (
     SMTPError,
     Timeouts,
 )
-from smtp_async.connection.job import Job
+from smtp_async.connection.send_job import Job
 from smtp_async.errors import (
     AuthenticationFailed,
     CommunicationError,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from smtp_async import Outcome, Receipt
-from smtp_async.connection.job import Job
+from smtp_async.connection.send_job import Job
 from smtp_async.errors import SMTPError
 
 

@@ -24,8 +24,8 @@ from smtp_async import (
     events,
 )
 from smtp_async.connection.connection import Connection
-from smtp_async.connection.job import Job
 from smtp_async.connection.route import Route, SharedResources
+from smtp_async.connection.send_job import Job
 from smtp_async.errors import (
     AlreadyConnected,
     AlreadyConnecting,

@@ -8,7 +8,7 @@ import pytest
 from smtp_async import Message, Outcome, SendOptions, Timeouts
 from smtp_async.connection.channel import Channel
 from smtp_async.connection.deliveries import Deliveries
-from smtp_async.connection.job import Job, Step
+from smtp_async.connection.send_job import Job, Step
 from smtp_async.errors import ConnectionLost, Interrupted, NotSent, SMTPError
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol

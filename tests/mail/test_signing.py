@@ -29,7 +29,7 @@ from smtp_async.errors import (
 )
 from smtp_async.mail.coerce import PendingMail, to_mail
 from smtp_async.mail.signing import SignedMail, signed
-from smtp_async.message.external import content_of_raw
+from smtp_async.message.foreign_mail import content_of_raw
 from smtp_async.model.content import Content, Mail
 from smtp_async.model.signing import Rewritten, Signing, ToSign
 from smtp_async.sources import read_all

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import ExtensionMissing, InvalidArgument, InvalidHeader, SMTPError
 from smtp_async.message.entity import MOST_LEVELS, Entity, entity_of_octets
-from smtp_async.message.external import content_of
+from smtp_async.message.foreign_mail import content_of
 from smtp_async.message.header_parser import Field
 from smtp_async.message.render_entity import content_of_entity, message_within
 from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Abilities

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from smtp_async import Outcome, PoolLimits, SendOptions
-from smtp_async.connection.job import Job
+from smtp_async.connection.send_job import Job
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope
 from smtp_async.pool.job_queue import JobQueue

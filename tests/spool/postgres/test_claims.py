@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smtp_async.errors import LeaseLost
-from smtp_async.processor.part import PartialLease, had_turn
+from smtp_async.processor.partial_lease import PartialLease, had_turn
 from smtp_async.processor.results import Others
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
@@ -101,7 +101,7 @@ STOPPED = """
 import asyncio, sys
 from smtp_async import PostgresSpool
 from smtp_async.errors import LeaseLost
-from smtp_async.processor.part import PartialLease, had_turn
+from smtp_async.processor.partial_lease import PartialLease, had_turn
 from smtp_async.processor.results import Others
 from smtp_async.testing.contracts import QUEUED, receipt_for
 

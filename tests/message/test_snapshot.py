@@ -1,4 +1,4 @@
-"""view.py: a message is rendered from what it was at one moment, and its identity is drawn once."""
+"""snapshot.py: a message is rendered from what it was at one moment, and its identity is drawn once."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import pytest
 
 from smtp_async.errors import MissingSender
 from smtp_async.message.render import render
+from smtp_async.message.snapshot import Identity, View
 from smtp_async.message.transfer_encoding import Abilities
-from smtp_async.message.view import Identity, View
 from smtp_async.model.address import Address
 from smtp_async.model.envelope import Kind, Recipient
 

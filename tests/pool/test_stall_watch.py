@@ -1,8 +1,8 @@
-"""silence.py: one more connection is allowed while one is silent and something waits."""
+"""stall_watch.py: one more connection is allowed while one is silent and something waits."""
 
 from typing import Any
 
-from smtp_async.pool.silence import SilenceWatch
+from smtp_async.pool.stall_watch import SilenceWatch
 from tests.lab import Clock
 
 

@@ -1,4 +1,4 @@
-"""gate.py: bytes per second that are written, the clock of the server meanwhile, and what becomes of what waits."""
+"""send_pacer.py: bytes per second that are written, the clock of the server meanwhile, and what becomes of what waits."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from smtp_async import NotSent, Outcome, PoolLimits, RateLimits, Raw, Security, SMTPClient
 from smtp_async.connection.clock import ReplyClock
-from smtp_async.connection.gate import SendGate
+from smtp_async.connection.send_pacer import SendGate
 from smtp_async.errors import Timeout
 from smtp_async.events import PITrail
 from smtp_async.testing import CancelManner, RecordingSink, cancellations

@@ -1,4 +1,4 @@
-"""reach.py: the ways to a server, and what the first bytes on each are."""
+"""dial_route.py: the ways to a server, and what the first bytes on each are."""
 
 import asyncio
 import socket

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smtp_async import ConnectionInfo, TLSOptions
-from smtp_async.tls.demands import check_demands
+from smtp_async.tls.requirements import check_demands
 from tests.servers.pki import Pki
 
 END = "-----END CERTIFICATE-----\n"

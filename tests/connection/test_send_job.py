@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smtp_async import Extensions, Message, Outcome, Receipt, SendOptions, Verdict
-from smtp_async.connection.job import Job, Step
+from smtp_async.connection.send_job import Job, Step
 from smtp_async.errors import (
     ConnectionLost,
     ExtensionMissing,

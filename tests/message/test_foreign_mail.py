@@ -1,4 +1,4 @@
-"""external.py: mail made elsewhere keeps its content, loses its Bcc, and cannot bring in a field."""
+"""foreign_mail.py: mail made elsewhere keeps its content, loses its Bcc, and cannot bring in a field."""
 
 import email
 import email.policy
@@ -22,7 +22,7 @@ from smtp_async.errors import (
     MissingSender,
 )
 from smtp_async.message import Message
-from smtp_async.message.external import content_of, content_of_raw
+from smtp_async.message.foreign_mail import content_of, content_of_raw
 from smtp_async.message.header_parser import without_leading
 from smtp_async.model.address import Address
 from smtp_async.model.content import Content

@@ -1,4 +1,4 @@
-"""weight.py: small messages are rendered at once, large ones in a thread; nothing is read or decoded to find out."""
+"""render_cost.py: small messages are rendered at once, large ones in a thread; nothing is read or decoded for that."""
 
 import email.message
 import io
@@ -8,7 +8,7 @@ from email.mime.text import MIMEText
 import pytest
 
 from smtp_async import Attachment, Message
-from smtp_async.sources.weight import HEAVY, is_heavy
+from smtp_async.sources.render_cost import HEAVY, is_heavy
 
 
 @pytest.mark.parametrize("kind", [str, bytes])

@@ -1,4 +1,4 @@
-"""candidates.py: the mail exchangers of a domain, one after the other."""
+"""fallback.py: the mail exchangers of a domain, one after the other."""
 
 import asyncio
 from collections.abc import Sequence

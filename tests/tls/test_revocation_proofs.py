@@ -11,7 +11,7 @@ from cryptography.x509 import ocsp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smtp_async.tls.evidence import (
+from smtp_async.tls.revocation_proofs import (
     HASHES,
     Finding,
     Sources,

@@ -3,9 +3,9 @@
 import json
 
 from smtp_async import ClientOptions, DNSOptions, Timeouts
+from smtp_async.cli.discover import find
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.find import find
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Screen
 from tests.cli.conftest import USERS
 from tests.client.test_discover import Zone
 from tests.lab import tls_server, trusting

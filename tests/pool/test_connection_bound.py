@@ -1,4 +1,4 @@
-"""bound.py: the timers and measurements around the decisions of `adaptive`, and clients whose server has its limits."""
+"""connection_bound.py: the timers and measurements around the decisions of `adaptive`, and clients whose server has its limits."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from smtp_async import Outcome, PoolLimits, SMTPClient
 from smtp_async.errors import MessageRefused
 from smtp_async.model.receipt import Receipt
 from smtp_async.model.reply import Reply
-from smtp_async.pool.bound import Load, ServerBound
+from smtp_async.pool.connection_bound import Load, ServerBound
 from smtp_async.testing import ScriptedServer, Step, close, default, reply
 from tests.lab import (
     Clock,

@@ -5,7 +5,7 @@ import typer
 from rich.console import Console
 
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.screen import Screen, in_shell_words, sentence
+from smtp_async.cli.output import Screen, in_shell_words, sentence
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""kept.py: copies of what can be read only once."""
+"""disk_copy.py: copies of what can be read only once."""
 
 import os
 import stat
@@ -60,7 +60,7 @@ async def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(dir: Any) -> Any:
         return open("/dev/full", "r+b", buffering=0)
 
-    monkeypatch.setattr("smtp_async.sources.kept.TemporaryFile", full)
+    monkeypatch.setattr("smtp_async.sources.disk_copy.TemporaryFile", full)
     kept = KeptCopy(Source([b""], name="a.txt"), tmp_path)
     with pytest.raises(FileError, match=r"a\.txt.*cannot be kept.*No space"):
         await kept.write(b"x")

@@ -1,4 +1,4 @@
-"""telemetry.py: each attempt has a span that is linked to the span of `put`, over processes and files, and metrics."""
+"""delivery_telemetry.py: each attempt has metrics and a span, linked to the span of `put` over processes and files."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from smtp_async.client.telemetry import Telemetry
 from smtp_async.errors import SpoolFull
 from smtp_async.model.envelope import Envelope
 from smtp_async.processor import RetryPolicy
-from smtp_async.processor.telemetry import DeliveryTelemetry
+from smtp_async.processor.delivery_telemetry import DeliveryTelemetry
 from smtp_async.spool.directory.spool import DirectorySpool
 from smtp_async.spool.entry import Entry, SpoolStatistics
 from smtp_async.testing import delay, reply

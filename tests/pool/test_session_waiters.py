@@ -1,4 +1,4 @@
-"""checkout.py: callers who want a session to themselves get one in their order, and none is lost."""
+"""session_waiters.py: callers who want a session to themselves get one in their order, and none is lost."""
 
 import asyncio
 from itertools import count
@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from smtp_async.errors import NotConnected
-from smtp_async.pool.checkout import SessionWaiters
+from smtp_async.pool.session_waiters import SessionWaiters
 from tests.lab import gathered, turns
 
 

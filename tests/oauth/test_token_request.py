@@ -1,4 +1,4 @@
-"""exchange.py: one form over https, bounded in size and time, and no secret in what goes wrong."""
+"""token_request.py: one form over https, bounded in size and time, and no secret in what goes wrong."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import pytest
 from smtp_async import Secret
 from smtp_async.errors import FeatureUnavailable, InvalidArgument
 from smtp_async.oauth.answers import LARGEST, Answer, Failure
-from smtp_async.oauth.exchange import Form, TokenEndpoint, token_of
+from smtp_async.oauth.token_request import Form, TokenEndpoint, token_of
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from tests.lab import every_loop, other_tasks, until
 from tests.oauth.server import AuthorizationServer, Reply, token

@@ -4,7 +4,7 @@ import pytest
 
 from smtp_async.errors import LeaseLost
 from smtp_async.model.receipt import Receipt
-from smtp_async.processor.part import PartialLease, had_turn, pending_places
+from smtp_async.processor.partial_lease import PartialLease, had_turn, pending_places
 from smtp_async.processor.results import Others
 from smtp_async.spool.entry import State
 from smtp_async.testing import MemorySpool

@@ -1,8 +1,8 @@
-"""trail.py: what is recorded of a conversation."""
+"""line_recorder.py: what is recorded of a conversation."""
 
 from smtp_async.model.reply import Reply
+from smtp_async.protocol.line_recorder import Trail, TrailLine
 from smtp_async.protocol.states import Verb
-from smtp_async.protocol.trail import Trail, TrailLine
 
 
 def test_lines_are_taken_once_and_in_order() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ..client.discover import Discovery, FoundServer, discover
 from ..client.options import ClientOptions
 from .exits import Exit
-from .screen import Screen, sentence
+from .output import Screen, sentence
 
 __all__ = ["find"]
 
