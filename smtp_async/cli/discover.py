@@ -8,36 +8,36 @@ from typing import Any
 from ..client.discover import Discovery, FoundServer, discover
 from ..client.options import ClientOptions
 from .exits import Exit
-from .output import Screen, sentence
+from .output import Output, sentence
 
-__all__ = ["find"]
+__all__ = ["show_discovery"]
 
 
-async def find(screen: Screen, address: str, options: ClientOptions, *, as_json: bool) -> Exit:
+async def show_discovery(output: Output, address: str, options: ClientOptions, *, as_json: bool) -> Exit:
     """Look for the server, show what was found, and return the exit code."""
     found = await discover(address, options=options)
     if as_json:
-        screen.line(json.dumps(_as_object(found)))
+        output.line(json.dumps(_as_object(found)))
     else:
-        _show(screen, found)
+        _show(output, found)
     return Exit.OK if found.best is not None else Exit.REFUSED
 
 
-def _show(screen: Screen, found: Discovery) -> None:
+def _show(output: Output, found: Discovery) -> None:
     for problem in found.problems:
-        screen.problem(sentence(problem))
+        output.problem(sentence(problem))
     for one in found.servers:
-        (screen.success if one.works else screen.problem)(f"{_place(one)}: {sentence(_verdict(one))}")
+        (output.success if one.works else output.problem)(f"{_place(one)}: {sentence(_verdict(one))}")
     best = found.best
     if best is None:
-        screen.problem(f"No server was found for {found.address}.")
+        output.problem(f"No server was found for {found.address}.")
         return
     user = (
         ""
         if best.inside
         else " Its name is not in the domain of the address: make sure that it is the right one."
     )
-    screen.line(f"Use: --server {best.host}:{best.port} --security {best.security.value}{user}")
+    output.line(f"Use: --server {best.host}:{best.port} --security {best.security.value}{user}")
 
 
 def _place(one: FoundServer) -> str:

@@ -20,7 +20,7 @@ from ..events import Direction, PITrail
 from ..model.reply import printable
 from .exits import Exit, exit_for_error
 
-__all__ = ["Screen", "in_shell_words", "sentence"]
+__all__ = ["Output", "in_shell_words", "sentence"]
 
 _SCHEMES = {"HTTP_CONNECT": "http", "HTTPS_CONNECT": "https", "SOCKS5": "socks5"}
 #: Python names in messages of the library, and the options that stand for them in a shell.
@@ -66,7 +66,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
 
 
-class Screen:
+class Output:
     """Standard output and standard error."""
 
     def __init__(self) -> None:

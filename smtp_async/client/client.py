@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from ..auth.credentials import Credentials, TokenProvider
 from ..connection.connection import Connection
 from ..connection.route import SharedResources
-from ..connection.send_job import Job
+from ..connection.send_job import SendJob
 from ..connection.session import Session
 from ..errors import InvalidArgument, NotConnected, SettingInUse, SMTPError
 from ..hooks import Observed
@@ -271,7 +271,7 @@ class SMTPClient(Observed):
         # What is left of a `Raw` here needs no rendering.
         heavy, temp_dir = not isinstance(message, Raw) and is_heavy(message), self._options.temp_dir
         try:
-            job = Job(number, mail, wanted, due, chunking=self._chunking, heavy=heavy, temp_dir=temp_dir)
+            job = SendJob(number, mail, wanted, due, chunking=self._chunking, heavy=heavy, temp_dir=temp_dir)
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
@@ -476,7 +476,7 @@ class SMTPClient(Observed):
         mail = await read_mail(message, wanted, self._options.temp_dir)
         try:
             heavy = is_heavy(message)
-            job = Job(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)
+            job = SendJob(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise

@@ -60,7 +60,7 @@ class ReplyClock:
     __slots__ = (
         "_block_pending",
         "_announced",
-        "_held",
+        "_paced",
         "_loop",
         "_machine",
         "_overdue",
@@ -94,7 +94,7 @@ class ReplyClock:
         # Paused until the first read, because the greeting's time counts from there.
         self._paused = True
         # Are the client's own limits holding back what the server waits for?
-        self._held = False
+        self._paced = False
 
     def restart(self, now: float) -> None:
         """What the server has to do next has changed.
@@ -134,13 +134,13 @@ class ReplyClock:
         """Stop counting until `resume`."""
         self._paused = True
 
-    def hold(self) -> None:
-        """Stop counting until `release`, because this side holds back what it has to write."""
-        self._held = True
+    def pause_for_pacing(self) -> None:
+        """Stop counting until `resume_after_pacing`, because the client holds back what it has to write."""
+        self._paced = True
 
-    def release(self, now: float) -> None:
-        """Count again, from `now` on."""
-        self._held = False
+    def resume_after_pacing(self, now: float) -> None:
+        """Count again, from loop time `now` on."""
+        self._paced = False
         self.restart(now)
 
     def stop(self) -> None:
@@ -163,7 +163,7 @@ class ReplyClock:
             return None
         if machine.reply_421 is not None:
             return _CLOSE_AFTER_421
-        if self._held:
+        if self._paced:
             return None
         stage = machine.expected
         if stage is None or (stage == "block" and not self._block_pending and machine.body_open):

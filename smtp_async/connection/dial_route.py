@@ -1,4 +1,4 @@
-"""From a route to a stream: over a Unix socket, by the application's dialer, directly, or through proxies.
+"""Dials the server of a route: over a Unix socket, by the application's dialer, directly, or through proxies.
 
 Every stream to a server comes from here, so that nothing connects around a proxy, and TLS starts on whatever comes.
 """
@@ -19,10 +19,10 @@ from ..transport.resolve import look_up
 from ..transport.stream import Stream
 from .route import Route, SharedResources
 
-__all__ = ["reach"]
+__all__ = ["dial_route"]
 
 
-async def reach(
+async def dial_route(
     route: Route,
     shared: SharedResources,
     *,

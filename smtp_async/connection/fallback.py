@@ -1,6 +1,6 @@
-"""Opens a connection where one attempt may not be enough.
+"""Opens a connection, with the fallbacks of a client: the next mail exchanger, and clear text.
 
-Two things call for another attempt, each on a channel of its own:
+Each further attempt has a channel of its own:
 
 * the route names a domain, and one of its mail exchangers cannot be reached or refuses the connection: the next one is
   tried (RFC 5321 section 5.1);
@@ -29,7 +29,7 @@ from .channel import Channel
 from .opening import open_channel
 from .route import Route, SharedResources
 
-__all__ = ["establish"]
+__all__ = ["open_with_fallback"]
 
 
 class Opened(Protocol):
@@ -48,7 +48,7 @@ class Opened(Protocol):
         ...
 
 
-async def establish(connection: Opened) -> None:
+async def open_with_fallback(connection: Opened) -> None:
     """Open the connection along its route, until mail can be sent.
 
     Raises:

@@ -31,10 +31,10 @@ from ..sources.unsent import UnsentSources
 from .caller_work import CallerWork
 from .recipients import RecipientGroups
 
-__all__ = ["BodyWriter", "Job", "DialledConnection", "Step"]
+__all__ = ["BodyWriter", "SendJob", "DialledConnection", "CallerStep"]
 
 
-class Step(Enum):
+class CallerStep(Enum):
     """What a job's caller is to do next."""
 
     #: Render and plan for `job.offer`.
@@ -48,7 +48,7 @@ class Step(Enum):
 
 
 # A member is found in its class several times as slowly as a global name.
-_DONE: Final = Step.DONE
+_DONE: Final = CallerStep.DONE
 
 
 class DialledConnection(Protocol):
@@ -67,14 +67,14 @@ class DialledConnection(Protocol):
 class BodyWriter(DialledConnection, Protocol):
     """The connection that carries a job, as the job's caller and the pool see it."""
 
-    async def write_body(self, job: Job) -> None:
-        """Write the body of a job that was told `Step.WRITE`, in the caller's own task."""
+    async def write_body(self, job: SendJob) -> None:
+        """Write the body of a job that was told `CallerStep.WRITE`, in the caller's own task."""
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Withdraw the job, because its caller has gone; return True if it will certainly not be sent."""
 
 
-class Job:
+class SendJob:
     """A message to be sent, and how far it has come.
 
     Args:
@@ -166,7 +166,7 @@ class Job:
         self.body: Body | None = None
         self.connection: BodyWriter | None = None
         self.receipt: Receipt | None = None
-        self.waiter: asyncio.Future[Step] | None = None
+        self.waiter: asyncio.Future[CallerStep] | None = None
         self.caller_work: CallerWork[None] | None = None
         self.retries = 0
         self.connect_error: SMTPError | None = None
@@ -223,7 +223,7 @@ class Job:
         self.transaction = None
         # A connection may have carried it before, none does now.
         self.connection = None
-        self.advance(Step.PREPARE)
+        self.advance(CallerStep.PREPARE)
 
     async def open(self) -> None:
         """Render what is large, open the parts that are read while they are sent, and plan; raises as `prepare`."""
@@ -288,7 +288,7 @@ class Job:
 
     # --- the caller ------------------------------------------------------------------------------------------
 
-    def advance(self, step: Step) -> None:
+    def advance(self, step: CallerStep) -> None:
         """Tell the caller what to do next, if it still waits."""
         waiter = self.waiter
         if waiter is not None and not waiter.done():
@@ -310,7 +310,7 @@ class Job:
             error = self.connect_error = reason
         # If the transaction has a receipt of its own later, that goes to the Abandoned event.
         self.receipt = self.not_sent_receipt(error) if unsent else self.unknown_receipt(error)
-        self.advance(Step.DONE)
+        self.advance(CallerStep.DONE)
 
     def not_sent_receipt(self, error: SMTPError) -> Receipt:
         """Return a receipt of which the recipients that are left are `NOT_SENT`, because of `error`."""
@@ -372,6 +372,6 @@ class Job:
         self.receipt = receipt
         self.connection = None
         if self.transaction is not None:
-            # Job and transaction refer to each other: left so, every message would wait for the garbage collector.
+            # SendJob and transaction refer to each other: left so, every message would wait for the garbage collector.
             self.transaction.owner = None
         self.advance(_DONE)

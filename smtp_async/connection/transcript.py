@@ -28,7 +28,7 @@ from ..hooks import Hooks, trail_events
 from ..model.address import Address
 from ..model.receipt import Receipt
 from ..model.reply import printable
-from ..protocol.line_recorder import TrailLine
+from ..protocol.line_recorder import RecordedLine
 from ..protocol.pipelining_history import Breakdown
 
 __all__ = ["Transcript"]
@@ -113,7 +113,7 @@ class Transcript:
         """Keep `event` for the next `tell`; make it only if a hook `wants` it."""
         self.events.append(event)
 
-    def note_lines(self, lines: Iterable[TrailLine]) -> None:
+    def note_lines(self, lines: Iterable[RecordedLine]) -> None:
         """Note what hooks want to know of `lines` of the dialogue."""
         wants = self._hooks.wants
         for line in lines:

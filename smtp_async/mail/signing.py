@@ -43,7 +43,7 @@ from ..model.signing import (
 )
 from ..sources import (
     Body,
-    KeptCopy,
+    DiskCopy,
     LineMender,
     LineScan,
     RawSource,
@@ -237,12 +237,12 @@ class _Work:
         """Read what is large or not in memory, and copy what can be read only once."""
         content = self.content
         body = Body(content, temp_dir=self._temp_dir)
-        copies: dict[int, KeptCopy] = {}
+        copies: dict[int, DiskCopy] = {}
         scan = LineScan(ends=False)
         try:
             await body.open()
             once = body.read_once_only()
-            copies |= {id(source): KeptCopy(source, self._temp_dir) for source in once}
+            copies |= {id(source): DiskCopy(source, self._temp_dir) for source in once}
             mender = None if content.canonical or content.exact else LineMender()
             async for data, source in body.chunks():
                 if id(source) in copies:

@@ -156,12 +156,12 @@ def content_of(message: EmailMessage) -> ForeignMail:
     """
     from .email_message import entity_of_object
     from .render_entity import content_of_entity
-    from .transfer_encoding import Abilities
+    from .transfer_encoding import Capabilities
 
     entity = entity_of_object(message)
     return ForeignMail(
         lambda: _read_fields(entity.fields),
-        lambda eightbit, utf8: content_of_entity(entity, Abilities(eightbit, utf8, binary=False)),
+        lambda eightbit, utf8: content_of_entity(entity, Capabilities(eightbit, utf8, binary=False)),
     )
 
 

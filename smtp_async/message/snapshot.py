@@ -1,4 +1,4 @@
-"""A frozen copy of a message's attributes for rendering, so that no other task can change them meanwhile."""
+"""`Snapshot`: a frozen copy of a message's attributes for rendering, which no other task can change meanwhile."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..model.content import Origin
 from ..model.envelope import Recipient
 from .attachment import Attachment
 
-__all__ = ["Identity", "MessageID", "View"]
+__all__ = ["GeneratedValues", "MessageID", "Snapshot"]
 
 #: A text, or a callable that returns one; None: random; empty: no Message-ID.
 MessageID = str | Callable[[], str] | None
 
 
-class Identity(NamedTuple):
+class GeneratedValues(NamedTuple):
     """Values that are made once per message, so that they are the same in every rendering."""
 
     seconds: float
@@ -27,12 +27,12 @@ class Identity(NamedTuple):
     made: tuple[Callable[[], str], str] | None = None
 
 
-class View:
+class Snapshot:
     """The attributes of a message at one moment; see `Message` for their meaning.
 
     Attributes:
         rare: the fields that few messages set; None if there are none.
-        identity: None if the message was never rendered.
+        generated: the values that are made once; None if the message was never rendered.
     """
 
     # A plain slotted class: its attributes are read about thirty times per message, and CPython reads a slot three
@@ -43,7 +43,7 @@ class View:
         "date",
         "headers",
         "html",
-        "identity",
+        "generated",
         "message_id",
         "rare",
         "recipients",
@@ -55,7 +55,7 @@ class View:
 
     def __init__(
         self,
-        identity: Identity | None,
+        generated: GeneratedValues | None,
         sender: Address | None,
         authors: tuple[Address, ...],
         reply_to: tuple[Address, ...],
@@ -69,7 +69,7 @@ class View:
         message_id: MessageID,
         rare: Mapping[str, Any] | None,
     ) -> None:
-        self.identity = identity
+        self.generated = generated
         self.sender = sender
         self.authors = authors
         self.reply_to = reply_to

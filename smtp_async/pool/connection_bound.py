@@ -18,7 +18,7 @@ from .connections import Connections
 from .dialling import ConnectionBound
 from .limits import PoolLimits
 
-__all__ = ["Load", "ServerBound", "make_bound"]
+__all__ = ["Load", "AdaptiveConnectionBound", "make_bound"]
 
 #: Seconds between two readings.
 _READ: Final = 1.0
@@ -42,7 +42,7 @@ class Load(NamedTuple):
     opening: int
 
 
-class ServerBound(ConnectionBound):
+class AdaptiveConnectionBound(ConnectionBound):
     """How many connections a client may have now, following what the server bears.
 
     Args:
@@ -161,4 +161,4 @@ def make_bound(
         return Load(ended, under_way, len(queue), connections.usable, len(connections.opening))
 
     lowered = partial(shed, connections.idle, connections.open)
-    return ServerBound(limits.max_connections, loop, raised, lowered, load)
+    return AdaptiveConnectionBound(limits.max_connections, loop, raised, lowered, load)

@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from ..connection.connection import Connection
-from ..connection.send_job import Job
+from ..connection.send_job import SendJob
 from ..errors import NotSent, SMTPError, Timeout
 from ..model.receipt import Receipt
 from ..model.timeouts import Timeouts
@@ -50,9 +50,9 @@ class PacedPool(Pool):
         super().__init__(limits, timeouts, make, observer=observer)
         self._rate = MessageRate(rates.windows)
         # Jobs that count as begun and have not been concluded.
-        self._begun: set[Job] = set()
+        self._begun: set[SendJob] = set()
         # Jobs of `send_all` in the queue, with the seconds that each has from the moment in which it is begun.
-        self._undated: dict[Job, float | None] = {}
+        self._undated: dict[SendJob, float | None] = {}
         # Sessions that wait for a place, in the order in which they came.
         self._turns: dict[asyncio.Future[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -103,17 +103,17 @@ class PacedPool(Pool):
     def _ready(self) -> int:
         return min(super()._ready(), self._rate.free(self.now()))
 
-    def _take_place(self, job: Job) -> None:
+    def _take_place(self, job: SendJob) -> None:
         if job not in self._begun:
             self._begun.add(job)
             self._rate.begin()
 
-    def _conclude(self, job: Job) -> None:
+    def _conclude(self, job: SendJob) -> None:
         if job in self._begun:
             self._begun.discard(job)
             self._rate.conclude(self.now())
 
-    def _return_place(self, job: Job) -> None:
+    def _return_place(self, job: SendJob) -> None:
         """Take the place from a job that has to be prepared again: nothing of it was written."""
         if job in self._begun and job.connection is None:
             self._begun.discard(job)
@@ -121,7 +121,7 @@ class PacedPool(Pool):
 
     # --- jobs ------------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SendJob) -> None:
         """As `Pool.submit`; a job for which the limits have no place waits in the queue."""
         # It may come for the second time, prepared for what the server offers.
         self._return_place(job)
@@ -135,16 +135,16 @@ class PacedPool(Pool):
         self.deadlines.add(job)
         self._enqueue(job)
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: SendJob) -> None:
         super()._enqueue(job)
         if job in self._queue:
             self._undate(job)
 
-    def _return(self, job: Job) -> None:
-        super()._return(job)
+    def _requeue(self, job: SendJob) -> None:
+        super()._requeue(job)
         self._undate(job)
 
-    def next_job(self, connection: Connection) -> Job | None:
+    def next_job(self, connection: Connection) -> SendJob | None:
         """As `Pool.next_job`, if the limits have a place."""
         if self._queue and not self._has_place():
             if connection.deliveries.spent:
@@ -157,20 +157,20 @@ class PacedPool(Pool):
                 self._take_place(job)
         return job
 
-    def finished(self, job: Job, receipt: Receipt) -> None:
-        """As `Pool.finished`; the place of the job will be free."""
+    def transaction_ended(self, job: SendJob, receipt: Receipt) -> None:
+        """As `Pool.transaction_ended`; the place of the job will be free."""
         self._conclude(job)
-        super().finished(job, receipt)
+        super().transaction_ended(job, receipt)
         if job.pinned and job.receipt is None:
             # Other recipients of the same message follow over the same connection, without a wait.
             self._take_place(job)
 
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: SendJob, receipt: Receipt) -> None:
         """As `Pool.retry_unsent`; the job takes another place."""
         self._conclude(job)
         super().retry_unsent(job, receipt)
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """As `Pool.cancel`."""
         self._undated.pop(job, None)
         self._return_place(job)
@@ -179,7 +179,7 @@ class PacedPool(Pool):
             self._end_pause()
         return unsent
 
-    def _reason_for_waiting(self, job: Job) -> SMTPError | None:
+    def _reason_for_waiting(self, job: SendJob) -> SMTPError | None:
         reason = super()._reason_for_waiting(job)
         if reason is None and self._waiting_since is not None and not job.outlasts_outage:
             reason = NotSent("the deadline passed while the message waited for the client's own RateLimits")
@@ -188,7 +188,7 @@ class PacedPool(Pool):
 
     # --- deadlines of messages of `send_all` -----------------------------------------------------------------
 
-    def _undate(self, job: Job) -> None:
+    def _undate(self, job: SendJob) -> None:
         """Take its deadline from a job of `send_all` that waits."""
         if not job.outlasts_outage or self._outage is not None:
             return
@@ -196,16 +196,16 @@ class PacedPool(Pool):
         job.due = job.send_by = None
         self.deadlines.discard(job)
 
-    def _date(self, job: Job) -> None:
+    def _date(self, job: SendJob) -> None:
         """Give it back: it has the time that was left when the job came into the queue."""
         if (left := self._undated.pop(job, None)) is not None:
             job.due = job.send_by = self.now() + left
             self.deadlines.add(job)
 
-    def opened(self, connection: Connection) -> None:
-        """As `Pool.opened`."""
+    def connection_opened(self, connection: Connection) -> None:
+        """As `Pool.connection_opened`."""
         outage = self._outage
-        super().opened(connection)
+        super().connection_opened(connection)
         if outage is not None:
             for job in self._queue:
                 if job not in self._undated:
@@ -222,7 +222,7 @@ class PacedPool(Pool):
     # --- sessions --------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def turn(self, job: Job) -> AsyncIterator[None]:
+    async def turn(self, job: SendJob) -> AsyncIterator[None]:
         """Wait for a place for `job`, which it keeps until the context is left and the window has passed.
 
         Raises:

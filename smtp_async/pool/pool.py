@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from ..connection.caller_work import CallerWork
 from ..connection.connection import Connection
-from ..connection.send_job import Job, Step
+from ..connection.send_job import CallerStep, SendJob
 from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
@@ -41,7 +41,7 @@ from .dialling import Dialling
 from .job_queue import JobQueue
 from .limits import PoolLimits, PoolStatistics
 from .session_waiters import SessionWaiters
-from .stall_watch import SilenceWatch
+from .stall_watch import StallWatch
 
 __all__ = ["Pool", "PoolLimits", "PoolStatistics"]
 
@@ -85,11 +85,11 @@ class Pool:
         self.connections = connections = Connections()
         self._queue = JobQueue()
         self._session_waiters: SessionWaiters[Connection] = SessionWaiters(loop)
-        self.deadlines: Deadlines[Job | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
+        self.deadlines: Deadlines[SendJob | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
         queues = (self._queue, self._session_waiters)
         self._counts = dict.fromkeys(Outcome, 0)
         self._bound = make_bound(limits, loop, connections, self._queue, self._counts, self._make_room)
-        self._silence = SilenceWatch(loop, connections.open, queues, self._make_room, self._bound.watch)
+        self._stalls = StallWatch(loop, connections.open, queues, self._make_room, self._bound.watch)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
         self._dialling = Dialling(loop, self._grow, self._bound, (limits.min_backoff, limits.max_backoff))
         # Why no connection could be had, while there is none.
@@ -110,7 +110,7 @@ class Pool:
 
     # --- callers with a message ------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SendJob) -> None:
         """Give `job` to an idle connection, or put it into the queue.
 
         Raises:
@@ -134,7 +134,7 @@ class Pool:
             return
         self._enqueue(job)
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: SendJob) -> None:
         """Put `job` into the queue, and see to a connection for it; raises as `submit`."""
         queue, limit = self._queue, self.limits.max_waiting
         if limit is not None and len(queue) >= limit:
@@ -145,14 +145,14 @@ class Pool:
             self._limit_waiting(job)
         if self.connections.idle:
             self._employ_idle()
-        self._silence.start()
+        self._stalls.start()
         if not self._full():
             self._grow()
 
-    def _begin_beside_others(self, job: Job) -> bool:
+    def _begin_beside_others(self, job: SendJob) -> bool:
         """Begin `job` on a busy connection, where none is idle and none may be opened; return whether it was begun."""
         transaction = job.transaction
-        if transaction is None or transaction.aside or not self._full():
+        if transaction is None or transaction.caller_paced or not self._full():
             return False
         for connection in self.connections.open:
             if (
@@ -166,7 +166,7 @@ class Pool:
                 return True
         return False
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Withdraw `job`, because its caller has gone; return True if it will certainly not be sent. Synchronous."""
         job.abandoned = True
         self.deadlines.discard(job)
@@ -175,19 +175,19 @@ class Pool:
             return True
         return job.connection is not None and job.connection.cancel(job)
 
-    def give_up(self, job: Job) -> None:
+    def expire(self, job: SendJob) -> None:
         """Withdraw `job`, because its caller's time or its time in the queue is over, and give it its receipt."""
         if job.receipt is not None:
             return
         reason = self._reason_for_waiting(job) if job.connection is None else None
         job.time_out(unsent=self.cancel(job), reason=reason)
 
-    def _reason_for_waiting(self, job: Job) -> SMTPError | None:
+    def _reason_for_waiting(self, job: SendJob) -> SMTPError | None:
         return self._outage if job.outlasts_outage else None
 
-    def _deadline_passed(self, item: Job | CallerWork[Any]) -> None:
-        if isinstance(item, Job):
-            self.give_up(item)
+    def _deadline_passed(self, item: SendJob | CallerWork[Any]) -> None:
+        if isinstance(item, SendJob):
+            self.expire(item)
         else:
             item.abandon()
 
@@ -215,7 +215,7 @@ class Pool:
 
     def _session_wanted(self) -> None:
         """Make room for one more caller that waits for a session, if a silent connection leaves a place to spare."""
-        self._silence.start()
+        self._stalls.start()
         if not self._full():
             self._make_room()
 
@@ -235,7 +235,7 @@ class Pool:
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
         self._session_waiters.fail(NotConnected("the client is closed"))
-        for one in (self._bound, self._dialling, self._silence, self._reaper):
+        for one in (self._bound, self._dialling, self._stalls, self._reaper):
             one.stop()
         await close_all(self.connections.all(), self._timeouts.close)
         # Not before: what was under way kept its deadlines.
@@ -243,7 +243,7 @@ class Pool:
 
     # --- connections that want work --------------------------------------------------------------------------
 
-    def opened(self, connection: Connection) -> None:
+    def connection_opened(self, connection: Connection) -> None:
         """Take note that a connection can carry messages."""
         self._dialling.note_login()
         self._outage = None
@@ -269,9 +269,9 @@ class Pool:
         # These jobs waited to know what the server offers; each comes back prepared, in the same order.
         for job in self._queue.take_unprepared():
             job.offer = self.extensions
-            job.advance(Step.PREPARE)
+            job.advance(CallerStep.PREPARE)
 
-    def next_job(self, connection: Connection) -> Job | None:
+    def next_job(self, connection: Connection) -> SendJob | None:
         """Return the next job that `connection` may begin, None if there is none for it."""
         queue, connections = self._queue, self.connections
         if not queue or not connection.may_begin or connection in connections.private:
@@ -294,7 +294,7 @@ class Pool:
             connections.idle.pop(connection, None)
         return job
 
-    def idle(self, connection: Connection) -> None:
+    def connection_idle(self, connection: Connection) -> None:
         """Take note that a connection has nothing to do."""
         connections = self.connections
         if connection in connections.private or self._closed or connection in connections.idle:
@@ -311,7 +311,7 @@ class Pool:
 
     # --- the ends of jobs ------------------------------------------------------------------------------------
 
-    def finished(self, job: Job, receipt: Receipt) -> None:
+    def transaction_ended(self, job: SendJob, receipt: Receipt) -> None:
         """End a job whose transaction has ended, or queue it again if recipients are left for another transaction."""
         if self._dialling.in_doubt and job.connection is not None and self._dialling.proven(job.connection):
             self._dialling.note_proof()
@@ -321,9 +321,9 @@ class Pool:
         several = len(receipt.verdicts) > 1 or job.groups is not None
         if several and not self._closed and job.follow(receipt):
             if job.pinned:
-                job.advance(Step.PREPARE)
+                job.advance(CallerStep.PREPARE)
             else:
-                self._return(job)
+                self._requeue(job)
             return
         self.deadlines.discard(job)
         receipt = job.settle(receipt)
@@ -333,29 +333,29 @@ class Pool:
             self._counts[receipt.outcome] += 1
             self._bound.message_failed(receipt)
 
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: SendJob, receipt: Receipt) -> None:
         """Put a job whose connection died before it was sent back to the head of the queue, or end it."""
         transaction = job.transaction
         if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
-            self.finished(job, receipt)
+            self.transaction_ended(job, receipt)
             return
         self._bound.message_failed(receipt)
         job.connection = None
         job.retries += 1
         self._reconnects += 1
         transaction.renew()
-        self._return(job)
+        self._requeue(job)
 
-    def greeted_again(self, connection: Connection) -> None:
+    def offer_changed(self, connection: Connection) -> None:
         """Take note of what a connection's server offers now."""
         self.extensions = connection.extensions
 
-    def _return(self, job: Job) -> None:
+    def _requeue(self, job: SendJob) -> None:
         self._queue.push_front(job)
         self._limit_waiting(job)
-        self._silence.start()
+        self._stalls.start()
 
-    def _limit_waiting(self, job: Job) -> None:
+    def _limit_waiting(self, job: SendJob) -> None:
         """Until a connection takes `job`, its deadline is the end of its time in the queue, if that comes first."""
         limit = self._timeouts.queue
         if limit is not None and job.due == job.send_by:
@@ -364,7 +364,7 @@ class Pool:
 
     # --- the ends of connections -----------------------------------------------------------------------------
 
-    def failed(self, connection: Connection, error: SMTPError) -> None:
+    def connection_failed(self, connection: Connection, error: SMTPError) -> None:
         """Take note that a connection could not be opened. It says QUIT, and fills its place until it has `ended`."""
         if self._observer is not None:
             self._observer.connected(connection, error)
@@ -377,10 +377,10 @@ class Pool:
             self._login_failed(error)
         self._grow()
 
-    def ended(self, connection: Connection, error: SMTPError | None) -> None:
+    def connection_closed(self, connection: Connection, error: SMTPError | None) -> None:
         """Forget a connection that has ended, and fill its place."""
         was_opening, was_open = self.connections.remove(connection)
-        self._silence.connection_ended()
+        self._stalls.connection_ended()
         breakdown = connection.channel.machine.pipeline.breakdown
         if breakdown is not None:
             self.pipelining_history.broke_down(breakdown, connection.extensions, self.now())
@@ -448,11 +448,11 @@ class Pool:
     @property
     def _most(self) -> int:
         """How many connections there may be now."""
-        return self._bound.current + self._silence.spare
+        return self._bound.current + self._stalls.spare
 
     def _full(self) -> bool:
         connections = self.connections
-        if len(connections.open) >= self.limits.max_connections and not self._silence.spare:
+        if len(connections.open) >= self.limits.max_connections and not self._stalls.spare:
             return True  # the usual case of a busy pool
         return len(connections) >= self._most
 
@@ -493,7 +493,7 @@ class Pool:
     def _may_stream(self) -> bool:
         return self.connections.may_stream(self._most)
 
-    def _may_take(self, job: Job) -> bool:
+    def _may_take(self, job: SendJob) -> bool:
         """Tell whether `job` may be given to an idle connection at once."""
         transaction = job.transaction
-        return transaction is None or not transaction.aside or self._may_stream()
+        return transaction is None or not transaction.caller_paced or self._may_stream()

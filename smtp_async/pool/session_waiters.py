@@ -1,4 +1,4 @@
-"""The callers that wait for a session of their own."""
+"""Callers of `SMTPClient.session()` that wait until the bound allows one more connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that have gone silent: they keep their messages, but other messages do not wait for them."""
+"""Watches for stalled connections: they keep their messages, but other messages do not wait for them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Final
 
 from ..connection.connection import Connection
 
-__all__ = ["SilenceWatch"]
+__all__ = ["StallWatch"]
 
 #: Seconds without a byte from a server that owes a reply.
 _LIMIT: Final = 30.0
 
 
-class SilenceWatch:
-    """Allows one more connection while one is silent and something waits.
+class StallWatch:
+    """Allows one more connection while an open one has stalled and messages or callers wait.
 
-    It looks only while something waits, by one timer.
+    Stalled means: the server owes a reply and has sent no byte for 30 seconds. One timer checks for it, and only while
+    something waits.
 
     Args:
         loop: its clock counts.
         connections: the open connections.
         queues: what waits for a connection.
         grow: called when there is room for one more.
-        waits: called when it finds that something waits.
+        waits: called at each check at which something waits.
 
     Attributes:
         spare: how many connections the bound allows beyond its own, 0 or 1.
@@ -50,24 +51,24 @@ class SilenceWatch:
         self.spare = 0
 
     def start(self) -> None:
-        """Look from now on, because something waits."""
+        """Check from now on, because something waits."""
         if self._timer is None:
-            self._look()
+            self._check()
 
     def connection_ended(self) -> None:
-        """Look again, because the connection that has ended may have been the silent one."""
+        """Check again, because the connection that has ended may have been the stalled one."""
         if self.spare:
             self.stop()
-            self._look()
+            self._check()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop the checks, and allow no additional connection."""
         self.spare = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         waits = any(map(len, self._queues))
         now = self._loop.time()
         since = [connection.channel.unanswered_since for connection in self._connections]
@@ -76,10 +77,10 @@ class SilenceWatch:
         if waits:
             self._waits()
             following = min((limit for limit in limits if limit > now), default=math.inf)
-            self._timer = self._loop.call_at(min(following, now + _LIMIT), self._timer_rang)
+            self._timer = self._loop.call_at(min(following, now + _LIMIT), self._timer_fired)
 
-    def _timer_rang(self) -> None:
+    def _timer_fired(self) -> None:
         self._timer = None
-        self._look()
+        self._check()
         if self.spare:
             self._grow()

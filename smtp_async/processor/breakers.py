@@ -70,8 +70,8 @@ class Breaker:
         self.until = now + pause_length(self._policy, self.failures, self._chance())
         return True
 
-    def inconclusive(self) -> None:
-        """Record that the probe ended without a verdict, so that the next message is a probe."""
+    def probe_ended(self) -> None:
+        """Record that no probe is under way any more: while the breaker is open, the next message is a probe."""
         self._probing = False
 
     def recovered(self) -> None:
@@ -154,10 +154,10 @@ class Breakers:
         self.server.started()
         self.spool.started()
 
-    def inconclusive(self) -> None:
-        """Record that an attempt ended without a verdict about server or spool."""
-        self.server.inconclusive()
-        self.spool.inconclusive()
+    def probe_ended(self) -> None:
+        """Record for server and spool that no probe is under way any more."""
+        self.server.probe_ended()
+        self.spool.probe_ended()
         self._on_change()
 
     async def server_failed(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The part of a job that one route delivers: some of its pending recipients, in a lease of its own.
+"""A lease of the part of a job that one route delivers: some of its pending recipients.
 
 A job whose recipients have several routes is claimed once for each of them. A lease ends with the results of one part
 and leaves the other recipients as they are. Which recipients had their turn is known from the due time of the job,
@@ -16,9 +16,9 @@ from ..model.receipt import Receipt, Verdict
 from ..spool.contract import Lease, LeaseResult
 from ..spool.entry import Entry
 from ..spool.submission import StoredMail
-from .results import Others
+from .results import OtherRoutes
 
-__all__ = ["PartialLease", "had_turn", "pending_places"]
+__all__ = ["PartialLease", "tried_since_due", "pending_places"]
 
 
 def pending_places(entry: Entry) -> list[int]:
@@ -26,7 +26,7 @@ def pending_places(entry: Entry) -> list[int]:
     return [place for place, result in enumerate(entry.results) if result is None or not result.final]
 
 
-def had_turn(entry: Entry, place: int) -> bool:
+def tried_since_due(entry: Entry, place: int) -> bool:
     """Tell whether the recipient at this place was tried since the job was due."""
     result = entry.results[place]
     return result is not None and result.at >= entry.not_before
@@ -59,11 +59,11 @@ class PartialLease(Lease):
         )
         left = [place for place in pending_places(whole) if place not in self._places]
         if not left:
-            self.others = Others.NONE
-        elif all([had_turn(whole, place) for place in left]):
-            self.others = Others.DEFERRED
+            self.others = OtherRoutes.NONE
+        elif all([tried_since_due(whole, place) for place in left]):
+            self.others = OtherRoutes.DEFERRED
         else:
-            self.others = Others.UNTRIED
+            self.others = OtherRoutes.UNTRIED
 
     def mail(self) -> StoredMail:
         mail = self._lease.mail()

@@ -265,7 +265,7 @@ class QueueProcessor(Observed):
         )
         _managers.add(manager)
         manager.add_done_callback(_managers.discard)
-        manager.add_done_callback(lambda _: self._control.ended())
+        manager.add_done_callback(lambda _: self._control.run_ended())
         try:
             await asyncio.wait({manager})
         except asyncio.CancelledError:

@@ -98,7 +98,7 @@ class Workers:
     async def run(self, *, once: bool) -> None:
         """Deliver until the control stops the run, or, with `once`, until every due job was tried."""
         self._one_by_one = True
-        self._breakers.inconclusive()
+        self._breakers.probe_ended()
         self._control.begin(self._withdraw)
         self._start_lanes()
         keeper = asyncio.get_running_loop().create_task(self._keep_leases(), name="smtp_async leases")
@@ -112,7 +112,7 @@ class Workers:
             await self._tell_state()
         finally:
             # Idle workers have to be cancelled, too.
-            self._control.finish()
+            self._control.stop_now()
             if self._tasks:
                 await asyncio.wait(self._tasks)
             await self._release_waiting()
@@ -176,7 +176,7 @@ class Workers:
                 self._note_pause()
                 return
         if once and (not exhausted or self._unreleased or any([lane.ready for lane in self.lanes])):
-            self._control.cut_short()
+            self._control.note_untried_jobs()
 
     @property
     def _flows(self) -> bool:
@@ -222,11 +222,11 @@ class Workers:
         try:
             return await self._spool.claim(count, now=now, marked=self._options.marking == "claim")
         except SpoolUnsafe as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
         except SpoolError as error:
             await self._breakers.spool_failed(error)
         except SMTPError as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
         return []
 
     async def _isolate_suspects(self, leases: list[Lease]) -> None:
@@ -299,7 +299,7 @@ class Workers:
         if isinstance(error, SpoolError):
             await self._breakers.spool_failed(error)
         elif isinstance(error, Exception):
-            self._control.fail(error)
+            self._control.stop_for_good(error)
 
     async def _release_waiting(self) -> None:
         """End the leases of all jobs that wait for a worker."""
@@ -353,7 +353,7 @@ class Workers:
                     await self._recover()
         except Exception as error:
             _log.exception("the leases could not be extended")
-            self._control.fail(error)
+            self._control.stop_for_good(error)
 
     async def _extend_leases(self) -> None:
         leases = [lease for lane in self.lanes for lease in (*lane.in_work, *lane.ready)]
@@ -379,13 +379,13 @@ class Workers:
         try:
             found = await self._spool.recover()
         except SpoolUnsafe as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
             return False
         except SpoolError as error:
             await self._breakers.spool_failed(error)
             return True
         except SMTPError as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
             return False
         if found.requeued:
             self._one_by_one = True

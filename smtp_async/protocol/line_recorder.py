@@ -1,6 +1,6 @@
-"""The record of what was said on a connection: every command as it may be shown, and every reply.
+"""Records each command of a connection, with its secrets masked, and each reply, for hooks.
 
-Hooks are told from it. Nothing is recorded until `recording` is set, because most connections have no hooks.
+Nothing is recorded until `recording` is set, because most connections have no hooks.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from ..model.reply import Reply
 from .states import Verb
 from .transaction import Transaction
 
-__all__ = ["Trail", "TrailLine"]
+__all__ = ["LineRecorder", "RecordedLine"]
 
 _CHUNKS = (Verb.BDAT, Verb.BDAT_LAST)
 
 
-class TrailLine(NamedTuple):
+class RecordedLine(NamedTuple):
     """One line: a command with its secrets masked, or a reply.
 
     Attributes:
@@ -32,7 +32,7 @@ class TrailLine(NamedTuple):
     transaction: Transaction | None
 
 
-class Trail:
+class LineRecorder:
     """The lines of one connection, in the order in which they were written and read.
 
     Attributes:
@@ -43,20 +43,20 @@ class Trail:
 
     def __init__(self) -> None:
         self.recording = False
-        self._lines: list[TrailLine] = []
+        self._lines: list[RecordedLine] = []
 
     def wrote(self, verb: Verb, line: bytes, transaction: Transaction | None = None) -> None:
         """Record a command; call only while recording."""
         if verb in _CHUNKS:
             # The octets of the chunk follow in the same write.
             line = line[: line.index(b"\n")]
-        self._lines.append(TrailLine(verb, line.rstrip(b"\r\n"), None, transaction))
+        self._lines.append(RecordedLine(verb, line.rstrip(b"\r\n"), None, transaction))
 
     def read(self, verb: Verb, reply: Reply, transaction: Transaction | None = None) -> None:
         """Record a reply to `verb`; call only while recording."""
-        self._lines.append(TrailLine(verb, b"", reply, transaction))
+        self._lines.append(RecordedLine(verb, b"", reply, transaction))
 
-    def take(self) -> list[TrailLine]:
+    def take(self) -> list[RecordedLine]:
         """Return the lines recorded since the last call."""
         lines, self._lines = self._lines, []
         return lines

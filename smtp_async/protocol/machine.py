@@ -24,7 +24,7 @@ from ..model.secret import MASKED
 from . import commands
 from .exchange import Exchange, OwedReplies
 from .extensions import NO_EXTENSIONS, Extensions
-from .line_recorder import Trail
+from .line_recorder import LineRecorder
 from .parser import MAX_LINE, ReplyParser
 from .pipeline import Pipeline
 from .pipelining_history import PipeliningHistory
@@ -69,7 +69,7 @@ class ClientProtocol:
         lmtp: as given.
         pipeline: the transactions; everything about messages is asked of it.
         owed: the replies that the server owes.
-        trail: set its `recording` to have every line recorded, secrets masked.
+        recorder: set its `recording` to have every line recorded, secrets masked.
         greeting: the server's greeting, which comes without a command.
         answered: how many replies were paired so far.
     """
@@ -85,7 +85,7 @@ class ClientProtocol:
         "lmtp",
         "owed",
         "pipeline",
-        "trail",
+        "recorder",
     )
 
     def __init__(
@@ -102,7 +102,7 @@ class ClientProtocol:
         self.lmtp = lmtp
         self.greeting = Exchange(Verb.GREETING)
         self.answered = 0
-        self.trail = Trail()
+        self.recorder = LineRecorder()
         self.owed = OwedReplies()
         self.owed.entries.append((Verb.GREETING, self.greeting))
         self.owed.answerable = 1
@@ -111,7 +111,7 @@ class ClientProtocol:
         self._name = ""
         self._state = ConnectionState()
         self._parser = ReplyParser(max_line=max_line, known=known_replies)
-        self._writer = Writer(self._state, self.owed, self.trail)
+        self._writer = Writer(self._state, self.owed, self.recorder)
         self.pipeline = Pipeline(
             self._state,
             self.owed,
@@ -193,8 +193,8 @@ class ClientProtocol:
         """
         parser, answer_group = self._parser, self.pipeline.answer_group
         replies = parser.take(data)
-        # A trail records every reply by itself.
-        grouping = not self.trail.recording
+        # A recorder records every reply by itself.
+        grouping = not self.recorder.recording
         at, count, grouped = 0, len(replies), 0
         while at < count:
             if grouping and (paired := answer_group(replies, at)):
@@ -368,8 +368,8 @@ class ClientProtocol:
         self.answered += 1
         verb, subject = self.owed.entries[0]
         transaction = subject if isinstance(subject, Transaction) else None
-        if self.trail.recording:
-            self.trail.read(verb, reply, transaction)
+        if self.recorder.recording:
+            self.recorder.read(verb, reply, transaction)
         if reply.intermediate and verb not in _ASKING:
             # No answer at all: replies and commands have come apart. The command's own reply is still owed.
             raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
@@ -389,8 +389,8 @@ class ClientProtocol:
                 f"a reply that no command asked for: {reply}", reply=reply, stage=self.stage.value
             )
         self._state.note_421(reply)
-        if self.trail.recording:
-            self.trail.read(Verb.OTHER, reply)
+        if self.recorder.recording:
+            self.recorder.read(Verb.OTHER, reply)
 
     def _answer_exchange(self, exchange: Exchange, reply: Reply, *, last: bool) -> None:
         exchange.reply = reply

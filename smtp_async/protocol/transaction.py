@@ -48,7 +48,7 @@ class Transaction:
     __slots__ = (
         "accepted",
         "answers",
-        "aside",
+        "caller_paced",
         "behind",
         "bytes_sent",
         "chunked",
@@ -57,7 +57,7 @@ class Transaction:
         "ended",
         "exact",
         "envelope",
-        "dismissed",
+        "cut_off",
         "extensions",
         "final",
         "handed",
@@ -68,7 +68,7 @@ class Transaction:
         "message_id",
         "must_accept",
         "octets",
-        "owed",
+        "replies_owed",
         "owner",
         "payload",
         "probes",
@@ -111,7 +111,7 @@ class Transaction:
         #: The octets of the body are written as they are, bare CR and LF included; only in chunks.
         self.exact = False
         #: The caller writes the body, or releases it: either may take long.
-        self.aside = True
+        self.caller_paced = True
         self.owner: Any = None
         self.renew()
 
@@ -120,7 +120,7 @@ class Transaction:
         #: How many lines of the envelope were written so far, without DATA.
         self.written = 0
         #: How many replies are owed.
-        self.owed = 0
+        self.replies_owed = 0
         #: Every reply to RCPT must be read before DATA is written.
         self.hold = False
         self.mail_answer: Reply | None = None
@@ -144,7 +144,7 @@ class Transaction:
         #: Its RSET asks whether the server reads on behind an end of data; the envelope waits for the reply.
         self.probes = False
         #: The server said 421, or lost count, before it took the message.
-        self.dismissed = False
+        self.cut_off = False
         #: The caller was cancelled: the message must not be sent.
         self.withdrawn = False
         self.bytes_sent = 0
@@ -161,7 +161,7 @@ class Transaction:
         """
         self.payload = payload
         self.octets = None if payload is None else len(payload)
-        self.aside = gated or payload is None
+        self.caller_paced = gated or payload is None
 
     @property
     def misunderstood(self) -> bool:
@@ -231,11 +231,11 @@ class Transaction:
             # A refused chunk refuses the message: the end of data that will not be written changes nothing.
             self.conclude(per_recipient=True)
         # Replies behind the 421, or behind the one that lost count, are no verdict on any recipient.
-        elif not self.handed or (self.dismissed and after_421):
+        elif not self.handed or (self.cut_off and after_421):
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
             )
-        elif self.mail_refused and not (after_421 or self.dismissed):
+        elif self.mail_refused and not (after_421 or self.cut_off):
             self._conclude_refused_mail()
         else:
             self._give_up_handed(error, Outcome.NOT_SENT if after_421 else Outcome.UNKNOWN)

@@ -1,4 +1,4 @@
-"""Copies on disk of what can be read only once, as it travels; the file has no name, and other users cannot read it."""
+"""Copies a source that can be read only once to a temporary file, which has no name and no other reader."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..model.content import Source
 from .source_errors import described
 from .worker import ThreadWork
 
-__all__ = ["KeptCopy"]
+__all__ = ["DiskCopy"]
 
 
-class KeptCopy(ThreadWork):
+class DiskCopy(ThreadWork):
     """A copy of the octets of one source, which is written in threads.
 
     Args:

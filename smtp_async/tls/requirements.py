@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from .info import ConnectionInfo
     from .options import TLSOptions
 
-__all__ = ["check_demands"]
+__all__ = ["check_requirements"]
 
 
-def check_demands(info: ConnectionInfo, options: TLSOptions) -> str | None:
+def check_requirements(info: ConnectionInfo, options: TLSOptions) -> str | None:
     """Return the violations of a connection, as the end of a sentence that begins with the server; None without any.
 
     Absent properties are not checked: with RSA key exchange there is no group and no signature.

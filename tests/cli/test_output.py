@@ -5,7 +5,7 @@ import typer
 from rich.console import Console
 
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.output import Screen, in_shell_words, sentence
+from smtp_async.cli.output import Output, in_shell_words, sentence
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_settings_of_a_proxy_in_shell_words(text, shown):
 
 
 def test_an_interrupt_exits_with_130(capsys):
-    with pytest.raises(typer.Exit) as ended, Screen().errors_as_sentences():
+    with pytest.raises(typer.Exit) as ended, Output().errors_as_sentences():
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130 and "Interrupted" in capsys.readouterr().err
 
 
 def test_an_unexpected_exception_is_shown_as_a_sentence(capsys):
-    with pytest.raises(typer.Exit) as ended, Screen().errors_as_sentences():
+    with pytest.raises(typer.Exit) as ended, Output().errors_as_sentences():
         raise LookupError("lost")
     assert ended.value.exit_code == Exit.SETUP and "LookupError: lost" in capsys.readouterr().err
 
 
 def test_a_terminal_gets_marks(capsys):
-    screen = Screen()
-    screen.out = Console(force_terminal=True, width=40, color_system=None, markup=False)
-    screen.err = Console(force_terminal=True, width=40, color_system=None, markup=False, stderr=True)
-    screen.success("Fine, and [b]this[/b] is no markup, only a longer text.")
-    screen.problem("Wrong.")
-    screen.failure("Failed.")
+    output = Output()
+    output.out = Console(force_terminal=True, width=40, color_system=None, markup=False)
+    output.err = Console(force_terminal=True, width=40, color_system=None, markup=False, stderr=True)
+    output.success("Fine, and [b]this[/b] is no markup, only a longer text.")
+    output.problem("Wrong.")
+    output.failure("Failed.")
     shown = capsys.readouterr()
     assert shown.out.startswith("✓ Fine, and [b]this[/b]") and "\n  " in shown.out and "✗ Wrong." in shown.out
     assert shown.err == "✗ Failed.\n"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smtp_async import Extensions, Message, Outcome, Receipt, SendOptions, Verdict
-from smtp_async.connection.send_job import Job, Step
+from smtp_async.connection.send_job import CallerStep, SendJob
 from smtp_async.errors import (
     ConnectionLost,
     ExtensionMissing,
@@ -22,11 +22,11 @@ ALL = Extensions({"PIPELINING": "", "8BITMIME": "", "SMTPUTF8": "", "SIZE": "100
 NONE = Extensions()
 
 
-def job(message: Message | None = None, **options: Any) -> Job:
-    return Job(7, message or mail(1, text="Grüße"), SendOptions(**options))
+def job(message: Message | None = None, **options: Any) -> SendJob:
+    return SendJob(7, message or mail(1, text="Grüße"), SendOptions(**options))
 
 
-def prepared(offer: Extensions, message: Message | None = None, **options: Any) -> Job:
+def prepared(offer: Extensions, message: Message | None = None, **options: Any) -> SendJob:
     one = job(message, **options)
     one.offer = offer
     one.prepare()
@@ -70,7 +70,7 @@ def test_the_body_of_a_gated_message_waits_for_its_caller() -> None:
 
     transaction = prepared(ALL, before_end_of_data=gate).transaction
     assert transaction is not None
-    assert transaction.aside
+    assert transaction.caller_paced
     assert transaction.payload is not None
 
 
@@ -86,15 +86,15 @@ def test_an_unsent_receipt_has_a_verdict_for_each_recipient() -> None:
 
 async def test_a_step_reaches_a_caller_only_while_it_waits() -> None:
     one = prepared(ALL)
-    one.advance(Step.WRITE)
+    one.advance(CallerStep.WRITE)
     one.waiter = asyncio.get_running_loop().create_future()
-    one.advance(Step.WRITE)
-    one.advance(Step.DONE)
-    assert await one.waiter is Step.WRITE
+    one.advance(CallerStep.WRITE)
+    one.advance(CallerStep.DONE)
+    assert await one.waiter is CallerStep.WRITE
     one.waiter = asyncio.get_running_loop().create_future()
     receipt = Receipt((Verdict(one.envelope.recipients[0], Outcome.ACCEPTED),))
     one.settle(receipt)
-    assert await one.waiter is Step.DONE
+    assert await one.waiter is CallerStep.DONE
     assert one.receipt is receipt and one.connection is None
 
 
@@ -102,7 +102,7 @@ async def test_a_step_for_a_cancelled_caller_is_dropped() -> None:
     one = prepared(ALL)
     one.waiter = asyncio.get_running_loop().create_future()
     one.waiter.cancel()
-    one.advance(Step.DONE)
+    one.advance(CallerStep.DONE)
     assert one.waiter.cancelled()
 
 
@@ -116,7 +116,7 @@ async def test_a_caller_whose_time_is_over_gets_a_receipt(
     one = prepared(ALL)
     one.waiter = asyncio.get_running_loop().create_future()
     one.time_out(unsent=unsent, reason=None)
-    assert await one.waiter is Step.DONE
+    assert await one.waiter is CallerStep.DONE
     assert one.receipt is not None and one.receipt.outcome is outcome
     assert isinstance(one.receipt.error, kind)
     assert isinstance(one.receipt.error.__cause__, Timeout) and one.receipt.error.__cause__.stage == "queue"

@@ -1,4 +1,4 @@
-"""send_pacer.py: bytes per second that are written, the clock of the server meanwhile, and what becomes of what waits."""
+"""send_pacer.py: bytes written per second, the clock of the server meanwhile, and what becomes of what waits."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from smtp_async import NotSent, Outcome, PoolLimits, RateLimits, Raw, Security, SMTPClient
 from smtp_async.connection.clock import ReplyClock
-from smtp_async.connection.send_pacer import SendGate
+from smtp_async.connection.send_pacer import SendPacer
 from smtp_async.errors import Timeout
 from smtp_async.events import PITrail
 from smtp_async.testing import CancelManner, RecordingSink, cancellations
@@ -33,8 +33,8 @@ from tests.servers.pki import Pki
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-class Gated:
-    """A gate in a test's own time; `passed` is how much went through."""
+class Paced:
+    """A pacer in a test's own time; `passed` counts the bytes that were written."""
 
     def __init__(self, rate: float) -> None:
         self.time = Clock()
@@ -46,53 +46,53 @@ class Gated:
         self.client = ClientThrottle(RateLimits(send_rate=rate))
         self.waiting: list[int] = []
         self.passed = 0
-        self.gate = SendGate(self.client.for_connection(), self.clock, self.flush, loop)
+        self.pacer = SendPacer(self.client.for_connection(), self.clock, self.flush, loop)
 
     def flush(self) -> None:
-        while self.waiting and self.gate.admits(self.waiting[0]):
+        while self.waiting and self.pacer.may_write(self.waiting[0]):
             self.passed += self.waiting.pop(0)
 
 
 def test_what_is_too_fast_waits_and_leaves_by_itself() -> None:
-    one = Gated(1000)
+    one = Paced(1000)
     one.waiting = [1000, 500, 10]
     one.flush()
-    assert (one.passed, one.gate.shut) == (1000, True)
+    assert (one.passed, one.pacer.holding) == (1000, True)
     one.time.advance(0.94)
     assert one.passed == 1000
     one.time.advance(0.02)
     assert one.passed == 1500
     one.time.advance(0.5)
-    assert (one.passed, one.gate.shut) == (1510, False)
+    assert (one.passed, one.pacer.holding) == (1510, False)
     assert one.client.waited == pytest.approx(1.45)
 
 
-def test_the_clock_of_the_server_stands_still_while_the_gate_is_shut() -> None:
-    one = Gated(1)
+def test_the_clock_of_the_server_stands_still_during_a_pause() -> None:
+    one = Paced(1)
     one.talk.machine.noop()
     one.talk.machine.data_to_send()
     one.clock.restart(one.time.now)
     assert one.clock.due is not None
     one.waiting = [100, 100]
     one.flush()
-    assert one.gate.shut and one.clock.due is None
+    assert one.pacer.holding and one.clock.due is None
     one.time.advance(99)
     assert one.errors == []
     one.time.advance(1)
-    # Two hundred bytes are written: now the second hundred is being paid for, and the gate is open.
-    assert not one.gate.shut
+    # Two hundred bytes are written: now the second hundred is being paid for, and the pause is over.
+    assert not one.pacer.holding
     assert one.clock.due is not None and one.clock.due > one.time.now
     one.time.advance(50)
     assert len(one.errors) == 1
 
 
-def test_a_gate_that_is_stopped_opens_no_more() -> None:
-    one = Gated(1000)
+def test_a_pacer_that_is_stopped_writes_no_more() -> None:
+    one = Paced(1000)
     one.waiting = [1000, 500]
     one.flush()
-    one.gate.stop()
+    one.pacer.stop()
     one.time.advance(10)
-    assert (one.passed, one.gate.shut) == (1000, False)
+    assert (one.passed, one.pacer.holding) == (1000, False)
 
 
 # --- clients -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""connection_bound.py: the timers and measurements around the decisions of `adaptive`, and clients whose server has its limits."""
+"""connection_bound.py: timers and measurements around the decisions of `adaptive`; servers with limits of their own."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from smtp_async import Outcome, PoolLimits, SMTPClient
 from smtp_async.errors import MessageRefused
 from smtp_async.model.receipt import Receipt
 from smtp_async.model.reply import Reply
-from smtp_async.pool.connection_bound import Load, ServerBound
+from smtp_async.pool.connection_bound import AdaptiveConnectionBound, Load
 from smtp_async.testing import ScriptedServer, Step, close, default, reply
 from tests.lab import (
     Clock,
@@ -34,7 +34,7 @@ class Bounded:
         self.raised: list[int] = []
         self.lowered: list[int] = []
         loop: Any = self.time
-        self.bound = ServerBound(10, loop, self.rise, self.lowered.append, lambda: self.load)
+        self.bound = AdaptiveConnectionBound(10, loop, self.rise, self.lowered.append, lambda: self.load)
 
     def rise(self) -> None:
         self.raised.append(self.bound.current)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from smtp_async.pool.stall_watch import SilenceWatch
+from smtp_async.pool.stall_watch import StallWatch
 from tests.lab import Clock
 
 
@@ -22,7 +22,7 @@ class Lab:
         self.grown: list[float] = []
         loop: Any = self.clock
         queues: tuple[list[int], ...] = ([], self.waiting)
-        self.watch = SilenceWatch(loop, self.open, queues, lambda: self.grown.append(self.clock.now))
+        self.watch = StallWatch(loop, self.open, queues, lambda: self.grown.append(self.clock.now))
 
     def silent(self) -> Connection:
         self.open.append(Connection(self.clock.now))

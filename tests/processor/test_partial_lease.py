@@ -4,8 +4,8 @@ import pytest
 
 from smtp_async.errors import LeaseLost
 from smtp_async.model.receipt import Receipt
-from smtp_async.processor.partial_lease import PartialLease, had_turn, pending_places
-from smtp_async.processor.results import Others
+from smtp_async.processor.partial_lease import PartialLease, pending_places, tried_since_due
+from smtp_async.processor.results import OtherRoutes
 from smtp_async.spool.entry import State
 from smtp_async.testing import MemorySpool
 from smtp_async.testing.lease_contract import LATER, NEVER, QUEUED, TEXT, receipt_for
@@ -43,7 +43,7 @@ async def test_a_part_is_a_job_with_fewer_recipients(spool: MemorySpool) -> None
     assert lease.mail().envelope() == lease.entry.envelope
     assert lease.mail().content().join() == TEXT
     assert [str(one.address) for one in lease.whole.pending] == PEOPLE
-    assert (lease.entry.id, lease.token, lease.others) == (lease.whole.id, 1, Others.UNTRIED)
+    assert (lease.entry.id, lease.token, lease.others) == (lease.whole.id, 1, OtherRoutes.UNTRIED)
 
 
 async def test_the_ends_of_a_part_leave_the_other_recipients(spool: MemorySpool) -> None:
@@ -54,15 +54,15 @@ async def test_the_ends_of_a_part_leave_the_other_recipients(spool: MemorySpool)
     await lease.defer(receipt_for(lease, QUEUED, LATER), due, counts=False)
     entry = await spool.get(id)
     assert pending_places(entry) == [1, 2]
-    assert [had_turn(entry, place) for place in range(3)] == [True, False, True]
+    assert [tried_since_due(entry, place) for place in range(3)] == [True, False, True]
     lease = await part(spool, 1)
-    assert lease.others is Others.DEFERRED
+    assert lease.others is OtherRoutes.DEFERRED
     await lease.fail(receipt_for(lease, NEVER), reason="no")
     entry = await spool.get(id)
     assert (entry.state, entry.reason, pending_places(entry)) == (State.FAILED, "no", [2])
     await spool.requeue(id, not_before=due)
     lease = await part(spool, 1, 2)
-    assert lease.others is Others.NONE
+    assert lease.others is OtherRoutes.NONE
     await lease.settle(receipt_for(lease, QUEUED), keep=True)
     assert (await spool.get(id)).state is State.SENT
     with pytest.raises(LeaseLost):
@@ -80,7 +80,7 @@ async def test_a_new_due_time_begins_a_new_round(spool: MemorySpool, clock: Cloc
     await lease.defer(receipt_for(lease, LATER), clock.now + 60, reason="later")
     clock.now += 60
     entry = await spool.get(lease.entry.id)
-    assert not any(had_turn(entry, place) for place in range(3))
+    assert not any(tried_since_due(entry, place) for place in range(3))
 
 
 async def test_a_receipt_about_the_part_is_not_one_about_the_job(spool: MemorySpool) -> None:

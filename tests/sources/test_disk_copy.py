@@ -9,7 +9,7 @@ import pytest
 
 from smtp_async.errors import FileError, UsageError
 from smtp_async.model.content import Content, Source
-from smtp_async.sources import KeptCopy, read_all
+from smtp_async.sources import DiskCopy, read_all
 from tests.sources.conftest import loops_have_run, no_open_files
 
 __all__ = ["loops_have_run", "no_open_files"]
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_open_files")
 
 
 async def test_a_copy_is_the_source_again(tmp_path: Path) -> None:
-    kept = KeptCopy(Source([b""], name="a.txt"), tmp_path)
+    kept = DiskCopy(Source([b""], name="a.txt"), tmp_path)
     for data in (b"one", b"", b"two" * 100_000):
         await kept.write(data)
     source = await kept.seal()
@@ -28,12 +28,12 @@ async def test_a_copy_is_the_source_again(tmp_path: Path) -> None:
 
 
 async def test_of_nothing(tmp_path: Path) -> None:
-    source = await KeptCopy(Source([b""]), tmp_path).seal()
+    source = await DiskCopy(Source([b""]), tmp_path).seal()
     assert await read_all(Content((source,)), close_streams=True) == b""
 
 
 async def test_it_has_no_name_and_is_for_this_user_alone(tmp_path: Path) -> None:
-    kept = KeptCopy(Source([b""]), tmp_path)
+    kept = DiskCopy(Source([b""]), tmp_path)
     await kept.write(b"secret")
     file: Any = (await kept.seal()).origin
     assert os.listdir(tmp_path) == []
@@ -43,14 +43,14 @@ async def test_it_has_no_name_and_is_for_this_user_alone(tmp_path: Path) -> None
 
 
 async def test_one_that_is_dropped_is_written_no_more(tmp_path: Path) -> None:
-    kept = KeptCopy(Source([b""]), tmp_path)
+    kept = DiskCopy(Source([b""]), tmp_path)
     kept.close()
     with pytest.raises(UsageError):
         await kept.write(b"x")
 
 
 async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    kept = KeptCopy(Source([b""]), tmp_path / "missing")
+    kept = DiskCopy(Source([b""]), tmp_path / "missing")
     with pytest.raises(FileError, match="cannot be kept for a second reading"):
         await kept.write(b"x")
 
@@ -61,7 +61,7 @@ async def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return open("/dev/full", "r+b", buffering=0)
 
     monkeypatch.setattr("smtp_async.sources.disk_copy.TemporaryFile", full)
-    kept = KeptCopy(Source([b""], name="a.txt"), tmp_path)
+    kept = DiskCopy(Source([b""], name="a.txt"), tmp_path)
     with pytest.raises(FileError, match=r"a\.txt.*cannot be kept.*No space"):
         await kept.write(b"x")
     kept.close()

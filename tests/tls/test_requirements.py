@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from smtp_async import ConnectionInfo, TLSOptions
-from smtp_async.tls.requirements import check_demands
+from smtp_async.tls.requirements import check_requirements
 from tests.servers.pki import Pki
 
 END = "-----END CERTIFICATE-----\n"
@@ -39,7 +39,7 @@ INFO = ConnectionInfo(
     ],
 )
 def test_what_does_not_fit(options: dict[str, Any], words: str | None) -> None:
-    problem = check_demands(INFO, TLSOptions(**options))
+    problem = check_requirements(INFO, TLSOptions(**options))
     assert (problem is None) == (words is None)
     assert words is None or words in (problem or "")
 
@@ -49,11 +49,11 @@ def test_what_does_not_exist_is_not_judged() -> None:
     demanding = TLSOptions(
         minimum_bits=256, groups=["x25519"], signature_algorithms=["ed25519"], ffdhe=False, ciphers="HIGH"
     )
-    assert check_demands(bare, demanding) is None
+    assert check_requirements(bare, demanding) is None
 
 
 def test_a_context_of_the_applications_has_chosen_itself() -> None:
-    assert check_demands(INFO, TLSOptions(context=ssl.create_default_context())) is None
+    assert check_requirements(INFO, TLSOptions(context=ssl.create_default_context())) is None
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_a_context_of_the_applications_has_chosen_itself() -> None:
 def test_the_signature_of_the_certificate(allowed: list[str], fits: bool, pki: Pki) -> None:
     der = ssl.PEM_cert_to_DER_cert(pki.server.certificate.read_text().partition("-----END")[0] + END)
     info = ConnectionInfo(host="localhost", encrypted=True, tls_version="TLSv1.3", chain=(der,))
-    problem = check_demands(info, TLSOptions(signature_algorithms=allowed))
+    problem = check_requirements(info, TLSOptions(signature_algorithms=allowed))
     assert (problem is None) == fits
     assert fits or "signed with ECDSA_WITH_SHA256" in (problem or "")

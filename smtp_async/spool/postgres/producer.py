@@ -10,7 +10,7 @@ from ...errors import SMTPError, SpoolError
 from ..entry import Entry
 from ..fields import results_text
 from .calls import Batcher, Calls
-from .connections import Connection, Lane
+from .connections import Connection, SerialConnection
 from .hints import Hints
 from .problems import is_blocked
 from .rows import NewJob
@@ -44,7 +44,12 @@ class Producer:
     """
 
     def __init__(
-        self, calls: Calls, lane: Lane, statements: Statements, hints: Hints, retention: Callable[[], float]
+        self,
+        calls: Calls,
+        lane: SerialConnection,
+        statements: Statements,
+        hints: Hints,
+        retention: Callable[[], float],
     ) -> None:
         self._lane = lane
         self._sql = statements

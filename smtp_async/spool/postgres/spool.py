@@ -27,7 +27,7 @@ from . import outbox
 from .admin import Admin
 from .calls import Batcher, Calls
 from .claims import Claimed, Claims
-from .connections import Connections, Lane
+from .connections import DatabaseConnections, SerialConnection
 from .hints import Hints
 from .lease import Extensions, PostgresLease, Slices, Updates
 from .producer import Producer
@@ -94,7 +94,7 @@ class PostgresSpool(Spool):
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
                 raise InvalidArgument(f"{name} is a number of seconds above 0, not {seconds!r}")
         self._sql = Statements(schema)
-        self._connections = Connections(source, schema, pooler=pooler, timeout=timeout)
+        self._connections = DatabaseConnections(source, schema, pooler=pooler, timeout=timeout)
         self._poll = poll
         self._clock = clock
         self._pid = os.getpid()
@@ -103,7 +103,7 @@ class PostgresSpool(Spool):
         self._calls = Calls()
         self._hints = Hints(self._connections, self._sql.channel)
         self._puts, self._claiming, self._ending, self._queries = self._lanes = tuple(
-            [Lane(self._connections) for _ in range(4)]
+            [SerialConnection(self._connections) for _ in range(4)]
         )
         self._producer = Producer(self._calls, self._puts, self._sql, self._hints, lambda: self.key_retention)
         self._claims = Claims(self._claiming, self._ending, self._sql, lease=lease, clock=clock)
