@@ -1,12 +1,15 @@
-"""The bound on a pool's connections that follows the server: timers and measurements around `adaptive`.
+"""How many connections a pool may have now: the user's limit, lowered for a while by what the server refuses.
 
-Nothing is measured for a single message. While messages wait, the numbers of messages that have ended and of those that
-are under way are read once a second; their ratio is the time that a message takes (Little's law).
+`ConnectionBound` allows one connection fewer for a minute after each refusal. `AdaptiveConnectionBound` has the timers
+and the measurements for the decisions of `adaptive`. Nothing is measured for a single message: while messages wait, the
+numbers of messages that have ended and of those under way are read once a second, and their ratio is the time that a
+message takes (Little's law).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sized
 from functools import partial
 from typing import Final, NamedTuple
@@ -15,13 +18,14 @@ from ..model.receipt import Outcome, Receipt
 from .adaptive import AdaptiveBound, is_congestion
 from .closing import shed
 from .connections import Connections
-from .dialling import ConnectionBound
 from .limits import PoolLimits
 
-__all__ = ["Load", "AdaptiveConnectionBound", "make_bound"]
+__all__ = ["AdaptiveConnectionBound", "ConnectionBound", "Load", "make_bound"]
 
 #: Seconds between two readings.
 _READ: Final = 1.0
+#: Seconds for which the bound is lowered.
+_CUT: Final = 60.0
 
 
 class Load(NamedTuple):
@@ -42,8 +46,71 @@ class Load(NamedTuple):
     opening: int
 
 
+class ConnectionBound:
+    """How many connections a client may have now: the user's limit, which the server lowers and time raises again.
+
+    Args:
+        most: the user's limit.
+        loop: its clock counts.
+        raised: called when the bound has risen, because there may be room for what waits.
+    """
+
+    __slots__ = ("_cuts", "_loop", "_most", "_raised", "_timer")
+
+    def __init__(self, most: int, loop: asyncio.AbstractEventLoop, raised: Callable[[], None]) -> None:
+        self._most = most
+        self._loop = loop
+        self._raised = raised
+        # The loop times at which cuts end, in this order.
+        self._cuts: deque[float] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def current(self) -> int:
+        """The most connections, at least one."""
+        return max(1, self._most - len(self._cuts)) if self._cuts else self._most
+
+    def lower(self, seconds: float) -> None:
+        """Allow one connection fewer for `seconds`."""
+        self._cuts.append(self._loop.time() + seconds)
+        self._set_timer()
+
+    def connection_refused(self, *, together: bool = False) -> None:
+        """Note that the server refused a connection.
+
+        Args:
+            together: it was dialled together with one whose refusal was noted.
+        """
+        if not together:
+            self.lower(_CUT)
+
+    def message_failed(self, receipt: Receipt) -> None:
+        """Note a message that was not accepted."""
+
+    def watch(self) -> None:
+        """Note that messages wait."""
+
+    def stop(self) -> None:
+        """Cancel the timer that calls `raised`."""
+        self._cuts.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._cuts:
+            self._timer = self._loop.call_at(self._cuts[0], self._rise)
+
+    def _rise(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._cuts and self._cuts[0] <= now:
+            self._cuts.popleft()
+        self._set_timer()
+        self._raised()
+
+
 class AdaptiveConnectionBound(ConnectionBound):
-    """How many connections a client may have now, following what the server bears.
+    """How many connections a client may have now, adapted to the load that the server accepts.
 
     Args:
         most: the user's limit.

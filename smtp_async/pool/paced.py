@@ -1,10 +1,10 @@
 """A pool for a client whose messages are limited per second, minute, hour or day.
 
-It is a class of its own, so that a client without such limits does not ask for them with every message.
+It is a class of its own, so that a client without such limits does not check them with every message.
 
-Messages wait in the queue of the pool; none is given to a connection while the limits have no place. A place is taken
-when a message is begun, and given back the length of the window after its transaction has ended (`MessageRate`). A
-timer rings when the next place may be free.
+Messages wait in the queue of the pool; none is given to a connection while the limits have no place. A message takes a
+place when it is begun, and the place is free again when the window has passed since the end of its transaction
+(`MessageRate`). While messages wait, a timer fires when the next place may be free.
 
 A call of `send` has one deadline, and waiting for a place is part of it. The time of a message of `send_all` begins
 when a connection takes the message, so that a limit per hour does not make messages fail. During an outage such a
@@ -75,24 +75,28 @@ class PacedPool(Pool):
 
     # --- places ----------------------------------------------------------------------------------------------
 
-    def _has_place(self) -> bool:
-        """Tell whether a message may begin now; if not, look again when that may have changed."""
-        now = self.now()
-        if self._rate.free(now):
+    def _begin_or_end_pause(self) -> bool:
+        """Begin a pause if the limits have no place now, else end it; return whether a message may begin."""
+        if self._rate.free(self.now()):
             self._end_pause()
             return True
+        self._begin_pause()
+        return False
+
+    def _begin_pause(self) -> None:
+        """Count the pause from now on, and check again when a place may be free."""
+        now = self.now()
         if self._waiting_since is None:
             self._waiting_since = now
         if self._timer is None and not self._closed:
             self._timer = self.loop.call_at(self._rate.next_change(now), self._place_may_be_free)
-        return False
 
     def _place_may_be_free(self) -> None:
         self._timer = None
         self._wake_turns()
         if not self._queue:
             self._end_pause()
-        elif self._has_place():
+        elif self._begin_or_end_pause():
             self._make_room()
 
     def _end_pause(self) -> None:
@@ -126,7 +130,7 @@ class PacedPool(Pool):
         # It may come for the second time, prepared for what the server offers.
         self._return_place(job)
         self._undated.pop(job, None)
-        if self._has_place():
+        if self._begin_or_end_pause():
             super().submit(job)
             if job.connection is not None:
                 self._take_place(job)
@@ -146,7 +150,7 @@ class PacedPool(Pool):
 
     def next_job(self, connection: Connection) -> SendJob | None:
         """As `Pool.next_job`, if the limits have a place."""
-        if self._queue and not self._has_place():
+        if self._queue and not self._begin_or_end_pause():
             if connection.deliveries.spent:
                 connection.finish()
             return None
@@ -228,7 +232,7 @@ class PacedPool(Pool):
         Raises:
             NotConnected: the client was closed meanwhile.
         """
-        while not self._has_place():
+        while not self._begin_or_end_pause():
             turn = self.loop.create_future()
             self._turns[turn] = None
             try:

@@ -259,7 +259,9 @@ class Attempts:
             others=others,
         )
         try:
-            await self._update_breakers(receipt, result)
+            if isinstance(result.host_error, UsageError):
+                self._control.stop_for_good(result.host_error)
+            await self._breakers.attempt_ended(receipt, result)
             if not result.delivered:
                 await self._reports.report(entry, result, now)
         except asyncio.CancelledError:
@@ -289,19 +291,6 @@ class Attempts:
             self._events.job_ended(lease.entry, _DELIVERED)
             if self._events.active:
                 await self._publish_end(lease.entry, receipt, _DELIVERED)
-
-    async def _update_breakers(self, receipt: Receipt, result: JobResult) -> None:
-        """Report the state of the server after the attempt to the breakers."""
-        if result.host_error is not None:
-            if isinstance(result.host_error, UsageError):
-                self._control.stop_for_good(result.host_error)
-            await self._breakers.server_failed(result.host_error)
-        elif self._breakers.server.closed:
-            return
-        elif receipt.reply is not None or any(verdict.reply is not None for verdict in receipt.verdicts):
-            await self._breakers.server_recovered()
-        else:
-            self._breakers.server.probe_ended()
 
     async def _write_end(self, lease: Lease, receipt: Receipt, result: JobResult) -> bool:
         return await self._writer.persist(lambda: self._end_lease(lease, receipt, result))

@@ -7,18 +7,17 @@ which stays the same until every route had one: a recipient whose last result is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from ..model.envelope import Envelope
-from ..model.receipt import Receipt, Verdict
 from ..spool.contract import Lease, LeaseResult
 from ..spool.entry import Entry
 from ..spool.submission import StoredMail
 from .results import OtherRoutes
 
-__all__ = ["PartialLease", "tried_since_due", "pending_places"]
+__all__ = ["PartialLease", "pending_places", "tried_since_due"]
 
 
 def pending_places(entry: Entry) -> list[int]:
@@ -27,13 +26,13 @@ def pending_places(entry: Entry) -> list[int]:
 
 
 def tried_since_due(entry: Entry, place: int) -> bool:
-    """Tell whether the recipient at this place was tried since the job was due."""
+    """Tell whether the recipient at this place was tried since the job became due."""
     result = entry.results[place]
     return result is not None and result.at >= entry.not_before
 
 
 class PartialLease(Lease):
-    """A lease of a job for some of its recipients.
+    """A lease of a job for some of its recipients: it ends as any lease, and records the results at their places.
 
     Args:
         lease: the lease of the job.
@@ -75,38 +74,8 @@ class PartialLease(Lease):
     async def mark_end_of_data(self) -> None:
         await self._lease.mark_end_of_data()
 
-    async def settle(
-        self, receipt: Receipt | None, *, keep: bool = False, places: Sequence[int] | None = None
-    ) -> None:
-        await self._lease.settle(receipt, keep=keep, places=self._places)
-
-    async def defer(
-        self,
-        receipt: Receipt | None,
-        not_before: float,
-        *,
-        reason: str = "",
-        retry: Callable[[Verdict], bool] | None = None,
-        places: Sequence[int] | None = None,
-        counts: bool = True,
-    ) -> None:
-        await self._lease.defer(
-            receipt, not_before, reason=reason, retry=retry, places=self._places, counts=counts
-        )
-
-    async def fail(
-        self,
-        receipt: Receipt | None,
-        *,
-        reason: str = "",
-        retry: Callable[[Verdict], bool] | None = None,
-        places: Sequence[int] | None = None,
-        counts: bool = True,
-    ) -> None:
-        await self._lease.fail(receipt, reason=reason, retry=retry, places=self._places, counts=counts)
-
     async def release(self) -> None:
         await self._lease.release()
 
     async def _end(self, result: LeaseResult) -> None:
-        raise NotImplementedError("the lease of the job ends")
+        await self._lease._end(result._replace(places=self._places))

@@ -164,7 +164,7 @@ class Workers:
             leases = await self._claim(count, now) if count else []
             exhausted = exhausted or bool(once and count and not leases and self._flows)
             if leases:
-                await self._isolate_suspects(leases)
+                await self._assign(await self._without_suspects(leases))
             await self._events.publish_unreadable(self._spool.unreadable())
             if leases:
                 continue
@@ -229,8 +229,11 @@ class Workers:
             self._control.stop_for_good(error)
         return []
 
-    async def _isolate_suspects(self, leases: list[Lease]) -> None:
-        """Hand out claimed jobs; release jobs whose worker has died, to claim them one by one."""
+    async def _without_suspects(self, leases: list[Lease]) -> list[Lease]:
+        """Return the claimed jobs to try; release those from the first suspect on, to claim them one by one.
+
+        A suspect is a job whose worker has died.
+        """
         suspects = [place for place, lease in enumerate(leases) if lease.entry.recoveries]
         if self._one_by_one:
             # Claimed alone, a suspect may be tried. After the last suspect, jobs are claimed in batches again.
@@ -241,6 +244,10 @@ class Workers:
             leases, back = leases[: suspects[0]], leases[suspects[0] :]
             self._unreleased.extend([(None, lease) for lease in back])
             await self._release_all(self._unreleased)
+        return leases
+
+    async def _assign(self, leases: list[Lease]) -> None:
+        """Give each job to the lane of its route."""
         if self._routing.single:
             self._hand_out(self.lanes[0], leases)
         else:

@@ -1,7 +1,7 @@
 """The client side of SMTP and LMTP, without I/O.
 
-Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and what came to an end is returned by
-`take_settled`. The work is done by the parts of a `ClientProtocol`:
+Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and `take_settled` returns the commands that
+were answered and the transactions that have ended. The work is done by the parts of a `ClientProtocol`:
 
 * `parser.py` cuts what arrives into replies;
 * `exchange.py` holds the FIFO of owed replies, which pairs each reply with the command it answers;
@@ -11,6 +11,20 @@ Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and w
 
 This module holds the commands outside transactions, and the pairing itself. A reply that no command asked for is
 a violation, except for 421. A violation ends the connection, because from there on no pairing can be trusted.
+
+Where a 421 is handled. The server may send it at any time, to announce that it closes the connection (RFC 5321 section
+3.8). `_answer` and `_answer_unsolicited` below notice it, and `states.ConnectionState.note_421` records it as
+`reply_421`. From that state follows everything else:
+
+| what | where |
+|---|---|
+| no other transaction begins, and no QUIT is written | `states`: `note_421` sets `exhausted`; `may_quit` below |
+| the transactions under way get their receipts | `pipeline`: `answer`, `_conclude`, `fail`; `transaction`: `give_up` |
+| it says nothing about pipelining | `pipelining_history.diagnose` |
+| the server has five seconds to close the connection | `connection/clock` |
+| the end of the connection is reported with this reply | `connection/channel`, `connection/connection` |
+| the pool tries its unsent messages again | `pool/pool.Pool.retry_unsent` |
+| the pool allows fewer connections | `pool/dialling`, `pool/adaptive.is_congestion` |
 """
 
 from __future__ import annotations
@@ -283,8 +297,8 @@ class ClientProtocol:
             raise PlaintextInjected("plaintext was left over when TLS was established", stage="STARTTLS")
         self._state.tls_established()
 
-    def demand(self, verb: Verb) -> None:
-        """Raise if `verb` must not be written; ask before making a line with a secret, which a traceback would show.
+    def require_writable(self, verb: Verb) -> None:
+        """Raise if `verb` may not be written now; call before making a line with a secret, which a traceback shows.
 
         Raises:
             UsageError: the table does not allow it.
@@ -371,7 +385,7 @@ class ClientProtocol:
         if self.recorder.recording:
             self.recorder.read(verb, reply, transaction)
         if reply.intermediate and verb not in _ASKING:
-            # No answer at all: replies and commands have come apart. The command's own reply is still owed.
+            # A 3xx that this command cannot have: replies no longer match commands. Its own reply is still owed.
             raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
         self.owed.take()
         if reply.code == 421:

@@ -256,10 +256,10 @@ def test_nothing_may_follow_quit(deliver):
 @pytest.mark.parametrize("verb", [Verb.AUTH, Verb.NOOP, Verb.STARTTLS])
 def test_whether_a_verb_may_be_written_is_asked_without_a_line(deliver, verb):
     talk = Talk.ready(deliver)
-    talk.machine.demand(verb)
+    talk.machine.require_writable(verb)
     talk.machine.quit()
     with pytest.raises(UsageError, match=verb.value):
-        talk.machine.demand(verb)
+        talk.machine.require_writable(verb)
     talk.writes("QUIT")
 
 
