@@ -1,4 +1,4 @@
-"""DatabaseConnections to PostgreSQL: opened when needed, checked, and opened again when they were lost."""
+"""Connections to PostgreSQL: opened when needed, checked, and opened again when they were lost."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ..contract import Lease, LeaseResult
 from ..entry import MAX_TEXT, State, flagged_after
 from ..fields import results_text
 from ..submission import StoredMail
-from .calls import Batcher, Calls
+from .calls import Calls, StatementBatcher
 from .claims import Claimed, Update, lost
 from .connections import Connection, SerialConnection
 from .rows import require_digest, require_intact, shifted
@@ -22,8 +22,8 @@ from .statements import SMALL, Statements
 
 __all__ = ["PostgresLease", "Slices"]
 
-Updates: TypeAlias = "Batcher[Update, None]"
-Extensions: TypeAlias = "Batcher[Claimed, None]"
+Updates: TypeAlias = "StatementBatcher[Update, None]"
+Extensions: TypeAlias = "StatementBatcher[Claimed, None]"
 
 
 class PostgresLease(Lease):

@@ -9,7 +9,7 @@ from typing import Final
 from ...errors import SMTPError, SpoolError
 from ..entry import Entry
 from ..fields import results_text
-from .calls import Batcher, Calls
+from .calls import Calls, StatementBatcher
 from .connections import Connection, SerialConnection
 from .hints import Hints
 from .problems import is_blocked
@@ -55,7 +55,7 @@ class Producer:
         self._sql = statements
         self._hints = hints
         self._retention = retention
-        self._batcher: Batcher[NewJob, str] = Batcher(
+        self._batcher: StatementBatcher[NewJob, str] = StatementBatcher(
             calls,
             self._store,
             most=_BATCH,

@@ -25,7 +25,7 @@ from ..entry import Entry, LeaseHolder, Recovery, SpoolStatistics, State, Unread
 from ..submission import Adapt, JobOptions, Submission
 from . import outbox
 from .admin import Admin
-from .calls import Batcher, Calls
+from .calls import Calls, StatementBatcher
 from .claims import Claimed, Claims
 from .connections import DatabaseConnections, SerialConnection
 from .hints import Hints
@@ -108,8 +108,8 @@ class PostgresSpool(Spool):
         self._producer = Producer(self._calls, self._puts, self._sql, self._hints, lambda: self.key_retention)
         self._claims = Claims(self._claiming, self._ending, self._sql, lease=lease, clock=clock)
         self._admin = Admin(self._queries, self._sql)
-        self._updates: Updates = Batcher(self._calls, self._claims.update, most=_BATCH)
-        self._extensions: Extensions = Batcher(self._calls, self._claims.extend, most=_BATCH)
+        self._updates: Updates = StatementBatcher(self._calls, self._claims.update, most=_BATCH)
+        self._extensions: Extensions = StatementBatcher(self._calls, self._claims.extend, most=_BATCH)
 
     def __repr__(self) -> str:
         state = f": {self._closed}" if self._closed else ""
