@@ -1,4 +1,4 @@
-"""The output: colours and tables on a terminal, plain lines in a pipe, never a traceback.
+"""Prints the results of commands: colours and tables on a terminal, plain lines in a pipe, never a traceback.
 
 Replies of servers are shown as text, not as markup, and without control characters.
 """

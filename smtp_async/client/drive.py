@@ -1,4 +1,4 @@
-"""The steps of every message in its caller's task: prepare, open, write, done.
+"""Drives every message through its steps, in its caller's task: prepare, open, write, done.
 
 Strategy. A caller waits for a connection or for the server through its job's `waiter`: a future, so that a deadline
 ends the wait by setting it. Everything else that a caller may wait for is `CallerWork`: reading a header, rendering
@@ -71,7 +71,7 @@ class OneConnection:
 
 
 class Drive:
-    """Takes jobs through their steps.
+    """Takes jobs through their steps, in the tasks of their callers.
 
     Args:
         taker: takes prepared jobs.

@@ -1,4 +1,4 @@
-"""Connects the protocol machine to the stream; runs the reply clock; keeps what hooks are to hear.
+"""Connects the protocol machine to the stream, runs the reply clock, and records events for hooks.
 
 A channel decides nothing. `receive` reads once and gives the bytes to the machine; `flush` writes what the machine has;
 `converse` does both until one command is answered. Every failure ends in `abort`, which is synchronous: it keeps the

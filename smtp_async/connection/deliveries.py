@@ -64,13 +64,13 @@ class Owner(Protocol[C_contra]):
 
 
 class Deliveries(Generic[C]):
-    """The jobs of one connection, and how many more it may carry.
+    """The jobs under way on one connection, and how many more it may carry.
 
     Args:
         connection: the connection that has these jobs, as jobs and the owner refer to it.
         channel: the way to the server.
         owner: gives the jobs.
-        ask_anew: has the server asked again what it offers, and then settles or prepares the job.
+        ask_anew: sends EHLO again, and then settles the job or has it prepared again.
 
     Attributes:
         jobs: those under way.
@@ -105,7 +105,7 @@ class Deliveries(Generic[C]):
         self.retires_at = math.inf
 
     def end(self) -> None:
-        """Let go of the connection when it has ended, because the circle would keep both in memory for a while."""
+        """Break the reference cycle with the connection, which has ended, so that both are freed at once."""
         del self._connection, self._ask_anew
 
     # --- limits ----------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Deliveries(Generic[C]):
 
     @property
     def streaming(self) -> bool:
-        """Does a caller write or release a body here, or is it about to?"""
+        """Is a body under way here whose time its caller decides (`Transaction.caller_paced`)?"""
         writing = self.channel.machine.pipeline.writing
         return writing is not None and writing.caller_paced
 
@@ -183,7 +183,7 @@ class Deliveries(Generic[C]):
     # --- bodies and cancellation -----------------------------------------------------------------------------
 
     async def write_body(self, job: SendJob) -> None:
-        """Write or release the body of a job that has the write turn, in the caller's own task.
+        """Write the body of a job that has the write turn, or let it go, in the caller's own task.
 
         Raises:
             NotSent: the source of the body, `before_end_of_data` or `progress` stopped it; the cause is chained.
@@ -252,7 +252,7 @@ class Deliveries(Generic[C]):
         else:
             self._owner.retry_unsent(job, receipt)
         if job.receipt is not None and job.caller_work is not None:
-            # The caller may still be reading its source or waiting at its gate, in vain.
+            # Its caller may still be reading the source, or awaiting `before_end_of_data`: that is of no use any more.
             job.caller_work.stop()
 
     def note_receipts(self, settled: list[Exchange | Transaction]) -> None:

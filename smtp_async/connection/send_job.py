@@ -1,8 +1,8 @@
-"""One message between its caller and a connection.
+"""`SendJob`: one message to be sent now, between its caller and a connection. (The jobs of a spool are another thing.)
 
-The caller is told one step after the other: prepare the message for what the server offers, open its sources, write
-a large body, done. All of that happens in the caller's own task, so that its context, its exceptions and its
-cancellation stay its own. Everything else about a job is synchronous.
+The job tells its caller each next step: prepare the message for what the server offers, open its sources, write a large
+body, done. The caller does each step in its own task, so that its context variables, exceptions and cancellation apply.
+Everything else about a job is synchronous.
 
 A job is the caller's side of a message: what is sent and how, until when the caller waits, and the receipt that it
 gets. The server's side is the job's `transaction`: what was written, what was answered and what came of it. A message
@@ -83,7 +83,7 @@ class SendJob:
         options: how to send it.
         due: loop time after which the caller no longer waits, None for no limit.
         chunking: write the body with BDAT where the server offers it.
-        heavy: there is so much in memory that it is rendered in a thread.
+        heavy: the message is rendered in a thread, because it is large.
         temp_dir: where a source that can be read only once is stored if it has to be read twice.
 
     Attributes:
@@ -99,7 +99,7 @@ class SendJob:
         receipt: what the caller is told about all recipients. The receipt of `transaction` is about the present group
             only, and may come later, when a deadline has passed.
         waiter: the future of the caller's next step.
-        caller_work: what the caller does for the message at present beside waiting.
+        caller_work: what the caller does for the message now, if it does not only wait.
         retries: how often the job went back to the queue because its connection died before it was sent.
         connect_error: why no connection could be had for it.
         abandoned: whether the caller no longer waits. Whether the message then leaves is up to the transaction:

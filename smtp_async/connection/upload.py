@@ -2,7 +2,7 @@
 
 The caller holds the write turn from the moment the server asks for the body. Because the caller's own task writes, its
 context variables, its exceptions, its cancellation and the pace of its source stay its own; meanwhile the connection's
-task reads. A small body behind a gate (`before_end_of_data`) is in memory already and only released here.
+task reads. A small body with `before_end_of_data` is in memory already: here its caller only lets it go.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Load(NamedTuple):
 
 
 class ConnectionBound:
-    """How many connections a client may have now: the user's limit, which the server lowers and time raises again.
+    """How many connections a client may have now: the user's limit, less one for each recent refusal.
 
     Args:
         most: the user's limit.

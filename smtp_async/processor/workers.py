@@ -1,9 +1,11 @@
 """The tasks of a processor: a manager that claims jobs, workers that try them, a keeper that extends leases.
 
-The manager claims jobs ahead in batches and gives them to the lanes, whose workers take them one after the other. The
-processor makes no task, timer or lock per message. While no mail flows at all, the manager claims nothing, releases the
-jobs that wait, and after the pause tries one message as a probe. While mail flows over some routes only, jobs of the
-others are claimed, too, because the spool does not know the routes, and turned away until their pause is over.
+The manager claims jobs ahead in batches and gives each to the lane of its route; the workers of a lane take its jobs
+one after the other. The processor makes no task, timer or lock per message.
+
+While mail flows over no route, the manager claims nothing, releases the jobs that wait, and after the pause tries one
+message as a probe. While mail flows over some routes only, jobs for the other routes are claimed as well, because the
+spool does not know the routes; they are queued again, due after the pause of their route.
 
 A run always ends in the same way: no job is claimed, waiting jobs are released, and jobs being sent may continue within
 the grace; then they are withdrawn, and the outcome of a message that may have been sent is unknown.

@@ -184,7 +184,7 @@ class ClientProtocol:
 
     @property
     def answering(self) -> str | None:
-        """The command whose reply is owed next, in words."""
+        """The name of the command whose reply is owed next, for messages."""
         return self.owed.entries[0][0].value if self.owed.entries else None
 
     @property
@@ -288,7 +288,7 @@ class ClientProtocol:
         return self._writer.command(Verb.STARTTLS, commands.STARTTLS)
 
     def tls_established(self) -> None:
-        """Forget everything learnt before the handshake, RFC 3207 section 4.2.
+        """Forget the extensions offered before the handshake, RFC 3207 section 4.2.
 
         Raises:
             PlaintextInjected: plaintext is left in the buffer.
@@ -421,7 +421,7 @@ class ClientProtocol:
         self.pipeline.settled.append(exchange)
 
     def _learn(self, reply: Reply) -> None:
-        """Read what the server offers from the reply to EHLO; a refusal teaches nothing."""
+        """Read the extensions from the reply to EHLO; a refusal leaves them unchanged."""
         plain = self._parser.plain(reply)
         if reply.positive:
             offered = Extensions.parse(plain)

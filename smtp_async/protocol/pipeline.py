@@ -129,7 +129,7 @@ class Pipeline:
             hold: wait for the replies to the envelope before DATA.
         """
         window, state = self._window, self._state
-        # A body that its caller writes or releases waits for the replies to its envelope in any case.
+        # A body whose time the caller decides waits for the replies to its envelope in any case.
         transaction.hold = (
             hold
             or transaction.decides
@@ -328,7 +328,7 @@ class Pipeline:
         transaction.mail_refused = reply.code >= 300
         if reply.code == 503 and transaction.reset and self._state.extensions.pipelining:
             # "Nested MAIL", although RSET came before it: this server does not read groups in order.
-            self.breakdown = Breakdown.LOST_COUNT
+            self.breakdown = Breakdown.MISMATCHED
             self._state.exhausted = transaction.cut_off = True
 
     def _answer_chunk(self, transaction: Transaction, reply: Reply) -> None:
@@ -444,7 +444,7 @@ class Pipeline:
         self.writing = None
 
     def _give_turn(self, transaction: Transaction) -> None:
-        """Let the caller write or release the body: the transaction stays `writing`, and is settled twice."""
+        """Give the caller the write turn. `settled` gets the transaction now, and again with its receipt."""
         transaction.turn = True
         self.settled.append(transaction)
 
@@ -465,7 +465,7 @@ class Pipeline:
         if transaction.mail_refused and taken:
             raise ProtocolViolation("the server refused the sender and accepted the message")
         if self._newest is transaction:
-            # Released at once, because an idle connection would keep its last message in memory.
+            # Forgotten at once, because an idle connection would keep its last message in memory.
             self._newest = None
             # 503 to MAIL says that a transaction *is* open.
             nested = transaction.mail_answer is not None and transaction.mail_answer.code == 503

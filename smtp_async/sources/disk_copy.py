@@ -71,7 +71,7 @@ class DiskCopy(ThreadWork):
             self._file = TemporaryFile(dir=self._temp_dir)
         return self._file
 
-    def _release(self, *, streams: bool) -> None:
+    def _close_files(self, *, streams: bool) -> None:
         file, self._file = self._file, None
         if file is not None:
             file.close()

@@ -1,8 +1,8 @@
-"""What is wrong with a path of certificates: each question is asked by itself, so that every problem is found.
+"""Validates a path of certificates (RFC 5280 section 6): one check per rule, so that every problem is found.
 
-The rules are those that OpenSSL follows when it verifies a server, its extension bits and security levels included, so
-that both come to the same verdict. Each problem is told in one sentence, with what the certificate does contain and
-what to do about it.
+The rules are those by which OpenSSL verifies a server, its extension bits and security levels included, so that both
+come to the same verdict. Each problem is described in one sentence, with what the certificate contains and what to do
+about it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .strength import key_strength, least_bits, signature_strength
 
 __all__ = ["Case", "judge_path", "pin_fault", "unknown_authority", "wrong_name", "wrong_time"]
 
-#: So many names of a certificate are told.
+#: The most names of a certificate that a message shows.
 _NAMES_SHOWN: Final = 8
 #: What the key of a server may be used for in TLS.
 _TLS_USAGES: Final = KeyUsage.DIGITAL_SIGNATURE | KeyUsage.KEY_ENCIPHERMENT | KeyUsage.KEY_AGREEMENT
-#: Netscape's and Microsoft's own purposes from before there was one for servers, which OpenSSL takes for it.
+#: The purpose of TLS servers, and those of Netscape and Microsoft that preceded it; OpenSSL accepts all.
 _SERVER_USAGES: Final = frozenset({"SERVER_AUTH", "2.16.840.1.113730.4.1", "1.3.6.1.4.1.311.10.3.3"})
-#: Critical extensions that are understood, here or by having no meaning in TLS, as in OpenSSL.
+#: Critical extensions that are checked here, or that have no meaning in TLS; the same ones as in OpenSSL.
 _UNDERSTOOD: Final = frozenset(
     {
         "2.5.29.14",  # subjectKeyIdentifier

@@ -1,11 +1,11 @@
 """What CRLs and OCSP responses prove about a certificate.
 
-pyhanko-certvalidator judges them: signatures, delegated responders, scopes and dates (RFC 5280 section 6.3, RFC 6960
-section 3.2). It trusts the path above the certificate in question, which has been judged before, and nothing else.
-Nothing is fetched here, and nothing waits; but it takes milliseconds, and seconds for a long CRL that does contain the
-certificate, so all of it is for a thread.
+pyhanko-certvalidator verifies them: signatures, delegated responders, scopes and dates (RFC 5280 section 6.3, RFC 6960
+section 3.2). It trusts only the path above the certificate in question, which was validated before. Nothing is fetched
+here. Call these functions in a thread, because they take milliseconds, and seconds for a long CRL that contains the
+certificate.
 
-cryptography parses the octets first: it is strict and quick, so that the parser in Python meets no garbage.
+cryptography parses the octets first, because it is strict and quick: malformed octets never reach the parser in Python.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ HASHES: Final = ("sha1", "sha256")
 _WEAK: Final = frozenset({"md5", "sha1"})
 #: Clocks may differ by so much; OpenSSL allows the same.
 _SKEW: Final = timedelta(minutes=5)
-#: How long an answer is valid that does not say so; the validator takes it for as long.
+#: How long an answer without a nextUpdate is valid; the validator uses the same time.
 _VALIDITY: Final = timedelta(minutes=30)
-#: A certificate that names more than so many sources of a kind is none that an authority issues.
+#: The most sources of a kind that are used; a certificate of a real authority names fewer.
 _MOST_URLS: Final = 4
-#: What the validator parses before it verifies a signature has no more bytes than this: OCSP responses, and CRLs
-#: without their entries.
+#: The most bytes that the validator parses before it has verified a signature: of an OCSP response, or of a CRL without
+#: its entries.
 _LONGEST: Final = 256 * 1024
 #: UTCTime and GeneralizedTime.
 _TIMES: Final = frozenset({0x17, 0x18})

@@ -1,5 +1,7 @@
 """constructors.py: both clients are made from a URL and for a provider, with the same arguments and errors."""
 
+from types import TracebackType
+
 import pytest
 
 from smtp_async import BlockingClient, Security, SMTPClient
@@ -21,7 +23,7 @@ def test_a_wrong_url_is_refused_without_its_password(cls: type[SMTPClient] | typ
     with pytest.raises(InvalidArgument) as caught:
         cls.from_url(f"imap://ann:{SECRET}@mail.example.com")
     assert SECRET not in str(caught.value)
-    frame = caught.tb
+    frame: TracebackType | None = caught.tb
     while frame is not None:
         if frame.tb_frame.f_code.co_filename.endswith("client/constructors.py"):
             assert not any(SECRET in str(value) for value in frame.tb_frame.f_locals.values())

@@ -1085,7 +1085,7 @@ def nested(talk):
     transaction = talk.begin(chunking=True)
     talk.writes(chunk_group(reset=True))
     talk.says("250 reset", "503 nested MAIL", "250 ok")
-    assert talk.machine.pipeline.breakdown is Breakdown.LOST_COUNT
+    assert talk.machine.pipeline.breakdown is Breakdown.MISMATCHED
     assert talk.machine.pipeline.exhausted
     return transaction
 
@@ -1129,7 +1129,7 @@ def test_a_refused_sender_of_a_whole_message_stays_refused_when_the_connection_d
         (Timeout("no reply"), ["250 ok"], Breakdown.PARTLY_ANSWERED),
         (Timeout("no reply"), [], None),
         (Timeout("no reply"), ["250 ok", "250 ok", "354 go"], None),
-        (ProtocolViolation("garbage"), ["250 ok"], Breakdown.LOST_COUNT),
+        (ProtocolViolation("garbage"), ["250 ok"], Breakdown.MISMATCHED),
         (LOST, ["250 ok"], None),
     ],
 )

@@ -18,7 +18,7 @@ REOPEN: Final = 5.0
 
 
 class Hints:
-    """Wakes those who wait for a job.
+    """Wakes the callers that wait for a job.
 
     Args:
         connections: opens the connection that listens; nothing listens through a pooler.
