@@ -144,12 +144,12 @@ class AdaptiveConnectionBound(ConnectionBound):
         return self._decisions.current
 
     def connection_refused(self, *, together: bool = False) -> None:
-        """Note that the server refused a connection; it may bear those that are being opened."""
+        """Note that the server refused a connection; it may accept those that are being opened."""
         before, load = self.current, self._load()
-        borne = load.open + load.opening if load.open else 0
-        if together and not borne:
+        accepted = load.open + load.opening if load.open else 0
+        if together and not accepted:
             return
-        self._decisions.connection_refused(self._loop.time(), borne, together=together)
+        self._decisions.connection_refused(self._loop.time(), accepted, together=together)
         self._changed(before)
 
     def message_failed(self, receipt: Receipt) -> None:
