@@ -6,8 +6,8 @@
 #   make django   the mail backends with Django 4.2, 5.2 and the newest, and Django's own tests of mail on them
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
-#   make torture  kill the spool and its processor for some minutes, and keep the books
-#   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
+#   make torture  kill the spool and its processor, cut connections and cancel callers everywhere, and keep the books
+#   make soak     send for 15 minutes while disk and database fail now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #   make docs     draw the tables and diagrams of the manual anew, and try its programs
 #   make typecheck-user   typical code of users under mypy --strict and pyright
@@ -69,9 +69,10 @@ help:
 fuzz: venv
 	@$(PY) -m tests.fuzz $(ARGS)
 
-torture: venv
+torture: venv servers
 	@$(PY) -m tests.torture $(ARGS)
 	@$(PY) -m tests.torture postgres $(ARGS)
+	@$(PY) -m tests.torture wire $(ARGS)
 
 soak: venv servers
 	@$(PY) -m tests.torture soak $(ARGS)
