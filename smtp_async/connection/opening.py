@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..events import ConnectionKind
 from ..model.reply import Reply
+from ..protocol.other_services import MASKED_STARTTLS, masks_starttls, not_smtp, spoken_by
 from ..tls import verify
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo
@@ -207,9 +208,10 @@ async def _starttls(channel: Channel, route: Route, shared: SharedResources) -> 
     machine = channel.machine
     if not machine.extensions.starttls:
         if required:
+            masked = f"{MASKED_STARTTLS}. " if masks_starttls(machine.extensions) else ""
             raise StartTLSUnavailable(
                 f"{route.name} does not offer STARTTLS, which this client requires; nothing was sent in clear. "
-                "Port 465 usually speaks TLS from the first byte: security=IMPLICIT",
+                f"{masked}Port 465 usually speaks TLS from the first byte: security=Security.IMPLICIT",
                 stage="STARTTLS",
             )
         return False
@@ -231,6 +233,9 @@ async def _greet(channel: Channel, route: Route) -> None:
     try:
         reply = await channel.converse(channel.machine.greeting)
     except (ProtocolViolation, ConnectionLost, Timeout) as error:
+        protocol = spoken_by(channel.first_bytes)
+        if protocol is not None:
+            raise ProtocolViolation(not_smtp(route.name, protocol), stage="greeting") from error
         if looks_like_tls(channel.first_bytes):
             raise WrongTLSMode(
                 f"{route.name} speaks TLS from the first byte: use security=IMPLICIT (the usual port is 465)",
