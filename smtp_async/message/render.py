@@ -160,7 +160,7 @@ def _header(view: View, identity: Identity, style: Style, *, utf8: bool) -> tupl
         fields.append("Date: " + date_text(date))
     if not authors:
         if sender is None:
-            raise MissingSender("the message has no sender")
+            raise MissingSender("the message has no sender: give the author as sender=…")
         fields.append(author_field(sender, utf8=utf8, style=style))
     else:
         sender = sender or authors[0]

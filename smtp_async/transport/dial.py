@@ -386,7 +386,10 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), ("TCP_KEEPINTVL",), ("TC
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.ECONNREFUSED:
+        reason += ": nothing listens there, so start the server, or give its right port"
+    return reason
 
 
 def _place(address: tuple[Any, ...]) -> str:
