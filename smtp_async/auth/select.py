@@ -231,6 +231,7 @@ def _place_of(one: str | type[NamedMechanism]) -> Place:
 
 #: Why a password stays here.
 _UNPROTECTED: Final = "the connection is not protected by verified TLS"
+_PROTECT: Final = "use security=Security.STARTTLS or IMPLICIT, or Credentials(allow_cleartext=True) where nobody else can listen"
 
 
 def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
@@ -315,8 +316,5 @@ def _explanation(credentials: Credentials, peer: Peer, reasons: list[str]) -> st
         reasons = [reason for reason in reasons if not reason.endswith(" is not offered")]
     if reasons and all(_UNPROTECTED in reason for reason in reasons):
         # What this client supports would be a long list, and no help.
-        return (
-            f"no way to log in: {server}, but {_UNPROTECTED}, so others could learn the password or token: use "
-            "security=Security.STARTTLS or IMPLICIT, or Credentials(allow_cleartext=True) where nobody else can listen"
-        )
+        return f"no way to log in: {server}; {'; '.join(reasons)}: {_PROTECT}"
     return f"no way to log in: {server}; {ours}" + "".join(f"; {reason}" for reason in reasons)
