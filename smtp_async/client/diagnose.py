@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.reach import reach
+from ..connection.dial_route import dial_route
 from ..connection.route import Login, Route, SharedResources
 from ..connection.stage_times import StageTimes
 from ..errors import (
@@ -222,7 +222,7 @@ async def _probe(route: Route, shared: SharedResources, limit: float | None) -> 
     observe(context)
     deadline = asyncio.get_running_loop().time() + min(_PROBE, limit or _PROBE)
     try:
-        stream = await reach(route, shared, deadline=deadline)
+        stream = await dial_route(route, shared, deadline=deadline)
         try:
             await stream.start_tls(context, reference_name(route.host, route.tls), deadline=deadline)
             return True, spoken_by(await _first_words(stream, deadline))
