@@ -41,7 +41,7 @@ See your order: {{ url }}
 """
 _SUBJECT: Final = "Your order {{ number }}"
 #: Messages of a round, and how many a second we want.
-_ROUND: Final = 100
+_ROUND: Final = 40
 _WANTED: Final = 5000.0
 
 
@@ -65,7 +65,7 @@ def run(*, quick: bool = False) -> Answer:
             "HTML, the text made from it": lambda number: _made(templates, "only", number),
             "text and HTML, as bytes": lambda number: _made(templates, "both", number).as_bytes(),
         }
-        times = _raced(entries, 15 if quick else 61)
+        times = _raced(entries, 31 if quick else 151)
     table = Table(
         "A message from a template",
         ("what", "µs of CPU", "messages/s"),

@@ -231,7 +231,7 @@ def _place_of(one: str | type[NamedMechanism]) -> Place:
 
 #: Why a password stays here.
 _UNPROTECTED: Final = "the connection is not protected by verified TLS"
-_PROTECT: Final = "use security=Security.STARTTLS or IMPLICIT, or Credentials(allow_cleartext=True) where nobody else can listen"
+_PROTECT: Final = "use security=Security.STARTTLS or IMPLICIT, or Credentials(allow_cleartext=True)"
 
 
 def _objection(place: Place, credentials: Credentials, peer: Peer) -> str:
