@@ -305,9 +305,11 @@ def test_options_and_exit_codes_of_the_command_line():
 
 
 def shell_commands(page):
-    """The words of each `smtp-async` command in the indented blocks of a page."""
+    """The words of each `smtp-async` command of a page: in indented blocks and within the text."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in re.findall(r"^    (.*)$", text, re.MULTILINE):
+    text = re.sub(r"[\[\]…]", "", text)  # how a synopsis says that words may be left out or repeated
+    lines = re.findall(r"^    (.*)$", text, re.MULTILINE) + re.findall(r"`(smtp-async [^`]+)`", text)
+    for line in lines:
         words = shlex.split(line, comments=True) if "smtp-async " in line else []
         while "smtp-async" in words or "/usr/bin/smtp-async" in words:
             start = min(words.index(one) for one in ("smtp-async", "/usr/bin/smtp-async") if one in words)
@@ -321,11 +323,21 @@ def test_commands_in_a_shell_have_these_options(page):
         command: Any = typer.main.get_command(app)
         while words and words[0] in getattr(command, "commands", {}):
             command, words = command.commands[words[0]], words[1:]
-        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help"}
-        given = {word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)}
-        assert given <= known, words
+        known = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        plain = []
+        while words:
+            word, *words = words
+            name, assigned, _ = word.partition("=")
+            if re.match(r"--?[A-Za-z]", name):
+                assert name in known or name == "--help", word
+                if words and words[0][0] != "-" and not (assigned or name == "--help" or known[name].is_flag):
+                    words = words[1:]
+            else:
+                plain.append(word)
         # Of a group one command is named, unless the line stands for several of them.
-        assert not hasattr(command, "commands") or not words or words[0].startswith("-") or "|" in words[0]
+        arguments = [one for one in command.params if one.param_type_name == "argument"]
+        many = any(one.nargs != 1 for one in arguments) or any("|" in word for word in plain)
+        assert many or len(plain) <= len(arguments), plain
 
 
 # --- the text itself -----------------------------------------------------------------------------------------
