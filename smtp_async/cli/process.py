@@ -343,7 +343,7 @@ def _sum_up(screen: Screen, processor: QueueProcessor, seconds: float) -> None:
     speed = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
     if not screen.is_terminal:
         screen.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
-    elif counts.deferred or counts.failed:
+    elif counts.deferred or counts.failed or counts.problem:
         screen.problem(f"{text} in {clock_of(seconds)}, {speed}")
     else:
         screen.success(f"{text} in {clock_of(seconds)}, {speed}")
