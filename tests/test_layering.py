@@ -523,7 +523,7 @@ def test_a_rule_lets_pass(tmp_path: Path, name: str, source: str) -> None:
         ("from .job import Job", True),
         ("from . import job", True),
         ("from ..connection import job", True),
-        ("import smtp_async.connection.send_job", True),
+        ("import smtp_async.connection.job", True),
         ("def late():\n    from .job import Job", True),
         ("if TYPE_CHECKING:\n    from .job import Job", True),
         ("from . import Session", True),
