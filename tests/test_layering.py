@@ -492,7 +492,7 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
         ),
         ("message/headers.py", "from datetime import datetime"),
         ("tls/revocation.py", "from ..transport import dial"),
-        ("mail/raw.py", "from ..message.external import content_of\nfrom ..sources import Body"),
+        ("mail/raw.py", "from ..message.foreign_mail import content_of\nfrom ..sources import Body"),
         (
             "connection/session.py",
             "from ..hooks import Hooks\nfrom ..protocol.machine import ClientProtocol",
@@ -523,7 +523,7 @@ def test_a_rule_lets_pass(tmp_path: Path, name: str, source: str) -> None:
         ("from .job import Job", True),
         ("from . import job", True),
         ("from ..connection import job", True),
-        ("import smtp_async.connection.job", True),
+        ("import smtp_async.connection.send_job", True),
         ("def late():\n    from .job import Job", True),
         ("if TYPE_CHECKING:\n    from .job import Job", True),
         ("from . import Session", True),
