@@ -123,9 +123,9 @@ def _deadline(limit: float | None) -> float | None:
 
 
 async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None:
-    transcript = channel.transcript
-    transcript.remark("connecting to %s", route.name)
-    if transcript.events:
+    transcript, hooks = channel.transcript, channel.hooks
+    if hooks.active:
+        transcript.remark("connecting to %s", route.name)
         await transcript.tell()
     deadline = _deadline(channel.timeouts.connect)
     channel.stream = stream = await dial_route(route, shared, deadline=deadline, passed=channel.passed)
@@ -136,9 +136,10 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
         transcript.proxied(stream.via)
         transcript.remark("through %s", stream.via)
     if channel.pacer is not None:
-        channel.stream.limit_reading(channel.pacer.throttle)
-    transcript.remark("connected to %s", route.name)
-    await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
+        stream.limit_reading(channel.pacer.throttle)
+    if hooks.active:
+        transcript.remark("connected to %s", route.name)
+        await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 
 
 async def _tell_status(
@@ -160,8 +161,10 @@ async def _tell_status(
 async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> None:
     verified = route.security is not Security.OPPORTUNISTIC
     context = await shared.context(route.tls, verify=verified)
+    hooks = channel.hooks
     name = route.tls.server_hostname or route.host
-    channel.transcript.tls_step("TLS handshake with %s begins", name)
+    if hooks.active:
+        channel.transcript.tls_step("TLS handshake with %s begins", name)
     try:
         info = await verify.secure(
             _stream(channel),
@@ -190,10 +193,10 @@ async def _encrypt(channel: Channel, route: Route, shared: SharedResources) -> N
         raise failed from error
     channel.secured(info)
     channel.passed("TLS")
-    channel.transcript.tls_step(
-        "TLS handshake with %s is complete: %s, %s, %s bits", name, info.tls_version, info.suite, info.bits
-    )
-    await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
+    if hooks.active:
+        step = "TLS handshake with %s is complete: %s, %s, %s bits"
+        channel.transcript.tls_step(step, name, info.tls_version, info.suite, info.bits)
+        await _tell_status(channel, ConnectionKind.TLS_UP, description=str(info.tls_version), info=info)
 
 
 def _is_forbidden(error: SMTPError) -> bool:

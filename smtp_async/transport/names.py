@@ -110,7 +110,7 @@ async def resolve_by_system(
     try:
         if is_address(name):
             # Nobody is asked, so it does not block; the loop would start a thread for it.
-            found: Any = _numeric(name, port, family.number, flags | socket.AI_NUMERICHOST)
+            found: Any = _numeric(name, port, family.number, flags)
         else:
             found = await asyncio.get_running_loop().getaddrinfo(
                 name, port, family=family.number, type=socket.SOCK_STREAM, flags=flags
@@ -128,6 +128,7 @@ async def resolve_by_system(
 
 @functools.lru_cache(maxsize=128)
 def _numeric(address: str, port: int, family: int, flags: int) -> tuple[Any, ...]:
+    flags |= socket.AI_NUMERICHOST
     return tuple(socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, flags=flags))
 
 
