@@ -20,6 +20,9 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
+# The tests start many processes, and each would compile the package anew if the environment forbade to keep it compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready

@@ -7,9 +7,9 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,6 +19,7 @@ from smtp_async.pool.pool import Pool
 from smtp_async.testing import ScriptedServer, Step
 from tests.servers.pki import Leaf, Pki
 
+T = TypeVar("T")
 SENDER = "ann@example.com"
 #: Enough for a loaded machine, short enough to show a hang as what it is.
 PATIENCE = 10.0
@@ -195,6 +196,28 @@ def count_events(
     for kind in kinds:
         monkeypatch.setattr(kind, "__init__", counting(kind))
     return made
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+
+#: The suite takes a sample of the largest tables; `make thorough` takes all of them, and draws many more examples.
+THOROUGH = bool(os.environ.get("SMTP_ASYNC_THOROUGH"))
+
+
+def sampled(cases: Iterable[T], step: int, *, first: int = 0) -> list[T]:
+    """Return every `step`-th case; of a product, a step without a common divisor meets every value of each part."""
+    return list(cases) if THOROUGH else list(cases)[first::step]
+
+
+@contextlib.contextmanager
+def case(*names: object) -> Iterator[None]:
+    """Name the case in what fails: for a test that loops over a table whose cases cost less than a test does."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note("in the case " + ", ".join(map(repr, names)))
+        raise
 
 
 # --- waiting -------------------------------------------------------------------------------------------------

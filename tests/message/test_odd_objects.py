@@ -25,7 +25,7 @@ from smtp_async.testing import MemorySpool, RecordingSink, ServerThread
 from tests.lab import client_of, speaking
 
 from . import readers
-from .judging import ABLE, DRAWN, ENTRIES, check_wire, envelope_of, judge, said
+from .judging import ABLE, ENTRIES, check_wire, envelope_of, judge, said
 from .odd_objects import (
     ANN,
     BASES,
@@ -252,7 +252,6 @@ def objects(draw: st.DrawFn) -> Callable[[], Any]:
     return lambda: with_content(payload, kind, encoding, modern=modern)
 
 
-@DRAWN
 @given(objects(), st.sampled_from(sorted(ENTRIES)), st.sampled_from(sorted(ABLE)))
 def test_any_object_is_refused_or_leaves_in_the_right_form(
     make: Callable[[], Any], entry: str, able: str
@@ -263,7 +262,6 @@ def test_any_object_is_refused_or_leaves_in_the_right_form(
         assert INJECTED.search(data.partition(b"\r\n\r\n")[0]) is None
 
 
-@DRAWN
 @given(
     st.sampled_from(sorted(BASES)),
     st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=120),

@@ -7,7 +7,7 @@ import time
 from email.utils import formataddr, getaddresses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidAddress
@@ -15,6 +15,7 @@ from smtp_async.message.headers import address_field
 from smtp_async.model.address import Address, parse_list
 from smtp_async.model.envelope import Envelope, Kind, Recipient
 from smtp_async.protocol import commands
+from tests.lab import case
 
 ATOM = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=8)
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=20)
@@ -98,13 +99,14 @@ def test_only_texts_are_parsed(value):
         Address.parse(value)
 
 
-@pytest.mark.parametrize("char", [chr(c) for c in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)])
-@pytest.mark.parametrize("form", ["a{}@b", '"a{}"@b', "a@b{}", "{} <a@b>", '"{}" <a@b>', "a@b{}", "{}a@b"])
-def test_controls_are_refused_everywhere(char, form):
-    with pytest.raises(InvalidAddress):
-        Address.parse(form.format(char))
-    with pytest.raises(InvalidAddress):
-        parse_list(form.format(char))
+@pytest.mark.parametrize("form", ["a{}@b", '"a{}"@b', "a@b{}", "{} <a@b>", '"{}" <a@b>', "{}a@b"])
+def test_controls_are_refused_everywhere(form):
+    for char in map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)):
+        with case(char):
+            with pytest.raises(InvalidAddress):
+                Address.parse(form.format(char))
+            with pytest.raises(InvalidAddress):
+                parse_list(form.format(char))
 
 
 def test_controls_are_refused_in_the_constructor():
@@ -504,7 +506,6 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, min_size=1, max_size=9).map("".join))
-@settings(max_examples=400)
 def test_where_both_readers_agree_that_it_is_an_address_it_is_the_same_one(text):
     try:
         ours = Address.parse(text)
@@ -691,7 +692,6 @@ def commented(draw):
 
 
 @given(st.lists(commented(), min_size=1, max_size=4))
-@settings(max_examples=200)
 def test_the_standard_library_finds_the_same_mailboxes_among_comments(mailboxes):
     text = ",".join(mailbox for mailbox, _ in mailboxes)
     ours = [address.addr_spec for address in parse_list(text)]
@@ -728,7 +728,6 @@ LISTED = st.sampled_from(
 
 
 @given(st.lists(LISTED, max_size=10).map("".join), st.booleans())
-@settings(max_examples=400)
 def test_whatever_is_read_is_written_so_that_it_reads_back(text, lenient):
     try:
         addresses = parse_list(text, lenient=lenient)

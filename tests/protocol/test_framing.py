@@ -4,7 +4,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.model.content import Content
@@ -78,7 +78,6 @@ def test_every_short_string_arrives_by_chunks_too():
             assert received_chunks(chunked(chunks, exact=True)) == data
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.binary(max_size=30), st.text("\r\n.a", max_size=10).map(str.encode)), max_size=10)
 )

@@ -235,7 +235,7 @@ class TestRace:
                     started = loop.time()
                     stream = await dial("mail.example", server.port)
                     assert stream.peer == ("127.0.0.1", server.port)
-                    assert 0.2 < loop.time() - started < 2
+                    assert 0.2 < loop.time() - started < 10
                     stream.abort()
 
         run(scenario())
@@ -497,7 +497,7 @@ class TestNamesOfTheUsersResolver:
                     options = SocketOptions(family=family)
                     stream = await dial("mixed.lab.test", server.port, options=options, resolver=resolver)
                     assert stream.peer == (host, server.port)
-                    assert loop.time() - began < 2
+                    assert loop.time() - began < 10
                     stream.abort()
                 resolver.close()
 
@@ -845,7 +845,7 @@ class TestSocketSettings:
                 if polite:
                     await stream.close(limit=0.05)
                 stream.abort()
-                assert loop.time() - began < 0.5
+                assert loop.time() - began < 5
                 assert state(ours)
                 async with asyncio.timeout(10):
                     while state(ours):  # noqa: ASYNC110 - nothing tells of it
