@@ -10,7 +10,8 @@ import asyncio
 import datetime
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from smtp_async.errors import InvalidHeader, SMTPError
 from smtp_async.message import Message
 from smtp_async.spool import serialize
 from smtp_async.testing import MemorySpool, RecordingSink, ServerThread
-from tests.lab import client_of, speaking
+from tests.lab import client_of, sampled, speaking
 
 from . import readers
 from .judging import ABLE, ENTRIES, check_wire, envelope_of, judge, said
@@ -42,11 +43,15 @@ from .odd_objects import (
 
 #: Seconds that one entry may take for one object on a loaded machine.
 PATIENCE = 4.0
-BLOCK = 40
-BLOCKS = [OBJECTS[start : start + BLOCK] for start in range(0, len(OBJECTS), BLOCK)]
 INJECTED = re.compile(rb"^x-injected", re.I | re.M)
 
-in_blocks = pytest.mark.parametrize("odds", BLOCKS, ids=[odds[0].name for odds in BLOCKS])
+
+def in_blocks(*others: Iterable[str], step: int = 1) -> list[Any]:
+    """Return cases of 40 objects with one of each of the others; of those with some objects every `step`-th."""
+    return [
+        pytest.param(OBJECTS[start : start + 40], *chosen, id="-".join((OBJECTS[start].name, *chosen)))
+        for start, *chosen in sampled(product(range(0, len(OBJECTS), 40), *others), step)
+    ]
 
 
 def test_there_are_enough_and_no_two_have_one_name() -> None:
@@ -94,15 +99,12 @@ def of_all(odds: list[Odd], check: Callable[[Odd], None]) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("able", ABLE)
-@pytest.mark.parametrize("entry", ENTRIES)
-@in_blocks
+@pytest.mark.parametrize(("odds", "entry", "able"), in_blocks(ENTRIES, ABLE, step=5))
 def test_an_object_is_refused_or_leaves_as_what_it_is(odds: list[Odd], entry: str, able: str) -> None:
     of_all(odds, lambda odd: check_object(odd, entry, able))
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@in_blocks
+@pytest.mark.parametrize(("odds", "entry"), in_blocks(ENTRIES))
 def test_an_object_goes_to_whom_it_names(odds: list[Odd], entry: str) -> None:
     of_all(odds, lambda odd: check_envelope(odd, entry))
 
@@ -163,8 +165,7 @@ async def of_all_by(odds: list[Odd], door: Callable[[Any], Awaitable[object]]) -
     return wrong
 
 
-@pytest.mark.parametrize("door", DOORS)
-@in_blocks
+@pytest.mark.parametrize(("odds", "door"), in_blocks(DOORS, step=5))
 async def test_nothing_but_our_errors_comes_out_of_a_client(odds: list[Odd], door: str) -> None:
     async with speaking() as server, client_of(server, pool=PoolLimits(max_connections=1)) as client:
         assert await of_all_by(odds, lambda message: DOORS[door](client, message)) == []
@@ -178,7 +179,7 @@ async def test_nothing_but_our_errors_comes_out_of_a_client(odds: list[Odd], doo
             assert INJECTED.search(received.data) is None
 
 
-@in_blocks
+@pytest.mark.parametrize("odds", in_blocks())
 async def test_nothing_but_our_errors_comes_out_of_a_session(odds: list[Odd]) -> None:
     async with speaking() as server, client_of(server) as client, client.session() as session:
         await session.connect()
