@@ -22,7 +22,7 @@ from tests.servers.pki import Leaf, Pki
 T = TypeVar("T")
 SENDER = "ann@example.com"
 #: Enough for a loaded machine, short enough to show a hang as what it is.
-PATIENCE = 10.0
+PATIENCE = 15.0
 
 
 # --- event loops ---------------------------------------------------------------------------------------------

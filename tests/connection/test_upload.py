@@ -54,6 +54,7 @@ from tests.lab import (
     mail,
     mute,
     pool_of,
+    sampled,
     speaking,
     until,
     until_cut,
@@ -518,10 +519,18 @@ MANNERS = pytest.mark.parametrize("manner", CancelManner)
 MOMENTS = pytest.mark.parametrize("moment", CancelMoment)
 
 
-@pytest.mark.parametrize("kind", ["path", "file", "generator", "async generator", "async iterator"])
-@pytest.mark.parametrize("chunking", ["never", "always"])
-@MANNERS
-@MOMENTS
+@pytest.mark.parametrize(
+    ("kind", "chunking", "manner", "moment"),
+    sampled(
+        itertools.product(
+            ("path", "file", "generator", "async generator", "async iterator"),
+            ("never", "always"),
+            CancelManner,
+            CancelMoment,
+        ),
+        3,
+    ),
+)
 @every_loop
 async def test_an_upload_cancelled_at_any_await(
     manner: CancelManner, moment: CancelMoment, chunking: Chunking, kind: str, tmp_path: Path

@@ -433,7 +433,7 @@ def test_bcc_never_shows():
     message.attach(b"x", filename="x")
     for content in (message.content(), message.content(eightbit=True, utf8=True)):
         data = content.join().lower()
-        assert b"bcc" not in data
+        assert b"\r\nbcc:" not in data
         assert b"hidden" not in data
 
 

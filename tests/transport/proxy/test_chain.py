@@ -455,7 +455,7 @@ class TestCancelling:
                 await talk(await dial_through([hop], "127.0.0.1", server.port))
                 await turns(20)
                 before = len(os.listdir("/proc/self/fd"))
-                for number in range(1000):
+                for number in range(300):
                     task = asyncio.ensure_future(dial_through([hop], "127.0.0.1", server.port))
                     await turns(number % 20)
                     task.cancel()
