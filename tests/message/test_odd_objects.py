@@ -46,11 +46,14 @@ PATIENCE = 4.0
 INJECTED = re.compile(rb"^x-injected", re.I | re.M)
 
 
+BLOCKS = [OBJECTS[start : start + 40] for start in range(0, len(OBJECTS), 40)]
+
+
 def in_blocks(*others: Iterable[str], step: int = 1) -> list[Any]:
     """Return cases of 40 objects with one of each of the others; of those with some objects every `step`-th."""
     return [
-        pytest.param(OBJECTS[start : start + 40], *chosen, id="-".join((OBJECTS[start].name, *chosen)))
-        for start, *chosen in sampled(product(range(0, len(OBJECTS), 40), *others), step)
+        pytest.param(odds, *chosen, id="-".join((odds[0].name, *chosen)))
+        for odds, chosen in sampled(product(BLOCKS, product(*others)), step)
     ]
 
 
