@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import (
@@ -251,7 +251,6 @@ SETTABLE = [
 ]
 
 
-@settings(max_examples=300)
 @given(
     st.dictionaries(st.sampled_from(SETTABLE), ANY | st.lists(ANY, max_size=3), max_size=4),
     st.sampled_from([40, 78, 998]),
@@ -333,7 +332,6 @@ def test_lines_are_folded_at_the_length_that_was_chosen(width):
     assert next(found.iter_attachments()).get_filename() == "n" * 300
 
 
-@settings(max_examples=200)
 @given(
     st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=300),
     st.sampled_from([40, 60, 78, 998]),
