@@ -25,7 +25,7 @@ from ..errors import InvalidArgument, SMTPError
 from ..model.reply import printable
 from .configuration import OPTIONS, Account, Configuration, find_configuration, read_configuration
 from .options import CONFIG_VARIABLE, SpoolPlace
-from .screen import Screen
+from .output import Output
 
 __all__ = ["AccountChoice", "AccountOptions", "ConfigFile", "SpoolOptions", "accounts"]
 
@@ -107,7 +107,7 @@ class _Defaults(dict[str, Any]):
         # Others, --help among them, ask before it is known what was given.
         if option not in OPTIONS:
             return default
-        with Screen().errors_as_sentences():
+        with Output().errors_as_sentences():
             value = self._choice.default(option)
         return default if value is None else value
 
@@ -182,21 +182,21 @@ def accounts(
 
     In a pipe: name, server, user, kind of login and whether it is the default, separated by tabs.
     """
-    screen = Screen()
-    with screen.errors_as_sentences():
+    output = Output()
+    with output.errors_as_sentences():
         path = find_configuration(config)
         found = read_configuration(path)
         if as_json:
             for row in _rows(found):
-                screen.line(json.dumps(row))
-        elif not screen.is_terminal:
+                output.line(json.dumps(row))
+        elif not output.is_terminal:
             for row in _rows(found):
                 texts = (row["name"], row["server"], row["user"], row["login"], row["default"] and "default")
-                screen.line("\t".join([printable(str(text or "-")) for text in texts]))
+                output.line("\t".join([printable(str(text or "-")) for text in texts]))
         elif path is None:
-            screen.line("There is no configuration file.")
+            output.line("There is no configuration file.")
         else:
-            _show(screen, found)
+            _show(output, found)
 
 
 def _rows(found: Configuration) -> Iterator[dict[str, Any]]:
@@ -213,12 +213,12 @@ def _rows(found: Configuration) -> Iterator[dict[str, Any]]:
         }
 
 
-def _show(screen: Screen, found: Configuration) -> None:
+def _show(output: Output, found: Configuration) -> None:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("", "Account", "Server", "User", "Login"):
         table.add_column(heading)
     for row in _rows(found):
         texts = [printable(str(row[key] or ""), 200) for key in ("name", "server", "user", "login")]
         table.add_row("*" if row["default"] else "", Text(texts[0], "bold"), *map(Text, texts[1:]))
-    screen.line(f"{found.path}", "dim")
-    screen.out.print(table)
+    output.line(f"{found.path}", "dim")
+    output.out.print(table)

@@ -28,7 +28,7 @@ from ..model.receipt import Outcome, Receipt
 from ..protocol.options import SendOptions
 from .configuration import Account, Configuration, find_configuration, read_configuration
 from .local_mail import Letter, Origin, complete, read_message
-from .screen import Screen, sentence
+from .output import Output, sentence
 from .sendmail_options import Mode, SendmailOptions, parse_sendmail
 from .spools import open_spool
 from .sysexits import SysExit, sysexit_for_error, sysexit_for_receipt
@@ -252,7 +252,7 @@ async def _list(service: _Service) -> SysExit:
     if service.spool is None:
         raise InvalidArgument("there is no spool whose mail could be listed: use --spool")
     async with open_spool(service.spool) as spool:
-        await show_all(Screen(), spool.list(), limit=None, as_json=False)
+        await show_all(Output(), spool.list(), limit=None, as_json=False)
     return SysExit.OK
 
 
