@@ -18,8 +18,8 @@ from .errors import Busy
 from .events import Direction, EndTransfer, Event, PITrail, StartTransfer, Transfer
 from .model.content import Content
 from .model.reply import Reply, printable
+from .protocol.line_recorder import RecordedLine
 from .protocol.states import Verb
-from .protocol.trail import TrailLine
 from .protocol.transaction import Transaction
 
 __all__ = ["Hook", "Hooks", "Observed", "attached_events", "trail_events"]
@@ -146,7 +146,7 @@ async def _call(hook: Hook, event: Event) -> None:
         _log.exception("a hook for %s raised", type(event).__name__)
 
 
-def trail_events(line: TrailLine, session: int) -> Iterator[Event]:
+def trail_events(line: RecordedLine, session: int) -> Iterator[Event]:
     """Return the events of one line of the dialogue: a command, an end of data or a reply."""
     transaction = line.transaction
     job = getattr(transaction.owner, "number", None) if transaction is not None else None
@@ -175,7 +175,7 @@ def _body_size(verb: Verb, transaction: Transaction | None) -> int | None:
     return transaction.streamed if transaction.payload is None else transaction.content.size
 
 
-def _reply_events(line: TrailLine, reply: Reply, session: int, job: int | None) -> Iterator[Event]:
+def _reply_events(line: RecordedLine, reply: Reply, session: int, job: int | None) -> Iterator[Event]:
     last = len(reply.lines) - 1
     for index, text in enumerate(reply.lines):
         yield PITrail(

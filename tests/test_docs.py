@@ -38,7 +38,7 @@ from smtp_async import (
 )
 from smtp_async.cli.app import app
 from smtp_async.cli.exits import Exit
-from smtp_async.connection import reach
+from smtp_async.connection import dial_route
 from smtp_async.oauth import GOOGLE
 from smtp_async.oauth.token_file import TokenFile, write_token_file
 from smtp_async.testing import RecordingSink, ServerThread, mechanisms
@@ -111,7 +111,7 @@ def internet(monkeypatch, certificate):
             there = sinks.get(port)
             return await (dial(there.host, there.port, **options) if there else dial(host, port, **options))
 
-        monkeypatch.setattr(reach, "dial", dial_a_sink)
+        monkeypatch.setattr(dial_route, "dial", dial_a_sink)
         yield sinks
         assert [wrong for sink in sinks.values() for wrong in sink.violations] == []
 

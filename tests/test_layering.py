@@ -500,7 +500,7 @@ def test_a_rule_catches(tmp_path: Path, name: str, source: str) -> None:
         ),
         ("message/headers.py", "from datetime import datetime"),
         ("tls/revocation.py", "from ..transport import dial"),
-        ("mail/raw.py", "from ..message.external import content_of\nfrom ..sources import Body"),
+        ("mail/raw.py", "from ..message.foreign_mail import content_of\nfrom ..sources import Body"),
         (
             "connection/session.py",
             "from ..hooks import Hooks\nfrom ..protocol.machine import ClientProtocol",

@@ -34,7 +34,7 @@ ELSEWHERE = {
     "testing/lease_contract": ("spool/test_contract.py", _EXAM),
     "testing/upgrade_contract": ("testing/test_stream_contract.py", _EXAM),
     "testing/stream_peers": ("testing/test_stream_contract.py", "the other ends in the exam of a stream"),
-    "tls/judgements": (
+    "tls/path_validation": (
         "tls/test_verdict.py",
         "each question about a path has its rows in the table of cases",
     ),
@@ -45,7 +45,7 @@ ELSEWHERE = {
 #: Test files that are about no single module: what several of them do together, or a corpus.
 ACROSS = {
     "auth": {"test_canary", "test_hostile", "test_real_logins"},
-    "connection": {"test_login_choice", "test_reach_by_proxies"},
+    "connection": {"test_login_choice", "test_dial_route_by_proxies"},
     "message": {"test_corpus", "test_odd_mail", "test_odd_objects"},
     "oauth": {"test_real_servers", "test_sending"},
     "processor": {"test_on_files", "test_real_delivery"},

@@ -32,7 +32,8 @@ from smtp_async import (
 )
 from smtp_async.errors import InvalidArgument, SignerUnavailable, SigningError
 from smtp_async.mail.coerce import PendingMail, to_mail
-from smtp_async.mail.signing import SignedMail, signed
+from smtp_async.mail.rendered import RenderedMail
+from smtp_async.mail.signing import signed
 from smtp_async.message.cms_signature import certificate_attribute, signed_attributes, signed_data
 from smtp_async.message.mail_certificate import MailCertificate
 from smtp_async.message.sign import KeySigner
@@ -385,7 +386,7 @@ async def test_it_may_be_cancelled_at_every_await(manner: Any, moment: Any, tmp_
         one.attach(async_generated([b"x" * 70_000] * 2), filename="a.bin")
         way = SMIMESignature(person("rsa").certificate, by_service)
         mail = await taken(one, [way, ENCRYPTED], temp_dir=tmp_path)
-        await SignedMail(mail.envelope(), mail.content()).aclose()
+        await RenderedMail(mail.envelope(), mail.content()).aclose()
 
     runs = 0
     async for run in cancellations(scenario, manner=manner, moment=moment):

@@ -15,16 +15,16 @@ from ..model.timeouts import Timeouts
 from .catch import catch
 from .check import check
 from .demo import demo
+from .discover import show_discovery
 from .dkim import SigningOptions, dkim_key
 from .exits import EXPLAINED
-from .find import find
 from .message_options import MessageOptions
 from .option_groups import grouped
 from .options import SETTINGS, Access, Network, Server, Verbose
+from .output import Output
 from .process import process
 from .providers import providers
 from .queue import queue
-from .screen import Screen
 from .send import send
 from .server import client_for, client_for_domain, with_access, with_network
 from .smime import SMIMEOptions
@@ -57,9 +57,9 @@ def _top(
     ] = False,
 ) -> None:
     if version:
-        screen = Screen()
+        output = Output()
         for name, text in build_info().items():
-            screen.line(f"{name} {text}")
+            output.line(f"{name} {text}")
         raise typer.Exit
 
 
@@ -99,15 +99,15 @@ def _send(
 
     Example: echo Hi | smtp-async send --server mail.example.com --user ann --from ann@example.com --to bob@example.org
     """
-    screen = Screen()
+    output = Output()
     # A TLS port that is spoken to in clear stays silent; the error that says so has to come before the end of all.
     greeting = min(30.0, timeout * 0.5)
-    with screen.errors_as_sentences():
+    with output.errors_as_sentences():
         # A signature by DKIM covers what is sent, so it comes last.
         sign = (*smime.ways(), *signing.signatures(message.sender))
         client = client_for(server, access, ClientOptions(timeouts=Timeouts(greeting=greeting), sign=sign))
         code = asyncio.run(
-            send(screen, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
+            send(output, client, message, eml, each=each, deadline=timeout, verbose=verbose, quiet=quiet)
         )
     raise typer.Exit(code)
 
@@ -140,18 +140,18 @@ def _check(
     limits = Timeouts(
         connect=timeout, tls=timeout, greeting=timeout, hello=timeout, auth=timeout, command=timeout
     )
-    screen = Screen()
-    with screen.errors_as_sentences():
+    output = Output()
+    with output.errors_as_sentences():
         if [server, mx, address].count(None) != 2:
             raise InvalidArgument("name a server, or a domain with --mx, or an address with --discover")
         options = with_network(ClientOptions(timeouts=limits), network)
         if address is not None:
-            code = asyncio.run(find(screen, address, with_access(options, access), as_json=as_json))
+            code = asyncio.run(show_discovery(output, address, with_access(options, access), as_json=as_json))
         else:
             client = (
                 client_for_domain(mx, access, options) if mx else client_for(server or "", access, options)
             )
-            code = asyncio.run(check(screen, client, verbose=verbose, as_json=as_json))
+            code = asyncio.run(check(output, client, verbose=verbose, as_json=as_json))
     raise typer.Exit(code)
 
 
@@ -161,7 +161,7 @@ def _demo(
     connections: Annotated[int, typer.Option(min=1, max=100, help="How many connections at most.")] = 10,
 ) -> None:
     """Send a few hundred real messages to a server inside this process, and show what the server received."""
-    screen = Screen()
-    with screen.errors_as_sentences():
-        code = asyncio.run(demo(screen, count=count, connections=connections))
+    output = Output()
+    with output.errors_as_sentences():
+        code = asyncio.run(demo(output, count=count, connections=connections))
     raise typer.Exit(code)

@@ -22,7 +22,7 @@ from ..tls.stores import CertificateStore
 from .log import log_on
 from .option_groups import grouped
 from .options import KEY_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Access
-from .screen import Screen
+from .output import Output
 from .server import client_for
 from .web_options import WebOptions
 
@@ -123,8 +123,8 @@ def catch(
 
     Point your program to port 1025, and your browser to http://127.0.0.1:8025/.
     """
-    screen = Screen()
-    with screen.errors_as_sentences(), log_on(screen):
+    output = Output()
+    with output.errors_as_sentences(), log_on(output):
         address = page.address(web)
         from ..web.catcher.catching import CatcherOptions
 
@@ -141,26 +141,26 @@ def catch(
             keep=keep,
             relay=None if relay is None else _relay(relay),
         )
-        asyncio.run(_catch(screen, options))
+        asyncio.run(_catch(output, options))
 
 
 def _relay(url: str) -> SMTPClient:
     return client_for(url, Access(), ClientOptions())
 
 
-async def _catch(screen: Screen, options: CatcherOptions) -> None:
+async def _catch(output: Output, options: CatcherOptions) -> None:
     from ..web.catcher.catching import catching
 
     async with contextlib.AsyncExitStack() as stack:
         if options.relay is not None:
             await stack.enter_async_context(options.relay)
         catcher = await stack.enter_async_context(catching(options))
-        screen.success(f"SMTP on {catcher.server.host}:{catcher.server.port}")
-        screen.success(f"Page on {catcher.url}")
+        output.success(f"SMTP on {catcher.server.host}:{catcher.server.port}")
+        output.success(f"Page on {catcher.url}")
         # Who reads a pipe wants the ports now.
-        screen.out.file.flush()
+        output.out.file.flush()
         if len(catcher.mailbox):
-            screen.line(f"{len(catcher.mailbox):,} messages were kept.", "dim")
+            output.line(f"{len(catcher.mailbox):,} messages were kept.", "dim")
         await until_stopped()
 
 

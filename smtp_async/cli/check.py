@@ -16,8 +16,8 @@ from ..client.diagnose import ServerReport
 from ..events import PITrail
 from ..model.reply import printable
 from .exits import Exit, exit_for_error
+from .output import Output, sentence
 from .report import Node, as_object, chain_of, rows_after_chain, rows_before_chain, rows_of_times
-from .screen import Screen, sentence
 
 __all__ = ["check"]
 
@@ -27,53 +27,53 @@ _BARS: Final = 30
 _Rows = Iterable[tuple[str, str]]
 
 
-async def check(screen: Screen, client: SMTPClient, *, verbose: bool, as_json: bool) -> Exit:
+async def check(output: Output, client: SMTPClient, *, verbose: bool, as_json: bool) -> Exit:
     """Check the server, show the report, and return the exit code."""
     if verbose:
-        client.on(PITrail, screen.trail)
+        client.on(PITrail, output.trail)
     async with client:
         report = await client.check()
     if as_json:
-        screen.line(json.dumps(as_object(report)))
+        output.line(json.dumps(as_object(report)))
     else:
-        _show(screen, report)
+        _show(output, report)
     if report.error is not None:
         return exit_for_error(report.error)
     return Exit.REFUSED if report.findings else Exit.OK
 
 
-def _show(screen: Screen, report: ServerReport) -> None:
-    if screen.is_terminal:
-        _show_on_a_terminal(screen, report)
+def _show(output: Output, report: ServerReport) -> None:
+    if output.is_terminal:
+        _show_on_a_terminal(output, report)
     else:
-        _show_in_a_pipe(screen, report)
+        _show_in_a_pipe(output, report)
     for finding in report.findings:
-        screen.problem(sentence(finding))
+        output.problem(sentence(finding))
     if report.ok:
-        screen.success("Nothing wrong was found.")
+        output.success("Nothing wrong was found.")
 
 
-def _show_in_a_pipe(screen: Screen, report: ServerReport) -> None:
-    screen.line(f"Server: {report.server}")
+def _show_in_a_pipe(output: Output, report: ServerReport) -> None:
+    output.line(f"Server: {report.server}")
     for label, text in rows_before_chain(report):
-        screen.line(f"{label}: {_shown(text)}")
+        output.line(f"{label}: {_shown(text)}")
     for depth, node in enumerate(chain_of(report)):
         for label, text in ((node.label, node.title), *node.rows):
-            screen.line(f"{'  ' * depth}{label}: {_shown(text)}")
+            output.line(f"{'  ' * depth}{label}: {_shown(text)}")
     for label, text in (*rows_after_chain(report), *rows_of_times(report, 0)):
-        screen.line(f"{label}: {_shown(text)}")
+        output.line(f"{label}: {_shown(text)}")
 
 
-def _show_on_a_terminal(screen: Screen, report: ServerReport) -> None:
-    screen.line(report.server, "bold")
-    screen.out.print(_table(rows_before_chain(report)))
+def _show_on_a_terminal(output: Output, report: ServerReport) -> None:
+    output.line(report.server, "bold")
+    output.out.print(_table(rows_before_chain(report)))
     if nodes := chain_of(report):
-        screen.out.print(Padding(_tree(nodes), (0, 0, 0, 2)))
-    screen.out.print(_table(rows_after_chain(report)))
+        output.out.print(Padding(_tree(nodes), (0, 0, 0, 2)))
+    output.out.print(_table(rows_after_chain(report)))
     # A terminal that cannot show the bars gets the figures.
-    width = _BARS if (screen.out.encoding or "").lower().startswith("utf") else 0
-    screen.out.print(_table(rows_of_times(report, width)))
-    screen.line()
+    width = _BARS if (output.out.encoding or "").lower().startswith("utf") else 0
+    output.out.print(_table(rows_of_times(report, width)))
+    output.line()
 
 
 def _table(rows: _Rows) -> Table:

@@ -12,7 +12,7 @@ from ..model.reply import printable
 from ..processor import QueueProcessor
 from ..spool.contract import Spool
 from .catch import until_stopped
-from .screen import Screen
+from .output import Output
 
 if TYPE_CHECKING:
     from ..web.serving import Address
@@ -25,17 +25,17 @@ AllowChanges = Annotated[
 ]
 
 
-async def console(screen: Screen, spool: Spool, name: str, address: Address, *, allow_changes: bool) -> None:
+async def console(output: Output, spool: Spool, name: str, address: Address, *, allow_changes: bool) -> None:
     """Show a spool on a page until the command is stopped."""
     async with spool:
         await spool.statistics()  # what is no spool is found out before a page is shown
-        async with console_of(screen, spool, name, address, allow_changes=allow_changes):
+        async with console_of(output, spool, name, address, allow_changes=allow_changes):
             await until_stopped()
 
 
 @contextlib.asynccontextmanager
 async def console_of(
-    screen: Screen,
+    output: Output,
     spool: Spool,
     name: str,
     address: Address,
@@ -50,5 +50,5 @@ async def console_of(
         spool, address, name=printable(name), processor=processor, allow_changes=allow_changes
     )
     async with page as url:
-        screen.remark(f"Page on {url}")
+        output.remark(f"Page on {url}")
         yield

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from ..errors import InvalidArgument
 from ..spool.moving import move
-from .screen import Screen
+from .output import Output
 from .spools import name_of, open_spool
 
 __all__ = ["copy_jobs"]
 
 
-async def copy_jobs(screen: Screen, source: str, target: str) -> None:
+async def copy_jobs(output: Output, source: str, target: str) -> None:
     """Move the jobs, show each, and what is left.
 
     Args:
-        screen: the output.
+        output: where the result is shown.
         source, target: paths or URLs.
     """
     name = name_of(target)
@@ -24,11 +24,11 @@ async def copy_jobs(screen: Screen, source: str, target: str) -> None:
     async with open_spool(source) as old, open_spool(target) as new:
         async for id in move(old, new, name):
             moved += 1
-            if not screen.is_terminal:
-                screen.line(f"moved\t{id}")
+            if not output.is_terminal:
+                output.line(f"moved\t{id}")
         left = await old.statistics()
-    if screen.is_terminal:
-        screen.success(f"Moved: {moved:,} {'job' if moved == 1 else 'jobs'}")
+    if output.is_terminal:
+        output.success(f"Moved: {moved:,} {'job' if moved == 1 else 'jobs'}")
     for number, what in ((left.sending, "being sent"), (left.failed, "failed"), (left.sent, "sent")):
         if number:
-            screen.remark(f"{number:,} {what} stay in the old spool.")
+            output.remark(f"{number:,} {what} stay in the old spool.")

@@ -27,7 +27,7 @@ from ..pool.limits import PoolLimits
 from ..testing import ReceivedMessage, RecordingSink, reply
 from ..tls.context import Security
 from .exits import Exit
-from .screen import Screen
+from .output import Output
 
 __all__ = ["Counts", "demo", "result_table", "show_one_message"]
 
@@ -70,20 +70,20 @@ class Counts(NamedTuple):
     violations: list[str]
 
 
-async def demo(screen: Screen, *, count: int, connections: int) -> Exit:
+async def demo(output: Output, *, count: int, connections: int) -> Exit:
     """Send `count` messages at once through one client, and show what became of them."""
     messages = [_invitation(number) for number in range(count)]
-    screen.line(
+    output.line(
         f"Sending {count} messages at once through one SMTPClient, at most {connections} connections."
     )
-    screen.line("The server runs in this process; the numbers below are what it counted.", "dim")
-    screen.line()
-    with _bar(screen) as bar:
+    output.line("The server runs in this process; the numbers below are what it counted.", "dim")
+    output.line()
+    with _bar(output) as bar:
         task = bar.add_task("Sending", total=count)
         counts = await _run(messages, connections, lambda: bar.advance(task))
-    screen.out.print(result_table(counts, count))
-    screen.line()
-    show_one_message(screen, counts.received)
+    output.out.print(result_table(counts, count))
+    output.line()
+    show_one_message(output, counts.received)
     return Exit.REFUSED if counts.violations or counts.outcomes[Outcome.UNKNOWN] else Exit.OK
 
 
@@ -139,9 +139,9 @@ async def _receipt(client: SMTPClient, message: Message) -> Receipt:
 # --- output --------------------------------------------------------------------------------------------------
 
 
-def _bar(screen: Screen) -> Progress:
+def _bar(output: Output) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=screen.out, disable=not screen.is_terminal)
+    return Progress(*columns, console=output.out, disable=not output.is_terminal)
 
 
 def result_table(counts: Counts, count: int) -> Table:
@@ -178,18 +178,18 @@ _OUTCOMES = {
 }
 
 
-def show_one_message(screen: Screen, received: list[ReceivedMessage]) -> None:
+def show_one_message(output: Output, received: list[ReceivedMessage]) -> None:
     """Show a message as a mail reader would, if possible one with an attachment."""
     letters = [one.parsed for one in received[:50]]
     chosen = next((one for one in letters if any(one.iter_attachments())), letters[0] if letters else None)
     if chosen is None:
         return
     text = _as_read(chosen)
-    if screen.is_terminal:
-        screen.out.print(Panel(text, title="One of them, as its reader sees it", title_align="left"))
+    if output.is_terminal:
+        output.out.print(Panel(text, title="One of them, as its reader sees it", title_align="left"))
     else:
-        screen.line("One of them, as its reader sees it:")
-        screen.out.print(text, soft_wrap=True)
+        output.line("One of them, as its reader sees it:")
+        output.out.print(text, soft_wrap=True)
 
 
 def _as_read(letter: EmailMessage) -> Text:

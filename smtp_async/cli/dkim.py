@@ -16,7 +16,7 @@ from ..message.dkim_record import dkim_record
 from ..message.sign import KeySigner
 from ..model.address import parse_list
 from .options import DKIM_PASSWORD_VARIABLE
-from .screen import Screen
+from .output import Output
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -101,14 +101,14 @@ def dkim_key(
 
     Example: smtp-async dkim-key --domain example.com --selector 2026a --out dkim.pem
     """
-    screen = Screen()
-    with screen.errors_as_sentences():
+    output = Output()
+    with output.errors_as_sentences():
         key = _made(key_type, bits)
         name = DKIM(domain, selector, key).record_name
         _write(out, _pem(key, os.environ.get(DKIM_PASSWORD_VARIABLE)))
-        screen.line(f"{name}. IN TXT {_quoted(dkim_record(key))}")
-        if screen.is_terminal:
-            screen.success(f"The private key is in {out}. Publish the record above, then sign.")
+        output.line(f"{name}. IN TXT {_quoted(dkim_record(key))}")
+        if output.is_terminal:
+            output.success(f"The private key is in {out}. Publish the record above, then sign.")
 
 
 def _made(key_type: KeyType, bits: int) -> Any:

@@ -15,7 +15,7 @@ from rich.text import Text
 from ..model.envelope import Recipient
 from ..model.reply import printable
 from ..spool.entry import Entry, LeaseHolder, Result, SpoolStatistics, State
-from .screen import Screen
+from .output import Output
 from .times import format_time
 
 __all__ = ["Statistics", "in_order", "line_of", "show_all", "show_one", "show_statistics", "span", "state_of"]
@@ -66,21 +66,21 @@ def _sorted(rows: list[tuple[float, str, int, Entry]]) -> list[Entry]:
 
 
 async def show_all(
-    screen: Screen, entries: AsyncIterator[Entry], *, limit: int | None, as_json: bool
+    output: Output, entries: AsyncIterator[Entry], *, limit: int | None, as_json: bool
 ) -> None:
     """Show jobs, the oldest first.
 
     Args:
-        screen: the output.
+        output: where the result is shown.
         entries: the jobs.
         limit: how many at most; None for all, or a thousand on a terminal.
         as_json: print an object per job.
     """
-    if screen.is_terminal and not as_json:
-        await _show_table(screen, entries, limit or MAX_ROWS)
+    if output.is_terminal and not as_json:
+        await _show_table(output, entries, limit or MAX_ROWS)
         return
     async for entry in in_order(entries, limit=limit):
-        screen.line(json.dumps(_object(entry)) if as_json else line_of(entry))
+        output.line(json.dumps(_object(entry)) if as_json else line_of(entry))
 
 
 def line_of(entry: Entry) -> str:
@@ -101,7 +101,7 @@ def line_of(entry: Entry) -> str:
     )
 
 
-async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int) -> None:
+async def _show_table(output: Output, entries: AsyncIterator[Entry], limit: int) -> None:
     table = Table(box=None, padding=(0, 1), header_style="dim")
     # Ids are never cut, because they are arguments of other commands; so details stand below the id, not beside it.
     table.add_column("Job", overflow="fold")
@@ -110,14 +110,14 @@ async def _show_table(screen: Screen, entries: AsyncIterator[Entry], limit: int)
     now = time.time()
     async for entry in in_order(entries, limit=limit + 1):
         if table.row_count == limit:
-            screen.out.print(table)
-            screen.line(f"There are more; --limit {10 * limit} shows more.", "dim")
+            output.out.print(table)
+            output.line(f"There are more; --limit {10 * limit} shows more.", "dim")
             return
         table.add_row(*_cells(entry, now))
     if table.row_count:
-        screen.out.print(table)
+        output.out.print(table)
     else:
-        screen.line("No job.", "dim")
+        output.line("No job.", "dim")
 
 
 def _cells(entry: Entry, now: float) -> list[Text]:
@@ -155,31 +155,31 @@ def size(octets: int) -> str:
 # --- one job -------------------------------------------------------------------------------------------------
 
 
-def show_one(screen: Screen, entry: Entry, *, as_json: bool) -> None:
+def show_one(output: Output, entry: Entry, *, as_json: bool) -> None:
     """Show what is known about a job, and the result of each recipient."""
     if as_json:
-        screen.line(json.dumps(_object(entry)))
+        output.line(json.dumps(_object(entry)))
         return
     facts = [(name, text) for name, text in _facts(entry) if text]
     people = list(zip(entry.envelope.recipients, entry.results, strict=True))
-    if not screen.is_terminal:
+    if not output.is_terminal:
         for name, text in facts:
-            screen.line(f"{name}: {text}")
+            output.line(f"{name}: {text}")
         for recipient, result in people:
-            screen.line("\t".join([*_result(recipient, result)]))
+            output.line("\t".join([*_result(recipient, result)]))
         return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     for name, text in facts:
         grid.add_row(name, Text(text))
-    screen.out.print(grid)
-    screen.line()
+    output.out.print(grid)
+    output.line()
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("Outcome", "Recipient", "When", "The server said"):
         table.add_column(heading)
     for recipient, result in people:
         table.add_row(*[Text(cell) for cell in _result(recipient, result)])
-    screen.out.print(table)
+    output.out.print(table)
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
@@ -283,7 +283,7 @@ class Statistics(NamedTuple):
         return self.counts.queued / -rate if rate < 0 else None
 
 
-def show_statistics(screen: Screen, found: Statistics, *, as_json: bool) -> None:
+def show_statistics(output: Output, found: Statistics, *, as_json: bool) -> None:
     """Show the numbers of jobs by state, their changes, and who holds leases."""
     counts, rates = found.counts, found.rates
     numbers = counts._asdict()
@@ -293,16 +293,16 @@ def show_statistics(screen: Screen, found: Statistics, *, as_json: bool) -> None
         more: dict[str, Any] = {"holders": [holder._asdict() for holder in found.holders]}
         if rates:
             more |= {"rates": rates, "empty_in": found.empty_in}
-        screen.line(json.dumps(numbers | more))
+        output.line(json.dumps(numbers | more))
         return
-    if not screen.is_terminal:
+    if not output.is_terminal:
         for name, number in numbers.items():
-            screen.line(f"{name}\t{_NOTHING if number is None else number}")
+            output.line(f"{name}\t{_NOTHING if number is None else number}")
         for name, rate in rates.items():
-            screen.line(f"{name}/s\t{rate}")
+            output.line(f"{name}/s\t{rate}")
         for holder in found.holders:
             left = _NOTHING if holder.left is None else f"{holder.left:.0f}"
-            screen.line(f"holder\t{printable(holder.name)}\t{holder.leases}\t{left}")
+            output.line(f"holder\t{printable(holder.name)}\t{holder.leases}\t{left}")
         return
     now = time.time()
     grid = Table.grid(padding=(0, 2))
@@ -321,9 +321,9 @@ def show_statistics(screen: Screen, found: Statistics, *, as_json: bool) -> None
         grid.add_row("Next due", span(counts.next_due - now))
     if found.empty_in is not None:
         grid.add_row("Empty in", span(found.empty_in))
-    screen.out.print(grid)
+    output.out.print(grid)
     for holder in found.holders:
-        screen.line(_holder(holder))
+        output.line(_holder(holder))
 
 
 def _holder(holder: LeaseHolder) -> str:

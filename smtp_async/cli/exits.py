@@ -72,7 +72,7 @@ def exit_for_receipt(receipt: Receipt) -> Exit:
 
 
 def exit_for_error(error: SMTPError) -> Exit:
-    """Return the code that says what to do: nothing (1), correct the command (2), wait (3), ask (4), repair (5)."""
+    """Return the code for an error: refused (1), wrong command (2), not sent (3), unknown (4), set-up (5)."""
     if isinstance(error, OutcomeUnknown) or (error.receipt is not None and error.receipt.unknown):
         return Exit.UNKNOWN
     if isinstance(error, UsageError) and not isinstance(error, Busy | FeatureUnavailable | NotConnected):

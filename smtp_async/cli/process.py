@@ -26,8 +26,8 @@ from .exits import Exit, exit_for_report
 from .log import log_on
 from .option_groups import grouped
 from .options import Access, Server, SpoolPlace, Verbose
+from .output import Output, sentence
 from .progress import Display, LineDisplay, LiveDisplay, NoteCollector, Rate, Snapshot, clock_of
-from .screen import Screen, sentence
 from .server import client_for
 from .spools import name_of, open_spool
 from .web_options import WebOptions
@@ -153,15 +153,15 @@ def process(
 
     In a pipe: a line for each job that was sent, deferred or failed, separated by tabs: what, id, next attempt, why.
     """
-    screen = Screen()
-    with screen.errors_as_sentences():
+    output = Output()
+    with output.errors_as_sentences():
         client = client_for(server, access, processing.client_options())
         if verbose:
-            client.on(PITrail, screen.trail)
+            client.on(PITrail, output.trail)
         shown = None if web is None else _Page(page.address(web), allow_changes)
         code = asyncio.run(
             _process(
-                screen,
+                output,
                 spool,
                 client,
                 processing,
@@ -182,7 +182,7 @@ class _Page(NamedTuple):
 
 
 async def _process(
-    screen: Screen,
+    output: Output,
     place: str,
     client: SMTPClient,
     processing: ProcessingOptions,
@@ -199,7 +199,7 @@ async def _process(
         await stack.enter_async_context(client)
         if page is not None:
             shown = console_of(
-                screen,
+                output,
                 spool,
                 name_of(place),
                 page.address,
@@ -207,24 +207,24 @@ async def _process(
                 allow_changes=page.allow_changes,
             )
             await stack.enter_async_context(shown)
-        return await _run(screen, spool, processor, once=once, quiet=quiet, live=live)
+        return await _run(output, spool, processor, once=once, quiet=quiet, live=live)
 
 
 async def _run(
-    screen: Screen, spool: Spool, processor: QueueProcessor, *, once: bool, quiet: bool, live: bool
+    output: Output, spool: Spool, processor: QueueProcessor, *, once: bool, quiet: bool, live: bool
 ) -> int:
     """Run the processor, show what it does, and return the exit code."""
-    display: Display = LiveDisplay(screen) if screen.is_terminal and live else LineDisplay(screen)
+    display: Display = LiveDisplay(output) if output.is_terminal and live else LineDisplay(output)
     notes = NoteCollector(processor, sent=not quiet)
     started = time.monotonic()
-    signals = _StopSignals(screen, processor)
+    signals = _StopSignals(output, processor)
     over = asyncio.Event()
     showing = asyncio.create_task(_show(display, notes, spool, processor, over))
     # A display that fails, for example on a broken pipe, stops the processor.
     showing.add_done_callback(lambda task: None if over.is_set() else processor.stop())
     report: QueueReport | None = None
     try:
-        with signals.handled(), log_on(screen):
+        with signals.handled(), log_on(output):
             if once:
                 report = await processor.run_once()
             else:
@@ -235,15 +235,15 @@ async def _run(
             await showing
         finally:
             display.close()
-    _sum_up(screen, processor, time.monotonic() - started)
-    return _exit_code(screen, processor, report, signals.count)
+    _sum_up(output, processor, time.monotonic() - started)
+    return _exit_code(output, processor, report, signals.count)
 
 
-def _exit_code(screen: Screen, processor: QueueProcessor, report: QueueReport | None, signals: int) -> int:
+def _exit_code(output: Output, processor: QueueProcessor, report: QueueReport | None, signals: int) -> int:
     if report is not None:
         if report.error is not None:
             known = isinstance(report.error, SMTPError)
-            screen.failure(sentence(str(report.error) if known else f"it ended early: {report.error!r}"))
+            output.failure(sentence(str(report.error) if known else f"it ended early: {report.error!r}"))
         # After a signal some jobs had no turn, whatever became of the others.
         return 130 if signals else exit_for_report(report)
     # Without --once a run ends for two reasons: a signal, or a failed job with --stop-on-error.
@@ -255,8 +255,8 @@ def _exit_code(screen: Screen, processor: QueueProcessor, report: QueueReport | 
 class _StopSignals:
     """Handles Ctrl-C and SIGTERM: the first stops the processor, the second ends its grace, a third is not handled."""
 
-    def __init__(self, screen: Screen, processor: QueueProcessor) -> None:
-        self._screen = screen
+    def __init__(self, output: Output, processor: QueueProcessor) -> None:
+        self._output = output
         self._processor = processor
         self.count = 0
 
@@ -280,7 +280,7 @@ class _StopSignals:
         if self.count == 1:
             self._processor.stop()
             sending = self._processor.statistics().sending
-            self._screen.remark(f"Stopping: {sending} being sent may end. Once more ends them at once.")
+            self._output.remark(f"Stopping: {sending} being sent may end. Once more ends them at once.")
         else:
             self._processor.stop(grace=0.0)
             self._remove_handlers()
@@ -333,7 +333,7 @@ class _RemainingJobs:
         return max(0, self._counted - (done - self._done))
 
 
-def _sum_up(screen: Screen, processor: QueueProcessor, seconds: float) -> None:
+def _sum_up(output: Output, processor: QueueProcessor, seconds: float) -> None:
     """Show the totals of a run."""
     counts = processor.statistics()
     done = counts.sent + counts.deferred + counts.failed
@@ -341,9 +341,9 @@ def _sum_up(screen: Screen, processor: QueueProcessor, seconds: float) -> None:
     if counts.unknown:
         text += f", {counts.unknown} of them unknown"
     speed = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
-    if not screen.is_terminal:
-        screen.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
+    if not output.is_terminal:
+        output.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
     elif counts.deferred or counts.failed:
-        screen.problem(f"{text} in {clock_of(seconds)}, {speed}")
+        output.problem(f"{text} in {clock_of(seconds)}, {speed}")
     else:
-        screen.success(f"{text} in {clock_of(seconds)}, {speed}")
+        output.success(f"{text} in {clock_of(seconds)}, {speed}")

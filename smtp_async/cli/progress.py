@@ -23,7 +23,7 @@ from ..hooks import Observed
 from ..model.receipt import Receipt
 from ..model.reply import printable
 from ..processor import ProcessorStatistics
-from .screen import Screen
+from .output import Output
 from .times import format_time
 
 __all__ = ["Display", "LineDisplay", "LiveDisplay", "Note", "NoteCollector", "Rate", "Snapshot", "clock_of"]
@@ -153,20 +153,20 @@ class Display(Protocol):
         """Show the progress."""
 
     def close(self) -> None:
-        """Remove what is drawn again and again from the screen."""
+        """Remove what is drawn again and again from the output."""
 
 
 class LineDisplay:
     """Prints one line per note, without control characters."""
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
     def show_notes(self, notes: list[Note]) -> None:
         if notes:
-            self._screen.line("\n".join(map(str, notes)))
+            self._output.line("\n".join(map(str, notes)))
             # A reader that follows the lines must not wait until a buffer is full.
-            self._screen.out.file.flush()
+            self._output.out.file.flush()
 
     def show_progress(self, snapshot: Snapshot) -> None:
         pass
@@ -178,20 +178,20 @@ class LineDisplay:
 class LiveDisplay:
     """Draws a bar and the numbers again and again; above them, the notes that need attention."""
 
-    def __init__(self, screen: Screen, *, now: Callable[[], float] = time.time) -> None:
-        self._screen = screen
+    def __init__(self, output: Output, *, now: Callable[[], float] = time.time) -> None:
+        self._output = output
         self._now = now
-        self._live = Live(console=screen.out, transient=True, auto_refresh=False)
+        self._live = Live(console=output.out, transient=True, auto_refresh=False)
         self._live.start()
 
     def show_notes(self, notes: list[Note]) -> None:
         for note in notes:
             if note.word == "failed":
-                self._screen.problem(f"{note.id} failed: {printable(note.text)}")
+                self._output.problem(f"{note.id} failed: {printable(note.text)}")
             elif note.word == "unreadable":
-                self._screen.problem(f"{note.id} cannot be read as a job: {printable(note.text)}")
+                self._output.problem(f"{note.id} cannot be read as a job: {printable(note.text)}")
             elif note.word == "recovered":
-                self._screen.line(f"{note.id} was left by a worker that died, and is queued again.", "dim")
+                self._output.line(f"{note.id} was left by a worker that died, and is queued again.", "dim")
 
     def show_progress(self, snapshot: Snapshot) -> None:
         self._live.update(self._drawn(snapshot), refresh=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..client.presets import Provider, find_provider
 from ..client.presets import providers as all_providers
-from .screen import Screen
+from .output import Output
 
 __all__ = ["providers"]
 
@@ -38,32 +38,32 @@ def providers(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the mail providers that are known by name, or show one of them with its sources."""
-    screen = Screen()
-    with screen.errors_as_sentences():
+    output = Output()
+    with output.errors_as_sentences():
         shown = [find_provider(name)] if name is not None else list(all_providers())
     if as_json:
         objects = [_as_object(provider) for provider in shown]
-        screen.line(json.dumps(objects if name is None else objects[0], ensure_ascii=False))
+        output.line(json.dumps(objects if name is None else objects[0], ensure_ascii=False))
     elif name is None:
-        _list(screen, shown)
+        _list(output, shown)
     else:
         for label, text in _rows(shown[0]):
-            screen.line(f"{label}: {text}")
+            output.line(f"{label}: {text}")
 
 
 def _as_object(provider: Provider) -> dict[str, Any]:
     return {**asdict(provider), "security": provider.security.value}
 
 
-def _list(screen: Screen, shown: list[Provider]) -> None:
-    if not screen.is_terminal:
+def _list(output: Output, shown: list[Provider]) -> None:
+    if not output.is_terminal:
         for provider in shown:
-            screen.line(f"{provider.name} {provider.host}:{provider.port} {provider.title}")
+            output.line(f"{provider.name} {provider.host}:{provider.port} {provider.title}")
         return
     table = Table.grid(padding=(0, 2))
     for provider in shown:
         table.add_row(Text(provider.name, "bold"), provider.title, f"{provider.host}:{provider.port}")
-    screen.out.print(table)
+    output.out.print(table)
 
 
 def _rows(provider: Provider) -> Iterator[tuple[str, str]]:

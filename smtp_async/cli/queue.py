@@ -24,7 +24,7 @@ from .log import log_on
 from .message_options import MessageOptions
 from .option_groups import grouped
 from .options import SETTINGS, Expires, Ids, Json, NotBefore, SpoolPlace
-from .screen import Screen, sentence
+from .output import Output, sentence
 from .spools import is_url, name_of, open_database, open_spool
 from .times import parse_time
 from .web_options import WebOptions
@@ -91,15 +91,15 @@ def _add(
     The message is made of options as for send, or it is a complete one: in a file or, without any option that describes
     a message, on standard input. When the command has ended with 0, the message is safe on the disk.
     """
-    screen = Screen()
+    output = Output()
 
     async def add() -> None:
         async with open_spool(spool, create=create) as queue:
             await _put(
-                screen, queue, message, files or (), _Job(key, _time(not_before), _future(expires), tag)
+                output, queue, message, files or (), _Job(key, _time(not_before), _future(expires), tag)
             )
 
-    with screen.errors_as_sentences():
+    with output.errors_as_sentences():
         asyncio.run(add())
 
 
@@ -120,14 +120,14 @@ def _list(
 
     In a pipe: id, state, attempts, created, due, octets, sender, recipients and reason, separated by tabs.
     """
-    screen = Screen()
+    output = Output()
 
     async def look() -> None:
         async with open_spool(spool) as queue:
-            await show_all(screen, _in_state(queue, state), limit=limit, as_json=as_json)
+            await show_all(output, _in_state(queue, state), limit=limit, as_json=as_json)
 
     # A job of a later version is not shown, but logged.
-    with screen.errors_as_sentences(), log_on(screen):
+    with output.errors_as_sentences(), log_on(output):
         asyncio.run(look())
 
 
@@ -143,18 +143,18 @@ def _show(
     as_json: Json = False,
 ) -> None:
     """Show a job and what became of each recipient."""
-    screen = Screen()
+    output = Output()
 
     async def look() -> None:
         if message + raw + as_json > 1:
             raise InvalidArgument("only one of --message, --raw and --json")
         async with open_spool(spool) as queue:
             if not raw:
-                show_one(screen, await queue.get(id), as_json=as_json)
+                show_one(output, await queue.get(id), as_json=as_json)
             if raw or message:
-                _show_message(screen, await queue.read(id), raw=raw)
+                _show_message(output, await queue.read(id), raw=raw)
 
-    with screen.errors_as_sentences():
+    with output.errors_as_sentences():
         asyncio.run(look())
 
 
@@ -199,7 +199,7 @@ def _statistics(
 
     With --rates: by how many jobs per second each number changes, and when the queue will be empty at this pace.
     """
-    screen = Screen()
+    output = Output()
 
     async def look() -> None:
         async with open_spool(spool) as queue:
@@ -207,9 +207,9 @@ def _statistics(
             await asyncio.sleep(rates or 0.0)
             counts, seconds = await queue.statistics(), time.monotonic() - started
             found = Statistics(counts, tuple(await queue.holders()), before, seconds)
-            show_statistics(screen, found, as_json=as_json)
+            show_statistics(output, found, as_json=as_json)
 
-    with screen.errors_as_sentences():
+    with output.errors_as_sentences():
         asyncio.run(look())
 
 
@@ -226,21 +226,21 @@ def _init(
 
     Tables of an earlier version are brought to this one. Nothing is changed if the spool is there.
     """
-    screen = Screen()
+    output = Output()
 
     async def create() -> None:
         if not is_url(spool):
             async with open_spool(spool, create=True):
-                screen.success("The spool is ready")
+                output.success("The spool is ready")
             return
         async with open_database(spool) as database:
             before, now = await database.create_schema()
         if before == now:
-            screen.success(f"The spool is ready: its tables have version {now} already")
+            output.success(f"The spool is ready: its tables have version {now} already")
         else:
-            screen.success(f"The spool is ready: its tables went from version {before} to {now}")
+            output.success(f"The spool is ready: its tables went from version {before} to {now}")
 
-    with screen.errors_as_sentences():
+    with output.errors_as_sentences():
         asyncio.run(create())
 
 
@@ -257,9 +257,9 @@ def _copy(
     it would be sent twice. Jobs that failed or were sent stay, and so do those that a processor is sending. In a pipe:
     a line for each job, moved and its id, separated by a tab.
     """
-    screen = Screen()
-    with screen.errors_as_sentences():
-        asyncio.run(copy_jobs(screen, source, target))
+    output = Output()
+    with output.errors_as_sentences():
+        asyncio.run(copy_jobs(output, source, target))
 
 
 @queue.command("web", epilog=EXPLAINED)
@@ -278,10 +278,10 @@ def _web(
     allow_changes: AllowChanges = False,
 ) -> None:
     """Show the queue on a page for a browser, until stopped; `process --web` shows what its processor does, too."""
-    screen = Screen()
-    with screen.errors_as_sentences(), log_on(screen):
+    output = Output()
+    with output.errors_as_sentences(), log_on(output):
         address = page.address(port)
-        asyncio.run(console(screen, open_spool(spool), name_of(spool), address, allow_changes=allow_changes))
+        asyncio.run(console(output, open_spool(spool), name_of(spool), address, allow_changes=allow_changes))
 
 
 # --- carrying out --------------------------------------------------------------------------------------------
@@ -308,13 +308,13 @@ class _Job(NamedTuple):
 
 
 async def _put(
-    screen: Screen, queue: Spool, message: MessageOptions, files: list[Path] | tuple[()], job: _Job
+    output: Output, queue: Spool, message: MessageOptions, files: list[Path] | tuple[()], job: _Job
 ) -> None:
     if job.key is not None and len(files) > 1:
         raise InvalidArgument("a key is for one job, and there are several messages")
     options = job._asdict()
     if not files and message:
-        _show_id(screen, await queue.put(message.message(), **options))
+        _show_id(output, await queue.put(message.message(), **options))
         return
     for path in files or [_stdin()]:
         id = await queue.put(
@@ -323,7 +323,7 @@ async def _put(
             recipients=message.recipients or None,
             **options,
         )
-        _show_id(screen, id)
+        _show_id(output, id)
 
 
 def _stdin() -> Path:
@@ -332,11 +332,11 @@ def _stdin() -> Path:
     return Path("-")
 
 
-def _show_id(screen: Screen, id: str) -> None:
-    if screen.is_terminal:
-        screen.success(f"Queued as {id}")
+def _show_id(output: Output, id: str) -> None:
+    if output.is_terminal:
+        output.success(f"Queued as {id}")
     else:
-        screen.line(id)
+        output.line(id)
 
 
 async def _in_state(queue: Spool, wanted: Shown | None) -> AsyncIterator[Entry]:
@@ -351,7 +351,7 @@ async def _in_state(queue: Spool, wanted: Shown | None) -> AsyncIterator[Entry]:
 
 def _change(spool: str, ids: list[str], word: str, change: _Change) -> None:
     """Change each job; an error of one job does not keep the others from being changed."""
-    screen = Screen()
+    output = Output()
     codes: Final[list[Exit]] = []
 
     async def go() -> None:
@@ -361,26 +361,26 @@ def _change(spool: str, ids: list[str], word: str, change: _Change) -> None:
                     await change(queue, id)
                 except SMTPError as error:
                     codes.append(exit_for_error(error))
-                    screen.failure(sentence(str(error)))
+                    output.failure(sentence(str(error)))
                     continue
-                if screen.is_terminal:
-                    screen.success(f"{word.capitalize()}: {id}")
+                if output.is_terminal:
+                    output.success(f"{word.capitalize()}: {id}")
                 else:
-                    screen.line(f"{word}\t{id}")
+                    output.line(f"{word}\t{id}")
 
-    with screen.errors_as_sentences():
+    with output.errors_as_sentences():
         asyncio.run(go())
     raise typer.Exit(most_severe(codes))
 
 
-def _show_message(screen: Screen, data: bytes, *, raw: bool) -> None:
-    if raw and not screen.is_terminal:
+def _show_message(output: Output, data: bytes, *, raw: bool) -> None:
+    if raw and not output.is_terminal:
         out = sys.stdout.buffer
         out.write(data)
         out.flush()
         return
     if not raw:
-        screen.line()
+        output.line()
     # A message may contain control sequences that a terminal would obey.
     for line in data.decode("utf-8", "backslashreplace").split("\r\n"):
-        screen.line("\t".join([printable(part, 10 * len(part) + 1) for part in line.split("\t")]))
+        output.line("\t".join([printable(part, 10 * len(part) + 1) for part in line.split("\t")]))

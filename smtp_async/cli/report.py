@@ -11,7 +11,7 @@ from ..tls.certificate import Certificate
 from ..tls.context import Security
 from ..tls.info import ConnectionInfo
 from ..tls.problems import ChainValidation
-from .screen import in_shell_words
+from .output import in_shell_words
 
 __all__ = ["Node", "as_object", "chain_of", "rows_after_chain", "rows_before_chain", "rows_of_times"]
 

@@ -19,7 +19,7 @@ from ..model.reply import printable
 from ..protocol.options import SendOptions
 from .exits import Exit, exit_for_receipt
 from .message_options import MessageOptions
-from .screen import Screen
+from .output import Output
 from .transfer import TransferBar
 
 __all__ = ["send"]
@@ -34,7 +34,7 @@ _STYLES = {
 
 
 async def send(
-    screen: Screen,
+    output: Output,
     client: SMTPClient,
     message: MessageOptions,
     eml: Path | None,
@@ -50,7 +50,7 @@ async def send(
         SMTPError: no recipient was accepted; the receipt has been shown.
     """
     tls: list[str] = []
-    _watch(screen, client, tls, verbose=verbose)
+    _watch(output, client, tls, verbose=verbose)
     started = time.perf_counter()
     try:
         # No bar with --verbose, because the lines of the dialogue would break it.
@@ -60,17 +60,17 @@ async def send(
             eml,
             each,
             deadline,
-            TransferBar(screen) if screen.is_terminal and not (quiet or verbose) else None,
+            TransferBar(output) if output.is_terminal and not (quiet or verbose) else None,
         )
     except SMTPError as error:
         if (refused := Receipt.of(error)) is not None:
-            _show(screen, refused)
+            _show(output, refused)
         raise
     if quiet and receipt.outcome is Outcome.ACCEPTED:
         return Exit.OK
-    if screen.is_terminal:
-        _show_success(screen, client, receipt, tls, time.perf_counter() - started)
-    _show(screen, receipt)
+    if output.is_terminal:
+        _show_success(output, client, receipt, tls, time.perf_counter() - started)
+    _show(output, receipt)
     return exit_for_receipt(receipt)
 
 
@@ -98,33 +98,33 @@ async def _sent(
             )
 
 
-def _watch(screen: Screen, client: SMTPClient, tls: list[str], *, verbose: bool) -> None:
+def _watch(output: Output, client: SMTPClient, tls: list[str], *, verbose: bool) -> None:
     @client.on(ConnectionStatus)
     def note_tls(event: ConnectionStatus) -> None:
         if event.kind is ConnectionKind.TLS_UP:
             tls.append(event.description)
 
     if verbose:
-        client.on(PITrail, screen.trail)
+        client.on(PITrail, output.trail)
 
 
 def _show_success(
-    screen: Screen, client: SMTPClient, receipt: Receipt, tls: list[str], seconds: float
+    output: Output, client: SMTPClient, receipt: Receipt, tls: list[str], seconds: float
 ) -> None:
     how = f"over {tls[-1]}" if tls else "without TLS"
     where = client.host if client.host.startswith("/") else f"{client.host}:{client.port}"
     if receipt.outcome is Outcome.ACCEPTED:
-        screen.success(f"Accepted by {where} {how} in {seconds:.2f} s")
+        output.success(f"Accepted by {where} {how} in {seconds:.2f} s")
     else:
-        screen.problem(
+        output.problem(
             f"{where} accepted it for {len(receipt.accepted)} of {len(receipt.verdicts)} recipients"
         )
 
 
-def _show(screen: Screen, receipt: Receipt) -> None:
-    if not screen.is_terminal:
+def _show(output: Output, receipt: Receipt) -> None:
+    if not output.is_terminal:
         for verdict in receipt.verdicts:
-            screen.line(
+            output.line(
                 f"{verdict.outcome.value}\t{verdict.recipient.address}\t{_reply_text(receipt, verdict)}"
             )
         return
@@ -141,9 +141,9 @@ def _show(screen: Screen, receipt: Receipt) -> None:
             Text(verdict.outcome.value, style=_STYLES[verdict.outcome]),
             Text(_reply_text(receipt, verdict)),
         )
-    screen.out.print(table)
+    output.out.print(table)
     if receipt.message_id and receipt.bytes_sent:
-        screen.line(
+        output.line(
             f"    Message-ID {printable(receipt.message_id, 200)}, {receipt.bytes_sent:,} bytes sent", "dim"
         )
 

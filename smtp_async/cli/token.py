@@ -22,7 +22,7 @@ from ..oauth.endpoints import GOOGLE, YANDEX, Endpoints, MicrosoftCloud, microso
 from ..oauth.token_file import TokenFile, read_token_file, write_token_file
 from .option_groups import grouped
 from .options import CLIENT_SECRET_VARIABLE
-from .screen import Screen
+from .output import Output
 from .server import first_line
 
 __all__ = ["token"]
@@ -161,12 +161,12 @@ def token(
 
     Example: smtp-async token ann.token --provider microsoft --client-id 6731… --user ann@example.com
     """
-    screen = Screen()
-    with screen.errors_as_sentences():
+    output = Output()
+    with output.errors_as_sentences():
         endpoints = server.endpoints()
         _demand_replaceable(file)
         secret = consent.client_secret()
-        answer = asyncio.run(_consent(screen, endpoints, consent, secret))
+        answer = asyncio.run(_consent(output, endpoints, consent, secret))
         if answer.refresh_token is None:
             raise TokenUnavailable(
                 f"{endpoints.name} issued no refresh token: the scope may have to say so (offline_access)"
@@ -181,7 +181,7 @@ def token(
             username=consent.user,
         )
         write_token_file(file, content)
-        screen.success(f"The token is stored in {file}: smtp-async send --oauth {file} …")
+        output.success(f"The token is stored in {file}: smtp-async send --oauth {file} …")
 
 
 def _demand_replaceable(file: Path) -> None:
@@ -198,19 +198,19 @@ def _demand_replaceable(file: Path) -> None:
         raise FileError(f"cannot write to the directory {parent}")
 
 
-async def _consent(screen: Screen, endpoints: Endpoints, options: ConsentOptions, secret: Secret) -> Answer:
+async def _consent(output: Output, endpoints: Endpoints, options: ConsentOptions, secret: Secret) -> Answer:
     if options.device:
         return await consent_on_device(
             endpoints,
             client_id=options.client_id,
             client_secret=secret,
-            show=lambda address, code: screen.remark(f"Open {address} on any device, and enter {code}"),
+            show=lambda address, code: output.remark(f"Open {address} on any device, and enter {code}"),
             patience=options.timeout,
         )
     opening: list[asyncio.Future[None]] = []
 
     def show(url: str) -> None:
-        screen.remark(f"Open this address in a browser on this machine: {url}")
+        output.remark(f"Open this address in a browser on this machine: {url}")
         if not options.no_browser:
             # Kept until the end, because the loop keeps futures weakly.
             opening.append(asyncio.get_running_loop().run_in_executor(None, _open, url))

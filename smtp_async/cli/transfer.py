@@ -15,7 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from .screen import Screen
+from .output import Output
 
 __all__ = ["LARGE", "TransferBar"]
 
@@ -29,17 +29,17 @@ class TransferBar:
     The bar appears once the message turns out to be large.
 
     Args:
-        screen: a terminal.
+        output: a terminal.
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, output: Output) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=screen.out,
+            console=output.out,
             transient=True,
         )
         self._task: TaskID | None = None

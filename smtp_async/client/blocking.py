@@ -24,9 +24,10 @@ from ..pool.limits import PoolStatistics
 from ..protocol.options import SendOptions
 from ..tls.context import Security
 from .client import SMTPClient
+from .constructors import ClientConstructors
 from .diagnose import ServerReport
 from .loop_thread import LoopThread, Serving
-from .options import ClientOptions, as_secret, parse_url
+from .options import ClientOptions, as_secret
 
 if TYPE_CHECKING:
     from email.message import Message as EmailMessage
@@ -39,7 +40,7 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 
-class BlockingClient:
+class BlockingClient(ClientConstructors):
     """Send mail through one server, from any number of threads, without an event loop.
 
     An `SMTPClient` for programs that do not use asyncio: the same arguments, errors and receipts, and connections that
@@ -85,38 +86,6 @@ class BlockingClient:
                 options=options,
             )
         )
-
-    @classmethod
-    def from_url(cls, url: str, *, options: ClientOptions = _DEFAULTS) -> Self:
-        """Make a client from a URL, as `SMTPClient.from_url`.
-
-        Raises:
-            InvalidArgument: not such a URL. The message does not repeat it, because it may hold a password.
-        """
-        hidden = Secret(url)
-        del url
-        return cls(**parse_url(hidden, options))
-
-    @classmethod
-    def for_provider(
-        cls,
-        name: str,
-        *,
-        username: str | None = None,
-        password: str | Secret | None = None,
-        token: str | Secret | TokenProvider | None = None,
-        credentials: Credentials | None = None,
-        options: ClientOptions = _DEFAULTS,
-    ) -> Self:
-        """Make a client for a mail provider that is known by name, as `SMTPClient.for_provider`.
-
-        Raises:
-            InvalidArgument: no provider has that name, or the login makes no sense.
-        """
-        password, token = as_secret(password), as_secret(token)
-        from .presets import client_arguments  # most clients need no preset
-
-        return cls(**client_arguments(name, options, username, password, token, credentials))
 
     @classmethod
     def for_domain(

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from ..connection.job import Job, Step
+from ..connection.send_job import CallerStep, SendJob
 from ..errors import QueueFull, SMTPError, UsageError
 from ..mail.coerce import PendingMail, to_mail, unsent_sources
 from ..model.content import Mail
@@ -31,8 +31,8 @@ from ..model.receipt import Receipt
 from ..pool.pool import Pool
 from ..protocol.options import SendOptions
 from ..sources import TempDir
+from ..sources.render_cost import is_heavy
 from ..sources.unsent import UnsentSources
-from ..sources.weight import is_heavy
 from .drive import Drive
 from .telemetry import ClientTelemetry, Sending
 
@@ -41,7 +41,7 @@ __all__ = ["SendAll"]
 M = TypeVar("M")
 
 
-class _BulkJob(Job, Generic[M]):
+class _BulkJob(SendJob, Generic[M]):
     """A job that reports its steps to the iterator instead of a waiting caller."""
 
     __slots__ = ("_iterator", "message", "sending")
@@ -64,7 +64,7 @@ class _BulkJob(Job, Generic[M]):
         # Weakly, so that an iterator that is no longer used can be collected.
         self._iterator = weakref.ref(iterator)
 
-    def advance(self, step: Step) -> None:
+    def advance(self, step: CallerStep) -> None:
         iterator = self._iterator()
         if iterator is not None:
             iterator._advance(self, step)
@@ -184,7 +184,7 @@ class SendAll(Generic[M]):
         # Messages that become mail only after waiting: above all streams whose header has to be read.
         self._unread: deque[tuple[M, PendingMail]] = deque()
         # The consumer's next work: prepare or open jobs, write their bodies, close what has to be awaited.
-        self._work: deque[tuple[_BulkJob[M] | UnsentSources, Step]] = deque()
+        self._work: deque[tuple[_BulkJob[M] | UnsentSources, CallerStep]] = deque()
         self._async_input: _AsyncInput[M] | None = None
         self._source: Iterator[M] | None = None
         if isinstance(messages, AsyncIterable):
@@ -239,7 +239,7 @@ class SendAll(Generic[M]):
                 unsent_sources(message, self._options).close()
         while self._work:
             item, step = self._work.popleft()
-            if step is Step.DONE:
+            if step is CallerStep.DONE:
                 item.close()
         while self._unread:
             message, _ = self._unread.popleft()
@@ -305,7 +305,7 @@ class SendAll(Generic[M]):
         except SMTPError as error:
             # A message without an envelope has no recipients to give verdicts on.
             self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
-            self._work.append((unsent_sources(message, self._options), Step.DONE))
+            self._work.append((unsent_sources(message, self._options), CallerStep.DONE))
             return
         if isinstance(mail, PendingMail):
             self._unread.append((message, mail))
@@ -336,7 +336,7 @@ class SendAll(Generic[M]):
         except SMTPError as error:
             # A message without an envelope has no recipients to give verdicts on.
             self._receipts.append((message, Receipt.of(error) or Receipt((), error=error)))
-            self._work.append((UnsentSources(mail), Step.DONE))
+            self._work.append((UnsentSources(mail), CallerStep.DONE))
             return
         if self._telemetry is not None:
             item.sending = self._telemetry.begin(item)
@@ -352,7 +352,7 @@ class SendAll(Generic[M]):
         try:
             if not item.prepare():
                 # Its parts are opened when the consumer's turn comes to wait.
-                self._work.append((item, Step.OPEN))
+                self._work.append((item, CallerStep.OPEN))
                 return
         except SMTPError as error:
             self._end(item, Receipt.of(error) or item.not_sent_receipt(error))
@@ -374,8 +374,8 @@ class SendAll(Generic[M]):
         transaction = item.transaction
         # The deadline of a body that the consumer writes begins then, because before that the connection waits for the
         # consumer, too.
-        aside = transaction is not None and transaction.aside
-        item.due = item.send_by = None if aside else self._new_deadline()
+        caller_paced = transaction is not None and transaction.caller_paced
+        item.due = item.send_by = None if caller_paced else self._new_deadline()
         try:
             self._pool.submit(item)
         except QueueFull as error:
@@ -391,8 +391,8 @@ class SendAll(Generic[M]):
         if self._async_input is not None:
             self._async_input.close()
 
-    async def _step(self, item: _BulkJob[M] | UnsentSources, step: Step) -> None:
-        if step is Step.DONE or isinstance(item, UnsentSources):
+    async def _step(self, item: _BulkJob[M] | UnsentSources, step: CallerStep) -> None:
+        if step is CallerStep.DONE or isinstance(item, UnsentSources):
             await self._drive.close(item, self._new_deadline())
             return
         if item.receipt is not None:
@@ -400,9 +400,9 @@ class SendAll(Generic[M]):
         # The consumer has come to it, and its deadline begins.
         item.due = item.send_by = self._new_deadline()
         try:
-            if step is Step.PREPARE:
+            if step is CallerStep.PREPARE:
                 self._submit(item)
-            elif step is Step.OPEN:
+            elif step is CallerStep.OPEN:
                 await self._drive.open(item)
                 if item.receipt is None:
                     self._hand_over(item)
@@ -413,9 +413,9 @@ class SendAll(Generic[M]):
             self._pool.cancel(item)
             self._end(item, Receipt.of(error) or item.not_sent_receipt(error))
 
-    def _advance(self, item: _BulkJob[M], step: Step) -> None:
+    def _advance(self, item: _BulkJob[M], step: CallerStep) -> None:
         """Take a job's next step; called by the pool or a session, in their tasks."""
-        if step is Step.DONE:
+        if step is CallerStep.DONE:
             assert item.receipt is not None
             if item.connect_error is not None:
                 self._connection_failed(item.connect_error)
@@ -431,7 +431,7 @@ class SendAll(Generic[M]):
             self._jobs.discard(item)
             if item.body is not None or receipt.error is not None:
                 item.close()
-                self._work.append((item, Step.DONE))
+                self._work.append((item, CallerStep.DONE))
             if item.sending is not None:
                 item.sending.end(receipt)
             self._receipts.append((item.message, receipt))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..auth.credentials import Credentials, TokenProvider
 from ..connection.connection import Connection
-from ..connection.job import Job
 from ..connection.route import SharedResources
+from ..connection.send_job import SendJob
 from ..connection.session import Session
 from ..errors import InvalidArgument, NotConnected, SettingInUse, SMTPError
 from ..hooks import Observed
@@ -28,15 +28,16 @@ from ..model.secret import Secret
 from ..pool.limits import PoolStatistics
 from ..pool.paced import PacedPool
 from ..protocol.options import SendOptions
+from ..sources.render_cost import is_heavy
 from ..sources.unsent import UnsentSources
-from ..sources.weight import is_heavy
 from ..tls.context import Security
 from .binding import Binding
 from .bulk import SendAll
+from .constructors import ClientConstructors
 from .diagnose import ServerReport, examine
 from .drive import Drive, OneConnection
 from .fork_count import fork_count
-from .options import ClientOptions, as_secret, credentials_of, demand_domain, parse_url, route_of
+from .options import ClientOptions, as_secret, credentials_of, demand_domain, route_of
 from .telemetry import ClientTelemetry
 from .wire_log import WireLog
 
@@ -51,7 +52,7 @@ _DEFAULTS: Final = ClientOptions()
 M = TypeVar("M")
 
 
-class SMTPClient(Observed):
+class SMTPClient(Observed, ClientConstructors):
     """Send mail through one server, from any number of tasks.
 
     Connections are opened when they are needed and kept for the next message. Close the client when the application
@@ -103,50 +104,6 @@ class SMTPClient(Observed):
         if options.wire_log is not None:
             self._wire_log = WireLog(options.wire_log)
             self._wire_log.attach(self._hooks)
-
-    @classmethod
-    def from_url(cls, url: str, *, options: ClientOptions = _DEFAULTS) -> Self:
-        """Make a client from a URL.
-
-        `smtps://user:password@host[:465]` is TLS from the first byte, `smtp://user:password@host[:587]` requires
-        STARTTLS, `smtp+plain://host[:25]` uses no TLS, `lmtp://host[:24]` and `lmtp+unix:///path` speak LMTP. User and
-        password are percent-encoded.
-
-        Raises:
-            InvalidArgument: not such a URL. The message does not repeat it, because it may hold a password.
-        """
-        hidden = Secret(url)
-        # The URL may hold a password, and tracebacks may show local variables.
-        del url
-        return cls(**parse_url(hidden, options))
-
-    @classmethod
-    def for_provider(
-        cls,
-        name: str,
-        *,
-        username: str | None = None,
-        password: str | Secret | None = None,
-        token: str | Secret | TokenProvider | None = None,
-        credentials: Credentials | None = None,
-        options: ClientOptions = _DEFAULTS,
-    ) -> Self:
-        """Make a client for a mail provider that is known by name: its server, port, security and limits.
-
-        Args:
-            name: "gmail", "office365", "sendgrid", …; `providers` lists them.
-            username, password, token, credentials: as for the client; a user name that is the same for all accounts
-                of the provider may be left out.
-            options: everything else; its numbers of connections are lowered to the provider's, and the limits of
-                messages that it leaves at None are the provider's.
-
-        Raises:
-            InvalidArgument: no provider has that name; the message suggests similar ones. Or the login makes no sense.
-        """
-        password, token = as_secret(password), as_secret(token)
-        from .presets import client_arguments  # most clients need no preset
-
-        return cls(**client_arguments(name, options, username, password, token, credentials))
 
     @classmethod
     def for_domain(
@@ -271,7 +228,7 @@ class SMTPClient(Observed):
         # What is left of a `Raw` here needs no rendering.
         heavy, temp_dir = not isinstance(message, Raw) and is_heavy(message), self._options.temp_dir
         try:
-            job = Job(number, mail, wanted, due, chunking=self._chunking, heavy=heavy, temp_dir=temp_dir)
+            job = SendJob(number, mail, wanted, due, chunking=self._chunking, heavy=heavy, temp_dir=temp_dir)
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise
@@ -476,7 +433,7 @@ class SMTPClient(Observed):
         mail = await read_mail(message, wanted, self._options.temp_dir)
         try:
             heavy = is_heavy(message)
-            job = Job(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)
+            job = SendJob(self._next_job(), mail, wanted, heavy=heavy, temp_dir=self._options.temp_dir)
         except SMTPError:
             await UnsentSources(mail).aclose()
             raise

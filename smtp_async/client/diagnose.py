@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ..connection.reach import reach
+from ..connection.dial_route import dial_route
 from ..connection.route import Login, Route, SharedResources
 from ..connection.stage_times import StageTimes
 from ..errors import (
@@ -206,7 +206,7 @@ async def _speaks_tls(route: Route, shared: SharedResources, limit: float | None
     context.verify_mode = ssl.CERT_NONE
     deadline = asyncio.get_running_loop().time() + min(_PROBE, limit or _PROBE)
     try:
-        stream = await reach(route, shared, deadline=deadline)
+        stream = await dial_route(route, shared, deadline=deadline)
         try:
             await stream.start_tls(context, reference_name(route.host, route.tls), deadline=deadline)
         finally:

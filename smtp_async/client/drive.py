@@ -1,4 +1,4 @@
-"""The steps of every message in its caller's task: prepare, open, write, done.
+"""Drives every message through its steps, in its caller's task: prepare, open, write, done.
 
 Strategy. A caller waits for a connection or for the server through its job's `waiter`: a future, so that a deadline
 ends the wait by setting it. Everything else that a caller may wait for is `CallerWork`: reading a header, rendering
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from ..connection.caller_work import CallerWork, WorkAbandoned, WorkStopped
 from ..connection.connection import Connection
-from ..connection.job import Job, Step
+from ..connection.send_job import CallerStep, SendJob
 from ..errors import NotConnected, NotSent, SMTPError, Timeout
 from ..model.content import Mail
 from ..model.receipt import Receipt
@@ -25,8 +25,8 @@ from ..sources.unsent import UnsentSources
 __all__ = ["Drive", "JobTaker", "OneConnection"]
 
 # A member is found in its class several times as slowly as a global name.
-_PREPARE: Final = Step.PREPARE
-_WRITE: Final = Step.WRITE
+_PREPARE: Final = CallerStep.PREPARE
+_WRITE: Final = CallerStep.WRITE
 
 T = TypeVar("T")
 
@@ -34,13 +34,13 @@ T = TypeVar("T")
 class JobTaker(Protocol):
     """What takes prepared jobs: the pool of a client, or one connection."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SendJob) -> None:
         """Take a job, or raise the reason why not."""
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Withdraw a job, because its caller has gone; return True if it will certainly not be sent."""
 
-    def give_up(self, job: Job) -> None:
+    def expire(self, job: SendJob) -> None:
         """Withdraw a job, because its caller's time is over, and give it its receipt."""
 
 
@@ -52,7 +52,7 @@ class OneConnection:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SendJob) -> None:
         """Begin `job`.
 
         Raises:
@@ -62,16 +62,16 @@ class OneConnection:
             raise NotConnected("this connection cannot carry another message")
         self._connection.deliveries.offer(job)
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Withdraw `job`; return True if it will certainly not be sent."""
         return self._connection.owner.cancel(job)
 
-    def give_up(self, job: Job) -> None:
+    def expire(self, job: SendJob) -> None:
         """Do nothing, because the calls of a session have no deadline."""
 
 
 class Drive:
-    """Takes jobs through their steps.
+    """Takes jobs through their steps, in the tasks of their callers.
 
     Args:
         taker: takes prepared jobs.
@@ -85,7 +85,7 @@ class Drive:
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
 
-    async def deliver(self, job: Job) -> Receipt:
+    async def deliver(self, job: SendJob) -> Receipt:
         """Take a job to its end and return its receipt; if the caller's task is cancelled, withdraw the job at once.
 
         Raises:
@@ -123,11 +123,11 @@ class Drive:
             receipt.raise_for_outcome()
         return receipt
 
-    async def open(self, job: Job) -> None:
-        """Render what is large, open what is read while it is sent, and plan; raises as `Job.open`."""
+    async def open(self, job: SendJob) -> None:
+        """Render what is large, open what is read while it is sent, and plan; raises as `SendJob.open`."""
         await self._run(job, job.open())
 
-    async def write(self, job: Job) -> None:
+    async def write(self, job: SendJob) -> None:
         """Write the job's body to its connection; raises as `BodyWriter.write_body`."""
         # Without a session: the connection that asked for the body has died since, and the job is in the queue again.
         if job.connection is not None:
@@ -153,14 +153,14 @@ class Drive:
             error.receipt = Receipt((), error=error.copy())
             raise error from error.__cause__
 
-    async def close(self, opened: Job | UnsentSources, due: float | None) -> None:
+    async def close(self, opened: SendJob | UnsentSources, due: float | None) -> None:
         """Close what was opened; abandon a source that is not closed when the caller's time is over."""
         try:
             await self._watched(CallerWork(opened.aclose(), due))
         except WorkStopped:
             return
 
-    async def _close_ended(self, job: Job, receipt: Receipt) -> None:
+    async def _close_ended(self, job: SendJob, receipt: Receipt) -> None:
         """Close a job that has ended; if the caller is cancelled meanwhile, the cancellation carries the receipt."""
         try:
             await self.close(job, job.send_by)
@@ -169,12 +169,12 @@ class Drive:
             job.close()
             raise
 
-    async def _run(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, job: SendJob, work: Coroutine[Any, Any, None]) -> None:
         caller_work = job.caller_work = CallerWork(work, job.send_by)
         try:
             await self._watched(caller_work)
         except WorkAbandoned:
-            self._taker.give_up(job)
+            self._taker.expire(job)
         except WorkStopped:
             return
         finally:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..connection.connection import Connection
-from ..connection.job import Job
+from ..connection.send_job import SendJob
 from ..errors import FeatureUnavailable, SMTPError
 from ..model.receipt import Receipt
 from ..model.reply import printable
@@ -198,7 +198,7 @@ class ClientTelemetry:
 
     # --- messages --------------------------------------------------------------------------------------------
 
-    async def send(self, job: Job, outcome: Awaitable[Receipt]) -> Receipt:
+    async def send(self, job: SendJob, outcome: Awaitable[Receipt]) -> Receipt:
         """Await the outcome of a job under a span that is the current one meanwhile; raises as `outcome` does."""
         from opentelemetry.trace import use_span
 
@@ -212,7 +212,7 @@ class ClientTelemetry:
             sending.end(receipt)
             return receipt
 
-    def begin(self, job: Job) -> Sending:
+    def begin(self, job: SendJob) -> Sending:
         """Begin the span of a job, as a child of the current one; `Sending` has to be told of the end."""
         from opentelemetry.trace import SpanKind
 

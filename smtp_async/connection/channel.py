@@ -1,4 +1,4 @@
-"""Connects the protocol machine to the stream; runs the reply clock; keeps what hooks are to hear.
+"""Connects the protocol machine to the stream, runs the reply clock, and records events for hooks.
 
 A channel decides nothing. `receive` reads once and gives the bytes to the machine; `flush` writes what the machine has;
 `converse` does both until one command is answered. Every failure ends in `abort`, which is synchronous: it keeps the
@@ -25,7 +25,7 @@ from ..tls.info import ConnectionInfo
 from ..transport.stream import Stream
 from ..transport.throttle import ClientThrottle
 from .clock import ReplyClock
-from .gate import SendGate
+from .send_pacer import SendPacer
 from .stage_times import StageTimes
 from .transcript import Transcript
 
@@ -52,7 +52,7 @@ class Channel:
         stream: None until it was dialled.
         task: the task that reads.
         clock: measures the server's time.
-        gate: holds back what is written; None where bytes per second are not limited.
+        pacer: holds back what is written; None where bytes per second are not limited.
         transcript: what hooks are to hear.
         last_reply: the reply that was read last.
         round_trips: how often something was written and then waited for.
@@ -76,7 +76,7 @@ class Channel:
         "clock",
         "failure",
         "first_bytes",
-        "gate",
+        "pacer",
         "handshake_failed",
         "hooks",
         "last_reply",
@@ -116,9 +116,9 @@ class Channel:
         self.stage_times: StageTimes | None = None
         self._loop = asyncio.get_running_loop()
         self.clock = ReplyClock(machine, timeouts, self._server_overdue, self._loop)
-        self.gate: SendGate | None = None
+        self.pacer: SendPacer | None = None
         if throttle is not None:
-            self.gate = SendGate(throttle.for_connection(), self.clock, self._gate_opened, self._loop)
+            self.pacer = SendPacer(throttle.for_connection(), self.clock, self._write_held, self._loop)
         self.transcript = Transcript(number, hooks, self.wake)
         self._info: ConnectionInfo | None = None
         self._endpoint: tuple[str, int | None] | None = None
@@ -137,7 +137,7 @@ class Channel:
         if machine.expected is None:
             return None
         writing = machine.pipeline.writing
-        if (writing is not None and writing.turn) or (self.gate is not None and self.gate.shut):
+        if (writing is not None and writing.turn) or (self.pacer is not None and self.pacer.holding):
             return None
         return max(self.clock.since, self.active_at)
 
@@ -239,7 +239,7 @@ class Channel:
             self.first_bytes = data[:16]
         machine = self.machine
         before = machine.answered
-        if self.hooks.active or machine.trail.recording:
+        if self.hooks.active or machine.recorder.recording:
             self.record_lines()
         try:
             machine.receive_data(data)
@@ -249,7 +249,7 @@ class Channel:
             self.abort(error)
             raise error.with_traceback(None) from error.__cause__
         finally:
-            if machine.trail.recording:
+            if machine.recorder.recording:
                 self._note_lines()
         if machine.answered != before:
             self.clock.restart(now)
@@ -264,7 +264,7 @@ class Channel:
             # Nothing is taken from the machine, because what was not written must not count as handed over.
             self.abort(self._closed_by_server())
             return
-        if self.gate is not None and not self.gate.admits(machine.output_size):
+        if self.pacer is not None and not self.pacer.may_write(machine.output_size):
             return
         asks = not machine.awaiting_reply
         try:
@@ -275,10 +275,10 @@ class Channel:
         self._wrote = True
         if asks:
             self.clock.restart(self._loop.time())
-        if machine.trail.recording:
+        if machine.recorder.recording:
             self._note_lines()
 
-    def _gate_opened(self) -> None:
+    def _write_held(self) -> None:
         self.flush()
         if self.transcript.events:
             self.wake()
@@ -290,8 +290,8 @@ class Channel:
             ConnectionLost, EncryptionFailed: as `Stream.drain`.
         """
         assert self.stream is not None
-        if self.gate is not None:
-            await self.gate.wait_open()
+        if self.pacer is not None:
+            await self.pacer.wait_written()
         self.clock.block_begins()
         try:
             await self.stream.drain()
@@ -344,8 +344,8 @@ class Channel:
         if self.failure is None:
             self.failure = reason
         self.clock.stop()
-        if self.gate is not None:
-            self.gate.stop()
+        if self.pacer is not None:
+            self.pacer.stop()
         if self.stream is not None:
             self.stream.abort()
         self.transcript.end_waiting()
@@ -422,8 +422,8 @@ class Channel:
 
     def record_lines(self) -> None:
         """Have the machine record lines while there are hooks; call this before it reads or writes."""
-        self.machine.trail.recording = self.hooks.active
+        self.machine.recorder.recording = self.hooks.active
 
     def _note_lines(self) -> None:
-        lines = self.machine.trail.take()
+        lines = self.machine.recorder.take()
         self.transcript.note_lines(lines)

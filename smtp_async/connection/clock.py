@@ -1,19 +1,19 @@
-"""The reply clock of a connection: when the server is too late.
+"""The reply clock of a connection: enforces the time limits of `Timeouts` for replies.
 
-One rule: the clock restarts whenever what the server has to do next has changed, and it stands still when the server
-has nothing to do. The channel reports such changes: replies were read, something was written to a server that owed
-nothing, the transport got or took a block of a body. The machine says which reply is owed next. From these follows
-whose turn it is:
+One rule: the clock restarts whenever the next step of the server has changed, and it does not run while the client has
+to do the next step. The channel reports such changes: replies were read, something was written to a server that owed
+no reply, a block of a body was handed to the transport, or the transport has drained. The machine says which reply is
+owed next. These are the cases:
 
-* A reply is owed: the server's turn, for the time of that reply's stage, counted from the last byte of its command or
-  from the reply before it. Single bytes of a reply change nothing, so they do not restart the clock.
-* A body is on its way and the transport still holds a block: the server's turn to take it, for the time of a block.
-* A body is on its way and the transport has taken all of it: the source's turn. A slow source is not a silent server.
-* The client's own limits of bytes per second hold back what comes next: its own turn, the clock stands still.
-* The server has announced with a 421 that it closes the connection: it has a few seconds to do so.
+* A reply is owed: the limit of that reply's stage runs, from the last byte of its command or from the reply before it.
+  Single bytes of a reply do not restart the clock.
+* A body is being written and the transport still holds a block: the limit of a block runs.
+* A body is being written and the transport has drained: no limit runs, because the client's source is what is slow.
+* The client's own limits of bytes per second delay what comes next: no limit runs.
+* The server has announced with a 421 that it closes the connection: it has five seconds to do so.
 
-A restart only notes the time, because there are several for each message. The timer rings no later than the shortest
-limit after a restart, and only then finds out whose turn it is and for how long.
+A restart only notes the time, because there are several for each message. The timer fires no later than the shortest
+limit after a restart, and only then determines which limit runs.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class ReplyClock:
         loop: gives the time and the timer.
 
     Attributes:
-        since: loop time at which what the server has to do last changed.
+        since: loop time at which the next step of the server last changed.
     """
 
     __slots__ = (
         "_block_pending",
         "_announced",
-        "_held",
+        "_paced",
         "_loop",
         "_machine",
         "_overdue",
@@ -94,10 +94,10 @@ class ReplyClock:
         # Paused until the first read, because the greeting's time counts from there.
         self._paused = True
         # Are the client's own limits holding back what the server waits for?
-        self._held = False
+        self._paced = False
 
     def restart(self, now: float) -> None:
-        """What the server has to do next has changed.
+        """Restart the clock, because the next step of the server has changed.
 
         Args:
             now: loop time.
@@ -134,26 +134,26 @@ class ReplyClock:
         """Stop counting until `resume`."""
         self._paused = True
 
-    def hold(self) -> None:
-        """Stop counting until `release`, because this side holds back what it has to write."""
-        self._held = True
+    def pause_for_pacing(self) -> None:
+        """Stop counting until `resume_after_pacing`, because the client holds back what it has to write."""
+        self._paced = True
 
-    def release(self, now: float) -> None:
-        """Count again, from `now` on."""
-        self._held = False
+    def resume_after_pacing(self, now: float) -> None:
+        """Count again, from loop time `now` on."""
+        self._paced = False
         self.restart(now)
 
     def stop(self) -> None:
         """Stop for good, because the connection has ended: no later restart may keep it in memory with a timer."""
         self._paused = self._stopped = True
         self._shortest = None
-        # A method of the channel, which has this clock: the circle would keep both in memory for a while.
+        # Breaks the reference cycle between the clock and the channel, so that both are freed at once.
         self._overdue = _ignore
         self._cancel()
 
     @property
     def due(self) -> float | None:
-        """Loop time at which the server is too late, None while it has nothing to do."""
+        """Loop time at which the limit ends, None while none runs."""
         limit = self._limit()
         return None if limit is None else self.since + limit
 
@@ -163,7 +163,7 @@ class ReplyClock:
             return None
         if machine.reply_421 is not None:
             return _CLOSE_AFTER_421
-        if self._held:
+        if self._paced:
             return None
         stage = machine.expected
         if stage is None or (stage == "block" and not self._block_pending and machine.body_open):
@@ -178,7 +178,7 @@ class ReplyClock:
             # The next restart sets the timer.
             return
         if now < due:
-            # Look again after the shortest limit: the next reply may have a shorter one, and the clock is not told.
+            # Check again after the shortest limit, because the next reply may have a shorter one.
             shortest = math.inf if self._shortest is None else self._shortest
             self._timer = self._loop.call_at(min(due, now + shortest), self._tick)
             return

@@ -43,13 +43,13 @@ from ..protocol.extensions import Extensions
 from ..protocol.machine import ClientProtocol, Exchange
 from ..protocol.pipelining_history import PipeliningHistory
 from ..protocol.states import Stage
-from .candidates import establish
 from .channel import Channel
 from .deliveries import Deliveries, Owner
 from .exclusive import ExclusiveWork, reject
-from .job import Job
+from .fallback import open_with_fallback
 from .opening import greet_again
 from .route import Route, SharedResources
+from .send_job import SendJob
 
 __all__ = ["Connection"]
 
@@ -139,11 +139,11 @@ class Connection:
 
     # --- the caller's side of a job --------------------------------------------------------------------------
 
-    def write_body(self, job: Job) -> Coroutine[Any, Any, None]:
+    def write_body(self, job: SendJob) -> Coroutine[Any, Any, None]:
         """Write the body of a job, in the caller's own task; as `Deliveries.write_body`."""
         return self.deliveries.write_body(job)
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Return True if `job`, which is under way here, will certainly not be sent; as `Deliveries.cancel`."""
         return self.deliveries.cancel(job)
 
@@ -221,7 +221,7 @@ class Connection:
     async def _open(self) -> None:
         ready = self._ready
         assert ready is not None
-        await establish(self)
+        await open_with_fallback(self)
         channel = self.channel
         # One turn of the loop: by then the end of a server that hangs up right after its last reply has arrived.
         await asyncio.sleep(0)
@@ -236,7 +236,7 @@ class Connection:
         if not ready.done():
             ready.set_result(None)
         self._ready = None
-        self.owner.opened(self)
+        self.owner.connection_opened(self)
 
     def renew_channel(self) -> Channel:
         """Begin anew: put a new channel in place of the present one, and return it."""
@@ -276,7 +276,7 @@ class Connection:
                     await self._quit()
                 raise exhaustion
             if not deliveries.jobs and not self.leaving:
-                self.owner.idle(self)
+                self.owner.connection_idle(self)
             await channel.receive(self._arrived)
             if hooks.active:
                 await self._tell_and_settle()
@@ -306,7 +306,7 @@ class Connection:
         if self._exclusive.pending or machine.pipeline.exhausted:
             channel.wake()
         elif not deliveries.jobs and not self.leaving:
-            self.owner.idle(self)
+            self.owner.connection_idle(self)
         return True
 
     async def _tell_and_settle(self, *, dead: bool = False) -> None:
@@ -363,7 +363,7 @@ class Connection:
         self._exclusive.add(work, future)
         self.channel.wake()
 
-    def _greet_again_for(self, job: Job, receipt: Receipt) -> None:
+    def _greet_again_for(self, job: SendJob, receipt: Receipt) -> None:
         """The server refused parameters that it offered: ask what it offers now, and prepare the job for that.
 
         Once for each message; `receipt` stands where the offer has not changed.
@@ -376,11 +376,11 @@ class Connection:
 
         def answered(_: asyncio.Future[None]) -> None:
             # Also called when the connection has ended meanwhile: then what was offered before is compared.
-            self.owner.greeted_again(self)
+            self.owner.offer_changed(self)
             if job.receipt is not None or job.abandoned:
                 return
             if transaction.suits(self.extensions):
-                self.owner.finished(job, receipt)
+                self.owner.transaction_ended(job, receipt)
             else:
                 job.prepare_for(self.extensions)
 
@@ -463,7 +463,7 @@ class Connection:
             await transcript.tell()
         # A copy, because unittest clears the frames of what it catches, and this task, which is one of them, goes on.
         self._refuse_ready(error.copy())
-        self.owner.failed(self, error)
+        self.owner.connection_failed(self, error)
 
     def _refuse_ready(self, reason: SMTPError) -> None:
         if self._ready is not None:
@@ -484,7 +484,7 @@ class Connection:
         finally:
             self._exclusive.refuse(reason)
             self._refuse_ready(reason)
-            self.owner.ended(self, None if quiet or self._failure_told else error)
+            self.owner.connection_closed(self, None if quiet or self._failure_told else error)
             self.deliveries.end()
             if self.opened_at:
                 # Its frames, which say nothing to a caller, would keep the connection in memory.

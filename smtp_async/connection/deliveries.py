@@ -15,7 +15,7 @@ from ..model.receipt import Outcome, Receipt
 from ..protocol.machine import Exchange
 from ..protocol.transaction import Transaction
 from .channel import Channel
-from .job import BodyWriter, Job, Step
+from .send_job import BodyWriter, CallerStep, SendJob
 from .upload import Upload
 
 __all__ = ["Deliveries", "Owner"]
@@ -30,31 +30,31 @@ C_contra = TypeVar("C_contra", contravariant=True)
 class Owner(Protocol[C_contra]):
     """What a connection requires of its owner, the pool."""
 
-    def opened(self, connection: C_contra) -> None:
+    def connection_opened(self, connection: C_contra) -> None:
         """Note that the connection can take jobs."""
 
-    def next_job(self, connection: C_contra) -> Job | None:
+    def next_job(self, connection: C_contra) -> SendJob | None:
         """Return a job to begin now, None if there is none for this connection."""
 
-    def idle(self, connection: C_contra) -> None:
+    def connection_idle(self, connection: C_contra) -> None:
         """Note that the connection has no job."""
 
-    def finished(self, job: Job, receipt: Receipt) -> None:
+    def transaction_ended(self, job: SendJob, receipt: Receipt) -> None:
         """Settle a job whose transaction has ended."""
 
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: SendJob, receipt: Receipt) -> None:
         """Queue a job again whose connection died before it was sent, or settle it if it was retried often enough."""
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Withdraw a job whose caller has gone; return True if it will certainly not be sent."""
 
-    def failed(self, connection: C_contra, error: SMTPError) -> None:
+    def connection_failed(self, connection: C_contra, error: SMTPError) -> None:
         """Note that the connection could not be opened; it says QUIT before it has `ended`."""
 
-    def greeted_again(self, connection: C_contra) -> None:
+    def offer_changed(self, connection: C_contra) -> None:
         """Note that what the server offers may have changed."""
 
-    def ended(self, connection: C_contra, error: SMTPError | None) -> None:
+    def connection_closed(self, connection: C_contra, error: SMTPError | None) -> None:
         """Note that the connection is closed.
 
         Args:
@@ -64,13 +64,13 @@ class Owner(Protocol[C_contra]):
 
 
 class Deliveries(Generic[C]):
-    """The jobs of one connection, and how many more it may carry.
+    """The jobs under way on one connection, and how many more it may carry.
 
     Args:
         connection: the connection that has these jobs, as jobs and the owner refer to it.
         channel: the way to the server.
         owner: gives the jobs.
-        ask_anew: has the server asked again what it offers, and then settles or prepares the job.
+        ask_anew: sends EHLO again, and then settles the job or has it prepared again.
 
     Attributes:
         jobs: those under way.
@@ -92,20 +92,20 @@ class Deliveries(Generic[C]):
     )
 
     def __init__(
-        self, connection: C, channel: Channel, owner: Owner[C], ask_anew: Callable[[Job, Receipt], None]
+        self, connection: C, channel: Channel, owner: Owner[C], ask_anew: Callable[[SendJob, Receipt], None]
     ) -> None:
         self._connection = connection
         self.channel = channel
         self._owner = owner
         self._ask_anew = ask_anew
-        self.jobs: set[Job] = set()
+        self.jobs: set[SendJob] = set()
         self.messages = 0
         self.idle_since = 0.0
         self._most_messages = math.inf
         self.retires_at = math.inf
 
     def end(self) -> None:
-        """Let go of the connection when it has ended, because the circle would keep both in memory for a while."""
+        """Break the reference cycle with the connection, which has ended, so that both are freed at once."""
         del self._connection, self._ask_anew
 
     # --- limits ----------------------------------------------------------------------------------------------
@@ -131,13 +131,13 @@ class Deliveries(Generic[C]):
 
     @property
     def streaming(self) -> bool:
-        """Does a caller write or release a body here, or is it about to?"""
+        """Is a body under way here whose time its caller decides (`Transaction.caller_paced`)?"""
         writing = self.channel.machine.pipeline.writing
-        return writing is not None and writing.aside
+        return writing is not None and writing.caller_paced
 
     # --- beginning -------------------------------------------------------------------------------------------
 
-    def offer(self, job: Job) -> bool:
+    def offer(self, job: SendJob) -> bool:
         """Begin `job` now, if the connection `may_begin`.
 
         Returns:
@@ -151,7 +151,7 @@ class Deliveries(Generic[C]):
             channel.wake()
         return True
 
-    def begin(self, job: Job) -> bool:
+    def begin(self, job: SendJob) -> bool:
         """As `offer`, but nothing is written until the channel is flushed."""
         channel = self.channel
         machine, transaction = channel.machine, job.transaction
@@ -182,8 +182,8 @@ class Deliveries(Generic[C]):
 
     # --- bodies and cancellation -----------------------------------------------------------------------------
 
-    async def write_body(self, job: Job) -> None:
-        """Write or release the body of a job that has the write turn, in the caller's own task.
+    async def write_body(self, job: SendJob) -> None:
+        """Write the body of a job that has the write turn, or let it go, in the caller's own task.
 
         Raises:
             NotSent: the source of the body, `before_end_of_data` or `progress` stopped it; the cause is chained.
@@ -195,7 +195,7 @@ class Deliveries(Generic[C]):
         if complete and self.channel.failure is None:
             self.refill()
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Keep a job under way here from being sent; return True if it will certainly not be sent. Synchronous."""
         transaction = job.transaction
         assert transaction is not None
@@ -224,10 +224,10 @@ class Deliveries(Generic[C]):
             if isinstance(item, Exchange):
                 channel.last_reply = item.reply
                 continue
-            job: Job = item.owner
+            job: SendJob = item.owner
             receipt = item.receipt
             if receipt is None:
-                job.advance(Step.WRITE)
+                job.advance(CallerStep.WRITE)
                 continue
             self.jobs.discard(job)
             self.messages += 1
@@ -236,11 +236,11 @@ class Deliveries(Generic[C]):
                 channel.last_reply = receipt.reply
             if receipt.error is None:
                 self._connection.carried = True
-                self._owner.finished(job, receipt)
+                self._owner.transaction_ended(job, receipt)
             else:
                 self._settle_failed(item, job, receipt, dead=dead)
 
-    def _settle_failed(self, transaction: Transaction, job: Job, receipt: Receipt, *, dead: bool) -> None:
+    def _settle_failed(self, transaction: Transaction, job: SendJob, receipt: Receipt, *, dead: bool) -> None:
         # A message that the server gave up, or that was withdrawn, does not show that the server takes mail.
         if receipt.outcome is Outcome.REFUSED:
             self._connection.carried = True
@@ -248,16 +248,16 @@ class Deliveries(Generic[C]):
             self._ask_anew(job, receipt)
             return
         if job.abandoned or receipt.outcome is not Outcome.NOT_SENT:
-            self._owner.finished(job, receipt)
+            self._owner.transaction_ended(job, receipt)
         else:
             self._owner.retry_unsent(job, receipt)
         if job.receipt is not None and job.caller_work is not None:
-            # The caller may still be reading its source or waiting at its gate, in vain.
+            # Its caller may still be reading the source, or awaiting `before_end_of_data`: that is of no use any more.
             job.caller_work.stop()
 
     def note_receipts(self, settled: list[Exchange | Transaction]) -> None:
         """Note for hooks what became of the messages among `settled`."""
         for item in settled:
             if isinstance(item, Transaction) and item.receipt is not None:
-                job: Job = item.owner
+                job: SendJob = item.owner
                 self.channel.transcript.receipt(job.number, item.receipt, abandoned=job.abandoned)

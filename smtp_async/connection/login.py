@@ -99,7 +99,7 @@ async def authenticate(
         ProtocolViolation: the server broke the mechanism's rules.
         UsageError: AUTH cannot be written now.
     """
-    channel.machine.demand(Verb.AUTH)
+    channel.machine.require_writable(Verb.AUTH)
     peer = peer_of(channel, route)
     credentials = await _before(channel, route, credentials, peer)
     mechanisms = candidates(credentials, peer)

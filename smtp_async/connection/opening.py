@@ -37,8 +37,8 @@ from ..tls.problems import ABSOLUTE, ChainValidation
 from ..tls.verify import hint_for_silence, looks_like_tls
 from ..transport.stream import Stream
 from .channel import Channel
+from .dial_route import dial_route
 from .login import authenticate
-from .reach import reach
 from .route import Login, Route, SharedResources
 
 __all__ = ["greet_again", "log_in", "open_channel"]
@@ -127,15 +127,15 @@ async def _dial(channel: Channel, route: Route, shared: SharedResources) -> None
     if transcript.events:
         await transcript.tell()
     deadline = _deadline(channel.timeouts.connect)
-    channel.stream = stream = await reach(route, shared, deadline=deadline, passed=channel.passed)
+    channel.stream = stream = await dial_route(route, shared, deadline=deadline, passed=channel.passed)
     if channel.failure is not None:
         stream.abort()
         raise channel.failure
     if stream.via:
         transcript.proxied(stream.via)
         transcript.remark("through %s", stream.via)
-    if channel.gate is not None:
-        channel.stream.limit_reading(channel.gate.throttle)
+    if channel.pacer is not None:
+        channel.stream.limit_reading(channel.pacer.throttle)
     transcript.remark("connected to %s", route.name)
     await _tell_status(channel, ConnectionKind.CONNECTED, description=route.name)
 

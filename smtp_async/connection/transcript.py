@@ -1,4 +1,4 @@
-"""What hooks hear of one connection: noted as it happens, told by the connection's task.
+"""The events of one connection: recorded when they happen, and published to hooks by the connection's task.
 
 Noting is synchronous, because most of what happens does so where nothing may be awaited. An event is made only if a
 hook wants it.
@@ -28,16 +28,16 @@ from ..hooks import Hooks, trail_events
 from ..model.address import Address
 from ..model.receipt import Receipt
 from ..model.reply import printable
+from ..protocol.line_recorder import RecordedLine
 from ..protocol.pipelining_history import Breakdown
-from ..protocol.trail import TrailLine
 
 __all__ = ["Transcript"]
 
 #: Name and text of the notification.
 _NOTICES: Final[Mapping[Breakdown | None, tuple[str, str]]] = {
-    Breakdown.LOST_COUNT: (
+    Breakdown.MISMATCHED: (
         "pipelining-off",
-        "the server lost count of pipelined commands: for ten minutes one by one",
+        "the replies did not match the pipelined commands: for ten minutes one command at a time",
     ),
     Breakdown.NOT_FOLLOWED: (
         "pipelining-reduced",
@@ -83,7 +83,7 @@ class Transcript:
                 events, self.events = self.events, []
                 await self._hooks.tell(events)
         finally:
-            self._release()
+            self._wake_uploads()
 
     async def wait_told(self) -> None:
         """Have the connection's task tell what was noted, and wait until it has: a slow hook slows its connection."""
@@ -93,13 +93,13 @@ class Transcript:
             await self._heard
 
     def end_waiting(self) -> None:
-        """Let uploads wait no more: the connection has ended."""
+        """Wake the uploads that wait for hooks, because the connection has ended."""
         self._waits = False
-        # A method of the channel, which has this transcript: the circle would keep both in memory for a while.
+        # Breaks the reference cycle between the transcript and the channel, so that both are freed at once.
         self._wake = _ignore
-        self._release()
+        self._wake_uploads()
 
-    def _release(self) -> None:
+    def _wake_uploads(self) -> None:
         if self._heard is not None and not self._heard.done():
             self._heard.set_result(None)
 
@@ -113,7 +113,7 @@ class Transcript:
         """Keep `event` for the next `tell`; make it only if a hook `wants` it."""
         self.events.append(event)
 
-    def note_lines(self, lines: Iterable[TrailLine]) -> None:
+    def note_lines(self, lines: Iterable[RecordedLine]) -> None:
         """Note what hooks want to know of `lines` of the dialogue."""
         wants = self._hooks.wants
         for line in lines:

@@ -2,7 +2,7 @@
 
 The caller holds the write turn from the moment the server asks for the body. Because the caller's own task writes, its
 context variables, its exceptions, its cancellation and the pace of its source stay its own; meanwhile the connection's
-task reads. A small body behind a gate (`before_end_of_data`) is in memory already and only released here.
+task reads. A small body with `before_end_of_data` is in memory already: here its caller only lets it go.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..hooks import attached_events
 from ..model.content import Source
 from ..protocol.transaction import Transaction
 from .channel import Channel
-from .job import Job
+from .send_job import SendJob
 
 __all__ = ["Upload"]
 
@@ -39,7 +39,7 @@ class Upload:
         "_transaction",
     )
 
-    def __init__(self, channel: Channel, job: Job) -> None:
+    def __init__(self, channel: Channel, job: SendJob) -> None:
         transaction = job.transaction
         assert transaction is not None
         self._channel = channel
@@ -122,9 +122,9 @@ class Upload:
         return self._transaction.content.canonical if source is None else source.encoding == "base64"
 
     def _cut(self, data: bytes) -> Iterator[bytes]:
-        size, gate = self._job.options.chunk_size, self._channel.gate
-        if gate is not None:
-            size = min(size, gate.throttle.part)
+        size, pacer = self._job.options.chunk_size, self._channel.pacer
+        if pacer is not None:
+            size = min(size, pacer.throttle.part)
         if len(data) <= size:
             yield data
             return

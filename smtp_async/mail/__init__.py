@@ -1,1 +1,1 @@
-"""Conversion of messages, whole messages as bytes, and streams to `Mail`."""
+"""Takes messages of any kind, and makes of each a `Mail` for sending; `message/` is where messages are written."""

@@ -1,4 +1,4 @@
-"""Anything that can be sent → `Mail`: an envelope, and content rendered for the extensions of a server.
+"""Coerces whatever can be sent to a `Mail`: an envelope, and content rendered for the extensions of a server.
 
 `to_mail` is the only entry point. It returns a `Mail` if that needs no waiting, and a `PendingMail` if a stream has to
 be read, or the message is so large that a thread has to convert it.
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from ..errors import InvalidArgument, SMTPError
 from ..message.builder import Message
-from ..message.external import (
+from ..message.foreign_mail import (
     BEFORE_HEADER,
     ForeignMail,
     content_of,
@@ -29,9 +29,10 @@ from ..model.octets import survey
 from ..model.signing import MessageSigner
 from ..protocol.options import SendOptions
 from ..sources import TempDir, aclose_origin, close_origin, in_thread, read_all
+from ..sources.render_cost import LONG, is_heavy
 from ..sources.unsent import UnsentSources
-from ..sources.weight import LONG, is_heavy
 from .raw import MOST_HEADER, RawMail, raw_mail
+from .rendered import RenderedMail
 
 __all__ = ["PendingMail", "Raw", "read_mail", "to_mail", "unsent_sources"]
 
@@ -172,7 +173,7 @@ def _raw_to_mail(
         # The usual case of a bulk mailing: nothing of the header is needed for the envelope.
         content = raw_content(bytes(source), exact=exact, remove_bcc=remove_bcc)
         _demand_several(recipients)
-        return _Addressed(Envelope(sender, recipients), content)
+        return RenderedMail(Envelope(sender, recipients), content)
     return _Unread(
         source,
         partial(_readdressed, sender=sender, recipients=recipients),
@@ -351,22 +352,6 @@ class _Unsigned(PendingMail):
 
 
 # --- mail around other mail ----------------------------------------------------------------------------------
-
-
-class _Addressed:
-    """A complete message with the envelope that was given for it."""
-
-    __slots__ = ("_content", "_envelope")
-
-    def __init__(self, envelope: Envelope, content: Content) -> None:
-        self._envelope = envelope
-        self._content = content
-
-    def envelope(self) -> Envelope:
-        return self._envelope
-
-    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
-        return self._content
 
 
 class _Readdressed:

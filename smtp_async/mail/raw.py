@@ -1,4 +1,4 @@
-"""A whole message as a stream → Mail.
+"""Reads a whole message from a stream, and makes a `Mail` of it.
 
 Strategy. The header is read first, for envelope and Bcc, and kept in memory. A source that can be read again is read
 once to its end, in a thread, to find out which extensions its body needs and how long it is with CRLF as line ending,
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Self
 
 from ..errors import InvalidHeader
-from ..message.external import ForeignMail, content_of_raw
+from ..message.foreign_mail import ForeignMail, content_of_raw
 from ..message.header_parser import EMPTY_LINE, LINE_END
 from ..model.address import Address
 from ..model.content import Content, Origin, Source
@@ -287,7 +287,7 @@ class _Survey(ThreadWork):
             self._scan.feed(data)
         return True
 
-    def _release(self, *, streams: bool) -> None:
+    def _close_files(self, *, streams: bool) -> None:
         self._reader.close(streams=streams)
 
 

@@ -1,4 +1,4 @@
-"""A message → the same message, signed.
+"""Signs a message: renders it once, and puts the signatures around the same octets.
 
 Strategy. A signature must be true wherever the message goes, so the message is rendered once, for a server without
 extensions (RFC 6376 section 5.3). Its octets are fed to each `Signing`, then the signatures are requested, and the same
@@ -29,7 +29,6 @@ from ..errors import (
 )
 from ..message.dkim import DKIM
 from ..model.content import JOINED, Attached, Content, Mail, Source, segments_of
-from ..model.envelope import Envelope
 from ..model.octets import normalised
 from ..model.signing import (
     LocalSigner,
@@ -43,7 +42,7 @@ from ..model.signing import (
 )
 from ..sources import (
     Body,
-    KeptCopy,
+    DiskCopy,
     LineMender,
     LineScan,
     RawSource,
@@ -54,38 +53,13 @@ from ..sources import (
 )
 from ..sources.unsent import UnsentSources
 from .key_records import require_record
+from .rendered import RenderedMail
 
-__all__ = ["SignedMail", "signed"]
+__all__ = ["signed"]
 
 #: The most octets of a header.
 _MOST_HEADER: Final = 1 << 20
 _END: Final = b"\r\n\r\n"
-
-
-class SignedMail:
-    """A message that was signed, and is the same for every server."""
-
-    __slots__ = ("_content", "_envelope")
-
-    def __init__(self, envelope: Envelope, content: Content) -> None:
-        self._envelope = envelope
-        self._content = content
-
-    def envelope(self) -> Envelope:
-        """Return the envelope."""
-        return self._envelope
-
-    def content(self, *, eightbit: bool = False, utf8: bool = False, binary: bool = False) -> Content:
-        """Return the content, which was made before."""
-        return self._content
-
-    def close(self) -> None:
-        """Close the sources of a message that is not sent after all, as far as that needs no waiting."""
-        Body(self._content).close()
-
-    async def aclose(self) -> None:
-        """Close them, also what has to be awaited."""
-        await Body(self._content).aclose()
 
 
 async def signed(
@@ -95,7 +69,7 @@ async def signed(
     temp_dir: TempDir = None,
     heavy: bool = False,
     clock: Callable[[], float] = time.time,
-) -> SignedMail:
+) -> RenderedMail:
     """Return `mail`, signed in all ways of `sign`.
 
     Args:
@@ -125,7 +99,7 @@ async def signed(
     except BaseException:
         await UnsentSources(mail, None if work is None else work.content).aclose()
         raise
-    return SignedMail(envelope, work.content)
+    return RenderedMail(envelope, work.content)
 
 
 def _sharing(sign: Sequence[MessageSigner]) -> Iterator[Sequence[MessageSigner]]:
@@ -237,12 +211,12 @@ class _Work:
         """Read what is large or not in memory, and copy what can be read only once."""
         content = self.content
         body = Body(content, temp_dir=self._temp_dir)
-        copies: dict[int, KeptCopy] = {}
+        copies: dict[int, DiskCopy] = {}
         scan = LineScan(ends=False)
         try:
             await body.open()
             once = body.read_once_only()
-            copies |= {id(source): KeptCopy(source, self._temp_dir) for source in once}
+            copies |= {id(source): DiskCopy(source, self._temp_dir) for source in once}
             mender = None if content.canonical or content.exact else LineMender()
             async for data, source in body.chunks():
                 if id(source) in copies:

@@ -1,4 +1,7 @@
-"""Building a message and rendering it to content, without a network; only `Message.as_bytes` reads files."""
+"""Builds and renders messages, which is where they are written; `mail/` takes messages of any kind for sending.
+
+There is no network here, and only `Message.as_bytes` reads files.
+"""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from .attachment import Attachment
 from .headers import check_name, check_value
 from .optional_fields import Addresses, Fields, Rare, mailboxes
 from .render import render
-from .transfer_encoding import Abilities
-from .view import Identity, MessageID, View
+from .snapshot import GeneratedValues, MessageID, Snapshot
+from .transfer_encoding import Capabilities
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -30,7 +30,7 @@ __all__ = ["Headers", "Message", "MessageID"]
 #: Extra header fields in order.
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 #: `as_bytes` renders for a server without 8BITMIME; UTF-8 is allowed only in addresses, which need SMTPUTF8 anyway.
-_MOST_SERVERS: Final = Abilities(eightbit=False, utf8=True, binary=False)
+_MOST_SERVERS: Final = Capabilities(eightbit=False, utf8=True, binary=False)
 _TO, _CC, _BCC = Kind.TO, Kind.CC, Kind.BCC
 _FIELDS: Final = frozenset(Fields.__annotations__)
 
@@ -74,7 +74,7 @@ class Message(Rare):
         "_authors",
         "_can",
         "_headers",
-        "_identity",
+        "_generated",
         "_reply_to",
         "_return_path",
         "_sender",
@@ -87,7 +87,7 @@ class Message(Rare):
         "text",
     )
 
-    _identity: Identity | None
+    _generated: GeneratedValues | None
     _sender: Address | None
     _authors: tuple[Address, ...]
     _reply_to: tuple[Address, ...]
@@ -114,7 +114,7 @@ class Message(Rare):
         return_path: str | Address | None = None,
         **fields: Unpack[Fields],
     ) -> None:
-        self._identity = self._rare = None
+        self._generated = self._rare = None
         # What the server accepts for which the message was rendered last.
         self._can = _MOST_SERVERS
         self._sender = None if sender is None else Address.parse(sender)
@@ -237,7 +237,7 @@ class Message(Rare):
 
         The next rendering makes a new Date and Message-ID. Settings (charsets, the length of header lines) are kept.
         """
-        self._identity = self._sender = self._return_path = None
+        self._generated = self._sender = self._return_path = None
         self._authors = self._reply_to = ()
         self.recipients.clear()
         self._headers.clear()
@@ -316,7 +316,7 @@ class Message(Rare):
             ExtensionMissing: an address in the header needs SMTPUTF8 and `utf8` is false.
             TextNotEncodable: a text that its charset cannot express, for example half of a surrogate pair.
         """
-        self._can = can = Abilities(eightbit, utf8, binary)
+        self._can = can = Capabilities(eightbit, utf8, binary)
         return self._rendered(can, now, token)
 
     def as_bytes(self) -> bytes:
@@ -418,13 +418,13 @@ class Message(Rare):
 
     def _rendered(
         self,
-        can: Abilities,
+        can: Capabilities,
         now: Callable[[], float] = time.time,
         token: Callable[[int], str] = secrets.token_hex,
     ) -> Content:
         rare = self._rare
-        view = View(
-            self._identity,
+        snapshot = Snapshot(
+            self._generated,
             self._sender,
             self._authors,
             self._reply_to,
@@ -438,7 +438,7 @@ class Message(Rare):
             self.message_id,
             None if rare is None else rare.copy(),
         )
-        content, self._identity = render(view, can, now=now, token=token)
+        content, self._generated = render(snapshot, can, now=now, token=token)
         return content
 
     def _keep(self, origin: Any, data: bytes) -> None:

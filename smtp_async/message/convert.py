@@ -33,8 +33,8 @@ from .mime import calendar_method
 from .mime_parameters import Parametrised
 from .optional_fields import NAMES
 from .render_entity import content_of_entity
-from .transfer_encoding import Abilities
-from .view import MessageID
+from .snapshot import MessageID
+from .transfer_encoding import Capabilities
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -79,7 +79,7 @@ _TEXT_FIELDS: Final = frozenset(
 )
 _FILE_FIELDS: Final = frozenset(("content-id", "content-description", *_TEXT_FIELDS))
 _TEXTS: Final = {"text/plain": "text", "text/html": "html", "text/calendar": "calendar"}
-_EIGHTBIT_AND_UTF8: Final = Abilities(eightbit=True, utf8=True, binary=False)
+_EIGHTBIT_AND_UTF8: Final = Capabilities(eightbit=True, utf8=True, binary=False)
 
 
 class MessageAttributes(Protocol):

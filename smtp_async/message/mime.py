@@ -20,17 +20,17 @@ from .attachment import OCTETS, Attachment, taken
 from .charsets import UTF_8, Charset, crlf_text, encoded, octets_of
 from .headers import USUAL, WIDTH, Style, encoded_text, message_id_text, parameter_field, text_field
 from .render_entity import message_within
+from .snapshot import Snapshot
 from .transfer_encoding import (
     EIGHT,
     ENCODINGS,
     GLOBAL,
     SEVEN,
-    Abilities,
+    Capabilities,
     choose_encoding,
     choose_file_encoding,
     fits_unencoded,
 )
-from .view import View
 
 __all__ = ["Part", "calendar_method", "leaves_of"]
 
@@ -57,7 +57,9 @@ class Part(NamedTuple):
 Tree = Callable[[list[Part], str], Part]
 
 
-def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tuple[list[Part], Tree | None]:
+def leaves_of(
+    snapshot: Snapshot, style: Style, charset: Charset, can: Capabilities
+) -> tuple[list[Part], Tree | None]:
     """Encode the leaves, text first; return them and the function that builds their tree, None for a single leaf.
 
     The tree: mixed( alternative( text, related( html, inline… ), calendar ), attachments… ), without unneeded levels.
@@ -65,21 +67,21 @@ def leaves_of(view: View, style: Style, charset: Charset, can: Abilities) -> tup
     Raises:
         TextNotEncodable: the charset cannot express a text.
     """
-    rare, attachments = view.rare, view.attachments
+    rare, attachments = snapshot.rare, snapshot.attachments
     calendar = rare.get("calendar") if rare is not None else None
     texts = []
-    if view.text is not None or (view.html is None and calendar is None and not attachments):
-        plain = _text("plain", view.text or "", charset, can)
+    if snapshot.text is not None or (snapshot.html is None and calendar is None and not attachments):
+        plain = _text("plain", snapshot.text or "", charset, can)
         texts.append(_flowed(plain, rare) if rare is not None and rare.get("flowed") else plain)
-    if view.html is not None:
-        texts.append(_text("html", view.html, charset, can))
+    if snapshot.html is not None:
+        texts.append(_text("html", snapshot.html, charset, can))
     html = len(texts) - 1
     if calendar is not None:
         texts.append(_calendar(calendar, style, can))
     if not attachments:
         return texts, partial(alternative, width=style.width) if len(texts) > 1 else None
     # Only HTML can show a part by its cid; without HTML the part is an attached file.
-    related_to = view.html is not None
+    related_to = snapshot.html is not None
     inline = [a for a in attachments if related_to and a.cid is not None and a.disposition == "inline"]
     others = [a for a in attachments if not related_to or a.cid is None or a.disposition != "inline"]
     leaves = texts + [_attached(a, style, can) for a in (*inline, *others)]
@@ -142,7 +144,7 @@ _TEXT_HEADS: Final = {
 }
 
 
-def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abilities) -> Part:
+def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Capabilities) -> Part:
     """Encode a text part; a text in memory gets a line ending at its end."""
     if isinstance(text, str):
         if charset is not UTF_8:
@@ -162,7 +164,7 @@ def _text(subtype: str, text: str | bytes | Origin, charset: Charset, can: Abili
         raise TextNotEncodable(f"the {subtype} text is not in {charset.label}: {error}") from error
 
 
-def _other_text(subtype: str, text: str, charset: Charset, can: Abilities) -> Part:
+def _other_text(subtype: str, text: str, charset: Charset, can: Capabilities) -> Part:
     """Encode a text in any charset."""
     if not charset.plain:
         data = encoded(normalised_text(text), charset, f"the {subtype} text")
@@ -193,7 +195,7 @@ _UNFOLDED: Final = re.compile(r"(?:\r\n|\r|\n)[ \t]")
 _METHOD: Final = re.compile(r"^METHOD(?:;[^:\n]{0,200})?:[ \t]*([A-Za-z0-9\-]{1,40})[ \t]*$", re.I | re.M)
 
 
-def _calendar(text: str, style: Style, can: Abilities) -> Part:
+def _calendar(text: str, style: Style, can: Capabilities) -> Part:
     """Encode an iCalendar text in UTF-8, with its method as a parameter (RFC 6047 section 2.4)."""
     data = normalised(encoded(text, UTF_8, "the calendar"))
     method = calendar_method(text)
@@ -213,7 +215,7 @@ def calendar_method(text: str) -> str | None:
 # --- attachments --------------------------------------------------------------------------------------------
 
 
-def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
+def _attached(attachment: Attachment, style: Style, can: Capabilities) -> Part:
     """Encode an attachment."""
     source = attachment.source
     content_type, parameters = attachment.content_type, attachment.parameters
@@ -234,7 +236,7 @@ def _attached(attachment: Attachment, style: Style, can: Abilities) -> Part:
     return Part(head, (body,), need, encoding != "base64", name)
 
 
-def _plain_message(source: bytes, content_type: str, can: Abilities) -> tuple[bytes, int] | None:
+def _plain_message(source: bytes, content_type: str, can: Capabilities) -> tuple[bytes, int] | None:
     """Return an attached message as it may be sent, and what it needs; None if it must not be sent as a message."""
     data = normalised(source)
     ascii_only = is_ascii(data)
@@ -251,7 +253,7 @@ def _name(attachment: Attachment) -> str:
 
 
 def _transfer_of(
-    source: bytes | Origin, attachment: Attachment, can: Abilities
+    source: bytes | Origin, attachment: Attachment, can: Capabilities
 ) -> tuple[str, bytes | Source, int]:
     """Return the encoding of an attachment, its octets (not yet encoded) or their source, and what they need."""
     if isinstance(source, bytes):

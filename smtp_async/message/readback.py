@@ -14,7 +14,7 @@ from ..errors import FileError
 from ..model.content import Content, Source
 from ..model.octets import base64_lines
 from ..model.reply import printable
-from .external import content_of_raw
+from .foreign_mail import content_of_raw
 from .header_parser import HEADER_END
 
 __all__ = ["as_sent", "header_and_body", "message_bytes", "message_size", "unfolded_fields"]

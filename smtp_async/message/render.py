@@ -5,7 +5,7 @@ the tree is written around them. Only CRLF ends a line, and no line is longer th
 break either rule is encoded; binary parts are the exception, and the content is marked so.
 
 Values that a second rendering has to repeat (Date, Message-ID, boundary) are made once per message and kept in its
-`Identity`. Time and randomness are arguments.
+`GeneratedValues`. Time and randomness are arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..model.envelope import Kind
 from ..model.octets import SLICE, find
 from .charsets import UTF_8, Charset, charset_of
 from .dates import clock_date, date_text
-from .external import content_of_raw
+from .foreign_mail import content_of_raw
 from .headers import (
     USUAL,
     WIDTH,
@@ -37,8 +37,8 @@ from .headers import (
 )
 from .mime import Part, leaves_of
 from .optional_fields import NAMES, rare_fields
-from .transfer_encoding import BINARY, EIGHT, Abilities
-from .view import Identity, MessageID, View
+from .snapshot import GeneratedValues, MessageID, Snapshot
+from .transfer_encoding import BINARY, EIGHT, Capabilities
 
 __all__ = ["render"]
 
@@ -68,23 +68,23 @@ _OWNED: Final = {
 
 
 def render(
-    view: View,
-    can: Abilities,
+    snapshot: Snapshot,
+    can: Capabilities,
     *,
     now: Callable[[], float],
     token: Callable[[int], str],
-) -> tuple[Content, Identity | None]:
+) -> tuple[Content, GeneratedValues | None]:
     """Render a message for what a server accepts.
 
     Args:
-        view: of the message.
+        snapshot: of the message.
         can: parts may be sent as 8bit, addresses in the header may have UTF-8 local parts, attachments may be sent
             as binary.
         now: returns seconds of the epoch, for the Date.
         token: returns hexadecimal digits for that many random octets, for Message-ID and boundaries.
 
     Returns:
-        The content, and the identity of the message, which is made if there was none.
+        The content, and the generated of the message, which is made if there was none.
 
     Raises:
         MissingSender: neither sender nor authors.
@@ -93,24 +93,24 @@ def render(
         TextNotEncodable: text that its charset cannot express.
     """
     style, charset = USUAL, UTF_8
-    identity, rare = view.identity, view.rare
+    generated, rare = snapshot.generated, snapshot.rare
     if rare is not None:
         raw = rare.get("raw")
         if raw is not None:
-            return _raw_content(raw, can), identity
+            return _raw_content(raw, can), generated
         style, charset = _chosen(rare)
-    if identity is None:
+    if generated is None:
         drawn = token(28)
-        identity = Identity(now(), drawn[:32], drawn[32:56])
-    leaves, tree = leaves_of(view, style, charset, can)
+        generated = GeneratedValues(now(), drawn[:32], drawn[32:56])
+    leaves, tree = leaves_of(snapshot, style, charset, can)
     if tree is None:
         root = leaves[0]
     else:
-        identity = _with_free_boundary(identity, leaves, token)
-        root = tree(leaves, "=_" + identity.boundary)
-    if callable(view.message_id):
-        identity = _with_made_id(identity, view.message_id)
-    fields, message_id = _header(view, identity, style, utf8=can.utf8)
+        generated = _with_free_boundary(generated, leaves, token)
+        root = tree(leaves, "=_" + generated.boundary)
+    if callable(snapshot.message_id):
+        generated = _with_made_id(generated, snapshot.message_id)
+    fields, message_id = _header(snapshot, generated, style, utf8=can.utf8)
     fields.append("MIME-Version: 1.0\r\n")
     head = "\r\n".join(fields).encode()
     plain = head.isascii()
@@ -123,12 +123,12 @@ def render(
         message_id=message_id or None,
         canonical=root.need != BINARY,
         exact=root.need == BINARY,
-        attached=_attached(leaves, pieces) if view.attachments else (),
+        attached=_attached(leaves, pieces) if snapshot.attachments else (),
     )
-    return content, identity
+    return content, generated
 
 
-def _raw_content(raw: object, can: Abilities) -> Content:
+def _raw_content(raw: object, can: Capabilities) -> Content:
     """Return a whole message without Bcc, with CRLF at the end of each line, and else unchanged."""
     if isinstance(raw, bytes):
         return content_of_raw(raw).content()
@@ -150,12 +150,14 @@ def _same(charset: Charset) -> Charset:
 # --- the header ---------------------------------------------------------------------------------------------
 
 
-def _header(view: View, identity: Identity, style: Style, *, utf8: bool) -> tuple[list[str], str]:
+def _header(
+    snapshot: Snapshot, generated: GeneratedValues, style: Style, *, utf8: bool
+) -> tuple[list[str], str]:
     """Return the fields of the message itself, and its Message-ID, empty if there is none."""
-    sender, authors, date = view.sender, view.authors, view.date
+    sender, authors, date = snapshot.sender, snapshot.authors, snapshot.date
     fields = []
     if date is None or date == "now":
-        fields.append("Date: " + clock_date(identity.seconds))
+        fields.append("Date: " + clock_date(generated.seconds))
     elif date != "":  # empty: a server adds the field
         fields.append("Date: " + date_text(date))
     if not authors:
@@ -168,21 +170,21 @@ def _header(view: View, identity: Identity, style: Style, *, utf8: bool) -> tupl
         # RFC 5322 section 3.6.2: several authors need a Sender, a single author who is the sender must not have one.
         if len(authors) > 1 or sender != authors[0]:
             fields.append(address_field("Sender", (sender,), utf8=utf8, style=style))
-    if view.reply_to:
-        fields.append(address_field("Reply-To", view.reply_to, utf8=utf8, style=style))
+    if snapshot.reply_to:
+        fields.append(address_field("Reply-To", snapshot.reply_to, utf8=utf8, style=style))
     for name, kind in (("To", _TO), ("Cc", _CC)):
-        addresses = [recipient.address for recipient in view.recipients if recipient.kind is kind]
+        addresses = [recipient.address for recipient in snapshot.recipients if recipient.kind is kind]
         if addresses:
             fields.append(address_field(name, addresses, utf8=utf8, style=style))
-    if view.subject is not None:
-        fields.append(_subject(view.subject, style, utf8=utf8))
-    message_id = _message_id(view.message_id, identity, sender)
+    if snapshot.subject is not None:
+        fields.append(_subject(snapshot.subject, style, utf8=utf8))
+    message_id = _message_id(snapshot.message_id, generated, sender)
     if message_id:
         fields.append("Message-ID: " + message_id)
-    rare = view.rare
+    rare = snapshot.rare
     if rare is not None:
         fields += rare_fields(rare, sender, style, utf8=utf8)
-    for name, value in view.headers:
+    for name, value in snapshot.headers:
         fields.append(_extra_field(name, value, style, rare, utf8=utf8))
     return fields, message_id
 
@@ -199,20 +201,20 @@ def _usual_subject(subject: str) -> str:
     return text_field("Subject", subject)
 
 
-def _message_id(given: MessageID, identity: Identity, sender: Address) -> str:
+def _message_id(given: MessageID, generated: GeneratedValues, sender: Address) -> str:
     if given is None:
-        return f"<{identity.random}@{sender.ascii_domain}>"
+        return f"<{generated.random}@{sender.ascii_domain}>"
     if callable(given):
-        assert identity.made is not None
-        return identity.made[1]
+        assert generated.made is not None
+        return generated.made[1]
     return message_id_text(given) if given else ""
 
 
-def _with_made_id(identity: Identity, make: Callable[[], str]) -> Identity:
-    """Call `make` for a Message-ID, unless the identity has one that it made."""
-    if identity.made is not None and identity.made[0] is make:
-        return identity
-    return identity._replace(made=(make, message_id_text(make())))
+def _with_made_id(generated: GeneratedValues, make: Callable[[], str]) -> GeneratedValues:
+    """Call `make` for a Message-ID, unless the generated values contain one that it made."""
+    if generated.made is not None and generated.made[0] is make:
+        return generated
+    return generated._replace(made=(make, message_id_text(make())))
 
 
 def _extra_field(name: str, value: str, style: Style, rare: Mapping[str, Any] | None, *, utf8: bool) -> str:
@@ -244,15 +246,17 @@ def _encoded_structure(name: str, value: str) -> str:
 # --- joining ------------------------------------------------------------------------------------------------
 
 
-def _with_free_boundary(identity: Identity, leaves: list[Part], token: Callable[[int], str]) -> Identity:
+def _with_free_boundary(
+    generated: GeneratedValues, leaves: list[Part], token: Callable[[int], str]
+) -> GeneratedValues:
     """Draw random boundaries until one occurs in no leaf."""
     # A source that is read later cannot be checked; it would have to guess the random boundary.
     bare = [piece for leaf in leaves if leaf.bare for piece in leaf.body if isinstance(piece, bytes)]
     for _ in range(16):
-        sought = b"=_" + identity.boundary.encode()
+        sought = b"=_" + generated.boundary.encode()
         if not any([sought in piece if len(piece) <= SLICE else find(piece, sought) >= 0 for piece in bare]):
-            return identity
-        identity = identity._replace(boundary=token(12))
+            return generated
+        generated = generated._replace(boundary=token(12))
     raise InvalidArgument(
         "every boundary that was tried occurs in the message: is the source of randomness broken?"
     )

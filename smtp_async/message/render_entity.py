@@ -19,7 +19,7 @@ from .entity import MOST_LEVELS, UNTOUCHABLE, Entity, entity_of_octets, is_cut_b
 from .header_parser import HIDDEN, Field, leading_lines
 from .header_repair import fit, rewritten
 from .mime_parameters import Parametrised
-from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Abilities, fits_unencoded, quoted_or_base64
+from .transfer_encoding import EIGHT, ENCODINGS, GLOBAL, SEVEN, Capabilities, fits_unencoded, quoted_or_base64
 
 __all__ = ["content_of_entity", "message_within"]
 
@@ -44,7 +44,7 @@ class _Written(NamedTuple):
         return self.header + self.body
 
 
-def content_of_entity(entity: Entity, can: Abilities) -> Content:
+def content_of_entity(entity: Entity, can: Capabilities) -> Content:
     """Render a message for what a server accepts.
 
     Raises:
@@ -69,7 +69,7 @@ def content_of_entity(entity: Entity, can: Abilities) -> Content:
     )
 
 
-def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: bool = False) -> _Written:
+def _written(entity: Entity, can: Capabilities, where: str, marks: Marks, *, top: bool = False) -> _Written:
     """Render an entity.
 
     Args:
@@ -102,7 +102,7 @@ def _written(entity: Entity, can: Abilities, where: str, marks: Marks, *, top: b
     return _Written(entity.header(lines), body, need)
 
 
-def message_within(data: bytes, can: Abilities) -> tuple[bytes, int] | None:
+def message_within(data: bytes, can: Capabilities) -> tuple[bytes, int] | None:
     """Render an attached message so that it may be sent, RFC 2046 section 5.2.1.
 
     Args:
@@ -116,7 +116,7 @@ def message_within(data: bytes, can: Abilities) -> tuple[bytes, int] | None:
     return None if found is None else (b"".join(found.pieces), found.need)
 
 
-def _within(data: bytes, can: Abilities, where: str, marks: Marks) -> _Written | None:
+def _within(data: bytes, can: Capabilities, where: str, marks: Marks) -> _Written | None:
     with suppress(InvalidArgument, ExtensionMissing):
         return _written(entity_of_octets(data), can, where, marks)
     return None
@@ -146,7 +146,7 @@ def _encoding(name: str) -> Field:
 
 
 def _leaf(
-    entity: Entity, kind: Parametrised, can: Abilities, where: str, marks: Marks
+    entity: Entity, kind: Parametrised, can: Capabilities, where: str, marks: Marks
 ) -> tuple[bytes, int, list[Field]]:
     """Return the body of a leaf, what it needs, and the fields that change with its encoding."""
     body, encoding = entity.body, entity.encoding

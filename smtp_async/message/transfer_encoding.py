@@ -19,7 +19,7 @@ __all__ = [
     "GLOBAL",
     "SEVEN",
     "WORTH_BINARY",
-    "Abilities",
+    "Capabilities",
     "choose_encoding",
     "choose_file_encoding",
     "fits_unencoded",
@@ -37,7 +37,7 @@ _ASCII: Final = bytes(range(128))
 _CR: Final = 13
 
 
-class Abilities(NamedTuple):
+class Capabilities(NamedTuple):
     """What the server accepts."""
 
     eightbit: bool
@@ -45,7 +45,7 @@ class Abilities(NamedTuple):
     binary: bool
 
 
-def choose_encoding(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
+def choose_encoding(data: bytes, can: Capabilities) -> tuple[str, bytes, int]:
     """Choose the encoding of CRLF-delimited text: none if the server accepts that, else the shorter one.
 
     Args:
@@ -63,7 +63,7 @@ def choose_encoding(data: bytes, can: Abilities) -> tuple[str, bytes, int]:
     return *quoted_or_base64(data), SEVEN
 
 
-def choose_file_encoding(size: int | None, can: Abilities) -> tuple[str, int]:
+def choose_file_encoding(size: int | None, can: Capabilities) -> tuple[str, int]:
     """Choose between base64 and binary for an attachment.
 
     Args:

@@ -22,7 +22,7 @@ from ..errors import CommunicationError, InvalidArgument, TokenUnavailable
 from ..model.secret import Secret
 from .answers import Answer, Failure, error_of, failure_of
 from .endpoints import Endpoints, checked_url
-from .exchange import Form, TokenEndpoint
+from .token_request import Form, TokenEndpoint
 
 __all__ = ["Redirect", "authorization_url", "consent_in_browser", "read_redirect"]
 

@@ -12,7 +12,7 @@ from ..model.reply import printable
 from ..model.secret import Secret
 from .answers import Answer, Failure, error_of
 from .endpoints import Endpoints
-from .exchange import Form, TokenEndpoint
+from .token_request import Form, TokenEndpoint
 
 __all__ = ["DeviceCode", "consent_on_device", "read_device_code"]
 

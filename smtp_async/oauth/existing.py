@@ -17,8 +17,8 @@ from ..auth.credentials import Token
 from ..errors import FeatureUnavailable, InvalidArgument
 from ..model.secret import Secret
 from .answers import Answer, Failure, answer_in, error_of, failure_of
-from .exchange import token_of
 from .threads import in_oauth_thread
+from .token_request import token_of
 
 __all__ = ["FromGoogle", "FromMsal", "GoogleCredentials", "MsalApplication", "from_google", "from_msal"]
 

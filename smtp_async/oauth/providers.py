@@ -23,9 +23,9 @@ from ..model.secret import Secret
 from .answers import Answer, Failure, error_of
 from .assertion import SigningKey
 from .endpoints import GOOGLE, Endpoints
-from .exchange import TIMEOUT, Form, TokenEndpoint, token_of
 from .threads import in_oauth_thread
 from .token_file import TokenFile, read_token_file, write_token_file
+from .token_request import TIMEOUT, Form, TokenEndpoint, token_of
 
 __all__ = ["ClientCredentials", "OnRotation", "RefreshToken", "ServiceAccount"]
 

@@ -1,12 +1,12 @@
-"""How many connections a server bears: decisions only, the time is an argument.
+"""Decides how many connections a server accepts. Decisions only: the time is an argument.
 
 Additive increase, multiplicative decrease, with a memory of where the server refused:
 
-* A refused connection says how many are borne: those that are open. The bound falls to that number.
+* A refused connection says how many are accepted: those that are open. The bound falls to that number.
 * A message that is refused because of the load, or an open connection that ends with 421, says that this many are too
   many at this rate: the bound falls to seven tenths. So do reply times that have risen to four times the best.
 * The bound rises by one at a time: quickly below the number that was refused last, and from there only as a probe, at
-  first after a minute. A probe that is refused doubles the pause up to five minutes, one that is borne divides it by
+  first after a minute. A probe that is refused doubles the pause up to five minutes, one that is accepted divides it by
   four. So a server whose limit stands is asked rarely, and one that has recovered is used again.
 """
 
@@ -100,18 +100,22 @@ class AdaptiveBound:
         self._best = math.inf
         self._slow = 0
 
-    def connection_refused(self, now: float, borne: int, *, together: bool = False) -> None:
+    def connection_refused(self, now: float, accepted: int, *, together: bool = False) -> None:
         """The server refused a connection, or ended it at once.
 
         Args:
             now: the time.
-            borne: how many others it bears, 0 if that is not known.
+            accepted: how many others it accepts, 0 if that is not known.
             together: it was dialled together with one whose refusal is known.
         """
-        if together and borne >= self.current:
+        if together and accepted >= self.current:
             return
         lower = self.current - 1
-        self._fall(now, min(lower, borne) if borne else lower, refused=borne + 1 if borne else self.current)
+        self._fall(
+            now,
+            min(lower, accepted) if accepted else lower,
+            refused=accepted + 1 if accepted else self.current,
+        )
 
     def congested(self, now: float, used: int) -> None:
         """The server refused because of the load, or has become slow, while `used` connections were open."""
@@ -140,7 +144,7 @@ class AdaptiveBound:
         self.current += 1
         self._probing = self.current >= self._refused
         if self._probing:
-            # If this one is borne, the next one is unknown, too.
+            # If this one is accepted, the next one is unknown, too.
             self._refused = self.current + 1
         self._set_rise(now)
 

@@ -14,7 +14,7 @@ __all__ = ["Connections", "Observer"]
 
 
 class Observer(Protocol):
-    """What is told of the connections that a pool has opened."""
+    """Notified of the connections that a pool opens."""
 
     def connected(self, connection: Connection, error: SMTPError | None) -> None:
         """Note that a connection was opened, or could not be: `error` says why."""

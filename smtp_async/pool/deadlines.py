@@ -37,14 +37,14 @@ class Deadlines(Generic[L]):
 
     Args:
         loop: its clock counts.
-        passed: called with each item whose deadline has passed, which is no longer watched then.
+        on_expired: called with each item whose deadline has passed, which is no longer watched then.
     """
 
-    __slots__ = ("_fires_at", "_heap", "_loop", "_new", "_passed", "_numbers", "_counter", "_timer")
+    __slots__ = ("_fires_at", "_heap", "_loop", "_new", "_on_expired", "_numbers", "_counter", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[L], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_expired: Callable[[L], None]) -> None:
         self._loop = loop
-        self._passed = passed
+        self._on_expired = on_expired
         # Items added since the timer fired last.
         self._new: set[L] = set()
         # Entries of deadline, number (so that items are never compared) and item; and the valid number of each item.
@@ -90,7 +90,7 @@ class Deadlines(Generic[L]):
         for item in new:
             self._push(item)
         for item in self._taken(now):
-            self._passed(item)
+            self._on_expired(item)
         if len(self._heap) > max(_FEW, 2 * len(self._numbers)):
             self._heap = [entry for entry in self._heap if self._numbers.get(entry[2]) == entry[1]]
             heapq.heapify(self._heap)
@@ -98,7 +98,7 @@ class Deadlines(Generic[L]):
             self._set_earlier(max(self._heap[0][0], now + _GRAIN))
 
     def _set_earlier(self, due: float) -> None:
-        # `passed` may have set the timer.
+        # `on_expired` may have set the timer.
         if self._fires_at is None or due < self._fires_at:
             self._set(due)
 

@@ -1,4 +1,4 @@
-"""When the next connection may be dialled, and how many there may be at once: what failures teach.
+"""Decides when the next connection may be dialled: backoff after failures, and refused logins.
 
 Values and timers only; the pool dials.
 
@@ -18,96 +18,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Final
 
-from ..connection.job import DialledConnection
+from ..connection.send_job import DialledConnection
 from ..errors import AuthenticationFailed, GreetingRefused, SMTPError
-from ..model.receipt import Receipt
+from .connection_bound import ConnectionBound
 
-__all__ = ["ConnectionBound", "Dialling"]
+__all__ = ["Dialling", "is_refused_login"]
 
 #: Seconds for which a refused login is remembered.
 _LOGIN_PAUSE: Final = 60.0
-#: Seconds for which the bound is lowered.
-_CUT: Final = 60.0
 #: Seconds after which an open connection has proved that the server takes mail.
 _PROOF: Final = 1.0
 #: Replies that say "too many connections": RFC 5321 section 3.8, and two that large providers use.
 _CROWDED: Final = frozenset({421, 432, 454})
 
 
-class ConnectionBound:
-    """How many connections a client may have now: the user's limit, which the server lowers and time raises again.
-
-    Args:
-        most: the user's limit.
-        loop: its clock counts.
-        raised: called when the bound has risen, because there may be room for what waits.
-    """
-
-    __slots__ = ("_cuts", "_loop", "_most", "_raised", "_timer")
-
-    def __init__(self, most: int, loop: asyncio.AbstractEventLoop, raised: Callable[[], None]) -> None:
-        self._most = most
-        self._loop = loop
-        self._raised = raised
-        # The loop times at which cuts end, in this order.
-        self._cuts: deque[float] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def current(self) -> int:
-        """The most connections, at least one."""
-        return max(1, self._most - len(self._cuts)) if self._cuts else self._most
-
-    def lower(self, seconds: float) -> None:
-        """Allow one connection fewer for `seconds`."""
-        self._cuts.append(self._loop.time() + seconds)
-        self._set_timer()
-
-    def connection_refused(self, *, together: bool = False) -> None:
-        """Note that the server refused a connection.
-
-        Args:
-            together: it was dialled together with one whose refusal was noted.
-        """
-        if not together:
-            self.lower(_CUT)
-
-    def message_failed(self, receipt: Receipt) -> None:
-        """Note a message that was not accepted."""
-
-    def watch(self) -> None:
-        """Note that messages wait."""
-
-    def stop(self) -> None:
-        """Cancel the timer that calls `raised`."""
-        self._cuts.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _set_timer(self) -> None:
-        if self._timer is None and self._cuts:
-            self._timer = self._loop.call_at(self._cuts[0], self._rise)
-
-    def _rise(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        while self._cuts and self._cuts[0] <= now:
-            self._cuts.popleft()
-        self._set_timer()
-        self._raised()
-
-
 class Dialling:
-    """What the dials of one pool have taught.
+    """Decides for one pool whether it may dial now.
 
     Args:
         loop: its clock counts.
         retry: called after a wait, when there is room again.
-        bound: lowered where a failure says that the server takes no more connections.
+        bound: lowered if a failure says that the server takes no more connections.
         backoff: seconds before the next dial after the first failure, and the most that they are doubled to.
     """
 
@@ -169,7 +103,7 @@ class Dialling:
                 earliest = max(earliest, min(one.opened_at for one in open_now) + _PROOF)
         if earliest > now:
             if self._timer is None:
-                self._timer = self._loop.call_at(earliest, self._timer_rang)
+                self._timer = self._loop.call_at(earliest, self._timer_fired)
             return 0
         return 1 if self._pause else math.inf
 
@@ -209,7 +143,7 @@ class Dialling:
             self._timer.cancel()
             self._timer = None
 
-    def _timer_rang(self) -> None:
+    def _timer_fired(self) -> None:
         self._timer = None
         self._retry()
 
@@ -220,7 +154,7 @@ class Dialling:
         """Whether a login was refused, perhaps too long ago to count."""
         return self._refusal is not None
 
-    def note_refused_login(self, error: AuthenticationFailed) -> None:
+    def note_refused_login(self, error: SMTPError) -> None:
         """Remember that the login was refused for good."""
         self._refusal = (self._loop.time() + _LOGIN_PAUSE, error)
 
@@ -240,6 +174,11 @@ class Dialling:
         if self._loop.time() < until:
             raise error.copy()
         self._refusal = None
+
+
+def is_refused_login(error: SMTPError) -> bool:
+    """Tell whether `error` is a login that was refused for good."""
+    return isinstance(error, AuthenticationFailed) and not error.temporary
 
 
 def _crowded(error: SMTPError) -> bool:

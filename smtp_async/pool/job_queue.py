@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from ..connection.job import Job
+from ..connection.send_job import SendJob
 from ..protocol.transaction import Transaction
 
 __all__ = ["JobQueue"]
@@ -24,8 +24,8 @@ class JobQueue:
 
     def __init__(self) -> None:
         # Each job with its place: places grow at the end and shrink at the head.
-        self._small: OrderedDict[Job, int] = OrderedDict()
-        self._streamed: OrderedDict[Job, int] = OrderedDict()
+        self._small: OrderedDict[SendJob, int] = OrderedDict()
+        self._streamed: OrderedDict[SendJob, int] = OrderedDict()
         self._first = self._last = 0
 
     def __len__(self) -> int:
@@ -34,31 +34,31 @@ class JobQueue:
     def __bool__(self) -> bool:
         return bool(self._small or self._streamed)
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[SendJob]:
         yield from self._small
         yield from self._streamed
 
     def __contains__(self, job: object) -> bool:
         return job in self._small or job in self._streamed
 
-    def append(self, job: Job) -> None:
+    def append(self, job: SendJob) -> None:
         """Put `job` at the end."""
         self._last += 1
         self._queue_for(job)[job] = self._last
 
-    def push_front(self, job: Job) -> None:
+    def push_front(self, job: SendJob) -> None:
         """Put `job` at the head, because it has been through the queue before."""
         self._first -= 1
         queue = self._queue_for(job)
         queue[job] = self._first
         queue.move_to_end(job, last=False)
 
-    def discard(self, job: Job) -> bool:
+    def discard(self, job: SendJob) -> bool:
         """Take `job` out; return whether it was in the queue."""
         # It may be in either: whether it is streamed is known only since it was planned.
         return self._small.pop(job, None) is not None or self._streamed.pop(job, None) is not None
 
-    def take(self, admits: Callable[[Transaction], bool], may_stream: Callable[[], bool]) -> Job | None:
+    def take(self, admits: Callable[[Transaction], bool], may_stream: Callable[[], bool]) -> SendJob | None:
         """Take out the job that is next, if a connection can begin it; return None if it cannot.
 
         Args:
@@ -76,31 +76,31 @@ class JobQueue:
             return job
         return None
 
-    def take_unprepared(self) -> list[Job]:
+    def take_unprepared(self) -> list[SendJob]:
         """Take out the jobs that wait to know what the server offers."""
         jobs = [job for job in self._small if job.transaction is None]
         for job in jobs:
             del self._small[job]
         return jobs
 
-    def take_fragile(self) -> list[Job]:
+    def take_fragile(self) -> list[SendJob]:
         """Take out the jobs that do not outlast an outage."""
         jobs = [job for job in self if not job.outlasts_outage]
         for job in jobs:
             self.discard(job)
         return jobs
 
-    def take_all(self) -> list[Job]:
+    def take_all(self) -> list[SendJob]:
         """Take out all jobs."""
         jobs = list(self)
         self._small.clear()
         self._streamed.clear()
         return jobs
 
-    def _queue_for(self, job: Job) -> OrderedDict[Job, int]:
+    def _queue_for(self, job: SendJob) -> OrderedDict[SendJob, int]:
         transaction = job.transaction
-        return self._streamed if transaction is not None and transaction.aside else self._small
+        return self._streamed if transaction is not None and transaction.caller_paced else self._small
 
 
-def _head(queue: OrderedDict[Job, int]) -> int:
+def _head(queue: OrderedDict[SendJob, int]) -> int:
     return next(iter(queue.values()))

@@ -30,8 +30,8 @@ class PoolLimits:
         min_backoff: seconds before the next connection is tried after one that failed; doubled with each failure in a
             row.
         max_backoff: the most seconds between two tries.
-        adaptive: let the number of connections follow what the server bears, between 1 and `max_connections`: fewer
-            after refusals because of the load and where replies have become slow, more when the server bears them
+        adaptive: let the number of connections follow what the server accepts, between 1 and `max_connections`: fewer
+            after refusals because of the load and where replies have become slow, more when it accepts them
             again. False only allows one fewer for a minute after a refused connection.
     """
 

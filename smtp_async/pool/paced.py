@@ -1,10 +1,10 @@
 """A pool for a client whose messages are limited per second, minute, hour or day.
 
-It is a class of its own, so that a client without such limits does not ask for them with every message.
+It is a class of its own, so that a client without such limits does not check them with every message.
 
-Messages wait in the queue of the pool; none is given to a connection while the limits have no place. A place is taken
-when a message is begun, and given back the length of the window after its transaction has ended (`MessageRate`). A
-timer rings when the next place may be free.
+Messages wait in the queue of the pool; none is given to a connection while the limits have no place. A message takes a
+place when it is begun, and the place is free again when the window has passed since the end of its transaction
+(`MessageRate`). While messages wait, a timer fires when the next place may be free.
 
 A call of `send` has one deadline, and waiting for a place is part of it. The time of a message of `send_all` begins
 when a connection takes the message, so that a limit per hour does not make messages fail. During an outage such a
@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from ..connection.connection import Connection
-from ..connection.job import Job
+from ..connection.send_job import SendJob
 from ..errors import NotSent, SMTPError, Timeout
 from ..model.receipt import Receipt
 from ..model.timeouts import Timeouts
@@ -50,9 +50,9 @@ class PacedPool(Pool):
         super().__init__(limits, timeouts, make, observer=observer)
         self._rate = MessageRate(rates.windows)
         # Jobs that count as begun and have not been concluded.
-        self._begun: set[Job] = set()
+        self._begun: set[SendJob] = set()
         # Jobs of `send_all` in the queue, with the seconds that each has from the moment in which it is begun.
-        self._undated: dict[Job, float | None] = {}
+        self._undated: dict[SendJob, float | None] = {}
         # Sessions that wait for a place, in the order in which they came.
         self._turns: dict[asyncio.Future[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -75,24 +75,28 @@ class PacedPool(Pool):
 
     # --- places ----------------------------------------------------------------------------------------------
 
-    def _has_place(self) -> bool:
-        """Tell whether a message may begin now; if not, look again when that may have changed."""
-        now = self.now()
-        if self._rate.free(now):
+    def _begin_or_end_pause(self) -> bool:
+        """Begin a pause if the limits have no place now, else end it; return whether a message may begin."""
+        if self._rate.free(self.now()):
             self._end_pause()
             return True
+        self._begin_pause()
+        return False
+
+    def _begin_pause(self) -> None:
+        """Count the pause from now on, and check again when a place may be free."""
+        now = self.now()
         if self._waiting_since is None:
             self._waiting_since = now
         if self._timer is None and not self._closed:
             self._timer = self.loop.call_at(self._rate.next_change(now), self._place_may_be_free)
-        return False
 
     def _place_may_be_free(self) -> None:
         self._timer = None
         self._wake_turns()
         if not self._queue:
             self._end_pause()
-        elif self._has_place():
+        elif self._begin_or_end_pause():
             self._make_room()
 
     def _end_pause(self) -> None:
@@ -103,17 +107,17 @@ class PacedPool(Pool):
     def _ready(self) -> int:
         return min(super()._ready(), self._rate.free(self.now()))
 
-    def _take_place(self, job: Job) -> None:
+    def _take_place(self, job: SendJob) -> None:
         if job not in self._begun:
             self._begun.add(job)
             self._rate.begin()
 
-    def _conclude(self, job: Job) -> None:
+    def _conclude(self, job: SendJob) -> None:
         if job in self._begun:
             self._begun.discard(job)
             self._rate.conclude(self.now())
 
-    def _return_place(self, job: Job) -> None:
+    def _return_place(self, job: SendJob) -> None:
         """Take the place from a job that has to be prepared again: nothing of it was written."""
         if job in self._begun and job.connection is None:
             self._begun.discard(job)
@@ -121,12 +125,12 @@ class PacedPool(Pool):
 
     # --- jobs ------------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SendJob) -> None:
         """As `Pool.submit`; a job for which the limits have no place waits in the queue."""
         # It may come for the second time, prepared for what the server offers.
         self._return_place(job)
         self._undated.pop(job, None)
-        if self._has_place():
+        if self._begin_or_end_pause():
             super().submit(job)
             if job.connection is not None:
                 self._take_place(job)
@@ -135,18 +139,18 @@ class PacedPool(Pool):
         self.deadlines.add(job)
         self._enqueue(job)
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: SendJob) -> None:
         super()._enqueue(job)
         if job in self._queue:
             self._undate(job)
 
-    def _return(self, job: Job) -> None:
-        super()._return(job)
+    def _requeue(self, job: SendJob) -> None:
+        super()._requeue(job)
         self._undate(job)
 
-    def next_job(self, connection: Connection) -> Job | None:
+    def next_job(self, connection: Connection) -> SendJob | None:
         """As `Pool.next_job`, if the limits have a place."""
-        if self._queue and not self._has_place():
+        if self._queue and not self._begin_or_end_pause():
             if connection.deliveries.spent:
                 connection.finish()
             return None
@@ -157,20 +161,20 @@ class PacedPool(Pool):
                 self._take_place(job)
         return job
 
-    def finished(self, job: Job, receipt: Receipt) -> None:
-        """As `Pool.finished`; the place of the job will be free."""
+    def transaction_ended(self, job: SendJob, receipt: Receipt) -> None:
+        """As `Pool.transaction_ended`; the place of the job will be free."""
         self._conclude(job)
-        super().finished(job, receipt)
+        super().transaction_ended(job, receipt)
         if job.pinned and job.receipt is None:
             # Other recipients of the same message follow over the same connection, without a wait.
             self._take_place(job)
 
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: SendJob, receipt: Receipt) -> None:
         """As `Pool.retry_unsent`; the job takes another place."""
         self._conclude(job)
         super().retry_unsent(job, receipt)
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """As `Pool.cancel`."""
         self._undated.pop(job, None)
         self._return_place(job)
@@ -179,7 +183,7 @@ class PacedPool(Pool):
             self._end_pause()
         return unsent
 
-    def _reason_for_waiting(self, job: Job) -> SMTPError | None:
+    def _reason_for_waiting(self, job: SendJob) -> SMTPError | None:
         reason = super()._reason_for_waiting(job)
         if reason is None and self._waiting_since is not None and not job.outlasts_outage:
             reason = NotSent("the deadline passed while the message waited for the client's own RateLimits")
@@ -188,7 +192,7 @@ class PacedPool(Pool):
 
     # --- deadlines of messages of `send_all` -----------------------------------------------------------------
 
-    def _undate(self, job: Job) -> None:
+    def _undate(self, job: SendJob) -> None:
         """Take its deadline from a job of `send_all` that waits."""
         if not job.outlasts_outage or self._outage is not None:
             return
@@ -196,16 +200,16 @@ class PacedPool(Pool):
         job.due = job.send_by = None
         self.deadlines.discard(job)
 
-    def _date(self, job: Job) -> None:
+    def _date(self, job: SendJob) -> None:
         """Give it back: it has the time that was left when the job came into the queue."""
         if (left := self._undated.pop(job, None)) is not None:
             job.due = job.send_by = self.now() + left
             self.deadlines.add(job)
 
-    def opened(self, connection: Connection) -> None:
-        """As `Pool.opened`."""
+    def connection_opened(self, connection: Connection) -> None:
+        """As `Pool.connection_opened`."""
         outage = self._outage
-        super().opened(connection)
+        super().connection_opened(connection)
         if outage is not None:
             for job in self._queue:
                 if job not in self._undated:
@@ -222,13 +226,13 @@ class PacedPool(Pool):
     # --- sessions --------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def turn(self, job: Job) -> AsyncIterator[None]:
+    async def turn(self, job: SendJob) -> AsyncIterator[None]:
         """Wait for a place for `job`, which it keeps until the context is left and the window has passed.
 
         Raises:
             NotConnected: the client was closed meanwhile.
         """
-        while not self._has_place():
+        while not self._begin_or_end_pause():
             turn = self.loop.create_future()
             self._turns[turn] = None
             try:

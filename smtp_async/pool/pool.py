@@ -1,21 +1,20 @@
-"""Which message is sent over which connection.
+"""Chooses the connection for each message, and retries messages whose connection died.
 
-Bookkeeping only: every method is synchronous except `close` and `lend`, and what a connection has to do is done by its
-own task. Dialling belongs to the pool, never to a caller: a caller that is cancelled cannot leave half a connection
-behind.
+Bookkeeping only: every method is synchronous except `close` and `lend`, and each connection does its I/O in a task of
+its own. The pool dials, never a caller: a caller that is cancelled cannot leave a half-open connection behind.
 
 Rules:
 
-1. Open and opening connections together never exceed the bound; sessions that were lent to callers count too.
-2. First come, first served. A job that was not sent because its connection died goes back to the head of the queue,
-   twice at most.
-3. Spread before depth: a connection gets a second job only when none is idle and none may be opened, and each of those
-   that are being opened has a job of its own.
-4. A dial that fails while no connection is open and no other is being opened fails every waiting job with its error,
-   except those that outlast an outage. So does a connection that ends right after its opening, before it was given a
-   job. When the next one may be dialled is decided in `dialling`.
+1. The number of open and opening connections never exceeds the bound; sessions that were lent to callers count too.
+2. First come, first served. A job that was not sent because its connection died is retried from the head of the queue,
+   at most twice (`retry_unsent`).
+3. Spread before depth: a connection gets a second job only if no connection is idle, no more may be opened, and every
+   connection that is being opened has a job of its own.
+4. If a dial fails while no connection is open and no other one is being opened, every waiting job fails with its error,
+   except the jobs that outlast an outage. So it does if a connection ends right after its opening, before it was given
+   a job. `dialling` decides when the next connection may be dialled.
 5. A refused login fails every waiting job.
-6. A connection that has gone silent while others wait does not fill a place: the bound allows one more.
+6. A stalled connection does not count against the bound while jobs wait: one more connection is allowed.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from typing import Any, Final
 
 from ..connection.caller_work import CallerWork
 from ..connection.connection import Connection
-from ..connection.job import Job, Step
-from ..errors import AuthenticationFailed, Interrupted, NotConnected, QueueFull, SMTPError
+from ..connection.send_job import CallerStep, SendJob
+from ..errors import Interrupted, NotConnected, QueueFull, SMTPError
 from ..model.receipt import Outcome, Receipt
 from ..model.timeouts import Timeouts
 from ..protocol.extensions import Extensions
 from ..protocol.pipelining_history import PipeliningHistory
-from .bound import make_bound
-from .checkout import SessionWaiters
 from .closing import IdleReaper, close_all
+from .connection_bound import make_bound
 from .connections import Connections, Observer
 from .deadlines import Deadlines
-from .dialling import Dialling
+from .dialling import Dialling, is_refused_login
 from .job_queue import JobQueue
 from .limits import PoolLimits, PoolStatistics
-from .silence import SilenceWatch
+from .session_waiters import SessionWaiters
+from .stall_watch import StallWatch
 
 __all__ = ["Pool", "PoolLimits", "PoolStatistics"]
 
@@ -58,7 +57,7 @@ class Pool:
         limits: the bounds.
         timeouts: the pool itself uses `queue` and `close`.
         make: makes a connection that is not started.
-        observer: is told of each connection that was opened, or could not be.
+        observer: notified of each connection that was opened, or could not be.
 
     Attributes:
         extensions: what the server offered last, None before the first connection.
@@ -85,11 +84,11 @@ class Pool:
         self.connections = connections = Connections()
         self._queue = JobQueue()
         self._session_waiters: SessionWaiters[Connection] = SessionWaiters(loop)
-        self.deadlines: Deadlines[Job | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
+        self.deadlines: Deadlines[SendJob | CallerWork[Any]] = Deadlines(loop, self._deadline_passed)
         queues = (self._queue, self._session_waiters)
         self._counts = dict.fromkeys(Outcome, 0)
         self._bound = make_bound(limits, loop, connections, self._queue, self._counts, self._make_room)
-        self._silence = SilenceWatch(loop, connections.open, queues, self._make_room, self._bound.watch)
+        self._stalls = StallWatch(loop, connections.open, queues, self._make_room, self._bound.watch)
         self._reaper = IdleReaper(loop, connections.idle, limits.idle_time)
         self._dialling = Dialling(loop, self._grow, self._bound, (limits.min_backoff, limits.max_backoff))
         # Why no connection could be had, while there is none.
@@ -110,7 +109,7 @@ class Pool:
 
     # --- callers with a message ------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SendJob) -> None:
         """Give `job` to an idle connection, or put it into the queue.
 
         Raises:
@@ -134,7 +133,7 @@ class Pool:
             return
         self._enqueue(job)
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: SendJob) -> None:
         """Put `job` into the queue, and see to a connection for it; raises as `submit`."""
         queue, limit = self._queue, self.limits.max_waiting
         if limit is not None and len(queue) >= limit:
@@ -144,15 +143,15 @@ class Pool:
         if self._timeouts.queue is not None:
             self._limit_waiting(job)
         if self.connections.idle:
-            self._employ_idle()
-        self._silence.start()
+            self._use_idle()
+        self._stalls.start()
         if not self._full():
             self._grow()
 
-    def _begin_beside_others(self, job: Job) -> bool:
+    def _begin_beside_others(self, job: SendJob) -> bool:
         """Begin `job` on a busy connection, where none is idle and none may be opened; return whether it was begun."""
         transaction = job.transaction
-        if transaction is None or transaction.aside or not self._full():
+        if transaction is None or transaction.caller_paced or not self._full():
             return False
         for connection in self.connections.open:
             if (
@@ -166,7 +165,7 @@ class Pool:
                 return True
         return False
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         """Withdraw `job`, because its caller has gone; return True if it will certainly not be sent. Synchronous."""
         job.abandoned = True
         self.deadlines.discard(job)
@@ -175,19 +174,19 @@ class Pool:
             return True
         return job.connection is not None and job.connection.cancel(job)
 
-    def give_up(self, job: Job) -> None:
+    def expire(self, job: SendJob) -> None:
         """Withdraw `job`, because its caller's time or its time in the queue is over, and give it its receipt."""
         if job.receipt is not None:
             return
         reason = self._reason_for_waiting(job) if job.connection is None else None
         job.time_out(unsent=self.cancel(job), reason=reason)
 
-    def _reason_for_waiting(self, job: Job) -> SMTPError | None:
+    def _reason_for_waiting(self, job: SendJob) -> SMTPError | None:
         return self._outage if job.outlasts_outage else None
 
-    def _deadline_passed(self, item: Job | CallerWork[Any]) -> None:
-        if isinstance(item, Job):
-            self.give_up(item)
+    def _deadline_passed(self, item: SendJob | CallerWork[Any]) -> None:
+        if isinstance(item, SendJob):
+            self.expire(item)
         else:
             item.abandon()
 
@@ -215,7 +214,7 @@ class Pool:
 
     def _session_wanted(self) -> None:
         """Make room for one more caller that waits for a session, if a silent connection leaves a place to spare."""
-        self._silence.start()
+        self._stalls.start()
         if not self._full():
             self._make_room()
 
@@ -235,7 +234,7 @@ class Pool:
         self._closed = True
         self._fail_waiting(Interrupted("the client was closed"))
         self._session_waiters.fail(NotConnected("the client is closed"))
-        for one in (self._bound, self._dialling, self._silence, self._reaper):
+        for one in (self._bound, self._dialling, self._stalls, self._reaper):
             one.stop()
         await close_all(self.connections.all(), self._timeouts.close)
         # Not before: what was under way kept its deadlines.
@@ -243,8 +242,8 @@ class Pool:
 
     # --- connections that want work --------------------------------------------------------------------------
 
-    def opened(self, connection: Connection) -> None:
-        """Take note that a connection can carry messages."""
+    def connection_opened(self, connection: Connection) -> None:
+        """Add a connection that can carry messages now, and have the jobs prepared that waited for its extensions."""
         self._dialling.note_login()
         self._outage = None
         if self._observer is not None:
@@ -264,29 +263,23 @@ class Pool:
         connections.open[connection] = None
         connection.deliveries.retire(messages=self.limits.max_messages, age=self.limits.max_age)
         if self._dialling.in_doubt:
-            # After it has taken its job: no other is dialled until this connection has proved something.
+            # After this connection has taken its job, which proves that the server takes mail, or does not.
             self.loop.call_soon(self._grow)
-        # These jobs waited to know what the server offers; each comes back prepared, in the same order.
+        # These jobs waited for the server's extensions; their callers submit them again, prepared, in the same order.
         for job in self._queue.take_unprepared():
             job.offer = self.extensions
-            job.advance(Step.PREPARE)
+            job.advance(CallerStep.PREPARE)
 
-    def next_job(self, connection: Connection) -> Job | None:
-        """Return the next job that `connection` may begin, None if there is none for it."""
+    def next_job(self, connection: Connection) -> SendJob | None:
+        """Return the next job for `connection`, or None; close the connection if it must not carry any more jobs."""
         queue, connections = self._queue, self.connections
         if not queue or not connection.may_begin or connection in connections.private:
             return None
-        # A connection is idle, or may be opened, or is being opened for each job: then this one is not the next.
-        if connection.deliveries.jobs and (
-            connections.idle
-            or not self._full()
-            or (connections.opening and len(queue) <= len(connections.opening))
-        ):
-            # A streamed message that was not given the last connection may have it when another one is written.
-            self._employ_idle()
+        if connection.deliveries.jobs and self._another_comes_first():
+            # The end of a streamed body may have freed an idle connection for the next one.
+            self._use_idle()
             return None
-        if connection.deliveries.spent or (self._session_waiters and self._yields()):
-            connection.finish()
+        if self._close_if_done(connection):
             return None
         job = queue.take(connection.deliveries.admits, self._may_stream)
         if job is not None:
@@ -294,25 +287,32 @@ class Pool:
             connections.idle.pop(connection, None)
         return job
 
-    def idle(self, connection: Connection) -> None:
-        """Take note that a connection has nothing to do."""
+    def _another_comes_first(self) -> bool:
+        """Tell whether a busy connection takes no job: one is idle, may be opened, or is being opened for each job."""
+        idle, opening = self.connections.idle, self.connections.opening
+        return bool(idle) or not self._full() or 0 < len(opening) >= len(self._queue)
+
+    def connection_idle(self, connection: Connection) -> None:
+        """Keep a connection that has no job for the next one, and close it after `idle_time`."""
         connections = self.connections
         if connection in connections.private or self._closed or connection in connections.idle:
             return
-        if connection.deliveries.spent or (self._session_waiters and self._yields()):
-            connection.finish()
-            return
-        connections.idle[connection] = None
-        self._reaper.watch(connection)
+        if not self._close_if_done(connection):
+            connections.idle[connection] = None
+            self._reaper.watch(connection)
 
-    def _yields(self) -> bool:
-        """Tell whether one more pooled connection should close, to free a place for a caller of `session()`."""
-        return self.connections.leaving < len(self._session_waiters)
+    def _close_if_done(self, connection: Connection) -> bool:
+        """Close a connection that must carry no more jobs, or whose place a caller of `session()` needs."""
+        waiters = self._session_waiters
+        done = connection.deliveries.spent or (bool(waiters) and self.connections.leaving < len(waiters))
+        if done:
+            connection.finish()
+        return done
 
     # --- the ends of jobs ------------------------------------------------------------------------------------
 
-    def finished(self, job: Job, receipt: Receipt) -> None:
-        """End a job whose transaction has ended, or queue it again if recipients are left for another transaction."""
+    def transaction_ended(self, job: SendJob, receipt: Receipt) -> None:
+        """End a job with its last transaction, or queue it again if recipients are left for another transaction."""
         if self._dialling.in_doubt and job.connection is not None and self._dialling.proven(job.connection):
             self._dialling.note_proof()
             self.loop.call_soon(self._grow)
@@ -321,9 +321,9 @@ class Pool:
         several = len(receipt.verdicts) > 1 or job.groups is not None
         if several and not self._closed and job.follow(receipt):
             if job.pinned:
-                job.advance(Step.PREPARE)
+                job.advance(CallerStep.PREPARE)
             else:
-                self._return(job)
+                self._requeue(job)
             return
         self.deadlines.discard(job)
         receipt = job.settle(receipt)
@@ -333,30 +333,30 @@ class Pool:
             self._counts[receipt.outcome] += 1
             self._bound.message_failed(receipt)
 
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: SendJob, receipt: Receipt) -> None:
         """Put a job whose connection died before it was sent back to the head of the queue, or end it."""
         transaction = job.transaction
         if self._closed or job.pinned or transaction is None or job.retries >= _MAX_RETRIES:
-            self.finished(job, receipt)
+            self.transaction_ended(job, receipt)
             return
         self._bound.message_failed(receipt)
         job.connection = None
         job.retries += 1
         self._reconnects += 1
         transaction.renew()
-        self._return(job)
+        self._requeue(job)
 
-    def greeted_again(self, connection: Connection) -> None:
-        """Take note of what a connection's server offers now."""
+    def offer_changed(self, connection: Connection) -> None:
+        """Plan later jobs for what the server offers now, because it was asked again."""
         self.extensions = connection.extensions
 
-    def _return(self, job: Job) -> None:
+    def _requeue(self, job: SendJob) -> None:
         self._queue.push_front(job)
         self._limit_waiting(job)
-        self._silence.start()
+        self._stalls.start()
 
-    def _limit_waiting(self, job: Job) -> None:
-        """Until a connection takes `job`, its deadline is the end of its time in the queue, if that comes first."""
+    def _limit_waiting(self, job: SendJob) -> None:
+        """Set the deadline of `job` to the end of `timeouts.queue`, if that is earlier; begun, it has its own again."""
         limit = self._timeouts.queue
         if limit is not None and job.due == job.send_by:
             job.due = min(self.now() + limit, job.due or math.inf)
@@ -364,8 +364,8 @@ class Pool:
 
     # --- the ends of connections -----------------------------------------------------------------------------
 
-    def failed(self, connection: Connection, error: SMTPError) -> None:
-        """Take note that a connection could not be opened. It says QUIT, and fills its place until it has `ended`."""
+    def connection_failed(self, connection: Connection, error: SMTPError) -> None:
+        """Handle a failed opening. The connection says QUIT, and counts against the bound until it is closed."""
         if self._observer is not None:
             self._observer.connected(connection, error)
         connections = self.connections
@@ -374,19 +374,19 @@ class Pool:
             connections.failed[connection] = None
             self._dial_failed(connection, error)
         else:
-            self._login_failed(error)
+            self._handle_refused_login(error)
         self._grow()
 
-    def ended(self, connection: Connection, error: SMTPError | None) -> None:
-        """Forget a connection that has ended, and fill its place."""
+    def connection_closed(self, connection: Connection, error: SMTPError | None) -> None:
+        """Remove a connection that has ended, and use the free place."""
         was_opening, was_open = self.connections.remove(connection)
-        self._silence.connection_ended()
+        self._stalls.connection_ended()
         breakdown = connection.channel.machine.pipeline.breakdown
         if breakdown is not None:
             self.pipelining_history.broke_down(breakdown, connection.extensions, self.now())
         if isinstance(error, Interrupted):
-            # What this side stopped says nothing about the server. And when a loop ends and cancels every task, the
-            # callers' turn comes before that of a new connection, which would not be cancelled any more.
+            # A connection that the client stopped says nothing about the server. A new one is made in the loop's next
+            # iteration only: when `asyncio.run` ends, it cancels all tasks, and one made now would not be among them.
             self.loop.call_soon(self._make_room)
             return
         if error is not None and not connection.opened_at and self._observer is not None:
@@ -397,7 +397,7 @@ class Pool:
             elif was_open:
                 self._ended_early(connection, error)
             elif not connection.opened_at:
-                self._login_failed(error)
+                self._handle_refused_login(error)
         self._make_room()
 
     def _ended_early(self, connection: Connection, error: SMTPError) -> None:
@@ -405,7 +405,7 @@ class Pool:
         if self._dialling.proven(connection):
             self._dialling.note_proof()
         elif connection.deliveries.messages:
-            # The messages that it carried come back and are tried again, each of them a few times.
+            # Its messages were queued again by `retry_unsent`, which limits the number of retries.
             self._dialling.note_failure(connection, error, self.connections.open)
         else:
             self._dial_failed(connection, error)
@@ -413,21 +413,22 @@ class Pool:
     def _dial_failed(self, connection: Connection, error: SMTPError) -> None:
         connections = self.connections
         self._dialling.note_failure(connection, error, connections.open)
-        if not self._login_failed(error) and not (connections.open or connections.opening):
+        if is_refused_login(error):
+            self._handle_refused_login(error)
+        elif not (connections.open or connections.opening):
             # While others are being opened, one of them may still be established.
             self._outage = error
             self._fail_waiting(error, outage=error.temporary)
 
-    def _login_failed(self, error: SMTPError) -> bool:
-        """Remember a login that was refused for good; return whether it was that."""
-        if not isinstance(error, AuthenticationFailed) or error.temporary:
-            return False
+    def _handle_refused_login(self, error: SMTPError) -> None:
+        """If `error` is a login that was refused for good, fail what waits, and do not try the password again."""
+        if not is_refused_login(error):
+            return
         self._dialling.note_refused_login(error)
         self._fail_waiting(error)
-        # Connections that have not come to AUTH yet do not show the password once more.
+        # Connections that have not sent AUTH yet do not send the password again.
         for connection in [*self.connections.opening]:
             connection.abort(Interrupted("the login was refused on another connection"))
-        return True
 
     def _fail_waiting(self, error: SMTPError, *, outage: bool = False) -> None:
         keep = outage and self._timeouts.queue is not None
@@ -448,25 +449,25 @@ class Pool:
     @property
     def _most(self) -> int:
         """How many connections there may be now."""
-        return self._bound.current + self._silence.spare
+        return self._bound.current + self._stalls.spare
 
     def _full(self) -> bool:
         connections = self.connections
-        if len(connections.open) >= self.limits.max_connections and not self._silence.spare:
+        if len(connections.open) >= self.limits.max_connections and not self._stalls.spare:
             return True  # the usual case of a busy pool
         return len(connections) >= self._most
 
     def _make_room(self) -> None:
-        """Fill a place that may be free: with a caller who waits for a connection first, then with messages."""
+        """Use a place that may be free: for a caller that waits for a session first, then for messages."""
         if self._closed:
             return
-        self._employ_idle()
+        self._use_idle()
         while self._session_waiters and not self._full():
             self._session_waiters.serve(self._make_private)
         self._grow()
 
-    def _employ_idle(self) -> None:
-        """Have idle connections take what waits: a small message behind a streamed one, or one that came back."""
+    def _use_idle(self) -> None:
+        """Give waiting jobs to idle connections, such as a small message behind a streamed one, or a retried one."""
         idle = self.connections.idle
         for connection in [*idle] if idle and self._queue else ():
             job = self.next_job(connection)
@@ -493,7 +494,7 @@ class Pool:
     def _may_stream(self) -> bool:
         return self.connections.may_stream(self._most)
 
-    def _may_take(self, job: Job) -> bool:
-        """Tell whether `job` may be given to an idle connection at once."""
+    def _may_take(self, job: SendJob) -> bool:
+        """Tell whether `job` may be given to an idle connection now."""
         transaction = job.transaction
-        return transaction is None or not transaction.aside or self._may_stream()
+        return transaction is None or not transaction.caller_paced or self._may_stream()

@@ -23,15 +23,15 @@ from ..spool.contract import Lease
 from ..spool.entry import Entry
 from .breakers import Breakers
 from .control import RunControl
+from .delivery_telemetry import DeliveryTelemetry
 from .event_sink import EventSink
 from .options import ProcessorOptions
-from .part import PartialLease, had_turn, pending_places
+from .partial_lease import PartialLease, pending_places, tried_since_due
 from .policy import judge_job, receipt_of, recipients_to_retry
-from .results import UNKNOWN, Fate, JobResult, Others
+from .results import UNKNOWN, Fate, JobResult, OtherRoutes
 from .schedule import RetryPolicy, expiry, retry_delay
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
-from .telemetry import DeliveryTelemetry
 
 if TYPE_CHECKING:
     from ..client.client import SMTPClient
@@ -159,7 +159,7 @@ class Attempts:
             return True
         entry, now = lease.entry, self._options.clock()
         whole = lease.whole if isinstance(lease, PartialLease) else entry
-        due, tried = now + seconds, any([had_turn(whole, place) for place in pending_places(whole)])
+        due, tried = now + seconds, any([tried_since_due(whole, place) for place in pending_places(whole)])
         if tried:
             wait = retry_delay(self._retry, whole.attempts + 1, self._options.chance())
             due = max(due, now + wait)
@@ -217,7 +217,7 @@ class Attempts:
         """End an attempt whose mark could not be written to the spool, so that the message was not sent."""
         if isinstance(error, LeaseLost):
             _log.warning("the job %s was taken away before it was sent", lease.entry.id)
-            self._breakers.inconclusive()
+            self._breakers.probe_ended()
             return
         await self._breakers.spool_failed(error)
         await self._release(lease)
@@ -246,7 +246,7 @@ class Attempts:
             return
         options, now = self._options, self._options.clock()
         chance = options.chance()
-        whole, others = entry, Others.NONE
+        whole, others = entry, OtherRoutes.NONE
         if isinstance(lease, PartialLease):
             whole, others = lease.whole, lease.others
         result = judge_job(
@@ -259,7 +259,9 @@ class Attempts:
             others=others,
         )
         try:
-            await self._update_breakers(receipt, result)
+            if isinstance(result.host_error, UsageError):
+                self._control.stop_for_good(result.host_error)
+            await self._breakers.attempt_ended(receipt, result)
             if not result.delivered:
                 await self._reports.report(entry, result, now)
         except asyncio.CancelledError:
@@ -290,19 +292,6 @@ class Attempts:
             if self._events.active:
                 await self._publish_end(lease.entry, receipt, _DELIVERED)
 
-    async def _update_breakers(self, receipt: Receipt, result: JobResult) -> None:
-        """Report the state of the server after the attempt to the breakers."""
-        if result.host_error is not None:
-            if isinstance(result.host_error, UsageError):
-                self._control.fail(result.host_error)
-            await self._breakers.server_failed(result.host_error)
-        elif self._breakers.server.closed:
-            return
-        elif receipt.reply is not None or any(verdict.reply is not None for verdict in receipt.verdicts):
-            await self._breakers.server_recovered()
-        else:
-            self._breakers.server.inconclusive()
-
     async def _write_end(self, lease: Lease, receipt: Receipt, result: JobResult) -> bool:
         return await self._writer.persist(lambda: self._end_lease(lease, receipt, result))
 
@@ -323,7 +312,7 @@ class Attempts:
 
     async def _hold_unknown(self, lease: Lease) -> None:
         """Fail a job that an earlier attempt may have delivered; an operator decides, by requeuing the job."""
-        self._breakers.inconclusive()
+        self._breakers.probe_ended()
         if await self._writer.persist(lambda: lease.fail(None, reason=UNKNOWN)):
             self._events.job_ended(lease.entry, _HELD_UNKNOWN)
             await self._events.publish(JobFailed(id=lease.entry.id, receipt=None, reason=UNKNOWN))

@@ -1,8 +1,8 @@
 """Decides whether mail may flow. Two faults stop it: a server that fails as a whole, and an unwritable spool.
 
 Without a spool that can record results, no mail must be sent, because each message would be sent again and again. So
-server and spool each have a circuit breaker, with pauses of the same lengths: `Breakers` stops mail (`server_failed`,
-`spool_failed`) and lets it flow again (`server_recovered`, `spool_recovered`).
+server and spool each have a circuit breaker, with pauses of the same lengths. After each attempt, `attempt_ended`
+judges the server: it stops mail, or lets it flow again. `spool_failed` and `spool_recovered` do so for the spool.
 
 A pause is a span of time, so it is measured on a monotonic clock; the wall clock only gives the end of the pause for
 hooks and statistics.
@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..events import Event, QueuePaused, QueueResumed
+from ..model.receipt import Receipt
 from .options import ProcessorOptions
+from .results import JobResult
 from .schedule import RetryPolicy, pause_length
 
 __all__ = ["Breaker", "Breakers"]
@@ -70,8 +72,8 @@ class Breaker:
         self.until = now + pause_length(self._policy, self.failures, self._chance())
         return True
 
-    def inconclusive(self) -> None:
-        """Record that the probe ended without a verdict, so that the next message is a probe."""
+    def probe_ended(self) -> None:
+        """Record that no probe is under way any more: while the breaker is open, the next message is a probe."""
         self._probing = False
 
     def recovered(self) -> None:
@@ -154,11 +156,25 @@ class Breakers:
         self.server.started()
         self.spool.started()
 
-    def inconclusive(self) -> None:
-        """Record that an attempt ended without a verdict about server or spool."""
-        self.server.inconclusive()
-        self.spool.inconclusive()
+    def probe_ended(self) -> None:
+        """Record for server and spool that no probe is under way any more."""
+        self.server.probe_ended()
+        self.spool.probe_ended()
         self._on_change()
+
+    async def attempt_ended(self, receipt: Receipt, result: JobResult) -> None:
+        """Stop mail if the attempt found that the server cannot be used; let mail flow again if the server replied.
+
+        Without a reply the next message is another probe.
+        """
+        if result.host_error is not None:
+            await self.server_failed(result.host_error)
+        elif self.server.closed:
+            return
+        elif receipt.reply is not None or any(verdict.reply is not None for verdict in receipt.verdicts):
+            await self.server_recovered()
+        else:
+            self.server.probe_ended()
 
     async def server_failed(self, error: Exception) -> None:
         """Stop mail, because the server cannot be used as a whole."""

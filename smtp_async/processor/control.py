@@ -14,6 +14,10 @@ __all__ = ["RunControl"]
 class RunControl:
     """The state of a run, which every part of a processor may read, and may end.
 
+    A run is stopped by `stop` (on request, with a grace), `stop_early` (because of an error that a report shows),
+    `stop_for_good` (because of an error that no pause can cure, which is raised) or `stop_now` (without a grace).
+    `note_error` and `note_untried_jobs` stop nothing: they only say why a run was incomplete.
+
     Args:
         grace: seconds for which jobs being sent may continue when the processor stops.
 
@@ -46,12 +50,12 @@ class RunControl:
         self._woken = False
         self._grace_over = asyncio.get_running_loop().create_future()
 
-    def finish(self) -> None:
-        """End the grace period; start no further job."""
+    def stop_now(self) -> None:
+        """Start no further job, and end the grace, so that jobs being sent are withdrawn."""
         self.stopping = True
         self._end_grace()
 
-    def ended(self) -> None:
+    def run_ended(self) -> None:
         """Record that the tasks of the run have ended, so that its request to stop does not apply to the next run."""
         self.stopping = False
         self._withdraw = None
@@ -68,13 +72,13 @@ class RunControl:
             self._timers.append(self._grace_over.get_loop().call_later(delay, self._end_grace))
         self.wake()
 
-    def fail(self, error: Exception) -> None:
+    def stop_for_good(self, error: Exception) -> None:
         """Stop because of an error that no pause can cure; jobs being sent may continue to their end."""
         self.fatal = self.fatal or error
-        self.end_early(error)
+        self.stop_early(error)
 
-    def end_early(self, error: Exception) -> None:
-        """Stop because of `error`."""
+    def stop_early(self, error: Exception) -> None:
+        """Stop because of `error`, which the report of the run shows."""
         self.note_error(error)
         self.stop()
 
@@ -82,7 +86,7 @@ class RunControl:
         """Keep the error that ends the run early, unless there was an earlier one."""
         self.error = self.error or error
 
-    def cut_short(self) -> None:
+    def note_untried_jobs(self) -> None:
         """Record that a due job was not tried, because of `stop`."""
         self.note_error(SMTPError("the run was stopped before every due job was tried"))
 
@@ -91,7 +95,7 @@ class RunControl:
         """Whether the grace period has ended."""
         return self._grace_over is None or self._grace_over.done()
 
-    async def wait_grace_over(self, seconds: float) -> None:
+    async def wait_for_grace(self, seconds: float) -> None:
         """Sleep for `seconds`, or until the grace is over."""
         if self._grace_over is not None:
             await asyncio.wait((self._grace_over,), timeout=seconds)

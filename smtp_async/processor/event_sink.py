@@ -78,7 +78,7 @@ class EventSink:
         if self._reporting:
             self._add(entry, result)
         if result.fate is Fate.FAILED and self._stop_on_error:
-            self._control.end_early(SMTPError(f"the job {entry.id} failed: {result.reason}"))
+            self._control.stop_early(SMTPError(f"the job {entry.id} failed: {result.reason}"))
 
     def report(self) -> QueueReport:
         """Return the report of the run."""
@@ -99,4 +99,4 @@ class EventSink:
         elif result.fate is Fate.FAILED:
             self._failed.append(Unfinished(entry.id, result.reason))
         elif self._control.stopping:
-            self._control.cut_short()
+            self._control.note_untried_jobs()

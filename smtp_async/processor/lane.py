@@ -81,7 +81,7 @@ class Lane:
         """Begin a run in the current event loop, and return its workers."""
         self.probing = False
         # The last probe may have been withdrawn.
-        self.breakers.inconclusive()
+        self.breakers.probe_ended()
         self._on_end = on_end
         self._idle.clear()
         loop = asyncio.get_running_loop()
@@ -182,7 +182,7 @@ class Lane:
                 await self.attempts.run(lease)
             except Exception as error:
                 _log.exception("the job %s could not be brought to an end", lease.entry.id)
-                self._control.fail(error)
+                self._control.stop_for_good(error)
             finally:
                 del self.in_work[lease]
                 self._after_attempt()
@@ -196,7 +196,7 @@ class Lane:
         if self.probing:
             # The probe has ended, with or without a verdict.
             self.probing = False
-            self.breakers.inconclusive()
+            self.breakers.probe_ended()
         now = self._monotonic()
         self._interval += _NEWEST * (now - self._since - self._interval)
         self._since = now

@@ -48,7 +48,7 @@ from ..model.envelope import Recipient
 from ..model.receipt import Outcome, Receipt, Verdict
 from ..model.reply import Reply
 from ..spool.entry import Entry
-from .results import EXPIRED, UNKNOWN, Fate, JobResult, Others, RecipientResult
+from .results import EXPIRED, UNKNOWN, Fate, JobResult, OtherRoutes, RecipientResult
 from .schedule import RetryPolicy, expiry, next_attempt
 
 __all__ = [
@@ -201,7 +201,7 @@ def judge_job(
     now: float,
     on_unknown: OnUnknown = "retry",
     chance: float = 1.0,
-    others: Others = Others.NONE,
+    others: OtherRoutes = OtherRoutes.NONE,
 ) -> JobResult:
     """Return the result of a job after an attempt.
 
@@ -225,11 +225,11 @@ def judge_job(
     due = next_attempt(retry, entry.attempts + 1, now=now, expires=expires, chance=chance)
     if result.deferred and due is None:
         result = result._replace(recipients=tuple([_given_up(one, expired=expired) for one in results]))
-    if others is Others.UNTRIED:
+    if others is OtherRoutes.UNTRIED:
         # The same due time: by it the next route knows which recipients had their turn.
         reason = _reason(result.failed or result.deferred) or entry.reason
         return result._replace(fate=Fate.HANDED_ON, not_before=entry.not_before, reason=reason)
-    if result.deferred or others is Others.DEFERRED:
+    if result.deferred or others is OtherRoutes.DEFERRED:
         # Without a due time those of the other route expired meanwhile; the next attempt gives them up.
         due = max(due or 0.0, now + _SHORTEST_DELAY)
         reason = _reason(result.failed or result.deferred) or entry.reason

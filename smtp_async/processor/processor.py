@@ -22,6 +22,7 @@ from ..spool.contract import Spool
 from .attempt import Attempts
 from .breakers import Breakers
 from .control import RunControl
+from .delivery_telemetry import DeliveryTelemetry
 from .event_sink import EventSink
 from .lane import Lane
 from .options import ProcessorOptions
@@ -31,7 +32,6 @@ from .routing import Routing
 from .schedule import RetryPolicy
 from .sender_reports import SenderReports
 from .spool_writer import SpoolWriter
-from .telemetry import DeliveryTelemetry
 from .unrouted import Unrouted
 from .workers import Workers
 
@@ -265,7 +265,7 @@ class QueueProcessor(Observed):
         )
         _managers.add(manager)
         manager.add_done_callback(_managers.discard)
-        manager.add_done_callback(lambda _: self._control.ended())
+        manager.add_done_callback(lambda _: self._control.run_ended())
         try:
             await asyncio.wait({manager})
         except asyncio.CancelledError:

@@ -14,7 +14,7 @@ __all__ = [
     "UNKNOWN",
     "Fate",
     "JobResult",
-    "Others",
+    "OtherRoutes",
     "ProcessorStatistics",
     "QueueReport",
     "RecipientResult",
@@ -43,7 +43,7 @@ class Fate(Enum):
     HANDED_ON = "handed on"
 
 
-class Others(Enum):
+class OtherRoutes(Enum):
     """What is left of a job for the other routes, when one route has tried its recipients."""
 
     #: No recipient: every other one has a final result.

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..spool.contract import Lease
 from ..spool.entry import Entry
 from .lane import Lane
-from .part import PartialLease, had_turn, pending_places
+from .partial_lease import PartialLease, pending_places, tried_since_due
 from .routes import RouteChoice, Routes
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Routing:
             return {self.lanes[0]: []}, []
         parts: dict[Lane, list[int]] = {}
         missing: dict[bool, tuple[NoRoute, list[int]]] = {}
-        for place in [place for place in pending if not had_turn(entry, place)] or pending or [0]:
+        for place in [place for place in pending if not tried_since_due(entry, place)] or pending or [0]:
             places = [place] if pending else []
             try:
                 parts.setdefault(self._lane_for(entry, place), []).extend(places)

@@ -55,12 +55,12 @@ class SpoolWriter:
                 await change()
             except LeaseLost as error:
                 _log.warning("%s", error)
-                self._breakers.spool.inconclusive()
+                self._breakers.spool.probe_ended()
                 return False
             except SpoolError as error:
                 failures += 1
                 await self._breakers.spool_failed(error)
-                await self._control.wait_grace_over(pause_length(self._retry, failures, self._chance()))
+                await self._control.wait_for_grace(pause_length(self._retry, failures, self._chance()))
                 if self._control.grace_over:
                     _log.error("the end of a job could not be written to the spool: %s", error)
                     return False

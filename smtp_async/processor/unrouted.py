@@ -18,9 +18,9 @@ from ..model.receipt import Receipt
 from ..spool.contract import Lease
 from .event_sink import EventSink
 from .options import ProcessorOptions
-from .part import PartialLease
+from .partial_lease import PartialLease
 from .policy import judge_job, receipt_of, recipients_to_retry
-from .results import Fate, JobResult, Others
+from .results import Fate, JobResult, OtherRoutes
 from .routing import NoRoute
 from .schedule import RetryPolicy
 from .spool_writer import SpoolWriter
@@ -52,7 +52,7 @@ class Unrouted:
     async def end(self, missing: NoRoute) -> None:
         """End the lease of `missing`: fail the job, defer it, or leave it to the other recipients."""
         lease, entry = missing.lease, missing.lease.entry
-        whole, others = entry, Others.NONE
+        whole, others = entry, OtherRoutes.NONE
         if isinstance(lease, PartialLease):
             whole, others = lease.whole, lease.others
         error = SMTPError(str(missing)) if missing.temporary else InvalidArgument(str(missing))
@@ -77,7 +77,7 @@ class Unrouted:
             )
 
 
-async def _end_lease(lease: Lease, receipt: Receipt, result: JobResult, others: Others) -> None:
+async def _end_lease(lease: Lease, receipt: Receipt, result: JobResult, others: OtherRoutes) -> None:
     if result.fate is Fate.FAILED:
         # Without a result, the recipients stay pending for the operator.
         await lease.fail(None, reason=result.reason)
@@ -89,5 +89,5 @@ async def _end_lease(lease: Lease, receipt: Receipt, result: JobResult, others: 
         reason=result.reason,
         retry=recipients_to_retry(receipt, result),
         # If the other recipients had their turn, this ends their attempt.
-        counts=others is Others.DEFERRED,
+        counts=others is OtherRoutes.DEFERRED,
     )

@@ -1,9 +1,11 @@
 """The tasks of a processor: a manager that claims jobs, workers that try them, a keeper that extends leases.
 
-The manager claims jobs ahead in batches and gives them to the lanes, whose workers take them one after the other. The
-processor makes no task, timer or lock per message. While no mail flows at all, the manager claims nothing, releases the
-jobs that wait, and after the pause tries one message as a probe. While mail flows over some routes only, jobs of the
-others are claimed, too, because the spool does not know the routes, and turned away until their pause is over.
+The manager claims jobs ahead in batches and gives each to the lane of its route; the workers of a lane take its jobs
+one after the other. The processor makes no task, timer or lock per message.
+
+While mail flows over no route, the manager claims nothing, releases the jobs that wait, and after the pause tries one
+message as a probe. While mail flows over some routes only, jobs for the other routes are claimed as well, because the
+spool does not know the routes; they are queued again, due after the pause of their route.
 
 A run always ends in the same way: no job is claimed, waiting jobs are released, and jobs being sent may continue within
 the grace; then they are withdrawn, and the outcome of a message that may have been sent is unknown.
@@ -24,12 +26,12 @@ from ..spool.contract import Lease, Spool
 from .attempt import give_back
 from .breakers import Breakers
 from .control import RunControl
+from .delivery_telemetry import DeliveryTelemetry
 from .event_sink import EventSink
 from .lane import Lane
 from .options import ProcessorOptions
 from .results import Fate
 from .routing import NoRoute, Routing
-from .telemetry import DeliveryTelemetry
 from .unrouted import Unrouted
 
 __all__ = ["Workers"]
@@ -98,7 +100,7 @@ class Workers:
     async def run(self, *, once: bool) -> None:
         """Deliver until the control stops the run, or, with `once`, until every due job was tried."""
         self._one_by_one = True
-        self._breakers.inconclusive()
+        self._breakers.probe_ended()
         self._control.begin(self._withdraw)
         self._start_lanes()
         keeper = asyncio.get_running_loop().create_task(self._keep_leases(), name="smtp_async leases")
@@ -112,7 +114,7 @@ class Workers:
             await self._tell_state()
         finally:
             # Idle workers have to be cancelled, too.
-            self._control.finish()
+            self._control.stop_now()
             if self._tasks:
                 await asyncio.wait(self._tasks)
             await self._release_waiting()
@@ -164,7 +166,7 @@ class Workers:
             leases = await self._claim(count, now) if count else []
             exhausted = exhausted or bool(once and count and not leases and self._flows)
             if leases:
-                await self._isolate_suspects(leases)
+                await self._assign(await self._without_suspects(leases))
             await self._events.publish_unreadable(self._spool.unreadable())
             if leases:
                 continue
@@ -176,7 +178,7 @@ class Workers:
                 self._note_pause()
                 return
         if once and (not exhausted or self._unreleased or any([lane.ready for lane in self.lanes])):
-            self._control.cut_short()
+            self._control.note_untried_jobs()
 
     @property
     def _flows(self) -> bool:
@@ -222,15 +224,18 @@ class Workers:
         try:
             return await self._spool.claim(count, now=now, marked=self._options.marking == "claim")
         except SpoolUnsafe as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
         except SpoolError as error:
             await self._breakers.spool_failed(error)
         except SMTPError as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
         return []
 
-    async def _isolate_suspects(self, leases: list[Lease]) -> None:
-        """Hand out claimed jobs; release jobs whose worker has died, to claim them one by one."""
+    async def _without_suspects(self, leases: list[Lease]) -> list[Lease]:
+        """Return the claimed jobs to try; release those from the first suspect on, to claim them one by one.
+
+        A suspect is a job whose worker has died.
+        """
         suspects = [place for place, lease in enumerate(leases) if lease.entry.recoveries]
         if self._one_by_one:
             # Claimed alone, a suspect may be tried. After the last suspect, jobs are claimed in batches again.
@@ -241,6 +246,10 @@ class Workers:
             leases, back = leases[: suspects[0]], leases[suspects[0] :]
             self._unreleased.extend([(None, lease) for lease in back])
             await self._release_all(self._unreleased)
+        return leases
+
+    async def _assign(self, leases: list[Lease]) -> None:
+        """Give each job to the lane of its route."""
         if self._routing.single:
             self._hand_out(self.lanes[0], leases)
         else:
@@ -299,7 +308,7 @@ class Workers:
         if isinstance(error, SpoolError):
             await self._breakers.spool_failed(error)
         elif isinstance(error, Exception):
-            self._control.fail(error)
+            self._control.stop_for_good(error)
 
     async def _release_waiting(self) -> None:
         """End the leases of all jobs that wait for a worker."""
@@ -353,7 +362,7 @@ class Workers:
                     await self._recover()
         except Exception as error:
             _log.exception("the leases could not be extended")
-            self._control.fail(error)
+            self._control.stop_for_good(error)
 
     async def _extend_leases(self) -> None:
         leases = [lease for lane in self.lanes for lease in (*lane.in_work, *lane.ready)]
@@ -379,13 +388,13 @@ class Workers:
         try:
             found = await self._spool.recover()
         except SpoolUnsafe as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
             return False
         except SpoolError as error:
             await self._breakers.spool_failed(error)
             return True
         except SMTPError as error:
-            self._control.fail(error)
+            self._control.stop_for_good(error)
             return False
         if found.requeued:
             self._one_by_one = True

@@ -1,7 +1,7 @@
 """The client side of SMTP and LMTP, without I/O.
 
-Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and what came to an end is returned by
-`take_settled`. The work is done by the parts of a `ClientProtocol`:
+Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and `take_settled` returns the commands that
+were answered and the transactions that have ended. The work is done by the parts of a `ClientProtocol`:
 
 * `parser.py` cuts what arrives into replies;
 * `exchange.py` holds the FIFO of owed replies, which pairs each reply with the command it answers;
@@ -11,6 +11,20 @@ Strategy: bytes go in by `receive_data`, bytes come out by `data_to_send`, and w
 
 This module holds the commands outside transactions, and the pairing itself. A reply that no command asked for is
 a violation, except for 421. A violation ends the connection, because from there on no pairing can be trusted.
+
+Where a 421 is handled. The server may send it at any time, to announce that it closes the connection (RFC 5321 section
+3.8). `_answer` and `_answer_unsolicited` below notice it, and `states.ConnectionState.note_421` records it as
+`reply_421`. From that state follows everything else:
+
+| what | where |
+|---|---|
+| no other transaction begins, and no QUIT is written | `states`: `note_421` sets `exhausted`; `may_quit` below |
+| the transactions under way get their receipts | `pipeline`: `answer`, `_conclude`, `fail`; `transaction`: `give_up` |
+| it says nothing about pipelining | `pipelining_history.diagnose` |
+| the server has five seconds to close the connection | `connection/clock` |
+| the end of the connection is reported with this reply | `connection/channel`, `connection/connection` |
+| the pool tries its unsent messages again | `pool/pool.Pool.retry_unsent` |
+| the pool allows fewer connections | `pool/dialling`, `pool/adaptive.is_congestion` |
 """
 
 from __future__ import annotations
@@ -24,11 +38,11 @@ from ..model.secret import MASKED
 from . import commands
 from .exchange import Exchange, OwedReplies
 from .extensions import NO_EXTENSIONS, Extensions
+from .line_recorder import LineRecorder
 from .parser import MAX_LINE, ReplyParser
 from .pipeline import Pipeline
 from .pipelining_history import PipeliningHistory
 from .states import ConnectionState, Stage, Verb
-from .trail import Trail
 from .transaction import Transaction
 from .writer import Writer
 
@@ -69,7 +83,7 @@ class ClientProtocol:
         lmtp: as given.
         pipeline: the transactions; everything about messages is asked of it.
         owed: the replies that the server owes.
-        trail: set its `recording` to have every line recorded, secrets masked.
+        recorder: set its `recording` to have every line recorded, secrets masked.
         greeting: the server's greeting, which comes without a command.
         answered: how many replies were paired so far.
     """
@@ -85,7 +99,7 @@ class ClientProtocol:
         "lmtp",
         "owed",
         "pipeline",
-        "trail",
+        "recorder",
     )
 
     def __init__(
@@ -102,7 +116,7 @@ class ClientProtocol:
         self.lmtp = lmtp
         self.greeting = Exchange(Verb.GREETING)
         self.answered = 0
-        self.trail = Trail()
+        self.recorder = LineRecorder()
         self.owed = OwedReplies()
         self.owed.entries.append((Verb.GREETING, self.greeting))
         self.owed.answerable = 1
@@ -111,7 +125,7 @@ class ClientProtocol:
         self._name = ""
         self._state = ConnectionState()
         self._parser = ReplyParser(max_line=max_line, known=known_replies)
-        self._writer = Writer(self._state, self.owed, self.trail)
+        self._writer = Writer(self._state, self.owed, self.recorder)
         self.pipeline = Pipeline(
             self._state,
             self.owed,
@@ -170,7 +184,7 @@ class ClientProtocol:
 
     @property
     def answering(self) -> str | None:
-        """The command whose reply is owed next, in words."""
+        """The name of the command whose reply is owed next, for messages."""
         return self.owed.entries[0][0].value if self.owed.entries else None
 
     @property
@@ -193,8 +207,8 @@ class ClientProtocol:
         """
         parser, answer_group = self._parser, self.pipeline.answer_group
         replies = parser.take(data)
-        # A trail records every reply by itself.
-        grouping = not self.trail.recording
+        # A recorder records every reply by itself.
+        grouping = not self.recorder.recording
         at, count, grouped = 0, len(replies), 0
         while at < count:
             if grouping and (paired := answer_group(replies, at)):
@@ -274,7 +288,7 @@ class ClientProtocol:
         return self._writer.command(Verb.STARTTLS, commands.STARTTLS)
 
     def tls_established(self) -> None:
-        """Forget everything learnt before the handshake, RFC 3207 section 4.2.
+        """Forget the extensions offered before the handshake, RFC 3207 section 4.2.
 
         Raises:
             PlaintextInjected: plaintext is left in the buffer.
@@ -283,8 +297,8 @@ class ClientProtocol:
             raise PlaintextInjected("plaintext was left over when TLS was established", stage="STARTTLS")
         self._state.tls_established()
 
-    def demand(self, verb: Verb) -> None:
-        """Raise if `verb` must not be written; ask before making a line with a secret, which a traceback would show.
+    def require_writable(self, verb: Verb) -> None:
+        """Raise if `verb` may not be written now; call before making a line with a secret, which a traceback shows.
 
         Raises:
             UsageError: the table does not allow it.
@@ -368,10 +382,10 @@ class ClientProtocol:
         self.answered += 1
         verb, subject = self.owed.entries[0]
         transaction = subject if isinstance(subject, Transaction) else None
-        if self.trail.recording:
-            self.trail.read(verb, reply, transaction)
+        if self.recorder.recording:
+            self.recorder.read(verb, reply, transaction)
         if reply.intermediate and verb not in _ASKING:
-            # No answer at all: replies and commands have come apart. The command's own reply is still owed.
+            # A 3xx that this command cannot have: replies no longer match commands. Its own reply is still owed.
             raise ProtocolViolation(f"{verb.value} was answered with {reply}", reply=reply, stage=verb.value)
         self.owed.take()
         if reply.code == 421:
@@ -389,8 +403,8 @@ class ClientProtocol:
                 f"a reply that no command asked for: {reply}", reply=reply, stage=self.stage.value
             )
         self._state.note_421(reply)
-        if self.trail.recording:
-            self.trail.read(Verb.OTHER, reply)
+        if self.recorder.recording:
+            self.recorder.read(Verb.OTHER, reply)
 
     def _answer_exchange(self, exchange: Exchange, reply: Reply, *, last: bool) -> None:
         exchange.reply = reply
@@ -407,7 +421,7 @@ class ClientProtocol:
         self.pipeline.settled.append(exchange)
 
     def _learn(self, reply: Reply) -> None:
-        """Read what the server offers from the reply to EHLO; a refusal teaches nothing."""
+        """Read the extensions from the reply to EHLO; a refusal leaves them unchanged."""
         plain = self._parser.plain(reply)
         if reply.positive:
             offered = Extensions.parse(plain)

@@ -129,9 +129,12 @@ class Pipeline:
             hold: wait for the replies to the envelope before DATA.
         """
         window, state = self._window, self._state
-        # A body that its caller writes or releases waits for the replies to its envelope in any case.
+        # A body whose time the caller decides waits for the replies to its envelope in any case.
         transaction.hold = (
-            hold or transaction.decides or window.cautious or (transaction.aside and transaction.chunked)
+            hold
+            or transaction.decides
+            or window.cautious
+            or (transaction.caller_paced and transaction.chunked)
         )
         self.writing = self._newest = transaction
         window.began(transaction.octets)
@@ -210,7 +213,7 @@ class Pipeline:
             )
         if reply_421 is not None and isinstance(error, Timeout):
             # Nothing more is expected behind a 421: the 421 is the reason, not the silence.
-            error = self._dismissal()
+            error = self._closing_error()
         pending = dict.fromkeys(owed.forget())
         if self.writing is not None:
             pending[self.writing] = None
@@ -221,7 +224,7 @@ class Pipeline:
             transaction.give_up(error, after_421=reply_421 is not None)
             self.settled.append(transaction)
 
-    def _dismissal(self) -> CommandRefused:
+    def _closing_error(self) -> CommandRefused:
         return CommandRefused("the server closes the connection", reply=self._state.reply_421)
 
     # --- answers ---------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ class Pipeline:
             entries.popleft()
             owed.answerable = answerable - 1
             transaction.final.append(reply)
-            transaction.owed = 0
+            transaction.replies_owed = 0
             self._conclude(transaction)
             return 1
         if verb is _RSET:
@@ -272,9 +275,9 @@ class Pipeline:
         transaction.answers.append(accepted)
         transaction.accepted = 1
         transaction.data_answer = go_ahead
-        transaction.owed -= count
+        transaction.replies_owed -= count
         payload = transaction.payload
-        if payload is None or transaction.aside or transaction.withdrawn or self._state.exhausted:
+        if payload is None or transaction.caller_paced or transaction.withdrawn or self._state.exhausted:
             self._state.answered(Verb.DATA, 3)
             self._advance(transaction)
         else:
@@ -305,9 +308,9 @@ class Pipeline:
         else:
             self._answer_end(verb, transaction, reply)
         if reply.code == 421 and not transaction.final:
-            transaction.dismissed = True
-        transaction.owed -= 1
-        if not transaction.owed and transaction.receipt is None:
+            transaction.cut_off = True
+        transaction.replies_owed -= 1
+        if not transaction.replies_owed and transaction.receipt is None:
             self._advance(transaction)
 
     def _answer_reset(self, transaction: Transaction, reply: Reply) -> None:
@@ -325,8 +328,8 @@ class Pipeline:
         transaction.mail_refused = reply.code >= 300
         if reply.code == 503 and transaction.reset and self._state.extensions.pipelining:
             # "Nested MAIL", although RSET came before it: this server does not read groups in order.
-            self.breakdown = Breakdown.LOST_COUNT
-            self._state.exhausted = transaction.dismissed = True
+            self.breakdown = Breakdown.MISMATCHED
+            self._state.exhausted = transaction.cut_off = True
 
     def _answer_chunk(self, transaction: Transaction, reply: Reply) -> None:
         """Take the reply to a chunk before the last: a refused chunk refuses the message, RFC 3030 section 2."""
@@ -353,7 +356,7 @@ class Pipeline:
             self._answer_early(transaction, reply)
         elif self._lmtp and len(final) < transaction.accepted:
             self._owed.put_back(verb, transaction)
-            transaction.owed += 1
+            transaction.replies_owed += 1
 
     def _answer_early(self, transaction: Transaction, reply: Reply) -> None:
         """Take a final reply in mid-body: a refusal stands, and the connection cannot be used again."""
@@ -364,7 +367,7 @@ class Pipeline:
         self._state.exhausted = True
         self._writer.abandon_body()
         transaction.ended = True
-        transaction.owed = 1
+        transaction.replies_owed = 1
         if self._lmtp:
             transaction.final *= transaction.accepted
 
@@ -407,7 +410,7 @@ class Pipeline:
         """Write DATA, or the whole body in one chunk, or give the caller the turn."""
         if not transaction.chunked:
             self._writer.data(transaction)
-        elif transaction.payload is None or transaction.aside:
+        elif transaction.payload is None or transaction.caller_paced:
             self._give_turn(transaction)
         else:
             self._writer.last_chunk(transaction, transaction.payload)
@@ -427,7 +430,7 @@ class Pipeline:
             self._state.exhausted = True
         elif not transaction.accepted:
             self._write_nothing(transaction)
-        elif transaction.payload is not None and not transaction.aside:
+        elif transaction.payload is not None and not transaction.caller_paced:
             self._writer.payload(transaction, transaction.payload)
             self.writing = None
         else:
@@ -441,15 +444,15 @@ class Pipeline:
         self.writing = None
 
     def _give_turn(self, transaction: Transaction) -> None:
-        """Let the caller write or release the body: the transaction stays `writing`, and is settled twice."""
+        """Give the caller the write turn. `settled` gets the transaction now, and again with its receipt."""
         transaction.turn = True
         self.settled.append(transaction)
 
     def _conclude(self, transaction: Transaction) -> None:
         final = transaction.final
         taken = bool(final) and (final[0].code < 300 or any(reply.positive for reply in final))
-        if transaction.dismissed and not taken:
-            transaction.give_up(self._dismissal(), after_421=True)
+        if transaction.cut_off and not taken:
+            transaction.give_up(self._closing_error(), after_421=True)
         else:
             transaction.conclude(per_recipient=self._lmtp)
         self.settled.append(transaction)
@@ -462,7 +465,7 @@ class Pipeline:
         if transaction.mail_refused and taken:
             raise ProtocolViolation("the server refused the sender and accepted the message")
         if self._newest is transaction:
-            # Released at once, because an idle connection would keep its last message in memory.
+            # Forgotten at once, because an idle connection would keep its last message in memory.
             self._newest = None
             # 503 to MAIL says that a transaction *is* open.
             nested = transaction.mail_answer is not None and transaction.mail_answer.code == 503

@@ -1,13 +1,14 @@
-"""How one server has dealt with pipelining so far, which limits what is written to it unread.
+"""Remembers whether a server can be trusted with pipelining (RFC 2920), by how earlier connections to it ended.
 
 Strategy: a client keeps one `PipeliningHistory` for its server, and all of its connections share it. A pipeline asks
 the history whether commands may be written behind an end of data that is not answered yet. When a connection ends,
-`diagnose` returns what this end tells about the server (a `Breakdown`), and `broke_down` records it. Ten minutes later
+`diagnose` returns what this end shows about the server (a `Breakdown`), and `broke_down` records it. Ten minutes later
 the server is trusted again.
 
-Two permissions are kept apart:
+There are two permissions:
 
-* *Groups of commands* (RFC 2920 at all). A server whose replies did not match the commands is spoken to in lock-step.
+* *Groups of commands*: pipelining at all. If the replies of a server did not match the commands, the client writes one
+  command at a time and waits for its reply.
 * *Following*: the next message's commands behind an end of data. Some servers drop what arrives together with the dot,
   or close the connection. So the first time only RSET is written there, which risks no message. The reply to a RSET in
   the same write as the dot proves that the server reads on. A RSET written later, while the dot was on its way, may
@@ -31,25 +32,25 @@ PAUSE: Final = 600.0
 
 
 class Breakdown(Enum):
-    """What the end of a connection tells about pipelining."""
+    """What the end of a connection shows about the server's pipelining."""
 
-    #: Replies and commands came apart.
-    LOST_COUNT = "lost count"
-    #: A part of a group was answered, then nothing more came: the server is slow, or it lost count.
+    #: The replies did not match the commands.
+    MISMATCHED = "replies did not match commands"
+    #: A part of a group was answered, then nothing more came: the server is slow, or it dropped commands.
     PARTLY_ANSWERED = "partly answered"
     #: The end of data was answered, and what was written behind it was not.
     NOT_FOLLOWED = "not followed"
     #: The end of data was not answered, with commands behind it.
-    DIED_AT_DATA = "died at data"
+    LOST_AT_END_OF_DATA = "lost at the end of data"
 
 
 #: One of these proves nothing; two of the same kind in a row do.
-_SUSPICIONS: Final = frozenset({Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DATA})
-_ABOUT_GROUPS: Final = frozenset({Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED})
+_SUSPICIONS: Final = frozenset({Breakdown.PARTLY_ANSWERED, Breakdown.LOST_AT_END_OF_DATA})
+_ABOUT_GROUPS: Final = frozenset({Breakdown.MISMATCHED, Breakdown.PARTLY_ANSWERED})
 
 
 class PipeliningHistory:
-    """What is known of one server's pipelining, shared by the connections to it.
+    """What earlier connections have shown about one server's pipelining, shared by the connections to it.
 
     Attributes:
         allows_following: may commands be written behind an end of data that is not answered yet?
@@ -65,7 +66,7 @@ class PipeliningHistory:
         self.suspicion: Breakdown | None = None
         self._following_from = 0.0
         self._groups_from = 0.0
-        # What the server offered when it lost count; None while it is trusted.
+        # What the server offered when its replies did not match; None while it is trusted.
         self._distrusted: Extensions | None = None
 
     def __repr__(self) -> str:
@@ -74,7 +75,7 @@ class PipeliningHistory:
         return f"<PipeliningHistory: {groups}, {behind}>"
 
     def broke_down(self, breakdown: Breakdown, offer: Extensions, now: float) -> None:
-        """Draw the conclusion from the end of a connection.
+        """Withdraw a permission, because a connection broke down.
 
         Args:
             breakdown: what the end tells.
@@ -104,7 +105,7 @@ class PipeliningHistory:
     def allows_groups(self, offer: Extensions, now: float) -> bool:
         """Return whether groups of commands may be written on a connection that was just opened.
 
-        A server that lost count is trusted again after ten minutes, or as soon as it offers something else.
+        A server whose replies did not match is trusted again after ten minutes, or as soon as it offers something else.
 
         Args:
             offer: what the server offers on that connection.
@@ -130,11 +131,11 @@ def diagnose(
         after_421: had the server said 421?
     """
     if isinstance(error, ProtocolViolation):
-        return Breakdown.LOST_COUNT
+        return Breakdown.MISMATCHED
     if after_421 or isinstance(error, Interrupted) or not isinstance(error, CommunicationError):
         return None
     if transaction.ended:
-        return Breakdown.DIED_AT_DATA if behind else None
+        return Breakdown.LOST_AT_END_OF_DATA if behind else None
     if verb is Verb.RSET and transaction.behind:
         return Breakdown.NOT_FOLLOWED
     begun = transaction.mail_answer is not None and not transaction.turn

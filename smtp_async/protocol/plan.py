@@ -81,7 +81,7 @@ def plan(
     small = min(SMALL_BODY, options.chunk_size)
     if size is not None and size <= small and not content.sources:
         framed = chunk_framed(content, exact=transaction.exact) if chunked else dot_stuffed(content)
-        # The gate and the progress callback run in the caller's task, which therefore releases the body.
+        # `before_end_of_data` and `progress` run in the caller's task, which then lets the body go.
         gated = options.before_end_of_data is not None or options.progress is not None
         transaction.set_payload(framed, gated=gated)
     elif chunked and not extensions.pipelining:

@@ -245,7 +245,7 @@ class ConnectionState:
             self.stage = Stage.READY
 
     def tls_established(self) -> None:
-        """Forget everything learnt before the TLS handshake that ended STARTTLS, RFC 3207 section 4.2."""
+        """Forget the extensions offered before the TLS handshake that ended STARTTLS, RFC 3207 section 4.2."""
         self.stage = Stage.HELLO
         self.extensions = NO_EXTENSIONS
 

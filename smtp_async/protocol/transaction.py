@@ -48,7 +48,7 @@ class Transaction:
     __slots__ = (
         "accepted",
         "answers",
-        "aside",
+        "caller_paced",
         "behind",
         "bytes_sent",
         "chunked",
@@ -57,7 +57,7 @@ class Transaction:
         "ended",
         "exact",
         "envelope",
-        "dismissed",
+        "cut_off",
         "extensions",
         "final",
         "handed",
@@ -68,7 +68,7 @@ class Transaction:
         "message_id",
         "must_accept",
         "octets",
-        "owed",
+        "replies_owed",
         "owner",
         "payload",
         "probes",
@@ -110,8 +110,8 @@ class Transaction:
         self.chunked = False
         #: The octets of the body are written as they are, bare CR and LF included; only in chunks.
         self.exact = False
-        #: The caller writes the body, or releases it: either may take long.
-        self.aside = True
+        #: The caller decides when the body is written: it streams it, or lets it go after `before_end_of_data`.
+        self.caller_paced = True
         self.owner: Any = None
         self.renew()
 
@@ -120,7 +120,7 @@ class Transaction:
         #: How many lines of the envelope were written so far, without DATA.
         self.written = 0
         #: How many replies are owed.
-        self.owed = 0
+        self.replies_owed = 0
         #: Every reply to RCPT must be read before DATA is written.
         self.hold = False
         self.mail_answer: Reply | None = None
@@ -129,7 +129,7 @@ class Transaction:
         self.accepted = 0
         self.data_answer: Reply | None = None
         self.final: list[Reply] = []
-        #: The caller may now write the body, or release it.
+        #: The caller has the write turn: it may write the body now, or let it go.
         self.turn = False
         #: The end of data is written, or will never be.
         self.ended = False
@@ -143,8 +143,8 @@ class Transaction:
         self.together = False
         #: Its RSET asks whether the server reads on behind an end of data; the envelope waits for the reply.
         self.probes = False
-        #: The server said 421, or lost count, before it took the message.
-        self.dismissed = False
+        #: Before the server took the message, it said 421, or its replies no longer matched the commands.
+        self.cut_off = False
         #: The caller was cancelled: the message must not be sent.
         self.withdrawn = False
         self.bytes_sent = 0
@@ -157,11 +157,11 @@ class Transaction:
 
         Args:
             payload: the body as it is written, with its end; None if the caller streams it.
-            gated: wait until the caller releases the body.
+            gated: wait until the caller lets the body go, after `before_end_of_data`.
         """
         self.payload = payload
         self.octets = None if payload is None else len(payload)
-        self.aside = gated or payload is None
+        self.caller_paced = gated or payload is None
 
     @property
     def misunderstood(self) -> bool:
@@ -230,12 +230,12 @@ class Transaction:
         if self.final and self.ended and not (self.handed or after_421):
             # A refused chunk refuses the message: the end of data that will not be written changes nothing.
             self.conclude(per_recipient=True)
-        # Replies behind the 421, or behind the one that lost count, are no verdict on any recipient.
-        elif not self.handed or (self.dismissed and after_421):
+        # Replies after the 421, or after a mismatch, are no verdict on any recipient.
+        elif not self.handed or (self.cut_off and after_421):
             self.receipt = self._whole(
                 Outcome.NOT_SENT, None, _caused(NotSent, "the message was not sent", error)
             )
-        elif self.mail_refused and not (after_421 or self.dismissed):
+        elif self.mail_refused and not (after_421 or self.cut_off):
             self._conclude_refused_mail()
         else:
             self._give_up_handed(error, Outcome.NOT_SENT if after_421 else Outcome.UNKNOWN)

@@ -12,8 +12,8 @@ from typing import Final
 from . import commands
 from .exchange import Exchange, OwedReplies
 from .framing import ChunkFramer, DotStuffer
+from .line_recorder import LineRecorder
 from .states import ConnectionState, Verb
-from .trail import Trail
 from .transaction import Transaction
 
 __all__ = ["Writer"]
@@ -32,20 +32,20 @@ class Writer:
     Args:
         state: moved by every command.
         owed: gets an entry for every command.
-        trail: told of every command while it records.
+        recorder: told of every command while it records.
 
     Attributes:
         out: what is written and not handed to the transport.
         ending: the transactions whose end of data is part of `out`.
     """
 
-    __slots__ = ("_framer", "_owed", "_state", "_trail", "ending", "out")
+    __slots__ = ("_framer", "_owed", "_state", "_recorder", "ending", "out")
 
-    def __init__(self, state: ConnectionState, owed: OwedReplies, trail: Trail) -> None:
+    def __init__(self, state: ConnectionState, owed: OwedReplies, recorder: LineRecorder) -> None:
         self.out: list[bytes] = []
         self._state = state
         self._owed = owed
-        self._trail = trail
+        self._recorder = recorder
         self.ending: list[Transaction] = []
         # Frames the streamed body that is being written.
         self._framer: DotStuffer | ChunkFramer | None = None
@@ -63,14 +63,14 @@ class Writer:
         Args:
             verb: the command.
             line: the bytes to write.
-            shown: what the trail shows instead, if `line` holds a secret.
+            shown: what the recorder shows instead, if `line` holds a secret.
         """
         self._state.wrote(verb)
         exchange = Exchange(verb)
         self._owed.entries.append((verb, exchange))
         self.out.append(line)
-        if self._trail.recording:
-            self._trail.wrote(verb, line if shown is None else shown)
+        if self._recorder.recording:
+            self._recorder.wrote(verb, line if shown is None else shown)
         return exchange
 
     # --- envelopes -------------------------------------------------------------------------------------------
@@ -98,21 +98,21 @@ class Writer:
             lines += 1
             owed.append((_DATA, transaction))
             group += commands.DATA
-        transaction.owed += lines
+        transaction.replies_owed += lines
         transaction.bytes_sent += len(group)
         self.out.append(group)
-        if self._trail.recording:
+        if self._recorder.recording:
             self._record_group(transaction, reset=reset, data=data)
 
     def _record_group(self, transaction: Transaction, *, reset: bool, data: bool) -> None:
-        trail = self._trail
+        recorder = self._recorder
         if reset:
-            trail.wrote(Verb.RSET, commands.RSET, transaction)
-        trail.wrote(Verb.MAIL, transaction.mail, transaction)
+            recorder.wrote(Verb.RSET, commands.RSET, transaction)
+        recorder.wrote(Verb.MAIL, transaction.mail, transaction)
         for line in transaction.rcpts:
-            trail.wrote(Verb.RCPT, line, transaction)
+            recorder.wrote(Verb.RCPT, line, transaction)
         if data:
-            trail.wrote(Verb.DATA, commands.DATA, transaction)
+            recorder.wrote(Verb.DATA, commands.DATA, transaction)
 
     def reset(self, transaction: Transaction) -> None:
         """Write RSET alone: the envelope waits for its reply."""
@@ -139,13 +139,13 @@ class Writer:
         self._state.body_written()
         # The entry is answerable once all was handed over: a reply that comes before that does not answer the body.
         self._owed.entries.append((_END_OF_DATA, transaction))
-        transaction.owed = 1
+        transaction.replies_owed = 1
         transaction.bytes_sent += len(payload)
         self.out.append(payload)
         transaction.ended = True
         self.ending.append(transaction)
-        if self._trail.recording:
-            self._trail.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
+        if self._recorder.recording:
+            self._recorder.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
 
     def last_chunk(self, transaction: Transaction, data: bytes) -> None:
         """Write BDAT LAST with its octets."""
@@ -202,14 +202,14 @@ class Writer:
     def _line(self, transaction: Transaction, verb: Verb, line: bytes) -> None:
         self._state.wrote(verb)
         self._owed.entries.append((verb, transaction))
-        transaction.owed += 1
+        transaction.replies_owed += 1
         self._put(transaction, line)
-        if self._trail.recording:
-            self._trail.wrote(verb, line, transaction)
+        if self._recorder.recording:
+            self._recorder.wrote(verb, line, transaction)
 
     def _owe_end(self, transaction: Transaction) -> None:
         self._owed.entries.append((Verb.END_OF_DATA, transaction))
-        transaction.owed += 1
+        transaction.replies_owed += 1
 
     def _end_of_data(self, transaction: Transaction, end: bytes) -> None:
         self._state.wrote(Verb.END_OF_DATA)
@@ -217,8 +217,8 @@ class Writer:
         # A reply that comes before the end is handed over does not answer it, though its entry exists already.
         self._owed.answerable = min(self._owed.answerable, len(self._owed.entries) - 1)
         self._body_ended(transaction)
-        if self._trail.recording:
-            self._trail.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
+        if self._recorder.recording:
+            self._recorder.wrote(Verb.END_OF_DATA, commands.END_OF_DATA, transaction)
 
     def _body_ended(self, transaction: Transaction) -> None:
         transaction.ended = True

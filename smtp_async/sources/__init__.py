@@ -2,7 +2,7 @@
 
 from .async_reader import AsyncReader, aclose_origin, reader_of
 from .body import Body, Piece, TempDir, read_all, read_now
-from .kept import KeptCopy
+from .disk_copy import DiskCopy
 from .line_endings import LineGuard, LineMender, LineScan, RawSource
 from .readers import Reader, close_origin
 from .worker import ThreadWork, in_thread
@@ -10,7 +10,7 @@ from .worker import ThreadWork, in_thread
 __all__ = [
     "AsyncReader",
     "Body",
-    "KeptCopy",
+    "DiskCopy",
     "LineGuard",
     "LineMender",
     "LineScan",

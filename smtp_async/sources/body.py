@@ -192,7 +192,7 @@ class Body(ThreadWork):
             if source.close and hasattr(source.origin, "__aiter__"):
                 await aclose_origin(source.origin)
 
-    def _release(self, *, streams: bool) -> None:
+    def _close_files(self, *, streams: bool) -> None:
         for reader in (*self._readers, *self._left):
             reader.close(streams=streams)
         if streams:

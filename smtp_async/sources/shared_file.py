@@ -72,7 +72,7 @@ class Claim:
         return claim
 
     def leave(self, *, close: bool) -> None:
-        """Release one reader's hold; never waits.
+        """End the use of the file by one reader; never waits.
 
         Args:
             close: close the file when its last reader leaves.

@@ -32,7 +32,7 @@ _imported: Final = threading.Event()
 class ThreadWork(ABC):
     """An object on which one thread at a time works, for a caller that may be cancelled meanwhile.
 
-    A thread cannot be stopped, so it finishes its work. The files are released by `close()`, or by a thread that ends
+    A thread cannot be stopped, so it finishes its work. The files are closed by `close()`, or by a thread that ends
     after it. `close()` never waits.
 
     Args:
@@ -80,12 +80,12 @@ class ThreadWork(ABC):
             self._closed = True
             self._streams = streams
             if self._busy:
-                # The thread releases when it has finished, because a file must not be closed while it is read.
+                # The thread closes them when it has finished, because a file must not be closed while it is read.
                 return
-        self._release(streams=streams)
+        self._close_files(streams=streams)
 
     @abstractmethod
-    def _release(self, *, streams: bool) -> None:
+    def _close_files(self, *, streams: bool) -> None:
         """Close the files; called once, when no thread is running."""
 
     def _run(self, work: Callable[[], _T]) -> _T:
@@ -99,7 +99,7 @@ class ThreadWork(ABC):
                 self._busy = False
                 last = self._closed
             if last:
-                self._release(streams=self._streams)
+                self._close_files(streams=self._streams)
 
     def _demand_free(self) -> None:
         if self._closed:

@@ -196,7 +196,7 @@ class Putting(Protocol):
 
 
 class SpoolTelemetry(Protocol):
-    """What is told of messages that are put; `smtp_async.Telemetry` is one."""
+    """Observes the messages that are put; `smtp_async.Telemetry` is one."""
 
     def putting(self) -> AbstractContextManager[Putting]:
         """Begin to put a message, until the end of the block."""

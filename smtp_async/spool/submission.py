@@ -19,7 +19,7 @@ from ..model.content import Content, Mail, Source
 from ..model.envelope import Envelope, Recipient
 from ..model.signing import MessageSigner
 from ..sources import read_all
-from ..sources.weight import is_heavy
+from ..sources.render_cost import is_heavy
 from .entry import Entry, State
 
 __all__ = [

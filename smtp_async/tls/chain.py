@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from .certificate import Certificate
-from .judgements import Case, judge_path, pin_fault
+from .path_validation import Case, judge_path, pin_fault
 from .paths import MOST_SENT, Anchors, Path, find_paths, read
 from .problems import ChainProblem, ChainValidation, Fault, by_gravity
 from .trust import TrustOptions

@@ -2,7 +2,7 @@
 
 Each name is resolved when the options are made, so that a wrong name is an error there and not in a handshake. A choice
 that this Python cannot make before a handshake raises `FeatureUnavailable`, unless it can be checked afterwards, see
-`smtp_async.tls.demands`.
+`smtp_async.tls.requirements`.
 """
 
 from __future__ import annotations

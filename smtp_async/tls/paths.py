@@ -43,7 +43,7 @@ class Path(NamedTuple):
     loop: bool = False
 
 
-class Pool:
+class CertificatePool:
     """Certificates, found by the name of their holder."""
 
     def __init__(self, certificates: Iterable[Certificate] = ()) -> None:
@@ -62,7 +62,7 @@ class Pool:
         return certificate in self._by_subject.get(certificate.subject_der, ())
 
 
-class Anchors(Pool):
+class Anchors(CertificatePool):
     """Trusted certificates. What cannot be read is left out."""
 
     def __init__(self, ders: Iterable[bytes]) -> None:
@@ -112,7 +112,7 @@ def find_paths(
         known: what else may lead to a trusted certificate.
         anchors: the trusted certificates.
     """
-    search = _Search(anchors, Pool((*others, *known)))
+    search = _Search(anchors, CertificatePool((*others, *known)))
     for count, path in enumerate(search.paths((leaf,), frozenset()), 1):
         yield path
         if count == _MOST_PATHS:
@@ -120,7 +120,7 @@ def find_paths(
 
 
 class _Search:
-    def __init__(self, anchors: Anchors, others: Pool) -> None:
+    def __init__(self, anchors: Anchors, others: CertificatePool) -> None:
         self._anchors = anchors
         self._others = others
         self._signatures = _MOST_SIGNATURES

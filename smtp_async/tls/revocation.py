@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..model.reply import printable
 from .address_kinds import AddressKind, allowed_kinds
-from .evidence import Finding, Sources, judge_crls, judge_ocsp, ocsp_request, sources_of
 from .expiring_cache import ExpiringCache
 from .fetching import Fetcher, Request
 from .revocation_options import RevocationOptions, RevocationPolicy, RevocationState, RevocationStatus
+from .revocation_proofs import Finding, Sources, judge_crls, judge_ocsp, ocsp_request, sources_of
 from .single_flight import Flight, SingleFlight
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..errors import FeatureUnavailable, InvalidArgument
 from ..model.reply import printable
-from .evidence import HASHES, crl_octets, response_octets
+from .revocation_proofs import HASHES, crl_octets, response_octets
 
 __all__ = ["RevocationOptions", "RevocationPolicy", "RevocationState", "RevocationStatus"]
 

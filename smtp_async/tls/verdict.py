@@ -27,9 +27,9 @@ from ..errors import (
 from .anchors import anchors_of
 from .chain import validate
 from .context import UnverifiedContext
-from .evidence import demands_staple
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
 from .revocation_options import RevocationOptions, RevocationState, RevocationStatus
+from .revocation_proofs import demands_staple
 from .trust import ServerAuthentication
 
 if TYPE_CHECKING:

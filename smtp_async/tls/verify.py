@@ -28,12 +28,12 @@ from ..errors import (
 from ..model.reply import printable
 from .certificate import Certificate
 from .context import Security, UnverifiedContext, reference_name
-from .demands import check_demands
 from .handshake_witness import evidence_of, handshake_of, looks_like_tls, offering
 from .info import ConnectionInfo, judged_by_openssl
-from .judgements import Case, unknown_authority, wrong_name, wrong_time
 from .options import TLSOptions
+from .path_validation import Case, unknown_authority, wrong_name, wrong_time
 from .problems import ABSOLUTE, ChainProblem, ChainValidation, Fault
+from .requirements import check_requirements
 from .sessions import KeptSession, SessionCache, SessionKey, shared_sessions
 from .verdict import RevocationCheck, Server, error_for, judge, judge_server, judged_here
 
@@ -280,7 +280,7 @@ def _demand_certificate(info: ConnectionInfo, where: str) -> None:
 
 
 def _demand_what_was_asked_for(info: ConnectionInfo, options: TLSOptions, where: str) -> None:
-    if (problem := check_demands(info, options)) is not None:
+    if (problem := check_requirements(info, options)) is not None:
         raise HandshakeFailed(f"{where} {problem}")
 
 

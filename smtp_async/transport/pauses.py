@@ -1,4 +1,4 @@
-"""Pauses in reading, by which a limit of bytes per second slows the server down.
+"""Pauses reading, so that a limit of bytes per second slows the server down.
 
 What arrives is always taken. Then reading stops until it is paid for; meanwhile the system's buffers fill, and TCP
 tells the server to wait. The receiver pauses the transport, too, when its own buffer is full, and must not end a pause

@@ -43,7 +43,7 @@ _LOOPBACK: Final[dict[int, list[str]]] = {socket.AF_INET: ["127.0.0.1"], socket.
 
 
 class Resolver(Protocol):
-    """What finds addresses and servers for names.
+    """Finds addresses and servers for names.
 
     Names are given in ASCII, international ones as A-labels. Each method raises `ResolveError`: with code 11001 if the
     name does not exist, 11002 if asking again may help, 11003 if it may not, 11004 if there is no such record.

@@ -2,9 +2,9 @@
 
 Arithmetic only: the time is an argument, and the caller waits.
 
-Strategy for bytes: what is written or read is never cut or refused; it puts the bucket into debt, and the next write or
-read waits until the debt is paid at the limit's rate. A timer rings late rather than early, so that a bucket may be
-ahead by a twentieth of a second; what it loses by lateness is made good there.
+Strategy for bytes: a token bucket that is filled at the limit's rate, and whose balance may become negative. What is
+written or read is never cut or refused; the next write or read waits until the balance is zero again. Timers fire late
+rather than early, so the balance may rise to the bytes of a twentieth of a second, which makes up for the delay.
 
 Strategy for messages: a message counts against a window from the moment in which it is given to a connection until the
 window's length after its conclusion. Somewhere in between the server counts it, at MAIL or at the end of data, so that
@@ -24,7 +24,7 @@ from ..errors import InvalidArgument
 
 __all__ = ["ByteRate", "ClientThrottle", "MessageRate", "RateLimits", "Throttle"]
 
-#: Seconds that a bucket of bytes may be ahead, to make good what timers lose.
+#: The highest balance of a bucket, in seconds of its rate, which makes up for timers that fire late.
 _AHEAD: Final = 0.05
 #: Parts of a second in which a throttled body or read is cut, and the fewest bytes of such a part.
 _PARTS: Final = 20
@@ -163,7 +163,7 @@ class MessageRate:
 
 
 class ByteRate:
-    """A bucket that bytes put into debt.
+    """A token bucket for bytes, whose balance may become negative.
 
     Args:
         rate: bytes per second.

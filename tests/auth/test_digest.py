@@ -1,7 +1,9 @@
 """digest.py: DIGEST-MD5 with the examples of RFC 2831, quoting, charsets, and the server's proof."""
 
+import contextlib
 import hashlib
 import string
+import time
 from typing import Any
 
 import pytest
@@ -199,7 +201,7 @@ class TestParser:
 
     def test_it_is_linear(self):
         for text in (b"," * 2048, b'a="' + b"\\" * 2000, b"a=" * 1000, b" " * 2048, b"a" * 2048):
-            try:
+            begun = time.process_time()
+            with contextlib.suppress(ProtocolViolation):
                 parse_directives(text)
-            except ProtocolViolation:
-                continue
+            assert time.process_time() - begun < 1

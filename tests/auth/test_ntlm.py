@@ -145,8 +145,9 @@ def test_bad_text(field, bad):
 
 def test_any_password_that_can_be_written():
     one = NTLM(Credentials(username="jürgen", password="süß €𝕏" * 10))
-    one.initial_response()
-    one.respond(CHALLENGE)
+    first, answer = one.initial_response(), one.respond(CHALLENGE)
+    assert first is not None and first.startswith(b"NTLMSSP\0\x01") and answer.startswith(b"NTLMSSP\0\x03")
+    assert "jürgen".encode("utf-16-le") in answer
 
 
 @pytest.mark.parametrize("level", ["0", "1", "2", "x"])

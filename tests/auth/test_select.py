@@ -226,6 +226,7 @@ class TestNames:
 
     def test_known_ones(self):
         demand_sensible(named(*ALL, *(name.lower() for name in ALL), Plain))
+        assert candidates(named("plain"), peer_of(*ALL)) == candidates(named(Plain), peer_of(*ALL)) == [Plain]
 
     def test_a_provider_is_asked_later(self):
         async def provider() -> Token:

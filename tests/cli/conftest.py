@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from smtp_async.cli.app import app
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Output
 from smtp_async.testing import ScriptedServer, ServerThread
 
 USERS = {"ann": "top-secret"}
@@ -67,7 +67,7 @@ def password_file(tmp_path):
 @pytest.fixture
 def terminal(monkeypatch):
     """What is printed goes to a person: a wide terminal without colours."""
-    plain = Screen.__init__
+    plain = Output.__init__
 
     def on_a_terminal(screen):
         plain(screen)
@@ -76,4 +76,4 @@ def terminal(monkeypatch):
         )
         screen.out, screen.err = wide(), wide(stderr=True)
 
-    monkeypatch.setattr(Screen, "__init__", on_a_terminal)
+    monkeypatch.setattr(Output, "__init__", on_a_terminal)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from smtp_async.cli import demo
 from smtp_async.cli.exits import Exit
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Output
 from smtp_async.model.receipt import Outcome
 
 
@@ -36,10 +36,10 @@ def test_one_message_is_enough(shell):
 
 
 def test_a_terminal_gets_a_panel():
-    screen = Screen()
+    output = Output()
     text = io.StringIO()
-    screen.out = Console(file=text, force_terminal=True, width=100, markup=False, highlight=False)
-    assert asyncio.run(demo.demo(screen, count=60, connections=3)) is Exit.OK
+    output.out = Console(file=text, force_terminal=True, width=100, markup=False, highlight=False)
+    assert asyncio.run(demo.demo(output, count=60, connections=3)) is Exit.OK
     assert "One of them, as its reader sees it" in text.getvalue() and "60/60" in text.getvalue()
 
 
@@ -50,5 +50,5 @@ def test_violations_are_shown(capsys):
 
 
 def test_no_message_is_shown_if_none_was_received(capsys):
-    demo.show_one_message(Screen(), [])
+    demo.show_one_message(Output(), [])
     assert capsys.readouterr().out == ""

@@ -3,12 +3,12 @@
 import logging
 
 from smtp_async.cli.log import log_on
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Output
 
 
 def test_log_records_are_shown_as_sentences(capsys):
     log = logging.getLogger("smtp_async")
-    with log_on(Screen()):
+    with log_on(Output()):
         log.info("an info is not shown")
         log.warning("the job %s was taken\x1b away", "a")
         try:

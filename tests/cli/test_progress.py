@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from smtp_async import Receipt, Recipient, Reply, Verdict, events
+from smtp_async.cli.output import Output
 from smtp_async.cli.progress import LineDisplay, LiveDisplay, Note, NoteCollector, Rate, Snapshot, clock_of
-from smtp_async.cli.screen import Screen
 from smtp_async.errors import NotSent
 from smtp_async.hooks import Observed
 from smtp_async.model.receipt import Outcome
@@ -94,7 +94,7 @@ def test_a_duration_is_shown_in_hours_minutes_and_seconds(seconds, text):
 
 
 def test_lines_have_no_control_characters(capsys):
-    display = LineDisplay(Screen())
+    display = LineDisplay(Output())
     display.show_notes([Note("failed", "a", None, "x\x1b[2J\r"), Note("resumed")])
     display.show_notes([])
     display.show_progress(Snapshot(ProcessorStatistics(), 1, 1.0))
@@ -102,13 +102,13 @@ def test_lines_have_no_control_characters(capsys):
     assert capsys.readouterr().out == "failed\ta\t-\tx\\x1b[2J\\r\nresumed\t-\t-\t-\n"
 
 
-def wide(screen):
-    screen.out = Console(force_terminal=True, width=120, color_system=None, markup=False, highlight=False)
-    return screen
+def wide(output):
+    output.out = Console(force_terminal=True, width=120, color_system=None, markup=False, highlight=False)
+    return output
 
 
 def test_the_live_display_shows_progress_and_notes_that_need_attention(capsys):
-    display = LiveDisplay(wide(Screen()), now=lambda: 100.0)
+    display = LiveDisplay(wide(Output()), now=lambda: 100.0)
     counts = ProcessorStatistics(sending=12, sent=1200, deferred=3, failed=1)
     display.show_notes(
         [Note("failed", "job7", None, "550 [b]no[/b]"), Note("recovered", "job8"), Note("deferred", "job9")]

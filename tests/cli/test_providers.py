@@ -35,6 +35,6 @@ def test_a_wrong_name_suggests_a_near_one(shell):
 
 
 def test_a_terminal_gets_a_table(monkeypatch, shell):
-    monkeypatch.setattr("smtp_async.cli.screen.Screen.is_terminal", property(lambda self: True))
+    monkeypatch.setattr("smtp_async.cli.output.Output.is_terminal", property(lambda self: True))
     done = shell("providers")
     assert done.exit_code == 0 and "smtp.gmail.com:587" in done.stdout

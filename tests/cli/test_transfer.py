@@ -6,7 +6,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from smtp_async.cli.screen import Screen
+from smtp_async.cli.output import Output
 from smtp_async.cli.transfer import LARGE, TransferBar
 from smtp_async.testing import reply
 
@@ -14,7 +14,7 @@ PEOPLE = "--from ann@example.com --to bob@example.org --text Hi"
 
 
 def wide():
-    screen = Screen()
+    screen = Output()
     screen.out = Console(force_terminal=True, width=120, color_system=None)
     return screen
 

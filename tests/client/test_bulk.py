@@ -24,7 +24,7 @@ from smtp_async import (
     SMTPError,
     Timeouts,
 )
-from smtp_async.connection.job import Job
+from smtp_async.connection.send_job import SendJob
 from smtp_async.errors import (
     AuthenticationFailed,
     CommunicationError,
@@ -258,7 +258,7 @@ class TestLookAhead:
             return sum(isinstance(found, kind) for found in gc.get_objects())
 
         async with RecordingSink() as server, client_of(server, pool=PoolLimits(max_connections=4)) as client:
-            before = alive(Job), alive(Transaction), alive(Receipt)
+            before = alive(SendJob), alive(Transaction), alive(Receipt)
             message = Raw(b"Subject: x\r\n\r\nx\r\n", sender=SENDER, recipients=["bob@example.org"])
             seen = []
             gc.collect()
@@ -271,7 +271,7 @@ class TestLookAhead:
                         if count % 1000 == 0:
                             server.clear()
                             if count % 2000 == 0:
-                                seen.append((alive(Job), alive(Transaction), alive(Receipt)))
+                                seen.append((alive(SendJob), alive(Transaction), alive(Receipt)))
             finally:
                 gc.enable()
             assert count == client.statistics().sent == 6_000

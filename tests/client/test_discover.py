@@ -23,7 +23,7 @@ from smtp_async.errors import InvalidAddress, ResolveError
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from smtp_async.transport.names import AddressFamily
 from smtp_async.transport.records import MX, SRV
-from tests.connection.test_reach import dialler
+from tests.connection.test_dial_route import dialler
 from tests.lab import tls_server, trusting, until
 from tests.servers.pki import Pki
 

@@ -14,7 +14,7 @@ import pytest
 from smtp_async import Message, NotSent, Outcome, PoolLimits, Raw, Receipt, SendOptions, SMTPError, Timeouts
 from smtp_async.errors import MessageRefused, Timeout
 from smtp_async.model.content import Content
-from smtp_async.sources.weight import HEAVY, LONG
+from smtp_async.sources.render_cost import HEAVY, LONG
 from smtp_async.testing import ScriptedServer, reply
 from tests.lab import PATIENCE, client_of, every_loop, gathered, mail, speaking, until
 

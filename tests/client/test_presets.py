@@ -25,7 +25,7 @@ from smtp_async.client.presets import (
     with_limits,
 )
 from smtp_async.errors import InvalidArgument
-from tests.connection.test_reach import dialler
+from tests.connection.test_dial_route import dialler
 from tests.lab import mail, tls_server, trusting
 from tests.servers.pki import Pki
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from smtp_async import Outcome, Receipt
-from smtp_async.connection.job import Job
+from smtp_async.connection.send_job import SendJob
 from smtp_async.errors import SMTPError
 
 
@@ -19,40 +19,40 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.waiting: list[Job] = []
+        self.waiting: list[SendJob] = []
         self.told: list[str] = []
         self.done: list[tuple[int, Outcome]] = []
         self.unsent: list[int] = []
         self.errors: list[SMTPError | None] = []
         self.idle_count = 0
 
-    def opened(self, connection: Any) -> None:
+    def connection_opened(self, connection: Any) -> None:
         self.told.append("opened")
 
-    def next_job(self, connection: Any) -> Job | None:
+    def next_job(self, connection: Any) -> SendJob | None:
         return self.waiting.pop(0) if self.waiting else None
 
-    def idle(self, connection: Any) -> None:
+    def connection_idle(self, connection: Any) -> None:
         self.idle_count += 1
 
-    def finished(self, job: Job, receipt: Receipt) -> None:
+    def transaction_ended(self, job: SendJob, receipt: Receipt) -> None:
         self.done.append((job.number, receipt.outcome))
         job.settle(receipt)
 
-    def retry_unsent(self, job: Job, receipt: Receipt) -> None:
+    def retry_unsent(self, job: SendJob, receipt: Receipt) -> None:
         self.unsent.append(job.number)
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         job.abandoned = True
         return job.connection is not None and job.connection.cancel(job)
 
-    def failed(self, connection: Any, error: SMTPError) -> None:
+    def connection_failed(self, connection: Any, error: SMTPError) -> None:
         self.told.append("failed")
         self.errors.append(error)
 
-    def greeted_again(self, connection: Any) -> None:
+    def offer_changed(self, connection: Any) -> None:
         self.told.append("greeted again")
 
-    def ended(self, connection: Any, error: SMTPError | None) -> None:
+    def connection_closed(self, connection: Any, error: SMTPError | None) -> None:
         self.told.append("ended")
         self.errors.append(error)

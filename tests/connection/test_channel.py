@@ -168,7 +168,7 @@ class TestHooks:
         async with ScriptedServer() as server, linked(server, hooks=hooks) as channel:
             assert not channel.transcript.wants(PITrail)
             await channel.converse(channel.machine.greeting)
-            assert not channel.machine.trail.recording
+            assert not channel.machine.recorder.recording
             hooks.add(PITrail, heard.append)
             channel.record_lines()
             assert channel.transcript.wants(PITrail) and not channel.transcript.wants(Notification)
@@ -176,7 +176,7 @@ class TestHooks:
             assert [event.message for event in heard][0] == "EHLO me.test"
             hooks.remove(PITrail, heard.append)
             await channel.converse(channel.machine.noop())
-            assert not channel.machine.trail.recording and not channel.transcript.events
+            assert not channel.machine.recorder.recording and not channel.transcript.events
 
     async def test_events_noted_while_hooks_run_are_told_behind(self) -> None:
         hooks, heard = Hooks(), []

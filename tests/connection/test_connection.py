@@ -24,8 +24,8 @@ from smtp_async import (
     events,
 )
 from smtp_async.connection.connection import Connection
-from smtp_async.connection.job import Job
 from smtp_async.connection.route import Route, SharedResources
+from smtp_async.connection.send_job import SendJob
 from smtp_async.errors import (
     AlreadyConnected,
     AlreadyConnecting,
@@ -69,8 +69,8 @@ async def connection_to(server: ScriptedServer, owner: Recorder, **options: Any)
         await connection.wait_ended()
 
 
-def job(connection: Connection, number: int = 1, **options: Any) -> Job:
-    one = Job(number, mail(number), SendOptions(**options))
+def job(connection: Connection, number: int = 1, **options: Any) -> SendJob:
+    one = SendJob(number, mail(number), SendOptions(**options))
     one.offer = connection.extensions
     assert one.prepare()
     return one
@@ -216,7 +216,7 @@ class TestServing:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         class Broken(Recorder):
-            def opened(self, connection: Any) -> None:
+            def connection_opened(self, connection: Any) -> None:
                 raise RuntimeError("a bug")
 
         owner = Broken()

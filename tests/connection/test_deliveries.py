@@ -8,7 +8,7 @@ import pytest
 from smtp_async import Message, Outcome, SendOptions, Timeouts
 from smtp_async.connection.channel import Channel
 from smtp_async.connection.deliveries import Deliveries
-from smtp_async.connection.job import Job, Step
+from smtp_async.connection.send_job import CallerStep, SendJob
 from smtp_async.errors import ConnectionLost, Interrupted, NotSent, SMTPError
 from smtp_async.hooks import Hooks
 from smtp_async.protocol.machine import ClientProtocol
@@ -46,11 +46,11 @@ class Carrier:
         self.carried = False
         self.deliveries: Deliveries[Carrier] | None = None
 
-    async def write_body(self, job: Job) -> None:
+    async def write_body(self, job: SendJob) -> None:
         assert self.deliveries is not None
         await self.deliveries.write_body(job)
 
-    def cancel(self, job: Job) -> bool:
+    def cancel(self, job: SendJob) -> bool:
         assert self.deliveries is not None
         return self.deliveries.cancel(job)
 
@@ -82,8 +82,8 @@ class Rig:
         self.channel.feed("".join(f"{line}\r\n" for line in lines).encode())
         self.deliveries.settle(self.channel.machine.take_settled())
 
-    def job(self, number: int = 1, message: Message | None = None, **options: Any) -> Job:
-        one = Job(number, message or mail(number), SendOptions(**options))
+    def job(self, number: int = 1, message: Message | None = None, **options: Any) -> SendJob:
+        one = SendJob(number, message or mail(number), SendOptions(**options))
         one.offer = self.channel.machine.extensions
         assert one.prepare()
         one.waiter = asyncio.get_running_loop().create_future()
@@ -119,7 +119,7 @@ class TestBeginning:
         job = rig.job(message=mail(1, text="Grüße"))
         rig.channel.machine.extensions = rig.channel.machine.extensions.without("8BITMIME")
         assert not rig.deliveries.offer(job)
-        assert job.waiter is not None and job.waiter.result() is Step.PREPARE
+        assert job.waiter is not None and job.waiter.result() is CallerStep.PREPARE
         assert job.offer == rig.channel.machine.extensions and job.connection is None
         assert rig.verbs() == [] and not rig.deliveries.jobs
 
@@ -204,7 +204,7 @@ class TestSettling:
         rig.deliveries.offer(job)
         assert rig.deliveries.streaming
         rig.says("250 ok", "250 ok", "354 go")
-        assert job.waiter is not None and job.waiter.result() is Step.WRITE
+        assert job.waiter is not None and job.waiter.result() is CallerStep.WRITE
         assert rig.queue.done == [] and rig.deliveries.jobs == {job}
 
 

@@ -556,6 +556,7 @@ class TestTokens:
             await gathered(sending)
             await client.close()
             await turns()
+            assert sending.cancelled() and auths(server) == []
 
 
 async def _cancelled_after(turn: int, client: SMTPClient) -> bool:

@@ -107,9 +107,9 @@ async def test_the_end_of_a_connection_has_the_number_of_its_reason(error: Any, 
 @pytest.mark.parametrize(
     ("breakdown", "names"),
     [
-        (Breakdown.LOST_COUNT, ["pipelining-off"]),
+        (Breakdown.MISMATCHED, ["pipelining-off"]),
         (Breakdown.NOT_FOLLOWED, ["pipelining-reduced"]),
-        (Breakdown.DIED_AT_DATA, []),
+        (Breakdown.LOST_AT_END_OF_DATA, []),
         (None, []),
     ],
 )

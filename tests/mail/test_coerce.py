@@ -12,7 +12,7 @@ from smtp_async.errors import FileError, InvalidArgument, MissingRecipient, Miss
 from smtp_async.mail.coerce import PendingMail, Raw, to_mail, unsent_sources
 from smtp_async.model.content import Mail
 from smtp_async.sources import Body, read_all
-from smtp_async.sources.weight import HEAVY, LONG
+from smtp_async.sources.render_cost import HEAVY, LONG
 from tests.sources.origins import EVERY
 
 RAW = b"From: ann@example.com\r\nTo: bob@example.org\r\nBcc: cy@example.org\r\n\r\n" + b"Hello\r\n" * 20_000

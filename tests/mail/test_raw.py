@@ -19,7 +19,7 @@ from smtp_async.errors import (
 )
 from smtp_async.mail import raw
 from smtp_async.mail.raw import MOST_HEADER, RawMail, raw_mail
-from smtp_async.message.external import ForeignMail, content_of_raw
+from smtp_async.message.foreign_mail import ForeignMail, content_of_raw
 from smtp_async.sources import Body, read_all
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from tests.lab import every_loop, until

@@ -28,8 +28,9 @@ from smtp_async.errors import (
     SigningError,
 )
 from smtp_async.mail.coerce import PendingMail, to_mail
-from smtp_async.mail.signing import SignedMail, signed
-from smtp_async.message.external import content_of_raw
+from smtp_async.mail.rendered import RenderedMail
+from smtp_async.mail.signing import signed
+from smtp_async.message.foreign_mail import content_of_raw
 from smtp_async.model.content import Content, Mail
 from smtp_async.model.signing import Rewritten, Signing, ToSign
 from smtp_async.sources import read_all
@@ -208,7 +209,7 @@ async def test_only_what_can_be_read_once_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", (ONCE | AWAITED).values(), ids=ONCE | AWAITED)
 async def test_a_message_that_is_not_sent_leaves_nothing_open(kind: Any, tmp_path: Path) -> None:
     mail = await read(Raw(kind(HEAD + b"x\r\n" * 100_000, tmp_path), close=True), temp_dir=tmp_path)
-    assert isinstance(mail, SignedMail)
+    assert isinstance(mail, RenderedMail)
     mail.close()
     await mail.aclose()
 
@@ -257,7 +258,7 @@ async def test_it_may_be_cancelled_at_every_await(manner: Any, moment: Any, tmp_
         one.attach(async_generated([b"x" * 70_000] * 2), filename="a.bin")
         sign = [BY_RSA, BY_ED25519, DKIM("example.com", "r", ask)]
         mail = await read(one, sign, temp_dir=tmp_path)
-        await SignedMail(mail.envelope(), mail.content()).aclose()
+        await RenderedMail(mail.envelope(), mail.content()).aclose()
 
     runs = 0
     async for run in cancellations(scenario, manner=manner, moment=moment):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from smtp_async.errors import SMTPError
 from smtp_async.mail.coerce import PendingMail, Raw, to_mail
 from smtp_async.message import Message
-from smtp_async.message.external import content_of
+from smtp_async.message.foreign_mail import content_of
 from smtp_async.model.address import Address
 from smtp_async.model.content import Content, Mail
 

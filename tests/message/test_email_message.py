@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from smtp_async.errors import InvalidArgument, InvalidHeader, SMTPError, TextNotEncodable
 from smtp_async.message.email_message import entity_of_object, free_boundary
 from smtp_async.message.entity import MOST_LEVELS, MOST_PARTS, entity_of_octets
-from smtp_async.message.external import content_of
+from smtp_async.message.foreign_mail import content_of
 
 
 def old(**fields):

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from smtp_async.errors import ExtensionMissing, InvalidArgument, InvalidHeader, SMTPError
 from smtp_async.message.entity import MOST_LEVELS, Entity, entity_of_octets
-from smtp_async.message.external import content_of
+from smtp_async.message.foreign_mail import content_of
 from smtp_async.message.header_parser import Field
 from smtp_async.message.render_entity import content_of_entity, message_within
-from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Abilities
+from smtp_async.message.transfer_encoding import EIGHT, SEVEN, Capabilities
 from smtp_async.model.octets import normalised
 
 from .reading import check_wire_form
 
-OLD = Abilities(eightbit=False, utf8=False, binary=False)
-NEW = Abilities(eightbit=True, utf8=True, binary=False)
+OLD = Capabilities(eightbit=False, utf8=False, binary=False)
+NEW = Capabilities(eightbit=True, utf8=True, binary=False)
 LONG = b"x" * 1200 + b"\r\n"
 
 

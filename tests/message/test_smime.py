@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from smtp_async import ExternalSigner, SMIMEEncryption, SMIMESignature
 from smtp_async.errors import FeatureUnavailable, InvalidArgument, SigningError, SMTPError
 from smtp_async.message.cms_signature import certificate_attribute, signed_attributes, signed_data
-from smtp_async.message.external import content_of_raw
+from smtp_async.message.foreign_mail import content_of_raw
 from smtp_async.message.mail_certificate import MailCertificate
 from smtp_async.message.sign import KeySigner
 from smtp_async.model.signing import Rewritten, SignRequest, ToSign

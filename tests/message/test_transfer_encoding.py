@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from smtp_async.message.transfer_encoding import (
     EIGHT,
     SEVEN,
-    Abilities,
+    Capabilities,
     choose_encoding,
     fits_unencoded,
     quoted_or_base64,
 )
 from smtp_async.model.octets import SLICE, normalised
 
-PLAIN = Abilities(eightbit=False, utf8=False, binary=False)
-EIGHTBIT = Abilities(eightbit=True, utf8=False, binary=False)
+PLAIN = Capabilities(eightbit=False, utf8=False, binary=False)
+EIGHTBIT = Capabilities(eightbit=True, utf8=False, binary=False)
 
 
 @pytest.mark.parametrize(

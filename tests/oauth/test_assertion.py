@@ -96,9 +96,9 @@ def test_no_file(tmp_path: Path) -> None:
     | st.dictionaries(st.sampled_from([*GOOD, "private_key_id"]), st.none() | st.text())
 )
 def test_any_content(found: Any) -> None:
-    parse_key_file(
-        found if isinstance(found, bytes) else json.dumps({"type": "service_account", **found}).encode()
-    )
+    content = found if isinstance(found, bytes) else json.dumps({"type": "service_account", **found}).encode()
+    key = parse_key_file(content)
+    assert key is None or (isinstance(found, dict) and key.client_email == found["client_email"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are those of POSIX")

@@ -59,9 +59,9 @@ def test_a_message_without_a_reply_does_not_count() -> None:
 
 def test_a_refused_connection_leaves_those_that_are_borne() -> None:
     bound = AdaptiveBound(10)
-    bound.connection_refused(0, borne=4)
+    bound.connection_refused(0, accepted=4)
     assert (bound.current, bound.rises_at) == (4, 60)
-    bound.connection_refused(1, borne=0)
+    bound.connection_refused(1, accepted=0)
     assert bound.current == 3
 
 
@@ -69,7 +69,7 @@ def test_the_bound_stays_between_one_and_the_limit() -> None:
     bound = AdaptiveBound(3)
     for second in range(0, 100, 2):
         bound.congested(second, used=3)
-        bound.connection_refused(second, borne=0)
+        bound.connection_refused(second, accepted=0)
     assert bound.current == 1
     while bound.rises_at < math.inf:
         bound.rise(bound.rises_at)
@@ -104,13 +104,13 @@ def test_below_what_was_refused_it_climbs_quickly_and_then_probes() -> None:
 
 def test_probes_that_are_refused_become_rare_and_those_that_are_borne_frequent() -> None:
     bound = AdaptiveBound(100)
-    bound.connection_refused(0, borne=5)
+    bound.connection_refused(0, accepted=5)
     pauses, now = [], 0.0
     for _ in range(6):
         pauses.append(bound.rises_at - now)
         now = bound.rises_at
         bound.rise(now)
-        bound.connection_refused(now, borne=5)
+        bound.connection_refused(now, accepted=5)
     assert pauses == [60, 120, 240, 300, 300, 300]
     pauses = []
     for _ in range(7):
@@ -203,14 +203,14 @@ class Simulation:
             if self.open > capacity:
                 # The server ends those that it no longer bears, with 421.
                 self.refused += self.open - capacity
-                self.bound.connection_refused(self.now, borne=capacity)
+                self.bound.connection_refused(self.now, accepted=capacity)
                 self.open = min(capacity, self.bound.current)
             elif self.open < self.bound.current:
                 if self.open < capacity:
                     self.open += 1
                 else:
                     self.refused += 1
-                    self.bound.connection_refused(self.now, borne=self.open)
+                    self.bound.connection_refused(self.now, accepted=self.open)
             self.sent += self.open * self.PER_STEP
             return
         self.open = self.bound.current

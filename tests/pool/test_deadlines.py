@@ -441,7 +441,7 @@ class TestCallersOfBodies:
             task = asyncio.create_task(client.send(mail("A"), options=options, deadline=PATIENCE))
             await entered.wait()
             ((job,),) = [one.deliveries.jobs for one in pool_of(client).connections.open]
-            pool_of(client).give_up(job)
+            pool_of(client).expire(job)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -9,7 +9,8 @@ import pytest
 
 from smtp_async.errors import AuthenticationFailed, CommandRefused, ConnectionLost, GreetingRefused, SMTPError
 from smtp_async.model.reply import Reply
-from smtp_async.pool.dialling import ConnectionBound, Dialling
+from smtp_async.pool.connection_bound import ConnectionBound
+from smtp_async.pool.dialling import Dialling
 from tests.lab import Clock
 
 BACKOFF = (0.1, 10.0)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from smtp_async import Outcome, PoolLimits, SendOptions
-from smtp_async.connection.job import Job
+from smtp_async.connection.send_job import SendJob
 from smtp_async.model.content import Content
 from smtp_async.model.envelope import Envelope
 from smtp_async.pool.job_queue import JobQueue
@@ -30,8 +30,8 @@ class Planned:
         return Content.of_bytes(b"Subject: x\r\n\r\nx\r\n")
 
 
-def job(number: int, *, streamed: bool = False, planned: bool = True) -> Job:
-    made = Job(number, Planned(), SendOptions())
+def job(number: int, *, streamed: bool = False, planned: bool = True) -> SendJob:
+    made = SendJob(number, Planned(), SendOptions())
     if planned:
         made.offer = NO_EXTENSIONS
         made.prepare()

@@ -846,7 +846,7 @@ async def test_a_dial_that_cancels_itself_counts_as_a_failed_one(monkeypatch: py
         future.cancel()
         await future
 
-    monkeypatch.setattr("smtp_async.connection.connection.establish", cancelled)
+    monkeypatch.setattr("smtp_async.connection.connection.open_with_fallback", cancelled)
     async with speaking() as server, client_of(server, pool=PoolLimits(min_backoff=9.0)) as client:
         with pytest.raises(CommunicationError, match="raised CancelledError") as caught:
             await client.send(mail(1), deadline=5.0)

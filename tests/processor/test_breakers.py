@@ -77,7 +77,7 @@ def test_an_inconclusive_probe_lets_another_one_follow() -> None:
     breaker = new_breaker()
     breaker.failed(0.0)
     breaker.started()
-    breaker.inconclusive()
+    breaker.probe_ended()
     assert breaker.admits(5.0) == 1
 
 

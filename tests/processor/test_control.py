@@ -44,18 +44,18 @@ async def test_the_grace_ends_once_and_withdraws() -> None:
     control.begin(lambda: withdrawn.append("x"))
     assert not control.grace_over
     control.stop(grace=0.0)
-    await control.wait_grace_over(10.0)
+    await control.wait_for_grace(10.0)
     assert control.grace_over and withdrawn == ["x"]
-    control.ended()
+    control.run_ended()
     assert not control.stopping
 
 
 async def test_the_first_error_counts() -> None:
     control = RunControl(grace=60.0)
     first, second = ValueError("first"), ValueError("second")
-    control.end_early(first)
-    control.fail(second)
-    control.cut_short()
+    control.stop_early(first)
+    control.stop_for_good(second)
+    control.note_untried_jobs()
     assert (control.error, control.fatal, control.stopping) == (first, second, True)
     control.reset()
     assert (control.error, control.fatal, control.stopping) == (None, None, True)

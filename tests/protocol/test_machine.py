@@ -189,10 +189,10 @@ def test_an_unasked_reply_is_a_violation(deliver, text):
 
 def test_421_may_come_unasked(deliver):
     talk = Talk.ready(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     talk.says("421 idle for too long")
     assert talk.machine.reply_421 == Reply(421, (b"idle for too long",))
-    assert [(line.verb, line.reply) for line in talk.machine.trail.take()] == [
+    assert [(line.verb, line.reply) for line in talk.machine.recorder.take()] == [
         (Verb.OTHER, talk.machine.reply_421)
     ]
     assert talk.settled() == []
@@ -256,10 +256,10 @@ def test_nothing_may_follow_quit(deliver):
 @pytest.mark.parametrize("verb", [Verb.AUTH, Verb.NOOP, Verb.STARTTLS])
 def test_whether_a_verb_may_be_written_is_asked_without_a_line(deliver, verb):
     talk = Talk.ready(deliver)
-    talk.machine.demand(verb)
+    talk.machine.require_writable(verb)
     talk.machine.quit()
     with pytest.raises(UsageError, match=verb.value):
-        talk.machine.demand(verb)
+        talk.machine.require_writable(verb)
     talk.writes("QUIT")
 
 
@@ -286,7 +286,7 @@ def test_queries_use_smtputf8_where_offered():
 
 def test_auth_goes_back_and_forth(deliver):
     talk = Talk.ready(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     first = talk.machine.auth("LOGIN", None)
     talk.writes("AUTH LOGIN")
     with pytest.raises(UsageError):
@@ -304,13 +304,13 @@ def test_auth_goes_back_and_forth(deliver):
     talk.writes("czNjcmV0")
     talk.says("235 welcome")
     talk.stands(Stage.READY)
-    shown = [line.line for line in talk.machine.trail.take() if line.reply is None]
+    shown = [line.line for line in talk.machine.recorder.take() if line.reply is None]
     assert shown == [b"AUTH LOGIN", b"***", b"***"]
 
 
 def test_secrets_that_were_sent_are_masked_in_every_reply(deliver):
     talk = Talk.ready(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     exchange = talk.machine.auth("PLAIN", b"\0ann\0s3cret!", [b"s3cret!"])
     talk.writes("AUTH PLAIN AGFubgBzM2NyZXQh")
     talk.says('500-what is "AUTH PLAIN AGFubgBz', '500 M2NyZXQh"?')
@@ -319,7 +319,7 @@ def test_secrets_that_were_sent_are_masked_in_every_reply(deliver):
     talk.writes("NOOP")
     talk.says("250 s3cret! is no secret")
     assert later.reply == Reply(250, (b"*** is no secret",))
-    assert [line.reply for line in talk.machine.trail.take() if line.reply is not None] == [
+    assert [line.reply for line in talk.machine.recorder.take() if line.reply is not None] == [
         exchange.reply,
         later.reply,
     ]
@@ -414,7 +414,7 @@ def test_what_a_challenge_repeats_is_not_changed(deliver):
 
 def test_auth_can_be_given_up(deliver):
     talk = Talk.ready(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     talk.machine.auth("PLAIN", b"\0ann\0s3cret")
     talk.writes("AUTH PLAIN AGFubgBzM2NyZXQ=")
     talk.says("334 ")
@@ -422,7 +422,7 @@ def test_auth_can_be_given_up(deliver):
     talk.writes("*")
     talk.says("501 cancelled")
     talk.stands(Stage.READY)
-    assert [line.line for line in talk.machine.trail.take() if line.reply is None] == [
+    assert [line.line for line in talk.machine.recorder.take() if line.reply is None] == [
         b"AUTH PLAIN ***",
         b"*",
     ]
@@ -577,19 +577,19 @@ def test_a_command_may_be_answered_with_anything(deliver):
 
 def test_the_trail_has_every_line_and_names_what_a_reply_answers(deliver):
     talk = Talk.ready(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     talk.machine.noop()
     talk.machine.command("HELP me")
     talk.writes("NOOP", "HELP me")
     talk.says("250 ok", "214-one", "214 two")
-    trail = talk.machine.trail.take()
-    assert [(line.verb, line.line, line.reply and line.reply.code) for line in trail] == [
+    recorder = talk.machine.recorder.take()
+    assert [(line.verb, line.line, line.reply and line.reply.code) for line in recorder] == [
         (Verb.NOOP, b"NOOP", None),
         (Verb.OTHER, b"HELP me", None),
         (Verb.NOOP, b"", 250),
         (Verb.OTHER, b"", 214),
     ]
-    assert all(line.transaction is None for line in trail)
+    assert all(line.transaction is None for line in recorder)
 
 
 def test_replies_arrive_as_bytes_not_as_lines():

@@ -1085,7 +1085,7 @@ def nested(talk):
     transaction = talk.begin(chunking=True)
     talk.writes(chunk_group(reset=True))
     talk.says("250 reset", "503 nested MAIL", "250 ok")
-    assert talk.machine.pipeline.breakdown is Breakdown.LOST_COUNT
+    assert talk.machine.pipeline.breakdown is Breakdown.MISMATCHED
     assert talk.machine.pipeline.exhausted
     return transaction
 
@@ -1129,7 +1129,7 @@ def test_a_refused_sender_of_a_whole_message_stays_refused_when_the_connection_d
         (Timeout("no reply"), ["250 ok"], Breakdown.PARTLY_ANSWERED),
         (Timeout("no reply"), [], None),
         (Timeout("no reply"), ["250 ok", "250 ok", "354 go"], None),
-        (ProtocolViolation("garbage"), ["250 ok"], Breakdown.LOST_COUNT),
+        (ProtocolViolation("garbage"), ["250 ok"], Breakdown.MISMATCHED),
         (LOST, ["250 ok"], None),
     ],
 )
@@ -1181,9 +1181,9 @@ def test_nothing_is_admitted_that_may_not_begin(deliver):
 
 def test_the_trail_shows_a_chunk_by_its_command(deliver):
     talk = windowed(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     talk.begin(chunking=True)
-    assert [line.line.decode() for line in talk.machine.trail.take()] == [
+    assert [line.line.decode() for line in talk.machine.recorder.take()] == [
         MAIL,
         rcpt(),
         f"BDAT {len(BODY)} LAST",
@@ -1196,28 +1196,28 @@ def test_the_trail_shows_a_chunk_by_its_command(deliver):
 @pytest.mark.parametrize("offer", [LOCK_STEP, ["PIPELINING"]], ids=["lock-step", "pipelined"])
 def test_the_trail_shows_every_line_of_a_message_but_its_body(deliver, offer):
     talk = Talk.ready(deliver, offer)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     transaction = talk.begin(body=b"Subject: s3cret\r\n\r\ns3cret\r\n")
     for answer in ["250 ok", "250 ok", "354 go", "250 queued"]:
         talk.machine.data_to_send()
         talk.says(answer)
-    trail = talk.machine.trail.take()
-    assert [line.line.decode() for line in trail if line.reply is None] == [MAIL, rcpt(), "DATA", "."]
-    answered = [(line.verb, line.reply.code) for line in trail if line.reply]
+    recorder = talk.machine.recorder.take()
+    assert [line.line.decode() for line in recorder if line.reply is None] == [MAIL, rcpt(), "DATA", "."]
+    answered = [(line.verb, line.reply.code) for line in recorder if line.reply]
     assert answered == [(Verb.MAIL, 250), (Verb.RCPT, 250), (Verb.DATA, 354), (Verb.END_OF_DATA, 250)]
-    assert all(line.transaction is transaction for line in trail)
+    assert all(line.transaction is transaction for line in recorder)
 
 
 def test_the_trail_shows_rset_and_streamed_ends(deliver):
     talk = Talk.ready(deliver)
     begun_by_hand(talk)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     transaction = talk.begin(streamed=True)
     talk.machine.data_to_send()
     talk.says("250 ok", "250 ok", "250 ok", "354 go")
     talk.machine.pipeline.write_body(transaction, b"x\r\n")
     talk.machine.pipeline.end_body(transaction)
-    shown = [line.line.decode() for line in talk.machine.trail.take() if line.reply is None]
+    shown = [line.line.decode() for line in talk.machine.recorder.take() if line.reply is None]
     assert shown == ["RSET", MAIL, rcpt(), "DATA", "."]
 
 

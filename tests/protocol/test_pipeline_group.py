@@ -41,7 +41,7 @@ class Side:
         # Never begun: the pipeline is asked whether they could be, which shows its window.
         self.probes = [self.talk.plan(chunking=chunked) for chunked in (False, True)]
         if watched:
-            machine.trail.recording = True
+            machine.recorder.recording = True
 
     def begin(self, plan: dict[str, Any]) -> None:
         machine = self.machine

@@ -22,8 +22,8 @@ GROUP = lines(MAIL, RCPT, "DATA")
 @pytest.mark.parametrize("breakdown", Breakdown)
 def test_only_what_proves_nothing_needs_a_second_time(breakdown: Breakdown) -> None:
     history = PipeliningHistory()
-    sure = breakdown in (Breakdown.LOST_COUNT, Breakdown.NOT_FOLLOWED)
-    about_groups = breakdown in (Breakdown.LOST_COUNT, Breakdown.PARTLY_ANSWERED)
+    sure = breakdown in (Breakdown.MISMATCHED, Breakdown.NOT_FOLLOWED)
+    about_groups = breakdown in (Breakdown.MISMATCHED, Breakdown.PARTLY_ANSWERED)
     history.broke_down(breakdown, OFFER, 0.0)
     if not sure:
         assert history.allows_following and history.allows_groups(OFFER, 0.0)
@@ -37,8 +37,8 @@ def test_only_what_proves_nothing_needs_a_second_time(breakdown: Breakdown) -> N
     [
         (Breakdown.PARTLY_ANSWERED, False, True),
         (Breakdown.PARTLY_ANSWERED, True, True),
-        (Breakdown.DIED_AT_DATA, False, False),
-        (Breakdown.DIED_AT_DATA, True, True),
+        (Breakdown.LOST_AT_END_OF_DATA, False, False),
+        (Breakdown.LOST_AT_END_OF_DATA, True, True),
     ],
 )
 def test_a_suspicion_ends_with_a_message_that_shows_the_opposite(
@@ -52,17 +52,21 @@ def test_a_suspicion_ends_with_a_message_that_shows_the_opposite(
 
 def test_two_different_suspicions_are_not_one_twice() -> None:
     history = PipeliningHistory()
-    for breakdown in (Breakdown.DIED_AT_DATA, Breakdown.PARTLY_ANSWERED, Breakdown.DIED_AT_DATA):
+    for breakdown in (
+        Breakdown.LOST_AT_END_OF_DATA,
+        Breakdown.PARTLY_ANSWERED,
+        Breakdown.LOST_AT_END_OF_DATA,
+    ):
         history.broke_down(breakdown, OFFER, 0.0)
     assert history.allows_following and history.allows_groups(OFFER, 0.0)
 
 
 def test_lock_step_ends_after_ten_minutes_or_with_another_offer() -> None:
     history = PipeliningHistory()
-    history.broke_down(Breakdown.LOST_COUNT, OFFER, 100.0)
+    history.broke_down(Breakdown.MISMATCHED, OFFER, 100.0)
     assert not history.allows_groups(OFFER, 699.9)
     assert history.allows_groups(OFFER, 700.0)
-    history.broke_down(Breakdown.LOST_COUNT, OFFER, 1000.0)
+    history.broke_down(Breakdown.MISMATCHED, OFFER, 1000.0)
     assert not history.allows_groups(OFFER, 1001.0)
     assert history.allows_groups(OTHER, 1002.0)
     # Once trusted it is, also where the old offer is made again.
@@ -82,7 +86,7 @@ def test_nothing_is_written_behind_an_end_of_data_for_ten_minutes_and_then_it_is
 def test_its_repr_tells_what_is_allowed() -> None:
     history = PipeliningHistory()
     assert repr(history) == "<PipeliningHistory: in groups, across messages>"
-    history.broke_down(Breakdown.LOST_COUNT, OFFER, 0.0)
+    history.broke_down(Breakdown.MISMATCHED, OFFER, 0.0)
     history.broke_down(Breakdown.NOT_FOLLOWED, OFFER, 0.0)
     assert repr(history) == "<PipeliningHistory: in lock-step, one message at a time>"
 
@@ -192,10 +196,10 @@ def test_a_refused_probe_says_so_too() -> None:
 @pytest.mark.parametrize(
     ("error", "breakdown"),
     [
-        (LOST, Breakdown.DIED_AT_DATA),
-        (Timeout("no reply"), Breakdown.DIED_AT_DATA),
+        (LOST, Breakdown.LOST_AT_END_OF_DATA),
+        (Timeout("no reply"), Breakdown.LOST_AT_END_OF_DATA),
         (Interrupted("closed by this side"), None),
-        (ProtocolViolation("garbage"), Breakdown.LOST_COUNT),
+        (ProtocolViolation("garbage"), Breakdown.MISMATCHED),
     ],
 )
 def test_an_end_at_an_end_of_data_with_commands_behind_it_is_suspicious(
@@ -238,11 +242,11 @@ def test_a_server_that_does_not_read_on_gets_nothing_behind_an_end_of_data() -> 
 
 def test_a_suspicion_is_taken_back_by_a_message_behind_another() -> None:
     talk = unproven(False)
-    talk.history.broke_down(Breakdown.DIED_AT_DATA, OFFER, 0.0)
+    talk.history.broke_down(Breakdown.LOST_AT_END_OF_DATA, OFFER, 0.0)
     talk.begin()
     talk.machine.data_to_send()
     talk.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go")
-    assert talk.history.suspicion is Breakdown.DIED_AT_DATA
+    assert talk.history.suspicion is Breakdown.LOST_AT_END_OF_DATA
     talk.machine.data_to_send()
     talk.says("250 queued")
     assert talk.history.suspicion is None

@@ -181,7 +181,7 @@ def test_a_transaction_can_be_tried_again():
     fresh = planned()
     for name in (
         "written",
-        "owed",
+        "replies_owed",
         "answers",
         "accepted",
         "final",

@@ -166,10 +166,10 @@ def test_withdrawn_between_chunks_only_the_end_of_the_connection_helps(deliver):
 
 def test_the_trail_shows_chunks_by_their_commands(deliver):
     talk, transaction = chunking(deliver)
-    talk.machine.trail.recording = True
+    talk.machine.recorder.recording = True
     talk.machine.pipeline.write_body(transaction, b"s3cret\r\n")
     talk.machine.pipeline.end_body(transaction)
-    assert [line.line.decode() for line in talk.machine.trail.take()] == ["BDAT 8", "BDAT 0 LAST"]
+    assert [line.line.decode() for line in talk.machine.recorder.take()] == ["BDAT 8", "BDAT 0 LAST"]
 
 
 # --- gates ---

@@ -457,4 +457,4 @@ def test_a_copy_needs_room():
 
 def test_pipes_are_not_left_behind():
     with opened(piped(DATA)) as reader:
-        reader.batch()
+        assert reader.batch()

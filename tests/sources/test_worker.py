@@ -29,7 +29,7 @@ class Work(ThreadWork):
         assert self.released == []
         return "done"
 
-    def _release(self, *, streams):
+    def _close_files(self, *, streams):
         assert not self.busy
         self.released.append(streams)
 

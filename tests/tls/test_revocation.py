@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from smtp_async.testing import CancelManner, CancelMoment, cancellations
 from smtp_async.tls.certificate import Certificate
-from smtp_async.tls.evidence import judge_crls
 from smtp_async.tls.revocation import RevocationChecker
 from smtp_async.tls.revocation_options import (
     RevocationOptions,
@@ -21,6 +20,7 @@ from smtp_async.tls.revocation_options import (
     RevocationState,
     RevocationStatus,
 )
+from smtp_async.tls.revocation_proofs import judge_crls
 from tests.lab import every_loop, turns, until
 from tests.tls.revocation_lab import (
     DAY,

@@ -20,10 +20,13 @@ async def test_a_change_that_was_missed_is_not_waited_for():
     changes = Changes()
     changes.announce()
     await changes.wait(0, 60)
+    assert changes.version == 1
 
 
 async def test_a_wait_ends_without_a_change():
-    await Changes().wait(0, 0.0)
+    changes = Changes()
+    await changes.wait(0, 0.0)
+    assert changes.version == 0
 
 
 async def test_a_cancelled_wait_leaves_nothing_behind():

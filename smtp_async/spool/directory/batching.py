@@ -5,8 +5,9 @@ one. The spool has threads of its own, so that slow calls of the application do 
 costs a third of what anyio's threads take (18 µs instead of 54), which counts where a call is a few system calls
 without syncs. The number of concurrent calls for single callers is limited.
 
-Calls that many callers make at the same time go through a `Batcher`: the callers share a call, and thereby the syncs in
-it. Each `Batcher` limits the number of its concurrent calls. Undoing the calls of cancelled callers is not limited.
+Calls that many callers make at the same time go through a `ThreadBatcher`: the callers share a call, and thereby the
+syncs in it. Each batcher limits the number of its concurrent calls. Undoing the calls of cancelled callers is not
+limited.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from anyio import CancelScope, CapacityLimiter, WouldBlock
 
 from ...errors import SpoolError
+from ..late_cancel import cancel_again
 
-__all__ = ["Batcher", "Threads"]
+__all__ = ["ThreadBatcher", "Threads"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -167,8 +169,7 @@ class Threads:
             await waiter.finished()
             if undo is None or waiter.failed or await self._undo(undo, waiter.result()):
                 raise
-            if not _is_repeated_by_anyio(error):
-                _cancel_again()
+            cancel_again(error)
         return waiter.result()
 
     def submit(
@@ -303,8 +304,11 @@ class _BatchQueue(Generic[A, T]):
         return True
 
 
-class Batcher(Generic[A, T]):
-    """Calls a function that processes many items at once, for callers with one item each.
+class ThreadBatcher(Generic[A, T]):
+    """Calls a function in a thread that processes many items at once, for callers with one item each.
+
+    It differs from the `StatementBatcher` of the spool in PostgreSQL: several calls run at once, in threads, for any
+    number of event loops, and the results are handed over between threads.
 
     The function is called immediately while fewer than `parallel` calls are in progress. Items that arrive later share
     the next call. Items of different event loops do not share a call.
@@ -401,26 +405,3 @@ def _schedule(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> 
 
 def _nothing() -> None:
     pass
-
-
-def _is_repeated_by_anyio(error: asyncio.CancelledError) -> bool:
-    """Return whether a scope of anyio was cancelled, which repeats the cancellation while the task is in the scope."""
-    return bool(error.args) and str(error.args[0]).startswith("Cancelled via cancel scope ")
-
-
-def _cancel_again() -> None:
-    """Cancel the current task at its next await, unless the request is withdrawn before.
-
-    A time limit withdraws its request if its block ends with the call that could not be undone; the call was then made
-    in time.
-    """
-    task = asyncio.current_task()
-    if task is not None:
-        task.get_loop().call_soon(_cancel_if_requested, task)
-
-
-def _cancel_if_requested(task: asyncio.Task[object]) -> None:
-    if task.cancelling():
-        # The number of requests stays the same.
-        task.uncancel()
-        task.cancel()

@@ -14,7 +14,7 @@ from ..contract import Lease, LeaseResult
 from ..entry import MAX_TEXT, State
 from ..record import result_record
 from ..submission import StoredMail
-from .batching import Batcher
+from .batching import ThreadBatcher
 from .claim import Claims
 from .job_files import LockedJob
 from .lease_end import LeaseEnd
@@ -26,7 +26,7 @@ __all__ = ["DirectoryLease", "UpdateBatcher"]
 
 
 #: Writes end-of-data marks (of a `LockedJob`) and ends of leases in batches.
-UpdateBatcher: TypeAlias = "Batcher[LockedJob | LeaseEnd, None]"
+UpdateBatcher: TypeAlias = "ThreadBatcher[LockedJob | LeaseEnd, None]"
 
 
 class DirectoryLease(Lease):

@@ -25,7 +25,7 @@ from ..contract import KEY_RETENTION, Leases, Spool, SpoolTelemetry
 from ..entry import Entry, LeaseHolder, Recovery, SpoolStatistics, State, Unreadable
 from ..submission import Adapt, JobOptions, Submission
 from .admin import Admin
-from .batching import Batcher, Threads
+from .batching import ThreadBatcher, Threads
 from .claim import Claims
 from .due_queue import DueQueue
 from .enqueue import Enqueuer, Stored
@@ -120,13 +120,15 @@ class DirectorySpool(Spool):
         self._admin = Admin(job_files)
         self._threads = Threads(MAX_THREADS)
         # One call at a time, because two would wait for each other's syncs.
-        self._updates: UpdateBatcher = Batcher(
+        self._updates: UpdateBatcher = ThreadBatcher(
             self._threads, claims.update, parallel=1, most=MAX_BATCH, afterwards=claims.close_removed
         )
         put = self._enqueuer.put
-        self._puts: Batcher[Submission, Stored] = Batcher(self._threads, put, parallel=1, most=MAX_BATCH)
+        self._puts: ThreadBatcher[Submission, Stored] = ThreadBatcher(
+            self._threads, put, parallel=1, most=MAX_BATCH
+        )
         # Separate calls, so that a large message does not delay small ones.
-        self._large_puts: Batcher[Submission, Stored] = Batcher(
+        self._large_puts: ThreadBatcher[Submission, Stored] = ThreadBatcher(
             self._threads, put, parallel=MAX_LARGE_PUTS, most=1
         )
         self._wakeup: asyncio.Event | None = None

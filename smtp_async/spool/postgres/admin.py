@@ -9,7 +9,7 @@ from ...errors import Busy, NoSuchJob, RecordInvalid, UsageError
 from ..entry import Entry, LeaseHolder, SpoolStatistics, State, requeued
 from ..fields import results_text
 from ..record import JOB_ID
-from .connections import Connection, Lane
+from .connections import Connection, SerialConnection
 from .rows import entry_of, header_of, require_intact
 from .statements import Statements
 
@@ -39,7 +39,7 @@ class Admin:
         statements: the SQL.
     """
 
-    def __init__(self, lane: Lane, statements: Statements) -> None:
+    def __init__(self, lane: SerialConnection, statements: Statements) -> None:
         self._lane = lane
         self._sql = statements
 

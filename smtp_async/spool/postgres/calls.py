@@ -13,7 +13,9 @@ from typing import Generic, TypeVar
 
 from anyio import CancelScope
 
-__all__ = ["Batcher", "Calls"]
+from ..late_cancel import cancel_again
+
+__all__ = ["Calls", "StatementBatcher"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -74,7 +76,7 @@ class _Caller(Generic[T]):
                 undone = undo is None or self.failed or await _completed(undo(self.result()))
             if undone:
                 raise
-            _cancel_again(error)
+            cancel_again(error)
         return self.result()
 
     async def _finished(self) -> None:
@@ -96,22 +98,6 @@ async def _completed(work: Awaitable[bool]) -> bool:
         except asyncio.CancelledError:
             continue
     return task.result()
-
-
-def _cancel_again(error: asyncio.CancelledError) -> None:
-    """Cancel the current task at its next await, unless the request is withdrawn before."""
-    # A scope of anyio repeats its cancellation itself.
-    if error.args and str(error.args[0]).startswith("Cancelled via cancel scope "):
-        return
-    task = asyncio.current_task()
-    if task is not None:
-        task.get_loop().call_soon(_cancel_if_requested, task)
-
-
-def _cancel_if_requested(task: asyncio.Task[object]) -> None:
-    if task.cancelling():
-        task.uncancel()
-        task.cancel()
 
 
 class Calls:
@@ -165,10 +151,11 @@ class _Item(_Caller[T], Generic[A, T]):
         self.value = value
 
 
-class Batcher(Generic[A, T]):
-    """Calls a function that processes many items at once, for callers with one item each.
+class StatementBatcher(Generic[A, T]):
+    """Awaits a function that processes many items at once, for callers with one item each.
 
-    One call at a time: items that arrive meanwhile share the next one.
+    It differs from the `ThreadBatcher` of the spool in a directory: one call at a time, in the event loop, because
+    statements of one connection follow each other; items that arrive meanwhile share the next call.
 
     Args:
         calls: the tasks.

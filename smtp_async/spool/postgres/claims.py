@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ...errors import LeaseLost, SMTPError
 from ..entry import CLOCK_STEP, POISON, Recovery, State, Unreadable
-from .connections import Connection, Lane
+from .connections import Connection, SerialConnection
 from .rows import header_of, shift
 from .statements import Statements
 
@@ -112,8 +112,8 @@ class Claims:
 
     def __init__(
         self,
-        claiming: Lane,
-        ending: Lane,
+        claiming: SerialConnection,
+        ending: SerialConnection,
         statements: Statements,
         *,
         lease: float,

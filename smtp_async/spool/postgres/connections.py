@@ -16,7 +16,7 @@ from .schema import demand_version
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["Connections", "Lane", "database_of"]
+__all__ = ["DatabaseConnections", "SerialConnection", "database_of"]
 
 #: How often a statement is repeated that was undone because of others.
 _CONFLICTS: Final = 20
@@ -59,7 +59,7 @@ def database_of(url: str) -> str:
     return f"{hosts}{parts.path}"
 
 
-class Connections:
+class DatabaseConnections:
     """Opens the connections of a spool.
 
     Args:
@@ -228,14 +228,14 @@ class _Lost(Exception):
         self.error = error
 
 
-class Lane:
-    """One connection, which is used by one call at a time.
+class SerialConnection:
+    """One connection to the database, which is used by one call at a time.
 
     Args:
         connections: opens the connection.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: DatabaseConnections) -> None:
         self._connections = connections
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()

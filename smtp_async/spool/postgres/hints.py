@@ -7,7 +7,7 @@ import math
 from contextlib import suppress
 from typing import Any, Final
 
-from .connections import Connection, Connections
+from .connections import Connection, DatabaseConnections
 
 __all__ = ["Hints"]
 
@@ -18,14 +18,14 @@ REOPEN: Final = 5.0
 
 
 class Hints:
-    """Wakes those who wait for a job.
+    """Wakes the callers that wait for a job.
 
     Args:
         connections: opens the connection that listens; nothing listens through a pooler.
         channel: the name of the channel.
     """
 
-    def __init__(self, connections: Connections, channel: str) -> None:
+    def __init__(self, connections: DatabaseConnections, channel: str) -> None:
         self._connections = connections
         self._channel = channel
         self._listens = connections.owned and not connections.pooler

@@ -14,16 +14,16 @@ from ..contract import Lease, LeaseResult
 from ..entry import MAX_TEXT, State, flagged_after
 from ..fields import results_text
 from ..submission import StoredMail
-from .calls import Batcher, Calls
+from .calls import Calls, StatementBatcher
 from .claims import Claimed, Update, lost
-from .connections import Connection, Lane
+from .connections import Connection, SerialConnection
 from .rows import require_digest, require_intact, shifted
 from .statements import SMALL, Statements
 
 __all__ = ["PostgresLease", "Slices"]
 
-Updates: TypeAlias = "Batcher[Update, None]"
-Extensions: TypeAlias = "Batcher[Claimed, None]"
+Updates: TypeAlias = "StatementBatcher[Update, None]"
+Extensions: TypeAlias = "StatementBatcher[Claimed, None]"
 
 
 class PostgresLease(Lease):
@@ -137,7 +137,9 @@ class Slices:
         claimed: the leased job.
     """
 
-    def __init__(self, calls: Calls, lane: Lane, statements: Statements, claimed: Claimed) -> None:
+    def __init__(
+        self, calls: Calls, lane: SerialConnection, statements: Statements, claimed: Claimed
+    ) -> None:
         self._calls = calls
         self._lane = lane
         self._sql = statements.slice

@@ -9,8 +9,8 @@ from typing import Final
 from ...errors import SMTPError, SpoolError
 from ..entry import Entry
 from ..fields import results_text
-from .calls import Batcher, Calls
-from .connections import Connection, Lane
+from .calls import Calls, StatementBatcher
+from .connections import Connection, SerialConnection
 from .hints import Hints
 from .problems import is_blocked
 from .rows import NewJob
@@ -44,13 +44,18 @@ class Producer:
     """
 
     def __init__(
-        self, calls: Calls, lane: Lane, statements: Statements, hints: Hints, retention: Callable[[], float]
+        self,
+        calls: Calls,
+        lane: SerialConnection,
+        statements: Statements,
+        hints: Hints,
+        retention: Callable[[], float],
     ) -> None:
         self._lane = lane
         self._sql = statements
         self._hints = hints
         self._retention = retention
-        self._batcher: Batcher[NewJob, str] = Batcher(
+        self._batcher: StatementBatcher[NewJob, str] = StatementBatcher(
             calls,
             self._store,
             most=_BATCH,

@@ -25,9 +25,9 @@ from ..entry import Entry, LeaseHolder, Recovery, SpoolStatistics, State, Unread
 from ..submission import Adapt, JobOptions, Submission
 from . import outbox
 from .admin import Admin
-from .calls import Batcher, Calls
+from .calls import Calls, StatementBatcher
 from .claims import Claimed, Claims
-from .connections import Connections, Lane
+from .connections import DatabaseConnections, SerialConnection
 from .hints import Hints
 from .lease import Extensions, PostgresLease, Slices, Updates
 from .producer import Producer
@@ -94,7 +94,7 @@ class PostgresSpool(Spool):
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
                 raise InvalidArgument(f"{name} is a number of seconds above 0, not {seconds!r}")
         self._sql = Statements(schema)
-        self._connections = Connections(source, schema, pooler=pooler, timeout=timeout)
+        self._connections = DatabaseConnections(source, schema, pooler=pooler, timeout=timeout)
         self._poll = poll
         self._clock = clock
         self._pid = os.getpid()
@@ -103,13 +103,13 @@ class PostgresSpool(Spool):
         self._calls = Calls()
         self._hints = Hints(self._connections, self._sql.channel)
         self._puts, self._claiming, self._ending, self._queries = self._lanes = tuple(
-            [Lane(self._connections) for _ in range(4)]
+            [SerialConnection(self._connections) for _ in range(4)]
         )
         self._producer = Producer(self._calls, self._puts, self._sql, self._hints, lambda: self.key_retention)
         self._claims = Claims(self._claiming, self._ending, self._sql, lease=lease, clock=clock)
         self._admin = Admin(self._queries, self._sql)
-        self._updates: Updates = Batcher(self._calls, self._claims.update, most=_BATCH)
-        self._extensions: Extensions = Batcher(self._calls, self._claims.extend, most=_BATCH)
+        self._updates: Updates = StatementBatcher(self._calls, self._claims.update, most=_BATCH)
+        self._extensions: Extensions = StatementBatcher(self._calls, self._claims.extend, most=_BATCH)
 
     def __repr__(self) -> str:
         state = f": {self._closed}" if self._closed else ""

@@ -26,7 +26,7 @@ _SCHEMES: Final = {ProxyAuth.BASIC: "basic", ProxyAuth.DIGEST: "digest", ProxyAu
 
 
 class NTLMExchange(Protocol):
-    """NTLM, which a higher package brings: first its message, then the answer to the proxy's challenge."""
+    """NTLM, passed in by a package of higher rank: its first message, then the answer to the proxy's challenge."""
 
     def initial_response(self) -> bytes | None: ...
     def respond(self, challenge: bytes) -> bytes: ...

@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope
 
 from smtp_async.errors import SpoolError
-from smtp_async.spool.directory.batching import Batcher, Threads
+from smtp_async.spool.directory.batching import ThreadBatcher, Threads
 from tests.lab import until
 
 
@@ -33,7 +33,7 @@ class NeedsThread:
         return True
 
 
-def begun(together: Batcher[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
+def begun(together: ThreadBatcher[str, str], *items: str, **options: object) -> list[asyncio.Task[str]]:
     return [asyncio.ensure_future(together.run(item, **options)) for item in items]  # type: ignore[arg-type]
 
 
@@ -47,7 +47,7 @@ async def threads():
 
 async def test_callers_that_arrive_during_a_call_share_the_next(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "c")
     slow.go(2)
     assert await asyncio.gather(*tasks) == ["A", "B", "C"]
@@ -56,7 +56,7 @@ async def test_callers_that_arrive_during_a_call_share_the_next(threads: Threads
 
 async def test_the_size_of_a_batch_is_bounded(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=2)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=2)
     tasks = begun(together, *"abcdef")
     slow.go(4)
     await asyncio.gather(*tasks)
@@ -65,7 +65,7 @@ async def test_the_size_of_a_batch_is_bounded(threads: Threads) -> None:
 
 async def test_the_number_of_concurrent_calls_is_bounded(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=2, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=2, most=10)
     tasks = begun(together, *"abcd")
     await until(lambda: len(slow.calls) == 2)
     assert sorted(slow.calls) == [["a"], ["b"]]
@@ -76,7 +76,7 @@ async def test_the_number_of_concurrent_calls_is_bounded(threads: Threads) -> No
 
 async def test_the_error_of_an_item_is_raised_to_its_caller(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10)
     tasks = begun(together, "a", "b", "bad", "c")
     slow.go(2)
     a, b, bad, c = await asyncio.gather(*tasks, return_exceptions=True)
@@ -90,14 +90,14 @@ async def test_a_call_that_raises_fails_for_all_its_callers_and_the_next_runs(th
             raise RuntimeError("all of it")
         return [*items]
 
-    together: Batcher[str, str] = Batcher(threads, work, parallel=1, most=3)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, work, parallel=1, most=3)
     results = await asyncio.gather(*begun(together, "a", "b", "bad", "c", "d"), return_exceptions=True)
     assert [type(result) for result in results] == [str, RuntimeError, RuntimeError, RuntimeError, str]
 
 
 async def test_a_cancelled_caller_whose_call_has_not_started_leaves_the_queue(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
     await until(lambda: slow.calls)
     second.cancel()
@@ -111,7 +111,7 @@ async def test_a_cancelled_caller_whose_call_has_not_started_leaves_the_queue(th
 
 async def test_a_call_without_undo_is_completed_although_its_caller_is_cancelled(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10)
     first, second = begun(together, "a", "b")
     await until(lambda: slow.calls)
     second.cancel()
@@ -126,7 +126,7 @@ async def test_a_call_without_undo_is_completed_although_its_caller_is_cancelled
 
 async def test_a_cancelled_caller_waits_until_its_share_is_undone(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10)
     first, second, third = begun(together, "a", "b", "c", undo=slow.undo)
     slow.go()
     assert await first == "A"
@@ -145,7 +145,9 @@ async def test_only_wait_idle_waits_for_the_afterwards_call(threads: Threads) ->
     def afterwards() -> None:
         ended.append(go_on.wait(10))
 
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10, afterwards=afterwards)
+    together: ThreadBatcher[str, str] = ThreadBatcher(
+        threads, slow, parallel=1, most=10, afterwards=afterwards
+    )
     slow.go(2)
     assert [await together.run("a"), await together.run("b")] == ["A", "B"]
     assert ended == []
@@ -156,7 +158,7 @@ async def test_only_wait_idle_waits_for_the_afterwards_call(threads: Threads) ->
 
 async def test_wait_idle_returns_after_every_caller_was_woken(threads: Threads) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=1)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=1)
     tasks = begun(together, "a", "b", "c")
     await until(lambda: slow.calls)
     slow.go(3)
@@ -167,7 +169,7 @@ async def test_wait_idle_returns_after_every_caller_was_woken(threads: Threads) 
 
 def test_an_event_loop_that_was_closed_does_not_delay_another() -> None:
     threads, slow = Threads(4), NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=1, most=10)
     loop = asyncio.new_event_loop()
     tasks = []
 
@@ -215,7 +217,7 @@ def no_thread(self: threading.Thread) -> None:
 async def test_without_any_thread_the_caller_gets_an_error_and_the_next_is_served(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together: Batcher[str, str] = Batcher(threads, lambda items: items, parallel=1, most=10)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, lambda items: items, parallel=1, most=10)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(SpoolError, match="new thread"):
@@ -230,7 +232,7 @@ async def test_existing_threads_do_the_work_if_no_more_can_be_started(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = NeedsThread()
-    together: Batcher[str, str] = Batcher(threads, slow, parallel=3, most=1)
+    together: ThreadBatcher[str, str] = ThreadBatcher(threads, slow, parallel=3, most=1)
     (first,) = begun(together, "a")
     await until(lambda: slow.calls)
     with monkeypatch.context() as patched:
@@ -242,7 +244,7 @@ async def test_existing_threads_do_the_work_if_no_more_can_be_started(
 
 def test_two_event_loops_do_not_deadlock() -> None:
     threads = Threads(4)
-    together: Batcher[int, int] = Batcher(threads, lambda items: items, parallel=1, most=10)
+    together: ThreadBatcher[int, int] = ThreadBatcher(threads, lambda items: items, parallel=1, most=10)
     ended = []
 
     async def many() -> None:

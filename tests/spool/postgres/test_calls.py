@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from smtp_async.spool.postgres.calls import Batcher, Calls
+from smtp_async.spool.postgres.calls import Calls, StatementBatcher
 from tests.lab import every_loop
 
 
@@ -27,7 +27,7 @@ class Gate:
 @every_loop
 async def test_items_that_arrive_meanwhile_share_the_next_call() -> None:
     gate = Gate()
-    batcher = Batcher(Calls(), gate, most=3)
+    batcher = StatementBatcher(Calls(), gate, most=3)
     callers = [asyncio.ensure_future(batcher.run(n)) for n in range(5)]
     await gate.entered.wait()
     gate.open.set()
@@ -39,7 +39,7 @@ async def test_items_that_arrive_meanwhile_share_the_next_call() -> None:
 
 async def test_large_items_do_not_share_a_call() -> None:
     gate = Gate()
-    batcher = Batcher(Calls(), gate, most=10, octets=lambda item: item, most_octets=10)
+    batcher = StatementBatcher(Calls(), gate, most=10, octets=lambda item: item, most_octets=10)
     callers = [asyncio.ensure_future(batcher.run(n)) for n in (1, 6, 4, 20, 1)]
     gate.open.set()
     await asyncio.gather(*callers)
@@ -49,7 +49,7 @@ async def test_large_items_do_not_share_a_call() -> None:
 async def test_an_error_is_that_of_its_item() -> None:
     gate = Gate()
     gate.open.set()
-    batcher = Batcher(Calls(), gate, most=10)
+    batcher = StatementBatcher(Calls(), gate, most=10)
     first, second = await asyncio.gather(batcher.run(1), batcher.run(-1), return_exceptions=True)
     assert first == 10 and isinstance(second, ValueError)
 
@@ -58,7 +58,7 @@ async def test_an_error_of_the_call_is_that_of_all() -> None:
     async def fails(items: list[int]) -> Sequence[int]:
         raise OSError("no")
 
-    batcher = Batcher(Calls(), fails, most=10)
+    batcher = StatementBatcher(Calls(), fails, most=10)
     found = await asyncio.gather(batcher.run(1), batcher.run(2), return_exceptions=True)
     assert all([isinstance(one, OSError) for one in found])
 
@@ -70,7 +70,7 @@ async def test_a_cancelled_caller_waits_for_its_call() -> None:
         undone.append(value)
         return True
 
-    batcher = Batcher(Calls(), gate, most=10)
+    batcher = StatementBatcher(Calls(), gate, most=10)
     caller = asyncio.ensure_future(batcher.run(1, undo=undo))
     await gate.entered.wait()
     caller.cancel()
@@ -90,7 +90,7 @@ async def test_what_cannot_be_undone_is_returned() -> None:
     async def undo(value: int) -> bool:
         return False
 
-    batcher, got = Batcher(Calls(), gate, most=10), list[int]()
+    batcher, got = StatementBatcher(Calls(), gate, most=10), list[int]()
 
     async def use() -> None:
         got.append(await batcher.run(1, undo=undo))
@@ -111,7 +111,7 @@ async def test_an_item_that_waits_is_withdrawn() -> None:
     async def undo(value: int) -> bool:
         raise AssertionError("nothing was done")
 
-    batcher = Batcher(Calls(), gate, most=10)
+    batcher = StatementBatcher(Calls(), gate, most=10)
     first = asyncio.ensure_future(batcher.run(1))
     await gate.entered.wait()
     second = asyncio.ensure_future(batcher.run(2, undo=undo))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from smtp_async.errors import LeaseLost
-from smtp_async.processor.part import PartialLease, had_turn
-from smtp_async.processor.results import Others
+from smtp_async.processor.partial_lease import PartialLease, tried_since_due
+from smtp_async.processor.results import OtherRoutes
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import LATER, QUEUED, TEXT, receipt_for
 from tests.servers.postgres import Postgres
@@ -68,13 +68,13 @@ async def test_a_worker_whose_clock_is_wrong_sees_which_recipients_had_their_tur
         [lease] = await other.claim(now=clock())
         due = lease.entry.not_before
         part = PartialLease(lease, [0])
-        assert part.others is Others.UNTRIED
+        assert part.others is OtherRoutes.UNTRIED
         await part.defer(receipt_for(part, LATER), due, counts=False)
         first = (await spool.get(id)).results[0]
         [lease] = await other.claim(now=clock())
-        assert [had_turn(lease.entry, place) for place in (0, 1)] == [True, False]
+        assert [tried_since_due(lease.entry, place) for place in (0, 1)] == [True, False]
         part = PartialLease(lease, [1])
-        assert part.others is Others.DEFERRED
+        assert part.others is OtherRoutes.DEFERRED
         # Another route, tried again later, leaves the result of the first one as it is.
         await part.defer(receipt_for(part, LATER), clock() - 1.0)
         entry = await spool.get(id)
@@ -101,8 +101,8 @@ STOPPED = """
 import asyncio, sys
 from smtp_async import PostgresSpool
 from smtp_async.errors import LeaseLost
-from smtp_async.processor.part import PartialLease, had_turn
-from smtp_async.processor.results import Others
+from smtp_async.processor.partial_lease import PartialLease, tried_since_due
+from smtp_async.processor.results import OtherRoutes
 from smtp_async.testing.contracts import QUEUED, receipt_for
 
 async def main(url, schema):

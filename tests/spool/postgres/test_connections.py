@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_async.errors import InvalidArgument, SpoolError, SpoolUnsafe
-from smtp_async.spool.postgres.connections import Connections, Lane, database_of
+from smtp_async.spool.postgres.connections import DatabaseConnections, SerialConnection, database_of
 from smtp_async.spool.postgres.schema import VERSION
 from smtp_async.spool.postgres.spool import PostgresSpool
 from smtp_async.testing.contracts import LATER, TEXT, receipt_for
@@ -144,7 +144,9 @@ async def test_a_pool_may_decode_json(postgres: Postgres) -> None:
 async def test_work_that_others_undid_is_repeated(postgres: Postgres) -> None:
     async with await new_spool(postgres) as spool:
         lane, calls = (
-            Lane(Connections(postgres.url(), schema_of(spool), pooler=False, timeout=10.0)),
+            SerialConnection(
+                DatabaseConnections(postgres.url(), schema_of(spool), pooler=False, timeout=10.0)
+            ),
             list[int](),
         )
 

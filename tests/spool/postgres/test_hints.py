@@ -2,14 +2,14 @@
 
 import pytest
 
-from smtp_async.spool.postgres.connections import Connections
+from smtp_async.spool.postgres.connections import DatabaseConnections
 from smtp_async.spool.postgres.hints import Hints
 from tests.servers.postgres import Postgres
 from tests.spool.postgres.databases import execute
 
 
 def hints_of(url: str) -> Hints:
-    return Hints(Connections(url, "public", pooler=False, timeout=10.0), "public_due")
+    return Hints(DatabaseConnections(url, "public", pooler=False, timeout=10.0), "public_due")
 
 
 async def test_a_hint_of_this_process_wakes() -> None:

@@ -44,7 +44,9 @@ def test_anything_is_read_without_an_error(values: list[str]) -> None:
 
 @given(st.text(alphabet=' ,="\\aB1/+-_', max_size=60))
 def test_likely_text_is_read_without_an_error(value: str) -> None:
-    parse_challenges([value])
+    for challenge in parse_challenges([value]):
+        assert challenge.scheme == challenge.scheme.lower() != ""
+        assert all(name == name.lower() != "" for name in challenge.parameters)
 
 
 @pytest.mark.parametrize("unit", ["a", "a ", ",", "a=", 'a="', "a=\\", '"\\', "a=b", "a=b,", " "])
