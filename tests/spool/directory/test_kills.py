@@ -20,6 +20,9 @@ from tests.torture.recorder import MOMENTS
 from tests.torture.storm import Storm
 from tests.torture.template import Template
 
+# Hundreds of processes: more than the usual limit where there are few processors.
+pytestmark = pytest.mark.timeout(180)
+
 #: The steps that each role must die before and after; others (looking, naming) are added by what it is seen to do.
 STEPS = {
     "produce": {*"E1 E2 E3 E4 E5 E6 E7 E8".split()},
