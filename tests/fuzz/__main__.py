@@ -1,7 +1,7 @@
 """``python -m tests.fuzz [--seconds N] [WORD…]``: every test that hypothesis drives, for N seconds each, and more.
 
 These targets are the suite's own: every function or method under `@given` that needs no fixture. What fails is shown in
-its smallest form and kept in `.hypothesis`, so that the suite fails on it, too, until it is mended.
+its smallest form and kept in `.hypothesis`, and is the first that the next run tries, until it is mended.
 
 `corrupted.…` corrupts the seeds in `corpus` for everything that reads what others wrote: a million replies, and less of
 the others. `framing` is every short string at every split, which takes some minutes. A word chooses the targets whose
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import os
 import random
 import sys
 import time
@@ -32,7 +31,6 @@ TESTS = Path(__file__).resolve().parents[1]
 
 def targets(files: str = "test_*.py") -> Iterator[tuple[str, Any]]:
     """Name and function of every target in these files, in their order."""
-    os.environ["SMTP_ASYNC_FUZZ"] = "1"
     settings.register_profile("fuzz", deadline=None)
     settings.load_profile("fuzz")
     for path in sorted(TESTS.rglob(files)):
@@ -76,6 +74,7 @@ def fuzz(function: Any, seconds: float) -> int:
         Exception: an example failed; the smallest one that was found.
     """
     one: Callable[[bytes], bytes | None] = function.hypothesis.fuzz_one_input
+    function()  # what failed before
     cases, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         try:

@@ -65,7 +65,6 @@ def _replies(data: bytes) -> None:
     for piece in (data[:half], data[half:]):
         for reply in parser.take(piece):
             assert 200 <= reply.code <= 599, reply
-            assert str(reply).isprintable() or "\n" in str(reply)
 
 
 def _ehlo(data: bytes) -> None:
@@ -133,7 +132,8 @@ def _record(data: bytes) -> None:
 TARGETS = (
     Target("replies", _replies, 1_000_000),
     Target("ehlo", _ehlo, 50_000),
-    Target("addresses", _address, 50_000),
+    # Each of hundreds of words of a display name is read by itself.
+    Target("addresses", _address, 50_000, pace=10.0),
     # A field of a message is an object with a good reason or an error of its own, which costs more than a line.
     Target("messages", _message, pace=10.0),
     Target("challenges", _challenge, 50_000),

@@ -89,8 +89,8 @@ class Scenario:
         options = {"pool": PoolLimits(**limits), "timeouts": timeouts, "wire_log": wire_log, **self.client}
         if self.proxy is None:
             return client_of(way, **options)
-        login = {"username": "ann", "password": CANARY}
-        proxy = ProxyOptions(type=self.proxy[0], host=way.host, port=way.port, **login)
+        kind = self.proxy[0]
+        proxy = ProxyOptions(type=kind, host=way.host, port=way.port, username="ann", password=CANARY)
         return client_of(server, proxy=proxy, **options)
 
     @contextlib.asynccontextmanager
