@@ -52,6 +52,8 @@ class EveryPoint:
         try:
             scenarios = self._scenarios(database)
             for number in range(PASSES):
+                if time.monotonic() >= self._end:
+                    break
                 self._pass(scenarios, number)
                 for name, mta in (("Postfix", postfix), ("Exim", exim)):
                     self._real(scenarios, number, name, mta)
