@@ -186,6 +186,7 @@ READ_ALL_THE_SAME = {
     "_connection_failed": "a failure at a moment that no server can choose",
     "_revoked_certificates": "cryptography: adding them one by one takes the square of their number",
     "_work": "a step that is due, before it is done",
+    "_given_kwargs": "hypothesis: what a method under `@given` draws, which `make fuzz` binds to an object",
 }
 
 
