@@ -1,4 +1,4 @@
-"""chain.py: what is read, which path is judged, and what the options of the application change."""
+"""chain_validation.py: what is read, which path is judged, and what the options of the application change."""
 
 from __future__ import annotations
 
