@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "mail": frozenset({*VALUES, "protocol", "message", "sources"}),
     "hooks": frozenset({*VALUES, "protocol", "auth", "sources", "transport"}),
     "oauth": frozenset({*VALUES, "auth", "sources"}),
+    "templates": frozenset({*VALUES, "message"}),
     "connection": frozenset(BELOW_CONNECTION),
     "pool": frozenset({*BELOW_CONNECTION, "connection"}),
     "spool": frozenset({*VALUES, "sources", "mail"}),
@@ -91,7 +92,7 @@ TABLES = frozenset({"errors"})
 # Heavy or optional: `import smtp_async` must not load them.
 LAZY = (
     *("anyio", "idna", "cryptography", "aiodns", "python_socks", "email.message", "http", "httpx"),
-    *("aiohttp", "asn1crypto", "asyncpg", "pyhanko_certvalidator"),
+    *("aiohttp", "asn1crypto", "asyncpg", "css_inline", "jinja2", "pyhanko_certvalidator"),
 )
 
 
@@ -458,6 +459,7 @@ def complaints(house: Path, name: str, source: str) -> list[str]:
         ("pool/pool.py", "from ..client.client import SMTPClient"),
         ("pool/pool.py", "from ..message import Message"),
         ("spool/submission.py", "from ..protocol.plan import plan"),
+        ("templates/templates.py", "from ..client.client import SMTPClient"),
         ("spool/directory/spool.py", "from ...client.client import SMTPClient"),
         ("client/client.py", "from ..spool import Spool"),
         ("client/client.py", "from ..cli import main"),

@@ -396,6 +396,9 @@ def test_a_terminal_gets_a_summary(run, serve, spool, terminal):
     assert f"✗ {bad} failed: " in done.stdout and "✗ 1 sent, 0 deferred, 1 failed in 0:00:0" in done.stdout
     put(spool, "good@example.org")
     assert "✓ 1 sent, 0 deferred, 0 failed" in run(server.url).stdout
+    put(spool, "good@example.org")
+    server.on("GREETING", reply(554, "5.3.2 no service"))
+    assert "✗ 0 sent, 0 deferred, 0 failed" in run(server.url).stdout
 
 
 def test_a_real_terminal_gets_a_live_display(serve, spool):

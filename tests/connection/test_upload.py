@@ -283,8 +283,8 @@ async def test_progress_is_told_of_every_slice(awaited: bool, answer: Any, tmp_p
     assert {total for _, total in progress.told} == {size}
     assert sent[-1] == size
     assert sent == sorted(set(sent))
-    assert max(after - before for before, after in itertools.pairwise([0, *sent])) <= 65536
-    assert len(sent) >= size // 65536
+    assert max(after - before for before, after in itertools.pairwise([0, *sent])) <= 131072
+    assert len(sent) >= size // 131072
 
 
 @pytest.mark.parametrize("kind", EVERY)

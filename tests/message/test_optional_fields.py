@@ -148,8 +148,13 @@ def test_every_field_is_an_attribute_and_empty_at_first():
     for name in Fields.__annotations__:
         assert getattr(message, name) == getattr(Message(), name)
     assert (message.charset, message.header_charset, message.max_header_length) == ("utf-8", "utf-8", 78)
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        Message(form="typo")  # type: ignore[call-arg]  # that is the point
+    for wrong, told in (
+        ({"form": "typo"}, "unexpected keyword argument 'form'$"),
+        ({"subjct": "typo"}, r"'subjct'; did you mean 'subject'\?"),
+        ({"body": "of another library"}, r"'body'; did you mean 'text'\?"),
+    ):
+        with pytest.raises(TypeError, match=told):
+            Message(**wrong)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(AttributeError):
         message.form = "typo"
 

@@ -132,6 +132,12 @@ def test_size(line, size):
         ([" AUTH PLAIN"], ("PLAIN",)),
         (["\tAUTH PLAIN", "AUTH=LOGIN"], ("PLAIN",)),
         (["AUTH="], ()),
+        (["X-EXPS GSSAPI NTLM LOGIN"], ("GSSAPI", "NTLM", "LOGIN")),
+        (["X-EXPS=LOGIN", "x-exps ntlm"], ("NTLM", "LOGIN")),
+        (["X-EXPS NTLM", "AUTH PLAIN"], ("PLAIN",)),
+        (["AUTH=PLAIN", "X-EXPS NTLM"], ("PLAIN",)),
+        (["X-EXPS NTLM", "AUTH"], ()),
+        (["X-EXPSX NTLM"], ()),
     ],
 )
 def test_mechanisms_come_in_the_servers_order_once_and_in_capitals(lines, mechanisms):
