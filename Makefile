@@ -7,7 +7,7 @@
 #   make django   the mail backends with Django 4.2, 5.2 and the newest, and Django's own tests of mail on them
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
-#   make thorough the suite with every case of its largest tables and 500 drawn examples for each test, an hour or two
+#   make thorough the suite with every case of its largest tables, and with 500 drawn examples for each test
 #   make torture  kill the spool and its processor for some minutes, and keep the books
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
