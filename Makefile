@@ -7,6 +7,7 @@
 #   make check    lint, formatting, types and the layering of the package
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make torture  kill the spool and its processor for some minutes, and keep the books
+#   make mutants  change lines of the package one at a time, and see whether the tests notice
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #   make docs     draw the tables and diagrams of the manual anew, and try its programs
@@ -31,7 +32,7 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test pythons django check typecheck-user docs fuzz torture soak bench venv servers help
+.PHONY: demo test pythons django check typecheck-user docs fuzz torture mutants soak bench venv servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -72,6 +73,10 @@ fuzz: venv
 torture: venv
 	@$(PY) -m tests.torture $(ARGS)
 	@$(PY) -m tests.torture postgres $(ARGS)
+	@$(PY) -m tests.torture power $(ARGS)
+
+mutants: venv servers
+	@$(PY) -m tests.mutants $(ARGS)
 
 soak: venv servers
 	@$(PY) -m tests.torture soak $(ARGS)
