@@ -343,7 +343,7 @@ def _sum_up(output: Output, processor: QueueProcessor, seconds: float) -> None:
     speed = f"{done / seconds:,.1f}/s" if seconds > 0 else ""
     if not output.is_terminal:
         output.line(f"total\t-\t-\t{text} in {seconds:.1f} s")
-    elif counts.deferred or counts.failed:
+    elif counts.deferred or counts.failed or counts.problem:
         output.problem(f"{text} in {clock_of(seconds)}, {speed}")
     else:
         output.success(f"{text} in {clock_of(seconds)}, {speed}")

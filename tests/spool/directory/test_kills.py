@@ -32,14 +32,14 @@ STEPS = {
 DEATHS = {
     "produce": 40,
     "work": 80,
-    "hold": 60,
+    "hold": 36,
     "keep": 36,
     "claim": 36,
-    "key": 60,
+    "key": 36,
     "hand_back": 25,
     "operate": 30,
     "recover": 30,
-    **dict.fromkeys(("storm", "keyed storm", "hold storm", "claim storm"), 50),
+    **dict.fromkeys(("storm", "keyed storm", "hold storm", "claim storm"), 60),
 }
 
 
@@ -89,11 +89,11 @@ async def test_workers_die_at_every_step(template: Template, quick: Path) -> Non
     ("name", "each", "options"),
     [
         # At most once: jobs that may have arrived are kept for an operator.
-        ("hold", 3, {"on_unknown": "hold"}),
+        ("hold", 2, {"on_unknown": "hold"}),
         ("keep", 2, {"keep_sent": True}),
         ("claim", 2, {"marking": "claim", "concurrency": 2}),
         # Delivered jobs leave the memory of their keys.
-        ("key", 3, {"all_keyed": True}),
+        ("key", 2, {"all_keyed": True}),
     ],
 )
 async def test_other_workers_die_at_every_step(
