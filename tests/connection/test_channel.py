@@ -47,6 +47,15 @@ async def test_a_conversation() -> None:
             await channel.receive()
 
 
+async def test_an_end_names_the_command_whose_reply_is_missing() -> None:
+    async with ScriptedServer() as server, linked(server) as channel:
+        server.on("EHLO", close())
+        await channel.converse(channel.machine.greeting)
+        with pytest.raises(ConnectionLost, match="without a word") as caught:
+            await channel.converse(channel.machine.hello("me.test"))
+        assert caught.value.stage == "EHLO"
+
+
 @pytest.mark.parametrize("end", [close(), reset()])
 async def test_an_end_after_a_421_has_the_421_as_its_reply(end: Any) -> None:
     async with ScriptedServer() as server, linked(server) as channel:
