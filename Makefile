@@ -12,9 +12,10 @@
 #   make mutants  change lines of the package one at a time, and see whether the tests notice
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
-#   make docs     draw the tables and diagrams of the manual anew, try its programs, and build its site in build/site
+#   make docs     draw the manual's tables and man pages anew, try its programs, and build its site in build/site
 #   make pictures take the pictures of both web pages in docs/images anew
-#   make typecheck-user   typical code of users under mypy --strict and pyright
+#   make dist     build the packages into dist/, and try them in an empty environment
+#   make typecheck-user   typical code of users under mypy --strict, pyright and ty
 #   make help     this text
 #
 # `make test ARGS="tests/protocol -x"` hands ARGS to pytest (`-n 0` among them for one process), `make fuzz
@@ -38,7 +39,8 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures fuzz torture mutants soak bench venv servers help
+.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures dist fuzz torture mutants soak bench \
+	venv servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -72,16 +74,21 @@ check: venv
 typecheck-user: venv
 	@$(PY) -m mypy --config-file= --strict tests/typing/application.py
 	@$(PY) -m pyright --pythonpath $(PY) tests/typing/application.py
+	@$(PY) -m ty check --python $(VENV) tests/typing/application.py
 
 docs: venv
 	@$(PY) docs/draw.py
-	@$(PY) -m pytest -q tests/test_docs.py
+	@$(PY) -m pytest -q tests/test_docs.py tests/test_man_pages.py
 	@$(PY) -m sphinx -q -n -W --keep-going -c docs . build/site
 	@echo "The site is in build/site/index.html"
 
 pictures: venv
 	@$(PY) -m pytest -q tests/web/catcher/test_page.py tests/web/console/test_page.py -k test_the_look
 	@cp screenshots/{catcher,console}-{light,dark}.webp docs/images/
+
+dist: venv
+	@rm -rf dist
+	@$(PY) -m tests.dist --keep dist
 
 help:
 	@sed -n '/^#   make/p' Makefile | cut -c 5-

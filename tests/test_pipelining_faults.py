@@ -243,6 +243,7 @@ def unwritten(client: SMTPClient) -> int:
     return sum(stream._transport.get_write_buffer_size() for stream in streams if stream is not None)
 
 
+@pytest.mark.timeout(60)
 @WINDOWS
 @every_loop
 async def test_a_server_that_reads_nothing_until_all_buffers_are_full(window: int) -> None:

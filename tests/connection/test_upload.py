@@ -844,7 +844,7 @@ async def test_small_messages_go_on_while_large_ones_are_uploaded(tmp_path: Path
         assert len(server.messages) == 105
 
 
-MUCH = 20 << 20
+MUCH = 50 << 20
 WHOLE = b"From: a@x.test\nTo: b@x.test\n\n"
 
 
@@ -857,7 +857,7 @@ def as_object(attachment: bytes) -> EmailMessage:
     return message
 
 
-#: 20 MiB in every form; all of it goes the way that `send_all` goes.
+#: 50 MiB in every form; all of it goes the way that `send_all` goes.
 MUCH_FROM: dict[str, Callable[[Path], Any]] = {
     "file": lambda folder: with_file(1, path_of(random_octets(MUCH), folder)),
     "iterator": lambda folder: with_file(1, iter([random_octets(1 << 20)] * (MUCH >> 20))),
@@ -889,7 +889,7 @@ async def test_the_event_loop_is_not_held_up(source: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("source", ["file", "bytes", "attached bytes", "text", "object"])
 async def test_a_thread_does_not_keep_the_event_loop_waiting(source: str, tmp_path: Path) -> None:
-    """One call for all octets would keep the interpreter's lock for 20 to 120 ms; slices give way after 5 ms."""
+    """One call for all octets would keep the interpreter's lock for 50 to 300 ms; slices give way after 5 ms."""
 
     async def measured() -> Lateness:
         message = MUCH_FROM[source](tmp_path)
@@ -900,7 +900,7 @@ async def test_a_thread_does_not_keep_the_event_loop_waiting(source: str, tmp_pa
 
     async with SwallowingServer() as server, client_of(server, pool=one_connection) as client:
         await client.send(mail(0))
-        assert await longest_work(measured) < 0.03
+        assert await longest_work(measured) < 0.045
 
 
 class SwallowingServer:

@@ -71,6 +71,7 @@ def test_factory(scripted_server):
     ],
     ids=["pytest-asyncio auto", "pytest-asyncio strict", "anyio"],
 )
+@pytest.mark.timeout(90)
 def test_every_asynchronous_plugin(tmp_path, pytestconfig, mark, options):
     test = tmp_path / "test_inner.py"
     backend = '\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
@@ -78,5 +79,5 @@ def test_every_asynchronous_plugin(tmp_path, pytestconfig, mark, options):
     command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-o", "asyncio_default_fixture_loop_scope=function", "-c", "/dev/null", *options, str(test)]
     paths = {"PYTHONPATH": str(pytestconfig.rootpath)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=paths)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=80, env=paths)
     assert "1 passed" in done.stdout, done.stdout + done.stderr

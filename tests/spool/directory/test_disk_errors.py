@@ -31,6 +31,9 @@ from tests.torture.ledger import Log, entries
 from tests.torture.recorder import Recorder
 from tests.torture.template import Template
 
+# A spool, a server and a processor for each call that fails.
+pytestmark = pytest.mark.timeout(90)
+
 #: A plain one, one with a key, one that is deferred for one of two, a large one that is deferred, one that is refused.
 NUMBERS = (0, 1, 4, 5, 6)
 NEXT = 10
