@@ -9,6 +9,7 @@
 #   make fuzz     what takes minutes: every test of drawn examples, every short string at every split
 #   make thorough the suite with every case of its largest tables, and with 500 drawn examples for each test
 #   make torture  kill the spool and its processor for some minutes, and keep the books
+#   make mutants  change lines of the package one at a time, and see whether the tests notice
 #   make soak     send for ten minutes while the disk fails now and then, and watch what the process holds
 #   make bench    the benchmarks, each a ratio against a rival measured in the same run
 #   make docs     draw the manual's tables and man pages anew, try its programs, and build its site in build/site
@@ -38,8 +39,8 @@ PYTHON ?= $(shell for python in python3.11 python3.15 python3.14 python3.13 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures dist fuzz torture soak bench venv \
-	servers help
+.PHONY: demo test thorough pythons newest django check typecheck-user docs pictures dist fuzz torture mutants soak bench \
+	venv servers help
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -98,6 +99,10 @@ fuzz: venv
 torture: venv
 	@$(PY) -m tests.torture $(ARGS)
 	@$(PY) -m tests.torture postgres $(ARGS)
+	@$(PY) -m tests.torture power $(ARGS)
+
+mutants: venv servers
+	@$(PY) -m tests.mutants $(ARGS)
 
 soak: venv servers
 	@$(PY) -m tests.torture soak $(ARGS)
