@@ -116,7 +116,9 @@ async def tell_power(states: int, seed: int) -> int:
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("kill", "postgres", "power", "wire", "soak"), default="kill")
+    parser.add_argument(
+        "what", nargs="?", choices=("kill", "postgres", "power", "wire", "soak"), default="kill"
+    )
     parser.add_argument("--deaths", type=int, default=5000, help="(5000)")
     parser.add_argument("--messages", type=int, default=20_000, help="for the eight processes (20000)")
     parser.add_argument("--states", type=int, default=10_000, help="of a disk without power (10000)")
