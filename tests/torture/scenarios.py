@@ -106,8 +106,8 @@ class Scenario:
     async def send_next(self, client: SMTPClient, books: Books) -> None:
         """Send one more message, which has to arrive; work off the spool, where there is one.
 
-        A cut that was not reached before may meet this message, and a dial that stalled may still fail it, but not those
-        that are sent then.
+        A cut that was not reached before may meet this message, and a dial that stalled may still fail it, but not the
+        ones that are sent then.
         """
         if self.spool is not None:
             await work_off(self.spool, client, books, count=1)
